@@ -1,0 +1,27 @@
+"""Progress bars on stderr, for work that takes more than a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+
+__all__ = ["track"]
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], doing: str, total: int, *, shown: bool = True) -> Iterator[Item]:
+    """Yield the items, with a progress bar on stderr where that is a terminal.
+
+    Args:
+        items: what is worked on.
+        doing: a few words beside the bar.
+        total: how many items there are.
+        shown: False for no bar.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        yield from bar.track(items, total=total, description=doing)

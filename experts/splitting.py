@@ -1,0 +1,97 @@
+"""Who trains, who validates, who tests: seeded, by prompt, and independent of the order of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["LEAKAGE", "SPLITS", "allow_leaks", "complete_split", "find_leak", "split_by_key"]
+
+SPLITS = ("train", "validation", "test")
+LEAKAGE = "leakage allowed: "  # the note that lifts the check, so that no output can lose it
+_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def split_by_key(keys: Iterable[str], seed: int, shares: Mapping[str, float] = _SHARES) -> np.ndarray:
+    """Give each distinct key one split, in exact shares, by the order of a hash of seed and key.
+
+    Args:
+        keys: T strings; equal keys (up to white space) get the same split.
+        seed: another seed, another split.
+        shares: split name to share; they sum to 1.
+
+    Returns:
+        [T] str.
+
+    >>> list(split_by_key(["b", "a", "c", "b", "d", "e"], seed=0))
+    ['validation', 'train', 'test', 'validation', 'train', 'train']
+    """
+    keys = [_canonical(key) for key in keys]
+    ranked = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+    edges = np.rint(np.cumsum(list(shares.values())) * len(ranked)).astype(int)
+    names = list(shares)
+    assigned = {key: names[int(np.searchsorted(edges, i, side="right"))] for i, key in enumerate(ranked)}
+    return np.array([assigned[key] for key in keys], dtype="U10")
+
+
+def complete_split(columns: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return a table's columns with all three splits, and a note on what was done.
+
+    Args:
+        columns: the fields of an OutcomeTable; `split` may be missing.
+        seed: of the split.
+    """
+    given = columns.get("split")
+    by = "prompt" if columns.get("prompt") is not None else "query_id"
+    keys = np.asarray(columns[by], dtype=object)
+    present = set() if given is None else {str(name) for name in given}
+    if given is None:
+        split = split_by_key(map(str, keys), seed)
+        note = f"split: made here, 60/20/20 by {by}, seed {seed}"
+    elif len(present) == 1 and present <= set(SPLITS):
+        split = split_by_key(map(str, keys), seed)
+        note = f"split: the table was all {present.pop()}; split anew, 60/20/20 by {by}, seed {seed}"
+    elif present == {"train", "test"}:
+        split = np.array(given, dtype="U10")
+        train = np.flatnonzero(split == "train")
+        split[train] = split_by_key(map(str, keys[train]), seed, {"train": 0.75, "validation": 0.25})
+        note = f"split: a quarter of train became validation, by {by}, seed {seed}"
+    else:
+        return columns
+    return {**columns, "split": split, "notes": (*columns.get("notes", ()), note)}
+
+
+def find_leak(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> tuple[int, int] | None:
+    """Return the first two rows that share a prompt (up to white space) but not a part, or None."""
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(prompts):
+        earlier = first.setdefault(_canonical(prompt), row)
+        if parts[earlier] != parts[row]:
+            return earlier, row
+    return None
+
+
+def allow_leaks(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return a table's columns with a note for each way its prompts leak, which lifts the check."""
+    prompt = columns.get("prompt")
+    notes: list[str] = []
+    for name in ("split", "fold"):
+        parts = columns.get(name)
+        if prompt is not None and parts is not None and find_leak(prompt, parts) is not None:
+            leaked = _count_leaked(prompt, parts)
+            notes.append(f"{LEAKAGE}{leaked} prompts stand in more than one {name}")
+    return {**columns, "notes": (*columns.get("notes", ()), *notes)}
+
+
+def _count_leaked(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> int:
+    seen: dict[str, set[Any]] = {}
+    for prompt, part in zip(prompts, parts, strict=True):
+        seen.setdefault(_canonical(prompt), set()).add(part)
+    return sum(len(found) > 1 for found in seen.values())
+
+
+def _canonical(text: str) -> str:
+    return " ".join(text.split())
