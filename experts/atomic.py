@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["replacing", "writable_folder", "write_json"]
 
 
 @contextmanager
-def replacing(target: Path | str) -> Iterator[Path]:
+def replacing(target: Path | str) -> Generator[Path, None, None]:
     """Yield a temporary path in the target's folder; on success it is synced and renamed onto the target.
 
     On an exception the temporary file is removed and the target is left as it was.

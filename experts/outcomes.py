@@ -140,12 +140,13 @@ class OutcomeTable:
         Raises:
             InputError: names the file, column, row and fix.
         """
-        from .sources import open_source  # sources build tables, so this arrow may only run when called
-
         if isinstance(path_or_source, str):
+            from .collect import collected  # collecting makes tables, so this arrow may only run when called
+            from .sources import open_source
+
             source = open_source(path_or_source)
             if source is not None:
-                return source.table(seed=seed, progress=progress)
+                return collected(source, seed=seed, progress=progress)
         values = read_columns(Path(path_or_source), progress=progress)
         values = complete_split(values, seed=seed)
         return cls(**allow_leaks(values) if allow_leakage else values)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
-__all__ = ["track"]
+__all__ = ["say", "track"]
 
 Item = TypeVar("Item")
 
@@ -25,3 +25,8 @@ def track(items: Iterable[Item], doing: str, total: int, *, shown: bool = True) 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         yield from bar.track(items, total=total, description=doing)
+
+
+def say(text: str) -> None:
+    """Say one thing on stderr that the user should know and that no return value can carry."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

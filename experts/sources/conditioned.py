@@ -1,0 +1,155 @@
+"""Images under several conditions, with specialists for each condition and generalists for all.
+
+Every expert is pretrained on the same number of images. A specialist sees all of them under its condition; a
+generalist sees an equal share of them under each. That is why a specialist is better at home although a
+generalist may be far larger, and why there is something to route. The images of the queries are others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..cache import cache_folder
+from ..pool import Expert, ExpertPool
+from ..progress import track
+from ..splitting import split_by_key
+from ..training.specialists import Recipe, train_classifier
+from .conditions import conditions
+from .source import Queries
+
+__all__ = ["ConditionedImages", "ExpertPlan", "Images"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Images:
+    """Base images, divided once: pretraining and queries share none.
+
+    Args:
+        pretraining: [P, H, W] float32 in [0, 1], with labels [P] int64.
+        queries: [Q, H, W] float32 in [0, 1], with labels [Q] int64.
+        base: [Q] int64, the number of each query's image in the source.
+    """
+
+    pretraining: torch.Tensor
+    pretraining_labels: torch.Tensor
+    queries: torch.Tensor
+    query_labels: torch.Tensor
+    base: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertPlan:
+    """How one expert comes to be.
+
+    Args:
+        name: of the expert.
+        widths: what `build` of the source makes a module from.
+        conditions: what it is pretrained on; the images are shared out evenly among them.
+        recipe: how it is trained.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    conditions: tuple[str, ...]
+    recipe: Recipe
+
+
+class ConditionedImages(ABC):
+    """A source made of base images; a concrete one gives data, experts and router features."""
+
+    name: str
+    version: int  # raise it whenever queries or experts change
+    plans: tuple[ExpertPlan, ...]
+    noise: float
+    patch: int
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one sentence on where the outcomes come from."""
+
+    @abstractmethod
+    def images(self, seed: int) -> Images:
+        """Return the base images, divided by the seed."""
+
+    @abstractmethod
+    def build(self, widths: tuple[int, ...]) -> nn.Module:
+        """Return an untrained classifier; it draws its weights from torch's global generator."""
+
+    @abstractmethod
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the router sees, [T, D] float32, of conditioned images [T, H, W]."""
+
+    def data_digest(self) -> str:
+        """Return a name for the data, where it is not part of the installed packages."""
+        return ""
+
+    def digest(self, seed: int) -> str:
+        """Return a name for this source's data, settings and seed, for use as a cache key."""
+        settings = (self.name, self.version, self.plans, self.noise, self.patch, self.data_digest(), seed)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+
+    def queries(self, seed: int) -> Queries:
+        """Return every query image under every condition; the split is by image."""
+        images = self.images(seed)
+        by_name = conditions(noise=self.noise, patch=self.patch)
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.cat([apply(images.queries, generator) for apply in by_name.values()])
+        base = images.base.repeat(len(by_name)).numpy()
+        group = np.repeat(np.array(list(by_name), dtype=object), len(images.queries))
+        return Queries(
+            query_id=np.array([f"{b}/{g}" for b, g in zip(base, group, strict=True)], dtype=object),
+            inputs=inputs,
+            features=self.features(inputs).numpy(),
+            label=images.query_labels.repeat(len(by_name)).numpy(),
+            split=split_by_key(map(str, base), seed),
+            group=group,
+            base=base,
+        )
+
+    def pool(self, seed: int, *, progress: bool = True) -> ExpertPool:
+        """Return the frozen experts, pretrained the first time and loaded from then on."""
+        images = self.images(seed)
+        modules: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            for place, plan in enumerate(self.plans):
+                torch.manual_seed(1000 * seed + place)
+                modules.append(self.build(plan.widths))
+        weights = cache_folder(self.name) / f"pool-{self.digest(seed)}.safetensors"
+        if not weights.exists():
+            work = list(enumerate(zip(self.plans, modules, strict=True)))
+            for place, (plan, module) in track(work, "pretraining experts", len(work), shown=progress):
+                draw = _drawing(images.pretraining, plan.conditions, noise=self.noise, patch=self.patch)
+                labels = images.pretraining_labels
+                train_classifier(module, draw, labels, plan.recipe, seed=1000 * seed + place)
+            # Profiled on loading only: saving needs no costs.
+            untimed = [
+                Expert(plan.name, module, 0.0) for plan, module in zip(self.plans, modules, strict=True)
+            ]
+            ExpertPool(untimed).save(weights)
+        example = images.queries[:1]
+        pairs = zip(self.plans, modules, strict=True)
+        pool = ExpertPool([Expert.measured(plan.name, module.eval(), example) for plan, module in pairs])
+        pool.load(weights)
+        return pool
+
+
+def _drawing(
+    images: torch.Tensor, names: tuple[str, ...], *, noise: float, patch: int
+) -> Callable[[torch.Generator], torch.Tensor]:
+    """Return a function that draws one epoch: image i under condition i mod len(names), noise drawn anew."""
+    by_name = conditions(noise=noise, patch=patch)
+
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        drawn = images.clone()
+        for place, name in enumerate(names):
+            drawn[place :: len(names)] = by_name[name](images[place :: len(names)], generator)
+        return drawn
+
+    return draw
