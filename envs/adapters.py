@@ -1,0 +1,153 @@
+"""Three views of one batched core: gym.Env, gym VectorEnv and Stable-Baselines3 VecEnv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from stable_baselines3.common.vec_env import VecEnv
+
+from .core import Core
+
+__all__ = ["SB3VecEnv", "ScalarEnv", "VectorizedEnv"]
+
+
+class ScalarEnv(gymnasium.Env[np.ndarray, Any]):
+    """A core of one lane as an ordinary Gymnasium environment."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (the name and form that Gymnasium reads)
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.observation_space = core.observation_space
+        self.action_space = core.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; a seed starts the query stream anew."""
+        super().reset(seed=seed, options=options)
+        return self.core.reset(seed)[0].cpu().numpy(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Play one action; `info` holds the parts of the reward."""
+        step = self.core.step(_as_actions(action, self.core).unsqueeze(0))
+        info = {name: part[0].cpu().numpy() for name, part in step.parts.items()}
+        observation = self.core.observation()[0].cpu().numpy()
+        return observation, float(step.reward[0]), bool(step.terminated[0]), False, info
+
+
+class VectorizedEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """A core as a Gymnasium vector environment; a lane that ends starts anew in the same step."""
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.num_envs = core.lanes
+        self.single_observation_space = core.observation_space
+        self.single_action_space = core.action_space
+        self.observation_space = batch_space(core.observation_space, core.lanes)
+        self.action_space = batch_space(core.action_space, core.lanes)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every lane; a seed s starts lane i's query stream anew from s + i."""
+        first = seed[0] if isinstance(seed, list) else seed
+        super().reset(seed=first, options=options)
+        return self.core.reset(first).cpu().numpy(), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Play one action in every lane; `info` holds the parts of the reward, [B] or [B, N] each."""
+        step = self.core.step(_as_actions(actions, self.core))
+        info: dict[str, Any] = {name: part.cpu().numpy() for name, part in step.parts.items()}
+        terminated = step.terminated.cpu().numpy()
+        observation = self.core.observation().cpu().numpy()
+        if terminated.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            for lane in np.flatnonzero(terminated):
+                final[lane] = observation[lane]
+            info |= {"final_obs": final, "_final_obs": terminated}
+            self.core.clear(step.terminated)
+            observation = self.core.observation().cpu().numpy()
+        reward = step.reward.cpu().numpy().astype(np.float64)
+        return observation, reward, terminated, np.zeros_like(terminated), info
+
+
+class SB3VecEnv(VecEnv):
+    """A core as a Stable-Baselines3 VecEnv.
+
+    It sums what the lanes earn on the core's device; `take_averages` reads the means and starts over, so
+    an agent's progress costs one host copy each time it is asked for, not one a step.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.render_mode = None  # SB3 reads it before its own constructor has set it
+        self._actions = torch.zeros(core.lanes, dtype=torch.int64)
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        super().__init__(core.lanes, core.observation_space, core.action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode in every lane, with new streams after `seed`."""
+        seed = self._seeds[0]
+        self._reset_seeds()
+        return self.core.reset(seed).cpu().numpy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = _as_actions(actions, self.core)
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Play the actions kept; a lane that ends starts anew in the same step."""
+        step = self.core.step(self._actions)
+        for name, part in {"return": step.reward, **step.parts}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + part.mean(dim=0)
+        self._steps += 1
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        done = step.terminated.cpu().numpy()
+        observation = self.core.observation().cpu().numpy()
+        if done.any():
+            for lane in np.flatnonzero(done):
+                infos[lane] = {"terminal_observation": observation[lane], "TimeLimit.truncated": False}
+            self.core.clear(step.terminated)
+            observation = self.core.observation().cpu().numpy()
+        return observation, step.reward.cpu().numpy(), done, infos
+
+    def take_averages(self) -> dict[str, np.ndarray]:
+        """Means since they were last taken: `return`, the parts of the reward, and `share` [N]."""
+        means = {name: (total / self._steps).cpu().numpy() for name, total in self._sums.items()}
+        self._sums, self._steps = {}, 0
+        return means
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The attribute of this object, once for each lane asked for."""
+        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute for every lane; they share one object, so single lanes are refused."""
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError("the lanes share one object; set the attribute for all of them")
+        setattr(self, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method of this object, once, and return its result for each lane asked for."""
+        result = getattr(self, method_name)(*args, **kwargs)
+        return [result] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """No lane is wrapped."""
+        return [False] * len(list(self._get_indices(indices)))
+
+
+def _as_actions(actions: Any, core: Core) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(actions), dtype=torch.int64, device=core.device)

@@ -1,0 +1,41 @@
+"""Which query a lane draws next: a counter put through a hash.
+
+Lane i of a core seeded s draws the queries that a single lane seeded s + i would, on every device, with no
+state beyond the count: SplitMix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2714064.2660195).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["query_rows"]
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def query_rows(seed: Tensor, drawn: Tensor, queries: int) -> Tensor:
+    """The query a lane draws, a function of its seed and its count alone.
+
+    Args:
+        seed: [B] int64, the lanes' streams.
+        drawn: [B] int64, queries drawn before.
+        queries: T.
+
+    Returns:
+        [B] int64 in 0..T - 1, uniform.
+    """
+    z = _splitmix(_splitmix(seed * _GOLDEN) + drawn * _GOLDEN)
+    return (z & 0x7FFFFFFFFFFFFFFF) % queries
+
+
+def _splitmix(z: Tensor) -> Tensor:
+    """The SplitMix64 finaliser on int64 tensors, whose multiplication wraps as unsigned does."""
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts keep the sign; the mask drops it

@@ -1,0 +1,64 @@
+"""Ridge regression of each expert's utility on the features: closed form, one penalty chosen on validation.
+
+A ridge router is a bound to beat, not a straw man; it is a linear scorer and folds into a stock gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..method import Run
+from ..routing import LinearScorer, Router
+from ..task import Task
+
+__all__ = ["SPACE", "RidgeSettings", "fit", "solve_ridge"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RidgeSettings:
+    """Hyperparameters of the ridge router.
+
+    Attributes:
+        penalty: on the squared weights of standardised features, as a multiple of the training rows.
+    """
+
+    penalty: float = 1e-2
+
+
+SPACE = {"penalty": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)}
+
+
+def fit(task: Task, settings: RidgeSettings, run: Run) -> Router:
+    """Solve once, in float64; the logits are predicted utilities."""
+    router = task.new_router(run.seed, kind="linear")
+    scorer = router.scorer
+    assert isinstance(scorer, LinearScorer)
+    outcomes = task.outcomes()
+    x = ((outcomes.features - scorer.shift) * scorer.scale).double()
+    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
+    weight, bias = solve_ridge(x, utility, settings.penalty)
+    with torch.no_grad():
+        scorer.weight.copy_(weight)
+        scorer.bias.copy_(bias)
+    return router.eval()
+
+
+def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minimise `|y - x W^T - b|^2 / T + penalty |W|^2`; the intercept is not penalised.
+
+    Args:
+        x: [T, D] float64.
+        y: [T, N] float64.
+        penalty: at least 0.
+
+    Returns:
+        weight [N, D] and bias [N], float64.
+    """
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    centred = x - x_mean
+    gram = centred.T @ centred / len(x) + penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    # lstsq, not solve: without a penalty a feature that never varies makes the matrix singular.
+    weight = torch.linalg.lstsq(gram, centred.T @ (y - y_mean) / len(x), driver="gelsd").solution.T
+    return weight, y_mean - weight @ x_mean

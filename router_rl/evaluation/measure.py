@@ -1,0 +1,158 @@
+"""Play a router on rows of a table and measure what it earns: one way for every method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+from envs.reward import load_charge, mixture, running
+from experts import OutcomeTable
+
+from ..objective import Objective
+from ..routing import Router
+
+__all__ = ["Measurement", "charges", "load_cv", "measure"]
+
+_ORDER_SEED = 20_000  # the order of evaluation is the same for every method
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measurement:
+    """What a router earned on each of T queries.
+
+    Attributes:
+        quality, compute, load: [T] float32; load is the charge of each decision.
+        utility: [T] float32.
+        share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
+        entropy: mean entropy of the policy, nats.
+        fallbacks: rows that took the fallback expert.
+    """
+
+    quality: np.ndarray
+    compute: np.ndarray
+    load: np.ndarray
+    utility: np.ndarray
+    share: np.ndarray
+    entropy: float
+    fallbacks: int
+
+    @property
+    def shares(self) -> np.ndarray:
+        """[N] share of all decisions each expert took."""
+        return self.share.mean(axis=0, dtype=np.float64)
+
+    def means(self) -> dict[str, float]:
+        """Means over the queries, by name, with the load's coefficient of variation."""
+        return {
+            "utility": float(self.utility.mean(dtype=np.float64)),
+            "quality": float(self.quality.mean(dtype=np.float64)),
+            "compute": float(self.compute.mean(dtype=np.float64)),
+            "load": float(self.load.mean(dtype=np.float64)),
+            "load_cv": load_cv(self.shares),
+            "entropy": self.entropy,
+        }
+
+
+def measure(
+    router: Router, table: OutcomeTable, objective: Objective, scale: float, seed: int = 0
+) -> Measurement:
+    """Route every row of a table once, greedily, and charge what the environment would.
+
+    Rows are played in one fixed random order, in windows of the objective's W side by side; the last
+    window is shorter. A router with state sees its window fill; one without is measured in one pass.
+
+    Args:
+        router: the router; a stochastic one draws from the policy, seeded.
+        table: the rows.
+        objective: what to charge.
+        scale: the unit of compute, in the table's cost unit.
+        seed: of a stochastic router's draws.
+
+    Raises:
+        RouterError: the table's experts or feature size are not the router's.
+    """
+    features = 0 if table.features is None else table.features.shape[1]
+    router.check_pool(table.experts, features)
+    device = next(router.parameters()).device
+    outcomes = Outcomes.of(table, scale, device)
+    order = _order(len(table), device)
+    play = _play_windows if router.state else _play_at_once
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        experts, weights, entropy, fallback = play(router, outcomes, objective, order)
+        quality, compute = mixture(outcomes, torch.arange(len(table), device=device), experts, weights)
+        share = running(experts, outcomes.experts)
+        share = share / share.sum(dim=-1, keepdim=True)
+        load = charges(share, objective.window)
+        utility = objective.utility(quality, compute, load)
+    return Measurement(
+        quality=quality.cpu().numpy(),
+        compute=compute.cpu().numpy(),
+        load=load.cpu().numpy(),
+        utility=utility.cpu().numpy(),
+        share=share.cpu().numpy(),
+        entropy=float(entropy.mean()),
+        fallbacks=int(fallback.sum()),
+    )
+
+
+def charges(share: Tensor, window: int) -> Tensor:
+    """Load charge [T] of each decision, played in the evaluation order, given their shares [T, N]."""
+    queries, experts = share.shape
+    order = _order(queries, share.device)
+    window = min(window, queries)
+    lanes = -(-queries // window)
+    played = torch.zeros(lanes * window, experts, device=share.device)
+    played[:queries] = share[order]
+    played = played.reshape(lanes, window, experts)
+    before = played.cumsum(dim=1) - played
+    decisions = torch.arange(window, device=share.device, dtype=torch.float32).expand(lanes, -1)
+    charge = torch.empty(queries, device=share.device)
+    charge[order] = load_charge(before, decisions, played, window).reshape(-1)[:queries]
+    return charge
+
+
+def load_cv(shares: np.ndarray) -> float:
+    """Coefficient of variation of the experts' shares [N]: `sqrt(N sum f^2 - 1)`, 0 if uniform."""
+    shares = np.asarray(shares, dtype=np.float64)
+    return float(np.sqrt(max(len(shares) * np.square(shares).sum() - 1.0, 0.0)))
+
+
+def _order(queries: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(_ORDER_SEED)
+    return torch.randperm(queries, generator=generator).to(device)
+
+
+def _play_at_once(
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    routing = router(outcomes.features)
+    return routing.experts, routing.weights, router.rule.entropy(routing.logits), routing.fallback
+
+
+def _play_windows(
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Play windows side by side: lane l takes the queries order[l W], order[l W + 1], ..."""
+    queries, device = len(order), order.device
+    window = min(objective.window, queries)
+    lanes = -(-queries // window)
+    slots = torch.arange(lanes * window, device=device).reshape(lanes, window)
+    counts = torch.zeros(lanes, outcomes.experts, device=device)
+    experts = torch.empty((queries, router.rule.k), dtype=torch.int64, device=device)
+    weights = torch.empty((queries, router.rule.k), device=device)
+    entropy = torch.empty(queries, device=device)
+    fallback = torch.empty(queries, dtype=torch.bool, device=device)
+    for step in range(window):
+        live = slots[:, step] < queries
+        row = order[slots[live, step]]
+        routing = router(outcomes.features[row], counts[live] / window)
+        experts[row], weights[row], fallback[row] = routing.experts, routing.weights, routing.fallback
+        entropy[row] = router.rule.entropy(routing.logits)
+        share = running(routing.experts, outcomes.experts)
+        counts[live] += share / share.sum(dim=-1, keepdim=True)
+    return experts, weights, entropy, fallback

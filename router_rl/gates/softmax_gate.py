@@ -1,0 +1,92 @@
+"""The softmax gate of the literature: experts mixed by `g = softmax(z)`, trained by the mixture's task loss.
+
+Where the table holds the class distribution each expert gave, the loss is the mixture's negative
+log-likelihood `-log sum_e g_e P_e(y)` (Jacobs, Jordan, Nowlan, Hinton 1991, eq. 1.3,
+https://doi.org/10.1162/neco.1991.3.1.79), plus the gate's own weight times its expected compute. Elsewhere
+it is the cross-entropy to soft targets `softmax(u / tau)` of each expert's utility u. Either way the gate
+sees its task, not the expected utility: that would be the all-action policy gradient, which is RL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ..method import Run
+from ..routing import Router
+from ..task import Task
+from .training import balance_loss, train_gate
+
+__all__ = ["SPACE", "SoftmaxGateSettings", "fit", "soft_targets"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftmaxGateSettings:
+    """Hyperparameters of the softmax gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        temperature: tau of the soft targets, in units of utility (tables without probabilities).
+        balance: coefficient of the auxiliary load loss.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    temperature: float = 0.2
+    balance: float = 0.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 256
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "temperature": (0.05, 0.2, 0.5),
+    "balance": (0.0, 1e-3, 1e-2, 1e-1),
+}
+
+
+def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
+    """Train the gate; with top-k selection only the chosen experts are mixed, as they will be in use."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        probabilities = logits.softmax(dim=-1)
+        experts = router.rule.select(logits.detach()).experts
+        balance = settings.balance * balance_loss(probabilities, experts)
+        if outcomes.probabilities is None or outcomes.label is None:
+            utility = outcomes.quality[rows] - compute_weight * outcomes.compute[rows]
+            targets = soft_targets(utility, settings.temperature)
+            return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean() + balance
+        mixing = probabilities
+        if router.rule.k > 1:
+            mixing = torch.zeros_like(logits).scatter(-1, experts, router.rule.weigh(logits, experts))
+        classes = outcomes.probabilities.shape[-1]
+        label = outcomes.label[rows].reshape(-1, 1, 1).expand(-1, outcomes.experts, 1)
+        likelihood = outcomes.probabilities[rows].gather(-1, label).squeeze(-1)
+        # A floor of a thousandth of the uniform guess keeps one confident mistake from ruling the loss.
+        task_loss = -((mixing * likelihood).sum(dim=-1) + 1e-3 / classes).log().mean()
+        compute = (probabilities * outcomes.compute[rows]).sum(dim=-1).mean()
+        return task_loss + compute_weight * compute + balance
+
+    return train_gate(task, settings, run, loss)
+
+
+def soft_targets(utility: Tensor, temperature: float) -> Tensor:
+    """`softmax(u / tau)` [B, N] of utilities [B, N]; experts of equal utility get equal shares.
+
+    >>> soft_targets(torch.tensor([[1.0, 1.0, 0.0]]), 0.1)[0, 0] > 0.49
+    tensor(True)
+    """
+    return (utility / temperature).softmax(dim=-1)

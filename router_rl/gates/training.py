@@ -1,0 +1,105 @@
+"""The loop every learned gate trains in: minibatches, AdamW, early stopping on validation utility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ..learning import EarlyStopping, optimizer_state, restore_optimizer
+from ..method import Run
+from ..routing import Router
+from ..task import Task
+
+__all__ = ["GateLoss", "TrainingSettings", "balance_loss", "train_gate"]
+
+GateLoss = Callable[[Router, Outcomes, Tensor, torch.Generator], Tensor]
+
+
+class TrainingSettings(Protocol):
+    """The part of a gate's settings that the loop reads."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+
+
+def train_gate(task: Task, settings: TrainingSettings, run: Run, loss: GateLoss) -> Router:
+    """Minimise a gate's loss over the training rows.
+
+    Args:
+        task: rows, objective, rule and scorer.
+        settings: learning rate, weight decay, epochs, patience (epochs without a better validation
+            utility) and batch (queries a step).
+        run: seed, watch and checkpoint.
+        loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
+
+    Returns:
+        the router with the best weights on validation, in evaluation mode.
+    """
+    router = task.new_router(run.seed)
+    outcomes = task.outcomes()
+    optimizer = torch.optim.AdamW(
+        router.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    generator = torch.Generator(device=task.device).manual_seed(run.seed)
+    stopping = EarlyStopping(task, settings.patience, run.watch)
+    epoch = 0
+    saved = run.checkpoint.load()
+    if saved is None:
+        stopping.update(router, 0, settings.epochs)
+    else:
+        epoch = saved["epoch"]
+        router.load_state_dict(saved["router"])
+        restore_optimizer(optimizer, saved["optimizer"])
+        generator.set_state(saved["generator"])
+        stopping.load_state_dict(saved["stopping"])
+    while epoch < settings.epochs:
+        epoch += 1
+        order = torch.randperm(outcomes.queries, generator=generator, device=task.device)
+        total = torch.zeros((), device=task.device)
+        for rows in order.split(settings.batch):
+            value = loss(router, outcomes, rows, generator)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            total += value.detach() * len(rows)
+        mean = float(total) / outcomes.queries
+        if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
+            break
+        if run.checkpoint.due:
+            run.checkpoint.save(
+                {
+                    "epoch": epoch,
+                    "router": router.state_dict(),
+                    "optimizer": optimizer_state(optimizer),
+                    "generator": generator.get_state(),
+                    "stopping": stopping.state_dict(),
+                }
+            )
+    return stopping.best(router)
+
+
+def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
+    """`N sum_e f_e P_e`: 1 if uniform, N if collapsed (Fedus et al. 2021, eq. 4, with k choices a row).
+
+    Args:
+        probabilities: [B, N] float, the gate's softmax; carries the gradient.
+        experts: [B, k] int64, the experts chosen; carries none.
+
+    Source: Switch Transformers, https://arxiv.org/abs/2101.03961.
+    """
+    count = probabilities.shape[-1]
+    fraction = torch.bincount(experts.reshape(-1), minlength=count) / experts.numel()
+    return count * (fraction * probabilities.mean(dim=0)).sum()

@@ -1,0 +1,98 @@
+"""What every trained method shares: validation as it goes, the best checkpoint kept, progress reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .evaluation.measure import Measurement, measure
+from .routing import Router
+from .task import Task
+
+__all__ = ["EarlyStopping", "Snapshot", "Watch", "optimizer_state", "restore_optimizer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Where a run stands.
+
+    Attributes:
+        step, total: how far it is, in the learner's own unit (epochs, decisions).
+        validation: the router measured on the validation rows.
+        best: the highest validation utility so far.
+        training: means over what was played or seen since the last snapshot.
+    """
+
+    step: int
+    total: int
+    validation: Measurement
+    best: float
+    training: Mapping[str, float] = field(default_factory=dict)
+
+
+Watch = Callable[[Snapshot], None]
+
+
+class EarlyStopping:
+    """Measures a router on validation, keeps the best weights, and says when to stop.
+
+    Args:
+        task: its validation rows and objective are the judge.
+        patience: measurements without a better one before stopping.
+        watch: is told of every measurement.
+    """
+
+    def __init__(self, task: Task, patience: int, watch: Watch | None) -> None:
+        self._task = task
+        self._patience = patience
+        self._watch = watch
+        self._best = float("-inf")
+        self._stale = 0
+        self._weights: dict[str, Tensor] = {}
+
+    def update(
+        self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
+    ) -> bool:
+        """Measure; returns True if it is time to stop."""
+        result = measure(router, self._task.validation, self._task.objective, self._task.scale)
+        utility = result.means()["utility"]
+        if utility > self._best:
+            self._best, self._stale = utility, 0
+            self._weights = {name: value.clone() for name, value in router.scorer.state_dict().items()}
+        else:
+            self._stale += 1
+        if self._watch is not None:
+            self._watch(
+                Snapshot(step=step, total=total, validation=result, best=self._best, training=training or {})
+            )
+        return self._stale >= self._patience
+
+    def best(self, router: Router) -> Router:
+        """Put the best weights seen into a router and return it, in evaluation mode."""
+        router.scorer.load_state_dict(self._weights)
+        return router.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return {"best": self._best, "stale": self._stale, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._best, self._stale = state["best"], state["stale"]
+        self._weights = state["weights"]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's moments as a nested dict of tensors (its hyperparameters are the run's settings)."""
+    return {str(index): dict(state) for index, state in optimizer.state_dict()["state"].items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put moments saved by `optimizer_state` back."""
+    groups = optimizer.state_dict()["param_groups"]
+    moments = {int(index): values for index, values in state.items()}
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -1,0 +1,87 @@
+"""A method: `fit(task, settings, seed) -> Router`. Agents, gates and baselines are all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+from experts import InputError
+
+from .checkpoint import Checkpoint
+from .learning import Watch
+from .routing import Router
+from .task import Task
+
+__all__ = ["Family", "Fit", "Method", "Run"]
+
+Family = Literal["rl", "gate", "baseline", "bound"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The circumstances of one fit.
+
+    Attributes:
+        seed: of everything random in it.
+        watch: is told of every validation measurement.
+        checkpoint: where its state is kept, so that a kill costs little.
+    """
+
+    seed: int = 0
+    watch: Watch | None = None
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, {}))
+
+
+Fit = Callable[[Task, Any, Run], Router]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to get a router.
+
+    Attributes:
+        name: as on the command line.
+        family: `rl`, `gate`, `baseline`, or `bound` (not reachable by a router of features).
+        fit: task, settings and run to a router in evaluation mode.
+        settings: the frozen dataclass of its hyperparameters; its defaults are the first try.
+        space: values to try for some of them, chosen on validation.
+        about: one line for `list`.
+    """
+
+    name: str
+    family: Family
+    fit: Fit
+    settings: type
+    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    about: str = ""
+
+    def candidates(self, tries: int) -> list[Any]:
+        """The settings to try: the defaults, then distinct seeded draws from the space.
+
+        Args:
+            tries: how many; fewer where the space is smaller.
+        """
+        default = self.settings()
+        if not self.space or tries <= 1:
+            return [default]
+        size = min(tries, len(ParameterGrid(dict(self.space))))
+        drawn = [
+            self.settings(**values) for values in ParameterSampler(dict(self.space), size, random_state=0)
+        ]
+        return [default, *(settings for settings in drawn if settings != default)][:tries]
+
+    def configure(self, values: Mapping[str, Any]) -> Any:
+        """Settings with some values changed.
+
+        Raises:
+            InputError: a setting is unknown; suggests the known ones.
+        """
+        known = asdict(self.settings())
+        for name in values:
+            if name not in known:
+                fix = f"use one of {', '.join(known)}" if known else "it has none"
+                raise InputError(f"settings.{name}", values[name], f"{self.name} has no such setting", fix)
+        return self.settings(**values)

@@ -1,0 +1,50 @@
+"""What a router is asked to maximise: `quality - compute_weight * compute - load_weight * load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from envs import RoutingConfig
+
+__all__ = ["Objective"]
+
+Number = TypeVar("Number", float, np.ndarray, Tensor)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """The trade-off between quality, compute and load.
+
+    Attributes:
+        compute_weight: utility per unit of compute (1 = a call of the dearest expert), at least 0.
+        load_weight: utility per unit of load (squared coefficient of variation of shares), at least 0.
+        window: decisions over which load is settled.
+
+    Raises:
+        InputError: a weight is negative or not finite, or the window is not positive.
+    """
+
+    compute_weight: float = 0.1
+    load_weight: float = 0.0
+    window: int = 256
+
+    def __post_init__(self) -> None:
+        self.config(k=1, observe_load=False)  # the environment checks what it is given
+
+    def config(self, *, k: int, observe_load: bool) -> RoutingConfig:
+        """The environment that pays this objective."""
+        return RoutingConfig(
+            compute_weight=self.compute_weight,
+            load_weight=self.load_weight,
+            window=self.window,
+            k=k,
+            observe_load=observe_load,
+        )
+
+    def utility(self, quality: Number, compute: Number, load: Number) -> Number:
+        """Utility of parts of the same shape."""
+        return quality - self.compute_weight * compute - self.load_weight * load

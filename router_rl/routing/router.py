@@ -1,0 +1,180 @@
+"""The router: a scorer and a selection rule, the object that is trained, compared and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from .errors import RouterError
+from .scorers import ConstantScorer, LinearScorer, MLPScorer, Scorer
+from .selection import Selection
+
+__all__ = ["Router", "Routing", "StateInput"]
+
+
+class StateInput(NamedTuple):
+    """A part of the router's second input, which its caller keeps while serving.
+
+    Attributes:
+        name: what it is, such as `load`.
+        size: how many numbers it takes.
+        meaning: how to compute them, in words.
+    """
+
+    name: str
+    size: int
+    meaning: str
+
+
+class Routing(NamedTuple):
+    """What a router says of T queries.
+
+    Attributes:
+        experts: [T, k] int64, chosen expert ids, distinct within a row, best first.
+        weights: [T, k] float32, rows sum to 1.
+        logits: [T, N] float32, after masking and the fallback.
+        fallback: [T] bool, True where a non-finite row took the fallback expert.
+    """
+
+    experts: Tensor
+    weights: Tensor
+    logits: Tensor
+    fallback: Tensor
+
+
+class Router(nn.Module):
+    """Scores queries and selects their experts; needs torch alone.
+
+    Args:
+        scorer: features plus state [T, D + S] to logits [T, N].
+        rule: logits to experts and weights.
+        experts: the N expert names, in the order of the logits.
+        state: what the second input holds; empty for a router of features alone.
+        fallback: the expert that takes a row whose features or logits are not finite.
+        stochastic: draw from the policy instead of choosing greedily (random and Zero routers).
+
+    Raises:
+        RouterError: names, sizes or the fallback do not fit each other.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        rule: Selection,
+        experts: Sequence[str],
+        *,
+        state: Sequence[StateInput] = (),
+        fallback: int = 0,
+        stochastic: bool = False,
+    ) -> None:
+        super().__init__()
+        names = tuple(experts)
+        state_size = sum(part.size for part in state)
+        if scorer.experts != len(names):
+            raise RouterError(f"the scorer has {scorer.experts} outputs but there are {len(names)} experts")
+        if scorer.inputs < state_size:
+            raise RouterError(f"the scorer takes {scorer.inputs} inputs, fewer than its state's {state_size}")
+        if not 0 <= fallback < len(names):
+            raise RouterError(f"fallback={fallback} is not an expert; use 0 to {len(names) - 1}")
+        rule.check(len(names))
+        self.scorer = cast(nn.Module, scorer)
+        self.rule = rule
+        self.experts = names
+        self.state = tuple(state)
+        self.features = scorer.inputs - state_size
+        self.fallback = fallback
+        self.stochastic = stochastic
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers the second input has for each row."""
+        return sum(part.size for part in self.state)
+
+    def forward(
+        self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
+    ) -> Routing:
+        """Route T queries.
+
+        Args:
+            features: [T, D] float; a row that is not finite takes the fallback expert.
+            state: [T, S] float, required iff `router.state` is not empty.
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen; each row needs one.
+
+        Raises:
+            RouterError: a shape does not fit.
+        """
+        logits, fallback = self.logits(features, state, action_mask)
+        if self.stochastic:
+            experts = self.rule.sample(logits)
+            return Routing(experts, self.rule.weigh(logits, experts), logits, fallback)
+        experts, weights = self.rule.select(logits)
+        return Routing(experts, weights, logits, fallback)
+
+    def logits(
+        self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [T, N] float32 after masking and the fallback, and where the fallback took over [T]."""
+        x = self._inputs(features, state)
+        logits = self.scorer(x)
+        finite = x.isfinite().all(dim=-1) & logits.isfinite().all(dim=-1)
+        # A fallback row scores 0 for the fallback expert and a large negative number for the others, so
+        # that every rule keeps distinct ids and weights that sum to 1.
+        only = torch.full_like(logits[:1], -1e4)
+        only[:, self.fallback] = 0.0
+        logits = torch.where(finite.unsqueeze(-1), logits, only)
+        if action_mask is not None:
+            logits = logits.masked_fill(~action_mask, float("-inf"))
+        return logits, ~finite
+
+    def check_pool(self, experts: Sequence[str], features: int) -> None:
+        """Raise RouterError, naming both sides, unless these are the router's experts and feature size."""
+        if tuple(experts) != self.experts:
+            raise RouterError(
+                f"the router routes between {', '.join(self.experts)} but the table has "
+                f"{', '.join(experts)}; use the table it was trained on, or train again"
+            )
+        if features != self.features:
+            raise RouterError(
+                f"the router takes {self.features} features but the table has {features}; "
+                "compute the features it was trained on, or train again"
+            )
+
+    def folded(self) -> Router:
+        """Return the same router with the feature standardisation moved into the scorer's first layer."""
+        scorer = cast("LinearScorer | MLPScorer | ConstantScorer", self.scorer).folded()
+        return Router(
+            scorer,
+            self.rule,
+            self.experts,
+            state=self.state,
+            fallback=self.fallback,
+            stochastic=self.stochastic,
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """The router without its weights, as JSON."""
+        return {
+            "experts": list(self.experts),
+            "features": self.features,
+            "scorer": cast(Scorer, self.scorer).spec(),
+            "select": self.rule.spec(),
+            "state": [part._asdict() for part in self.state],
+            "fallback": self.fallback,
+            "stochastic": self.stochastic,
+        }
+
+    def _inputs(self, features: Tensor, state: Tensor | None) -> Tensor:
+        if features.dim() != 2 or features.shape[1] != self.features:
+            raise RouterError(f"features must be [T, {self.features}], not {list(features.shape)}")
+        if not self.state:
+            if state is not None:
+                raise RouterError("this router takes no state; call it with features alone")
+            return features
+        if state is None or state.dim() != 2 or state.shape[1] != self.state_size:
+            names = ", ".join(f"{part.name} ({part.size})" for part in self.state)
+            shape = None if state is None else list(state.shape)
+            raise RouterError(f"state must be [T, {self.state_size}] holding {names}, not {shape}")
+        return torch.cat([features.float(), state.float()], dim=-1)

@@ -1,0 +1,168 @@
+"""What every method is given, and how it makes the router it will train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from envs import Outcomes, compute_scale
+from experts import InputError, OutcomeTable
+
+from .objective import Objective
+from .routing import ConstantScorer, LinearScorer, MLPScorer, Router, Selection, StateInput
+
+__all__ = ["ScorerConfig", "Task"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerConfig:
+    """The shape of the scorer that trained methods share.
+
+    Attributes:
+        kind: `linear` (folds into a stock gate) or `mlp`.
+        hidden: widths of the MLP's hidden layers.
+    """
+
+    kind: Literal["linear", "mlp"] = "mlp"
+    hidden: tuple[int, ...] = (64,)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "mlp"):
+            raise InputError("scorer.kind", self.kind, "unknown", "use linear or mlp")
+        if any(width < 1 for width in self.hidden):
+            raise InputError("scorer.hidden", list(self.hidden), "a width is not positive", "use 1 or more")
+
+    def __str__(self) -> str:
+        return "linear" if self.kind == "linear" else f"mlp({', '.join(map(str, self.hidden))})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Training and validation rows, the objective, and the form the router must have.
+
+    Attributes:
+        train: rows to learn from.
+        validation: rows to choose settings and checkpoints on; the test rows are not here.
+        objective: what to maximise.
+        rule: logits to experts; the same for training and export.
+        scorer: the shape of a trained scorer.
+        observe_load: whether a stateful learner sees the window's load.
+        scale: the unit of compute, in the table's cost unit.
+        device: where training happens.
+    """
+
+    train: OutcomeTable
+    validation: OutcomeTable
+    objective: Objective
+    rule: Selection
+    scorer: ScorerConfig
+    observe_load: bool
+    scale: float
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        table: OutcomeTable,
+        objective: Objective,
+        rule: Selection,
+        *,
+        scorer: ScorerConfig | None = None,
+        observe_load: bool | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Task:
+        """Take a task from a table with its splits.
+
+        Args:
+            table: an outcome table with features.
+            objective: what to maximise.
+            rule: the selection rule.
+            scorer: the shape of a trained scorer.
+            observe_load: whether stateful learners see the window's load; None: where it is charged for.
+            device: where training happens.
+
+        Raises:
+            InputError: the table has no features or lacks a split.
+            RouterError: the rule needs more experts than there are.
+        """
+        if table.features is None:
+            raise InputError(
+                "table", table.source, "has no features to route on", "add a `features` column to it"
+            )
+        rule.check(len(table.experts))
+        train = table.part("train")
+        return cls(
+            train=train,
+            validation=table.part("validation"),
+            objective=objective,
+            rule=rule,
+            scorer=scorer or ScorerConfig(),
+            observe_load=objective.load_weight > 0 if observe_load is None else observe_load,
+            scale=compute_scale(train),
+            device=torch.device(device),
+        )
+
+    def with_objective(self, objective: Objective) -> Task:
+        """The same task under another objective."""
+        return replace(self, objective=objective)
+
+    def outcomes(self) -> Outcomes:
+        """The training rows on the device."""
+        return Outcomes.of(self.train, self.scale, self.device)
+
+    def new_router(self, seed: int, *, observe_load: bool = False, kind: str | None = None) -> Router:
+        """An untrained router whose scorer standardises features as the training rows need.
+
+        Args:
+            seed: of the initial weights.
+            observe_load: whether its second input is the window's load.
+            kind: `linear`, `mlp` or `constant`; the task's own kind if None.
+        """
+        assert self.train.features is not None
+        experts = len(self.train.experts)
+        state = _load_state(experts, self.objective.window) if observe_load else ()
+        inputs = self.train.features.shape[1] + sum(part.size for part in state)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            scorer: ConstantScorer | LinearScorer | MLPScorer
+            if kind == "constant":
+                scorer = ConstantScorer(inputs, experts)
+            elif (kind or self.scorer.kind) == "linear":
+                scorer = LinearScorer(inputs, experts)
+            else:
+                scorer = MLPScorer(inputs, experts, self.scorer.hidden)
+        if not isinstance(scorer, ConstantScorer):
+            _standardise(scorer, self.train.features, experts if observe_load else 0)
+        best_single = int(self.mean_utility().argmax())
+        router = Router(scorer, self.rule, self.train.experts, state=state, fallback=best_single)
+        return router.to(self.device)
+
+    def mean_utility(self) -> np.ndarray:
+        """Mean utility [N] float64 of each expert on training and validation rows; load is not charged."""
+        rows = (self.train, self.validation)
+        quality = np.concatenate([table.quality for table in rows]).mean(axis=0, dtype=np.float64)
+        cost = np.concatenate([table.cost for table in rows]).mean(axis=0, dtype=np.float64)
+        return self.objective.utility(quality, cost / self.scale, np.zeros_like(cost))
+
+
+def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
+    meaning = (
+        f"decisions each expert has taken since the last window of {window} began, divided by {window}; "
+        "a decision that runs k experts counts 1/k for each; start anew from zeros after every window"
+    )
+    return (StateInput("load", experts, meaning),)
+
+
+def _standardise(scorer: LinearScorer | MLPScorer, features: np.ndarray, state_size: int) -> None:
+    mean = features.mean(axis=0, dtype=np.float64)
+    deviation = features.std(axis=0, dtype=np.float64)
+    # A feature that (nearly) never varies carries nothing and must not be blown up.
+    scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
+    # Counts over W run from 0 to 1 and are 1/N at the end of a balanced window: N brings that to 1.
+    shift = np.concatenate([mean, np.zeros(state_size)])
+    scale = np.concatenate([scale, np.full(state_size, float(state_size))])
+    scorer.shift.copy_(torch.from_numpy(shift))
+    scorer.scale.copy_(torch.from_numpy(scale))
