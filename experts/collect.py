@@ -36,8 +36,8 @@ def collect(
 ) -> OutcomeTable:
     """Collect a source's outcomes into a Parquet file.
 
-    Finished batches are kept in `<out>.parts/` until the file is written, so a run that was killed goes on where
-    it was. Parts of another pool, source, seed or batch size are thrown away, and this is said on stderr.
+    Finished batches are kept in `<out>.parts/` until the file is written, so a run that was killed goes on
+    where it was. Parts of another pool, source, seed or batch size are thrown away, and this is said on stderr.
 
     Args:
         source: a source, or the name of an embedded one.
@@ -47,8 +47,8 @@ def collect(
         progress: show progress on stderr.
 
     Returns:
-        The table that was written. Quality is 1 where the likeliest class is right, else 0; cost is the expert's
-        FLOPs per item; confidence is the likeliest class's probability.
+        The table that was written. Quality is 1 where the likeliest class is right, else 0; cost is the
+        expert's FLOPs per item; confidence is the likeliest class's probability.
 
     Raises:
         InputError: the source is unknown, the batch size is below 1, or `out` cannot be written.
@@ -88,7 +88,11 @@ def collected(source: Source, *, seed: int = 0, progress: bool = True) -> Outcom
 
 def _run(pool: ExpertPool, queries: Queries, parts: Path, batch_size: int, *, progress: bool) -> np.ndarray:
     """Return class probabilities [T, N, C] float32, from the parts that exist and by running the rest."""
-    manifest = {"schema_version": 1, "fingerprint": _fingerprint(pool, queries), "batch_size": batch_size}
+    manifest: dict[str, object] = {
+        "schema_version": 1,
+        "fingerprint": _fingerprint(pool, queries),
+        "batch_size": batch_size,
+    }
     _prepare(parts, manifest)
     starts = range(0, len(queries.inputs), batch_size)
     found: list[np.ndarray] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .atomic import replacing
-from .cache import cache_folder
 from .errors import InputError
-from .progress import track
+from .feature_column import is_list, read_features
 from .splitting import LEAKAGE
 
 __all__ = ["SCHEMA_VERSION", "read_columns", "write_table"]
 
 SCHEMA_VERSION = 1
-MAP_FROM_BYTES = 64 * 2**20  # features from this size on are memory-mapped
 _METADATA = b"router_rl"
 _TEXTS = ("query_id", "prompt", "group", "split")
 _PER_EXPERT = ("quality", "cost", "confidence", "tokens_out", "latency_s")
-_CHUNK = 16_384  # rows written or extracted together
+_CHUNK = 16_384  # rows written together
 
 
 def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -43,7 +39,7 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
         experts = _experts(path, schema.names, settings.get("experts"))
         if file.metadata.num_rows == 0:
             raise InputError("table", str(path), "has no rows", "collect at least one query")
-        features = _features(file, path, progress=progress) if "features" in schema.names else None
+        features = read_features(file, path, progress=progress) if "features" in schema.names else None
         table = file.read(columns=[name for name in schema.names if name != "features"])
     columns: dict[str, Any] = {
         "experts": experts,
@@ -151,59 +147,6 @@ def _experts(path: Path, names: list[str], listed: Any) -> tuple[str, ...]:
     return experts
 
 
-def _features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.ndarray:
-    """Return features [T, D], memory-mapped from the cache where they are large."""
-    rows = file.metadata.num_rows
-    first = next(file.iter_batches(batch_size=1, columns=["features"]))["features"]
-    if not _is_list(first.type):
-        raise InputError(
-            "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
-        )
-    width = len(first[0].as_py() or ())
-    if width == 0:
-        raise InputError("features", width, "row 0 is empty", "drop the column or fill it")
-    if rows * width * 4 < MAP_FROM_BYTES:
-        target = np.empty((rows, width), dtype=np.float32)
-        _extract(file, target)
-        return target
-    stat = path.stat()
-    # One file a table: the older extraction of a table that changed is removed.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    folder = cache_folder("features")
-    cached = folder / f"{name}-{stat.st_mtime_ns}-{stat.st_size}.npy"
-    if not cached.exists():
-        for stale in folder.glob(f"{name}-*.npy"):
-            stale.unlink(missing_ok=True)
-        with replacing(cached) as temporary:
-            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(rows, width))
-            _extract(file, mapped, progress=progress)
-            mapped.flush()
-    return np.load(cached, mmap_mode="r", allow_pickle=False)
-
-
-def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False) -> None:
-    rows, width = target.shape
-    start = 0
-    batches: Iterable[pa.RecordBatch] = file.iter_batches(batch_size=_CHUNK, columns=["features"])
-    for batch in track(batches, "reading features", -(-rows // _CHUNK), shown=progress):
-        column: Any = batch["features"]
-        sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero((sizes != width) | column.is_null().to_numpy(zero_copy_only=False))
-        if len(wrong):
-            row = int(wrong[0])
-            problem = f"row {start + row} has {int(sizes[row])} values, row 0 has {width}"
-            raise InputError(
-                "features", int(sizes[row]), problem, "give every row the same number of features"
-            )
-        values = pc.fill_null(pc.cast(column.flatten(), pa.float32()), float("nan"))
-        target[start : start + len(batch)] = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-        start += len(batch)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
 def _object(column: pa.ChunkedArray) -> np.ndarray:
     values = np.empty(len(column), dtype=object)
     values[:] = column.to_pylist()
@@ -222,7 +165,7 @@ def _float32(table: pa.Table, name: str) -> np.ndarray:
         return np.full(table.num_rows, np.nan, dtype=np.float32)
     column = table[name]
     try:
-        values = pc.cast(column, pa.float32())
+        values = pc.cast(column, pa.float32(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error
     return pc.fill_null(values, float("nan")).to_numpy()
@@ -232,12 +175,12 @@ def _probabilities(table: pa.Table, names: list[str]) -> np.ndarray:
     stacked: list[np.ndarray] = []
     for name in names:
         column: Any = table[name].combine_chunks()
-        sizes = pc.list_value_length(column) if _is_list(column.type) else None
+        sizes = pc.call_function("list_value_length", [column]) if is_list(column.type) else None
         if sizes is None or column.null_count or len(set(sizes.to_pylist())) != 1:
             raise InputError(
                 name, str(column.type), "is not one list of C values a row", "store C floats a row"
             )
-        flat = pc.fill_null(pc.cast(column.flatten(), pa.float32()), float("nan"))
+        flat = pc.fill_null(pc.cast(column.flatten(), pa.float32(), safe=False), float("nan"))
         stacked.append(flat.to_numpy(zero_copy_only=False).reshape(len(column), -1))
     if len({values.shape for values in stacked}) != 1:
         counts = [values.shape[1] for values in stacked]

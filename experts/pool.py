@@ -113,13 +113,13 @@ class ExpertPool:
                 device = next(_tensors(expert.module), inputs).device
                 logits = [expert.module(batch.to(device)) for batch in inputs.split(batch_size)]
                 answers.append(torch.cat(logits).to(inputs.device, torch.float32))
-        shapes = {expert.name: tuple(answer.shape[1:]) for expert, answer in zip(self.experts, answers)}
+        shapes = {name: tuple(answer.shape[1:]) for name, answer in zip(self.names, answers, strict=True)}
         if len(set(shapes.values())) > 1:
             raise InputError(
                 "experts", shapes, "answers differ in shape", "give every expert the same classes"
             )
-        # An ordinary tensor, which later code may use in a graph; inference tensors refuse that.
-        return torch.stack(answers, dim=1).clone()
+        # Outside inference mode, so that later code may use the result in a graph.
+        return torch.stack(answers, dim=1)
 
     def profile(self, example: torch.Tensor) -> dict[str, Profile]:
         """Return what each expert takes, measured now on an example [B, ...]."""

@@ -93,5 +93,5 @@ def _count_leaked(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> int
     return sum(len(found) > 1 for found in seen.values())
 
 
-def _canonical(text: str) -> str:
-    return " ".join(text.split())
+def _canonical(text: object) -> str:
+    return " ".join(str(text).split())

@@ -47,14 +47,15 @@ def check_leaks(table: OutcomeTable) -> None:
     Raises:
         InputError: names the prompt and both rows.
     """
-    if table.prompt is None or any(note.startswith(LEAKAGE) for note in table.notes):
+    prompts = table.prompt
+    if prompts is None or any(note.startswith(LEAKAGE) for note in table.notes):
         return
     for name in ("split", "fold"):
         parts = getattr(table, name)
-        leak = None if parts is None else find_leak(table.prompt, parts)
+        leak = None if parts is None else find_leak(prompts, parts)
         if leak is not None:
             first, second = leak
-            prompt = str(table.prompt[first])
+            prompt = str(prompts[first])
             raise InputError(
                 "prompt",
                 prompt if len(prompt) <= 60 else prompt[:57] + "...",

@@ -119,7 +119,7 @@ class ConditionedImages(ABC):
         modules: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             for place, plan in enumerate(self.plans):
-                torch.manual_seed(1000 * seed + place)
+                torch.default_generator.manual_seed(1000 * seed + place)
                 modules.append(self.build(plan.widths))
         weights = cache_folder(self.name) / f"pool-{self.digest(seed)}.safetensors"
         if not weights.exists():

@@ -40,7 +40,7 @@ class Digits(ConditionedImages):
             name="dear-generalist",
             widths=(256, 128),
             conditions=_NAMES,
-            recipe=Recipe(epochs=30, learning_rate=1e-3),
+            recipe=Recipe(epochs=60, learning_rate=1e-3),
         ),
     )
 

@@ -43,7 +43,7 @@ class FashionMnist(ConditionedImages):
                 name=f"{name}-specialist",
                 widths=(8, 16),
                 conditions=(name,),
-                recipe=Recipe(epochs=6, batch_size=128),
+                recipe=Recipe(epochs=8, batch_size=128),
             )
             for name in _NAMES
         ),
@@ -51,7 +51,7 @@ class FashionMnist(ConditionedImages):
             name="dear-generalist",
             widths=(32, 64, 128),
             conditions=_NAMES,
-            recipe=Recipe(epochs=4, batch_size=128, learning_rate=1e-3),
+            recipe=Recipe(epochs=8, batch_size=128, learning_rate=1e-3),
         ),
     )
 
@@ -59,8 +59,8 @@ class FashionMnist(ConditionedImages):
         """Find the files.
 
         Args:
-            argument: the folder that holds them, or a torchvision root above it. Without it, it is looked for at
-                $ROUTER_RL_FASHION_MNIST and where the Debian package dataset-fashion-mnist puts it.
+            argument: the folder that holds them, or a torchvision root above it; without it, the folder in
+                $ROUTER_RL_FASHION_MNIST, or else that of the Debian package dataset-fashion-mnist.
 
         Raises:
             InputError: they are not there; says how to get them.
@@ -96,7 +96,7 @@ class FashionMnist(ConditionedImages):
         )
 
     def build(self, widths: tuple[int, ...]) -> nn.Module:
-        """Return a perceptron for one width, a convolutional network for two (and a hidden layer for three)."""
+        """Return a perceptron for one width, else convolutions (a third width is a hidden layer)."""
         if len(widths) == 1:
             return nn.Sequential(nn.Flatten(), nn.Linear(784, widths[0]), nn.ReLU(), nn.Linear(widths[0], 10))
         first, second, *hidden = widths
