@@ -1,0 +1,176 @@
+"""One fit of one method, measured and kept on disk: the unit that a comparison is made of.
+
+A cell's folder is named by a digest of all it depends on. Its `cell.json` is written last, so a kill at any
+moment loses only the cell under way, and that one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from experts import OutcomeTable
+from experts.atomic import replacing, write_json
+
+from ..checkpoint import Checkpoint
+from ..export.safetensors import write as write_router
+from ..learning import Watch
+from ..method import Run
+from ..methods import find_method
+from ..objective import Objective
+from ..routing import Router, load
+from ..task import Task
+from ..tracking import TensorBoard
+from .measure import Measurement, measure
+
+__all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fit: a method with its settings and seed, under an objective."""
+
+    method: str
+    settings: Any
+    objective: Objective
+    seed: int
+
+    def identity(self, task: Task, digest: str) -> dict[str, Any]:
+        """All that the fit's result depends on, as JSON."""
+        return {
+            "schema_version": _SCHEMA_VERSION,
+            "method": self.method,
+            "settings": json.loads(json.dumps(asdict(self.settings))),
+            "objective": asdict(self.objective),
+            "seed": self.seed,
+            "select": task.rule.spec(),
+            "scorer": json.loads(json.dumps(asdict(task.scorer))),
+            "observe_load": task.observe_load,
+            "table": digest,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellResult:
+    """What a cell gave.
+
+    Attributes:
+        cell: which fit.
+        folder: where it is kept; its `router/` can be loaded or exported.
+        validation: means on the validation rows.
+        test: measured on the test rows, query by query.
+        seconds: the fit took.
+    """
+
+    cell: Cell
+    folder: Path
+    validation: dict[str, float]
+    test: Measurement
+    seconds: float
+
+    def router(self) -> Router:
+        """Load the trained router."""
+        return load(self.folder / "router")
+
+
+def run_cell(
+    cell: Cell,
+    task: Task,
+    test: OutcomeTable,
+    folder: Path,
+    *,
+    digest: str,
+    tensorboard: Path | None = None,
+    watch: Watch | None = None,
+) -> CellResult:
+    """Fit, measure and keep a cell, or read it if it is there already.
+
+    Args:
+        cell: which fit.
+        task: its rows and form; the cell's objective replaces the task's.
+        test: rows to measure on.
+        folder: the cells' common folder.
+        digest: `table_digest` of the whole table.
+        tensorboard: where its curves go, or None.
+        watch: is told of every validation measurement.
+    """
+    identity = cell.identity(task, digest)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    home = folder / f"{cell.method}-{key}"
+    if not (home / "cell.json").exists():
+        _fit(cell, task.with_objective(cell.objective), test, home, identity, tensorboard, watch)
+    return _read(cell, home)
+
+
+def table_digest(table: OutcomeTable) -> str:
+    """A digest of what training and measuring read of a table."""
+    digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
+    for array in (table.features, table.quality, table.cost, table.probabilities, table.label):
+        digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
+    digest.update("\0".join(map(str, table.split)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _fit(
+    cell: Cell,
+    task: Task,
+    test: OutcomeTable,
+    home: Path,
+    identity: dict[str, Any],
+    tensorboard: Path | None,
+    watch: Watch | None,
+) -> None:
+    method = find_method(cell.method)
+    home.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
+    board = None if tensorboard is None or not method.space else TensorBoard(tensorboard / home.name)
+    watches = [item for item in (board, watch) if item is not None]
+
+    def tell(snapshot: Any) -> None:
+        for item in watches:
+            item(snapshot)
+
+    began = time.perf_counter()
+    router = method.fit(task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
+    seconds = time.perf_counter() - began
+    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
+    result = measure(router, test, task.objective, task.scale, seed=cell.seed)
+    write_router(router, home / "router")
+    arrays = {name: getattr(result, name) for name in ("quality", "compute", "load", "utility", "share")}
+    with replacing(home / "test.safetensors") as temporary:
+        save_file(arrays, temporary)
+    if board is not None:
+        with board:
+            values = {"method": cell.method, "seed": cell.seed, **asdict(task.objective)}
+            board.finish(cell.settings, values, result.means())
+    write_json(
+        home / "cell.json",
+        {
+            **identity,
+            "validation": validation,
+            "entropy": result.entropy,
+            "fallbacks": result.fallbacks,
+            "seconds": seconds,
+            "threads": torch.get_num_threads(),
+        },
+    )
+    checkpoint.clear()
+
+
+def _read(cell: Cell, home: Path) -> CellResult:
+    kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
+    arrays = load_file(home / "test.safetensors")
+    test = Measurement(**arrays, entropy=kept["entropy"], fallbacks=kept["fallbacks"])
+    return CellResult(
+        cell=cell, folder=home, validation=kept["validation"], test=test, seconds=kept["seconds"]
+    )

@@ -1,0 +1,221 @@
+"""Compare methods on one table: same rows, same tries, same seeds, intervals always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import joblib
+import torch
+
+from experts import InputError, OutcomeTable
+from experts.atomic import writable_folder, write_json
+
+from ..baselines.oracle import measure_oracle
+from ..fitting import selection
+from ..methods import METHODS, ORACLE, find_method
+from ..objective import Objective
+from ..routing import Selection
+from ..task import ScorerConfig, Task
+from .cells import Cell, CellResult, run_cell, table_digest
+from .measure import Measurement
+from .report import write_report
+from .results import Entry, assemble
+
+__all__ = ["Progress", "compare"]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What every fit of a comparison shares."""
+
+    task: Task
+    test: OutcomeTable
+    folder: Path
+    digest: str
+    tensorboard: Path | None
+    jobs: int
+
+    def run(self, cells: Sequence[Cell], progress: Callable[[CellResult], None]) -> list[CellResult]:
+        """Run cells, in parallel processes if there are several jobs; results in the cells' order."""
+        if self.jobs == 1 or len(cells) == 1:
+            results = []
+            for cell in cells:
+                results.append(self._one(cell))
+                progress(results[-1])
+            return results
+        found: dict[int, CellResult] = {}
+        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
+            pool = joblib.Parallel(return_as="generator_unordered")
+            for index, result in pool(joblib.delayed(self._numbered)(i, c) for i, c in enumerate(cells)):
+                found[index] = result
+                progress(result)
+        return [found[index] for index in range(len(cells))]
+
+    def _numbered(self, index: int, cell: Cell) -> tuple[int, CellResult]:
+        torch.set_num_threads(1)
+        return index, self._one(cell)
+
+    def _one(self, cell: Cell) -> CellResult:
+        return run_cell(
+            cell, self.task, self.test, self.folder, digest=self.digest, tensorboard=self.tensorboard
+        )
+
+
+def compare(
+    table: OutcomeTable,
+    methods: Sequence[str],
+    *,
+    objectives: Sequence[Objective],
+    seeds: int = 5,
+    tries: int = 4,
+    select: str | Selection = "hard",
+    k: int = 2,
+    scorer: ScorerConfig | None = None,
+    observe_load: bool | None = None,
+    out: Path | str | None = None,
+    jobs: int = 1,
+    device: torch.device | str = "cpu",
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Fit every method under every objective with every seed, and measure them on the test rows.
+
+    Settings are chosen once per method and objective, by validation utility with the first seed, among
+    the same number of tries for every method. `random`, `best_single`, `zero_router` and `oracle` are
+    always in the table.
+
+    Args:
+        table: outcomes with features and a split.
+        methods: names in `METHODS`, or "oracle".
+        objectives: what to maximise; one row group each.
+        seeds: training seeds 0, 1, ...
+        tries: settings tried for each method and objective.
+        select, k: the selection rule, by name or itself.
+        scorer: the shape of the scorer.
+        observe_load: whether stateful learners see the window's load; None: where it is charged for.
+        out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
+            which an interrupted comparison goes on; None keeps nothing.
+        jobs: processes.
+        device: where training happens.
+        command: what the user typed, for the report.
+        progress: is told (fits done, fits in all, what was done last).
+
+    Returns:
+        the content of `results.json`.
+
+    Raises:
+        InputError: a name is unknown, a value does not fit, or the folder cannot be written.
+        RouterError: the rule needs more experts than the table has.
+    """
+    names = _with_bounds(methods)
+    if seeds < 1:
+        raise InputError("seeds", seeds, "not positive", "use 1 or more")
+    if tries < 1:
+        raise InputError("tries", tries, "not positive", "use 1 or more")
+    if not objectives:
+        raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
+    rule = selection(select, k)
+    task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
+    test = table.part("test")
+    folder = None if out is None else writable_folder("out", out)
+    with TemporaryDirectory() as nowhere:
+        work = _Work(
+            task=task,
+            test=test,
+            folder=(folder or Path(nowhere)) / "cells",
+            digest=table_digest(table),
+            tensorboard=None if folder is None else folder / "tensorboard",
+            jobs=jobs,
+        )
+        chosen = _fit_all(
+            work, [name for name in names if name != ORACLE], objectives, seeds, tries, progress
+        )
+        entries = [_entry(result) for result in chosen]
+        for objective in objectives:
+            bound = measure_oracle(test, objective, task.scale, rule.k)
+            entries += [_oracle_entry(objective, seed, bound) for seed in range(seeds)]
+        results = assemble(entries, table, task, tries=tries, command=command)
+        if folder is not None:
+            write_json(folder / "results.json", results)
+            write_report(results, folder / "report.html")
+    return results
+
+
+def _with_bounds(methods: Iterable[str]) -> list[str]:
+    """The methods asked for, each once, and the four that stand in every table."""
+    names = list(dict.fromkeys([*methods, "random", "best_single", "zero_router", ORACLE]))
+    for name in names:
+        if name != ORACLE:
+            find_method(name)
+    return names
+
+
+def _fit_all(
+    work: _Work,
+    names: Sequence[str],
+    objectives: Sequence[Objective],
+    seeds: int,
+    tries: int,
+    progress: Progress | None,
+) -> list[CellResult]:
+    """Try settings with seed 0, then fit the best of each method and objective with the other seeds."""
+    groups = [(name, objective) for objective in objectives for name in names]
+    first = [
+        Cell(method=name, settings=settings, objective=objective, seed=0)
+        for name, objective in groups
+        for settings in METHODS[name].candidates(tries)
+    ]
+    total = len(first) + len(groups) * (seeds - 1)
+    done = 0
+
+    def tell(result: CellResult) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, f"{result.cell.method}, seed {result.cell.seed}")
+
+    best: dict[tuple[str, Objective], CellResult] = {}
+    for result in work.run(first, tell):
+        group = (result.cell.method, result.cell.objective)
+        if group not in best or result.validation["utility"] > best[group].validation["utility"]:
+            best[group] = result
+    rest = [
+        Cell(method=name, settings=best[name, objective].cell.settings, objective=objective, seed=seed)
+        for name, objective in groups
+        for seed in range(1, seeds)
+    ]
+    return [*best.values(), *(work.run(rest, tell) if rest else [])]
+
+
+def _entry(result: CellResult) -> Entry:
+    return Entry(
+        method=result.cell.method,
+        family=METHODS[result.cell.method].family,
+        objective=result.cell.objective,
+        seed=result.cell.seed,
+        settings=result.cell.settings,
+        validation=result.validation,
+        test=result.test,
+        seconds=result.seconds,
+        folder=result.folder,
+    )
+
+
+def _oracle_entry(objective: Objective, seed: int, bound: Measurement) -> Entry:
+    return Entry(
+        method=ORACLE,
+        family="bound",
+        objective=objective,
+        seed=seed,
+        settings=None,
+        validation=None,
+        test=bound,
+        seconds=0.0,
+        folder=None,
+    )

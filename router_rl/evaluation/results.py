@@ -1,0 +1,321 @@
+"""From measured fits to the content of `results.json`: rows, summaries, intervals, frontiers, a verdict."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experts import OutcomeTable
+
+from ..method import Family
+from ..objective import Objective
+from ..routing import Router, load
+from ..task import Task
+from .measure import Measurement, load_cv
+from .metrics import aiq, apgr, collapsed, upper_hull
+from .statistics import interval
+
+__all__ = ["SCHEMA_VERSION", "Entry", "assemble"]
+
+SCHEMA_VERSION = 1
+_GROUPS_SHOWN = 24
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """One method under one objective with one seed, measured on the test rows."""
+
+    method: str
+    family: Family
+    objective: Objective
+    seed: int
+    settings: Any
+    validation: dict[str, float] | None
+    test: Measurement
+    seconds: float
+    folder: Path | None
+
+    def router(self) -> Router | None:
+        """The trained router, where it was kept."""
+        return None if self.folder is None else load(self.folder / "router")
+
+
+def assemble(
+    entries: Sequence[Entry], table: OutcomeTable, task: Task, *, tries: int, command: str
+) -> dict[str, Any]:
+    """Build the content of `results.json` (schema version 1).
+
+    Args:
+        entries: every method, objective and seed; an oracle entry for every objective among them.
+        table: the whole table.
+        task: unit of compute, rule and scorer.
+        tries: settings tried for each method and objective.
+        command: what the user typed.
+    """
+    test = table.part("test")
+    by_group = _grouped(entries)
+    oracle = {e.objective: e.test for e in entries if e.family == "bound"}
+    summary = [_summary(group, by_group, oracle) for group in by_group.values()]
+    rows = [
+        _row(entry, split, task, test, oracle[entry.objective])
+        for entry in entries
+        for split in (("test",) if entry.validation is None else ("validation", "test"))
+    ]
+    objectives = list(dict.fromkeys(entry.objective for entry in entries))
+    middle = objectives[len(objectives) // 2]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "table": table.source,
+        "source": table.source,
+        "experts": list(table.experts),
+        "select": task.rule.name if task.rule.k == 1 else f"{task.rule.name}(k={task.rule.k})",
+        "scorer": str(task.scorer),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": {
+            "router-rl": version("router-rl"),
+            "torch": torch.__version__,
+            "stable-baselines3": version("stable-baselines3"),
+            "python": platform.python_version(),
+        },
+        "commit": _commit(),
+        "seeds": sorted({entry.seed for entry in entries}),
+        "compute_weights": [objective.compute_weight for objective in objectives],
+        "load_weight": middle.load_weight,
+        "tries": tries,
+        "seconds": sum(entry.seconds for entry in entries),
+        "notes": list(table.notes),
+        "table_facts": _facts(table, test, task, oracle[middle]),
+        "rows": rows,
+        "summary": summary,
+        "frontier": _frontiers(by_group, test, task),
+        "zero_frontier": _zero_frontier(test, task),
+        "singles": [
+            {"expert": name, "compute": float(c), "quality": float(q)}
+            for name, c, q in zip(table.experts, *_single_points(test, task), strict=True)
+        ],
+        "shares_by_group": _shares_by_group(by_group, test, middle),
+        "verdict": [_verdict(summary, objective) for objective in objectives],
+        "warnings": _warnings(summary),
+    }
+
+
+Group = list[Entry]
+Groups = dict[tuple[str, Objective], Group]
+
+
+def _grouped(entries: Sequence[Entry]) -> Groups:
+    groups: Groups = {}
+    for entry in entries:
+        groups.setdefault((entry.method, entry.objective), []).append(entry)
+    return {key: sorted(group, key=lambda entry: entry.seed) for key, group in groups.items()}
+
+
+def _stack(group: Group, part: str) -> np.ndarray:
+    """One part of the measurements of a method's seeds, [S, T]."""
+    return np.stack([getattr(entry.test, part) for entry in group])
+
+
+def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measurement) -> dict[str, Any]:
+    means = entry.test.means() if split == "test" else entry.validation
+    assert means is not None
+    return {
+        "method": entry.method,
+        "family": entry.family,
+        "compute_weight": entry.objective.compute_weight,
+        "load_weight": entry.objective.load_weight,
+        "seed": entry.seed,
+        "split": split,
+        "quality": means["quality"],
+        "cost": means["compute"] * task.scale,
+        "compute": means["compute"],
+        "load_cv": means["load_cv"],
+        "utility": means["utility"],
+        "fit_seconds": entry.seconds,
+        "collapsed": entry.family != "baseline" and collapsed(entry.test.shares, oracle.shares),
+        "shares": [float(share) for share in entry.test.shares],
+        "settings": None if entry.settings is None else _plain(asdict(entry.settings)),
+    }
+
+
+def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement]) -> dict[str, Any]:
+    first = group[0]
+    utility = interval(_stack(group, "utility"))
+    quality = interval(_stack(group, "quality"))
+    compute = interval(_stack(group, "compute"))
+    judged = first.family in ("rl", "gate")
+    return {
+        "method": first.method,
+        "family": first.family,
+        "compute_weight": first.objective.compute_weight,
+        "load_weight": first.objective.load_weight,
+        "utility_mean": utility.mean,
+        "utility_ci95": [utility.low, utility.high],
+        "quality_mean": quality.mean,
+        "quality_ci95": [quality.low, quality.high],
+        "compute_mean": compute.mean,
+        "compute_ci95": [compute.low, compute.high],
+        "load_cv_mean": float(np.mean([load_cv(entry.test.shares) for entry in group])),
+        "validation_utility_mean": _validation(group),
+        "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
+        "collapsed": sum(collapsed(e.test.shares, oracle[e.objective].shares) for e in group)
+        if judged
+        else 0,
+        "paired_difference_to_best_gate": _difference_to_best_gate(group, groups),
+    }
+
+
+def _validation(group: Group) -> float | None:
+    found = [entry.validation["utility"] for entry in group if entry.validation is not None]
+    return float(np.mean(found)) if found else None
+
+
+def _difference_to_best_gate(group: Group, groups: Groups) -> dict[str, Any] | None:
+    """Paired difference on test to the gate that was best on validation."""
+    objective = group[0].objective
+    gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate"]
+    if not gates:
+        return None
+    gate = max(gates, key=lambda g: _validation(g) or float("-inf"))
+    if gate[0].method == group[0].method:
+        return None
+    difference = interval(_stack(group, "utility") - _stack(gate, "utility"))
+    return {"gate": gate[0].method, "mean": difference.mean, "ci95": [difference.low, difference.high]}
+
+
+def _facts(table: OutcomeTable, test: OutcomeTable, task: Task, oracle: Measurement) -> dict[str, Any]:
+    quality = test.quality.mean(axis=0, dtype=np.float64)
+    assert table.features is not None
+    return {
+        "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},
+        "features": int(table.features.shape[1]),
+        "cost_unit": table.cost_unit,
+        "compute_unit": task.scale,
+        "expert_quality": [float(value) for value in quality],
+        "expert_cost": [float(value) for value in test.cost.mean(axis=0, dtype=np.float64)],
+        "oracle_quality": float(oracle.quality.mean(dtype=np.float64)),
+        "best_single_quality": float(quality.max()),
+        "groups": [] if test.group is None else sorted(set(map(str, test.group)))[:_GROUPS_SHOWN],
+    }
+
+
+def _single_points(test: OutcomeTable, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Compute [N] and quality [N] of each expert alone."""
+    return (
+        test.cost.mean(axis=0, dtype=np.float64) / task.scale,
+        test.quality.mean(axis=0, dtype=np.float64),
+    )
+
+
+def _zero_frontier(test: OutcomeTable, task: Task) -> list[list[float]]:
+    return [[float(x), float(y)] for x, y in upper_hull(*_single_points(test, task))]
+
+
+def _frontiers(groups: Groups, test: OutcomeTable, task: Task) -> dict[str, Any]:
+    """AIQ of every method over its compute weights, and APGR where there are two experts."""
+    compute, quality = _single_points(test, task)
+    cheapest = compute.argmin()
+    frontiers: dict[str, Any] = {}
+    for method in dict.fromkeys(method for method, _ in groups):
+        found = [group for (name, _), group in groups.items() if name == method]
+        cost = [compute[cheapest], *(_stack(group, "compute").mean() for group in found)]
+        reached = [quality[cheapest], *(_stack(group, "quality").mean() for group in found)]
+        if method == "zero_router":  # its frontier is known whole, not only at the weights asked for
+            cost, reached = list(compute), list(quality)
+        frontiers[method] = {
+            "aiq": aiq(np.array(cost), np.array(reached), compute.min(), compute.max()),
+            "apgr": _apgr(found[len(found) // 2], test) if len(compute) == 2 else None,
+        }
+    return frontiers
+
+
+def _apgr(group: Group, test: OutcomeTable) -> float | None:
+    """Mean over seeds of the APGR of ranking by the difference of the two logits."""
+    assert test.features is not None
+    strong = int(test.quality.mean(axis=0, dtype=np.float64).argmax())
+    found = []
+    for entry in group:
+        router = entry.router()
+        if router is None or router.state:
+            return None
+        with torch.inference_mode():
+            logits = router(torch.tensor(test.features)).logits.numpy()
+        score = logits[:, strong] - logits[:, 1 - strong]
+        found.append(apgr(test.quality[:, 1 - strong], test.quality[:, strong], score))
+    return None if None in found else float(np.mean([value for value in found if value is not None]))
+
+
+def _shares_by_group(groups: Groups, test: OutcomeTable, objective: Objective) -> dict[str, Any]:
+    labels = np.full(len(test), "all") if test.group is None else test.group.astype(str)
+    names = sorted(set(labels))[:_GROUPS_SHOWN]
+    methods: dict[str, Any] = {}
+    for (method, at), group in groups.items():
+        if at == objective and group[0].family in ("rl", "gate", "bound"):
+            share = np.mean([entry.test.share for entry in group], axis=0, dtype=np.float64)
+            methods[method] = {
+                "compute_weight": objective.compute_weight,
+                "shares": [[float(v) for v in share[labels == name].mean(axis=0)] for name in names],
+            }
+    return {"groups": names, "methods": methods}
+
+
+def _verdict(summary: Sequence[dict[str, Any]], objective: Objective) -> str:
+    """One sentence: the best RL method on validation against the best gate on validation, on test."""
+    here = [row for row in summary if row["compute_weight"] == objective.compute_weight]
+    agents = [row for row in here if row["family"] == "rl"]
+    gates = [row for row in here if row["family"] == "gate"]
+    at = f"At compute weight {objective.compute_weight:g}"
+    if objective.load_weight:
+        at += f", load weight {objective.load_weight:g}"
+    if not agents or not gates:
+        best = max(here, key=_by_validation)
+        return f"{at}, {best['method']} earns {best['utility_mean']:.3f}."
+    agent, gate = max(agents, key=_by_validation), max(gates, key=_by_validation)
+    found = agent["paired_difference_to_best_gate"]
+    low, high = found["ci95"]
+    outcome = "is ahead of" if low > 0 else "is behind" if high < 0 else "is level with"
+    return (
+        f"{at}, the best RL router ({agent['method']}, {agent['utility_mean']:.3f}) {outcome} the best gate "
+        f"({gate['method']}, {gate['utility_mean']:.3f}): {found['mean']:+.4f} utility, "
+        f"95% interval {low:+.4f} to {high:+.4f}."
+    )
+
+
+def _by_validation(row: dict[str, Any]) -> float:
+    value = row["validation_utility_mean"]
+    return float("-inf") if value is None else float(value)
+
+
+def _warnings(summary: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"{row['method']} at compute weight {row['compute_weight']:g} sends nearly everything to one expert "
+        f"with {row['collapsed']} seed(s), where the oracle uses several: the features may not tell queries "
+        "apart, the compute weight may be high, or training stopped early."
+        for row in summary
+        if row["collapsed"]
+    ]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: Callable[[Any], Any] = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
+    return {name: plain(value) for name, value in values.items()}
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, or None elsewhere."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None

@@ -1,0 +1,103 @@
+"""Does an exported router give the answers of the router that was trained?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..routing import Router, RouterError, Routing
+
+__all__ = ["Parity", "check_parity", "parity_rows"]
+
+_TOLERANCE = 1e-4  # of float32 logits after folding, relative to the largest
+_MOST_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What a parity check found.
+
+    Attributes:
+        rows: rows compared, with rows of zeros, NaN and infinities among them.
+        index_agreement: share of rows whose experts agree, in order.
+        ties: rows that disagree only where two scores differ by less than the tolerance.
+        weights_max_error: largest absolute difference of the weights on rows that agree.
+        logits_max_error: largest absolute difference of the logits.
+        tolerance: allowed for the two errors.
+    """
+
+    rows: int
+    index_agreement: float
+    ties: int
+    weights_max_error: float
+    logits_max_error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row agrees (or ties) and the errors are within tolerance."""
+        disagreeing = round((1.0 - self.index_agreement) * self.rows)
+        within = max(self.weights_max_error, self.logits_max_error) <= self.tolerance
+        return within and disagreeing <= self.ties
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `parity.json`."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def parity_rows(router: Router, features: Tensor | None) -> list[Tensor]:
+    """Inputs to compare on: real rows if given, else made ones; then zeros, NaN and infinities.
+
+    Args:
+        router: whose inputs they are.
+        features: [T, D] float32 real rows, or None.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if features is None:
+        features = torch.randn(1000, router.features, generator=generator)
+    odd = torch.zeros(4, router.features)
+    odd[1, 0], odd[2, -1], odd[3, 0] = float("nan"), float("inf"), -float("inf")
+    inputs = [torch.cat([features[:_MOST_ROWS].float().cpu(), odd])]
+    if router.state:
+        inputs.append(torch.rand(len(inputs[0]), router.state_size, generator=generator) / router.state_size)
+    return inputs
+
+
+def check_parity(router: Router, exported: Callable[..., Routing], inputs: list[Tensor]) -> Parity:
+    """Compare an exported router with the trained one.
+
+    Raises:
+        RouterError: they disagree beyond tolerance; the message holds the figures.
+    """
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = copy.deepcopy(router).cpu().eval()(*inputs)
+        torch.manual_seed(0)  # a stochastic router draws alike in both
+        found = exported(*inputs)
+    tolerance = _TOLERANCE * max(1.0, float(expected.logits.abs().max()))
+    agree = (expected.experts == found.experts).all(dim=1)
+    parity = Parity(
+        rows=len(agree),
+        index_agreement=float(agree.double().mean()),
+        ties=int((~agree & _tied(expected, found, tolerance)).sum()),
+        weights_max_error=float((expected.weights - found.weights)[agree].abs().max())
+        if agree.any()
+        else 0.0,
+        logits_max_error=float((expected.logits - found.logits).abs().max()),
+        tolerance=tolerance,
+    )
+    if not parity.passed:
+        raise RouterError(f"the exported router does not agree with the trained one: {parity.to_json()}")
+    return parity
+
+
+def _tied(expected: Routing, found: Routing, tolerance: float) -> Tensor:
+    """Rows [T] whose chosen experts have, rank by rank, logits within twice the tolerance."""
+    wanted = expected.logits.gather(1, expected.experts)
+    got = expected.logits.gather(1, found.experts)
+    return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)

@@ -1,0 +1,82 @@
+"""Fit one method to one task: the settings chosen on validation, the router returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from experts import InputError, OutcomeTable
+from experts.errors import unknown_name
+
+from .evaluation.measure import measure
+from .learning import Watch
+from .method import Run
+from .methods import ORACLE, find_method
+from .objective import Objective
+from .routing import SELECTIONS, Hard, Router, Selection, TopK
+from .task import ScorerConfig, Task
+
+__all__ = ["fit", "selection"]
+
+
+def fit(
+    method: str,
+    table: OutcomeTable,
+    objective: Objective,
+    *,
+    select: str | Selection = "hard",
+    k: int = 2,
+    seed: int = 0,
+    tries: int = 1,
+    scorer: ScorerConfig | None = None,
+    settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    device: torch.device | str = "cpu",
+) -> Router:
+    """Train a router.
+
+    Args:
+        method: a name in `METHODS`.
+        table: outcomes with features and a split.
+        objective: what to maximise.
+        select: the selection rule, by name or itself.
+        k: experts a decision runs, for rules that take it.
+        seed: of everything random.
+        tries: settings tried; the best on validation wins.
+        scorer: the shape of the scorer.
+        settings: values for some of the method's settings; then there is one try.
+        watch: is told of every validation measurement.
+        device: where training happens.
+
+    Raises:
+        InputError: a name is unknown, a value does not fit, or the table cannot be used.
+        RouterError: the rule needs more experts than the table has.
+    """
+    if method == ORACLE:
+        raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
+    found = find_method(method)
+    task = Task.of(table, objective, selection(select, k), scorer=scorer, device=device)
+    candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
+    routers = [found.fit(task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
+    if len(routers) == 1:
+        return routers[0]
+    return max(routers, key=lambda router: _validation_utility(router, task))
+
+
+def selection(select: str | Selection, k: int) -> Selection:
+    """The rule of a name, or the rule itself.
+
+    Raises:
+        InputError: the name is unknown; suggests the nearest.
+    """
+    if not isinstance(select, str):
+        return select
+    if select not in SELECTIONS:
+        raise unknown_name("select", select, SELECTIONS)
+    return TopK(k=k) if select == "topk" else Hard()
+
+
+def _validation_utility(router: Router, task: Task) -> float:
+    return measure(router, task.validation, task.objective, task.scale).means()["utility"]
