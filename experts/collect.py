@@ -37,7 +37,7 @@ def collect(
     """Collect a source's outcomes into a Parquet file.
 
     Finished batches are kept in `<out>.parts/` until the file is written, so a run that was killed goes on
-    where it was. Parts of another pool, source, seed or batch size are thrown away, and this is said on stderr.
+    where it was. Parts of other experts, queries or batch sizes are thrown away, and this is said on stderr.
 
     Args:
         source: a source, or the name of an embedded one.

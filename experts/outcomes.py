@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .errors import InputError
+from .errors import InputError, unknown_name
 from .parquet import SCHEMA_VERSION, read_columns, write_table
 from .splitting import SPLITS, allow_leaks, complete_split
 from .validation import check_leaks, check_table
@@ -142,11 +142,14 @@ class OutcomeTable:
         """
         if isinstance(path_or_source, str):
             from .collect import collected  # collecting makes tables, so this arrow may only run when called
-            from .sources import open_source
+            from .sources import SOURCES, open_source
 
             source = open_source(path_or_source)
             if source is not None:
                 return collected(source, seed=seed, progress=progress)
+            path = Path(path_or_source)
+            if not path.suffix and len(path.parts) == 1 and not path.exists():
+                raise unknown_name("table", path_or_source, [*SOURCES, "a Parquet path"])
         values = read_columns(Path(path_or_source), progress=progress)
         values = complete_split(values, seed=seed)
         return cls(**allow_leaks(values) if allow_leakage else values)

@@ -39,8 +39,11 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
         experts = _experts(path, schema.names, settings.get("experts"))
         if file.metadata.num_rows == 0:
             raise InputError("table", str(path), "has no rows", "collect at least one query")
-        features = read_features(file, path, progress=progress) if "features" in schema.names else None
-        table = file.read(columns=[name for name in schema.names if name != "features"])
+        try:
+            features = read_features(file, path, progress=progress) if "features" in schema.names else None
+            table = file.read(columns=[name for name in schema.names if name != "features"])
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
     columns: dict[str, Any] = {
         "experts": experts,
         "features": features,
@@ -104,9 +107,13 @@ def _open(path: Path) -> pq.ParquetFile:
         raise InputError("table", str(path), problem, "give a Parquet file or an embedded source's name")
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        problem = f"is not a readable Parquet file ({error})"
-        raise InputError("table", str(path), problem, "write it with OutcomeTable.write") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    problem = f"is not a readable Parquet file ({error})"
+    return InputError("table", str(path), problem, "write it with OutcomeTable.write")
 
 
 def _settings(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
@@ -121,6 +128,10 @@ def _settings(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]
         found = settings.get("schema_version") if isinstance(settings, dict) else settings
         problem = f"{path}: this version reads schema_version {SCHEMA_VERSION}"
         raise InputError("schema_version", found, problem, "upgrade, or write the table anew")
+    for key, kind in (("experts", "names"), ("notes", "sentences")):
+        listed: Any = settings.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise InputError(key, listed, f"{path}: should be a list of {kind}", "write the table anew")
     return settings
 
 

@@ -26,8 +26,8 @@ def split_by_key(keys: Iterable[str], seed: int, shares: Mapping[str, float] = _
     Returns:
         [T] str.
 
-    >>> list(split_by_key(["b", "a", "c", "b", "d", "e"], seed=0))
-    ['validation', 'train', 'test', 'validation', 'train', 'train']
+    >>> split_by_key(["b", "a", "c", "b", "d", "e"], seed=0).tolist()
+    ['test', 'validation', 'train', 'test', 'train', 'train']
     """
     keys = [_canonical(key) for key in keys]
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())

@@ -51,9 +51,9 @@ def check_leaks(table: OutcomeTable) -> None:
     if prompts is None or any(note.startswith(LEAKAGE) for note in table.notes):
         return
     for name in ("split", "fold"):
-        parts = getattr(table, name)
+        parts: np.ndarray | None = getattr(table, name)
         leak = None if parts is None else find_leak(prompts, parts)
-        if leak is not None:
+        if parts is not None and leak is not None:
             first, second = leak
             prompt = str(prompts[first])
             raise InputError(
