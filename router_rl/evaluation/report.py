@@ -161,10 +161,10 @@ def _told(row: dict[str, Any], scale: float, seeds: int) -> dict[str, Any]:
     told: dict[str, Any] = {
         "family_name": FAMILIES.get(row["family"], row["family"]),
         "difference": None,
-        "collapsed_of": f"{row.get('collapsed') or 0} of {seeds}"
-        if seeds
-        else str(row.get("collapsed") or 0),
+        "collapsed_of": NOTHING,
     }
+    if row["family"] in ("rl", "gate"):  # only these are judged: best single "collapses" by design
+        told["collapsed_of"] = f"{row.get('collapsed') or 0} of {seeds or NOTHING}"
     if difference is None or difference["mean"] is None or None in (difference["ci95"] or [None]):
         return told | {"mark": None, "drawing": ""}
     low, high = difference["ci95"]
