@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
         InputError: the column is not one list of D numbers a row.
     """
     rows = file.metadata.num_rows
-    first = next(file.iter_batches(batch_size=1, columns=["features"]))["features"]
+    first = next(_batches(file, range(file.num_row_groups)))["features"]
     if not is_list(first.type):
         raise InputError(
             "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
@@ -71,10 +71,10 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
 
 
 def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False) -> None:
-    rows, width = target.shape
+    width = target.shape[1]
     start = 0
-    batches: Iterable[pa.RecordBatch] = file.iter_batches(batch_size=_CHUNK, columns=["features"])
-    for batch in track(batches, "reading features", -(-rows // _CHUNK), shown=progress):
+    groups = range(file.num_row_groups)
+    for batch in _batches(file, track(groups, "reading features", len(groups), shown=progress)):
         column: Any = batch["features"]
         sizes = pc.fill_null(pc.call_function("list_value_length", [column]), 0).to_numpy(
             zero_copy_only=False
@@ -94,3 +94,11 @@ def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False
         values = pc.fill_null(values, float("nan"))
         target[start : start + len(batch)] = values.to_numpy(zero_copy_only=False).reshape(-1, width)
         start += len(batch)
+
+
+def _batches(file: pq.ParquetFile, groups: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    # One row group at a time: iter_batches over all of them holds the whole column in memory.
+    for group in groups:
+        for batch in file.iter_batches(batch_size=_CHUNK, row_groups=[group], columns=["features"]):
+            if len(batch):
+                yield batch

@@ -256,6 +256,15 @@ def test_allowing_leakage_where_there_is_none_leaves_no_note(table, tmp_path):
     assert OutcomeTable.read(tmp_path / "t.parquet", allow_leakage=True).notes == table.notes
 
 
+def test_empty_row_groups_do_no_harm(tmp_path):
+    whole = pa.table(minimal(features=pa.array([[1.0, 2.0]] * 10, pa.list_(pa.float32(), 2))))
+    with pq.ParquetWriter(tmp_path / "t.parquet", whole.schema) as writer:
+        for start, count in ((0, 0), (0, 4), (4, 0), (4, 6)):
+            writer.write_table(whole.slice(start, count))
+    table = OutcomeTable.read(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(table.features, np.float32([[1, 2]] * 10))
+
+
 def test_large_features_are_mapped_and_extracted_once(table, tmp_path, monkeypatch):
     monkeypatch.setenv("ROUTER_RL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(feature_column, "MAP_FROM_BYTES", 0)
