@@ -1,1 +1,373 @@
-print("placeholder")
+"""The command line: collect outcomes, train a router, compare, evaluate, export.
+
+Every option can stand in a YAML file (`--config FILE.yaml`; `--print_config` writes one). A user's mistake
+ends with exit status 2 and one line that names the field, the value and the fix; `--debug` shows where.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+from rich.console import Console
+
+from experts import SOURCES, InputError, OutcomeTable
+from experts import collect as collect_outcomes
+from experts.atomic import replacing
+from router_rl.evaluation.terminal import evaluation_view, facts_view, progress_of, results_view
+from router_rl.export import FORMATS
+from router_rl.export import export as export_router
+from router_rl.objective import Objective
+from router_rl.routing import SELECTIONS, RouterError, load
+from router_rl.task import ScorerConfig
+
+__all__ = ["main"]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def demo(
+    *, out: Path = Path("demo"), seeds: int = 3, tries: int = 4, jobs: int = 2, quick: bool = False
+) -> dict[str, Any]:
+    """Route between seven digit classifiers: pretrain them, train routers, compare, export the best.
+
+    Args:
+        out: folder for results.json, report.html, TensorBoard curves and the exported router.
+        seeds: training seeds for each method.
+        tries: settings tried for each method, chosen on validation.
+        jobs: processes.
+        quick: one seed and one try.
+    """
+    from router_rl.evaluation.compare import compare
+
+    seeds, tries = (1, 1) if quick else (seeds, tries)
+    err.print(
+        "Seven frozen classifiers of scanned digits, each good at something: who should read which scan?"
+    )
+    table = OutcomeTable.read("digits")
+    methods = ["ppo", "a2c", "softmax_gate", "switch_gate", "ridge"]
+    objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)]
+    with progress_of("fits", err) as progress:
+        results = compare(
+            table,
+            methods,
+            objectives=objectives,
+            seeds=seeds,
+            tries=tries,
+            out=out,
+            jobs=jobs,
+            command="train_router.py demo",
+            progress=progress,
+        )
+    trained = [
+        r
+        for r in results["rows"]
+        if (r["family"], r["compute_weight"], r["split"]) == ("rl", 0.1, "validation")
+    ]
+    best = max(trained, key=lambda row: row["utility"])
+    parity = export_router(load(out / best["router"]), out / "router", table=table)
+    return {**results, "router": str(out / "router"), "parity": parity.to_json(), "out": str(out)}
+
+
+def collect(*, source: str, out: Path, batch_size: int = 1024, seed: int = 0) -> dict[str, Any]:
+    """Pretrain a source's experts, freeze them, run each once on every query, and keep what they did.
+
+    Args:
+        source: an embedded source: digits, fashion-mnist, or fashion-mnist:FOLDER.
+        out: the Parquet file to write.
+        batch_size: queries run, and kept, together.
+        seed: of the source's experts and conditions.
+    """
+    table = collect_outcomes(source, out, batch_size=batch_size, seed=seed)
+    quality = table.quality.mean(axis=0, dtype=float)
+    return {
+        "table": str(out),
+        "queries": len(table),
+        "features": 0 if table.features is None else table.features.shape[1],
+        "experts": dict(zip(table.experts, map(float, quality), strict=True)),
+        "best_single_quality": float(quality.max()),
+        "oracle_quality": float(table.quality.max(axis=1).mean(dtype=float)),
+        "notes": list(table.notes),
+    }
+
+
+def train(
+    *,
+    table: str,
+    out: Path,
+    method: str = "ppo",
+    select: str = "hard",
+    k: int = 2,
+    objective: Objective = Objective(),  # noqa: B008 (frozen, and its fields become flags)
+    scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
+    settings: dict[str, Any] | None = None,
+    observe_load: bool | None = None,
+    tries: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    allow_leakage: bool = False,
+) -> dict[str, Any]:
+    """Train one router; a run that was stopped goes on where it was when the same command is given.
+
+    Args:
+        table: a Parquet file or an embedded source's name.
+        out: the run folder.
+        method: see `list`.
+        select: selection rule, see `list`.
+        k: experts a decision runs, for topk.
+        objective: what to maximise.
+        scorer: the shape of the router's network.
+        settings: values for some of the method's settings, such as --settings.learning_rate 0.01.
+        observe_load: whether the router sees the window's load; null: where it is charged for.
+        tries: settings tried, chosen on validation.
+        seed: of everything random.
+        device: such as cpu or cuda.
+        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+    """
+    from router_rl.fitting import selection
+    from router_rl.runs import train_run
+    from router_rl.task import Task
+
+    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rule = selection(select, k)
+    task = Task.of(rows, objective, rule, scorer=scorer, observe_load=observe_load, device=_device(device))
+    with progress_of("training", err) as progress:
+
+        def watch(snapshot: Any) -> None:
+            utility = snapshot.validation.means()["utility"]
+            progress(
+                snapshot.step, snapshot.total, f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
+            )
+
+        run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
+    return {"run": str(out), **run.facts}
+
+
+def compare(
+    *,
+    table: str,
+    out: Path,
+    methods: list[str] | str = "ppo,a2c,softmax_gate,switch_gate,ridge",
+    compute_weights: list[float] | float | str = "0.02,0.1,0.4",
+    load_weight: float = 0.0,
+    window: int = 256,
+    select: str = "hard",
+    k: int = 2,
+    scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
+    observe_load: bool | None = None,
+    seeds: int = 5,
+    tries: int = 4,
+    jobs: int = 1,
+    device: str = "cpu",
+    allow_leakage: bool = False,
+) -> dict[str, Any]:
+    """Compare methods on one table: same rows, same number of tries, same seeds, intervals always.
+
+    Args:
+        table: a Parquet file or an embedded source's name.
+        out: folder for results.json, report.html and TensorBoard curves; a stopped comparison goes on.
+        methods: names with commas, see `list`; random, best_single, zero_router and oracle are always in.
+        compute_weights: numbers with commas.
+        load_weight: utility per unit of load.
+        window: decisions over which load is settled.
+        select: selection rule, see `list`.
+        k: experts a decision runs, for topk.
+        scorer: the shape of the routers' network.
+        observe_load: whether stateful learners see the window's load; null: where it is charged for.
+        seeds: training seeds 0, 1, ...
+        tries: settings tried for each method and weight, chosen on validation.
+        jobs: processes.
+        device: such as cpu or cuda.
+        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+    """
+    from router_rl.evaluation.compare import compare as compare_methods
+
+    objectives = [
+        Objective(compute_weight=weight, load_weight=load_weight, window=window)
+        for weight in _numbers("compute_weights", compute_weights)
+    ]
+    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    with progress_of("fits", err) as progress:
+        results = compare_methods(
+            rows,
+            _names(methods),
+            objectives=objectives,
+            seeds=seeds,
+            tries=tries,
+            select=select,
+            k=k,
+            scorer=scorer,
+            observe_load=observe_load,
+            out=out,
+            jobs=jobs,
+            device=_device(device),
+            command="train_router.py " + shlex.join(sys.argv[1:]),
+            progress=progress,
+        )
+    return {**results, "out": str(out)}
+
+
+def evaluate(run: Path, *, table: str, split: str = "test", allow_leakage: bool = False) -> dict[str, Any]:
+    """Measure a trained router on a table, beside random, the best single expert and the oracle.
+
+    Args:
+        run: the run folder.
+        table: a Parquet file or an embedded source's name, with the run's experts and features.
+        split: the rows to measure on.
+        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+    """
+    from router_rl.evaluation.bounds import evaluate_run
+    from router_rl.runs import read_run
+
+    found = read_run(run)
+    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    return evaluate_run(found, rows, split)
+
+
+def export(run: Path, *, out: Path, format: str = "safetensors", table: str | None = None) -> dict[str, Any]:
+    """Write a trained router for inference code, checked against the trained one.
+
+    Args:
+        run: the run folder.
+        out: the folder to write; an earlier export in it is replaced.
+        format: safetensors or pt2.
+        table: a table whose rows the parity check uses; made rows without it.
+    """
+    from router_rl.runs import read_run
+
+    found = read_run(run)
+    rows = None if table is None else OutcomeTable.read(table)
+    parity = export_router(found.router, out, format=format, table=rows)
+    return {"router": str(out), "format": format, **parity.to_json()}
+
+
+def list_names() -> dict[str, Any]:
+    """Print the names of methods, selection rules, environments, sources and export formats."""
+    from envs import ENVS
+    from router_rl.methods import METHODS, ORACLE
+
+    return {
+        "methods": [*METHODS, ORACLE],
+        "selections": list(SELECTIONS),
+        "envs": list(ENVS),
+        "sources": list(SOURCES),
+        "formats": list(FORMATS),
+    }
+
+
+COMMANDS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], Any]]] = {
+    "demo": (demo, lambda found: results_view(found)),
+    "collect": (collect, lambda found: facts_view(found)),
+    "train": (train, lambda found: evaluation_view(found)),
+    "compare": (compare, lambda found: results_view(found)),
+    "evaluate": (evaluate, lambda found: evaluation_view(found)),
+    "export": (export, lambda found: facts_view(found)),
+    "list": (list_names, lambda found: facts_view(found)),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in words
+    try:
+        parser = _parser()
+        config = parser.parse_args([word for word in words if word != "--debug"])
+        name = config.subcommand
+        chosen = parser.instantiate(config)[name].as_dict()
+        chosen.pop("config", None)
+        as_json = chosen.pop("json")
+        command, view = COMMANDS[name]
+        torch.set_num_threads(1)  # routers are small: more threads only get in each other's way
+        found = command(**chosen)
+        if name in ("train", "compare"):
+            with replacing(Path(chosen["out"]) / "config.yaml") as temporary:
+                temporary.write_text(parser.dump(config), encoding="utf-8")
+    except (InputError, RouterError, jsonargparse.ArgumentError) as error:
+        return _fail(error, debug)
+    except KeyboardInterrupt:
+        err.print("\nStopped. The same command goes on from the last checkpoint.")
+        return 130
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        out.print(view(found))
+    return 0
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog="train_router.py",
+        description="Learn which frozen expert should do the work: by reinforcement learning, compared "
+        "fairly with softmax gates, exported as a small torch module.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subcommands(required=True)
+    for name, (command, _) in COMMANDS.items():
+        about = (command.__doc__ or "").split("\n")[0]
+        sub = jsonargparse.ArgumentParser(description=about, exit_on_error=False, allow_abbrev=False)
+        sub.add_argument("--config", action="config", help="a YAML file of options")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        skipped: set[str] = set()
+        if name in ("evaluate", "export"):
+            sub.add_argument("run", type=Path, help="a run folder of `train`")
+            skipped.add("run")
+        sub.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
+        commands.add_subcommand(name, sub, help=about)
+    return parser
+
+
+def _with_underscores(word: str) -> str:
+    """`--objective.compute-weight=0.1` as `--objective.compute_weight=0.1`; values are left alone."""
+    match = re.match(r"--[A-Za-z][\w.-]*", word)
+    return (
+        word
+        if match is None
+        else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
+    )
+
+
+def _fail(error: Exception, debug: bool) -> int:
+    if debug:
+        err.print_exception()
+    # The parser names options as train.out; the user typed --out.
+    text = re.sub(rf"\b({'|'.join(COMMANDS)})\.(\w+)", r"--\2", str(error))
+    err.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+    return 2
+
+
+def _names(value: list[str] | str) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value
+    return [name.strip() for name in names if name.strip()]
+
+
+def _numbers(field: str, value: list[float] | float | str) -> list[float]:
+    if isinstance(value, int | float):
+        return [float(value)]
+    try:
+        return [float(part) for part in (value.split(",") if isinstance(value, str) else value)]
+    except ValueError as error:
+        raise InputError(field, value, "not numbers with commas between", "write 0.02,0.1,0.4") from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError("device", name, f"cannot be used ({reason})", "use cpu") from error
+    return device
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,7 @@ __all__ = ["Objective"]
 Number = TypeVar("Number", float, np.ndarray, Tensor)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """The trade-off between quality, compute and load.
 

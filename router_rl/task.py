@@ -17,7 +17,7 @@ from .routing import ConstantScorer, LinearScorer, MLPScorer, Router, Selection,
 __all__ = ["ScorerConfig", "Task"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
     """The shape of the scorer that trained methods share.
 

@@ -21,7 +21,7 @@ from experts import OutcomeTable
 from experts.atomic import replacing, write_json
 
 from ..checkpoint import Checkpoint
-from ..export.safetensors import write as write_router
+from ..export import export
 from ..learning import Watch
 from ..method import Run
 from ..methods import find_method
@@ -145,7 +145,7 @@ def _fit(
     seconds = time.perf_counter() - began
     validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
     result = measure(router, test, task.objective, task.scale, seed=cell.seed)
-    write_router(router, home / "router")
+    export(router, home / "router", table=task.validation)
     arrays = {name: getattr(result, name) for name in ("quality", "compute", "load", "utility", "share")}
     with replacing(home / "test.safetensors") as temporary:
         save_file(arrays, temporary)

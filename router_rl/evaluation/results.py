@@ -144,6 +144,7 @@ def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measu
         "collapsed": entry.family != "baseline" and collapsed(entry.test.shares, oracle.shares),
         "shares": [float(share) for share in entry.test.shares],
         "settings": None if entry.settings is None else _plain(asdict(entry.settings)),
+        "router": None if entry.folder is None else f"cells/{entry.folder.name}/router",
     }
 
 
@@ -179,13 +180,18 @@ def _validation(group: Group) -> float | None:
     return float(np.mean(found)) if found else None
 
 
+def _validation_or_least(group: Group) -> float:
+    found = _validation(group)
+    return float("-inf") if found is None else found
+
+
 def _difference_to_best_gate(group: Group, groups: Groups) -> dict[str, Any] | None:
     """Paired difference on test to the gate that was best on validation."""
     objective = group[0].objective
     gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate"]
     if not gates:
         return None
-    gate = max(gates, key=lambda g: _validation(g) or float("-inf"))
+    gate = max(gates, key=_validation_or_least)
     if gate[0].method == group[0].method:
         return None
     difference = interval(_stack(group, "utility") - _stack(gate, "utility"))

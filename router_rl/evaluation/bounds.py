@@ -1,0 +1,52 @@
+"""Measure a finished run beside random, the best single expert and the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from experts import OutcomeTable
+
+from ..baselines.oracle import measure_oracle
+from ..runs import TrainedRun
+from .measure import measure
+
+__all__ = ["evaluate_run"]
+
+
+def evaluate_run(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, Any]:
+    """Measure a run's router on the rows of one split.
+
+    Args:
+        run: the run; its objective and unit of compute are used.
+        table: rows with the run's experts and features.
+        split: train, validation or test.
+
+    Raises:
+        RouterError: the experts or the feature size are not the router's.
+        InputError: the split is unknown or empty.
+    """
+    features = 0 if table.features is None else table.features.shape[1]
+    run.router.check_pool(table.experts, features)
+    rows = table.part(split)
+    objective = run.objective
+    found = measure(run.router, rows, objective, run.scale, seed=run.facts["seed"])
+    oracle = measure_oracle(rows, objective, run.scale, run.router.rule.k)
+    alone = objective.utility(rows.quality, rows.cost / run.scale, np.zeros_like(rows.cost))
+    single = alone.mean(axis=0, dtype=np.float64)
+    return {
+        "run": str(run.folder),
+        "method": run.facts["method"],
+        "objective": run.facts["objective"],
+        "split": split,
+        "queries": len(rows),
+        "experts": list(table.experts),
+        split: {**found.means(), "shares": [float(share) for share in found.shares]},
+        "fallbacks": found.fallbacks,
+        "random_utility": float(single.mean()),
+        "best_single_utility": float(single.max()),
+        "best_single_expert": table.experts[int(single.argmax())],
+        "oracle_utility": oracle.means()["utility"],
+        "notes": list(table.notes),
+    }

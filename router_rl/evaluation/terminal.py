@@ -1,0 +1,166 @@
+"""What commands say at the terminal: progress, tables readable at 80 columns, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["evaluation_view", "facts_view", "progress_of", "results_view"]
+
+_KINDS = {"rl": "RL", "gate": "gate", "baseline": "baseline", "bound": "bound"}
+
+
+def results_view(results: dict[str, Any]) -> Group:
+    """The table of a comparison: a row for each method, utility at each compute weight.
+
+    Args:
+        results: the content of `results.json`.
+    """
+    weights = results["compute_weights"]
+    middle = weights[len(weights) // 2]
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("router")
+    table.add_column("kind", style="dim")
+    for weight in weights:
+        table.add_column(f"c={weight:g}", justify="right")
+    table.add_column("quality", justify="right")
+    table.add_column("compute", justify="right")
+    table.add_column("load CV", justify="right")
+    best = {weight: _best(results, weight) for weight in weights}
+    for method in _ordered(results, middle):
+        rows = {row["compute_weight"]: row for row in results["summary"] if row["method"] == method}
+        shown = rows[middle]
+        cells = [_utility(rows[weight], bold=method == best[weight]) for weight in weights]
+        table.add_row(
+            method + (" *" if any(row["collapsed"] for row in rows.values()) else ""),
+            _KINDS[shown["family"]],
+            *cells,
+            f"{shown['quality_mean']:.3f}",
+            f"{shown['compute_mean']:.3f}",
+            f"{shown['load_cv_mean']:.2f}",
+            style="dim" if shown["family"] == "bound" else None,
+        )
+    facts = results["table_facts"]
+    load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
+    caption = (
+        f"Utility = quality - c x compute{load}, on {facts['queries']['test']} test queries, mean of "
+        f"{len(results['seeds'])} seeds with the 95% interval's half-width. Compute 1 = one call of the dearest "
+        f"expert. Right-hand columns at c={middle:g}. The oracle knows the outcomes: nobody can reach it."
+    )
+    lines = [Text(sentence) for sentence in results["verdict"]]
+    warned = [Text(f"* {warning}", style="yellow") for warning in results["warnings"]]
+    return Group(
+        "", table, "", Text(caption, style="dim"), "", *lines, *warned, *_notes(results), *_paths(results)
+    )
+
+
+def evaluation_view(found: dict[str, Any]) -> Group:
+    """What one trained router earned, and how the experts share the work."""
+    split = found.get("split", "test")
+    means = found[split]
+    objective = found["objective"]
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    table.add_row("method", found["method"])
+    load = f" - {objective['load_weight']:g} x load" if objective["load_weight"] else ""
+    table.add_row("objective", f"quality - {objective['compute_weight']:g} x compute{load}")
+    for name in ("utility", "quality", "compute", "load_cv"):
+        table.add_row(f"{split} {name.replace('_cv', ' CV')}", f"{means[name]:.4f}")
+    for name in ("random_utility", "best_single_utility", "oracle_utility"):
+        if name in found:
+            table.add_row(name.replace("_", " "), f"{found[name]:.4f}")
+    shares = Table(box=None, padding=(0, 1), pad_edge=False)
+    shares.add_column("expert")
+    shares.add_column("share", justify="right")
+    for expert, share in sorted(
+        zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
+    ):
+        shares.add_row(expert, f"{share:6.1%}")
+    run = [] if "router" in found else [Text(f"run  {found['run']}")]
+    return Group("", table, "", shares, "", *_notes(found), *run)
+
+
+def facts_view(found: dict[str, Any]) -> Table:
+    """Names and values, one a line."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{key} {_short(item)}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value != "":
+            table.add_row(name.replace("_", " "), _short(value))
+    return table
+
+
+@contextmanager
+def progress_of(doing: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function (done, total, what) that shows progress: a bar, or lines where there is no terminal."""
+    if not console.is_terminal:
+        yield _lines(doing, console)
+        return
+    columns = (
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + doing),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", style="dim"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what, visible=True
+        )
+
+
+def _lines(doing: str, console: Console) -> Callable[[int, int, str], None]:
+    """Say every further tenth as one line."""
+    said = -1
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal said
+        tenth = 10 * done // max(total, 1)
+        if tenth > said:
+            said = tenth
+            console.print(f"{done}/{total} {doing}: {what}", markup=False, highlight=False, soft_wrap=True)
+
+    return tell
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _notes(found: dict[str, Any]) -> list[Text]:
+    return [Text(f"Note: {note}", style="yellow") for note in found["notes"]]
+
+
+def _paths(found: dict[str, Any]) -> list[Text]:
+    paths = [("report", f"{found['out']}/report.html")] if "out" in found else []
+    if "router" in found:
+        paths.append(("router", found["router"]))
+    return [Text(""), *(Text(f"{name:<7}{path}") for name, path in paths)] if paths else []
+
+
+def _utility(row: dict[str, Any], *, bold: bool) -> Text:
+    low, high = row["utility_ci95"]
+    text = Text(f"{row['utility_mean']:.3f}", style="bold" if bold else "")
+    return text.append(f"±{(high - low) / 2:.3f}".replace("0.", ".", 1), style="dim not bold")
+
+
+def _best(results: dict[str, Any], weight: float) -> str:
+    rows = [r for r in results["summary"] if r["compute_weight"] == weight and r["family"] != "bound"]
+    return max(rows, key=lambda row: row["utility_mean"])["method"]
+
+
+def _ordered(results: dict[str, Any], weight: float) -> list[str]:
+    """Methods by falling utility at one weight, the bound on top."""
+    rows = [row for row in results["summary"] if row["compute_weight"] == weight]
+    rows.sort(key=lambda row: (row["family"] == "bound", row["utility_mean"]), reverse=True)
+    return [row["method"] for row in rows]
