@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
     try:
-        parser = _parser()
+        parser, parsers = _parsers()
         config = parser.parse_args([word for word in words if word != "--debug"])
         name = config.subcommand
         chosen = parser.instantiate(config)[name].as_dict()
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = command(**chosen)
         if name in ("train", "compare"):
             with replacing(Path(chosen["out"]) / "config.yaml") as temporary:
-                temporary.write_text(parser.dump(config), encoding="utf-8")
+                temporary.write_text(parsers[name].dump(config[name]), encoding="utf-8")
     except (InputError, RouterError, jsonargparse.ArgumentError) as error:
         return _fail(error, debug)
     except KeyboardInterrupt:
@@ -303,7 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:
+    """The whole parser, and each command's own by name."""
     parser = jsonargparse.ArgumentParser(
         prog="train_router.py",
         description="Learn which frozen expert should do the work: by reinforcement learning, compared "
@@ -312,18 +313,20 @@ def _parser() -> jsonargparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subcommands(required=True)
+    each: dict[str, jsonargparse.ArgumentParser] = {}
     for name, (command, _) in COMMANDS.items():
         about = (command.__doc__ or "").split("\n")[0]
         sub = jsonargparse.ArgumentParser(description=about, exit_on_error=False, allow_abbrev=False)
         sub.add_argument("--config", action="config", help="a YAML file of options")
         sub.add_argument("--json", action="store_true", help="print JSON")
-        skipped: set[str] = set()
+        skipped: set[str | int] = set()
         if name in ("evaluate", "export"):
             sub.add_argument("run", type=Path, help="a run folder of `train`")
             skipped.add("run")
         sub.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
         commands.add_subcommand(name, sub, help=about)
-    return parser
+        each[name] = sub
+    return parser, each
 
 
 def _with_underscores(word: str) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,6 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 
 from .evaluation.cells import Cell, CellResult, run_cell, table_digest
-from .export import export
 from .learning import Watch
 from .methods import ORACLE, find_method
 from .objective import Objective
@@ -112,7 +113,7 @@ def train_run(
         for cell in cells
     ]
     best = max(results, key=lambda result: result.validation["utility"])
-    export(best.router(), folder / "router", table=task.validation)
+    _keep(best.folder / "router", folder / "router")
     facts = _facts(best, table, task, len(cells))
     write_json(folder / "run.json", facts)
     return TrainedRun(folder=folder, facts=facts, router=best.router())
@@ -159,6 +160,15 @@ def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
             f"holds a run with another {', '.join(changed)}",
             "use another --out, or the same settings as before",
         )
+
+
+def _keep(router: Path, target: Path) -> None:
+    """Copy an exported router, with its parity record, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        fresh = shutil.copytree(router, Path(temporary) / "export")
+        if target.exists():
+            target.rename(Path(temporary) / "before")
+        fresh.rename(target)
 
 
 def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> dict[str, Any]:

@@ -44,9 +44,8 @@ class TensorBoard:
             self._writer.add_scalar(f"training/{name}", value, step)
         share = snapshot.validation.share
         chosen = np.flatnonzero(share.ravel() > 0) % share.shape[1]
-        self._writer.add_histogram(
-            "validation/experts", chosen, step, bins=list(range(share.shape[1] + 1)), max_bins=None
-        )
+        edges: Any = list(range(share.shape[1] + 1))  # a bin for each expert
+        self._writer.add_histogram("validation/experts", chosen, step, bins=edges)
 
     def finish(self, settings: Any, values: Mapping[str, Any], results: Mapping[str, float]) -> None:
         """Write the run's settings and results for the HParams page.

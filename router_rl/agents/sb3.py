@@ -291,21 +291,24 @@ def _means(env: SB3VecEnv) -> dict[str, float]:
 
 def _state(agent: BaseAlgorithm, env: SB3VecEnv) -> dict[str, Any]:
     """Everything the agent's next step depends on."""
-    keys, position = np.random.get_state()[1:3]  # noqa: NPY002 (SB3 draws from numpy's global generator)
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (SB3 draws from numpy's global generator)
+    assert isinstance(numpy_state, dict)
+    twister: dict[str, Any] = numpy_state["state"]
     state: dict[str, Any] = {
         "played": agent.num_timesteps,
         "policy": agent.policy.state_dict(),
         "optimizer": optimizer_state(agent.policy.optimizer),
         "lanes": env.core.state_dict(),
-        "episode_starts": torch.from_numpy(np.array(agent._last_episode_starts)),
+        "episode_starts": torch.from_numpy(np.array(agent._last_episode_starts)),  # pyright: ignore[reportPrivateUsage]
         "torch_random": torch.get_rng_state(),
-        "numpy_random": torch.from_numpy(np.array(keys, dtype=np.int64)),
-        "numpy_position": position,
+        "numpy_random": torch.from_numpy(np.array(twister["key"], dtype=np.int64)),
+        "numpy_position": int(twister["pos"]),
     }
     if isinstance(agent, DQN):
         buffer = agent.replay_buffer
         assert buffer is not None
-        state["calls"], state["position"], state["full"] = agent._n_calls, buffer.pos, buffer.full
+        state["calls"] = agent._n_calls  # pyright: ignore[reportPrivateUsage]
+        state["position"], state["full"] = buffer.pos, buffer.full
         state["memory"] = {name: torch.from_numpy(getattr(buffer, name)) for name in _MEMORY}
     return state
 
@@ -315,17 +318,21 @@ def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> Non
     restore_optimizer(agent.policy.optimizer, state["optimizer"])
     env.core.load_state_dict(state["lanes"])
     agent.num_timesteps = state["played"]
-    agent._last_obs = env.core.observation().cpu().numpy()
-    agent._last_episode_starts = state["episode_starts"].numpy()
+    observation = env.core.observation().cpu().numpy()
+    agent._last_obs = observation  # pyright: ignore[reportPrivateUsage]
+    starts = state["episode_starts"].numpy()
+    agent._last_episode_starts = starts  # pyright: ignore[reportPrivateUsage]
     if isinstance(agent, DQN):
         buffer = agent.replay_buffer
         assert buffer is not None
-        agent._n_calls, buffer.pos, buffer.full = state["calls"], state["position"], state["full"]
+        agent._n_calls = state["calls"]  # pyright: ignore[reportPrivateUsage]
+        buffer.pos, buffer.full = state["position"], state["full"]
         for name in _MEMORY:
             getattr(buffer, name)[:] = state["memory"][name].numpy()
     torch.set_rng_state(state["torch_random"])
     keys = state["numpy_random"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, state["numpy_position"]))  # noqa: NPY002
+    twister = {"bit_generator": "MT19937", "state": {"key": keys, "pos": state["numpy_position"]}}
+    np.random.set_state({**twister, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
 
 
 _MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")

@@ -55,9 +55,8 @@ class RouterActorCriticPolicy(ActorCriticPolicy):
         self.critic = MLPScorer(scorer.inputs, 1, self._critic_hidden)
         self.critic.shift.copy_(scorer.shift)
         self.critic.scale.copy_(scorer.scale)
-        self.optimizer = self.optimizer_class(  # type: ignore[call-arg]
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        build: Any = self.optimizer_class  # its declared base takes no learning rate
+        self.optimizer = build(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions [B] or [B, k] int64, values [B, 1] and log-probabilities [B]."""

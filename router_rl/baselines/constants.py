@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..method import Run
-from ..routing import Router
+from ..routing import ConstantScorer, Router
 from ..task import Task
 
 __all__ = ["NoSettings", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
@@ -79,6 +79,8 @@ def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
 def _constant(task: Task, logits: np.ndarray, *, stochastic: bool) -> Router:
     router = task.new_router(0, kind="constant")
     router.stochastic = stochastic
+    scorer = router.scorer
+    assert isinstance(scorer, ConstantScorer)
     with torch.no_grad():
-        router.scorer.logits.copy_(torch.from_numpy(logits))
+        scorer.logits.copy_(torch.from_numpy(logits))
     return router.eval()

@@ -51,7 +51,7 @@ class _Work:
             return results
         found: dict[int, CellResult] = {}
         with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            pool = joblib.Parallel(return_as="generator_unordered")
+            pool: Any = joblib.Parallel(return_as="generator_unordered")
             for index, result in pool(joblib.delayed(self._numbered)(i, c) for i, c in enumerate(cells)):
                 found[index] = result
                 progress(result)

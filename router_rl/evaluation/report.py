@@ -62,14 +62,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        number=_number,
-        signed=_signed,
-        interval=_interval,
-        amount=_amount,
-        csp_hash=_csp_hash,
-        shortened=shortened,
-    )
+    filters: dict[str, Any] = {
+        "number": _number,
+        "signed": _signed,
+        "interval": _interval,
+        "amount": _amount,
+        "csp_hash": _csp_hash,
+        "shortened": shortened,
+    }
+    environment.filters.update(filters)
     return environment
 
 

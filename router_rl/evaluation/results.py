@@ -266,7 +266,7 @@ def _shares_by_group(groups: Groups, test: OutcomeTable, objective: Objective) -
     methods: dict[str, Any] = {}
     for (method, at), group in groups.items():
         if at == objective and group[0].family in ("rl", "gate", "bound"):
-            share = np.mean([entry.test.share for entry in group], axis=0, dtype=np.float64)
+            share: np.ndarray = np.stack([entry.test.share for entry in group]).mean(axis=0, dtype=np.float64)
             methods[method] = {
                 "compute_weight": objective.compute_weight,
                 "shares": [[float(v) for v in share[labels == name].mean(axis=0)] for name in names],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,8 +50,9 @@ def results_view(results: dict[str, Any]) -> Group:
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
     caption = (
         f"Utility = quality - c x compute{load}, on {facts['queries']['test']} test queries, mean of "
-        f"{len(results['seeds'])} seeds with the 95% interval's half-width. Compute 1 = one call of the dearest "
-        f"expert. Right-hand columns at c={middle:g}. The oracle knows the outcomes: nobody can reach it."
+        f"{len(results['seeds'])} seeds with the 95% interval's half-width. Compute 1 = one call of the "
+        f"dearest expert. Right-hand columns at c={middle:g}. "
+        "The oracle knows the outcomes: nobody can reach it."
     )
     lines = [Text(sentence) for sentence in results["verdict"]]
     warned = [Text(f"* {warning}", style="yellow") for warning in results["warnings"]]
@@ -99,8 +100,8 @@ def facts_view(found: dict[str, Any]) -> Table:
 
 
 @contextmanager
-def progress_of(doing: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function (done, total, what) that shows progress: a bar, or lines where there is no terminal."""
+def progress_of(doing: str, console: Console) -> Generator[Callable[[int, int, str], None]]:
+    """Yield a function (done, total, what) that shows a bar, or says lines where there is no terminal."""
     if not console.is_terminal:
         yield _lines(doing, console)
         return
