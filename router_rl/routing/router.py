@@ -77,8 +77,8 @@ class Router(nn.Module):
             raise RouterError(f"the scorer has {scorer.experts} outputs but there are {len(names)} experts")
         if scorer.inputs < state_size:
             raise RouterError(f"the scorer takes {scorer.inputs} inputs, fewer than its state's {state_size}")
-        if not 0 <= fallback < len(names):
-            raise RouterError(f"fallback={fallback} is not an expert; use 0 to {len(names) - 1}")
+        if fallback not in range(len(names)):
+            raise RouterError(f"fallback={fallback!r} is not an expert; use 0 to {len(names) - 1}")
         rule.check(len(names))
         self.scorer = cast(nn.Module, scorer)
         self.rule = rule
@@ -126,6 +126,7 @@ class Router(nn.Module):
         only[:, self.fallback] = 0.0
         logits = torch.where(finite.unsqueeze(-1), logits, only)
         if action_mask is not None:
+            _check_mask(action_mask, logits)
             logits = logits.masked_fill(~action_mask, float("-inf"))
         return logits, ~finite
 
@@ -172,9 +173,17 @@ class Router(nn.Module):
         if not self.state:
             if state is not None:
                 raise RouterError("this router takes no state; call it with features alone")
-            return features
-        if state is None or state.dim() != 2 or state.shape[1] != self.state_size:
+            return features.float()  # here, so that a value beyond float32 is seen to be infinite
+        if state is None or state.shape != (features.shape[0], self.state_size):
             names = ", ".join(f"{part.name} ({part.size})" for part in self.state)
             shape = None if state is None else list(state.shape)
-            raise RouterError(f"state must be [T, {self.state_size}] holding {names}, not {shape}")
+            rows = features.shape[0]
+            raise RouterError(f"state must be [{rows}, {self.state_size}] holding {names}, not {shape}")
         return torch.cat([features.float(), state.float()], dim=-1)
+
+
+def _check_mask(action_mask: Tensor, logits: Tensor) -> None:
+    rows, experts = logits.shape
+    if action_mask.dtype != torch.bool or action_mask.shape not in ((experts,), (rows, experts)):
+        found = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
+        raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {found}")

@@ -52,7 +52,12 @@ def load(folder: Path | str) -> Router:
         raise RouterError(
             f"{weights_path} cannot be read ({error.strerror}); export the router again"
         ) from error
-    found = digest_of(weights, description.get("experts", ()))
+    try:
+        found = digest_of(weights, description["experts"])
+    except (KeyError, TypeError) as error:
+        raise RouterError(
+            f"{folder / 'router.json'} lacks a list of experts ({error}); export again"
+        ) from error
     if found != description.get("digest"):
         raise RouterError(
             f"{weights_path} has digest {found} but router.json says {description.get('digest')}; "
@@ -60,10 +65,16 @@ def load(folder: Path | str) -> Router:
         )
     try:
         router = router_from_spec(description)
-    except (KeyError, TypeError) as error:
+    except RouterError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RouterError(f"{folder / 'router.json'} lacks a usable field ({error}); export again") from error
     try:
-        router.scorer.load_state_dict(read_safetensors(weights))
+        tensors = read_safetensors(weights)
+    except RouterError as error:
+        raise RouterError(f"{weights_path} is {error}; export the router again") from error
+    try:
+        router.scorer.load_state_dict(tensors)
     except RuntimeError as error:
         raise RouterError(f"{weights_path} does not fit router.json: {error}") from error
     return router.eval()

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from router_rl.routing import RouterError, TopK
+
+# Probabilities 1/8, 2/8, 5/8.
+LOGITS = torch.tensor([[1.0, 2.0, 5.0]]).log()
+PAIRS = {(2, 1): 5 / 12, (2, 0): 5 / 24, (1, 2): 5 / 24, (1, 0): 1 / 24, (0, 1): 1 / 28, (0, 2): 5 / 56}
+
+
+def test_golden():
+    rule = TopK(k=2)
+    choice = rule.select(LOGITS)
+    assert choice.experts.tolist() == [[2, 1]]
+    torch.testing.assert_close(choice.weights, torch.tensor([[5 / 7, 2 / 7]]))
+    for pair, probability in PAIRS.items():
+        found = rule.log_prob(LOGITS, torch.tensor([pair])).exp().item()
+        assert found == pytest.approx(probability, abs=1e-6)
+    assert rule.entropy(LOGITS).item() == pytest.approx(1.485502, abs=1e-5)
+
+
+def test_weigh_follows_the_order_given():
+    weights = TopK(k=2).weigh(LOGITS, torch.tensor([[0, 1]]))
+    torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_k_below_1_is_refused(k):
+    with pytest.raises(RouterError, match=rf"TopK\.k={k} is not positive; use 1 or more"):
+        TopK(k=k)
+
+
+def test_k_above_the_experts_is_refused():
+    TopK(k=4).check(4)
+    with pytest.raises(RouterError, match=r"TopK\.k=5 exceeds 4 experts; use 1 to 4"):
+        TopK(k=5).check(4)
+
+
+@pytest.mark.parametrize("experts", [64, 65])  # 64^2 prefixes are summed, 65^2 are approximated
+def test_entropy_of_uniform_logits_on_both_sides_of_the_limit(experts):
+    logits = torch.zeros(2, experts, requires_grad=True)
+    entropy = TopK(k=3).entropy(logits)
+    expected = math.log(experts) + math.log(experts - 1) + math.log(experts - 2)
+    torch.testing.assert_close(entropy, torch.full((2,), expected), atol=1e-4, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(entropy.sum(), logits)
+    assert gradient.isfinite().all()
+
+
+def test_approximate_entropy_is_close_when_the_policy_is_sharp():
+    experts, k = 17, 4
+    assert experts ** (k - 1) > 4096
+    logits = (3.0 * torch.arange(experts).flip(0))[None].requires_grad_()
+    approximate = TopK(k=k).entropy(logits)
+    draws = torch.tensor(list(itertools.permutations(range(experts), k)))
+    log_p = TopK(k=k).log_prob(logits.detach().expand(len(draws), -1), draws).double()
+    exact = -(log_p.exp() * log_p).sum()
+    assert approximate.item() == pytest.approx(exact.item(), rel=0.05)
+    (gradient,) = torch.autograd.grad(approximate.sum(), logits)
+    assert gradient.isfinite().all()
+
+
+def test_approximate_entropy_with_masked_experts():
+    logits = torch.randn(3, 40)
+    logits[:, 5:] = -math.inf
+    logits.requires_grad_()
+    entropy = TopK(k=4).entropy(logits)
+    assert (entropy > 0).all()
+    assert (entropy <= math.log(5 * 4 * 3 * 2) + 1e-5).all()
+    (gradient,) = torch.autograd.grad(entropy.sum(), logits)
+    assert gradient.isfinite().all()
