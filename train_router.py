@@ -34,9 +34,7 @@ out = Console()
 err = Console(stderr=True)
 
 
-def demo(
-    *, out: Path = Path("demo"), seeds: int = 3, tries: int = 4, jobs: int = 2, quick: bool = False
-) -> dict[str, Any]:
+def demo(*, out: Path = Path("demo"), seeds: int = 3, tries: int = 3, jobs: int = 2) -> dict[str, Any]:
     """Route between seven digit classifiers: pretrain them, train routers, compare, export the best.
 
     Args:
@@ -44,11 +42,9 @@ def demo(
         seeds: training seeds for each method.
         tries: settings tried for each method, chosen on validation.
         jobs: processes.
-        quick: one seed and one try.
     """
     from router_rl.evaluation.compare import compare
 
-    seeds, tries = (1, 1) if quick else (seeds, tries)
     err.print(
         "Seven frozen classifiers of scanned digits, each good at something: who should read which scan?"
     )

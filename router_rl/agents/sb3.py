@@ -307,6 +307,8 @@ def _state(agent: BaseAlgorithm, env: SB3VecEnv) -> dict[str, Any]:
     if isinstance(agent, DQN):
         buffer = agent.replay_buffer
         assert buffer is not None
+        state["exploration"] = agent.exploration_rate
+        state["action_random"] = agent.action_space.np_random.bit_generator.state
         state["calls"] = agent._n_calls  # pyright: ignore[reportPrivateUsage]
         state["position"], state["full"] = buffer.pos, buffer.full
         state["memory"] = {name: torch.from_numpy(getattr(buffer, name)) for name in _MEMORY}
@@ -325,6 +327,8 @@ def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> Non
     if isinstance(agent, DQN):
         buffer = agent.replay_buffer
         assert buffer is not None
+        agent.exploration_rate = state["exploration"]
+        agent.action_space.np_random.bit_generator.state = state["action_random"]
         agent._n_calls = state["calls"]  # pyright: ignore[reportPrivateUsage]
         buffer.pos, buffer.full = state["position"], state["full"]
         for name in _MEMORY:

@@ -24,11 +24,11 @@ def results_view(results: dict[str, Any]) -> Group:
     """
     weights = results["compute_weights"]
     middle = weights[len(weights) // 2]
-    table = Table(box=None, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("router")
-    table.add_column("kind", style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("router", no_wrap=True)
+    table.add_column("kind", style="dim", no_wrap=True)
     for weight in weights:
-        table.add_column(f"c={weight:g}", justify="right")
+        table.add_column(f"c={weight:g}", justify="right", no_wrap=True)
     table.add_column("quality", justify="right")
     table.add_column("compute", justify="right")
     table.add_column("load CV", justify="right")
@@ -36,7 +36,8 @@ def results_view(results: dict[str, Any]) -> Group:
     for method in _ordered(results, middle):
         rows = {row["compute_weight"]: row for row in results["summary"] if row["method"] == method}
         shown = rows[middle]
-        cells = [_utility(rows[weight], bold=method == best[weight]) for weight in weights]
+        spread = len(weights) <= 3  # more columns leave no room for the intervals
+        cells = [_utility(rows[w], bold=method == best[w], spread=spread) for w in weights]
         table.add_row(
             method + (" *" if any(row["collapsed"] for row in rows.values()) else ""),
             _KINDS[shown["family"]],
@@ -50,7 +51,7 @@ def results_view(results: dict[str, Any]) -> Group:
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
     caption = (
         f"Utility = quality - c x compute{load}, on {facts['queries']['test']} test queries, mean of "
-        f"{len(results['seeds'])} seeds with the 95% interval's half-width. Compute 1 = one call of the "
+        f"{len(results['seeds'])} seeds ± half the 95% interval. Compute 1 = one call of the "
         f"dearest expert. Right-hand columns at c={middle:g}. "
         "The oracle knows the outcomes: nobody can reach it."
     )
@@ -144,15 +145,21 @@ def _notes(found: dict[str, Any]) -> list[Text]:
 
 def _paths(found: dict[str, Any]) -> list[Text]:
     paths = [("report", f"{found['out']}/report.html")] if "out" in found else []
+    if "out" in found:
+        paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
     if "router" in found:
         paths.append(("router", found["router"]))
     return [Text(""), *(Text(f"{name:<7}{path}") for name, path in paths)] if paths else []
 
 
-def _utility(row: dict[str, Any], *, bold: bool) -> Text:
+def _utility(row: dict[str, Any], *, bold: bool, spread: bool) -> Text:
     low, high = row["utility_ci95"]
     text = Text(f"{row['utility_mean']:.3f}", style="bold" if bold else "")
-    return text.append(f"±{(high - low) / 2:.3f}".replace("0.", ".", 1), style="dim not bold")
+    return (
+        text
+        if not spread
+        else text.append(f"±{(high - low) / 2:.3f}".replace("0.", ".", 1), style="dim not bold")
+    )
 
 
 def _best(results: dict[str, Any], weight: float) -> str:

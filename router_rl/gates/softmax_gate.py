@@ -21,7 +21,7 @@ from ..routing import Router
 from ..task import Task
 from .training import balance_loss, train_gate
 
-__all__ = ["SPACE", "SoftmaxGateSettings", "fit", "soft_targets"]
+__all__ = ["SPACE", "SoftmaxGateSettings", "fit", "mixture_loss", "soft_targets"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +72,26 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
         mixing = probabilities
         if router.rule.k > 1:
             mixing = torch.zeros_like(logits).scatter(-1, experts, router.rule.weigh(logits, experts))
-        classes = outcomes.probabilities.shape[-1]
-        label = outcomes.label[rows].reshape(-1, 1, 1).expand(-1, outcomes.experts, 1)
-        likelihood = outcomes.probabilities[rows].gather(-1, label).squeeze(-1)
-        # A floor of a thousandth of the uniform guess keeps one confident mistake from ruling the loss.
-        task_loss = -((mixing * likelihood).sum(dim=-1) + 1e-3 / classes).log().mean()
-        compute = (probabilities * outcomes.compute[rows]).sum(dim=-1).mean()
-        return task_loss + compute_weight * compute + balance
+        task_loss = mixture_loss(mixing, outcomes.probabilities[rows], outcomes.label[rows])
+        compute = (probabilities * outcomes.compute[rows]).sum(dim=-1)
+        return (task_loss + compute_weight * compute).mean() + balance
 
     return train_gate(task, settings, run, loss)
+
+
+def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
+    """Negative log-likelihood of a mixture: `-log sum_e g_e P_e(y)`, [B] float32.
+
+    Args:
+        mixing: [B, N] float, g; zero for experts that do not run.
+        probabilities: [B, N, C] float, the class distribution of each expert.
+        label: [B] int64, y.
+
+    A floor of a thousandth of the uniform guess keeps one confident mistake from ruling the loss.
+    """
+    count, classes = probabilities.shape[1:]
+    likelihood = probabilities.gather(-1, label.reshape(-1, 1, 1).expand(-1, count, 1)).squeeze(-1)
+    return -((mixing * likelihood).sum(dim=-1) + 1e-3 / classes).log()
 
 
 def soft_targets(utility: Tensor, temperature: float) -> Tensor:

@@ -23,7 +23,7 @@ from ..routing import Router
 from ..task import Task
 from .training import balance_loss, train_gate
 
-__all__ = ["SPACE", "SwitchGateSettings", "fit", "within_capacity"]
+__all__ = ["SPACE", "SwitchGateSettings", "fit", "switch_loss", "within_capacity"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,30 +34,32 @@ class SwitchGateSettings:
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         own_compute: the gate's own compute weight, as a multiple of the objective's.
-        balance: alpha, the coefficient of the auxiliary load loss.
+        balance: alpha, the coefficient of the auxiliary load loss. The paper's 0.01 lets a gate over frozen
+            experts settle on one of them early: with nothing to gain from training the others, it stays.
         jitter: inputs are multiplied by a number drawn from 1 +- this while training.
         capacity_factor: slots an expert has in a batch, as a multiple of its even share.
         epochs, patience, batch: of the training loop.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-2
     own_compute: float = 1.0
-    balance: float = 1e-2
-    jitter: float = 1e-2
+    balance: float = 0.3
+    jitter: float = 0.5
     capacity_factor: float = 2.0
     epochs: int = 60
     patience: int = 12
-    batch: int = 256
+    batch: int = 64
 
 
 SPACE = {
     "learning_rate": (1e-3, 3e-3, 1e-2),
     "weight_decay": (1e-4, 1e-2, 1e-1),
     "own_compute": (0.5, 1.0, 2.0, 4.0),
-    "balance": (0.0, 1e-3, 1e-2, 1e-1),
-    "jitter": (1e-2, 1e-1),
+    "balance": (0.01, 0.1, 0.3, 1.0),
+    "jitter": (0.01, 0.1, 0.5),
     "capacity_factor": (1.25, 2.0, 4.0),
+    "batch": (64, 256),
 }
 
 
@@ -78,14 +80,28 @@ def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
             quality = outcomes.quality[rows].gather(-1, experts)
             value = -(gate * (quality - compute_weight * compute) * taught).sum(dim=-1).mean()
         else:
-            classes = outcomes.probabilities.shape[-1]
-            chosen = outcomes.probabilities[rows].gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
-            scaled = (gate * taught).unsqueeze(-1) * (chosen + 1e-3 / classes).log()
-            value = F.cross_entropy(scaled.sum(dim=1), outcomes.label[rows])
-            value = value + compute_weight * (gate * compute * taught).sum(dim=-1).mean()
+            task_loss = switch_loss(
+                gate * taught, outcomes.probabilities[rows], experts, outcomes.label[rows]
+            )
+            value = (task_loss + compute_weight * (gate * compute * taught).sum(dim=-1)).mean()
         return value + settings.balance * balance_loss(probabilities, experts)
 
     return train_gate(task, settings, run, loss)
+
+
+def switch_loss(gate: Tensor, probabilities: Tensor, experts: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy of the chosen experts' log-probabilities scaled by the gate, [B] float32.
+
+    Args:
+        gate: [B, k] float, p of the chosen experts, 0 where one had no room.
+        probabilities: [B, N, C] float, the class distribution of each expert.
+        experts: [B, k] int64, the experts chosen.
+        label: [B] int64.
+    """
+    classes = probabilities.shape[-1]
+    chosen = probabilities.gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
+    scaled = gate.unsqueeze(-1) * (chosen + 1e-3 / classes).log()
+    return F.cross_entropy(scaled.sum(dim=1), label, reduction="none")
 
 
 def within_capacity(experts: Tensor, total: int, factor: float) -> Tensor:

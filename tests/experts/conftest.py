@@ -1,33 +1,15 @@
-"""One cache for all tests of a run, so that embedded sources are collected once."""
+"""Small tables made by hand."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from experts import OutcomeTable
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        if "ROUTER_RL_CACHE" not in os.environ:
-            base = tmp_path_factory.getbasetemp()
-            # Under xdist each worker has its own folder below the run's.
-            shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-            patch.setenv("ROUTER_RL_CACHE", str(shared / "router-rl-cache"))
-        yield
-
 
 @pytest.fixture(scope="session")
 def columns() -> Callable[..., dict[str, Any]]:
@@ -65,16 +47,3 @@ def columns() -> Callable[..., dict[str, Any]]:
 def table(columns: Callable[..., dict[str, Any]]) -> OutcomeTable:
     """Return a small valid table with every field."""
     return OutcomeTable(**columns())
-
-
-@pytest.fixture(scope="session")
-def shared_table() -> Callable[[str], Path]:
-    """Return a function that finds a real table beside the repository, or skips the test by name."""
-
-    def find(name: str) -> Path:
-        path = ROOT.parent / "shared" / "data" / name
-        if not path.exists():
-            pytest.skip(f"shared/data/{name} is absent")
-        return path
-
-    return find
