@@ -11,6 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.vec_env import VecEnv
 
+from experts import InputError
+
 from .core import Core
 
 __all__ = ["SB3VecEnv", "ScalarEnv", "VectorizedEnv"]
@@ -57,8 +59,12 @@ class VectorizedEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in every lane; a seed s starts lane i's query stream anew from s + i."""
-        first = seed[0] if isinstance(seed, list) else seed
+        """Start an episode in every lane; a seed s starts lane i's query stream anew from s + i.
+
+        Raises:
+            InputError: a list of seeds is not s, s + 1, ..., which is all that the lanes can play.
+        """
+        first = _first_seed(seed, self.num_envs)
         super().reset(seed=first, options=options)
         return self.core.reset(first).cpu().numpy(), {}
 
@@ -147,6 +153,15 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """No lane is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+def _first_seed(seed: int | list[int | None] | None, lanes: int) -> int | None:
+    if not isinstance(seed, list):
+        return seed
+    first = seed[0] if seed else None
+    if seed != [None if first is None else first + lane for lane in range(lanes)]:
+        raise InputError("seed", seed, "lane i plays stream s + i", "give s alone")
+    return first
 
 
 def _as_actions(actions: Any, core: Core) -> torch.Tensor:
