@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from router_rl.export.safetensors import write
+from router_rl.exports.safetensors import write
 from router_rl.routing import TopK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,7 @@ BLOCKED = [
     "router_rl.agents",
     "router_rl.baselines",
     "router_rl.evaluation",
-    "router_rl.export",
+    "router_rl.exports",
     "router_rl.gates",
     "router_rl.objective",
     "safetensors",

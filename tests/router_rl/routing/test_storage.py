@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load as library_load
 from safetensors.torch import save
 
-from router_rl.export.safetensors import write
+from router_rl.exports.safetensors import write
 from router_rl.routing import Hard, RouterError, TopK, load
 from router_rl.routing.storage import digest_of, read_safetensors, router_from_spec
 
@@ -148,6 +148,7 @@ def test_a_file_truncated_anywhere_is_refused():
         {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
         {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]},
         {"dtype": "F32", "shape": None, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [0], "data_offsets": [0, 4]},
         {"dtype": "F32", "shape": [0, 10**30], "data_offsets": [0, 0]},
         {"dtype": "F32", "shape": [0, -1], "data_offsets": [0, 0]},
         {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]},
