@@ -22,8 +22,8 @@ from experts import SOURCES, InputError, OutcomeTable
 from experts import collect as collect_outcomes
 from experts.atomic import replacing
 from router_rl.evaluation.terminal import evaluation_view, facts_view, progress_of, results_view
-from router_rl.export import FORMATS
-from router_rl.export import export as export_router
+from router_rl.exports import FORMATS
+from router_rl.exports import export as export_router
 from router_rl.objective import Objective
 from router_rl.routing import SELECTIONS, RouterError, load
 from router_rl.task import ScorerConfig

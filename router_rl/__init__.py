@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .check import check_router
     from .evaluation.compare import compare
-    from .export import export
+    from .exports import export
     from .fitting import fit
     from .methods import METHODS
     from .objective import Objective
@@ -25,7 +25,7 @@ _HOMES = {
     "ScorerConfig": ".task",
     "check_router": ".check",
     "compare": ".evaluation.compare",
-    "export": ".export",
+    "export": ".exports",
     "fit": ".fitting",
 }
 

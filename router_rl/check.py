@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from .export import export
+from .exports import export
 from .routing import Router, RouterError, Routing
 
 __all__ = ["check_router"]

@@ -21,7 +21,7 @@ from experts import OutcomeTable
 from experts.atomic import replacing, write_json
 
 from ..checkpoint import Checkpoint
-from ..export import export
+from ..exports import export
 from ..learning import Watch
 from ..method import Run
 from ..methods import find_method

@@ -70,7 +70,7 @@ def test_every_method_gets_the_same_number_of_tries() -> None:
 
 
 def test_dqn_refuses_two_experts(kinds: OutcomeTable) -> None:
-    with pytest.raises(InputError, match="select='topk'.*use hard"):
+    with pytest.raises(InputError, match=r"select='topk'.*use hard"):
         fit("dqn", kinds, OBJECTIVE, select="topk")
 
 

@@ -1,0 +1,309 @@
+"""The command line, as a person at a terminal meets it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+import train_router
+from experts import OutcomeTable
+from router_rl.routing import load
+
+SHORT = ["--settings.epochs", "40"]
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, Any]:
+    """Columns of a table of 60 queries and two experts, each right on half of them."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(60) % 2
+    features = np.stack([kind, 1 - kind], axis=1) + rng.normal(0, 0.1, (60, 2))
+    return {
+        "query_id": [f"q{i}" for i in range(60)],
+        "prompt": [f"what is {i}?" for i in range(60)],
+        "split": [("train", "train", "validation", "test")[i // 2 % 4] for i in range(60)],
+        "features": features.astype(np.float32).tolist(),
+        "quality/left": (kind == 0).astype(np.float32),
+        "quality/right": (kind == 1).astype(np.float32),
+        "cost/left": np.full(60, 1.0, dtype=np.float32),
+        "cost/right": np.full(60, 2.0, dtype=np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, Any]) -> Callable[..., str]:
+    """Return a function that writes the table with some columns changed (None: left out)."""
+    folder = tmp_path_factory.mktemp("tables")
+
+    def make(name: str, **changes: Any) -> str:
+        chosen = {**columns, **{key.replace("__", "/"): value for key, value in changes.items()}}
+        path = folder / f"{name}.parquet"
+        pq.write_table(pa.table({key: value for key, value in chosen.items() if value is not None}), path)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def good(write: Callable[..., str]) -> str:
+    return write("good")
+
+
+@pytest.fixture(scope="module")
+def run(good: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A finished run."""
+    folder = str(tmp_path_factory.mktemp("runs") / "run")
+    arguments = ["train", "--table", good, "--method", "softmax_gate", "--out", folder, *SHORT]
+    assert train_router.main(arguments) == 0
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Run a command with --json and return what it printed."""
+    assert train_router.main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    names = said(capsys, "list")
+    assert {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"} <= set(names["methods"])
+    assert names["selections"] == ["hard", "topk"]
+    assert names["envs"] == ["RouterRL/Routing-v0"]
+    assert names["sources"] == ["digits", "fashion-mnist"]
+    assert names["formats"] == ["safetensors", "pt2"]
+
+
+def test_train_evaluate_export(
+    run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    facts = json.loads((Path(run) / "run.json").read_text())
+    assert facts["schema_version"] == 1
+    assert list((Path(run) / "tensorboard").glob("*/events*"))
+    found = said(capsys, "evaluate", run, "--table", good)
+    assert found["test"]["utility"] == pytest.approx(facts["test"]["utility"])
+    assert found["random_utility"] < found["best_single_utility"] < found["oracle_utility"]
+    for format in ("safetensors", "pt2"):
+        out = tmp_path / format
+        told = said(capsys, "export", run, "--out", str(out), "--format", format, "--table", good)
+        assert told["passed"]
+        assert (out / "parity.json").exists()
+    routing = load(tmp_path / "safetensors")(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert routing.experts.flatten().tolist() == [0, 1]
+
+
+def test_the_tables_fit_80_columns(
+    run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_router.out, "width", 80)
+    assert train_router.main(["evaluate", run, "--table", good]) == 0
+    assert "oracle utility" in capsys.readouterr().out
+    options = [
+        "--methods",
+        "ridge,softmax_gate",
+        "--seeds",
+        "1",
+        "--tries",
+        "1",
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert train_router.main(["compare", "--table", good, *options]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for name in ("softmax_gate", "zero_router", "best_single", "report.html", "c=0.02", "c=0.4"):
+        assert name in text
+
+
+def test_a_run_is_written_from_a_configuration_file(
+    good: str, run: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = yaml.safe_load((Path(run) / "config.yaml").read_text())
+    assert config["method"] == "softmax_gate"
+    assert config["objective"]["compute_weight"] == 0.1
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**config, "out": str(tmp_path / "again")}))
+    told = said(capsys, "train", "--config", str(path), "--objective.compute-weight", "0.2")
+    assert told["objective"]["compute_weight"] == 0.2
+    assert told["settings"]["epochs"] == 40
+
+
+def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        train_router.main(
+            ["train", "--table", "x", "--out", "y", "--objective.load-weight=0.5", "--print_config"]
+        )
+    assert exit.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["objective"]["load_weight"] == 0.5
+
+
+def test_collect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    told = said(capsys, "collect", "--source", "digits", "--out", str(tmp_path / "digits.parquet"))
+    assert told["oracle_quality"] > told["best_single_quality"] + 0.05
+    assert len(OutcomeTable.read(tmp_path / "digits.parquet").experts) == 7
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail as a user's mistake does; returns what it said."""
+    capsys.readouterr()
+    assert train_router.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_a_table_that_cannot_be_used(
+    write: Callable[..., str], columns: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    quality = np.array(columns["quality/left"])
+    prompts = columns["prompt"]
+    (tmp_path / "text.parquet").write_text("not parquet")
+    empty = {name: pa.array([], type=pa.array(value).type) for name, value in columns.items()}
+    pq.write_table(pa.table(empty), tmp_path / "empty.parquet")
+    one = {"quality__right": None, "cost__right": None}
+    cases = {
+        str(tmp_path / "nowhere.parquet"): ["nowhere.parquet"],
+        str(tmp_path / "text.parquet"): ["text.parquet", "Parquet"],
+        str(tmp_path / "empty.parquet"): ["rows"],
+        write("no-cost", cost__right=None): ["cost/right"],
+        write("nan", quality__left=np.where(np.arange(60) == 7, np.nan, quality)): ["quality/left", "7"],
+        write("range", quality__left=np.where(np.arange(60) == 3, 1.5, quality)): ["quality/left", "1.5"],
+        write("negative", cost__left=np.where(np.arange(60) == 5, -1.0, 1.0)): ["cost/left", "-1.0"],
+        write("twice", query_id=["q0", *columns["query_id"][:-1]]): ["query_id", "q0"],
+        write("leak", prompt=[prompts[7], *prompts[1:]]): ["prompt", "--allow-leakage"],
+        write("one", **one): ["expert"],
+        write("no-features", features=None): ["features"],
+    }
+    for table, words in cases.items():
+        text = fails(capsys, "train", "--table", table, "--out", str(tmp_path / "run"))
+        for word in words:
+            assert word in text, (table, text)
+        assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_leakage_can_be_allowed_and_is_told(
+    write: Callable[..., str], columns: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = write("leak", prompt=[columns["prompt"][7], *columns["prompt"][1:]])
+    arguments = [
+        "train",
+        "--table",
+        table,
+        "--method",
+        "ridge",
+        "--out",
+        str(tmp_path),
+        "--allow-leakage",
+        "true",
+    ]
+    assert any("leakage" in note for note in said(capsys, *arguments)["notes"])
+
+
+def test_options_that_cannot_be_used(
+    good: str, run: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = ["--out", str(tmp_path / "x")]
+    (tmp_path / "file").write_text("")
+    cases = [
+        (
+            ["train", "--table", good, "--method", "softmaxgate", *out],
+            ["method", "did you mean 'softmax_gate'"],
+        ),
+        (["train", "--table", good, "--select", "topkk", *out], ["select", "did you mean 'topk'"]),
+        (["train", "--table", good, "--select", "topk", "--k", "3", *out], ["k=3", "2 experts"]),
+        (["train", "--table", good, "--objective.compute-weight", "-1", *out], ["compute_weight", "-1"]),
+        (["train", "--table", good, "--objective.load-weight=-1", *out], ["load_weight", "-1"]),
+        (["train", "--table", good, "--objective.window", "0", *out], ["window", "0"]),
+        (["train", "--table", good, "--settings.learning_rat", "1", *out], ["learning_rat", "learning_rate"]),
+        (["train", "--table", good, "--device", "warp", *out], ["device", "warp"]),
+        (["train", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
+        (["compare", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
+        (["compare", "--table", good, "--compute-weights", "a,b", *out], ["compute_weights", "a,b"]),
+        (["compare", "--table", good, "--methods", "pppo", *out], ["method", "did you mean 'ppo'"]),
+        (["train", "--table", good, "--method", "oracle", *out], ["oracle"]),
+        (["train", "--table", good], ["--out"]),
+        (["train", "--tabel", good, *out], ["--tabel"]),
+        (["collect", "--source", "digit", "--out", str(tmp_path / "t.parquet")], ["did you mean 'digits'"]),
+        (["evaluate", str(tmp_path / "none"), "--table", good], ["not a run folder"]),
+        (["evaluate", run, "--table", good, "--split", "tset"], ["split", "tset"]),
+        (["export", run, "--format", "onxx", *out], ["format", "onxx"]),
+        (["trane"], ["trane", "train"]),
+        ([], ["subcommand"]),
+    ]
+    for arguments, words in cases:
+        text = fails(capsys, *arguments)
+        for word in words:
+            assert word in text, (arguments, text)
+
+
+def test_another_pool_or_feature_size_is_refused(
+    write: Callable[..., str], run: str, columns: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = write(
+        "renamed",
+        quality__right=None,
+        cost__right=None,
+        quality__middle=columns["quality/right"],
+        cost__middle=columns["cost/right"],
+    )
+    text = fails(capsys, "evaluate", run, "--table", renamed)
+    assert "left, right" in text
+    assert "left, middle" in text
+    wider = write("wider", features=[[*row, 0.0] for row in columns["features"]])
+    text = fails(capsys, "evaluate", run, "--table", wider)
+    assert "2 features" in text
+    assert "has 3" in text
+
+
+def test_a_run_of_another_schema_version_is_refused(
+    run: str, good: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    facts = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**facts, "schema_version": 99}))
+    assert "schema version 99" in fails(capsys, "evaluate", str(other), "--table", good)
+    (other / "run.json").write_text("{")
+    assert "cannot be read" in fails(capsys, "evaluate", str(other), "--table", good)
+    (other / "run.json").unlink()
+    assert "not finished" in fails(capsys, "evaluate", str(other), "--table", good)
+
+
+def test_a_run_folder_is_not_reused_for_another_run(
+    run: str, good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (Path(run) / "run.json").read_bytes()
+    assert "seed" in fails(
+        capsys, "train", "--table", good, "--method", "softmax_gate", "--out", run, "--seed", "9", *SHORT
+    )
+    assert (Path(run) / "run.json").read_bytes() == before
+    assert (
+        train_router.main(["train", "--table", good, "--method", "softmax_gate", "--out", run, *SHORT]) == 0
+    )
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_router.main(["--debug", "evaluate", "nowhere", "--table", "digits"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_told_in_one_line(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("router_rl.runs.train_run", interrupted)
+    assert train_router.main(["train", "--table", good, "--out", str(tmp_path)]) == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
