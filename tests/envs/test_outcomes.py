@@ -1,5 +1,3 @@
-"""`envs/outcomes.py`; not called test_outcomes.py, which is the name of the test of the table itself."""
-
 from __future__ import annotations
 
 import numpy as np
