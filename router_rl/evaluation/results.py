@@ -74,7 +74,7 @@ def assemble(
     middle = objectives[len(objectives) // 2]
     return {
         "schema_version": SCHEMA_VERSION,
-        "table": table.source,
+        "table": table.source.partition(":")[0] or "a table",
         "source": table.source,
         "experts": list(table.experts),
         "select": task.rule.name if task.rule.k == 1 else f"{task.rule.name}(k={task.rule.k})",

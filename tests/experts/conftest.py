@@ -11,6 +11,7 @@ import pytest
 
 from experts import OutcomeTable
 
+
 @pytest.fixture(scope="session")
 def columns() -> Callable[..., dict[str, Any]]:
     """Return a function that makes the fields of a small valid table, with some of them replaced."""

@@ -1,0 +1,60 @@
+"""Check what `make demo` wrote: the schema, who is in the table, and that learning pays."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+METHODS = {
+    "ppo": "rl",
+    "a2c": "rl",
+    "softmax_gate": "gate",
+    "switch_gate": "gate",
+    "ridge": "baseline",
+    "random": "baseline",
+    "best_single": "baseline",
+    "zero_router": "baseline",
+    "oracle": "bound",
+}
+ROW = {"method", "family", "compute_weight", "load_weight", "seed", "split", "quality", "cost", "compute"}
+ROW |= {"load_cv", "utility", "fit_seconds", "collapsed"}
+
+
+def check(folder: Path) -> None:
+    """Raise AssertionError where something is missing or wrong."""
+    results = json.loads((folder / "results.json").read_text())
+    assert results["schema_version"] == 1
+    assert results["table"]
+    assert len(results["experts"]) >= 6
+    assert len(results["compute_weights"]) >= 3
+    assert len(results["seeds"]) >= 3
+    rows = [row for row in results["rows"] if row["split"] == "test"]
+    assert all(set(row) >= ROW for row in rows)
+    for method, family in METHODS.items():
+        found = [row for row in rows if row["method"] == method]
+        assert {row["family"] for row in found} == {family}, method
+        assert len(found) == len(results["compute_weights"]) * len(results["seeds"]), method
+    for weight in results["compute_weights"]:
+        mean = {s["method"]: s["utility_mean"] for s in results["summary"] if s["compute_weight"] == weight}
+        assert mean["ppo"] > mean["best_single"] > mean["random"], (weight, mean)
+        assert mean["oracle"] >= max(mean.values()), (weight, mean)
+    gates = [s["paired_difference_to_best_gate"] for s in results["summary"] if s["method"] == "ppo"]
+    assert all(gate["ci95"][0] <= gate["mean"] <= gate["ci95"][1] for gate in gates)
+    assert len(results["verdict"]) == len(results["compute_weights"])
+    assert results["table_facts"]["oracle_quality"] > results["table_facts"]["best_single_quality"] + 0.05
+    assert "<svg" in (folder / "report.html").read_text()
+    assert json.loads((folder / "router" / "parity.json").read_text())["passed"]
+    # The exported router routes where nothing but torch is imported.
+    code = (
+        "import sys, torch; from router_rl.routing import load; "
+        f"r = load({str(folder / 'router')!r}); n = r(torch.zeros(3, r.features)).experts.shape[0]; "
+        "assert n == 3 and 'gymnasium' not in sys.modules and 'stable_baselines3' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+if __name__ == "__main__":
+    check(Path(sys.argv[1]))
+    print(f"{sys.argv[1]}: as it should be")
