@@ -41,8 +41,10 @@ class Outcomes:
             device: where the tensors live.
 
         Raises:
-            InputError: the table has no features.
+            InputError: the table has no features, or the unit of compute is not positive.
         """
+        if not 0.0 < scale < float("inf"):
+            raise InputError("scale", scale, "is no unit of compute", "use a cost above 0")
         if table.features is None:
             raise InputError("table", table.source, "has no features", "add a `features` column to it")
         probabilities, label = table.probabilities, table.label

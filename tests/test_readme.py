@@ -26,5 +26,5 @@ def test_the_commands_in_the_readme_exist() -> None:
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"train_router\.py (\w+)", text))
-    assert {"demo", "collect", "train", "compare", "evaluate", "export", "list"} <= named
+    assert {"collect", "train", "compare", "evaluate", "export", "list"} <= named
     assert named <= set(train_router.COMMANDS)

@@ -83,7 +83,7 @@ def evaluation_view(found: dict[str, Any]) -> Group:
         zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
     ):
         shares.add_row(expert, f"{share:6.1%}")
-    run = [] if "router" in found else [Text(f"run  {found['run']}")]
+    run = [Text(f"run    {found['run']}", no_wrap=True, overflow="ignore")]
     return Group("", table, "", shares, "", *_notes(found), *run)
 
 
@@ -149,7 +149,10 @@ def _paths(found: dict[str, Any]) -> list[Text]:
         paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
     if "router" in found:
         paths.append(("router", found["router"]))
-    return [Text(""), *(Text(f"{name:<7}{path}") for name, path in paths)] if paths else []
+    if not paths:
+        return []
+    # A path is never broken: it is there to be copied.
+    return [Text(""), *(Text(f"{name:<7}{path}", no_wrap=True, overflow="ignore") for name, path in paths)]
 
 
 def _utility(row: dict[str, Any], *, bold: bool, spread: bool) -> Text:

@@ -63,3 +63,9 @@ def test_a_table_without_probabilities(make_table):
 def test_a_table_without_features_is_refused(make_table):
     with pytest.raises(InputError, match="table='made by hand': has no features; add a `features` column"):
         Outcomes.of(make_table(features=None), 1.0)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_unit_of_compute_that_is_none_is_refused(make_table, scale):
+    with pytest.raises(InputError, match="scale="):
+        Outcomes.of(make_table(), scale)
