@@ -21,7 +21,7 @@ from rich.console import Console
 from experts import SOURCES, InputError, OutcomeTable
 from experts import collect as collect_outcomes
 from experts.atomic import replacing
-from router_rl.evaluation.terminal import evaluation_view, facts_view, progress_of, results_view
+from router_rl.evaluation.terminal import evaluation_view, facts_view, paths_of, progress_of, results_view
 from router_rl.exports import FORMATS
 from router_rl.exports import export as export_router
 from router_rl.objective import Objective
@@ -296,6 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(found, allow_nan=False))
     else:
         out.print(view(found))
+        for line in paths_of(found):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)  # whole, to be copied
     return 0
 
 

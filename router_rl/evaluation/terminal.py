@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["evaluation_view", "facts_view", "progress_of", "results_view"]
+__all__ = ["evaluation_view", "facts_view", "paths_of", "progress_of", "results_view"]
 
 _KINDS = {"rl": "RL", "gate": "gate", "baseline": "baseline", "bound": "bound"}
 
@@ -57,9 +57,7 @@ def results_view(results: dict[str, Any]) -> Group:
     )
     lines = [Text(sentence) for sentence in results["verdict"]]
     warned = [Text(f"* {warning}", style="yellow") for warning in results["warnings"]]
-    return Group(
-        "", table, "", Text(caption, style="dim"), "", *lines, *warned, *_notes(results), *_paths(results)
-    )
+    return Group("", table, "", Text(caption, style="dim"), "", *lines, *warned, *_notes(results))
 
 
 def evaluation_view(found: dict[str, Any]) -> Group:
@@ -83,8 +81,17 @@ def evaluation_view(found: dict[str, Any]) -> Group:
         zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
     ):
         shares.add_row(expert, f"{share:6.1%}")
-    run = [Text(f"run    {found['run']}", no_wrap=True, overflow="ignore")]
-    return Group("", table, "", shares, "", *_notes(found), *run)
+    return Group("", table, "", shares, "", *_notes(found))
+
+
+def paths_of(found: dict[str, Any]) -> list[str]:
+    """Where to find what a command wrote, a line each."""
+    paths: list[tuple[str, str]] = []
+    if "out" in found:
+        paths.append(("report", f"{found['out']}/report.html"))
+        paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
+    paths += [(name, found[name]) for name in ("run", "router") if name in found]
+    return [f"{name:<7}{path}" for name, path in paths]
 
 
 def facts_view(found: dict[str, Any]) -> Table:
@@ -95,7 +102,7 @@ def facts_view(found: dict[str, Any]) -> Table:
             value = "\n".join(f"{key} {_short(item)}" for key, item in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        if value != "":
+        if value != "" and name != "router":  # paths come last, whole
             table.add_row(name.replace("_", " "), _short(value))
     return table
 
@@ -141,18 +148,6 @@ def _short(value: Any) -> str:
 
 def _notes(found: dict[str, Any]) -> list[Text]:
     return [Text(f"Note: {note}", style="yellow") for note in found["notes"]]
-
-
-def _paths(found: dict[str, Any]) -> list[Text]:
-    paths = [("report", f"{found['out']}/report.html")] if "out" in found else []
-    if "out" in found:
-        paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
-    if "router" in found:
-        paths.append(("router", found["router"]))
-    if not paths:
-        return []
-    # A path is never broken: it is there to be copied.
-    return [Text(""), *(Text(f"{name:<7}{path}", no_wrap=True, overflow="ignore") for name, path in paths)]
 
 
 def _utility(row: dict[str, Any], *, bold: bool, spread: bool) -> Text:
