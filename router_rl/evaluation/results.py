@@ -291,8 +291,8 @@ def _verdict(summary: Sequence[dict[str, Any]], objective: Objective) -> str:
     outcome = "is ahead of" if low > 0 else "is behind" if high < 0 else "is level with"
     return (
         f"{at}, the RL router that validation picks ({agent['method']}, {agent['utility_mean']:.3f}) "
-        f"{outcome} the gate it picks ({gate['method']}, {gate['utility_mean']:.3f}): {found['mean']:+.4f} utility, "
-        f"95% interval {low:+.4f} to {high:+.4f}."
+        f"{outcome} the gate it picks ({gate['method']}, {gate['utility_mean']:.3f}): "
+        f"{found['mean']:+.4f} utility, 95% interval {low:+.4f} to {high:+.4f}."
     )
 
 
