@@ -102,6 +102,7 @@ def train(
     method: str = "ppo",
     select: str = "hard",
     k: int = 2,
+    tree: dict[str, Any] | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen, and its fields become flags)
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     settings: dict[str, Any] | None = None,
@@ -118,7 +119,8 @@ def train(
         out: the run folder.
         method: see `list`.
         select: selection rule, see `list`.
-        k: experts a decision runs, for topk.
+        k: experts a decision runs (topk) or may run (adaptive_k).
+        tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
         objective: what to maximise.
         scorer: the shape of the router's network.
         settings: values for some of the method's settings, such as --settings.learning_rate 0.01.
@@ -128,12 +130,12 @@ def train(
         device: such as cpu or cuda.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
-    from router_rl.fitting import selection
+    from router_rl.rules import selection
     from router_rl.runs import train_run
     from router_rl.task import Task
 
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    rule = selection(select, k)
+    rule = selection(select, rows, k=k, tree=tree)
     task = Task.of(rows, objective, rule, scorer=scorer, observe_load=observe_load, device=_device(device))
     with progress_of("training", err) as progress:
 
@@ -157,6 +159,7 @@ def compare(
     window: int = 256,
     select: str = "hard",
     k: int = 2,
+    tree: dict[str, Any] | None = None,
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     observe_load: bool | None = None,
     seeds: int = 5,
@@ -175,7 +178,8 @@ def compare(
         load_weight: utility per unit of load.
         window: decisions over which load is settled.
         select: selection rule, see `list`.
-        k: experts a decision runs, for topk.
+        k: experts a decision runs (topk) or may run (adaptive_k).
+        tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
         scorer: the shape of the routers' network.
         observe_load: whether stateful learners see the window's load; null: where it is charged for.
         seeds: training seeds 0, 1, ...
@@ -200,6 +204,7 @@ def compare(
             tries=tries,
             select=select,
             k=k,
+            tree=tree,
             scorer=scorer,
             observe_load=observe_load,
             out=out,

@@ -6,10 +6,11 @@ from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
 from .core import Core, Step
 from .outcomes import Outcomes, compute_scale
 from .reward import load_charge
-from .routing import RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
+from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
 
 __all__ = [
     "ENVS",
+    "SHARPNESS",
     "Core",
     "Outcomes",
     "RoutingConfig",

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.vec_env import VecEnv
@@ -165,4 +166,5 @@ def _first_seed(seed: int | list[int | None] | None, lanes: int) -> int | None:
 
 
 def _as_actions(actions: Any, core: Core) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(actions), dtype=torch.int64, device=core.device)
+    dtype = torch.float32 if isinstance(core.action_space, spaces.Box) else torch.int64
+    return torch.as_tensor(np.asarray(actions), dtype=dtype, device=core.device)

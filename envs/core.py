@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Union
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-__all__ = ["Core", "Step"]
+__all__ = ["ActionSpace", "Core", "Step"]
+
+ActionSpace = Union[spaces.Discrete, spaces.MultiDiscrete, spaces.Box]  # noqa: UP007 (read at run time)
 
 
 class Step(NamedTuple):
@@ -37,14 +39,14 @@ class Core(Protocol):
     experts: int
     device: torch.device
     observation_space: spaces.Box
-    action_space: spaces.Discrete | spaces.MultiDiscrete
+    action_space: ActionSpace
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start an episode in every lane; a seed s starts lane i's stream anew from s + i."""
         ...
 
     def step(self, actions: Tensor) -> Step:
-        """Play actions [B] or [B, k] int64."""
+        """Play actions [B] or [B, k], int64 or, for a Box, float32."""
         ...
 
     def observation(self) -> Tensor:

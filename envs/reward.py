@@ -10,13 +10,22 @@ from torch import Tensor
 
 from .outcomes import Outcomes
 
-__all__ = ["load_charge", "mixture", "running"]
+__all__ = ["load_charge", "mixture", "running", "shares"]
 
 
 def running(experts: Tensor, total: int) -> Tensor:
-    """Which experts run: [..., k] int64 ids to [..., N] float32 zeros and ones; a repeated id runs once."""
-    mask = torch.zeros((*experts.shape[:-1], total), device=experts.device)
-    return mask.scatter(-1, experts, 1.0)
+    """Which experts run: [..., k] int64 ids to [..., N] float32 zeros and ones.
+
+    A repeated id runs once; the id N is nobody.
+    """
+    mask = torch.zeros((*experts.shape[:-1], total + 1), device=experts.device)
+    return mask.scatter(-1, experts, 1.0)[..., :total]
+
+
+def shares(experts: Tensor, total: int) -> Tensor:
+    """How a decision divides among the experts that run: [..., N] float32, rows sum to 1 (0 if none runs)."""
+    run = running(experts, total)
+    return run / run.sum(dim=-1, keepdim=True).clamp(min=1.0)
 
 
 def mixture(outcomes: Outcomes, row: Tensor, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,8 +38,8 @@ def mixture(outcomes: Outcomes, row: Tensor, experts: Tensor, weights: Tensor) -
     Args:
         outcomes: the table.
         row: [B] int64, the queries.
-        experts: [B, k] int64; a repeated id runs once and keeps both weights.
-        weights: [B, k] float32, rows sum to 1.
+        experts: [B, k] int64; a repeated id runs once and keeps both weights, the id N is nobody.
+        weights: [B, k] float32, rows sum to 1; 0 for nobody.
 
     Returns:
         quality [B] and compute [B], float32.
@@ -40,13 +49,16 @@ def mixture(outcomes: Outcomes, row: Tensor, experts: Tensor, weights: Tensor) -
             outcomes.quality[row].gather(-1, experts).squeeze(-1),
             outcomes.compute[row].gather(-1, experts).squeeze(-1),
         )
-    compute = (running(experts, outcomes.experts) * outcomes.compute[row]).sum(dim=-1)
+    run = running(experts, outcomes.experts)
+    compute = (run * outcomes.compute[row]).sum(dim=-1)
+    answered = run.amax(dim=-1)
+    experts = experts.clamp(max=outcomes.experts - 1)  # nobody weighs 0, whoever stands for nobody here
     if outcomes.probabilities is None or outcomes.label is None:
-        return (outcomes.quality[row].gather(-1, experts) * weights).sum(dim=-1), compute
+        return (outcomes.quality[row].gather(-1, experts) * weights).sum(dim=-1) * answered, compute
     classes = outcomes.probabilities.shape[-1]
     chosen = outcomes.probabilities[row].gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
     answer = (chosen * weights.unsqueeze(-1)).sum(dim=1).argmax(dim=-1)
-    return (answer == outcomes.label[row]).float(), compute
+    return (answer == outcomes.label[row]).float() * answered, compute
 
 
 def load_charge(counts: Tensor, decisions: Tensor, share: Tensor, window: int) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from torch import Tensor
 from experts import InputError, OutcomeTable
 
 from .adapters import ScalarEnv, VectorizedEnv
-from .core import Step
+from .core import ActionSpace, Step
 from .outcomes import Outcomes, compute_scale
-from .reward import load_charge, mixture, running
+from .reward import load_charge, mixture, shares
 from .stream import query_rows
 
 __all__ = [
+    "SHARPNESS",
     "RoutingConfig",
     "RoutingCore",
     "RoutingEnv",
@@ -39,6 +40,8 @@ __all__ = [
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 
+SHARPNESS = 10.0  # of the weights that numbers in [-1, 1] stand for: from even to e^20 to 1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutingConfig:
@@ -50,6 +53,8 @@ class RoutingConfig:
         window: W, decisions over which load is settled; also the length of an episode.
         k: experts a decision runs.
         observe_load: whether the window's counts are part of the observation.
+        choose: what an action is: `experts`, k ids; `some`, up to k ids, the id N being nobody; `weights`,
+            N numbers in [-1, 1], every expert running with weight `softmax(SHARPNESS * a)`.
     """
 
     compute_weight: float = 0.1
@@ -57,6 +62,7 @@ class RoutingConfig:
     window: int = 256
     k: int = 1
     observe_load: bool = True
+    choose: Literal["experts", "some", "weights"] = "experts"
 
     def __post_init__(self) -> None:
         for name in ("compute_weight", "load_weight"):
@@ -65,6 +71,8 @@ class RoutingConfig:
         for name in ("window", "k"):
             if getattr(self, name) < 1:
                 raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        if self.choose not in ("experts", "some", "weights"):
+            raise InputError("choose", self.choose, "unknown", "use experts, some or weights")
 
 
 class RoutingState(NamedTuple):
@@ -94,15 +102,14 @@ def transition(
         outcomes: the table.
         config: what is charged.
         state: where the lanes stand.
-        experts: [B, k] int64, the experts chosen.
-        weights: [B, k] float32, rows sum to 1.
+        experts: [B, k] int64, the experts chosen; the id N is nobody.
+        weights: [B, k] float32, rows sum to 1; 0 for nobody.
 
     Returns:
         the state with the next query drawn (the finished window is not cleared), and the step.
     """
     quality, compute = mixture(outcomes, state.row, experts, weights)
-    share = running(experts, outcomes.experts)
-    share = share / share.sum(dim=-1, keepdim=True)
+    share = shares(experts, outcomes.experts)
     load = load_charge(state.counts, state.decisions, share, config.window)
     reward = quality - config.compute_weight * compute - config.load_weight * load
     decisions = state.decisions + 1.0
@@ -158,7 +165,7 @@ class RoutingCore:
         self.experts = experts
         self.device = outcomes.quality.device
         self.observation_space = _observation_space(outcomes, config)
-        self.action_space = _action_space(experts, config.k)
+        self.action_space = _action_space(experts, config)
         self.state = self._fresh(seed)
 
     def reset(self, seed: int | None = None) -> Tensor:
@@ -177,10 +184,16 @@ class RoutingCore:
         )
 
     def step(self, actions: Tensor) -> Step:
-        """Play one decision in every lane: expert ids [B] or [B, k] int64."""
+        """Play one decision in every lane: expert ids [B] or [B, k] int64, or numbers [B, N] float32."""
+        if self.config.choose == "weights":
+            weights = (SHARPNESS * actions).softmax(dim=-1)
+            experts = torch.arange(self.experts, device=self.device).expand(self.lanes, -1)
+            self.state, step = transition(self.outcomes, self.config, self.state, experts, weights)
+            return step
         experts = actions.reshape(self.lanes, self.config.k)
         if self.weigh is None:
-            weights = torch.full(experts.shape, 1.0 / self.config.k, device=self.device)
+            works = (experts < self.experts).float()
+            weights = works / works.sum(dim=-1, keepdim=True).clamp(min=1.0)
         else:
             weights = self.weigh(self.observation(), experts)
         self.state, step = transition(self.outcomes, self.config, self.state, experts, weights)
@@ -262,6 +275,10 @@ def _observation_space(outcomes: Outcomes, config: RoutingConfig) -> spaces.Box:
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
-def _action_space(experts: int, k: int) -> spaces.Discrete | spaces.MultiDiscrete:
-    """One expert id, or k ids; an id given twice runs once."""
-    return spaces.Discrete(experts) if k == 1 else spaces.MultiDiscrete([experts] * k)
+def _action_space(experts: int, config: RoutingConfig) -> ActionSpace:
+    """One expert id, k ids (an id given twice runs once), k ids or nobody, or a number an expert."""
+    if config.choose == "weights":
+        return spaces.Box(-1.0, 1.0, (experts,), dtype=np.float32)
+    if config.choose == "some":
+        return spaces.MultiDiscrete([experts + 1] * config.k)
+    return spaces.Discrete(experts) if config.k == 1 else spaces.MultiDiscrete([experts] * config.k)

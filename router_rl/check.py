@@ -28,7 +28,7 @@ def check_router(router: Router, features: Tensor) -> None:
         torch.manual_seed(0)
         routing = router(rows, state)
         _check_form(router, routing, len(rows))
-        if not router.stochastic:
+        if not router.stochastic and router.rule.causal:
             one = router(rows[:1], None if state is None else state[:1])
             _require(
                 bool((one.experts == routing.experts[:1]).all()), "a row routes alike alone and in a batch"
@@ -36,6 +36,8 @@ def check_router(router: Router, features: Tensor) -> None:
         _check_form(router, router(rows[:0], None if state is None else state[:0]), 0)
         _check_odd_rows(router, rows, state)
         _check_masks(router, rows, state)
+    if not router.rule.causal:
+        return
     with TemporaryDirectory() as folder:
         export(router, f"{folder}/router")
 
@@ -46,13 +48,17 @@ def _check_form(router: Router, routing: Routing, rows: int) -> None:
     _require(routing.experts.dtype == torch.int64, "experts are int64")
     _require(routing.weights.shape == (rows, k), "weights are [T, k]")
     _require(routing.weights.dtype == torch.float32, "weights are float32")
-    _require(routing.logits.shape == (rows, count), "logits are [T, N]")
+    _require(routing.logits.shape == (rows, router.rule.outputs(count)), "logits are [T, outputs]")
     _require(routing.fallback.shape == (rows,), "fallback is [T]")
     if rows:
-        inside = (routing.experts >= 0) & (routing.experts < count)
-        _require(bool(inside.all()), "experts are ids of the pool")
+        inside = (routing.experts >= 0) & (routing.experts <= count)
+        _require(bool(inside.all()), "experts are ids of the pool, or N for nobody")
+        nobody = routing.experts == count
+        _require(bool((routing.weights[nobody] == 0).all()), "nobody weighs nothing")
+        _require(not bool(nobody[:, 0].any()), "every row has an expert")
         ordered = routing.experts.sort(dim=1).values
-        _require(bool((ordered[:, 1:] != ordered[:, :-1]).all()), "experts of a row are distinct")
+        distinct = (ordered[:, 1:] != ordered[:, :-1]) | (ordered[:, 1:] == count)
+        _require(bool(distinct.all()), "experts of a row are distinct")
         _require(bool(routing.weights.isfinite().all()), "weights are finite")
         _require(bool(((routing.weights.sum(dim=1) - 1).abs() < 1e-5).all()), "weights of a row sum to 1")
 
@@ -68,13 +74,15 @@ def _check_odd_rows(router: Router, rows: Tensor, state: Tensor | None) -> None:
 
 
 def _check_masks(router: Router, rows: Tensor, state: Tensor | None) -> None:
-    count, k = len(router.experts), router.rule.k
-    if count <= k:
+    count = len(router.experts)
+    if count < 2:
         return
     mask = torch.ones(count, dtype=torch.bool)
     mask[int(router(rows, state).experts[0, 0])] = False
-    chosen = router(rows, state, mask).experts
-    _require(bool(mask[chosen].all()), "a masked expert is never chosen")
+    chosen = router(rows, state, mask)
+    # A rule that runs all experts names a masked one too, with weight 0.
+    working = chosen.experts[chosen.weights > 0]
+    _require(bool(mask[working].all()), "a masked expert never works")
 
 
 def _some_state(router: Router, rows: int) -> Tensor | None:

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from experts import InputError, OutcomeTable
-from experts.errors import unknown_name
 
 from .evaluation.measure import measure
 from .learning import Watch
 from .method import Run
 from .methods import ORACLE, find_method
 from .objective import Objective
-from .routing import SELECTIONS, Hard, Router, Selection, TopK
+from .routing import Router, Selection
+from .rules import selection
 from .task import ScorerConfig, Task
 
-__all__ = ["fit", "selection"]
+__all__ = ["fit"]
 
 
 def fit(
@@ -28,6 +28,7 @@ def fit(
     *,
     select: str | Selection = "hard",
     k: int = 2,
+    tree: Mapping[str, Any] | None = None,
     seed: int = 0,
     tries: int = 1,
     scorer: ScorerConfig | None = None,
@@ -42,7 +43,8 @@ def fit(
         table: outcomes with features and a split.
         objective: what to maximise.
         select: the selection rule, by name or itself.
-        k: experts a decision runs, for rules that take it.
+        k: experts a decision runs or may run, for rules that take it.
+        tree: of expert names, for hierarchical selection; grown from the training rows if None.
         seed: of everything random.
         tries: settings tried; the best on validation wins.
         scorer: the shape of the scorer.
@@ -57,25 +59,13 @@ def fit(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
-    task = Task.of(table, objective, selection(select, k), scorer=scorer, device=device)
+    rule = selection(select, table, k=k, tree=tree)
+    task = Task.of(table, objective, rule, scorer=scorer, device=device)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [found.fit(task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
     if len(routers) == 1:
         return routers[0]
     return max(routers, key=lambda router: _validation_utility(router, task))
-
-
-def selection(select: str | Selection, k: int) -> Selection:
-    """The rule of a name, or the rule itself.
-
-    Raises:
-        InputError: the name is unknown; suggests the nearest.
-    """
-    if not isinstance(select, str):
-        return select
-    if select not in SELECTIONS:
-        raise unknown_name("select", select, SELECTIONS)
-    return TopK(k=k) if select == "topk" else Hard()
 
 
 def _validation_utility(router: Router, task: Task) -> float:

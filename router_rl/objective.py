@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -35,7 +35,9 @@ class Objective:
     def __post_init__(self) -> None:
         self.config(k=1, observe_load=False)  # the environment checks what it is given
 
-    def config(self, *, k: int, observe_load: bool) -> RoutingConfig:
+    def config(
+        self, *, k: int, observe_load: bool, choose: Literal["experts", "some", "weights"] = "experts"
+    ) -> RoutingConfig:
         """The environment that pays this objective."""
         return RoutingConfig(
             compute_weight=self.compute_weight,
@@ -43,6 +45,7 @@ class Objective:
             window=self.window,
             k=k,
             observe_load=observe_load,
+            choose=choose,
         )
 
     def utility(self, quality: Number, compute: Number, load: Number) -> Number:

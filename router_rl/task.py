@@ -127,13 +127,14 @@ class Task:
         inputs = self.train.features.shape[1] + sum(part.size for part in state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            outputs = self.rule.outputs(experts)
             scorer: ConstantScorer | LinearScorer | MLPScorer
             if kind == "constant":
-                scorer = ConstantScorer(inputs, experts)
+                scorer = ConstantScorer(inputs, outputs)
             elif (kind or self.scorer.kind) == "linear":
-                scorer = LinearScorer(inputs, experts)
+                scorer = LinearScorer(inputs, outputs)
             else:
-                scorer = MLPScorer(inputs, experts, self.scorer.hidden)
+                scorer = MLPScorer(inputs, outputs, self.scorer.hidden)
         if not isinstance(scorer, ConstantScorer):
             _standardise(scorer, self.train.features, experts if observe_load else 0)
         best_single = int(self.mean_utility().argmax())

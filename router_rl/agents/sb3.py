@@ -21,7 +21,7 @@ from experts import InputError
 
 from ..learning import EarlyStopping, optimizer_state, restore_optimizer
 from ..method import Run
-from ..routing import Router
+from ..routing import AdaptiveK, Router, Soft
 from ..task import Task
 from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
 
@@ -185,9 +185,9 @@ def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
     Raises:
         InputError: the selection rule runs more than one expert.
     """
-    if task.rule.k != 1:
+    if task.rule.name != "hard":
         raise InputError(
-            "select", task.rule.name, "dqn learns the value of one expert", "use hard, or another method"
+            "select", task.rule.name, "dqn learns the value of single experts", "use hard, or another method"
         )
     env = _env(task, settings.lanes)
     agent = DQN(
@@ -214,7 +214,13 @@ def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
 
 
 def _env(task: Task, lanes: int) -> SB3VecEnv:
-    config = task.objective.config(k=task.rule.k, observe_load=task.observe_load)
+    rule = task.rule
+    if not rule.causal:
+        raise InputError(
+            "select", rule.name, "has no policy to train: experts choose", "train a gate, or use topk"
+        )
+    choose = "weights" if isinstance(rule, Soft) else "some" if isinstance(rule, AdaptiveK) else "experts"
+    config = task.objective.config(k=rule.k, observe_load=task.observe_load, choose=choose)
     return SB3VecEnv(RoutingCore(task.outcomes(), config, lanes))
 
 
@@ -238,7 +244,7 @@ def _actor_critic(task: Task, settings: PPOSettings | A2CSettings, run: Run) -> 
 def _learn(agent: BaseAlgorithm, env: SB3VecEnv, task: Task, settings: _Budget, run: Run) -> Router:
     policy: Any = agent.policy
     router: Router = policy.router
-    if task.rule.k > 1:
+    if task.rule.k > 1 and not isinstance(task.rule, Soft):
         env.core.weigh = policy.weigh  # type: ignore[attr-defined]
     stopping = EarlyStopping(task, settings.patience, run.watch)
     saved = run.checkpoint.load()

@@ -12,7 +12,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ..routing import LinearScorer, MLPScorer, Router
+from envs import SHARPNESS
+
+from ..routing import LinearScorer, MLPScorer, Router, Soft
 
 __all__ = ["RouterActorCriticPolicy", "RouterDQNPolicy", "split_observation"]
 
@@ -59,19 +61,23 @@ class RouterActorCriticPolicy(ActorCriticPolicy):
         self.optimizer = build(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions [B] or [B, k] int64, values [B, 1] and log-probabilities [B]."""
+        """Actions as the environment takes them, values [B, 1] and log-probabilities [B]."""
         logits = self._logits(obs)
         rule = self.router.rule
-        experts = rule.select(logits).experts if deterministic else rule.sample(logits)
+        if deterministic:
+            action = logits if isinstance(rule, Soft) else rule.select(logits).experts
+        else:
+            action = rule.sample(logits)
         shape = cast("tuple[int, ...]", self.action_space.shape)
-        return experts.reshape(-1, *shape), self.critic(obs), rule.log_prob(logits, experts)
+        played = action / SHARPNESS if isinstance(rule, Soft) else action
+        return played.reshape(-1, *shape), self.critic(obs), rule.log_prob(logits, action)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [B, 1], log-probabilities [B] and entropies [B] of actions taken before."""
         logits = self._logits(obs)
         rule = self.router.rule
-        experts = actions.long().reshape(-1, rule.k)
-        return self.critic(obs), rule.log_prob(logits, experts), rule.entropy(logits)
+        action = actions * SHARPNESS if isinstance(rule, Soft) else actions.long().reshape(-1, rule.k)
+        return self.critic(obs), rule.log_prob(logits, action), rule.entropy(logits)
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values [B, 1]."""

@@ -29,7 +29,7 @@ def fit_best_single(task: Task, settings: NoSettings, run: Run) -> Router:
 
     With top-k selection, the k best: each query runs k experts whoever routes it.
     """
-    return _constant(task, task.mean_utility(), stochastic=False)
+    return _constant(task, task.mean_utility(), stochastic=False, temperature=0.0)
 
 
 def fit_zero_router(task: Task, settings: NoSettings, run: Run) -> Router:
@@ -76,11 +76,11 @@ def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
     return chosen
 
 
-def _constant(task: Task, logits: np.ndarray, *, stochastic: bool) -> Router:
+def _constant(task: Task, values: np.ndarray, *, stochastic: bool, temperature: float = 1.0) -> Router:
     router = task.new_router(0, kind="constant")
     router.stochastic = stochastic
     scorer = router.scorer
     assert isinstance(scorer, ConstantScorer)
     with torch.no_grad():
-        scorer.logits.copy_(torch.from_numpy(logits))
+        scorer.logits.copy_(task.rule.lift(torch.from_numpy(values), temperature))
     return router.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -19,27 +20,29 @@ __all__ = ["measure_oracle"]
 _MOST_SETS = 5_000
 
 
-def measure_oracle(table: OutcomeTable, objective: Objective, scale: float, k: int) -> Measurement:
-    """Measure the best choice of k experts for every query; its utility is not charged for load.
+def measure_oracle(
+    table: OutcomeTable, objective: Objective, scale: float, sizes: Sequence[int]
+) -> Measurement:
+    """Measure the best set of experts for every query; its utility is not charged for load.
 
-    For k = 1 this is an upper bound on any router's utility, since load only ever costs. For k > 1 each
+    For single experts this is an upper bound on any router's utility, since load only ever costs. A larger
     set is worth the better of its equal-weight mixture and its best member (a mixture can put all its
     weight there): a bound in practice, though some other weighting may be right where both are wrong.
-    Past 5,000 sets of k experts, only the sets of the k best-by-utility experts of each query are looked at.
+    Past 5,000 sets of one size, only the experts best by utility for each query are looked at.
 
     Args:
         table: the rows.
         objective: weights of compute (and load, reported but not charged).
         scale: the unit of compute, in the table's cost unit.
-        k: experts a decision runs.
+        sizes: how many experts a decision may run.
     """
     outcomes = Outcomes.of(table, scale)
     rows = torch.arange(len(table))
     best = torch.full((len(table),), float("-inf"))
     quality, compute = torch.zeros(len(table)), torch.zeros(len(table))
-    experts = torch.zeros((len(table), k), dtype=torch.int64)
-    for chosen in _sets(outcomes, objective, k):
-        weights = torch.full(chosen.shape, 1.0 / k)
+    run = torch.zeros((len(table), outcomes.experts))
+    for chosen in (found for size in sizes for found in _sets(outcomes, objective, size)):
+        weights = torch.full(chosen.shape, 1.0 / chosen.shape[1])
         mixed, cost = mixture(outcomes, rows, chosen, weights)
         reached = torch.maximum(mixed, outcomes.quality.gather(1, chosen).amax(dim=1))
         utility = objective.utility(reached, cost, torch.zeros_like(cost))
@@ -47,8 +50,8 @@ def measure_oracle(table: OutcomeTable, objective: Objective, scale: float, k: i
         best = torch.where(better, utility, best)
         quality = torch.where(better, reached, quality)
         compute = torch.where(better, cost, compute)
-        experts = torch.where(better.unsqueeze(1), chosen, experts)
-    share = running(experts, outcomes.experts) / k
+        run = torch.where(better.unsqueeze(1), running(chosen, outcomes.experts), run)
+    share = run / run.sum(dim=-1, keepdim=True)
     return Measurement(
         quality=quality.numpy(),
         compute=compute.numpy(),
@@ -60,7 +63,7 @@ def measure_oracle(table: OutcomeTable, objective: Objective, scale: float, k: i
     )
 
 
-def _sets(outcomes: Outcomes, objective: Objective, k: int):
+def _sets(outcomes: Outcomes, objective: Objective, k: int) -> Iterator[torch.Tensor]:
     """Sets of k experts to try, each [T, k]; the cheapest first, so that ties go to the cheapest."""
     order = np.argsort(outcomes.compute.mean(dim=0).numpy(), kind="stable")
     count = len(order)

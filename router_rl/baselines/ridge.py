@@ -38,7 +38,7 @@ def fit(task: Task, settings: RidgeSettings, run: Run) -> Router:
     outcomes = task.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
     utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    weight, bias = solve_ridge(x, utility, settings.penalty)
+    weight, bias = solve_ridge(x, task.rule.lift(utility, temperature=0.0), settings.penalty)
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)

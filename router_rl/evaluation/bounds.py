@@ -32,7 +32,7 @@ def evaluate_run(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, 
     rows = table.part(split)
     objective = run.objective
     found = measure(run.router, rows, objective, run.scale, seed=run.facts["seed"])
-    oracle = measure_oracle(rows, objective, run.scale, run.router.rule.k)
+    oracle = measure_oracle(rows, objective, run.scale, run.router.rule.sizes(len(rows.experts)))
     alone = objective.utility(rows.quality, rows.cost / run.scale, np.zeros_like(rows.cost))
     single = alone.mean(axis=0, dtype=np.float64)
     return {

@@ -22,6 +22,7 @@ from experts.atomic import replacing, write_json
 
 from ..checkpoint import Checkpoint
 from ..exports import export
+from ..exports.safetensors import write as write_router
 from ..learning import Watch
 from ..method import Run
 from ..methods import find_method
@@ -145,7 +146,10 @@ def _fit(
     seconds = time.perf_counter() - began
     validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
     result = measure(router, test, task.objective, task.scale, seed=cell.seed)
-    export(router, home / "router", table=task.validation)
+    if router.rule.causal:
+        export(router, home / "router", table=task.validation)
+    else:  # kept to be read again, not to be served
+        write_router(router, home / "router")
     arrays = {name: getattr(result, name) for name in ("quality", "compute", "load", "utility", "share")}
     with replacing(home / "test.safetensors") as temporary:
         save_file(arrays, temporary)

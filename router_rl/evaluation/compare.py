@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,10 +15,10 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 
 from ..baselines.oracle import measure_oracle
-from ..fitting import selection
 from ..methods import METHODS, ORACLE, find_method
 from ..objective import Objective
 from ..routing import Selection
+from ..rules import selection
 from ..task import ScorerConfig, Task
 from .cells import Cell, CellResult, run_cell, table_digest
 from .measure import Measurement
@@ -76,6 +76,7 @@ def compare(
     tries: int = 4,
     select: str | Selection = "hard",
     k: int = 2,
+    tree: Mapping[str, Any] | None = None,
     scorer: ScorerConfig | None = None,
     observe_load: bool | None = None,
     out: Path | str | None = None,
@@ -96,7 +97,7 @@ def compare(
         objectives: what to maximise; one row group each.
         seeds: training seeds 0, 1, ...
         tries: settings tried for each method and objective.
-        select, k: the selection rule, by name or itself.
+        select, k, tree: the selection rule, by name or itself, and what it takes.
         scorer: the shape of the scorer.
         observe_load: whether stateful learners see the window's load; None: where it is charged for.
         out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
@@ -120,8 +121,14 @@ def compare(
         raise InputError("tries", tries, "not positive", "use 1 or more")
     if not objectives:
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
-    rule = selection(select, k)
+    rule = selection(select, table, k=k, tree=tree)
     task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
+    if not rule.causal:  # experts choose: there is no policy to train
+        left_out = [name for name in names if name != ORACLE and METHODS[name].family == "rl"]
+        names = [name for name in names if name not in left_out]
+        if left_out:
+            note = f"{rule.name} has no policy to train: left out {', '.join(left_out)}"
+            table = replace(table, notes=(*table.notes, note))
     test = table.part("test")
     folder = None if out is None else writable_folder("out", out)
     with TemporaryDirectory() as nowhere:
@@ -138,7 +145,7 @@ def compare(
         )
         entries = [_entry(result) for result in chosen]
         for objective in objectives:
-            bound = measure_oracle(test, objective, task.scale, rule.k)
+            bound = measure_oracle(test, objective, task.scale, rule.sizes(len(table.experts)))
             entries += [_oracle_entry(objective, seed, bound) for seed in range(seeds)]
         results = assemble(entries, table, task, tries=tries, command=command)
         if folder is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
-from envs.reward import load_charge, mixture, running
+from envs.reward import load_charge, mixture, shares
 from experts import OutcomeTable
 
 from ..objective import Objective
@@ -85,8 +85,7 @@ def measure(
         torch.manual_seed(seed)
         experts, weights, entropy, fallback = play(router, outcomes, objective, order)
         quality, compute = mixture(outcomes, torch.arange(len(table), device=device), experts, weights)
-        share = running(experts, outcomes.experts)
-        share = share / share.sum(dim=-1, keepdim=True)
+        share = shares(experts, outcomes.experts)
         load = charges(share, objective.window)
         utility = objective.utility(quality, compute, load)
     return Measurement(
@@ -153,6 +152,5 @@ def _play_windows(
         routing = router(outcomes.features[row], counts[live] / window)
         experts[row], weights[row], fallback[row] = routing.experts, routing.weights, routing.fallback
         entropy[row] = router.rule.entropy(routing.logits)
-        share = running(routing.experts, outcomes.experts)
-        counts[live] += share / share.sum(dim=-1, keepdim=True)
+        counts[live] += shares(routing.experts, outcomes.experts)
     return experts, weights, entropy, fallback

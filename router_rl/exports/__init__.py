@@ -14,7 +14,7 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 from experts.errors import unknown_name
 
-from ..routing import Router
+from ..routing import Router, RouterError
 from . import pt2, safetensors
 from .parity import Parity, check_parity, parity_rows
 
@@ -52,10 +52,15 @@ def export(
 
     Raises:
         InputError: the format is unknown, or the folder cannot be written or holds something else.
-        RouterError: the table is another router's, or parity failed.
+        RouterError: the table is another router's, parity failed, or the rule cannot be used row by row.
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
+    if not router.rule.causal:
+        raise RouterError(
+            f"{router.rule.name} selection looks at the whole batch, so it cannot route one request after "
+            "another; train with topk to export"
+        )
     out = Path(out)
     _check_replaceable(out)
     features = None

@@ -62,17 +62,16 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
-        probabilities = logits.softmax(dim=-1)
+        probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts
         balance = settings.balance * balance_loss(probabilities, experts)
         if outcomes.probabilities is None or outcomes.label is None:
             utility = outcomes.quality[rows] - compute_weight * outcomes.compute[rows]
             targets = soft_targets(utility, settings.temperature)
-            return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean() + balance
-        mixing = probabilities
-        if router.rule.k > 1:
-            mixing = torch.zeros_like(logits).scatter(-1, experts, router.rule.weigh(logits, experts))
-        task_loss = mixture_loss(mixing, outcomes.probabilities[rows], outcomes.label[rows])
+            return -(targets * probabilities.clamp(min=1e-12).log()).sum(dim=-1).mean() + balance
+        task_loss = mixture_loss(
+            router.rule.mixing(logits), outcomes.probabilities[rows], outcomes.label[rows]
+        )
         compute = (probabilities * outcomes.compute[rows]).sum(dim=-1)
         return (task_loss + compute_weight * compute).mean() + balance
 
@@ -81,6 +80,8 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
 
 def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
     """Negative log-likelihood of a mixture: `-log sum_e g_e P_e(y)`, [B] float32.
+
+    What the weights lack to 1 is nobody's, who guesses evenly.
 
     Args:
         mixing: [B, N] float, g; zero for experts that do not run.
@@ -91,7 +92,8 @@ def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor
     """
     count, classes = probabilities.shape[1:]
     likelihood = probabilities.gather(-1, label.reshape(-1, 1, 1).expand(-1, count, 1)).squeeze(-1)
-    return -((mixing * likelihood).sum(dim=-1) + 1e-3 / classes).log()
+    guess = 1.0 - mixing.sum(dim=-1)
+    return -((mixing * likelihood).sum(dim=-1) + (guess + 1e-3) / classes).log()
 
 
 def soft_targets(utility: Tensor, temperature: float) -> Tensor:

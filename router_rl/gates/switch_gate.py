@@ -71,18 +71,18 @@ def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
         features = outcomes.features[rows]
         noise = torch.rand(features.shape, generator=generator, device=features.device)
         logits, _ = router.logits(features * (1.0 + settings.jitter * (2.0 * noise - 1.0)))
-        probabilities = logits.softmax(dim=-1)
+        probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts  # [B, k]
-        gate = probabilities.gather(-1, experts)
-        taught = within_capacity(experts, outcomes.experts, settings.capacity_factor)
-        compute = outcomes.compute[rows].gather(-1, experts)
+        works = (experts < outcomes.experts).float()  # the id N is nobody
+        taught = within_capacity(experts, outcomes.experts, settings.capacity_factor) * works
+        chosen = experts.clamp(max=outcomes.experts - 1)
+        gate = probabilities.gather(-1, chosen)
+        compute = outcomes.compute[rows].gather(-1, chosen)
         if outcomes.probabilities is None or outcomes.label is None:
-            quality = outcomes.quality[rows].gather(-1, experts)
+            quality = outcomes.quality[rows].gather(-1, chosen)
             value = -(gate * (quality - compute_weight * compute) * taught).sum(dim=-1).mean()
         else:
-            task_loss = switch_loss(
-                gate * taught, outcomes.probabilities[rows], experts, outcomes.label[rows]
-            )
+            task_loss = switch_loss(gate * taught, outcomes.probabilities[rows], chosen, outcomes.label[rows])
             value = (task_loss + compute_weight * (gate * compute * taught).sum(dim=-1)).mean()
         return value + settings.balance * balance_loss(probabilities, experts)
 
@@ -119,6 +119,6 @@ def within_capacity(experts: Tensor, total: int, factor: float) -> Tensor:
     tensor([1., 1., 0., 1.])
     """
     capacity = -int(-factor * experts.numel() // total)
-    taken = F.one_hot(experts.reshape(-1), total).cumsum(dim=0)
+    taken = F.one_hot(experts.reshape(-1), total + 1).cumsum(dim=0)
     place = taken.gather(1, experts.reshape(-1, 1)).reshape(experts.shape)
     return (place <= capacity).float()

@@ -101,5 +101,6 @@ def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
     Source: Switch Transformers, https://arxiv.org/abs/2101.03961.
     """
     count = probabilities.shape[-1]
-    fraction = torch.bincount(experts.reshape(-1), minlength=count) / experts.numel()
+    counts = torch.bincount(experts.reshape(-1), minlength=count + 1)[:count]  # the id N is nobody
+    fraction = counts / counts.sum()
     return count * (fraction * probabilities.mean(dim=0)).sum()

@@ -11,15 +11,31 @@ routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], 
 from .errors import RouterError
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
-from .selection import SELECTIONS, Choice, Hard, Selection, TopK, gumbel, selection_from_spec
+from .selection import (
+    SELECTIONS,
+    AdaptiveK,
+    Choice,
+    ExpertChoice,
+    Hard,
+    Hierarchical,
+    Selection,
+    Soft,
+    TopK,
+    Tree,
+    gumbel,
+    selection_from_spec,
+)
 from .storage import load
 
 __all__ = [
     "SCORERS",
     "SELECTIONS",
+    "AdaptiveK",
     "Choice",
     "ConstantScorer",
+    "ExpertChoice",
     "Hard",
+    "Hierarchical",
     "LinearScorer",
     "MLPScorer",
     "Router",
@@ -27,8 +43,10 @@ __all__ = [
     "Routing",
     "Scorer",
     "Selection",
+    "Soft",
     "StateInput",
     "TopK",
+    "Tree",
     "gumbel",
     "load",
     "selection_from_spec",

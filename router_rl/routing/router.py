@@ -33,9 +33,10 @@ class Routing(NamedTuple):
     """What a router says of T queries.
 
     Attributes:
-        experts: [T, k] int64, chosen expert ids, distinct within a row, best first.
+        experts: [T, k] int64, chosen expert ids, distinct within a row, best first; the id N is nobody
+            (rules with an adaptive number of experts).
         weights: [T, k] float32, rows sum to 1.
-        logits: [T, N] float32, after masking and the fallback.
+        logits: [T, N] float32 (or as many as the rule takes), after masking and the fallback.
         fallback: [T] bool, True where a non-finite row took the fallback expert.
     """
 
@@ -73,8 +74,12 @@ class Router(nn.Module):
         super().__init__()
         names = tuple(experts)
         state_size = sum(part.size for part in state)
-        if scorer.experts != len(names):
-            raise RouterError(f"the scorer has {scorer.experts} outputs but there are {len(names)} experts")
+        outputs = rule.outputs(len(names))
+        if scorer.experts != outputs:
+            raise RouterError(
+                f"the scorer has {scorer.experts} outputs but there are {len(names)} experts and {rule.name} "
+                f"selection takes {outputs}"
+            )
         if scorer.inputs < state_size:
             raise RouterError(f"the scorer takes {scorer.inputs} inputs, fewer than its state's {state_size}")
         if fallback not in range(len(names)):
@@ -108,26 +113,25 @@ class Router(nn.Module):
         """
         logits, fallback = self.logits(features, state, action_mask)
         if self.stochastic:
-            experts = self.rule.sample(logits)
-            return Routing(experts, self.rule.weigh(logits, experts), logits, fallback)
-        experts, weights = self.rule.select(logits)
+            experts, weights = self.rule.choice(logits, self.rule.sample(logits))
+        else:
+            experts, weights = self.rule.select(logits)
         return Routing(experts, weights, logits, fallback)
 
     def logits(
         self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits [T, N] float32 after masking and the fallback, and where the fallback took over [T]."""
+        """Logits [T, outputs] float32 after masking and the fallback, and where it took over [T] bool."""
         x = self._inputs(features, state)
         logits = self.scorer(x)
         finite = x.isfinite().all(dim=-1) & logits.isfinite().all(dim=-1)
         # A fallback row scores 0 for the fallback expert and a large negative number for the others, so
         # that every rule keeps distinct ids and weights that sum to 1.
-        only = torch.full_like(logits[:1], -1e4)
-        only[:, self.fallback] = 0.0
+        only = self.rule.prefer(self.fallback, len(self.experts)).to(logits.device)
         logits = torch.where(finite.unsqueeze(-1), logits, only)
         if action_mask is not None:
-            _check_mask(action_mask, logits)
-            logits = logits.masked_fill(~action_mask, float("-inf"))
+            _check_mask(action_mask, logits.shape[0], len(self.experts))
+            logits = self.rule.mask(logits, action_mask)
         return logits, ~finite
 
     def check_pool(self, experts: Sequence[str], features: int) -> None:
@@ -182,8 +186,7 @@ class Router(nn.Module):
         return torch.cat([features.float(), state.float()], dim=-1)
 
 
-def _check_mask(action_mask: Tensor, logits: Tensor) -> None:
-    rows, experts = logits.shape
+def _check_mask(action_mask: Tensor, rows: int, experts: int) -> None:
     if action_mask.dtype != torch.bool or action_mask.shape not in ((experts,), (rows, experts)):
         found = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
         raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {found}")

@@ -9,9 +9,9 @@ import torch
 from experts import InputError, OutcomeTable
 from router_rl import METHODS, Objective, check_router, fit
 from router_rl.evaluation.measure import measure
-from router_rl.fitting import selection
 from router_rl.methods import find_method
 from router_rl.routing import Hard, TopK
+from router_rl.rules import selection
 from router_rl.task import ScorerConfig, Task
 
 LEARNED = [name for name, method in METHODS.items() if method.family in ("rl", "gate")] + ["ridge"]
@@ -74,14 +74,14 @@ def test_dqn_refuses_two_experts(kinds: OutcomeTable) -> None:
         fit("dqn", kinds, OBJECTIVE, select="topk")
 
 
-def test_names_are_checked() -> None:
+def test_names_are_checked(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
         find_method("softmaxgate")
     with pytest.raises(InputError, match="select='hrad': unknown; did you mean 'hard'"):
-        selection("hrad", 1)
+        selection("hrad", kinds)
     with pytest.raises(InputError, match=r"settings.learning_rat=0.1: ppo has no such setting"):
         METHODS["ppo"].configure({"learning_rat": 0.1})
-    assert selection("topk", 3) == TopK(k=3)
+    assert selection("topk", kinds, k=3) == TopK(k=3)
 
 
 def test_the_oracle_cannot_be_fitted(kinds: OutcomeTable) -> None:

@@ -5,14 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import RouterError
+from .adaptive_k import AdaptiveK
 from .base import Choice, Selection
+from .expert_choice import ExpertChoice
 from .gumbel import gumbel
 from .hard import Hard
+from .hierarchical import Hierarchical, Tree
+from .soft import Soft
 from .topk import TopK
 
-__all__ = ["SELECTIONS", "Choice", "Hard", "Selection", "TopK", "gumbel", "selection_from_spec"]
+__all__ = [
+    "SELECTIONS",
+    "AdaptiveK",
+    "Choice",
+    "ExpertChoice",
+    "Hard",
+    "Hierarchical",
+    "Selection",
+    "Soft",
+    "TopK",
+    "Tree",
+    "gumbel",
+    "selection_from_spec",
+]
 
-SELECTIONS: dict[str, type[Hard] | type[TopK]] = {"hard": Hard, "topk": TopK}
+SELECTIONS: dict[str, type[Selection]] = {
+    rule.name: rule for rule in (Hard, TopK, Soft, Hierarchical, AdaptiveK, ExpertChoice)
+}
 
 
 def selection_from_spec(spec: dict[str, Any]) -> Selection:

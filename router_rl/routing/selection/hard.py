@@ -8,20 +8,20 @@ Fedus et al. 2021, eq. 2, https://arxiv.org/abs/2101.03961), and a policy gradie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import RouterError
-from .base import Choice
+from .base import Choice, Selection
 from .gumbel import gumbel_like
 
-__all__ = ["Hard"]
+__all__ = ["Hard", "categorical_entropy"]
 
 
 @dataclass(frozen=True)
-class Hard:
+class Hard(Selection):
     """Top-1 selection.
 
     >>> rule = Hard()
@@ -29,7 +29,7 @@ class Hard:
     tensor([[1]])
     """
 
-    name = "hard"
+    name: ClassVar[str] = "hard"
     k = 1
 
     def check(self, experts: int) -> None:
@@ -58,12 +58,16 @@ class Hard:
         """All ones, [T, 1] float32."""
         return torch.ones(experts.shape, dtype=torch.float32, device=experts.device)
 
-    def log_prob(self, logits: Tensor, experts: Tensor) -> Tensor:
+    def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
         """`z_e - logsumexp(z)`, [T] float32."""
-        return logits.float().log_softmax(dim=-1).gather(-1, experts).squeeze(-1)
+        return logits.float().log_softmax(dim=-1).gather(-1, action).squeeze(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """`-sum_e p_e log p_e`, [T] float32, nats; a masked expert adds nothing."""
-        log_p = logits.float().log_softmax(dim=-1)
-        # The clamp keeps 0 * log 0 at 0, and its gradient finite.
-        return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
+        return categorical_entropy(logits.float().log_softmax(dim=-1))
+
+
+def categorical_entropy(log_p: Tensor) -> Tensor:
+    """Entropy [...] of log-probabilities [..., N], nats."""
+    # The clamp keeps 0 * log 0 at 0, and its gradient finite.
+    return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)

@@ -9,22 +9,23 @@ https://arxiv.org/abs/2401.04088).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import RouterError
-from .base import Choice
+from .base import Choice, Selection
 from .gumbel import gumbel_like
+from .hard import categorical_entropy
 
-__all__ = ["TopK"]
+__all__ = ["TopK", "largest", "scattered"]
 
 _EXACT_PREFIXES = 4096
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Selection):
     """Top-k selection.
 
     Attributes:
@@ -36,7 +37,7 @@ class TopK:
     """
 
     k: int = 2
-    name = "topk"
+    name: ClassVar[str] = "topk"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -57,23 +58,27 @@ class TopK:
         Args:
             logits: [T, N] float.
         """
-        experts = self._largest(logits)
+        experts = largest(logits, self.k)
         return Choice(experts, self.weigh(logits, experts))
+
+    def mixing(self, logits: Tensor) -> Tensor:
+        """The weights of the chosen experts, 0 elsewhere: what is not chosen learns nothing."""
+        return scattered(logits.shape[-1], self.select(logits))
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw k distinct experts a row, in order, [T, k] int64 (Gumbel top-k)."""
-        return self._largest(logits + gumbel_like(logits, noise))
+        return largest(logits + gumbel_like(logits, noise), self.k)
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
         """Softmax over the chosen logits, [T, k] float32."""
         return logits.float().gather(-1, experts).softmax(dim=-1)
 
-    def log_prob(self, logits: Tensor, experts: Tensor) -> Tensor:
+    def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
         """`sum_j (z_j - logsumexp of those remaining at draw j)`, [T] float32."""
         remaining = logits.float()
         total = torch.zeros(logits.shape[:-1], dtype=torch.float32, device=logits.device)
-        for draw in range(experts.shape[-1]):
-            chosen = experts[..., draw : draw + 1]
+        for draw in range(action.shape[-1]):
+            chosen = action[..., draw : draw + 1]
             total = total + remaining.log_softmax(dim=-1).gather(-1, chosen).squeeze(-1)
             remaining = remaining.scatter(-1, chosen, float("-inf"))
         return total
@@ -87,18 +92,22 @@ class TopK:
         exact = logits.shape[-1] ** (self.k - 1) <= _EXACT_PREFIXES
         return (_exact_entropy if exact else _greedy_entropy)(logits.float(), self.k)
 
-    def _largest(self, scores: Tensor) -> Tensor:
-        # torch.topk promises no order among ties; a stable sort keeps the lowest id first.
-        return scores.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
+
+def largest(scores: Tensor, k: int) -> Tensor:
+    """Ids [..., k] int64 of the k largest scores, best first; ties go to the lowest id."""
+    # torch.topk promises no order among ties; a stable sort keeps the lowest id first.
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
-def _categorical_entropy(log_p: Tensor) -> Tensor:
-    return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
+def scattered(experts: int, choice: Choice) -> Tensor:
+    """A choice as weights [T, N] float32, 0 for experts that do not work."""
+    dense = choice.weights.new_zeros((*choice.weights.shape[:-1], experts + 1))
+    return dense.scatter(-1, choice.experts, choice.weights)[..., :experts]
 
 
 def _exact_entropy(logits: Tensor, draws: int) -> Tensor:
     log_p = logits.log_softmax(dim=-1)
-    entropy = _categorical_entropy(log_p)
+    entropy = categorical_entropy(log_p)
     if draws == 1:
         return entropy
     drawn = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
@@ -110,6 +119,6 @@ def _greedy_entropy(logits: Tensor, draws: int) -> Tensor:
     entropy = torch.zeros(logits.shape[:-1], device=logits.device)
     for _ in range(draws):
         log_p = logits.log_softmax(dim=-1)
-        entropy = entropy + _categorical_entropy(log_p)
+        entropy = entropy + categorical_entropy(log_p)
         logits = logits.scatter(-1, log_p.argmax(dim=-1, keepdim=True), float("-inf"))
     return entropy

@@ -17,7 +17,7 @@ from router_rl.evaluation.measure import measure
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_equals_brute_force(kinds: OutcomeTable, k: int) -> None:
     rows = kinds.take(np.arange(40))
-    found = measure_oracle(rows, Objective(compute_weight=0.2), 10.0, k)
+    found = measure_oracle(rows, Objective(compute_weight=0.2), 10.0, [k])
     for t in range(40):
         best = -np.inf
         for chosen in combinations(range(4), k):
@@ -29,7 +29,7 @@ def test_equals_brute_force(kinds: OutcomeTable, k: int) -> None:
 
 
 def test_ties_go_to_the_cheapest(kinds: OutcomeTable) -> None:
-    found = measure_oracle(kinds, Objective(compute_weight=0.0), 10.0, 1)
+    found = measure_oracle(kinds, Objective(compute_weight=0.0), 10.0, [1])
     all_wrong = kinds.quality.max(axis=1) == 0
     several = kinds.quality.sum(axis=1) > 1
     assert several.any()
@@ -40,7 +40,7 @@ def test_ties_go_to_the_cheapest(kinds: OutcomeTable) -> None:
 def test_no_router_is_above_it(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=0.1)
     test = kinds.part("test")
-    bound = measure_oracle(test, objective, 10.0, 1)
+    bound = measure_oracle(test, objective, 10.0, [1])
     for method in ("softmax_gate", "ridge", "best_single"):
         assert (
             measure(fit(method, kinds, objective), test, objective, 10.0).utility <= bound.utility + 1e-6
@@ -49,5 +49,5 @@ def test_no_router_is_above_it(kinds: OutcomeTable) -> None:
 
 def test_many_sets_are_narrowed(kinds: OutcomeTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "_MOST_SETS", 3)
-    found = measure_oracle(kinds, Objective(compute_weight=0.0), 10.0, 2)
+    found = measure_oracle(kinds, Objective(compute_weight=0.0), 10.0, [2])
     assert (found.quality >= kinds.quality.max(axis=1)).all()

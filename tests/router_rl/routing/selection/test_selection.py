@@ -203,7 +203,9 @@ def test_spec_round_trip(rule):
 
 
 def test_unknown_rules_and_settings_are_refused():
-    with pytest.raises(RouterError, match="selection rule 'top' is unknown; known: hard, topk"):
+    with pytest.raises(
+        RouterError, match="selection rule 'top' is unknown; known: adaptive_k, expert_choice, hard"
+    ):
         selection_from_spec({"rule": "top"})
     with pytest.raises(RouterError, match="selection rule None is unknown"):
         selection_from_spec({})
