@@ -26,7 +26,6 @@ WEIGHTS = (0.02, 0.1, 0.4)
 STUDIES: dict[str, tuple[str, float, str]] = {
     "digits": ("digits", 0.0, "hard"),
     "digits, load charged": ("digits", 0.05, "hard"),
-    "digits, two experts a query": ("digits", 0.0, "topk"),
     "fashion-mnist": ("fashion-mnist", 0.0, "hard"),
 }
 

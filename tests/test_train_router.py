@@ -77,7 +77,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     names = said(capsys, "list")
     assert {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"} <= set(names["methods"])
-    assert names["selections"] == ["hard", "topk"]
+    assert {"hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice"} == set(names["selections"])
     assert names["envs"] == ["RouterRL/Routing-v0"]
     assert names["sources"] == ["digits", "fashion-mnist"]
     assert names["formats"] == ["safetensors", "pt2"]

@@ -65,8 +65,15 @@ class AdaptiveK(Selection):
         return Choice(experts, self.weigh(logits, experts))
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw experts in order until nobody or k; [T, k] int64, N from where nobody was drawn."""
-        return self._until_nobody(logits + gumbel_like(logits, noise))
+        """Draw experts in order until nobody or k; [T, k] int64, N from where nobody was drawn.
+
+        Nobody cannot come first, so its Gumbel key is truncated below the first draw's, as in Maddison,
+        Tarlow and Minka 2014, section 3 (https://arxiv.org/abs/1411.0030).
+        """
+        keys = logits + gumbel_like(logits, noise)
+        first = keys[..., :-1].amax(dim=-1, keepdim=True)
+        nobody = -torch.logaddexp(-first, -keys[..., -1:])
+        return self._until_nobody(torch.cat([keys[..., :-1], nobody], dim=-1))
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
         """Softmax over the experts that work, [T, k] float32; 0 for nobody."""

@@ -94,12 +94,10 @@ class Hierarchical(Selection):
 
     def leaf_log_probabilities(self, logits: Tensor) -> Tensor:
         """Log-probability [T, N] float32 of reaching each expert."""
-        branch = torch.cat(
-            [logits[..., a:b].float().log_softmax(dim=-1) for a, b in self._families()], dim=-1
-        )
-        paths = self._paths(logits.device)
         # Minus infinity times 0 is not a number; a large negative number is as good and adds up.
-        return branch.clamp(min=-1e6) @ paths.T
+        scores = logits.float().clamp(min=-1e6)
+        branch = torch.cat([scores[..., a:b].log_softmax(dim=-1) for a, b in self._families()], dim=-1)
+        return branch @ self._paths(logits.device).T
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability [T, N] float32 of reaching each expert."""
