@@ -60,6 +60,7 @@ def fit(
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
     rule = selection(select, table, k=k, tree=tree)
+    found.require(rule)
     task = Task.of(table, objective, rule, scorer=scorer, device=device)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [found.fit(task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]

@@ -12,7 +12,7 @@ from experts import InputError
 
 from .checkpoint import Checkpoint
 from .learning import Watch
-from .routing import Router
+from .routing import Router, Selection
 from .task import Task
 
 __all__ = ["Family", "Fit", "Method", "Run"]
@@ -49,6 +49,7 @@ class Method:
         settings: the frozen dataclass of its hyperparameters; its defaults are the first try.
         space: values to try for some of them, chosen on validation.
         about: one line for `list`.
+        rules: names of the selection rules it can learn; empty: every one.
     """
 
     name: str
@@ -57,6 +58,18 @@ class Method:
     settings: type
     space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     about: str = ""
+    rules: tuple[str, ...] = ()
+
+    def learns(self, rule: Selection) -> bool:
+        """Whether it can learn to choose by a rule; where experts choose there is no policy to train."""
+        return (not self.rules or rule.name in self.rules) and (rule.causal or self.family != "rl")
+
+    def require(self, rule: Selection) -> None:
+        """Raise InputError unless it can learn to choose by this rule."""
+        if not self.learns(rule):
+            fits = " or ".join(self.rules) or "hard or topk"
+            problem = f"{self.name} cannot learn to choose so"
+            raise InputError("select", rule.name, problem, f"use {fits}, or another method")
 
     def candidates(self, tries: int) -> list[Any]:
         """The settings to try: the defaults, then distinct seeded draws from the space.

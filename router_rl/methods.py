@@ -39,7 +39,8 @@ METHODS: dict[str, Method] = {
             fit=sb3.fit_dqn,
             settings=sb3.DQNSettings,
             space=sb3.DQN_SPACE,
-            about="deep Q-learning (Stable-Baselines3); hard selection",
+            about="deep Q-learning (Stable-Baselines3)",
+            rules=("hard",),
         ),
         Method(
             name="softmax_gate",

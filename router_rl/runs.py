@@ -89,6 +89,7 @@ def train_run(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
+    found.require(task.rule)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     cells = [
         Cell(method=method, settings=candidate, objective=task.objective, seed=seed)

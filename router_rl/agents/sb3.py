@@ -17,7 +17,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from envs import RoutingCore, SB3VecEnv
-from experts import InputError
 
 from ..learning import EarlyStopping, optimizer_state, restore_optimizer
 from ..method import Run
@@ -180,15 +179,7 @@ def fit_a2c(task: Task, settings: A2CSettings, run: Run) -> Router:
 
 
 def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
-    """Deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236); hard selection only.
-
-    Raises:
-        InputError: the selection rule runs more than one expert.
-    """
-    if task.rule.name != "hard":
-        raise InputError(
-            "select", task.rule.name, "dqn learns the value of single experts", "use hard, or another method"
-        )
+    """Deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236), of single experts."""
     env = _env(task, settings.lanes)
     agent = DQN(
         RouterDQNPolicy,
@@ -215,10 +206,6 @@ def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
 
 def _env(task: Task, lanes: int) -> SB3VecEnv:
     rule = task.rule
-    if not rule.causal:
-        raise InputError(
-            "select", rule.name, "has no policy to train: experts choose", "train a gate, or use topk"
-        )
     choose = "weights" if isinstance(rule, Soft) else "some" if isinstance(rule, AdaptiveK) else "experts"
     config = task.objective.config(k=rule.k, observe_load=task.observe_load, choose=choose)
     return SB3VecEnv(RoutingCore(task.outcomes(), config, lanes))

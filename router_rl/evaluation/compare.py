@@ -123,12 +123,11 @@ def compare(
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
     rule = selection(select, table, k=k, tree=tree)
     task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
-    if not rule.causal:  # experts choose: there is no policy to train
-        left_out = [name for name in names if name != ORACLE and METHODS[name].family == "rl"]
+    left_out = [name for name in names if name != ORACLE and not METHODS[name].learns(rule)]
+    if left_out:
         names = [name for name in names if name not in left_out]
-        if left_out:
-            note = f"{rule.name} has no policy to train: left out {', '.join(left_out)}"
-            table = replace(table, notes=(*table.notes, note))
+        note = f"{rule.name} selection cannot be learned by {', '.join(left_out)}: left out"
+        table = replace(table, notes=(*table.notes, note))
     test = table.part("test")
     folder = None if out is None else writable_folder("out", out)
     with TemporaryDirectory() as nowhere:
