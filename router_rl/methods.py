@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experts.errors import unknown_name
 
-from .agents import sb3
+from .agents import exact_pg, reinforce, router_ppo, sb3
 from .baselines import constants, ridge
 from .gates import softmax_gate, switch_gate
 from .method import Method
@@ -41,6 +41,38 @@ METHODS: dict[str, Method] = {
             space=sb3.DQN_SPACE,
             about="deep Q-learning (Stable-Baselines3)",
             rules=("hard",),
+        ),
+        Method(
+            name="reinforce",
+            family="rl",
+            fit=reinforce.fit,
+            settings=reinforce.ReinforceSettings,
+            space=reinforce.SPACE,
+            about="score function with a leave-one-out baseline, on device",
+        ),
+        Method(
+            name="router_ppo",
+            family="rl",
+            fit=router_ppo.fit,
+            settings=router_ppo.RouterPPOSettings,
+            space=router_ppo.SPACE,
+            about="clipped surrogate with a group baseline, on device",
+        ),
+        Method(
+            name="exact_pg",
+            family="rl",
+            fit=exact_pg.fit,
+            settings=exact_pg.ExactPGSettings,
+            space=exact_pg.SPACE,
+            about="all-action policy gradient on the expected utility",
+        ),
+        Method(
+            name="warm_exact_pg",
+            family="rl",
+            fit=exact_pg.fit_warm,
+            settings=exact_pg.WarmExactPGSettings,
+            space=exact_pg.WARM_SPACE,
+            about="exact_pg from the softmax gate's weights",
         ),
         Method(
             name="softmax_gate",

@@ -34,6 +34,8 @@ class SoftmaxGateSettings:
         own_compute: the gate's own compute weight, as a multiple of the objective's.
         temperature: tau of the soft targets, in units of utility (tables without probabilities).
         balance: coefficient of the auxiliary load loss.
+        own_load: what the gate adds to it for each unit of the objective's load weight; at 2 the auxiliary
+            loss falls as steeply as the load it stands for.
         epochs, patience, batch: of the training loop.
     """
 
@@ -42,6 +44,7 @@ class SoftmaxGateSettings:
     own_compute: float = 1.0
     temperature: float = 0.2
     balance: float = 0.0
+    own_load: float = 2.0
     epochs: int = 60
     patience: int = 12
     batch: int = 256
@@ -53,18 +56,20 @@ SPACE = {
     "own_compute": (0.5, 1.0, 2.0, 4.0),
     "temperature": (0.05, 0.2, 0.5),
     "balance": (0.0, 1e-3, 1e-2, 1e-1),
+    "own_load": (1.0, 2.0, 4.0, 8.0),
 }
 
 
 def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
     """Train the gate; with top-k selection only the chosen experts are mixed, as they will be in use."""
     compute_weight = settings.own_compute * task.objective.compute_weight
+    strength = settings.balance + settings.own_load * task.objective.load_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts
-        balance = settings.balance * balance_loss(probabilities, experts)
+        balance = strength * balance_loss(probabilities, experts)
         if outcomes.probabilities is None or outcomes.label is None:
             utility = outcomes.quality[rows] - compute_weight * outcomes.compute[rows]
             targets = soft_targets(utility, settings.temperature)

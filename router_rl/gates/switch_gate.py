@@ -36,6 +36,7 @@ class SwitchGateSettings:
         own_compute: the gate's own compute weight, as a multiple of the objective's.
         balance: alpha, the coefficient of the auxiliary load loss. The paper's 0.01 lets a gate over frozen
             experts settle on one of them early: with nothing to gain from training the others, it stays.
+        own_load: what is added to alpha for each unit of the objective's load weight.
         jitter: inputs are multiplied by a number drawn from 1 +- this while training.
         capacity_factor: slots an expert has in a batch, as a multiple of its even share.
         epochs, patience, batch: of the training loop.
@@ -45,6 +46,7 @@ class SwitchGateSettings:
     weight_decay: float = 1e-2
     own_compute: float = 1.0
     balance: float = 0.3
+    own_load: float = 2.0
     jitter: float = 0.5
     capacity_factor: float = 2.0
     epochs: int = 60
@@ -57,6 +59,7 @@ SPACE = {
     "weight_decay": (1e-4, 1e-2, 1e-1),
     "own_compute": (0.5, 1.0, 2.0, 4.0),
     "balance": (0.01, 0.1, 0.3, 1.0),
+    "own_load": (1.0, 2.0, 4.0, 8.0),
     "jitter": (0.01, 0.1, 0.5),
     "capacity_factor": (1.25, 2.0, 4.0),
     "batch": (64, 256),
@@ -66,6 +69,7 @@ SPACE = {
 def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
     """Train the gate."""
     compute_weight = settings.own_compute * task.objective.compute_weight
+    strength = settings.balance + settings.own_load * task.objective.load_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         features = outcomes.features[rows]
@@ -84,7 +88,7 @@ def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
         else:
             task_loss = switch_loss(gate * taught, outcomes.probabilities[rows], chosen, outcomes.label[rows])
             value = (task_loss + compute_weight * (gate * compute * taught).sum(dim=-1)).mean()
-        return value + settings.balance * balance_loss(probabilities, experts)
+        return value + strength * balance_loss(probabilities, experts)
 
     return train_gate(task, settings, run, loss)
 

@@ -35,7 +35,9 @@ class TrainingSettings(Protocol):
     def batch(self) -> int: ...
 
 
-def train_gate(task: Task, settings: TrainingSettings, run: Run, loss: GateLoss) -> Router:
+def train_gate(
+    task: Task, settings: TrainingSettings, run: Run, loss: GateLoss, start: Router | None = None
+) -> Router:
     """Minimise a gate's loss over the training rows.
 
     Args:
@@ -44,11 +46,12 @@ def train_gate(task: Task, settings: TrainingSettings, run: Run, loss: GateLoss)
             utility) and batch (queries a step).
         run: seed, watch and checkpoint.
         loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
+        start: a router to go on from; a new one if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
-    router = task.new_router(run.seed)
+    router = start or task.new_router(run.seed)
     outcomes = task.outcomes()
     optimizer = torch.optim.AdamW(
         router.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

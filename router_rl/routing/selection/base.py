@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from .gumbel import gumbel
+
 __all__ = ["Choice", "Selection"]
 
 
@@ -65,6 +67,10 @@ class Selection(ABC):
     @abstractmethod
     def entropy(self, logits: Tensor) -> Tensor:
         """Entropy [T] float32 of the draw, in nats."""
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Noise of the logits' shape for `sample`, from a generator rather than torch's own."""
+        return gumbel(shape, generator)
 
     def choice(self, logits: Tensor, action: Tensor) -> Choice:
         """The experts and weights that an action stands for."""

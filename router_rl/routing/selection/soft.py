@@ -61,6 +61,10 @@ class Soft(Selection):
         drawn = torch.randn_like(logits) if noise is None else noise
         return logits + self.noise * drawn
 
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Standard normal noise."""
+        return torch.randn(shape, generator=generator, device=generator.device)
+
     def choice(self, logits: Tensor, action: Tensor) -> Choice:
         """The weights `softmax(a)`, heaviest first."""
         experts = largest(action, self.k)

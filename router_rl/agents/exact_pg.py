@@ -1,0 +1,171 @@
+"""Exact policy gradient: ascends what the policy earns in expectation over its actions, with none drawn.
+
+`exact_pg` starts from nothing; `warm_exact_pg` starts from a softmax gate's weights. Where load is not
+charged the training rows are walked in minibatches. Where it is, the router sees the window and is played,
+and every action is credited with all it will cost the window: adding the share a to counts n after t of W
+decisions, when the W - t - 1 to come divide as the mean share P, raises W times the window's load by
+
+    2 N a . (n + (W - t - 1) P) / W  =  2 N (1 - 1/W) a . P  +  2 N a . (n - t P) / W
+
+and by what is the same for every a (but for a . a / W, where actions differ in size). The first part is the
+gradient of `N (1 - 1/W) sum_e P_e^2`, the load of a policy that sees nothing; the second pays for evening
+out what chance has done to the window so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ..gates import softmax_gate
+from ..gates.training import train_gate
+from ..method import Run
+from ..routing import Router
+from ..task import Task
+from .expectation import Payment, expected
+from .on_policy import Update, learn
+from .rollout import Trajectory, logits_of
+
+__all__ = ["SPACE", "WARM_SPACE", "ExactPGSettings", "WarmExactPGSettings", "fit", "fit_warm", "load_price"]
+
+_DRAWS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactPGSettings:
+    """Hyperparameters of the exact policy gradient.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        entropy: utility per nat of the policy's entropy; where load is charged it falls to 0.
+        smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
+        epochs, patience, batch: of the training loop.
+        group, lanes, decisions: of the play where load is charged, as for `reinforce`.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    entropy: float = 0.01
+    smoothing: float = 0.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 256
+    group: int = 1
+    lanes: int = 4096
+    decisions: int = 400_000
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "entropy": (0.0, 0.01, 0.03, 0.1),
+    "smoothing": (0.0, 0.25, 0.5),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmExactPGSettings:
+    """Hyperparameters of the warm start; names as for `ExactPGSettings`.
+
+    Attributes:
+        gate_compute: the gate's own compute weight, as a multiple of the objective's.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    entropy: float = 0.01
+    smoothing: float = 0.0
+    epochs: int = 40
+    patience: int = 12
+    batch: int = 256
+    group: int = 1
+    lanes: int = 4096
+    decisions: int = 400_000
+    gate_compute: float = 1.0
+
+
+WARM_SPACE = {
+    "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "entropy": (0.0, 0.01, 0.03, 0.1),
+    "smoothing": (0.0, 0.25, 0.5),
+    "gate_compute": (0.5, 1.0, 2.0, 4.0),
+}
+
+_Settings = ExactPGSettings | WarmExactPGSettings
+
+
+def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) -> Router:
+    """Ascend the expected utility from a new router, or from `start`."""
+    if task.objective.load_weight:
+        return _fit_windows(task, settings, run, start)
+    payment = Payment(task.outcomes(), task.objective.compute_weight, settings.smoothing)
+
+    def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[row])
+        noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
+        earned = expected(router.rule, logits, payment, row, noise).utility
+        return -earned.mean() - settings.entropy * router.rule.entropy(logits).mean()
+
+    return train_gate(task, settings, run, loss, start)
+
+
+def fit_warm(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
+    """Train the softmax gate, then ascend the expected utility from its weights."""
+    gate = softmax_gate.SoftmaxGateSettings(own_compute=settings.gate_compute)
+    start = softmax_gate.fit(task, gate, Run(seed=run.seed))
+    if task.objective.load_weight and task.observe_load:
+        start = _seeing_load(start, task, run.seed)
+    return fit(task, settings, run, start)
+
+
+def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
+    """What the counts so far add to the price of each expert, `2 N (n - t P) / W`; [B, N] float32.
+
+    Args:
+        counts: [B, N] float, n, decisions each expert has taken in the window.
+        share: [N] float, P, how decisions divide on average.
+        window: W.
+    """
+    return 2.0 * len(share) / window * (counts - counts.sum(dim=-1, keepdim=True) * share)
+
+
+def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
+    weight, window = task.objective.load_weight, task.objective.window
+    static = len(task.train.experts) * (1.0 - 1.0 / window)
+
+    def ascent(update: Update, seen: Trajectory) -> None:
+        rule, payment = update.router.rule, update.payment
+        row, counts = seen.row.flatten(), seen.counts.flatten(0, 1)
+        with torch.no_grad():
+            mean = seen.share.mean(dim=(0, 1))
+            price = load_price(counts * window, mean, window)
+        order = torch.randperm(len(row), generator=update.generator, device=row.device)
+        for part in order.split(settings.batch):
+            logits = logits_of(update.router, payment.outcomes, row[part], counts[part])
+            noise = rule.draw_noise((_DRAWS, *logits.shape), update.generator)
+            earned, share = expected(rule, logits, payment, row[part], noise)
+            load = (share * price[part]).sum(dim=-1).mean() + static * share.mean(dim=0).square().sum()
+            value = earned.mean() - weight * load
+            update.ascend(value + update.entropy * rule.entropy(logits).mean())
+
+    return learn(task, settings, run, ascent, start)
+
+
+def _seeing_load(router: Router, task: Task, seed: int) -> Router:
+    """The same routing by a router that sees the window's load and does not heed it yet."""
+    seeing = task.new_router(seed, observe_load=True)
+    with torch.no_grad():
+        for name, value in seeing.scorer.named_parameters():
+            old = router.scorer.get_parameter(name)
+            if value.shape == old.shape:
+                value.copy_(old)
+            else:
+                value.zero_()
+                value[:, : router.features] = old
+    return seeing

@@ -1,0 +1,138 @@
+"""What a policy earns in expectation, and its gradient; no action is drawn, every outcome being known.
+
+Where the actions of a rule can be listed, `sum_a pi(a) u(a)` is differentiated as it stands: the all-action
+policy gradient (Sutton et al. 2000, theorem 1; Allen et al. 2017, https://arxiv.org/abs/1709.00503), which
+has no variance over actions. Where they cannot (soft selection, many ordered sets), actions are drawn and
+each is held against the others' mean (leave one out; Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import permutations
+from math import perm
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+from envs.reward import mixture, shares
+
+from ..routing import Selection
+
+__all__ = ["Expectation", "Payment", "actions_of", "expected"]
+
+_MOST_ACTIONS = 512
+
+
+class Payment(NamedTuple):
+    """What a learner is paid for the experts a decision runs; load is charged elsewhere.
+
+    Attributes:
+        outcomes: the training rows.
+        compute_weight: utility per unit of compute.
+        smoothing: share of the reward that is the probability given to the right class, in place of the
+            0/1 outcome; without effect where the table has no class probabilities.
+    """
+
+    outcomes: Outcomes
+    compute_weight: float
+    smoothing: float = 0.0
+
+    def each(self, row: Tensor) -> Tensor:
+        """Utility [B, N] float32 of every single expert on queries row [B] int64."""
+        outcomes = self.outcomes
+        quality = outcomes.quality[row]
+        if self.smoothing and outcomes.probabilities is not None and outcomes.label is not None:
+            right = outcomes.label[row].reshape(-1, 1, 1).expand(-1, outcomes.experts, 1)
+            given = outcomes.probabilities[row].gather(-1, right).squeeze(-1)
+            quality = torch.lerp(quality, given, self.smoothing)
+        return quality - self.compute_weight * outcomes.compute[row]
+
+    def of(self, row: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Utility [B] float32 of running experts [B, k] with weights [B, k]; the id N is nobody."""
+        outcomes = self.outcomes
+        quality, compute = mixture(outcomes, row, experts, weights)
+        if self.smoothing and outcomes.probabilities is not None and outcomes.label is not None:
+            someone = experts.clamp(max=outcomes.experts - 1)  # nobody weighs 0
+            right = outcomes.label[row].unsqueeze(-1)
+            given = (weights * outcomes.probabilities[row.unsqueeze(-1), someone, right]).sum(dim=-1)
+            quality = torch.lerp(quality, given, self.smoothing)
+        return quality - self.compute_weight * compute
+
+
+class Expectation(NamedTuple):
+    """What a policy earns.
+
+    Attributes:
+        utility: [B] float32, expected; its gradient is the policy gradient.
+        share: [B, N] float32, how an expected decision divides among the experts.
+    """
+
+    utility: Tensor
+    share: Tensor
+
+
+def expected(rule: Selection, logits: Tensor, payment: Payment, row: Tensor, noise: Tensor) -> Expectation:
+    """Expected utility and share of a policy on B queries.
+
+    Args:
+        rule: draws actions from logits.
+        logits: [B, outputs] float.
+        payment: what actions earn.
+        row: [B] int64, the queries.
+        noise: [draws, B, outputs] float, what `rule.draw_noise` gives; read only where actions are drawn.
+    """
+    experts = payment.outcomes.experts
+    if rule.name in ("hard", "hierarchical"):
+        p = rule.probabilities(logits)
+        return Expectation((p * payment.each(row)).sum(dim=-1), p)
+    actions = actions_of(rule, experts)
+    if actions is None:
+        return _drawn(rule, logits, payment, row, noise)
+    actions = actions.to(logits.device).expand(len(row), -1, -1)
+    wide = logits.unsqueeze(1).expand(-1, actions.shape[1], -1)
+    chance = rule.log_prob(wide, actions).exp()  # [B, A]
+    chosen, weights = rule.choice(wide, actions)
+    flat = (row.repeat_interleave(actions.shape[1]), chosen.flatten(0, 1), weights.flatten(0, 1))
+    utility = payment.of(*flat).reshape(chance.shape)
+    share = (chance.unsqueeze(-1) * shares(actions, experts)).sum(dim=1)
+    return Expectation((chance * utility).sum(dim=-1), share)
+
+
+@lru_cache(maxsize=16)
+def actions_of(rule: Selection, experts: int) -> Tensor | None:
+    """Every action [A, k] int64 of a rule whose actions are ordered experts, or None if they are too many.
+
+    >>> from router_rl.routing import TopK
+    >>> actions_of(TopK(k=2), 3).tolist()
+    [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
+    """
+    if rule.name not in ("topk", "adaptive_k"):
+        return None
+    sizes = rule.sizes(experts)
+    if sum(perm(experts, size) for size in sizes) > _MOST_ACTIONS:
+        return None
+    nobody = [experts] * rule.k
+    listed = [[*chosen, *nobody][: rule.k] for size in sizes for chosen in permutations(range(experts), size)]
+    return torch.tensor(listed)
+
+
+def _drawn(rule: Selection, logits: Tensor, payment: Payment, row: Tensor, noise: Tensor) -> Expectation:
+    """The mean over draws; its gradient is the score function's, each draw against the others' mean."""
+    draws, experts = len(noise), payment.outcomes.experts
+    wide = logits.expand(draws, *logits.shape)
+    with torch.no_grad():
+        actions = rule.sample(wide, noise)
+    chosen, weights = rule.choice(wide, actions)
+    utility = payment.of(row.repeat(draws), chosen.flatten(0, 1), weights.flatten(0, 1)).reshape(draws, -1)
+    share = shares(chosen, experts)
+    score = rule.log_prob(wide, actions)
+    score = score - score.detach()  # 0, with the score function as its gradient
+
+    def with_gradient(value: Tensor, score: Tensor) -> Tensor:
+        advantage = (value.detach() - value.detach().mean(dim=0)) * (draws / (draws - 1))
+        return (value + advantage * score).mean(dim=0)
+
+    return Expectation(with_gradient(utility, score), with_gradient(share, score.unsqueeze(-1)))
