@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..method import Run
-from ..routing import LinearScorer, Router, Selection
+from ..routing import LinearScorer, Router
 from ..routing.selection.topk import largest
 from ..task import Task
-from .ridge import solve_ridge
+from .ridge import lifted_weights
 
 __all__ = ["BanditSettings", "Explore", "Posterior", "play", "train_bandit"]
 
@@ -125,19 +125,10 @@ def train_bandit(task: Task, settings: BanditSettings, run: Run, explore: Explor
     utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
     k = task.rule.sizes(outcomes.experts).start
     posterior, _ = play(x, utility, k, settings, explore, run.seed)
-    weight, bias = _lifted(task.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1])
+    weight, bias = lifted_weights(
+        task.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1], temperature=0.0
+    )
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)
     return router.eval()
-
-
-def _lifted(rule: Selection, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the rule's logits, from those of each expert.
-
-    Where a logit is an expert, lifting is linear and applies to the weights. A group is worth the maximum of
-    its experts, which is not linear: its logit is regressed on what the posterior means say of the rows.
-    """
-    if rule.outputs(len(bias)) == len(bias):
-        return rule.lift(weight.T, temperature=0.0).T, rule.lift(bias, temperature=0.0)
-    return solve_ridge(x, rule.lift(x @ weight.T + bias, temperature=0.0), 1e-6)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..method import Run
 from ..routing import LinearScorer, Router
 from ..task import Task
+from .ridge import lifted_weights
 
 __all__ = ["SPACE", "CentroidSettings", "fit", "memberships", "nearest_mean"]
 
@@ -42,15 +43,15 @@ SPACE = {"shrinkage": (0.0, 0.2, 0.4, 0.6, 0.8), "prior": (0.0, 0.5, 1.0)}
 
 
 def fit(task: Task, settings: CentroidSettings, run: Run) -> Router:
-    """Average once, in float64; a group of experts has the queries of its members."""
+    """Average once, in float64."""
     router = task.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
     outcomes = task.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
     utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    member = task.rule.lift(memberships(utility).log()).exp()
-    weight, bias = nearest_mean(x, member, settings.shrinkage, settings.prior)
+    weight, bias = nearest_mean(x, memberships(utility), settings.shrinkage, settings.prior)
+    weight, bias = lifted_weights(task.rule, x, weight, bias, temperature=1.0)
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)
