@@ -118,6 +118,15 @@ def test_is_greedy_and_linear_afterwards(kinds: OutcomeTable, method: str) -> No
     assert not torch.equal(router.scorer.weight, other.scorer.weight)  # type: ignore[arg-type]
 
 
+def test_without_exploration_both_are_the_same_bandit(kinds: OutcomeTable) -> None:
+    objective = Objective(compute_weight=0.05)
+    still = fit("linucb", kinds, objective, settings={"alpha": 0.0})
+    cold, warm = (fit("thompson", kinds, objective, settings={"v": v}) for v in (0.0, 1.0))
+    for name, value in still.state_dict().items():
+        assert value.equal(cold.state_dict()[name])
+    assert not still.scorer.weight.equal(warm.scorer.weight)  # type: ignore[arg-type]
+
+
 def test_six_thousand_queries_take_seconds() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(6000, 65, dtype=torch.float64, generator=generator)

@@ -35,7 +35,7 @@ def test_lifted_weights() -> None:
     same, shift = lifted_weights(TopK(k=2), x, weight, bias, temperature=0.0)
     assert same.equal(weight)
     assert shift.equal(bias)
-    sharp, _ = lifted_weights(Soft(), x, weight, bias, temperature=0.0)
+    sharp, _ = lifted_weights(Soft(k=2), x, weight, bias, temperature=0.0)
     assert sharp.equal(10 * weight)
     flat, shift = lifted_weights(Hierarchical(tree=("root", (1, 0))), x, weight, bias, temperature=1.0)
     torch.testing.assert_close(flat, weight.flip(0))  # branches stand in the tree's order
