@@ -216,13 +216,21 @@ def compare(
     return {**results, "out": str(out)}
 
 
-def evaluate(run: Path, *, table: str, split: str = "test", allow_leakage: bool = False) -> dict[str, Any]:
+def evaluate(
+    run: Path,
+    *,
+    table: str,
+    split: str = "test",
+    placement: list[int] | int | str | None = None,
+    allow_leakage: bool = False,
+) -> dict[str, Any]:
     """Measure a trained router on a table, beside random, the best single expert and the oracle.
 
     Args:
         run: the run folder.
         table: a Parquet file or an embedded source's name, with the run's experts and features.
         split: the rows to measure on.
+        placement: the device of each expert, such as 0,0,1,1: load is then reported by device too.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
     from router_rl.evaluation.bounds import evaluate_run
@@ -230,7 +238,7 @@ def evaluate(run: Path, *, table: str, split: str = "test", allow_leakage: bool 
 
     found = read_run(run)
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    return evaluate_run(found, rows, split)
+    return evaluate_run(found, rows, split, None if placement is None else _devices(placement))
 
 
 def export(run: Path, *, out: Path, format: str = "safetensors", table: str | None = None) -> dict[str, Any]:
@@ -363,6 +371,16 @@ def _numbers(field: str, value: list[float] | float | str) -> list[float]:
         return [float(part) for part in (value.split(",") if isinstance(value, str) else value)]
     except ValueError as error:
         raise InputError(field, value, "not numbers with commas between", "write 0.02,0.1,0.4") from error
+
+
+def _devices(value: list[int] | int | str) -> list[int]:
+    try:
+        parts = str(value).split(",") if isinstance(value, int | str) else value
+        return [int(part) for part in parts]
+    except ValueError as error:
+        raise InputError(
+            "placement", value, "not whole numbers with commas between", "write 0,0,1,1"
+        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from experts import InputError
+from experts import InputError, OutcomeTable
 
 from .checkpoint import Checkpoint
 from .learning import Watch
@@ -50,6 +50,7 @@ class Method:
         space: values to try for some of them, chosen on validation.
         about: one line for `list`.
         rules: names of the selection rules it can learn; empty: every one.
+        needs: optional columns of the table, such as `group`, that it cannot do without.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     about: str = ""
     rules: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def learns(self, rule: Selection) -> bool:
         """Whether it can learn to choose by a rule; where experts choose there is no policy to train."""
@@ -70,6 +72,10 @@ class Method:
             fits = " or ".join(self.rules) or "hard or topk"
             problem = f"{self.name} cannot learn to choose so"
             raise InputError("select", rule.name, problem, f"use {fits}, or another method")
+
+    def missing(self, table: OutcomeTable) -> list[str]:
+        """The columns it needs that a table lacks."""
+        return [name for name in self.needs if getattr(table, name) is None]
 
     def candidates(self, tries: int) -> list[Any]:
         """The settings to try: the defaults, then distinct seeded draws from the space.

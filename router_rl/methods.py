@@ -5,7 +5,7 @@ from __future__ import annotations
 from experts.errors import unknown_name
 
 from .agents import exact_pg, reinforce, router_ppo, sb3
-from .baselines import constants, ridge
+from .baselines import centroid, constants, group_label, hashing, knn, linucb, ridge, thompson
 from .gates import softmax_gate, switch_gate
 from .method import Method
 
@@ -97,6 +97,54 @@ METHODS: dict[str, Method] = {
             settings=ridge.RidgeSettings,
             space=ridge.SPACE,
             about="ridge regression of each expert's utility",
+        ),
+        Method(
+            name="centroid",
+            family="baseline",
+            fit=centroid.fit,
+            settings=centroid.CentroidSettings,
+            space=centroid.SPACE,
+            about="nearest mean of the queries each expert is best on",
+        ),
+        Method(
+            name="knn",
+            family="baseline",
+            fit=knn.fit,
+            settings=knn.KNNSettings,
+            space=knn.SPACE,
+            about="mean utility on the nearest training queries",
+        ),
+        Method(
+            name="group_label",
+            family="baseline",
+            fit=group_label.fit,
+            settings=group_label.GroupLabelSettings,
+            space=group_label.SPACE,
+            about="the best expert of the query's group",
+            needs=("group",),
+        ),
+        Method(
+            name="linucb",
+            family="baseline",
+            fit=linucb.fit,
+            settings=linucb.LinUCBSettings,
+            space=linucb.SPACE,
+            about="bandit with confidence bounds (Li et al. 2010)",
+        ),
+        Method(
+            name="thompson",
+            family="baseline",
+            fit=thompson.fit,
+            settings=thompson.ThompsonSettings,
+            space=thompson.SPACE,
+            about="bandit with posterior draws (Agrawal & Goyal 2013)",
+        ),
+        Method(
+            name="hash",
+            family="baseline",
+            fit=hashing.fit,
+            settings=constants.NoSettings,
+            about="a fixed pseudo-random expert a query (Roller et al. 2021)",
         ),
         Method(
             name="random",

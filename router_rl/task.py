@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +13,7 @@ from envs import Outcomes, compute_scale
 from experts import InputError, OutcomeTable
 
 from .objective import Objective
-from .routing import ConstantScorer, LinearScorer, MLPScorer, Router, Selection, StateInput
+from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
 
 __all__ = ["ScorerConfig", "Task"]
 
@@ -135,8 +136,18 @@ class Task:
                 scorer = LinearScorer(inputs, outputs)
             else:
                 scorer = MLPScorer(inputs, outputs, self.scorer.hidden)
-        if not isinstance(scorer, ConstantScorer):
-            _standardise(scorer, self.train.features, experts if observe_load else 0)
+        return self.wrap(scorer, state)
+
+    def wrap(self, scorer: Scorer, state: Sequence[StateInput] = ()) -> Router:
+        """A router on the task's device with this scorer, told how to standardise the training features.
+
+        Args:
+            scorer: of the features and the state.
+            state: what the router's second input holds.
+        """
+        assert self.train.features is not None
+        if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer):
+            _standardise(scorer, self.train.features, sum(part.size for part in state))
         best_single = int(self.mean_utility().argmax())
         router = Router(scorer, self.rule, self.train.experts, state=state, fallback=best_single)
         return router.to(self.device)
@@ -157,7 +168,7 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     return (StateInput("load", experts, meaning),)
 
 
-def _standardise(scorer: LinearScorer | MLPScorer, features: np.ndarray, state_size: int) -> None:
+def _standardise(scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_size: int) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
     deviation = features.std(axis=0, dtype=np.float64)
     # A feature that (nearly) never varies carries nothing and must not be blown up.

@@ -92,6 +92,10 @@ def test_train_evaluate_export(
     found = said(capsys, "evaluate", run, "--table", good)
     assert found["test"]["utility"] == pytest.approx(facts["test"]["utility"])
     assert found["random_utility"] < found["best_single_utility"] < found["oracle_utility"]
+    assert found["load"]["cv"] == pytest.approx(found["test"]["load_cv"])
+    assert "devices" not in found["load"]
+    placed = said(capsys, "evaluate", run, "--table", good, "--placement", "0,1")["load"]
+    assert placed["devices"]["shares"] == pytest.approx(found["test"]["shares"])
     for format in ("safetensors", "pt2"):
         out = tmp_path / format
         told = said(capsys, "export", run, "--out", str(out), "--format", format, "--table", good)
@@ -105,8 +109,10 @@ def test_the_tables_fit_80_columns(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_router.out, "width", 80)
-    assert train_router.main(["evaluate", run, "--table", good]) == 0
-    assert "oracle utility" in capsys.readouterr().out
+    assert train_router.main(["evaluate", run, "--table", good, "--placement", "0,0"]) == 0
+    text = capsys.readouterr().out
+    for name in ("oracle utility", "drops at capacity 1.25", "device CV"):
+        assert name in text
     options = [
         "--methods",
         "ridge,softmax_gate",
@@ -239,6 +245,8 @@ def test_options_that_cannot_be_used(
         (["collect", "--source", "digit", "--out", str(tmp_path / "t.parquet")], ["did you mean 'digits'"]),
         (["evaluate", str(tmp_path / "none"), "--table", good], ["not a run folder"]),
         (["evaluate", run, "--table", good, "--split", "tset"], ["split", "tset"]),
+        (["evaluate", run, "--table", good, "--placement", "0,1,1"], ["placement", "3 devices for 2"]),
+        (["evaluate", run, "--table", good, "--placement", "a,b"], ["placement", "a,b", "0,0,1,1"]),
         (["export", run, "--format", "onxx", *out], ["format", "onxx"]),
         (["trane"], ["trane", "train"]),
         ([], ["subcommand"]),

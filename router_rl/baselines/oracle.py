@@ -12,7 +12,7 @@ from envs import Outcomes
 from envs.reward import mixture, running
 from experts import OutcomeTable
 
-from ..evaluation.measure import Measurement, charges
+from ..evaluation.measure import Measurement, charges, window_drops
 from ..objective import Objective
 
 __all__ = ["measure_oracle"]
@@ -58,6 +58,7 @@ def measure_oracle(
         load=charges(share, objective.window).numpy(),
         utility=best.numpy(),
         share=share.numpy(),
+        drops=window_drops(share, objective.window),
         entropy=0.0,
         fallbacks=0,
     )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from ..method import Run
-from ..routing import LinearScorer, Router
+from ..routing import LinearScorer, Router, Selection
 from ..task import Task
 
-__all__ = ["SPACE", "RidgeSettings", "fit", "solve_ridge"]
+__all__ = ["SPACE", "RidgeSettings", "fit", "lifted_weights", "solve_ridge"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +62,26 @@ def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch
     # lstsq, not solve: without a penalty a feature that never varies makes the matrix singular.
     weight = torch.linalg.lstsq(gram, centred.T @ (y - y_mean) / len(x), driver="gelsd").solution.T
     return weight, y_mean - weight @ x_mean
+
+
+def lifted_weights(
+    rule: Selection, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the rule's logits, from those of each expert.
+
+    Where a logit is an expert, lifting is linear and applies to the weights. What a group of experts is worth
+    is not linear in them: its logit is regressed on that over the rows.
+
+    Args:
+        rule: the selection rule.
+        x: [T, D] float64, rows to regress on.
+        weight: [N, D] float64.
+        bias: [N] float64.
+        temperature: as `rule.lift` takes it: 0 for utilities, 1 for log-probabilities.
+
+    Returns:
+        weight [outputs, D] and bias [outputs], float64.
+    """
+    if rule.outputs(len(bias)) == len(bias):
+        return rule.lift(weight.T, temperature).T, rule.lift(bias, temperature)
+    return solve_ridge(x, rule.lift(x @ weight.T + bias, temperature), 1e-6)

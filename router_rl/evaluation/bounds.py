@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,29 @@ from experts import OutcomeTable
 
 from ..baselines.oracle import measure_oracle
 from ..runs import TrainedRun
+from .load import check_placement, load_report
 from .measure import measure
 
 __all__ = ["evaluate_run"]
 
 
-def evaluate_run(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, Any]:
+def evaluate_run(
+    run: TrainedRun, table: OutcomeTable, split: str, placement: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Measure a run's router on the rows of one split.
 
     Args:
         run: the run; its objective and unit of compute are used.
         table: rows with the run's experts and features.
         split: train, validation or test.
+        placement: the device of each expert, for load by device; or None.
 
     Raises:
         RouterError: the experts or the feature size are not the router's.
-        InputError: the split is unknown or empty.
+        InputError: the split is unknown or empty, or the placement does not fit the experts.
     """
+    if placement is not None:
+        check_placement(placement, len(table.experts))
     features = 0 if table.features is None else table.features.shape[1]
     run.router.check_pool(table.experts, features)
     rows = table.part(split)
@@ -43,6 +50,7 @@ def evaluate_run(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, 
         "queries": len(rows),
         "experts": list(table.experts),
         split: {**found.means(), "shares": [float(share) for share in found.shares]},
+        "load": load_report(found.share, found.drops, objective.window, placement),
         "fallbacks": found.fallbacks,
         "random_utility": float(single.mean()),
         "best_single_utility": float(single.max()),

@@ -34,7 +34,7 @@ from .measure import Measurement, measure
 
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ def table_digest(table: OutcomeTable) -> str:
     digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
     for array in (table.features, table.quality, table.cost, table.probabilities, table.label):
         digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
-    digest.update("\0".join(map(str, table.split)).encode())
+    for labels in (table.split, table.group):
+        digest.update(b"\0" if labels is None else "\0".join(map(str, labels)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -162,6 +163,7 @@ def _fit(
         {
             **identity,
             "validation": validation,
+            "drops": result.drops,
             "entropy": result.entropy,
             "fallbacks": result.fallbacks,
             "seconds": seconds,
@@ -174,7 +176,7 @@ def _fit(
 def _read(cell: Cell, home: Path) -> CellResult:
     kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
     arrays = load_file(home / "test.safetensors")
-    test = Measurement(**arrays, entropy=kept["entropy"], fallbacks=kept["fallbacks"])
+    test = Measurement(**arrays, **{name: kept[name] for name in ("drops", "entropy", "fallbacks")})
     return CellResult(
         cell=cell, folder=home, validation=kept["validation"], test=test, seconds=kept["seconds"]
     )

@@ -123,11 +123,9 @@ def compare(
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
     rule = selection(select, table, k=k, tree=tree)
     task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
-    left_out = [name for name in names if name != ORACLE and not METHODS[name].learns(rule)]
-    if left_out:
-        names = [name for name in names if name not in left_out]
-        note = f"{rule.name} selection cannot be learned by {', '.join(left_out)}: left out"
-        table = replace(table, notes=(*table.notes, note))
+    left_out = _left_out(names, rule, table)
+    names = [name for name in names if name not in left_out]
+    table = replace(table, notes=(*table.notes, *dict.fromkeys(left_out.values())))
     test = table.part("test")
     folder = None if out is None else writable_folder("out", out)
     with TemporaryDirectory() as nowhere:
@@ -160,6 +158,19 @@ def _with_bounds(methods: Iterable[str]) -> list[str]:
         if name != ORACLE:
             find_method(name)
     return names
+
+
+def _left_out(names: Sequence[str], rule: Selection, table: OutcomeTable) -> dict[str, str]:
+    """Methods that cannot take part, and the note that says why."""
+    methods = [METHODS[name] for name in names if name != ORACLE]
+    cannot = [method.name for method in methods if not method.learns(rule)]
+    why = f"{rule.name} selection cannot be learned by {', '.join(cannot)}: left out"
+    lacking = {
+        method.name: f"{method.name} needs a column the table lacks ({', '.join(found)}): left out"
+        for method in methods
+        if (found := method.missing(table))
+    }
+    return lacking | dict.fromkeys(cannot, why)
 
 
 def _fit_all(

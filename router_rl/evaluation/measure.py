@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,12 @@ from experts import OutcomeTable
 
 from ..objective import Objective
 from ..routing import Router
+from .load import CAPACITY_FACTOR, drops, load_cv, max_over_mean
+from .state import state_of
 
-__all__ = ["Measurement", "charges", "load_cv", "measure"]
+__all__ = ["Measurement", "charges", "measure", "window_drops"]
+
+StateOf = Callable[[Tensor, Tensor], Tensor | None]
 
 _ORDER_SEED = 20_000  # the order of evaluation is the same for every method
 
@@ -28,6 +33,7 @@ class Measurement:
         quality, compute, load: [T] float32; load is the charge of each decision.
         utility: [T] float32.
         share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
+        drops: fraction of runs that found no room at capacity factor 1.25, window by window.
         entropy: mean entropy of the policy, nats.
         fallbacks: rows that took the fallback expert.
     """
@@ -37,6 +43,7 @@ class Measurement:
     load: np.ndarray
     utility: np.ndarray
     share: np.ndarray
+    drops: float
     entropy: float
     fallbacks: int
 
@@ -46,13 +53,15 @@ class Measurement:
         return self.share.mean(axis=0, dtype=np.float64)
 
     def means(self) -> dict[str, float]:
-        """Means over the queries, by name, with the load's coefficient of variation."""
+        """Means over the queries, by name, with how evenly the experts were used."""
         return {
             "utility": float(self.utility.mean(dtype=np.float64)),
             "quality": float(self.quality.mean(dtype=np.float64)),
             "compute": float(self.compute.mean(dtype=np.float64)),
             "load": float(self.load.mean(dtype=np.float64)),
             "load_cv": load_cv(self.shares),
+            "max_over_mean": max_over_mean(self.shares),
+            "drops": self.drops,
             "entropy": self.entropy,
         }
 
@@ -63,7 +72,7 @@ def measure(
     """Route every row of a table once, greedily, and charge what the environment would.
 
     Rows are played in one fixed random order, in windows of the objective's W side by side; the last
-    window is shorter. A router with state sees its window fill; one without is measured in one pass.
+    window is shorter. A router that reads the load sees its window fill; others are measured in one pass.
 
     Args:
         router: the router; a stochastic one draws from the policy, seeded.
@@ -74,16 +83,19 @@ def measure(
 
     Raises:
         RouterError: the table's experts or feature size are not the router's.
+        InputError: the table lacks the groups that the router reads.
     """
     features = 0 if table.features is None else table.features.shape[1]
     router.check_pool(table.experts, features)
     device = next(router.parameters()).device
     outcomes = Outcomes.of(table, scale, device)
     order = _order(len(table), device)
-    play = _play_windows if router.state else _play_at_once
+    state = state_of(router.state, table, device)
+    sees_load = any(part.name == "load" for part in router.state)
+    play = _play_windows if sees_load else _play_at_once
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        experts, weights, entropy, fallback = play(router, outcomes, objective, order)
+        experts, weights, entropy, fallback = play(router, outcomes, objective, order, state)
         quality, compute = mixture(outcomes, torch.arange(len(table), device=device), experts, weights)
         share = shares(experts, outcomes.experts)
         load = charges(share, objective.window)
@@ -94,6 +106,7 @@ def measure(
         load=load.cpu().numpy(),
         utility=utility.cpu().numpy(),
         share=share.cpu().numpy(),
+        drops=window_drops(share, objective.window),
         entropy=float(entropy.mean()),
         fallbacks=int(fallback.sum()),
     )
@@ -115,10 +128,10 @@ def charges(share: Tensor, window: int) -> Tensor:
     return charge
 
 
-def load_cv(shares: np.ndarray) -> float:
-    """Coefficient of variation of the experts' shares [N]: `sqrt(N sum f^2 - 1)`, 0 if uniform."""
-    shares = np.asarray(shares, dtype=np.float64)
-    return float(np.sqrt(max(len(shares) * np.square(shares).sum() - 1.0, 0.0)))
+def window_drops(share: Tensor, window: int) -> float:
+    """`drops` at the reported capacity factor of decisions with shares [T, N], in the evaluation order."""
+    order = _order(len(share), share.device)
+    return drops((share > 0)[order].cpu().numpy(), CAPACITY_FACTOR, window)
 
 
 def _order(queries: int, device: torch.device) -> Tensor:
@@ -127,14 +140,15 @@ def _order(queries: int, device: torch.device) -> Tensor:
 
 
 def _play_at_once(
-    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    routing = router(outcomes.features)
+    unseen = torch.zeros(len(order), outcomes.experts, device=order.device)
+    routing = router(outcomes.features, state(torch.arange(len(order), device=order.device), unseen))
     return routing.experts, routing.weights, router.rule.entropy(routing.logits), routing.fallback
 
 
 def _play_windows(
-    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Play windows side by side: lane l takes the queries order[l W], order[l W + 1], ..."""
     queries, device = len(order), order.device
@@ -149,7 +163,7 @@ def _play_windows(
     for step in range(window):
         live = slots[:, step] < queries
         row = order[slots[live, step]]
-        routing = router(outcomes.features[row], counts[live] / window)
+        routing = router(outcomes.features[row], state(row, counts[live] / window))
         experts[row], weights[row], fallback[row] = routing.experts, routing.weights, routing.fallback
         entropy[row] = router.rule.entropy(routing.logits)
         counts[live] += shares(routing.experts, outcomes.experts)

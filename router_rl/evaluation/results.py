@@ -20,7 +20,8 @@ from ..method import Family
 from ..objective import Objective
 from ..routing import Router, load
 from ..task import Task
-from .measure import Measurement, load_cv
+from .load import load_cv, max_over_mean
+from .measure import Measurement
 from .metrics import aiq, apgr, collapsed, upper_hull
 from .statistics import interval
 
@@ -139,6 +140,8 @@ def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measu
         "cost": means["compute"] * task.scale,
         "compute": means["compute"],
         "load_cv": means["load_cv"],
+        "max_over_mean": means["max_over_mean"],
+        "drops": means["drops"],
         "utility": means["utility"],
         "fit_seconds": entry.seconds,
         "collapsed": entry.family != "baseline" and collapsed(entry.test.shares, oracle.shares),
@@ -166,6 +169,8 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
         "compute_mean": compute.mean,
         "compute_ci95": [compute.low, compute.high],
         "load_cv_mean": float(np.mean([load_cv(entry.test.shares) for entry in group])),
+        "max_over_mean_mean": float(np.mean([max_over_mean(entry.test.shares) for entry in group])),
+        "drops_mean": float(np.mean([entry.test.drops for entry in group])),
         "validation_utility_mean": _validation(group),
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
         "collapsed": sum(collapsed(e.test.shares, oracle[e.objective].shares) for e in group)

@@ -71,6 +71,17 @@ def evaluation_view(found: dict[str, Any]) -> Group:
     table.add_row("objective", f"quality - {objective['compute_weight']:g} x compute{load}")
     for name in ("utility", "quality", "compute", "load_cv"):
         table.add_row(f"{split} {name.replace('_cv', ' CV')}", f"{means[name]:.4f}")
+    if "load" in found:
+        load = found["load"]
+        table.add_row("busiest expert", f"{load['max_over_mean']:.2f} x the mean")
+        table.add_row("tiles", f"{load['tiles']['ratio']:.2f} x the fewest")
+        table.add_row(
+            f"drops at capacity {load['drops']['capacity_factor']}", f"{load['drops']['fraction']:.1%}"
+        )
+        if "devices" in load:
+            devices = load["devices"]
+            table.add_row("device shares", ", ".join(f"{share:.1%}" for share in devices["shares"]))
+            table.add_row("device CV, max/mean", f"{devices['cv']:.4f}, {devices['max_over_mean']:.2f}")
     for name in ("random_utility", "best_single_utility", "oracle_utility"):
         if name in found:
             table.add_row(name.replace("_", " "), f"{found[name]:.4f}")

@@ -9,6 +9,8 @@ routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], 
 """
 
 from .errors import RouterError
+from .hash_scorer import HashScorer
+from .knn_scorer import KNNScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
 from .selection import (
@@ -35,7 +37,9 @@ __all__ = [
     "ConstantScorer",
     "ExpertChoice",
     "Hard",
+    "HashScorer",
     "Hierarchical",
+    "KNNScorer",
     "LinearScorer",
     "MLPScorer",
     "Router",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import RouterError
-from .scorers import ConstantScorer, LinearScorer, MLPScorer, Scorer
+from .scorers import Scorer
 from .selection import Selection
 
 __all__ = ["Router", "Routing", "StateInput"]
@@ -22,11 +22,18 @@ class StateInput(NamedTuple):
         name: what it is, such as `load`.
         size: how many numbers it takes.
         meaning: how to compute them, in words.
+        labels: what each number stands for, where a caller has to match names; or empty.
     """
 
     name: str
     size: int
     meaning: str
+    labels: tuple[str, ...] = ()
+
+    def spec(self) -> dict[str, Any]:
+        """The part as JSON."""
+        labels = {"labels": list(self.labels)} if self.labels else {}
+        return {"name": self.name, "size": self.size, "meaning": self.meaning, **labels}
 
 
 class Routing(NamedTuple):
@@ -88,7 +95,7 @@ class Router(nn.Module):
         self.scorer = cast(nn.Module, scorer)
         self.rule = rule
         self.experts = names
-        self.state = tuple(state)
+        self.state = tuple(part._replace(labels=tuple(part.labels)) for part in state)  # JSON has lists
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
@@ -149,9 +156,8 @@ class Router(nn.Module):
 
     def folded(self) -> Router:
         """Return the same router with the feature standardisation moved into the scorer's first layer."""
-        scorer = cast("LinearScorer | MLPScorer | ConstantScorer", self.scorer).folded()
         return Router(
-            scorer,
+            cast(Scorer, self.scorer).folded(),
             self.rule,
             self.experts,
             state=self.state,
@@ -166,7 +172,7 @@ class Router(nn.Module):
             "features": self.features,
             "scorer": cast(Scorer, self.scorer).spec(),
             "select": self.rule.spec(),
-            "state": [part._asdict() for part in self.state],
+            "state": [part.spec() for part in self.state],
             "fallback": self.fallback,
             "stochastic": self.stochastic,
         }

@@ -8,7 +8,7 @@ first layer: that is the form stock gates take.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import RouterError
+from .hash_scorer import HashScorer
+from .knn_scorer import KNNScorer
 
 __all__ = ["SCORERS", "ConstantScorer", "LinearScorer", "MLPScorer", "Scorer", "scorer_from_spec"]
 
@@ -28,6 +30,10 @@ class Scorer(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
+        ...
+
+    def folded(self) -> Scorer:
+        """The same function with the standardisation moved into the first layer, where there is one."""
         ...
 
     def spec(self) -> dict[str, Any]:
@@ -150,10 +156,12 @@ class ConstantScorer(nn.Module):
         return {"kind": "constant", "inputs": self.inputs, "experts": self.experts}
 
 
-SCORERS: dict[str, type[LinearScorer] | type[MLPScorer] | type[ConstantScorer]] = {
+SCORERS: dict[str, Callable[..., nn.Module]] = {
     "linear": LinearScorer,
     "mlp": MLPScorer,
     "constant": ConstantScorer,
+    "knn": KNNScorer,
+    "hash": HashScorer,
 }
 
 

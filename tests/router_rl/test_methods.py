@@ -14,7 +14,8 @@ from router_rl.routing import Hard, TopK
 from router_rl.rules import selection
 from router_rl.task import ScorerConfig, Task
 
-LEARNED = [name for name, method in METHODS.items() if method.family in ("rl", "gate")] + ["ridge"]
+CLOSED = ["ridge", "centroid", "knn", "group_label", "linucb", "thompson"]
+LEARNED = [name for name, method in METHODS.items() if method.family in ("rl", "gate")] + CLOSED
 OBJECTIVE = Objective(compute_weight=0.05)
 
 

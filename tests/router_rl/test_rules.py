@@ -24,7 +24,22 @@ SHORT = {"decisions": 40_000, "lanes": 64}
 
 @pytest.mark.parametrize("select", SELECTIONS)
 @pytest.mark.parametrize(
-    "method", ["a2c", "ppo", "softmax_gate", "switch_gate", "ridge", "random", "zero_router"]
+    "method",
+    [
+        "a2c",
+        "ppo",
+        "softmax_gate",
+        "switch_gate",
+        "ridge",
+        "centroid",
+        "knn",
+        "group_label",
+        "linucb",
+        "thompson",
+        "hash",
+        "random",
+        "zero_router",
+    ],
 )
 def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, method: str) -> None:
     settings = SHORT if method in ("a2c", "ppo") else None
@@ -37,7 +52,7 @@ def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, metho
     rule = selection(select, kinds)
     scale = Task.of(kinds, OBJECTIVE, rule).scale
     quality = measure(router, kinds.part("test"), OBJECTIVE, scale).means()["quality"]
-    assert quality > (0.85 if method not in ("random", "zero_router") else 0.2)
+    assert quality > (0.85 if method not in ("hash", "random", "zero_router") else 0.2)
 
 
 def test_adaptive_k_asks_one_where_one_is_enough(kinds: OutcomeTable) -> None:

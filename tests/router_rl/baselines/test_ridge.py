@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from router_rl.baselines.ridge import solve_ridge
+from router_rl.baselines.ridge import lifted_weights, solve_ridge
+from router_rl.routing import Hierarchical, Soft, TopK
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 0.1, 10.0])
@@ -25,3 +26,25 @@ def test_a_feature_that_never_varies_gets_no_weight() -> None:
     weight, bias = solve_ridge(x, 2 * x[:, :1] + 1, 0.0)
     torch.testing.assert_close(weight, torch.tensor([[2.0, 0.0]], dtype=torch.float64))
     torch.testing.assert_close(bias, torch.tensor([1.0], dtype=torch.float64))
+
+
+def test_lifted_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, dtype=torch.float64, generator=generator)
+    weight, bias = torch.randn(2, 3, dtype=torch.float64, generator=generator), torch.ones(2).double()
+    same, shift = lifted_weights(TopK(k=2), x, weight, bias, temperature=0.0)
+    assert same.equal(weight)
+    assert shift.equal(bias)
+    sharp, _ = lifted_weights(Soft(k=2), x, weight, bias, temperature=0.0)
+    assert sharp.equal(10 * weight)
+    flat, shift = lifted_weights(Hierarchical(tree=("root", (1, 0))), x, weight, bias, temperature=1.0)
+    torch.testing.assert_close(flat, weight.flip(0))  # branches stand in the tree's order
+    # The group's logit is the least-squares fit of the better expert; the leaves below it stay exact.
+    tree = Hierarchical(tree=("root", (("both", (0, 1)), 2)))
+    three = torch.cat([weight, weight[:1]]), torch.cat([bias, bias[:1]])
+    lifted, shift = lifted_weights(tree, x, *three, temperature=0.0)
+    fitted = x @ lifted.T + shift
+    torch.testing.assert_close(fitted[:, 2:], x @ weight.T + bias, atol=1e-4, rtol=1e-4)
+    error = fitted[:, 0] - (x @ weight.T + bias).amax(dim=1)
+    assert float(error.mean()) == pytest.approx(0.0, abs=1e-9)
+    assert float((x.T @ error).abs().max()) < 1e-3

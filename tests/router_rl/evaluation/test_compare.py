@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def test_the_schema(results: dict[str, Any], folder: Path) -> None:
         "cost": float,
         "compute": float,
         "load_cv": float,
+        "max_over_mean": float,
+        "drops": float,
         "utility": float,
         "fit_seconds": float,
         "collapsed": bool,
@@ -159,6 +162,13 @@ def test_other_settings_are_other_fits(kinds: OutcomeTable, tmp_path: Path) -> N
     task = Task.of(kinds, OBJECTIVES[0], Hard())
     assert cell.identity(task, "a") != other.identity(task, "a")
     assert cell.identity(task, "a") != cell.identity(task, "b")
+
+
+def test_other_groups_are_another_table(kinds: OutcomeTable) -> None:
+    digests = {
+        cells.table_digest(replace(kinds, group=group)) for group in (None, kinds.group, kinds.query_id)
+    }
+    assert len(digests) == 3
 
 
 def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:

@@ -9,7 +9,8 @@ import torch
 from envs import Outcomes, RoutingCore
 from experts import OutcomeTable
 from router_rl import Objective, fit
-from router_rl.evaluation.measure import charges, load_cv, measure
+from router_rl.evaluation.load import drops
+from router_rl.evaluation.measure import charges, measure
 from router_rl.routing import Hard, LinearScorer, Router, RouterError, StateInput, TopK
 
 
@@ -99,10 +100,12 @@ def test_the_mean_charge_is_the_load_of_the_window() -> None:
     assert float(charges(share, 1000).mean()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_load_cv_by_hand() -> None:
-    assert load_cv(np.array([0.25, 0.25, 0.25, 0.25])) == 0.0
-    assert load_cv(np.array([1.0, 0.0])) == pytest.approx(1.0)
-    assert load_cv(np.array([0.5, 0.25, 0.25])) == pytest.approx(np.std([0.5, 0.25, 0.25]) / (1 / 3))
+def test_drops_are_counted_in_the_order_played(kinds: OutcomeTable) -> None:
+    found = measure(_router(Hard(), observe_load=False), kinds, Objective(window=16), 10.0)
+    order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(20_000)).numpy()
+    assert found.drops == drops(found.share[order] > 0, 1.25, 16)
+    assert found.drops > 0
+    assert found.means()["drops"] == found.drops
 
 
 def test_another_table_is_refused(kinds: OutcomeTable) -> None:

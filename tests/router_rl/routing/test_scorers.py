@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from router_rl.routing import SCORERS, ConstantScorer, LinearScorer, MLPScorer, RouterError
+from router_rl.routing import (
+    SCORERS,
+    ConstantScorer,
+    HashScorer,
+    KNNScorer,
+    LinearScorer,
+    MLPScorer,
+    RouterError,
+)
 from router_rl.routing.scorers import scorer_from_spec
 
 SHAPES = [(1, 1, 1), (7, 5, 3), (2, 13, 4)]  # T, D, N
@@ -13,7 +21,9 @@ def seeded(scorer):
     """Fill parameters and buffers with random numbers."""
     with torch.no_grad():
         for value in scorer.state_dict().values():
-            value.copy_(torch.randn_like(value))
+            value.copy_(
+                torch.randint_like(value, 1, 99) if value.dtype == torch.int64 else torch.randn_like(value)
+            )
     return scorer
 
 
@@ -152,7 +162,8 @@ def test_a_constant_scorer_reads_only_the_number_of_rows():
 @pytest.mark.parametrize("rows", [0, 1, 7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
 def test_logits_are_float32_of_any_input(kind, rows, dtype):
-    scorer = seeded(scorer_from_spec({"kind": kind, "inputs": 5, "experts": 3}))
+    more = {"rows": 8, "neighbours": 2} if kind == "knn" else {}
+    scorer = seeded(scorer_from_spec({"kind": kind, "inputs": 5, "experts": 3, **more}))
     x = (10 * torch.randn(rows, 5)).to(dtype)
     logits = scorer(x)
     assert logits.shape == (rows, 3)
@@ -169,8 +180,15 @@ def test_standardisation_is_not_trained(kind):
 
 @pytest.mark.parametrize(
     "scorer",
-    [LinearScorer(5, 3), MLPScorer(5, 3), MLPScorer(5, 3, hidden=[4, 2]), ConstantScorer(5, 3)],
-    ids=["linear", "mlp", "deep", "constant"],
+    [
+        LinearScorer(5, 3),
+        MLPScorer(5, 3),
+        MLPScorer(5, 3, hidden=[4, 2]),
+        ConstantScorer(5, 3),
+        KNNScorer(5, 3, rows=9, neighbours=4, metric="cosine"),
+        HashScorer(5, 3, pool=2),
+    ],
+    ids=["linear", "mlp", "deep", "constant", "knn", "hash"],
 )
 def test_spec_round_trip(scorer):
     again = scorer_from_spec(scorer.spec())
@@ -182,7 +200,31 @@ def test_spec_round_trip(scorer):
 
 
 def test_unknown_kinds_and_settings_are_refused():
-    with pytest.raises(RouterError, match="scorer 'tree' is unknown; known: constant, linear, mlp"):
+    with pytest.raises(
+        RouterError, match="scorer 'tree' is unknown; known: constant, hash, knn, linear, mlp"
+    ):
         scorer_from_spec({"kind": "tree", "inputs": 5, "experts": 3})
     with pytest.raises(RouterError, match=r"scorer 'linear' does not take .*hidden"):
         scorer_from_spec({"kind": "linear", "inputs": 5, "experts": 3, "hidden": [2]})
+
+
+def test_knn_by_hand():
+    scorer = KNNScorer(1, 2, rows=3, neighbours=2)
+    scorer.scale.fill_(0.5)
+    scorer.store(torch.tensor([[0.0], [4.0], [10.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]))
+    assert scorer.queries.tolist() == [[0.0], [2.0], [5.0]]
+    assert scorer(torch.tensor([[1.0], [9.0]])).tolist() == [[0.5, 0.5], [0.0, 2.0]]
+    with pytest.raises(RouterError, match=r"KNNScorer.neighbours=4 does not fit 3 rows; use 1 to 3"):
+        KNNScorer(1, 2, rows=3, neighbours=4)
+    with pytest.raises(
+        RouterError, match=r"KNNScorer.metric='manhattan' is unknown; use euclidean or cosine"
+    ):
+        KNNScorer(1, 2, rows=3, neighbours=1, metric="manhattan")
+
+
+def test_cosine_neighbours_do_not_see_lengths():
+    scorer = KNNScorer(2, 1, rows=2, neighbours=1, metric="cosine")
+    scorer.store(torch.tensor([[9.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0], [2.0]]))
+    x = torch.tensor([[0.1, 0.01], [50.0, 40.0], [0.0, 0.0]])
+    assert scorer(x)[:2].flatten().tolist() == [1.0, 2.0]
+    assert scorer(x).isfinite().all()
