@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from experts import InputError, OutcomeTable
 from router_rl import METHODS, Objective
@@ -104,7 +106,7 @@ def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "run").glob("cells/*/checkpoint.safetensors")):
+    while not any(map(_played, (tmp_path / "run").glob("cells/*/checkpoint.safetensors"))):
         assert process.poll() is None, "finished before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -117,3 +119,8 @@ def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("cells/*/checkpoint.safetensors"))
     first = next(line for line in again.stderr.splitlines() if "training" in line)
     assert not first.startswith("0/"), "started over instead of going on"
+
+
+def _played(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["state"])["agent"]["played"]
