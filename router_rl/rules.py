@@ -15,7 +15,7 @@ from .routing import AdaptiveK, ExpertChoice, Hard, Hierarchical, Selection, Sof
 
 __all__ = ["RULES", "grow_tree", "named_tree", "selection"]
 
-# What a user may ask for; a gate that learns a rule of its own (a bias, groups) hands it over with its router.
+# What a user may ask for. A gate that learns a rule of its own (a bias, groups) returns it in its router.
 RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
 
 

@@ -3,9 +3,9 @@
 `s = sigmoid(z)`; the k largest of `s + b` are chosen and weigh `s_e / sum of the chosen s` (section 2.1.2,
 eq. 13-16 of https://arxiv.org/abs/2412.19437). After each step b_e falls by gamma where an expert had more
 than its share and rises where it had less, without a gradient (Wang et al. 2024,
-https://arxiv.org/abs/2408.15664, algorithm 1); a tiny sequence-wise term (eq. 17-20) adds to it, a batch being
-the sequence here. With groups, those with the largest sum of their top 2 are kept. The renormalised weight of
-a single expert is always 1, so the gate keeps at least two while training, whatever it serves.
+https://arxiv.org/abs/2408.15664, algorithm 1); a tiny sequence-wise term (eq. 17-20) adds to it, a batch
+being the sequence here. With groups, those with the largest sum of their top 2 are kept. The renormalised
+weight of a single expert is always 1, so the gate keeps at least two while training, whatever it serves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The expert-choice gate: while training, every expert takes its best queries of the batch (Zhou et al. 2022).
+"""The expert-choice gate: in training every expert takes its best queries of the batch (Zhou et al. 2022).
 
 `S = softmax(z)`; expert e takes the `ceil(c B / N)` rows with the largest S_te, and weighs S_te there, not
 renormalised (eq. 1-2 of https://arxiv.org/abs/2202.09368); load is balanced by construction, so there is no

@@ -112,8 +112,8 @@ class _Noise(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         scorer = task.new_router(0, kind="linear").scorer
-        self.register_buffer("shift", scorer.shift)
-        self.register_buffer("scale", scorer.scale)
+        self.register_buffer("shift", scorer.get_buffer("shift"))
+        self.register_buffer("scale", scorer.get_buffer("scale"))
         self.weight = nn.Parameter(torch.zeros(len(task.train.experts), len(scorer.get_buffer("shift"))))
 
     def forward(self, features: Tensor) -> Tensor:

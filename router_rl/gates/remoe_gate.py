@@ -39,6 +39,8 @@ class ReMoEGateSettings:
         own_compute: the gate's own compute weight, as a multiple of the objective's.
         penalty: lambda_0, the first coefficient of the L1 penalty.
         alpha: factor by which the coefficient moves each step.
+        start: first bias of every expert's logit. An expert that is off passes no gradient, and frozen
+            experts give it no second chance, so all are on at first (the paper's dense stage, section 3.4).
         epochs, patience, batch: of the training loop.
     """
 
@@ -47,6 +49,7 @@ class ReMoEGateSettings:
     own_compute: float = 1.0
     penalty: float = 1e-8
     alpha: float = 1.2
+    start: float = 1.0
     epochs: int = 60
     patience: int = 12
     batch: int = 64
@@ -58,6 +61,7 @@ SPACE = {
     "own_compute": (0.5, 1.0, 2.0, 4.0),
     "penalty": (1e-8, 1e-4, 1e-2),
     "alpha": (1.05, 1.2),
+    "start": (0.5, 1.0, 2.0),
     "batch": (64, 256),
 }
 
@@ -83,7 +87,11 @@ def fit(task: Task, settings: ReMoEGateSettings, run: Run) -> Router:
         return value
 
     serve = (lambda: ScoredTopK(k=k, score="relu")) if task.rule.name == "topk" else None
-    return train_gate(task, settings, run, loss, extra=state, serve=serve)
+    router = task.new_router(run.seed)
+    with torch.no_grad():
+        # The last parameter of a scorer is the bias of its logits; nobody's, after the experts', stays.
+        list(router.scorer.parameters())[-1][:count] += settings.start
+    return train_gate(task, settings, run, loss, router=router, extra=state, serve=serve)
 
 
 def weighted_l1(gate: Tensor, k: int) -> Tensor:

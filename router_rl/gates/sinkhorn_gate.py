@@ -1,4 +1,4 @@
-"""The Sinkhorn gate: while training, experts are chosen by a balanced transport plan (S-BASE, Clark et al. 2022).
+"""The Sinkhorn gate: in training a balanced transport plan chooses (S-BASE, Clark et al. 2022).
 
 BASE (Lewis et al. 2021, https://arxiv.org/abs/2103.16716) assigns every expert equally many queries; S-BASE
 relaxes the assignment to entropic optimal transport, solved by Sinkhorn's iterations on the logits (section
@@ -74,7 +74,7 @@ def fit(task: Task, settings: SinkhornGateSettings, run: Run) -> Router:
 
 
 def transport_plan(logits: Tensor, temperature: float, iterations: int) -> Tensor:
-    """The plan `exp(z / temperature + u_t + v_e)` with rows that sum to 1 and columns to B / N, [B, N] float32.
+    """The plan `exp(z / temperature + u_t + v_e)`, [B, N] float32: rows sum to 1, columns to B / N.
 
     Columns first and rows last, so that rows are exact and columns nearly so.
 

@@ -40,7 +40,7 @@ class StraightThroughGateSettings:
         epochs, patience, batch: of the training loop.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-2
     own_compute: float = 1.0
     balance: float = 0.0

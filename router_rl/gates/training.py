@@ -41,6 +41,7 @@ def train_gate(
     run: Run,
     loss: GateLoss,
     *,
+    router: Router | None = None,
     extra: nn.Module | None = None,
     serve: Callable[[], Selection] | None = None,
 ) -> Router:
@@ -52,6 +53,7 @@ def train_gate(
             utility) and batch (queries a step).
         run: seed, watch and checkpoint.
         loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
+        router: what to start from; a new router of the task if None.
         extra: what a gate has while it trains and not after: parameters (noise) are trained with the
             router's, buffers (a bias that follows the load) the loss moves itself, once a step.
         serve: the rule to measure, keep and return the router with, as it stands; the task's own if None.
@@ -59,7 +61,7 @@ def train_gate(
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
-    router = task.new_router(run.seed)
+    router = task.new_router(run.seed) if router is None else router
     outcomes = task.outcomes()
     extra = nn.Module() if extra is None else extra.to(task.device)
     trained = [*router.parameters(), *extra.parameters()]

@@ -57,9 +57,7 @@ class ScoredTopK(Selection):
         object.__setattr__(self, "bias", tuple(float(value) for value in self.bias))
         for field in ("k", "groups", "kept", "judged_by"):
             if getattr(self, field) < 1:
-                raise RouterError(
-                    f"ScoredTopK.{field}={getattr(self, field)} is not positive; use 1 or more"
-                )
+                raise RouterError(f"ScoredTopK.{field}={getattr(self, field)} is not positive; use 1 or more")
         if self.score not in ("softmax", "sigmoid", "relu"):
             raise RouterError(f"ScoredTopK.score={self.score!r} is unknown; use softmax, sigmoid or relu")
         if self.kept > self.groups:
