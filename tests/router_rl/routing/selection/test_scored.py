@@ -82,7 +82,9 @@ def test_ties_go_to_the_lowest_id(rule: ScoredTopK) -> None:
 
 
 @every_rule
-@pytest.mark.parametrize("allowed", [[True, True, True, False], [True, False, False, True], [False] * 3 + [True]])
+@pytest.mark.parametrize(
+    "allowed", [[True, True, True, False], [True, False, False, True], [False] * 3 + [True]]
+)
 def test_masked_experts_never_work(rule: ScoredTopK, allowed: list[bool]) -> None:
     mask = torch.tensor(allowed)
     logits = torch.randn(300, 4, generator=torch.Generator().manual_seed(2))

@@ -1,19 +1,12 @@
-"""Our routers against the ones transformers ships: same ids, same weights, from the same linear scores."""
+"""Our routers against the ones transformers ships: same ids, same weights, from the same linear scores.
+
+It takes seconds to import, so each test imports what it compares with, and collecting them is free.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
-from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2TopkRouter
-from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
-from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
-from transformers.models.gpt_oss.modeling_gpt_oss import GptOssTopKRouter
-from transformers.models.mixtral.configuration_mixtral import MixtralConfig
-from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
-from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
-from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter
 
 from router_rl.routing import LinearScorer, Router, ScoredTopK, Selection, TopK
 
@@ -60,6 +53,9 @@ def agree(theirs: torch.nn.Module, rule: Selection, hidden: torch.Tensor, scalin
 
 @pytest.mark.parametrize(("count", "k"), SIZES)
 def test_mixtral(count: int, k: int) -> None:
+    from transformers.models.mixtral.configuration_mixtral import MixtralConfig
+    from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
     config = MixtralConfig(
         hidden_size=HIDDEN, intermediate_size=8, num_local_experts=count, num_experts_per_tok=k
     )
@@ -69,15 +65,19 @@ def test_mixtral(count: int, k: int) -> None:
 
 @pytest.mark.parametrize(("count", "k"), SIZES)
 def test_qwen3_moe(count: int, k: int) -> None:
-    config = Qwen3MoeConfig(
-        hidden_size=HIDDEN, num_experts=count, num_experts_per_tok=k, norm_topk_prob=True
-    )
+    from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter
+
+    config = Qwen3MoeConfig(hidden_size=HIDDEN, num_experts=count, num_experts_per_tok=k, norm_topk_prob=True)
     router = Qwen3MoeTopKRouter(config)
     agree(router, TopK(k=k), start(router))
 
 
 @pytest.mark.parametrize(("count", "k"), SIZES)
 def test_gpt_oss(count: int, k: int) -> None:
+    from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssTopKRouter
+
     config = GptOssConfig(hidden_size=HIDDEN, num_local_experts=count, num_experts_per_tok=k)
     router = GptOssTopKRouter(config)
     agree(router, TopK(k=k), start(router))
@@ -86,6 +86,9 @@ def test_gpt_oss(count: int, k: int) -> None:
 @pytest.mark.parametrize(("groups", "kept", "k"), [(1, 1, 2), (4, 2, 3), (8, 4, 8), (8, 1, 4), (8, 8, 8)])
 @pytest.mark.parametrize("spread", [0.0, 0.2])
 def test_deepseek_v3(groups: int, kept: int, k: int, spread: float) -> None:
+    from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
+
     config = DeepseekV3Config(
         hidden_size=HIDDEN,
         n_routed_experts=32,
@@ -105,6 +108,9 @@ def test_deepseek_v3(groups: int, kept: int, k: int, spread: float) -> None:
 
 @pytest.mark.parametrize(("groups", "kept", "k"), [(4, 2, 3), (8, 3, 6), (8, 1, 4)])
 def test_deepseek_v2(groups: int, kept: int, k: int) -> None:
+    from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
+    from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2TopkRouter
+
     config = DeepseekV2Config(
         hidden_size=HIDDEN,
         num_attention_heads=4,  # must divide the hidden size; not used here
