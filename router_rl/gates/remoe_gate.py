@@ -1,9 +1,9 @@
-"""The ReMoE gate: `g = ReLU(z)`, as sparse as an adaptive L1 penalty makes it (Wang, Chen and Zhu 2025).
+"""The ReMoE gate: `g = ReLU(z)`, as sparse as an adaptive L1 penalty makes it (Wang, Zhu and Chen 2025).
 
 Every expert with a positive logit works with that weight, so the gate is differentiable throughout (section
-3.1 of https://arxiv.org/abs/2412.14711). The penalty's coefficient is multiplied by `alpha^sign(target -
-sparsity)` after each step, with target `1 - k / N` (section 3.2), and the penalty is weighed by each
-expert's load, so that it balances too (section 3.3). Weights are not normalised while training: they scale
+3 of https://arxiv.org/abs/2412.14711). The penalty's coefficient is multiplied by `alpha^sign(target -
+sparsity)` after each step, with target `1 - k / N`, and the penalty is weighed by each expert's load, so that
+it balances too. Weights are not normalised while training: they scale
 the experts' log-probabilities, as the paper's scale their outputs. The router chooses by the largest logits,
 k of them, weighed by ReLU and renormalised; under `adaptive_k` nobody's logit is the zero of the ReLU.
 """
@@ -40,7 +40,7 @@ class ReMoEGateSettings:
         penalty: lambda_0, the first coefficient of the L1 penalty.
         alpha: factor by which the coefficient moves each step.
         start: first bias of every expert's logit. An expert that is off passes no gradient, and frozen
-            experts give it no second chance, so all are on at first (the paper's dense stage, section 3.4).
+            experts give it no second chance, so all are on at first (the paper's dense stage).
         epochs, patience, batch: of the training loop.
     """
 
