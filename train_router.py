@@ -25,7 +25,8 @@ from router_rl.evaluation.terminal import evaluation_view, facts_view, paths_of,
 from router_rl.exports import FORMATS
 from router_rl.exports import export as export_router
 from router_rl.objective import Objective
-from router_rl.routing import SELECTIONS, RouterError, load
+from router_rl.routing import RouterError, load
+from router_rl.rules import RULES
 from router_rl.task import ScorerConfig
 
 __all__ = ["main"]
@@ -265,7 +266,7 @@ def list_names() -> dict[str, Any]:
 
     return {
         "methods": [*METHODS, ORACLE],
-        "selections": list(SELECTIONS),
+        "selections": list(RULES),
         "envs": list(ENVS),
         "sources": list(SOURCES),
         "formats": list(FORMATS),

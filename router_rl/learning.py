@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .evaluation.measure import Measurement, measure
-from .routing import Router
+from .routing import Router, Selection, selection_from_spec
 from .task import Task
 
 __all__ = ["EarlyStopping", "Snapshot", "Watch", "optimizer_state", "restore_optimizer"]
@@ -38,7 +38,7 @@ Watch = Callable[[Snapshot], None]
 
 
 class EarlyStopping:
-    """Measures a router on validation, keeps the best weights, and says when to stop.
+    """Measures a router on validation, keeps the best weights and their rule, and says when to stop.
 
     Args:
         task: its validation rows and objective are the judge.
@@ -53,6 +53,7 @@ class EarlyStopping:
         self._best = float("-inf")
         self._stale = 0
         self._weights: dict[str, Tensor] = {}
+        self._rule: Selection | None = None
 
     def update(
         self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
@@ -63,6 +64,7 @@ class EarlyStopping:
         if utility > self._best:
             self._best, self._stale = utility, 0
             self._weights = {name: value.clone() for name, value in router.scorer.state_dict().items()}
+            self._rule = router.rule
         else:
             self._stale += 1
         if self._watch is not None:
@@ -72,18 +74,21 @@ class EarlyStopping:
         return self._stale >= self._patience
 
     def best(self, router: Router) -> Router:
-        """Put the best weights seen into a router and return it, in evaluation mode."""
+        """Put the best weights seen, and the rule they had, into a router; return it in evaluation mode."""
         router.scorer.load_state_dict(self._weights)
+        router.rule = self._rule or router.rule
         return router.eval()
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""
-        return {"best": self._best, "stale": self._stale, "weights": self._weights}
+        rule = None if self._rule is None else self._rule.spec()
+        return {"best": self._best, "stale": self._stale, "weights": self._weights, "rule": rule}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._best, self._stale = state["best"], state["stale"]
         self._weights = state["weights"]
+        self._rule = None if state["rule"] is None else selection_from_spec(state["rule"])
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from experts import InputError, OutcomeTable
 from experts.errors import unknown_name
 
-from .routing import SELECTIONS, AdaptiveK, ExpertChoice, Hard, Hierarchical, Selection, Soft, TopK, Tree
+from .routing import AdaptiveK, ExpertChoice, Hard, Hierarchical, Selection, Soft, TopK, Tree
 
-__all__ = ["grow_tree", "named_tree", "selection"]
+__all__ = ["RULES", "grow_tree", "named_tree", "selection"]
+
+# What a user may ask for. A gate that learns a rule of its own (a bias, groups) returns it in its router.
+RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
 
 
 def selection(
@@ -22,7 +25,7 @@ def selection(
     """The rule of a name, or the rule itself.
 
     Args:
-        select: a name in `SELECTIONS`, or a rule.
+        select: a name in `RULES`, or a rule.
         table: whose experts are chosen among.
         k: experts a decision runs (topk), or may run (adaptive_k).
         tree: for hierarchical, `{branch: {branch: ...} or [experts]}` by name; one grown from the training
@@ -34,8 +37,8 @@ def selection(
     """
     if not isinstance(select, str):
         rule = select
-    elif select not in SELECTIONS:
-        raise unknown_name("select", select, SELECTIONS)
+    elif select not in RULES:
+        raise unknown_name("select", select, RULES)
     else:
         count = len(table.experts)
         rule = {

@@ -45,6 +45,11 @@ def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    torch.manual_seed(0)  # whatever ran before, and in whichever worker
+
+
 @pytest.fixture(scope="session")
 def digits() -> OutcomeTable:
     """Return the embedded digits table, collected once a run."""

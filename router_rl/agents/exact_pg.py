@@ -112,7 +112,7 @@ def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) 
         earned = expected(router.rule, logits, payment, row, noise).utility
         return -earned.mean() - settings.entropy * router.rule.entropy(logits).mean()
 
-    return train_gate(task, settings, run, loss, start)
+    return train_gate(task, settings, run, loss, router=start)
 
 
 def fit_warm(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:

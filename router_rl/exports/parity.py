@@ -85,7 +85,7 @@ def check_parity(router: Router, exported: Callable[..., Routing], inputs: list[
     parity = Parity(
         rows=len(agree),
         index_agreement=float(agree.double().mean()),
-        ties=int((~agree & _tied(expected, found, tolerance)).sum()),
+        ties=int((~agree & _tied(router.rule.ranking(expected.logits), expected, found, tolerance)).sum()),
         weights_max_error=float((expected.weights - found.weights)[agree].abs().max())
         if agree.any()
         else 0.0,
@@ -97,8 +97,8 @@ def check_parity(router: Router, exported: Callable[..., Routing], inputs: list[
     return parity
 
 
-def _tied(expected: Routing, found: Routing, tolerance: float) -> Tensor:
-    """Rows [T] whose chosen experts have, rank by rank, logits within twice the tolerance."""
-    wanted = expected.logits.gather(1, expected.experts)
-    got = expected.logits.gather(1, found.experts)
+def _tied(ranking: Tensor, expected: Routing, found: Routing, tolerance: float) -> Tensor:
+    """Rows [T] whose chosen experts have, place by place, rankings within twice the tolerance."""
+    wanted = ranking.gather(1, expected.experts)
+    got = ranking.gather(1, found.experts)
     return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)

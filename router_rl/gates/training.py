@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs import Outcomes
 
 from ..learning import EarlyStopping, optimizer_state, restore_optimizer
 from ..method import Run
-from ..routing import Router
+from ..routing import Router, Selection
 from ..task import Task
 
 __all__ = ["GateLoss", "TrainingSettings", "balance_loss", "train_gate"]
@@ -36,7 +36,14 @@ class TrainingSettings(Protocol):
 
 
 def train_gate(
-    task: Task, settings: TrainingSettings, run: Run, loss: GateLoss, start: Router | None = None
+    task: Task,
+    settings: TrainingSettings,
+    run: Run,
+    loss: GateLoss,
+    *,
+    router: Router | None = None,
+    extra: nn.Module | None = None,
+    serve: Callable[[], Selection] | None = None,
 ) -> Router:
     """Minimise a gate's loss over the training rows.
 
@@ -46,25 +53,30 @@ def train_gate(
             utility) and batch (queries a step).
         run: seed, watch and checkpoint.
         loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
-        start: a router to go on from; a new one if None.
+        router: what to start from; a new router of the task if None.
+        extra: what a gate has while it trains and not after: parameters (noise) are trained with the
+            router's, buffers (a bias that follows the load) the loss moves itself, once a step.
+        serve: the rule to measure, keep and return the router with, as it stands; the task's own if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
-    router = start or task.new_router(run.seed)
+    router = task.new_router(run.seed) if router is None else router
     outcomes = task.outcomes()
-    optimizer = torch.optim.AdamW(
-        router.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    extra = nn.Module() if extra is None else extra.to(task.device)
+    trained = [*router.parameters(), *extra.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator(device=task.device).manual_seed(run.seed)
     stopping = EarlyStopping(task, settings.patience, run.watch)
     epoch = 0
     saved = run.checkpoint.load()
     if saved is None:
+        _set_rule(router, serve)
         stopping.update(router, 0, settings.epochs)
     else:
         epoch = saved["epoch"]
         router.load_state_dict(saved["router"])
+        extra.load_state_dict(saved["extra"])
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
@@ -79,6 +91,7 @@ def train_gate(
             optimizer.step()
             total += value.detach() * len(rows)
         mean = float(total) / outcomes.queries
+        _set_rule(router, serve)
         if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
             break
         if run.checkpoint.due:
@@ -86,12 +99,18 @@ def train_gate(
                 {
                     "epoch": epoch,
                     "router": router.state_dict(),
+                    "extra": extra.state_dict(),
                     "optimizer": optimizer_state(optimizer),
                     "generator": generator.get_state(),
                     "stopping": stopping.state_dict(),
                 }
             )
     return stopping.best(router)
+
+
+def _set_rule(router: Router, serve: Callable[[], Selection] | None) -> None:
+    if serve is not None:
+        router.rule = serve()
 
 
 def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:

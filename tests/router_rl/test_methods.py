@@ -16,6 +16,9 @@ from router_rl.task import ScorerConfig, Task
 
 CLOSED = ["ridge", "centroid", "knn", "group_label", "linucb", "thompson"]
 LEARNED = [name for name, method in METHODS.items() if method.family in ("rl", "gate")] + CLOSED
+GATES = [name for name, method in METHODS.items() if method.family == "gate"]
+# With one expert a query its weight is always 1: `gates/test_k1_trap.py` shows that it cannot learn.
+TRAPPED = ("mixtral_gate",)
 OBJECTIVE = Objective(compute_weight=0.05)
 
 
@@ -25,13 +28,13 @@ def utility(table: OutcomeTable, method: str, **options: object) -> float:
     return measure(router, table.part("test"), OBJECTIVE, scale).means()["utility"]
 
 
-@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("method", [name for name in LEARNED if name not in TRAPPED])
 def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) -> None:
     # The specialist of each kind earns 1 - .05 * cost / 10, .979 on average; the best single expert .65.
     assert utility(kinds, method, tries=1 if method != "switch_gate" else 4) > 0.93
 
 
-@pytest.mark.parametrize("method", ["softmax_gate", "switch_gate"])
+@pytest.mark.parametrize("method", [name for name in GATES if name not in TRAPPED])
 def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeTable, method: str) -> None:
     assert utility(kinds_without_probabilities, method, tries=4) > 0.93
 
@@ -60,6 +63,7 @@ def test_the_same_seed_gives_the_same_router(kinds: OutcomeTable, method: str) -
     one, two = (fit(method, kinds, OBJECTIVE, settings=_short(method), seed=3) for _ in range(2))
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
+    assert one.rule == two.rule
 
 
 def test_every_method_gets_the_same_number_of_tries() -> None:

@@ -27,8 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64, "steps": 8},
     "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
-    "softmax_gate": {"epochs": 8},
-    "switch_gate": {"epochs": 8},
+    **{name: {"epochs": 8} for name, method in METHODS.items() if method.family == "gate"},
 }
 
 
@@ -66,6 +65,7 @@ def test_a_stopped_run_ends_as_an_unstopped_one(
     assert remaining < measured
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+    assert whole.rule == resumed.rule
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:

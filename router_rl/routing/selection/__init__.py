@@ -1,4 +1,8 @@
-"""Selection rules: one file a rule; `SELECTIONS` maps a rule's name to its class."""
+"""Selection rules: one file a rule; `SELECTIONS` maps a rule's name to its class.
+
+It holds every rule that a stored router may have. Those that a user may ask for by name are fewer: some,
+such as `scored_topk`, are made by the gate that learned their numbers (`router_rl.rules.RULES`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from .expert_choice import ExpertChoice
 from .gumbel import gumbel
 from .hard import Hard
 from .hierarchical import Hierarchical, Tree
+from .scored import ScoredTopK
 from .soft import Soft
 from .topk import TopK
 
@@ -21,6 +26,7 @@ __all__ = [
     "ExpertChoice",
     "Hard",
     "Hierarchical",
+    "ScoredTopK",
     "Selection",
     "Soft",
     "TopK",
@@ -30,7 +36,7 @@ __all__ = [
 ]
 
 SELECTIONS: dict[str, type[Selection]] = {
-    rule.name: rule for rule in (Hard, TopK, Soft, Hierarchical, AdaptiveK, ExpertChoice)
+    rule.name: rule for rule in (Hard, TopK, Soft, Hierarchical, AdaptiveK, ExpertChoice, ScoredTopK)
 }
 
 

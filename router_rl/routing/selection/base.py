@@ -84,6 +84,10 @@ class Selection(ABC):
         """How many experts a decision may run."""
         return range(self.k, self.k + 1)
 
+    def ranking(self, logits: Tensor) -> Tensor:
+        """What the rule orders its outputs by, [T, outputs]: two that are equal here are a tie."""
+        return logits
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability [T, N] float32 that the first draw is each expert; what is missing to 1 is nobody's."""
         return logits.float().softmax(dim=-1)

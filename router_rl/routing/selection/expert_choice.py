@@ -20,7 +20,7 @@ from .gumbel import gumbel_like
 from .hard import categorical_entropy
 from .topk import largest, scattered
 
-__all__ = ["ExpertChoice"]
+__all__ = ["ExpertChoice", "taken"]
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,9 @@ class ExpertChoice(Selection):
 
     def select(self, logits: Tensor) -> Choice:
         """Let every expert take its queries; ties go to the lowest row."""
-        rows, count = logits.shape
+        count = logits.shape[-1]
         share = logits.float().softmax(dim=-1)
-        room = min(rows, -int(-rows * self.capacity // count))
-        takers = torch.zeros_like(share)
-        if rows:
-            taken = largest(share.T, room)  # [N, room] row ids
-            takers = takers.scatter(0, taken.T, 1.0)
+        takers = taken(share, self.capacity)
         alone = torch.zeros_like(share).scatter(-1, share.argmax(dim=-1, keepdim=True), 1.0)
         takers = torch.where(takers.any(dim=-1, keepdim=True), takers, alone)
         takers = takers.masked_fill(logits == float("-inf"), 0.0)
@@ -99,6 +95,25 @@ class ExpertChoice(Selection):
     def entropy(self, logits: Tensor) -> Tensor:
         """Entropy of S, [T] float32, nats: how undecided the gate is."""
         return categorical_entropy(logits.float().log_softmax(dim=-1))
+
+
+def taken(share: Tensor, capacity: float) -> Tensor:
+    """Which queries each expert takes, [T, N] float32 zeros and ones; ties go to the lowest row.
+
+    Args:
+        share: [T, N] float, S.
+        capacity: an expert takes `ceil(T * capacity / N)` queries, or all there are.
+
+    >>> taken(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]), 1.0).T
+    tensor([[1., 0., 1., 0.],
+            [0., 1., 0., 1.]])
+    """
+    rows, count = share.shape
+    takers = torch.zeros_like(share)
+    if rows == 0:
+        return takers
+    room = min(rows, -int(-rows * capacity // count))
+    return takers.scatter(0, largest(share.T, room).T, 1.0)
 
 
 _NO_POLICY = "expert_choice has no policy to draw from (experts choose); train it as a gate, or use topk"

@@ -32,7 +32,7 @@ def test_learns_what_can_be_learned(seed):
     assert [epoch for epoch, _ in losses] == list(range(1, 16))
     assert losses[-1][1] < losses[0][1]
     fresh, _ = two_blobs(torch.Generator().manual_seed(99))
-    assert (module(fresh).argmax(1) == labels).float().mean() > 0.95
+    assert (module(fresh).argmax(1) == labels).float().mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -18,6 +18,8 @@ from router_rl.routing import (
     MLPScorer,
     Router,
     RouterError,
+    Routing,
+    ScoredTopK,
     StateInput,
     TopK,
 )
@@ -146,3 +148,20 @@ def test_what_is_refused(kinds: OutcomeTable, tmp_path: Path) -> None:
 
 def test_a_stochastic_router_keeps_its_law(kinds: OutcomeTable, tmp_path: Path) -> None:
     assert export(fit("random", kinds, Objective()), tmp_path / "out").passed
+
+
+def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
+    # Scores 1/2 and 3/4 with biases 1/4 and 0: the logits differ, the choice is a tie.
+    scorer = LinearScorer(1, 2)
+    with torch.no_grad():
+        scorer.bias.copy_(torch.tensor([1.0, 3.0]).log())
+    router = Router(scorer, ScoredTopK(k=1, bias=(0.25, 0.0)), ("a", "b"))
+
+    def swapped(*inputs: torch.Tensor) -> Routing:
+        routing = router(*inputs)
+        other = torch.where(routing.fallback[:, None], routing.experts, 1 - routing.experts)
+        return routing._replace(experts=other)
+
+    parity = check_parity(router, swapped, parity_rows(router, torch.zeros(5, 1)))
+    assert parity.passed
+    assert parity.ties == 6

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from router_rl.routing import SELECTIONS, Hard, RouterError, TopK, gumbel, selection_from_spec
+from router_rl.routing import SELECTIONS, Hard, RouterError, ScoredTopK, TopK, gumbel, selection_from_spec
 
-RULES = [Hard(), *(TopK(k=k) for k in (1, 2, 3, 4))]
+RULES = [Hard(), *(TopK(k=k) for k in (1, 2, 3, 4)), ScoredTopK(k=2, score="softmax")]
 INF = math.inf
 LOGITS = [
     pytest.param([0.3, -1.2, 2.0, 0.9], id="plain"),

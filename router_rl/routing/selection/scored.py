@@ -1,0 +1,152 @@
+"""Scored top-k: what is chosen and what it weighs are two numbers, as in DeepSeek-V2, DeepSeek-V3 and ReMoE.
+
+An expert has a score (softmax, sigmoid or ReLU of its logit). The k largest of score + bias are chosen,
+within the best groups where experts form groups; the weights are the bare scores of the chosen,
+renormalised. The bias balances load without touching the weights (DeepSeek-V3, section 2.1.2, eq. 13-16,
+https://arxiv.org/abs/2412.19437); groups are devices (DeepSeek-V2, section 2.2.2,
+https://arxiv.org/abs/2405.04434). A trained gate carries its bias here, so that an export has it. DeepSeek's
+`routed_scaling_factor` and unnormalised weights are left to the layer that mixes: our weights sum to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import RouterError
+from .base import Choice, Selection
+from .topk import TopK, largest
+
+__all__ = ["ScoredTopK"]
+
+# Bounded scores and a bias that follows them differ by a few units, so these keep three ranks apart.
+_NO_SCORE = 1e3  # a score of exactly 0: after every expert that has one
+_OTHER_GROUP = 1e6  # only where the groups kept have fewer than k experts that may be chosen
+
+
+@dataclass(frozen=True)
+class ScoredTopK(Selection):
+    """Top-k of score + bias, weighted by score.
+
+    Attributes:
+        k: experts a decision runs.
+        score: of a logit: `softmax` over all experts, `sigmoid`, or `relu`.
+        bias: added to each expert's score to choose, not to weigh; empty for none.
+        groups: the experts form this many groups of equal size, by rising id.
+        kept: groups whose experts may be chosen.
+        judged_by: a group is as good as the sum of this many of its best experts (1 in DeepSeek-V2, 2 in V3).
+
+    >>> rule = ScoredTopK(k=1, bias=(0.0, 0.5))
+    >>> rule.select(torch.tensor([[1.0, 0.0]])).experts  # .73 against .5 + .5
+    tensor([[1]])
+    """
+
+    k: int = 2
+    score: Literal["softmax", "sigmoid", "relu"] = "sigmoid"
+    bias: tuple[float, ...] = ()
+    groups: int = 1
+    kept: int = 1
+    judged_by: int = 2
+    name: ClassVar[str] = "scored_topk"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bias", tuple(float(value) for value in self.bias))
+        for field in ("k", "groups", "kept", "judged_by"):
+            if getattr(self, field) < 1:
+                raise RouterError(f"ScoredTopK.{field}={getattr(self, field)} is not positive; use 1 or more")
+        if self.score not in ("softmax", "sigmoid", "relu"):
+            raise RouterError(f"ScoredTopK.score={self.score!r} is unknown; use softmax, sigmoid or relu")
+        if self.kept > self.groups:
+            raise RouterError(f"ScoredTopK.kept={self.kept} exceeds groups={self.groups}; use fewer")
+        if not all(abs(value) < _NO_SCORE / 4 for value in self.bias):
+            raise RouterError(f"ScoredTopK.bias={self.bias} is not on the scale of scores")
+
+    def check(self, experts: int) -> None:
+        """Raise RouterError if the groups, their experts or the biases do not fit the number of experts."""
+        if experts % self.groups:
+            raise RouterError(f"ScoredTopK.groups={self.groups} does not divide {experts} experts")
+        reach = experts // self.groups * self.kept
+        if self.k > reach:
+            raise RouterError(f"ScoredTopK.k={self.k} exceeds {reach} experts in reach; use 1 to {reach}")
+        if self.bias and len(self.bias) != experts:
+            raise RouterError(f"ScoredTopK.bias has {len(self.bias)} values but there are {experts} experts")
+
+    def spec(self) -> dict[str, Any]:
+        """The rule as JSON."""
+        return {"rule": self.name, **asdict(self), "bias": list(self.bias)}
+
+    def select(self, logits: Tensor) -> Choice:
+        """The k best by score + bias, best first; ties go to the lowest id."""
+        experts = largest(self.ranking(logits), self.k)
+        return Choice(experts, self.weigh(logits, experts))
+
+    def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
+        """Scores of the chosen over their sum, [T, k] float32; where all are 0 the first weighs 1."""
+        z = logits.float()
+        if self.score == "relu":
+            active = z.relu().gather(-1, experts)
+            first = torch.zeros_like(active)
+            first[..., 0] = 1.0
+            total = active.sum(dim=-1, keepdim=True)
+            return torch.where(total > 0, active / total.clamp(min=torch.finfo(z.dtype).tiny), first)
+        # In logarithms, so that scores too small for float32 still have a ratio.
+        return (F.logsigmoid(z) if self.score == "sigmoid" else z).gather(-1, experts).softmax(dim=-1)
+
+    def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw k distinct experts, Plackett-Luce over `ranking`, [T, k] int64 (Gumbel top-k)."""
+        return TopK(k=self.k).sample(self.ranking(logits), noise)
+
+    def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
+        """Log-probability [T] float32 of an ordered draw."""
+        return TopK(k=self.k).log_prob(self.ranking(logits), action)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Entropy [T] float32 of the ordered draw, nats, as in top-k."""
+        return TopK(k=self.k).entropy(self.ranking(logits))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability [T, N] float32 that the first draw is each expert."""
+        return self.ranking(logits).softmax(dim=-1)
+
+    def prefer(self, expert: int, experts: int) -> Tensor:
+        """This expert alone has a score."""
+        row = torch.full((experts,), -1e4)
+        row[expert] = 1.0
+        return row
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The bare scores [T, N] float32; 0 for a masked expert."""
+        z = logits.float()
+        return {"softmax": lambda: z.softmax(dim=-1), "sigmoid": z.sigmoid, "relu": z.relu}[self.score]()
+
+    def ranking(self, logits: Tensor) -> Tensor:
+        """What experts are chosen by, [T, N] float32: highest first, minus infinity where masked.
+
+        It is score + bias, or the logit itself where that orders alike (ReLU, whose zeros would all tie;
+        softmax without a bias). Greedy selection takes the best of it, the policy draws from its softmax.
+        """
+        z = logits.float()
+        scores = self.scores(logits)
+        bias = z.new_tensor(self.bias) if self.bias else z.new_zeros(z.shape[-1])
+        merit = torch.where(scores > 0, scores, scores - _NO_SCORE) + bias
+        if self.score == "relu":
+            rank = z + bias
+        elif self.score == "softmax" and not self.bias:
+            rank = z
+        else:
+            rank = merit
+        if self.groups > 1:
+            rank = torch.where(self._in_best_groups(merit), rank, rank - _OTHER_GROUP)
+        return rank.masked_fill(z == float("-inf"), float("-inf"))
+
+    def _in_best_groups(self, merit: Tensor) -> Tensor:
+        """Which experts [T, N] bool are in the groups kept; ties go to the lower group."""
+        grouped = merit.unflatten(-1, (self.groups, -1))
+        best = grouped.sort(dim=-1, descending=True).values[..., : self.judged_by]
+        chosen = largest(best.sum(dim=-1), self.kept)
+        inside = torch.zeros(grouped.shape[:-1], dtype=torch.bool, device=merit.device)
+        return inside.scatter(-1, chosen, True).unsqueeze(-1).expand_as(grouped).flatten(-2)
