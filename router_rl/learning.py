@@ -13,7 +13,7 @@ from .evaluation.measure import Measurement, measure
 from .routing import Router, Selection, selection_from_spec
 from .task import Task
 
-__all__ = ["EarlyStopping", "Snapshot", "Watch", "optimizer_state", "restore_optimizer"]
+__all__ = ["EarlyStopping", "Judge", "Snapshot", "Watch", "optimizer_state", "restore_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Snapshot:
 
 
 Watch = Callable[[Snapshot], None]
+Judge = Callable[[Router], Measurement]
 
 
 class EarlyStopping:
@@ -44,10 +45,13 @@ class EarlyStopping:
         task: its validation rows and objective are the judge.
         patience: measurements without a better one before stopping.
         watch: is told of every measurement.
+        judge: measures the router; on the validation rows under the task's objective if None.
     """
 
-    def __init__(self, task: Task, patience: int, watch: Watch | None) -> None:
-        self._task = task
+    def __init__(self, task: Task, patience: int, watch: Watch | None, judge: Judge | None = None) -> None:
+        self._judge = judge or (
+            lambda router: measure(router, task.validation, task.objective, task.scale)
+        )
         self._patience = patience
         self._watch = watch
         self._best = float("-inf")
@@ -59,7 +63,7 @@ class EarlyStopping:
         self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
     ) -> bool:
         """Measure; returns True if it is time to stop."""
-        result = measure(router, self._task.validation, self._task.objective, self._task.scale)
+        result = self._judge(router)
         utility = result.means()["utility"]
         if utility > self._best:
             self._best, self._stale = utility, 0

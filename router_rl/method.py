@@ -12,6 +12,7 @@ from experts import InputError, OutcomeTable
 
 from .checkpoint import Checkpoint
 from .learning import Watch
+from .objective import Objective
 from .routing import Router, Selection
 from .task import Task
 
@@ -51,6 +52,8 @@ class Method:
         about: one line for `list`.
         rules: names of the selection rules it can learn; empty: every one.
         needs: optional columns of the table, such as `group`, that it cannot do without.
+        over: settings and objectives that differ in compute weight to the settings of the one fit that
+            serves them all, by `Router.at`; None: a fit for each objective.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Method:
     about: str = ""
     rules: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    over: Callable[[Any, Sequence[Objective]], Any] | None = None
 
     def learns(self, rule: Selection) -> bool:
         """Whether it can learn to choose by a rule; where experts choose there is no policy to train."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experts.errors import unknown_name
 
-from .agents import exact_pg, reinforce, router_ppo, sb3
+from .agents import conditioned_pg, exact_pg, reinforce, router_ppo, sb3
 from .baselines import centroid, constants, group_label, hashing, knn, linucb, ridge, thompson
 from .gates import (
     deepseek_v2_gate,
@@ -84,6 +84,15 @@ METHODS: dict[str, Method] = {
             settings=exact_pg.WarmExactPGSettings,
             space=exact_pg.WARM_SPACE,
             about="exact_pg from the softmax gate's weights",
+        ),
+        Method(
+            name="conditioned_pg",
+            family="rl",
+            fit=conditioned_pg.fit,
+            settings=conditioned_pg.ConditionedPGSettings,
+            space=conditioned_pg.SPACE,
+            about="one policy for every compute weight, which is its input",
+            over=conditioned_pg.over,
         ),
         Method(
             name="softmax_gate",

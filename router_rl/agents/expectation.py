@@ -31,13 +31,13 @@ class Payment(NamedTuple):
 
     Attributes:
         outcomes: the training rows.
-        compute_weight: utility per unit of compute.
+        compute_weight: utility per unit of compute; a tensor [T] float32 has one for each training query.
         smoothing: share of the reward that is the probability given to the right class, in place of the
             0/1 outcome; without effect where the table has no class probabilities.
     """
 
     outcomes: Outcomes
-    compute_weight: float
+    compute_weight: float | Tensor
     smoothing: float = 0.0
 
     def each(self, row: Tensor) -> Tensor:
@@ -48,7 +48,9 @@ class Payment(NamedTuple):
             right = outcomes.label[row].reshape(-1, 1, 1).expand(-1, outcomes.experts, 1)
             given = outcomes.probabilities[row].gather(-1, right).squeeze(-1)
             quality = torch.lerp(quality, given, self.smoothing)
-        return quality - self.compute_weight * outcomes.compute[row]
+        price = self.compute_weight
+        charge = price[row].unsqueeze(-1) if isinstance(price, Tensor) else price
+        return quality - charge * outcomes.compute[row]
 
     def of(self, row: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Utility [B] float32 of running experts [B, k] with weights [B, k]; the id N is nobody."""
@@ -59,7 +61,8 @@ class Payment(NamedTuple):
             right = outcomes.label[row].unsqueeze(-1)
             given = (weights * outcomes.probabilities[row.unsqueeze(-1), someone, right]).sum(dim=-1)
             quality = torch.lerp(quality, given, self.smoothing)
-        return quality - self.compute_weight * compute
+        price = self.compute_weight
+        return quality - (price[row] if isinstance(price, Tensor) else price) * compute
 
 
 class Expectation(NamedTuple):

@@ -90,7 +90,7 @@ def measure(
     device = next(router.parameters()).device
     outcomes = Outcomes.of(table, scale, device)
     order = _order(len(table), device)
-    state = state_of(router.state, table, device)
+    state = state_of(router.state, table, objective, device)
     sees_load = any(part.name == "load" for part in router.state)
     play = _play_windows if sees_load else _play_at_once
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):

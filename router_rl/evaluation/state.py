@@ -14,6 +14,7 @@ from torch import Tensor
 
 from experts import InputError, OutcomeTable
 
+from ..objective import Objective
 from ..routing import RouterError, StateInput
 
 __all__ = ["PROVIDERS", "Provider", "state_of"]
@@ -23,13 +24,14 @@ Provider = Callable[[Tensor, Tensor], Tensor]
 
 
 def state_of(
-    state: Sequence[StateInput], table: OutcomeTable, device: torch.device
+    state: Sequence[StateInput], table: OutcomeTable, objective: Objective, device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
     """The whole second input of a router, or None for one that has none.
 
     Args:
         state: `router.state`.
         table: the rows that the router is measured on.
+        objective: what it is measured by.
         device: where the router lives.
 
     Raises:
@@ -43,7 +45,7 @@ def state_of(
                 f"the router's state {part.name!r} cannot be computed from a table; known: "
                 f"{', '.join(sorted(PROVIDERS))}"
             )
-        parts.append(PROVIDERS[part.name](part, table, device))
+        parts.append(PROVIDERS[part.name](part, table, objective, device))
 
     def provide(rows: Tensor, load: Tensor) -> Tensor | None:
         return torch.cat([part(rows, load) for part in parts], dim=-1) if parts else None
@@ -51,11 +53,11 @@ def state_of(
     return provide
 
 
-def _load(part: StateInput, table: OutcomeTable, device: torch.device) -> Provider:
+def _load(part: StateInput, table: OutcomeTable, objective: Objective, device: torch.device) -> Provider:
     return lambda rows, load: load
 
 
-def _group(part: StateInput, table: OutcomeTable, device: torch.device) -> Provider:
+def _group(part: StateInput, table: OutcomeTable, objective: Objective, device: torch.device) -> Provider:
     """One-hot of each row's group among the part's labels; zeros for a group that is none of them."""
     if table.group is None:
         raise InputError(
@@ -66,7 +68,15 @@ def _group(part: StateInput, table: OutcomeTable, device: torch.device) -> Provi
     return lambda rows, load: onehot[rows]
 
 
-PROVIDERS: dict[str, Callable[[StateInput, OutcomeTable, torch.device], Provider]] = {
+def _weight(part: StateInput, table: OutcomeTable, objective: Objective, device: torch.device) -> Provider:
+    """The objective's own weight of that name, the same for every row."""
+    value = float(getattr(objective, part.name))
+    return lambda rows, load: torch.full((len(rows), 1), value, device=device)
+
+
+PROVIDERS: dict[str, Callable[[StateInput, OutcomeTable, Objective, torch.device], Provider]] = {
     "load": _load,
     "group": _group,
+    "compute_weight": _weight,
+    "load_weight": _weight,
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 
-from ..learning import EarlyStopping, optimizer_state, restore_optimizer
+from ..learning import EarlyStopping, Judge, optimizer_state, restore_optimizer
 from ..method import Run
 from ..routing import Router, Selection
 from ..task import Task
@@ -44,6 +44,7 @@ def train_gate(
     router: Router | None = None,
     extra: nn.Module | None = None,
     serve: Callable[[], Selection] | None = None,
+    judge: Judge | None = None,
 ) -> Router:
     """Minimise a gate's loss over the training rows.
 
@@ -57,6 +58,7 @@ def train_gate(
         extra: what a gate has while it trains and not after: parameters (noise) are trained with the
             router's, buffers (a bias that follows the load) the loss moves itself, once a step.
         serve: the rule to measure, keep and return the router with, as it stands; the task's own if None.
+        judge: measures the router after every epoch; under the task's objective if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
@@ -67,7 +69,7 @@ def train_gate(
     trained = [*router.parameters(), *extra.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator(device=task.device).manual_seed(run.seed)
-    stopping = EarlyStopping(task, settings.patience, run.watch)
+    stopping = EarlyStopping(task, settings.patience, run.watch, judge)
     epoch = 0
     saved = run.checkpoint.load()
     if saved is None:

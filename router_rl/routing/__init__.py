@@ -8,6 +8,7 @@ routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], 
 ```
 """
 
+from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
@@ -35,6 +36,7 @@ __all__ = [
     "SELECTIONS",
     "AdaptiveK",
     "Choice",
+    "ConditionedScorer",
     "ConstantScorer",
     "ExpertChoice",
     "Hard",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .scorers import Scorer
 from .selection import Selection
@@ -164,6 +165,24 @@ class Router(nn.Module):
             fallback=self.fallback,
             stochastic=self.stochastic,
         )
+
+    def at(self, **conditions: float) -> Router:
+        """Return the plain router that a conditioned one is at fixed values, such as `at(compute_weight=0.1)`.
+
+        Raises:
+            RouterError: the router has no conditions, or they are not the ones given.
+        """
+        names = [part.name for part in self.state]
+        if not isinstance(self.scorer, ConditionedScorer):
+            raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
+        if sorted(conditions) != sorted(names):
+            given = ", ".join(conditions) or "nothing"
+            raise RouterError(f"the router's conditions are {', '.join(names)}, not {given}; give each a value")
+        scorer = self.scorer.at([conditions[name] for name in names])
+        plain = Router(
+            scorer, self.rule, self.experts, fallback=self.fallback, stochastic=self.stochastic
+        )
+        return plain.train(self.training)
 
     def spec(self) -> dict[str, Any]:
         """The router without its weights, as JSON."""

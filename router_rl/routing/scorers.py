@@ -15,11 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
 
-__all__ = ["SCORERS", "ConstantScorer", "LinearScorer", "MLPScorer", "Scorer", "scorer_from_spec"]
+__all__ = [
+    "SCORERS",
+    "ConstantScorer",
+    "LinearScorer",
+    "MLPScorer",
+    "Scorer",
+    "fold_standardisation",
+    "scorer_from_spec",
+]
 
 
 class Scorer(Protocol):
@@ -69,7 +78,7 @@ class LinearScorer(nn.Module):
         """Return the same function with shift 0 and scale 1, as a bare weight and bias."""
         scorer = LinearScorer(self.inputs, self.experts)
         with torch.no_grad():
-            weight, bias = _folded(self.weight, self.bias, self.shift, self.scale)
+            weight, bias = fold_standardisation(self.weight, self.bias, self.shift, self.scale)
             scorer.weight.copy_(weight)
             scorer.bias.copy_(bias)
         return scorer
@@ -114,7 +123,7 @@ class MLPScorer(nn.Module):
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         first = cast(nn.Linear, scorer.layers[0])
         with torch.no_grad():
-            weight, bias = _folded(first.weight, first.bias, self.shift, self.scale)
+            weight, bias = fold_standardisation(first.weight, first.bias, self.shift, self.scale)
             first.weight.copy_(weight)
             first.bias.copy_(bias)
         return scorer
@@ -160,6 +169,7 @@ SCORERS: dict[str, Callable[..., nn.Module]] = {
     "linear": LinearScorer,
     "mlp": MLPScorer,
     "constant": ConstantScorer,
+    "conditioned": ConditionedScorer,
     "knn": KNNScorer,
     "hash": HashScorer,
 }
@@ -181,7 +191,7 @@ def scorer_from_spec(spec: dict[str, Any]) -> nn.Module:
         raise RouterError(f"scorer {kind!r} does not take {settings}: {error}") from error
 
 
-def _folded(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def fold_standardisation(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """`W ((x - shift) * scale) + b = W' x + b'`, worked in float64: one rounding, not three."""
     wide = weight.double() * scale.double()
     return wide.float(), (bias.double() - wide @ shift.double()).float()
