@@ -75,7 +75,7 @@ def _check_odd_rows(router: Router, rows: Tensor, state: Tensor | None) -> None:
 
 def _check_masks(router: Router, rows: Tensor, state: Tensor | None) -> None:
     count = len(router.experts)
-    if count < 2:
+    if count < 2 or (router.allowed is not None and int(router.allowed.sum()) < 2):
         return
     mask = torch.ones(count, dtype=torch.bool)
     mask[int(router(rows, state).experts[0, 0])] = False

@@ -9,6 +9,7 @@ import torch
 
 from experts import InputError, OutcomeTable
 
+from .budget import fit_method
 from .evaluation.measure import measure
 from .learning import Watch
 from .method import Run
@@ -63,7 +64,7 @@ def fit(
     found.require(rule)
     task = Task.of(table, objective, rule, scorer=scorer, device=device)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
-    routers = [found.fit(task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
+    routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
     if len(routers) == 1:
         return routers[0]
     return max(routers, key=lambda router: _validation_utility(router, task))

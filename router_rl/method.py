@@ -54,6 +54,8 @@ class Method:
         needs: optional columns of the table, such as `group`, that it cannot do without.
         over: settings and objectives that differ in compute weight to the settings of the one fit that
             serves them all, by `Router.at`; None: a fit for each objective.
+        holds_budget: its fit sees to a budget itself, or has nothing to choose; for other gates and
+            baselines the compute weight is searched.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Method:
     rules: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     over: Callable[[Any, Sequence[Objective]], Any] | None = None
+    holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:
         """Whether it can learn to choose by a rule; where experts choose there is no policy to train."""

@@ -76,6 +76,7 @@ METHODS: dict[str, Method] = {
             settings=exact_pg.ExactPGSettings,
             space=exact_pg.SPACE,
             about="all-action policy gradient on the expected utility",
+            holds_budget=True,
         ),
         Method(
             name="warm_exact_pg",
@@ -84,6 +85,7 @@ METHODS: dict[str, Method] = {
             settings=exact_pg.WarmExactPGSettings,
             space=exact_pg.WARM_SPACE,
             about="exact_pg from the softmax gate's weights",
+            holds_budget=True,
         ),
         Method(
             name="conditioned_pg",
@@ -237,6 +239,7 @@ METHODS: dict[str, Method] = {
             fit=hashing.fit,
             settings=constants.NoSettings,
             about="a fixed pseudo-random expert a query (Roller et al. 2021)",
+            holds_budget=True,
         ),
         Method(
             name="random",
@@ -244,6 +247,7 @@ METHODS: dict[str, Method] = {
             fit=constants.fit_random,
             settings=constants.NoSettings,
             about="every expert with equal probability",
+            holds_budget=True,
         ),
         Method(
             name="best_single",
@@ -251,6 +255,7 @@ METHODS: dict[str, Method] = {
             fit=constants.fit_best_single,
             settings=constants.NoSettings,
             about="one expert for every query",
+            holds_budget=True,
         ),
         Method(
             name="zero_router",
@@ -258,6 +263,7 @@ METHODS: dict[str, Method] = {
             fit=constants.fit_zero_router,
             settings=constants.NoSettings,
             about="best mixture of two constant routers",
+            holds_budget=True,
         ),
     )
 }

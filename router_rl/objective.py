@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from envs import RoutingConfig
+from experts import InputError
 
 __all__ = ["Objective"]
 
@@ -23,16 +24,27 @@ class Objective:
         compute_weight: utility per unit of compute (1 = a call of the dearest expert), at least 0.
         load_weight: utility per unit of load (squared coefficient of variation of shares), at least 0.
         window: decisions over which load is settled.
+        budget: the most compute a decision may take on average, in the same unit. Compute is then free within
+            it, utility is quality less load, and the compute weight is only where the search for the
+            multiplier begins.
+        limit: the most compute a single expert may take on average, in the same unit: dearer ones are never
+            chosen.
 
     Raises:
-        InputError: a weight is negative or not finite, or the window is not positive.
+        InputError: a weight is negative or not finite, or the window, the budget or the limit not positive.
     """
 
     compute_weight: float = 0.1
     load_weight: float = 0.0
     window: int = 256
+    budget: float | None = None
+    limit: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("budget", "limit"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise InputError(f"objective.{name}", value, "is no compute", "use a number above 0")
         self.config(k=1, observe_load=False)  # the environment checks what it is given
 
     def config(
@@ -50,4 +62,5 @@ class Objective:
 
     def utility(self, quality: Number, compute: Number, load: Number) -> Number:
         """Utility of parts of the same shape."""
-        return quality - self.compute_weight * compute - self.load_weight * load
+        price = self.compute_weight if self.budget is None else 0.0
+        return quality - price * compute - self.load_weight * load

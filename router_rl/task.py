@@ -64,6 +64,9 @@ class Task:
     scale: float
     device: torch.device
 
+    def __post_init__(self) -> None:
+        self._check_affordable()
+
     @classmethod
     def of(
         cls,
@@ -86,7 +89,7 @@ class Task:
             device: where training happens.
 
         Raises:
-            InputError: the table has no features or lacks a split.
+            InputError: the table has no features or lacks a split, or too little of it is affordable.
             RouterError: the rule needs more experts than there are.
         """
         if table.features is None:
@@ -149,15 +152,47 @@ class Task:
         if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer):
             _standardise(scorer, self.train.features, sum(part.size for part in state))
         best_single = int(self.mean_utility().argmax())
-        router = Router(scorer, self.rule, self.train.experts, state=state, fallback=best_single)
+        allowed = None if self.objective.limit is None else self.affordable.tolist()
+        router = Router(
+            scorer, self.rule, self.train.experts, state=state, fallback=best_single, allowed=allowed
+        )
         return router.to(self.device)
 
+    @property
+    def affordable(self) -> np.ndarray:
+        """[N] bool: the experts whose mean compute on training rows is within the objective's limit."""
+        compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
+        return compute <= (self.objective.limit or float("inf"))
+
+    def mean_compute(self) -> np.ndarray:
+        """Mean compute [N] float64 of each expert on training and validation rows."""
+        cost = np.concatenate([self.train.cost, self.validation.cost])
+        return cost.mean(axis=0, dtype=np.float64) / self.scale
+
     def mean_utility(self) -> np.ndarray:
-        """Mean utility [N] float64 of each expert on training and validation rows; load is not charged."""
-        rows = (self.train, self.validation)
-        quality = np.concatenate([table.quality for table in rows]).mean(axis=0, dtype=np.float64)
-        cost = np.concatenate([table.cost for table in rows]).mean(axis=0, dtype=np.float64)
-        return self.objective.utility(quality, cost / self.scale, np.zeros_like(cost))
+        """Mean utility [N] float64 of each expert on training and validation rows; load is not charged.
+
+        Experts that the limit forbids, or that alone would break the budget, are worth -10,000.
+        """
+        quality = np.concatenate([self.train.quality, self.validation.quality])
+        compute = self.mean_compute()
+        utility = self.objective.utility(quality.mean(axis=0, dtype=np.float64), compute, np.zeros_like(compute))
+        within = compute <= (self.objective.budget or float("inf"))
+        return np.where(self.affordable & within, utility, -1e4)
+
+    def _check_affordable(self) -> None:
+        """Raise InputError where the limit or the budget leaves no decision to take."""
+        compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
+        cheapest = int(compute.argmin())
+        least = f"{self.train.experts[cheapest]}, takes {compute[cheapest]:.4g}"
+        wanted = min(self.rule.sizes(len(compute)))
+        limit, budget = self.objective.limit, self.objective.budget
+        if limit is not None and self.affordable.sum() < wanted:
+            problem = f"leaves {self.affordable.sum()} experts where {wanted} must run; the cheapest, {least}"
+            raise InputError("objective.limit", limit, problem, "raise the limit")
+        if budget is not None and np.sort(compute)[:wanted].sum() > budget:
+            problem = f"cannot be met: the cheapest expert, {least}, and a decision runs {wanted}"
+            raise InputError("objective.budget", budget, problem, "raise the budget")
 
 
 def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:

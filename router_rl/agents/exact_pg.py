@@ -14,13 +14,15 @@ out what chance has done to the window so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from envs import Outcomes
 
+from ..calibration import measure_within
+from ..evaluation.measure import Measurement
 from ..gates import softmax_gate
 from ..gates.training import train_gate
 from ..method import Run
@@ -28,6 +30,7 @@ from ..routing import Router
 from ..task import Task
 from .expectation import Payment, expected
 from .on_policy import Update, learn
+from .pid import PID
 from .rollout import Trajectory, logits_of
 
 __all__ = ["SPACE", "WARM_SPACE", "ExactPGSettings", "WarmExactPGSettings", "fit", "fit_warm", "load_price"]
@@ -102,6 +105,8 @@ _Settings = ExactPGSettings | WarmExactPGSettings
 
 def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) -> Router:
     """Ascend the expected utility from a new router, or from `start`."""
+    if task.objective.budget is not None:
+        return _fit_within(task, settings, run, start)
     if task.objective.load_weight:
         return _fit_windows(task, settings, run, start)
     payment = Payment(task.outcomes(), task.objective.compute_weight, settings.smoothing)
@@ -118,7 +123,8 @@ def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) 
 def fit_warm(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
     """Train the softmax gate, then ascend the expected utility from its weights."""
     gate = softmax_gate.SoftmaxGateSettings(own_compute=settings.gate_compute)
-    start = softmax_gate.fit(task, gate, Run(seed=run.seed))
+    priced = task.with_objective(replace(task.objective, budget=None))
+    start = softmax_gate.fit(priced, gate, Run(seed=run.seed))
     if task.objective.load_weight and task.observe_load:
         start = _seeing_load(start, task, run.seed)
     return fit(task, settings, run, start)
@@ -133,6 +139,31 @@ def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
         window: W.
     """
     return 2.0 * len(share) / window * (counts - counts.sum(dim=-1, keepdim=True) * share)
+
+
+def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
+    """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
+
+    The best epoch is the one of most validation quality once it is calibrated to the budget.
+    """
+    objective = task.objective
+    assert objective.budget is not None
+    free = Payment(task.outcomes(), 0.0, settings.smoothing)
+    charged = free._replace(compute_weight=1.0)
+    controller = PID(objective.budget, objective.compute_weight).to(task.device)
+
+    def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[row])
+        noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
+        quality = expected(router.rule, logits, free, row, noise).utility.mean()
+        compute = quality - expected(router.rule, logits, charged, row, noise).utility.mean()
+        multiplier = controller.update(compute)
+        return multiplier * compute - quality - settings.entropy * router.rule.entropy(logits).mean()
+
+    def judge(router: Router) -> Measurement:
+        return measure_within(router, task)
+
+    return train_gate(task, settings, run, loss, router=start, extra=controller, judge=judge)
 
 
 def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -21,7 +22,11 @@ _MOST_SETS = 5_000
 
 
 def measure_oracle(
-    table: OutcomeTable, objective: Objective, scale: float, sizes: Sequence[int]
+    table: OutcomeTable,
+    objective: Objective,
+    scale: float,
+    sizes: Sequence[int],
+    allowed: np.ndarray | None = None,
 ) -> Measurement:
     """Measure the best set of experts for every query; its utility is not charged for load.
 
@@ -35,13 +40,18 @@ def measure_oracle(
         objective: weights of compute (and load, reported but not charged).
         scale: the unit of compute, in the table's cost unit.
         sizes: how many experts a decision may run.
+        allowed: [N] bool, the experts that may run; None for all.
+
+    Under a budget the multiplier is the least whose choices meet it on these very rows.
     """
+    if objective.budget is not None:
+        return _within(table, objective, scale, sizes, allowed)
     outcomes = Outcomes.of(table, scale)
     rows = torch.arange(len(table))
     best = torch.full((len(table),), float("-inf"))
     quality, compute = torch.zeros(len(table)), torch.zeros(len(table))
     run = torch.zeros((len(table), outcomes.experts))
-    for chosen in (found for size in sizes for found in _sets(outcomes, objective, size)):
+    for chosen in (found for size in sizes for found in _sets(outcomes, objective, size, allowed)):
         weights = torch.full(chosen.shape, 1.0 / chosen.shape[1])
         mixed, cost = mixture(outcomes, rows, chosen, weights)
         reached = torch.maximum(mixed, outcomes.quality.gather(1, chosen).amax(dim=1))
@@ -64,9 +74,41 @@ def measure_oracle(
     )
 
 
-def _sets(outcomes: Outcomes, objective: Objective, k: int) -> Iterator[torch.Tensor]:
+def _within(
+    table: OutcomeTable,
+    objective: Objective,
+    scale: float,
+    sizes: Sequence[int],
+    allowed: np.ndarray | None,
+) -> Measurement:
+    budget = objective.budget
+    assert budget is not None
+
+    def at(multiplier: float) -> Measurement:
+        priced = replace(objective, compute_weight=multiplier, budget=None)
+        return measure_oracle(table, priced, scale, sizes, allowed)
+
+    low, high = 0.0, 1e3  # quality is at most 1, so at 1,000 the cheapest is chosen
+    found = at(low)
+    if found.means()["compute"] > budget:
+        found = at(high)
+        for _ in range(30):
+            middle = (low + high) / 2.0
+            tried = at(middle)
+            if tried.means()["compute"] > budget:
+                low = middle
+            else:
+                high, found = middle, tried
+    return replace(found, utility=objective.utility(found.quality, found.compute, np.zeros_like(found.load)))
+
+
+def _sets(
+    outcomes: Outcomes, objective: Objective, k: int, allowed: np.ndarray | None
+) -> Iterator[torch.Tensor]:
     """Sets of k experts to try, each [T, k]; the cheapest first, so that ties go to the cheapest."""
     order = np.argsort(outcomes.compute.mean(dim=0).numpy(), kind="stable")
+    if allowed is not None:
+        order = order[allowed[order]]
     count = len(order)
     sets = 1
     for i in range(k):
@@ -76,4 +118,6 @@ def _sets(outcomes: Outcomes, objective: Objective, k: int) -> Iterator[torch.Te
             yield torch.tensor(members).expand(outcomes.queries, k)
         return
     alone = objective.utility(outcomes.quality, outcomes.compute, torch.zeros_like(outcomes.compute))
+    if allowed is not None:
+        alone = alone.masked_fill(~torch.from_numpy(allowed), float("-inf"))
     yield alone.sort(dim=1, descending=True, stable=True).indices[:, :k]

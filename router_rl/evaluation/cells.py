@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from experts import OutcomeTable
 from experts.atomic import replacing, write_json
 
+from ..budget import fit_method
 from ..checkpoint import Checkpoint
 from ..exports import export
 from ..exports.safetensors import write as write_router
@@ -143,7 +144,7 @@ def _fit(
             item(snapshot)
 
     began = time.perf_counter()
-    router = method.fit(task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
+    router = fit_method(method, task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
     seconds = time.perf_counter() - began
     validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
     result = measure(router, test, task.objective, task.scale, seed=cell.seed)

@@ -15,6 +15,8 @@ from .selection import Selection
 
 __all__ = ["Router", "Routing", "StateInput"]
 
+_NEVER = -1e4  # the logit of an expert that is not allowed
+
 
 class StateInput(NamedTuple):
     """A part of the router's second input, which its caller keeps while serving.
@@ -64,10 +66,13 @@ class Router(nn.Module):
         state: what the second input holds; empty for a router of features alone.
         fallback: the expert that takes a row whose features or logits are not finite.
         stochastic: draw from the policy instead of choosing greedily (random and Zero routers).
+        allowed: [N], False for experts that are never chosen; None where all may be.
 
     Raises:
         RouterError: names, sizes or the fallback do not fit each other.
     """
+
+    allowed: Tensor | None
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Router(nn.Module):
         state: Sequence[StateInput] = (),
         fallback: int = 0,
         stochastic: bool = False,
+        allowed: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         names = tuple(experts)
@@ -93,6 +99,8 @@ class Router(nn.Module):
         if fallback not in range(len(names)):
             raise RouterError(f"fallback={fallback!r} is not an expert; use 0 to {len(names) - 1}")
         rule.check(len(names))
+        if allowed is not None and (len(allowed) != len(names) or not allowed[fallback]):
+            raise RouterError(f"allowed={list(allowed)} must have {len(names)} entries and allow the fallback")
         self.scorer = cast(nn.Module, scorer)
         self.rule = rule
         self.experts = names
@@ -100,6 +108,10 @@ class Router(nn.Module):
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
+        # Not persistent: it is part of what the router is, not of what it learns.
+        self.register_buffer(
+            "allowed", None if allowed is None else torch.tensor(list(allowed)), persistent=False
+        )
 
     @property
     def state_size(self) -> int:
@@ -114,7 +126,8 @@ class Router(nn.Module):
         Args:
             features: [T, D] float; a row that is not finite takes the fallback expert.
             state: [T, S] float, required iff `router.state` is not empty.
-            action_mask: [N] or [T, N] bool, True where an expert may be chosen; each row needs one.
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen; each row needs one that the
+                router itself allows.
 
         Raises:
             RouterError: a shape does not fit.
@@ -137,8 +150,12 @@ class Router(nn.Module):
         # that every rule keeps distinct ids and weights that sum to 1.
         only = self.rule.prefer(self.fallback, len(self.experts)).to(logits.device)
         logits = torch.where(finite.unsqueeze(-1), logits, only)
+        if self.allowed is not None:
+            # Finite, so that a learner which scores every expert (DQN) is not led to infinities.
+            masked = self.rule.mask(logits, self.allowed)
+            logits = torch.where(masked == float("-inf"), _NEVER, logits)
         if action_mask is not None:
-            _check_mask(action_mask, logits.shape[0], len(self.experts))
+            _check_mask(action_mask, logits.shape[0], len(self.experts), self.allowed)
             logits = self.rule.mask(logits, action_mask)
         return logits, ~finite
 
@@ -164,6 +181,7 @@ class Router(nn.Module):
             state=self.state,
             fallback=self.fallback,
             stochastic=self.stochastic,
+            allowed=self._allowed_list(),
         )
 
     def at(self, **conditions: float) -> Router:
@@ -180,7 +198,7 @@ class Router(nn.Module):
             raise RouterError(f"the router's conditions are {', '.join(names)}, not {given}; give each a value")
         scorer = self.scorer.at([conditions[name] for name in names])
         plain = Router(
-            scorer, self.rule, self.experts, fallback=self.fallback, stochastic=self.stochastic
+            scorer, self.rule, self.experts, fallback=self.fallback, allowed=self._allowed_list()
         )
         return plain.train(self.training)
 
@@ -194,7 +212,11 @@ class Router(nn.Module):
             "state": [part.spec() for part in self.state],
             "fallback": self.fallback,
             "stochastic": self.stochastic,
+            **({} if self.allowed is None else {"allowed": self._allowed_list()}),
         }
+
+    def _allowed_list(self) -> list[bool] | None:
+        return None if self.allowed is None else [bool(value) for value in self.allowed.tolist()]
 
     def _inputs(self, features: Tensor, state: Tensor | None) -> Tensor:
         if features.dim() != 2 or features.shape[1] != self.features:
@@ -211,7 +233,9 @@ class Router(nn.Module):
         return torch.cat([features.float(), state.float()], dim=-1)
 
 
-def _check_mask(action_mask: Tensor, rows: int, experts: int) -> None:
+def _check_mask(action_mask: Tensor, rows: int, experts: int, allowed: Tensor | None) -> None:
     if action_mask.dtype != torch.bool or action_mask.shape not in ((experts,), (rows, experts)):
         found = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
         raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {found}")
+    if allowed is not None and not bool((action_mask & allowed).any(dim=-1).all()):
+        raise RouterError("action_mask leaves a row none of the experts that the router allows; allow one")

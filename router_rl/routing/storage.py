@@ -89,6 +89,7 @@ def router_from_spec(spec: dict[str, Any]) -> Router:
         state=[StateInput(**part) for part in spec["state"]],
         fallback=spec["fallback"],
         stochastic=spec["stochastic"],
+        allowed=spec.get("allowed"),
     )
 
 
