@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def compare(
     compute_weights: list[float] | float | str = "0.02,0.1,0.4",
     load_weight: float = 0.0,
     window: int = 256,
+    budget: float | None = None,
+    limit: float | None = None,
     select: str = "hard",
     k: int = 2,
     tree: dict[str, Any] | None = None,
@@ -178,6 +181,9 @@ def compare(
         compute_weights: numbers with commas.
         load_weight: utility per unit of load.
         window: decisions over which load is settled.
+        budget: the most compute a decision may take on average, in place of the compute weights; the dearest
+            expert takes 1.
+        limit: the most compute an expert may take on average to be chosen at all.
         select: selection rule, see `list`.
         k: experts a decision runs (topk) or may run (adaptive_k).
         tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
@@ -191,9 +197,10 @@ def compare(
     """
     from router_rl.evaluation.compare import compare as compare_methods
 
+    weights = _numbers("compute_weights", compute_weights) if budget is None else [Objective().compute_weight]
     objectives = [
-        Objective(compute_weight=weight, load_weight=load_weight, window=window)
-        for weight in _numbers("compute_weights", compute_weights)
+        Objective(compute_weight=weight, load_weight=load_weight, window=window, budget=budget, limit=limit)
+        for weight in weights
     ]
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
     with progress_of("fits", err) as progress:
@@ -242,7 +249,14 @@ def evaluate(
     return evaluate_run(found, rows, split, None if placement is None else _devices(placement))
 
 
-def export(run: Path, *, out: Path, format: str = "safetensors", table: str | None = None) -> dict[str, Any]:
+def export(
+    run: Path,
+    *,
+    out: Path,
+    format: str = "safetensors",
+    table: str | None = None,
+    at: float | None = None,
+) -> dict[str, Any]:
     """Write a trained router for inference code, checked against the trained one.
 
     Args:
@@ -250,12 +264,17 @@ def export(run: Path, *, out: Path, format: str = "safetensors", table: str | No
         out: the folder to write; an earlier export in it is replaced.
         format: safetensors or pt2.
         table: a table whose rows the parity check uses; made rows without it.
+        at: the compute weight to fold a conditioned router at; without it the weight stays an input.
     """
+    from router_rl.evaluation.folding import fold_for
     from router_rl.runs import read_run
 
     found = read_run(run)
+    router = found.router
+    if at is not None:
+        router = fold_for(router, replace(found.objective, compute_weight=at))
     rows = None if table is None else OutcomeTable.read(table)
-    parity = export_router(found.router, out, format=format, table=rows)
+    parity = export_router(router, out, format=format, table=rows)
     return {"router": str(out), "format": format, **parity.to_json()}
 
 

@@ -49,9 +49,7 @@ class EarlyStopping:
     """
 
     def __init__(self, task: Task, patience: int, watch: Watch | None, judge: Judge | None = None) -> None:
-        self._judge = judge or (
-            lambda router: measure(router, task.validation, task.objective, task.scale)
-        )
+        self._judge = judge or (lambda router: measure(router, task.validation, task.objective, task.scale))
         self._patience = patience
         self._watch = watch
         self._best = float("-inf")

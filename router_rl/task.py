@@ -176,7 +176,9 @@ class Task:
         """
         quality = np.concatenate([self.train.quality, self.validation.quality])
         compute = self.mean_compute()
-        utility = self.objective.utility(quality.mean(axis=0, dtype=np.float64), compute, np.zeros_like(compute))
+        utility = self.objective.utility(
+            quality.mean(axis=0, dtype=np.float64), compute, np.zeros_like(compute)
+        )
         within = compute <= (self.objective.budget or float("inf"))
         return np.where(self.affordable & within, utility, -1e4)
 

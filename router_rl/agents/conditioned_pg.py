@@ -1,7 +1,7 @@
 """One policy for every trade-off: the compute weight is an input, drawn anew for each query while training.
 
-The all-action policy gradient of `exact_pg`, ascended for `E_c E_q sum_a pi(a | q, c) (quality - c * compute)`
-with c log-uniform over a range. It starts from a softmax gate trained at the range's middle, which the
+The all-action policy gradient of `exact_pg` ascends `E_c E_q sum_a pi(a | q, c) (quality - c * compute)` with
+c log-uniform over a range. It starts from a softmax gate trained at the range's middle, which the
 conditions do not change until they are trained. The router keeps the weight as its second input, so a server
 may change the trade-off from one call to the next; `router.at(compute_weight=0.1)` folds one in.
 """
@@ -126,7 +126,10 @@ def _ranges(objective: Objective, settings: ConditionedPGSettings) -> dict[str, 
     high = weight * 8.0 if settings.highest is None else settings.highest
     if not 0.0 < low < high < math.inf:
         raise InputError(
-            "settings.lowest", low, f"does not begin a range that ends at {high:g}", "use 0 < lowest < highest"
+            "settings.lowest",
+            low,
+            f"does not begin a range that ends at {high:g}",
+            "use 0 < lowest < highest",
         )
     ranges = {"compute_weight": (low, high)}
     if settings.vary_load:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from ..method import Run
 from ..routing import ConstantScorer, Router
 from ..task import Task
 
-__all__ = ["NoSettings", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
+__all__ = ["NoSettings", "budget_mixture", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,12 @@ def fit_zero_router(task: Task, settings: NoSettings, run: Run) -> Router:
 
     Source: https://arxiv.org/abs/2403.12031.
     """
-    probabilities = zero_mixture(task.mean_utility(), task.objective.load_weight)
+    utility, budget = task.mean_utility(), task.objective.budget
+    if budget is None:
+        probabilities = zero_mixture(utility, task.objective.load_weight)
+    else:
+        free = task.with_objective(replace(task.objective, budget=None, compute_weight=0.0)).mean_utility()
+        probabilities = budget_mixture(free, task.mean_compute(), budget)
     return _constant(task, np.log(np.maximum(probabilities, 1e-30)), stochastic=True)
 
 
@@ -73,6 +78,30 @@ def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
             value = p @ utility - load_weight * (count * (p @ p) - 1.0)
             if value > best:
                 best, chosen = value, p
+    return chosen
+
+
+def budget_mixture(quality: np.ndarray, compute: np.ndarray, budget: float) -> np.ndarray:
+    """Probabilities [N] of the best mixture of at most two experts whose mean compute is within a budget.
+
+    Args:
+        quality: [N] float64.
+        compute: [N] float64, at least one of them within the budget.
+        budget: the most mean compute.
+
+    >>> budget_mixture(np.array([0.5, 1.0, 0.4]), np.array([0.2, 1.0, 0.1]), 0.6)
+    array([0.5, 0.5, 0. ])
+    """
+    best, chosen = -np.inf, np.zeros(len(quality))
+    for i in np.flatnonzero(compute <= budget):
+        for j in range(len(quality)):
+            # All of j where it is affordable itself, else as much as the budget lets.
+            share = 1.0 if compute[j] <= budget else (budget - compute[i]) / (compute[j] - compute[i])
+            value = (1.0 - share) * quality[i] + share * quality[j]
+            if value > best:
+                best, chosen = value, np.zeros(len(quality))
+                chosen[i] += 1.0 - share
+                chosen[j] += share
     return chosen
 
 

@@ -39,9 +39,14 @@ def evaluate_run(
     rows = table.part(split)
     objective = run.objective
     found = measure(run.router, rows, objective, run.scale, seed=run.facts["seed"])
-    oracle = measure_oracle(rows, objective, run.scale, run.router.rule.sizes(len(rows.experts)))
+    can = run.router.allowed
+    allowed = np.ones(len(rows.experts), dtype=bool) if can is None else can.cpu().numpy()
+    sizes = run.router.rule.sizes(len(rows.experts))
+    oracle = measure_oracle(rows, objective, run.scale, sizes, allowed)
     alone = objective.utility(rows.quality, rows.cost / run.scale, np.zeros_like(rows.cost))
     single = alone.mean(axis=0, dtype=np.float64)
+    alone_within = rows.cost.mean(axis=0, dtype=np.float64) / run.scale <= (objective.budget or np.inf)
+    best = int(np.where(allowed & alone_within, single, -np.inf).argmax())
     return {
         "run": str(run.folder),
         "method": run.facts["method"],
@@ -52,9 +57,9 @@ def evaluate_run(
         split: {**found.means(), "shares": [float(share) for share in found.shares]},
         "load": load_report(found.share, found.drops, objective.window, placement),
         "fallbacks": found.fallbacks,
-        "random_utility": float(single.mean()),
-        "best_single_utility": float(single.max()),
-        "best_single_expert": table.experts[int(single.argmax())],
+        "random_utility": float(single[allowed].mean()),
+        "best_single_utility": float(single[best]),
+        "best_single_expert": table.experts[best],
         "oracle_utility": oracle.means()["utility"],
         "notes": list(table.notes),
     }

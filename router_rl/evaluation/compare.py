@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,12 +16,14 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 
 from ..baselines.oracle import measure_oracle
+from ..budget import check_budget
 from ..methods import METHODS, ORACLE, find_method
 from ..objective import Objective
 from ..routing import Selection
 from ..rules import selection
 from ..task import ScorerConfig, Task
 from .cells import Cell, CellResult, run_cell, table_digest
+from .folding import fold_result
 from .measure import Measurement
 from .report import write_report
 from .results import Entry, assemble
@@ -122,10 +125,12 @@ def compare(
     if not objectives:
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
     rule = selection(select, table, k=k, tree=tree)
+    _check_objectives(names, objectives)
     task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
     left_out = _left_out(names, rule, table)
     names = [name for name in names if name not in left_out]
-    table = replace(table, notes=(*table.notes, *dict.fromkeys(left_out.values())))
+    notes = [*left_out.values(), *_said_of(names, objectives)]
+    table = replace(table, notes=(*table.notes, *dict.fromkeys(notes)))
     test = table.part("test")
     folder = None if out is None else writable_folder("out", out)
     with TemporaryDirectory() as nowhere:
@@ -142,7 +147,9 @@ def compare(
         )
         entries = [_entry(result) for result in chosen]
         for objective in objectives:
-            bound = measure_oracle(test, objective, task.scale, rule.sizes(len(table.experts)))
+            bound = measure_oracle(
+                test, objective, task.scale, rule.sizes(len(table.experts)), task.affordable
+            )
             entries += [_oracle_entry(objective, seed, bound) for seed in range(seeds)]
         results = assemble(entries, table, task, tries=tries, command=command)
         if folder is not None:
@@ -181,12 +188,21 @@ def _fit_all(
     tries: int,
     progress: Progress | None,
 ) -> list[CellResult]:
-    """Try settings with seed 0, then fit the best of each method and objective with the other seeds."""
-    groups = [(name, objective) for objective in objectives for name in names]
+    """Try settings with seed 0, then fit the best of each method and objective with the other seeds.
+
+    A method that serves all objectives with one fit is fitted under the first, its settings chosen by the
+    mean over all, and its seconds shared out among them.
+    """
+    groups = [
+        (name, objective)
+        for objective in objectives
+        for name in names
+        if not _serves_all(name, objectives) or objective == objectives[0]
+    ]
     first = [
         Cell(method=name, settings=settings, objective=objective, seed=0)
         for name, objective in groups
-        for settings in METHODS[name].candidates(tries)
+        for settings in _candidates(name, objectives, tries)
     ]
     total = len(first) + len(groups) * (seeds - 1)
     done = 0
@@ -197,17 +213,71 @@ def _fit_all(
         if progress is not None:
             progress(done, total, f"{result.cell.method}, seed {result.cell.seed}")
 
-    best: dict[tuple[str, Objective], CellResult] = {}
+    def spread(result: CellResult) -> list[CellResult]:
+        if not _serves_all(result.cell.method, objectives):
+            return [result]
+        shared = replace(result, seconds=result.seconds / len(objectives))
+        return [fold_result(shared, objective, work.task, work.test) for objective in objectives]
+
+    best: dict[tuple[str, Objective], tuple[float, CellResult]] = {}
     for result in work.run(first, tell):
         group = (result.cell.method, result.cell.objective)
-        if group not in best or result.validation["utility"] > best[group].validation["utility"]:
-            best[group] = result
+        value = fmean(part.validation["utility"] for part in spread(result))
+        if group not in best or value > best[group][0]:
+            best[group] = (value, result)
     rest = [
-        Cell(method=name, settings=best[name, objective].cell.settings, objective=objective, seed=seed)
+        Cell(method=name, settings=best[name, objective][1].cell.settings, objective=objective, seed=seed)
         for name, objective in groups
         for seed in range(1, seeds)
     ]
-    return [*best.values(), *(work.run(rest, tell) if rest else [])]
+    found = [*(result for _, result in best.values()), *(work.run(rest, tell) if rest else [])]
+    return [part for result in found for part in spread(result)]
+
+
+def _serves_all(name: str, objectives: Sequence[Objective]) -> bool:
+    """Whether one fit of the method serves all objectives; under a budget it is fitted for that."""
+    return METHODS[name].over is not None and objectives[0].budget is None
+
+
+def _candidates(name: str, objectives: Sequence[Objective], tries: int) -> list[Any]:
+    """The settings to try."""
+    method = METHODS[name]
+    found = method.candidates(tries)
+    over = method.over
+    return found if over is None or objectives[0].budget is not None else [over(s, objectives) for s in found]
+
+
+def _said_of(names: Sequence[str], objectives: Sequence[Objective]) -> list[str]:
+    """What a reader of the results must know of the objectives."""
+    first = objectives[0]
+    shared = [name for name in names if name != ORACLE and _serves_all(name, objectives)]
+    found: list[str] = []
+    if first.budget is not None:
+        found.append(
+            f"compute is free up to a budget of {first.budget:g} a decision on average: utility is quality "
+            "less load, and every method found its own compute weight"
+        )
+    if first.limit is not None:
+        found.append(f"experts that take more than {first.limit:g} compute on average are never chosen")
+    if shared and len(objectives) > 1:
+        found.append(
+            f"{', '.join(shared)} was fitted once a seed for all compute weights; its seconds are shared out"
+        )
+    return found
+
+
+def _check_objectives(names: Sequence[str], objectives: Sequence[Objective]) -> None:
+    """Raise InputError unless results can tell the objectives apart and every method can be held to them."""
+    weights = [objective.compute_weight for objective in objectives]
+    for objective in objectives:
+        check_budget([METHODS[name] for name in names if name != ORACLE], objective)
+        if objective.budget is not None and len(objectives) > 1:
+            raise InputError(
+                "objectives",
+                weights,
+                "results tell objectives apart by compute weight, which a budget replaces",
+                "compare one budget at a time",
+            )
 
 
 def _entry(result: CellResult) -> Entry:

@@ -25,9 +25,10 @@ from .measure import Measurement
 from .metrics import aiq, apgr, collapsed, upper_hull
 from .statistics import interval
 
-__all__ = ["SCHEMA_VERSION", "Entry", "assemble"]
+__all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble"]
 
 SCHEMA_VERSION = 1
+BUDGET_TOLERANCE = 1.02  # what chance may add on rows that no router was fitted to
 _GROUPS_SHOWN = 24
 
 
@@ -92,6 +93,7 @@ def assemble(
         "seeds": sorted({entry.seed for entry in entries}),
         "compute_weights": [objective.compute_weight for objective in objectives],
         "load_weight": middle.load_weight,
+        **({} if middle.budget is None else {"budget": middle.budget}),
         "tries": tries,
         "seconds": sum(entry.seconds for entry in entries),
         "notes": list(table.notes),
@@ -134,6 +136,7 @@ def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measu
         "family": entry.family,
         "compute_weight": entry.objective.compute_weight,
         "load_weight": entry.objective.load_weight,
+        **_budget(entry.objective, means["compute"]),
         "seed": entry.seed,
         "split": split,
         "quality": means["quality"],
@@ -162,6 +165,7 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
         "family": first.family,
         "compute_weight": first.objective.compute_weight,
         "load_weight": first.objective.load_weight,
+        **_budget(first.objective, compute.mean),
         "utility_mean": utility.mean,
         "utility_ci95": [utility.low, utility.high],
         "quality_mean": quality.mean,
@@ -178,6 +182,13 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
         else 0,
         "paired_difference_to_best_gate": _difference_to_best_gate(group, groups),
     }
+
+
+def _budget(objective: Objective, compute: float) -> dict[str, Any]:
+    """The budget, where there is one, and whether a mean compute is within 2% of it."""
+    if objective.budget is None:
+        return {}
+    return {"budget": objective.budget, "met": compute <= BUDGET_TOLERANCE * objective.budget}
 
 
 def _validation(group: Group) -> float | None:
@@ -285,6 +296,8 @@ def _verdict(summary: Sequence[dict[str, Any]], objective: Objective) -> str:
     agents = [row for row in here if row["family"] == "rl"]
     gates = [row for row in here if row["family"] == "gate"]
     at = f"At compute weight {objective.compute_weight:g}"
+    if objective.budget is not None:
+        at = f"Within a budget of {objective.budget:g}"
     if objective.load_weight:
         at += f", load weight {objective.load_weight:g}"
     if not agents or not gates:

@@ -24,11 +24,13 @@ def results_view(results: dict[str, Any]) -> Group:
     """
     weights = results["compute_weights"]
     middle = weights[len(weights) // 2]
+    budget = results.get("budget")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("router", no_wrap=True)
     table.add_column("kind", style="dim", no_wrap=True)
     for weight in weights:
-        table.add_column(f"c={weight:g}", justify="right", no_wrap=True)
+        title = f"c={weight:g}" if budget is None else f"budget {budget:g}"
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("quality", justify="right")
     table.add_column("compute", justify="right")
     table.add_column("load CV", justify="right")
@@ -49,10 +51,12 @@ def results_view(results: dict[str, Any]) -> Group:
         )
     facts = results["table_facts"]
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
+    charge = " - c x compute" if budget is None else ""
+    columns = f" Right-hand columns at c={middle:g}." if budget is None else ""
     caption = (
-        f"Utility = quality - c x compute{load}, on {facts['queries']['test']} test queries, mean of "
+        f"Utility = quality{charge}{load}, on {facts['queries']['test']} test queries, mean of "
         f"{len(results['seeds'])} seeds ± half the 95% interval. Compute 1 = one call of the "
-        f"dearest expert. Right-hand columns at c={middle:g}. "
+        f"dearest expert.{columns} "
         "The oracle knows the outcomes: nobody can reach it."
     )
     lines = [Text(sentence) for sentence in results["verdict"]]
@@ -68,7 +72,11 @@ def evaluation_view(found: dict[str, Any]) -> Group:
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
     table.add_row("method", found["method"])
     load = f" - {objective['load_weight']:g} x load" if objective["load_weight"] else ""
-    table.add_row("objective", f"quality - {objective['compute_weight']:g} x compute{load}")
+    budget, limit = objective.get("budget"), objective.get("limit")
+    charge = f" - {objective['compute_weight']:g} x compute" if budget is None else ""
+    within = "" if budget is None else f", compute at most {budget:g} on average"
+    never = "" if limit is None else f", no expert above {limit:g}"
+    table.add_row("objective", f"quality{charge}{load}{within}{never}")
     for name in ("utility", "quality", "compute", "load_cv"):
         table.add_row(f"{split} {name.replace('_cv', ' CV')}", f"{means[name]:.4f}")
     if "load" in found:

@@ -100,7 +100,9 @@ class Router(nn.Module):
             raise RouterError(f"fallback={fallback!r} is not an expert; use 0 to {len(names) - 1}")
         rule.check(len(names))
         if allowed is not None and (len(allowed) != len(names) or not allowed[fallback]):
-            raise RouterError(f"allowed={list(allowed)} must have {len(names)} entries and allow the fallback")
+            raise RouterError(
+                f"allowed={list(allowed)} must have {len(names)} entries and allow the fallback"
+            )
         self.scorer = cast(nn.Module, scorer)
         self.rule = rule
         self.experts = names
@@ -185,7 +187,7 @@ class Router(nn.Module):
         )
 
     def at(self, **conditions: float) -> Router:
-        """Return the plain router that a conditioned one is at fixed values, such as `at(compute_weight=0.1)`.
+        """Return the plain router that a conditioned one is at fixed values: `at(compute_weight=0.1)`.
 
         Raises:
             RouterError: the router has no conditions, or they are not the ones given.
@@ -195,11 +197,11 @@ class Router(nn.Module):
             raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
         if sorted(conditions) != sorted(names):
             given = ", ".join(conditions) or "nothing"
-            raise RouterError(f"the router's conditions are {', '.join(names)}, not {given}; give each a value")
+            raise RouterError(
+                f"the router's conditions are {', '.join(names)}, not {given}; give each a value"
+            )
         scorer = self.scorer.at([conditions[name] for name in names])
-        plain = Router(
-            scorer, self.rule, self.experts, fallback=self.fallback, allowed=self._allowed_list()
-        )
+        plain = Router(scorer, self.rule, self.experts, fallback=self.fallback, allowed=self._allowed_list())
         return plain.train(self.training)
 
     def spec(self) -> dict[str, Any]:

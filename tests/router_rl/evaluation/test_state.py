@@ -20,8 +20,12 @@ CPU = torch.device("cpu")
 def test_parts_stand_in_order(kinds: OutcomeTable) -> None:
     rows, load = torch.tensor([0, 3, 2]), torch.rand(3, 4)  # groups red, grey, blue
     onehot = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert state_of((GROUP, LOAD), kinds, Objective(), CPU)(rows, load).equal(torch.cat([onehot, load], dim=1))
-    assert state_of((LOAD, GROUP), kinds, Objective(), CPU)(rows, load).equal(torch.cat([load, onehot], dim=1))
+    assert state_of((GROUP, LOAD), kinds, Objective(), CPU)(rows, load).equal(
+        torch.cat([onehot, load], dim=1)
+    )
+    assert state_of((LOAD, GROUP), kinds, Objective(), CPU)(rows, load).equal(
+        torch.cat([load, onehot], dim=1)
+    )
     assert state_of((), kinds, Objective(), CPU)(rows, load) is None
 
 
