@@ -26,6 +26,7 @@ from .task import Task
 __all__ = ["check_budget", "fit_method"]
 
 _RANGE = (1e-3, 10.0)  # of multipliers: quality is at most 1, so at 10 next to nothing dear is chosen
+_READ = (0.01, 2.0)  # what a conditioned policy learns, and half and twice that, to read the right one off
 _FITS = 8
 _NEAR = 0.02
 
@@ -40,7 +41,9 @@ def fit_method(method: Method, task: Task, settings: Any, run: Run) -> Router:
         return method.fit(task, settings, run)
     check_budget([method], task.objective)
     if method.over is not None:
-        router = _folded_within(method.fit(_priced(task, task.objective.compute_weight), settings, run), task)
+        ends = [replace(task.objective, compute_weight=weight, budget=None) for weight in _READ]
+        router = method.fit(task.with_objective(ends[0]), method.over(settings, ends), run)
+        router = _folded_within(router, task)
     elif method.holds_budget:
         router = method.fit(task, settings, run)
     else:

@@ -3,7 +3,7 @@
 Taking `delta * k_e` off expert e's logit, k_e its mean compute, is what a dearer multiplier does to a router
 whose logits are utilities. Choices are counted on validation rows, since a router spends otherwise on rows
 it has learned from. The mean of other rows differs by chance, so the budget is met with one standard error
-of the validation mean to spare.
+of the difference to as many other rows to spare.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def measure_within(router: Router, task: Task) -> Measurement:
 
 
 def spends(compute: np.ndarray, task: Task) -> bool:
-    """Whether the mean of a compute [V] of validation rows, and a standard error, are within the budget."""
+    """Whether the mean of a compute [V] of validation rows, and the error of another, are within the budget."""
     budget = task.objective.budget
     assert budget is not None
-    error = compute.std(dtype=np.float64) / np.sqrt(len(compute))
+    error = compute.std(dtype=np.float64) * np.sqrt(2.0 / len(compute))
     return bool(compute.mean(dtype=np.float64) + error <= budget * (1.0 + 1e-6))
 
 

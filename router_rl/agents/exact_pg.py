@@ -21,7 +21,7 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ..calibration import measure_within
+from ..calibration import calibrated, measure_within
 from ..evaluation.measure import Measurement
 from ..gates import softmax_gate
 from ..gates.training import train_gate
@@ -125,6 +125,8 @@ def fit_warm(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
     gate = softmax_gate.SoftmaxGateSettings(own_compute=settings.gate_compute)
     priced = task.with_objective(replace(task.objective, budget=None))
     start = softmax_gate.fit(priced, gate, Run(seed=run.seed))
+    if task.objective.budget is not None:
+        start = calibrated(start, task)  # far from it, the controller would drive the policy past it
     if task.objective.load_weight and task.observe_load:
         start = _seeing_load(start, task, run.seed)
     return fit(task, settings, run, start)
@@ -144,20 +146,21 @@ def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
 def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
     """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
 
-    The best epoch is the one of most validation quality once it is calibrated to the budget.
+    The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best epoch is the one of most validation quality once it is calibrated to the budget.
     """
     objective = task.objective
     assert objective.budget is not None
     free = Payment(task.outcomes(), 0.0, settings.smoothing)
     charged = free._replace(compute_weight=1.0)
-    controller = PID(objective.budget, objective.compute_weight).to(task.device)
+    budget = objective.budget
+    controller = PID(1.0, objective.compute_weight * budget).to(task.device)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[row])
         noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
         quality = expected(router.rule, logits, free, row, noise).utility.mean()
         compute = quality - expected(router.rule, logits, charged, row, noise).utility.mean()
-        multiplier = controller.update(compute)
+        multiplier = controller.update(compute / budget) / budget
         return multiplier * compute - quality - settings.entropy * router.rule.entropy(logits).mean()
 
     def judge(router: Router) -> Measurement:

@@ -23,8 +23,8 @@ class PID(nn.Module):
     Args:
         budget: what the cost must not exceed.
         start: the multiplier before the first update.
-        proportional, integral, derivative: the gains K_P, K_I and K_D. The defaults suit costs from 0 to 1
-            and multipliers of quality from 0 to 1, moved once a minibatch.
+        proportional, integral, derivative: the gains K_P, K_I and K_D. The defaults suit a budget of 1 and
+            a quality of at most 1, moved once a minibatch.
     """
 
     total: Tensor
@@ -35,9 +35,9 @@ class PID(nn.Module):
         budget: float,
         start: float,
         *,
-        proportional: float = 0.25,
-        integral: float = 0.02,
-        derivative: float = 0.1,
+        proportional: float = 0.05,
+        integral: float = 0.002,
+        derivative: float = 0.02,
     ) -> None:
         super().__init__()
         self._budget = budget

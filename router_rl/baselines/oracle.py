@@ -42,7 +42,7 @@ def measure_oracle(
         sizes: how many experts a decision may run.
         allowed: [N] bool, the experts that may run; None for all.
 
-    Under a budget the multiplier is the least whose choices meet it on these very rows.
+    Under a budget the choices are the best that meet it on these very rows, to within one of them.
     """
     if objective.budget is not None:
         return _within(table, objective, scale, sizes, allowed)
@@ -89,17 +89,30 @@ def _within(
         return measure_oracle(table, priced, scale, sizes, allowed)
 
     low, high = 0.0, 1e3  # quality is at most 1, so at 1,000 the cheapest is chosen
-    found = at(low)
-    if found.means()["compute"] > budget:
+    over = found = at(low)
+    if over.means()["compute"] > budget:
         found = at(high)
         for _ in range(30):
             middle = (low + high) / 2.0
             tried = at(middle)
             if tried.means()["compute"] > budget:
-                low = middle
+                low, over = middle, tried
             else:
                 high, found = middle, tried
-    return replace(found, utility=objective.utility(found.quality, found.compute, np.zeros_like(found.load)))
+    # At the multiplier between the two both choices of a row are as good: rows are changed while budget lasts.
+    spent = np.cumsum(over.compute - found.compute, dtype=np.float64) + found.compute.sum(dtype=np.float64)
+    change = spent <= budget * len(table)
+    quality = np.where(change, over.quality, found.quality)
+    share = np.where(change[:, None], over.share, found.share)
+    return replace(
+        found,
+        quality=quality,
+        compute=np.where(change, over.compute, found.compute),
+        load=charges(torch.from_numpy(share), objective.window).numpy(),
+        utility=quality,
+        share=share,
+        drops=window_drops(torch.from_numpy(share), objective.window),
+    )
 
 
 def _sets(

@@ -1,0 +1,81 @@
+"""Quality within a budget: a multiplier learned by PID, read off a conditioned policy, or searched for.
+
+    python benchmarks/budget.py --seeds 5
+
+Every method has its default settings and ends with the same calibration on validation rows. `softmax_gate`
+and `ridge` are fitted up to eight times each, at compute weights found by bisection. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import time
+
+import jsonargparse
+import numpy as np
+
+from experts import OutcomeTable
+from router_rl import Objective, fit
+from router_rl.baselines.oracle import measure_oracle
+from router_rl.evaluation.measure import measure
+from router_rl.evaluation.results import BUDGET_TOLERANCE
+from router_rl.evaluation.statistics import interval
+from router_rl.routing import Hard
+from router_rl.task import Task
+
+METHODS = ("warm_exact_pg", "conditioned_pg", "softmax_gate", "ridge", "best_single", "zero_router")
+RIVAL = "softmax_gate"
+# Of the dearest expert: digits' cheap specialists take .19 and its smallest network .04; Fashion-MNIST's .06
+# and .02.
+BUDGETS = {"digits": (0.06, 0.1, 0.2, 0.4), "fashion-mnist": (0.03, 0.06, 0.1, 0.2, 0.4)}
+
+
+def study(source: str, budget: float, seeds: int) -> None:
+    """Print one budget's rows."""
+    table = OutcomeTable.read(source)
+    test, objective = table.part("test"), Objective(budget=budget)
+    scale = Task.of(table, objective, Hard()).scale
+    quality: dict[str, np.ndarray] = {}
+    compute: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    for name in METHODS:
+        began = time.perf_counter()
+        routers = [fit(name, table, objective, seed=seed) for seed in range(seeds)]
+        seconds[name] = (time.perf_counter() - began) / seeds
+        found = [measure(r, test, objective, scale, seed=seed) for seed, r in enumerate(routers)]
+        quality[name] = np.stack([each.quality for each in found]).astype(float)
+        compute[name] = np.array([each.means()["compute"] for each in found])
+    for name in METHODS:
+        gap = interval(quality[name] - quality[RIVAL])
+        against = "" if name == RIVAL else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        met = int((compute[name] <= BUDGET_TOLERANCE * budget).sum())
+        print(
+            f"| {source} | {budget:g} | {name} | {quality[name].mean():.4f} | {against} | "
+            f"{compute[name].mean():.4f} | {met}/{seeds} | {seconds[name]:.1f} |",
+            flush=True,
+        )
+    bound = measure_oracle(test, objective, scale, [1]).means()
+    print(f"| {source} | {budget:g} | oracle | {bound['quality']:.4f} | | {bound['compute']:.4f} | | |")
+
+
+def main(tables: str = "digits,fashion-mnist", budgets: str | None = None, seeds: int = 5) -> None:
+    """Compare and print.
+
+    Args:
+        tables: embedded sources, with commas.
+        budgets: mean compute a decision, with commas; null: each table's own list.
+        seeds: training seeds.
+    """
+    print(
+        f"Test quality within a budget of mean compute, mean of {seeds} seeds, default settings; difference"
+    )
+    print(f"to {RIVAL} is paired, with its 95% interval; met: within 2% on test rows.\n")
+    print(f"| table | budget | method | quality | to {RIVAL} | compute | met | seconds a seed |")
+    print("|---|---|---|---|---|---|---|---|")
+    for source in tables.split(","):
+        asked = BUDGETS.get(source, (0.1, 0.2, 0.4)) if budgets is None else map(float, budgets.split(","))
+        for budget in asked:
+            study(source, budget, seeds)
+
+
+if __name__ == "__main__":
+    jsonargparse.CLI(main)
