@@ -73,7 +73,7 @@ def measure_within(router: Router, task: Task) -> Measurement:
 
 
 def spends(compute: np.ndarray, task: Task) -> bool:
-    """Whether the mean of a compute [V] of validation rows, and the error of another, are within the budget."""
+    """Whether the mean of compute [V] of validation rows, with that error to spare, is within the budget."""
     budget = task.objective.budget
     assert budget is not None
     error = compute.std(dtype=np.float64) * np.sqrt(2.0 / len(compute))

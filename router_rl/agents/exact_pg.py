@@ -146,7 +146,8 @@ def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
 def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
     """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
 
-    The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best epoch is the one of most validation quality once it is calibrated to the budget.
+    The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best
+    epoch is the one of most validation quality once it is calibrated to the budget.
     """
     objective = task.objective
     assert objective.budget is not None

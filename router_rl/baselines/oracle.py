@@ -99,7 +99,7 @@ def _within(
                 low, over = middle, tried
             else:
                 high, found = middle, tried
-    # At the multiplier between the two both choices of a row are as good: rows are changed while budget lasts.
+    # At the multiplier between the two, both choices of a row are as good: rows change while budget lasts.
     spent = np.cumsum(over.compute - found.compute, dtype=np.float64) + found.compute.sum(dtype=np.float64)
     change = spent <= budget * len(table)
     quality = np.where(change, over.quality, found.quality)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -35,16 +36,14 @@ def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> N
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_a_dearer_weight_spends_less(kinds: OutcomeTable, kind: str) -> None:
-    """At 4 the dearest expert is not worth its answers; at .01 it is."""
-    settings = {"epochs": 30, "lowest": 0.01, "highest": 4.0}
-    router = fit("conditioned_pg", kinds, Objective(), settings=settings, scorer=ScorerConfig(kind=kind))  # type: ignore[arg-type]
-    scale = Task.of(kinds, Objective(), Hard()).scale
+def test_a_dearer_weight_spends_less(digits: OutcomeTable, kind: Literal["linear", "mlp"]) -> None:
+    router = fit("conditioned_pg", digits, Objective(), settings=FAST, scorer=ScorerConfig(kind=kind))
+    scale = Task.of(digits, Objective(), Hard()).scale
     spent = [
-        measure(router, kinds, Objective(compute_weight=weight), scale).means()["compute"]
-        for weight in (0.01, 4.0)
+        measure(router, digits, Objective(compute_weight=weight), scale).means()["compute"]
+        for weight in (0.01, 0.1, 0.8)
     ]
-    assert spent[1] < spent[0]
+    assert spent[0] > spent[1] > spent[2]
 
 
 def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: OutcomeTable) -> None:

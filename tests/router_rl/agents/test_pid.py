@@ -30,7 +30,7 @@ def test_it_starts_at_the_multiplier_given() -> None:
 
 def test_it_settles_on_the_multiplier_that_meets_the_budget() -> None:
     """Where the cost is 1 - multiplier, a budget of .4 has the multiplier .6."""
-    pid, multiplier = PID(0.4, 0.0), torch.tensor(0.0)
+    pid, multiplier = PID(0.4, 0.0, proportional=0.1, integral=0.01), torch.tensor(0.0)
     for _ in range(2000):
         multiplier = pid.update(1.0 - multiplier)
     torch.testing.assert_close(multiplier, torch.tensor(0.6), rtol=0, atol=1e-3)
