@@ -105,6 +105,37 @@ def test_train_evaluate_export(
     assert routing.experts.flatten().tolist() == [0, 1]
 
 
+def test_a_conditioned_router_is_kept_whole_and_exported_folded(
+    good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "run")
+    said(capsys, "train", "--table", good, "--method", "conditioned_pg", "--out", folder, *SHORT)
+    for name, at in (("whole", []), ("folded", ["--at", "0.2"])):
+        assert said(capsys, "export", folder, "--out", str(tmp_path / name), "--table", good, *at)["passed"]
+    whole, folded = load(tmp_path / "whole"), load(tmp_path / "folded")
+    assert [part.name for part in whole.state] == ["compute_weight"]
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    torch.testing.assert_close(folded(x).logits, whole(x, torch.full((2, 1), 0.2)).logits)
+
+
+def test_a_budget_and_a_limit_are_told(
+    run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "run")
+    within = ["--objective.budget", "0.8", "--objective.limit", "1.0"]
+    said(capsys, "train", "--table", good, "--method", "exact_pg", "--out", folder, *within, *SHORT)
+    found = said(capsys, "evaluate", folder, "--table", good)
+    assert found["met"]
+    assert found["test"]["compute"] <= 0.8
+    assert train_router.main(["evaluate", folder, "--table", good]) == 0
+    assert "quality, compute at most 0.8 on average" in capsys.readouterr().out
+    options = ["--methods", "ridge", "--budget", "0.8", "--seeds", "1", "--tries", "1"]
+    results = said(capsys, "compare", "--table", good, "--out", str(tmp_path / "c"), *options)
+    assert results["budget"] == 0.8
+    assert train_router.main(["export", run, "--out", str(tmp_path / "e"), "--at", "0.1"]) == 2
+    assert "no conditions to fix" in capsys.readouterr().err
+
+
 def test_the_tables_fit_80_columns(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from ..baselines.oracle import measure_oracle
 from ..runs import TrainedRun
 from .load import check_placement, load_report
 from .measure import measure
+from .results import budget_facts
 
 __all__ = ["evaluate_run"]
 
@@ -56,6 +57,7 @@ def evaluate_run(
         "experts": list(table.experts),
         split: {**found.means(), "shares": [float(share) for share in found.shares]},
         "load": load_report(found.share, found.drops, objective.window, placement),
+        **budget_facts(objective, found.means()["compute"]),
         "fallbacks": found.fallbacks,
         "random_utility": float(single[allowed].mean()),
         "best_single_utility": float(single[best]),

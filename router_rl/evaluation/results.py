@@ -25,7 +25,7 @@ from .measure import Measurement
 from .metrics import aiq, apgr, collapsed, upper_hull
 from .statistics import interval
 
-__all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble"]
+__all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble", "budget_facts"]
 
 SCHEMA_VERSION = 1
 BUDGET_TOLERANCE = 1.02  # what chance may add on rows that no router was fitted to
@@ -136,7 +136,7 @@ def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measu
         "family": entry.family,
         "compute_weight": entry.objective.compute_weight,
         "load_weight": entry.objective.load_weight,
-        **_budget(entry.objective, means["compute"]),
+        **budget_facts(entry.objective, means["compute"]),
         "seed": entry.seed,
         "split": split,
         "quality": means["quality"],
@@ -165,7 +165,7 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
         "family": first.family,
         "compute_weight": first.objective.compute_weight,
         "load_weight": first.objective.load_weight,
-        **_budget(first.objective, compute.mean),
+        **budget_facts(first.objective, compute.mean),
         "utility_mean": utility.mean,
         "utility_ci95": [utility.low, utility.high],
         "quality_mean": quality.mean,
@@ -184,7 +184,7 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
     }
 
 
-def _budget(objective: Objective, compute: float) -> dict[str, Any]:
+def budget_facts(objective: Objective, compute: float) -> dict[str, Any]:
     """The budget, where there is one, and whether a mean compute is within 2% of it."""
     if objective.budget is None:
         return {}

@@ -44,5 +44,7 @@ def test_a_router_may_read_both(kinds: OutcomeTable) -> None:
 
 def test_an_unknown_part_is_refused(kinds: OutcomeTable) -> None:
     router = Router(LinearScorer(5, 4), Hard(), kinds.experts, state=(StateInput("weather", 1, "rain"),))
-    with pytest.raises(RouterError, match=r"state 'weather' cannot be computed .* known: group, load"):
+    with pytest.raises(
+        RouterError, match=r"state 'weather' cannot be computed .* known: compute_weight, group, load"
+    ):
         measure(router, kinds, Objective(), 10.0)

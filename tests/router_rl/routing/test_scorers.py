@@ -163,6 +163,8 @@ def test_a_constant_scorer_reads_only_the_number_of_rows():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
 def test_logits_are_float32_of_any_input(kind, rows, dtype):
     more = {"rows": 8, "neighbours": 2} if kind == "knn" else {}
+    if kind == "conditioned":
+        more = {"hidden": (4,), "ranges": ((0.01, 0.8),)}
     scorer = seeded(scorer_from_spec({"kind": kind, "inputs": 5, "experts": 3, **more}))
     x = (10 * torch.randn(rows, 5)).to(dtype)
     logits = scorer(x)
@@ -201,7 +203,7 @@ def test_spec_round_trip(scorer):
 
 def test_unknown_kinds_and_settings_are_refused():
     with pytest.raises(
-        RouterError, match="scorer 'tree' is unknown; known: constant, hash, knn, linear, mlp"
+        RouterError, match="scorer 'tree' is unknown; known: conditioned, constant, hash, knn, linear, mlp"
     ):
         scorer_from_spec({"kind": "tree", "inputs": 5, "experts": 3})
     with pytest.raises(RouterError, match=r"scorer 'linear' does not take .*hidden"):
