@@ -167,6 +167,8 @@ def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None)
     def judge(router: Router) -> Measurement:
         return measure_within(router, task)
 
+    # The multiplier has some way to go before quality rises: patience would run out first.
+    settings = replace(settings, patience=settings.epochs)
     return train_gate(task, settings, run, loss, router=start, extra=controller, judge=judge)
 
 
