@@ -7,7 +7,7 @@ in two places that are linear in its weights, so that a fixed c folds away witho
     h = relu((1 + gamma(c)) * (W1 x + b1) + beta(c))    FiLM (Perez et al. 2018, eq. 1) on the first layer
     z = W2 h + b2 + tilt(c)                             a bias of each expert's own
 
-A linear scorer needs gamma to change how sharply it tells experts apart; for an MLP, beta and the tilt do most.
+A linear scorer needs gamma to change how sharply it tells experts apart; for an MLP, the tilt does most.
 
 Source: FiLM, https://arxiv.org/abs/1709.07871.
 """
