@@ -6,7 +6,7 @@ from experts.errors import unknown_name
 
 from .agents import sb3
 from .baselines import constants, ridge
-from .gates import softmax_gate, switch_gate
+from .gates import em_gate, softmax_gate, switch_gate
 from .method import Method
 
 __all__ = ["METHODS", "ORACLE", "find_method"]
@@ -57,6 +57,14 @@ METHODS: dict[str, Method] = {
             settings=switch_gate.SwitchGateSettings,
             space=switch_gate.SPACE,
             about="top-1 scaled by its probability (Fedus et al. 2021)",
+        ),
+        Method(
+            name="em_gate",
+            family="gate",
+            fit=em_gate.fit,
+            settings=em_gate.EMGateSettings,
+            space=em_gate.SPACE,
+            about="mixture trained by expectation-maximisation (Jordan and Jacobs 1994)",
         ),
         Method(
             name="ridge",

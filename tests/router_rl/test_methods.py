@@ -30,7 +30,7 @@ def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) 
     assert utility(kinds, method, tries=1 if method != "switch_gate" else 4) > 0.93
 
 
-@pytest.mark.parametrize("method", ["softmax_gate", "switch_gate"])
+@pytest.mark.parametrize("method", ["softmax_gate", "switch_gate", "em_gate"])
 def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeTable, method: str) -> None:
     assert utility(kinds_without_probabilities, method, tries=4) > 0.93
 
@@ -47,7 +47,7 @@ def test_passes_check_router(kinds: OutcomeTable, method: str) -> None:
     check_router(router, torch.tensor(kinds.features))
 
 
-@pytest.mark.parametrize("method", ["ppo", "softmax_gate", "ridge"])
+@pytest.mark.parametrize("method", ["ppo", "softmax_gate", "em_gate", "ridge"])
 def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -> None:
     router = fit(method, kinds, OBJECTIVE, settings=_short(method), scorer=ScorerConfig(kind="linear"))
     assert router.spec()["scorer"]["kind"] == "linear"

@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
     "softmax_gate": {"epochs": 8},
     "switch_gate": {"epochs": 8},
+    "em_gate": {"iterations": 8},
 }
 
 

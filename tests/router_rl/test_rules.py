@@ -24,7 +24,7 @@ SHORT = {"decisions": 40_000, "lanes": 64}
 
 @pytest.mark.parametrize("select", SELECTIONS)
 @pytest.mark.parametrize(
-    "method", ["a2c", "ppo", "softmax_gate", "switch_gate", "ridge", "random", "zero_router"]
+    "method", ["a2c", "ppo", "softmax_gate", "switch_gate", "em_gate", "ridge", "random", "zero_router"]
 )
 def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, method: str) -> None:
     settings = SHORT if method in ("a2c", "ppo") else None
