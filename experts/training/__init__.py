@@ -1,8 +1,9 @@
 """How experts come to be."""
 
-from .em import EMFit, Mixture, e_step, fit_em, random_responsibilities
+from .em import EMFit, Mixture, e_step, fit_em
 from .em_experts import EMExpert, LinearGaussianExpert, LogisticExpert, NetworkExpert
 from .em_gates import GateTree
+from .em_starts import kmeans_responsibilities, random_responsibilities
 from .specialisation import mutual_information_bits
 from .specialists import Recipe, train_classifier
 
@@ -17,6 +18,7 @@ __all__ = [
     "Recipe",
     "e_step",
     "fit_em",
+    "kmeans_responsibilities",
     "mutual_information_bits",
     "random_responsibilities",
     "train_classifier",

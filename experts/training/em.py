@@ -19,7 +19,7 @@ from ..errors import InputError
 from .em_experts import EMExpert
 from .em_gates import GateTree
 
-__all__ = ["EMFit", "Mixture", "e_step", "fit_em", "random_responsibilities"]
+__all__ = ["EMFit", "Mixture", "e_step", "fit_em"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +136,3 @@ def fit_em(
         if not tempered and history[-1] - history[-2] <= tolerance * abs(history[-2]):
             break
     return EMFit(history=tuple(history), responsibilities=e_step(mixture.log_joint(x, y), hard=hard))
-
-
-def random_responsibilities(rows: int, experts: int, generator: torch.Generator) -> Tensor:
-    """Every row wholly to a random expert, as evenly as their numbers allow; [T, N] float64.
-
-    >>> random_responsibilities(7, 3, torch.Generator().manual_seed(0)).sum(dim=0).sort().values
-    tensor([2., 2., 3.], dtype=torch.float64)
-    """
-    order = torch.randperm(rows, generator=generator)
-    return functional.one_hot(order % experts, experts).double()

@@ -34,6 +34,9 @@ from ..task import Task
 __all__ = ["SPACE", "EMGateSettings", "expert_log_likelihood", "fit", "gate_loss", "responsibilities"]
 
 
+_CONVERGED = 500  # L-BFGS steps no linear scorer needs
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EMGateSettings:
     """Hyperparameters of the EM gate.
@@ -45,7 +48,7 @@ class EMGateSettings:
         hard: give each query wholly to one expert (classification EM) instead of sharing it.
         iterations: of E-step and M-step at most.
         patience: iterations without a better validation utility before stopping.
-        steps: L-BFGS steps an M-step at most; a linear scorer converges in fewer.
+        steps: L-BFGS steps an M-step of a perceptron; a linear scorer's runs to convergence.
     """
 
     ridge: float = 1e-3
@@ -54,7 +57,7 @@ class EMGateSettings:
     hard: bool = False
     iterations: int = 40
     patience: int = 8
-    steps: int = 20
+    steps: int = 10
 
 
 SPACE = {
@@ -62,7 +65,7 @@ SPACE = {
     "own_compute": (0.5, 1.0, 2.0, 4.0),
     "temperature": (0.05, 0.2, 0.5, 1.0),
     "hard": (False, True),
-    "steps": (5, 20, 60),
+    "steps": (3, 10, 30),
 }
 
 
@@ -151,7 +154,7 @@ def _maximise(router: Router, features: Tensor, target: Tensor, settings: EMGate
     matrices = _matrices(router)
     optimizer = torch.optim.LBFGS(
         parameters,
-        max_iter=settings.steps,
+        max_iter=_CONVERGED if isinstance(router.scorer, LinearScorer) else settings.steps,
         tolerance_grad=1e-6,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
