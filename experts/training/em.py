@@ -1,7 +1,7 @@
 """The classic mixture of experts, trained by expectation-maximisation.
 
 Jacobs, Jordan, Nowlan and Hinton 1991, https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994,
-https://doi.org/10.1162/neco.1994.6.2.181 (the tree of gates; section 3 for EM). E-step: how far each expert
+https://doi.org/10.1162/neco.1994.6.2.181 (the tree of gates). E-step: how far each expert
 is responsible for each row. M-step: experts by responsibility-weighted maximum likelihood, gates by weighted
 logistic regression. The log-likelihood never falls.
 """
@@ -54,7 +54,7 @@ class Mixture:
             x: [T, D] float64.
             y: [T] int64 or [T, M] float64, as the experts take it.
             hard: the classification likelihood `sum_t max_e log(g_te P_te)` instead, which hard EM climbs
-                (Celeux and Govaert 1992, eq. 2.4, https://doi.org/10.1016/0167-9473(92)90042-E).
+                (Celeux and Govaert 1992, https://doi.org/10.1016/0167-9473(92)90042-E).
         """
         joint = self.log_joint(x, y)
         total = joint.amax(dim=1) if hard else joint.logsumexp(dim=1)
@@ -89,7 +89,7 @@ def e_step(log_joint: Tensor, *, hard: bool = False, temperature: float = 1.0) -
         log_joint: [T, N] float, `log(g_te P_te)`.
         hard: all to the expert with the largest, the lowest number among equals.
         temperature: above 1, `(g P)^(1/temperature)` instead: deterministic annealing (Ueda and Nakano
-            1998, eq. 10, https://doi.org/10.1016/S0893-6080(97)00133-0).
+            1998, https://doi.org/10.1016/S0893-6080(97)00133-0).
 
     >>> e_step(torch.tensor([[0.6 * 0.1, 0.4 * 0.6]]).log())
     tensor([[0.2000, 0.8000]])

@@ -1,8 +1,8 @@
 """Experts that EM can train: each knows its log-likelihood and its responsibility-weighted M-step.
 
-The M-steps of the linear experts are exact (Jordan and Jacobs 1994, section 3,
+The M-steps of the linear experts are exact (Jordan and Jacobs 1994,
 https://doi.org/10.1162/neco.1994.6.2.181); a network's only improves (generalised EM, Dempster, Laird and
-Rubin 1977, section 1).
+Rubin 1977).
 """
 
 from __future__ import annotations

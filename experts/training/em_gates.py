@@ -1,6 +1,6 @@
 """The gate of a mixture of experts: a tree of softmax gates, of which a flat gate is the one-level case.
 
-`g_te` is the product of the branch probabilities from the root to leaf e (Jordan and Jacobs 1994, eq. 1-4,
+`g_te` is the product of the branch probabilities from the root to leaf e (Jordan and Jacobs 1994,
 https://doi.org/10.1162/neco.1994.6.2.181).
 """
 
@@ -63,7 +63,8 @@ class GateTree:
         """The M-step: fit every node's gate to the responsibilities of its children.
 
         A child has the sum of the responsibilities [T, N] of the leaves below it, so a row counts in a
-        node as much as the node is responsible for it (Jordan and Jacobs 1994, eq. 25-26).
+        node as much as the node is responsible for it: with two levels the targets of a lower gate are
+        Jordan and Jacobs' `h_i h_j|i`.
         """
         for node, family in enumerate(self.families):
             targets = torch.stack([responsibilities[:, list(leaves)].sum(dim=1) for leaves in family], dim=1)

@@ -1,7 +1,7 @@
 """Weighted multinomial logistic regression by Newton's method, which for this loss is IRLS.
 
 It is the M-step of every gate and of every linear classifier in a mixture of experts: Jordan and Jacobs 1994,
-section 3 and appendix A, https://doi.org/10.1162/neco.1994.6.2.181.
+https://doi.org/10.1162/neco.1994.6.2.181.
 """
 
 from __future__ import annotations

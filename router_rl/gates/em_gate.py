@@ -1,8 +1,8 @@
 """The EM gate: expectation-maximisation of a mixture whose experts are frozen, so that only the gate moves.
 
 E-step: `h_te = g_te P_te / sum_j g_tj P_tj`, how far expert e is responsible for query t. M-step: the gate
-is fitted to h by weighted multinomial logistic regression (Jacobs, Jordan, Nowlan and Hinton 1991, section 1,
-https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994, eq. 20-26,
+is fitted to h by weighted multinomial logistic regression (Jacobs, Jordan, Nowlan and Hinton 1991,
+https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994,
 https://doi.org/10.1162/neco.1994.6.2.181), here by full-batch L-BFGS from where the gate stands. With a
 linear scorer that problem is convex; with a perceptron the M-step only improves (generalised EM), and it is
 undone if it does not.
