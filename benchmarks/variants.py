@@ -1,4 +1,4 @@
-"""Every selection rule learned by every method that can learn it: the rule x method tables of docs/RESULTS.md.
+"""Every rule learned by every method that can learn it: the rule x method tables of docs/RESULTS.md.
 
     python benchmarks/variants.py --out runs/variants
 
