@@ -31,7 +31,6 @@ STUDIES: dict[str, tuple[str, float, str]] = {
     "digits": ("digits", 0.0, "hard"),
     "fashion-mnist": ("fashion-mnist", 0.0, "hard"),
     "digits, load charged": ("digits", 0.5, "hard"),
-    "fashion-mnist, load charged": ("fashion-mnist", 0.5, "hard"),
 }
 
 

@@ -147,10 +147,19 @@ class Task:
         """
         assert self.train.features is not None
         if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer):
-            _standardise(scorer, self.train.features, sum(part.size for part in state))
+            scale = [self._state_scale(part.name) for part in state for _ in range(part.size)]
+            _standardise(scorer, self.train.features, scale)
         best_single = int(self.mean_utility().argmax())
         router = Router(scorer, self.rule, self.train.experts, state=state, fallback=best_single)
         return router.to(self.device)
+
+    def _state_scale(self, name: str) -> float:
+        """What brings a part of the state to the size of a standardised feature."""
+        if name != "load":
+            return 1.0
+        # Chance moves a balanced window's counts over W by about sqrt(1 / (N W)). The quarter was measured:
+        # at full size agents that sample settle for following the window's noise.
+        return len(self.train.experts) * float(self.objective.window) ** 0.5 / 4.0
 
     def mean_utility(self) -> np.ndarray:
         """Mean utility [N] float64 of each expert on training and validation rows; load is not charged."""
@@ -168,13 +177,14 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     return (StateInput("load", experts, meaning),)
 
 
-def _standardise(scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_size: int) -> None:
+def _standardise(
+    scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_scale: list[float]
+) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
     deviation = features.std(axis=0, dtype=np.float64)
     # A feature that (nearly) never varies carries nothing and must not be blown up.
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
-    # Counts over W run from 0 to 1 and are 1/N at the end of a balanced window: N brings that to 1.
-    shift = np.concatenate([mean, np.zeros(state_size)])
-    scale = np.concatenate([scale, np.full(state_size, float(state_size))])
+    shift = np.concatenate([mean, np.zeros(len(state_scale))])
+    scale = np.concatenate([scale, np.array(state_scale)])
     scorer.shift.copy_(torch.from_numpy(shift))
     scorer.scale.copy_(torch.from_numpy(scale))
