@@ -80,8 +80,11 @@ class DecisionLog:
         if self.features is not None:
             if self.features.ndim != 2 or len(self.features) != len(self):
                 shape = self.features.shape
-                raise InputError("features", shape, f"should have shape ({len(self)}, D)", "one row a decision")
-            self._check("features", ~np.isfinite(self.features).all(axis=1), "is not finite")
+                raise InputError(
+                    "features", shape, f"should have shape ({len(self)}, D)", "one row a decision"
+                )
+            wrong: Any = ~np.isfinite(self.features)
+            self._check("features", wrong.any(axis=1), "is not finite")
 
     def _check(self, name: str, wrong: np.ndarray, problem: str) -> None:
         rows = np.flatnonzero(wrong)

@@ -123,7 +123,7 @@ class OutcomeTable:
         return part
 
     def with_estimates(self, quality: np.ndarray, cost: np.ndarray) -> OutcomeTable:
-        """Return the same queries with estimates in place of outcomes, and all else that experts did left out.
+        """Return the same queries with estimates in place of outcomes, and nothing else that experts did.
 
         Estimates without bias may leave the range of what they estimate; they are not checked against it.
 

@@ -48,7 +48,7 @@ class Task:
 
     Attributes:
         train: rows to learn from; under bandit feedback their outcomes are estimates.
-        validation: rows to choose settings and checkpoints on, estimates likewise; the test rows are not here.
+        validation: rows to choose settings and checkpoints on, likewise; the test rows are not here.
         asked: the training rows as they are, for a learner that chooses for itself and reads the outcome of
             what it chose, no other; under bandit feedback once a row.
         objective: what to maximise.
@@ -139,10 +139,10 @@ class Task:
         """Sentences that every output made from this task must carry."""
         if self.log is None:
             return ()
-        drawn = f"evenly with probability {self.log.epsilon:g}"
         return (
-            "bandit feedback: of each training and validation query the outcome of one expert is known, drawn "
-            f"{drawn} (log seed {self.log.seed}); the rest is estimated. Test rows are measured in full",
+            "bandit feedback: of each training and validation query one expert's outcome is known, drawn "
+            f"evenly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
+            "estimated. Test rows are measured in full",
         )
 
     def with_objective(self, objective: Objective) -> Task:

@@ -40,7 +40,8 @@ class OffPolicy:
     Attributes:
         ips, snips, dr: the estimates with 95% intervals.
         decisions: T, rows of the log.
-        effective_sample_size: `(sum w)^2 / sum w^2`, how many on-policy rows the weights are worth (Kish 1965).
+        effective_sample_size: `(sum w)^2 / sum w^2`: rows of the target's own that the weights are worth
+            (Kish 1965).
         warnings: what the estimates cannot be trusted with, in sentences.
     """
 
@@ -122,7 +123,7 @@ def _without_overlap(action: np.ndarray, target: np.ndarray, experts: Sequence[s
     never = np.bincount(action, minlength=len(experts)) == 0
     share = target.mean(axis=0, dtype=np.float64)
     return [
-        f"the router sends {share[expert]:.1%} of the queries to {experts[expert]}, which the log never asked: "
-        "no estimate knows what that earns"
-        for expert in np.flatnonzero(never & (share > 0))
+        f"the router sends {share[expert]:.1%} of the queries to {experts[expert]}, which the log never "
+        "asked: no estimate knows what that earns"
+        for expert in map(int, np.flatnonzero(never & (share > 0)))
     ]
