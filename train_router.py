@@ -18,10 +18,9 @@ import jsonargparse
 import torch
 from rich.console import Console
 
-from experts import SOURCES, InputError, OutcomeTable
+from experts import SOURCES, DecisionLog, InputError, OutcomeTable
 from experts import collect as collect_outcomes
 from experts.atomic import replacing
-from experts.logs import DecisionLog
 from router_rl.evaluation.terminal import evaluation_view, facts_view, paths_of, progress_of, results_view
 from router_rl.exports import FORMATS
 from router_rl.exports import export as export_router
@@ -142,7 +141,7 @@ def train(
     from router_rl.task import Task
 
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    rule = selection(select, rows, k=k, tree=tree)
+    rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
     task = Task.of(
         rows,
         objective,

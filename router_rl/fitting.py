@@ -64,7 +64,7 @@ def fit(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
-    rule = selection(select, table, k=k, tree=tree)
+    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     found.require(rule)
     task = Task.of(table, objective, rule, scorer=scorer, device=device, feedback=feedback, log=log)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]

@@ -24,7 +24,7 @@ from .outcome_model import cross_fitted, predicted
 __all__ = ["LogConfig", "impute", "imputed"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the command line reads its fields
 class LogConfig:
     """How the log was made that a router learns from, and how it is read.
 

@@ -126,7 +126,7 @@ def compare(
         raise InputError("tries", tries, "not positive", "use 1 or more")
     if not objectives:
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
-    rule = selection(select, table, k=k, tree=tree)
+    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     task = Task.of(
         table,
         objectives[0],

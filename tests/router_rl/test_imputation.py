@@ -88,6 +88,13 @@ def test_a_lone_lane_learns_too(kinds: OutcomeTable) -> None:
         assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.93
 
 
+def test_a_named_tree_learns(kinds: OutcomeTable) -> None:
+    tree = {"warm": ["red"], "cool": ["green", "blue", "grey"]}
+    router = fit("exact_pg", kinds, OBJECTIVE, select="hierarchical", tree=tree, feedback="bandit")
+    scale = Task.of(kinds, OBJECTIVE, Hard()).scale
+    assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.9
+
+
 def test_a_usual_expert_is_logged_more(kinds: OutcomeTable) -> None:
     task = _task(kinds, epsilon=0.2)
     best = kinds.part("train").quality.mean(axis=0).argmax()
@@ -117,6 +124,8 @@ def test_mistakes(kinds: OutcomeTable) -> None:
         Task.of(kinds, OBJECTIVE, Hard(), feedback="bandid")
     with pytest.raises(InputError, match="a log has one expert a query, topk chooses 2"):
         Task.of(kinds, OBJECTIVE, TopK(k=2), feedback="bandit")
+    with pytest.raises(InputError, match="tree=None: would be grown from all outcomes"):
+        fit("ridge", kinds, OBJECTIVE, select="hierarchical", feedback="bandit")
     with pytest.raises(InputError, match=r"log\.epsilon=0\.0: leaves experts untried"):
         LogConfig(epsilon=0.0)
     with pytest.raises(InputError, match=r"log\.clip=-1\.0: is no weight"):
