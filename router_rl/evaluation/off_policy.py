@@ -136,5 +136,6 @@ def _few(size: float) -> list[str]:
     if size >= _FEW:
         return []
     return [
-        f"the log is worth {size:.0f} decisions of the router's own: below {_FEW} the intervals are too narrow"
+        f"the log is worth {size:.0f} decisions of the router's own; below {_FEW} the intervals are too "
+        "narrow"
     ]
