@@ -11,7 +11,9 @@ import torch
 
 from envs import Outcomes, compute_scale
 from experts import InputError, OutcomeTable
+from experts.errors import unknown_name
 
+from .imputation import LogConfig, impute
 from .objective import Objective
 from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
 
@@ -45,24 +47,29 @@ class Task:
     """Training and validation rows, the objective, and the form the router must have.
 
     Attributes:
-        train: rows to learn from.
-        validation: rows to choose settings and checkpoints on; the test rows are not here.
+        train: rows to learn from; under bandit feedback their outcomes are estimates.
+        validation: rows to choose settings and checkpoints on, likewise; the test rows are not here.
+        asked: the training rows as they are, for a learner that chooses for itself and reads the outcome of
+            what it chose, no other; under bandit feedback once a row.
         objective: what to maximise.
         rule: logits to experts; the same for training and export.
         scorer: the shape of a trained scorer.
         observe_load: whether a stateful learner sees the window's load.
-        scale: the unit of compute, in the table's cost unit.
+        scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
+        log: how the log was made that the estimates come from; None: all outcomes are known.
     """
 
     train: OutcomeTable
     validation: OutcomeTable
+    asked: OutcomeTable
     objective: Objective
     rule: Selection
     scorer: ScorerConfig
     observe_load: bool
     scale: float
     device: torch.device
+    log: LogConfig | None = None
 
     @classmethod
     def of(
@@ -74,6 +81,8 @@ class Task:
         scorer: ScorerConfig | None = None,
         observe_load: bool | None = None,
         device: torch.device | str = "cpu",
+        feedback: str = "full",
+        log: LogConfig | None = None,
     ) -> Task:
         """Take a task from a table with its splits.
 
@@ -84,9 +93,12 @@ class Task:
             scorer: the shape of a trained scorer.
             observe_load: whether stateful learners see the window's load; None: where it is charged for.
             device: where training happens.
+            feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
+            log: how the log is made and read under bandit feedback; uniform if None.
 
         Raises:
-            InputError: the table has no features or lacks a split.
+            InputError: the table has no features or lacks a split, or the feedback is unknown or not for
+                the rule.
             RouterError: the rule needs more experts than there are.
         """
         if table.features is None:
@@ -94,16 +106,43 @@ class Task:
                 "table", table.source, "has no features to route on", "add a `features` column to it"
             )
         rule.check(len(table.experts))
-        train = table.part("train")
+        if feedback not in ("full", "bandit"):
+            raise unknown_name("feedback", feedback, ("full", "bandit"))
+        if feedback == "bandit" and rule.k != 1:
+            problem = f"a log has one expert a query, {rule.name} chooses {rule.k}"
+            raise InputError("feedback", feedback, problem, "use hard or hierarchical selection")
+        asked = table.part("train")
+        train, validation = asked, table.part("validation")
+        log = None if feedback == "full" else log or LogConfig()
+        if log is not None:
+            train, validation = impute(asked, validation, log)
         return cls(
             train=train,
-            validation=table.part("validation"),
+            validation=validation,
+            asked=asked,
             objective=objective,
             rule=rule,
             scorer=scorer or ScorerConfig(),
             observe_load=objective.load_weight > 0 if observe_load is None else observe_load,
-            scale=compute_scale(train),
+            scale=compute_scale(asked),
             device=torch.device(device),
+            log=log,
+        )
+
+    @property
+    def feedback(self) -> str:
+        """`full` or `bandit`."""
+        return "full" if self.log is None else "bandit"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that every output made from this task must carry."""
+        if self.log is None:
+            return ()
+        return (
+            "bandit feedback: of each training and validation query one expert's outcome is known, drawn "
+            f"evenly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
+            "estimated. Test rows are measured in full",
         )
 
     def with_objective(self, objective: Objective) -> Task:
@@ -113,6 +152,10 @@ class Task:
     def outcomes(self) -> Outcomes:
         """The training rows on the device."""
         return Outcomes.of(self.train, self.scale, self.device)
+
+    def asked_outcomes(self) -> Outcomes:
+        """The training rows as they are, for a learner that reads only the outcomes of what it chose."""
+        return Outcomes.of(self.asked, self.scale, self.device)
 
     def new_router(self, seed: int, *, observe_load: bool = False, kind: str | None = None) -> Router:
         """An untrained router whose scorer standardises features as the training rows need.

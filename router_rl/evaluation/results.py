@@ -80,6 +80,7 @@ def assemble(
         "experts": list(table.experts),
         "select": task.rule.name if task.rule.k == 1 else f"{task.rule.name}(k={task.rule.k})",
         "scorer": str(task.scorer),
+        "feedback": task.feedback,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "versions": {
@@ -94,7 +95,7 @@ def assemble(
         "load_weight": middle.load_weight,
         "tries": tries,
         "seconds": sum(entry.seconds for entry in entries),
-        "notes": list(table.notes),
+        "notes": [*table.notes, *task.notes],
         "table_facts": _facts(table, test, task, oracle[middle]),
         "rows": rows,
         "summary": summary,
