@@ -55,10 +55,9 @@ def measure_oracle(
     return Measurement(
         quality=quality.numpy(),
         compute=compute.numpy(),
-        load=charges(share, objective.window).numpy(),
         utility=best.numpy(),
         share=share.numpy(),
-        drops=window_drops(share, objective.window),
+        window=objective.window,
         entropy=0.0,
         fallbacks=0,
     )
