@@ -17,6 +17,8 @@ from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router,
 
 __all__ = ["ScorerConfig", "Task"]
 
+_CHUNK = 65_536  # rows in float64 together, so that memory-mapped features never stand in memory whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
@@ -170,7 +172,10 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
 
 def _standardise(scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_size: int) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
+    square = np.zeros_like(mean)
+    for first in range(0, len(features), _CHUNK):
+        square += ((features[first : first + _CHUNK] - mean) ** 2).sum(axis=0)
+    deviation = np.sqrt(square / len(features))
     # A feature that (nearly) never varies carries nothing and must not be blown up.
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
     # Counts over W run from 0 to 1 and are 1/N at the end of a balanced window: N brings that to 1.

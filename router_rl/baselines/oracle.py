@@ -12,7 +12,7 @@ from envs import Outcomes
 from envs.reward import mixture, running
 from experts import OutcomeTable
 
-from ..evaluation.measure import Measurement, charges, window_drops
+from ..evaluation.measure import Measurement
 from ..objective import Objective
 
 __all__ = ["measure_oracle"]
