@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -255,7 +255,7 @@ def _processor() -> str:
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
+def _threads_kept() -> Generator[None]:
     before = torch.get_num_threads()
     try:
         yield

@@ -32,7 +32,7 @@ def spread(values: Sequence[float]) -> Spread:
     >>> spread([1.0, 2.0, float("inf")])
     Spread(median=2.0, quartiles=(1.0, None))
     """
-    found = np.quantile(np.array(values), (0.25, 0.5, 0.75), method="closest_observation")
+    found = np.quantile(np.array(values), (0.25, 0.5, 0.75), method="inverted_cdf")
     low, middle, high = (float(value) if math.isfinite(value) else None for value in found)
     return Spread(median=middle, quartiles=(low, high))
 

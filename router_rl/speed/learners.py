@@ -38,7 +38,8 @@ class Learner:
 def _plain(**changes: Any) -> Callable[[Task, int | None], Any]:
     def settings(task: Task, decisions: int | None) -> Any:
         given = plain_ppo.PlainPPOSettings(decisions=decisions or _NEVER, patience=_NEVER, **changes)
-        return replace(given, n_steps=min(given.n_steps, given.decisions // plain_ppo.LANES))
+        steps = min(given.n_steps, given.decisions // plain_ppo.LANES)
+        return replace(given, n_steps=steps, batch_size=min(given.batch_size, steps * plain_ppo.LANES))
 
     return settings
 
