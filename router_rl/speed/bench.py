@@ -79,8 +79,8 @@ QUICK = Plan(
     limit=0.5,
     every=1_024,
     tries=1,
-    shorter=16,
-    queries=2_000,
+    shorter=32,
+    queries=1_000,
     sizes=((1_000, 4),),
 )
 

@@ -80,7 +80,7 @@ def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -
         f"scorer {table['scorer']}; median of {plan['repeats']}. The reference is a validation utility of "
         f"{table['reference']:.4f}: best single expert {table['best_single']:.4f}, tuned exact_pg "
         f"{table['tuned']:.4f}; all measure it every {plan['every']} decisions, on the clock. The last "
-        "column is over the faster of the two SB3 PPOs on a DummyVecEnv. `> limit`: stopped, or its budget ended."
+        "column is over the faster of the two SB3 PPOs on a DummyVecEnv. `>`: stopped, or its budget ended."
     )
     columns = ("learner", "k dec/s", "/ bare", "/ SB3", "s to ref.", "quartiles", "times faster")
     return _Sheet(title, columns, rows, note)

@@ -27,6 +27,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64, "steps": 8},
     "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
+    "reinforce": {"decisions": 98_304},
+    "router_ppo": {"decisions": 98_304},
+    "exact_pg": {"epochs": 8, "decisions": 98_304},
     **{name: {"epochs": 8} for name, method in METHODS.items() if method.family == "gate"},
 }
 
