@@ -28,6 +28,7 @@ from router_rl.imputation import LogConfig
 from router_rl.objective import Objective
 from router_rl.routing import RouterError, load
 from router_rl.rules import RULES
+from router_rl.speed.view import bench_view
 from router_rl.task import ScorerConfig
 
 __all__ = ["main"]
@@ -265,7 +266,7 @@ def evaluate(
         raise InputError("table", None, "there is nothing to measure on", "give --table, --log or both")
     found = read_run(run)
     rows = None if table is None else OutcomeTable.read(table, allow_leakage=allow_leakage)
-    devices = None if placement is None else _devices(placement)
+    devices = None if placement is None else _integers("placement", placement)
     measured = {} if rows is None else evaluate_run(found, rows, split, devices)
     if log is None:
         return measured
@@ -290,6 +291,38 @@ def export(run: Path, *, out: Path, format: str = "safetensors", table: str | No
     return {"router": str(out), "format": format, **parity.to_json()}
 
 
+def bench(
+    *,
+    out: Path | None = None,
+    threads: list[int] | int | str = "1,2",
+    repeats: int = 5,
+    limit: float = 120.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Time the learners against Stable-Baselines3 and a bare torch loop, as ratios of one run.
+
+    Args:
+        out: file for the JSON; null: none is kept.
+        threads: of torch, each in turn, with commas.
+        repeats: of every timing.
+        limit: seconds a learner may take to the reference utility.
+        quick: seconds instead of many minutes, to see that it runs; the other options are ignored.
+    """
+    from dataclasses import replace
+
+    from experts.atomic import write_json
+    from router_rl.speed.bench import FULL, QUICK
+    from router_rl.speed.bench import bench as measure_speed
+
+    counts = tuple(_integers("threads", threads))
+    plan = QUICK if quick else replace(FULL, threads=counts, repeats=repeats, limit=limit)
+    with progress_of("timings", err) as progress:
+        found = measure_speed(plan, progress)
+    if out is not None:
+        write_json(out, found)
+    return found
+
+
 def list_names() -> dict[str, Any]:
     """Print the names of methods, selection rules, environments, sources and export formats."""
     from envs import ENVS
@@ -311,6 +344,7 @@ COMMANDS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "compare": (compare, lambda found: results_view(found)),
     "evaluate": (evaluate, lambda found: evaluation_view(found)),
     "export": (export, lambda found: facts_view(found)),
+    "bench": (bench, lambda found: bench_view(found)),
     "list": (list_names, lambda found: facts_view(found)),
 }
 
@@ -366,6 +400,10 @@ def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.Argu
         if name in ("evaluate", "export"):
             sub.add_argument("run", type=Path, help="a run folder of `train`")
             skipped.add("run")
+        if name == "bench":
+            about_quick = "seconds instead of many minutes, to see that it runs; other numbers are ignored"
+            sub.add_argument("--quick", action="store_true", help=about_quick)
+            skipped.add("quick")
         sub.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
         commands.add_subcommand(name, sub, help=about)
         each[name] = sub
@@ -405,14 +443,12 @@ def _numbers(field: str, value: list[float] | float | str) -> list[float]:
         raise InputError(field, value, "not numbers with commas between", "write 0.02,0.1,0.4") from error
 
 
-def _devices(value: list[int] | int | str) -> list[int]:
+def _integers(field: str, value: list[int] | int | str) -> list[int]:
     try:
         parts = str(value).split(",") if isinstance(value, int | str) else value
         return [int(part) for part in parts]
     except ValueError as error:
-        raise InputError(
-            "placement", value, "not whole numbers with commas between", "write 0,0,1,1"
-        ) from error
+        raise InputError(field, value, "not whole numbers with commas between", "write 1,2") from error
 
 
 def _device(name: str) -> torch.device:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .evaluation.measure import Measurement, measure
+from .evaluation.measure import Measurement, Rows, measure_rows
 from .routing import Router, Selection, selection_from_spec
 from .task import Task
 
-__all__ = ["EarlyStopping", "Snapshot", "Watch", "optimizer_state", "restore_optimizer"]
+__all__ = ["EarlyStopping", "Snapshot", "Watch", "adamw", "optimizer_state", "restore_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class EarlyStopping:
 
     def __init__(self, task: Task, patience: int, watch: Watch | None) -> None:
         self._task = task
+        self._rows = Rows.of(task.validation, task.scale, task.device)
         self._patience = patience
         self._watch = watch
         self._best = float("-inf")
@@ -59,8 +61,8 @@ class EarlyStopping:
         self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
     ) -> bool:
         """Measure; returns True if it is time to stop."""
-        result = measure(router, self._task.validation, self._task.objective, self._task.scale)
-        utility = result.means()["utility"]
+        result = measure_rows(router, self._rows, self._task.objective)
+        utility = float(result.utility.mean(dtype=np.float64))
         if utility > self._best:
             self._best, self._stale = utility, 0
             self._weights = {name: value.clone() for name, value in router.scorer.state_dict().items()}
@@ -89,6 +91,15 @@ class EarlyStopping:
         self._best, self._stale = state["best"], state["stale"]
         self._weights = state["weights"]
         self._rule = None if state["rule"] is None else selection_from_spec(state["rule"])
+
+
+def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) in one kernel for all weights.
+
+    A router's weights are so few that an optimizer which walks them one by one costs as much as a backward
+    pass.
+    """
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

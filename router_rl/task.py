@@ -19,6 +19,8 @@ from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router,
 
 __all__ = ["ScorerConfig", "Task"]
 
+_CHUNK = 65_536  # rows in float64 together, so that memory-mapped features never stand in memory whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
@@ -224,7 +226,10 @@ def _standardise(
     scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_scale: list[float]
 ) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
+    square = np.zeros_like(mean)
+    for first in range(0, len(features), _CHUNK):
+        square += ((features[first : first + _CHUNK] - mean) ** 2).sum(axis=0)
+    deviation = np.sqrt(square / len(features))
     # A feature that (nearly) never varies carries nothing and must not be blown up.
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
     shift = np.concatenate([mean, np.zeros(len(state_scale))])

@@ -35,6 +35,7 @@ from .measure import Measurement, measure
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
 _SCHEMA_VERSION = 3
+_ARRAYS = ("quality", "compute", "utility", "share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ def _fit(
         export(router, home / "router", table=task.validation)
     else:  # kept to be read again, not to be served
         write_router(router, home / "router")
-    arrays = {name: getattr(result, name) for name in ("quality", "compute", "load", "utility", "share")}
+    arrays = {name: getattr(result, name) for name in _ARRAYS}
     with replacing(home / "test.safetensors") as temporary:
         save_file(arrays, temporary)
     if board is not None:
@@ -165,7 +166,6 @@ def _fit(
         {
             **identity,
             "validation": validation,
-            "drops": result.drops,
             "entropy": result.entropy,
             "fallbacks": result.fallbacks,
             "seconds": seconds,
@@ -178,7 +178,12 @@ def _fit(
 def _read(cell: Cell, home: Path) -> CellResult:
     kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
     arrays = load_file(home / "test.safetensors")
-    test = Measurement(**arrays, **{name: kept[name] for name in ("drops", "entropy", "fallbacks")})
+    test = Measurement(
+        **{name: arrays[name] for name in _ARRAYS},
+        window=cell.objective.window,
+        entropy=kept["entropy"],
+        fallbacks=kept["fallbacks"],
+    )
     return CellResult(
         cell=cell, folder=home, validation=kept["validation"], test=test, seconds=kept["seconds"]
     )

@@ -29,8 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
     **{name: {"epochs": 8} for name in METHODS if name.endswith("_gate") and name != "em_gate"},
     "em_gate": {"iterations": 8},
-    **{name: {"decisions": 65_536} for name in ("reinforce", "router_ppo")},
-    "exact_pg": {"epochs": 8, "decisions": 65_536},
+    **{name: {"decisions": 98_304} for name in ("reinforce", "router_ppo")},
+    "exact_pg": {"epochs": 8, "decisions": 98_304},
 }
 
 
