@@ -76,11 +76,11 @@ QUICK = Plan(
     tables=("synthetic",),
     threads=(1,),
     repeats=1,
-    limit=0.5,
+    limit=0.2,
     every=1_024,
     tries=1,
     shorter=32,
-    queries=1_000,
+    queries=2_000,
     sizes=((1_000, 4),),
 )
 
