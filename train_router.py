@@ -131,6 +131,7 @@ def train(
         device: such as cpu or cuda.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
+    from router_rl.evaluation.collapse import Reference, live
     from router_rl.rules import selection
     from router_rl.runs import train_run
     from router_rl.task import Task
@@ -138,13 +139,14 @@ def train(
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
     rule = selection(select, rows, k=k, tree=tree)
     task = Task.of(rows, objective, rule, scorer=scorer, observe_load=observe_load, device=_device(device))
+    reference = Reference.of(task)
     with progress_of("training", err) as progress:
 
         def watch(snapshot: Any) -> None:
             utility = snapshot.validation.means()["utility"]
-            progress(
-                snapshot.step, snapshot.total, f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
-            )
+            said = f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
+            trouble = live(snapshot, reference)
+            progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
 
         run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
     return {"run": str(out), **run.facts}

@@ -22,7 +22,7 @@ from .load import share_entropy
 from .measure import Measurement, measure
 from .metrics import ALL, busiest, collapsed
 
-__all__ = ["JUDGED", "Collapse", "Facts", "Reference", "diagnose", "live", "told"]
+__all__ = ["JUDGED", "Collapse", "Facts", "Reference", "diagnose", "live"]
 
 JUDGED = ("rl", "gate")  # families; the best single expert "collapses" by design, and so do others
 
@@ -122,9 +122,21 @@ class Collapse:
     regret_to_best_single: float
     reasons: tuple[str, ...]
 
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, in sentences whose subject is the router; none if all is well."""
+        found: list[str] = []
+        if self.one_expert:
+            found.append("sends nearly everything to one expert where the oracle uses several")
+        if self.below_best_single:
+            regret = self.regret_to_best_single
+            found.append(f"earns {regret:.4f} less than the best single expert on validation")
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in `results.json` and `run.json`."""
-        return asdict(self) | {"never_chosen": list(self.never_chosen), "reasons": list(self.reasons)}
+        lists = {"never_chosen": list(self.never_chosen), "reasons": list(self.reasons)}
+        return asdict(self) | lists | {"problems": self.problems}
 
 
 def diagnose(facts: Facts, reference: Reference) -> Collapse:
@@ -163,17 +175,6 @@ def live(snapshot: Snapshot, reference: Reference) -> str:
     return ""
 
 
-def told(collapse: Mapping[str, Any]) -> list[str]:
-    """A diagnosis, as `to_json` gives it, in sentences without their subject; none if all is well."""
-    found: list[str] = []
-    if collapse["one_expert"]:
-        found.append("sends nearly everything to one expert where the oracle uses several")
-    if collapse["below_best_single"]:
-        regret = collapse["regret_to_best_single"]
-        found.append(f"earns {regret:.4f} less than the best single expert on validation")
-    return found
-
-
 def _unloaded(found: Measurement, task: Task) -> float:
     means = found.means()
     return means["quality"] - task.objective.compute_weight * means["compute"]
@@ -200,13 +201,17 @@ def _no_gradient(facts: Facts, reference: Reference) -> str | None:
 
 
 def _unbalanced(facts: Facts, reference: Reference) -> str | None:
-    """The shares fell to one expert early, and stayed there."""
+    """The shares fell to one expert early, and mostly stayed there."""
     curve = [point for point in facts.curve if point.step > 0]
-    if len(curve) < 2 or not collapsed(facts.shares, reference.oracle_shares, reference.runs):
+    fallen = [reference.runs * point.largest_share > ALL for point in curve]
+    if (
+        len(curve) < 2
+        or not any(fallen)
+        or not collapsed(facts.shares, reference.oracle_shares, reference.runs)
+    ):
         return None
-    spread = [i for i, point in enumerate(curve) if reference.runs * point.largest_share <= ALL]
-    first = spread[-1] + 1 if spread else 0
-    if first > EARLY * (len(curve) - 1):
+    first = fallen.index(True)
+    if first > EARLY * (len(curve) - 1) or np.mean(fallen[first:]) < 0.5:
         return None
     when = f"early collapse: one expert does everything from step {curve[first].step} of {curve[-1].step} on"
     for name, what in _KEEPS_IN_PLAY.items():

@@ -208,7 +208,7 @@ def _validation_or_least(group: Group) -> float:
 def _difference_to_best_gate(group: Group, groups: Groups) -> dict[str, Any] | None:
     """Paired difference on test to the gate that was best on validation."""
     objective = group[0].objective
-    gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate"]
+    gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate" and not g[0].sees]
     if not gates:
         return None
     gate = max(gates, key=_validation_or_least)

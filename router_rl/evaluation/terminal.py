@@ -92,7 +92,7 @@ def evaluation_view(found: dict[str, Any]) -> Group:
         zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
     ):
         shares.add_row(expert, f"{share:6.1%}")
-    return Group("", table, "", shares, "", *_notes(found))
+    return Group("", table, "", shares, "", *_collapse(found), *_notes(found))
 
 
 def paths_of(found: dict[str, Any]) -> list[str]:
@@ -155,6 +155,19 @@ def _lines(doing: str, console: Console) -> Callable[[int, int, str], None]:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _collapse(found: dict[str, Any]) -> list[Text]:
+    """What is wrong with a learned router, and why it may be."""
+    collapse = found.get("collapse")
+    if collapse is None:
+        return []
+    troubles = collapse["problems"]
+    lines = [Text(f"Warning: the router {' and '.join(troubles)}.", style="yellow")] if troubles else []
+    reasons = collapse["reasons"] or (
+        ["no likely reason was found: the features may not tell the queries apart"] if troubles else []
+    )
+    return lines + [Text(f"- {reason}", style="yellow" if troubles else "dim") for reason in reasons]
 
 
 def _notes(found: dict[str, Any]) -> list[Text]:

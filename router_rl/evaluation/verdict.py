@@ -11,6 +11,7 @@ from .collapse import Collapse
 __all__ = ["GOAL", "goal_of", "verdict_of", "warnings_of"]
 
 GOAL = -0.002  # utility: the lower end of RL's difference to the gate should lie above this
+UNEXPLAINED = "No likely reason was found: the features may not tell the queries apart"
 
 
 def goal_of(summary: Sequence[dict[str, Any]], objective: Objective) -> dict[str, Any] | None:
@@ -78,13 +79,13 @@ def warnings_of(
                 counts = [f"{weight:g} ({weights.count(weight)})" for weight in dict.fromkeys(weights)]
                 found.append(f"{what} at compute weight {', '.join(counts)}")
         if found:
-            # A sentence names numbers of its seed, so seeds are told apart by what stands before the colon.
+            # Sentences name numbers of their seed: the same reason is known by what stands before the colon.
             reasons: dict[str, str] = {}
             for _, collapse in fits:
-                if collapse.one_expert or collapse.below_best_single:
+                if collapse.problems:
                     for reason in collapse.reasons:
                         reasons.setdefault(reason.partition(":")[0], reason)
-            likely = f" Likely: {'. '.join(reasons.values())}." if reasons else " No likely reason was found."
+            likely = f" Likely: {'. '.join(reasons.values())}." if reasons else f" {UNEXPLAINED}."
             warnings.append(f"{method} {' and '.join(found)} (seeds in brackets).{likely}")
     return warnings
 
