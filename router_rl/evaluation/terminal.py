@@ -202,4 +202,4 @@ def _compared(row: dict[str, Any]) -> Text:
     if row["family"] == "bound":
         return text.append("  ")
     mark, style = (" ▲", "green") if low > 0 else (" ▼", "red") if high < 0 else ("  ", "")
-    return text.append(mark, style=style)
+    return text.append(mark, style="dim" if row["sees"] else style)

@@ -11,7 +11,7 @@ from .collapse import Collapse
 __all__ = ["GOAL", "goal_of", "verdict_of", "warnings_of"]
 
 GOAL = -0.002  # utility: the lower end of RL's difference to the gate should lie above this
-UNEXPLAINED = "No likely reason was found: the features may not tell the queries apart"
+UNEXPLAINED = "No likely reason was found among those that are checked"
 
 
 def goal_of(summary: Sequence[dict[str, Any]], objective: Objective) -> dict[str, Any] | None:

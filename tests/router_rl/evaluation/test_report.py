@@ -17,7 +17,8 @@ import pytest
 
 from experts.errors import InputError
 from router_rl.evaluation.report import _interval_svg, write_report
-from router_rl.evaluation.report_figures import NARROW, WIDE, frontier_figure, series_of
+from router_rl.evaluation.report_figures import NARROW, WIDE, frontier_figure
+from router_rl.evaluation.report_series import series_of
 
 METHODS = {  # method: (family, quality against the best gate, compute)
     "warm_exact_pg": ("rl", 0.0035, 0.31),
