@@ -198,8 +198,8 @@ def _told(row: dict[str, Any], scale: float, seeds: int) -> dict[str, Any]:
         "below_of": NOTHING,
     }
     if row["family"] in ("rl", "gate"):  # only these are judged: best single "collapses" by design
-        told["collapsed_of"] = f"{row.get('collapsed') or 0} of {seeds or NOTHING}"
-        told["below_of"] = f"{row.get('below_best_single') or 0} of {seeds or NOTHING}"
+        told["collapsed_of"] = f"{row.get('collapsed') or 0}/{seeds or NOTHING}"
+        told["below_of"] = f"{row.get('below_best_single') or 0}/{seeds or NOTHING}"
     if difference is None or difference["mean"] is None or None in (difference["ci95"] or [None]):
         return told | {"mark": None, "drawing": ""}
     low, high = difference["ci95"]
@@ -236,7 +236,7 @@ def _swatch_svg(series: Series) -> str:
 
 def _interval_svg(mean: float, ci95: Sequence[float], scale: float) -> str:
     """Draw a difference and its interval on a line from -scale to scale; what lies outside gets an arrow."""
-    width, half = 108, 48.0
+    width, half = 88, 38.0
     left, centre, right = (half * min(max(value / scale, -1.0), 1.0) for value in (ci95[0], mean, ci95[1]))
     kind = "win" if ci95[0] > 0 else "loss" if ci95[1] < 0 else "level"
     parts = [

@@ -233,7 +233,7 @@ def test_says_the_verdict_first_and_the_table_s_numbers(tmp_path: Path) -> None:
     for row in results["summary"]:
         assert f"{row['utility_mean']:.4f}" in text
     assert results["command"] in text
-    assert "2 of 3" in text  # collapsed
+    assert "2/3" in text  # collapsed
 
 
 def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
