@@ -84,8 +84,8 @@ def test_warnings_count_seeds_and_say_each_reason_once() -> None:
     first, second = warnings_of(fits)
     assert first == (
         "a sends nearly everything to one expert, where the oracle uses several, at compute weight 0.4 (1) "
-        "and earns less than the best single expert on validation at compute weight 0.1 (2) (seeds in brackets). "
-        "Likely: overfitting: 0.9 against 0.5."
+        "and earns less than the best single expert on validation at compute weight 0.1 (2) (seeds in "
+        "brackets). Likely: overfitting: 0.9 against 0.5."
     )
     assert second.endswith("No likely reason was found among those that are checked.")
     assert warnings_of(fits[-1:]) == []
