@@ -18,12 +18,13 @@ import jsonargparse
 import torch
 from rich.console import Console
 
-from experts import SOURCES, InputError, OutcomeTable
+from experts import SOURCES, DecisionLog, InputError, OutcomeTable
 from experts import collect as collect_outcomes
 from experts.atomic import replacing
 from router_rl.evaluation.terminal import evaluation_view, facts_view, paths_of, progress_of, results_view
 from router_rl.exports import FORMATS
 from router_rl.exports import export as export_router
+from router_rl.imputation import LogConfig
 from router_rl.objective import Objective
 from router_rl.routing import RouterError, load
 from router_rl.rules import RULES
@@ -108,6 +109,8 @@ def train(
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     settings: dict[str, Any] | None = None,
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig = LogConfig(),  # noqa: B008
     tries: int = 1,
     seed: int = 0,
     device: str = "cpu",
@@ -126,6 +129,8 @@ def train(
         scorer: the shape of the router's network.
         settings: values for some of the method's settings, such as --settings.learning_rate 0.01.
         observe_load: whether the router sees the window's load; null: where it is charged for.
+        feedback: full, or bandit: of each training and validation query one expert's outcome is known.
+        log: how that expert was chosen; read under bandit feedback.
         tries: settings tried, chosen on validation.
         seed: of everything random.
         device: such as cpu or cuda.
@@ -137,8 +142,17 @@ def train(
     from router_rl.task import Task
 
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    rule = selection(select, rows, k=k, tree=tree)
-    task = Task.of(rows, objective, rule, scorer=scorer, observe_load=observe_load, device=_device(device))
+    rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
+    task = Task.of(
+        rows,
+        objective,
+        rule,
+        scorer=scorer,
+        observe_load=observe_load,
+        device=_device(device),
+        feedback=feedback,
+        log=log,
+    )
     reference = Reference.of(task)
     with progress_of("training", err) as progress:
 
@@ -165,6 +179,8 @@ def compare(
     tree: dict[str, Any] | None = None,
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig = LogConfig(),  # noqa: B008
     seeds: int = 5,
     tries: int = 4,
     jobs: int = 1,
@@ -185,6 +201,8 @@ def compare(
         tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
         scorer: the shape of the routers' network.
         observe_load: whether stateful learners see the window's load; null: where it is charged for.
+        feedback: full, or bandit: of each training and validation query one expert's outcome is known.
+        log: how that expert was chosen; read under bandit feedback.
         seeds: training seeds 0, 1, ...
         tries: settings tried for each method and weight, chosen on validation.
         jobs: processes.
@@ -210,6 +228,8 @@ def compare(
             tree=tree,
             scorer=scorer,
             observe_load=observe_load,
+            feedback=feedback,
+            log=log,
             out=out,
             jobs=jobs,
             device=_device(device),
@@ -222,26 +242,37 @@ def compare(
 def evaluate(
     run: Path,
     *,
-    table: str,
+    table: str | None = None,
+    log: Path | None = None,
     split: str = "test",
     placement: list[int] | int | str | None = None,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Measure a trained router on a table, beside random, the best single expert and the oracle.
+    """Measure a trained router on a table or a log, beside random, the best single expert and the oracle.
 
     Args:
         run: the run folder.
         table: a Parquet file or an embedded source's name, with the run's experts and features.
-        split: the rows to measure on.
+        log: a Parquet file of decisions (query_id, expert, propensity, quality, cost, and features where
+            no table has them): IPS, SNIPS and doubly robust estimates, beside the truth where a table has it.
+        split: the table's rows to measure on; a log without a table is read whole.
         placement: the device of each expert, such as 0,0,1,1: load is then reported by device too.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
     from router_rl.evaluation.bounds import evaluate_run
+    from router_rl.evaluation.logged import evaluate_log
     from router_rl.runs import read_run
 
+    if table is None and log is None:
+        raise InputError("table", None, "there is nothing to measure on", "give --table, --log or both")
     found = read_run(run)
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    return evaluate_run(found, rows, split, None if placement is None else _devices(placement))
+    rows = None if table is None else OutcomeTable.read(table, allow_leakage=allow_leakage)
+    devices = None if placement is None else _devices(placement)
+    measured = {} if rows is None else evaluate_run(found, rows, split, devices)
+    if log is None:
+        return measured
+    decisions = DecisionLog.read(log, found.router.experts)
+    return evaluate_log(found, decisions, None if rows is None else rows.part(split)) | measured
 
 
 def export(run: Path, *, out: Path, format: str = "safetensors", table: str | None = None) -> dict[str, Any]:

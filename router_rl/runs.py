@@ -184,6 +184,8 @@ def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> d
         "objective": asdict(result.cell.objective),
         "select": task.rule.spec(),
         "scorer": asdict(task.scorer),
+        "feedback": task.feedback,
+        "log": None if task.log is None else asdict(task.log),
         "table": table.source,
         "table_digest": table_digest(table),
         "experts": list(table.experts),
@@ -194,7 +196,7 @@ def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> d
         "collapse": None if result.facts is None else diagnose(result.facts, Reference.of(task)).to_json(),
         "test": {**result.test.means(), "shares": [float(share) for share in result.test.shares]},
         "fit_seconds": result.seconds,
-        "notes": list(table.notes),
+        "notes": [*table.notes, *task.notes],
         "versions": {
             "router-rl": version("router-rl"),
             "torch": torch.__version__,

@@ -25,7 +25,7 @@ class ReinforceSettings:
         learning_rate, weight_decay: of AdamW.
         entropy: utility per nat of the policy's entropy at the start; falls in a line to 0.
         smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
-        group: lanes that are asked the same queries, at least 2.
+        group: lanes that are asked the same queries; 1 asks each for one expert alone.
         lanes: decisions a rollout.
         discount: of later rewards in the window; read only where load is charged.
         decisions: the budget, decisions played.

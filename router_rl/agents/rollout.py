@@ -140,12 +140,19 @@ def leave_one_out(returns: Tensor, group: int) -> Tensor:
 
     The lanes of a group were asked the same queries, so what is hard about a query cancels; the baseline
     does not depend on the lane's own draw, so the gradient has no bias (Kool et al. 2019,
-    https://openreview.net/forum?id=r1lgTGL5DE).
+    https://openreview.net/forum?id=r1lgTGL5DE). A group of one has no others: its baseline is the mean of
+    all other lanes, which were asked other queries, so nothing is ever asked twice at once.
 
     Args:
-        returns: [S, B] float, B a multiple of `group`.
-        group: lanes that share a stream, at least 2.
+        returns: [S, B] float, B a multiple of `group` and at least 2.
+        group: lanes that share a stream.
+
+    >>> leave_one_out(torch.tensor([[1.0, 0.0, 0.5, 0.5]]), 2)
+    tensor([[ 1., -1.,  0.,  0.]])
+    >>> leave_one_out(torch.tensor([[3.0, 0.0, 0.0, 0.0]]), 1)
+    tensor([[ 3., -1., -1., -1.]])
     """
+    group = returns.shape[1] if group == 1 else group
     grouped = returns.reshape(len(returns), -1, group)
     others = (grouped.sum(dim=-1, keepdim=True) - grouped) / (group - 1)
     return (grouped - others).reshape(returns.shape)

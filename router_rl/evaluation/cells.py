@@ -35,7 +35,7 @@ from .measure import Measurement, measure
 
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,8 @@ class Cell:
             "select": task.rule.spec(),
             "scorer": json.loads(json.dumps(asdict(task.scorer))),
             "observe_load": task.observe_load,
+            "feedback": task.feedback,
+            "log": None if task.log is None else asdict(task.log),
             "table": digest,
         }
 

@@ -15,6 +15,7 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 
 from ..baselines.oracle import measure_oracle
+from ..imputation import LogConfig
 from ..methods import METHODS, ORACLE, find_method
 from ..objective import Objective
 from ..routing import Selection
@@ -80,6 +81,8 @@ def compare(
     tree: Mapping[str, Any] | None = None,
     scorer: ScorerConfig | None = None,
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig | None = None,
     out: Path | str | None = None,
     jobs: int = 1,
     device: torch.device | str = "cpu",
@@ -101,6 +104,8 @@ def compare(
         select, k, tree: the selection rule, by name or itself, and what it takes.
         scorer: the shape of the scorer.
         observe_load: whether stateful learners see the window's load; None: where it is charged for.
+        feedback: `full`, or `bandit`: methods learn from one expert's outcome a query; test rows are full.
+        log: how that expert was chosen.
         out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
             which an interrupted comparison goes on; None keeps nothing.
         jobs: processes.
@@ -122,8 +127,17 @@ def compare(
         raise InputError("tries", tries, "not positive", "use 1 or more")
     if not objectives:
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
-    rule = selection(select, table, k=k, tree=tree)
-    task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
+    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
+    task = Task.of(
+        table,
+        objectives[0],
+        rule,
+        scorer=scorer,
+        observe_load=observe_load,
+        device=device,
+        feedback=feedback,
+        log=log,
+    )
     left_out = _left_out(names, rule, table)
     names = [name for name in names if name not in left_out]
     table = replace(table, notes=(*table.notes, *dict.fromkeys(left_out.values())))

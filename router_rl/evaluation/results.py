@@ -90,6 +90,7 @@ def assemble(
         "experts": list(table.experts),
         "select": task.rule.name if task.rule.k == 1 else f"{task.rule.name}(k={task.rule.k})",
         "scorer": str(task.scorer),
+        "feedback": task.feedback,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "versions": {
@@ -104,7 +105,7 @@ def assemble(
         "load_weight": middle.load_weight,
         "tries": tries,
         "seconds": sum(entry.seconds for entry in entries),
-        "notes": list(table.notes),
+        "notes": [*table.notes, *task.notes],
         "table_facts": _facts(table, test, task, oracle[middle]),
         "rows": rows,
         "summary": summary,

@@ -74,14 +74,17 @@ def results_view(results: dict[str, Any]) -> Group:
 
 
 def evaluation_view(found: dict[str, Any]) -> Group:
-    """What one trained router earned, and how the experts share the work."""
-    split = found.get("split", "test")
-    means = found[split]
+    """What one trained router earned or is estimated to earn, and how the experts share the work."""
     objective = found["objective"]
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
     table.add_row("method", found["method"])
     load = f" - {objective['load_weight']:g} x load" if objective["load_weight"] else ""
     table.add_row("objective", f"quality - {objective['compute_weight']:g} x compute{load}")
+    estimates = _estimates(found["off_policy"]) if "off_policy" in found else []
+    split = found.get("split", "test")
+    if split not in found:  # there is a log alone
+        return Group("", table, *estimates, "", *_notes(found))
+    means = found[split]
     for name in ("utility", "quality", "compute", "load_cv"):
         table.add_row(f"{split} {name.replace('_cv', ' CV')}", f"{means[name]:.4f}")
     if "load" in found:
@@ -105,7 +108,23 @@ def evaluation_view(found: dict[str, Any]) -> Group:
         zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
     ):
         shares.add_row(expert, f"{share:6.1%}")
-    return Group("", table, "", shares, "", *_collapse(found), *_notes(found))
+    return Group("", table, "", shares, *estimates, "", *_collapse(found), *_notes(found))
+
+
+def _estimates(found: dict[str, Any]) -> list[Any]:
+    """What a log says that the router earns."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("utility by the log")
+    table.add_column("estimate", justify="right")
+    table.add_column("95% interval", justify="right")
+    for name, label in (("ips", "IPS"), ("snips", "SNIPS"), ("dr", "doubly robust")):
+        low, high = found[name]["ci95"]
+        table.add_row(label, f"{found[name]['mean']:.4f}", f"{low:.4f} to {high:.4f}")
+    if found["truth"] is not None:
+        table.add_row("truth on its queries", f"{found['truth']:.4f}", "")
+    size = f"{found['decisions']} decisions, worth {found['effective_sample_size']:.0f} of the router's own"
+    warned = [Text(f"Warning: {warning}", style="yellow") for warning in found["warnings"]]
+    return ["", table, Text(size, style="dim"), *warned]
 
 
 def paths_of(found: dict[str, Any]) -> list[str]:

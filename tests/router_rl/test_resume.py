@@ -27,7 +27,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64, "steps": 8},
     "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
-    **{name: {"epochs": 8} for name, method in METHODS.items() if method.family == "gate"},
+    **{name: {"epochs": 8} for name in METHODS if name.endswith("_gate") and name != "em_gate"},
+    "em_gate": {"iterations": 8},
+    **{name: {"decisions": 65_536} for name in ("reinforce", "router_ppo")},
+    "exact_pg": {"epochs": 8, "decisions": 65_536},
 }
 
 

@@ -37,6 +37,7 @@ def results(kinds: OutcomeTable, folder: Path) -> dict[str, Any]:
 
 def test_the_schema(results: dict[str, Any], folder: Path) -> None:
     assert results["schema_version"] == 1
+    assert results["feedback"] == "full"
     assert json.loads((folder / "results.json").read_text()) == results
     assert (folder / "report.html").exists()
     assert list((folder / "tensorboard").glob("softmax_gate-*/events*"))
