@@ -137,6 +137,7 @@ def train(
         device: such as cpu or cuda.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
+    from router_rl.evaluation.collapse import Reference, live
     from router_rl.rules import selection
     from router_rl.runs import train_run
     from router_rl.task import Task
@@ -153,13 +154,14 @@ def train(
         feedback=feedback,
         log=log,
     )
+    reference = Reference.of(task)
     with progress_of("training", err) as progress:
 
         def watch(snapshot: Any) -> None:
             utility = snapshot.validation.means()["utility"]
-            progress(
-                snapshot.step, snapshot.total, f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
-            )
+            said = f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
+            trouble = live(snapshot, reference)
+            progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
 
         run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
     return {"run": str(out), **run.facts}
@@ -266,7 +268,7 @@ def evaluate(
         raise InputError("table", None, "there is nothing to measure on", "give --table, --log or both")
     found = read_run(run)
     rows = None if table is None else OutcomeTable.read(table, allow_leakage=allow_leakage)
-    devices = None if placement is None else _integers("placement", placement)
+    devices = None if placement is None else _integers("placement", placement, "0,0,1,1")
     measured = {} if rows is None else evaluate_run(found, rows, split, devices)
     if log is None:
         return measured
@@ -314,7 +316,7 @@ def bench(
     from router_rl.speed.bench import FULL, QUICK
     from router_rl.speed.bench import bench as measure_speed
 
-    counts = tuple(_integers("threads", threads))
+    counts = tuple(_integers("threads", threads, "1,2"))
     plan = QUICK if quick else replace(FULL, threads=counts, repeats=repeats, limit=limit)
     with progress_of("timings", err) as progress:
         found = measure_speed(plan, progress)
@@ -443,12 +445,12 @@ def _numbers(field: str, value: list[float] | float | str) -> list[float]:
         raise InputError(field, value, "not numbers with commas between", "write 0.02,0.1,0.4") from error
 
 
-def _integers(field: str, value: list[int] | int | str) -> list[int]:
+def _integers(field: str, value: list[int] | int | str, example: str) -> list[int]:
     try:
         parts = str(value).split(",") if isinstance(value, int | str) else value
         return [int(part) for part in parts]
     except ValueError as error:
-        raise InputError(field, value, "not whole numbers with commas between", "write 1,2") from error
+        raise InputError(field, value, "not whole numbers with commas between", f"write {example}") from error
 
 
 def _device(name: str) -> torch.device:

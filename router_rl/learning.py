@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .evaluation.load import share_entropy
 from .evaluation.measure import Measurement, Rows, measure_rows
 from .routing import Router, Selection, selection_from_spec
 from .task import Task
 
-__all__ = ["EarlyStopping", "Snapshot", "Watch", "adamw", "optimizer_state", "restore_optimizer"]
+__all__ = [
+    "CurvePoint",
+    "EarlyStopping",
+    "Snapshot",
+    "Watch",
+    "adamw",
+    "optimizer_state",
+    "restore_optimizer",
+]
+
+
+class CurvePoint(NamedTuple):
+    """One measurement on the validation rows, in short.
+
+    Attributes:
+        step: in the learner's own unit.
+        utility: mean over the rows.
+        entropy: of the experts' shares, nats: 0 if one does everything, log N if all do the same.
+        largest_share: of the experts' shares.
+    """
+
+    step: int
+    utility: float
+    entropy: float
+    largest_share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +51,7 @@ class Snapshot:
         validation: the router measured on the validation rows.
         best: the highest validation utility so far.
         training: means over what was played or seen since the last snapshot.
+        curve: every measurement so far, this one last; kept over a resumption.
     """
 
     step: int
@@ -33,6 +59,7 @@ class Snapshot:
     validation: Measurement
     best: float
     training: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
 
 
 Watch = Callable[[Snapshot], None]
@@ -56,6 +83,7 @@ class EarlyStopping:
         self._stale = 0
         self._weights: dict[str, Tensor] = {}
         self._rule: Selection | None = None
+        self._curve: list[CurvePoint] = []
 
     def update(
         self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
@@ -69,9 +97,18 @@ class EarlyStopping:
             self._rule = router.rule
         else:
             self._stale += 1
+        shares = result.shares
+        self._curve.append(CurvePoint(step, utility, share_entropy(shares), float(shares.max())))
         if self._watch is not None:
             self._watch(
-                Snapshot(step=step, total=total, validation=result, best=self._best, training=training or {})
+                Snapshot(
+                    step=step,
+                    total=total,
+                    validation=result,
+                    best=self._best,
+                    training=training or {},
+                    curve=tuple(self._curve),
+                )
             )
         return self._stale >= self._patience
 
@@ -84,13 +121,20 @@ class EarlyStopping:
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""
         rule = None if self._rule is None else self._rule.spec()
-        return {"best": self._best, "stale": self._stale, "weights": self._weights, "rule": rule}
+        return {
+            "best": self._best,
+            "stale": self._stale,
+            "weights": self._weights,
+            "rule": rule,
+            "curve": [list(point) for point in self._curve],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._best, self._stale = state["best"], state["stale"]
         self._weights = state["weights"]
         self._rule = None if state["rule"] is None else selection_from_spec(state["rule"])
+        self._curve = [CurvePoint(*point) for point in state["curve"]]
 
 
 def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

@@ -89,6 +89,7 @@ def test_train_evaluate_export(
 ) -> None:
     facts = json.loads((Path(run) / "run.json").read_text())
     assert facts["schema_version"] == 1
+    assert facts["collapse"]["problems"] == []
     assert list((Path(run) / "tensorboard").glob("*/events*"))
     found = said(capsys, "evaluate", run, "--table", good)
     assert found["test"]["utility"] == pytest.approx(facts["test"]["utility"])
@@ -104,6 +105,19 @@ def test_train_evaluate_export(
         assert (out / "parity.json").exists()
     routing = load(tmp_path / "safetensors")(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     assert routing.experts.flatten().tolist() == [0, 1]
+
+
+def test_a_collapse_is_told_while_training_and_at_the_end(
+    good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--method", "mixtral_gate", "--settings.balance", "0", "--settings.epochs", "3"]
+    arguments = ["train", "--table", good, "--out", str(tmp_path), "--seed", "1", *options]
+    assert train_router.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "below the best single expert (" in captured.err
+    assert "Warning: the router" in captured.out
+    assert "- no gradient: " in captured.out
+    assert json.loads((tmp_path / "run.json").read_text())["collapse"]["below_best_single"]
 
 
 def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -23,18 +23,19 @@ from experts.atomic import replacing, write_json
 from ..checkpoint import Checkpoint
 from ..exports import export
 from ..exports.safetensors import write as write_router
-from ..learning import Watch
+from ..learning import CurvePoint, Snapshot, Watch
 from ..method import Run
 from ..methods import find_method
 from ..objective import Objective
 from ..routing import Router, load
 from ..task import Task
 from ..tracking import TensorBoard
+from .collapse import JUDGED, Facts
 from .measure import Measurement, measure
 
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _ARRAYS = ("quality", "compute", "utility", "share")
 
 
@@ -72,6 +73,7 @@ class CellResult:
         cell: which fit.
         folder: where it is kept; its `router/` can be loaded or exported.
         validation: means on the validation rows.
+        facts: how it went, to tell a collapse by; None for methods that are not judged.
         test: measured on the test rows, query by query.
         seconds: the fit took.
     """
@@ -79,6 +81,7 @@ class CellResult:
     cell: Cell
     folder: Path
     validation: dict[str, float]
+    facts: Facts | None
     test: Measurement
     seconds: float
 
@@ -140,15 +143,22 @@ def _fit(
     checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
     board = None if tensorboard is None or not method.space else TensorBoard(tensorboard / home.name)
     watches = [item for item in (board, watch) if item is not None]
+    curve: tuple[CurvePoint, ...] = ()
 
-    def tell(snapshot: Any) -> None:
+    def tell(snapshot: Snapshot) -> None:
+        nonlocal curve
+        curve = snapshot.curve
         for item in watches:
             item(snapshot)
 
     began = time.perf_counter()
     router = method.fit(task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
     seconds = time.perf_counter() - began
-    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
+    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed)
+    train_utility = None
+    if method.family in JUDGED:
+        train = measure(router, task.train, task.objective, task.scale, seed=cell.seed)
+        train_utility = train.means()["utility"]
     result = measure(router, test, task.objective, task.scale, seed=cell.seed)
     if router.rule.causal:
         export(router, home / "router", table=task.validation)
@@ -165,7 +175,10 @@ def _fit(
         home / "cell.json",
         {
             **identity,
-            "validation": validation,
+            "validation": validation.means(),
+            "validation_shares": [float(share) for share in validation.shares],
+            "train_utility": train_utility,
+            "curve": [list(point) for point in curve],
             "entropy": result.entropy,
             "fallbacks": result.fallbacks,
             "seconds": seconds,
@@ -184,6 +197,21 @@ def _read(cell: Cell, home: Path) -> CellResult:
         entropy=kept["entropy"],
         fallbacks=kept["fallbacks"],
     )
+    facts = None
+    if kept["train_utility"] is not None:
+        facts = Facts(
+            method=cell.method,
+            settings=asdict(cell.settings),
+            shares=np.array(kept["validation_shares"]),
+            utility=kept["validation"]["utility"],
+            train_utility=kept["train_utility"],
+            curve=[CurvePoint(*point) for point in kept["curve"]],
+        )
     return CellResult(
-        cell=cell, folder=home, validation=kept["validation"], test=test, seconds=kept["seconds"]
+        cell=cell,
+        folder=home,
+        validation=kept["validation"],
+        facts=facts,
+        test=test,
+        seconds=kept["seconds"],
     )

@@ -22,6 +22,7 @@ from ..routing import Selection
 from ..rules import selection
 from ..task import ScorerConfig, Task
 from .cells import Cell, CellResult, run_cell, table_digest
+from .collapse import Reference, diagnose
 from .measure import Measurement
 from .report import write_report
 from .results import Entry, assemble
@@ -154,7 +155,8 @@ def compare(
         chosen = _fit_all(
             work, [name for name in names if name != ORACLE], objectives, seeds, tries, progress
         )
-        entries = [_entry(result) for result in chosen]
+        references = {objective: Reference.of(task.with_objective(objective)) for objective in objectives}
+        entries = [_entry(result, references[result.cell.objective]) for result in chosen]
         for objective in objectives:
             bound = measure_oracle(test, objective, task.scale, rule.sizes(len(table.experts)))
             entries += [_oracle_entry(objective, seed, bound) for seed in range(seeds)]
@@ -224,7 +226,7 @@ def _fit_all(
     return [*best.values(), *(work.run(rest, tell) if rest else [])]
 
 
-def _entry(result: CellResult) -> Entry:
+def _entry(result: CellResult, reference: Reference) -> Entry:
     return Entry(
         method=result.cell.method,
         family=METHODS[result.cell.method].family,
@@ -235,6 +237,8 @@ def _entry(result: CellResult) -> Entry:
         test=result.test,
         seconds=result.seconds,
         folder=result.folder,
+        sees=METHODS[result.cell.method].needs,
+        collapse=None if result.facts is None else diagnose(result.facts, reference),
     )
 
 

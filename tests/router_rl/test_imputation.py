@@ -78,7 +78,7 @@ def test_learns_from_one_outcome_a_query(kinds: OutcomeTable, method: str) -> No
     # The right expert of each kind earns .979 on average, the best single one .65.
     router = fit(method, kinds, OBJECTIVE, feedback="bandit")
     scale = Task.of(kinds, OBJECTIVE, Hard()).scale
-    assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.9
+    assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.85
 
 
 def test_a_lone_lane_learns_too(kinds: OutcomeTable) -> None:
@@ -92,7 +92,7 @@ def test_a_named_tree_learns(kinds: OutcomeTable) -> None:
     tree = {"warm": ["red"], "cool": ["green", "blue", "grey"]}
     router = fit("exact_pg", kinds, OBJECTIVE, select="hierarchical", tree=tree, feedback="bandit")
     scale = Task.of(kinds, OBJECTIVE, Hard()).scale
-    assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.9
+    assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.85
 
 
 def test_a_usual_expert_is_logged_more(kinds: OutcomeTable) -> None:

@@ -96,6 +96,26 @@ def test_the_summary_is_the_mean_of_its_rows(results: dict[str, Any]) -> None:
         assert low <= line["utility_mean"] <= high
 
 
+def test_two_seeds_have_no_quarter_to_leave_out(results: dict[str, Any]) -> None:
+    for line in results["summary"]:
+        assert (line["utility_iqm"], line["utility_iqm_ci95"]) == (line["utility_mean"], line["utility_ci95"])
+        assert line["sees"] == []
+
+
+def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[str, Any]) -> None:
+    assert results["goal"] == []  # no RL
+    found = compare(kinds, ["exact_pg", *METHOD_NAMES], objectives=OBJECTIVES[:1], seeds=1, tries=1)
+    (goal,) = found["goal"]
+    line = next(line for line in found["summary"] if line["method"] == "exact_pg")
+    assert (goal["rl"], goal["gate"]) == ("exact_pg", "softmax_gate")
+    assert goal["ci95"] == line["paired_difference_to_best_gate"]["ci95"]
+
+
+def test_the_group_s_router_is_known_to_see_it(kinds: OutcomeTable) -> None:
+    found = compare(kinds, ["group_label"], objectives=OBJECTIVES[:1], seeds=1, tries=1)
+    assert {line["method"] for line in found["summary"] if line["sees"]} == {"group_label"}
+
+
 def test_the_oracle_is_on_top_and_the_difference_to_the_gate_adds_up(results: dict[str, Any]) -> None:
     for weight in (0.05, 0.5):
         lines = {s["method"]: s for s in results["summary"] if s["compute_weight"] == weight}
