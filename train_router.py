@@ -19,15 +19,17 @@ import jsonargparse
 import torch
 from rich.console import Console
 
-from experts import SOURCES, InputError, OutcomeTable
+from experts import SOURCES, DecisionLog, InputError, OutcomeTable
 from experts import collect as collect_outcomes
 from experts.atomic import replacing
 from router_rl.evaluation.terminal import evaluation_view, facts_view, paths_of, progress_of, results_view
 from router_rl.exports import FORMATS
 from router_rl.exports import export as export_router
+from router_rl.imputation import LogConfig
 from router_rl.objective import Objective
 from router_rl.routing import RouterError, load
 from router_rl.rules import RULES
+from router_rl.speed.view import bench_view
 from router_rl.task import ScorerConfig
 
 __all__ = ["main"]
@@ -109,6 +111,8 @@ def train(
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     settings: dict[str, Any] | None = None,
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig = LogConfig(),  # noqa: B008
     tries: int = 1,
     seed: int = 0,
     device: str = "cpu",
@@ -127,25 +131,41 @@ def train(
         scorer: the shape of the router's network.
         settings: values for some of the method's settings, such as --settings.learning_rate 0.01.
         observe_load: whether the router sees the window's load; null: where it is charged for.
+        feedback: full, or bandit: of each training and validation query one expert's outcome is known.
+        log: how that expert was chosen; read under bandit feedback.
         tries: settings tried, chosen on validation.
         seed: of everything random.
         device: such as cpu or cuda.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
+    from router_rl.evaluation.collapse import Reference, live
+    from router_rl.methods import METHODS
     from router_rl.rules import selection
     from router_rl.runs import train_run
     from router_rl.task import Task
 
     rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    rule = selection(select, rows, k=k, tree=tree)
-    task = Task.of(rows, objective, rule, scorer=scorer, observe_load=observe_load, device=_device(device))
+    rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
+    task = Task.of(
+        rows,
+        objective,
+        rule,
+        scorer=scorer,
+        observe_load=observe_load,
+        device=_device(device),
+        feedback=feedback,
+        log=log,
+    )
+    reference = Reference.of(task)
+    # Searched within a budget, or for every weight, what is measured meanwhile is not what will be kept.
+    comparable = objective.budget is None and (method not in METHODS or METHODS[method].over is None)
     with progress_of("training", err) as progress:
 
         def watch(snapshot: Any) -> None:
             utility = snapshot.validation.means()["utility"]
-            progress(
-                snapshot.step, snapshot.total, f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
-            )
+            said = f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
+            trouble = live(snapshot, reference) if comparable else ""
+            progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
 
         run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
     return {"run": str(out), **run.facts}
@@ -166,6 +186,8 @@ def compare(
     tree: dict[str, Any] | None = None,
     scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig = LogConfig(),  # noqa: B008
     seeds: int = 5,
     tries: int = 4,
     jobs: int = 1,
@@ -189,6 +211,8 @@ def compare(
         tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
         scorer: the shape of the routers' network.
         observe_load: whether stateful learners see the window's load; null: where it is charged for.
+        feedback: full, or bandit: of each training and validation query one expert's outcome is known.
+        log: how that expert was chosen; read under bandit feedback.
         seeds: training seeds 0, 1, ...
         tries: settings tried for each method and weight, chosen on validation.
         jobs: processes.
@@ -215,6 +239,8 @@ def compare(
             tree=tree,
             scorer=scorer,
             observe_load=observe_load,
+            feedback=feedback,
+            log=log,
             out=out,
             jobs=jobs,
             device=_device(device),
@@ -227,26 +253,37 @@ def compare(
 def evaluate(
     run: Path,
     *,
-    table: str,
+    table: str | None = None,
+    log: Path | None = None,
     split: str = "test",
     placement: list[int] | int | str | None = None,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Measure a trained router on a table, beside random, the best single expert and the oracle.
+    """Measure a trained router on a table or a log, beside random, the best single expert and the oracle.
 
     Args:
         run: the run folder.
         table: a Parquet file or an embedded source's name, with the run's experts and features.
-        split: the rows to measure on.
+        log: a Parquet file of decisions (query_id, expert, propensity, quality, cost, and features where
+            no table has them): IPS, SNIPS and doubly robust estimates, beside the truth where a table has it.
+        split: the table's rows to measure on; a log without a table is read whole.
         placement: the device of each expert, such as 0,0,1,1: load is then reported by device too.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
     from router_rl.evaluation.bounds import evaluate_run
+    from router_rl.evaluation.logged import evaluate_log
     from router_rl.runs import read_run
 
+    if table is None and log is None:
+        raise InputError("table", None, "there is nothing to measure on", "give --table, --log or both")
     found = read_run(run)
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
-    return evaluate_run(found, rows, split, None if placement is None else _devices(placement))
+    rows = None if table is None else OutcomeTable.read(table, allow_leakage=allow_leakage)
+    devices = None if placement is None else _integers("placement", placement, "0,0,1,1")
+    measured = {} if rows is None else evaluate_run(found, rows, split, devices)
+    if log is None:
+        return measured
+    decisions = DecisionLog.read(log, found.router.experts)
+    return evaluate_log(found, decisions, None if rows is None else rows.part(split)) | measured
 
 
 def export(
@@ -278,6 +315,38 @@ def export(
     return {"router": str(out), "format": format, **parity.to_json()}
 
 
+def bench(
+    *,
+    out: Path | None = None,
+    threads: list[int] | int | str = "1,2",
+    repeats: int = 5,
+    limit: float = 120.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Time the learners against Stable-Baselines3 and a bare torch loop, as ratios of one run.
+
+    Args:
+        out: file for the JSON; null: none is kept.
+        threads: of torch, each in turn, with commas.
+        repeats: of every timing.
+        limit: seconds a learner may take to the reference utility.
+        quick: seconds instead of many minutes, to see that it runs; the other options are ignored.
+    """
+    from dataclasses import replace
+
+    from experts.atomic import write_json
+    from router_rl.speed.bench import FULL, QUICK
+    from router_rl.speed.bench import bench as measure_speed
+
+    counts = tuple(_integers("threads", threads, "1,2"))
+    plan = QUICK if quick else replace(FULL, threads=counts, repeats=repeats, limit=limit)
+    with progress_of("timings", err) as progress:
+        found = measure_speed(plan, progress)
+    if out is not None:
+        write_json(out, found)
+    return found
+
+
 def list_names() -> dict[str, Any]:
     """Print the names of methods, selection rules, environments, sources and export formats."""
     from envs import ENVS
@@ -299,6 +368,7 @@ COMMANDS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "compare": (compare, lambda found: results_view(found)),
     "evaluate": (evaluate, lambda found: evaluation_view(found)),
     "export": (export, lambda found: facts_view(found)),
+    "bench": (bench, lambda found: bench_view(found)),
     "list": (list_names, lambda found: facts_view(found)),
 }
 
@@ -354,6 +424,10 @@ def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.Argu
         if name in ("evaluate", "export"):
             sub.add_argument("run", type=Path, help="a run folder of `train`")
             skipped.add("run")
+        if name == "bench":
+            about_quick = "seconds instead of many minutes, to see that it runs; other numbers are ignored"
+            sub.add_argument("--quick", action="store_true", help=about_quick)
+            skipped.add("quick")
         sub.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
         commands.add_subcommand(name, sub, help=about)
         each[name] = sub
@@ -393,14 +467,12 @@ def _numbers(field: str, value: list[float] | float | str) -> list[float]:
         raise InputError(field, value, "not numbers with commas between", "write 0.02,0.1,0.4") from error
 
 
-def _devices(value: list[int] | int | str) -> list[int]:
+def _integers(field: str, value: list[int] | int | str, example: str) -> list[int]:
     try:
         parts = str(value).split(",") if isinstance(value, int | str) else value
         return [int(part) for part in parts]
     except ValueError as error:
-        raise InputError(
-            "placement", value, "not whole numbers with commas between", "write 0,0,1,1"
-        ) from error
+        raise InputError(field, value, "not whole numbers with commas between", f"write {example}") from error
 
 
 def _device(name: str) -> torch.device:

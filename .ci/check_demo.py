@@ -19,7 +19,9 @@ METHODS = {
     "oracle": "bound",
 }
 ROW = {"method", "family", "compute_weight", "load_weight", "seed", "split", "quality", "cost", "compute"}
-ROW |= {"load_cv", "utility", "fit_seconds", "collapsed"}
+ROW |= {"load_cv", "utility", "fit_seconds", "collapsed", "collapse"}
+COLLAPSE = {"one_expert", "below_best_single", "entropy", "largest_share", "never_chosen"}
+COLLAPSE |= {"regret_to_best_single", "reasons", "problems"}
 
 
 def check(folder: Path) -> None:
@@ -36,13 +38,20 @@ def check(folder: Path) -> None:
         found = [row for row in rows if row["method"] == method]
         assert {row["family"] for row in found} == {family}, method
         assert len(found) == len(results["compute_weights"]) * len(results["seeds"]), method
+    assert all((row["collapse"] is not None) == (row["family"] in ("rl", "gate")) for row in rows)
+    assert all(set(row["collapse"]) == COLLAPSE for row in rows if row["collapse"] is not None)
+    assert not [row for row in rows if row["method"] == "ppo" and row["collapse"]["problems"]]
     for weight in results["compute_weights"]:
         mean = {s["method"]: s["utility_mean"] for s in results["summary"] if s["compute_weight"] == weight}
         assert mean["ppo"] > mean["best_single"] > mean["random"], (weight, mean)
         assert mean["oracle"] >= max(mean.values()), (weight, mean)
     gates = [s["paired_difference_to_best_gate"] for s in results["summary"] if s["method"] == "ppo"]
     assert all(gate["ci95"][0] <= gate["mean"] <= gate["ci95"][1] for gate in gates)
-    assert len(results["verdict"]) == len(results["compute_weights"])
+    assert len(results["verdict"]) == len(results["goal"]) == len(results["compute_weights"])
+    assert all(goal["reached"] == (goal["ci95"][0] > goal["margin"]) for goal in results["goal"])
+    for line in results["summary"]:
+        low, high = line["utility_iqm_ci95"]
+        assert low <= line["utility_iqm"] <= high, line["method"]
     assert results["table_facts"]["oracle_quality"] > results["table_facts"]["best_single_quality"] + 0.05
     assert "<svg" in (folder / "report.html").read_text()
     assert json.loads((folder / "router" / "parity.json").read_text())["passed"]

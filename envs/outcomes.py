@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ class Outcomes:
     """What every expert would have done on every query.
 
     Attributes:
-        features: [T, D] float32.
+        features: [T, D] float32; where the table's are memory-mapped and the device is the CPU they stay in
+            their file, rows being read as they are asked for, and must not be written to.
         quality: [T, N] float32 in [0, 1].
         compute: [T, N] float32, cost over the dearest expert's mean cost.
         probabilities: [T, N, C] float32, the class distribution each expert gave, or None.
@@ -49,7 +51,7 @@ class Outcomes:
             raise InputError("table", table.source, "has no features", "add a `features` column to it")
         probabilities, label = table.probabilities, table.label
         return cls(
-            features=_tensor(table.features, device),
+            features=_mapped(table.features).to(device),
             quality=_tensor(table.quality, device),
             compute=_tensor(table.cost, device) / scale,
             probabilities=None if probabilities is None else _tensor(probabilities, device),
@@ -70,6 +72,14 @@ class Outcomes:
 def compute_scale(table: OutcomeTable) -> float:
     """Mean cost per query of the dearest expert: the unit in which compute is counted (1 if all are free)."""
     return float(table.cost.mean(axis=0, dtype=np.float64).max()) or 1.0
+
+
+def _mapped(array: np.ndarray) -> Tensor:
+    if not isinstance(array, np.memmap):
+        return _tensor(array, "cpu")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
+        return torch.from_numpy(array)
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:

@@ -3,8 +3,20 @@
 from .collect import collect
 from .costs import Profile
 from .errors import InputError
+from .logs import DecisionLog, epsilon_greedy, log_decisions
 from .outcomes import OutcomeTable
 from .pool import Expert, ExpertPool
 from .sources import SOURCES
 
-__all__ = ["SOURCES", "Expert", "ExpertPool", "InputError", "OutcomeTable", "Profile", "collect"]
+__all__ = [
+    "SOURCES",
+    "DecisionLog",
+    "Expert",
+    "ExpertPool",
+    "InputError",
+    "OutcomeTable",
+    "Profile",
+    "collect",
+    "epsilon_greedy",
+    "log_decisions",
+]

@@ -122,6 +122,22 @@ class OutcomeTable:
             object.__setattr__(part, "extra", self.extra.take(pa.array(rows)))
         return part
 
+    def with_estimates(self, quality: np.ndarray, cost: np.ndarray) -> OutcomeTable:
+        """Return the same queries with estimates in place of outcomes, and nothing else that experts did.
+
+        Estimates without bias may leave the range of what they estimate; they are not checked against it.
+
+        Args:
+            quality: [T, N] float.
+            cost: [T, N] float, in `cost_unit`.
+        """
+        part = copy.copy(self)
+        for name in ("confidence", "tokens_out", "latency_s", "probabilities", "label", "extra"):
+            object.__setattr__(part, name, None)
+        object.__setattr__(part, "quality", _as_float32("quality", quality))
+        object.__setattr__(part, "cost", _as_float32("cost", cost))
+        return part
+
     @classmethod
     def read(
         cls, path_or_source: str | Path, *, allow_leakage: bool = False, seed: int = 0, progress: bool = True

@@ -11,6 +11,7 @@ from experts import InputError, OutcomeTable
 
 from .budget import fit_method
 from .evaluation.measure import measure
+from .imputation import LogConfig
 from .learning import Watch
 from .method import Run
 from .methods import ORACLE, find_method
@@ -36,6 +37,8 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     device: torch.device | str = "cpu",
+    feedback: str = "full",
+    log: LogConfig | None = None,
 ) -> Router:
     """Train a router.
 
@@ -52,6 +55,8 @@ def fit(
         settings: values for some of the method's settings; then there is one try.
         watch: is told of every validation measurement.
         device: where training happens.
+        feedback: `full`, or `bandit`: of each row the outcome of one expert, chosen by a log.
+        log: how that expert was chosen.
 
     Raises:
         InputError: a name is unknown, a value does not fit, or the table cannot be used.
@@ -60,9 +65,9 @@ def fit(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
-    rule = selection(select, table, k=k, tree=tree)
+    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     found.require(rule)
-    task = Task.of(table, objective, rule, scorer=scorer, device=device)
+    task = Task.of(table, objective, rule, scorer=scorer, device=device, feedback=feedback, log=log)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
     if len(routers) == 1:

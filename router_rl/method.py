@@ -29,11 +29,13 @@ class Run:
         seed: of everything random in it.
         watch: is told of every validation measurement.
         checkpoint: where its state is kept, so that a kill costs little.
+        validate_every: queries trained on between two measurements on validation; None: the method's own.
     """
 
     seed: int = 0
     watch: Watch | None = None
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, {}))
+    validate_every: int | None = None
 
 
 Fit = Callable[[Task, Any, Run], Router]

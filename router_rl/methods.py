@@ -9,6 +9,7 @@ from .baselines import centroid, constants, group_label, hashing, knn, linucb, r
 from .gates import (
     deepseek_v2_gate,
     deepseek_v3_gate,
+    em_gate,
     expert_choice_gate,
     mixtral_gate,
     noisy_topk_gate,
@@ -183,6 +184,14 @@ METHODS: dict[str, Method] = {
             space=remoe_gate.SPACE,
             about="ReLU weights under an adaptive L1 (Wang et al. 2025)",
             rules=remoe_gate.RULES,
+        ),
+        Method(
+            name="em_gate",
+            family="gate",
+            fit=em_gate.fit,
+            settings=em_gate.EMGateSettings,
+            space=em_gate.SPACE,
+            about="responsibilities and maximum likelihood (Jordan & Jacobs 1994)",
         ),
         Method(
             name="ridge",

@@ -20,7 +20,12 @@ RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
 
 
 def selection(
-    select: str | Selection, table: OutcomeTable, *, k: int = 2, tree: Mapping[str, Any] | None = None
+    select: str | Selection,
+    table: OutcomeTable,
+    *,
+    k: int = 2,
+    tree: Mapping[str, Any] | None = None,
+    feedback: str = "full",
 ) -> Selection:
     """The rule of a name, or the rule itself.
 
@@ -30,6 +35,7 @@ def selection(
         k: experts a decision runs (topk), or may run (adaptive_k).
         tree: for hierarchical, `{branch: {branch: ...} or [experts]}` by name; one grown from the training
             rows if None.
+        feedback: under `bandit` no tree can be grown.
 
     Raises:
         InputError: the name or the tree is wrong; suggests what is known.
@@ -39,6 +45,9 @@ def selection(
         rule = select
     elif select not in RULES:
         raise unknown_name("select", select, RULES)
+    elif select == "hierarchical" and tree is None and feedback == "bandit":
+        problem = "would be grown from all outcomes, which bandit feedback hides"
+        raise InputError("tree", None, problem, "name the experts of each branch, or use hard")
     else:
         count = len(table.experts)
         rule = {

@@ -24,6 +24,7 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 
 from .evaluation.cells import Cell, CellResult, run_cell, table_digest
+from .evaluation.collapse import Reference, diagnose
 from .learning import Watch
 from .methods import ORACLE, find_method
 from .objective import Objective
@@ -183,6 +184,8 @@ def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> d
         "objective": asdict(result.cell.objective),
         "select": task.rule.spec(),
         "scorer": asdict(task.scorer),
+        "feedback": task.feedback,
+        "log": None if task.log is None else asdict(task.log),
         "table": table.source,
         "table_digest": table_digest(table),
         "experts": list(table.experts),
@@ -190,9 +193,10 @@ def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> d
         "compute_unit": task.scale,
         "cost_unit": table.cost_unit,
         "validation": result.validation,
+        "collapse": None if result.facts is None else diagnose(result.facts, Reference.of(task)).to_json(),
         "test": {**result.test.means(), "shares": [float(share) for share in result.test.shares]},
         "fit_seconds": result.seconds,
-        "notes": list(table.notes),
+        "notes": [*table.notes, *task.notes],
         "versions": {
             "router-rl": version("router-rl"),
             "torch": torch.__version__,

@@ -11,11 +11,15 @@ import torch
 
 from envs import Outcomes, compute_scale
 from experts import InputError, OutcomeTable
+from experts.errors import unknown_name
 
+from .imputation import LogConfig, impute
 from .objective import Objective
 from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
 
 __all__ = ["ScorerConfig", "Task"]
+
+_CHUNK = 65_536  # rows in float64 together, so that memory-mapped features never stand in memory whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,24 +49,29 @@ class Task:
     """Training and validation rows, the objective, and the form the router must have.
 
     Attributes:
-        train: rows to learn from.
-        validation: rows to choose settings and checkpoints on; the test rows are not here.
+        train: rows to learn from; under bandit feedback their outcomes are estimates.
+        validation: rows to choose settings and checkpoints on, likewise; the test rows are not here.
+        asked: the training rows as they are, for a learner that chooses for itself and reads the outcome of
+            what it chose, no other; under bandit feedback once a row.
         objective: what to maximise.
         rule: logits to experts; the same for training and export.
         scorer: the shape of a trained scorer.
         observe_load: whether a stateful learner sees the window's load.
-        scale: the unit of compute, in the table's cost unit.
+        scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
+        log: how the log was made that the estimates come from; None: all outcomes are known.
     """
 
     train: OutcomeTable
     validation: OutcomeTable
+    asked: OutcomeTable
     objective: Objective
     rule: Selection
     scorer: ScorerConfig
     observe_load: bool
     scale: float
     device: torch.device
+    log: LogConfig | None = None
 
     def __post_init__(self) -> None:
         self._check_affordable()
@@ -77,6 +86,8 @@ class Task:
         scorer: ScorerConfig | None = None,
         observe_load: bool | None = None,
         device: torch.device | str = "cpu",
+        feedback: str = "full",
+        log: LogConfig | None = None,
     ) -> Task:
         """Take a task from a table with its splits.
 
@@ -87,9 +98,12 @@ class Task:
             scorer: the shape of a trained scorer.
             observe_load: whether stateful learners see the window's load; None: where it is charged for.
             device: where training happens.
+            feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
+            log: how the log is made and read under bandit feedback; uniform if None.
 
         Raises:
-            InputError: the table has no features or lacks a split, or too little of it is affordable.
+            InputError: the table has no features or lacks a split, too little of it is affordable, or the
+                feedback is unknown or not for the rule.
             RouterError: the rule needs more experts than there are.
         """
         if table.features is None:
@@ -97,16 +111,43 @@ class Task:
                 "table", table.source, "has no features to route on", "add a `features` column to it"
             )
         rule.check(len(table.experts))
-        train = table.part("train")
+        if feedback not in ("full", "bandit"):
+            raise unknown_name("feedback", feedback, ("full", "bandit"))
+        if feedback == "bandit" and rule.k != 1:
+            problem = f"a log has one expert a query, {rule.name} chooses {rule.k}"
+            raise InputError("feedback", feedback, problem, "use hard or hierarchical selection")
+        asked = table.part("train")
+        train, validation = asked, table.part("validation")
+        log = None if feedback == "full" else log or LogConfig()
+        if log is not None:
+            train, validation = impute(asked, validation, log)
         return cls(
             train=train,
-            validation=table.part("validation"),
+            validation=validation,
+            asked=asked,
             objective=objective,
             rule=rule,
             scorer=scorer or ScorerConfig(),
             observe_load=objective.load_weight > 0 if observe_load is None else observe_load,
-            scale=compute_scale(train),
+            scale=compute_scale(asked),
             device=torch.device(device),
+            log=log,
+        )
+
+    @property
+    def feedback(self) -> str:
+        """`full` or `bandit`."""
+        return "full" if self.log is None else "bandit"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that every output made from this task must carry."""
+        if self.log is None:
+            return ()
+        return (
+            "bandit feedback: of each training and validation query one expert's outcome is known, drawn "
+            f"evenly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
+            "estimated. Test rows are measured in full",
         )
 
     def with_objective(self, objective: Objective) -> Task:
@@ -116,6 +157,10 @@ class Task:
     def outcomes(self) -> Outcomes:
         """The training rows on the device."""
         return Outcomes.of(self.train, self.scale, self.device)
+
+    def asked_outcomes(self) -> Outcomes:
+        """The training rows as they are, for a learner that reads only the outcomes of what it chose."""
+        return Outcomes.of(self.asked, self.scale, self.device)
 
     def new_router(self, seed: int, *, observe_load: bool = False, kind: str | None = None) -> Router:
         """An untrained router whose scorer standardises features as the training rows need.
@@ -150,7 +195,8 @@ class Task:
         """
         assert self.train.features is not None
         if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer):
-            _standardise(scorer, self.train.features, sum(part.size for part in state))
+            scale = [self._state_scale(part.name) for part in state for _ in range(part.size)]
+            _standardise(scorer, self.train.features, scale)
         best_single = int(self.mean_utility().argmax())
         allowed = None if self.objective.limit is None else self.affordable.tolist()
         router = Router(
@@ -169,6 +215,14 @@ class Task:
         cost = np.concatenate([self.train.cost, self.validation.cost])
         return cost.mean(axis=0, dtype=np.float64) / self.scale
 
+    def _state_scale(self, name: str) -> float:
+        """What brings a part of the state to the size of a standardised feature."""
+        if name != "load":
+            return 1.0
+        # Chance moves a balanced window's counts over W by about sqrt(1 / (N W)). The quarter was measured:
+        # at full size agents that sample settle for following the window's noise.
+        return len(self.train.experts) * float(self.objective.window) ** 0.5 / 4.0
+
     def mean_utility(self) -> np.ndarray:
         """Mean utility [N] float64 of each expert on training and validation rows; load is not charged.
 
@@ -184,11 +238,13 @@ class Task:
 
     def _check_affordable(self) -> None:
         """Raise InputError where the limit or the budget leaves no decision to take."""
+        limit, budget = self.objective.limit, self.objective.budget
+        if limit is None and budget is None:
+            return
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         cheapest = int(compute.argmin())
         least = f"{self.train.experts[cheapest]}, takes {compute[cheapest]:.4g}"
         wanted = min(self.rule.sizes(len(compute)))
-        limit, budget = self.objective.limit, self.objective.budget
         if limit is not None and self.affordable.sum() < wanted:
             problem = f"leaves {self.affordable.sum()} experts where {wanted} must run; the cheapest, {least}"
             raise InputError("objective.limit", limit, problem, "raise the limit")
@@ -205,13 +261,17 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     return (StateInput("load", experts, meaning),)
 
 
-def _standardise(scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_size: int) -> None:
+def _standardise(
+    scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_scale: list[float]
+) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
+    square = np.zeros_like(mean)
+    for first in range(0, len(features), _CHUNK):
+        square += ((features[first : first + _CHUNK] - mean) ** 2).sum(axis=0)
+    deviation = np.sqrt(square / len(features))
     # A feature that (nearly) never varies carries nothing and must not be blown up.
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
-    # Counts over W run from 0 to 1 and are 1/N at the end of a balanced window: N brings that to 1.
-    shift = np.concatenate([mean, np.zeros(state_size)])
-    scale = np.concatenate([scale, np.full(state_size, float(state_size))])
+    shift = np.concatenate([mean, np.zeros(len(state_scale))])
+    scale = np.concatenate([scale, np.array(state_scale)])
     scorer.shift.copy_(torch.from_numpy(shift))
     scorer.scale.copy_(torch.from_numpy(scale))

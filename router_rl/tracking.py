@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from .evaluation.load import share_entropy
 from .learning import Snapshot
 
 __all__ = ["TensorBoard"]
@@ -40,6 +41,9 @@ class TensorBoard:
         for name, value in snapshot.validation.means().items():
             self._writer.add_scalar(f"validation/{name}", value, step)
         self._writer.add_scalar("validation/best_utility", snapshot.best, step)
+        shares = snapshot.validation.shares
+        self._writer.add_scalar("validation/share_entropy", share_entropy(shares), step)
+        self._writer.add_scalar("validation/largest_share", float(shares.max()), step)
         for name, value in snapshot.training.items():
             self._writer.add_scalar(f"training/{name}", value, step)
         share = snapshot.validation.share

@@ -17,6 +17,7 @@ import yaml
 
 import train_router
 from experts import OutcomeTable
+from experts.logs import log_decisions
 from router_rl.routing import load
 
 SHORT = ["--settings.epochs", "40"]
@@ -88,6 +89,7 @@ def test_train_evaluate_export(
 ) -> None:
     facts = json.loads((Path(run) / "run.json").read_text())
     assert facts["schema_version"] == 1
+    assert facts["collapse"]["problems"] == []
     assert list((Path(run) / "tensorboard").glob("*/events*"))
     found = said(capsys, "evaluate", run, "--table", good)
     assert found["test"]["utility"] == pytest.approx(facts["test"]["utility"])
@@ -134,6 +136,45 @@ def test_a_budget_and_a_limit_are_told(
     assert results["budget"] == 0.8
     assert train_router.main(["export", run, "--out", str(tmp_path / "e"), "--at", "0.1"]) == 2
     assert "no conditions to fix" in capsys.readouterr().err
+
+
+def test_a_collapse_is_told_while_training_and_at_the_end(
+    good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--method", "mixtral_gate", "--settings.balance", "0", "--settings.epochs", "3"]
+    arguments = ["train", "--table", good, "--out", str(tmp_path), "--seed", "1", *options]
+    assert train_router.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "below the best single expert (" in captured.err
+    assert "Warning: the router" in captured.out
+    assert "- no gradient: " in captured.out
+    assert json.loads((tmp_path / "run.json").read_text())["collapse"]["below_best_single"]
+
+
+def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Train and compare on one outcome a query, then judge the run by a log, with and without the table."""
+    run, bandit = str(tmp_path / "run"), ["--feedback", "bandit", "--log.seed", "3"]
+    facts = said(capsys, "train", "--table", good, "--method", "ridge", "--out", run, *bandit)
+    assert facts["feedback"] == "bandit"
+    assert facts["log"]["seed"] == 3
+    assert "feedback" in fails(capsys, "train", "--table", good, "--method", "ridge", "--out", run)
+    options = ["--methods", "ridge", "--seeds", "1", "--tries", "2", "--out", str(tmp_path / "compare")]
+    results = said(capsys, "compare", "--table", good, *options, *bandit)
+    assert results["feedback"] == "bandit"
+    assert any("bandit feedback" in note for note in results["notes"])
+
+    table, path = OutcomeTable.read(good), str(tmp_path / "log.parquet")
+    log_decisions(table, np.full((len(table), 2), 0.5), seed=0).write(path)
+    both = said(capsys, "evaluate", run, "--table", good, "--log", path)
+    assert both["off_policy"]["truth"] == pytest.approx(both["test"]["utility"], abs=1e-6)
+    assert said(capsys, "evaluate", run, "--log", path)["off_policy"]["decisions"] == 60
+    assert train_router.main(["evaluate", run, "--log", path]) == 0
+    text = capsys.readouterr().out
+    for word in ("IPS", "SNIPS", "doubly robust", "95% interval", "60 decisions"):
+        assert word in text
+    assert "truth" not in text
+    assert train_router.main(["evaluate", run, "--table", good, "--log", path]) == 0
+    assert "truth on its queries" in capsys.readouterr().out
 
 
 def test_the_tables_fit_80_columns(
@@ -278,6 +319,10 @@ def test_options_that_cannot_be_used(
         (["evaluate", run, "--table", good, "--split", "tset"], ["split", "tset"]),
         (["evaluate", run, "--table", good, "--placement", "0,1,1"], ["placement", "3 devices for 2"]),
         (["evaluate", run, "--table", good, "--placement", "a,b"], ["placement", "a,b", "0,0,1,1"]),
+        (["evaluate", run], ["table", "--log"]),
+        (["evaluate", run, "--log", good], ["expert", "the column is missing"]),
+        (["train", "--table", good, "--feedback", "bandid", *out], ["feedback", "did you mean 'bandit'"]),
+        (["train", "--table", good, "--log.epsilon", "0", *out], ["epsilon", "0"]),
         (["export", run, "--format", "onxx", *out], ["format", "onxx"]),
         (["trane"], ["trane", "train"]),
         ([], ["subcommand"]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from envs import Outcomes
 from experts import InputError
 
-from ..evaluation.measure import Measurement, measure
+from ..evaluation.measure import Measurement, Rows, measure_rows
 from ..gates import softmax_gate
 from ..gates.training import train_gate
 from ..method import Run
@@ -30,7 +31,6 @@ from .expectation import Payment, expected
 
 __all__ = ["SPACE", "ConditionedPGSettings", "fit", "over"]
 
-_DRAWS = 8
 _JUDGED = 5
 
 
@@ -103,19 +103,19 @@ def fit(task: Task, settings: ConditionedPGSettings, run: Run) -> Router:
         place = torch.rand((draws, len(ranges)), generator=generator, device=task.device)
         conditions = (low * ratio**place).expand(len(row), -1)
         price[row] = conditions[:, 0]
-        logits, _ = router.logits(outcomes.features[row], conditions)
-        noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
-        earned, share = expected(router.rule, logits, payment, row, noise)
-        value = earned.mean() + settings.entropy * router.rule.entropy(logits).mean()
+        logits = router.scores(outcomes.features.index_select(0, row), conditions)
+        earned, share, entropy = expected(router.rule, logits, payment, row, generator)
+        value = (earned + settings.entropy * entropy).mean()
         if objective.load_weight:
             weight = conditions[0, 1] if settings.vary_load else objective.load_weight
             value = value - weight * static * share.mean(dim=0).square().sum()
         return -value
 
     judged = _grid(objective, ranges)
+    rows = Rows.of(task.validation, task.scale, task.device)
 
     def judge(router: Router) -> Measurement:
-        return _together([measure(router, task.validation, each, task.scale) for each in judged])
+        return _together([measure_rows(router, rows, each) for each in judged])
 
     return train_gate(task, settings, run, loss, router=router, judge=judge)
 
@@ -183,19 +183,32 @@ def _grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[
     ]
 
 
-def _together(found: Sequence[Measurement]) -> Measurement:
-    """Measurements under several objectives as one over all their rows."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Several(Measurement):
+    """Measurements under several objectives as one over all their rows; each has windows of its own."""
 
+    parts: Sequence[Measurement]
+
+    @cached_property
+    def load(self) -> np.ndarray:
+        return np.concatenate([each.load for each in self.parts])
+
+    @cached_property
+    def drops(self) -> float:
+        return float(np.mean([each.drops for each in self.parts]))
+
+
+def _together(found: Sequence[Measurement]) -> Measurement:
     def rows(name: str) -> np.ndarray:
         return np.concatenate([getattr(each, name) for each in found])
 
-    return Measurement(
+    return _Several(
         quality=rows("quality"),
         compute=rows("compute"),
-        load=rows("load"),
         utility=rows("utility"),
         share=rows("share"),
-        drops=float(np.mean([each.drops for each in found])),
+        window=found[0].window,
         entropy=float(np.mean([each.entropy for each in found])),
         fallbacks=sum(each.fallbacks for each in found),
+        parts=found,
     )

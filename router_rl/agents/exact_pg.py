@@ -35,8 +35,6 @@ from .rollout import Trajectory, logits_of
 
 __all__ = ["SPACE", "WARM_SPACE", "ExactPGSettings", "WarmExactPGSettings", "fit", "fit_warm", "load_price"]
 
-_DRAWS = 8
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExactPGSettings:
@@ -112,10 +110,9 @@ def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) 
     payment = Payment(task.outcomes(), task.objective.compute_weight, settings.smoothing)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
-        logits, _ = router.logits(outcomes.features[row])
-        noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
-        earned = expected(router.rule, logits, payment, row, noise).utility
-        return -earned.mean() - settings.entropy * router.rule.entropy(logits).mean()
+        logits = router.scores(outcomes.features.index_select(0, row))
+        earned, _, entropy = expected(router.rule, logits, payment, row, generator)
+        return -(earned + settings.entropy * entropy).mean()
 
     return train_gate(task, settings, run, loss, router=start)
 
@@ -152,17 +149,19 @@ def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None)
     objective = task.objective
     assert objective.budget is not None
     free = Payment(task.outcomes(), 0.0, settings.smoothing)
-    charged = free._replace(compute_weight=1.0)
+    charged = replace(free, compute_weight=1.0)
     budget = objective.budget
     controller = PID(1.0, objective.compute_weight * budget).to(task.device)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
-        logits, _ = router.logits(outcomes.features[row])
-        noise = router.rule.draw_noise((_DRAWS, *logits.shape), generator)
-        quality = expected(router.rule, logits, free, row, noise).utility.mean()
-        compute = quality - expected(router.rule, logits, charged, row, noise).utility.mean()
+        logits = router.scores(outcomes.features.index_select(0, row))
+        before = generator.get_state()
+        earned, _, entropy = expected(router.rule, logits, free, row, generator)
+        generator.set_state(before)  # the same draws, so that the difference is their compute
+        quality = earned.mean()
+        compute = quality - expected(router.rule, logits, charged, row, generator).utility.mean()
         multiplier = controller.update(compute / budget) / budget
-        return multiplier * compute - quality - settings.entropy * router.rule.entropy(logits).mean()
+        return multiplier * compute - quality - settings.entropy * entropy.mean()
 
     def judge(router: Router) -> Measurement:
         return measure_within(router, task)
@@ -184,12 +183,13 @@ def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None
             price = load_price(counts * window, mean, window)
         order = torch.randperm(len(row), generator=update.generator, device=row.device)
         for part in order.split(settings.batch):
-            logits = logits_of(update.router, payment.outcomes, row[part], counts[part])
-            noise = rule.draw_noise((_DRAWS, *logits.shape), update.generator)
-            earned, share = expected(rule, logits, payment, row[part], noise)
+            logits = logits_of(update.router, payment.outcomes, row[part].unsqueeze(1), counts[part]).squeeze(
+                1
+            )
+            earned, share, entropy = expected(rule, logits, payment, row[part], update.generator)
             load = (share * price[part]).sum(dim=-1).mean() + static * share.mean(dim=0).square().sum()
             value = earned.mean() - weight * load
-            update.ascend(value + update.entropy * rule.entropy(logits).mean())
+            update.ascend(value + update.entropy * entropy.mean())
 
     return learn(task, settings, run, ascent, start)
 

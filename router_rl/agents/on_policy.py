@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ..learning import EarlyStopping, optimizer_state, restore_optimizer
+from ..learning import EarlyStopping, adamw, optimizer_state, restore_optimizer
 from ..method import Run
 from ..routing import Router
 from ..task import Task
@@ -89,15 +89,14 @@ def learn(
     objective = task.objective
     payment = Payment(task.outcomes(), objective.compute_weight, settings.smoothing)
     router = start or task.new_router(run.seed, observe_load=task.observe_load)
-    optimizer = torch.optim.AdamW(
-        router.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    optimizer = adamw(router.parameters(), settings.learning_rate, settings.weight_decay)
     generator = torch.Generator(device=task.device).manual_seed(run.seed)
     stopping = EarlyStopping(task, settings.patience, run.watch)
     steps = _STRETCH if objective.load_weight else 1
     groups = max(1, settings.lanes * (2 if steps > 1 else 1) // steps // settings.group)
     lanes = groups * settings.group
     state = fresh(payment.outcomes, lanes, settings.group, run.seed * lanes)
+    period = run.validate_every or _VALIDATE_EVERY
     played = 0
     saved = run.checkpoint.load()
     if saved is None:
@@ -110,11 +109,11 @@ def learn(
         stopping.load_state_dict(saved["stopping"])
         state = state._replace(**saved["lanes"])
     while played < settings.decisions:
-        state, seen = play(router, payment, objective, state, steps, generator)
+        state, seen = play(router, payment, objective, state, steps, generator, settings.group)
         entropy = settings.entropy * (1.0 - played / settings.decisions)
         ascent(Update(router, optimizer, payment, entropy, generator), seen)
         before, played = played, played + lanes * steps
-        if before // _VALIDATE_EVERY == played // _VALIDATE_EVERY:
+        if before // period == played // period:
             continue
         if stopping.update(router, played, settings.decisions, {"return": float(seen.reward.mean())}):
             break

@@ -12,7 +12,7 @@ from ..method import Run
 from ..routing import Router
 from ..task import Task
 from .on_policy import Update, learn
-from .rollout import Trajectory, leave_one_out, logits_of, rewards_to_go
+from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
 
 __all__ = ["SPACE", "ReinforceSettings", "fit"]
 
@@ -25,7 +25,7 @@ class ReinforceSettings:
         learning_rate, weight_decay: of AdamW.
         entropy: utility per nat of the policy's entropy at the start; falls in a line to 0.
         smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
-        group: lanes that are asked the same queries, at least 2.
+        group: lanes that are asked the same queries; 1 asks each for one expert alone.
         lanes: decisions a rollout.
         discount: of later rewards in the window; read only where load is charged.
         decisions: the budget, decisions played.
@@ -56,10 +56,12 @@ def fit(task: Task, settings: ReinforceSettings, run: Run) -> Router:
 
     def ascent(update: Update, seen: Trajectory) -> None:
         returns = rewards_to_go(seen.reward, seen.last, settings.discount)
-        advantage = leave_one_out(returns, settings.group).flatten()
+        advantage = leave_one_out(returns, settings.group)
         rule, outcomes = update.router.rule, update.payment.outcomes
-        logits = logits_of(update.router, outcomes, seen.row.flatten(), seen.counts.flatten(0, 1))
-        score = rule.log_prob(logits, seen.action.flatten(0, 1))
+        row = seen.row.reshape(-1, settings.group)
+        logits = logits_of(update.router, outcomes, row, seen.counts.flatten(0, 1))
+        action = seen.action.reshape(*row.shape, -1)
+        score = log_prob(rule, logits, action).reshape(advantage.shape)
         update.ascend((score * advantage).mean() + update.entropy * rule.entropy(logits).mean())
 
     return learn(task, settings, run, ascent)

@@ -13,10 +13,10 @@ from envs.routing import RoutingState
 from envs.stream import query_rows
 
 from ..objective import Objective
-from ..routing import Router
+from ..routing import Hard, Router, Selection
 from .expectation import Payment
 
-__all__ = ["Trajectory", "fresh", "leave_one_out", "play", "rewards_to_go"]
+__all__ = ["Trajectory", "fresh", "leave_one_out", "log_prob", "logits_of", "play", "rewards_to_go"]
 
 
 class Trajectory(NamedTuple):
@@ -70,6 +70,7 @@ def play(
     state: RoutingState,
     steps: int,
     generator: torch.Generator,
+    group: int = 1,
 ) -> tuple[RoutingState, Trajectory]:
     """Play S decisions in every lane with the policy.
 
@@ -80,6 +81,7 @@ def play(
         state: where the lanes stand.
         steps: S.
         generator: of the draws.
+        group: lanes that share a stream.
 
     Returns:
         where the lanes stand afterwards, and the trajectory.
@@ -88,7 +90,8 @@ def play(
     seen: list[tuple[Tensor, ...]] = []
     for _ in range(steps):
         counts = state.counts / window
-        logits = logits_of(router, outcomes, state.row, counts)
+        scores = logits_of(router, outcomes, state.row.reshape(-1, group), counts)
+        logits = scores.expand(-1, group, -1).flatten(0, 1)
         action = router.rule.sample(logits, router.rule.draw_noise(tuple(logits.shape), generator))
         experts, weights = router.rule.choice(logits, action)
         reward = payment.of(state.row, experts, weights)
@@ -99,8 +102,8 @@ def play(
             )
         decisions = state.decisions + 1.0
         last = decisions >= window
-        log_prob = router.rule.log_prob(logits, action)
-        seen.append((state.row, counts, action, share, log_prob, reward, last))
+        chance = log_prob(router.rule, scores, action.reshape(-1, group, action.shape[-1])).flatten()
+        seen.append((state.row, counts, action, share, chance, reward, last))
         going = (~last).float()
         state = RoutingState(
             seed=state.seed,
@@ -113,8 +116,27 @@ def play(
 
 
 def logits_of(router: Router, outcomes: Outcomes, row: Tensor, counts: Tensor) -> Tensor:
-    """The policy's logits [B, outputs] on queries row [B], given the window's counts over W [B, N]."""
-    return router.logits(outcomes.features[row], counts if router.state else None)[0]
+    """The policy's logits for G groups of L lanes, each group asked the same query.
+
+    Args:
+        router: the policy.
+        outcomes: the rows played on.
+        row: [G, L] int64, the queries; a group's are the same.
+        counts: [G * L, N] float32, the window's counts over W of each lane.
+
+    Returns:
+        [G, 1, outputs] float32, to be expanded, where the router sees the query alone and need score it
+        only once; [G, L, outputs] where it sees the lane's window too.
+    """
+    if router.state:
+        features = outcomes.features.index_select(0, row.flatten())
+        return router.scores(features, counts).reshape(*row.shape, -1)
+    return router.scores(outcomes.features.index_select(0, row[:, 0])).unsqueeze(1)
+
+
+def log_prob(rule: Selection, logits: Tensor, action: Tensor) -> Tensor:
+    """Log-probability [G, L] float32 of actions [G, L, ...] under logits [G, 1 or L, outputs]."""
+    return rule.log_prob(logits if isinstance(rule, Hard) else logits.expand(*action.shape[:2], -1), action)
 
 
 def rewards_to_go(reward: Tensor, last: Tensor, discount: float) -> Tensor:
@@ -140,12 +162,19 @@ def leave_one_out(returns: Tensor, group: int) -> Tensor:
 
     The lanes of a group were asked the same queries, so what is hard about a query cancels; the baseline
     does not depend on the lane's own draw, so the gradient has no bias (Kool et al. 2019,
-    https://openreview.net/forum?id=r1lgTGL5DE).
+    https://openreview.net/forum?id=r1lgTGL5DE). A group of one has no others: its baseline is the mean of
+    all other lanes, which were asked other queries, so nothing is ever asked twice at once.
 
     Args:
-        returns: [S, B] float, B a multiple of `group`.
-        group: lanes that share a stream, at least 2.
+        returns: [S, B] float, B a multiple of `group` and at least 2.
+        group: lanes that share a stream.
+
+    >>> leave_one_out(torch.tensor([[1.0, 0.0, 0.5, 0.5]]), 2)
+    tensor([[ 1., -1.,  0.,  0.]])
+    >>> leave_one_out(torch.tensor([[3.0, 0.0, 0.0, 0.0]]), 1)
+    tensor([[ 3., -1., -1., -1.]])
     """
+    group = returns.shape[1] if group == 1 else group
     grouped = returns.reshape(len(returns), -1, group)
     others = (grouped.sum(dim=-1, keepdim=True) - grouped) / (group - 1)
     return (grouped - others).reshape(returns.shape)

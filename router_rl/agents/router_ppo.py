@@ -16,7 +16,7 @@ from ..method import Run
 from ..routing import Router
 from ..task import Task
 from .on_policy import Update, learn
-from .rollout import Trajectory, leave_one_out, logits_of, rewards_to_go
+from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
 
 __all__ = ["SPACE", "RouterPPOSettings", "clipped", "fit"]
 
@@ -58,14 +58,17 @@ def fit(task: Task, settings: RouterPPOSettings, run: Run) -> Router:
 
     def ascent(update: Update, seen: Trajectory) -> None:
         returns = rewards_to_go(seen.reward, seen.last, settings.discount)
-        advantage = leave_one_out(returns, settings.group).flatten()
-        row, counts, old = seen.row.flatten(), seen.counts.flatten(0, 1), seen.log_prob.flatten()
-        action, rule = seen.action.flatten(0, 1), update.router.rule
+        shape = (-1, settings.group)  # whole groups go together, so that each query is scored once a step
+        advantage = leave_one_out(returns, settings.group).reshape(shape)
+        row, old, rule = seen.row.reshape(shape), seen.log_prob.reshape(shape), update.router.rule
+        counts = seen.counts.reshape(*row.shape, -1)
+        action = seen.action.reshape(*row.shape, -1)
         for _ in range(settings.reuse):
             order = torch.randperm(len(row), generator=update.generator, device=row.device)
             for part in order.chunk(settings.minibatches):
-                logits = logits_of(update.router, update.payment.outcomes, row[part], counts[part])
-                ratio = (rule.log_prob(logits, action[part]) - old[part]).exp()
+                seen_by = counts[part].flatten(0, 1) if update.router.state else counts
+                logits = logits_of(update.router, update.payment.outcomes, row[part], seen_by)
+                ratio = (log_prob(rule, logits, action[part]) - old[part]).exp()
                 gain = clipped(ratio, advantage[part], settings.clip).mean()
                 update.ascend(gain + update.entropy * rule.entropy(logits).mean())
 

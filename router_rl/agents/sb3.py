@@ -258,9 +258,10 @@ class _Validation(BaseCallback):
         self._settings = settings
         self._run = run
         self._stop = False
+        self._period = run.validate_every or settings.validate_every
 
     def _on_rollout_start(self) -> None:
-        period = self._settings.validate_every
+        period = self._period
         # What was measured last is a function of the count alone, so that a resumed run measures alike.
         lanes = self._env.num_envs
         played = self.num_timesteps

@@ -3,7 +3,9 @@
 Unlike every other method here a bandit does not know all outcomes: in a seeded random order it meets each
 training query, chooses, and learns the utility of the experts it chose, no others. Decisions are taken in
 batches that all see the posterior as it was before them: feedback is delayed by less than one batch, which
-is how logs arrive in practice and lets a batch be one matrix product.
+is how logs arrive in practice and lets a batch be one matrix product. Under bandit feedback a bandit still
+chooses for itself, one query once, so it learns from as many outcomes as others from the log; only its
+validation is the log's.
 """
 
 from __future__ import annotations
@@ -81,7 +83,14 @@ class Posterior:
 
 
 def play(
-    x: Tensor, utility: Tensor, k: int, settings: BanditSettings, explore: Explore, seed: int
+    x: Tensor,
+    utility: Tensor,
+    k: int,
+    settings: BanditSettings,
+    explore: Explore,
+    seed: int,
+    *,
+    once: bool = False,
 ) -> tuple[Posterior, Tensor]:
     """Meet every query `passes` times, in a new random order each time, and learn from what was chosen.
 
@@ -92,6 +101,7 @@ def play(
         settings: penalty, passes, batch.
         explore: the scores chosen by.
         seed: of the order and of the exploration.
+        once: whether there is one pass, whatever the settings say.
 
     Returns:
         the posterior, and how often each expert was chosen [N] int64.
@@ -99,7 +109,7 @@ def play(
     generator = torch.Generator(device=x.device).manual_seed(seed)
     posterior = Posterior(utility.shape[1], x.shape[1], settings.penalty, x.device)
     chosen = torch.zeros(utility.shape[1], dtype=torch.int64, device=x.device)
-    for _ in range(settings.passes):
+    for _ in range(1 if once else settings.passes):
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for rows in order.split(settings.batch):
             experts = largest(explore(*posterior.predict(x[rows]), generator), k)
@@ -117,14 +127,15 @@ def train_bandit(task: Task, settings: BanditSettings, run: Run, explore: Explor
     router = task.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
-    outcomes = task.outcomes()
+    outcomes = task.asked_outcomes()
     features = ((outcomes.features - scorer.shift) * scorer.scale).double()
     x = torch.cat(
         [features, torch.ones_like(features[:, :1])], dim=1
     )  # the intercept is a feature like others
     utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
     k = task.rule.sizes(outcomes.experts).start
-    posterior, _ = play(x, utility, k, settings, explore, run.seed)
+    once = task.feedback == "bandit"  # a second meeting could show a second expert's outcome
+    posterior, _ = play(x, utility, k, settings, explore, run.seed, once=once)
     weight, bias = lifted_weights(
         task.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1], temperature=0.0
     )

@@ -31,7 +31,7 @@ class LinUCBSettings:
     Attributes:
         alpha: deviations that the bound lies above the mean.
         penalty: on the squared weights of standardised features.
-        passes: times each training query is met.
+        passes: times each training query is met; once under bandit feedback.
         batch: decisions between updates of the posterior.
     """
 

@@ -13,7 +13,7 @@ from envs import Outcomes
 from envs.reward import mixture, running
 from experts import OutcomeTable
 
-from ..evaluation.measure import Measurement, charges, window_drops
+from ..evaluation.measure import Measurement
 from ..objective import Objective
 
 __all__ = ["measure_oracle"]
@@ -65,10 +65,9 @@ def measure_oracle(
     return Measurement(
         quality=quality.numpy(),
         compute=compute.numpy(),
-        load=charges(share, objective.window).numpy(),
         utility=best.numpy(),
         share=share.numpy(),
-        drops=window_drops(share, objective.window),
+        window=objective.window,
         entropy=0.0,
         fallbacks=0,
     )
@@ -108,10 +107,8 @@ def _within(
         found,
         quality=quality,
         compute=np.where(change, over.compute, found.compute),
-        load=charges(torch.from_numpy(share), objective.window).numpy(),
         utility=quality,
         share=share,
-        drops=window_drops(torch.from_numpy(share), objective.window),
     )
 
 

@@ -31,7 +31,7 @@ class ThompsonSettings:
     Attributes:
         v: the posterior's deviation is multiplied by it.
         penalty: on the squared weights of standardised features.
-        passes: times each training query is met.
+        passes: times each training query is met; once under bandit feedback.
         batch: decisions between updates of the posterior.
     """
 

@@ -24,18 +24,20 @@ from ..budget import fit_method
 from ..checkpoint import Checkpoint
 from ..exports import export
 from ..exports.safetensors import write as write_router
-from ..learning import Watch
+from ..learning import CurvePoint, Snapshot, Watch
 from ..method import Run
 from ..methods import find_method
 from ..objective import Objective
 from ..routing import Router, load
 from ..task import Task
 from ..tracking import TensorBoard
+from .collapse import JUDGED, Facts
 from .measure import Measurement, measure
 
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 4
+_ARRAYS = ("quality", "compute", "utility", "share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,17 @@ class Cell:
             "schema_version": _SCHEMA_VERSION,
             "method": self.method,
             "settings": json.loads(json.dumps(asdict(self.settings))),
-            "objective": asdict(self.objective),
+            "objective": {
+                name: value
+                for name, value in asdict(self.objective).items()
+                if value is not None  # no budget and no limit
+            },
             "seed": self.seed,
             "select": task.rule.spec(),
             "scorer": json.loads(json.dumps(asdict(task.scorer))),
             "observe_load": task.observe_load,
+            "feedback": task.feedback,
+            "log": None if task.log is None else asdict(task.log),
             "table": digest,
         }
 
@@ -70,6 +78,7 @@ class CellResult:
         cell: which fit.
         folder: where it is kept; its `router/` can be loaded or exported.
         validation: means on the validation rows.
+        facts: how it went, to tell a collapse by; None for methods that are not judged.
         test: measured on the test rows, query by query.
         seconds: the fit took.
     """
@@ -77,6 +86,7 @@ class CellResult:
     cell: Cell
     folder: Path
     validation: dict[str, float]
+    facts: Facts | None
     test: Measurement
     seconds: float
 
@@ -138,21 +148,28 @@ def _fit(
     checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
     board = None if tensorboard is None or not method.space else TensorBoard(tensorboard / home.name)
     watches = [item for item in (board, watch) if item is not None]
+    curve: tuple[CurvePoint, ...] = ()
 
-    def tell(snapshot: Any) -> None:
+    def tell(snapshot: Snapshot) -> None:
+        nonlocal curve
+        curve = snapshot.curve
         for item in watches:
             item(snapshot)
 
     began = time.perf_counter()
     router = fit_method(method, task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
     seconds = time.perf_counter() - began
-    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed).means()
+    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed)
+    train_utility = None
+    if method.family in JUDGED:
+        train = measure(router, task.train, task.objective, task.scale, seed=cell.seed)
+        train_utility = train.means()["utility"]
     result = measure(router, test, task.objective, task.scale, seed=cell.seed)
     if router.rule.causal:
         export(router, home / "router", table=task.validation)
     else:  # kept to be read again, not to be served
         write_router(router, home / "router")
-    arrays = {name: getattr(result, name) for name in ("quality", "compute", "load", "utility", "share")}
+    arrays = {name: getattr(result, name) for name in _ARRAYS}
     with replacing(home / "test.safetensors") as temporary:
         save_file(arrays, temporary)
     if board is not None:
@@ -163,8 +180,10 @@ def _fit(
         home / "cell.json",
         {
             **identity,
-            "validation": validation,
-            "drops": result.drops,
+            "validation": validation.means(),
+            "validation_shares": [float(share) for share in validation.shares],
+            "train_utility": train_utility,
+            "curve": [list(point) for point in curve],
             "entropy": result.entropy,
             "fallbacks": result.fallbacks,
             "seconds": seconds,
@@ -177,7 +196,27 @@ def _fit(
 def _read(cell: Cell, home: Path) -> CellResult:
     kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
     arrays = load_file(home / "test.safetensors")
-    test = Measurement(**arrays, **{name: kept[name] for name in ("drops", "entropy", "fallbacks")})
+    test = Measurement(
+        **{name: arrays[name] for name in _ARRAYS},
+        window=cell.objective.window,
+        entropy=kept["entropy"],
+        fallbacks=kept["fallbacks"],
+    )
+    facts = None
+    if kept["train_utility"] is not None:
+        facts = Facts(
+            method=cell.method,
+            settings=asdict(cell.settings),
+            shares=np.array(kept["validation_shares"]),
+            utility=kept["validation"]["utility"],
+            train_utility=kept["train_utility"],
+            curve=[CurvePoint(*point) for point in kept["curve"]],
+        )
     return CellResult(
-        cell=cell, folder=home, validation=kept["validation"], test=test, seconds=kept["seconds"]
+        cell=cell,
+        folder=home,
+        validation=kept["validation"],
+        facts=facts,
+        test=test,
+        seconds=kept["seconds"],
     )

@@ -17,12 +17,14 @@ from experts.atomic import writable_folder, write_json
 
 from ..baselines.oracle import measure_oracle
 from ..budget import check_budget
+from ..imputation import LogConfig
 from ..methods import METHODS, ORACLE, find_method
 from ..objective import Objective
 from ..routing import Selection
 from ..rules import selection
 from ..task import ScorerConfig, Task
 from .cells import Cell, CellResult, run_cell, table_digest
+from .collapse import Reference, diagnose
 from .folding import fold_result
 from .measure import Measurement
 from .report import write_report
@@ -82,6 +84,8 @@ def compare(
     tree: Mapping[str, Any] | None = None,
     scorer: ScorerConfig | None = None,
     observe_load: bool | None = None,
+    feedback: str = "full",
+    log: LogConfig | None = None,
     out: Path | str | None = None,
     jobs: int = 1,
     device: torch.device | str = "cpu",
@@ -103,6 +107,8 @@ def compare(
         select, k, tree: the selection rule, by name or itself, and what it takes.
         scorer: the shape of the scorer.
         observe_load: whether stateful learners see the window's load; None: where it is charged for.
+        feedback: `full`, or `bandit`: methods learn from one expert's outcome a query; test rows are full.
+        log: how that expert was chosen.
         out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
             which an interrupted comparison goes on; None keeps nothing.
         jobs: processes.
@@ -124,9 +130,18 @@ def compare(
         raise InputError("tries", tries, "not positive", "use 1 or more")
     if not objectives:
         raise InputError("objectives", [], "there is nothing to compare under", "give at least one")
-    rule = selection(select, table, k=k, tree=tree)
+    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     _check_objectives(names, objectives)
-    task = Task.of(table, objectives[0], rule, scorer=scorer, observe_load=observe_load, device=device)
+    task = Task.of(
+        table,
+        objectives[0],
+        rule,
+        scorer=scorer,
+        observe_load=observe_load,
+        device=device,
+        feedback=feedback,
+        log=log,
+    )
     left_out = _left_out(names, rule, table)
     names = [name for name in names if name not in left_out]
     notes = [*left_out.values(), *_said_of(names, objectives)]
@@ -145,7 +160,8 @@ def compare(
         chosen = _fit_all(
             work, [name for name in names if name != ORACLE], objectives, seeds, tries, progress
         )
-        entries = [_entry(result) for result in chosen]
+        references = {objective: Reference.of(task.with_objective(objective)) for objective in objectives}
+        entries = [_entry(result, references[result.cell.objective]) for result in chosen]
         for objective in objectives:
             bound = measure_oracle(
                 test, objective, task.scale, rule.sizes(len(table.experts)), task.affordable
@@ -280,7 +296,7 @@ def _check_objectives(names: Sequence[str], objectives: Sequence[Objective]) -> 
             )
 
 
-def _entry(result: CellResult) -> Entry:
+def _entry(result: CellResult, reference: Reference) -> Entry:
     return Entry(
         method=result.cell.method,
         family=METHODS[result.cell.method].family,
@@ -291,6 +307,8 @@ def _entry(result: CellResult) -> Entry:
         test=result.test,
         seconds=result.seconds,
         folder=result.folder,
+        sees=METHODS[result.cell.method].needs,
+        collapse=None if result.facts is None else diagnose(result.facts, reference),
     )
 
 

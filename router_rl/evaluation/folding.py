@@ -39,10 +39,21 @@ def fold_result(result: CellResult, objective: Objective, task: Task, test: Outc
     folder = result.folder.with_name(f"{result.folder.name}-at-{objective.compute_weight:g}")
     folder.mkdir(exist_ok=True)
     export(router, folder / "router", table=task.validation)
+    found = measure(router, task.validation, objective, task.scale, seed=seed)
+    validation, facts = found.means(), result.facts
+    if facts is not None:
+        trained = measure(router, task.train, objective, task.scale, seed=seed)
+        facts = replace(
+            facts,
+            shares=found.shares,
+            utility=validation["utility"],
+            train_utility=trained.means()["utility"],
+        )
     return replace(
         result,
         cell=replace(result.cell, objective=objective),
         folder=folder,
-        validation=measure(router, task.validation, objective, task.scale, seed=seed).means(),
+        validation=validation,
+        facts=facts,
         test=measure(router, test, objective, task.scale, seed=seed),
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import entr
 
 from experts import InputError
 
@@ -23,6 +24,7 @@ __all__ = [
     "load_cv",
     "load_report",
     "max_over_mean",
+    "share_entropy",
     "tiles",
 ]
 
@@ -47,6 +49,15 @@ def max_over_mean(shares: np.ndarray) -> float:
     """
     shares = np.asarray(shares, dtype=np.float64)
     return float(shares.max() / shares.mean())
+
+
+def share_entropy(shares: np.ndarray) -> float:
+    """Entropy of shares [N] in nats: log N if uniform, 0 if one expert does everything.
+
+    >>> round(share_entropy(np.array([0.5, 0.5])), 4)
+    0.6931
+    """
+    return float(entr(np.asarray(shares, dtype=np.float64)).sum())
 
 
 def drops(runs: np.ndarray, factor: float, window: int) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +21,11 @@ from ..routing import Router
 from .load import CAPACITY_FACTOR, drops, load_cv, max_over_mean
 from .state import state_of
 
-__all__ = ["Measurement", "charges", "measure", "window_drops"]
+__all__ = ["Measurement", "Rows", "charges", "measure", "measure_rows", "window_drops"]
 
 StateOf = Callable[[Tensor, Tensor], Tensor | None]
 
+_CHUNK = 65_536  # rows routed together, so that the hidden layer of many never stands in memory whole
 _ORDER_SEED = 20_000  # the order of evaluation is the same for every method
 
 
@@ -30,22 +34,31 @@ class Measurement:
     """What a router earned on each of T queries.
 
     Attributes:
-        quality, compute, load: [T] float32; load is the charge of each decision.
-        utility: [T] float32.
+        quality, compute, utility: [T] float32.
         share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
-        drops: fraction of runs that found no room at capacity factor 1.25, window by window.
+        window: W, decisions over which load is settled.
         entropy: mean entropy of the policy, nats.
         fallbacks: rows that took the fallback expert.
     """
 
     quality: np.ndarray
     compute: np.ndarray
-    load: np.ndarray
     utility: np.ndarray
     share: np.ndarray
-    drops: float
+    window: int
     entropy: float
     fallbacks: int
+
+    # Worked out when asked for: a learner measures often, and asks for the utility alone.
+    @cached_property
+    def load(self) -> np.ndarray:
+        """[T] float32, the load charge of each decision."""
+        return charges(torch.from_numpy(self.share), self.window).numpy()
+
+    @cached_property
+    def drops(self) -> float:
+        """Fraction of runs that found no room at capacity factor 1.25, window by window."""
+        return window_drops(torch.from_numpy(self.share), self.window)
 
     @property
     def shares(self) -> np.ndarray:
@@ -64,6 +77,25 @@ class Measurement:
             "drops": self.drops,
             "entropy": self.entropy,
         }
+
+
+class Rows(NamedTuple):
+    """Rows made ready to be measured on, once for many measurements.
+
+    Attributes:
+        table: the rows.
+        outcomes: they on a device.
+        order: [T] int64, the order in which they are played.
+    """
+
+    table: OutcomeTable
+    outcomes: Outcomes
+    order: Tensor
+
+    @classmethod
+    def of(cls, table: OutcomeTable, scale: float, device: torch.device) -> Rows:
+        """Make a table ready; `scale` is the unit of compute, in its cost unit."""
+        return cls(table, Outcomes.of(table, scale, device), _order(len(table), device))
 
 
 def measure(
@@ -87,26 +119,28 @@ def measure(
     """
     features = 0 if table.features is None else table.features.shape[1]
     router.check_pool(table.experts, features)
-    device = next(router.parameters()).device
-    outcomes = Outcomes.of(table, scale, device)
-    order = _order(len(table), device)
-    state = state_of(router.state, table, objective, device)
+    return measure_rows(router, Rows.of(table, scale, next(router.parameters()).device), objective, seed)
+
+
+def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0) -> Measurement:
+    """`measure` on rows that are ready; the arguments are its own."""
+    outcomes, order = rows.outcomes, rows.order
+    state = state_of(router.state, rows.table, objective, order.device)
     sees_load = any(part.name == "load" for part in router.state)
     play = _play_windows if sees_load else _play_at_once
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.inference_mode(), _seeded(seed) if router.stochastic else nullcontext():
         experts, weights, entropy, fallback = play(router, outcomes, objective, order, state)
-        quality, compute = mixture(outcomes, torch.arange(len(table), device=device), experts, weights)
+        everyone = torch.arange(len(order), device=order.device)
+        quality, compute = mixture(outcomes, everyone, experts, weights)
         share = shares(experts, outcomes.experts)
-        load = charges(share, objective.window)
+        load = charges(share, objective.window) if objective.load_weight else torch.zeros(())
         utility = objective.utility(quality, compute, load)
     return Measurement(
         quality=quality.cpu().numpy(),
         compute=compute.cpu().numpy(),
-        load=load.cpu().numpy(),
         utility=utility.cpu().numpy(),
         share=share.cpu().numpy(),
-        drops=window_drops(share, objective.window),
+        window=objective.window,
         entropy=float(entropy.mean()),
         fallbacks=int(fallback.sum()),
     )
@@ -134,6 +168,13 @@ def window_drops(share: Tensor, window: int) -> float:
     return drops((share > 0)[order].cpu().numpy(), CAPACITY_FACTOR, window)
 
 
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def _order(queries: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(_ORDER_SEED)
     return torch.randperm(queries, generator=generator).to(device)
@@ -142,9 +183,16 @@ def _order(queries: int, device: torch.device) -> Tensor:
 def _play_at_once(
     router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    unseen = torch.zeros(len(order), outcomes.experts, device=order.device)
-    routing = router(outcomes.features, state(torch.arange(len(order), device=order.device), unseen))
-    return routing.experts, routing.weights, router.rule.entropy(routing.logits), routing.fallback
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    together = _CHUNK if router.rule.causal else len(order)
+    for rows in torch.arange(len(order), device=order.device).split(together):
+        unseen = torch.zeros(len(rows), outcomes.experts, device=order.device)
+        features = outcomes.features[int(rows[0]) : int(rows[-1]) + 1]
+        routing = router(features, state(rows, unseen))
+        entropy = router.rule.entropy(routing.logits)
+        parts.append((routing.experts, routing.weights, entropy, routing.fallback))
+    experts, weights, entropy, fallback = (torch.cat(column) for column in zip(*parts, strict=True))
+    return experts, weights, entropy, fallback
 
 
 def _play_windows(

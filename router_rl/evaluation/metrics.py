@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["aiq", "apgr", "collapsed", "upper_hull"]
+__all__ = ["ALL", "SEVERAL", "aiq", "apgr", "busiest", "collapsed", "upper_hull"]
+
+ALL = 0.98  # a share above this is (nearly) everything
+SEVERAL = 0.9  # a largest share below this means that others matter
 
 
 def upper_hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
@@ -76,14 +79,25 @@ def apgr(weak: np.ndarray, strong: np.ndarray, score: np.ndarray) -> float | Non
     return float(np.trapezoid(recovered, dx=1.0 / len(gain)))
 
 
-def collapsed(shares: np.ndarray, oracle_shares: np.ndarray) -> bool:
+def collapsed(shares: np.ndarray, oracle_shares: np.ndarray, k: int = 1) -> bool:
     """Whether a router sends (nearly) everything to one expert where the oracle uses several.
 
     Args:
-        shares: [N] of the router.
+        shares: [N] of the router; they sum to 1.
         oracle_shares: [N] of the oracle.
+        k: experts a decision runs; with more than one, the k largest shares count together.
+
+    >>> collapsed(np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.3, 0.2]))
+    True
+    >>> collapsed(np.array([1.0, 0.0, 0.0]), np.array([0.95, 0.05, 0.0]))
+    False
     """
-    return bool(shares.max() > 0.98 and oracle_shares.max() < 0.9)
+    return bool(busiest(shares, k) > ALL and busiest(oracle_shares, k) < SEVERAL)
+
+
+def busiest(shares: np.ndarray, k: int) -> float:
+    """Share of the work that the k busiest experts do."""
+    return float(np.sort(shares)[-k:].sum())
 
 
 def _below(point: tuple[float, float], left: tuple[float, float], right: tuple[float, float]) -> bool:

@@ -19,7 +19,10 @@ from markupsafe import Markup
 from experts.atomic import replacing
 from experts.errors import InputError
 
-from .report_figures import Series, frontier_figure, series_of, shortened
+from .marks import FAMILIES, best_of, footnote, marked
+from .report_figures import frontier_figure, shortened
+from .report_series import Series, leading_methods, series_of
+from .statistics import SEEDS_FOR_IQM
 
 __all__ = ["write_report"]
 
@@ -27,7 +30,6 @@ SCHEMA_VERSION = 1
 HEAT_LEVELS = 10
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-FAMILIES = {"rl": "RL", "gate": "gate", "baseline": "baseline", "bound": "bound"}
 
 
 def write_report(results: dict[str, Any], path: Path) -> None:
@@ -91,18 +93,41 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
         | {"tries": None, "seconds": None, "notes": [], "verdict": [], "warnings": []}
         | results,
         "facts": _facts(results),
-        "series": [(one, _safe(_swatch_svg(one)), FAMILIES.get(one.family, one.family)) for one in series],
+        "series": [(one, _safe(_swatch_svg(one))) for one in series],
+        "families": _families(series),
+        "all_lead": all(one.leading for one in series),
+        "footnote": footnote(summary),
+        "iqm": len(results.get("seeds") or []) >= SEEDS_FOR_IQM,
         "figure": figure and {name: getattr(figure, name) for name in figure.__slots__},
         "safe": _safe,
         "frontier": [row for row in measured if row[1] is not None or row[2] is not None],
         "groups": _result_groups(summary, series, len(results.get("seeds") or [])),
-        "heat": _heat_maps(results.get("shares_by_group") or {}, results["experts"]),
+        "heat": _heat_maps(
+            results.get("shares_by_group") or {}, results["experts"], leading_methods(summary)
+        ),
         "experts": _experts(results),
         "runs": sorted(
             (row for row in results.get("rows") or [] if row["split"] == "test"),
             key=lambda row: (row["compute_weight"], row["method"], row["seed"]),
         ),
     }
+
+
+def _families(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """Return the key: each family's methods, those that lead first, with their number among all series."""
+    numbered = sorted(enumerate(series), key=lambda item: not item[1].leading)
+    return [
+        {
+            "name": name,
+            "css": next(one.family for one in series if FAMILIES.get(one.family, one.family) == name),
+            "methods": [
+                (i, one, _safe(_swatch_svg(one)))
+                for i, one in numbered
+                if FAMILIES.get(one.family, one.family) == name
+            ],
+        }
+        for name in dict.fromkeys(FAMILIES.get(one.family, one.family) for one in series)
+    ]
 
 
 def _facts(results: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +160,18 @@ def _result_groups(
             for row in summary
             if (row["compute_weight"], row.get("load_weight") or 0.0) == (compute_weight, load_weight)
         ]
+        best = best_of(here)
         rivals = {(row.get("paired_difference_to_best_gate") or {}).get("gate") for row in here}
         rows = [
             row
             | _told(row, scale, seeds)
             | {"swatch": looks[row["method"]], "is_rival": row["method"] in rivals}
+            | {
+                "label": marked(row),
+                "sees": row.get("sees"),
+                "is_best": row["method"] == best,
+                "utility_iqm": row.get("utility_iqm"),
+            }
             for row in here
         ]
         rows.sort(
@@ -149,6 +181,7 @@ def _result_groups(
             {
                 "compute_weight": compute_weight,
                 "load_weight": load_weight,
+                "budget": here[0].get("budget"),
                 "routers": [row for row in rows if row["family"] != "bound"],
                 "bounds": [row for row in rows if row["family"] == "bound"],
             }
@@ -163,9 +196,11 @@ def _told(row: dict[str, Any], scale: float, seeds: int) -> dict[str, Any]:
         "family_name": FAMILIES.get(row["family"], row["family"]),
         "difference": None,
         "collapsed_of": NOTHING,
+        "below_of": NOTHING,
     }
     if row["family"] in ("rl", "gate"):  # only these are judged: best single "collapses" by design
-        told["collapsed_of"] = f"{row.get('collapsed') or 0} of {seeds or NOTHING}"
+        told["collapsed_of"] = f"{row.get('collapsed') or 0}/{seeds or NOTHING}"
+        told["below_of"] = f"{row.get('below_best_single') or 0}/{seeds or NOTHING}"
     if difference is None or difference["mean"] is None or None in (difference["ci95"] or [None]):
         return told | {"mark": None, "drawing": ""}
     low, high = difference["ci95"]
@@ -202,7 +237,7 @@ def _swatch_svg(series: Series) -> str:
 
 def _interval_svg(mean: float, ci95: Sequence[float], scale: float) -> str:
     """Draw a difference and its interval on a line from -scale to scale; what lies outside gets an arrow."""
-    width, half = 108, 48.0
+    width, half = 88, 38.0
     left, centre, right = (half * min(max(value / scale, -1.0), 1.0) for value in (ci95[0], mean, ci95[1]))
     kind = "win" if ci95[0] > 0 else "loss" if ci95[1] < 0 else "level"
     parts = [
@@ -218,7 +253,7 @@ def _interval_svg(mean: float, ci95: Sequence[float], scale: float) -> str:
     return "".join(parts) + "</svg>"
 
 
-def _heat_maps(shares: dict[str, Any], experts: Sequence[str]) -> dict[str, Any] | None:
+def _heat_maps(shares: dict[str, Any], experts: Sequence[str], leading: set[str]) -> dict[str, Any] | None:
     """Return each method's shares with a level of colour, relative to the largest share of any method."""
     methods: dict[str, Any] = shares.get("methods") or {}
     if not methods:
@@ -234,16 +269,19 @@ def _heat_maps(shares: dict[str, Any], experts: Sequence[str]) -> dict[str, Any]
     maps = [
         {
             "method": name,
+            "leading": name in leading or not leading,
             "compute_weight": one.get("compute_weight"),
             "rows": [
                 (group, [(share, level(share)) for share in row])
                 for group, row in zip(groups, one["shares"], strict=False)
             ],
         }
-        for name, one in methods.items()
+        for name, one in sorted(methods.items(), key=lambda item: item[0] not in leading)
     ]
     upright = len(experts) <= 6 and max(map(len, experts), default=0) <= 12
-    return {"maps": maps, "largest": largest, "experts": experts, "upright": upright}
+    lead = len([one for one in maps if one["leading"]])
+    others = lead if lead < len(maps) else 0  # where the maps that do not lead begin
+    return {"others": others, "maps": maps, "largest": largest, "experts": experts, "upright": upright}
 
 
 def _experts(results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,54 +14,17 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["FrontierFigure", "Series", "frontier_figure", "series_of", "shortened"]
+from .report_series import SHAPES, Mean, Point, Series
 
-Point = tuple[float, float]
+__all__ = ["FrontierFigure", "frontier_figure", "shortened"]
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in SVG units
 
 WIDE = (560, 430)
 NARROW = (358, 360)
-COLOURS_PER_FAMILY = 3
 MOST_EXPERT_LABELS = 24
 MOST_METHODS_FOR_CROSSING = 14  # with more, a name on top of the lines is clutter
 WIDEST_LETTER = 7.1  # mean letter of a wide 12 px system font, in SVG units
-SHAPES = (
-    "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",  # circle
-    "M-3.6 -3.6H3.6V3.6H-3.6Z",  # square
-    "M0 -4.8L4.6 3.4H-4.6Z",  # triangle
-    "M0 -5.2L5.2 0L0 5.2L-5.2 0Z",  # diamond
-    "M0 4.8L4.6 -3.4H-4.6Z",  # triangle, point down
-    "M-1.5 -4.6H1.5V-1.5H4.6V1.5H1.5V4.6H-1.5V1.5H-4.6V-1.5H-1.5Z",  # cross
-    "M-4.6 -2.4L0 -5L4.6 -2.4V2.4L0 5L-4.6 2.4Z",  # hexagon
-)
-STAR = "M0 -7L1.7 -2.3H6.7L2.7 0.7L4.2 5.6L0 2.7L-4.2 5.6L-2.7 0.7L-6.7 -2.3H-1.7Z"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mean:
-    """A method's mean at one compute weight, with its 95 % intervals where they are known."""
-
-    compute_weight: float
-    compute: float
-    quality: float
-    compute_ci95: Point | None
-    quality_ci95: Point | None
-
-    @property
-    def at(self) -> Point:
-        """Return the place on the axes: (compute, quality)."""
-        return (self.compute, self.quality)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Series:
-    """One method as the figures show it: a style class, a shape, and its means by rising compute."""
-
-    name: str
-    family: str
-    css: str
-    shape: str
-    means: tuple[Mean, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,44 +36,6 @@ class FrontierFigure:
     close_wide: str
     close_narrow: str
     outside_close_up: int
-
-
-def series_of(summary: Sequence[dict[str, Any]]) -> list[Series]:
-    """Group the summary by method, in order of appearance, and give every method its look.
-
-    Colour names the family (three shades of it); shape tells its methods apart. 3 and 7 share no factor,
-    so 21 methods of one family look different.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in summary:
-        found.setdefault(row["method"], []).append(row)
-    seen: dict[str, int] = {}
-    series: list[Series] = []
-    for name, rows in found.items():
-        family = rows[0]["family"]
-        place = seen[family] = seen.get(family, -1) + 1
-        known = family if family in ("rl", "gate", "baseline", "bound") else "baseline"
-        means = [
-            Mean(
-                compute_weight=row["compute_weight"],
-                compute=row["compute_mean"],
-                quality=row["quality_mean"],
-                compute_ci95=_pair(row.get("compute_ci95")),
-                quality_ci95=_pair(row.get("quality_ci95")),
-            )
-            for row in rows
-            if row.get("compute_mean") is not None and row.get("quality_mean") is not None
-        ]
-        series.append(
-            Series(
-                name=name,
-                family=family,
-                css=f"m{len(series)} {known}{place % COLOURS_PER_FAMILY}",
-                shape=STAR if known == "bound" else SHAPES[place % len(SHAPES)],
-                means=tuple(sorted(means, key=lambda mean: mean.at)),
-            )
-        )
-    return series
 
 
 def frontier_figure(
@@ -132,20 +57,23 @@ def frontier_figure(
     everything = [at for _, at in experts] + hull + [mean.at for one in series for mean in one.means]
     if not everything:
         return None
-    learned = [one for one in series if one.family in ("rl", "gate") and one.means]
+    leading = [one for one in series if one.leading]
+    learned = [one for one in leading if one.family in ("rl", "gate") and one.means]
     closest = [mean.at for one in learned for mean in one.means]
     whole = (_padded([x for x, _ in everything], 0.05, floor=0.0), _padded([y for _, y in everything], 0.08))
     near = whole
     if closest:
         near = (
             _padded(_fenced([x for x, _ in closest]), 0.12),
-            _padded(_fenced([y for _, y in closest]), 0.2),
+            _padded(_fenced([y for _, y in closest]), 0.2, least=_half_interval(learned)),
         )
     outside = [
         at for at in closest if not (near[0][0] <= at[0] <= near[0][1] and near[1][0] <= at[1] <= near[1][1])
     ]
 
-    crossing = len(series) <= MOST_METHODS_FOR_CROSSING
+    crossing = len(leading) <= MOST_METHODS_FOR_CROSSING
+    # Names of the others are hidden until they are ticked, so they take what room is left.
+    by_importance = leading + [one for one in series if not one.leading]
 
     def context(size: tuple[int, int]) -> str:
         chart = _Chart(size, *whole)
@@ -155,7 +83,7 @@ def frontier_figure(
         for name, at in experts:
             chart.mark(at, "expert", SHAPES[0], f"{name} alone: quality {at[1]:.3f}, compute {at[0]:.3f}")
         _draw(chart, series)
-        for one in series:
+        for one in by_importance:
             if one.family not in ("rl", "gate") or not closest:
                 chart.label([mean.at for mean in one.means], one.name, one.css, crossing)
         labelled = experts if len(experts) <= MOST_EXPERT_LABELS else [e for e in experts if e[1] in hull]
@@ -169,7 +97,7 @@ def frontier_figure(
         chart = _Chart(size, *near)
         chart.line(hull, "zero")
         _draw(chart, series)
-        for one in learned + [one for one in series if one.family not in ("rl", "gate")]:
+        for one in learned + [one for one in by_importance if one not in learned]:
             chart.label([mean.at for mean in reversed(one.means)], one.name, one.css, crossing)
         return chart.svg(
             "Close-up of quality against compute around the learned routers, with 95 % intervals."
@@ -366,10 +294,18 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _padded(values: Sequence[float], share: float, floor: float | None = None) -> Point:
+def _half_interval(series: Iterable[Series]) -> float:
+    """Return half the median interval of quality: a close-up should not cut every bar off."""
+    widths = sorted(
+        high - low for one in series for low, high in (m.quality_ci95 for m in one.means if m.quality_ci95)
+    )
+    return widths[len(widths) // 2] / 2 if widths else 0.0
+
+
+def _padded(values: Sequence[float], share: float, floor: float | None = None, least: float = 0.0) -> Point:
     """Return the values' range with a margin, never empty, reaching down to `floor` where one is given."""
     low, high = min(values), max(values)
-    margin = share * (high - low) or 0.02
+    margin = max(share * (high - low), least) or 0.02
     return (low - margin if floor is None else min(floor, low - margin), high + margin)
 
 
@@ -389,9 +325,3 @@ def _ticks(low: float, high: float, most: int) -> tuple[list[float], int]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [step * i + 0.0 for i in range(first, last + 1)], max(0, -math.floor(math.log10(step) + 1e-9))
-
-
-def _pair(value: Sequence[float | None] | None) -> Point | None:
-    if value is None or value[0] is None or value[1] is None:
-        return None
-    return (value[0], value[1])

@@ -20,10 +20,12 @@ from ..method import Family
 from ..objective import Objective
 from ..routing import Router, load
 from ..task import Task
+from .collapse import Collapse
 from .load import load_cv, max_over_mean
 from .measure import Measurement
-from .metrics import aiq, apgr, collapsed, upper_hull
-from .statistics import interval
+from .metrics import aiq, apgr, upper_hull
+from .statistics import interval, iqm, paired_difference
+from .verdict import goal_of, verdict_of, warnings_of
 
 __all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble", "budget_facts"]
 
@@ -34,7 +36,12 @@ _GROUPS_SHOWN = 24
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """One method under one objective with one seed, measured on the test rows."""
+    """One method under one objective with one seed, measured on the test rows.
+
+    Attributes:
+        sees: columns of the table, such as the group, that it is told of and others are not.
+        collapse: the diagnosis of a learned router.
+    """
 
     method: str
     family: Family
@@ -45,6 +52,8 @@ class Entry:
     test: Measurement
     seconds: float
     folder: Path | None
+    sees: tuple[str, ...] = ()
+    collapse: Collapse | None = None
 
     def router(self) -> Router | None:
         """The trained router, where it was kept."""
@@ -66,14 +75,15 @@ def assemble(
     test = table.part("test")
     by_group = _grouped(entries)
     oracle = {e.objective: e.test for e in entries if e.family == "bound"}
-    summary = [_summary(group, by_group, oracle) for group in by_group.values()]
+    summary = [_summary(group, by_group) for group in by_group.values()]
     rows = [
-        _row(entry, split, task, test, oracle[entry.objective])
+        _row(entry, split, task)
         for entry in entries
         for split in (("test",) if entry.validation is None else ("validation", "test"))
     ]
     objectives = list(dict.fromkeys(entry.objective for entry in entries))
     middle = objectives[len(objectives) // 2]
+    goal = [found for objective in objectives if (found := goal_of(summary, objective)) is not None]
     return {
         "schema_version": SCHEMA_VERSION,
         "table": table.source.partition(":")[0] or "a table",
@@ -81,6 +91,7 @@ def assemble(
         "experts": list(table.experts),
         "select": task.rule.name if task.rule.k == 1 else f"{task.rule.name}(k={task.rule.k})",
         "scorer": str(task.scorer),
+        "feedback": task.feedback,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "versions": {
@@ -96,7 +107,7 @@ def assemble(
         **({} if middle.budget is None else {"budget": middle.budget}),
         "tries": tries,
         "seconds": sum(entry.seconds for entry in entries),
-        "notes": list(table.notes),
+        "notes": [*table.notes, *task.notes],
         "table_facts": _facts(table, test, task, oracle[middle]),
         "rows": rows,
         "summary": summary,
@@ -107,8 +118,9 @@ def assemble(
             for name, c, q in zip(table.experts, *_single_points(test, task), strict=True)
         ],
         "shares_by_group": _shares_by_group(by_group, test, middle),
-        "verdict": [_verdict(summary, objective) for objective in objectives],
-        "warnings": _warnings(summary),
+        "goal": goal,
+        "verdict": [verdict_of(summary, goal, objective) for objective in objectives],
+        "warnings": warnings_of([(e.method, e.objective, e.collapse) for e in entries]),
     }
 
 
@@ -128,7 +140,7 @@ def _stack(group: Group, part: str) -> np.ndarray:
     return np.stack([getattr(entry.test, part) for entry in group])
 
 
-def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measurement) -> dict[str, Any]:
+def _row(entry: Entry, split: str, task: Task) -> dict[str, Any]:
     means = entry.test.means() if split == "test" else entry.validation
     assert means is not None
     return {
@@ -147,27 +159,32 @@ def _row(entry: Entry, split: str, task: Task, test: OutcomeTable, oracle: Measu
         "drops": means["drops"],
         "utility": means["utility"],
         "fit_seconds": entry.seconds,
-        "collapsed": entry.family != "baseline" and collapsed(entry.test.shares, oracle.shares),
+        "collapsed": entry.collapse is not None and entry.collapse.one_expert,
+        "collapse": None if entry.collapse is None else entry.collapse.to_json(),
         "shares": [float(share) for share in entry.test.shares],
         "settings": None if entry.settings is None else _plain(asdict(entry.settings)),
         "router": None if entry.folder is None else f"cells/{entry.folder.name}/router",
     }
 
 
-def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement]) -> dict[str, Any]:
+def _summary(group: Group, groups: Groups) -> dict[str, Any]:
     first = group[0]
     utility = interval(_stack(group, "utility"))
+    middle = iqm(_stack(group, "utility"))
     quality = interval(_stack(group, "quality"))
     compute = interval(_stack(group, "compute"))
-    judged = first.family in ("rl", "gate")
+    judged = [entry.collapse for entry in group if entry.collapse is not None]
     return {
         "method": first.method,
         "family": first.family,
+        "sees": list(first.sees),
         "compute_weight": first.objective.compute_weight,
         "load_weight": first.objective.load_weight,
         **budget_facts(first.objective, compute.mean),
         "utility_mean": utility.mean,
         "utility_ci95": [utility.low, utility.high],
+        "utility_iqm": middle.mean,
+        "utility_iqm_ci95": [middle.low, middle.high],
         "quality_mean": quality.mean,
         "quality_ci95": [quality.low, quality.high],
         "compute_mean": compute.mean,
@@ -177,9 +194,8 @@ def _summary(group: Group, groups: Groups, oracle: dict[Objective, Measurement])
         "drops_mean": float(np.mean([entry.test.drops for entry in group])),
         "validation_utility_mean": _validation(group),
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
-        "collapsed": sum(collapsed(e.test.shares, oracle[e.objective].shares) for e in group)
-        if judged
-        else 0,
+        "collapsed": sum(found.one_expert for found in judged),
+        "below_best_single": sum(found.below_best_single for found in judged),
         "paired_difference_to_best_gate": _difference_to_best_gate(group, groups),
     }
 
@@ -204,13 +220,13 @@ def _validation_or_least(group: Group) -> float:
 def _difference_to_best_gate(group: Group, groups: Groups) -> dict[str, Any] | None:
     """Paired difference on test to the gate that was best on validation."""
     objective = group[0].objective
-    gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate"]
+    gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate" and not g[0].sees]
     if not gates:
         return None
     gate = max(gates, key=_validation_or_least)
     if gate[0].method == group[0].method:
         return None
-    difference = interval(_stack(group, "utility") - _stack(gate, "utility"))
+    difference = paired_difference(_stack(group, "utility"), _stack(gate, "utility"))
     return {"gate": gate[0].method, "mean": difference.mean, "ci95": [difference.low, difference.high]}
 
 
@@ -288,45 +304,6 @@ def _shares_by_group(groups: Groups, test: OutcomeTable, objective: Objective) -
                 "shares": [[float(v) for v in share[labels == name].mean(axis=0)] for name in names],
             }
     return {"groups": names, "methods": methods}
-
-
-def _verdict(summary: Sequence[dict[str, Any]], objective: Objective) -> str:
-    """One sentence: the best RL method on validation against the best gate on validation, on test."""
-    here = [row for row in summary if row["compute_weight"] == objective.compute_weight]
-    agents = [row for row in here if row["family"] == "rl"]
-    gates = [row for row in here if row["family"] == "gate"]
-    at = f"At compute weight {objective.compute_weight:g}"
-    if objective.budget is not None:
-        at = f"Within a budget of {objective.budget:g}"
-    if objective.load_weight:
-        at += f", load weight {objective.load_weight:g}"
-    if not agents or not gates:
-        best = max(here, key=_by_validation)
-        return f"{at}, {best['method']} earns {best['utility_mean']:.3f}."
-    agent, gate = max(agents, key=_by_validation), max(gates, key=_by_validation)
-    found = agent["paired_difference_to_best_gate"]
-    low, high = found["ci95"]
-    outcome = "is ahead of" if low > 0 else "is behind" if high < 0 else "is level with"
-    return (
-        f"{at}, the RL router that validation picks ({agent['method']}, {agent['utility_mean']:.3f}) "
-        f"{outcome} the gate it picks ({gate['method']}, {gate['utility_mean']:.3f}): "
-        f"{found['mean']:+.4f} utility, 95% interval {low:+.4f} to {high:+.4f}."
-    )
-
-
-def _by_validation(row: dict[str, Any]) -> float:
-    value = row["validation_utility_mean"]
-    return float("-inf") if value is None else float(value)
-
-
-def _warnings(summary: Sequence[dict[str, Any]]) -> list[str]:
-    return [
-        f"{row['method']} at compute weight {row['compute_weight']:g} sends nearly everything to one expert "
-        f"with {row['collapsed']} seed(s), where the oracle uses several: the features may not tell queries "
-        "apart, the compute weight may be high, or training stopped early."
-        for row in summary
-        if row["collapsed"]
-    ]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

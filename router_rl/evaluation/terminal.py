@@ -11,63 +11,73 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from .marks import FAMILIES, best_of, footnote, marked
+
 __all__ = ["evaluation_view", "facts_view", "paths_of", "progress_of", "results_view"]
 
-_KINDS = {"rl": "RL", "gate": "gate", "baseline": "baseline", "bound": "bound"}
+_STYLES = {"rl": "cyan", "gate": "yellow", "baseline": "dim", "bound": "dim italic"}
 
 
 def results_view(results: dict[str, Any]) -> Group:
-    """The table of a comparison: a row for each method, utility at each compute weight.
+    """The table of a comparison: for each compute weight, its methods by falling utility.
 
     Args:
         results: the content of `results.json`.
     """
-    weights = results["compute_weights"]
-    middle = weights[len(weights) // 2]
+    summary = results["summary"]
     budget = results.get("budget")
+    compared = any(row["paired_difference_to_best_gate"] for row in summary)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("router", no_wrap=True)
-    table.add_column("kind", style="dim", no_wrap=True)
-    for weight in weights:
+    table.add_column("kind", no_wrap=True)
+    for name in ("utility", *(("vs best gate",) if compared else ()), "quality", "compute", "CV"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for weight in results["compute_weights"]:
+        rows = [row for row in summary if row["compute_weight"] == weight]
         title = f"c={weight:g}" if budget is None else f"budget {budget:g}"
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("quality", justify="right")
-    table.add_column("compute", justify="right")
-    table.add_column("load CV", justify="right")
-    best = {weight: _best(results, weight) for weight in weights}
-    for method in _ordered(results, middle):
-        rows = {row["compute_weight"]: row for row in results["summary"] if row["method"] == method}
-        shown = rows[middle]
-        spread = len(weights) <= 3  # more columns leave no room for the intervals
-        cells = [_utility(rows[w], bold=method == best[w], spread=spread) for w in weights]
-        table.add_row(
-            method + (" *" if any(row["collapsed"] for row in rows.values()) else ""),
-            _KINDS[shown["family"]],
-            *cells,
-            f"{shown['quality_mean']:.3f}",
-            f"{shown['compute_mean']:.3f}",
-            f"{shown['load_cv_mean']:.2f}",
-            style="dim" if shown["family"] == "bound" else None,
-        )
+        table.add_row()
+        table.add_row(Text(title, style="bold underline"))
+        best = best_of(rows)
+        for row in sorted(rows, key=lambda row: (row["family"] != "bound", -row["utility_mean"])):
+            family = row["family"]
+            star = " *" if row["collapsed"] or row["below_best_single"] else ""
+            table.add_row(
+                Text(marked(row) + star, style="bold" if row["method"] == best else ""),
+                Text(FAMILIES[family], style=_STYLES[family]),
+                _spread(f"{row['utility_mean']:.3f}", row["utility_ci95"], bold=row["method"] == best),
+                *((_compared(row),) if compared else ()),
+                f"{row['quality_mean']:.3f}",
+                f"{row['compute_mean']:.3f}",
+                f"{row['load_cv_mean']:.2f}",
+                style="dim" if family == "bound" else None,
+            )
     facts = results["table_facts"]
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
     charge = " - c x compute" if budget is None else ""
-    columns = f" Right-hand columns at c={middle:g}." if budget is None else ""
     caption = (
         f"Utility = quality{charge}{load}, on {facts['queries']['test']} test queries, mean of "
         f"{len(results['seeds'])} seeds ± half the 95% interval. Compute 1 = one call of the "
-        f"dearest expert.{columns} "
-        "The oracle knows the outcomes: nobody can reach it."
+        "dearest expert; CV is the load's. Bold: the highest. ▲ ▼: the interval lies above, below the "
+        "best gate's. The oracle knows the outcomes: nobody can reach it."
     )
+    note = footnote(summary)
     lines = [Text(sentence) for sentence in results["verdict"]]
     warned = [Text(f"* {warning}", style="yellow") for warning in results["warnings"]]
-    return Group("", table, "", Text(caption, style="dim"), "", *lines, *warned, *_notes(results))
+    return Group(
+        "",
+        table,
+        "",
+        Text(caption, style="dim"),
+        *([Text(note, style="dim")] if note else []),
+        "",
+        *lines,
+        *warned,
+        *_notes(results),
+    )
 
 
 def evaluation_view(found: dict[str, Any]) -> Group:
-    """What one trained router earned, and how the experts share the work."""
-    split = found.get("split", "test")
-    means = found[split]
+    """What one trained router earned or is estimated to earn, and how the experts share the work."""
     objective = found["objective"]
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
     table.add_row("method", found["method"])
@@ -77,6 +87,11 @@ def evaluation_view(found: dict[str, Any]) -> Group:
     within = "" if budget is None else f", compute at most {budget:g} on average"
     never = "" if limit is None else f", no expert above {limit:g}"
     table.add_row("objective", f"quality{charge}{load}{within}{never}")
+    estimates = _estimates(found["off_policy"]) if "off_policy" in found else []
+    split = found.get("split", "test")
+    if split not in found:  # there is a log alone
+        return Group("", table, *estimates, "", *_notes(found))
+    means = found[split]
     for name in ("utility", "quality", "compute", "load_cv"):
         table.add_row(f"{split} {name.replace('_cv', ' CV')}", f"{means[name]:.4f}")
     if "load" in found:
@@ -100,7 +115,23 @@ def evaluation_view(found: dict[str, Any]) -> Group:
         zip(found["experts"], means["shares"], strict=True), key=lambda item: -item[1]
     ):
         shares.add_row(expert, f"{share:6.1%}")
-    return Group("", table, "", shares, "", *_notes(found))
+    return Group("", table, "", shares, *estimates, "", *_collapse(found), *_notes(found))
+
+
+def _estimates(found: dict[str, Any]) -> list[Any]:
+    """What a log says that the router earns."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("utility by the log")
+    table.add_column("estimate", justify="right")
+    table.add_column("95% interval", justify="right")
+    for name, label in (("ips", "IPS"), ("snips", "SNIPS"), ("dr", "doubly robust")):
+        low, high = found[name]["ci95"]
+        table.add_row(label, f"{found[name]['mean']:.4f}", f"{low:.4f} to {high:.4f}")
+    if found["truth"] is not None:
+        table.add_row("truth on its queries", f"{found['truth']:.4f}", "")
+    size = f"{found['decisions']} decisions, worth {found['effective_sample_size']:.0f} of the router's own"
+    warned = [Text(f"Warning: {warning}", style="yellow") for warning in found["warnings"]]
+    return ["", table, Text(size, style="dim"), *warned]
 
 
 def paths_of(found: dict[str, Any]) -> list[str]:
@@ -165,27 +196,36 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _collapse(found: dict[str, Any]) -> list[Text]:
+    """What is wrong with a learned router, and why it may be."""
+    collapse = found.get("collapse")
+    if collapse is None:
+        return []
+    troubles = collapse["problems"]
+    lines = [Text(f"Warning: the router {' and '.join(troubles)}.", style="yellow")] if troubles else []
+    reasons = collapse["reasons"] or (
+        ["no likely reason was found: the features may not tell the queries apart"] if troubles else []
+    )
+    return lines + [Text(f"- {reason}", style="yellow" if troubles else "dim") for reason in reasons]
+
+
 def _notes(found: dict[str, Any]) -> list[Text]:
     return [Text(f"Note: {note}", style="yellow") for note in found["notes"]]
 
 
-def _utility(row: dict[str, Any], *, bold: bool, spread: bool) -> Text:
-    low, high = row["utility_ci95"]
-    text = Text(f"{row['utility_mean']:.3f}", style="bold" if bold else "")
-    return (
-        text
-        if not spread
-        else text.append(f"±{(high - low) / 2:.3f}".replace("0.", ".", 1), style="dim not bold")
-    )
+def _spread(mean: str, ci95: list[float], *, bold: bool = False) -> Text:
+    half = f"±{(ci95[1] - ci95[0]) / 2:.3f}".replace("0.", ".", 1)
+    return Text(mean, style="bold" if bold else "").append(half, style="dim not bold")
 
 
-def _best(results: dict[str, Any], weight: float) -> str:
-    rows = [r for r in results["summary"] if r["compute_weight"] == weight and r["family"] != "bound"]
-    return max(rows, key=lambda row: row["utility_mean"])["method"]
-
-
-def _ordered(results: dict[str, Any], weight: float) -> list[str]:
-    """Methods by falling utility at one weight, the bound on top."""
-    rows = [row for row in results["summary"] if row["compute_weight"] == weight]
-    rows.sort(key=lambda row: (row["family"] == "bound", row["utility_mean"]), reverse=True)
-    return [row["method"] for row in rows]
+def _compared(row: dict[str, Any]) -> Text:
+    """The difference to the best gate, with its mark; empty for that gate itself."""
+    found = row["paired_difference_to_best_gate"]
+    if found is None:
+        return Text("best gate" if row["family"] == "gate" else "", style="dim")
+    low, high = found["ci95"]
+    text = _spread(f"{found['mean']:+.3f}", found["ci95"])
+    if row["family"] == "bound":
+        return text.append("  ")
+    mark, style = (" ▲", "green") if low > 0 else (" ▼", "red") if high < 0 else ("  ", "")
+    return text.append(mark, style="dim" if row["sees"] else style)

@@ -2,8 +2,8 @@
 
 The task loss is the negative log-likelihood of the mixture (`softmax_gate.mixture_loss`). A table without
 class probabilities is read as one of two classes, right and wrong: an expert of quality q answers rightly
-with probability q, and right is what is wanted. So every gate has one loss on every table, and none climbs
-the expected utility itself.
+with probability q, and right is what is wanted; an estimate of q is brought into [0, 1]. So every gate has
+one loss on every table, and none climbs the expected utility itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def answers(outcomes: Outcomes, rows: Tensor) -> tuple[Tensor, Tensor]:
         rows: [B] int64, row numbers.
     """
     if outcomes.probabilities is None or outcomes.label is None:
-        quality = outcomes.quality[rows]
+        quality = outcomes.quality[rows].clamp(0.0, 1.0)
         return torch.stack([quality, 1.0 - quality], dim=-1), torch.zeros_like(rows)
     return outcomes.probabilities[rows], outcomes.label[rows]
 

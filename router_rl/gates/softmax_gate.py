@@ -66,7 +66,7 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
     strength = settings.balance + settings.own_load * task.objective.load_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
-        logits, _ = router.logits(outcomes.features[rows])
+        logits = router.scores(outcomes.features.index_select(0, rows))
         probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts
         balance = strength * balance_loss(probabilities, experts)

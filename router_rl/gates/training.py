@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 
-from ..learning import EarlyStopping, Judge, optimizer_state, restore_optimizer
+from ..learning import EarlyStopping, Judge, adamw, optimizer_state, restore_optimizer
 from ..method import Run
 from ..routing import Router, Selection
 from ..task import Task
@@ -67,7 +67,7 @@ def train_gate(
     outcomes = task.outcomes()
     extra = nn.Module() if extra is None else extra.to(task.device)
     trained = [*router.parameters(), *extra.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = adamw(trained, settings.learning_rate, settings.weight_decay)
     generator = torch.Generator(device=task.device).manual_seed(run.seed)
     stopping = EarlyStopping(task, settings.patience, run.watch, judge)
     epoch = 0
@@ -82,20 +82,26 @@ def train_gate(
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
+    period = run.validate_every or outcomes.queries
+    seen, measured = epoch * outcomes.queries, epoch * outcomes.queries
+    total = torch.zeros((), device=task.device)
     while epoch < settings.epochs:
         epoch += 1
         order = torch.randperm(outcomes.queries, generator=generator, device=task.device)
-        total = torch.zeros((), device=task.device)
         for rows in order.split(settings.batch):
             value = loss(router, outcomes, rows, generator)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
             total += value.detach() * len(rows)
-        mean = float(total) / outcomes.queries
-        _set_rule(router, serve)
-        if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
-            break
+            before, seen = seen, seen + len(rows)
+            if before // period == seen // period:
+                continue
+            mean, measured = float(total) / (seen - measured), seen
+            total.zero_()
+            _set_rule(router, serve)
+            if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
+                return stopping.best(router)
         if run.checkpoint.due:
             run.checkpoint.save(
                 {

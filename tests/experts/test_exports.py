@@ -23,10 +23,13 @@ def test_all_names_exist(name):
 def test_the_public_names():
     assert set(experts.__all__) == {
         "SOURCES",
+        "DecisionLog",
         "Expert",
         "ExpertPool",
         "InputError",
         "OutcomeTable",
         "Profile",
         "collect",
+        "epsilon_greedy",
+        "log_decisions",
     }

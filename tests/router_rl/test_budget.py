@@ -12,7 +12,11 @@ from experts import InputError, OutcomeTable
 from router_rl import METHODS, Objective, check_router, compare, export, fit
 from router_rl.baselines.oracle import measure_oracle
 from router_rl.calibration import least_that_meets
+from router_rl.evaluation.cells import Cell
+from router_rl.evaluation.collapse import Reference
+from router_rl.evaluation.markdown import markdown
 from router_rl.evaluation.measure import Measurement, measure
+from router_rl.evaluation.report import write_report
 from router_rl.routing import Hard, LinearScorer, Router, RouterError, load
 from router_rl.task import Task
 
@@ -108,7 +112,14 @@ LIMITED = Objective(limit=0.5)  # of red .1, green .2, blue .4 and grey 1
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "conditioned_pg"])
 def test_no_method_chooses_a_forbidden_expert(kinds: OutcomeTable, method: str) -> None:
     known = METHODS[method].settings.__dataclass_fields__
-    short = {"decisions": 2048, "validate_every": 1024, "lanes": 32, "epochs": 2, "minibatch": 64}
+    short = {
+        "decisions": 2048,
+        "validate_every": 1024,
+        "lanes": 32,
+        "epochs": 2,
+        "iterations": 2,
+        "minibatch": 64,
+    }
     router = fit(method, kinds, LIMITED, settings={k: v for k, v in short.items() if k in known})
     found = measure(router, kinds, LIMITED, 10.0)
     assert found.share[:, 3].max() == 0.0
@@ -144,3 +155,49 @@ def test_the_oracle_keeps_the_limit(kinds: OutcomeTable) -> None:
 def test_bisection_finds_the_edge() -> None:
     assert least_that_meets(lambda x: x >= 0.25, -1.0, 1.0) == pytest.approx(0.25, abs=1e-6)
     assert least_that_meets(lambda x: False, 0.0, 1.0) == 1.0
+
+
+def test_learners_score_no_forbidden_expert(kinds: OutcomeTable) -> None:
+    """The unguarded scores, too: else a policy would be paid for choices it can never make."""
+    router = Task.of(kinds, LIMITED, Hard()).new_router(0)
+    features = torch.tensor(kinds.features)
+    scores = router.scores(features)
+    assert scores[:, 3].max() == -1e4
+    assert scores.equal(router.logits(features)[0])
+
+
+def test_cells_without_budget_and_limit_are_named_as_before_there_were_any(kinds: OutcomeTable) -> None:
+    method = METHODS["ridge"]
+    (settings,) = method.candidates(1)
+
+    def objective(**values: float) -> dict[str, float]:
+        at = Objective(**values)  # type: ignore[arg-type]
+        cell = Cell(method="ridge", settings=settings, objective=at, seed=0)
+        return cell.identity(Task.of(kinds, at, Hard()), "")["objective"]
+
+    assert objective() == {"compute_weight": 0.1, "load_weight": 0.0, "window": 256}
+    assert objective(limit=0.5) == {**objective(), "limit": 0.5}
+    assert objective(budget=0.5) == {**objective(), "budget": 0.5}
+
+
+def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> None:
+    objective = Objective(budget=0.4)
+    results = compare(
+        kinds, ["exact_pg", "ridge"], objectives=[objective], seeds=1, tries=1, feedback="bandit"
+    )
+    met = {row["method"]: row["met"] for row in results["summary"]}
+    assert met["exact_pg"]
+    assert met["ridge"]
+    assert results["verdict"][0].startswith("Within a budget of 0.4, ")
+    assert "\nWithin a budget of 0.4:\n" in markdown(results, "kinds")
+    write_report(results, tmp_path / "report.html")
+    assert "<span>Within a budget of 0.4</span>" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_collapse_is_judged_within_the_budget_and_the_limit(kinds: OutcomeTable) -> None:
+    """Grey is right on everything and dear: no router may be held against it."""
+    for objective in (Objective(budget=0.3), Objective(compute_weight=0.0, limit=0.5)):
+        reference = Reference.of(Task.of(kinds, objective, Hard()))
+        assert reference.experts[reference.single] != "grey"
+        assert reference.gain > 0.2
+    assert reference.oracle_shares[3] == 0.0

@@ -51,7 +51,7 @@ def test_passes_check_router(kinds: OutcomeTable, method: str) -> None:
     check_router(router, torch.tensor(kinds.features))
 
 
-@pytest.mark.parametrize("method", ["ppo", "softmax_gate", "ridge"])
+@pytest.mark.parametrize("method", ["ppo", "softmax_gate", "em_gate", "ridge"])
 def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -> None:
     router = fit(method, kinds, OBJECTIVE, settings=_short(method), scorer=ScorerConfig(kind="linear"))
     assert router.spec()["scorer"]["kind"] == "linear"

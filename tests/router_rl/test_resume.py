@@ -28,7 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
     "conditioned_pg": {"epochs": 8},
-    **{name: {"epochs": 8} for name, method in METHODS.items() if method.family == "gate"},
+    **{name: {"epochs": 8} for name in METHODS if name.endswith("_gate") and name != "em_gate"},
+    "em_gate": {"iterations": 8},
+    **{name: {"decisions": 98_304} for name in ("reinforce", "router_ppo")},
+    "exact_pg": {"epochs": 8, "decisions": 98_304},
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import RouterError
 from .base import Choice, Selection
 from .gumbel import gumbel_like
+from .log_softmax import log_softmax
 
 __all__ = ["Hard", "categorical_entropy"]
 
@@ -59,12 +60,12 @@ class Hard(Selection):
         return torch.ones(experts.shape, dtype=torch.float32, device=experts.device)
 
     def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
-        """`z_e - logsumexp(z)`, [T] float32."""
-        return logits.float().log_softmax(dim=-1).gather(-1, action).squeeze(-1)
+        """`z_e - logsumexp(z)`, [T] float32; one row of logits [T, 1, N] does for actions [T, L, 1]."""
+        return log_softmax(logits).expand(*action.shape[:-1], -1).gather(-1, action).squeeze(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
         """`-sum_e p_e log p_e`, [T] float32, nats; a masked expert adds nothing."""
-        return categorical_entropy(logits.float().log_softmax(dim=-1))
+        return categorical_entropy(log_softmax(logits))
 
 
 def categorical_entropy(log_p: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl import METHODS, Objective, compare, fit
+from router_rl.evaluation.collapse import Reference
 from router_rl.evaluation.folding import fold_for
 from router_rl.evaluation.measure import measure
+from router_rl.learning import Snapshot
 from router_rl.routing import Hard, Router, load
 from router_rl.task import ScorerConfig, Task
 
@@ -90,3 +92,25 @@ def test_the_range_of_a_comparison() -> None:
     assert over is not None
     found = over(METHODS["conditioned_pg"].settings(), [Objective(compute_weight=w) for w in WEIGHTS])
     assert (found.lowest, found.highest) == (0.01, 0.8)
+
+
+def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
+    objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.4)]
+    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=1, tries=1)
+    for objective in objectives:
+        row = next(
+            row
+            for row in results["rows"]
+            if (row["method"], row["split"], row["compute_weight"])
+            == ("conditioned_pg", "validation", objective.compute_weight)
+        )
+        single = Reference.of(Task.of(kinds, objective, Hard())).single_utility
+        assert row["collapse"]["regret_to_best_single"] == pytest.approx(single - row["utility"])
+
+
+def test_what_is_measured_while_training_is_over_all_weights(kinds: OutcomeTable) -> None:
+    seen: list[Snapshot] = []
+    fit("conditioned_pg", kinds, Objective(), settings={"epochs": 1}, watch=seen.append)
+    measured = seen[-1].validation
+    assert len(measured.utility) == len(measured.load) == 5 * len(kinds.part("validation"))
+    assert measured.means()["utility"] == pytest.approx(seen[-1].curve[-1].utility)

@@ -37,6 +37,7 @@ def results(kinds: OutcomeTable, folder: Path) -> dict[str, Any]:
 
 def test_the_schema(results: dict[str, Any], folder: Path) -> None:
     assert results["schema_version"] == 1
+    assert results["feedback"] == "full"
     assert json.loads((folder / "results.json").read_text()) == results
     assert (folder / "report.html").exists()
     assert list((folder / "tensorboard").glob("softmax_gate-*/events*"))
@@ -93,6 +94,26 @@ def test_the_summary_is_the_mean_of_its_rows(results: dict[str, Any]) -> None:
         assert line["utility_mean"] == pytest.approx(np.mean(rows), abs=1e-6)
         low, high = line["utility_ci95"]
         assert low <= line["utility_mean"] <= high
+
+
+def test_two_seeds_have_no_quarter_to_leave_out(results: dict[str, Any]) -> None:
+    for line in results["summary"]:
+        assert (line["utility_iqm"], line["utility_iqm_ci95"]) == (line["utility_mean"], line["utility_ci95"])
+        assert line["sees"] == []
+
+
+def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[str, Any]) -> None:
+    assert results["goal"] == []  # no RL
+    found = compare(kinds, ["exact_pg", *METHOD_NAMES], objectives=OBJECTIVES[:1], seeds=1, tries=1)
+    (goal,) = found["goal"]
+    line = next(line for line in found["summary"] if line["method"] == "exact_pg")
+    assert (goal["rl"], goal["gate"]) == ("exact_pg", "softmax_gate")
+    assert goal["ci95"] == line["paired_difference_to_best_gate"]["ci95"]
+
+
+def test_the_group_s_router_is_known_to_see_it(kinds: OutcomeTable) -> None:
+    found = compare(kinds, ["group_label"], objectives=OBJECTIVES[:1], seeds=1, tries=1)
+    assert {line["method"] for line in found["summary"] if line["sees"]} == {"group_label"}
 
 
 def test_the_oracle_is_on_top_and_the_difference_to_the_gate_adds_up(results: dict[str, Any]) -> None:

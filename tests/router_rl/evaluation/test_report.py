@@ -17,7 +17,8 @@ import pytest
 
 from experts.errors import InputError
 from router_rl.evaluation.report import _interval_svg, write_report
-from router_rl.evaluation.report_figures import NARROW, WIDE, frontier_figure, series_of
+from router_rl.evaluation.report_figures import NARROW, WIDE, frontier_figure
+from router_rl.evaluation.report_series import series_of
 
 METHODS = {  # method: (family, quality against the best gate, compute)
     "warm_exact_pg": ("rl", 0.0035, 0.31),
@@ -34,6 +35,12 @@ METHODS = {  # method: (family, quality against the best gate, compute)
     "oracle": ("bound", 0.035, 0.18),
 }
 WEIGHTS = (0.02, 0.1, 0.4)
+CROWD = {  # 24 of them, and one that sees more
+    **{f"{family}_{i}": (family, -0.004 * i, 0.3) for family in ("rl", "gate", "baseline") for i in range(7)},
+    "group_label": ("baseline", 0.02, 0.2),
+    "best_single": METHODS["best_single"],
+    "oracle": METHODS["oracle"],
+}
 
 
 def sample_results(
@@ -63,11 +70,13 @@ def sample_results(
             half = 0.003 if family != "baseline" else 0.02
             summary.append(
                 {"method": name, "family": family, "compute_weight": weight, "load_weight": 0.0}
+                | {"sees": ["group"] if name.startswith("group_label") else []}
                 | {"utility_mean": utility, "utility_ci95": [utility - 0.011, utility + 0.01]}
+                | {"utility_iqm": utility + 0.0005, "utility_iqm_ci95": [utility - 0.01, utility + 0.01]}
                 | {"quality_mean": reached, "quality_ci95": [reached - 0.01, reached + 0.009]}
                 | {"compute_mean": moved, "compute_ci95": [moved * 0.96, moved * 1.04]}
                 | {"cost_mean": moved * 41e3, "load_cv_mean": 0.7 + 2 * abs(above), "fit_seconds_mean": 3.2}
-                | {"collapsed": 2 if name == "renormalised_gate" else 0}
+                | {"collapsed": 2 if name == "renormalised_gate" else 0, "below_best_single": 0}
                 | {
                     "paired_difference_to_best_gate": None
                     if name == "softmax_gate"
@@ -143,6 +152,11 @@ def sample_results(
             for i, name in enumerate(names)
         ],
         "shares_by_group": {"groups": groups, "methods": shares},
+        "goal": [
+            {"compute_weight": weight, "load_weight": 0.0, "rl": "warm_exact_pg", "gate": "softmax_gate"}
+            | {"mean": 0.004, "ci95": [0.001, 0.007], "margin": -0.002, "reached": True}
+            for weight in WEIGHTS
+        ],
         "verdict": [
             "At compute weight 0.02, warm_exact_pg is better than the best gate (softmax_gate) by 0.0039 "
             "of utility, 95 % interval [0.0009, 0.0069].",
@@ -232,7 +246,7 @@ def test_says_the_verdict_first_and_the_table_s_numbers(tmp_path: Path) -> None:
     for row in results["summary"]:
         assert f"{row['utility_mean']:.4f}" in text
     assert results["command"] in text
-    assert "2 of 3" in text  # collapsed
+    assert "2/3" in text  # collapsed
 
 
 def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
@@ -310,6 +324,43 @@ def test_many_methods_and_experts(tmp_path: Path) -> None:
     assert len(html) < 2_000_000
     looks = {(one.css.split()[1], one.shape) for one in series_of(sample_results(methods)["summary"])}
     assert len(looks) == 25
+
+
+def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> None:
+    results = sample_results(CROWD)
+    for row in results["summary"]:
+        row["validation_utility_mean"] = 1.5 if row["method"] == "rl_5" else row["utility_mean"]
+        if row["method"] == "group_label":
+            row["validation_utility_mean"] = 2.0  # sees more, so it leads nobody
+    series = series_of(results["summary"])
+    leading = {one.name for one in series if one.leading}
+    assert leading == {"rl_5", "gate_0", "baseline_0", "best_single", "oracle"}
+    html = rendered(results, tmp_path)
+    ticked = set(re.findall(r'id="show-([0-9]+)" checked', html))
+    assert {series[int(i)].name for i in ticked} == leading
+    shown = html.split('class="pick"')[1].split("<details>")[0]
+    assert set(re.findall(r">([a-z_0-9]+)</label>", shown)) == leading
+    looks = [(one.css.split()[1], one.shape) for one in series if one.leading]
+    assert len(set(looks)) == len(looks)
+
+
+def test_one_that_sees_more_has_a_dagger_and_is_never_the_best(tmp_path: Path) -> None:
+    results = sample_results({"group_label": ("baseline", 0.03, 0.2), **METHODS})
+    html = rendered(results, tmp_path)
+    text = plain(html)
+    assert "† told each query's group as well" in text
+    assert "group_label †" in text
+    best = re.findall(r'<tr class="best"><th scope="row">.*?title="([^"]+)"', html)
+    assert best == ["warm_exact_pg"] * len(WEIGHTS)
+    assert "† told" not in plain(rendered(sample_results(), tmp_path))
+
+
+def test_the_iqm_is_shown_where_it_is_not_the_mean(tmp_path: Path) -> None:
+    results = sample_results()
+    assert "Utility, IQM" not in plain(rendered(results, tmp_path))
+    text = plain(rendered(results | {"seeds": [0, 1, 2, 3]}, tmp_path))
+    assert "Utility, IQM" in text
+    assert f"{results['summary'][0]['utility_iqm']:.4f}" in text
 
 
 def test_one_compute_weight_draws_points_and_no_lines(tmp_path: Path) -> None:

@@ -85,10 +85,15 @@ def many() -> dict[str, Any]:
     return SAMPLES["sample_results"](methods, experts=64)
 
 
+def crowd() -> dict[str, Any]:
+    return SAMPLES["sample_results"](SAMPLES["CROWD"], experts=7) | {"seeds": [0, 1, 2, 3, 4]}
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["usual", "many", "bare", "long words"])
+@pytest.mark.parametrize("kind", ["usual", "crowd", "many", "bare", "long words"])
 def test_opens_clean_and_fits(browser: webdriver.Chrome, tmp_path: Path, size: str, kind: str) -> None:
-    results = {"many": many, "bare": SAMPLES["bare_results"]}.get(kind, SAMPLES["sample_results"])()
+    made = {"many": many, "crowd": crowd, "bare": SAMPLES["bare_results"]}
+    results = made.get(kind, SAMPLES["sample_results"])()
     if kind == "long words":
         long = "word" * 60
         results |= {"table": long, "source": long, "command": long, "verdict": [long], "notes": [long]}
@@ -140,11 +145,30 @@ def test_choosing_works_without_scripts(browser: webdriver.Chrome, tmp_path: Pat
         browser.find_element(By.CSS_SELECTOR, "label[for=heat-1]").click()
         assert [i for i, one in enumerate(maps) if one.is_displayed()] == [1]
         mark = browser.find_element(By.CSS_SELECTOR, ".wide .chart .mark.m0")
-        assert mark.is_displayed()
+        name = browser.find_element(By.CSS_SELECTOR, ".wide .chart .name.m0")
+        assert name.is_displayed()
         browser.find_element(By.ID, "show-0").click()
-        assert not mark.is_displayed()
+        assert not name.is_displayed()
+        assert float(mark.value_of_css_property("opacity")) < 0.5
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_crowd_s_table_needs_no_scrolling_on_a_laptop(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(crowd(), path)
+    opened(browser, path, "laptop")
+    table = browser.find_element(By.CSS_SELECTOR, "[aria-label='Results table']")
+    assert int(table.get_property("scrollWidth")) <= int(table.get_property("clientWidth"))
+    names = [
+        name for name in browser.find_elements(By.CSS_SELECTOR, ".wide .chart .name") if name.is_displayed()
+    ]
+    assert not {name.text for name in names} & {f"rl_{i}" for i in range(1, 7)}
+    browser.find_element(By.CSS_SELECTOR, ".pick summary").click()
+    hidden = browser.find_element(By.CSS_SELECTOR, ".pick .pick label")
+    hidden.click()
+    (shown,) = [one for one in browser.find_elements(By.CLASS_NAME, "heat-map") if one.is_displayed()]
+    assert hidden.text in shown.text
 
 
 def test_this_test_would_see_a_request_and_a_message(browser: webdriver.Chrome, tmp_path: Path) -> None:

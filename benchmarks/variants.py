@@ -1,0 +1,89 @@
+"""Every rule learned by every method that can learn it: the rule x method tables of docs/RESULTS.md.
+
+    python benchmarks/variants.py --out runs/variants
+
+One compute weight. Every method gets the same rows, tries and seeds; what a method tries stands in
+`router_rl/methods.py`, beside its name. A stopped benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from rich.console import Console
+
+from experts import InputError, OutcomeTable
+from experts.atomic import write_json
+from router_rl import METHODS, Objective, compare
+from router_rl.evaluation.terminal import progress_of
+from router_rl.rules import RULES
+
+TABLES = ("digits", "fashion-mnist")
+# Stable-Baselines3 takes ten times as long to the same end: `main_job.py` has it, for one expert a query.
+SLOW = ("ppo", "a2c", "dqn")
+
+
+def main(
+    out: Path = Path("runs/variants"),
+    compute_weight: float = 0.1,
+    seeds: int = 5,
+    tries: int = 4,
+    jobs: int = 2,
+) -> None:
+    """Compare all methods under each rule on each table.
+
+    Args:
+        out: folder for reports and JSON.
+        compute_weight: of the objective.
+        seeds: training seeds for each method.
+        tries: settings tried for each method, chosen on validation.
+        jobs: processes.
+    """
+    err = Console(stderr=True)
+    found: dict[str, dict[str, Any]] = {}
+    for name in TABLES:
+        try:
+            table = OutcomeTable.read(name)
+        except InputError as error:
+            err.print(f"{name}: not run: {error}")
+            continue
+        found[name] = {}
+        for rule in RULES:
+            with progress_of(f"fits of {rule} on {name}", err) as progress:
+                found[name][rule] = compare(
+                    table,
+                    [method for method in METHODS if method not in SLOW],
+                    objectives=[Objective(compute_weight=compute_weight)],
+                    seeds=seeds,
+                    tries=tries,
+                    select=rule,
+                    out=out / f"{name}-{rule}",
+                    jobs=jobs,
+                    command="python benchmarks/variants.py",
+                    progress=progress,
+                )
+            print(markdown(name, rule, found[name][rule]), flush=True)
+    write_json(out / "variants.json", found)
+
+
+def markdown(table: str, rule: str, results: dict[str, Any]) -> str:
+    """One rule on one table."""
+    lines = [
+        f"### {table}, {rule}",
+        "",
+        "| router | kind | quality | compute | load CV | utility | 95% interval |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(results["summary"], key=lambda row: -row["utility_mean"]):
+        low, high = row["utility_ci95"]
+        lines.append(
+            f"| {row['method']} | {row['family']} | {row['quality_mean']:.4f} | {row['compute_mean']:.4f} "
+            f"| {row['load_cv_mean']:.2f} | {row['utility_mean']:.4f} | {low:.4f} to {high:.4f} |"
+        )
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in results["verdict"]), ""])
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main)

@@ -1,0 +1,106 @@
+"""A comparison in sentences: did RL reach the goal, who is ahead, and which routers collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..objective import Objective
+from .collapse import Collapse
+
+__all__ = ["GOAL", "goal_of", "verdict_of", "warnings_of"]
+
+GOAL = -0.002  # utility: the lower end of RL's difference to the gate should lie above this
+UNEXPLAINED = "No likely reason was found among those that are checked"
+
+
+def goal_of(summary: Sequence[dict[str, Any]], objective: Objective) -> dict[str, Any] | None:
+    """The best RL method on validation against the best gate on validation, on test; None without both.
+
+    Methods that see more than the features take no part.
+    """
+    here = [row for row in summary if row["compute_weight"] == objective.compute_weight and not row["sees"]]
+    agents = [row for row in here if row["family"] == "rl"]
+    gates = [row for row in here if row["family"] == "gate"]
+    if not agents or not gates:
+        return None
+    agent, gate = max(agents, key=_by_validation), max(gates, key=_by_validation)
+    found = agent["paired_difference_to_best_gate"]
+    return {
+        "compute_weight": objective.compute_weight,
+        "load_weight": objective.load_weight,
+        **({} if objective.budget is None else {"budget": objective.budget}),
+        "rl": agent["method"],
+        "rl_utility": agent["utility_mean"],
+        "gate": gate["method"],
+        "gate_utility": gate["utility_mean"],
+        "mean": found["mean"],
+        "ci95": found["ci95"],
+        "margin": GOAL,
+        "reached": found["ci95"][0] > GOAL,
+    }
+
+
+def verdict_of(
+    summary: Sequence[dict[str, Any]], goals: Sequence[dict[str, Any]], objective: Objective
+) -> str:
+    """One sentence: whom validation picks, and what they earn on test."""
+    at = f"At compute weight {objective.compute_weight:g}"
+    if objective.budget is not None:
+        at = f"Within a budget of {objective.budget:g}"
+    if objective.load_weight:
+        at += f", load weight {objective.load_weight:g}"
+    for goal in goals:
+        if goal["compute_weight"] == objective.compute_weight:
+            low, high = goal["ci95"]
+            outcome = "is ahead of" if low > 0 else "is behind" if high < 0 else "is level with"
+            return (
+                f"{at}, the RL router that validation picks ({goal['rl']}, {goal['rl_utility']:.3f}) "
+                f"{outcome} the gate it picks ({goal['gate']}, {goal['gate_utility']:.3f}): "
+                f"{goal['mean']:+.4f} utility, 95% interval {low:+.4f} to {high:+.4f}."
+            )
+    here = [row for row in summary if row["compute_weight"] == objective.compute_weight]
+    best = max([row for row in here if not row["sees"]] or here, key=_by_validation)
+    return f"{at}, {best['method']} earns {best['utility_mean']:.3f}."
+
+
+def warnings_of(
+    judged: Sequence[tuple[str, Objective, Collapse | None]],
+) -> list[str]:
+    """One sentence for each method that collapsed or stayed below the best single expert.
+
+    Args:
+        judged: method, objective and diagnosis (None: not judged) of every fit.
+    """
+    warnings: list[str] = []
+    for method in dict.fromkeys(name for name, _, _ in judged):
+        fits = [(at, found) for name, at, found in judged if name == method and found is not None]
+        found: list[str] = []
+        for what, is_so in _TROUBLES.items():
+            where = [at for at, collapse in fits if is_so(collapse)]
+            if where:
+                at = "at compute weight" if where[0].budget is None else "within a budget of"
+                weights = [each.budget or each.compute_weight for each in where]
+                counts = [f"{weight:g} ({weights.count(weight)})" for weight in dict.fromkeys(weights)]
+                found.append(f"{what} {at} {', '.join(counts)}")
+        if found:
+            # Sentences name numbers of their seed: the same reason is known by what stands before the colon.
+            reasons: dict[str, str] = {}
+            for _, collapse in fits:
+                if collapse.problems:
+                    for reason in collapse.reasons:
+                        reasons.setdefault(reason.partition(":")[0], reason)
+            likely = f" Likely: {'. '.join(reasons.values())}." if reasons else f" {UNEXPLAINED}."
+            warnings.append(f"{method} {' and '.join(found)} (seeds in brackets).{likely}")
+    return warnings
+
+
+def _by_validation(row: dict[str, Any]) -> float:
+    value = row["validation_utility_mean"]
+    return float("-inf") if value is None else float(value)
+
+
+_TROUBLES: dict[str, Callable[[Collapse], bool]] = {
+    "sends nearly everything to one expert, where the oracle uses several,": lambda found: found.one_expert,
+    "earns less than the best single expert on validation": lambda found: found.below_best_single,
+}

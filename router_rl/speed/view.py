@@ -1,0 +1,131 @@
+"""The measurements as Markdown, and as tables at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.table import Table
+
+__all__ = ["bench_view", "markdown"]
+
+
+class _Sheet(NamedTuple):
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]]
+    note: str = ""
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """What `bench` found, as Markdown."""
+    lines: list[str] = []
+    for sheet in _sheets(found):
+        lines += [f"### {sheet.title}", ""]
+        lines += [f"| {' | '.join(sheet.columns)} |", f"|{'---|' * len(sheet.columns)}"]
+        lines += [f"| {' | '.join(row)} |" for row in sheet.rows]
+        lines += ["", *([sheet.note, ""] if sheet.note else [])]
+    return "\n".join(lines)
+
+
+def bench_view(found: Mapping[str, Any]) -> Group:
+    """What `bench` found, for a terminal."""
+    shown: list[Any] = []
+    for sheet in _sheets(found):
+        table = Table(title=sheet.title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for index, column in enumerate(sheet.columns):
+            table.add_column(column, justify="right" if index else "left")
+        for row in sheet.rows:
+            table.add_row(*row)
+        shown += ["", table, *([sheet.note] if sheet.note else [])]
+    return Group(*shown)
+
+
+def _sheets(found: Mapping[str, Any]) -> Iterator[_Sheet]:
+    limit = found["plan"]["limit"]
+    for table in found["tables"]:
+        yield _learners(table, limit, found["plan"])
+        yield _goals(table)
+    if found["scaling"]:
+        yield _scaling(found["scaling"])
+
+
+def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> _Sheet:
+    pace = {row["learner"]: row for row in table["pace"]}
+    reach = {row["learner"]: row for row in table["reach"]}
+    bare, sb3 = pace["bare"]["median"], pace["sb3_ppo"]["median"]
+    rows: list[Sequence[str]] = []
+    for name, row in pace.items():
+        own = reach.get(name)
+        if own is None:
+            rest = ("", "", "")
+        else:
+            sign = "≥ " if own["at_least"] else ""
+            speedup = "" if own["speedup"] is None else f"{sign}{own['speedup']:.3g}"
+            spread = " to ".join(_seconds(value, limit) for value in own["quartiles"])
+            rest = (_seconds(own["median"], limit), spread, speedup)
+        rows.append(
+            (
+                name,
+                f"{row['median'] / 1000:.3g}",
+                f"{row['median'] / bare:.2g}",
+                f"{row['median'] / sb3:.3g}",
+                *rest,
+            )
+        )
+    title = f"{table['table']}, {table['threads']} thread{'s' if table['threads'] > 1 else ''}"
+    note = (
+        f"{table['train']} training queries, {table['features']} features, {table['experts']} experts, "
+        f"scorer {table['scorer']}; median of {plan['repeats']}. The reference is a validation utility of "
+        f"{table['reference']:.4f}: best single expert {table['best_single']:.4f}, tuned exact_pg "
+        f"{table['tuned']:.4f}; all measure it every {plan['every']} decisions, on the clock. The last "
+        "column is over the faster of the two SB3 PPOs on a DummyVecEnv. `>`: stopped, or its budget ended."
+    )
+    columns = ("learner", "k dec/s", "/ bare", "/ SB3", "s to ref.", "quartiles", "times faster")
+    return _Sheet(title, columns, rows, note)
+
+
+def _goals(table: Mapping[str, Any]) -> _Sheet:
+    rows: list[Sequence[str]] = []
+    for goal in table["goals"]:
+        found = "not measured" if goal["found"] is None else f"{goal['found']:.3g}"
+        rows.append(
+            (
+                goal["goal"],
+                f"≥ {goal['target']:g}",
+                ("≥ " if goal["at_least"] and goal["found"] is not None else "") + found,
+                "met" if goal["met"] else "not met",
+            )
+        )
+    return _Sheet("Goals", ("ratio", "goal", "found", ""), rows)
+
+
+def _scaling(cells: Sequence[Mapping[str, Any]]) -> _Sheet:
+    rows: list[Sequence[str]] = []
+    for cell in cells:
+        seconds, size = cell["seconds"], (f"{cell['queries']:,}", str(cell["experts"]))
+        if seconds is None:
+            rows.append((*size, "not finished", "", "", ""))
+            continue
+        memory = cell["peak_mib"] - cell["before_mib"]
+        rows.append(
+            (
+                *size,
+                f"{seconds:.2f}",
+                f"{1e6 * seconds / cell['queries']:.1f}",
+                f"{memory:.0f}",
+                f"{2**20 * memory / cell['queries'] / (cell['experts'] + 64) / 4:.1f}",
+            )
+        )
+    note = (
+        "exact_pg for one epoch, one thread, 64 memory-mapped features, batches of 256, 64-64 network; "
+        "memory is the peak over what the process held before there was a table. The last column is that "
+        "memory over the table's features and one float32 an outcome: flat if memory grows in a line."
+    )
+    columns = ("queries", "experts", "s", "µs/query", "MiB", "over table")
+    return _Sheet("One epoch by size of table", columns, rows, note)
+
+
+def _seconds(value: float | None, limit: float) -> str:
+    return f"> {limit:g}" if value is None else f"{value:.3g}"
