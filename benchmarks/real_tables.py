@@ -1,6 +1,6 @@
 """RL routers against gates on outcome tables of real language models.
 
-    python benchmarks/real_tables.py --data FOLDER --out runs/real_tables
+    python benchmarks/real_tables.py FOLDER --out runs/real_tables
 
 FOLDER holds Parquet outcome tables with `prompt`, `group` and `fold`. Folds 0 to 2 train, 3 validates, 4
 tests. Every method sees the same features: TF-IDF of words and of characters, each reduced on the training
