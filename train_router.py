@@ -53,7 +53,7 @@ def demo(*, out: Path = Path("demo"), seeds: int = 3, tries: int = 3, jobs: int 
         "Seven frozen classifiers of scanned digits, each good at something: who should read which scan?"
     )
     table = OutcomeTable.read("digits")
-    methods = ["ppo", "a2c", "softmax_gate", "switch_gate", "ridge"]
+    methods = ["ppo", "a2c", "exact_pg", "warm_exact_pg", "softmax_gate", "switch_gate", "ridge"]
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)]
     with progress_of("fits", err) as progress:
         results = compare(

@@ -10,6 +10,8 @@ from pathlib import Path
 METHODS = {
     "ppo": "rl",
     "a2c": "rl",
+    "exact_pg": "rl",
+    "warm_exact_pg": "rl",
     "softmax_gate": "gate",
     "switch_gate": "gate",
     "ridge": "baseline",

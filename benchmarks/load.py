@@ -203,7 +203,7 @@ def markdown(points: Sequence[Point], seeds: int, tries: int) -> str:
 def main(
     out: Path = Path("runs/load"),
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
-    method: str = "ppo",
+    method: str = "exact_pg",
     seeds: int = 3,
     tries: int = 4,
     jobs: int = 1,

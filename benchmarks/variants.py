@@ -17,6 +17,7 @@ from rich.console import Console
 from experts import InputError, OutcomeTable
 from experts.atomic import write_json
 from router_rl import METHODS, Objective, compare
+from router_rl.evaluation.markdown import markdown
 from router_rl.evaluation.terminal import progress_of
 from router_rl.rules import RULES
 
@@ -64,25 +65,8 @@ def main(
                     command="python benchmarks/variants.py",
                     progress=progress,
                 )
-            print(markdown(name, rule, found[name][rule]), flush=True)
+            print(markdown(found[name][rule], f"{name}, {rule}"), flush=True)
     write_json(out / "variants.json", found)
-
-
-def markdown(table: str, rule: str, results: dict[str, Any]) -> str:
-    """One rule on one table."""
-    lines = [
-        f"### {table}, {rule}",
-        "",
-        "| router | kind | quality | compute | load CV | utility | 95% interval |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(results["summary"], key=lambda row: -row["utility_mean"]):
-        low, high = row["utility_ci95"]
-        lines.append(
-            f"| {row['method']} | {row['family']} | {row['quality_mean']:.4f} | {row['compute_mean']:.4f} "
-            f"| {row['load_cv_mean']:.2f} | {row['utility_mean']:.4f} | {low:.4f} to {high:.4f} |"
-        )
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in results["verdict"]), ""])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""What keeps the exact policy gradient from overfitting: one change at a time, on test rows.
+
+    python benchmarks/ablations.py
+
+The base is `warm_exact_pg` with its defaults. Settings are not tuned here: every row has the base's, but for
+the one that it changes. Differences are paired over queries and seeds. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import jsonargparse
+import numpy as np
+from rich.console import Console
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import cross_val_predict
+
+from experts import OutcomeTable
+from router_rl import Objective
+from router_rl.evaluation.measure import measure
+from router_rl.evaluation.statistics import interval
+from router_rl.evaluation.terminal import progress_of
+from router_rl.method import Run
+from router_rl.methods import find_method
+from router_rl.routing import Hard
+from router_rl.task import ScorerConfig, Task
+
+WEIGHTS = (0.02, 0.4)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A change to the base.
+
+    Attributes:
+        name: what the table calls it.
+        method: that is fitted.
+        settings: changed ones.
+        change: to the task.
+    """
+
+    name: str
+    method: str = "warm_exact_pg"
+    settings: tuple[tuple[str, float], ...] = ()
+    change: Callable[[Task], Task] = lambda task: task
+
+
+def judged_by_training_rows(task: Task) -> Task:
+    """No early stopping: the checkpoint kept is the best on the rows trained on."""
+    return replace(task, validation=task.train)
+
+
+def linear(task: Task) -> Task:
+    """A scorer that is linear."""
+    return replace(task, scorer=ScorerConfig(kind="linear"))
+
+
+ROWS = (
+    Row("warm start from the gate (base)"),
+    Row("the gate alone", "softmax_gate"),
+    Row("from nothing", "exact_pg"),
+    Row("checkpoint by training rows", change=judged_by_training_rows),
+    Row("from nothing, checkpoint by training rows", "exact_pg", change=judged_by_training_rows),
+    Row("reward a quarter probability", settings=(("smoothing", 0.25),)),
+    Row("reward all probability", settings=(("smoothing", 1.0),)),
+    Row("no entropy bonus", settings=(("entropy", 0.0),)),
+    Row("entropy bonus 0.1", settings=(("entropy", 0.1),)),
+    Row("no weight decay", settings=(("weight_decay", 0.0),)),
+    Row("weight decay 1", settings=(("weight_decay", 1.0),)),
+    Row("linear scorer", change=linear),
+)
+CALIBRATED = "features: cross-fitted estimates of each expert's quality"
+
+
+def main(tables: tuple[str, ...] = ("digits", "fashion-mnist"), seeds: int = 5) -> None:
+    """Fit every row on every table.
+
+    Args:
+        tables: embedded sources or Parquet paths with features.
+        seeds: training seeds.
+    """
+    for name in tables:
+        table = OutcomeTable.read(name)
+        print(f"### {name}\n\n{seeds} seeds; difference to the base with its 95% interval.\n")
+        print("| change | " + " | ".join(f"utility at {c:g} | minus base" for c in WEIGHTS) + " |")
+        print("|---|" + "---:|---:|" * len(WEIGHTS))
+        with progress_of(f"fits of {name}", Console(stderr=True)) as progress:
+            total = (len(ROWS) + 1) * len(WEIGHTS) * seeds
+            done = iter(range(1, total + 1))
+            base: list[np.ndarray] = []
+            for row in (*ROWS, Row(CALIBRATED)):
+                rows = estimates(table) if row.name == CALIBRATED else table
+                cells = [row.name]
+                for at, weight in enumerate(WEIGHTS):
+                    utility = np.stack(list(_utilities(rows, row, weight, seeds)))
+                    for _ in range(seeds):
+                        progress(next(done), total, row.name)
+                    if len(base) < len(WEIGHTS):
+                        base.append(utility)
+                    gain = interval(utility - base[at])
+                    cells += [
+                        f"{utility.mean():.4f}",
+                        f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})",
+                    ]
+                print(f"| {' | '.join(cells)} |", flush=True)
+        print()
+
+
+def estimates(table: OutcomeTable) -> OutcomeTable:
+    """The table with N features: ridge estimates of every expert's quality, cross-fitted on training rows."""
+    assert table.features is not None
+    train = table.split == "train"
+    model = RidgeCV(alphas=np.logspace(-1, 5, 13))
+    found = model.fit(table.features[train], table.quality[train]).predict(table.features)
+    found[train] = cross_val_predict(model, table.features[train], table.quality[train], cv=5)
+    return replace(table, features=found.astype(np.float32))
+
+
+def _utilities(table: OutcomeTable, row: Row, weight: float, seeds: int) -> Iterator[np.ndarray]:
+    task = row.change(Task.of(table, Objective(compute_weight=weight), Hard()))
+    method = find_method(row.method)
+    for seed in range(seeds):
+        router = method.fit(task, method.configure(dict(row.settings)), Run(seed=seed))
+        yield measure(router, table.part("test"), task.objective, task.scale).utility
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main)
