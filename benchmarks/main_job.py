@@ -23,7 +23,7 @@ from router_rl.evaluation.terminal import progress_of
 # Of Stable-Baselines3, slow: where load is charged they are left out, and dqn is in on digits alone.
 SLOW = ["ppo", "a2c"]
 METHODS = [
-    *("reinforce", "router_ppo", "exact_pg", "warm_exact_pg"),
+    *("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg"),
     *("softmax_gate", "switch_gate", "deepseek_v3_gate", "straight_through_gate", "remoe_gate", "em_gate"),
     *("ridge", "knn"),
 ]

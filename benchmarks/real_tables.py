@@ -29,7 +29,7 @@ from router_rl.evaluation.terminal import progress_of
 
 TABLES = ("zeroeval_pool27", "llmrouter_pool9", "routellm_mmlu", "routellm_gsm8k", "llmdrift_math")
 METHODS = [
-    *("exact_pg", "warm_exact_pg", "router_ppo"),
+    *("router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg"),
     *("softmax_gate", "straight_through_gate", "em_gate", "ridge", "knn", "group_label"),
 ]
 WEIGHTS = (0.02, 0.1, 0.4)
