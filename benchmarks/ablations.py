@@ -15,7 +15,7 @@ import jsonargparse
 import numpy as np
 from rich.console import Console
 from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
 
 from experts import OutcomeTable
 from router_rl import Objective
@@ -114,7 +114,8 @@ def estimates(table: OutcomeTable) -> OutcomeTable:
     train = table.split == "train"
     model = RidgeCV(alphas=np.logspace(-1, 5, 13))
     found = model.fit(table.features[train], table.quality[train]).predict(table.features)
-    found[train] = cross_val_predict(model, table.features[train], table.quality[train], cv=5)
+    folds = KFold(5, shuffle=True, random_state=0)  # rows may stand in order of their groups
+    found[train] = cross_val_predict(model, table.features[train], table.quality[train], cv=folds)
     return replace(table, features=found.astype(np.float32))
 
 
