@@ -23,6 +23,7 @@ from router_rl.speed.view import markdown
 
 def main(
     out: Path = Path("runs/speed"),
+    tables: tuple[str, ...] | None = None,
     threads: tuple[int, ...] | None = None,
     repeats: int | None = None,
     limit: float | None = None,
@@ -32,12 +33,13 @@ def main(
 
     Args:
         out: folder for the JSON.
+        tables: embedded sources, or `synthetic`; null: the plan's (digits and synthetic).
         threads: of torch, each in turn; null: the plan's (1 and 2).
         repeats: of every timing; null: the plan's (5).
         limit: seconds a learner may take to the reference; null: the plan's (120).
         quick: a plan of seconds, to see that it runs.
     """
-    given = {"threads": threads, "repeats": repeats, "limit": limit}
+    given = {"tables": tables, "threads": threads, "repeats": repeats, "limit": limit}
     plan = replace(QUICK if quick else FULL, **{name: value for name, value in given.items() if value})
     with progress_of("timings", Console(stderr=True)) as progress:
         found = bench(plan, progress)
