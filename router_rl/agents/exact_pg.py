@@ -183,9 +183,8 @@ def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None
             price = load_price(counts * window, mean, window)
         order = torch.randperm(len(row), generator=update.generator, device=row.device)
         for part in order.split(settings.batch):
-            logits = logits_of(update.router, payment.outcomes, row[part].unsqueeze(1), counts[part]).squeeze(
-                1
-            )
+            alone = row[part].unsqueeze(1)  # groups of one
+            logits = logits_of(update.router, payment.outcomes, alone, counts[part]).squeeze(1)
             earned, share, entropy = expected(rule, logits, payment, row[part], update.generator)
             load = (share * price[part]).sum(dim=-1).mean() + static * share.mean(dim=0).square().sum()
             value = earned.mean() - weight * load
