@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.instantiate(config)[name].as_dict()
         chosen.pop("config", None)
         as_json = chosen.pop("json")
-        command, view = COMMANDS[name]
+        command = COMMANDS[name]
         torch.set_num_threads(1)  # routers are small: more threads only get in each other's way
-        found = command(**chosen)
-        if name in ("train", "compare"):
+        found = command.run(**chosen)
+        if command.keeps_config:
             with replacing(Path(chosen["out"]) / "config.yaml") as temporary:
                 temporary.write_text(parsers[name].dump(config[name]), encoding="utf-8")
     except (InputError, RouterError, jsonargparse.ArgumentError) as error:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        out.print(view(found))
+        out.print(command.view(found))
         for line in paths_of(found):
             out.print(line, soft_wrap=True, markup=False, highlight=False)  # whole, to be copied
     return 0
@@ -70,20 +70,17 @@ def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.Argu
     )
     commands = parser.add_subcommands(required=True)
     each: dict[str, jsonargparse.ArgumentParser] = {}
-    for name, (command, _) in COMMANDS.items():
-        about = (command.__doc__ or "").split("\n")[0]
+    for name, command in COMMANDS.items():
+        about = (command.run.__doc__ or "").split("\n")[0]
         sub = jsonargparse.ArgumentParser(description=about, exit_on_error=False, allow_abbrev=False)
         sub.add_argument("--config", action="config", help="a YAML file of options")
         sub.add_argument("--json", action="store_true", help="print JSON")
-        skipped: set[str | int] = set()
-        if name in ("evaluate", "export"):
-            sub.add_argument("run", type=Path, help="a run folder of `train`")
-            skipped.add("run")
-        if name == "bench":
-            about_quick = "seconds instead of many minutes, to see that it runs; other numbers are ignored"
-            sub.add_argument("--quick", action="store_true", help=about_quick)
-            skipped.add("quick")
-        sub.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
+        for argument, kind, meaning in command.positional:
+            sub.add_argument(argument, type=kind, help=meaning)
+        for switch, meaning in command.switches:
+            sub.add_argument(f"--{switch}", action="store_true", help=meaning)
+        skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
+        sub.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
         commands.add_subcommand(name, sub, help=about)
         each[name] = sub
     return parser, each

@@ -1,0 +1,56 @@
+"""Every command by its name. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.terminal import evaluation_view, facts_view, results_view
+from ..speed.view import bench_view
+from .bench import bench
+from .collect import collect
+from .compare import compare
+from .demo import demo
+from .evaluate import evaluate
+from .export import export
+from .names import list_names
+from .train import train
+
+__all__ = ["COMMANDS", "Command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command of the command line.
+
+    Attributes:
+        run: its keyword arguments are the options, its docstring their help; what it returns is what
+            `--json` prints. Progress goes to stderr.
+        view: what is printed otherwise.
+        positional: arguments that stand without their name, and their help.
+        switches: options that take no value, and their help.
+        keeps_config: whether the options are kept as config.yaml in its `out` folder.
+    """
+
+    run: Callable[..., dict[str, Any]]
+    view: Callable[[dict[str, Any]], Any] = facts_view
+    positional: tuple[tuple[str, type, str], ...] = ()
+    switches: tuple[tuple[str, str], ...] = ()
+    keeps_config: bool = False
+
+
+_RUN = ("run", Path, "a run folder of `train`")
+_QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(run=demo, view=results_view),
+    "collect": Command(run=collect),
+    "train": Command(run=train, view=evaluation_view, keeps_config=True),
+    "compare": Command(run=compare, view=results_view, keeps_config=True),
+    "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
+    "export": Command(run=export, positional=(_RUN,)),
+    "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
+    "list": Command(run=list_names),
+}
