@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .export import export
 from .import_ import import_, import_view
 from .names import list_names
+from .profile import profile, profile_view
 from .train import train
 
 __all__ = ["COMMANDS", "Command"]
@@ -44,6 +45,7 @@ class Command:
 
 _RUN = ("run", Path, "a run folder of `train`")
 _RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
+_MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 COMMANDS: dict[str, Command] = {
@@ -55,5 +57,6 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
+    "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
     "list": Command(run=list_names),
 }

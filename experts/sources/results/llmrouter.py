@@ -1,8 +1,8 @@
 """LLMRouter's files (ulab-uiuc/LLMRouter): routing logs, and the scores prepared for RouterDC.
 
 Logs: JSON Lines, a row a query and model, with `query`, `task_name`, `model_name`, `performance`,
-`input_tokens`, `output_tokens`, `response_time`. Scores: an array of `{"question", "scores": {model:
-score}}`; the file's name is the split. `cluster_id` is made of the scores, that is of the answer, and not read.
+`input_tokens`, `output_tokens`, `response_time`. Scores: an array of `{"question", "scores": {model: n}}`,
+split by the file's name. `cluster_id` is made of the scores, that is of the answer: it is not read.
 """
 
 from __future__ import annotations
