@@ -9,6 +9,7 @@ from typing import Any
 
 from ..evaluation.terminal import evaluation_view, facts_view, results_view
 from ..speed.view import bench_view
+from .assemble import assemble
 from .bench import bench
 from .collect import collect
 from .compare import compare
@@ -58,5 +59,6 @@ COMMANDS: dict[str, Command] = {
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
+    "assemble": Command(run=assemble),
     "list": Command(run=list_names),
 }
