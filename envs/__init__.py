@@ -4,9 +4,17 @@ import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
 from .core import Core, Step
-from .outcomes import Outcomes, compute_scale
-from .reward import load_charge
 from .layer_load import LoadRule
+from .outcomes import Outcomes, compute_scale
+from .queueing import (
+    QueueingConfig,
+    QueueingCore,
+    QueueingEnv,
+    QueueingVectorEnv,
+    QueueUnits,
+    build_queueing,
+)
+from .reward import load_charge
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
 from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, open_core
 
@@ -16,6 +24,11 @@ __all__ = [
     "Core",
     "LoadRule",
     "Outcomes",
+    "QueueUnits",
+    "QueueingConfig",
+    "QueueingCore",
+    "QueueingEnv",
+    "QueueingVectorEnv",
     "RoutingConfig",
     "RoutingCore",
     "RoutingEnv",
@@ -29,6 +42,7 @@ __all__ = [
     "TokenMoEVectorEnv",
     "VectorizedEnv",
     "build_core",
+    "build_queueing",
     "compute_scale",
     "load_charge",
     "open_core",
@@ -37,6 +51,7 @@ __all__ = [
 ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
+    "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
 }
 
 for _name, (_scalar, _vector) in ENVS.items():

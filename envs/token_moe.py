@@ -60,7 +60,7 @@ class TokenMoEConfig:
 
     compute_weight: float = 0.0
     load_weight: float = 0.0
-    load: LoadRule = LoadRule()
+    load: LoadRule = LoadRule()  # noqa: RUF009 (frozen)
     capacity: float | None = None
     k: int = 1
     choose: Literal["experts", "some"] = "experts"
@@ -171,7 +171,7 @@ class TokenMoECore:
         self.state = self._at_first_layer(self.state.seed, drawn, self._rows(self.state.seed, drawn))
 
     def outputs(self) -> Tensor:
-        """What every expert of this layer makes of every token, [B, M, N, H] float32; computed once a step."""
+        """What every expert of this layer makes of every token, [B, M, N, H] float32; once a step."""
         if self._outputs is None:
             with torch.no_grad():
                 self._outputs = self.tail.outputs(int(self.state.layer), self.state.x)
