@@ -48,11 +48,11 @@ class Sizes:
         segments: domains in a mixed sequence.
     """
 
-    length: int = 256
-    expert: int = 80
-    train: tuple[int, int] = (16, 64)
-    validation: tuple[int, int] = (4, 12)
-    test: tuple[int, int] = (12, 48)
+    length: int = 128
+    expert: int = 120
+    train: tuple[int, int] = (10, 36)
+    validation: tuple[int, int] = (3, 10)
+    test: tuple[int, int] = (10, 36)
     segments: int = 4
 
 
@@ -61,7 +61,7 @@ def main(
     texts: Path = Path("runs/token_moe/texts"),
     out: Path = Path("runs/token_moe/pool"),
     layers: int = 8,
-    sizes: Sizes = Sizes(),  # noqa: B008 (frozen)
+    sizes: Sizes = Sizes(),
     recipe: BranchRecipe = BranchRecipe(),  # noqa: B008 (frozen)
     dtype: str = "bfloat16",
     threads: int = 1,

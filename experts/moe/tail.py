@@ -77,8 +77,12 @@ class Tail(nn.Module):
         self.rotary = rotary
         self.register_buffer("head", head.detach().to(dtype))
         for name, part in zip(("gate", "up", "down"), _PARTS, strict=True):
-            stacked = [torch.stack([states[k][part] for states in experts.values()]) for k in range(len(layers))]
-            self.register_buffer(name, torch.stack(stacked).detach().to(dtype))  # [L, N, I, H] or [L, N, H, I]
+            stacked = [
+                torch.stack([states[k][part] for states in experts.values()]) for k in range(len(layers))
+            ]
+            self.register_buffer(
+                name, torch.stack(stacked).detach().to(dtype)
+            )  # [L, N, I, H] or [L, N, H, I]
         self.eval().requires_grad_(False)
 
     @property
@@ -215,7 +219,5 @@ def ffn_weights(layer: nn.Module) -> dict[str, Tensor]:
 def _part(layer: nn.Module, name: str) -> nn.Module:
     part = getattr(layer, name, None)
     if not isinstance(part, nn.Module):
-        raise InputError(
-            "base", type(layer).__name__, f"has no {name}", "use a Llama, Mistral or Qwen form"
-        )
+        raise InputError("base", type(layer).__name__, f"has no {name}", "use a Llama, Mistral or Qwen form")
     return part

@@ -7,6 +7,7 @@ measured on.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -19,9 +20,7 @@ PARTS = ("expert", "train", "validation", "test")  # who may learn from a docume
 _SHARES = (0.55, 0.2, 0.1, 0.15)
 
 
-def split_documents(
-    documents: Sequence[str], shares: Sequence[float] = _SHARES
-) -> dict[str, list[str]]:
+def split_documents(documents: Sequence[str], shares: Sequence[float] = _SHARES) -> dict[str, list[str]]:
     """Divide documents among the parts, by a hash of their text: copies of a document stay together.
 
     Args:
@@ -67,7 +66,7 @@ def pack(
         if len(rows) >= count:
             break
         # Six characters a token are more than any text has here: the rest need not be encoded.
-        text = documents[number]
+        text = documents[int(number)]
         start = int(rng.integers(0, max(1, len(text) - 6 * (length + 1) * each)))
         ids = np.asarray(encode(text[start : start + 6 * (length + 1) * each]), dtype=np.int64)
         whole = len(ids) // (length + 1)
@@ -84,7 +83,7 @@ def mixed_sequences(
     """Sequences that change their domain, as a conversation does: equal segments of different domains.
 
     Args:
-        pools: domain -> [S, T + 1] int64, sequences to cut from; each is used at most once.
+        pools: domain -> [S, T + 1] int64, sequences to cut from.
         count: sequences wanted.
         segments: in each; T + 1 need not be a multiple, the last takes the rest.
         seed: of the choice.
@@ -100,7 +99,7 @@ def mixed_sequences(
     domain = np.empty((count, width), dtype=np.int64)
     for row in range(count):
         picked = rng.choice(domains, size=segments, replace=segments > len(domains))
-        for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for number, (first, last) in enumerate(itertools.pairwise(edges)):
             pool = pools[int(picked[number])]
             source = pool[rng.integers(len(pool))]
             start = int(rng.integers(0, width - (last - first) + 1))

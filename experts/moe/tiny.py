@@ -1,4 +1,4 @@
-"""A pool small enough to be part of the package: six experts of a byte-level Llama, for tests and first tries.
+"""A pool small enough to come with the package: six experts of a byte-level Llama, for tests and first tries.
 
 Hidden size 48, six layers, the last three with experts; under a megabyte, made by `tiny_pretrain.py` on the
 text of `tiny_text.py`. It needs transformers, and nothing is downloaded.
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 

@@ -17,7 +17,24 @@ TREE = ("text", (("languages", (0, 1, 2)), ("formal", (3, 4, 5))))
 DOMAINS = ("alban", "bergish", "corvian", "calc", "records", "markup")
 WORDS = 128  # tokens are the bytes of ASCII
 _LEXICON, _SHARED, _FOLLOWERS = 260, 60, 6
-_SYLLABLES = ("ba", "cor", "di", "el", "fu", "gan", "hi", "jo", "ke", "lu", "mar", "no", "pe", "ri", "su", "ta")
+_SYLLABLES = (
+    "ba",
+    "cor",
+    "di",
+    "el",
+    "fu",
+    "gan",
+    "hi",
+    "jo",
+    "ke",
+    "lu",
+    "mar",
+    "no",
+    "pe",
+    "ri",
+    "su",
+    "ta",
+)
 _ENDINGS = {"alban": ("a", "os", "im"), "bergish": ("en", "e", "ung"), "corvian": ("a", "en", "ix")}
 
 

@@ -22,6 +22,7 @@ from .training import Fit, Training, train
 
 __all__ = ["GATES", "Gate", "train_gate"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """A gate.
@@ -117,15 +118,15 @@ def train_gate(
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden = sequences.states(rows)
         extra = torch.zeros(())
-        loads.zero_()
         for layer in range(tail.depth):
             hidden, x = tail.attend(layer, hidden)
             z = routers.logits(layer, x)
             dense = gate.mixes(z, bias[layer])
             running = (dense.detach() > 0).flatten(0, -2).float()
-            loads[layer] = running.mean(dim=0) / gate.k
+            load = running.mean(dim=0) / gate.k
+            loads[layer] = load
             if gate.balance:
-                extra = extra + balance(z.softmax(dim=-1).flatten(0, -2), loads[layer])
+                extra = extra + balance(z.softmax(dim=-1).flatten(0, -2), load)
             hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)
         return tail.loss(hidden, sequences.targets(rows)).mean() + gate.balance * extra / tail.depth
 

@@ -5,10 +5,12 @@ Since experts are frozen this is forward work only, and the expectation over the
 
     sum_e pi_e(x_t) Q_te,    Q_te = -(loss of token t, and a discounted part of later tokens', under e)
 
-is differentiated as it stands, with no variance from drawing (Allen et al. 2017, https://arxiv.org/abs/1709.00503;
-counterfactual baselines: Foerster et al. 2018, https://arxiv.org/abs/1705.08926). We differ: a token's
-neighbours change with it, which is what they do where a domain does. `credit="local"` reads the loss off right
-after the layer instead, without the layers above: cheaper, and biased.
+is differentiated as it stands, with no variance from drawing (Allen et al. 2017,
+https://arxiv.org/abs/1709.00503; counterfactual baselines: Foerster et al. 2018,
+https://arxiv.org/abs/1705.08926). We differ: a token's neighbours change with it, which is what they do where
+a domain does. `credit="local"` reads the loss off right after the layer instead, without the layers above:
+cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured once
+and for all: an outcome table, so that nothing but the walk to the layer is run.
 """
 
 from __future__ import annotations
@@ -35,13 +37,14 @@ class CounterfactualSettings:
     """Settings of the learner.
 
     Attributes:
-        credit: `path`, through the layers above; `local`, read off right after the layer.
+        credit: `path`, through the layers above; `local`, read off right after the layer; `table`, of the
+            path on which one expert takes every layer.
         discount: of what the following tokens lose.
         entropy: nats of reward for a nat of entropy.
-        layers: how many layers are looked into a step.
+        layers: how many layers are looked into a step; 0 for all.
     """
 
-    credit: Literal["path", "local"] = "path"
+    credit: Literal["path", "local", "table"] = "path"
     discount: float = 0.0
     entropy: float = 1e-4
     layers: int = 1
@@ -54,23 +57,28 @@ def train_counterfactual(
     assert isinstance(start.rule, Hard)
     tail, sequences = pool.tail, pool.parts["train"]
 
+    looked = settings.layers or tail.depth
+
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden, targets = sequences.states(rows), sequences.targets(rows)
-        drawn = torch.randperm(tail.depth, generator=generator)[: settings.layers].tolist()
+        drawn = torch.randperm(tail.depth, generator=generator)[:looked].tolist()
         total = torch.zeros(())
         for layer in range(max(drawn) + 1):
             with torch.no_grad():
                 hidden, x = tail.attend(layer, hidden)
                 step = tail.mix(layer, x, *routers.choose(layer, x))
             if layer in drawn:
-                q = counterfactual_losses(tail, routers, layer, hidden, x, targets, settings.credit)
+                if settings.credit == "table":
+                    q = torch.from_numpy(sequences.path_loss[rows.numpy()]).movedim(1, -1)
+                else:
+                    q = counterfactual_losses(tail, routers, layer, hidden, x, targets, settings.credit)
                 q = later_tokens(q.movedim(-1, 1), settings.discount).movedim(1, -1)
                 log_p = routers.logits(layer, x).log_softmax(dim=-1)
                 p = log_p.exp()
                 q = q - q.mean(dim=-1, keepdim=True)
                 total = total + ((p * q).sum(-1) + settings.entropy * (p * log_p).sum(-1)).mean()
             hidden = hidden + step
-        return total * (tail.depth / settings.layers)
+        return total * (tail.depth / looked)
 
     return train(pool, start, training, loss)
 

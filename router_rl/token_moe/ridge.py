@@ -1,4 +1,4 @@
-"""Closed-form routers: ridge regression, layer by layer, of a target score for each expert on the gate's input.
+"""Closed-form routers: ridge regression, layer by layer, of a score for each expert on the gate's input.
 
 Targets are the domain label (one-hot), or without labels the losses along each expert's path, averaged over
 the neighbouring tokens: experts are frozen, so these are known for the training text once and for all. Inputs
@@ -9,6 +9,7 @@ Source: DUME (2026) and Hoerl and Kennard 1970, https://doi.org/10.1080/00401706
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -19,12 +20,14 @@ from torch import Tensor
 from experts.moe.sequences import Sequences
 from experts.moe.tail import Tail
 
-from ..routing import Hard, LinearScorer
+from ..routing import Hard, LinearScorer, Selection
 from .routers import LayerRouters
 
 __all__ = ["RidgeSettings", "best_experts", "fit_ridge"]
 
-_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+See = Callable[[int, Tensor, Tensor], None]
+
+_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,29 +47,43 @@ class RidgeSettings:
     sweeps: int = 2
 
 
-def fit_ridge(tail: Tail, sequences: Sequences, settings: RidgeSettings, batch: int = 16) -> LayerRouters:
+def fit_ridge(
+    tail: Tail,
+    sequences: Sequences,
+    settings: RidgeSettings,
+    rule: Selection | None = None,
+    batch: int = 16,
+) -> LayerRouters:
     """Solve each layer in float64.
 
     Args:
         tail: the frozen layers.
         sequences: the training part.
         settings: how.
+        rule: of the routers; top-1 if None. The target is lifted to its logits (`Selection.lift`).
         batch: sequences run together.
 
     Returns:
-        top-1 routers whose softmax is calibrated: logits are scaled, a layer at a time, so that they give the
-        target's best expert the highest likelihood.
+        routers whose policy is calibrated: logits are scaled, a layer at a time, so that the target's best
+        expert has the highest likelihood.
     """
-    experts = tail.experts
+    rule = Hard() if rule is None else rule
     best = best_experts(sequences, settings)
-    target = torch.nn.functional.one_hot(best, experts).double()
+    target = torch.nn.functional.one_hot(best, tail.experts).double()
     if settings.target == "loss":
         target = -torch.from_numpy(smoothed(sequences.path_loss, settings.window)).double().movedim(1, -1)
         target = target - target.mean(dim=-1, keepdim=True)
-    routers = LayerRouters(tail.depth, tail.hidden, Hard(), tail.names)
+    target = rule.lift(target, temperature=0.0)
+    routers = LayerRouters(tail.depth, tail.hidden, rule, tail.names)
     for sweep in range(settings.sweeps):
-        sums = [_Sums(tail.hidden, experts) for _ in range(tail.depth)]
-        _look(tail, sequences, batch, best if sweep == 0 else routers, lambda k, x, rows: sums[k].add(x, target[rows]))
+        sums = [_Sums(tail.hidden, target.shape[-1]) for _ in range(tail.depth)]
+        _look(
+            tail,
+            sequences,
+            batch,
+            best if sweep == 0 else routers,
+            lambda k, x, rows, sums=sums: sums[k].add(x, target[rows]),
+        )
         for scorer, found in zip(routers.scorers, sums, strict=True):
             found.solve(cast(LinearScorer, scorer), settings.penalty)
     likelihood = torch.zeros(tail.depth, len(_SCALES), dtype=torch.float64)
@@ -74,8 +91,8 @@ def fit_ridge(tail: Tail, sequences: Sequences, settings: RidgeSettings, batch: 
     def judge(layer: int, x: Tensor, rows: Tensor) -> None:
         logits = routers.logits(layer, x)
         for number, scale in enumerate(_SCALES):
-            chance = (logits * scale).log_softmax(dim=-1).gather(-1, best[rows].unsqueeze(-1))
-            likelihood[layer, number] += float(chance.sum())
+            first = rule.probabilities(logits * scale).gather(-1, best[rows].unsqueeze(-1))
+            likelihood[layer, number] += float(first.clamp(min=1e-30).log().sum())
 
     _look(tail, sequences, batch, routers, judge)
     with torch.no_grad():
@@ -138,9 +155,8 @@ class _Sums:
         scorer.bias.copy_(y_mean)
 
 
-def _look(tail: Tail, sequences: Sequences, batch: int, route: LayerRouters | Tensor, see: object) -> None:
+def _look(tail: Tail, sequences: Sequences, batch: int, route: LayerRouters | Tensor, see: See) -> None:
     """Walk along a route, showing `see` the layer, the gate's input [B, T, H] and the rows."""
-    assert callable(see)
     with torch.no_grad():
         for rows in torch.arange(len(sequences)).split(batch):
 

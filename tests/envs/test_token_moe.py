@@ -96,7 +96,9 @@ def test_a_walk_is_the_forward_pass_of_the_model(pool, k, cached):
 
 
 def test_the_token_rewards_add_up_to_loss_compute_and_load(pool):
-    core = core_of(pool, compute_weight=0.3, load_weight=0.2, load=LoadRule("tiles", tile=4), k=2, choose="some")
+    core = core_of(
+        pool, compute_weight=0.3, load_weight=0.2, load=LoadRule("tiles", tile=4), k=2, choose="some"
+    )
     core.reset(seed=2)
     total = {name: torch.zeros(2) for name in ("reward", "quality", "compute", "load")}
     for action in actions(core, high=core.experts + 1):
@@ -149,7 +151,13 @@ def test_frozen_experts_stay_frozen(pool):
 
 
 def test_mistakes_are_told(pool):
-    for field, value in {"k": 9, "sequences": 0, "capacity": 0.0, "choose": "all", "reference": "none"}.items():
+    for field, value in {
+        "k": 9,
+        "sequences": 0,
+        "capacity": 0.0,
+        "choose": "all",
+        "reference": "none",
+    }.items():
         with pytest.raises(InputError, match=field):
             core_of(pool, **{field: value})
     with pytest.raises(InputError, match="compute_weight"):

@@ -44,7 +44,9 @@ def test_they_come_back_from_disk_as_a_map(measured, tmp_path):
 
 
 def test_a_save_that_is_cut_short_is_not_taken_for_whole(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr("experts.moe.sequences.write_json", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "experts.moe.sequences.write_json", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         measured.save(tmp_path / "part")
     with pytest.raises(InputError, match="measure them again"):
