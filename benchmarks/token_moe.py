@@ -11,25 +11,16 @@ finished fit is kept, and a stopped study goes on where it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import numpy as np
-import torch
-from rich.console import Console
-from token_moe_pool import open_pool
 
-from envs import LoadRule, TokenMoEConfig
-from experts.atomic import replacing, write_json
+from envs import TokenMoEConfig
 from experts.moe.pool import TokenPool
-from experts.moe.tiny import tiny_pool
-from router_rl.evaluation.statistics import Interval, interval, paired_difference
-from router_rl.routing import AdaptiveK, Hierarchical, Soft, TopK
 from router_rl.token_moe import (
     GATES,
     CounterfactualSettings,
@@ -37,15 +28,13 @@ from router_rl.token_moe import (
     RidgeSettings,
     TokenReinforceSettings,
     Training,
-    bounds,
     fit_ridge,
     measure,
     train_counterfactual,
     train_gate,
     train_reinforce,
 )
-from router_rl.token_moe.balance import balanced_routers
-from router_rl.token_moe.measure import Choose, Measured, flips
+from router_rl.token_moe.measure import Choose, Measured
 from router_rl.token_moe.training import Fit
 
 RATES = (3e-3, 1e-3, 1e-2)  # learning rates tried, in this order

@@ -1,3 +1,7 @@
-"""Mixtures of experts made from frozen language models."""
+"""Mixtures of experts assembled from dense models of one ancestor, in architectures transformers ships."""
 
-__all__: list[str] = []
+from .assemble import Assembly, assemble
+from .checkpoint import Checkpoint
+from .layout import Layout, layout_of
+
+__all__ = ["Assembly", "Checkpoint", "Layout", "assemble", "layout_of"]

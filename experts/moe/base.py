@@ -6,6 +6,7 @@ GGUF file (needs the packages gguf and accelerate).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..huggingface import transformers_library
 from .tail import Tail, ffn_weights
 
 __all__ = ["Base", "load_base", "load_tokenizer"]
 
-_FIX = "pip install 'router-rl[llm]'"
+_FIX = "pip install 'router-rl[llm]' gguf accelerate"
 
 
 class Base:
@@ -75,8 +77,6 @@ class Base:
         self, experts: Mapping[str, Sequence[Mapping[str, Tensor]]], dtype: torch.dtype = torch.float32
     ) -> Tail:
         """The last layers with these experts; shares no weights with the model."""
-        import copy
-
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         layers = copy.deepcopy(self.inner.layers[self.below :])
         norm = copy.deepcopy(self.inner.norm)
@@ -94,13 +94,9 @@ def load_base(folder: Path | str, depth: int) -> Base:
         InputError: no such model, or transformers (for GGUF also gguf and accelerate) is missing.
     """
     folder = Path(folder)
+    library, gguf = transformers_library(), _gguf(folder)
     try:
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise InputError("base", str(folder), "needs transformers", _FIX) from error
-    gguf = _gguf(folder)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
+        model: Any = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
     except ImportError as error:
         raise InputError("base", str(folder), f"cannot be read ({error})", _FIX) from error
     except (OSError, ValueError) as error:
@@ -112,11 +108,7 @@ def load_base(folder: Path | str, depth: int) -> Base:
 
 def load_tokenizer(folder: Path | str) -> Any:
     """The tokenizer beside the model."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise InputError("base", str(folder), "needs transformers", _FIX) from error
-    return AutoTokenizer.from_pretrained(Path(folder), **_gguf(Path(folder)))
+    return transformers_library().AutoTokenizer.from_pretrained(Path(folder), **_gguf(Path(folder)))
 
 
 def _gguf(folder: Path) -> dict[str, str]:

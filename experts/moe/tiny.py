@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..huggingface import transformers_library
 from .base import Base
 from .branch import average
 from .pool import TokenPool, read_ffns
@@ -37,12 +37,8 @@ def tiny_model() -> nn.Module:
     Raises:
         InputError: transformers is missing.
     """
-    try:
-        from transformers import LlamaConfig, LlamaForCausalLM
-    except ImportError as error:
-        fix = "pip install 'router-rl[llm]'"
-        raise InputError("pool", "tiny", "needs transformers", fix) from error
-    config: Any = LlamaConfig(
+    library = transformers_library()
+    config: Any = library.LlamaConfig(
         vocab_size=WORDS,
         hidden_size=48,
         intermediate_size=96,
@@ -54,7 +50,7 @@ def tiny_model() -> nn.Module:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return LlamaForCausalLM(config)
+    return library.LlamaForCausalLM(config)
 
 
 def tiny_base(state: Mapping[str, Tensor] | None = None) -> Base:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
+from ..atomic import replacing
 from ..progress import say
 from .branch import BranchRecipe, branch
 from .pool import write_ffns
@@ -55,10 +57,6 @@ def main() -> None:
         for name, layers in experts.items()
     }
     write_ffns(WEIGHTS.with_name("tiny_experts.safetensors"), half, depth=DEPTH)
-    from safetensors.torch import save_file
-
-    from ..atomic import replacing
-
     keep = {name: tensor.half().contiguous() for name, tensor in state.items() if name != "lm_head.weight"}
     with replacing(WEIGHTS) as temporary:
         save_file(keep, temporary)

@@ -14,7 +14,16 @@ from experts.moe.pool import TokenPool
 
 from .measure import Choose
 
-__all__ = ["average", "best_single", "dense", "hindsight", "label", "random_choice", "sequence_label", "uniform"]
+__all__ = [
+    "average",
+    "best_single",
+    "dense",
+    "hindsight",
+    "label",
+    "random_choice",
+    "sequence_label",
+    "uniform",
+]
 
 
 def dense(pool: TokenPool, part: str) -> np.ndarray:

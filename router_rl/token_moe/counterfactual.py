@@ -9,8 +9,8 @@ is differentiated as it stands, with no variance from drawing (Allen et al. 2017
 https://arxiv.org/abs/1709.00503; counterfactual baselines: Foerster et al. 2018,
 https://arxiv.org/abs/1705.08926). We differ: a token's neighbours change with it, which is what they do where
 a domain does. `credit="local"` reads the loss off right after the layer instead, without the layers above:
-cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured once
-and for all: an outcome table, so that nothing but the walk to the layer is run.
+cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured
+once and for all: an outcome table, so that nothing but the walk to the layer is run.
 """
 
 from __future__ import annotations

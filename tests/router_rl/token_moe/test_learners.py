@@ -57,7 +57,9 @@ def test_the_pool_is_worth_routing(micro_pool):
 
 @pytest.mark.parametrize("target", ["label", "loss"])
 def test_ridge_finds_the_domains(micro_pool, target):
-    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(target=target, penalty=1e-2))
+    routers = fit_ridge(
+        micro_pool.tail, micro_pool.parts["train"], RidgeSettings(target=target, penalty=1e-2)
+    )
     found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
     assert found.loss.mean() < micro_pool.parts["train"].path_loss.mean(axis=(0, 2)).min()
     assert found.recovery(micro_pool.parts["train"].domain) > 0.6
@@ -104,7 +106,9 @@ def test_sparse_and_dense_mixtures_are_one(micro_pool):
         found = []
         for mix in (dense_mix, sparse_mix):
             out = mix(tail, 1, x, weights)
-            found.append((out.detach(), torch.autograd.grad(out.square().sum(), logits, retain_graph=True)[0]))
+            found.append(
+                (out.detach(), torch.autograd.grad(out.square().sum(), logits, retain_graph=True)[0])
+            )
         torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
         if gate.sparse:  # a dense gradient also asks those that were not chosen
             torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
@@ -112,7 +116,9 @@ def test_sparse_and_dense_mixtures_are_one(micro_pool):
             assert found[0][1].abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["soft_gate", "straight_through", "mixtral_top2", "deepseek_v3_top2", "switch"])
+@pytest.mark.parametrize(
+    "name", ["soft_gate", "straight_through", "mixtral_top2", "deepseek_v3_top2", "switch"]
+)
 def test_gates_learn(micro_pool, start, name):
     fit, serve = train_gate(micro_pool, start, GATES[name], TRAINING)
     assert len(fit.curve) == 4
