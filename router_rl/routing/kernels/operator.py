@@ -101,7 +101,8 @@ class _Call(NamedTuple):
 
     @property
     def rule(self) -> GateRule:
-        return GateRule(**dict(zip(self._fields[:8], self[:8], strict=True)))
+        settings: dict[str, Any] = {name: getattr(self, name) for name in self._fields[:8]}
+        return GateRule(**settings)
 
     @property
     def ids(self) -> torch.dtype:
@@ -120,7 +121,8 @@ _SCHEMA = (
 
 def _in_torch(hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     call = _Call(*rest[3:])
-    routed = torch_path.gate(hidden, weight, *rest[:3], call.rule)
+    bias, correction, alive = rest[:3]
+    routed = torch_path.gate(hidden, weight, bias, correction, alive, call.rule)
     experts = routed.experts.to(call.ids)
     slots = torch_path.dispatch(experts, weight.shape[0]) if call.dispatch else [experts.new_empty(0)] * 3
     # The fake kernel promises contiguous tensors, each its own.
