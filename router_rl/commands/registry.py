@@ -9,6 +9,7 @@ from typing import Any
 
 from ..evaluation.terminal import evaluation_view, facts_view, results_view
 from ..speed.view import bench_view
+from .assemble import assemble
 from .bench import bench
 from .collect import collect
 from .compare import compare
@@ -16,6 +17,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .names import list_names
+from .profile import profile, profile_view
 from .train import train
 
 __all__ = ["COMMANDS", "Command"]
@@ -42,6 +44,7 @@ class Command:
 
 
 _RUN = ("run", Path, "a run folder of `train`")
+_MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 COMMANDS: dict[str, Command] = {
@@ -52,5 +55,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
+    "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
+    "assemble": Command(run=assemble),
     "list": Command(run=list_names),
 }
