@@ -16,6 +16,7 @@ from .compare import compare
 from .demo import demo
 from .evaluate import evaluate
 from .export import export
+from .import_ import import_, import_view
 from .names import list_names
 from .profile import profile, profile_view
 from .train import train
@@ -44,12 +45,14 @@ class Command:
 
 
 _RUN = ("run", Path, "a run folder of `train`")
+_RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(run=demo, view=results_view),
     "collect": Command(run=collect),
+    "import": Command(run=import_, view=import_view, positional=(_RESULTS,)),
     "train": Command(run=train, view=evaluation_view, keeps_config=True),
     "compare": Command(run=compare, view=results_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
