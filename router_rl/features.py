@@ -159,6 +159,7 @@ def _terms(
     prompts = [str(table.prompt[row]) for row in train]
     settings: Any = {"analyzer": config.analyser, "ngram_range": (config.shortest, config.longest)}
     vocabulary: list[str] | None = None
+    x: Any
     idf: torch.Tensor | None = None
     if config.text == "tfidf":
         least = min(config.least, len(prompts))
@@ -180,7 +181,7 @@ def _terms(
     columns: list[np.ndarray] = []
     dimensions = min(config.dimensions, x.shape[1] - 1, len(prompts) - 1)
     if dimensions > 0:
-        svd = TruncatedSVD(dimensions, random_state=seed).fit(x)
+        svd: Any = TruncatedSVD(dimensions, random_state=seed).fit(x)
         pieces.append(svd.components_.T)
         offsets.append(np.zeros(dimensions))
         columns.append(x @ svd.components_.T)
