@@ -3,6 +3,7 @@
 import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
+from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
 from .core import Core, Step
 from .outcomes import Outcomes, compute_scale
 from .queueing import (
@@ -19,6 +20,11 @@ from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingV
 __all__ = [
     "ENVS",
     "SHARPNESS",
+    "CascadeConfig",
+    "CascadeCore",
+    "CascadeEnv",
+    "CascadeTable",
+    "CascadeVectorEnv",
     "Core",
     "Outcomes",
     "QueueUnits",
@@ -34,6 +40,7 @@ __all__ = [
     "ScalarEnv",
     "Step",
     "VectorizedEnv",
+    "build_cascade",
     "build_core",
     "build_queueing",
     "compute_scale",
@@ -43,6 +50,7 @@ __all__ = [
 ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
+    "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),
 }
 
 for _name, (_scalar, _vector) in ENVS.items():
