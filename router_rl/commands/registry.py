@@ -17,6 +17,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .handover import handover
+from .import_ import import_, import_view
 from .names import list_names
 from .patch import patch
 from .profile import profile, profile_view
@@ -46,6 +47,7 @@ class Command:
 
 
 _RUN = ("run", Path, "a run folder of `train`")
+_RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
@@ -53,6 +55,7 @@ _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other 
 COMMANDS: dict[str, Command] = {
     "demo": Command(run=demo, view=results_view),
     "collect": Command(run=collect),
+    "import": Command(run=import_, view=import_view, positional=(_RESULTS,)),
     "train": Command(run=train, view=evaluation_view, keeps_config=True),
     "compare": Command(run=compare, view=results_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
