@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ..errors import InputError
 from ..outcomes import OutcomeTable
+from ..prices import PriceTable, token_costs
 from ..splitting import complete_split
 from .endpoints import Endpoint
-from .lite import lite
 from .questions import Questions
 
 __all__ = ["Answers"]
 
-_NUMBERS = ("quality", "cost", "tokens_in", "tokens_out", "latency_s")
+_NUMBERS = ("quality", "tokens_in", "tokens_out", "latency_s")
 
 
 class Answers:
@@ -27,11 +26,13 @@ class Answers:
     Args:
         questions: T prompts.
         endpoints: N models.
+        prices: what they charge.
     """
 
-    def __init__(self, questions: Questions, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, questions: Questions, endpoints: Sequence[Endpoint], prices: PriceTable) -> None:
         self.questions = questions
         self.endpoints = tuple(endpoints)
+        self.prices = prices
         shape = (len(questions), len(endpoints))
         self.numbers = {name: np.full(shape, np.nan, dtype=np.float32) for name in _NUMBERS}
         self.missing: dict[tuple[int, int], str] = {}
@@ -41,8 +42,6 @@ class Answers:
         """Note an answer; its quality comes later."""
         for name in ("tokens_in", "tokens_out", "latency_s"):
             self.numbers[name][row, column] = np.nan if record[name] is None else record[name]
-        endpoint = self.endpoints[column]
-        self.numbers["cost"][row, column] = _usd(endpoint, record["tokens_in"], record["tokens_out"])
         self.cut_off[column] += record["finish_reason"] == "length"
 
     def score(self, row: int, column: int, quality: float) -> None:
@@ -60,7 +59,7 @@ class Answers:
             InputError: names the column, the row and the fix.
         """
         zeros = np.zeros_like(self.numbers["quality"])
-        self._table(dict.fromkeys(_NUMBERS, zeros), "", seed, ())
+        self._table(zeros, zeros, "", seed, ())
 
     def table(self, source: str, seed: int) -> OutcomeTable:
         """The queries that every model answered, the others being counted in the notes.
@@ -81,19 +80,25 @@ class Answers:
             problem = f"no query was answered by every model; this one failed with: {reason}"
             fix = "correct it or drop the model; the same command asks again for what is missing"
             raise InputError("models", names[worst], problem, fix)
-        notes: tuple[str, ...] = ()
+        notes = (f"prices: {self.prices.source}",)
         if not whole.all():
             by_model = Counter(names[column] for _, column in self.missing)
             counts = ", ".join(f"{name} ({count})" for name, count in by_model.items())
             left_out = len(whole) - int(whole.sum())
-            notes = (f"missing: {left_out} of {len(whole)} queries left out, not answered by {counts}",)
-        filled = {name: np.nan_to_num(self.numbers[name]) for name in ("quality", "cost")}
-        known = {**self.numbers, **filled}  # where something is missing the row is not taken
-        return self._table(known, source, seed, notes).take(whole)
+            notes += (f"missing: {left_out} of {len(whole)} queries left out, not answered by {counts}",)
+        # Where something is missing the row is not taken, so anything valid may stand there.
+        quality, cost = np.nan_to_num(self.numbers["quality"]), np.nan_to_num(self.cost())
+        return self._table(quality, cost, source, seed, notes).take(whole)
+
+    def cost(self) -> np.ndarray:
+        """US dollars [T, N] float64 of the answers, NaN where there is none."""
+        prices = [self.prices.prices[endpoint.name] for endpoint in self.endpoints]
+        return token_costs(prices, self.numbers["tokens_in"], self.numbers["tokens_out"])
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """For each model by name what it answered and what that took; see `Collected.models`."""
         found: dict[str, dict[str, Any]] = {}
+        cost = self.cost()
         for column, endpoint in enumerate(self.endpoints):
             numbers = {name: values[:, column] for name, values in self.numbers.items()}
             reasons = [reason for (_, other), reason in self.missing.items() if other == column]
@@ -105,45 +110,28 @@ class Answers:
                 "quality": _mean(numbers["quality"]),
                 "latency_s": _mean(numbers["latency_s"]),
                 "tokens_out": int(np.nansum(numbers["tokens_out"])),
-                "usd": float(np.nansum(numbers["cost"], dtype=float)),
+                "usd": float(np.nansum(cost[:, column])),
             }
         return found
 
     def _table(
-        self, numbers: dict[str, np.ndarray], source: str, seed: int, notes: tuple[str, ...]
+        self, quality: np.ndarray, cost: np.ndarray, source: str, seed: int, notes: tuple[str, ...]
     ) -> OutcomeTable:
         asked = self.questions
-        names = [endpoint.name for endpoint in self.endpoints]
-        tokens_in = {f"tokens_in/{name}": numbers["tokens_in"][:, i] for i, name in enumerate(names)}
-        columns = {
-            "query_id": asked.query_id,
-            "prompt": asked.prompt,
-            "split": asked.split,
-            "notes": notes,
-        }
+        columns = {"query_id": asked.query_id, "prompt": asked.prompt, "split": asked.split, "notes": notes}
         return OutcomeTable(
-            experts=tuple(names),
+            experts=tuple(endpoint.name for endpoint in self.endpoints),
             features=None,
-            quality=numbers["quality"],
-            cost=numbers["cost"],
-            tokens_out=numbers["tokens_out"],
-            latency_s=numbers["latency_s"],
+            quality=quality,
+            cost=cost,
+            tokens_in=self.numbers["tokens_in"],
+            tokens_out=self.numbers["tokens_out"],
+            latency_s=self.numbers["latency_s"],
             cost_unit="usd",
             source=source,
             group=asked.group,
-            extra=pa.table(tokens_in),
             **complete_split(columns, seed),
         )
-
-
-def _usd(endpoint: Endpoint, tokens_in: float, tokens_out: float) -> float:
-    own = endpoint.cost(tokens_in, tokens_out)
-    if own is not None:
-        return own
-    parts = lite().cost_per_token(
-        model=endpoint.model, prompt_tokens=int(tokens_in), completion_tokens=int(tokens_out)
-    )
-    return float(sum(parts))
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..outcomes import OutcomeTable
 from .answers import Answers
 from .asking import Request
-from .endpoints import Endpoint, Judge, check_endpoints, read_models
+from .endpoints import Endpoint, Judge, check_endpoints, prices_of, read_models
 from .gathering import gather
 from .journal import Journal
 from .judging import grade_in, judgement
@@ -93,12 +93,11 @@ def collect_answers(
         raise InputError("scorer", scorer, "the model list names no judge", "add judge: with model: to it")
     score = None if judge is not None else scorer_named(scorer)
     questions = read_questions(prompts, limit)
-    answers = Answers(questions, listed.endpoints)
+    answers = Answers(questions, listed.endpoints, prices_of(listed.endpoints))
     answers.check(seed)
     if scorer in SCORERS:
         _check_references(scorer, questions)
-    check_endpoints(listed.endpoints)
-    check_endpoints([] if judge is None else [judge.endpoint], priced=False)
+    check_endpoints([*listed.endpoints, *([] if judge is None else [judge.endpoint])])
     writable_folder("out", out.parent)
     path = out.with_name(out.name + ".journal.jsonl")
     with Journal(path) as journal:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from ..errors import InputError
+from ..sources.results import records
 
 __all__ = ["Questions", "read_questions"]
 
@@ -54,8 +49,10 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
         InputError: names the file, column, row and fix.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError("prompts", str(path), "no such file", "give Parquet, CSV or JSON Lines")
     columns: dict[str, list[str | None]] = {name: [] for name in _COLUMNS}
-    for index, row in enumerate(_rows(path)):
+    for index, row in enumerate(records(path)):
         if limit is not None and index >= limit:
             break
         for name in _COLUMNS:
@@ -81,23 +78,3 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
         if columns[name][0] is None:
             del arrays[name]
     return Questions(**arrays)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    kind = path.suffix.lower()
-    try:
-        if kind == ".parquet":
-            table = pyarrow.parquet.read_table(path)
-        elif kind == ".csv":
-            text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(path, convert_options=text, parse_options=parse)
-        elif kind in (".jsonl", ".ndjson"):
-            table = pyarrow.json.read_json(path)
-        else:
-            raise InputError(
-                "prompts", str(path), f"is of an unknown kind {kind!r}", "give .parquet, .csv, .jsonl"
-            )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError("prompts", str(path), f"cannot be read ({error})", "correct the file") from error
-    yield from table.to_pylist()

@@ -43,6 +43,8 @@ def test_scores_prices_and_keeps_every_answer(server, write_models, write_prompt
     np.testing.assert_allclose(table.cost, expected, rtol=1e-6)
     assert table.cost_unit == "usd"
     assert table.tokens_out is not None
+    assert table.tokens_in is not None
+    assert (table.tokens_in == 4).all()
     assert table.latency_s is not None
     assert table.tokens_out.tolist() == [[1.0, 1.0]] * 5 + [[3.0, 1.0]] * 3
     assert (table.latency_s > 0).all()
@@ -67,7 +69,7 @@ def test_what_fails_for_a_while_is_answered_in_the_end(server, write_models, wri
     found = gather(write_models(), write_prompts(6, faults), tmp_path, concurrency=6)
     assert time.monotonic() - start >= 1.0  # the server's Retry-After
     assert len(found.table) == 6
-    assert found.table.notes[0].startswith("split: made here")
+    assert found.table.notes[1].startswith("split: made here")
     for row, prompt in enumerate(map(str, found.table.prompt)):
         assert server.attempts("large", prompt) == (2 if row in faults else 1)
         assert server.answered["large", prompt] == 1
@@ -80,7 +82,10 @@ def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
     models, prompts = write_models(retries=1), write_prompts(6, faults)
     found = gather(models, prompts, tmp_path, concurrency=6)
     assert found.table.query_id.tolist() == ["q0", "q2", "q5"]
-    assert found.table.notes[0] == ("missing: 3 of 6 queries left out, not answered by small (3), large (3)")
+    assert found.table.notes[:2] == (
+        "prices: the model list",
+        "missing: 3 of 6 queries left out, not answered by small (3), large (3)",
+    )
     assert found.models["small"]["missing"] == 3
     assert found.models["small"]["reasons"] == {"BadRequestError": 1, "InternalServerError": 2}
     assert found.models["small"]["answered"] == 3
@@ -90,13 +95,13 @@ def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
     assert all({"model", "prompt"} <= set(line) for line in failed)
     assert "made to fail with 400" in next(line["failed"] for line in failed if "400" in line["prompt"])
     written = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
-    assert found.table.notes[0] in written.notes
+    assert set(found.table.notes) <= set(written.notes)
     # The next run asks for what is missing, and only for that; rows keep their split.
     before, split = len(server.requests), dict(zip(written.query_id, written.split, strict=True))
     found = gather(models, prompts, tmp_path)
     assert len(server.requests) - before == 6
     assert found.table.query_id.tolist() == [f"q{i}" for i in range(6)]
-    assert "missing" not in found.table.notes[0]
+    assert not [note for note in found.table.notes if "missing" in note]
     now = dict(zip(found.table.query_id, found.table.split, strict=True))
     assert {name: now[name] for name in split} == split
 
@@ -112,7 +117,7 @@ def test_asks_nothing_twice(server, write_models, write_prompts, tmp_path):
     assert len(server.requests) == 10
     found = gather(write_models("small", "large", "tiny"), write_prompts(5), tmp_path)
     assert len(server.requests) == 15
-    dear = gather(write_models(input_price=1000.0), write_prompts(5), tmp_path).table
+    dear = gather(write_models(price={"call": 1.0}), write_prompts(5), tmp_path).table
     assert len(server.requests) == 15
     assert dear.cost.min() > found.table.cost.max()
     # Another setting is another question.
@@ -215,7 +220,7 @@ def test_mistakes_are_found_before_anything_is_asked(server, write_models, write
         with pytest.raises(InputError, match=message):
             gather(given, asked, tmp_path, **options)
     with pytest.raises(InputError, match="LiteLLM's price map"):
-        gather(write_models(input_price=None, output_price=None), prompts, tmp_path)
+        gather(write_models(price=None), prompts, tmp_path)
     assert server.requests == []
 
 

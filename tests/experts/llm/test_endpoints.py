@@ -6,12 +6,13 @@ import pytest
 
 from experts import InputError
 from experts.llm import Endpoint, read_models
-from experts.llm.endpoints import Judge, check_endpoints
+from experts.llm.endpoints import Judge, check_endpoints, prices_of
+from experts.prices import Price
 
 GOOD = """
 models:
   - {name: a, model: openai/gpt-4o-mini, options: {temperature: 0}, max_tokens: 64}
-  - {name: b, model: openai/mine, api_base: "http://127.0.0.1:1/v1", input_price: 0, output_price: 0}
+  - {name: b, model: openai/mine, api_base: "http://127.0.0.1:1/v1", price: {input: 0}}
 judge: {model: openai/grader, api_base: "http://127.0.0.1:1/v1", scale: 5, prompt: "Grade {answer}"}
 """
 
@@ -26,8 +27,7 @@ def test_reads_every_field(tmp_path):
     found = read(tmp_path, GOOD)
     first, second = found.endpoints
     assert first == Endpoint(name="a", model="openai/gpt-4o-mini", options={"temperature": 0}, max_tokens=64)
-    assert second.cost(1000, 10) == 0.0
-    assert first.cost(1000, 10) is None
+    assert second.price == Price()
     assert found.judge is not None
     assert (found.judge.scale, found.judge.endpoint.name) == (5, "judge")
     assert "{reference}" in Judge(endpoint=first).prompt
@@ -50,8 +50,9 @@ def test_reads_every_field(tmp_path):
         ("models: [{name: a, model: x, timeout: soon}]", "models.a.timeout='soon': is no such number"),
         ("models: [{name: a, model: x, retries: 1.5}]", "models.a.retries=1.5: is no such number"),
         ("models: [{name: a, model: x, retries: null}]", "models.a.retries=None: is no such number"),
-        ("models: [{name: a, model: x, input_price: -1}]", "models.a.input_price=-1: is out of range"),
-        ("models: [{name: a, model: x, input_price: 1}]", "models.a.output_price=None: is missing beside"),
+        ("models: [{name: a, model: x, price: 5}]", r"models\[0\].price=5: is no price"),
+        ("models: [{name: a, model: x, price: {in: 5}}]", r"models\[0\].price=.*: does not know in"),
+        ("models: [{name: a, model: x, price: {input: -1}}]", r"prices.input=-1.0: is no price"),
         (GOOD.replace("{answer}", "it"), "judge.prompt='Grade it': does not show the answer"),
         (GOOD.replace("scale: 5", "scale: 0"), "judge.scale=0: is no best grade"),
     ],
@@ -77,11 +78,16 @@ def test_a_providers_key_is_never_sent_to_another_server(monkeypatch):
 
 
 def test_what_nobody_could_answer_or_price_is_found_before_it_is_asked():
-    check_endpoints([Endpoint(name="a", model="openai/gpt-4o-mini")])
-    check_endpoints([Endpoint(name="a", model="openai/mine")], priced=False)
-    with pytest.raises(
-        InputError, match=r"models.a.input_price='openai/mine': is not in LiteLLM's price map"
-    ):
-        check_endpoints([Endpoint(name="a", model="openai/mine")])
+    known, mine = Endpoint(name="a", model="openai/gpt-4o-mini"), Endpoint(name="b", model="openai/mine")
+    check_endpoints([known, mine])
+    free = Endpoint(name="c", model="openai/mine", price=Price())
+    found = prices_of([known, free])
+    assert found.prices["a"] == Price(input=1.5e-07 * 1e6, output=6e-07 * 1e6)
+    assert found.source.startswith("LiteLLM ")
+    assert found.source.endswith("'s price map for a; the model list")
+    assert prices_of([free]).source == "the model list"
+    assert prices_of([known]).source.endswith("'s price map for a")
+    with pytest.raises(InputError, match=r"models.b.price=None: LiteLLM's price map does not have openai/m"):
+        prices_of([known, mine])
     with pytest.raises(InputError, match=r"models.a.model='mine': names no provider"):
-        check_endpoints([Endpoint(name="a", model="mine", input_price=0, output_price=0)])
+        check_endpoints([Endpoint(name="a", model="mine", price=Price())])
