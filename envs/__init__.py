@@ -4,6 +4,7 @@ import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
 from .core import Core, Step
+from .layer_load import LoadRule
 from .outcomes import Outcomes, compute_scale
 from .queueing import (
     QueueingConfig,
@@ -15,11 +16,13 @@ from .queueing import (
 )
 from .reward import load_charge
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
+from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, open_core
 
 __all__ = [
     "ENVS",
     "SHARPNESS",
     "Core",
+    "LoadRule",
     "Outcomes",
     "QueueUnits",
     "QueueingConfig",
@@ -33,15 +36,21 @@ __all__ = [
     "SB3VecEnv",
     "ScalarEnv",
     "Step",
+    "TokenMoEConfig",
+    "TokenMoECore",
+    "TokenMoEEnv",
+    "TokenMoEVectorEnv",
     "VectorizedEnv",
     "build_core",
     "build_queueing",
     "compute_scale",
     "load_charge",
+    "open_core",
 ]
 
 ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
+    "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
 }
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from experts import OutcomeTable
+from experts.moe.pool import TokenPool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,3 +70,61 @@ def shared_table() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def micro_pool() -> TokenPool:
+    """Return a token-level pool of random weights: 3 experts, 2 routed layers, 6 sequences of 10 tokens.
+
+    Expert e has seen the text of domain e: its path is the best there.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from experts.moe.base import Base
+    from experts.moe.branch import BranchRecipe, average, branch
+    from experts.moe.sequences import measure_sequences
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=23,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    base = Base(LlamaForCausalLM(config), 2, "random")
+
+    def text(domain: int, rows: int, seed: int) -> torch.Tensor:
+        start = torch.randint(0, 23, (rows, 1), generator=torch.Generator().manual_seed(seed))
+        return (start + (2 * domain + 1) * torch.arange(11)) % 23  # each domain counts in steps of its own
+
+    experts = {}
+    for domain in range(3):
+        tokens = text(domain, 24, seed=domain)
+        recipe = BranchRecipe(learning_rate=2e-2, epochs=6, batch=8)
+        experts[f"steps of {2 * domain + 1}"] = branch(
+            base, base.trunk(tokens[:, :-1]), tokens[:, 1:], recipe
+        )
+    tail, mean = base.tail(experts), average(list(experts.values()))
+    domain = np.repeat(np.repeat(np.arange(3), 2)[:, None], 11, axis=1)
+    parts = {
+        name: measure_sequences(
+            base,
+            tail,
+            torch.cat([text(d, 2, seed=10 * number + d) for d in range(3)]).numpy(),
+            domain,
+            shown=False,
+        )
+        for number, name in enumerate(("train", "validation", "test"), 1)
+    }
+    return TokenPool(
+        name="micro",
+        base=base,
+        tail=tail,
+        average=base.tail({"average": mean, "same": mean}),
+        tree=("all", (0, ("larger", (1, 2)))),
+        parts=parts,
+    )

@@ -10,7 +10,16 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["router_rl", "router_rl.routing", "router_rl.exports", "envs", "experts", "experts.llm"]
+    "name",
+    [
+        "router_rl",
+        "router_rl.routing",
+        "router_rl.routing.kernels",
+        "router_rl.exports",
+        "envs",
+        "experts",
+        "experts.llm",
+    ],
 )
 def test_all_names_exist(name: str) -> None:
     module = importlib.import_module(name)
