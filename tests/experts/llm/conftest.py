@@ -31,7 +31,7 @@ def write_models(server: FaultServer, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a list of models on the server, with fields for all of them."""
 
     def write(*names: str, judge: dict | None = None, **fields: object) -> Path:
-        common = {"api_base": server.url, "timeout": 1, "price": {"input": 1.0, "output": 4.0}, **fields}
+        common = {"api_base": server.url, "timeout": 20, "price": {"input": 1.0, "output": 4.0}, **fields}
         models = [{"name": name, "model": f"openai/{name}", **common} for name in names or ("small", "large")]
         path = tmp_path / "models.yaml"
         path.write_text(yaml.safe_dump({"models": models, **({"judge": judge} if judge else {})}))
