@@ -52,7 +52,9 @@ def _learned(learner: Literal["gradient", "regression"]) -> Callable[..., Sequen
     ) -> list[Policy]:
         data = problem.data(seed)
         found = [
-            fit_cascade(data, problem.config.limit, problem.weights, replace(settings, learner=learner), seed, tell)
+            fit_cascade(
+                data, problem.config.limit, problem.weights, replace(settings, learner=learner), seed, tell
+            )
             for settings in _TRIES[:tries]
         ]
         best, _ = max(found, key=lambda one: one[1])

@@ -188,7 +188,7 @@ def _everywhere(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tenso
 
 def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, learner: Learner) -> Tensor:
     """What is minimised: minus the exact utility of the stochastic policy, and the regression."""
-    rows, experts = sets.quality.shape
+    rows = len(sets.quality)
     worth = policy.values(*sets.state)[0].unflatten(0, (rows, -1))
     may = torch.cat([lattice.askable, lattice.asked], dim=-1)
     chance = policy.chance(worth, may)

@@ -53,6 +53,7 @@ _MODEL = ("model", str, "a model's folder, its config.json, or a published model
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
+
 def _train_view(found: dict[str, Any]) -> Any:
     return facts_view(found) if "env" in found else evaluation_view(found)
 

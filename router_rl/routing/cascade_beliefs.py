@@ -17,8 +17,8 @@ class Beliefs(nn.Module):
     """Log-odds that each expert is right.
 
     The prior is the mean of M networks of the features, the posterior a logistic regression an expert on the
-    log-odds of its confidence and on the prior (Platt 1999). What the asked ones reveal moves the belief in the
-    others in a line: an expert that is unsure says something of who would be sure.
+    log-odds of its confidence and on the prior (Platt 1999). What the asked ones reveal moves the belief in
+    the others in a line: an expert that is unsure says something of who would be sure.
 
     Args:
         features: D.

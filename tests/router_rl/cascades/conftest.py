@@ -10,10 +10,10 @@ from experts import OutcomeTable
 
 @pytest.fixture(scope="session")
 def solved() -> OutcomeTable:
-    """Return the hand-solved case many times over: at compute weight .5 the best cascade earns .65.
+    """Return the hand-solved case many times over: at weight .5 the best earns .65.
 
-    A cheap expert (compute .2) is right on half the queries and sure (.9) just there, else unsure (.1); a dear
-    one (compute 1) is always right. Ask the cheap one, answer if it is sure, else ask the dear one:
+    A cheap expert (compute .2) is right on half the queries and sure (.9) just there, else unsure (.1); a
+    dear one (compute 1) is always right. Ask the cheap one, answer if it is sure, else ask the dear one:
     -.1 + (1 + 1 - .5) / 2 = .65; the dear one alone earns .5, the cheap one .4.
     """
     right = np.tile([1, 0, 1, 0], 60)
@@ -30,7 +30,7 @@ def solved() -> OutcomeTable:
 
 @pytest.fixture(scope="session")
 def made() -> OutcomeTable:
-    """Return 4 experts of different skill over 3 classes, surer where right, with features that tell a little."""
+    """Return 4 experts of different skill over 3 classes, surer where right; features tell a little."""
     rng = np.random.default_rng(3)
     rows, skill = 400, np.array([0.5, 0.6, 0.7, 0.9])
     label = rng.integers(0, 3, rows)

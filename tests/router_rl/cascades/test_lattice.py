@@ -10,7 +10,9 @@ def slow(policy, lattice, quality, price, members=frozenset()):
     """The value of a policy [S, 2 N] for one query, by recursion over sets."""
     experts = len(quality)
     place = next(
-        index for index, row in enumerate(lattice.asked.tolist()) if {e for e, on in enumerate(row) if on} == members
+        index
+        for index, row in enumerate(lattice.asked.tolist())
+        if {e for e, on in enumerate(row) if on} == members
     )
     value = 0.0
     for expert in range(experts):
