@@ -20,7 +20,7 @@ from .calibration import calibrated, least_that_meets, spends
 from .evaluation.measure import measure
 from .method import Method, Run
 from .objective import Objective
-from .routing import ConditionedScorer, Router
+from .routing import ConditionedScorer, PricedScorer, Router
 from .task import Task
 
 __all__ = ["check_budget", "fit_method"]
@@ -80,7 +80,7 @@ def _priced(task: Task, weight: float) -> Task:
 
 def _folded_within(router: Router, task: Task) -> Router:
     """A conditioned router at the least weight that meets the budget on validation rows."""
-    assert isinstance(router.scorer, ConditionedScorer)
+    assert isinstance(router.scorer, ConditionedScorer | PricedScorer)
     low, high = router.scorer.ranges[0]
 
     def at(place: float) -> Router:

@@ -203,6 +203,7 @@ def _terms(
         vocabulary=vocabulary,
         idf=idf,
         sublinear=vocabulary is not None,
+        readouts=table.quality.shape[1] if config.readouts else 0,
     )
     return part, np.hstack(columns)
 
@@ -228,7 +229,9 @@ def _readouts(x: Any, quality: np.ndarray, seed: int) -> tuple[np.ndarray, np.nd
         unseen = np.empty_like(quality)
         for seen, held in folds:
             unseen[held] = _ridge(penalty).fit(x[seen], quality[seen]).predict(x[held]).reshape(len(held), -1)
-        error = float(((unseen - quality) ** 2).mean())
+        # What all experts have in common no router can use, so the penalty is not chosen by it.
+        wrong = unseen - quality
+        error = float(((wrong - wrong.mean(axis=1, keepdims=True)) ** 2).mean())
         if best is None or error < best[0]:
             best = (error, penalty, unseen)
     assert best is not None

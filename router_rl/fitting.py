@@ -71,7 +71,16 @@ def fit(
     table, text = with_features(table, features, feedback=feedback)
     rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     found.require(rule)
-    task = Task.of(table, objective, rule, scorer=scorer, device=device, feedback=feedback, log=log)
+    task = Task.of(
+        table,
+        objective,
+        rule,
+        scorer=scorer,
+        device=device,
+        feedback=feedback,
+        log=log,
+        readouts=() if text is None else text.readouts,
+    )
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
     best = routers[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experts.errors import unknown_name
 
-from .agents import conditioned_pg, exact_pg, reinforce, router_ppo, sb3
+from .agents import conditioned_pg, exact_pg, priced_pg, reinforce, router_ppo, sb3
 from .baselines import centroid, constants, group_label, hashing, knn, linucb, ridge, thompson
 from .gates import (
     deepseek_v2_gate,
@@ -96,6 +96,16 @@ METHODS: dict[str, Method] = {
             space=conditioned_pg.SPACE,
             about="one policy for every compute weight, which is its input",
             over=conditioned_pg.over,
+        ),
+        Method(
+            name="priced_pg",
+            family="rl",
+            fit=priced_pg.fit,
+            settings=priced_pg.PricedPGSettings,
+            space=priced_pg.SPACE,
+            about="a few weights over regressions, for every compute weight and price",
+            rules=("hard",),
+            over=priced_pg.over,
         ),
         Method(
             name="softmax_gate",

@@ -15,7 +15,17 @@ from experts.errors import unknown_name
 
 from .imputation import LogConfig, impute
 from .objective import Objective
-from .routing import ConstantScorer, KNNScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
+from .routing import (
+    ConstantScorer,
+    KNNScorer,
+    LinearScorer,
+    MLPScorer,
+    PricedScorer,
+    Router,
+    Scorer,
+    Selection,
+    StateInput,
+)
 
 __all__ = ["ScorerConfig", "Task"]
 
@@ -59,6 +69,7 @@ class Task:
         observe_load: whether a stateful learner sees the window's load.
         scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
+        readouts: columns of the features that estimate the experts' quality, N a group of them.
         log: how the log was made that the estimates come from; None: all outcomes are known.
     """
 
@@ -72,6 +83,7 @@ class Task:
     scale: float
     device: torch.device
     log: LogConfig | None = None
+    readouts: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_affordable()
@@ -88,6 +100,7 @@ class Task:
         device: torch.device | str = "cpu",
         feedback: str = "full",
         log: LogConfig | None = None,
+        readouts: Sequence[Sequence[int]] = (),
     ) -> Task:
         """Take a task from a table with its splits.
 
@@ -100,6 +113,7 @@ class Task:
             device: where training happens.
             feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
             log: how the log is made and read under bandit feedback; uniform if None.
+            readouts: columns of the features that estimate the experts' quality (`TextFeatures.readouts`).
 
         Raises:
             InputError: the table has no features or lacks a split, too little of it is affordable, or the
@@ -132,6 +146,7 @@ class Task:
             scale=compute_scale(asked),
             device=torch.device(device),
             log=log,
+            readouts=tuple(tuple(columns) for columns in readouts),
         )
 
     @property
@@ -194,8 +209,10 @@ class Task:
             state: what the router's second input holds.
         """
         assert self.train.features is not None
-        if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer):
-            scale = [self._state_scale(part.name) for part in state for _ in range(part.size)]
+        if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer | PricedScorer):
+            # A weight of the objective is no feature: it is taken as it is.
+            seen = () if isinstance(scorer, PricedScorer) else state
+            scale = [self._state_scale(part.name) for part in seen for _ in range(part.size)]
             _standardise(scorer, self.train.features, scale)
         best_single = int(self.mean_utility().argmax())
         allowed = None if self.objective.limit is None else self.affordable.tolist()
@@ -262,7 +279,9 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
 
 
 def _standardise(
-    scorer: LinearScorer | MLPScorer | KNNScorer, features: np.ndarray, state_scale: list[float]
+    scorer: LinearScorer | MLPScorer | KNNScorer | PricedScorer,
+    features: np.ndarray,
+    state_scale: list[float],
 ) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
     square = np.zeros_like(mean)

@@ -29,7 +29,7 @@ from ..routing import ConditionedScorer, LinearScorer, MLPScorer, Router, StateI
 from ..task import Task
 from .expectation import Payment, expected
 
-__all__ = ["SPACE", "ConditionedPGSettings", "fit", "over"]
+__all__ = ["SPACE", "ConditionedPGSettings", "declared", "fit", "grid", "over", "positive", "together"]
 
 _JUDGED = 5
 
@@ -75,7 +75,7 @@ SPACE = {
 def over(settings: ConditionedPGSettings, objectives: Sequence[Objective]) -> ConditionedPGSettings:
     """The settings of the one fit that serves objectives which differ in compute weight."""
     weights = [objective.compute_weight for objective in objectives]
-    low, high = _positive(min(weights)) / 2.0, _positive(max(weights)) * 2.0
+    low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
     return replace(settings, lowest=settings.lowest or low, highest=settings.highest or high)
 
 
@@ -111,17 +111,17 @@ def fit(task: Task, settings: ConditionedPGSettings, run: Run) -> Router:
             value = value - weight * static * share.mean(dim=0).square().sum()
         return -value
 
-    judged = _grid(objective, ranges)
+    judged = grid(objective, ranges)
     rows = Rows.of(task.validation, task.scale, task.device)
 
     def judge(router: Router) -> Measurement:
-        return _together([measure_rows(router, rows, each) for each in judged])
+        return together([measure_rows(router, rows, each) for each in judged])
 
     return train_gate(task, settings, run, loss, router=router, judge=judge)
 
 
 def _ranges(objective: Objective, settings: ConditionedPGSettings) -> dict[str, tuple[float, float]]:
-    weight = _positive(objective.compute_weight)
+    weight = positive(objective.compute_weight)
     low = weight / 8.0 if settings.lowest is None else settings.lowest
     high = weight * 8.0 if settings.highest is None else settings.highest
     if not 0.0 < low < high < math.inf:
@@ -140,7 +140,7 @@ def _ranges(objective: Objective, settings: ConditionedPGSettings) -> dict[str, 
     return ranges
 
 
-def _positive(weight: float) -> float:
+def positive(weight: float) -> float:
     """The weight, or what stands for 0 on a logarithmic scale."""
     return max(weight, 1e-3)
 
@@ -163,10 +163,11 @@ def _start(
             layer.get_parameter("bias").copy_(trained.get_parameter("bias"))
         scorer.shift.copy_(gate.shift)
         scorer.scale.copy_(gate.scale)
-    return task.wrap(scorer, [_declared(name, *pair) for name, pair in ranges.items()])
+    return task.wrap(scorer, [declared(name, *pair) for name, pair in ranges.items()])
 
 
-def _declared(name: str, low: float, high: float) -> StateInput:
+def declared(name: str, low: float, high: float) -> StateInput:
+    """A weight as a part of the router's second input."""
     meaning = (
         f"the {name.replace('_', ' ')} to route for, utility per unit; free to change with every call; "
         f"trained from {low:g} to {high:g}, and taken as the nearest of these outside"
@@ -174,7 +175,7 @@ def _declared(name: str, low: float, high: float) -> StateInput:
     return StateInput(name, 1, meaning)
 
 
-def _grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[Objective]:
+def grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[Objective]:
     """Objectives evenly over the logarithm of the ranges, the ends among them."""
     places = np.linspace(0.0, 1.0, _JUDGED)
     return [
@@ -198,7 +199,9 @@ class _Several(Measurement):
         return float(np.mean([each.drops for each in self.parts]))
 
 
-def _together(found: Sequence[Measurement]) -> Measurement:
+def together(found: Sequence[Measurement]) -> Measurement:
+    """Measurements of the same rows under several objectives as one."""
+
     def rows(name: str) -> np.ndarray:
         return np.concatenate([getattr(each, name) for each in found])
 

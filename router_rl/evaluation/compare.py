@@ -86,6 +86,7 @@ def compare(
     observe_load: bool | None = None,
     feedback: str = "full",
     log: LogConfig | None = None,
+    readouts: Sequence[Sequence[int]] = (),
     out: Path | str | None = None,
     jobs: int = 1,
     device: torch.device | str = "cpu",
@@ -109,6 +110,7 @@ def compare(
         observe_load: whether stateful learners see the window's load; None: where it is charged for.
         feedback: `full`, or `bandit`: methods learn from one expert's outcome a query; test rows are full.
         log: how that expert was chosen.
+        readouts: columns of the features that estimate the experts' quality (`TextFeatures.readouts`).
         out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
             which an interrupted comparison goes on; None keeps nothing.
         jobs: processes.
@@ -141,6 +143,7 @@ def compare(
         device=device,
         feedback=feedback,
         log=log,
+        readouts=readouts,
     )
     left_out = _left_out(names, rule, table)
     names = [name for name in names if name not in left_out]

@@ -11,7 +11,7 @@ from experts import InputError, OutcomeTable
 from experts.logs import DecisionLog
 
 from ..objective import Objective
-from ..routing import ConditionedScorer, Router
+from ..routing import ConditionedScorer, PricedScorer, Router
 from ..runs import TrainedRun
 from .folding import fold_for
 from .off_policy import off_policy
@@ -44,7 +44,7 @@ def evaluate_log(run: TrainedRun, log: DecisionLog, table: OutcomeTable | None) 
     if features is None:
         raise InputError("log", len(log), "has no features", "add a `features` column to it, or give --table")
     run.router.check_pool(log.experts, features.shape[1])
-    conditioned = isinstance(run.router.scorer, ConditionedScorer)
+    conditioned = isinstance(run.router.scorer, ConditionedScorer | PricedScorer)
     target = policy_of(fold_for(run.router, objective) if conditioned else run.router, features)
     reward = _utility(objective, log.quality, log.cost / run.scale)
     found = off_policy(features, log.action, log.propensity, reward, target, log.experts).to_json()

@@ -13,6 +13,9 @@ from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
+from .live_queues import LiveQueues, queue_state_inputs
+from .queue_scorer import QueueScorer
+from .priced_scorer import PricedScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
 from .selection import (
@@ -46,7 +49,10 @@ __all__ = [
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",
+    "LiveQueues",
     "MLPScorer",
+    "QueueScorer",
+    "PricedScorer",
     "Router",
     "RouterError",
     "Routing",
@@ -60,5 +66,6 @@ __all__ = [
     "Tree",
     "gumbel",
     "load",
+    "queue_state_inputs",
     "selection_from_spec",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
+from .priced_scorer import PricedScorer
 from .scorers import Scorer
 from .selection import Selection
 from .text import TextFeatures
@@ -235,7 +236,7 @@ class Router(nn.Module):
             RouterError: the router has no conditions, or they are not the ones given.
         """
         names = [part.name for part in self.state]
-        if not isinstance(self.scorer, ConditionedScorer):
+        if not isinstance(self.scorer, ConditionedScorer | PricedScorer):
             raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
         if sorted(conditions) != sorted(names):
             given = ", ".join(conditions) or "nothing"
@@ -252,6 +253,30 @@ class Router(nn.Module):
             text=self.text,
         )
         return plain.train(self.training)
+
+    def repriced(self, compute: Sequence[float]) -> Router:
+        """The same policy where the experts take other amounts of compute; nothing is trained.
+
+        Args:
+            compute: N numbers, mean compute of each expert in the unit that the router was trained in.
+
+        Raises:
+            RouterError: the router does not know prices, or there are not N finite ones.
+        """
+        if not isinstance(self.scorer, PricedScorer):
+            raise RouterError("this router does not know its experts' prices; train it with priced_pg")
+        if len(compute) != len(self.experts) or not all(0.0 <= value < float("inf") for value in compute):
+            raise RouterError(f"compute={list(compute)} must be {len(self.experts)} numbers, 0 or more")
+        router = Router(
+            self.scorer.repriced(compute),
+            self.rule,
+            self.experts,
+            state=self.state,
+            fallback=self.fallback,
+            allowed=self._allowed_list(),
+            text=self.text,
+        )
+        return router.train(self.training)
 
     def spec(self) -> dict[str, Any]:
         """The router without its weights, as JSON."""

@@ -19,6 +19,8 @@ from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
+from .priced_scorer import PricedScorer
+from .queue_scorer import QueueScorer
 
 __all__ = [
     "SCORERS",
@@ -170,8 +172,10 @@ SCORERS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLPScorer,
     "constant": ConstantScorer,
     "conditioned": ConditionedScorer,
+    "priced": PricedScorer,
     "knn": KNNScorer,
     "hash": HashScorer,
+    "queue": QueueScorer,
 }
 
 

@@ -55,6 +55,7 @@ class Terms:
         vocabulary: V terms in the order of the rows of P; None: terms are hashed into V columns.
         idf: [V] float32, where there is a vocabulary.
         sublinear: whether counts are damped.
+        readouts: how many columns at the end estimate the experts' quality.
 
     Raises:
         RouterError: the sizes do not fit each other.
@@ -70,7 +71,9 @@ class Terms:
         vocabulary: Sequence[str] | None = None,
         idf: Tensor | None = None,
         sublinear: bool = False,
+        readouts: int = 0,
     ) -> None:
+        self.readouts = readouts
         self.analyser = analyser
         self.ngrams = (int(ngrams[0]), int(ngrams[1]))
         self.projection, self.offset, self.idf = projection, offset, idf
@@ -131,6 +134,7 @@ class Terms:
             "analyser": self.analyser,
             "ngrams": list(self.ngrams),
             "sublinear": self.sublinear,
+            "readouts": self.readouts,
             "vocabulary": self.vocabulary,
         }
 
@@ -175,6 +179,7 @@ class Group:
         if len(values) != len(self.labels) + 1 or len(shares) != len(self.labels):
             raise RouterError(f"{len(self.labels)} groups need {len(self.labels) + 1} rows of values")
         self._rows = {label: row for row, label in enumerate(self.labels)}
+        self.readouts = values.shape[1]
         onehot = torch.cat([torch.eye(len(self.labels)), shares.reshape(1, -1)])
         self._table = torch.cat([onehot, values], dim=1)
         self.size = self._table.shape[1]
@@ -227,6 +232,18 @@ class TextFeatures:
         if groups is not None and len(groups) != len(prompts):
             raise RouterError(f"{len(prompts)} prompts have {len(groups)} groups; give one each, or none")
         return torch.cat([part(prompts, groups) for part in self.parts], dim=1)
+
+    @property
+    def readouts(self) -> tuple[tuple[int, ...], ...]:
+        """Columns that estimate the experts' quality, N a part that has them."""
+        found: list[tuple[int, ...]] = []
+        end = 0
+        for part in self.parts:
+            end += part.size
+            count = part.readouts if isinstance(part, Terms | Group) else 0
+            if count:
+                found.append(tuple(range(end - count, end)))
+        return tuple(found)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatures:
         return self  # nothing in it ever changes

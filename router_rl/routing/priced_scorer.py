@@ -1,0 +1,104 @@
+"""A scorer that knows what each expert takes: worth less price, so that a new price needs no training.
+
+    z_e = gain * (w_e . x + b_e - c compute_e)
+
+with c, the compute weight, as its last input and `compute` a buffer beside the weights. The trade-off may
+change with every call, and prices by setting the buffer (`Router.repriced`). Fixed at one c it folds to a
+plain linear scorer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import RouterError
+
+if TYPE_CHECKING:
+    from .scorers import LinearScorer
+
+__all__ = ["PricedScorer"]
+
+
+class PricedScorer(nn.Module):
+    """Linear in standardised features, less the compute weight times what each expert takes.
+
+    Args:
+        inputs: D + 1, features and then the compute weight.
+        experts: N.
+        ranges: the lowest and the highest compute weight it was trained for, in a list of one.
+
+    Raises:
+        RouterError: the range is not positive and rising.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    compute: Tensor
+
+    def __init__(self, inputs: int, experts: int, ranges: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        self.ranges = tuple((float(low), float(high)) for low, high in ranges)
+        if len(self.ranges) != 1 or not all(0.0 < low < high < math.inf for low, high in self.ranges):
+            raise RouterError(f"ranges={list(self.ranges)} must be one pair, 0 < lowest < highest")
+        self.inputs = inputs
+        self.experts = experts
+        self.features = inputs - 1
+        self.register_buffer("shift", torch.zeros(self.features))
+        self.register_buffer("scale", torch.ones(self.features))
+        self.register_buffer("compute", torch.zeros(experts))
+        self.weight = nn.Parameter(torch.zeros(experts, self.features))
+        self.bias = nn.Parameter(torch.zeros(experts))
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [T, N] float32 of inputs [T, D + 1]."""
+        features, weight = x.float().split([self.features, 1], dim=-1)
+        worth = F.linear((features - self.shift) * self.scale, self.weight, self.bias)
+        return self.gain * (worth - weight * self.compute)
+
+    @torch.no_grad()
+    def at(self, values: Sequence[float]) -> LinearScorer:
+        """The linear scorer of the features that this is at one compute weight, worked in float64."""
+        from .scorers import LinearScorer  # it lists this scorer with the others
+
+        scorer = LinearScorer(self.features, self.experts).to(self.shift.device)
+        gain = self.gain.double()
+        scorer.weight.copy_(gain * self.weight.double())
+        scorer.bias.copy_(gain * (self.bias.double() - values[0] * self.compute.double()))
+        scorer.shift.copy_(self.shift)
+        scorer.scale.copy_(self.scale)
+        return scorer
+
+    @torch.no_grad()
+    def repriced(self, compute: Sequence[float]) -> PricedScorer:
+        """The same scorer where experts take other amounts of compute, N of them."""
+        scorer = PricedScorer(self.inputs, self.experts, self.ranges).to(self.shift.device)
+        scorer.load_state_dict({**self.state_dict(), "compute": torch.tensor(list(compute))})
+        return scorer
+
+    def folded(self) -> PricedScorer:
+        """Return the same function with the standardisation moved into the weights."""
+        from .scorers import fold_standardisation
+
+        scorer = PricedScorer(self.inputs, self.experts, self.ranges)
+        scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
+        with torch.no_grad():
+            weight, bias = fold_standardisation(self.weight, self.bias, self.shift, self.scale)
+            scorer.weight.copy_(weight)
+            scorer.bias.copy_(bias)
+        return scorer
+
+    def spec(self) -> dict[str, Any]:
+        """The scorer's shape as JSON."""
+        return {
+            "kind": "priced",
+            "inputs": self.inputs,
+            "experts": self.experts,
+            "ranges": [list(pair) for pair in self.ranges],
+        }
