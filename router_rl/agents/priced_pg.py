@@ -1,9 +1,9 @@
 """A policy gradient over a handful of regressions, for tables of few rows and 0/1 outcomes.
 
-What a query is worth to each expert is told by several regressions: the readouts among the features, and ridge
-regressions on all of them under several penalties. Of training rows each speaks out of fold. The policy
+What a query is worth to each expert is told by several regressions: the readouts among the features, and
+ridge regressions on all of them under several penalties. Of training rows each speaks out of fold. The policy
 
-    pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a) / tau),   alpha_k >= 0
+    pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a) / tau),  alpha_k >= 0
 
 has one weight a regression and one bias an expert. It starts at the non-negative least squares of how experts
 differ (what all of them have in common no router can use; stacking, Breiman 1996) and ascends the expected

@@ -14,8 +14,8 @@ from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
 from .live_queues import LiveQueues, queue_state_inputs
-from .queue_scorer import QueueScorer
 from .priced_scorer import PricedScorer
+from .queue_scorer import QueueScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
 from .selection import (
@@ -51,8 +51,8 @@ __all__ = [
     "LinearScorer",
     "LiveQueues",
     "MLPScorer",
-    "QueueScorer",
     "PricedScorer",
+    "QueueScorer",
     "Router",
     "RouterError",
     "Routing",

@@ -66,14 +66,17 @@ def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any)
     assert table.notes[-1] == f"features: made of the prompts, 15 columns ({text})"
 
 
-def test_no_column_of_a_training_row_has_seen_its_own_outcome(prompts: OutcomeTable) -> None:
+def test_no_column_of_a_training_row_has_seen_its_own_outcome(
+    prompts: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Flip one training row's outcomes: its own features must not move."""
+    monkeypatch.setattr("router_rl.features._PENALTIES", (3.0,))  # or another one may be chosen
     config = FeatureConfig(dimensions=4)
     made, _, _ = _columns(prompts, config)
     flipped = prompts.quality.copy()
     flipped[0] = 1 - flipped[0]
     again, _, _ = _columns(replace(prompts, quality=flipped), config)
-    np.testing.assert_allclose(again[0], made[0], atol=2e-3)  # the penalty may be another
+    np.testing.assert_allclose(again[0], made[0], atol=1e-6)
     assert not np.allclose(again[2], made[2], atol=1e-6)  # of the same group, and it has seen row 0
 
 

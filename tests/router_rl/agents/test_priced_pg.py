@@ -1,0 +1,90 @@
+"""The priced policy gradient learns what there is, keeps still where there is nothing, and is repriced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from experts import InputError, OutcomeTable
+from router_rl import Objective, fit
+from router_rl.evaluation.folding import fold_for
+from router_rl.evaluation.measure import measure
+from router_rl.features import FeatureConfig
+from router_rl.routing import PricedScorer
+
+
+def _table(rows: int = 600, signal: float = 1.0) -> OutcomeTable:
+    """Two experts: the dear one is right where x0 > 0, the cheap one elsewhere, mostly."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 6))
+    right = (x[:, 0] > 0) if signal else rng.random(rows) < 0.5
+    quality = np.stack([~right, right], axis=1) ^ (rng.random((rows, 2)) < 0.1)
+    return OutcomeTable(
+        experts=("cheap", "dear"),
+        query_id=np.array([f"q{i}" for i in range(rows)], dtype=object),
+        features=x,
+        quality=quality,
+        cost=np.tile([0.2, 1.0], (rows, 1)),
+        split=np.array(["train", "train", "validation", "test"])[np.arange(rows) % 4],
+    )
+
+
+def test_one_fit_serves_every_weight_and_price() -> None:
+    table = _table()
+    router = fit("priced_pg", table, Objective(compute_weight=0.1))
+    assert isinstance(router.scorer, PricedScorer)
+    assert router.scorer.compute.tolist() == pytest.approx([0.2, 1.0])
+    test = table.part("test")
+    for weight in (0.02, 0.1, 0.4):
+        objective = Objective(compute_weight=weight)
+        earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+        oracle = (test.quality - weight * test.cost).max(axis=1).mean()
+        single = (test.quality - weight * test.cost).mean(axis=0).max()
+        assert earned > single + 0.6 * (oracle - single)
+    # Where the dear expert costs a hundred times as much nobody should ask it.
+    dear = router.repriced([0.2, 100.0])
+    asked = dear(torch.tensor(test.features), torch.full((len(test), 1), 0.1)).experts
+    assert (asked == 0).all()
+
+
+def test_readouts_are_used() -> None:
+    rows = 400
+    group = np.array(["a", "b"] * (rows // 2), dtype=object)
+    quality = np.stack([group == "a", group == "b"], axis=1).astype(float)
+    table = replace(
+        _table(rows),
+        features=None,
+        quality=quality,
+        group=group,
+        prompt=np.array([f"query {i}" for i in range(rows)], dtype=object),
+    )
+    router = fit("priced_pg", table, Objective(compute_weight=0.1), features=FeatureConfig(text="none"))
+    weight = torch.full((2, 1), 0.1)
+    assert router.route(["query x"] * 2, ["a", "b"], state=weight).experts.tolist() == [[0], [1]]
+
+
+def test_without_signal_it_stays_with_the_best_expert() -> None:
+    table = _table(signal=0.0)
+    router = fit("priced_pg", table, Objective(compute_weight=0.4))
+    objective = Objective(compute_weight=0.4)
+    test = table.part("test")
+    earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+    single = (test.quality - 0.4 * test.cost).mean(axis=0).max()
+    assert earned > single - 0.03
+
+
+def test_seeds_repeat() -> None:
+    table = _table(200)
+    one, two = (fit("priced_pg", table, Objective(), seed=3) for _ in range(2))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name])
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(InputError, match=r"objective.load_weight"):
+        fit("priced_pg", _table(100), Objective(load_weight=0.1))
+    with pytest.raises(InputError, match=r"settings.lowest"):
+        fit("priced_pg", _table(100), Objective(), settings={"lowest": 2.0, "highest": 1.0})
