@@ -19,6 +19,7 @@ from .evaluate import evaluate
 from .export import export
 from .handover import handover
 from .import_ import import_, import_view
+from .monitor import monitor, monitor_view
 from .names import list_names
 from .patch import patch
 from .profile import profile, profile_view
@@ -69,6 +70,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(run=train, view=_train_view, keeps_config=True),
     "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
+    "monitor": Command(run=monitor, view=monitor_view, positional=(_RUN,)),
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),

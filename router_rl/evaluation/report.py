@@ -28,6 +28,7 @@ __all__ = ["write_report"]
 
 SCHEMA_VERSION = 1
 HEAT_LEVELS = 10
+_OF_TWO = ("apgr", "cpt50", "cpt80")  # measures of routers between two experts
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -82,11 +83,8 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
     series = series_of(summary)
     figure = frontier_figure(series, results.get("singles") or [], results.get("zero_frontier") or [])
     frontier = results.get("frontier") or {}
-    measured = [
-        (one, frontier[one.name].get("aiq"), frontier[one.name].get("apgr"))
-        for one in series
-        if one.name in frontier
-    ]
+    measured = [(one, _frontier_row(frontier[one.name])) for one in series if one.name in frontier]
+    two_experts = any(facts["apgr"]["value"] is not None for _, facts in measured)
     return {
         "results": {"source": None, "select": None, "scorer": None, "created": None, "command": None}
         | {"commit": None, "versions": {}, "seeds": [], "compute_weights": [], "load_weight": None}
@@ -100,7 +98,8 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
         "iqm": len(results.get("seeds") or []) >= SEEDS_FOR_IQM,
         "figure": figure and {name: getattr(figure, name) for name in figure.__slots__},
         "safe": _safe,
-        "frontier": [row for row in measured if row[1] is not None or row[2] is not None],
+        "frontier": [row for row in measured if any(one["value"] is not None for one in row[1].values())],
+        "two_experts": two_experts,
         "groups": _result_groups(summary, series, len(results.get("seeds") or [])),
         "heat": _heat_maps(
             results.get("shares_by_group") or {}, results["experts"], leading_methods(summary)
@@ -111,6 +110,18 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
             key=lambda row: (row["compute_weight"], row["method"], row["seed"]),
         ),
     }
+
+
+def _frontier_row(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every measure of a frontier as a value with its interval; None where it was not measured."""
+    row: dict[str, dict[str, Any]] = {}
+    for name in ("aiq", "aiq_above_zero", "cost_saved", "quality_gained", "router_arena", *_OF_TWO):
+        found = facts.get(name)
+        if isinstance(found, dict):
+            row[name] = {"value": found["value"], "ci95": found["ci95"]}
+        else:
+            row[name] = {"value": found, "ci95": facts.get(f"{name}_ci95")}
+    return row
 
 
 def _families(series: Sequence[Series]) -> list[dict[str, Any]]:

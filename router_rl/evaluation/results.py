@@ -21,9 +21,10 @@ from ..objective import Objective
 from ..routing import Router, load
 from ..task import Task
 from .collapse import Collapse
+from .frontier import Points, Ranking, frontier_facts, ranking_facts
 from .load import load_cv, max_over_mean
 from .measure import Measurement
-from .metrics import aiq, apgr, upper_hull
+from .metrics import upper_hull
 from .statistics import interval, iqm, paired_difference
 from .verdict import goal_of, verdict_of, warnings_of
 
@@ -32,6 +33,7 @@ __all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble", "budget_fa
 SCHEMA_VERSION = 1
 BUDGET_TOLERANCE = 1.02  # what chance may add on rows that no router was fitted to
 _GROUPS_SHOWN = 24
+_RESAMPLES = 200  # of the frontier's intervals, which take a hull each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -259,25 +261,50 @@ def _zero_frontier(test: OutcomeTable, task: Task) -> list[list[float]]:
 
 
 def _frontiers(groups: Groups, test: OutcomeTable, task: Task) -> dict[str, Any]:
-    """AIQ of every method over its compute weights, and APGR where there are two experts."""
-    compute, quality = _single_points(test, task)
-    cheapest = compute.argmin()
-    frontiers: dict[str, Any] = {}
+    """What every method's operating points are worth, and APGR and CPT where there are two experts."""
+    singles = Points(cost=test.cost, quality=test.quality)
+    points: dict[str, Points] = {}
+    rankings: dict[str, list[Ranking]] = {}
     for method in dict.fromkeys(method for method, _ in groups):
         found = [group for (name, _), group in groups.items() if name == method]
-        cost = [compute[cheapest], *(_stack(group, "compute").mean() for group in found)]
-        reached = [quality[cheapest], *(_stack(group, "quality").mean() for group in found)]
+        points[method] = Points(
+            cost=np.stack([_stack(group, "compute").mean(axis=0) for group in found], axis=1) * task.scale,
+            quality=np.stack([_stack(group, "quality").mean(axis=0) for group in found], axis=1),
+        )
         if method == "zero_router":  # its frontier is known whole, not only at the weights asked for
-            cost, reached = list(compute), list(quality)
-        frontiers[method] = {
-            "aiq": aiq(np.array(cost), np.array(reached), compute.min(), compute.max()),
-            "apgr": _apgr(found[len(found) // 2], test) if len(compute) == 2 else None,
+            points[method] = singles
+        ranked = _rankings(found[len(found) // 2], test) if len(test.experts) == 2 else None
+        if ranked is not None:
+            rankings[method] = ranked
+    facts = frontier_facts(points, singles, cost_unit=test.cost_unit, resamples=_RESAMPLES)
+    ranks = ranking_facts(rankings, resamples=_RESAMPLES)
+    return {
+        method: {
+            "aiq": None if one["aiq"] is None else one["aiq"]["value"],
+            "aiq_ci95": None if one["aiq"] is None else one["aiq"]["ci95"],
+            **{
+                name: one[name] for name in ("aiq_above_zero", "cost_saved", "quality_gained", "router_arena")
+            },
+            **_ranked(ranks.get(method)),
         }
-    return frontiers
+        for method, one in facts.items()
+    }
 
 
-def _apgr(group: Group, test: OutcomeTable) -> float | None:
-    """Mean over seeds of the APGR of ranking by the difference of the two logits."""
+def _ranked(facts: dict[str, Any] | None) -> dict[str, Any]:
+    """APGR and CPT of two experts; None for each where nothing ranks them."""
+    facts = facts or {"apgr": None, "cpt50": None, "cpt80": None}
+    found = facts["apgr"]
+    return {
+        "apgr": None if found is None else found["value"],
+        "apgr_ci95": None if found is None else found["ci95"],
+        "cpt50": facts["cpt50"],
+        "cpt80": facts["cpt80"],
+    }
+
+
+def _rankings(group: Group, test: OutcomeTable) -> list[Ranking] | None:
+    """How each seed's router ranks the queries by the difference of its two logits; None where it cannot."""
     assert test.features is not None
     strong = int(test.quality.mean(axis=0, dtype=np.float64).argmax())
     found = []
@@ -288,8 +315,8 @@ def _apgr(group: Group, test: OutcomeTable) -> float | None:
         with torch.inference_mode():
             logits = router(torch.tensor(test.features)).logits.numpy()
         score = logits[:, strong] - logits[:, 1 - strong]
-        found.append(apgr(test.quality[:, 1 - strong], test.quality[:, strong], score))
-    return None if None in found else float(np.mean([value for value in found if value is not None]))
+        found.append(Ranking(weak=test.quality[:, 1 - strong], strong=test.quality[:, strong], score=score))
+    return found
 
 
 def _shares_by_group(groups: Groups, test: OutcomeTable, objective: Objective) -> dict[str, Any]:

@@ -1,0 +1,250 @@
+"""What a router loses when its experts change, and who notices: two snapshots of GPT-3.5 and GPT-4.
+
+    python benchmarks/drift.py FOLDER/llmdrift_math.parquet
+
+The table is LLMDrift's (Chen, Zaharia, Zou 2023, https://arxiv.org/abs/2307.09009). Two slots, `gpt-4` and
+`gpt-3.5`. Routers are trained on 500 queries answered in March 2023. Then 1,000 others arrive: after 500 both
+slots change to the June snapshots. Everyone sees the outcome of what they asked, no other, and asks at random
+one time in twenty. Regret is to a router trained on the June outcomes of the same 500 training queries.
+
+- frozen: the March router.
+- bandit: LinUCB's posterior of the March outcomes, updated after every 25 decisions, the past fading by a
+  fifth each time (a discounted bandit); it asks whom its upper confidence bound prefers.
+- bandit without fading: the same, the past kept.
+- retrained: the March router until the monitor alarms; then both slots answer the next 100 queries, at the
+  price of both, and a new router is trained on these.
+
+Prints Markdown: one row a method, one column a hundred decisions, mean of the seeds with 95% intervals over
+seeds and queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import numpy as np
+import torch
+
+from experts import DecisionLog, OutcomeTable
+from router_rl import Objective, ScorerConfig
+from router_rl.baselines.bandit import Posterior
+from router_rl.evaluation.statistics import interval
+from router_rl.features import FeatureConfig, featurised, with_features
+from router_rl.method import Run
+from router_rl.methods import find_method
+from router_rl.monitor import monitor
+from router_rl.routing import Hard, Router
+from router_rl.task import Task
+
+SLOTS = {"gpt-4": ("gpt-4-0314", "gpt-4-0613"), "gpt-3.5": ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613")}
+TRAINING, FLIP, LIVE = 500, 500, 1000
+EXPLORE, BATCH, SAMPLE = 0.05, 25, 100
+WINDOW = 100
+
+
+def main(path: Path, seeds: int = 5, compute_weight: float = 0.1, method: str = "priced_pg") -> None:
+    """Play the stream and print.
+
+    Args:
+        path: llmdrift_math.parquet.
+        seeds: orders of the queries.
+        compute_weight: of the utility; compute 1 is GPT-4's mean cost in March.
+        method: of the routers that are trained.
+    """
+    torch.set_num_threads(1)
+    whole = OutcomeTable.read(path, progress=False)
+    objective = Objective(compute_weight=compute_weight)
+    earned: dict[str, list[np.ndarray]] = {}
+    alarms: list[tuple[int, list[str]]] = []
+    for seed in range(seeds):
+        stream = _Stream(whole, seed, objective, method)
+        alarms.append(stream.alarm())
+        for name, play in stream.players(alarms[-1][0]).items():
+            earned.setdefault(name, []).append(play())
+    print(_shown(earned, alarms, objective), flush=True)
+
+
+class _Stream:
+    """The queries of one seed, in order, at both dates."""
+
+    def __init__(self, whole: OutcomeTable, seed: int, objective: Objective, method: str) -> None:
+        self.seed, self.objective, self.method = seed, objective, find_method(method)
+        order = np.random.default_rng(seed).permutation(len(whole))[: TRAINING + LIVE]
+        split = np.where(np.arange(len(order)) < TRAINING, "train", "test").astype("U10")
+        split[: TRAINING // 5] = "validation"
+        march, june = (self._dated(whole.take(order), split, date) for date in (0, 1))
+        march, text = with_features(march, FeatureConfig(dimensions=8))
+        assert text is not None
+        self.text, self.march = text, march
+        june_own, june_text = with_features(june, FeatureConfig(dimensions=8))
+        assert june_text is not None
+        self.scale = float(march.cost[split == "train"].mean(axis=0, dtype=float).max())
+        self.frozen = self._train(march, text.readouts)
+        self.best = self._train(june_own, june_text.readouts)
+        self.best_features = june_own.features[TRAINING:]
+        live = slice(TRAINING, TRAINING + LIVE)
+        late = (np.arange(LIVE) >= FLIP)[:, None]
+        self.quality = np.where(late, june.quality[live], march.quality[live]).astype(float)
+        self.cost = np.where(late, june.cost[live], march.cost[live]).astype(float)
+        self.utility = self.quality - objective.compute_weight * self.cost / self.scale
+        self.features = march.features[live]
+        self.queries = march.take(np.arange(TRAINING, TRAINING + LIVE))
+        self.coin = np.random.default_rng([seed, 1]).random((LIVE, 2))
+
+    def _dated(self, rows: OutcomeTable, split: np.ndarray, date: int) -> OutcomeTable:
+        columns = [rows.experts.index(names[date]) for names in SLOTS.values()]
+        return OutcomeTable(
+            experts=tuple(SLOTS),
+            query_id=rows.query_id,
+            features=None,
+            quality=rows.quality[:, columns],
+            cost=rows.cost[:, columns],
+            split=split,
+            prompt=rows.prompt,
+            group=rows.group,
+        )
+
+    def _train(self, table: OutcomeTable, readouts: Any) -> Router:
+        shape = ScorerConfig(kind="linear")
+        task = Task.of(table, self.objective, Hard(), scorer=shape, readouts=readouts)
+        task = replace(task, scale=self.scale)
+        settings = self.method.settings()
+        if self.method.over is not None:
+            settings = self.method.over(settings, [self.objective])
+        router = self.method.fit(task, settings, Run(seed=self.seed))
+        return router.at(compute_weight=self.objective.compute_weight) if router.state else router
+
+    def choices(self, router: Router, features: np.ndarray) -> np.ndarray:
+        """What a router chooses [T], exploration aside."""
+        with torch.inference_mode():
+            return router(torch.tensor(features)).experts[:, 0].numpy()
+
+    def explored(self, choice: np.ndarray, first: int = 0) -> np.ndarray:
+        """Choices with one in twenty drawn at random, the same draws for everyone."""
+        coin = self.coin[first : first + len(choice)]
+        return np.where(coin[:, 0] < EXPLORE, (coin[:, 1] * 2).astype(int), choice)
+
+    def alarm(self) -> tuple[int, list[str]]:
+        """When the monitor alarms on the frozen router's log, and what it says; LIVE where it never does."""
+        choice = self.choices(self.frozen, self.features)
+        action = self.explored(choice)
+        row = np.arange(LIVE)
+        log = DecisionLog(
+            experts=tuple(SLOTS),
+            query_id=self.queries.query_id,
+            action=action,
+            propensity=np.where(action == choice, 1 - EXPLORE / 2, EXPLORE / 2),
+            quality=self.quality[row, action],
+            cost=self.cost[row, action],
+        )
+        known = self.march.take(np.arange(TRAINING))
+        found = monitor(self.frozen, known, log)
+        told = [f"{alarm.expert} {alarm.kind} at {alarm.decision}" for alarm in found]
+        return (found[0].decision if found else LIVE), told
+
+    def players(self, alarm: int) -> dict[str, Callable[[], np.ndarray]]:
+        """Each method by name; playing gives what it earned on every live query [LIVE]."""
+        row = np.arange(LIVE)
+        frozen = self.explored(self.choices(self.frozen, self.features))
+        best = self.choices(self.best, self.best_features)
+        march = self.choices(self.frozen, self.features)
+        known = np.where(row < FLIP, march, best)
+        return {
+            "trained on June": lambda: self.utility[row, self.explored(known)],
+            "frozen": lambda: self.utility[row, frozen],
+            "bandit": lambda: self._bandit(0.8),
+            "bandit without fading": lambda: self._bandit(1.0),
+            "retrained after the alarm": lambda: self._retrained(alarm, frozen),
+        }
+
+    def _bandit(self, keep: float) -> np.ndarray:
+        known = self.march.features[:TRAINING]
+        mean, deviation = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-6)
+
+        def inputs(features: np.ndarray) -> torch.Tensor:
+            scaled = (features - mean) / deviation
+            return torch.tensor(np.hstack([scaled, np.ones((len(features), 1))]), dtype=torch.float64)
+
+        penalty = 10.0
+        posterior = Posterior(2, known.shape[1] + 1, penalty, torch.device("cpu"))
+        past = self.march.quality[:TRAINING] - self.objective.compute_weight * (
+            self.march.cost[:TRAINING] / self.scale
+        )
+        everyone = torch.ones(TRAINING, 2, dtype=torch.bool)
+        posterior.update(inputs(known), everyone, torch.tensor(past, dtype=torch.float64))
+        prior = torch.eye(known.shape[1] + 1, dtype=torch.float64) * penalty
+        earned = np.empty(LIVE)
+        for start in range(0, LIVE, BATCH):
+            x = inputs(self.features[start : start + BATCH])
+            expected, spread = posterior.predict(x)
+            action = self.explored((expected + 0.25 * spread).argmax(dim=1).numpy(), start)
+            got = self.utility[start + np.arange(len(action)), action]
+            earned[start : start + BATCH] = got
+            if keep < 1.0:  # the evidence fades; the penalty does not
+                evidence = torch.linalg.inv(posterior.covariance)
+                towards = (evidence @ posterior.mean.unsqueeze(-1)) * keep
+                posterior.covariance = torch.linalg.inv(keep * (evidence - prior) + prior)
+                posterior.mean = (posterior.covariance @ towards).squeeze(-1)
+            seen = torch.nn.functional.one_hot(torch.tensor(action), 2).bool()
+            told = torch.tensor(got).unsqueeze(1).expand(-1, 2)
+            posterior.update(x, seen, told)
+        return earned
+
+    def _retrained(self, alarm: int, frozen: np.ndarray) -> np.ndarray:
+        row = np.arange(LIVE)
+        earned = self.utility[row, frozen].copy()
+        end = alarm + SAMPLE
+        if end >= LIVE:
+            return earned
+        sample = np.arange(alarm, end)
+        paid = self.objective.compute_weight * self.cost[sample] / self.scale
+        # Both are asked, the better answer is served to nobody: the router's own choice is.
+        earned[sample] = self.quality[sample, frozen[sample]] - paid.sum(axis=1)
+        fresh = replace(
+            self.queries.take(sample),
+            features=None,
+            quality=self.quality[sample],
+            cost=self.cost[sample],
+            split=np.where(np.arange(SAMPLE) < SAMPLE // 4, "validation", "train").astype("U10"),
+        )
+        made, text = with_features(fresh, FeatureConfig(dimensions=8))
+        assert text is not None
+        router = self._train(made, text.readouts)
+        later = featurised(replace(self.queries, features=None), text).features
+        assert later is not None
+        choice = self.explored(self.choices(router, later))
+        earned[end:] = self.utility[row, choice][end:]
+        return earned
+
+
+def _shown(earned: dict[str, list[np.ndarray]], alarms: list[Any], objective: Objective) -> str:
+    best = np.stack(earned["trained on June"])
+    heads = [f"{start}-{start + WINDOW}" for start in range(0, LIVE - FLIP, WINDOW)]
+    lines = [
+        f"Regret a decision after the flip, compute weight {objective.compute_weight:g}, {len(best)} seeds.",
+        "",
+        f"| method | before | {' | '.join(heads)} | all after |",
+        "|---|" + "---:|" * (len(heads) + 2),
+    ]
+    for name, runs in earned.items():
+        gap = best - np.stack(runs)
+        parts = [
+            gap[:, :FLIP],
+            *(gap[:, FLIP + s : FLIP + s + WINDOW] for s in range(0, LIVE - FLIP, WINDOW)),
+        ]
+        cells = [f"{part.mean():+.3f}" for part in parts]
+        whole = interval(gap[:, FLIP:])
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {whole.mean:+.3f} ({whole.low:+.3f} to {whole.high:+.3f}) |"
+        )
+    lines.append(f"\nMonitor at 1% false alarms; the flip is after decision {FLIP}:\n")
+    lines += [f"- seed {seed}: {'; '.join(told) or 'no alarm'}" for seed, (_, told) in enumerate(alarms)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main)
