@@ -15,7 +15,6 @@ from experts import OutcomeTable
 
 from ..methods import METHODS
 from ..objective import Objective
-from ..routing import Selection
 from ..task import Task
 from .cells import Cell, CellResult, run_cell
 from .folding import fold_result
@@ -84,7 +83,7 @@ def fit_all(
     results = _fit(work, first, objectives, seeds, tell)
     second = {key: found for key, found in candidates.items() if key[0] in improving}
     for (name, objective), found in second.items():
-        gate = _best_gate(results, objective, work.task.rule)
+        gate = _best_gate(results, objective)
         if gate is not None:
             started = [improving[name](settings, gate.method, gate.settings) for settings in found]
             second[name, objective] = list(dict.fromkeys(started))
@@ -140,18 +139,15 @@ def _fit(
     return [part for result in found for part in spread(result)]
 
 
-def _best_gate(results: Sequence[CellResult], objective: Objective, rule: Selection) -> Cell | None:
-    """The gate of the highest mean on validation, among those served by the comparison's own rule."""
-    utility: dict[tuple[str, Any], list[float]] = {}
-    cells: dict[tuple[str, Any], Cell] = {}
+def _best_gate(results: Sequence[CellResult], objective: Objective) -> Cell | None:
+    """The gate of the highest mean on validation."""
+    gates: dict[str, list[CellResult]] = {}
     for result in results:
-        cell = result.cell
-        if cell.objective == objective and METHODS[cell.method].family == "gate":
-            key = (cell.method, cell.settings)
-            utility.setdefault(key, []).append(result.validation["utility"])
-            if key not in cells and result.router().rule == rule:
-                cells[key] = cell
-    return max(cells.values(), key=lambda c: fmean(utility[c.method, c.settings]), default=None)
+        if result.cell.objective == objective and METHODS[result.cell.method].family == "gate":
+            gates.setdefault(result.cell.method, []).append(result)
+    if not gates:
+        return None
+    return max(gates.values(), key=lambda found: fmean(r.validation["utility"] for r in found))[0].cell
 
 
 def serves_all(name: str, objectives: Sequence[Objective]) -> bool:
