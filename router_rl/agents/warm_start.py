@@ -20,6 +20,7 @@ import torch
 from experts import OutcomeTable
 from experts.errors import unknown_name
 
+from ..budget import fit_method
 from ..calibration import calibrated
 from ..evaluation.measure import measure
 from ..gates.registry import GATES
@@ -41,7 +42,7 @@ class WarmExactPGSettings:
         gate: the gate to start from, by its name.
         gate_settings: of that gate; its defaults if None.
         folds: parts the training rows are divided into to ask out of fold; 0: the validation rows are asked.
-            They are asked in any case where load is charged, or where they are many.
+            They are asked in any case where load is charged, under a budget, or where they are many.
         caution: standard errors of the paired difference by which the policy must be better than the gate
             (1 is the rule of Breiman et al. 1984, section 3.4.3).
     """
@@ -78,8 +79,8 @@ def fit(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
         InputError: the gate is unknown or cannot learn the rule.
     """
     gate, policy = _both(task, settings, run)
-    asked = settings.folds and not task.objective.load_weight and len(task.validation) < _MANY
-    if asked:
+    static = not task.objective.load_weight and task.objective.budget is None
+    if settings.folds and static and len(task.validation) < _MANY:
         difference = _out_of_fold(task, settings, Run(seed=run.seed))
     else:
         difference = _difference(policy, gate, task, task.validation, run.seed)
@@ -95,8 +96,6 @@ def improving(settings: WarmExactPGSettings, gate: str, gate_settings: Any) -> W
 def _both(task: Task, settings: WarmExactPGSettings, run: Run) -> tuple[Router, Router]:
     """The gate, and the policy that started from it."""
     gate = _gate(task, settings, run.seed)
-    if task.objective.budget is not None:
-        gate = calibrated(gate, task)  # far from it, the controller would drive the policy past it
     start = copy.deepcopy(gate)
     if task.objective.load_weight and task.observe_load:
         start = _seeing_load(start, task, run.seed)
@@ -108,8 +107,8 @@ def _gate(task: Task, settings: WarmExactPGSettings, seed: int) -> Router:
         raise unknown_name("gate", settings.gate, GATES)
     gate = GATES[settings.gate]
     gate.require(task.rule)
-    priced = task.with_objective(replace(task.objective, budget=None))
-    return gate.fit(priced, settings.gate_settings or gate.settings(), Run(seed=seed))
+    # Within the budget, if there is one: far from it the controller would drive the policy past it.
+    return fit_method(gate, task, settings.gate_settings or gate.settings(), Run(seed=seed))
 
 
 def _out_of_fold(task: Task, settings: WarmExactPGSettings, run: Run) -> np.ndarray:

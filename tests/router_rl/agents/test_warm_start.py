@@ -70,16 +70,9 @@ def test_every_training_row_is_asked_once_and_was_not_fitted_to(
     assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
 
 
-@pytest.mark.parametrize(
-    ("gate", "message"),
-    [
-        ("softmax_gat", "did you mean 'softmax_gate'"),
-        ("mixtral_gate", "cannot learn to choose so"),
-    ],
-)
-def test_a_gate_that_cannot_be_started_from(task: Task, gate: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        warm_start.fit(task, WarmExactPGSettings(gate=gate), Run())
+def test_an_unknown_gate_is_refused(task: Task) -> None:
+    with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
+        warm_start.fit(task, WarmExactPGSettings(gate="softmax_gat"), Run())
 
 
 def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTable) -> None:
@@ -103,7 +96,7 @@ def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTabl
 
 
 def test_a_gate_with_a_rule_of_its_own_keeps_it(task: Task) -> None:
-    gate = deepseek_v3_gate.DeepSeekV3GateSettings(epochs=2)
+    gate = deepseek_v3_gate.DeepSeekV3GateSettings(epochs=1, learning_rate=1e-5)
     settings = WarmExactPGSettings(
         gate="deepseek_v3_gate", gate_settings=gate, epochs=3, folds=0, caution=-1e9, learning_rate=1e-2
     )
