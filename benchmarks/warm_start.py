@@ -45,7 +45,10 @@ def studies(names: Sequence[str]) -> list[Study]:
     weighed = [Objective(compute_weight=weight) for weight in WEIGHTS]
     loaded = [Objective(compute_weight=0.1, load_weight=0.5)]
     return [
-        *(Study(name, "weights", GATES if name in BUDGETS else FEW, weighed) for name in (*BUDGETS, *names)),
+        *(
+            Study(name, "weights", GATES if name in BUDGETS else FEW, weighed)
+            for name in ("digits", *names, "fashion-mnist")
+        ),
         *(Study(name, "load", GATES, loaded) for name in BUDGETS),
         *(Study(name, "budget", BUDGET_GATES, [Objective(budget=b)]) for name, b in BUDGETS.items()),
     ]
