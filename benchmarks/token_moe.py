@@ -30,7 +30,7 @@ from experts.atomic import write_json
 from experts.moe.pool import TokenPool
 from experts.moe.tiny import tiny_pool
 from experts.progress import say
-from router_rl.routing import AdaptiveK, Hierarchical, Selection, Soft, TopK
+from router_rl.routing import Hierarchical, Selection, Soft, TopK
 from router_rl.token_moe import (
     GATES,
     CounterfactualSettings,
@@ -50,6 +50,7 @@ from router_rl.token_moe.balance import balanced_routers
 from router_rl.token_moe.measure import Choose, Measured, flips
 from router_rl.token_moe.training import Fit
 
+TABLE = CounterfactualSettings(credit="table", layers=0, entropy=1e-2)
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-4, 1e-3, 1e-2) for w in (4, 16)]
 LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-4, 1e-3, 1e-2)]
@@ -135,7 +136,7 @@ def soft_served(study: Study, training: Training) -> tuple[Choose, Fit]:
     return serve(fit.routers), fit
 
 
-def thresholded(compute_weight: float) -> Learn:
+def thresholded(charged: TokenMoEConfig) -> Learn:
     """Mixtral's gate, served with one expert where its probability passes a threshold tuned on validation."""
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
@@ -145,57 +146,64 @@ def thresholded(compute_weight: float) -> Learn:
             served(fit.routers, Gate(mixes=top_p(threshold), k=2), bias)
             for threshold in (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
         ]
-        scores = [objective(study.validation(choose), compute_weight) for choose in options]
+        scores = [objective(study.validation(choose), charged) for choose in options]
         best = int(np.argmin(scores))
         return options[best], replace(fit, validation=scores[best])
 
     return learn
 
 
-def reinforce(
-    rule: Callable[[TokenPool], Selection | None] = lambda pool: None,
-    config: TokenMoEConfig | None = None,
-    **settings: Any,
-) -> Learn:
-    """Policy gradient over whole paths, in the environment."""
+@dataclass(frozen=True)
+class Start:
+    """Where a policy gradient starts, and the part of the passes that this has used."""
+
+    routers: Callable[[Study, Training], LayerRouters]
+    used: float = 0.0
+
+    def left(self, training: Training) -> Training:
+        """What is left of the training."""
+        return replace(training, passes=training.passes - round(self.used * training.passes))
+
+
+def from_ridge(rule: Callable[[TokenPool], Selection] | None = None) -> Start:
+    """The closed form, under a rule if one is given."""
+    return Start(lambda study, training: study.start(None if rule is None else rule(study.pool)))
+
+
+def from_table(nobody: bool = False) -> Start:
+    """Half of the passes on the outcome table; the learner that goes on has the other half."""
+
+    def routers(study: Study, training: Training) -> LayerRouters:
+        half = replace(training, passes=training.passes // 2, learning_rate=RATES[0], checks=2)
+        fit = train_counterfactual(study.pool, study.ridge, half, TABLE)
+        return fit.routers.with_nobody(2) if nobody else fit.routers
+
+    return Start(routers, used=0.5)
+
+
+def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: Any) -> Learn:
+    """Policy gradient over whole paths, in the environment; judged by what it is charged for."""
+    charged = TokenMoEConfig() if config is None else config
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
-        charged = TokenMoEConfig() if config is None else config
-        weight = charged.compute_weight
-
         def score(routers: LayerRouters) -> float:
-            return objective(study.validation(routers.choose), weight)
+            return objective(study.validation(routers.choose), charged)
 
-        start = study.start(rule(study.pool))
         learner = TokenReinforceSettings(**settings)
-        fit = train_reinforce(study.pool, start, training, learner, charged, score=score)
+        routers = start.routers(study, training)
+        fit = train_reinforce(study.pool, routers, start.left(training), learner, charged, score=score)
         return fit.routers.choose, fit
 
     return learn
 
 
-def counterfactual(**settings: Any) -> Learn:
+def counterfactual(start: Start, **settings: Any) -> Learn:
     """Exact policy gradient, a layer at a time."""
+    learner = CounterfactualSettings(**settings)
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
-        fit = train_counterfactual(study.pool, study.ridge, training, CounterfactualSettings(**settings))
-        return fit.routers.choose, fit
-
-    return learn
-
-
-def loaded(config: TokenMoEConfig) -> Learn:
-    """REINFORCE with a charge for load, judged with it."""
-
-    def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
-        def score(routers: LayerRouters) -> float:
-            found = study.validation(routers.choose)
-            tiled = config.load.kind == "tiles"
-            load = found.tiles(GROUP, config.load.tile) - 1.0 if tiled else found.load_cv() ** 2
-            return float(found.loss.mean()) + config.load_weight * load
-
-        settings = TokenReinforceSettings()
-        fit = train_reinforce(study.pool, study.ridge, training, settings, config, score=score)
+        routers = start.routers(study, training)
+        fit = train_counterfactual(study.pool, routers, start.left(training), learner)
         return fit.routers.choose, fit
 
     return learn
@@ -212,9 +220,14 @@ def then_balanced(learn_first: Learn) -> Learn:
     return learn
 
 
-def objective(found: Measured, compute_weight: float) -> float:
-    """Loss, and what the experts beyond the first cost."""
-    return float(found.loss.mean()) + compute_weight * (found.compute - 1.0)
+def objective(found: Measured, charged: TokenMoEConfig) -> float:
+    """Loss, and what the experts beyond the first and the load cost."""
+    value = float(found.loss.mean()) + charged.compute_weight * (found.compute - 1.0)
+    if charged.load_weight:
+        tiled = charged.load.kind == "tiles"
+        load = found.tiles(GROUP, charged.load.tile) - 1.0 if tiled else found.load_cv() ** 2
+        value += charged.load_weight * load
+    return value
 
 
 METHODS: dict[str, Method] = {}
@@ -226,6 +239,9 @@ def add(section: str, served_as: str, family: str, **methods: Learn) -> None:
         METHODS[name] = Method(section=section, served=served_as, family=family, learn=learn)
 
 
+RIDGE, TABLED = from_ridge(), from_table()
+EVEN = TokenMoEConfig(sequences=GROUP)
+TILED = TokenMoEConfig(load=LoadRule("tiles"), sequences=GROUP)
 add(
     *("main", "1", "gate"),
     soft_gate=gate("soft_gate"),
@@ -235,51 +251,44 @@ add(
 )
 add(
     *("main", "1", "RL"),
-    reinforce=reinforce(),
-    reinforce_attention=reinforce(discount=0.5),
-    counterfactual=counterfactual(layers=0),
-    outcome_table=counterfactual(credit="table", layers=0),
+    reinforce=reinforce(RIDGE),
+    counterfactual=counterfactual(RIDGE, layers=0),
+    outcome_table=counterfactual(RIDGE, **asdict(TABLE)),
+    table_then_reinforce=reinforce(TABLED),
+    table_then_counterfactual=counterfactual(TABLED, layers=0, entropy=1e-3),
 )
-add(
-    *("main", "1 (tree)", "RL"),
-    reinforce_tree=reinforce(lambda pool: Hierarchical(tree=pool.tree)),
-)
+add("main", "1 (tree)", "RL", reinforce_tree=reinforce(from_ridge(lambda pool: Hierarchical(tree=pool.tree))))
 add("main", "2", "gate", mixtral_top2=gate("mixtral_top2"), deepseek_v3_top2=gate("deepseek_v3_top2"))
-add("main", "2", "RL", reinforce_top2=reinforce(lambda pool: TopK(k=2), TokenMoEConfig(k=2)))
+add("main", "2", "RL", reinforce_top2=reinforce(from_ridge(lambda pool: TopK(k=2))))
 add("main", "all", "gate", soft_mixture=soft_served)
 add(
     *("main", "all", "RL"),
-    reinforce_soft=reinforce(lambda pool: Soft(k=pool.tail.experts), TokenMoEConfig(), entropy=0.0),
+    reinforce_soft=reinforce(from_ridge(lambda pool: Soft(k=pool.tail.experts)), entropy=0.0),
 )
 for weight in COMPUTE:
-    adaptive = TokenMoEConfig(k=2, choose="some", compute_weight=weight)
-    add("compute", "1 or 2", "gate", **{f"top_p at {weight:g}": thresholded(weight)})
-    add(
-        *("compute", "1 or 2", "RL"),
-        **{f"reinforce_adaptive at {weight:g}": reinforce(lambda pool: AdaptiveK(k=2), adaptive)},
-    )
-even = TokenMoEConfig(load_weight=0.1, sequences=GROUP)
-tiled = TokenMoEConfig(load_weight=0.1, load=LoadRule("tiles"), sequences=GROUP)
+    priced = TokenMoEConfig(compute_weight=weight)
+    add("compute", "1 or 2", "gate", **{f"top_p at {weight:g}": thresholded(priced)})
+    learn_adaptive = reinforce(from_table(nobody=True), priced)
+    add("compute", "1 or 2", "RL", **{f"reinforce_adaptive at {weight:g}": learn_adaptive})
 add(
     *("load", "1", "gate"),
-    **{f"straight_through, balance {b:g}": gate("straight_through", balance=b) for b in (0.01, 0.1, 1.0)},
-    **{"straight_through, then bias": then_balanced(gate("straight_through"))},
+    **{f"soft_gate, balance {b:g}": gate("soft_gate", balance=b) for b in (0.03, 0.3)},
+    **{"soft_gate, then bias": then_balanced(gate("soft_gate"))},
 )
 add(
     *("load", "1", "RL"),
-    **{"reinforce, then bias": then_balanced(reinforce())},
-    **{f"reinforce, load {w:g}": loaded(replace(even, load_weight=w)) for w in (0.03, 0.1, 0.3)},
-    **{f"reinforce, tiles {w:g}": loaded(replace(tiled, load_weight=w)) for w in (0.03, 0.1, 0.3)},
+    **{"outcome_table, then bias": then_balanced(counterfactual(RIDGE, **asdict(TABLE)))},
+    **{f"reinforce, load {w:g}": reinforce(TABLED, replace(EVEN, load_weight=w)) for w in (0.1, 0.3)},
+    **{f"reinforce, tiles {w:g}": reinforce(TABLED, replace(TILED, load_weight=w)) for w in (0.1, 0.3)},
 )
 add(
     *("credit", "1", "RL"),
-    **{"reinforce, 2 rollouts": reinforce(rollouts=2)},
-    **{"reinforce, 8 rollouts": reinforce(rollouts=8)},
-    **{"reinforce, discount 0.9": reinforce(discount=0.9)},
-    **{"counterfactual, local": counterfactual(credit="local", layers=0)},
-    **{"counterfactual, one layer a step": counterfactual()},
-    **{"counterfactual, discount 0.5": counterfactual(layers=0, discount=0.5)},
-    **{"outcome_table, discount 0.8": counterfactual(credit="table", layers=0, discount=0.8)},
+    **{"reinforce, 2 rollouts": reinforce(RIDGE, rollouts=2)},
+    **{"reinforce, 8 rollouts": reinforce(RIDGE, rollouts=8)},
+    **{"reinforce, discount 0.5": reinforce(RIDGE, discount=0.5)},
+    **{"counterfactual, local": counterfactual(RIDGE, credit="local", layers=0)},
+    **{"counterfactual, one layer a step": counterfactual(RIDGE)},
+    **{"outcome_table, discount 0.5": counterfactual(RIDGE, **asdict(replace(TABLE, discount=0.5)))},
 )
 
 
@@ -287,7 +296,7 @@ def main(
     pool: Path | None = None,
     out: Path = Path("runs/token_moe/study"),
     seeds: int = 5,
-    tries: int = 3,
+    tries: int = 2,
     passes: int = 4,
     batch: int = 8,
     sections: tuple[str, ...] = ("main", "compute", "load", "credit"),
