@@ -3,6 +3,7 @@
 import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
+from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
 from .core import Core, Step
 from .layer_load import LoadRule
 from .outcomes import Outcomes, compute_scale
@@ -21,6 +22,11 @@ from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVector
 __all__ = [
     "ENVS",
     "SHARPNESS",
+    "CascadeConfig",
+    "CascadeCore",
+    "CascadeEnv",
+    "CascadeTable",
+    "CascadeVectorEnv",
     "Core",
     "LoadRule",
     "Outcomes",
@@ -41,6 +47,7 @@ __all__ = [
     "TokenMoEEnv",
     "TokenMoEVectorEnv",
     "VectorizedEnv",
+    "build_cascade",
     "build_core",
     "build_queueing",
     "compute_scale",
@@ -52,6 +59,7 @@ ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
+    "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),
 }
 
 for _name, (_scalar, _vector) in ENVS.items():
