@@ -52,8 +52,8 @@ from router_rl.token_moe.training import Fit
 
 TABLE = CounterfactualSettings(credit="table", layers=0, entropy=1e-2)
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
-RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-4, 1e-3, 1e-2) for w in (4, 16)]
-LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-4, 1e-3, 1e-2)]
+RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2) for w in (4, 16)]
+LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-3, 1e-2)]
 GROUP = 8  # sequences served together where load is charged and tiles are counted
 COMPUTE = (0.01, 0.03)  # nats for a second expert at every layer
 Learn = Callable[["Study", Training], tuple[Choose, Fit]]
@@ -295,6 +295,7 @@ add(
 def main(
     pool: Path | None = None,
     out: Path = Path("runs/token_moe/study"),
+    tiny: tuple[int, int] = (12, 24),
     seeds: int = 5,
     tries: int = 2,
     passes: int = 4,
@@ -307,6 +308,7 @@ def main(
     Args:
         pool: folder of a pool; the tiny one if None.
         out: folder of the finished fits.
+        tiny: sequences of each domain, and mixed ones, in each part of the tiny pool.
         seeds: training seeds of each method.
         tries: learning rates tried with seed 0, chosen on validation.
         passes: over the training sequences.
@@ -315,8 +317,8 @@ def main(
         methods: only these of them; all if empty.
     """
     torch.set_num_threads(1)
-    study = Study(tiny_pool(24, 48) if pool is None else open_pool(pool))
-    training = Training(passes=passes, batch=batch)
+    study = Study(tiny_pool(*tiny) if pool is None else open_pool(pool))
+    training = Training(passes=passes, batch=batch, checks=2)
     cells = out / "cells"
     fixed(study, cells, seeds)
     for name, method in METHODS.items():
