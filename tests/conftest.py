@@ -18,6 +18,7 @@ ALLOWED_SKIPS = (
     "chromium or chromedriver is not installed",
     "the Fashion-MNIST files are absent",
     "shared/data/",
+    "g++ is not installed",
 )
 
 
