@@ -3,16 +3,38 @@
 import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
+from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
 from .core import Core, Step
+from .layer_load import LoadRule
 from .outcomes import Outcomes, compute_scale
+from .queueing import (
+    QueueingConfig,
+    QueueingCore,
+    QueueingEnv,
+    QueueingVectorEnv,
+    QueueUnits,
+    build_queueing,
+)
 from .reward import load_charge
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
+from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, open_core
 
 __all__ = [
     "ENVS",
     "SHARPNESS",
+    "CascadeConfig",
+    "CascadeCore",
+    "CascadeEnv",
+    "CascadeTable",
+    "CascadeVectorEnv",
     "Core",
+    "LoadRule",
     "Outcomes",
+    "QueueUnits",
+    "QueueingConfig",
+    "QueueingCore",
+    "QueueingEnv",
+    "QueueingVectorEnv",
     "RoutingConfig",
     "RoutingCore",
     "RoutingEnv",
@@ -20,13 +42,25 @@ __all__ = [
     "SB3VecEnv",
     "ScalarEnv",
     "Step",
+    "TokenMoEConfig",
+    "TokenMoECore",
+    "TokenMoEEnv",
+    "TokenMoEVectorEnv",
     "VectorizedEnv",
+    "build_cascade",
     "build_core",
+    "build_queueing",
     "compute_scale",
     "load_charge",
+    "open_core",
 ]
 
-ENVS = {"RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv")}
+ENVS = {
+    "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
+    "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
+    "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
+    "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),
+}
 
 for _name, (_scalar, _vector) in ENVS.items():
     if _name not in gymnasium.registry:

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import InputError
+from .model_costs import ModelCosts, model_costs
 
-__all__ = ["Profile", "profile"]
+__all__ = ["ModelCosts", "Profile", "model_costs", "profile"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

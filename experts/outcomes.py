@@ -17,7 +17,16 @@ from .validation import check_leaks, check_table
 
 __all__ = ["SCHEMA_VERSION", "SPLITS", "OutcomeTable"]
 
-_FLOATS = ("features", "quality", "cost", "confidence", "tokens_out", "latency_s", "probabilities")
+_FLOATS = (
+    "features",
+    "quality",
+    "cost",
+    "confidence",
+    "tokens_in",
+    "tokens_out",
+    "latency_s",
+    "probabilities",
+)
 _INTEGERS = ("fold", "label")
 _TEXTS = ("query_id", "prompt", "group", "split")
 _ROWWISE = (*_TEXTS, *_INTEGERS, *_FLOATS)
@@ -42,6 +51,7 @@ class OutcomeTable:
         group: [T] str, the task, subject or condition.
         fold: [T] int64, for cross-validation.
         confidence: [T, N] float32, each expert's own, NaN where unknown.
+        tokens_in: [T, N] float32 >= 0, prompt tokens as each expert counts them, NaN where unknown.
         tokens_out: [T, N] float32 >= 0, answer tokens, NaN where unknown.
         latency_s: [T, N] float32 >= 0, seconds, NaN where unknown.
         probabilities: [T, N, C] float32, the class distribution each expert gave; rows sum to 1.
@@ -65,6 +75,7 @@ class OutcomeTable:
     group: np.ndarray | None = None
     fold: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    tokens_in: np.ndarray | None = None
     tokens_out: np.ndarray | None = None
     latency_s: np.ndarray | None = None
     probabilities: np.ndarray | None = None
@@ -132,7 +143,7 @@ class OutcomeTable:
             cost: [T, N] float, in `cost_unit`.
         """
         part = copy.copy(self)
-        for name in ("confidence", "tokens_out", "latency_s", "probabilities", "label", "extra"):
+        for name in ("confidence", "tokens_in", "tokens_out", "latency_s", "probabilities", "label", "extra"):
             object.__setattr__(part, name, None)
         object.__setattr__(part, "quality", _as_float32("quality", quality))
         object.__setattr__(part, "cost", _as_float32("cost", cost))

@@ -22,7 +22,7 @@ __all__ = ["SCHEMA_VERSION", "read_columns", "write_table"]
 SCHEMA_VERSION = 1
 _METADATA = b"router_rl"
 _TEXTS = ("query_id", "prompt", "group", "split")
-_PER_EXPERT = ("quality", "cost", "confidence", "tokens_out", "latency_s")
+_PER_EXPERT = ("quality", "cost", "confidence", "tokens_in", "tokens_out", "latency_s")
 _CHUNK = 16_384  # rows written together
 
 

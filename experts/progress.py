@@ -13,13 +13,13 @@ __all__ = ["say", "track"]
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], doing: str, total: int, *, shown: bool = True) -> Iterator[Item]:
+def track(items: Iterable[Item], doing: str, total: int | None, *, shown: bool = True) -> Iterator[Item]:
     """Yield the items, with a progress bar on stderr where that is a terminal.
 
     Args:
         items: what is worked on.
         doing: a few words beside the bar.
-        total: how many items there are.
+        total: how many items there are; None where nobody knows.
         shown: False for no bar.
     """
     console = Console(stderr=True)

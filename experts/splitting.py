@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LEAKAGE", "SPLITS", "allow_leaks", "complete_split", "find_leak", "split_by_key"]
+__all__ = [
+    "LEAKAGE",
+    "SPLITS",
+    "allow_leaks",
+    "complete_split",
+    "find_leak",
+    "leaking_rows",
+    "split_by_key",
+]
 
 SPLITS = ("train", "validation", "test")
 LEAKAGE = "leakage allowed: "  # the note that lifts the check, so that no output can lose it
@@ -72,6 +80,25 @@ def find_leak(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> tuple[i
         if parts[earlier] != parts[row]:
             return earlier, row
     return None
+
+
+def leaking_rows(prompts: Sequence[Any] | np.ndarray, parts: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Rows whose prompt (up to white space) stands in several parts, [M] int64; None is no prompt or part.
+
+    >>> leaking_rows(["a", "b", "a ", "c"], ["train", "train", "test", "test"]).tolist()
+    [0, 2]
+    """
+    seen: dict[str, set[Any]] = {}
+    told = [
+        (_canonical(prompt), part)
+        for prompt, part in zip(prompts, parts, strict=True)
+        if prompt is not None and part is not None
+    ]
+    for prompt, part in told:
+        seen.setdefault(prompt, set()).add(part)
+    several = {prompt for prompt, found in seen.items() if len(found) > 1}
+    rows = [row for row, prompt in enumerate(prompts) if prompt is not None and _canonical(prompt) in several]
+    return np.array(rows, dtype=np.int64)
 
 
 def allow_leaks(columns: dict[str, Any]) -> dict[str, Any]:

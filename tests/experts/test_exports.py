@@ -31,5 +31,8 @@ def test_the_public_names():
         "Profile",
         "collect",
         "epsilon_greedy",
+        "import_results",
         "log_decisions",
+        "read_prices",
+        "reprice",
     }

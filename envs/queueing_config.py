@@ -1,0 +1,108 @@
+"""What a queueing process is: load, queues, deadlines, failures and what is charged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experts import InputError
+
+__all__ = ["QueueingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueingConfig:
+    """The queues and what is charged.
+
+    Deadlines and outages are counted in the pool's mean service time, so that one setting suits experts of
+    milliseconds and of minutes.
+
+    Attributes:
+        load: arrival rate over what the pool can serve, every expert at work and its batches full.
+        compute_weight: utility per unit of compute (one request of the dearest expert).
+        lateness_weight: utility, per unit of value, of being one deadline late.
+        miss_weight: utility, per unit of value, of a deadline missed.
+        window: W, requests an episode; it begins with empty queues.
+        replicas: servers of each expert, one number for all or one each.
+        batch: requests that a replica works on together.
+        batch_slope: how much longer a batch works for each further request, as a share; 1 is no gain.
+        deadlines: mean service times a request may take, for each class of requests.
+        values: what a request of each class is worth.
+        shares: how common each class is; equal where empty.
+        mean_up: mean service times between an expert's recovery and its next failure; 0: none fails.
+        mean_repair: mean service times that it is down.
+        budget: compute that a request may take on average over an episode; None: as much as it likes.
+        overspend_weight: utility per unit of compute above the budget.
+    """
+
+    load: float = 0.8
+    compute_weight: float = 0.1
+    lateness_weight: float = 0.5
+    miss_weight: float = 0.0
+    window: int = 512
+    replicas: int | tuple[int, ...] = 1
+    batch: int = 1
+    batch_slope: float = 0.1
+    deadlines: tuple[float, ...] = (2.0,)
+    values: tuple[float, ...] = (1.0,)
+    shares: tuple[float, ...] = ()
+    mean_up: float = 0.0
+    mean_repair: float = 20.0
+    budget: float | None = None
+    overspend_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("compute_weight", "lateness_weight", "miss_weight", "overspend_weight", "mean_up"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise InputError(name, getattr(self, name), "is negative or infinite", "use 0 or more")
+        for name in ("load", "window", "batch", "mean_repair"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(name, getattr(self, name), "is not positive", "use a number above 0")
+        if not 0.0 <= self.batch_slope <= 1.0:
+            raise InputError("batch_slope", self.batch_slope, "is no share", "use 0 to 1")
+        if self.budget is not None and not 0.0 < self.budget < float("inf"):
+            raise InputError("budget", self.budget, "is not positive", "use a number above 0, or none")
+        if not self.deadlines or min(self.deadlines) <= 0:
+            raise InputError("deadlines", self.deadlines, "are not all positive", "use numbers above 0")
+        for name, values in (("values", self.values), ("shares", self.shares or self.values)):
+            if len(values) != len(self.deadlines) or min(values) < 0:
+                problem = f"do not suit {len(self.deadlines)} deadlines"
+                raise InputError(name, values, problem, "give each class a number of at least 0")
+        counts = (self.replicas,) if isinstance(self.replicas, int) else self.replicas
+        if not counts or min(counts) < 1:
+            raise InputError("replicas", self.replicas, "are not all positive", "use 1 or more")
+
+    @property
+    def longest(self) -> float:
+        """The longest deadline, in mean service times."""
+        return max(self.deadlines)
+
+    @property
+    def chances(self) -> tuple[float, ...]:
+        """How likely a request is to be of each class; they sum to 1."""
+        shares = self.shares or tuple(1.0 for _ in self.deadlines)
+        return tuple(share / sum(shares) for share in shares)
+
+    def replicas_of(self, experts: int) -> Tensor:
+        """[N] int64, the servers of each expert.
+
+        Raises:
+            InputError: there is a list of another length.
+        """
+        if isinstance(self.replicas, int):
+            return torch.full((experts,), self.replicas)
+        if len(self.replicas) != experts:
+            fix = "give one number, or one an expert"
+            raise InputError("replicas", self.replicas, f"there are {experts} experts", fix)
+        return torch.tensor(self.replicas)
+
+    def gap(self, service: Sequence[float]) -> float:
+        """Mean seconds between arrivals that make the load, given each expert's mean service time."""
+        faster = self.batch / (1.0 + self.batch_slope * (self.batch - 1))
+        counts = self.replicas_of(len(service)).tolist()
+        pace = sum(count * faster / seconds for count, seconds in zip(counts, service, strict=True))
+        up = self.mean_up / (self.mean_up + self.mean_repair) if self.mean_up else 1.0
+        return 1.0 / (self.load * pace * up)

@@ -1,0 +1,304 @@
+"""Dense models of one ancestor become the experts of a mixture that stock transformers loads.
+
+Attention, embeddings and norms come from the base or are averaged; the feed-forward networks become experts
+(sparse upcycling, Komatsuzaki et al. 2023, https://arxiv.org/abs/2212.05055; Branch-Train-MiX, Sukhbaatar et
+al. 2024, section 3.2, https://arxiv.org/abs/2403.07816), whole or in segments with shared ones (DeepSeekMoE,
+Dai et al. 2024, section 3, https://arxiv.org/abs/2401.06066). One layer at a time is in memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..atomic import writable_folder, write_json
+from ..errors import InputError, unknown_name
+from ..progress import track
+from .checkpoint import CheckpointWriter
+from .donors import Donor, feed_forward, open_base, open_donor, survey
+from .forms import SHARED_NOTHING, Form, configuration
+from .layout import Layout, layout_of
+from .segments import FFN, cut, mean
+
+__all__ = ["Assembly", "assemble"]
+
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """What was assembled; kept as `assembly.json` in the folder.
+
+    Attributes:
+        form: `mixtral` or `deepseek`.
+        model_type: the architecture in transformers.
+        base: the base's name.
+        experts: the donors' names, in the order of the experts; with segments, each has `segments - shared`
+            experts that stand together.
+        moe_layers: layers that are mixtures; the others are dense.
+        experts_per_token: donors whose worth of neurons a token runs.
+        segments: into how many an FFN is cut; 1 where it is whole.
+        shared: segments that run always.
+        trunk: where attention and embeddings come from.
+        trunk_distance: by donor, how far its own are from the base's, relative to the base's norm.
+    """
+
+    form: Form
+    model_type: str
+    base: str
+    experts: tuple[str, ...]
+    moe_layers: tuple[int, ...]
+    experts_per_token: int
+    segments: int
+    shared: int
+    trunk: str
+    trunk_distance: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `assembly.json`."""
+        return {"schema_version": 1, **asdict(self)}
+
+
+def assemble(
+    base: Path | str,
+    experts: Sequence[Path | str],
+    out: Path | str,
+    *,
+    form: Form = "mixtral",
+    layers: Sequence[int] | Literal["differing", "all"] = "differing",
+    experts_per_token: int = 2,
+    segments: int = 4,
+    shared: int = 1,
+    trunk: Literal["base", "average"] = "base",
+    seed: int = 0,
+    progress: bool = True,
+) -> Assembly:
+    """Write a mixture of experts as a standard folder: configuration, sharded safetensors, tokenizer.
+
+    Gates start at random. In the `deepseek` form the segments of one donor start with the same row, so that a
+    token takes whole donors until the gates are trained.
+
+    Args:
+        base: folder of the common ancestor, of Llama, Mistral, Qwen2 or Qwen3 form.
+        experts: folders of models fine-tuned from it; each may hold only the tensors that were trained.
+        out: the folder to write; an earlier assembly in it is replaced.
+        form: `mixtral` (softmax gate, whole experts) or `deepseek` (sigmoid gate with selection bias,
+            segments and shared experts).
+        layers: which become mixtures: those in which the donors' feed-forward networks differ, all, or these
+            layer numbers. The others stay dense.
+        experts_per_token: donors whose worth of neurons a token runs, 1 to their number.
+        segments: into how many the `deepseek` form cuts an FFN; divides its size.
+        shared: how many segments run always there, 1 to `segments - 1`.
+        trunk: attention, embeddings, norms and dense layers of the base, or the donors' average.
+        seed: of the gates.
+        progress: show bars on stderr.
+
+    Raises:
+        InputError: a donor has another form, shape, tokenizer or ancestor, or an option does not fit.
+    """
+    if form not in ("mixtral", "deepseek"):
+        raise unknown_name("form", form, ["mixtral", "deepseek"])
+    if trunk not in ("base", "average"):
+        raise unknown_name("trunk", trunk, ["average", "base"])
+    out = Path(out)
+    if out.exists() and not (out / "assembly.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("out", str(out), "exists and is not an assembly", "choose another folder")
+    stem = open_base(base)
+    donors = [open_donor(stem, folder) for folder in experts]
+    _check_numbers(stem.config, len(donors), form, experts_per_token, segments, shared)
+    found = survey(stem, donors, progress=progress)
+    moe_layers = _moe_layers(layers, found.differing, stem.config.num_hidden_layers, form)
+    if form == "mixtral":
+        segments, shared = 1, 0
+    config = configuration(
+        stem.config,
+        form,
+        moe_layers=moe_layers,
+        experts=len(donors),
+        experts_per_token=experts_per_token,
+        segments=segments,
+        shared=shared,
+    )
+    names = _distinct([donor.name for donor in donors])
+    result = Assembly(
+        form=form,
+        model_type=config.model_type,
+        base=stem.name,
+        experts=names,
+        moe_layers=moe_layers,
+        experts_per_token=experts_per_token,
+        segments=segments,
+        shared=shared,
+        trunk=trunk,
+        trunk_distance=dict(zip(names, found.trunk_distance, strict=True)),
+    )
+    parent = writable_folder("out", out.absolute().parent)
+    fresh = parent / f".{out.name}.assembling"
+    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
+    fresh.mkdir()
+    try:
+        _write_weights(fresh, stem, donors, config, result, seed, progress)
+        config.save_pretrained(fresh)
+        for name in _COPIED:
+            if (stem.weights.folder / name).is_file():
+                shutil.copyfile(stem.weights.folder / name, fresh / name)
+        write_json(fresh / "assembly.json", result.to_json())
+        before = parent / f".{out.name}.before"
+        shutil.rmtree(before, ignore_errors=True)
+        if out.exists():
+            out.rename(before)
+        fresh.rename(out)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return result
+
+
+def _write_weights(
+    folder: Path, base: Donor, donors: list[Donor], config: Any, plan: Assembly, seed: int, progress: bool
+) -> None:
+    """One file for what stands outside the layers, one a layer, one for all gates."""
+    layout = layout_of(config)
+    count = config.num_hidden_layers
+    names: dict[int, list[str]] = {layer: [] for layer in range(-1, count)}
+    for name in base.weights.shapes:
+        parts = name.split(".")
+        if not (name == "lm_head.weight" and config.tie_word_embeddings):
+            names[int(parts[2]) if name.startswith("model.layers.") else -1].append(name)
+    writer = CheckpointWriter(folder, count + 2)
+    sources = donors if plan.trunk == "average" else [base]
+    for layer in track(range(-1, count), "assembling", count + 1, shown=progress):
+        sparse = layer in plan.moe_layers
+        ffn = set(feed_forward(layer)) if sparse else set[str]()
+        tensors = {name: _averaged(sources, name) for name in names[layer] if name not in ffn}
+        if sparse:
+            tensors |= _mixture(layer, donors, config, layout, plan)
+        writer.write(tensors)
+    writer.write(_gates(config, layout, plan, seed))
+    writer.finish()
+
+
+def _mixture(
+    layer: int, donors: list[Donor], config: Any, layout: Layout, plan: Assembly
+) -> dict[str, Tensor]:
+    """The experts of one layer by their names."""
+    ffns = [FFN(*(donor.tensor(name) for name in feed_forward(layer))) for donor in donors]
+    tensors: dict[str, Tensor] = {}
+    block = f"model.layers.{layer}.{layout.block}"
+    if plan.shared:
+        common, ffns = cut(ffns, plan.segments, plan.shared)
+        for part, tensor in zip(layout.parts, common, strict=True):
+            tensors[f"{block}.shared_experts.{part}.weight"] = tensor
+    for expert, ffn in enumerate(ffns):
+        tensors |= dict(zip(layout.expert(layer, expert), ffn, strict=True))
+    if config.model_type == "qwen2_moe":
+        dtype, hidden = ffns[0].up.dtype, config.hidden_size
+        for part in layout.parts:
+            shape = (hidden, SHARED_NOTHING) if part == "down_proj" else (SHARED_NOTHING, hidden)
+            tensors[f"{block}.shared_expert.{part}.weight"] = torch.zeros(shape, dtype=dtype)
+        tensors[f"{block}.shared_expert_gate.weight"] = torch.zeros(1, hidden, dtype=dtype)
+    return tensors
+
+
+def _gates(config: Any, layout: Layout, plan: Assembly, seed: int) -> dict[str, Tensor]:
+    """Random gates in float32, a row for each donor and the same for its segments."""
+    generator = torch.Generator().manual_seed(seed)
+    own = plan.segments - plan.shared
+    tensors: dict[str, Tensor] = {}
+    for layer in plan.moe_layers:
+        rows = torch.randn(len(plan.experts), config.hidden_size, generator=generator)
+        weight = (rows * config.initializer_range).repeat_interleave(own, dim=0)
+        tensors[layout.gate_weight(layer)] = weight
+        if layout.selection_bias:
+            tensors[layout.gate_selection_bias(layer)] = torch.zeros(len(weight))
+    return tensors
+
+
+def _averaged(sources: Sequence[Donor], name: str) -> Tensor:
+    first = sources[0].tensor(name)
+    if len(sources) == 1:
+        return first
+    return mean(source.tensor(name) for source in sources).to(first.dtype)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, numbered where one stands twice: a, a-2."""
+    return tuple(
+        name if names.index(name) == at else f"{name}-{names[: at + 1].count(name)}"
+        for at, name in enumerate(names)
+    )
+
+
+def _check_numbers(
+    config: Any, donors: int, form: str, experts_per_token: int, segments: int, shared: int
+) -> None:
+    if donors < 2:
+        raise InputError(
+            "experts", donors, "a mixture needs two or more", "give their folders, commas between"
+        )
+    if experts_per_token not in range(1, donors + 1):
+        raise InputError(
+            "experts_per_token", experts_per_token, f"there are {donors} experts", f"use 1 to {donors}"
+        )
+    if form == "deepseek":
+        size = config.intermediate_size
+        if segments < 2 or size % segments:
+            raise InputError(
+                "segments", segments, f"does not cut {size} neurons evenly", "use a divisor, 2 or more"
+            )
+        if size // segments % 8:  # 16 bytes in bfloat16, which grouped matrix products ask for
+            width = size // segments
+            raise InputError("segments", segments, f"gives {width} neurons, no multiple of 8", "use fewer")
+        if shared not in range(1, segments):
+            raise InputError(
+                "shared",
+                shared,
+                f"of {segments} segments some are shared and some routed",
+                f"use 1 to {segments - 1}",
+            )
+
+
+def _moe_layers(
+    layers: Sequence[int] | str, differing: tuple[int, ...], count: int, form: str
+) -> tuple[int, ...]:
+    if layers == "all":
+        return tuple(range(count))
+    if layers == "differing":
+        if not differing:
+            raise InputError(
+                "layers",
+                layers,
+                "the experts' feed-forward networks are all equal",
+                "use other experts, or all",
+            )
+        # The deepseek form has dense layers before the mixtures only.
+        return tuple(range(differing[0], count)) if form == "deepseek" else differing
+    if isinstance(layers, str):
+        raise InputError("layers", layers, "unknown", "use differing, all, or layer numbers")
+    chosen = tuple(sorted(set(layers)))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise InputError("layers", list(layers), f"there are {count} layers", f"use 0 to {count - 1}")
+    if form == "deepseek" and chosen != tuple(range(chosen[0], count)):
+        raise InputError(
+            "layers",
+            list(layers),
+            "the deepseek form has dense layers first",
+            f"use {chosen[0]} to {count - 1}",
+        )
+    return chosen

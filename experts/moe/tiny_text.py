@@ -1,0 +1,148 @@
+"""Text of six made-up domains, the same for everybody: what the tiny pool was trained on.
+
+Three languages share an alphabet and part of their words; three formal ones share identifiers. So a single
+character rarely gives a domain away, and a router has to read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["DOMAINS", "TREE", "WORDS", "document", "encode", "token_rows"]
+
+TREE = ("text", (("languages", (0, 1, 2)), ("formal", (3, 4, 5))))
+DOMAINS = ("alban", "bergish", "corvian", "calc", "records", "markup")
+WORDS = 128  # tokens are the bytes of ASCII
+_LEXICON, _SHARED, _FOLLOWERS = 260, 60, 6
+_SYLLABLES = (
+    "ba",
+    "cor",
+    "di",
+    "el",
+    "fu",
+    "gan",
+    "hi",
+    "jo",
+    "ke",
+    "lu",
+    "mar",
+    "no",
+    "pe",
+    "ri",
+    "su",
+    "ta",
+)
+_ENDINGS = {"alban": ("a", "os", "im"), "bergish": ("en", "e", "ung"), "corvian": ("a", "en", "ix")}
+
+
+def _word(rng: random.Random) -> str:
+    return "".join(rng.choice(_SYLLABLES) for _ in range(rng.choice((1, 2, 2, 3))))
+
+
+def _lexicons() -> dict[str, list[str]]:
+    """Words of each language; the first are shared by all."""
+    rng = random.Random(20)
+    shared = list(dict.fromkeys(_word(rng) for _ in range(4 * _SHARED)))[:_SHARED]
+    found: dict[str, list[str]] = {}
+    for name, endings in _ENDINGS.items():
+        own = (_word(rng) + rng.choice(endings) for _ in range(4 * _LEXICON))
+        found[name] = shared + list(dict.fromkeys(own))[: _LEXICON - _SHARED]
+    return found
+
+
+def _grammars() -> dict[str, list[list[int]]]:
+    """Which words like to follow each word, in each language."""
+    rng = random.Random(21)
+    return {
+        name: [[rng.randrange(len(words)) for _ in range(_FOLLOWERS)] for _ in words]
+        for name, words in LEXICONS.items()
+    }
+
+
+LEXICONS = _lexicons()
+FOLLOWERS = _grammars()
+NAMES = LEXICONS["alban"][:24]  # identifiers of the formal domains are words of all languages
+
+
+def _language(name: str, rng: random.Random) -> str:
+    words, word, said = LEXICONS[name], rng.randrange(_LEXICON), 0
+    parts: list[str] = []
+    while said < 160:
+        sentence: list[str] = []
+        for _ in range(rng.randint(4, 9)):
+            follows = FOLLOWERS[name][word]
+            # Mostly a usual follower, the first of them likeliest; sometimes a new subject.
+            word = follows[min(int(rng.expovariate(0.8)), _FOLLOWERS - 1)]
+            if rng.random() < 0.15:
+                word = min(int(rng.expovariate(0.02)), _LEXICON - 1)
+            sentence.append(words[word])
+        said += len(sentence)
+        parts.append(" ".join(sentence) + rng.choice((".", ".", ",", "?")))
+    return " ".join(parts)
+
+
+def _calc(rng: random.Random) -> str:
+    lines: list[str] = []
+    while len(lines) < 45:
+        name, other = rng.sample(NAMES, 2)
+        one, two = rng.randint(0, 9), rng.randint(0, 9)
+        lines += [f"{name} = {one} + {two}", f"assert {name} == {one + two}"]
+        if rng.random() < 0.5:
+            lines += [f"def {other}({name}):", f"    return {name} * {two}"]
+    return "\n".join(lines)
+
+
+def _records(rng: random.Random) -> str:
+    lines: list[str] = []
+    keys = rng.sample(NAMES, 4)
+    for number in range(rng.randint(1, 50), 100):
+        values = [f'"{key}": {rng.choice((str(rng.randint(0, 99)), "true", "null"))}' for key in keys]
+        lines.append(f'{{"id": {number}, ' + ", ".join(values) + "}")
+        if len(lines) == 16:
+            break
+    return "\n".join(lines)
+
+
+def _markup(rng: random.Random) -> str:
+    def element(depth: int) -> str:
+        tag = rng.choice(NAMES)
+        if depth == 0:
+            return f"<{tag}>{rng.choice(NAMES)}</{tag}>"
+        inside = "".join(element(depth - 1) for _ in range(rng.randint(1, 3)))
+        return f"<{tag}>{inside}</{tag}>"
+
+    parts: list[str] = []
+    while sum(map(len, parts)) < 900:
+        parts.append(element(rng.randint(1, 3)))
+    return "\n".join(parts)
+
+
+_MAKERS: dict[str, Callable[[random.Random], str]] = {
+    **{name: lambda rng, name=name: _language(name, rng) for name in _ENDINGS},
+    "calc": _calc,
+    "records": _records,
+    "markup": _markup,
+}
+
+
+def document(domain: str, number: int) -> str:
+    """One document, a function of its domain and number."""
+    return _MAKERS[domain](random.Random(f"{domain}/{number}"))
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of a text: its bytes."""
+    return list(text.encode("ascii"))
+
+
+def token_rows(domain: str, first: int, count: int, length: int) -> np.ndarray:
+    """One sequence from each of `count` documents, numbered from `first`: [count, T + 1] int64."""
+    rows: list[list[int]] = []
+    for number in range(first, first + count):
+        ids = encode(document(domain, number))
+        start = random.Random(number).randrange(len(ids) - length)
+        rows.append(ids[start : start + length + 1])
+    return np.array(rows, dtype=np.int64)

@@ -1,0 +1,7 @@
+"""Readers of results that others measured: what each expert did on each query, one outcome at a time."""
+
+from .files import records, result_files
+from .outcome import Outcome, Reader, ReaderOptions
+from .registry import FORMATS, find_format
+
+__all__ = ["FORMATS", "Outcome", "Reader", "ReaderOptions", "find_format", "records", "result_files"]

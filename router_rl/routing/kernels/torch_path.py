@@ -1,0 +1,234 @@
+"""The same gate in whole-tensor torch: runs anywhere, compiles without a graph break, exports.
+
+`torch.topk` promises no order among equal values. Keys in double precision settle it: a float32 leaves 29
+bits of a double's mantissa unused, room for the expert's id. On a CPU, run eagerly, that is skipped wherever
+a look at the values shows that top-k has only one answer; elsewhere (a graph, a GPU) nothing looks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
+
+__all__ = ["dispatch", "gate", "gather", "logits_of", "scatter_back", "select"]
+
+_INFINITY = float("inf")
+_SCORES_ABOVE = -80.0  # softmax and sigmoid of a logit above it are not 0 in float32 (used with care below)
+_FEW = 64  # numbers that Python looks at sooner than torch
+# A weight of few experts, times few rows: measured on x86 with MKL, three times as fast turned round.
+_NARROW, _FEW_ROWS = 16, range(3, 65)
+
+
+def gate(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    correction: Tensor | None,
+    alive: Tensor | None,
+    rule: GateRule,
+) -> Routed:
+    """Route T rows.
+
+    Args:
+        hidden: [T, H] float, any strides.
+        weight: [E, H] float, any strides; on a CPU it is faster with `weight.T` contiguous from E = 32 on.
+        bias: [E] float or None.
+        correction: [E] float or None, added to scores to choose by.
+        alive: [E] bool or None, False where an expert may not work.
+        rule: what is done with the logits.
+
+    Returns:
+        weights and logits in float32 (float64 if hidden is), experts int64.
+    """
+    return select(logits_of(hidden, weight, bias), correction, alive, rule)
+
+
+def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x W^T + b`, [T, E], accumulated in float32, or in float64 if hidden is."""
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    x, w = hidden.to(dtype), weight.to(dtype)
+    if _may_look(x) and w.shape[0] <= _NARROW and x.shape[0] in _FEW_ROWS:
+        z = (w @ x.t()).t()
+        return z if bias is None else z + bias.to(dtype)
+    return F.linear(x, w, None if bias is None else bias.to(dtype))
+
+
+def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
+    """Choose and weigh; as `gate`, from logits [T, E]."""
+    if alive is None and _may_look(logits) and logits.numel():
+        found = _select_distinct(logits, correction, rule)
+        if found is not None:
+            return found
+    finite = logits.abs().amax(dim=-1, keepdim=True) < _INFINITY
+    is_fallback = torch.arange(logits.shape[1], device=logits.device) == rule.fallback
+    z = torch.where(finite, logits, torch.where(is_fallback, FALLBACK_LOGIT, -FALLBACK_LOGIT))
+    masked = z if alive is None else z.masked_fill(~alive, -_INFINITY)
+    if rule.by_logit(correction is not None) and rule.groups == 1:
+        rank, merit = masked, None
+    else:
+        scores = _scores(masked, rule, alive)
+        merit = torch.where(scores > 0, scores, scores - ABSENT)
+        merit = merit if correction is None else merit + correction
+        rank = masked if rule.by_logit(correction is not None) else merit
+    inside = None if rule.groups == 1 or merit is None else _inside(merit, rule)
+    experts = _best(rank, inside, alive, rule.k)
+    return Routed(_weigh(masked, experts, rule, alive), experts, z, ~finite.squeeze(-1))
+
+
+def dispatch(experts: Tensor, count: int) -> Dispatch:
+    """Sort slots by expert.
+
+    Args:
+        experts: [T, k] int, as `Routed.experts`.
+        count: E.
+    """
+    slots = experts.flatten().long()
+    order = torch.sort(slots, stable=True).indices
+    counts = torch.zeros(count, dtype=torch.int64, device=slots.device)
+    counts = counts.scatter_add(0, slots, torch.ones_like(slots))
+    places = torch.empty_like(order).scatter(0, order, torch.arange(order.shape[0], device=slots.device))
+    return Dispatch(
+        counts.to(experts.dtype), order.to(experts.dtype), places.to(experts.dtype).view(experts.shape)
+    )
+
+
+def gather(hidden: Tensor, found: Dispatch) -> Tensor:
+    """Rows [T * k, H] in the order of their experts: row `order // k` at each place."""
+    k = found.places.shape[1]
+    return hidden.index_select(0, torch.div(found.order, k, rounding_mode="floor"))
+
+
+def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
+    """What the experts made of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
+    rows = outputs.index_select(0, found.places.flatten()).view(*found.places.shape, outputs.shape[1])
+    # Sums in a fixed order, unlike an index_add of the slots.
+    return torch.bmm(weights.to(outputs.dtype).unsqueeze(1), rows).squeeze(1)
+
+
+def _may_look(value: Tensor) -> bool:
+    """Whether Python may branch on values here: eager, on a CPU."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed | None:
+    """`select` where all is finite and nothing that matters ties, so that top-k has one answer; else None."""
+    low, high = logits.aminmax()
+    span_low, span_high = low.item(), high.item()  # a NaN fails both comparisons
+    if not (span_low > -_INFINITY and span_high < _INFINITY):
+        return None
+    columns = None
+    if rule.by_logit(correction is not None) and rule.groups == 1:
+        rank = logits
+    else:
+        if span_low < _SCORES_ABOVE + (max(span_high, 0.0) if rule.score == "softmax" else 0.0):
+            return None  # a score may be 0
+        merit = _scores(logits, rule, None)
+        merit = merit if correction is None else merit + correction
+        rank = logits if rule.by_logit(correction is not None) else merit
+        if rule.groups > 1:
+            columns = _columns_kept(merit, rule)
+            if columns is None:
+                return None
+            rank = rank.gather(1, columns)
+    k = rule.k
+    if k == rank.shape[1]:
+        values, experts = rank.topk(k)
+        distinct = _distinct(values)
+    else:
+        values, experts = rank.topk(k + 1)
+        distinct = _distinct(values)
+        values, experts = values[:, :k], experts[:, :k]
+    if not distinct:
+        return None
+    if columns is not None:
+        experts = columns.gather(1, experts)
+    if rank is logits and rule.renormalise:
+        weights = values.softmax(dim=-1)
+        weights = weights if rule.scale == 1 else weights * rule.scale
+    else:
+        weights = _weigh(logits, experts, rule, None)
+    return Routed(weights, experts, logits, torch.zeros(len(logits), dtype=torch.bool))
+
+
+def _distinct(values: Tensor) -> bool:
+    """Whether rows [T, n], sorted downwards, hold no value twice."""
+    if values.numel() <= _FEW:
+        return all(len(set(row)) == len(row) for row in values.tolist())
+    return values.shape[1] < 2 or values.diff(dim=1).amax().item() < 0
+
+
+def _columns_kept(merit: Tensor, rule: GateRule) -> Tensor | None:
+    """Ids [T, kept * E/groups] of the experts in the groups kept, or None where groups or their best tie."""
+    T, E = merit.shape
+    size = E // rule.groups
+    grouped = merit.view(T, rule.groups, size)
+    first = grouped.amax(dim=-1)
+    if rule.judged_by == 1:
+        best = first
+    elif rule.judged_by == 2 and merit.numel() > 4096:  # a top-k of many short rows is slow
+        top = grouped == first.unsqueeze(-1)
+        if int(top.count_nonzero()) != first.numel():
+            return None
+        best = first + grouped.masked_fill(top, -_INFINITY).amax(dim=-1)
+    else:
+        best = grouped.topk(rule.judged_by).values.sum(dim=-1)
+    values, kept = best.topk(min(rule.kept + 1, rule.groups))
+    if not _distinct(values):
+        return None
+    ids = kept[:, : rule.kept].unsqueeze(-1) * size + torch.arange(size)
+    return ids.flatten(1)
+
+
+def _scores(masked: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:
+    if rule.score == "sigmoid":
+        return masked.sigmoid()
+    scores = masked.softmax(dim=-1)
+    return scores if alive is None else scores.masked_fill(~alive, 0.0)  # NaN where nobody is alive
+
+
+def _inside(merit: Tensor, rule: GateRule) -> Tensor:
+    """Which experts [T, E] bool are in the groups kept; ties go to the lower group."""
+    grouped = merit.unflatten(-1, (rule.groups, -1))
+    best = grouped.topk(rule.judged_by).values.sum(dim=-1)
+    kept = _top(best, rule.kept)
+    inside = torch.zeros_like(best, dtype=torch.bool).scatter(-1, kept, True)
+    return inside.unsqueeze(-1).expand_as(grouped).flatten(-2)
+
+
+def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> Tensor:
+    """Ids [T, k]: the groups kept, then the others, by rank; then the dead; equals by rising id."""
+    if alive is None:
+        # All groups kept together have k experts, so nobody else is asked.
+        return _top(rank if inside is None else rank.masked_fill(~inside, -_INFINITY), k)
+    tier = alive.long().expand(rank.shape)
+    tier = tier if inside is None else tier + (inside & alive)
+    order = torch.sort(rank.masked_fill(~alive, -_INFINITY), dim=-1, descending=True, stable=True).indices
+    tiers = tier.gather(-1, order)
+    return order.gather(-1, torch.sort(tiers, dim=-1, descending=True, stable=True).indices[..., :k])
+
+
+def _top(rank: Tensor, k: int) -> Tensor:
+    """Ids [T, k] of the largest of rank [T, n], best first; ties go to the lowest id."""
+    if rank.dtype == torch.float64:
+        return torch.sort(rank, dim=-1, descending=True, stable=True).indices[..., :k]
+    # Two different float32 are 2^-24 of their size apart, or 2^-149: the id, at most 2^9, moves a value by
+    # less than that, and a 0 by a little too. Minus infinity is left alone: nobody chooses it.
+    value = rank.double()
+    step = torch.arange(rank.shape[-1], device=rank.device, dtype=torch.float64) * 2.0**-40
+    return (value - (value.abs().clamp(max=1e300) + 2.0**-200) * step).topk(k, dim=-1).indices
+
+
+def _weigh(masked: Tensor, experts: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:
+    """Weights [T, k] of experts chosen; 0 for those that are not alive."""
+    if rule.renormalise:
+        # In logarithms, so that scores too small for float32 still have a ratio.
+        chosen = masked.gather(-1, experts)
+        chosen = F.logsigmoid(chosen) if rule.score == "sigmoid" else chosen
+        weights = chosen.softmax(dim=-1)
+    else:
+        weights = _scores(masked, rule, alive).gather(-1, experts)
+    weights = weights if alive is None else weights.masked_fill(~alive[experts], 0.0)
+    return weights if rule.scale == 1 else weights * rule.scale

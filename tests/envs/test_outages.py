@@ -1,0 +1,43 @@
+"""An expert's own clock: it stands still while the expert is down."""
+
+from __future__ import annotations
+
+import torch
+
+from envs.outages import Outages, clock, draw_outages, is_down, wall
+
+TWO = Outages.of(torch.tensor([2.0, 7.0]).double(), torch.tensor([3.0, 10.0]).double())
+TIMES = [0.0, 1.5, 2.0, 2.5, 3.0, 5.0, 7.0, 9.0, 10.0, 12.0]
+
+
+def test_a_clock_by_hand():
+    times = torch.tensor(TIMES).double()
+    outages = Outages(*(part.expand(len(TIMES), -1) for part in TWO))
+    up = clock(outages, times)
+    assert up.tolist() == [0.0, 1.5, 2.0, 2.0, 2.0, 4.0, 6.0, 6.0, 6.0, 8.0]
+    assert (
+        is_down(outages, times).tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2 + [False] * 2
+    )
+    # The first time at which the clock shows it: where it stands still, the failure.
+    assert wall(outages, up).tolist() == [0.0, 1.5, 2.0, 2.0, 2.0, 5.0, 7.0, 7.0, 7.0, 12.0]
+
+
+def test_nothing_fails_without_outages():
+    none = Outages.of(torch.zeros(3, 0).double(), torch.zeros(3, 0).double())
+    times = torch.tensor([0.0, 1.0, 2.0]).double()
+    assert clock(none, times).equal(times)
+    assert wall(none, times).equal(times)
+    assert not is_down(none, times).any()
+
+
+def test_spells_have_their_means_and_are_a_function_of_the_seed():
+    seed, counter = torch.arange(50), torch.zeros(50, dtype=torch.int64)
+    outages = draw_outages(seed, counter, 3, 100, up=4.0, repair=0.5)
+    down = outages.returns - outages.fails
+    up = outages.fails - torch.cat([torch.zeros(50, 3, 1), outages.returns[..., :-1]], dim=-1)
+    assert (down > 0).all()
+    assert (up > 0).all()
+    assert abs(float(down.mean()) / 0.5 - 1) < 0.03
+    assert abs(float(up.mean()) / 4.0 - 1) < 0.03
+    again = draw_outages(seed[7:8], counter[7:8], 3, 100, up=4.0, repair=0.5)
+    assert again.fails[0].equal(outages.fails[7])

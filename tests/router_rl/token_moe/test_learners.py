@@ -1,0 +1,216 @@
+"""Learners of layer routers: against slow twins, and on text whose best expert is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from envs.token_moe import TokenMoEConfig
+from router_rl.routing import AdaptiveK, Hard, RouterError, TopK
+from router_rl.token_moe import (
+    GATES,
+    CounterfactualSettings,
+    LayerRouters,
+    RidgeSettings,
+    TokenReinforceSettings,
+    Training,
+    fit_ridge,
+    measure,
+    train_counterfactual,
+    train_gate,
+    train_reinforce,
+)
+from router_rl.token_moe.backprop import dense_mix, sparse_mix
+from router_rl.token_moe.counterfactual import counterfactual_losses
+from router_rl.token_moe.measure import flips
+from router_rl.token_moe.reinforce import later_tokens
+
+TRAINING = Training(learning_rate=3e-2, passes=30, batch=3, checks=3)
+
+
+@pytest.fixture(scope="module")
+def start(micro_pool):
+    """Routers that know nothing: zero weights, standardised inputs."""
+    ridge = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(sweeps=1))
+    with torch.no_grad():
+        for scorer in ridge.scorers:
+            scorer.weight.mul_(0.0)
+            scorer.bias.mul_(0.0)
+    return ridge
+
+
+def loss_of(pool, choose, part="train"):
+    return measure(pool.tail, pool.parts[part], choose).loss.mean()
+
+
+def oracle_loss(pool, part="train"):
+    s = pool.parts[part]
+    return np.take_along_axis(s.path_loss, s.domain[:, None], axis=1).mean()
+
+
+def test_the_pool_is_worth_routing(micro_pool):
+    s = micro_pool.parts["test"]
+    assert oracle_loss(micro_pool, "test") < s.path_loss.mean(axis=(0, 2)).min() - 0.3
+
+
+@pytest.mark.parametrize("target", ["label", "loss"])
+def test_ridge_finds_the_domains(micro_pool, target):
+    routers = fit_ridge(
+        micro_pool.tail, micro_pool.parts["train"], RidgeSettings(target=target, penalty=1e-2)
+    )
+    found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
+    assert found.loss.mean() < micro_pool.parts["train"].path_loss.mean(axis=(0, 2)).min()
+    assert found.recovery(micro_pool.parts["train"].domain) > 0.6
+
+
+def test_ridge_is_the_one_of_scikit_learn(micro_pool):
+    tail, s = micro_pool.tail, micro_pool.parts["train"]
+    routers = fit_ridge(tail, s, RidgeSettings(target="label", penalty=0.1, sweeps=1))
+    x = tail.attend(0, s.states(torch.arange(len(s))))[1].reshape(-1, tail.hidden).double()
+    standard = (x - x.mean(0)) / x.std(0, unbiased=False)
+    y = torch.nn.functional.one_hot(torch.from_numpy(s.domain.flatten()), 3).double()
+    theirs = Ridge(alpha=0.1 * len(x)).fit(standard.numpy(), y.numpy()).predict(standard.numpy())
+    ours = routers.logits(0, x.float()).detach().numpy()
+    scale = ours.std() / theirs.std()
+    assert scale == pytest.approx(round(scale), abs=1e-3)  # the calibration multiplies by a power of two
+    np.testing.assert_allclose(ours, theirs * scale, atol=2e-3)
+
+
+def test_pairs_are_the_routers_without_their_standardisation(micro_pool, start):
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    x = torch.randn(7, micro_pool.tail.hidden)
+    for layer, (weight, bias) in enumerate(routers.pairs()):
+        assert weight.shape == (3, micro_pool.tail.hidden)
+        torch.testing.assert_close(torch.nn.functional.linear(x, weight, bias), routers.logits(layer, x))
+        assert weight.dtype == bias.dtype == torch.float32
+
+
+def test_copies_do_not_share_and_rules_must_fit(start):
+    other = start.copy(TopK(k=2))
+    with torch.no_grad():
+        other.scorers[0].weight.add_(1.0)
+    assert start.scorers[0].weight.eq(0).all()
+    assert other.choose(0, torch.zeros(4, start.scorers[0].inputs))[0].shape == (4, 2)
+    with pytest.raises(RouterError, match="takes 4 logits, the routers give 3"):
+        start.copy(AdaptiveK(k=2))
+
+
+def test_sparse_and_dense_mixtures_are_one(micro_pool):
+    tail = micro_pool.tail
+    x, z = torch.randn(5, 4, tail.hidden), torch.randn(5, 4, 3)
+    for name, gate in GATES.items():
+        logits = z.clone().requires_grad_()
+        weights = gate.mixes(logits, torch.zeros(3))
+        found = []
+        for mix in (dense_mix, sparse_mix):
+            out = mix(tail, 1, x, weights)
+            found.append(
+                (out.detach(), torch.autograd.grad(out.square().sum(), logits, retain_graph=True)[0])
+            )
+        torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
+        if gate.sparse:  # a dense gradient also asks those that were not chosen
+            torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
+        if name == "renormalised_top1":
+            assert found[0][1].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["soft_gate", "straight_through", "mixtral_top2", "deepseek_v3_top2", "switch"]
+)
+def test_gates_learn(micro_pool, start, name):
+    fit, serve = train_gate(micro_pool, start, GATES[name], TRAINING)
+    assert len(fit.curve) == 4
+    assert fit.validation == min(fit.curve)
+    choose = serve(fit.routers)
+    assert loss_of(micro_pool, choose) < loss_of(micro_pool, serve(start)) - 0.02
+    experts, _ = choose(0, torch.randn(2, 3, micro_pool.tail.hidden))
+    assert experts.shape == (2, 3, GATES[name].k)
+
+
+def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
+    fit, _ = train_gate(micro_pool, start, GATES["renormalised_top1"], TRAINING)
+    moved = max(float(s.weight.detach().abs().max()) for s in fit.routers.scorers)
+    assert moved < 1e-3 or fit.curve[-1] == pytest.approx(fit.curve[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("credit", ["path", "local"])
+def test_counterfactual_losses_are_those_of_the_walks(micro_pool, credit):
+    tail, s = micro_pool.tail, micro_pool.parts["train"]
+    routers = fit_ridge(tail, s, RidgeSettings())
+    rows = torch.arange(2)
+    hidden, targets = s.states(rows), s.targets(rows)
+    hidden, x = tail.attend(0, hidden)
+    fast = counterfactual_losses(tail, routers, 0, hidden, x, targets, credit)
+    for expert in range(3):
+        if credit == "local":
+            slow = tail.loss(hidden + tail.run(0, expert, x), targets)
+        else:
+
+            def choose(layer, x, expert=expert):
+                if layer == 0:
+                    return torch.full((*x.shape[:-1], 1), expert), torch.ones(*x.shape[:-1], 1)
+                return routers.choose(layer, x)
+
+            slow = tail.loss(tail(s.states(rows), choose), targets)
+        torch.testing.assert_close(fast[..., expert], slow, atol=1e-5, rtol=1e-5)
+
+
+def test_counterfactual_credit_learns(micro_pool, start):
+    fit = train_counterfactual(micro_pool, start, TRAINING, CounterfactualSettings())
+    assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
+
+
+@pytest.mark.parametrize("rule", [Hard(), TopK(k=2)])
+def test_reinforce_learns(micro_pool, start, rule):
+    routers = start.copy(rule)
+    config = TokenMoEConfig(k=rule.k)
+    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(rollouts=8), config)
+    assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.02
+
+
+def test_reinforce_pays_for_compute(micro_pool, start):
+    tail = micro_pool.tail
+    routers = LayerRouters(tail.depth, tail.hidden, AdaptiveK(k=2), tail.names)
+    dear = TokenMoEConfig(k=2, choose="some", compute_weight=20.0)
+
+    def score(found):
+        return measure(tail, micro_pool.parts["validation"], found.choose).compute
+
+    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(), dear, score=score)
+    assert score(fit.routers) < 1.2
+
+
+def test_learners_repeat_themselves(micro_pool, start):
+    few = Training(passes=2, batch=3, checks=1)
+    for learn in (
+        lambda: train_reinforce(micro_pool, start, few, TokenReinforceSettings()),
+        lambda: train_counterfactual(micro_pool, start, few, CounterfactualSettings(credit="local")),
+    ):
+        one, two = learn(), learn()
+        torch.testing.assert_close(one.routers.state_dict(), two.routers.state_dict(), rtol=0, atol=0)
+
+
+def test_later_tokens():
+    reward = torch.randn(3, 6)
+    slow = sum(0.5**d * torch.nn.functional.pad(reward, (0, d))[:, d:] for d in range(6))
+    torch.testing.assert_close(later_tokens(reward, 0.5), slow)
+    assert later_tokens(reward, 0.0) is reward
+
+
+def test_measures(micro_pool):
+    tail, s = micro_pool.tail, micro_pool.parts["test"]
+
+    def first(layer, x):
+        return torch.zeros((*x.shape[:-1], 1), dtype=torch.int64), torch.ones(*x.shape[:-1], 1)
+
+    found = measure(tail, s, first, batch=4)
+    np.testing.assert_allclose(found.loss, s.path_loss[:, 0], atol=1e-5)
+    assert found.compute == 1.0
+    assert found.load_cv() == pytest.approx(2**0.5)
+    assert found.tiles(batch=2, tile=16) == 1.0
+    assert found.recovery(s.domain) == pytest.approx((s.domain == 0).mean())
+    routers = fit_ridge(tail, s, RidgeSettings())
+    assert flips(tail, s, routers.choose, lambda x: x) == 0.0
+    assert flips(tail, s, routers.choose, lambda x: -x) > 0.3
