@@ -19,9 +19,9 @@ from torch import Tensor
 from experts import InputError
 from experts.atomic import replacing, write_json
 
-from ..routing import Router, RouterError, Routing
+from ..routing import Router, Routing
 from ..routing.selection.topk import largest
-from .stock_gate import StockGate, stock_gate
+from .transformers.gate import Gate, fold
 
 __all__ = ["load", "tensors", "usage", "write"]
 
@@ -57,7 +57,7 @@ def write(router: Router, folder: Path) -> None:
         writer.add_block_count(1)
         writer.add_embedding_length(gate.weight.shape[1])
         writer.add_expert_count(len(router.experts))
-        writer.add_expert_used_count(gate.k)
+        writer.add_expert_used_count(router.rule.k)
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType[gate.score.upper()])
         writer.add_expert_weights_norm(True)
         writer.add_expert_weights_scale(1.0)
@@ -85,24 +85,24 @@ def load(folder: Path) -> Callable[..., Routing]:
         field = reader.get_field(f"{_ARCHITECTURE}.{name}")
         return default if field is None else int(field.contents())
 
-    gate = StockGate(
+    k = setting("expert_used_count", 0)
+    gate = Gate(
         weight=found["blk.0.ffn_gate_inp.weight"],
-        bias=found.get("blk.0.ffn_gate_inp.bias", torch.zeros(setting("expert_count", 0))),
-        k=setting("expert_used_count", 0),
+        bias=found.get("blk.0.ffn_gate_inp.bias"),
+        k=k,
         score="sigmoid"
         if setting("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
         else "softmax",
         selection_bias=found.get("blk.0.exp_probs_b.bias"),
         groups=setting("expert_group_count", 1),
         kept=setting("expert_group_used_count", 1),
-        judged_by=2,
     )
 
     def route(features: Tensor) -> Routing:
-        logits = features.float() @ gate.weight.T + gate.bias
+        logits = features.float() @ gate.weight.T + (0.0 if gate.bias is None else gate.bias)
         scores = logits.softmax(dim=-1) if gate.score == "softmax" else logits.sigmoid()
         merit = scores if gate.selection_bias is None else scores + gate.selection_bias
-        experts = largest(_in_best_groups(merit, gate), gate.k)
+        experts = largest(_in_best_groups(merit, gate), k)
         weights = scores.gather(-1, experts)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=_LEAST_SUM)
         return Routing(experts, weights, logits, torch.zeros(len(features), dtype=torch.bool))
@@ -119,26 +119,21 @@ tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader("router.gguf")
 # llama.cpp reads ffn_gate_inp.bias in gpt-oss models alone, and guards no row that is not finite."""
 
 
-def _gate(router: Router) -> StockGate:
-    gate = stock_gate(router, "llama.cpp")
-    if gate.groups > 1 and gate.judged_by != 2:
-        raise RouterError(
-            f"llama.cpp judges a group by its 2 best experts, not {gate.judged_by}: export it as a module "
-            "(vllm, sglang, onnx, pt2)"
-        )
-    return gate
+def _gate(router: Router) -> Gate:
+    otherwise = "export it as a module (vllm, sglang, onnx, pt2), or distil it (export --distil)"
+    return fold(router, otherwise=otherwise)
 
 
-def _tensors(gate: StockGate, layer: int) -> dict[str, Tensor]:
+def _tensors(gate: Gate, layer: int) -> dict[str, Tensor]:
     found = {f"blk.{layer}.ffn_gate_inp.weight": gate.weight}
-    if bool(gate.bias.any()):
+    if gate.bias is not None:
         found[f"blk.{layer}.ffn_gate_inp.bias"] = gate.bias
     if gate.selection_bias is not None:
         found[f"blk.{layer}.exp_probs_b.bias"] = gate.selection_bias
     return found
 
 
-def _in_best_groups(merit: Tensor, gate: StockGate) -> Tensor:
+def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:
     if gate.groups == 1:
         return merit
     grouped = merit.unflatten(-1, (gate.groups, -1))
