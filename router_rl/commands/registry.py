@@ -11,7 +11,7 @@ from ..evaluation.terminal import evaluation_view, facts_view, results_view
 from ..speed.view import bench_view
 from .assemble import assemble
 from .bench import bench
-from .collect import collect
+from .collect import collect, collect_view
 from .compare import compare
 from .demo import demo
 from .evaluate import evaluate
@@ -54,7 +54,7 @@ _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other 
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(run=demo, view=results_view),
-    "collect": Command(run=collect),
+    "collect": Command(run=collect, view=collect_view),
     "import": Command(run=import_, view=import_view, positional=(_RESULTS,)),
     "train": Command(run=train, view=evaluation_view, keeps_config=True),
     "compare": Command(run=compare, view=results_view, keeps_config=True),

@@ -21,6 +21,7 @@ from experts.atomic import replacing, write_json
 
 from ..routing import Router, Routing
 from ..routing.selection.topk import largest
+from .layer_module import require_layer
 from .transformers.gate import Gate, fold
 
 __all__ = ["load", "tensors", "usage", "write"]
@@ -120,6 +121,7 @@ tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader("router.gguf")
 
 
 def _gate(router: Router) -> Gate:
+    require_layer(router, "llama.cpp")
     otherwise = "export it as a module (vllm, sglang, onnx, pt2), or distil it (export --distil)"
     return fold(router, otherwise=otherwise)
 
