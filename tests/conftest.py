@@ -22,6 +22,7 @@ ALLOWED_SKIPS = (
     "the Fashion-MNIST files are absent",
     "shared/data/",
     "ray is not installed",
+    "g++ is not installed",
 )
 
 
