@@ -5,12 +5,13 @@ from __future__ import annotations
 from experts import InputError
 from experts.errors import unknown_name
 
+from ..caches.kind import CACHING
 from ..cascades.kind import CASCADE
 from .kind import EnvKind, EnvMethod
 
 __all__ = ["KINDS", "find_kind", "methods_of"]
 
-KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE,)}
+KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, CACHING)}
 
 
 def find_kind(name: str) -> EnvKind:
