@@ -262,8 +262,8 @@ def observe(table: CachingTable, config: CachingConfig, state: CachingState) -> 
     """What the lanes see, [B, D + 5 N] float32.
 
     The query's features; for each expert whether it is resident, the seconds to wait for it, whether the host
-    has it, 1 / (requests since it was used, 1 for the last one) or 0 if never, and the fading count of its uses
-    over the largest that can be.
+    has it, 1 / (requests since it was used, 1 for the last one) or 0 if never, and the fading count of its
+    uses over the largest that can be.
     """
     return torch.cat([table.outcomes.features[state.row], *memories(table, config, state)], dim=-1)
 
