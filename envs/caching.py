@@ -168,7 +168,7 @@ class CachingState(NamedTuple):
         ready: [B, N] float32, seconds until it is there; 0 where it is, or is not resident.
         host: [B, N] bool, has a copy in host memory.
         used: [B, N] float32, the decision that used it last, -1 - id before.
-        count: [B, N] float32, uses, fading.
+        uses: [B, N] float32, how often each was used, fading.
         bus: [B] float32, seconds until all loads are done.
         decisions: [B] float32, in this window.
     """
@@ -181,7 +181,7 @@ class CachingState(NamedTuple):
     ready: Tensor
     host: Tensor
     used: Tensor
-    count: Tensor
+    uses: Tensor
     bus: Tensor
     decisions: Tensor
 
@@ -251,7 +251,7 @@ def transition(
         ready=(ready - config.gap).clamp(min=0.0),
         host=host,
         used=used,
-        count=_FADE * state.count + chosen,
+        uses=_FADE * state.uses + chosen,
         bus=(bus - config.gap).clamp(min=0.0),
         decisions=decisions,
     )
@@ -272,7 +272,7 @@ def memories(table: CachingTable, config: CachingConfig, state: CachingState) ->
     """The five parts of an observation after the features, [B, N] float32 each."""
     age = state.decisions.unsqueeze(-1) - state.used
     recent = torch.where(state.used < 0, 0.0, 1.0 / age.clamp(min=1.0))
-    uses = state.count * (1.0 - _FADE)
+    uses = state.uses * (1.0 - _FADE)
     return state.resident.float(), waits(table, config, state), state.host.float(), recent, uses
 
 
@@ -360,7 +360,7 @@ class CachingCore:
             "ready": nothing,
             "host": before <= self.table.host_bytes,
             "used": (-1.0 - each).expand(lanes, -1).clone(),
-            "count": nothing.clone(),
+            "uses": nothing.clone(),
             "bus": nothing[:, 0].clone(),
             "decisions": nothing[:, 0].clone(),
         }
