@@ -20,6 +20,7 @@ ALLOWED_SKIPS = (
     "chromium or chromedriver is not installed",
     "the Fashion-MNIST files are absent",
     "shared/data/",
+    "triton is not installed",
 )
 
 
