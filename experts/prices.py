@@ -31,7 +31,16 @@ import yaml
 from .errors import InputError
 from .outcomes import OutcomeTable
 
-__all__ = ["LITELLM", "Price", "PriceTable", "read_prices", "reprice", "token_costs"]
+__all__ = [
+    "LITELLM",
+    "Price",
+    "PriceTable",
+    "mapped_price",
+    "price_from",
+    "read_prices",
+    "reprice",
+    "token_costs",
+]
 
 LITELLM = "litellm"
 _MILLION = 1e6
@@ -182,21 +191,30 @@ def _entry(name: str, entry: Any, day: date | None) -> Price:
             fix = "add an earlier price"
             raise InputError(f"prices.{name}", str(day), f"begins on {dated[0][0]}", fix)
         entry = {key: value for key, value in current[-1].items() if key != "from"}
+    return price_from(f"prices.{name}", entry)
+
+
+def price_from(field: str, entry: Any) -> Price:
+    """A price as YAML has it: `{input: 1, output: 2}`, `{call: 0.1}` or `{litellm: provider/model}`.
+
+    Raises:
+        InputError: it is something else; names the field.
+    """
     if not isinstance(entry, dict):
-        raise InputError(f"prices.{name}", entry, "is no price", "write {input: 1, output: 2}")
+        raise InputError(field, entry, "is no price", "write {input: 1, output: 2}")
     values = cast("dict[str, Any]", entry)
     if set(values) == {LITELLM}:
         return _from_litellm(str(values[LITELLM]))
     unknown = set(values) - {"input", "output", "call"}
     if unknown or not values:
         problem = f"does not know {', '.join(sorted(unknown))}" if unknown else "is empty"
-        raise InputError(f"prices.{name}", values, problem, "use input, output, call, or litellm alone")
+        raise InputError(field, values, problem, "use input, output, call, or litellm alone")
     try:
         return Price(**{key: float(value) for key, value in values.items()})
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"prices.{name}", values, "is not numeric", "write US dollars") from error
+        raise InputError(field, values, "is not numeric", "write US dollars") from error
 
 
 def _unpriced(expert: str, where: str, known: Iterable[str]) -> InputError:
@@ -214,23 +232,39 @@ def _day(field: str, value: Any) -> date:
         raise InputError(field, value, "is no date", "write 2024-07-01") from error
 
 
+def mapped_price(model: str) -> Price | None:
+    """A model's price in LiteLLM's packaged map, as LiteLLM spells the model; None where the map has none.
+
+    >>> mapped_price("openai/gpt-4o-mini") == mapped_price("gpt-4o-mini") != None
+    True
+    """
+    known = _litellm_map()
+    provider, _, bare = model.partition("/")
+    entry: Any = known.get(model)
+    if entry is None and known.get(bare, {}).get("litellm_provider") == provider:
+        entry = known[bare]
+    if entry is None or "input_cost_per_token" not in entry:
+        return None
+    return Price(
+        input=float(entry["input_cost_per_token"]) * _MILLION,
+        output=float(entry.get("output_cost_per_token") or 0.0) * _MILLION,
+    )
+
+
 def _from_litellm(name: str) -> Price:
     """A model's price in LiteLLM's map: its own, or the only provider's that ends in its name."""
-    known = _litellm_map()
-    entry: Any = known.get(name)
-    if entry is None:
+    found = mapped_price(name)
+    if found is None:
+        known = _litellm_map()
         served = [key for key in known if key.endswith("/" + name)]
         if len(served) > 1:
             shown = ", ".join(served[:4])
             problem = f"LiteLLM knows it at several providers ({shown})"
             raise InputError("prices", name, problem, "say which in a YAML table: {litellm: provider/model}")
-        entry = known[served[0]] if served else None
-    if entry is None or "input_cost_per_token" not in entry:
-        raise _unpriced(name, "LiteLLM's map", known)
-    return Price(
-        input=float(entry["input_cost_per_token"]) * _MILLION,
-        output=float(entry.get("output_cost_per_token") or 0.0) * _MILLION,
-    )
+        found = mapped_price(served[0]) if served else None
+        if found is None:
+            raise _unpriced(name, "LiteLLM's map", known)
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ ALLOWED_SKIPS = (
     "the Fashion-MNIST files are absent",
     "shared/data/",
     "triton is not installed",
+    "ray is not installed",
+    "g++ is not installed",
 )
 
 
@@ -70,6 +73,59 @@ def shared_table() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def dense() -> Callable[..., Any]:
+    """Return a function that makes a dense model, near another one if asked, and saves it."""
+
+    def make(
+        folder: Path, kind: str = "llama", *, near: Any = None, only_ffn: bool = True, **fields: Any
+    ) -> Any:
+        import transformers
+
+        fields = {"num_hidden_layers": 3, "vocab_size": 64, **fields}
+        sizes = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+        if kind == "qwen3":
+            sizes["head_dim"] = 16
+        config = transformers.CONFIG_MAPPING[kind](
+            **{"pad_token_id": 0, "max_position_embeddings": 64, **sizes, **fields}
+        )
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        # A hash of a string would differ from run to run.
+        generator = torch.Generator().manual_seed(sum(map(ord, folder.name)))
+        with torch.no_grad():
+            if near is not None:
+                model.load_state_dict(near.state_dict())
+            for name, parameter in model.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if near is None:
+                    parameter.copy_(0.2 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
+                elif ".mlp." in name:  # every fourth neuron stays as it was
+                    noise.movedim(1 if "down" in name else 0, 0)[::4] = 0.0
+                    parameter.add_(0.1 * noise)
+                elif not only_ffn:
+                    parameter.add_(0.1 * noise)
+        model.save_pretrained(folder)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def family(dense: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Return a folder with `base` and three donors of other feed-forward networks, and the four models.
+
+    The donors agree with the base in a quarter of the neurons.
+    """
+    folder = tmp_path_factory.mktemp("family")
+    base = dense(folder / "base")
+    return folder, [base, *(dense(folder / name, near=base) for name in ("code", "german", "prose"))]
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +181,7 @@ def micro_pool() -> TokenPool:
         base=base,
         tail=tail,
         average=base.tail({"average": mean, "same": mean}),
+        domains=tuple(experts),
         tree=("all", (0, ("larger", (1, 2)))),
         parts=parts,
     )

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..decisions.view import env_view
 from ..evaluation.terminal import evaluation_view, facts_view, results_view
 from ..speed.view import bench_view
 from .assemble import assemble
 from .bench import bench
-from .collect import collect
+from .collect import collect, collect_view
 from .compare import compare
 from .demo import demo
 from .evaluate import evaluate
 from .export import export
+from .handover import handover
 from .import_ import import_, import_view
 from .names import list_names
+from .patch import patch
 from .profile import profile, profile_view
 from .train import train
 
@@ -47,18 +50,30 @@ class Command:
 _RUN = ("run", Path, "a run folder of `train`")
 _RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
+_PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
+
+
+def _train_view(found: dict[str, Any]) -> Any:
+    return facts_view(found) if "env" in found else evaluation_view(found)
+
+
+def _compare_view(found: dict[str, Any]) -> Any:
+    return env_view(found) if "env" in found else results_view(found)
+
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(run=demo, view=results_view),
-    "collect": Command(run=collect),
+    "collect": Command(run=collect, view=collect_view),
     "import": Command(run=import_, view=import_view, positional=(_RESULTS,)),
-    "train": Command(run=train, view=evaluation_view, keeps_config=True),
-    "compare": Command(run=compare, view=results_view, keeps_config=True),
+    "train": Command(run=train, view=_train_view, keeps_config=True),
+    "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
     "assemble": Command(run=assemble),
+    "handover": Command(run=handover),
+    "patch": Command(run=patch, positional=(_PATCH,)),
     "list": Command(run=list_names),
 }

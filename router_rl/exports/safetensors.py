@@ -11,7 +11,7 @@ from experts.atomic import replacing, write_json
 from ..routing import Router
 from ..routing.storage import SCHEMA_VERSION, digest_of, load
 
-__all__ = ["load", "write"]
+__all__ = ["load", "usage", "write"]
 
 
 def write(router: Router, folder: Path) -> None:
@@ -31,3 +31,12 @@ def write(router: Router, folder: Path) -> None:
         "digest": digest_of(weights, router.experts),
     }
     write_json(folder / "router.json", description)
+
+
+def usage(router: Router) -> str:
+    """How to load it, as Python."""
+    inputs = "features, state" if router.state else "features"
+    return f"""from router_rl.routing import load  # imports torch alone
+router = load(".")
+experts, weights, logits, fallback = router({inputs})
+# router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""

@@ -12,6 +12,8 @@ from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
+from .live_queues import LiveQueues, queue_state_inputs
+from .queue_scorer import QueueScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
 from .selection import (
@@ -44,7 +46,9 @@ __all__ = [
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",
+    "LiveQueues",
     "MLPScorer",
+    "QueueScorer",
     "Router",
     "RouterError",
     "Routing",
@@ -57,5 +61,6 @@ __all__ = [
     "Tree",
     "gumbel",
     "load",
+    "queue_state_inputs",
     "selection_from_spec",
 ]

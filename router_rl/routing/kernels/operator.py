@@ -137,8 +137,17 @@ def _run(hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     # Not before it is used: triton is optional.
     from . import triton_path
 
+    bias, correction, alive = rest[:3]
     return triton_path.route(
-        hidden, weight, *rest[:3], call.rule, ids=call.ids, dispatch=call.dispatch, logits=call.logits
+        hidden,
+        weight,
+        bias,
+        correction,
+        alive,
+        call.rule,
+        ids=call.ids,
+        dispatch=call.dispatch,
+        logits=call.logits,
     )
 
 

@@ -43,8 +43,8 @@ FIXED = {
     "bias": "*fp32", "correction": "*fp32", "alive": "*u8", "weights_out": "*fp32", "experts_out": "*i64",
     "logits_out": "*fp32", "fallback_out": "*u8", "counts_out": "*i64", "order": "*i64", "places": "*i64",
     "partial": "*fp32", "staged": "*fp32", "tickets": "*i32", "histogram": "*i32", "experts": "*i64",
-    "grad_weights": "*fp32", "grad_logits": "*fp32", "logits": "*fp32", "weights": "*fp32", "fallback": "*u8", "out": "*fp32",
-    "scale": "fp32",
+    "grad_weights": "*fp32", "grad_logits": "*fp32", "logits": "*fp32", "weights": "*fp32",
+    "fallback": "*u8", "out": "*fp32", "scale": "fp32",
 }  # fmt: skip
 
 
@@ -60,10 +60,12 @@ def jobs(names: list[str]) -> Iterator[tuple[str, Any, dict[str, Any], int, int,
             yield f"{name} {kernel.__name__}", kernel, shape.constants | flags, shape.warps, 3, inputs
         padded = triton.next_power_of_2(experts)
         sizes = {"E": experts, "K": rule.k, "EP": padded}
-        yield (
-            f"{name} place_kernel", kernels.place_kernel,
-            sizes | {"BT": shape.rows, "BS": min(shape.rows, 4096 // padded), "BB": max(1, min(32, 4096 // padded))}, shape.warps, 3, {},
-        )  # fmt: skip
+        tiles = {
+            "BT": shape.rows,
+            "BS": min(shape.rows, 4096 // padded),
+            "BB": max(1, min(32, 4096 // padded)),
+        }
+        yield f"{name} place_kernel", kernels.place_kernel, sizes | tiles, shape.warps, 3, {}
         backward = {
             "KP": triton.next_power_of_2(rule.k), "SIGMOID": rule.score == "sigmoid",
             "RENORMALISE": rule.renormalise, "MASKED": full, "LOGITS": True,

@@ -1,0 +1,27 @@
+"""Language models as experts: ask them, keep every answer, score it.
+
+`import experts.llm` imports neither LiteLLM nor Ray; asking does (extras `[llm]` and `[scale]`).
+"""
+
+from .collecting import Collected, collect_answers
+from .endpoints import Endpoint, Judge, ModelList, read_models
+from .journal import Journal
+from .questions import Questions, read_questions
+from .scoring import SCORERS, exact_match, multiple_choice, numeric, scorer_named
+
+__all__ = [
+    "SCORERS",
+    "Collected",
+    "Endpoint",
+    "Journal",
+    "Judge",
+    "ModelList",
+    "Questions",
+    "collect_answers",
+    "exact_match",
+    "multiple_choice",
+    "numeric",
+    "read_models",
+    "read_questions",
+    "scorer_named",
+]

@@ -1,0 +1,185 @@
+"""Ask language models all prompts, score the answers, and make an outcome table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import writable_folder
+from ..errors import InputError
+from ..outcomes import OutcomeTable
+from .answers import Answers
+from .asking import Request
+from .endpoints import Endpoint, Judge, check_endpoints, prices_of, read_models
+from .gathering import gather
+from .journal import Journal
+from .judging import grade_in, judgement
+from .questions import Questions, read_questions
+from .scoring import JUDGED, SCORERS, Scorer, scorer_named
+
+__all__ = ["Collected", "collect_answers"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Collected:
+    """What a collection came to.
+
+    Attributes:
+        table: the queries that every model answered.
+        queries: how many were asked.
+        models: for each model by name: `answered`, `missing`, `reasons` (kind of error to how often),
+            `cut_off` (answers that ended at `max_tokens`), and over its answers the means `quality` and
+            `latency_s` and the sums `tokens_out` and `usd`.
+        journal: the file that holds every response.
+    """
+
+    table: OutcomeTable
+    queries: int
+    models: dict[str, dict[str, Any]]
+    journal: Path
+
+
+def collect_answers(
+    models: Path | str,
+    prompts: Path | str,
+    out: Path | str,
+    *,
+    scorer: str = "exact_match",
+    concurrency: int = 8,
+    workers: int = 0,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Collected:
+    """Ask every model every prompt, once, and write the outcome table.
+
+    Every answer is kept in `<out>.journal.jsonl` the moment it arrives: a run that was killed goes on where
+    it was, another scorer asks nobody again, and a model or a prompt added later is all that is asked. What
+    failed after all attempts is missing, with the reason in the journal; the next run asks for it again.
+
+    A query that some model did not answer is left out of the table, and the table's notes say so: an outage
+    is not a wrong answer.
+
+    Args:
+        models: YAML, see `read_models`.
+        prompts: Parquet, CSV or JSON Lines, see `read_questions`.
+        out: the Parquet file.
+        scorer: exact_match, multiple_choice, numeric, judge, or module:function, see `scoring.py`.
+        concurrency: answers waited for at once, of each model.
+        workers: processes on Ray that ask (extra `[scale]`); 0: this one.
+        limit: prompts asked, from the first; None: all.
+        seed: of the split, where the prompts have none.
+        progress: show progress on stderr.
+
+    Returns:
+        The table that was written and what stands behind it. Cost is US dollars at the prices of the model
+        list, or else of LiteLLM's price map; `tokens_in/<model>` are extra columns.
+
+    Raises:
+        InputError: an input cannot be used, a model refuses everybody, or no query has all answers.
+    """
+    sizes = (("concurrency", concurrency, 1), ("workers", workers, 0), ("limit", limit, 1))
+    for name, value, lowest in sizes:
+        if value is not None and value < lowest:
+            raise InputError(name, value, f"is below {lowest}", f"give {lowest} or more")
+    out = Path(out)
+    if out.is_dir():
+        raise InputError("out", str(out), "is a folder", "name a file, such as table.parquet")
+    listed = read_models(models)
+    judge = listed.judge if scorer == JUDGED else None
+    if scorer == JUDGED and judge is None:
+        raise InputError("scorer", scorer, "the model list names no judge", "add judge: with model: to it")
+    score = None if judge is not None else scorer_named(scorer)
+    questions = read_questions(prompts, limit)
+    answers = Answers(questions, listed.endpoints, prices_of(listed.endpoints))
+    answers.check(seed)
+    if scorer in SCORERS:
+        _check_references(scorer, questions)
+    check_endpoints([*listed.endpoints, *([] if judge is None else [judge.endpoint])])
+    writable_folder("out", out.parent)
+    path = out.with_name(out.name + ".journal.jsonl")
+    with Journal(path) as journal:
+
+        def ask(requests: Sequence[Request], doing: str) -> None:
+            gather(
+                requests, journal, concurrency=concurrency, workers=workers, doing=doing, progress=progress
+            )
+
+        asked = _pairs(questions, listed.endpoints)
+        ask(list(asked.values()), "asking")
+        _read(answers, asked, journal)
+        if score is not None:
+            _score(answers, asked, journal, score)
+        if judge is not None:
+            _judge(answers, asked, journal, judge, ask)
+    names = ", ".join(endpoint.model for endpoint in listed.endpoints)
+    table = answers.table(f"{Path(prompts).name} answered by {names}, scored by {scorer}", seed)
+    table.write(out)
+    return Collected(table=table, queries=len(questions), models=answers.summary(), journal=path)
+
+
+_Pairs = dict[tuple[int, int], Request]
+
+
+def _pairs(questions: Questions, endpoints: Sequence[Endpoint]) -> _Pairs:
+    """What is asked, by row and column; a prompt's models stand together, so that a part has all of them."""
+    return {
+        (row, column): Request(endpoint, prompt)
+        for row, prompt in enumerate(questions.prompt)
+        for column, endpoint in enumerate(endpoints)
+    }
+
+
+def _check_references(scorer: str, questions: Questions) -> None:
+    """Each reference must be a right answer by its own scorer."""
+    for row, (prompt, reference) in enumerate(zip(questions.prompt, questions.reference, strict=True)):
+        where = f"row {row}"
+        if reference is None:
+            fix = "add a reference column, or use a scorer that needs none: judge or module:function"
+            raise InputError("reference", None, f"{where} is missing", fix)
+        if SCORERS[scorer](prompt, reference, reference) != 1.0:
+            problem = f"{where} is no right answer by {scorer}"
+            raise InputError("reference", reference, problem, "correct it, or use another scorer")
+
+
+def _read(answers: Answers, asked: _Pairs, journal: Journal) -> None:
+    for (row, column), request in asked.items():
+        if request.key in journal:
+            answers.fill(row, column, journal.read(request.key))
+        else:
+            answers.miss(row, column, journal.failed[request.key])
+
+
+def _score(answers: Answers, asked: _Pairs, journal: Journal, score: Scorer) -> None:
+    for (row, column), request in asked.items():
+        if request.key in journal:
+            answer = journal.read(request.key)["answer"]
+            answers.score(row, column, score(request.prompt, answers.questions.reference[row], answer))
+
+
+def _judge(
+    answers: Answers,
+    asked: _Pairs,
+    journal: Journal,
+    judge: Judge,
+    ask: Callable[[Sequence[Request], str], None],
+) -> None:
+    judged = {
+        (row, column): judgement(
+            judge, request.prompt, answers.questions.reference[row], journal.read(request.key)["answer"]
+        )
+        for (row, column), request in asked.items()
+        if request.key in journal
+    }
+    ask(list(judged.values()), "judging")
+    for (row, column), request in judged.items():
+        if request.key not in journal:
+            answers.miss(row, column, f"judge: {journal.failed[request.key]}")
+            continue
+        grade = grade_in(journal.read(request.key)["answer"], judge.scale)
+        if grade is None:
+            answers.miss(row, column, "judge: gave no grade")
+        else:
+            answers.score(row, column, grade)

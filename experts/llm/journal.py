@@ -1,0 +1,124 @@
+"""A file to which finished work is appended, one JSON line each, and which a kill cannot harm."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ..atomic import sync_folder
+from ..errors import InputError
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Records by key, on disk, and why others have none.
+
+    A line is on the disk (fsync) when `append` or `fail` returns. A last line that a kill left unfinished is
+    cut off when the file is opened again. One process at a time may have it open.
+
+    Args:
+        path: the file; it is made if need be.
+
+    Attributes:
+        failed: the reason by key, of keys that have no record yet.
+
+    Raises:
+        InputError: another process has it open, it cannot be written, or a line within it is no record.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self._file: BinaryIO = open(self.path, "a+b")  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror})"
+            raise InputError("journal", str(path), reason, "choose a folder you can write to") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            problem = "another process is writing to it"
+            raise InputError("journal", str(path), problem, "wait for it, or write elsewhere") from error
+        self.failed: dict[str, str] = {}
+        self._at: dict[str, int] = {}  # where each key's record begins: answers stay on disk
+        sync_folder(self.path.parent)
+        self._recover()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._at
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, key: str) -> dict[str, Any]:
+        """Return a key's record.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._file.seek(self._at[key])
+        return json.loads(self._file.readline())["record"]
+
+    def append(self, key: str, record: dict[str, Any]) -> None:
+        """Keep a record; the last of a key counts."""
+        self._note(key, self._write({"key": key, "record": record}), None)
+
+    def fail(self, key: str, reason: str, about: dict[str, Any]) -> None:
+        """Keep why there is no record, and of what."""
+        self._note(key, self._write({"key": key, "failed": reason, **about}), reason)
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> int:
+        content = json.dumps(line, allow_nan=False).encode() + b"\n"
+        at = self._file.seek(0, os.SEEK_END)
+        self._file.write(content)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return at
+
+    def _note(self, key: str, at: int, reason: str | None) -> None:
+        if reason is None:
+            self._at[key] = at
+            self.failed.pop(key, None)
+        elif key not in self._at:
+            self.failed[key] = reason
+
+    def _recover(self) -> None:
+        """Find the records, and cut off a last line that was never finished."""
+        self._file.seek(0)
+        at = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                self._file.truncate(at)
+                return
+            try:
+                found = json.loads(line)
+                reason = None if "record" in found else found["failed"]
+                self._note(found["key"], at, reason)
+            except (ValueError, KeyError, TypeError) as error:
+                self.close()
+                problem = f"line {number} is no record ({error!r})"
+                raise InputError(
+                    "journal", str(self.path), problem, "remove that line, or the file"
+                ) from error
+            at += len(line)

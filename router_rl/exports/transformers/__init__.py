@@ -1,0 +1,25 @@
+"""Trained routers for mixture-of-experts models of transformers: folded, distilled, patched or swapped in."""
+
+from .distil import Distillation, distil
+from .gate import Gate, LayerRouter, fold
+from .host import Host, host_of_folder, host_of_model
+from .patch import Applied, apply_patch, extract_patch, write_patch, write_routers
+from .swap import Swap, swap_routers
+
+__all__ = [
+    "Applied",
+    "Distillation",
+    "Gate",
+    "Host",
+    "LayerRouter",
+    "Swap",
+    "apply_patch",
+    "distil",
+    "extract_patch",
+    "fold",
+    "host_of_folder",
+    "host_of_model",
+    "swap_routers",
+    "write_patch",
+    "write_routers",
+]

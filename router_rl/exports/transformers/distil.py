@@ -1,0 +1,165 @@
+"""Linear routers that imitate others, where those do not fold; what it costs is measured and returned.
+
+Each is fitted to its teacher's distribution over experts by the cross-entropy (Hinton et al. 2015, section 2,
+https://arxiv.org/abs/1503.02531), which is convex in a linear layer's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...routing import Hard, LinearScorer, Router, RouterError, ScoredTopK, Selection, TopK
+
+__all__ = ["Distillation", "distil"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """Linear routers and how well they imitate.
+
+    Attributes:
+        routers: one a layer; they fold.
+        agreement: by layer, the share of held-out hidden states whose chosen experts are the same set.
+        overlap: by layer, the mean share of a state's chosen experts that are the same.
+        held_out: hidden states that were measured on, a layer.
+        before: what `measure` said of the teachers; None without it.
+        after: what it said of the linear routers.
+    """
+
+    routers: tuple[Router, ...]
+    agreement: tuple[float, ...]
+    overlap: tuple[float, ...]
+    held_out: int
+    before: float | None
+    after: float | None
+
+    @property
+    def lost(self) -> float | None:
+        """`after - before`: what imitation costs where `measure` is a loss; its negative for a utility."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, without the routers."""
+        return {
+            "agreement": list(self.agreement),
+            "overlap": list(self.overlap),
+            "held_out": self.held_out,
+            "before": self.before,
+            "after": self.after,
+            "lost": self.lost,
+        }
+
+
+def distil(
+    routers: Sequence[Router],
+    hidden: Sequence[Tensor],
+    *,
+    bias: bool = False,
+    held_out: float = 0.25,
+    measure: Callable[[Sequence[Router]], float] | None = None,
+    penalty: float = 1e-4,
+    steps: int = 200,
+) -> Distillation:
+    """Fit a linear router to each router, on hidden states that its layer has seen.
+
+    Args:
+        routers: one a layer, of any scorer on features alone; `hard`, `topk` or `scored_topk` selection.
+        hidden: [T, H] float each, what the gates see on text like that of use; 4 or more.
+        bias: give the linear routers a bias, which most stock gates have not.
+        held_out: share of the states that is only measured on: the last ones, since tokens that follow each
+            other are alike.
+        measure: the loss or utility of a model with these routers; called with the teachers, then with the
+            linear routers.
+        penalty: on the squared weights, per standardised feature, relative to the mean cross-entropy.
+        steps: of L-BFGS at most.
+
+    Raises:
+        RouterError: a router takes state or selects in a way that no stock gate has; sizes do not fit.
+    """
+    if len(routers) != len(hidden):
+        raise RouterError(f"there are {len(routers)} routers but hidden states of {len(hidden)} layers")
+    if not 0 < held_out < 1:
+        raise RouterError(f"held_out={held_out} is no share; use a number between 0 and 1, such as 0.25")
+    students: list[Router] = []
+    agreement: list[float] = []
+    overlap: list[float] = []
+    kept = 0
+    for teacher, states in zip(routers, hidden, strict=True):
+        _check(teacher, states)
+        cut = len(states) - max(1, round(held_out * len(states)))
+        student = _fit(teacher, states[:cut].float(), bias, penalty, steps)
+        same = _same(teacher, student, states[cut:].float())
+        students.append(student)
+        agreement.append(float((same == 1).double().mean()))
+        overlap.append(float(same.mean()))
+        kept = len(states) - cut
+    return Distillation(
+        routers=tuple(students),
+        agreement=tuple(agreement),
+        overlap=tuple(overlap),
+        held_out=kept,
+        before=None if measure is None else measure(routers),
+        after=None if measure is None else measure(students),
+    )
+
+
+def _check(teacher: Router, states: Tensor) -> None:
+    if teacher.state:
+        raise RouterError("a router with state has no single answer for a hidden state; train one without")
+    if not isinstance(teacher.rule, Hard | TopK | ScoredTopK):
+        raise RouterError(
+            f"stock gates have no {teacher.rule.name} selection; train with hard, topk or scored_topk"
+        )
+    if states.ndim != 2 or states.shape[1] != teacher.features or len(states) < 4:
+        raise RouterError(
+            f"hidden states are {list(states.shape)}; give [T, {teacher.features}], T at least 4"
+        )
+
+
+def _fit(teacher: Router, states: Tensor, bias: bool, penalty: float, steps: int) -> Router:
+    """The linear router of least cross-entropy to the teacher's scores."""
+    with torch.no_grad():
+        logits = teacher.scores(states)
+    # Scaling by feature conditions the search; a shift would need a bias.
+    scale = 1 / states.square().mean(dim=0).sqrt().clamp(min=1e-6)
+    inputs = (states * scale).double()
+    weight = torch.zeros(len(teacher.experts), states.shape[1], dtype=torch.float64, requires_grad=True)
+    offset = torch.zeros(len(teacher.experts), dtype=torch.float64, requires_grad=bias)
+    parameters = [weight, offset] if bias else [weight]
+    search = torch.optim.LBFGS(
+        parameters, max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=1e-10
+    )
+    rule = teacher.rule
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        found = F.linear(inputs, weight, offset)
+        value = _cross_entropy(rule, found, logits.double()) + penalty * weight.square().sum()
+        value.backward()  # pyright: ignore[reportUnknownMemberType]
+        return value
+
+    search.step(cast(Any, loss))
+    scorer = LinearScorer(states.shape[1], len(teacher.experts))
+    with torch.no_grad():
+        scorer.weight.copy_(weight * scale)
+        scorer.bias.copy_(offset)
+    return Router(scorer, rule, teacher.experts, fallback=teacher.fallback).eval()
+
+
+def _cross_entropy(rule: Selection, logits: Tensor, teacher: Tensor) -> Tensor:
+    if isinstance(rule, ScoredTopK) and rule.score == "sigmoid":  # each expert is scored by itself
+        return F.binary_cross_entropy_with_logits(logits, teacher.sigmoid())
+    return F.cross_entropy(logits, teacher.softmax(dim=-1))
+
+
+@torch.no_grad()
+def _same(teacher: Router, student: Router, states: Tensor) -> Tensor:
+    """By state, the share of the teacher's experts that the student chose too, [T] float64."""
+    ours, theirs = student(states).experts, teacher(states).experts
+    return (theirs.unsqueeze(-1) == ours.unsqueeze(-2)).any(dim=-1).double().mean(dim=-1)

@@ -1,0 +1,173 @@
+"""The model that a router is written into: how many experts its gates have, and what they compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experts import InputError
+from experts.huggingface import read_configuration
+from experts.moe import Checkpoint, Layout, layout_of
+
+from ...routing import RouterError
+from .gate import Gate
+
+__all__ = ["Host", "host_of_folder", "host_of_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A mixture-of-experts model.
+
+    Attributes:
+        config: its transformers configuration.
+        layout: where its gates are and what they compute.
+        layers: those that have a gate.
+        experts: routed experts of a layer, E.
+        k: experts a token runs.
+        hidden: size of the hidden state, H.
+    """
+
+    config: Any
+    layout: Layout
+    layers: tuple[int, ...]
+    experts: int
+    k: int
+    hidden: int
+
+    @property
+    def renormalises(self) -> bool:
+        """Whether the weights of the chosen experts sum to one (times a scale that the experts expect)."""
+        return bool(getattr(self.config, "norm_topk_prob", True))
+
+    def segments(self, rows: int) -> int:
+        """How many experts one row of a router stands for: a donor's segments, or 1.
+
+        Raises:
+            RouterError: the router's rows fit neither the experts nor the donors they were cut from.
+        """
+        if rows == self.experts:
+            return 1
+        each, rest = divmod(self.experts, max(rows, 1))
+        scale = getattr(self.config, "routed_scaling_factor", None)
+        if rest == 0 and scale == each:  # weights that sum to the number of segments: an assembly's
+            return each
+        raise RouterError(f"the router has {rows} experts but the model's layers have {self.experts}")
+
+    def take(self, gate: Gate) -> Gate:
+        """The gate as this host stores it, with its own k.
+
+        Raises:
+            RouterError: sizes do not fit, or this host's gate computes something else.
+        """
+        rows, hidden = gate.weight.shape
+        if hidden != self.hidden:
+            raise RouterError(f"the router takes {hidden} features but the hidden state has {self.hidden}")
+        each = self.segments(rows)
+        k = self.k if gate.k is None else gate.k * each
+        kind = self.config.model_type
+        if not self.renormalises:
+            raise RouterError(
+                f"the gates of this {kind} do not renormalise weights (norm_topk_prob is false), as the "
+                "router does; its experts expect smaller weights"
+            )
+        if gate.score != self.layout.score and k > each:
+            raise RouterError(
+                f"the router weighs by {gate.score} but {kind} by {self.layout.score}, which agree on top-1 "
+                "alone; train it with scored_topk, or assemble the mixture in the other form"
+            )
+        groups = (
+            int(getattr(self.config, "n_group", None) or 1),
+            int(getattr(self.config, "topk_group", None) or 1),
+        )
+        if (gate.groups, gate.kept) != groups and (gate.groups > 1 or groups[0] > 1):
+            raise RouterError(
+                f"the router keeps {gate.kept} of {gate.groups} groups, the model {groups[1]} of {groups[0]}"
+            )
+        selection = gate.selection_bias
+        if selection is not None and not self.layout.selection_bias:
+            raise RouterError(f"the gates of {kind} have no selection bias; train without, or distil")
+        if self.layout.selection_bias and selection is None:
+            selection = torch.zeros(rows)
+        if gate.score != self.layout.score:
+            gate = _within_reach(gate)
+        return replace(
+            gate,
+            weight=gate.weight.repeat_interleave(each, dim=0),
+            bias=_repeated(self._logit_bias(gate), each),
+            selection_bias=_repeated(selection, each),
+            k=k,
+        )
+
+    def _logit_bias(self, gate: Gate) -> Tensor | None:
+        """The bias as the host has it; refuse one that it lacks and that changes anything."""
+        if self.layout.bias:
+            return torch.zeros(len(gate.weight)) if gate.bias is None else gate.bias
+        if gate.bias is None or not gate.bias.any():
+            return None
+        if self.layout.score == "softmax" and bool((gate.bias == gate.bias[0]).all()):
+            return None  # one number added to all logits changes no choice and no weight
+        raise RouterError(
+            f"the gates of {self.config.model_type} have no bias on their logits; train the router without, "
+            "or distil it"
+        )
+
+
+def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
+    """The host in a model's folder, and its tensors.
+
+    Raises:
+        InputError: it is not a folder of a mixture of experts whose gates are known.
+    """
+    config = read_configuration(folder)
+    weights = Checkpoint("model", folder)
+    layout = layout_of(config)
+    layers = [layer for layer in range(config.num_hidden_layers) if layout.gate_weight(layer) in weights]
+    return _host(config, layout, layers, str(folder)), weights
+
+
+def host_of_model(model: Any) -> Host:
+    """The host that a loaded causal language model is.
+
+    Raises:
+        InputError: its gates are not known.
+    """
+    layout = layout_of(model.config)
+    modules = {name for name, _ in model.named_modules()}
+    layers = [
+        layer for layer in range(model.config.num_hidden_layers) if layout.gate_module(layer) in modules
+    ]
+    return _host(model.config, layout, layers, type(model).__name__)
+
+
+def _host(config: Any, layout: Layout, layers: list[int], what: str) -> Host:
+    if not layers:
+        raise InputError("model", what, "has no gates", "give a mixture of experts")
+    return Host(
+        config=config,
+        layout=layout,
+        layers=tuple(layers),
+        experts=int(getattr(config, "num_local_experts", None) or config.num_experts),
+        k=int(config.num_experts_per_tok),
+        hidden=int(config.hidden_size),
+    )
+
+
+def _within_reach(gate: Gate) -> Gate:
+    """The gate with smaller logits: a sigmoid is exactly 1 from 17 on, where the order of experts is lost.
+
+    For top-1 routers, whose weight is 1 whatever the logits. Normed hidden states have a length of about the
+    square root of H, so that logits stay within 4 times the norm's gain.
+    """
+    longest = float(gate.weight.norm(dim=1).max()) * gate.weight.shape[1] ** 0.5
+    scale = min(1.0, 4.0 / max(longest, 1e-30))
+    bias = None if gate.bias is None else gate.bias * scale
+    return replace(gate, weight=gate.weight * scale, bias=bias)
+
+
+def _repeated(values: Tensor | None, each: int) -> Tensor | None:
+    return None if values is None else values.repeat_interleave(each)

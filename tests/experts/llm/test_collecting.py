@@ -1,0 +1,276 @@
+"""Every answer is asked for once, kept, scored; what is missing is said to be missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experts import InputError, OutcomeTable
+from experts.llm import collect_answers
+from router_rl.commands.collect import collect, collect_view
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def gather(models, prompts, tmp_path, **options):
+    options = {"scorer": "numeric", "progress": False, **options}
+    return collect_answers(models, prompts, tmp_path / "table.parquet", **options)
+
+
+def test_scores_prices_and_keeps_every_answer(server, write_models, write_prompts, tmp_path):
+    found = gather(write_models(options={"temperature": 0}, max_tokens=9), write_prompts(8), tmp_path)
+    table = found.table
+    assert table.experts == ("small", "large")
+    assert table.quality.tolist() == [[1.0, 1.0]] * 5 + [[0.0, 1.0]] * 3
+    # Prompts are 4 words; "I don't know" is 3. A dollar, four dollars a million.
+    expected = np.array([[8e-6, 8e-6]] * 5 + [[16e-6, 8e-6]] * 3)
+    np.testing.assert_allclose(table.cost, expected, rtol=1e-6)
+    assert table.cost_unit == "usd"
+    assert table.tokens_out is not None
+    assert table.tokens_in is not None
+    assert (table.tokens_in == 4).all()
+    assert table.latency_s is not None
+    assert table.tokens_out.tolist() == [[1.0, 1.0]] * 5 + [[3.0, 1.0]] * 3
+    assert (table.latency_s > 0).all()
+    assert table.group is not None
+    assert table.group.tolist() == ["even", "odd"] * 4
+    assert found.models["small"]["answered"] == 8
+    assert found.models["small"]["quality"] == 5 / 8
+    assert found.models["small"]["usd"] == pytest.approx(88e-6)
+    again = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
+    assert again.quality.tolist() == table.quality.tolist()
+    assert {body["temperature"] for body in server.requests} == {0}
+    assert {body["max_tokens"] for body in server.requests} == {9}
+    lines = [json.loads(line) for line in found.journal.read_text().splitlines()]
+    assert len(lines) == 16
+    assert all(line["record"]["response"]["choices"] for line in lines)
+    assert {line["record"]["prompt"] for line in lines} == set(map(str, table.prompt))
+
+
+def test_what_fails_for_a_while_is_answered_in_the_end(server, write_models, write_prompts, tmp_path):
+    faults = {0: "429", 1: "500", 2: "cut", 3: "garbage", 4: "hang"}
+    start = time.monotonic()
+    found = gather(write_models(timeout=2), write_prompts(6, faults), tmp_path, concurrency=6)
+    assert time.monotonic() - start >= 1.0  # the server's Retry-After
+    assert len(found.table) == 6
+    assert found.table.notes[1].startswith("split: made here")
+    for row, prompt in enumerate(map(str, found.table.prompt)):
+        assert server.attempts("large", prompt) >= (2 if row in faults else 1)
+        assert server.answered["large", prompt] == 1
+
+
+def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
+    server, write_models, write_prompts, tmp_path
+):
+    faults = {1: "400", 3: "500 500", 4: "garbage garbage"}
+    models, prompts = write_models(retries=1), write_prompts(6, faults)
+    found = gather(models, prompts, tmp_path, concurrency=6)
+    assert found.table.query_id.tolist() == ["q0", "q2", "q5"]
+    assert found.table.notes[:2] == (
+        "prices: the model list",
+        "missing: 3 of 6 queries left out, not answered by small (3), large (3)",
+    )
+    assert found.models["small"]["missing"] == 3
+    assert found.models["small"]["reasons"] == {"BadRequestError": 1, "InternalServerError": 2}
+    assert found.models["small"]["answered"] == 3
+    assert found.models["small"]["quality"] == 2 / 3  # of what it answered
+    failed = [json.loads(line) for line in found.journal.read_text().splitlines() if '"failed"' in line]
+    assert len(failed) == 6
+    assert all({"model", "prompt"} <= set(line) for line in failed)
+    assert "made to fail with 400" in next(line["failed"] for line in failed if "400" in line["prompt"])
+    written = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
+    assert set(found.table.notes) <= set(written.notes)
+    # The next run asks for what is missing, and only for that; rows keep their split.
+    before, split = len(server.requests), dict(zip(written.query_id, written.split, strict=True))
+    found = gather(models, prompts, tmp_path)
+    assert len(server.requests) - before == 6
+    assert found.table.query_id.tolist() == [f"q{i}" for i in range(6)]
+    assert not [note for note in found.table.notes if "missing" in note]
+    now = dict(zip(found.table.query_id, found.table.split, strict=True))
+    assert {name: now[name] for name in split} == split
+
+
+def test_asks_nothing_twice(server, write_models, write_prompts, tmp_path):
+    models, prompts = write_models(), write_prompts(4)
+    gather(models, prompts, tmp_path)
+    first = gather(models, prompts, tmp_path, scorer="exact_match").table
+    assert len(server.requests) == 8
+    assert first.quality.tolist() == [[1.0, 1.0]] * 4
+    # A prompt more, a model more, a price more: only what is new is asked.
+    gather(models, write_prompts(5), tmp_path)
+    assert len(server.requests) == 10
+    found = gather(write_models("small", "large", "tiny"), write_prompts(5), tmp_path)
+    assert len(server.requests) == 15
+    dear = gather(write_models(price={"call": 1.0}), write_prompts(5), tmp_path).table
+    assert len(server.requests) == 15
+    assert dear.cost.min() > found.table.cost.max()
+    # Another setting is another question.
+    gather(write_models(max_tokens=5), write_prompts(5), tmp_path)
+    assert len(server.requests) == 25
+    assert set(server.answered.values()) == {1, 2}
+
+
+def test_the_same_prompt_twice_is_asked_once(server, write_models, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,reference\n1 + 1,2\n1 + 1,2\n1 + 2,3\n")
+    found = gather(write_models(), path, tmp_path)
+    assert found.table.quality.shape == (3, 2)
+    assert len(server.requests) == 4
+
+
+def test_a_model_that_refuses_everybody_stops_the_run_and_keeps_the_rest(
+    server, write_models, write_prompts, tmp_path
+):
+    models, prompts = write_models(), write_prompts(40, {3: "401"})
+    with pytest.raises(InputError, match=r"models\.(small|large)='openai/.*': refuses: AuthenticationError"):
+        gather(models, prompts, tmp_path, concurrency=2)
+    kept = (tmp_path / "table.parquet.journal.jsonl").read_text().count('"record"')
+    assert kept == sum(server.answered.values()) <= 12
+    assert not (tmp_path / "table.parquet").exists()
+    assert len(gather(models, prompts, tmp_path).table) == 40
+    assert set(server.answered.values()) == {1}
+
+
+def test_a_model_that_never_answers_is_named(server, write_models, write_prompts, tmp_path):
+    server.down.add("small")
+    with pytest.raises(InputError, match=r"models='small': no query was answered by every model; .*503"):
+        gather(write_models(retries=0), write_prompts(2), tmp_path)
+
+
+def test_keys_go_to_the_server_they_are_for_and_into_no_file(
+    server, write_models, write_prompts, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-of-the-provider")
+    monkeypatch.setenv("MINE", "secret-of-mine")
+    gather(write_models(), write_prompts(1), tmp_path)
+    assert {body["authorization"] for body in server.requests} == {"Bearer none"}
+    gather(write_models(api_key_env="MINE"), write_prompts(2), tmp_path)
+    assert server.requests[-1]["authorization"] == "Bearer secret-of-mine"
+    for path in tmp_path.iterdir():
+        assert b"secret" not in path.read_bytes()
+
+
+def test_paces_requests_and_limits_how_many_wait(server, write_models, write_prompts, tmp_path):
+    server.seconds = 0.1
+    gather(write_models(), write_prompts(12), tmp_path, concurrency=3)
+    assert server.most_working <= 6  # three of each of two models
+    server.seconds, start = 0.0, len(server.times)
+    gather(write_models(requests_per_minute=600, max_tokens=2), write_prompts(8), tmp_path)
+    times = sorted(server.times[start:])
+    assert times[-1] - times[0] >= 0.1 * 7 - 0.05  # 16 requests, 8 of each model
+    # 20 requests of 10 tokens each: 100 at once, and then 100 a second.
+    start = len(server.times)
+    gather(write_models("small", "other", tokens_per_minute=6000, max_tokens=8), write_prompts(20), tmp_path)
+    assert len(server.times) - start == 40
+
+
+def test_a_judge_grades(server, write_models, write_prompts, tmp_path):
+    judge = {"model": "openai/grader", "api_base": server.url}
+    models = write_models(judge=judge)
+    found = gather(models, write_prompts(3), tmp_path, scorer="judge")
+    assert found.table.quality.tolist() == [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]
+    asked = len(server.requests)
+    assert asked == 6 + 6 - 3  # both models say the same, so three judgements serve for six
+    gather(models, write_prompts(3), tmp_path, scorer="judge")
+    assert len(server.requests) == asked
+    server.answer = lambda model, prompt: "no idea" if model == "grader" else "4"
+    with pytest.raises(InputError, match="failed with: judge: gave no grade"):
+        gather(write_models("x", "y", judge=judge), write_prompts(3), tmp_path, scorer="judge")
+    with pytest.raises(InputError, match="scorer='judge': the model list names no judge"):
+        gather(write_models(), write_prompts(3), tmp_path, scorer="judge")
+
+
+def test_a_server_that_counts_no_tokens_is_not_free(server, write_models, write_prompts, tmp_path):
+    server.usage = False
+    found = gather(write_models(), write_prompts(2), tmp_path)
+    assert (found.table.cost > 0).all()
+
+
+def test_mistakes_are_found_before_anything_is_asked(server, write_models, write_prompts, tmp_path):
+    models, prompts = write_models(), write_prompts(3)
+    bad = tmp_path / "bad.csv"
+    bad.write_text("prompt,reference,split\na,1,train\na,1,test\n")
+    none = tmp_path / "none.csv"
+    none.write_text("prompt,reference\na,x\n")
+    wrong = [
+        (models, bad, {}, "the same prompt is in split"),
+        (models, none, {}, "reference='x': holds no number"),
+        (models, none, {"scorer": "multiple_choice"}, "reference='x': row 0 is no right answer"),
+        (models, prompts, {"scorer": "exact"}, "scorer='exact': unknown"),
+        (models, prompts, {"concurrency": 0}, "concurrency=0"),
+        (models, prompts, {"limit": 0}, "limit=0"),
+    ]
+    for given, asked, options, message in wrong:
+        with pytest.raises(InputError, match=message):
+            gather(given, asked, tmp_path, **options)
+    with pytest.raises(InputError, match="LiteLLM's price map"):
+        gather(write_models(price=None), prompts, tmp_path)
+    assert server.requests == []
+
+
+def test_the_command_prints_what_each_model_answered(server, write_models, write_prompts, tmp_path):
+    found = collect(
+        out=tmp_path / "t.parquet",
+        models=write_models(retries=0),
+        prompts=write_prompts(4, {0: "500"}),
+        scorer="numeric",
+    )
+    text = io.StringIO()
+    Console(width=80, file=text).print(collect_view(found))
+    text = text.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "small: 1 x InternalServerError" in text
+    json.dumps(found, allow_nan=False)
+    for wrong in ({}, {"source": "digits", "models": Path("m")}, {"models": Path("m")}):
+        with pytest.raises(InputError, match=r"source|prompts"):
+            collect(out=tmp_path / "t.parquet", **wrong)
+
+
+def test_kill_9_loses_no_finished_answer_and_asks_none_twice(server, write_models, write_prompts, tmp_path):
+    server.seconds = 0.05
+    models, prompts = write_models(), write_prompts(60)
+    process = _start(models, prompts, tmp_path, concurrency=4)
+    deadline = time.monotonic() + 120
+    while sum(server.answered.values()) < 40 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    journal = tmp_path / "table.parquet.journal.jsonl"
+    kept = [json.loads(line)["record"] for line in journal.read_text().splitlines(keepends=True)
+            if line.endswith("\n")]  # fmt: skip
+    finished = {(record["model"], record["prompt"]) for record in kept}
+    assert 32 <= len(finished) < 120
+    before = len(server.requests)
+    found = gather(models, prompts, tmp_path)
+    asked = {(body["model"], body["messages"][-1]["content"]) for body in server.requests[before:]}
+    assert not asked & finished
+    assert len(asked) == 120 - len(finished)
+    assert len(found.table) == 60
+    # Only what was on its way when the process died was asked again.
+    assert sum(server.answered.values()) <= 120 + 2 * 4
+
+
+def _start(models, prompts, tmp_path, **options):
+    code = (
+        "import sys, json; from experts.llm import collect_answers; "
+        "collect_answers(*sys.argv[1:4], scorer='numeric', progress=False, **json.loads(sys.argv[4]))"
+    )
+    arguments = [str(models), str(prompts), str(tmp_path / "table.parquet"), json.dumps(options)]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT)

@@ -1,0 +1,145 @@
+"""A small server of the OpenAI chat protocol on this machine that fails as real ones do, on command.
+
+A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500, "503": 503}
+
+
+class FaultServer:
+    """Answers `answer(model, prompt)`; use as a context manager.
+
+    Args:
+        answer: the text of an answer.
+        seconds: that every answer takes.
+    """
+
+    def __init__(self, answer: Callable[[str, str], str], seconds: float = 0.0) -> None:
+        self.answer = answer
+        self.seconds = seconds
+        self.usage = True  # whether answers say how many tokens they took
+        self.down: set[str] = set()  # models that answer 503 to everything
+        self.requests: list[dict] = []  # every body that came in, with `authorization`
+        self.answered: Counter[tuple[str, str]] = Counter()  # by model and prompt
+        self.times: list[float] = []  # of every request
+        self.working = self.most_working = 0
+        self._attempts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> FaultServer:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def attempts(self, model: str, prompt: str) -> int:
+        return self._attempts[model, prompt]
+
+    def respond(self, handler: BaseHTTPRequestHandler, body: dict) -> None:
+        model, prompt = body["model"], body["messages"][-1]["content"]
+        with self._lock:
+            attempt = self._attempts[model, prompt]
+            self._attempts[model, prompt] += 1
+            self.requests.append({**body, "authorization": handler.headers.get("Authorization")})
+            self.times.append(time.monotonic())
+            self.working += 1
+            self.most_working = max(self.most_working, self.working)
+        try:
+            self._respond(handler, model, prompt, attempt)
+        finally:
+            with self._lock:
+                self.working -= 1
+
+    def _respond(self, handler: BaseHTTPRequestHandler, model: str, prompt: str, attempt: int) -> None:
+        listed = re.search(r"<<(.*)>>$", prompt)
+        faults = listed[1].split() if listed else []
+        fault = "503" if model in self.down else faults[attempt] if attempt < len(faults) else None
+        if fault is None:
+            self._stopped.wait(self.seconds)
+            text = self.answer(model, prompt)
+            _send(handler, 200, json.dumps(_completion(model, prompt, text, self.usage)))
+            with self._lock:
+                self.answered[model, prompt] += 1
+        elif fault == "hang":
+            self._stopped.wait(30)
+        elif fault == "cut":
+            handler.send_response(200)
+            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b'{"id": "chatcmpl-1", "cho')
+            handler.close_connection = True
+        elif fault == "garbage":
+            _send(handler, 200, '{"id": "chatcmpl-1", "choices": [{"mess')
+        else:
+            error = json.dumps({"error": {"message": f"made to fail with {fault}", "code": fault}})
+            _send(handler, STATUSES[fault], error, {"Retry-After": "1"} if fault == "429" else {})
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients are killed on purpose; anything else is a mistake of this server."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def _completion(model: str, prompt: str, text: str, counted: bool) -> dict:
+    usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+    usage["total_tokens"] = sum(usage.values())
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [choice],
+        **({"usage": usage} if counted else {}),
+    }
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, text: str, headers: dict | None = None) -> None:
+    content = text.encode()
+    handler.send_response(status)
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                server.respond(self, body)
+            except (BrokenPipeError, ConnectionResetError):  # the client gave up waiting
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
