@@ -2,9 +2,10 @@
 
 Workspace, besides what is returned, from torch's allocator: for up to 64 rows, partial sums,
 `splits * ceil(T / 16) * 16 * EP` float32 (at most 1 MiB), where EP is E rounded up to a power of two group by
-group; for more rows `T * EP` float32 where more rows are multiplied than chosen for at a time (`BS < BT`), and
-with slots `ceil(T / BT) * E` int32. Tickets, five int32 a device and stream, are kept: kernels of one stream follow each
-other, so they never meet. A CUDA graph being captured gets its own, since it may be replayed on any stream.
+group; for more rows `T * EP` float32 where more rows are multiplied than chosen for at a time (`BS < BT`),
+and with slots `ceil(T / BT) * E` int32. Tickets, five int32 a device and stream, are kept: kernels of one
+stream follow each other, so they never meet. A CUDA graph being captured gets its own, since it may be
+replayed on any stream.
 """
 
 from __future__ import annotations
