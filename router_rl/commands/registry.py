@@ -34,8 +34,8 @@ class Command:
         run: its keyword arguments are the options, its docstring their help; what it returns is what
             `--json` prints. Progress goes to stderr.
         view: what is printed otherwise.
-        positional: arguments that stand without their name, and their help; one with a default in `run` may be
-            left out.
+        positional: arguments that stand without their name, and their help; one with a default in `run` may
+            be left out.
         switches: options that take no value, and their help.
         keeps_config: whether the options are kept as config.yaml in its `out` folder.
     """

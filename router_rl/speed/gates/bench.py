@@ -156,8 +156,8 @@ def _check_alike(shape: Shape, forms: dict[str, Callable[[Tensor], Any]], hidden
         error = float((weights.float().gather(1, order) - expected)[same].abs().max()) if same.any() else 0.0
         if float(same.float().mean()) < _AGREE or error > _WEIGHTS:
             raise RuntimeError(
-                f"{shape.name}: {name} routes {float(same.float().mean()):.4f} of the rows as the module does, "
-                f"with an error of {error:.2g} in the weights"
+                f"{shape.name}: {name} routes {float(same.float().mean()):.4f} of the rows as the module "
+                f"does, with an error of {error:.2g} in the weights"
             )
 
 

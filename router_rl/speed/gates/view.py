@@ -46,8 +46,8 @@ def _gates(found: Mapping[str, Any], threads: int) -> Sheet:
     )
     absent = "".join(f" Not timed: {form} (needs {lacks})." for form, lacks in found["absent"].items())
     note = (
-        f"float32, {_threads(threads)}; median of {found['plan']['rounds']} rounds, each form compared with the "
-        f"bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and torch.topk. "
+        f"float32, {_threads(threads)}; median of {found['plan']['rounds']} rounds, each form compared with "
+        f"the bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and torch.topk. "
         f"module: Gate, run by torch. Below 1 is faster than bare.{absent}"
     )
     title = f"Time over bare linear + topk, {_threads(threads)}"
