@@ -158,8 +158,8 @@ def check_alike(shape: Shape, hidden: Tensor) -> None:
     error = float((found.weights - wanted.weights)[same].abs().max()) if same.any() else 0.0
     if share < 0.99 or error > 1e-3:
         raise RuntimeError(
-            f"{shape.name}, {len(hidden)} rows: the kernels route {share:.4f} of the rows as torch does, with "
-            f"an error of {error:.2g} in the weights; nothing is timed"
+            f"{shape.name}, {len(hidden)} rows: the kernels route {share:.4f} of the rows as torch does, "
+            f"with an error of {error:.2g} in the weights; nothing is timed"
         )
 
 
@@ -209,7 +209,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         sheets.append(Sheet(f"{gate}, µs", ("rows", *(f"{cell['rows']:,}" for cell in cells)), rows))
     sheets[-1] = sheets[-1]._replace(
         note=f"{found['card']} (compute capability {found['compute_capability']}), torch {found['torch']}, "
-        f"CUDA {found['cuda']}; bfloat16; median (quartiles) of {found['repeats']} calls, L2 flushed before each."
+        f"CUDA {found['cuda']}; bfloat16; median (quartiles) of {found['repeats']} calls, each after a flush "
+        "of the L2 cache."
     )
     return as_markdown([*sheets, _targets(found)])
 

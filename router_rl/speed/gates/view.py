@@ -47,8 +47,8 @@ def _gates(found: Mapping[str, Any], threads: int) -> Sheet:
     absent = "".join(f" Not timed: {form} (needs {lacks})." for form, lacks in found["absent"].items())
     note = (
         f"float32, {_threads(threads)}; median of {found['plan']['rounds']} rounds, each form compared with "
-        f"the bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and torch.topk. "
-        f"module: Gate, run by torch. Below 1 is faster than bare.{absent}"
+        f"the bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and "
+        f"torch.topk. module: Gate, run by torch. Below 1 is faster than bare.{absent}"
     )
     title = f"Time over bare linear + topk, {_threads(threads)}"
     return Sheet(title, ("model", "rows", "bare, µs", *names), rows, note)
@@ -66,7 +66,10 @@ def _dispatch(found: Mapping[str, Any], threads: int) -> Sheet:
         for cell in found["dispatch"]
         if cell["threads"] == threads
     ]
-    note = "Rows to their experts and back, weighted; an expert multiplies by a number, so that the moving is timed."
+    note = (
+        "Rows to their experts and back, weighted; an expert multiplies by a number, so that the moving is "
+        "timed."
+    )
     columns = ("model", "rows", "mask an expert, µs", "sorted, µs", "times faster")
     return Sheet(f"Dispatch, {_threads(threads)}", columns, rows, note)
 
