@@ -35,8 +35,9 @@ def _product(
     w_row = w + ids.to(tl.int64)[None, :] * sw0
     for start in range(first, last, BH):
         h = start + tl.arange(0, BH)
-        a = tl.load(x_row + h[None, :] * sx1, mask=(row < rows)[:, None] & (h < last)[None, :], other=0.0)
-        b = tl.load(w_row + h[:, None] * sw1, mask=exists[None, :] & (h < last)[:, None], other=0.0)
+        far = h.to(tl.int64)
+        a = tl.load(x_row + far[None, :] * sx1, mask=(row < rows)[:, None] & (h < last)[None, :], other=0.0)
+        b = tl.load(w_row + far[:, None] * sw1, mask=exists[None, :] & (h < last)[:, None], other=0.0)
         if WIDE:  # one of them is float32
             a, b = a.to(tl.float32), b.to(tl.float32)
         acc = tl.dot(a, b, acc, input_precision="ieee")

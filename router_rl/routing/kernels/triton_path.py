@@ -133,29 +133,30 @@ def route(
     strides = (*hidden.stride(), *weight.stride())
     common = shape.constants | flags | {"num_warps": shape.warps, "num_stages": 3, "maxnreg": 255}
     fell = fallback.view(torch.uint8)
-    if small:
-        chunks, splits, width = _small(T, H, shape)
-        partial = new((splits * chunks * _CHUNK * shape.padded,), dtype=torch.float32)
-        kernels.small_kernel[(chunks, splits * (shape.padded // shape.constants["BE"]))](
-            hidden, weight, *given, weights, experts, z, fell, counts, order, places, partial,
-            _tickets(hidden.device), T, H, splits, width, chunks, *strides, rule.scale, **common,
+    with torch.cuda.device_of(hidden):  # a kernel starts on the current device
+        if small:
+            chunks, splits, width = _small(T, H, shape)
+            partial = new((splits * chunks * _CHUNK * shape.padded,), dtype=torch.float32)
+            kernels.small_kernel[(chunks, splits * (shape.padded // shape.constants["BE"]))](
+                hidden, weight, *given, weights, experts, z, fell, counts, order, places, partial,
+                _tickets(hidden.device), T, H, splits, width, chunks, *strides, rule.scale, **common,
+            )  # fmt: skip
+            return found
+        blocks = triton.cdiv(T, shape.rows)
+        histogram = new((blocks * E if dispatch else 0,), dtype=torch.int32)
+        staged = new((T * shape.padded if shape.constants["BS"] < shape.rows else 0,), dtype=torch.float32)
+        kernels.gate_kernel[(blocks,)](
+            hidden, weight, *given, weights, experts, z, fell, histogram, staged, T, H, *strides, rule.scale,
+            **common,
         )  # fmt: skip
+        if dispatch:
+            padded = max(triton.next_power_of_2(E), 2)
+            kernels.place_kernel[(blocks,)](
+                experts, histogram, counts, order, places, T, blocks, E=E, K=k, BT=shape.rows, EP=padded,
+                BS=min(shape.rows, max(1, 4096 // padded)), BB=max(1, min(32, 4096 // padded)),
+                num_warps=shape.warps, maxnreg=255,
+            )  # fmt: skip
         return found
-    blocks = triton.cdiv(T, shape.rows)
-    histogram = new((blocks * E if dispatch else 0,), dtype=torch.int32)
-    staged = new((T * shape.padded if shape.constants["BS"] < shape.rows else 0,), dtype=torch.float32)
-    kernels.gate_kernel[(blocks,)](
-        hidden, weight, *given, weights, experts, z, fell, histogram, staged, T, H, *strides, rule.scale,
-        **common,
-    )  # fmt: skip
-    if dispatch:
-        padded = max(triton.next_power_of_2(E), 2)
-        kernels.place_kernel[(blocks,)](
-            experts, histogram, counts, order, places, T, blocks, E=E, K=k, BT=shape.rows, EP=padded,
-            BS=min(shape.rows, max(1, 4096 // padded)), BB=max(1, min(32, 4096 // padded)),
-            num_warps=shape.warps, maxnreg=255,
-        )  # fmt: skip
-    return found
 
 
 def logits_gradient(
@@ -168,14 +169,15 @@ def logits_gradient(
         return out
     padded = max(triton.next_power_of_2(E), 2)
     rows = max(1, min(32, 4096 // padded))
-    lives = routed.fallback if alive is None else alive
-    kernels.backward_kernel[(triton.cdiv(T, rows),)](
-        grad_weights.contiguous(), out if grad_logits is None else grad_logits.contiguous(), routed.logits,
-        routed.experts, routed.weights, routed.fallback.view(torch.uint8), lives.view(torch.uint8), out, T,
-        rule.scale, E=E, K=rule.k, KP=triton.next_power_of_2(rule.k), SIGMOID=rule.score == "sigmoid",
-        RENORMALISE=rule.renormalise, MASKED=alive is not None, LOGITS=grad_logits is not None, BT=rows,
-        EP=padded,
-    )  # fmt: skip
+    lives = routed.fallback if alive is None else alive.contiguous()
+    with torch.cuda.device_of(out):
+        kernels.backward_kernel[(triton.cdiv(T, rows),)](
+            grad_weights.contiguous(), out if grad_logits is None else grad_logits.contiguous(),
+            routed.logits, routed.experts, routed.weights, routed.fallback.view(torch.uint8),
+            lives.view(torch.uint8), out, T, rule.scale, E=E, K=rule.k, KP=triton.next_power_of_2(rule.k), SIGMOID=rule.score == "sigmoid",
+            RENORMALISE=rule.renormalise, MASKED=alive is not None, LOGITS=grad_logits is not None, BT=rows,
+            EP=padded,
+        )  # fmt: skip
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,7 +125,9 @@ def _forms(
         "module": gate,
         "transformers": theirs_of(shape, weights),
     }
-    with torch.inference_mode(False), torch.no_grad():  # an exporter does not take inference tensors
+    # An exporter does not take inference tensors, and torch warns of its own pytree.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         return forms | {name: FORMS[name](gate_of(shape, weights), folder) for name in names}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -51,7 +50,7 @@ def onnx(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
     path = folder / "gate.onnx"
     rows = torch.export.Dim("rows")
     torch.onnx.export(
-        _Plain(gate),
+        _Plain(gate).eval(),
         (torch.zeros(3, gate.weight.shape[1]),),
         str(path),
         dynamic_shapes={"hidden": {0: rows}},
@@ -82,8 +81,6 @@ def missing(form: str) -> str | None:
 
 def _program(gate: Gate) -> torch.export.ExportedProgram:
     rows = torch.export.Dim("rows")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own pytree
-        return torch.export.export(
-            _Plain(gate), (torch.zeros(3, gate.weight.shape[1]),), dynamic_shapes={"hidden": {0: rows}}
-        )
+    return torch.export.export(
+        _Plain(gate).eval(), (torch.zeros(3, gate.weight.shape[1]),), dynamic_shapes={"hidden": {0: rows}}
+    )
