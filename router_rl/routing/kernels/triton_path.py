@@ -174,9 +174,9 @@ def logits_gradient(
         kernels.backward_kernel[(triton.cdiv(T, rows),)](
             grad_weights.contiguous(), out if grad_logits is None else grad_logits.contiguous(),
             routed.logits, routed.experts, routed.weights, routed.fallback.view(torch.uint8),
-            lives.view(torch.uint8), out, T, rule.scale, E=E, K=rule.k, KP=triton.next_power_of_2(rule.k), SIGMOID=rule.score == "sigmoid",
-            RENORMALISE=rule.renormalise, MASKED=alive is not None, LOGITS=grad_logits is not None, BT=rows,
-            EP=padded,
+            lives.view(torch.uint8), out, T, rule.scale, E=E, K=rule.k, KP=triton.next_power_of_2(rule.k),
+            SIGMOID=rule.score == "sigmoid", RENORMALISE=rule.renormalise, MASKED=alive is not None,
+            LOGITS=grad_logits is not None, BT=rows, EP=padded,
         )  # fmt: skip
     return out
 
