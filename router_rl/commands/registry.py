@@ -51,6 +51,7 @@ _RUN = ("run", Path, "a run folder of `train`")
 _RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
+_DISTIL = ("distil", "write a linear router that imitates this one, and print what it loses; needs --table")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 
@@ -69,7 +70,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(run=train, view=_train_view, keeps_config=True),
     "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
-    "export": Command(run=export, positional=(_RUN,)),
+    "export": Command(run=export, positional=(_RUN,), switches=(_DISTIL,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
     "assemble": Command(run=assemble),
