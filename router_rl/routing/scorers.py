@@ -119,9 +119,10 @@ class MLPScorer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
         x = x.float() if self.plain else (x.float() - self.shift) * self.scale
-        for number, layer in enumerate(self.layers):
-            x = layer(x.relu() if number else x)
-        return x
+        *hidden, last = self.layers  # a slice would be a new module with every call
+        for layer in hidden:
+            x = layer(x).relu()
+        return cast(Tensor, last(x))
 
     def folded(self) -> MLPScorer:
         """Return the same function with shift 0 and scale 1, the two moved into the first layer."""
