@@ -53,8 +53,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 STUDY = (
     *(("llmdrift", name) for name in SCENARIOS),
-    *(("zeroeval", name) for name in ("batching", "classes", "plain")),
-    *(("digits", name) for name in ("failures", "plain")),
+    *(("zeroeval", name) for name in ("batching", "classes")),
+    ("digits", "failures"),
 )
 
 
