@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
-<<<<<<< HEAD
 from .priced_scorer import PricedScorer
-from .scorers import Scorer
-=======
 from .scorers import LinearScorer, Scorer
->>>>>>> main
 from .selection import Selection
 from .text import TextFeatures
 
@@ -126,11 +122,8 @@ class Router(nn.Module):
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
-<<<<<<< HEAD
-        self.text = text
-=======
         self.rule = rule
->>>>>>> main
+        self.text = text
         # Not persistent: it is part of what the router is, not of what it learns.
         self.register_buffer(
             "allowed", None if allowed is None else torch.tensor(list(allowed)), persistent=False
