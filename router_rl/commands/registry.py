@@ -73,8 +73,6 @@ COMMANDS: dict[str, Command] = {
     "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
     "monitor": Command(run=monitor, view=monitor_view, positional=(_RUN,)),
-    "export": Command(run=export, positional=(_RUN,)),
-    "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
     "export": Command(run=export, positional=(_RUN,), switches=(_DISTIL,)),
     "bench": Command(run=bench, view=bench_any_view, positional=(_SUBJECT,), switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
