@@ -6,11 +6,12 @@ from experts import InputError
 from experts.errors import unknown_name
 
 from ..cascades.kind import CASCADE
+from ..queues.kind import QUEUEING
 from .kind import EnvKind, EnvMethod
 
 __all__ = ["KINDS", "find_kind", "methods_of"]
 
-KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE,)}
+KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING)}
 
 
 def find_kind(name: str) -> EnvKind:

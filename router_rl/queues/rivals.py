@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from envs import QueueingCore
 
+from ..decisions.kind import Played
 from ..fitting import fit
 from ..objective import Objective
 from ..routing import Router
@@ -38,10 +39,12 @@ class QueuePolicy:
     Attributes:
         begin: makes what acts, anew for every measurement, so that draws are the same each time.
         router: what is exported, if the policy is one.
+        played: what it earned by load and split, so that a rule that knows no seed is measured once.
     """
 
     begin: Callable[[], Act]
     router: Router | None = None
+    played: dict[tuple[float, str], Played] = field(default_factory=dict)
 
 
 def routed(router: Router) -> QueuePolicy:

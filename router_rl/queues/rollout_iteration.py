@@ -33,7 +33,7 @@ from envs import Outcomes, QueueingCore
 
 from ..routing import QueueScorer, Router
 from .index_rule import IndexSettings, fit_index
-from .playing import act_of, play_queues
+from .playing import play_queues
 from .task import QueueTask
 
 __all__ = ["RolloutSettings", "Tried", "ascend", "fit_rollouts", "regress"]
@@ -107,24 +107,24 @@ def fit_rollouts(
     router = start or fit_index(task, settings.index, seed)
     scorer = cast(QueueScorer, router.scorer)
     scorer.prices.zero_()
-    index_alone = _validate(task, router, settings)
+    (index_alone,) = _validate(task, scorer, scorer.prices.unsqueeze(0), settings)
     best = index_alone
     seen: list[Tried] = []
     for number in range(settings.rounds):
         seen.append(_try_experts(task, scorer, settings, 10_000 * seed + 1_000 * number))
         tried = Tried(*(torch.cat(part) for part in zip(*seen, strict=True)))
         now = scorer.prices.clone()
-        kept = now
         aims = [regress(tried, penalty) for penalty in settings.penalties]
         aims += [ascend(tried, now, settings, warmth, seed) for warmth in settings.temperatures]
-        for aim, step in itertools.product(aims, settings.steps):
-            scorer.prices.copy_(now + step * (aim - now))
-            found = _validate(task, router, settings)
+        ways = torch.stack(
+            [now + step * (aim - now) for aim, step in itertools.product(aims, settings.steps)]
+        )
+        for prices, found in zip(ways, _validate(task, scorer, ways, settings), strict=True):
             gain = found - index_alone
             sure = gain.mean() > settings.guard * gain.std() / np.sqrt(len(gain))
             if sure and found.mean() > best.mean():
-                best, kept = found, scorer.prices.clone()
-        scorer.prices.copy_(kept)
+                best = found
+                scorer.prices.copy_(prices)
         if watch is not None:
             watch(number + 1, settings.rounds, float(best.mean()), float(index_alone.mean()))
     return router
@@ -180,10 +180,16 @@ def ascend(
     return prices.detach() * scale
 
 
-def _validate(task: QueueTask, router: Router, settings: RolloutSettings) -> np.ndarray:
-    """Utility [B] of each validation episode."""
-    core = task.core("validation", settings.validation_lanes, seed=500_000)
-    return play_queues(core, act_of(router)).utility
+def _validate(task: QueueTask, scorer: QueueScorer, prices: Tensor, settings: RolloutSettings) -> np.ndarray:
+    """Utility [M, B] of each validation episode under each prices [M, P]; all are played at once."""
+    count, lanes = len(prices), settings.validation_lanes
+    core = task.core("validation", count * lanes, seed=500_000, group=count)
+    each = prices.repeat(lanes, 1)
+
+    def act(core: QueueingCore, seen: Tensor) -> Tensor:
+        return scorer.scores(seen, each).argmax(dim=-1)
+
+    return play_queues(core, act).utility.reshape(lanes, count).T
 
 
 @torch.no_grad()

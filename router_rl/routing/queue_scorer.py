@@ -111,12 +111,16 @@ class QueueScorer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D + 3 N + 6]: utilities, as far as the index goes."""
+        return self.scores(x, self.prices)
+
+    def scores(self, x: Tensor, prices: Tensor) -> Tensor:
+        """Logits [T, N] at other prices, [72] or a row's own [T, 72]."""
         parts = self.parts(x)
         terms, seconds, wait = self._terms(parts)
         # As `priced` has it, without laying the products out.
-        price = self._moment(parts) @ self.prices.reshape(_OWN, _MOMENT).T
+        price = prices.unflatten(-1, (_OWN, _MOMENT)) @ self._moment(parts).unsqueeze(-1)
         own = self._own(parts, terms, seconds, wait)
-        return terms @ self.weights + (own @ price.unsqueeze(-1)).squeeze(-1)
+        return terms @ self.weights + (own @ price).squeeze(-1)
 
     def parts(self, x: Tensor) -> QueueParts:
         """Take inputs [T, D + 3 N + 6] apart."""
