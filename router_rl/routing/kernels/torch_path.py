@@ -227,7 +227,7 @@ def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> 
 
 
 def _top(rank: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """Ids [T, k] of the largest of a finite rank [T, n], best first, among some [T, n]; ties to the lowest."""
+    """Ids [T, k] of the largest of a finite rank [T, n], best first, of some [T, n]; ties to the lowest."""
     if rank.dtype == torch.float64:
         rank = rank if among is None else rank.masked_fill(~among, -_INFINITY)
         return torch.sort(rank, dim=-1, descending=True, stable=True).indices[..., :k]
