@@ -52,6 +52,7 @@ _RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, o
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
 _SUBJECT = ("subject", Subject, "learners, or router: a gate against a bare linear layer with top-k")
+_DISTIL = ("distil", "write a linear router that imitates this one, and print what it loses; needs --table")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 
@@ -70,7 +71,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(run=train, view=_train_view, keeps_config=True),
     "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
-    "export": Command(run=export, positional=(_RUN,)),
+    "export": Command(run=export, positional=(_RUN,), switches=(_DISTIL,)),
     "bench": Command(run=bench, view=bench_any_view, positional=(_SUBJECT,), switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
     "assemble": Command(run=assemble),
