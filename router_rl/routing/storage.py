@@ -77,7 +77,7 @@ def load(folder: Path | str) -> Router:
         router.scorer.load_state_dict(tensors)
     except RuntimeError as error:
         raise RouterError(f"{weights_path} does not fit router.json: {error}") from error
-    return router.eval()
+    return router.folded().eval()  # what was written is folded: this saves the standardisation
 
 
 def router_from_spec(spec: dict[str, Any]) -> Router:

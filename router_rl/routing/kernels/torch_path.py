@@ -7,6 +7,8 @@ a look at the values shows that top-k has only one answer; elsewhere (a graph, a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,12 +50,15 @@ def gate(
 
 def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x W^T + b`, [T, E], accumulated in float32, or in float64 if hidden is."""
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    x, w = hidden.to(dtype), weight.to(dtype)
-    if _may_look(x) and w.shape[0] <= _NARROW and x.shape[0] in _FEW_ROWS:
+    x, w, b = hidden, weight, bias
+    if not x.dtype == w.dtype == torch.float32:  # `to` takes long to find that there is nothing to do
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x, w = x.to(dtype), w.to(dtype)
+        b = None if b is None else b.to(dtype)
+    if _may_look(x) and x.shape[0] in _FEW_ROWS and w.shape[0] <= _NARROW:
         z = (w @ x.t()).t()
-        return z if bias is None else z + bias.to(dtype)
-    return F.linear(x, w, None if bias is None else bias.to(dtype))
+        return z if b is None else z + b
+    return F.linear(x, w, b)
 
 
 def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
@@ -110,11 +115,17 @@ def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
 
 def _may_look(value: Tensor) -> bool:
     """Whether Python may branch on values here: eager, on a CPU."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    return value.is_cpu and not torch.compiler.is_compiling()
 
 
 def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed | None:
     """`select` where all is finite and nothing that matters ties, so that top-k has one answer; else None."""
+    if logits.numel() <= _FEW and correction is None and rule.score == "softmax" and rule.groups == 1:
+        for row in logits.tolist():
+            if len(set(row)) < len(row) or not math.isfinite(sum(row)):
+                return None
+        values, experts = logits.topk(rule.k)
+        return _routed(logits, values, experts, rule)
     low, high = logits.aminmax()
     span_low, span_high = low.item(), high.item()  # a NaN fails both comparisons
     if not (span_low > -_INFINITY and span_high < _INFINITY):
@@ -145,12 +156,17 @@ def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) 
         return None
     if columns is not None:
         experts = columns.gather(1, experts)
-    if rank is logits and rule.renormalise:
+    return _routed(logits, values if rank is logits else None, experts, rule)
+
+
+def _routed(logits: Tensor, values: Tensor | None, experts: Tensor, rule: GateRule) -> Routed:
+    """The result for experts chosen, whose logits are values if they are at hand."""
+    if values is not None and rule.renormalise:
         weights = values.softmax(dim=-1)
         weights = weights if rule.scale == 1 else weights * rule.scale
     else:
         weights = _weigh(logits, experts, rule, None)
-    return Routed(weights, experts, logits, torch.zeros(len(logits), dtype=torch.bool))
+    return Routed(weights, experts, logits, torch.zeros(logits.shape[0], dtype=torch.bool))
 
 
 def _distinct(values: Tensor) -> bool:
@@ -202,7 +218,7 @@ def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> 
     """Ids [T, k]: the groups kept, then the others, by rank; then the dead; equals by rising id."""
     if alive is None:
         # All groups kept together have k experts, so nobody else is asked.
-        return _top(rank if inside is None else rank.masked_fill(~inside, -_INFINITY), k)
+        return _top(rank, k, inside)
     tier = alive.long().expand(rank.shape)
     tier = tier if inside is None else tier + (inside & alive)
     order = torch.sort(rank.masked_fill(~alive, -_INFINITY), dim=-1, descending=True, stable=True).indices
@@ -210,15 +226,17 @@ def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> 
     return order.gather(-1, torch.sort(tiers, dim=-1, descending=True, stable=True).indices[..., :k])
 
 
-def _top(rank: Tensor, k: int) -> Tensor:
-    """Ids [T, k] of the largest of rank [T, n], best first; ties go to the lowest id."""
+def _top(rank: Tensor, k: int, among: Tensor | None = None) -> Tensor:
+    """Ids [T, k] of the largest of a finite rank [T, n], best first, of some [T, n]; ties to the lowest."""
     if rank.dtype == torch.float64:
+        rank = rank if among is None else rank.masked_fill(~among, -_INFINITY)
         return torch.sort(rank, dim=-1, descending=True, stable=True).indices[..., :k]
     # Two different float32 are 2^-24 of their size apart, or 2^-149: the id, at most 2^9, moves a value by
-    # less than that, and a 0 by a little too. Minus infinity is left alone: nobody chooses it.
+    # less than that, and a 0 by a little too. Infinities come last: a runtime may have 0 times one as NaN.
     value = rank.double()
     step = torch.arange(rank.shape[-1], device=rank.device, dtype=torch.float64) * 2.0**-40
-    return (value - (value.abs().clamp(max=1e300) + 2.0**-200) * step).topk(k, dim=-1).indices
+    key = value - (value.abs() + 2.0**-200) * step
+    return (key if among is None else key.masked_fill(~among, -_INFINITY)).topk(k, dim=-1).indices
 
 
 def _weigh(masked: Tensor, experts: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:
