@@ -11,6 +11,7 @@ routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
+from .health import Health
 from .knn_scorer import KNNScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
@@ -41,6 +42,7 @@ __all__ = [
     "ExpertChoice",
     "Hard",
     "HashScorer",
+    "Health",
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",
