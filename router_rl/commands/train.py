@@ -10,6 +10,7 @@ from rich.console import Console
 from experts import OutcomeTable
 
 from ..evaluation.terminal import progress_of
+from ..features import FeatureConfig, with_features
 from ..imputation import LogConfig
 from ..objective import Objective
 from ..rules import selection
@@ -35,6 +36,7 @@ def train(
     observe_load: bool | None = None,
     feedback: str = "full",
     log: LogConfig = LogConfig(),  # noqa: B008
+    features: FeatureConfig = FeatureConfig(),  # noqa: B008
     tries: int = 1,
     seed: int = 0,
     device: str = "cpu",
@@ -55,6 +57,7 @@ def train(
         observe_load: whether the router sees the window's load; null: where it is charged for.
         feedback: full, or bandit: of each training and validation query one expert's outcome is known.
         log: how that expert was chosen; read under bandit feedback.
+        features: made of the prompts where the table has no features.
         tries: settings tried, chosen on validation.
         seed: of everything random.
         device: such as cpu or cuda.
@@ -65,7 +68,9 @@ def train(
     from ..runs import train_run
     from ..task import Task
 
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rows, text = with_features(
+        OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
+    )
     rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
     task = Task.of(
         rows,
@@ -88,5 +93,7 @@ def train(
             trouble = live(snapshot, reference) if comparable else ""
             progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
 
-        run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
+        run = train_run(
+            rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch, text=text
+        )
     return {"run": str(out), **run.facts}

@@ -5,6 +5,7 @@ from router_rl.routing import load
 
 router = load("router/")
 routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], .fallback [T]
+routing = router.route("Is 7 prime?")  # the same, where the router was trained on prompts
 ```
 """
 
@@ -31,6 +32,7 @@ from .selection import (
     selection_from_spec,
 )
 from .storage import load
+from .text import TextFeatures
 
 __all__ = [
     "SCORERS",
@@ -55,6 +57,7 @@ __all__ = [
     "Selection",
     "Soft",
     "StateInput",
+    "TextFeatures",
     "TopK",
     "Tree",
     "gumbel",
