@@ -25,7 +25,7 @@ from experts import InputError
 from experts.atomic import write_json
 from experts.moe.base import load_base, load_tokenizer
 from experts.moe.branch import BranchRecipe, average, branch
-from experts.moe.pool import TokenPool, read_ffns, write_ffns
+from experts.moe.pool import GENERAL, TokenPool, read_ffns, write_ffns
 from experts.moe.sequences import Sequences, measure_sequences
 from experts.moe.texts import mixed_sequences, pack, split_documents
 from experts.progress import say
@@ -112,7 +112,7 @@ def main(
         write_ffns(path, {domain: ffns}, seconds=seconds[domain])
         say(f"expert {domain}: loss {losses[0]:.3f} to {np.mean(losses[-3:]):.3f}, {seconds[domain]:.0f} s")
     experts = read_experts(out, domains)
-    tail = model.tail(experts, numbers)
+    tail = model.tail({**experts, GENERAL: model.dense()}, numbers)
     for number, part in enumerate(("train", "validation", "test")):
         if (out / part / "sequences.json").exists():
             continue
@@ -162,9 +162,10 @@ def open_pool(folder: Path) -> TokenPool:
     return TokenPool(
         name=base.name,
         base=base,
-        tail=base.tail(experts, numbers),
+        tail=base.tail({**experts, GENERAL: base.dense()}, numbers),
         average=base.tail({"average": mean, "same": mean}, numbers),
-        tree=("text", children),
+        domains=tuple(domains),
+        tree=("text", (*children, len(domains))),
         parts={part: Sequences.load(folder / part) for part in ("train", "validation", "test")},
     )
 

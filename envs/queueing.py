@@ -57,15 +57,20 @@ class QueueUnits(NamedTuple):
     Attributes:
         compute: cost of one unit of compute.
         service: [N] each expert's mean service time, seconds.
+        batch_service: [N] mean seconds of a full batch, whose longest request decides.
     """
 
     compute: float
     service: tuple[float, ...]
+    batch_service: tuple[float, ...]
 
     @classmethod
-    def of(cls, table: OutcomeTable) -> QueueUnits:
+    def of(cls, table: OutcomeTable, config: QueueingConfig) -> QueueUnits:
         """The units of a table's rows."""
-        return cls(compute_scale(table), tuple(service_times(table).mean(axis=0).tolist()))
+        times = np.sort(service_times(table), axis=0)
+        below = np.linspace(0.0, 1.0, len(times) + 1) ** config.batch  # of the longest of a batch's draws
+        longest = np.diff(below) @ times * (1.0 + config.batch_slope * (config.batch - 1))
+        return cls(compute_scale(table), tuple(times.mean(axis=0).tolist()), tuple(longest.tolist()))
 
     @property
     def second(self) -> float:
@@ -112,7 +117,7 @@ class QueueingCore:
         self.experts = outcomes.experts
         self.device = outcomes.quality.device
         self.replicas = config.replicas_of(self.experts).to(self.device)
-        self.gap = config.gap(units.service)
+        self.gap = config.gap(units.batch_service)
         self.gaps = gaps.to(self.device) * self.gap
         self.observation_space = self._space()
         self.action_space: ActionSpace = spaces.Discrete(self.experts)
@@ -122,7 +127,8 @@ class QueueingCore:
     @property
     def now(self) -> Tensor:
         """[B] float64 seconds, when the request to be sent arrives."""
-        return self.state.episodes.arrival[self._lane, self.state.step]
+        place = self._lane * (self.config.window + 1) + self.state.step
+        return _at(self.state.episodes.arrival, place)
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start an episode in every lane, with new streams if a seed is given; the observation."""
@@ -152,49 +158,53 @@ class QueueingCore:
 
     def step(self, actions: Tensor) -> Step:
         """Send the requests to experts [B] int64, and go on to the next arrivals."""
-        state, lane, config = self.state, self._lane, self.config
-        episodes, request = state.episodes, state.step
-        row = episodes.row[lane, request]
-        up, work = state.up[lane, actions], self.service[row, actions]
-        free, slot = state.free[lane, actions].min(dim=-1)
-        outages = Outages(*(part[lane, actions] for part in episodes.outages))
-        size = state.open_size[lane, actions]
+        state, config, episodes = self.state, self.config, self.state.episodes
+        request = self._lane * (config.window + 1) + state.step  # places in [B, W + 1], laid flat
+        expert = self._lane * self.experts + actions  # places in [B, N], laid flat
+        row = _at(episodes.row, request)
+        up, work = _at(state.up, expert), _at(self.service, row * self.experts + actions)
+        free, slot = state.free.flatten(0, 1).index_select(0, expert).min(dim=-1)
+        outages = Outages(*(part.flatten(0, 1).index_select(0, expert) for part in episodes.outages))
         start = torch.maximum(up, free)  # an open batch has not begun, so this is its start too
         if config.batch > 1:
-            work = torch.maximum(work, torch.where(size > 0, state.open_work[lane, actions], work))
-        end = start + work * (1.0 + config.batch_slope * size)
+            size = _at(state.open_size, expert)
+            work = torch.maximum(work, torch.where(size > 0, _at(state.open_work, expert), work))
+            end = start + work * (1.0 + config.batch_slope * size)
+            closed = (size + 1 == config.batch) | (start <= up)
+        else:
+            size, end, closed = torch.zeros_like(expert), start + work, None
         finish = wall(outages, end)
         lateness, missed = self._late(request.unsqueeze(-1), finish.unsqueeze(-1))
-        if config.batch > 1:
-            lateness, missed = self._with_members(actions, size, finish, lateness, missed)
-        state.finish[lane, request] = finish
-        closed = (size + 1 == config.batch) | (start <= up)
-        state.free[lane, actions, slot] = torch.where(closed, end, free)
-        if config.batch > 1:
-            state.open_size[lane, actions] = torch.where(closed, 0, size + 1)
-            state.open_work[lane, actions] = work
-            state.open_finish[lane, actions] = end
-            state.members[lane, actions, size] = request
-        count = state.sent[lane, actions]
-        state.starts[lane, actions, count] = start
-        state.sent[lane, actions] = count + 1
+        if closed is not None:
+            lateness, missed = self._with_members(expert, size, finish, lateness, missed)
+            state.open_size.view(-1)[expert] = torch.where(closed, 0, size + 1)
+            state.open_work.view(-1)[expert] = work
+            state.open_finish.view(-1)[expert] = end
+            state.members.view(-1)[expert * config.batch + size] = state.step
+        state.finish.view(-1)[request] = finish
+        state.free.view(-1)[expert * self._width + slot] = (
+            end if closed is None else torch.where(closed, end, free)
+        )
+        count = _at(state.sent, expert)
+        state.starts.view(-1)[expert * (config.window + _LOOK) + count] = start
+        state.sent.view(-1)[expert] = count + 1
 
-        value = episodes.value[lane, request]
-        quality = self.outcomes.quality[row, actions].double()
-        compute = self.outcomes.compute[row, actions].double()
+        quality = _at(self.outcomes.quality, row * self.experts + actions).double()
+        compute = _at(self.outcomes.compute, row * self.experts + actions).double()
         overspend = self._overspend(compute)
-        suffered = config.lateness_weight * lateness.sum(dim=-1) + config.miss_weight * missed.sum(dim=-1)
-        reward = value * quality - suffered - config.compute_weight * compute
+        suffered = config.lateness_weight * lateness + config.miss_weight * missed
+        reward = _at(episodes.value, request) * quality - suffered - config.compute_weight * compute
         reward = reward - config.overspend_weight * overspend
         self._advance()
-        share = torch.zeros((self.lanes, self.experts), device=self.device)
-        share[lane, actions] = 1.0
-        parts = {"quality": quality, "compute": compute, "lateness": lateness.sum(dim=-1)}
-        parts |= {"missed": missed.sum(dim=-1), "overspend": overspend}
+        parts = {"quality": quality, "compute": compute, "lateness": lateness, "missed": missed}
+        parts |= {"overspend": overspend}
+        share = torch.zeros(self.lanes * self.experts, device=self.device)
+        share[expert] = 1.0
         return Step(
             reward.float(),
             self.state.step >= config.window,
-            {name: part.float() for name, part in parts.items()} | {"share": share},
+            {name: part.float() for name, part in parts.items()}
+            | {"share": share.reshape(self.lanes, self.experts)},
         )
 
     def observation(self) -> Tensor:
@@ -204,19 +214,18 @@ class QueueingCore:
         down; then the seconds to the deadline, the request's value, the two running means of the gaps
         (seconds), and under a budget the compute left for each request left, and the share of requests left.
         """
-        state, lane = self.state, self._lane
-        episodes = state.episodes
+        state, episodes = self.state, self.state.episodes
         waiting = state.sent - state.begun
         taken = (state.free > state.up.unsqueeze(-1)).sum(dim=-1) - (self._width - self.replicas)
         taken = torch.where(waiting > 0, self.replicas, taken)
-        request = state.step
+        request = self._lane * (self.config.window + 1) + state.step
         told = [
-            self.outcomes.features[episodes.row[lane, request]],
+            self.outcomes.features.index_select(0, _at(episodes.row, request)),
             waiting,
             taken,
             is_down(episodes.outages, self.now.unsqueeze(-1)),
-            episodes.deadline[lane, request].unsqueeze(-1),
-            episodes.value[lane, request].unsqueeze(-1),
+            _at(episodes.deadline, request).unsqueeze(-1),
+            _at(episodes.value, request).unsqueeze(-1),
             state.gaps,
             self._budget_left(),
         ]
@@ -241,25 +250,25 @@ class QueueingCore:
         return int(self.replicas.max())
 
     def _late(self, request: Tensor, finish: Tensor) -> tuple[Tensor, Tensor]:
-        """Lateness and missed deadlines times value, [B, M] of requests [B, M] that end then."""
-        lane, episodes = self._lane.unsqueeze(-1), self.state.episodes
-        deadline = episodes.deadline[lane, request]
-        value = episodes.value[lane, request]
-        over = (finish - episodes.arrival[lane, request] - deadline).clamp(min=0.0)
-        return value * over / deadline, value * (over > 0)
+        """Lateness and missed deadlines times value, summed over requests [B, M] that end then [B, M]."""
+        episodes = self.state.episodes
+        deadline, value = _at(episodes.deadline, request), _at(episodes.value, request)
+        over = (finish - _at(episodes.arrival, request) - deadline).clamp(min=0.0)
+        return (value * over / deadline).sum(dim=-1), (value * (over > 0)).sum(dim=-1)
 
     def _with_members(
-        self, actions: Tensor, size: Tensor, finish: Tensor, lateness: Tensor, missed: Tensor
+        self, expert: Tensor, size: Tensor, finish: Tensor, lateness: Tensor, missed: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Add what those suffer whose batch the request joins, and note when they will be done."""
-        state, lane = self.state, self._lane
-        places = torch.arange(self.config.batch, device=self.device)
-        members = torch.where(places < size.unsqueeze(-1), state.members[lane, actions], self.config.window)
-        before = state.finish[lane.unsqueeze(-1), members]
-        after = torch.where(members < self.config.window, finish.unsqueeze(-1), before)
+        state, batch, window = self.state, self.config.batch, self.config.window
+        there = torch.arange(batch, device=self.device) < size.unsqueeze(-1)
+        joined = state.members.flatten(0, 1).index_select(0, expert)
+        members = (self._lane * (window + 1)).unsqueeze(-1) + torch.where(there, joined, window)
+        before = _at(state.finish, members)
+        after = torch.where(there, finish.unsqueeze(-1), before)
         old, new = self._late(members, before), self._late(members, after)
-        state.finish[lane.unsqueeze(-1), members] = after
-        return torch.cat([lateness, new[0] - old[0]], -1), torch.cat([missed, new[1] - old[1]], -1)
+        state.finish.view(-1)[members] = after
+        return lateness + new[0] - old[0], missed + new[1] - old[1]
 
     def _overspend(self, compute: Tensor) -> Tensor:
         """How far the request takes the episode's compute over the budget."""
@@ -356,7 +365,8 @@ def build_queueing(
     """
     whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
     rows = whole if split is None else whole.part(split)
-    units = QueueUnits.of(rows) if units is None else units
+    config = QueueingConfig(**settings)
+    units = QueueUnits.of(rows, config) if units is None else units
     if isinstance(arrivals, str) and arrivals in ARRIVALS:
         trace = open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
     else:
@@ -366,7 +376,7 @@ def build_queueing(
         Outcomes.of(rows, units.compute, device),
         torch.from_numpy(service_times(rows)).to(device),
         torch.from_numpy(trace.gaps()),
-        QueueingConfig(**settings),
+        config,
         units,
         lanes,
         seed=seed,
@@ -388,3 +398,8 @@ class QueueingVectorEnv(VectorizedEnv):
         self, num_envs: int = 1, table: OutcomeTable | Path | str = "digits", **settings: Any
     ) -> None:
         super().__init__(build_queueing(table, num_envs, **settings))
+
+
+def _at(values: Tensor, place: Tensor) -> Tensor:
+    """Values at places of the tensor laid flat, in the places' shape; far faster than indexing by columns."""
+    return values.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)

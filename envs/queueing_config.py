@@ -99,10 +99,9 @@ class QueueingConfig:
             raise InputError("replicas", self.replicas, f"there are {experts} experts", fix)
         return torch.tensor(self.replicas)
 
-    def gap(self, service: Sequence[float]) -> float:
-        """Mean seconds between arrivals that make the load, given each expert's mean service time."""
-        faster = self.batch / (1.0 + self.batch_slope * (self.batch - 1))
-        counts = self.replicas_of(len(service)).tolist()
-        pace = sum(count * faster / seconds for count, seconds in zip(counts, service, strict=True))
+    def gap(self, batch_service: Sequence[float]) -> float:
+        """Mean seconds between arrivals that make the load, given the mean seconds of full batches [N]."""
+        counts = self.replicas_of(len(batch_service)).tolist()
+        pace = sum(count * self.batch / seconds for count, seconds in zip(counts, batch_service, strict=True))
         up = self.mean_up / (self.mean_up + self.mean_repair) if self.mean_up else 1.0
         return 1.0 / (self.load * pace * up)

@@ -22,6 +22,7 @@ ALLOWED_SKIPS = (
     "the Fashion-MNIST files are absent",
     "shared/data/",
     "ray is not installed",
+    "g++ is not installed",
 )
 
 
@@ -179,6 +180,7 @@ def micro_pool() -> TokenPool:
         base=base,
         tail=tail,
         average=base.tail({"average": mean, "same": mean}),
+        domains=tuple(experts),
         tree=("all", (0, ("larger", (1, 2)))),
         parts=parts,
     )

@@ -79,7 +79,8 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     names = said(capsys, "list")
     assert {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"} <= set(names["methods"])
     assert {"hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice"} == set(names["selections"])
-    assert names["envs"] == ["RouterRL/Routing-v0"]
+    assert {"RouterRL/Routing-v0", "RouterRL/Cascade-v0"} <= set(names["envs"])
+    assert {"exact_pg", "thresholds", "automix"} <= set(names["methods of cascade"])
     assert names["sources"] == ["digits", "fashion-mnist"]
     assert names["formats"] == ["safetensors", "pt2"]
 

@@ -22,7 +22,9 @@ from .base import Base
 from .sequences import Sequences
 from .tail import Tail
 
-__all__ = ["TokenPool", "read_ffns", "write_ffns"]
+__all__ = ["GENERAL", "TokenPool", "read_ffns", "write_ffns"]
+
+GENERAL = "general"  # the name of the expert that is the base's own FFN
 
 Ffns = dict[str, list[dict[str, Tensor]]]
 
@@ -34,9 +36,11 @@ class TokenPool:
     Args:
         name: of the pool.
         base: the ancestor.
-        tail: the last layers with one expert a domain.
+        tail: the last layers with one expert a domain, and after them those of no domain, such as the
+            base's own FFN (a general expert, as in Branch-Train-MiX).
         average: the same layers with the plain mean of the experts' weights, in both slots.
-        tree: of the domains: (name, children), a child being an expert's id or again (name, children).
+        domains: their names; expert e is of domain e.
+        tree: of the experts: (name, children), a child being an expert's id or again (name, children).
         parts: `train`, `validation` and `test` sequences.
     """
 
@@ -44,6 +48,7 @@ class TokenPool:
     base: Base
     tail: Tail
     average: Tail
+    domains: tuple[str, ...]
     tree: Any
     parts: Mapping[str, Sequences]
 
@@ -51,11 +56,8 @@ class TokenPool:
         missing = {"train", "validation", "test"} - set(self.parts)
         if missing:
             raise InputError("parts", sorted(self.parts), f"lacks {sorted(missing)}", "measure them too")
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """The domains' names; expert e is of domain e."""
-        return self.tail.names
+        if self.tail.names[: len(self.domains)] != self.domains:
+            raise InputError("domains", self.domains, f"the experts are {self.tail.names}", "name them alike")
 
 
 def write_ffns(path: Path | str, experts: Mapping[str, Sequence[Mapping[str, Tensor]]], **notes: Any) -> None:

@@ -1,7 +1,8 @@
-"""A pool small enough to come with the package: six experts of a byte-level Llama, for tests and first tries.
+"""A pool small enough to come with the package: experts of a byte-level Llama, for tests and first tries.
 
-Hidden size 48, six layers, the last three with experts; under a megabyte, made by `tiny_pretrain.py` on the
-text of `tiny_text.py`. It needs transformers, and nothing is downloaded.
+One expert for each of six domains, and the base's own FFN as a general one. Hidden size 48, six layers, the
+last three with experts; under a megabyte, made by `tiny_pretrain.py` on the text of `tiny_text.py`. It needs
+transformers, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ..huggingface import transformers_library
 from .base import Base
 from .branch import average
-from .pool import TokenPool, read_ffns
+from .pool import GENERAL, TokenPool, read_ffns
 from .sequences import Sequences, measure_sequences
 from .texts import mixed_sequences
 from .tiny_text import DOMAINS, TREE, WORDS, token_rows
@@ -27,7 +28,7 @@ __all__ = ["DEPTH", "LENGTH", "WEIGHTS", "tiny_base", "tiny_model", "tiny_pool"]
 
 WEIGHTS = Path(__file__).with_name("tiny_base.safetensors")
 DEPTH, LENGTH = 3, 128
-_SEGMENTS, _RESERVE = 4, 16
+_SEGMENTS, _RESERVE = 2, 16
 _FIRST = {"train": 0, "validation": 20_000, "test": 40_000}  # the documents of each part
 
 
@@ -74,7 +75,7 @@ def tiny_pool(pure: int = 16, mixed: int = 32, length: int = LENGTH) -> TokenPoo
     """
     base = tiny_base()
     experts = read_ffns(WEIGHTS.with_name("tiny_experts.safetensors"), DOMAINS)
-    tail, mean = base.tail(experts), average(list(experts.values()))
+    tail, mean = base.tail({**experts, GENERAL: base.dense()}), average(list(experts.values()))
 
     def part(first: int) -> Sequences:
         rows = {d: token_rows(name, first, pure + _RESERVE, length) for d, name in enumerate(DOMAINS)}
@@ -91,6 +92,7 @@ def tiny_pool(pure: int = 16, mixed: int = 32, length: int = LENGTH) -> TokenPoo
         base=base,
         tail=tail,
         average=base.tail({"average": mean, "same": mean}),
+        domains=DOMAINS,
         tree=TREE,
         parts={name: part(first) for name, first in _FIRST.items()},
     )

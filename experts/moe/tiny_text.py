@@ -13,7 +13,7 @@ import numpy as np
 
 __all__ = ["DOMAINS", "TREE", "WORDS", "document", "encode", "token_rows"]
 
-TREE = ("text", (("languages", (0, 1, 2)), ("formal", (3, 4, 5))))
+TREE = ("text", (("languages", (0, 1, 2)), ("formal", (3, 4, 5)), 6))  # 6 is the general expert
 DOMAINS = ("alban", "bergish", "corvian", "calc", "records", "markup")
 WORDS = 128  # tokens are the bytes of ASCII
 _LEXICON, _SHARED, _FOLLOWERS = 260, 60, 6

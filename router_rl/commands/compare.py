@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
 
 from ..evaluation.terminal import progress_of
 from ..features import FeatureConfig, with_features
@@ -22,12 +22,16 @@ __all__ = ["compare"]
 
 err = Console(stderr=True)
 
+_METHODS = "ppo,a2c,softmax_gate,switch_gate,ridge"
+
 
 def compare(
     *,
-    table: str,
+    table: str | None = None,
     out: Path,
-    methods: list[str] | str = "ppo,a2c,softmax_gate,switch_gate,ridge",
+    env: str | None = None,
+    options: dict[str, Any] | None = None,
+    methods: list[str] | str | None = None,
     compute_weights: list[float] | float | str = "0.02,0.1,0.4",
     load_weight: float = 0.0,
     window: int = 256,
@@ -52,6 +56,9 @@ def compare(
     Args:
         table: a Parquet file or an embedded source's name.
         out: folder for results.json, report.html and TensorBoard curves; a stopped comparison goes on.
+        env: an environment whose decisions have consequences, see `list`; null: one choice a query. With it
+            only table, out, options, methods, compute_weights, seeds and tries are read.
+        options: of that environment, such as --options.limit 2.
         methods: names with commas, see `list`; random, best_single, zero_router and oracle are always in.
         compute_weights: numbers with commas.
         load_weight: utility per unit of load.
@@ -75,6 +82,26 @@ def compare(
     """
     from ..evaluation.compare import compare as compare_methods
 
+    command = "train_router.py " + shlex.join(sys.argv[1:])
+    if env is not None:
+        from ..decisions.compare import compare_env
+
+        names = None if methods is None else names_in(methods)
+        with progress_of("fits", err) as progress:
+            found = compare_env(
+                env,
+                names,
+                table=table,
+                options=options,
+                seeds=seeds,
+                tries=tries,
+                out=out,
+                command=command,
+                progress=progress,
+            )
+        return {**found, "out": str(out)}
+    if table is None:
+        raise InputError("table", None, "there is nothing to compare on", "give --table, or --env")
     weights = (
         numbers_in("compute_weights", compute_weights) if budget is None else [Objective().compute_weight]
     )
@@ -88,7 +115,7 @@ def compare(
     with progress_of("fits", err) as progress:
         results = compare_methods(
             rows,
-            names_in(methods),
+            names_in(_METHODS if methods is None else methods),
             objectives=objectives,
             seeds=seeds,
             tries=tries,
@@ -102,7 +129,7 @@ def compare(
             out=out,
             jobs=jobs,
             device=device_named(device),
-            command="train_router.py " + shlex.join(sys.argv[1:]),
+            command=command,
             progress=progress,
         )
     return {**results, "out": str(out)}

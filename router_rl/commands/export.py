@@ -26,7 +26,7 @@ def export(
     Args:
         run: the run folder.
         out: the folder to write; an earlier export in it is replaced.
-        format: safetensors or pt2.
+        format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, gguf.
         table: a table whose rows the parity check uses; made rows without it.
         at: the compute weight to fold a conditioned router at; without it the weight stays an input.
     """

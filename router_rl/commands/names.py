@@ -16,12 +16,14 @@ def list_names() -> dict[str, Any]:
     """Print the names of methods, selection rules, environments, sources and export formats."""
     from envs import ENVS
 
+    from ..decisions.kinds import KINDS
     from ..methods import METHODS, ORACLE
 
     return {
         "methods": [*METHODS, ORACLE],
         "selections": list(RULES),
         "envs": list(ENVS),
+        **{f"methods of {name}": list(kind.methods) for name, kind in KINDS.items()},
         "sources": list(SOURCES),
         "formats": list(FORMATS),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..decisions.view import env_view
 from ..evaluation.terminal import evaluation_view, facts_view, results_view
 from ..speed.view import bench_view
 from .assemble import assemble
@@ -52,12 +53,21 @@ _MODEL = ("model", str, "a model's folder, its config.json, or a published model
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
+
+def _train_view(found: dict[str, Any]) -> Any:
+    return facts_view(found) if "env" in found else evaluation_view(found)
+
+
+def _compare_view(found: dict[str, Any]) -> Any:
+    return env_view(found) if "env" in found else results_view(found)
+
+
 COMMANDS: dict[str, Command] = {
     "demo": Command(run=demo, view=results_view),
     "collect": Command(run=collect, view=collect_view),
     "import": Command(run=import_, view=import_view, positional=(_RESULTS,)),
-    "train": Command(run=train, view=evaluation_view, keeps_config=True),
-    "compare": Command(run=compare, view=results_view, keeps_config=True),
+    "train": Command(run=train, view=_train_view, keeps_config=True),
+    "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
     "export": Command(run=export, positional=(_RUN,)),
     "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),

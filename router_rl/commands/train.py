@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
 
 from ..evaluation.terminal import progress_of
 from ..features import FeatureConfig, with_features
@@ -24,9 +24,11 @@ err = Console(stderr=True)
 
 def train(
     *,
-    table: str,
+    table: str | None = None,
     out: Path,
-    method: str = "ppo",
+    env: str | None = None,
+    options: dict[str, Any] | None = None,
+    method: str | None = None,
     select: str = "hard",
     k: int = 2,
     tree: dict[str, Any] | None = None,
@@ -47,7 +49,10 @@ def train(
     Args:
         table: a Parquet file or an embedded source's name.
         out: the run folder.
-        method: see `list`.
+        env: an environment whose decisions have consequences, see `list`; null: one choice a query. With it
+            only table, out, options, method, tries and seed are read.
+        options: of that environment, such as --options.limit 2.
+        method: see `list`; null: ppo, or the environment's first.
         select: selection rule, see `list`.
         k: experts a decision runs (topk) or may run (adaptive_k).
         tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
@@ -68,6 +73,16 @@ def train(
     from ..runs import train_run
     from ..task import Task
 
+    if env is not None:
+        from ..decisions.compare import train_env
+
+        with progress_of("training", err) as progress:
+            return train_env(
+                env, method, table=table, options=options, seed=seed, tries=tries, out=out, progress=progress
+            )
+    if table is None:
+        raise InputError("table", None, "there is nothing to learn from", "give --table, or --env")
+    method = "ppo" if method is None else method
     rows, text = with_features(
         OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
     )

@@ -139,8 +139,9 @@ def paths_of(found: dict[str, Any]) -> list[str]:
     paths: list[tuple[str, str]] = []
     if "out" in found:
         paths.append(("report", f"{found['out']}/report.html"))
-        paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
-    paths += [(name, found[name]) for name in ("run", "router") if name in found]
+        if "env" not in found:
+            paths.append(("curves", f"tensorboard --logdir {found['out']}/tensorboard"))
+    paths += [(name, found[name]) for name in ("run", "router", "policy") if name in found]
     return [f"{name:<7}{path}" for name, path in paths]
 
 
@@ -152,7 +153,7 @@ def facts_view(found: dict[str, Any]) -> Table:
             value = "\n".join(f"{key} {_short(item)}" for key, item in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        if value != "" and name != "router":  # paths come last, whole
+        if value != "" and name not in ("router", "policy"):  # paths come last, whole
             table.add_row(name.replace("_", " "), _short(value))
     return table
 

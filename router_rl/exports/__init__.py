@@ -16,34 +16,54 @@ from experts.errors import unknown_name
 
 from ..features import featurised
 from ..routing import Router, RouterError
-from . import pt2, safetensors
-from .parity import Parity, check_parity, parity_rows
+from . import aoti, gguf, onnx, pt2, safetensors, sglang, vllm
+from .parity import Parity, check_parity, one_dead, parity_rows
+from .readme import readme
 
 __all__ = ["FORMATS", "Format", "Parity", "export"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to write a router to a folder and to read it back for the parity check."""
+    """A way to write a router to a folder and to read it back, in its runtime, for the parity check.
+
+    Attributes:
+        write: writes the router to a folder.
+        load: reads it back as a function of features, of state where the router has one, and of
+            `action_mask`.
+        about: one line.
+        usage: Python that loads and calls it, run in the folder.
+        guarded: whether a row that is not finite takes the fallback and an expert can be masked; a stock
+            runtime's own gate does neither.
+    """
 
     write: Callable[[Router, Path], None]
     load: Callable[[Path], Callable[..., Any]]
     about: str
+    usage: Callable[[Router], str] = lambda router: ""
+    guarded: bool = True
 
 
 FORMATS: dict[str, Format] = {
-    "safetensors": Format(safetensors.write, safetensors.load, "weights and JSON; loaded with torch alone"),
-    "pt2": Format(pt2.write, pt2.load, "a torch.export program with a dynamic number of rows"),
+    "safetensors": Format(
+        safetensors.write, safetensors.load, "weights and JSON; loaded with torch alone", safetensors.usage
+    ),
+    "pt2": Format(pt2.write, pt2.load, "torch.export programs with a dynamic number of rows", pt2.usage),
+    "aoti": Format(aoti.write, aoti.load, "compiled for this CPU; loaded from C++ or Python", aoti.usage),
+    "onnx": Format(onnx.write, onnx.load, "a graph for ONNX Runtime", onnx.usage),
+    "vllm": Format(vllm.write, vllm.load, "a custom_routing_function: one file and weights", vllm.usage),
+    "sglang": Format(sglang.write, sglang.load, "SGLang's top-k output: one file and weights", sglang.usage),
+    "gguf": Format(gguf.write, gguf.load, "a linear gate's tensors for llama.cpp", gguf.usage, guarded=False),
 }
 
 
 def export(
     router: Router, out: Path | str, *, format: str = "safetensors", table: OutcomeTable | None = None
 ) -> Parity:
-    """Write a router to a folder, with `parity.json` beside it.
+    """Write a router to a folder, with `parity.json` and a `README.md` that says how to load it.
 
-    The export is written next to the folder, loaded, compared, and only then moved in place: a failed
-    parity leaves what was there before.
+    The export is written next to the folder, loaded in its runtime, compared, and only then moved in place:
+    a failed parity leaves what was there before.
 
     Args:
         router: a trained router.
@@ -52,8 +72,9 @@ def export(
         table: rows to compare on; made ones if None.
 
     Raises:
-        InputError: the format is unknown, or the folder cannot be written or holds something else.
-        RouterError: the table is another router's, parity failed, or the rule cannot be used row by row.
+        InputError: the format is unknown or needs what is not installed, or the folder cannot be written or
+            holds something else.
+        RouterError: the table is another router's, parity failed, or the router has no such form.
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
@@ -74,11 +95,21 @@ def export(
     parent = writable_folder("out", out.parent)
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as temporary:
         fresh = Path(temporary) / "export"
-        FORMATS[format].write(router, fresh)
-        inputs = parity_rows(router, features)
-        parity = check_parity(router, FORMATS[format].load(fresh), inputs)
-        rows = "table" if table is not None else "made"
-        write_json(fresh / "parity.json", {"format": format, "rows_from": rows, **parity.to_json()})
+        chosen = FORMATS[format]
+        chosen.write(router, fresh)
+        exported = chosen.load(fresh)
+        inputs = parity_rows(router, features, odd=chosen.guarded)
+        parity = check_parity(router, exported, inputs)
+        facts = {
+            "format": format,
+            "rows_from": "table" if table is not None else "made",
+            **parity.to_json(),
+        }
+        dead = one_dead(router, inputs) if chosen.guarded else None
+        if dead is not None:
+            facts["with_a_dead_expert"] = check_parity(router, exported, inputs, action_mask=dead).to_json()
+        write_json(fresh / "parity.json", facts)
+        (fresh / "README.md").write_text(readme(router, format, chosen.usage(router)), encoding="utf-8")
         if out.exists():
             out.rename(Path(temporary) / "before")
         fresh.rename(out)

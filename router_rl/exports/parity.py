@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..routing import Router, RouterError, Routing
+from ..routing import Router, RouterError, Routing, ScoredTopK
 
-__all__ = ["Parity", "check_parity", "parity_rows"]
+__all__ = ["Parity", "check_parity", "one_dead", "parity_rows"]
 
 _TOLERANCE = 1e-4  # of float32 logits after folding, relative to the largest
 _MOST_ROWS = 4096
@@ -50,47 +50,65 @@ class Parity:
         return {**asdict(self), "passed": self.passed}
 
 
-def parity_rows(router: Router, features: Tensor | None) -> list[Tensor]:
+def parity_rows(router: Router, features: Tensor | None, *, odd: bool = True) -> list[Tensor]:
     """Inputs to compare on: real rows if given, else made ones; then zeros, NaN and infinities.
 
     Args:
         router: whose inputs they are.
         features: [T, D] float32 real rows, or None.
+        odd: whether NaN and infinities are among them: for formats that guard against them.
     """
     generator = torch.Generator().manual_seed(0)
     if features is None:
         features = torch.randn(1000, router.features, generator=generator)
-    odd = torch.zeros(4, router.features)
-    odd[1, 0], odd[2, -1], odd[3, 0] = float("nan"), float("inf"), -float("inf")
-    inputs = [torch.cat([features[:_MOST_ROWS].float().cpu(), odd])]
+    extra = torch.zeros(4 if odd else 1, router.features)
+    if odd:
+        extra[1, 0], extra[2, -1], extra[3, 0] = float("nan"), float("inf"), -float("inf")
+    inputs = [torch.cat([features[:_MOST_ROWS].float().cpu(), extra])]
     if router.state:
         inputs.append(torch.rand(len(inputs[0]), router.state_size, generator=generator) / router.state_size)
     return inputs
 
 
-def check_parity(router: Router, exported: Callable[..., Routing], inputs: list[Tensor]) -> Parity:
+def check_parity(
+    router: Router,
+    exported: Callable[..., Routing],
+    inputs: list[Tensor],
+    *,
+    action_mask: Tensor | None = None,
+) -> Parity:
     """Compare an exported router with the trained one.
+
+    Args:
+        router: the trained one.
+        exported: takes the inputs, and the mask by its name.
+        inputs: features, and state where the router has one.
+        action_mask: [N] bool, the experts that are alive; None: the exported one is called without a mask.
 
     Raises:
         RouterError: they disagree beyond tolerance; the message holds the figures.
     """
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+    mask = {} if action_mask is None else {"action_mask": action_mask}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        expected = copy.deepcopy(router).cpu().eval()(*inputs)
+        expected = copy.deepcopy(router).cpu().eval()(*inputs, **mask)
         torch.manual_seed(0)  # a stochastic router draws alike in both
-        found = exported(*inputs)
+        found = exported(*inputs, **mask)
     usual = expected.logits[~expected.fallback]  # fallback rows hold a large constant,
     largest = usual[usual > -9e3].abs().max()  # as do experts that are never chosen
     tolerance = _TOLERANCE * max(1.0, float(largest))
     agree = (expected.experts == found.experts).all(dim=1)
+    tied = _tied(router.rule.ranking(expected.logits), expected, found, tolerance)
+    if isinstance(router.rule, ScoredTopK):
+        tied |= router.rule.group_margin(expected.logits) <= 2 * tolerance
     parity = Parity(
         rows=len(agree),
         index_agreement=float(agree.double().mean()),
-        ties=int((~agree & _tied(router.rule.ranking(expected.logits), expected, found, tolerance)).sum()),
+        ties=int((~agree & tied).sum()),
         weights_max_error=float((expected.weights - found.weights)[agree].abs().max())
         if agree.any()
         else 0.0,
-        logits_max_error=float((expected.logits - found.logits).abs().max()),
+        logits_max_error=_largest_error(expected.logits, found.logits),
         tolerance=tolerance,
     )
     if not parity.passed:
@@ -98,8 +116,30 @@ def check_parity(router: Router, exported: Callable[..., Routing], inputs: list[
     return parity
 
 
+def _largest_error(expected: Tensor, found: Tensor) -> float:
+    """Of the finite ones; minus infinity, where a mask is, must stand in the same places."""
+    finite = expected.isfinite()
+    if not finite.equal(found.isfinite()):
+        return float("inf")
+    return float((expected - found)[finite].abs().max()) if finite.any() else 0.0
+
+
 def _tied(ranking: Tensor, expected: Routing, found: Routing, tolerance: float) -> Tensor:
     """Rows [T] whose chosen experts have, place by place, rankings within twice the tolerance."""
     wanted = ranking.gather(1, expected.experts)
     got = ranking.gather(1, found.experts)
     return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)
+
+
+def one_dead(router: Router, inputs: list[Tensor]) -> Tensor | None:
+    """A mask [N] without the expert that is chosen most; None for a router that could choose no other."""
+    may_be = torch.ones(len(router.experts), dtype=torch.bool)
+    if router.allowed is not None:
+        may_be = router.allowed.cpu().clone()
+    if int(may_be.sum()) < 2:
+        return None
+    with torch.no_grad():
+        first = copy.deepcopy(router).cpu().eval()(*inputs).experts[:, 0]
+    mask = torch.ones_like(may_be)
+    mask[first.bincount(minlength=len(mask)).argmax()] = False
+    return mask

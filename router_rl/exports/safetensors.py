@@ -14,7 +14,7 @@ from ..routing import Router, TextFeatures
 from ..routing.embedding import Embedding
 from ..routing.storage import SCHEMA_VERSION, digest_of, load, text_digest
 
-__all__ = ["load", "write"]
+__all__ = ["load", "usage", "write"]
 
 
 def write(router: Router, folder: Path) -> None:
@@ -35,6 +35,15 @@ def write(router: Router, folder: Path) -> None:
         **({} if router.text is None else {"text": _write_text(router.text, folder)}),
     }
     write_json(folder / "router.json", description)
+
+
+def usage(router: Router) -> str:
+    """How to load it, as Python."""
+    inputs = "features, state" if router.state else "features"
+    return f"""from router_rl.routing import load  # imports torch alone
+router = load(".")
+experts, weights, logits, fallback = router({inputs})
+# router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""
 
 
 def _write_text(text: TextFeatures, folder: Path) -> str:

@@ -14,6 +14,8 @@ from .errors import RouterError
 from .hash_scorer import HashScorer
 from .health import Health
 from .knn_scorer import KNNScorer
+from .live_queues import LiveQueues, queue_state_inputs
+from .queue_scorer import QueueScorer
 from .router import Router, Routing, StateInput
 from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
 from .selection import (
@@ -48,7 +50,9 @@ __all__ = [
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",
+    "LiveQueues",
     "MLPScorer",
+    "QueueScorer",
     "Router",
     "RouterError",
     "Routing",
@@ -62,5 +66,6 @@ __all__ = [
     "Tree",
     "gumbel",
     "load",
+    "queue_state_inputs",
     "selection_from_spec",
 ]

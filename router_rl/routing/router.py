@@ -16,7 +16,9 @@ from .text import TextFeatures
 
 __all__ = ["Router", "Routing", "StateInput"]
 
-_NEVER = -1e4  # the logit of an expert that is not allowed
+# The logit of an expert that is not allowed: below the -1e4 of `prefer`, so that a fallback row whose own
+# expert is masked goes to one that is.
+_NEVER = -2e4
 
 
 class StateInput(NamedTuple):
@@ -48,7 +50,7 @@ class Routing(NamedTuple):
             (rules with an adaptive number of experts).
         weights: [T, k] float32, rows sum to 1.
         logits: [T, N] float32 (or as many as the rule takes), after masking and the fallback.
-        fallback: [T] bool, True where a non-finite row took the fallback expert.
+        fallback: [T] bool, True where the fallback expert took over; `fallback.sum()` counts them.
     """
 
     experts: Tensor
@@ -65,7 +67,8 @@ class Router(nn.Module):
         rule: logits to experts and weights.
         experts: the N expert names, in the order of the logits.
         state: what the second input holds; empty for a router of features alone.
-        fallback: the expert that takes a row whose features or logits are not finite.
+        fallback: the expert that takes a row whose features or logits are not finite, or whose mask leaves
+            none of the experts that may be chosen.
         stochastic: draw from the policy instead of choosing greedily (random and Zero routers).
         allowed: [N], False for experts that are never chosen; None where all may be.
         text: makes its features from prompts; None for a router of features alone.
@@ -137,8 +140,8 @@ class Router(nn.Module):
         Args:
             features: [T, D] float; a row that is not finite takes the fallback expert.
             state: [T, S] float, required iff `router.state` is not empty.
-            action_mask: [N] or [T, N] bool, True where an expert may be chosen; each row needs one that the
-                router itself allows.
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen (False: it is dead, or full).
+                A row it leaves none takes the fallback expert, and says so.
 
         Raises:
             RouterError: a shape does not fit.
@@ -191,12 +194,14 @@ class Router(nn.Module):
         # A fallback row scores 0 for the fallback expert and a large negative number for the others, so
         # that every rule keeps distinct ids and weights that sum to 1.
         only = self.rule.prefer(self.fallback, len(self.experts)).to(logits.device)
-        logits = torch.where(finite.unsqueeze(-1), logits, only)
-        logits = self._only_allowed(logits)
-        if action_mask is not None:
-            _check_mask(action_mask, logits.shape[0], len(self.experts), self.allowed)
-            logits = self.rule.mask(logits, action_mask)
-        return logits, ~finite
+        logits = self._only_allowed(torch.where(finite.unsqueeze(-1), logits, only))
+        if action_mask is None:
+            return logits, ~finite
+        _check_mask(action_mask, logits.shape[0], len(self.experts))
+        may_be = action_mask if self.allowed is None else action_mask & self.allowed
+        left = may_be.any(dim=-1)
+        logits = torch.where(left.unsqueeze(-1), self.rule.mask(logits, action_mask), only)
+        return logits, ~(finite & left)
 
     def scores(self, features: Tensor, state: Tensor | None = None) -> Tensor:
         """Logits [T, outputs] float32 of rows known to be finite, unguarded: what learners differentiate."""
@@ -291,9 +296,7 @@ class Router(nn.Module):
         return torch.cat([features.float(), state.float()], dim=-1)
 
 
-def _check_mask(action_mask: Tensor, rows: int, experts: int, allowed: Tensor | None) -> None:
+def _check_mask(action_mask: Tensor, rows: int, experts: int) -> None:
     if action_mask.dtype != torch.bool or action_mask.shape not in ((experts,), (rows, experts)):
         found = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
         raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {found}")
-    if allowed is not None and not bool((action_mask & allowed).any(dim=-1).all()):
-        raise RouterError("action_mask leaves a row none of the experts that the router allows; allow one")

@@ -19,6 +19,7 @@ from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
 from .knn_scorer import KNNScorer
+from .queue_scorer import QueueScorer
 
 __all__ = [
     "SCORERS",
@@ -172,6 +173,7 @@ SCORERS: dict[str, Callable[..., nn.Module]] = {
     "conditioned": ConditionedScorer,
     "knn": KNNScorer,
     "hash": HashScorer,
+    "queue": QueueScorer,
 }
 
 

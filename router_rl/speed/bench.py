@@ -28,6 +28,7 @@ from .goals import goals_of
 from .learners import BASELINES, LEARNERS, Learner
 from .scaling import scaling_cell
 from .synthetic import synthetic_table
+from .transitions import CORES, transitions_row
 
 __all__ = ["FULL", "QUICK", "Plan", "bench"]
 
@@ -88,13 +89,14 @@ Progress = Callable[[int, int, str], None]
 
 
 def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> dict[str, Any]:
-    """Time every learner on every table, and exact_pg on tables of growing size.
+    """Time every learner on every table, the batched cores, and exact_pg on tables of growing size.
 
     Args:
         plan: how much is measured.
         progress: is told of every finished part: done, total, what.
     """
-    parts = len(plan.tables) * len(plan.threads) * (2 + 2 * len(LEARNERS) * plan.repeats) + len(plan.sizes)
+    parts = len(plan.tables) * len(plan.threads) * (2 + 2 * len(LEARNERS) * plan.repeats)
+    parts += len(CORES) + len(plan.sizes)
     done = 0
 
     def tell(what: str) -> None:
@@ -104,6 +106,11 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
 
     with _threads_kept():
         tables = [_table(name, threads, plan, tell) for name in plan.tables for threads in plan.threads]
+        played = _rows_of(plan.tables[0], plan)
+        cores: list[dict[str, Any]] = []
+        for env in CORES:
+            cores.append(transitions_row(env, played, repeats=plan.repeats, seconds=1.0 / plan.shorter))
+            tell(f"transitions of {env}")
     scaling: list[dict[str, Any]] = []
     for queries, experts in plan.sizes:
         cell = scaling_cell(queries, experts, limit=max(plan.limit, 60.0))
@@ -114,6 +121,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
         "machine": _machine(),
         "plan": asdict(plan),
         "tables": tables,
+        "transitions": cores,
         "scaling": scaling,
     }
 
@@ -166,11 +174,12 @@ def _table(name: str, threads: int, plan: Plan, tell: Callable[[str], None]) -> 
 
 
 def _task(name: str, plan: Plan) -> Task:
-    if name == "synthetic":
-        table, scorer = synthetic_table(plan.queries, 8), ScorerConfig(hidden=(64, 64))
-    else:
-        table, scorer = OutcomeTable.read(name), ScorerConfig()
-    return Task.of(table, Objective(), Hard(), scorer=scorer)
+    scorer = ScorerConfig(hidden=(64, 64)) if name == "synthetic" else ScorerConfig()
+    return Task.of(_rows_of(name, plan), Objective(), Hard(), scorer=scorer)
+
+
+def _rows_of(name: str, plan: Plan) -> OutcomeTable:
+    return synthetic_table(plan.queries, 8) if name == "synthetic" else OutcomeTable.read(name)
 
 
 def _pace(learner: Learner, task: Task, plan: Plan, seed: int) -> float:

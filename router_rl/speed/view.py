@@ -47,6 +47,8 @@ def _sheets(found: Mapping[str, Any]) -> Iterator[_Sheet]:
     for table in found["tables"]:
         yield _learners(table, limit, found["plan"])
         yield _goals(table)
+    if found["transitions"]:
+        yield _transitions(found["transitions"])
     if found["scaling"]:
         yield _scaling(found["scaling"])
 
@@ -99,6 +101,28 @@ def _goals(table: Mapping[str, Any]) -> _Sheet:
             )
         )
     return _Sheet("Goals", ("ratio", "goal", "found", ""), rows)
+
+
+def _transitions(cores: Sequence[Mapping[str, Any]]) -> _Sheet:
+    rows: list[Sequence[str]] = []
+    for row in cores:
+        low, high = row["quartiles"]
+        rows.append(
+            (
+                row["env"],
+                f"{row['per_second'] / 1000:.3g}",
+                f"{low / 1000:.3g} to {high / 1000:.3g}",
+                f"≥ {row['goal'] / 1000:g}",
+                "met" if row["met"] else "not met",
+                f"{row['sb3_ppo_per_second'] / 1000:.3g}",
+            )
+        )
+    note = (
+        f"Thousands a second, one thread, {cores[0]['lanes']} lanes, random actions, observations and new "
+        "episodes among them; SB3 PPO trains through the VecEnv, 64 lanes."
+    )
+    columns = ("env", "k transitions/s", "quartiles", "goal", "", "SB3 PPO")
+    return _Sheet("Transitions through the batched cores", columns, rows, note)
 
 
 def _scaling(cells: Sequence[Mapping[str, Any]]) -> _Sheet:

@@ -1,5 +1,6 @@
 """Routing inside a language model: one linear router a layer, trained over frozen FFN experts."""
 
+from . import bounds
 from .backprop import GATES, train_gate
 from .counterfactual import CounterfactualSettings, train_counterfactual
 from .measure import Measured, measure
@@ -16,6 +17,7 @@ __all__ = [
     "RidgeSettings",
     "TokenReinforceSettings",
     "Training",
+    "bounds",
     "fit_ridge",
     "measure",
     "train_counterfactual",

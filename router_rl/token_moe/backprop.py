@@ -20,7 +20,10 @@ from .measure import Choose
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "train_gate"]
+__all__ = ["GATES", "Gate", "served", "top_p", "train_gate"]
+
+
+Mixes = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Gate:
         sparse: whether only the chosen experts need to run while it trains.
     """
 
-    mixes: Callable[[Tensor, Tensor], Tensor]
+    mixes: Mixes
     k: int = 1
     scaled: bool = False
     balance: float = 0.0
@@ -80,17 +83,22 @@ def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def top_p(z: Tensor, bias: Tensor) -> Tensor:
-    """Two, renormalised, or the likeliest alone where it has most of the probability (Huang et al. 2024,
-    section 3.1, https://arxiv.org/abs/2403.07652)."""
-    p = z.softmax(dim=-1)
-    kept = torch.zeros_like(p).scatter(-1, largest(z.detach(), 2), 1.0) * p
-    sure = p.amax(dim=-1, keepdim=True).detach() > TOP_P
-    kept = torch.where(sure, _one_hot(z) * p, kept)
-    return kept / kept.sum(dim=-1, keepdim=True)
+def top_p(threshold: float) -> Mixes:
+    """Two, renormalised, or the likeliest alone where its probability is above a threshold.
 
+    An adaptive number of experts that nobody learns: Huang et al. 2024, section 3.1,
+    https://arxiv.org/abs/2403.07652.
+    """
 
-TOP_P = 0.6
+    def mixes(z: Tensor, bias: Tensor) -> Tensor:
+        p = z.softmax(dim=-1)
+        both = torch.zeros_like(p).scatter(-1, largest(z.detach(), 2), 1.0) * p
+        sure = p.amax(dim=-1, keepdim=True).detach() > threshold
+        kept = torch.where(sure, _one_hot(z) * p, both)
+        return kept / kept.sum(dim=-1, keepdim=True)
+
+    return mixes
+
 
 GATES: dict[str, Gate] = {
     "soft_gate": Gate(mixes=soft),
@@ -98,7 +106,6 @@ GATES: dict[str, Gate] = {
     "switch": Gate(mixes=switch, scaled=True, balance=0.01, sparse=True),
     "renormalised_top1": Gate(mixes=renormalised, sparse=True),
     "mixtral_top2": Gate(mixes=mixtral, k=2, balance=0.02, sparse=True),
-    "top_p": Gate(mixes=top_p, k=2, sparse=True),
     "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, sparse=True),
 }
 

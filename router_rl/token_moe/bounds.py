@@ -32,8 +32,9 @@ def dense(pool: TokenPool, part: str) -> np.ndarray:
 
 
 def best_single(pool: TokenPool, part: str) -> np.ndarray:
-    """The expert that is best on validation, for every token."""
-    best = int(pool.parts["validation"].path_loss.mean(axis=(0, 2)).argmin())
+    """The expert of one domain that is best on validation, for every token."""
+    of_domains = pool.parts["validation"].path_loss[:, : len(pool.domains)]
+    best = int(of_domains.mean(axis=(0, 2)).argmin())
     return pool.parts[part].path_loss[:, best]
 
 

@@ -9,7 +9,7 @@ Experts are run without a graph: what is differentiated is the routers' linear m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from envs.token_moe import TokenMoEConfig, TokenMoECore
 from experts.moe.pool import TokenPool
 
+from ..routing import AdaptiveK
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
@@ -57,7 +58,8 @@ def train_reinforce(
         config: what is charged; `k` and `choose` follow the rule.
         score: what validation is judged by; the mean loss if None.
     """
-    config = TokenMoEConfig() if config is None else config
+    choose = "some" if isinstance(start.rule, AdaptiveK) else "experts"
+    config = replace(config or TokenMoEConfig(), k=start.rule.k, choose=choose)
     group, copies = config.sequences, settings.rollouts
     core: list[TokenMoECore] = []
 
@@ -66,7 +68,6 @@ def train_reinforce(
         lanes = len(rows) // group
         if not core or core[0].lanes != lanes * copies:
             core[:] = [TokenMoECore(pool.tail, pool.parts["train"], config, lanes * copies)]
-            core[0].weigh = lambda layer, x, experts: rule.weigh(routers.logits(layer, x), experts).detach()
         x = core[0].start(rows[: lanes * group].reshape(lanes, group).repeat(copies, 1))
         chances: list[Tensor] = []
         rewards: list[Tensor] = []
@@ -76,7 +77,9 @@ def train_reinforce(
             action = rule.sample(z.detach(), rule.draw_noise(tuple(z.shape), generator))
             chances.append(rule.log_prob(z, action))
             entropy = entropy + rule.entropy(z).mean()
-            rewards.append(core[0].step(action).parts["token_reward"])
+            chosen = rule.choice(z.detach(), action)
+            core[0].weigh = lambda layer, x, experts, weights=chosen.weights: weights
+            rewards.append(core[0].step(chosen.experts).parts["token_reward"])
             x = core[0].observation()
         to_go = torch.stack(rewards).flip(0).cumsum(0).flip(0)  # [L, R B, M]
         to_go = later_tokens(to_go.reshape(*to_go.shape[:2], group, -1), settings.discount).flatten(2)

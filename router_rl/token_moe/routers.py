@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..routing import LinearScorer, RouterError, Selection
+from ..routing import AdaptiveK, LinearScorer, RouterError, Selection
 
 __all__ = ["LayerRouters"]
 
@@ -54,6 +54,21 @@ class LayerRouters(nn.Module):
                 raise RouterError(f"{rule.name} selection takes {wanted} logits, the routers give {found}")
             rule.check(len(self.experts))
             other.rule = rule
+        return other
+
+    def with_nobody(self, k: int, bias: float = 0.0) -> LayerRouters:
+        """The same routers under `AdaptiveK(k)`: nobody's logit starts as a constant."""
+        rule = AdaptiveK(k=k)
+        first = cast(LinearScorer, self.scorers[0])
+        other = LayerRouters(len(self.scorers), first.inputs, rule, self.experts)
+        with torch.no_grad():
+            for mine, theirs in zip(self.scorers, other.scorers, strict=True):
+                old, new = cast(LinearScorer, mine), cast(LinearScorer, theirs)
+                new.shift.copy_(old.shift)
+                new.scale.copy_(old.scale)
+                new.weight[:-1] = old.weight
+                new.bias[:-1] = old.bias
+                new.bias[-1] = bias
         return other
 
     def pairs(self) -> list[tuple[Tensor, Tensor | None]]:

@@ -43,7 +43,13 @@ class Gate:
     kept: int = 1
 
 
-def fold(router: LayerRouter, *, gain: Tensor | None = None, temperature: float = 1.0) -> Gate:
+def fold(
+    router: LayerRouter,
+    *,
+    gain: Tensor | None = None,
+    temperature: float = 1.0,
+    otherwise: str = "distil it, or swap it into a loaded model",
+) -> Gate:
     """The gate that computes what a router computes.
 
     Args:
@@ -52,13 +58,14 @@ def fold(router: LayerRouter, *, gain: Tensor | None = None, temperature: float 
         gain: [H], what the gate's input is multiplied with before the router sees it; a router that was
             trained behind an RMSNorm of its own has its gain over that of the host's norm here.
         temperature: what the logits are divided by.
+        otherwise: what to do with a router that does not fold, for the error.
 
     Raises:
         RouterError: the router is not linear, or selects or weighs in another way.
     """
     if not (temperature > 0 and temperature < float("inf")):
         raise RouterError(f"temperature={temperature!r} is not a positive number; logits are divided by it")
-    gate = _of_router(router) if isinstance(router, Router) else _of_tensors(*router)
+    gate = _of_router(router, otherwise) if isinstance(router, Router) else _of_tensors(*router)
     weight = gate.weight.double()
     if gain is not None:
         if gain.shape != weight.shape[1:]:
@@ -90,11 +97,9 @@ def _of_tensors(weight: Tensor, bias: Tensor | None) -> Gate:
     )
 
 
-def _of_router(router: Router) -> Gate:
+def _of_router(router: Router, otherwise: str) -> Gate:
     def refuse(what: str) -> RouterError:
-        return RouterError(
-            f"{what} does not fold into a stock gate; distil it, or swap it into a loaded model"
-        )
+        return RouterError(f"{what} does not fold into a stock gate; {otherwise}")
 
     if not isinstance(router.scorer, LinearScorer):
         raise refuse(f"a {type(router.scorer).__name__}")

@@ -130,11 +130,9 @@ class ScoredTopK(Selection):
         softmax without a bias). Greedy selection takes the best of it, the policy draws from its softmax.
         """
         z = logits.float()
-        scores = self.scores(logits)
-        bias = z.new_tensor(self.bias) if self.bias else z.new_zeros(z.shape[-1])
-        merit = torch.where(scores > 0, scores, scores - _NO_SCORE) + bias
+        merit = self._merit(z)
         if self.score == "relu":
-            rank = z + bias
+            rank = z + z.new_tensor(self.bias) if self.bias else z
         elif self.score == "softmax" and not self.bias:
             rank = z
         else:
@@ -143,10 +141,26 @@ class ScoredTopK(Selection):
             rank = torch.where(self._in_best_groups(merit), rank, rank - _OTHER_GROUP)
         return rank.masked_fill(z == float("-inf"), float("-inf"))
 
+    def group_margin(self, logits: Tensor) -> Tensor:
+        """By how much the worst group kept is better than the best one left, [T] float32; 0 is a tie."""
+        if self.kept == self.groups:
+            return torch.full(logits.shape[:-1], float("inf"), device=logits.device)
+        worth = self._group_worth(self._merit(logits)).sort(dim=-1, descending=True).values
+        return worth[..., self.kept - 1] - worth[..., self.kept]
+
+    def _merit(self, logits: Tensor) -> Tensor:
+        """Score + bias [T, N]; a score of 0 comes after every other."""
+        scores = self.scores(logits)
+        bias = scores.new_tensor(self.bias) if self.bias else scores.new_zeros(scores.shape[-1])
+        return torch.where(scores > 0, scores, scores - _NO_SCORE) + bias
+
+    def _group_worth(self, merit: Tensor) -> Tensor:
+        """The sum of each group's best, [T, groups]."""
+        grouped = merit.unflatten(-1, (self.groups, -1))
+        return grouped.sort(dim=-1, descending=True).values[..., : self.judged_by].sum(dim=-1)
+
     def _in_best_groups(self, merit: Tensor) -> Tensor:
         """Which experts [T, N] bool are in the groups kept; ties go to the lower group."""
-        grouped = merit.unflatten(-1, (self.groups, -1))
-        best = grouped.sort(dim=-1, descending=True).values[..., : self.judged_by]
-        chosen = largest(best.sum(dim=-1), self.kept)
-        inside = torch.zeros(grouped.shape[:-1], dtype=torch.bool, device=merit.device)
-        return inside.scatter(-1, chosen, True).unsqueeze(-1).expand_as(grouped).flatten(-2)
+        worth = self._group_worth(merit)
+        inside = torch.zeros_like(worth, dtype=torch.bool).scatter(-1, largest(worth, self.kept), True)
+        return inside.repeat_interleave(merit.shape[-1] // self.groups, dim=-1)

@@ -26,6 +26,7 @@ def test_every_expert_is_best_at_home(pool):
         [s.path_loss[(s.domain[:, 0] == d) & pure].mean(axis=(0, 2)) for d in range(len(DOMAINS))]
     )
     assert (home.argmin(axis=1) == np.arange(len(DOMAINS))).all()
+    np.testing.assert_allclose(s.path_loss[:, -1], s.dense_loss, atol=1e-5)  # the general expert is the base
     dense = np.array([s.dense_loss[(s.domain[:, 0] == d) & pure].mean() for d in range(len(DOMAINS))])
     assert (home.diagonal() < dense).all()
     assert s.mixed.sum() == 6

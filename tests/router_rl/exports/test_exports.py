@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,65 +18,152 @@ from router_rl.exports import FORMATS, Format
 from router_rl.exports.parity import check_parity, parity_rows
 from router_rl.routing import (
     Hard,
+    HashScorer,
+    KNNScorer,
     LinearScorer,
     MLPScorer,
     Router,
     RouterError,
     Routing,
     ScoredTopK,
-    StateInput,
     TopK,
 )
 
 NAMES = ("red", "green", "blue", "grey")
 
 
-def _router(kind: str, rule: Hard | TopK, *, state: bool = False) -> Router:
-    inputs = 4 + 4 * state
+def _router(kind: str, rule: Hard | TopK) -> Router:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        scorer = LinearScorer(inputs, 4) if kind == "linear" else MLPScorer(inputs, 4, (8, 8))
+        scorer = LinearScorer(4, 4) if kind == "linear" else MLPScorer(4, 4, (8, 8))
         for parameter in scorer.parameters():
             torch.nn.init.normal_(parameter)
         scorer.shift.normal_(3.0)
         scorer.scale.uniform_(0.1, 5.0)
-    parts = (StateInput("load", 4, "counts / W"),) if state else ()
-    return Router(scorer, rule, NAMES, state=parts, fallback=2).eval()
+    return Router(scorer, rule, NAMES, fallback=2).eval()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+CHEAP = ("safetensors", "vllm", "sglang")  # aoti compiles, so it has its own test
+TRACED = ("pt2", "onnx")
+
+
+@pytest.mark.parametrize("format", CHEAP)
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-@pytest.mark.parametrize("rule", [Hard(), TopK(k=2), TopK(k=4)])
-@pytest.mark.parametrize("state", [False, True])
-def test_the_export_answers_as_the_router(
-    tmp_path: Path, format: str, kind: str, rule: Hard | TopK, state: bool
-) -> None:
-    router = _router(kind, rule, state=state)
-    parity = export(router, tmp_path / "out", format=format)
-    assert parity.passed
-    assert parity.index_agreement == 1.0
-    written = json.loads((tmp_path / "out" / "parity.json").read_text())
-    assert written["format"] == format
-    assert written["passed"]
-    assert written["rows"] == 1004
+def test_every_rule_answers_as_the_router(made, holds, rules, tmp_path: Path, format: str, kind: str) -> None:
+    for rule in rules:
+        holds(made(kind, rule), tmp_path / rule, format)
+
+
+@pytest.mark.parametrize("rule", ["hard", "top-all", "adaptive", "tree", "deepseek", "remoe"])
+@pytest.mark.parametrize("format", TRACED)
+def test_a_traced_rule_answers_as_the_router(made, holds, tmp_path: Path, format: str, rule: str) -> None:
+    holds(made("mlp", rule), tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("format", ["safetensors", *TRACED])
+def test_a_state_is_the_second_input(made, holds, tmp_path: Path, format: str) -> None:
+    holds(made("linear", "top2", state=True), tmp_path / "load", format)
+    holds(made("conditioned", "hard"), tmp_path / "weight", format)
+
+
+@pytest.mark.parametrize("format", [*CHEAP, *TRACED])
+def test_barred_experts_stay_so(made, holds, tmp_path: Path, format: str) -> None:
+    allowed = [True, False, True, True, True, False]
+    router = made("linear", "deepseek", allowed=allowed)
+    holds(router, tmp_path / "out", format)
     loaded = FORMATS[format].load(tmp_path / "out")
-    for rows in (0, 1, 2, 7):
-        inputs = [torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))]
-        if state:
-            inputs.append(torch.rand(rows, 4))
-        found, expected = loaded(*inputs), router(*inputs)
-        assert torch.equal(found.experts, expected.experts)
-        torch.testing.assert_close(found.weights, expected.weights, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(found.logits, expected.logits, atol=1e-3, rtol=1e-4)
+    barred_alone = torch.tensor([not value for value in allowed])
+    routing = loaded(torch.randn(50, 4), action_mask=barred_alone)
+    assert routing.fallback.all()
+    assert (routing.experts[:, 0] == router.fallback).all()
 
 
-def test_odd_rows_take_the_fallback_in_every_format(tmp_path: Path) -> None:
-    odd = torch.tensor([[float("nan"), 0, 0, 0], [float("inf"), 0, 0, 0]])
-    for format in FORMATS:
-        export(_router("mlp", Hard()), tmp_path / format, format=format)
-        found = FORMATS[format].load(tmp_path / format)(odd)
-        assert found.experts.flatten().tolist() == [2, 2]
-        assert found.fallback.all()
+@pytest.mark.parametrize("format", TRACED)
+def test_a_knn_router_goes_out_with_its_queries(holds, tmp_path: Path, format: str) -> None:
+    scorer = KNNScorer(4, 6, rows=30, neighbours=3)
+    scorer.store(torch.randn(30, 4), torch.rand(30, 6))
+    holds(Router(scorer, TopK(k=2), [f"e{n}" for n in range(6)], fallback=2), tmp_path / "out", format)
+
+
+def test_a_hash_router_goes_out_as_a_program(holds, tmp_path: Path) -> None:
+    scorer = HashScorer(4, 6)
+    scorer.draw(0)
+    router = Router(scorer, TopK(k=2), [f"e{n}" for n in range(6)], fallback=2)
+    holds(router, tmp_path / "out", "pt2")
+    with pytest.raises(RouterError, match="bits of its features, which ONNX cannot; export it as pt2"):
+        export(router, tmp_path / "onnx", format="onnx")
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx", "vllm", "sglang", "gguf"])
+def test_the_readme_runs_as_written(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    router = made("linear", "top2")
+    export(router, tmp_path / "out", format=format)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert len([line for line in text.splitlines() if line]) <= 12
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.syspath_prepend(str(tmp_path / "out"))
+    names: dict[str, object] = {"features": torch.randn(5, 4)}
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), names)
+    sys.modules.pop("routing", None)
+    with torch.no_grad():
+        expected = router(names["features"])
+    if format == "gguf":
+        torch.testing.assert_close(
+            torch.tensor(names["tensors"]["blk.0.ffn_gate_inp.weight"]),  # type: ignore[index]
+            router.folded().scorer.weight.detach(),  # type: ignore[union-attr]
+        )
+        return
+    ids = names["topk_output"][1] if format == "sglang" else names.get("ids", names.get("experts"))  # type: ignore[index]
+    assert torch.as_tensor(ids).long().equal(expected.experts)
+
+
+def test_parity_is_checked_with_a_dead_expert_too(made, tmp_path: Path) -> None:
+    export(made(), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert (written["format"], written["rows"], written["passed"]) == ("safetensors", 1004, True)
+    assert written["with_a_dead_expert"]["passed"]
+    export(made("linear"), tmp_path / "gguf", format="gguf")
+    written = json.loads((tmp_path / "gguf" / "parity.json").read_text())
+    assert (written["rows"], "with_a_dead_expert" in written) == (1001, False)
+
+
+def test_an_export_that_ignores_the_mask_is_refused(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(folder: Path) -> object:
+        router = FORMATS["safetensors"].load(folder)
+        return lambda *inputs, action_mask=None: router(*inputs)
+
+    monkeypatch.setitem(FORMATS, "deaf", replace(FORMATS["safetensors"], load=deaf))
+    with pytest.raises(RouterError, match="does not agree"):
+        export(made(), tmp_path / "out", format="deaf")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["onnx", "gguf"])
+def test_a_missing_extra_is_named(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs .*; pip install 'router-rl\[export\]'"):
+        export(made("linear"), tmp_path / "out", format=format)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["vllm", "sglang", "gguf"])
+def test_what_a_layer_cannot_give_its_router_is_refused(
+    made, kinds: OutcomeTable, tmp_path: Path, format: str
+) -> None:
+    for router, message in (
+        (made("conditioned", "hard"), "fold it at a value"),
+        (made("linear", state=True), "takes load too: train it without"),
+        (fit("random", kinds, Objective()), "stochastic"),
+        (fit("knn", kinds, Objective()), "a knn router has no .* form: export it as pt2"),
+    ):
+        with pytest.raises(RouterError, match=message):
+            export(router, tmp_path / "out", format=format)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pt2_program_loads_without_the_toolkit(tmp_path: Path) -> None:
@@ -121,6 +212,7 @@ def test_a_newer_export_replaces_an_older_one(tmp_path: Path) -> None:
     for format in ("pt2", "safetensors"):
         export(_router("linear", Hard()), tmp_path / "out", format=format)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "README.md",
         "parity.json",
         "router.json",
         "router.safetensors",

@@ -18,7 +18,7 @@ ROW = {"median": None, "quartiles": [None, None]}
 def test_quick(capsys: pytest.CaptureFixture[str]) -> None:
     assert train_router.main(["bench", "--quick", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"schema_version", "machine", "plan", "tables", "scaling"}
+    assert set(found) == {"schema_version", "machine", "plan", "tables", "transitions", "scaling"}
     (table,) = found["tables"]
     names = [learner.name for learner in LEARNERS]
     assert [row["learner"] for row in table["pace"]] == ["bare", *names]
@@ -28,10 +28,12 @@ def test_quick(capsys: pytest.CaptureFixture[str]) -> None:
     assert [set(goal) for goal in table["goals"]] == [{"goal", "target", "found", "at_least", "met"}] * 4
     (cell,) = found["scaling"]
     assert 0 < cell["before_mib"] <= cell["peak_mib"]
+    assert {row["env"] for row in found["transitions"]} >= {"routing", "queueing"}
+    assert all(row["per_second"] > 0 < row["sb3_ppo_per_second"] for row in found["transitions"])
     text = markdown(found)
-    for word in (*names, "bare", "met", "1,000"):
+    for word in (*names, "bare", "met", "1,000", "queueing"):
         assert word in text
-    train_router.out.print(train_router.COMMANDS["bench"][1](found))
+    train_router.out.print(train_router.COMMANDS["bench"].view(found))
     assert "sb3_ppo_large" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from envs.token_moe import TokenMoEConfig
-from router_rl.routing import AdaptiveK, Hard, RouterError, TopK
+from router_rl.routing import AdaptiveK, Hard, Hierarchical, RouterError, Soft, TopK
 from router_rl.token_moe import (
     GATES,
     CounterfactualSettings,
@@ -16,17 +16,20 @@ from router_rl.token_moe import (
     RidgeSettings,
     TokenReinforceSettings,
     Training,
+    bounds,
     fit_ridge,
     measure,
     train_counterfactual,
     train_gate,
     train_reinforce,
 )
-from router_rl.token_moe.backprop import dense_mix, sparse_mix
+from router_rl.token_moe.backprop import dense_mix, sparse_mix, top_p
+from router_rl.token_moe.balance import balanced_routers
 from router_rl.token_moe.counterfactual import counterfactual_losses
 from router_rl.token_moe.measure import flips
 from router_rl.token_moe.reinforce import later_tokens
 
+TREE = ("all", (0, ("larger", (1, 2))))
 TRAINING = Training(learning_rate=3e-2, passes=30, batch=3, checks=3)
 
 
@@ -157,23 +160,29 @@ def test_counterfactual_losses_are_those_of_the_walks(micro_pool, credit):
         torch.testing.assert_close(fast[..., expert], slow, atol=1e-5, rtol=1e-5)
 
 
-def test_counterfactual_credit_learns(micro_pool, start):
-    fit = train_counterfactual(micro_pool, start, TRAINING, CounterfactualSettings())
+@pytest.mark.parametrize("credit", ["path", "table"])
+def test_counterfactual_credit_learns(micro_pool, start, credit):
+    settings = CounterfactualSettings(credit=credit, layers=1 if credit == "path" else 0)
+    fit = train_counterfactual(micro_pool, start, TRAINING, settings)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
 
 
-@pytest.mark.parametrize("rule", [Hard(), TopK(k=2)])
+@pytest.mark.parametrize(
+    "rule", [Hard(), TopK(k=2), Soft(k=3), Hierarchical(tree=TREE)], ids=lambda r: r.name
+)
 def test_reinforce_learns(micro_pool, start, rule):
-    routers = start.copy(rule)
-    config = TokenMoEConfig(k=rule.k)
-    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(rollouts=8), config)
+    if rule.outputs(3) == 3:
+        routers = start.copy(rule)
+    else:
+        routers = LayerRouters(2, micro_pool.tail.hidden, rule, micro_pool.tail.names)
+    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(rollouts=8, entropy=0.0))
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.02
 
 
 def test_reinforce_pays_for_compute(micro_pool, start):
     tail = micro_pool.tail
     routers = LayerRouters(tail.depth, tail.hidden, AdaptiveK(k=2), tail.names)
-    dear = TokenMoEConfig(k=2, choose="some", compute_weight=20.0)
+    dear = TokenMoEConfig(compute_weight=20.0)
 
     def score(found):
         return measure(tail, micro_pool.parts["validation"], found.choose).compute
@@ -214,3 +223,58 @@ def test_measures(micro_pool):
     routers = fit_ridge(tail, s, RidgeSettings())
     assert flips(tail, s, routers.choose, lambda x: x) == 0.0
     assert flips(tail, s, routers.choose, lambda x: -x) > 0.3
+
+
+def test_the_bounds_are_in_order(micro_pool):
+    means = {
+        name: getattr(bounds, name)(micro_pool, "test").mean()
+        for name in ("hindsight", "label", "sequence_label", "best_single", "average", "dense")
+    }
+    assert means["hindsight"] <= means["label"] < means["best_single"]
+    assert means["sequence_label"] == pytest.approx(means["label"], abs=1e-5)  # no mixed ones here
+    s = micro_pool.parts["test"]
+    assert means["dense"] == pytest.approx(s.dense_loss.mean())
+    tail = micro_pool.tail
+    x = torch.randn(2, 3, tail.hidden)
+    even = tail.mix(0, x, *bounds.uniform(micro_pool)(0, x))
+    torch.testing.assert_close(even, tail.outputs(0, x).mean(dim=2), atol=1e-5, rtol=1e-5)
+    one, two = (bounds.random_choice(micro_pool, 3)(0, x)[0] for _ in range(2))
+    assert one.equal(two)
+
+
+def test_the_majority_is_the_first_of_those_tied():
+    assert [bounds._most_common(np.array(row)) for row in ([2, 2, 1, 1], [0, 1, 1], [1, 0])] == [2, 1, 1]
+
+
+def test_a_bias_evens_out_the_load(micro_pool):
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    with torch.no_grad():
+        for scorer in routers.scorers:
+            scorer.bias[0] += 2.0
+    before = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose).load_cv()
+    even = balanced_routers(micro_pool, routers)
+    assert measure(micro_pool.tail, micro_pool.parts["train"], even.choose).load_cv() < min(before, 0.1)
+    same = balanced_routers(micro_pool, routers, strength=0.0)
+    assert measure(micro_pool.tail, micro_pool.parts["train"], same.choose).load_cv() == pytest.approx(
+        before, abs=0.15
+    )
+
+
+def test_with_nobody_the_best_expert_stays_the_best(micro_pool):
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    adaptive = routers.with_nobody(2, bias=-1e6)
+    x = torch.randn(5, micro_pool.tail.hidden)
+    torch.testing.assert_close(adaptive.logits(1, x)[..., :-1], routers.logits(1, x))
+    experts, weights = adaptive.choose(1, x)
+    assert experts[:, 0].equal(routers.choose(1, x)[0][:, 0])
+    assert (experts < 3).all()
+    assert routers.with_nobody(2, bias=1e6).choose(1, x)[0][:, 1].eq(3).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(5))
+
+
+def test_top_p_runs_one_expert_where_it_is_sure():
+    z = torch.tensor([[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]])
+    weights = top_p(0.6)(z, torch.zeros(3))
+    assert (weights > 0).sum(dim=1).tolist() == [1, 2]
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
+    torch.testing.assert_close(weights[1, :2], z[1, :2].softmax(dim=0))

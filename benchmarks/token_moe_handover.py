@@ -1,0 +1,209 @@
+"""What it costs to hand trained routers over to stock transformers, and that it is exact.
+
+    python benchmarks/token_moe_handover.py --out runs/token_moe/handover
+    python benchmarks/token_moe_handover.py --pool runs/token_moe/pool --out runs/token_moe/handover-smollm2
+
+The first runs on the tiny pool of the package, the second on one made by `token_moe_pool.py`. Stock gates
+have no bias. Routers are trained with one and without, from the same closed-form start, on the same text, the
+learning rate of each chosen on validation with seed 0; those without are written into a mixture that
+transformers then loads. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import numpy as np
+import torch
+
+from experts.atomic import write_json
+from experts.costs import model_costs
+from experts.huggingface import transformers_library
+from experts.moe.pool import TokenPool
+from experts.moe.tiny import tiny_pool
+from router_rl.evaluation.statistics import interval, paired_difference
+from router_rl.token_moe import (
+    LayerRouters,
+    RidgeSettings,
+    TokenReinforceSettings,
+    Training,
+    fit_ridge,
+    measure,
+    train_reinforce,
+)
+from router_rl.token_moe.handover import foldable, hand_over
+from router_rl.token_moe.training import Fit
+
+RATES = (1e-3, 3e-3, 1e-2)
+
+
+def main(
+    out: Path = Path("runs/token_moe/handover"),
+    pool: Path | None = None,
+    seeds: int = 5,
+    passes: int = 4,
+    prompts: int = 16,
+    written: int = 32,
+) -> None:
+    """Train, hand over, compare.
+
+    Args:
+        out: folder for results.json and the mixture of the first seed.
+        pool: folder of a pool; the tiny one if None.
+        seeds: of REINFORCE.
+        passes: of its training over the training text.
+        prompts: sequences that are continued greedily by our forward and by `generate`.
+        written: tokens that each is continued by.
+    """
+    torch.set_num_threads(1)
+    known = tiny_pool() if pool is None else _open(pool)
+    test = known.parts["test"]
+    ridge = fit_ridge(known.tail, known.parts["train"], RidgeSettings())
+    plain, distillation = foldable(known, ridge)
+
+    def loss(routers: LayerRouters) -> np.ndarray:
+        return measure(known.tail, test, routers.choose).loss.mean(axis=1)  # a sequence
+
+    def learn(start: LayerRouters, rate: float, seed: int) -> Fit:
+        training = Training(learning_rate=rate, passes=passes, seed=seed)
+        return train_reinforce(known, start, training, TokenReinforceSettings())
+
+    def best_rate(start: LayerRouters) -> float:
+        return min(RATES, key=lambda rate: learn(start, rate, 0).validation)
+
+    rates = best_rate(ridge), best_rate(plain)
+    with_bias, without, imitated, agreement = [], [], [], []
+    for seed in range(seeds):
+        free, bare = learn(ridge, rates[0], seed).routers, learn(plain, rates[1], seed).routers
+        copied, found = foldable(known, free)
+        agreement.append(float(np.mean(found.agreement)))
+        with_bias.append(loss(free))
+        without.append(loss(bare))
+        imitated.append(loss(copied))
+        if seed == 0:
+            exact = _exact(known, bare, out / "mixture", prompts, written)
+    a, b, c = np.stack(with_bias), np.stack(without), np.stack(imitated)
+    ridge_loss, plain_loss = loss(ridge)[None], loss(plain)[None]
+    rows = [
+        ["ridge", interval(ridge_loss), None, 1.0],
+        [
+            "ridge, imitated without bias",
+            interval(plain_loss),
+            paired_difference(plain_loss, ridge_loss),
+            None,
+        ],
+        ["REINFORCE from ridge", interval(a), None, 1.0],
+        ["REINFORCE without bias", interval(b), paired_difference(b, a), None],
+        ["REINFORCE from ridge, imitated without bias", interval(c), paired_difference(c, a), None],
+    ]
+    rows[1][3], rows[4][3] = float(np.mean(distillation.agreement)), float(np.mean(agreement))
+    print(_markdown(known, seeds, rows, exact))
+    write_json(
+        out / "results.json",
+        {
+            "schema_version": 1,
+            "pool": known.name,
+            "seeds": seeds,
+            "rows": [
+                {
+                    "router": name,
+                    "loss": [value.mean, value.low, value.high],
+                    "against_with_bias": None if gap is None else [gap.mean, gap.low, gap.high],
+                    "agreement": agreed,
+                }
+                for name, value, gap, agreed in rows
+            ],
+            "exact": exact,
+        },
+    )
+
+
+def _exact(
+    pool: TokenPool, routers: LayerRouters, folder: Path, prompts: int, written: int
+) -> dict[str, Any]:
+    """The folder against our own forward: losses, tokens, sizes."""
+    applied = hand_over(pool, routers, folder)
+    model = transformers_library().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    test = pool.parts["test"]
+    ours = measure(pool.tail, test, routers.choose).loss
+    tokens = torch.from_numpy(np.asarray(test.tokens))
+    theirs = []
+    with torch.inference_mode():
+        for rows in tokens.split(8):
+            logits = model(rows[:, :-1]).logits
+            theirs.append(
+                torch.nn.functional.cross_entropy(
+                    logits.transpose(1, 2), rows[:, 1:], reduction="none"
+                ).numpy()
+            )
+    same = total = 0
+    for row in tokens[:: max(1, len(tokens) // prompts)][:prompts, :16]:
+        given = row.unsqueeze(0)
+        with torch.inference_mode():
+            found = model.generate(
+                given,
+                attention_mask=torch.ones_like(given),
+                max_new_tokens=written,
+                do_sample=False,
+                eos_token_id=None,
+            )
+        same += int((found[0, 16:] == _continued(pool, routers, given, written)[0, 16:]).sum())
+        total += written
+    costs = model_costs(folder)
+    return {
+        "architecture": costs.model_type,
+        "parameters": costs.parameters,
+        "active_parameters": costs.active_parameters,
+        "patch_bytes": applied.patch_bytes,
+        "largest_loss_difference": float(np.abs(np.concatenate(theirs) - ours).max()),
+        "tokens_same": same,
+        "tokens": total,
+    }
+
+
+@torch.inference_mode()
+def _continued(pool: TokenPool, routers: LayerRouters, tokens: torch.Tensor, count: int) -> torch.Tensor:
+    """Greedy decoding by the trunk, the tail and the routers; a whole forward for each token."""
+    for _ in range(count):
+        hidden = pool.tail(pool.base.trunk(tokens), routers.choose)[:, -1]
+        words = torch.nn.functional.linear(pool.tail.norm(hidden).to(pool.tail.dtype), pool.tail.head)
+        tokens = torch.cat([tokens, words.argmax(dim=-1, keepdim=True)], dim=1)
+    return tokens
+
+
+def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact: dict[str, Any]) -> str:
+    lines = [
+        f"Pool `{pool.name}`: {pool.tail.experts} experts in {pool.tail.depth} layers, hard top-1, "
+        f"{len(pool.parts['test'])} test sequences of {pool.parts['test'].length} tokens, {seeds} seeds; "
+        f"95% intervals over seeds and sequences, paired in the third column.",
+        "",
+        "| router | loss, nats a token | against the one with bias | same choice |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, value, gap, agreed in rows:
+        against = "" if gap is None else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        same = "" if agreed is None else f"{agreed:.1%}"
+        lines.append(
+            f"| {name} | {value.mean:.4f} ({value.low:.4f} to {value.high:.4f}) | {against} | {same} |"
+        )
+    lines += [
+        "",
+        f"Handed over (REINFORCE without bias, seed 0) as {exact['architecture']}: {exact['parameters']:,} "
+        f"parameters, {exact['active_parameters']:,} active; the routers are {exact['patch_bytes']:,} bytes. "
+        f"Largest difference of a token's loss to our forward {exact['largest_loss_difference']:.1e} nats; "
+        f"{exact['tokens_same']} of {exact['tokens']} greedily generated tokens are the same.",
+    ]
+    return "\n".join(lines)
+
+
+def _open(folder: Path) -> TokenPool:
+    from token_moe_pool import open_pool  # beside this file
+
+    return open_pool(folder)
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main)

@@ -1,0 +1,64 @@
+"""Branched experts as folders that `assemble` takes: the base whole, of each expert what was trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..atomic import replacing
+from .base import Base
+
+__all__ = ["write_donors"]
+
+
+def write_donors(
+    base: Base,
+    experts: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    folder: Path | str,
+    tokenizer: Any = None,
+) -> tuple[Path, list[Path]]:
+    """Write a base and its branched experts.
+
+    Also for a base that was read from GGUF, which transformers does not save: its weights are written as they
+    are in memory.
+
+    Args:
+        base: the ancestor.
+        experts: name -> one FFN state for each of the base's last layers, as `branch` makes them.
+        folder: holds one folder each, `base` and the experts' names.
+        tokenizer: of transformers, saved beside the base; None to leave it out.
+
+    Returns:
+        the base's folder, and the experts' in their order.
+    """
+    home = Path(folder)
+    state = {name: tensor.detach().contiguous() for name, tensor in base.model.state_dict().items()}
+    config: Any = copy.deepcopy(base.model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # of the file it was read from
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    config.dtype = next(iter(state.values())).dtype
+    _write(home / "base", config, state)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(home / "base")
+    for name, layers in experts.items():
+        trained = {
+            f"model.layers.{base.below + layer}.mlp.{part}.weight": weight.detach().contiguous()
+            for layer, parts in enumerate(layers)
+            for part, weight in parts.items()
+        }
+        _write(home / name, config, trained)
+    return home / "base", [home / name for name in experts]
+
+
+def _write(folder: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(dict(tensors), temporary, metadata={"format": "pt"})

@@ -1,0 +1,46 @@
+"""The cascade as `train --env cascade` and `compare --env cascade` know it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..decisions.kind import Case, EnvKind, Played
+from ..exports.policy import write_policy
+from .bounds import ORACLE, OracleMark, play_oracle
+from .methods import METHODS
+from .play import play
+from .problem import DEFAULTS, CascadeProblem, cases_of, prepare
+from .tree import trace, tree_figures
+
+__all__ = ["CASCADE"]
+
+
+def _play(problem: CascadeProblem, policy: Any, case: Case, split: str) -> Played:
+    if isinstance(policy, OracleMark):
+        return play_oracle(problem, case, split)
+    return play(policy.actions, problem.rows[split], problem.config, case.values["compute_weight"])
+
+
+def _write(policy: Any, folder: Path) -> bool:
+    if policy.module is None:
+        return False
+    write_policy(policy.module, folder)
+    return True
+
+
+CASCADE = EnvKind(
+    name="cascade",
+    environment="RouterRL/Cascade-v0",
+    about="ask an expert, see how sure it is, ask another or answer",
+    prepare=prepare,
+    options=DEFAULTS,
+    cases=cases_of,
+    methods={**METHODS, ORACLE.name: ORACLE},
+    always=("best_single", "random", "oracle"),
+    play=_play,
+    rival="thresholds",
+    trace=trace,
+    figures=tree_figures,
+    write=_write,
+)

@@ -1,0 +1,40 @@
+"""Every environment by its name on the command line. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from experts import InputError
+from experts.errors import unknown_name
+
+from ..cascades.kind import CASCADE
+from ..queues.kind import QUEUEING
+from .kind import EnvKind, EnvMethod
+
+__all__ = ["KINDS", "find_kind", "methods_of"]
+
+KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING)}
+
+
+def find_kind(name: str) -> EnvKind:
+    """Look an environment up.
+
+    Raises:
+        InputError: unknown; suggests the nearest name.
+    """
+    if name not in KINDS:
+        raise unknown_name("env", name, KINDS)
+    return KINDS[name]
+
+
+def methods_of(kind: EnvKind, names: list[str] | None) -> list[EnvMethod]:
+    """Methods by name, all if None, with those that are always there.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    wanted = list(kind.methods) if names is None else [*names, *kind.always]
+    for name in wanted:
+        if name not in kind.methods:
+            raise unknown_name("methods", name, kind.methods)
+    if not wanted:
+        raise InputError("methods", names, "there are none", f"use some of {', '.join(kind.methods)}")
+    return [kind.methods[name] for name in dict.fromkeys(wanted)]

@@ -1,0 +1,82 @@
+"""A router as an AOTInductor package: compiled for this machine's CPU, loaded from C++ or Python.
+
+`router.pt2` holds two models: `model` takes features [T, D] (and state [T, S] where the router has one),
+`masked` takes alive [N] bool as well. What they return: see `program`. `route.cpp` is a program that loads
+it.
+https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from experts import InputError
+from experts.atomic import write_json
+
+from ..routing import Router, Routing
+from .program import export_program, input_names, unmasked_or_masked
+
+__all__ = ["load", "usage", "write"]
+
+_MODELS = ("model", "masked")  # the first is what the loaders take by default
+
+
+def write(router: Router, folder: Path) -> None:
+    """Compile the two programs into one package, with the router's description beside it.
+
+    Raises:
+        InputError: there is no C++ compiler.
+    """
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        problem = "compiles C++, and neither g++ nor clang++ is installed"
+        raise InputError("format", "aoti", problem, "install one, or use pt2, which compiles nothing")
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = {name: export_program(router, masked=name == "masked") for name in _MODELS}
+    with _quiet():
+        from torch._inductor import aot_compile
+        from torch._inductor.package.package import package_aoti
+
+        options = {"aot_inductor.package": True}
+        files: dict[str, Any] = {
+            name: aot_compile(program.module(), cast(Any, program.example_inputs)[0], options=options)
+            for name, program in programs.items()
+        }
+        package_aoti(str(folder / "router.pt2"), files)
+    shutil.copyfile(Path(__file__).with_name("route.cpp"), folder / "route.cpp")
+    built = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
+    write_json(
+        folder / "router.json", {"schema_version": 1, "format": "aoti", "built_for": built, **router.spec()}
+    )
+
+
+def load(folder: Path) -> Callable[..., Routing]:
+    """Load the package as one function of features (and state, and a mask) that returns a `Routing`."""
+    with _quiet():
+        from torch._inductor.package.package import load_package
+
+        return unmasked_or_masked(*(load_package(str(folder / "router.pt2"), name) for name in _MODELS))
+
+
+def usage(router: Router) -> str:
+    """How to load it, as Python."""
+    inputs = ", ".join(input_names(router, masked=False))
+    return f"""import torch  # from C++: see route.cpp, which says how it is built
+program = torch._inductor.aoti_load_package("router.pt2")
+experts, weights, logits, fallback = program({inputs})
+# The model "masked" of the package takes alive [{len(router.experts)}] bool last."""
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Without torch's warnings of its own use of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

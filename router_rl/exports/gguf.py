@@ -1,0 +1,144 @@
+"""A linear router as the tensors of llama.cpp's gates, in a GGUF file.
+
+`blk.N.ffn_gate_inp.weight` [N, D] and, where the router has them, `blk.N.ffn_gate_inp.bias` and
+`blk.N.exp_probs_b.bias` [N], all float32, under the names that llama.cpp gives a model's own gate; how they
+are scored stands in the metadata under its own keys. llama.cpp guards against nothing and masks nobody: a row
+that is not finite stays so.
+https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe_ffn)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experts import InputError
+from experts.atomic import replacing, write_json
+
+from ..routing import Router, Routing
+from ..routing.selection.topk import largest
+from .layer_module import require_layer
+from .transformers.gate import Gate, fold
+
+__all__ = ["load", "tensors", "usage", "write"]
+
+_ARCHITECTURE = "router"
+_LEAST_SUM = 6.103515625e-5  # below which llama.cpp does not renormalise
+
+
+def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
+    """The tensors of one layer's gate by name.
+
+    Raises:
+        RouterError: the router does not fold into a gate of llama.cpp.
+    """
+    return _tensors(_gate(router), layer)
+
+
+def write(router: Router, folder: Path) -> None:
+    """Write `router.gguf` as block 0, with the router's description beside it.
+
+    Raises:
+        InputError: the package gguf is missing.
+        RouterError: the router does not fold into a gate of llama.cpp.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("format", "gguf", "needs gguf", "pip install 'router-rl[export]'")
+    import gguf
+
+    gate = _gate(router)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "router.gguf") as temporary:
+        writer = gguf.GGUFWriter(temporary, _ARCHITECTURE)
+        writer.add_name("router")
+        writer.add_block_count(1)
+        writer.add_embedding_length(gate.weight.shape[1])
+        writer.add_expert_count(len(router.experts))
+        writer.add_expert_used_count(router.rule.k)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType[gate.score.upper()])
+        writer.add_expert_weights_norm(True)
+        writer.add_expert_weights_scale(1.0)
+        writer.add_array(f"{_ARCHITECTURE}.expert_names", list(router.experts))
+        if gate.groups > 1:
+            writer.add_expert_group_count(gate.groups)
+            writer.add_expert_group_used_count(gate.kept)
+        for name, value in _tensors(gate, 0).items():
+            writer.add_tensor(name, value.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    write_json(folder / "router.json", {"schema_version": 1, "format": "gguf", **router.spec()})
+
+
+def load(folder: Path) -> Callable[..., Routing]:
+    """Read the file back and route as llama.cpp's build_moe_ffn computes, in float32."""
+    import gguf
+
+    reader = gguf.GGUFReader(folder / "router.gguf")
+    found = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+
+    def setting(name: str, default: int) -> int:
+        field = reader.get_field(f"{_ARCHITECTURE}.{name}")
+        return default if field is None else int(field.contents())
+
+    k = setting("expert_used_count", 0)
+    gate = Gate(
+        weight=found["blk.0.ffn_gate_inp.weight"],
+        bias=found.get("blk.0.ffn_gate_inp.bias"),
+        k=k,
+        score="sigmoid"
+        if setting("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
+        else "softmax",
+        selection_bias=found.get("blk.0.exp_probs_b.bias"),
+        groups=setting("expert_group_count", 1),
+        kept=setting("expert_group_used_count", 1),
+    )
+
+    def route(features: Tensor) -> Routing:
+        logits = features.float() @ gate.weight.T + (0.0 if gate.bias is None else gate.bias)
+        scores = logits.softmax(dim=-1) if gate.score == "softmax" else logits.sigmoid()
+        merit = scores if gate.selection_bias is None else scores + gate.selection_bias
+        experts = largest(_in_best_groups(merit, gate), k)
+        weights = scores.gather(-1, experts)
+        weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=_LEAST_SUM)
+        return Routing(experts, weights, logits, torch.zeros(len(features), dtype=torch.bool))
+
+    return route
+
+
+def usage(router: Router) -> str:
+    """How to load it, as Python."""
+    return """import gguf
+tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader("router.gguf").tensors}
+# Put them into a model's GGUF under its own block numbers, and its keys expert_used_count,
+# expert_gating_func and expert_weights_norm (true) to what they are here.
+# llama.cpp reads ffn_gate_inp.bias in gpt-oss models alone, and guards no row that is not finite."""
+
+
+def _gate(router: Router) -> Gate:
+    require_layer(router, "llama.cpp")
+    otherwise = "export it as a module (vllm, sglang, onnx, pt2), or distil it (export --distil)"
+    return fold(router, otherwise=otherwise)
+
+
+def _tensors(gate: Gate, layer: int) -> dict[str, Tensor]:
+    found = {f"blk.{layer}.ffn_gate_inp.weight": gate.weight}
+    if gate.bias is not None:
+        found[f"blk.{layer}.ffn_gate_inp.bias"] = gate.bias
+    if gate.selection_bias is not None:
+        found[f"blk.{layer}.exp_probs_b.bias"] = gate.selection_bias
+    return found
+
+
+def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:
+    if gate.groups == 1:
+        return merit
+    grouped = merit.unflatten(-1, (gate.groups, -1))
+    best = largest(grouped.sort(dim=-1, descending=True).values[..., :2].sum(dim=-1), gate.kept)
+    kept = torch.zeros(grouped.shape[:-1], dtype=torch.bool).scatter(-1, best, True)
+    return torch.where(kept.unsqueeze(-1), grouped, float("-inf")).flatten(-2)

@@ -1,0 +1,149 @@
+"""A router as an ONNX graph with a dynamic number of rows, for ONNX Runtime.
+
+Inputs: features [T, D] float32; state [T, S] float32 where the router has one; alive [N] bool, which may be
+left out: it has a default, all true. What it returns: see `program`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from experts import InputError
+from experts.atomic import replacing, write_json
+
+from ..routing import Router, RouterError, Routing, Scorer
+from .program import OUTPUTS, export_program, input_names
+
+__all__ = ["load", "usage", "write"]
+
+_NEEDS = ("onnx", "onnxscript", "onnxruntime")
+
+
+def write(router: Router, folder: Path) -> None:
+    """Write `router.onnx`, weights inside, with the router's description beside it.
+
+    Raises:
+        InputError: packages are missing.
+        RouterError: the scorer has no ONNX form.
+    """
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            "format", "onnx", f"needs {', '.join(missing)}", "pip install 'router-rl[export]', or use pt2"
+        )
+    if cast(Scorer, router.scorer).spec()["kind"] == "hash":
+        raise RouterError("a hash router reads the bits of its features, which ONNX cannot; export it as pt2")
+    import onnx
+    import onnx.numpy_helper
+
+    with _quiet():
+        program = torch.onnx.export(
+            export_program(router, masked=True),
+            dynamo=True,
+            opset_version=18,
+            input_names=input_names(router, masked=True),
+            output_names=list(OUTPUTS),
+            custom_translation_table=_translations(),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    everybody = torch.ones(len(router.experts), dtype=torch.bool).numpy()
+    # An initialiser of an input's name is its default, which a caller may override.
+    model.graph.initializer.append(onnx.numpy_helper.from_array(everybody, "alive"))
+    onnx.checker.check_model(model, full_check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "router.onnx") as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    write_json(folder / "router.json", {"schema_version": 1, "format": "onnx", **router.spec()})
+
+
+def load(folder: Path) -> Callable[..., Routing]:
+    """Load the graph into ONNX Runtime, one thread, as a function that returns a `Routing`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # it warns that `alive` has a default, which is meant
+    session = onnxruntime.InferenceSession(
+        str(folder / "router.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_inputs()]
+
+    def route(*inputs: Tensor, action_mask: Tensor | None = None) -> Routing:
+        fed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        if action_mask is not None:
+            fed["alive"] = action_mask.numpy()
+        return Routing(*(torch.from_numpy(value) for value in session.run(list(OUTPUTS), fed)))
+
+    return route
+
+
+def usage(router: Router) -> str:
+    """How to load it, as Python."""
+    fed = ", ".join(f'"{name}": {name}.numpy()' for name in input_names(router, masked=False))
+    return f"""import onnxruntime
+onnxruntime.set_default_logger_severity(3)  # it warns that `alive` has a default, which is meant
+session = onnxruntime.InferenceSession("router.onnx")
+experts, weights, logits, fallback = session.run(None, {{{fed}}})
+# An optional input "alive", [{len(router.experts)}] bool, says which experts may be chosen."""
+
+
+def _translations() -> dict[Any, Callable[..., Any]]:
+    """What torch does not translate, or not as exactly as routing needs."""
+    import onnxscript
+
+    opset: Any = onnxscript.opset18
+
+    def sort_stable(self: Any, *, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        # TopK gives equal values by rising index, as a stable sort does.
+        size = opset.Gather(opset.Shape(self), opset.Constant(value_ints=[dim]))
+        return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
+
+    def sigmoid(self: Any) -> Any:
+        # ONNX Runtime's own never comes to 0, which is the score of an expert that is dead.
+        return opset.Reciprocal(opset.Add(1.0, opset.Exp(opset.Neg(self))))
+
+    def log_sigmoid(self: Any) -> Any:
+        # The logarithm of a sigmoid that is 0 would not be a number in a softmax.
+        spread = opset.Log(opset.Add(1.0, opset.Exp(opset.Neg(opset.Abs(self)))))
+        return opset.Sub(opset.Min(self, 0.0), spread)
+
+    def amax(self: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
+        # ONNX Runtime's own passes over some NaN, and then a row that holds one would be routed.
+        axes = opset.Constant(value_ints=list(dim))
+        odd = opset.Cast(opset.IsNaN(self), to=1)
+        found = opset.Greater(opset.ReduceMax(odd, axes, keepdims=int(keepdim)), 0.0)
+        return opset.Where(found, float("nan"), opset.ReduceMax(self, axes, keepdims=int(keepdim)))
+
+    aten = torch.ops.aten
+    return {
+        aten.amax.default: amax,
+        aten.sort.stable: sort_stable,
+        aten.sigmoid.default: sigmoid,
+        aten.log_sigmoid.default: log_sigmoid,
+    }
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Without torch's advice on packages that routers have no use for."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(before)

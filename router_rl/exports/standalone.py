@@ -1,0 +1,257 @@
+"""A trained router for one mixture-of-experts layer, as vLLM and SGLang call it; needs torch alone.
+
+This file stands beside `router.json` and `router.safetensors`, which it reads. It gives
+
+    load(folder, device).custom_routing_function(hidden_states, gating_output, topk, renormalize)
+        -> (topk_weights float32 [T, k], topk_ids int32 [T, k])
+    load(folder, device).topk_output(hidden_states)
+        -> (topk_weights float32 [T, k], topk_ids int32 [T, k], router_logits float32 [T, N])
+
+It scores the hidden states itself: the layer's own gate (`gating_output`) is not read. The weights of a row
+sum to 1 and ties go to the lowest id. A row that is not finite goes to the declared fallback expert and is
+counted in `fallbacks`; `alive` [N] bool says which experts may be chosen and may be changed between calls
+(`router.alive[3] = False`). Nothing waits for the device, so calls can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["StandaloneRouter", "TopKOutput", "load"]
+
+
+class TopKOutput(NamedTuple):
+    """The fields of SGLang's StandardTopKOutput, for where SGLang is not installed."""
+
+    topk_weights: Tensor
+    topk_ids: Tensor
+    router_logits: Tensor
+
+
+class StandaloneRouter(nn.Module):
+    """Hidden states [T, D] to experts and weights.
+
+    Args:
+        settings: the content of `router.json`.
+        tensors: the content of `router.safetensors`.
+    """
+
+    alive: Tensor
+    allowed: Tensor | None
+    fallbacks: Tensor
+    only: Tensor
+    paths: Tensor
+    bias: Tensor
+
+    def __init__(self, settings: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.names: list[str] = settings["experts"]
+        self.rule: dict[str, Any] = settings["select"]
+        self.kind: str = settings["scorer"]["kind"]
+        count, rule = len(self.names), self.rule["rule"]
+        self.k: int = self.rule.get("k", 1)
+        if self.kind == "linear":
+            self.layers = nn.ParameterList([tensors["weight"], tensors["bias"]])
+        elif self.kind == "mlp":
+            numbers = range(len(settings["scorer"]["hidden"]) + 1)
+            each = [(tensors[f"layers.{n}.weight"], tensors[f"layers.{n}.bias"]) for n in numbers]
+            self.layers = nn.ParameterList([value for pair in each for value in pair])
+        else:  # constant
+            self.layers = nn.ParameterList([tensors["logits"]])
+        self.layers.requires_grad_(False)
+        allowed = settings.get("allowed")
+        self.register_buffer("allowed", None if allowed is None else torch.tensor(allowed))
+        self.register_buffer("alive", torch.ones(count, dtype=torch.bool))
+        self.register_buffer("fallbacks", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("bias", torch.tensor(self.rule.get("bias") or [0.0] * count))
+        self.families, paths = _branches(self.rule["tree"], count) if rule == "hierarchical" else ([], None)
+        self.register_buffer("paths", torch.zeros(0) if paths is None else paths)
+        only = torch.full((count + (rule == "adaptive_k"),), -1e4)
+        only[settings["fallback"]] = 1.0 if rule == "scored_topk" else 0.0
+        if rule == "adaptive_k":
+            only[-1] = -5e3
+        self.register_buffer(
+            "only", only if paths is None else torch.where(paths[settings["fallback"]] > 0, 0.0, -1e4)
+        )
+
+    def custom_routing_function(
+        self, hidden_states: Tensor, gating_output: Tensor | None, topk: int, renormalize: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Route as vLLM's FusedMoE asks: weights [T, k] float32 and ids [T, k] int32.
+
+        `renormalize` changes nothing: the weights sum to 1 already.
+        """
+        if topk != self.k:
+            raise ValueError(f"topk={topk} but the router was trained to choose {self.k}; set top_k to that")
+        weights, ids, _ = self._chosen(hidden_states)
+        return weights, ids
+
+    def topk_output(self, hidden_states: Tensor) -> TopKOutput:
+        """Route as SGLang's TopK answers, in its own type where it is installed."""
+        return _output_type()(*self._chosen(hidden_states))
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Experts [T, k] int64 (N for nobody), weights [T, k], logits [T, outputs] and fallback [T] bool."""
+        x = hidden_states.float()
+        logits = self._score(x)
+        finite = x.isfinite().all(dim=-1) & logits.isfinite().all(dim=-1)
+        logits = torch.where(finite.unsqueeze(-1), logits, self.only)
+        left = self.alive
+        if self.allowed is not None:
+            barred = ~self._open(self.allowed)
+            logits = logits.masked_fill(barred, -2e4)  # below the -1e4 of `only`
+            left = left & self.allowed
+        left = left.any()
+        logits = torch.where(left, logits.masked_fill(~self._open(self.alive), float("-inf")), self.only)
+        experts, weights = self._select(logits)
+        return experts, weights, logits, ~(finite & left)
+
+    def _chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, ids and logits; a slot that nobody fills gets the next best expert, with weight 0."""
+        experts, weights, logits, fallback = self(hidden_states)
+        self.fallbacks += fallback.sum()
+        if self.rule["rule"] == "adaptive_k":
+            experts = _largest(logits[:, :-1], self.k)
+        return weights, experts.int(), logits
+
+    def _score(self, x: Tensor) -> Tensor:
+        parts = list(self.layers)
+        if self.kind == "constant":
+            return parts[0].expand(x.shape[0], -1)
+        for number in range(0, len(parts), 2):
+            x = F.linear(x.relu() if number else x, parts[number], parts[number + 1])
+        return x
+
+    def _open(self, experts: Tensor) -> Tensor:
+        """Which outputs may be chosen, [outputs] bool: nobody always, a branch for an expert below it."""
+        if self.rule["rule"] == "adaptive_k":
+            return torch.cat([experts, torch.ones_like(experts[:1])])
+        if self.families:
+            return (experts.float() @ self.paths) > 0
+        return experts
+
+    def _select(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        rule = self.rule["rule"]
+        if rule == "hierarchical":
+            best = [_first_largest(logits[:, a:b]) for a, b in self.families]
+            steps = torch.cat(best, dim=-1).float() @ self.paths.T
+            experts = (steps == self.paths.sum(dim=-1)).float().argmax(dim=-1, keepdim=True)
+            return experts, torch.ones_like(experts, dtype=torch.float32)
+        if rule == "adaptive_k":
+            nobody = len(self.names)
+            experts = _largest(logits[:, :-1], self.k)
+            works = logits.gather(-1, experts) > logits[:, -1:]
+            works[:, 0] = True
+            weights = logits.gather(-1, experts).masked_fill(~works, float("-inf")).softmax(dim=-1)
+            return torch.where(works, experts, nobody), weights
+        if rule == "scored_topk":
+            experts = _largest(self._ranking(logits), self.k)
+            return experts, self._scored_weights(logits.gather(-1, experts))
+        experts = _largest(logits, self.k)  # hard, topk, soft
+        return experts, logits.gather(-1, experts).softmax(dim=-1)
+
+    def _ranking(self, logits: Tensor) -> Tensor:
+        score = self.rule["score"]
+        if score == "relu":
+            merit = logits.relu()
+            rank = logits + self.bias
+        else:
+            merit = logits.softmax(dim=-1) if score == "softmax" else logits.sigmoid()
+            rank = logits
+        merit = torch.where(merit > 0, merit, merit - 1e3) + self.bias  # no score: after all that have one
+        if score == "sigmoid" or (score == "softmax" and self.rule["bias"]):
+            rank = merit
+        groups = self.rule["groups"]
+        if groups > 1:
+            grouped = merit.unflatten(-1, (groups, -1))
+            best = grouped.sort(dim=-1, descending=True).values[..., : self.rule["judged_by"]].sum(dim=-1)
+            kept = torch.zeros_like(best, dtype=torch.bool)
+            kept = kept.scatter(-1, _largest(best, self.rule["kept"]), True)
+            rank = torch.where(kept.unsqueeze(-1).expand_as(grouped).flatten(-2), rank, rank - 1e6)
+        return rank.masked_fill(logits == float("-inf"), float("-inf"))
+
+    def _scored_weights(self, chosen: Tensor) -> Tensor:
+        if self.rule["score"] == "relu":
+            active = chosen.relu()
+            total = active.sum(dim=-1, keepdim=True)
+            first = torch.zeros_like(chosen)
+            first[:, 0] = 1.0
+            return torch.where(total > 0, active / total.clamp(min=torch.finfo(torch.float32).tiny), first)
+        return (F.logsigmoid(chosen) if self.rule["score"] == "sigmoid" else chosen).softmax(dim=-1)
+
+
+def load(folder: Path | str = Path(__file__).parent, device: torch.device | str = "cpu") -> StandaloneRouter:
+    """Read the router beside this file, or in another folder.
+
+    Raises:
+        ValueError: the two files are not from one export.
+    """
+    settings = json.loads((Path(folder) / "router.json").read_text(encoding="utf-8"))
+    content = (Path(folder) / "router.safetensors").read_bytes()
+    names = json.dumps(settings["experts"]).encode()
+    if settings["digest"] != "sha256:" + hashlib.sha256(names + b"\0" + content).hexdigest():
+        raise ValueError(
+            f"{folder}: router.json and router.safetensors are not from one export; export again"
+        )
+    return StandaloneRouter(settings, _tensors(content)).to(device).eval()
+
+
+@functools.cache
+def _output_type() -> type[TopKOutput]:
+    if importlib.util.find_spec("sglang") is None:
+        return TopKOutput
+    from sglang.srt.layers.moe.topk import StandardTopKOutput  # pyright: ignore[reportMissingImports]
+
+    return StandardTopKOutput
+
+
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    """The float32 tensors of a safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    found: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        found[name] = torch.frombuffer(bytearray(content[begin:end]), dtype=torch.float32).view(
+            entry["shape"]
+        )
+    return found
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    # torch.topk promises no order among ties; a stable sort keeps the lowest id first.
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+
+
+def _first_largest(scores: Tensor) -> Tensor:
+    best = torch.zeros_like(scores, dtype=torch.bool)
+    return best.scatter(-1, scores.argmax(dim=-1, keepdim=True), True)
+
+
+def _branches(tree: list[Any], experts: int) -> tuple[list[tuple[int, int]], Tensor]:
+    """Where each family of siblings stands among the branches, and the branches on the way to each expert."""
+    families: list[tuple[int, int]] = []
+    below: list[list[int]] = []
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop(0)
+        if not isinstance(node, int):
+            families.append((len(below), len(below) + len(node[1])))
+            below.extend(_leaves(child) for child in node[1])
+            waiting.extend(node[1])
+    paths = [[float(expert in branch) for branch in below] for expert in range(experts)]
+    return families, torch.tensor(paths)
+
+
+def _leaves(node: Any) -> list[int]:
+    return [node] if isinstance(node, int) else [leaf for child in node[1] for leaf in _leaves(child)]

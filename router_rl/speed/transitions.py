@@ -1,0 +1,79 @@
+"""Transitions a second through each batched core, and what Stable-Baselines3 PPO gets through its VecEnv."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO
+
+from envs import Core, SB3VecEnv, build_core, build_queueing
+from experts import OutcomeTable
+
+from .clock import spread
+
+__all__ = ["CORES", "GOAL", "transitions_row"]
+
+GOAL = 100_000  # transitions a second on one core
+_LANES = 1024
+_PPO_LANES, _PPO_STEPS = 64, 64
+
+CORES: dict[str, Callable[[OutcomeTable, int], Core]] = {
+    "routing": build_core,
+    "queueing": build_queueing,
+}
+
+
+def transitions_row(
+    env: str, table: OutcomeTable, *, repeats: int, seconds: float, lanes: int = _LANES
+) -> dict[str, Any]:
+    """Time one environment with random actions, observations and new episodes among them, on one thread.
+
+    Args:
+        env: a name in `CORES`.
+        table: what is played on, its training rows.
+        repeats: of each timing.
+        seconds: each takes at least.
+        lanes: of the batched core; PPO has 64 and SB3's defaults, but for rollouts of 64 steps and
+            minibatches of 1,024.
+    """
+    torch.set_num_threads(1)
+    paces = [_pace(CORES[env](table, lanes), seconds, seed) for seed in range(repeats)]
+    learned = [_ppo_pace(CORES[env](table, _PPO_LANES), seconds, seed) for seed in range(repeats)]
+    median = spread(paces).median or 0.0
+    return {
+        "env": env,
+        "lanes": lanes,
+        "per_second": median,
+        "quartiles": spread(paces).quartiles,
+        "goal": GOAL,
+        "met": median >= GOAL,
+        "sb3_ppo_per_second": spread(learned).median,
+    }
+
+
+def _pace(core: Core, seconds: float, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    actions = torch.randint(core.experts, (64, core.lanes), generator=generator)
+    core.reset(seed)
+    played, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        for action in actions:
+            step = core.step(action)
+            core.clear(step.terminated)
+            core.observation()
+        played += actions.numel()
+    return played / (time.perf_counter() - began)
+
+
+def _ppo_pace(core: Core, seconds: float, seed: int) -> float:
+    """Decisions a second of training, rollouts and updates."""
+    rollout = _PPO_LANES * _PPO_STEPS
+    learner = PPO("MlpPolicy", SB3VecEnv(core), n_steps=_PPO_STEPS, batch_size=1024, seed=seed, device="cpu")
+    played, began = 0, time.perf_counter()
+    while played == 0 or time.perf_counter() - began < seconds:
+        learner.learn(rollout, reset_num_timesteps=False)
+        played += rollout
+    return played / (time.perf_counter() - began)
