@@ -13,8 +13,8 @@ from .lite import lite
 
 __all__ = ["Asker", "Reply", "Request", "litellm_parameters"]
 
-# Nothing asked of this model will be answered: wrong key, no permission, no such model.
-_HOPELESS = (401, 403, 404)
+# Wrong key, no such model: nothing asked of it will be answered. (403 may be about one prompt alone.)
+_HOPELESS = (401, 404)
 
 
 @dataclass(frozen=True, slots=True)
