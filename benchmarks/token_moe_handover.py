@@ -126,19 +126,9 @@ def _exact(
 ) -> dict[str, Any]:
     """The folder against our own forward: losses, tokens, sizes."""
     applied = hand_over(pool, routers, folder)
-    model = transformers_library().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    test = pool.parts["test"]
-    ours = measure(pool.tail, test, routers.choose).loss
-    tokens = torch.from_numpy(np.asarray(test.tokens))
-    theirs = []
-    with torch.inference_mode():
-        for rows in tokens.split(8):
-            logits = model(rows[:, :-1]).logits
-            theirs.append(
-                torch.nn.functional.cross_entropy(
-                    logits.transpose(1, 2), rows[:, 1:], reduction="none"
-                ).numpy()
-            )
+    model, theirs = _stock(pool, folder)
+    ours = measure(pool.tail, pool.parts["test"], routers.choose).loss
+    tokens = torch.from_numpy(np.asarray(pool.parts["test"].tokens))
     same = total = 0
     for row in tokens[:: max(1, len(tokens) // prompts)][:prompts, :16]:
         given = row.unsqueeze(0)
@@ -152,16 +142,39 @@ def _exact(
             )
         same += int((found[0, 16:] == _continued(pool, routers, given, written)[0, 16:]).sum())
         total += written
+    segmented = {}
+    for segments in (4, 12):
+        beside = folder.with_name(f"deepseek-{segments}")
+        hand_over(pool, routers, beside, form="deepseek", segments=segments)
+        costs = model_costs(beside)
+        segmented[f"1 of {segments} segments shared"] = {
+            "loss": float(_stock(pool, beside)[1].mean()),
+            "parameters": costs.parameters,
+            "active_parameters": costs.active_parameters,
+        }
     costs = model_costs(folder)
     return {
+        "deepseek": segmented,
         "architecture": costs.model_type,
         "parameters": costs.parameters,
         "active_parameters": costs.active_parameters,
         "patch_bytes": applied.patch_bytes,
-        "largest_loss_difference": float(np.abs(np.concatenate(theirs) - ours).max()),
+        "loss": float(theirs.mean()),
+        "largest_loss_difference": float(np.abs(theirs - ours).max()),
         "tokens_same": same,
         "tokens": total,
     }
+
+
+def _stock(pool: TokenPool, folder: Path) -> tuple[Any, np.ndarray]:
+    """The folder's model as transformers loads it, and its loss of every test token [S, T]."""
+    model = transformers_library().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    losses = []
+    with torch.inference_mode():
+        for rows in torch.from_numpy(np.asarray(pool.parts["test"].tokens)).split(8):
+            logits = model(rows[:, :-1]).logits.transpose(1, 2)
+            losses.append(torch.nn.functional.cross_entropy(logits, rows[:, 1:], reduction="none").numpy())
+    return model, np.concatenate(losses)
 
 
 @torch.inference_mode()
@@ -195,7 +208,14 @@ def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact:
         f"parameters, {exact['active_parameters']:,} active; the routers are {exact['patch_bytes']:,} bytes. "
         f"Largest difference of a token's loss to our forward {exact['largest_loss_difference']:.1e} nats; "
         f"{exact['tokens_same']} of {exact['tokens']} greedily generated tokens are the same.",
+        "",
+        "| the same routers, loaded by transformers | loss | parameters | active |",
+        "|---|---:|---:|---:|",
+        f"| whole experts | {exact['loss']:.4f} | {exact['parameters']:,} | {exact['active_parameters']:,} |",
     ]
+    for name, found in exact["deepseek"].items():
+        counts = f"{found['parameters']:,} | {found['active_parameters']:,}"
+        lines.append(f"| DeepSeek form, {name} | {found['loss']:.4f} | {counts} |")
     return "\n".join(lines)
 
 

@@ -56,6 +56,8 @@ class Method:
         needs: optional columns of the table, such as `group`, that it cannot do without.
         over: settings and objectives that differ in compute weight to the settings of the one fit that
             serves them all, by `Router.at`; None: a fit for each objective.
+        improving: its settings, and a gate's name and settings, to the settings of the fit that starts from
+            that gate; a comparison lets it start from the gate that validation picks. None: from none.
         holds_budget: its fit sees to a budget itself, or has nothing to choose; for other gates and
             baselines the compute weight is searched.
     """
@@ -69,6 +71,7 @@ class Method:
     rules: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     over: Callable[[Any, Sequence[Objective]], Any] | None = None
+    improving: Callable[[Any, str, Any], Any] | None = None
     holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:

@@ -30,6 +30,7 @@ _FORM = (
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 # Fine-tuned models stay above .9; models trained apart are near 0.
 _SAME_ANCESTOR = 0.5
+_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ def survey(base: Donor, donors: Sequence[Donor], *, progress: bool = True) -> Su
             continue
         if len(base.weights.shapes[name]) < 2:  # norms are near 1 in any model
             continue
-        ours = base.weights.tensor(name).float()
-        norm += _sum(ours.square())
+        ours = base.weights.tensor(name)
+        _, own, _ = _products(ours, ours)
+        norm += own
         for donor, found in zip(donors, sums, strict=True):
-            theirs = donor.weights.tensor(name).float() if name in donor.weights else ours
-            found[0] += _sum(ours * theirs)
-            found[1] += _sum(theirs.square())
-            found[2] += _sum((theirs - ours).square())
+            held = name in donor.weights
+            parts = _products(ours, donor.weights.tensor(name)) if held else (own, own, 0.0)
+            found[:] = [total + part for total, part in zip(found, parts, strict=True)]
     distance: list[float] = []
     for donor, (product, theirs, apart_by) in zip(donors, sums, strict=True):
         cosine = product / math.sqrt(norm * theirs) if norm * theirs > 0 else 0.0
@@ -166,8 +167,14 @@ def _layer_of_ffn(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _sum(tensor: Tensor) -> float:
-    return float(tensor.sum(dtype=torch.float64))
+def _products(ours: Tensor, theirs: Tensor) -> tuple[float, float, float]:
+    """`a . b`, `|b|^2` and `|a - b|^2` in float32, some rows at a time: embeddings are as large as layers."""
+    found = torch.zeros(3, dtype=torch.float64)
+    for a, b in zip(ours.split(_ROWS), theirs.split(_ROWS), strict=True):
+        a, b = a.float(), b.float()
+        found += torch.stack([(a * b).sum(), b.square().sum(), (a - b).square().sum()]).double()
+    product, square, apart = found.tolist()
+    return product, square, apart
 
 
 def _folder(field: str, folder: Path | str) -> Path:

@@ -1,6 +1,6 @@
 """Exact policy gradient: ascends what the policy earns in expectation over its actions, with none drawn.
 
-`exact_pg` starts from nothing; `warm_exact_pg` starts from a softmax gate's weights. Where load is not
+It starts from nothing; `warm_exact_pg` of `warm_start.py` ascends from a gate's weights. Where load is not
 charged the training rows are walked in minibatches. Where it is, the router sees the window and is played,
 and every action is credited with all it will cost the window: adding the share a to counts n after t of W
 decisions, when the W - t - 1 to come divide as the mean share P, raises W times the window's load by
@@ -15,25 +15,25 @@ out what chance has done to the window so far.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from envs import Outcomes
 
-from ..calibration import calibrated, measure_within
+from ..calibration import measure_within
 from ..evaluation.measure import Measurement
-from ..gates import softmax_gate
-from ..gates.training import train_gate
+from ..gates.training import TrainingSettings, train_gate
 from ..method import Run
 from ..routing import Router
 from ..task import Task
 from .expectation import Payment, expected
-from .on_policy import Update, learn
+from .on_policy import PlayedSettings, Update, learn
 from .pid import PID
 from .rollout import Trajectory, logits_of
 
-__all__ = ["SPACE", "WARM_SPACE", "ExactPGSettings", "WarmExactPGSettings", "fit", "fit_warm", "load_price"]
+__all__ = ["SPACE", "AscentSettings", "ExactPGSettings", "fit", "load_price"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,39 +69,13 @@ SPACE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WarmExactPGSettings:
-    """Hyperparameters of the warm start; names as for `ExactPGSettings`.
+class AscentSettings(PlayedSettings, TrainingSettings, Protocol):
+    """What both ways of ascending read of a method's settings, a dataclass."""
 
-    Attributes:
-        gate_compute: the gate's own compute weight, as a multiple of the objective's.
-    """
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    entropy: float = 0.01
-    smoothing: float = 0.0
-    epochs: int = 40
-    patience: int = 12
-    batch: int = 256
-    group: int = 1
-    lanes: int = 4096
-    decisions: int = 400_000
-    gate_compute: float = 1.0
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-WARM_SPACE = {
-    "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
-    "weight_decay": (1e-4, 1e-2, 1e-1),
-    "entropy": (0.0, 0.01, 0.03, 0.1),
-    "smoothing": (0.0, 0.25, 0.5),
-    "gate_compute": (0.5, 1.0, 2.0, 4.0),
-}
-
-_Settings = ExactPGSettings | WarmExactPGSettings
-
-
-def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) -> Router:
+def fit(task: Task, settings: AscentSettings, run: Run, start: Router | None = None) -> Router:
     """Ascend the expected utility from a new router, or from `start`."""
     if task.objective.budget is not None:
         return _fit_within(task, settings, run, start)
@@ -117,18 +91,6 @@ def fit(task: Task, settings: _Settings, run: Run, start: Router | None = None) 
     return train_gate(task, settings, run, loss, router=start)
 
 
-def fit_warm(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
-    """Train the softmax gate, then ascend the expected utility from its weights."""
-    gate = softmax_gate.SoftmaxGateSettings(own_compute=settings.gate_compute)
-    priced = task.with_objective(replace(task.objective, budget=None))
-    start = softmax_gate.fit(priced, gate, Run(seed=run.seed))
-    if task.objective.budget is not None:
-        start = calibrated(start, task)  # far from it, the controller would drive the policy past it
-    if task.objective.load_weight and task.observe_load:
-        start = _seeing_load(start, task, run.seed)
-    return fit(task, settings, run, start)
-
-
 def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
     """What the counts so far add to the price of each expert, `2 N (n - t P) / W`; [B, N] float32.
 
@@ -140,7 +102,7 @@ def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
     return 2.0 * len(share) / window * (counts - counts.sum(dim=-1, keepdim=True) * share)
 
 
-def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
+def _fit_within(task: Task, settings: AscentSettings, run: Run, start: Router | None) -> Router:
     """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
 
     The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best
@@ -171,7 +133,7 @@ def _fit_within(task: Task, settings: _Settings, run: Run, start: Router | None)
     return train_gate(task, settings, run, loss, router=start, extra=controller, judge=judge)
 
 
-def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None) -> Router:
+def _fit_windows(task: Task, settings: AscentSettings, run: Run, start: Router | None) -> Router:
     weight, window = task.objective.load_weight, task.objective.window
     static = len(task.train.experts) * (1.0 - 1.0 / window)
 
@@ -191,17 +153,3 @@ def _fit_windows(task: Task, settings: _Settings, run: Run, start: Router | None
             update.ascend(value + update.entropy * entropy.mean())
 
     return learn(task, settings, run, ascent, start)
-
-
-def _seeing_load(router: Router, task: Task, seed: int) -> Router:
-    """The same routing by a router that sees the window's load and does not heed it yet."""
-    seeing = task.new_router(seed, observe_load=True)
-    with torch.no_grad():
-        for name, value in seeing.scorer.named_parameters():
-            old = router.scorer.get_parameter(name)
-            if value.shape == old.shape:
-                value.copy_(old)
-            else:
-                value.zero_()
-                value[:, : router.features] = old
-    return seeing

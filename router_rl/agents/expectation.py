@@ -20,13 +20,14 @@ from torch import Tensor
 from envs import Outcomes
 from envs.reward import mixture, shares
 
-from ..routing import Hard, Hierarchical, Selection
+from ..routing import Hard, Hierarchical, ScoredTopK, Selection
 from ..routing.selection.log_softmax import log_softmax
 
 __all__ = ["Expectation", "Payment", "actions_of", "expected"]
 
 _MOST_ACTIONS = 512
 _DRAWS = 8
+_SHARPNESS = 0.1  # sigmoid scores lie within 1 of each other; a policy must be able to be sure
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,8 @@ def expected(
         generator: of the draws, where actions cannot be listed.
     """
     experts = payment.outcomes.experts
+    if isinstance(rule, ScoredTopK) and rule.k == 1:  # the same choices, by logits that can be told apart
+        rule, logits = Hard(), rule.ranking(logits) / (_SHARPNESS if rule.score == "sigmoid" else 1.0)
     if isinstance(rule, Hard | Hierarchical):
         hard = isinstance(rule, Hard)
         log_p = log_softmax(logits) if hard else rule.leaf_log_probabilities(logits)

@@ -36,7 +36,7 @@ from .measure import Measurement, measure
 
 __all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
 
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _ARRAYS = ("quality", "compute", "utility", "share")
 
 
@@ -78,6 +78,7 @@ class CellResult:
         cell: which fit.
         folder: where it is kept; its `router/` can be loaded or exported.
         validation: means on the validation rows.
+        validation_utility: [V] float32, what it earned on each of them.
         facts: how it went, to tell a collapse by; None for methods that are not judged.
         test: measured on the test rows, query by query.
         seconds: the fit took.
@@ -86,6 +87,7 @@ class CellResult:
     cell: Cell
     folder: Path
     validation: dict[str, float]
+    validation_utility: np.ndarray
     facts: Facts | None
     test: Measurement
     seconds: float
@@ -170,7 +172,8 @@ def _fit(
     else:  # kept to be read again, not to be served
         write_router(router, home / "router")
     arrays = {name: getattr(result, name) for name in _ARRAYS}
-    with replacing(home / "test.safetensors") as temporary:
+    arrays["validation_utility"] = validation.utility
+    with replacing(home / "measured.safetensors") as temporary:
         save_file(arrays, temporary)
     if board is not None:
         with board:
@@ -195,7 +198,7 @@ def _fit(
 
 def _read(cell: Cell, home: Path) -> CellResult:
     kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
-    arrays = load_file(home / "test.safetensors")
+    arrays = load_file(home / "measured.safetensors")
     test = Measurement(
         **{name: arrays[name] for name in _ARRAYS},
         window=cell.objective.window,
@@ -216,6 +219,7 @@ def _read(cell: Cell, home: Path) -> CellResult:
         cell=cell,
         folder=home,
         validation=kept["validation"],
+        validation_utility=arrays["validation_utility"],
         facts=facts,
         test=test,
         seconds=kept["seconds"],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import joblib
 import torch
 
 from experts import InputError, OutcomeTable
@@ -23,53 +21,14 @@ from ..objective import Objective
 from ..routing import Selection
 from ..rules import selection
 from ..task import ScorerConfig, Task
-from .cells import Cell, CellResult, run_cell, table_digest
+from .cells import CellResult, table_digest
 from .collapse import Reference, diagnose
-from .folding import fold_result
 from .measure import Measurement
 from .report import write_report
 from .results import Entry, assemble
+from .sweep import Progress, Work, fit_all, serves_all
 
 __all__ = ["Progress", "compare"]
-
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """What every fit of a comparison shares."""
-
-    task: Task
-    test: OutcomeTable
-    folder: Path
-    digest: str
-    tensorboard: Path | None
-    jobs: int
-
-    def run(self, cells: Sequence[Cell], progress: Callable[[CellResult], None]) -> list[CellResult]:
-        """Run cells, in parallel processes if there are several jobs; results in the cells' order."""
-        if self.jobs == 1 or len(cells) == 1:
-            results = []
-            for cell in cells:
-                results.append(self._one(cell))
-                progress(results[-1])
-            return results
-        found: dict[int, CellResult] = {}
-        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            pool: Any = joblib.Parallel(return_as="generator_unordered")
-            for index, result in pool(joblib.delayed(self._numbered)(i, c) for i, c in enumerate(cells)):
-                found[index] = result
-                progress(result)
-        return [found[index] for index in range(len(cells))]
-
-    def _numbered(self, index: int, cell: Cell) -> tuple[int, CellResult]:
-        torch.set_num_threads(1)
-        return index, self._one(cell)
-
-    def _one(self, cell: Cell) -> CellResult:
-        return run_cell(
-            cell, self.task, self.test, self.folder, digest=self.digest, tensorboard=self.tensorboard
-        )
 
 
 def compare(
@@ -149,7 +108,7 @@ def compare(
     test = table.part("test")
     folder = None if out is None else writable_folder("out", out)
     with TemporaryDirectory() as nowhere:
-        work = _Work(
+        work = Work(
             task=task,
             test=test,
             folder=(folder or Path(nowhere)) / "cells",
@@ -157,9 +116,7 @@ def compare(
             tensorboard=None if folder is None else folder / "tensorboard",
             jobs=jobs,
         )
-        chosen = _fit_all(
-            work, [name for name in names if name != ORACLE], objectives, seeds, tries, progress
-        )
+        chosen = fit_all(work, [name for name in names if name != ORACLE], objectives, seeds, tries, progress)
         references = {objective: Reference.of(task.with_objective(objective)) for objective in objectives}
         entries = [_entry(result, references[result.cell.objective]) for result in chosen]
         for objective in objectives:
@@ -196,77 +153,10 @@ def _left_out(names: Sequence[str], rule: Selection, table: OutcomeTable) -> dic
     return lacking | dict.fromkeys(cannot, why)
 
 
-def _fit_all(
-    work: _Work,
-    names: Sequence[str],
-    objectives: Sequence[Objective],
-    seeds: int,
-    tries: int,
-    progress: Progress | None,
-) -> list[CellResult]:
-    """Try settings with seed 0, then fit the best of each method and objective with the other seeds.
-
-    A method that serves all objectives with one fit is fitted under the first, its settings chosen by the
-    mean over all, and its seconds shared out among them.
-    """
-    groups = [
-        (name, objective)
-        for objective in objectives
-        for name in names
-        if not _serves_all(name, objectives) or objective == objectives[0]
-    ]
-    first = [
-        Cell(method=name, settings=settings, objective=objective, seed=0)
-        for name, objective in groups
-        for settings in _candidates(name, objectives, tries)
-    ]
-    total = len(first) + len(groups) * (seeds - 1)
-    done = 0
-
-    def tell(result: CellResult) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total, f"{result.cell.method}, seed {result.cell.seed}")
-
-    def spread(result: CellResult) -> list[CellResult]:
-        if not _serves_all(result.cell.method, objectives):
-            return [result]
-        shared = replace(result, seconds=result.seconds / len(objectives))
-        return [fold_result(shared, objective, work.task, work.test) for objective in objectives]
-
-    best: dict[tuple[str, Objective], tuple[float, CellResult]] = {}
-    for result in work.run(first, tell):
-        group = (result.cell.method, result.cell.objective)
-        value = fmean(part.validation["utility"] for part in spread(result))
-        if group not in best or value > best[group][0]:
-            best[group] = (value, result)
-    rest = [
-        Cell(method=name, settings=best[name, objective][1].cell.settings, objective=objective, seed=seed)
-        for name, objective in groups
-        for seed in range(1, seeds)
-    ]
-    found = [*(result for _, result in best.values()), *(work.run(rest, tell) if rest else [])]
-    return [part for result in found for part in spread(result)]
-
-
-def _serves_all(name: str, objectives: Sequence[Objective]) -> bool:
-    """Whether one fit of the method serves all objectives; under a budget it is fitted for that."""
-    return METHODS[name].over is not None and objectives[0].budget is None
-
-
-def _candidates(name: str, objectives: Sequence[Objective], tries: int) -> list[Any]:
-    """The settings to try."""
-    method = METHODS[name]
-    found = method.candidates(tries)
-    over = method.over
-    return found if over is None or objectives[0].budget is not None else [over(s, objectives) for s in found]
-
-
 def _said_of(names: Sequence[str], objectives: Sequence[Objective]) -> list[str]:
     """What a reader of the results must know of the objectives."""
     first = objectives[0]
-    shared = [name for name in names if name != ORACLE and _serves_all(name, objectives)]
+    shared = [name for name in names if name != ORACLE and serves_all(name, objectives)]
     found: list[str] = []
     if first.budget is not None:
         found.append(
@@ -304,6 +194,7 @@ def _entry(result: CellResult, reference: Reference) -> Entry:
         seed=result.cell.seed,
         settings=result.cell.settings,
         validation=result.validation,
+        validation_utility=result.validation_utility,
         test=result.test,
         seconds=result.seconds,
         folder=result.folder,
@@ -320,6 +211,7 @@ def _oracle_entry(objective: Objective, seed: int, bound: Measurement) -> Entry:
         seed=seed,
         settings=None,
         validation=None,
+        validation_utility=None,
         test=bound,
         seconds=0.0,
         folder=None,

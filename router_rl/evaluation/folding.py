@@ -54,6 +54,7 @@ def fold_result(result: CellResult, objective: Objective, task: Task, test: Outc
         cell=replace(result.cell, objective=objective),
         folder=folder,
         validation=validation,
+        validation_utility=found.utility,
         facts=facts,
         test=measure(router, test, objective, task.scale, seed=seed),
     )

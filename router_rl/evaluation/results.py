@@ -39,6 +39,7 @@ class Entry:
     """One method under one objective with one seed, measured on the test rows.
 
     Attributes:
+        validation, validation_utility: means on the validation rows, and the utility [V] of each of them.
         sees: columns of the table, such as the group, that it is told of and others are not.
         collapse: the diagnosis of a learned router.
     """
@@ -49,6 +50,7 @@ class Entry:
     seed: int
     settings: Any
     validation: dict[str, float] | None
+    validation_utility: np.ndarray | None
     test: Measurement
     seconds: float
     folder: Path | None
@@ -196,7 +198,8 @@ def _summary(group: Group, groups: Groups) -> dict[str, Any]:
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
         "collapsed": sum(found.one_expert for found in judged),
         "below_best_single": sum(found.below_best_single for found in judged),
-        "paired_difference_to_best_gate": _difference_to_best_gate(group, groups),
+        "paired_difference_to_best_gate": _difference_to_best_gate(group, groups, _test_utility),
+        "validation_difference_to_best_gate": _difference_to_best_gate(group, groups, _validation_utility),
     }
 
 
@@ -217,16 +220,27 @@ def _validation_or_least(group: Group) -> float:
     return float("-inf") if found is None else found
 
 
-def _difference_to_best_gate(group: Group, groups: Groups) -> dict[str, Any] | None:
-    """Paired difference on test to the gate that was best on validation."""
+def _test_utility(entry: Entry) -> np.ndarray:
+    return entry.test.utility
+
+
+def _validation_utility(entry: Entry) -> np.ndarray | None:
+    return entry.validation_utility
+
+
+def _difference_to_best_gate(
+    group: Group, groups: Groups, utility: Callable[[Entry], np.ndarray | None]
+) -> dict[str, Any] | None:
+    """Paired difference to the gate that was best on validation; None for it, and for what has no utility."""
     objective = group[0].objective
     gates = [g for (_, o), g in groups.items() if o == objective and g[0].family == "gate" and not g[0].sees]
     if not gates:
         return None
     gate = max(gates, key=_validation_or_least)
-    if gate[0].method == group[0].method:
+    one, two = ([found for entry in each if (found := utility(entry)) is not None] for each in (group, gate))
+    if gate[0].method == group[0].method or len(one) != len(two):
         return None
-    difference = paired_difference(_stack(group, "utility"), _stack(gate, "utility"))
+    difference = paired_difference(np.stack(one), np.stack(two))
     return {"gate": gate[0].method, "mean": difference.mean, "ci95": [difference.low, difference.high]}
 
 

@@ -84,7 +84,7 @@ def train_gate(
         stopping.load_state_dict(saved["stopping"])
     period = run.validate_every or outcomes.queries
     seen, measured = epoch * outcomes.queries, epoch * outcomes.queries
-    total = torch.zeros((), device=task.device)
+    losses: list[Tensor] = []  # of the batches since the last measurement, times their rows
     while epoch < settings.epochs:
         epoch += 1
         order = torch.randperm(outcomes.queries, generator=generator, device=task.device)
@@ -93,12 +93,12 @@ def train_gate(
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
-            total += value.detach() * len(rows)
+            losses.append(value.detach() * len(rows))
             before, seen = seen, seen + len(rows)
             if before // period == seen // period:
                 continue
-            mean, measured = float(total) / (seen - measured), seen
-            total.zero_()
+            mean, measured = float(torch.stack(losses).sum()) / (seen - measured), seen
+            losses.clear()
             _set_rule(router, serve)
             if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
                 return stopping.best(router)

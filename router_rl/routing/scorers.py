@@ -114,9 +114,10 @@ class MLPScorer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
         x = (x.float() - self.shift) * self.scale
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers  # a slice would be a new module with every call
+        for layer in hidden:
             x = layer(x).relu()
-        return cast(Tensor, self.layers[-1](x))
+        return cast(Tensor, last(x))
 
     def folded(self) -> MLPScorer:
         """Return the same function with shift 0 and scale 1, the two moved into the first layer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -65,13 +65,27 @@ def gate_inputs(tail: Tail, sequences: Sequences, routers: LayerRouters, batch: 
     return [torch.cat(states) for states in seen]
 
 
-def hand_over(pool: TokenPool, routers: LayerRouters, out: Path | str, *, tokenizer: Any = None) -> Applied:
+def hand_over(
+    pool: TokenPool,
+    routers: LayerRouters,
+    out: Path | str,
+    *,
+    form: Literal["mixtral", "deepseek"] = "mixtral",
+    segments: int = 4,
+    shared: int = 1,
+    tokenizer: Any = None,
+) -> Applied:
     """Assemble the pool's experts into a mixture and write the routers into it, exactly.
+
+    The `deepseek` form averages the neurons that are shared, so there the experts are not quite the pool's.
 
     Args:
         pool: the base and its experts.
         routers: one a routed layer, without bias.
         out: the folder to write; an earlier assembly in it is replaced.
+        form: `mixtral` or `deepseek`, as `assemble` takes it.
+        segments: into how many the `deepseek` form cuts an FFN.
+        shared: how many of the segments run always there.
         tokenizer: of the base, saved beside it; None to leave it out.
 
     Raises:
@@ -95,7 +109,10 @@ def hand_over(pool: TokenPool, routers: LayerRouters, out: Path | str, *, tokeni
             donors,
             out,
             layers=range(base.below, base.below + tail.depth),
+            form=form,
             experts_per_token=routers.rule.k,
+            segments=segments,
+            shared=shared,
             progress=False,
         )
     return write_routers(_layers(routers), out)

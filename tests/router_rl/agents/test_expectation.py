@@ -13,7 +13,7 @@ from envs import Outcomes
 from envs.reward import mixture, shares
 from router_rl.agents import expectation
 from router_rl.agents.expectation import Expectation, Payment, actions_of, expected
-from router_rl.routing import AdaptiveK, Hard, Hierarchical, Selection, Soft, TopK
+from router_rl.routing import AdaptiveK, Hard, Hierarchical, ScoredTopK, Selection, Soft, TopK
 
 TREE = ("root", (0, ("pair", (1, 2)), 3))
 RULES = [Hard(), Hierarchical(tree=TREE), TopK(k=1), TopK(k=2), AdaptiveK(k=1), AdaptiveK(k=3)]
@@ -130,3 +130,19 @@ def test_each_query_may_have_a_price_of_its_own(
             for experts, weights in ((both[:, :1], torch.ones(3, 1)), (both, halves)):
                 one = same.of(row[here], experts[here], weights[here])
                 torch.testing.assert_close(payment.of(row, experts, weights)[here], one)
+
+
+def test_a_scored_rule_expects_what_its_greedy_choice_earns_once_it_is_sure(
+    outcomes_of: Callable[..., Outcomes],
+) -> None:
+    outcomes = outcomes_of(5, 4)
+    payment = Payment(outcomes, 0.1)
+    rule = ScoredTopK(k=1, bias=(0.0, 0.3, 0.0, 0.0))
+    logits = torch.tensor([[9.0, -9.0, -9.0, -9.0], [-9.0, -9.0, -9.0, -9.0]]).repeat(3, 1)[:5]
+    row = torch.arange(5)
+    found = expected(rule, logits, payment, row, torch.Generator())
+    chosen = rule.select(logits).experts.squeeze(-1)
+    assert chosen.tolist() == [0, 1, 0, 1, 0]
+    assert (found.share.argmax(dim=-1) == chosen).all()
+    assert found.share.max(dim=-1).values.min() > 0.85
+    torch.testing.assert_close(found.utility, (found.share * payment.each(row)).sum(dim=-1))

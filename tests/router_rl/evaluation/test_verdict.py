@@ -24,6 +24,7 @@ def line(method: str, family: str, validation: float, **changes: Any) -> dict[st
         "utility_mean": 0.5,
         "validation_utility_mean": validation,
         "paired_difference_to_best_gate": None if method == "good_gate" else difference,
+        "validation_difference_to_best_gate": {"gate": "good_gate", "mean": 0.0, "ci95": [validation, 1.0]},
     } | changes
 
 
@@ -31,12 +32,15 @@ SUMMARY = [
     line("good_rl", "rl", 0.8),
     line("lucky_rl", "rl", 0.7, utility_mean=0.9),  # better on test, and not picked for that
     line("told_rl", "rl", 0.9, sees=["group"]),
+    line(  # the highest mean, and less sure to beat the gate
+        "bold_rl", "rl", 0.95, validation_difference_to_best_gate={"gate": "good_gate", "ci95": [0.1, 2.0]}
+    ),
     line("good_gate", "gate", 0.8),
     line("poor_gate", "gate", 0.1),
 ]
 
 
-def test_validation_picks_both_sides() -> None:
+def test_validation_picks_the_gate_by_its_mean_and_the_rl_method_that_surely_beats_it() -> None:
     found = goal_of(SUMMARY, AT)
     assert found is not None
     assert (found["rl"], found["gate"]) == ("good_rl", "good_gate")
@@ -50,14 +54,14 @@ def test_validation_picks_both_sides() -> None:
 @pytest.mark.parametrize(("low", "reached"), [(-0.0019, True), (-0.002, False), (-0.01, False)])
 def test_the_lower_end_decides(low: float, reached: bool) -> None:
     difference = {"gate": "good_gate", "mean": 0.0, "ci95": [low, 0.02]}
-    rows = [line("good_rl", "rl", 0.8, paired_difference_to_best_gate=difference), SUMMARY[3]]
+    rows = [line("good_rl", "rl", 0.8, paired_difference_to_best_gate=difference), SUMMARY[4]]
     found = goal_of(rows, AT)
     assert found is not None
     assert found["reached"] is reached
 
 
 def test_without_both_sides_there_is_no_goal() -> None:
-    assert goal_of(SUMMARY[:3], AT) is None
+    assert goal_of(SUMMARY[:4], AT) is None
     assert goal_of(SUMMARY, Objective(compute_weight=0.2)) is None
     assert verdict_of(SUMMARY[:3], [], AT) == "At compute weight 0.1, good_rl earns 0.500."
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from experts.moe.base import Base
 from experts.moe.pool import TokenPool
+from experts.moe.tail import Tail
 from router_rl.routing import AdaptiveK, Hard, RouterError, Selection, TopK
 from router_rl.token_moe import (
     LayerRouters,
@@ -80,6 +84,48 @@ def test_trained_routers_run_in_stock_transformers(
                 eos_token_id=None,
             )
         assert written[0].tolist() == our_tokens(micro_pool, routers, given, 16)
+
+
+def test_the_deepseek_form_runs_every_segment_of_the_chosen_expert(
+    micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    """Experts that agree in what is shared: the loss is the tail's, as with whole experts."""
+    import transformers
+
+    base = micro_pool.base
+    wide = copy.deepcopy(base.model)
+    wide.config.intermediate_size = 32  # twelve neurons that do nothing, in all experts
+    grown = {
+        name: [_grown(micro_pool.tail, layer, expert) for layer in range(2)]
+        for expert, name in enumerate(micro_pool.domains)
+    }
+    for layer in wide.model.layers:
+        for part in ("gate", "up", "down"):
+            linear = getattr(layer.mlp, f"{part}_proj")
+            linear.weight = torch.nn.Parameter(_padded(linear.weight, part), requires_grad=False)
+    roomy = Base(wide, 2, "wide")
+    pool = replace(micro_pool, base=roomy, tail=roomy.tail(grown))
+    routers, _ = foldable(micro_pool, ridge(micro_pool, Hard()))
+    found = hand_over(pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
+    assert found.experts_per_token == 3
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
+    test = micro_pool.parts["test"]
+    tokens = torch.from_numpy(test.tokens)
+    with torch.inference_mode():
+        logits = model(tokens[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    ours = torch.from_numpy(measure(micro_pool.tail, test, routers.choose).loss)
+    torch.testing.assert_close(loss, ours, atol=1e-4, rtol=0)
+
+
+def _padded(weight: torch.Tensor, part: str) -> torch.Tensor:
+    return torch.nn.functional.pad(weight, (0, 12) if part == "down" else (0, 0, 0, 12))
+
+
+def _grown(tail: Tail, layer: int, expert: int) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}_proj": _padded(getattr(tail, part)[layer, expert], part) for part in ("gate", "up", "down")
+    }
 
 
 def test_what_the_gates_see(micro_pool: TokenPool) -> None:

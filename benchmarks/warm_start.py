@@ -1,0 +1,134 @@
+"""What reinforcement learning adds to the best gate: every table, weight, load and budget in one table.
+
+    python benchmarks/warm_start.py --out runs/warm_start [--data FOLDER]
+
+In every study each gate is tuned and fitted with every seed; `warm_exact_pg` starts from the gate that
+validation picks and takes its place where it is surely better on rows it was not fitted to. FOLDER holds the
+Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown and writes
+`warm_start.json`; a stopped benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+from real_tables import TABLES, featurised
+from rich.console import Console
+
+from experts import InputError, OutcomeTable
+from experts.atomic import write_json
+from router_rl import Objective, compare
+from router_rl.evaluation.terminal import progress_of
+
+GATES = ["softmax_gate", "switch_gate", "deepseek_v3_gate", "straight_through_gate", "remoe_gate", "em_gate"]
+FEW = ["softmax_gate", "straight_through_gate", "em_gate"]  # on tables without class probabilities
+# Under a budget every fit of a gate is a search over compute weights, so only those that lead elsewhere.
+BUDGET_GATES = ["softmax_gate", "em_gate"]
+WEIGHTS = (0.02, 0.1, 0.4)
+BUDGETS = {"digits": 0.1, "fashion-mnist": 0.06}
+
+
+class Study(NamedTuple):
+    """One comparison on one table: the gates that take part, and what is maximised."""
+
+    table: str
+    name: str
+    gates: list[str]
+    objectives: list[Objective]
+
+
+def studies(names: Sequence[str]) -> list[Study]:
+    """The comparisons made on the embedded tables and these."""
+    weighed = [Objective(compute_weight=weight) for weight in WEIGHTS]
+    loaded = [Objective(compute_weight=0.1, load_weight=0.5)]
+    return [
+        *(
+            Study(name, "weights", GATES if name in BUDGETS else FEW, weighed)
+            for name in ("digits", *names, "fashion-mnist")
+        ),
+        *(Study(name, "load", GATES, loaded) for name in BUDGETS),
+        *(Study(name, "budget", BUDGET_GATES, [Objective(budget=b)]) for name, b in BUDGETS.items()),
+    ]
+
+
+def main(
+    out: Path = Path("runs/warm_start"),
+    data: Path | None = None,
+    seeds: int = 5,
+    tries: int = 4,
+    jobs: int = 2,
+) -> None:
+    """Compare on every table.
+
+    Args:
+        out: folder for reports and JSON.
+        data: folder of the tables of language models; null: only the embedded ones.
+        seeds: training seeds for each method.
+        tries: settings tried for each method and objective, chosen on validation.
+        jobs: processes.
+    """
+    err = Console(stderr=True)
+    print(
+        "| table | objective | gate that validation picks | utility | warm_exact_pg | difference | "
+        "95% interval | seeds that kept the gate |"
+    )
+    print("|---|---|---|---:|---:|---:|---|---:|")
+    found: dict[str, Any] = {}
+    for study in studies(() if data is None else TABLES):
+        try:
+            if study.table in BUDGETS:
+                table = OutcomeTable.read(study.table)
+            else:
+                assert data is not None
+                table = featurised(OutcomeTable.read(data / f"{study.table}.parquet"))
+        except InputError as error:
+            err.print(f"{study.table}: not run: {error}")
+            continue
+        with progress_of(f"fits of {study.table}, {study.name}", err) as progress:
+            results = compare(
+                table,
+                ["warm_exact_pg", *study.gates],
+                objectives=study.objectives,
+                seeds=seeds,
+                tries=tries,
+                out=out / study.table / study.name,
+                jobs=jobs,
+                command="python benchmarks/warm_start.py",
+                progress=progress,
+            )
+        found[f"{study.table}, {study.name}"] = results
+        for objective in study.objectives:
+            print(line(study.table, results, objective), flush=True)
+    write_json(out / "warm_start.json", found)
+
+
+def line(name: str, results: dict[str, Any], objective: Objective) -> str:
+    """One row of the table."""
+    at = f"compute weight {objective.compute_weight:g}"
+    if objective.budget is not None:
+        at = f"budget {objective.budget:g}"
+    if objective.load_weight:
+        at += f", load weight {objective.load_weight:g}"
+    rows = {
+        row["method"]: row for row in results["summary"] if row["compute_weight"] == objective.compute_weight
+    }
+    warm = rows["warm_exact_pg"]
+    gap = warm["paired_difference_to_best_gate"]
+    by_seed: dict[str, dict[int, float]] = {}
+    for row in results["rows"]:
+        if row["split"] == "test" and row["compute_weight"] == objective.compute_weight:
+            by_seed.setdefault(row["method"], {})[row["seed"]] = row["utility"]
+    gate = by_seed[gap["gate"]]
+    kept = sum(abs(utility - gate[seed]) < 1e-12 for seed, utility in by_seed["warm_exact_pg"].items())
+    low, high = gap["ci95"]
+    return (
+        f"| {name} | {at} | {gap['gate']} | {rows[gap['gate']]['utility_mean']:.4f} | "
+        f"{warm['utility_mean']:.4f} | {gap['mean']:+.4f} | {low:+.4f} to {high:+.4f} | {kept}/{len(gate)} |"
+    )
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main)
