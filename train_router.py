@@ -6,11 +6,13 @@ ends with exit status 2 and one line that names the field, the value and the fix
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
@@ -76,7 +78,11 @@ def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.Argu
         sub.add_argument("--config", action="config", help="a YAML file of options")
         sub.add_argument("--json", action="store_true", help="print JSON")
         for argument, kind, meaning in command.positional:
-            sub.add_argument(argument, type=kind, help=meaning)
+            default = inspect.signature(command.run).parameters[argument].default
+            optional: dict[str, Any] = (
+                {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
+            )
+            sub.add_argument(argument, type=kind, help=meaning, **optional)
         for switch, meaning in command.switches:
             sub.add_argument(f"--{switch}", action="store_true", help=meaning)
         skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}

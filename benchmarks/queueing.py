@@ -53,8 +53,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 STUDY = (
     *(("llmdrift", name) for name in SCENARIOS),
-    *(("zeroeval", name) for name in ("batching", "classes", "plain")),
-    *(("digits", name) for name in ("failures", "plain")),
+    *(("zeroeval", name) for name in ("batching", "classes")),
+    ("digits", "failures"),
 )
 
 
@@ -75,6 +75,7 @@ def main(
         episodes: of 256 requests each, on validation and on test.
     """
     err = Console(stderr=True)
+    overview: list[str] = []
     out.mkdir(parents=True, exist_ok=True)
     _mooncake(data, out)
     for table, name in STUDY:
@@ -98,6 +99,34 @@ def main(
                 progress=progress,
             )
         print(env_markdown(found, label), flush=True)
+        overview += _overview(found, label)
+    print("\n".join(_HEAD + overview))
+
+
+_HEAD = [
+    "### Overview",
+    "",
+    "| scenario | load | index_rule_late | rollout_iteration | minus | 95% interval | missed | p95_s | is |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+]
+
+
+def _overview(found: dict[str, Any], label: str) -> list[str]:
+    """A line a load: what was learned against the rule that it began as."""
+    lines: list[str] = []
+    for case in found["cases"]:
+        rows = {row["method"]: row for row in found["summary"] if row["case"] == case["label"]}
+        own, rule = rows["rollout_iteration"], rows["index_rule_late"]
+        gap = own["paired_difference_to_rival"]
+        low, high = gap["ci95"]
+        verdict = "ahead" if low > 0 else "level" if low > -0.002 else "behind" if high < 0 else "unsure"
+        lines.append(
+            f"| {label} | {case['load']:g} | {rule['utility_mean']:.4f} | {own['utility_mean']:.4f} "
+            f"| {gap['mean']:+.4f} | {low:+.4f} to {high:+.4f} "
+            f"| {rule['missed_mean']:.3f} → {own['missed_mean']:.3f} "
+            f"| {rule['p95_s_mean']:.3g} → {own['p95_s_mean']:.3g} | {verdict} |"
+        )
+    return lines
 
 
 def _table(name: str, data: Path, out: Path) -> Path:

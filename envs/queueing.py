@@ -117,6 +117,7 @@ class QueueingCore:
         self.experts = outcomes.experts
         self.device = outcomes.quality.device
         self.replicas = config.replicas_of(self.experts).to(self.device)
+        self._width = int(self.replicas.max())  # C
         self.gap = config.gap(units.batch_service)
         self.gaps = gaps.to(self.device) * self.gap
         self.observation_space = self._space()
@@ -244,10 +245,6 @@ class QueueingCore:
         """Continue from a state saved before."""
         for index, value in enumerate(flat(self.state)):
             value.copy_(state[str(index)])
-
-    @property
-    def _width(self) -> int:
-        return int(self.replicas.max())
 
     def _late(self, request: Tensor, finish: Tensor) -> tuple[Tensor, Tensor]:
         """Lateness and missed deadlines times value, summed over requests [B, M] that end then [B, M]."""

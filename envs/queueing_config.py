@@ -61,6 +61,9 @@ class QueueingConfig:
         for name in ("load", "window", "batch", "mean_repair"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(name, getattr(self, name), "is not positive", "use a number above 0")
+        for name in ("window", "batch"):
+            if not isinstance(getattr(self, name), int):
+                raise InputError(name, getattr(self, name), "is not whole", "use 1, 2, ...")
         if not 0.0 <= self.batch_slope <= 1.0:
             raise InputError("batch_slope", self.batch_slope, "is no share", "use 0 to 1")
         if self.budget is not None and not 0.0 < self.budget < float("inf"):

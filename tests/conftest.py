@@ -21,6 +21,7 @@ ALLOWED_SKIPS = (
     "chromium or chromedriver is not installed",
     "the Fashion-MNIST files are absent",
     "shared/data/",
+    "triton is not installed",
     "ray is not installed",
     "g++ is not installed",
 )

@@ -57,6 +57,8 @@ class Assembly:
         shared: segments that run always.
         trunk: where attention and embeddings come from.
         trunk_distance: by donor, how far its own are from the base's, relative to the base's norm.
+        dropped_layers: dense layers in which the donors' feed-forward networks differ: those of the trunk are
+            taken.
     """
 
     form: Form
@@ -69,6 +71,7 @@ class Assembly:
     shared: int
     trunk: str
     trunk_distance: dict[str, float]
+    dropped_layers: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As written to `assembly.json`."""
@@ -147,6 +150,7 @@ def assemble(
         shared=shared,
         trunk=trunk,
         trunk_distance=dict(zip(names, found.trunk_distance, strict=True)),
+        dropped_layers=tuple(layer for layer in found.differing if layer not in moe_layers),
     )
     parent = writable_folder("out", out.absolute().parent)
     fresh = parent / f".{out.name}.assembling"

@@ -54,6 +54,10 @@ def assemble(
         seed=seed,
     )
     costs = model_costs(out)
+    notes = ["the gates are random: train routers and write them into the folder"]
+    if found.dropped_layers:
+        numbers = ", ".join(map(str, found.dropped_layers))
+        notes.append(f"the experts differ in layers {numbers} too, which stay as the {found.trunk} has them")
     return {
         "model": str(out),
         "architecture": found.model_type,
@@ -64,5 +68,5 @@ def assemble(
         "parameters": costs.parameters,
         "active_parameters": costs.active_parameters,
         "trunk_distance": found.trunk_distance,
-        "notes": ["the gates are random: train routers and write them into the folder"],
+        "notes": notes,
     }

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
+from experts.atomic import write_json
 
 from ..exports import export as export_router
 
@@ -20,6 +21,7 @@ def export(
     format: str = "safetensors",
     table: str | None = None,
     at: float | None = None,
+    distil: bool = False,
 ) -> dict[str, Any]:
     """Write a trained router for inference code, checked against the trained one.
 
@@ -29,14 +31,25 @@ def export(
         format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, gguf.
         table: a table whose rows the parity check uses; made rows without it.
         at: the compute weight to fold a conditioned router at; without it the weight stays an input.
+        distil: write a linear router that imitates this one, and say what it loses on the table's test rows.
     """
+    from ..evaluation.distilling import distil_for
     from ..evaluation.folding import fold_for
     from ..runs import read_run
 
     found = read_run(run)
-    router = found.router
+    router, objective = found.router, found.objective
     if at is not None:
-        router = fold_for(router, replace(found.objective, compute_weight=at))
+        objective = replace(objective, compute_weight=at)
+        router = fold_for(router, objective)
     rows = None if table is None else OutcomeTable.read(table)
+    figures: dict[str, Any] = {}
+    if distil:
+        if rows is None:
+            raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
+        distilled = distil_for(router, rows, objective, found.scale)
+        router, figures = distilled.router, {"distilled": distilled.to_json()}
     parity = export_router(router, out, format=format, table=rows)
-    return {"router": str(out), "format": format, **parity.to_json()}
+    if distil:
+        write_json(out / "distilled.json", figures["distilled"])
+    return {"router": str(out), "format": format, **parity.to_json(), **figures}

@@ -33,7 +33,7 @@ def handover(
         temperature: what the logits are divided by.
     """
     from ..exports.transformers import distil as imitate
-    from ..exports.transformers import write_patch
+    from ..exports.transformers import host_of_folder, write_patch
     from ..routing import Router
 
     found = _read(routers)
@@ -48,7 +48,15 @@ def handover(
         measure = None if not utility else _measure(states, utility)
         result = imitate(teachers, states, measure=measure)
         found = list(result.routers)
-        facts = result.to_json()
+        layers = host_of_folder(model)[0].layers
+        names = [f"layer {layer}" for layer in layers]
+        facts = {
+            "agreement": dict(zip(names, result.agreement, strict=False)),
+            "held_out": result.held_out,
+        }
+        if result.before is not None and result.after is not None:
+            facts["utility_before"], facts["utility_after"] = result.before, result.after
+            facts["utility_lost"] = result.before - result.after
     folder = write_patch(found, model, out, temperature=temperature)
     size = (folder / "router_patch.safetensors").stat().st_size
     return {"patch": str(folder), "layers": len(found), "bytes": size, **facts}

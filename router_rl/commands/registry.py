@@ -9,9 +9,8 @@ from typing import Any
 
 from ..decisions.view import env_view
 from ..evaluation.terminal import evaluation_view, facts_view, results_view
-from ..speed.view import bench_view
 from .assemble import assemble
-from .bench import bench
+from .bench import Subject, bench, bench_any_view
 from .collect import collect, collect_view
 from .compare import compare
 from .demo import demo
@@ -35,14 +34,15 @@ class Command:
         run: its keyword arguments are the options, its docstring their help; what it returns is what
             `--json` prints. Progress goes to stderr.
         view: what is printed otherwise.
-        positional: arguments that stand without their name, and their help.
+        positional: arguments that stand without their name, and their help; one with a default in `run` may
+            be left out.
         switches: options that take no value, and their help.
         keeps_config: whether the options are kept as config.yaml in its `out` folder.
     """
 
     run: Callable[..., dict[str, Any]]
     view: Callable[[dict[str, Any]], Any] = facts_view
-    positional: tuple[tuple[str, type, str], ...] = ()
+    positional: tuple[tuple[str, Any, str], ...] = ()
     switches: tuple[tuple[str, str], ...] = ()
     keeps_config: bool = False
 
@@ -51,6 +51,8 @@ _RUN = ("run", Path, "a run folder of `train`")
 _RESULTS = ("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them")
 _MODEL = ("model", str, "a model's folder, its config.json, or a published model's name")
 _PATCH = ("patch", Path, "a patch's folder, as `handover` writes it")
+_SUBJECT = ("subject", Subject, "learners, or router: a gate against a bare linear layer with top-k")
+_DISTIL = ("distil", "write a linear router that imitates this one, and print what it loses; needs --table")
 _QUICK = ("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored")
 
 
@@ -69,8 +71,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command(run=train, view=_train_view, keeps_config=True),
     "compare": Command(run=compare, view=_compare_view, keeps_config=True),
     "evaluate": Command(run=evaluate, view=evaluation_view, positional=(_RUN,)),
-    "export": Command(run=export, positional=(_RUN,)),
-    "bench": Command(run=bench, view=bench_view, switches=(_QUICK,)),
+    "export": Command(run=export, positional=(_RUN,), switches=(_DISTIL,)),
+    "bench": Command(run=bench, view=bench_any_view, positional=(_SUBJECT,), switches=(_QUICK,)),
     "profile": Command(run=profile, view=profile_view, positional=(_MODEL,)),
     "assemble": Command(run=assemble),
     "handover": Command(run=handover),

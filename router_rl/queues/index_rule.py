@@ -39,7 +39,7 @@ class IndexSettings:
     terms: tuple[str, ...] = ("compute", "lateness", "wait", "jobs")
     candidates: int = 48
     lanes: int = 6
-    validation_lanes: int = 128
+    validation_lanes: int = 96
     rounds: int = 2
 
 

@@ -65,7 +65,7 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> QueueProblem:
     if unknown:
         fix = f"use some of {', '.join(DEFAULTS)}"
         raise InputError(f"options.{unknown[0]}", options[unknown[0]], "queueing has no such option", fix)
-    loads, episodes = tuple(float(load) for load in options["loads"]), int(options["episodes"])
+    loads, episodes = _numbers("options.loads", options["loads"]), int(options["episodes"])
     if not loads or len(set(loads)) < len(loads):
         raise InputError("options.loads", list(loads), "are none, or stand twice", "use 0.5,0.8,0.95")
     if episodes < 2:
@@ -82,6 +82,14 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> QueueProblem:
 def cases_of(problem: QueueProblem) -> list[Case]:
     """A case for each load."""
     return [Case(label=f"load {load:g}", values={"load": load}) for load in problem.tasks]
+
+
+def _numbers(field: str, value: Any) -> tuple[float, ...]:
+    """One number, or several."""
+    try:
+        return tuple(float(one) for one in (value if isinstance(value, list | tuple) else (value,)))
+    except (TypeError, ValueError) as error:
+        raise InputError(field, value, f"are not numbers ({error})", "use [0.5,0.8,0.95]") from error
 
 
 def _plain(value: Any) -> Any:

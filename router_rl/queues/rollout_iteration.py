@@ -66,7 +66,7 @@ class RolloutSettings:
     """
 
     index: IndexSettings = field(default_factory=IndexSettings)
-    rounds: int = 3
+    rounds: int = 2
     states: int = 3_000
     follow: int = 64
     experts: int = 6
@@ -78,7 +78,7 @@ class RolloutSettings:
     epochs: int = 10
     batch: int = 256
     steps: tuple[float, ...] = (0.5, 1.0)
-    validation_lanes: int = 128
+    validation_lanes: int = 96
     guard: float = 2.0
 
 

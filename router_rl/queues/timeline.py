@@ -50,20 +50,29 @@ def timeline_figures(traces: Mapping[str, dict[str, Any]]) -> list[Figure]:
     ]
     top = 0
     for name, one in panels:
-        parts.append(f'<text x="0" y="{top + 18}" font-weight="bold">{escape(name)}</text>')
+        parts.append(f'<text x="0" y="{top + 18}" style="font-weight:bold">{escape(name)}</text>')
         top += _ROW
         for expert, label in enumerate(one["experts"]):
             parts.append(_lane(one["seen"], expert, label, top, most, end))
             top += _ROW
         top += 14
     parts.append(f'<text x="{_LEFT}" y="{top + 10}">0 s</text>')
-    parts.append(f'<text x="{_LEFT + _WIDTH}" y="{top + 10}" text-anchor="end">{end:.3g} s</text></svg>')
+    parts.append(f'<text x="{_LEFT + _WIDTH}" y="{top + 10}" text-anchor="end">{_seconds(end)}</text></svg>')
     note = (
         f"One test episode at {panels[0][1]['case']}, its first {len(panels[0][1]['seen'])} requests: "
         f"requests at each expert, waiting or at work, as each arrival found them; a row is {most:g} high. "
         "Grey: the expert was down. All methods met the same requests."
     )
     return [Figure(title="Queues over time", note=note, svg="".join(parts))]
+
+
+def _seconds(value: float) -> str:
+    """A time in at least three figures, without an exponent where it is long.
+
+    >>> _seconds(1394.2), _seconds(0.00123)
+    ('1,394 s', '0.00123 s')
+    """
+    return f"{value:,.0f} s" if value >= 100.0 else f"{value:.3g} s"
 
 
 def _lane(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
-from .scorers import Scorer
+from .scorers import LinearScorer, Scorer
 from .selection import Selection
 from .text import TextFeatures
 
@@ -78,6 +78,7 @@ class Router(nn.Module):
     """
 
     allowed: Tensor | None
+    only: Tensor
 
     def __init__(
         self,
@@ -115,17 +116,30 @@ class Router(nn.Module):
                 f"allowed={list(allowed)} must have {len(names)} entries and allow the fallback"
             )
         self.scorer = cast(nn.Module, scorer)
-        self.rule = rule
         self.experts = names
         self.state = tuple(part._replace(labels=tuple(part.labels)) for part in state)  # JSON has lists
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
         self.text = text
+        self.rule = rule
         # Not persistent: it is part of what the router is, not of what it learns.
         self.register_buffer(
             "allowed", None if allowed is None else torch.tensor(list(allowed)), persistent=False
         )
+
+    @property
+    def rule(self) -> Selection:
+        """Logits to experts and weights; a gate that learns its rule sets it when it is trained."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Selection) -> None:
+        self._rule = rule
+        # A fallback row has these logits: kept, since every call needs them.
+        only = rule.prefer(self.fallback, len(self.experts))
+        device = next(iter(self.scorer.parameters()), only).device
+        self.register_buffer("only", only.to(device), persistent=False)
 
     @property
     def state_size(self) -> int:
@@ -190,17 +204,18 @@ class Router(nn.Module):
         x = self._inputs(features, state)
         logits = self.scorer(x)
         # As isfinite().all() would have it, which takes ten times as long: NaN is below nothing.
-        finite = (x.abs().amax(dim=-1) < float("inf")) & (logits.abs().amax(dim=-1) < float("inf"))
+        finite = logits.abs().amax(dim=-1) < float("inf")
+        if not isinstance(self.scorer, LinearScorer):  # whose logits are odd wherever its input is
+            finite = finite & (x.abs().amax(dim=-1) < float("inf"))
         # A fallback row scores 0 for the fallback expert and a large negative number for the others, so
         # that every rule keeps distinct ids and weights that sum to 1.
-        only = self.rule.prefer(self.fallback, len(self.experts)).to(logits.device)
-        logits = self._only_allowed(torch.where(finite.unsqueeze(-1), logits, only))
+        logits = self._only_allowed(torch.where(finite.unsqueeze(-1), logits, self.only))
         if action_mask is None:
             return logits, ~finite
         _check_mask(action_mask, logits.shape[0], len(self.experts))
         may_be = action_mask if self.allowed is None else action_mask & self.allowed
         left = may_be.any(dim=-1)
-        logits = torch.where(left.unsqueeze(-1), self.rule.mask(logits, action_mask), only)
+        logits = torch.where(left.unsqueeze(-1), self.rule.mask(logits, action_mask), self.only)
         return logits, ~(finite & left)
 
     def scores(self, features: Tensor, state: Tensor | None = None) -> Tensor:

@@ -2,7 +2,8 @@
 
 Every scorer standardises its input with the buffers `shift` and `scale` (`(x - shift) * scale`), so that a
 policy trains on well-scaled features while its user passes raw ones. `folded()` moves the two into the
-first layer: that is the form stock gates take.
+first layer: that is the form stock gates take. A scorer that `folded()` made is `plain`: it has nothing left
+to standardise and saves the two passes over its input.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class LinearScorer(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    plain = False
 
     def __init__(self, inputs: int, experts: int) -> None:
         super().__init__()
@@ -73,11 +75,13 @@ class LinearScorer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
-        return F.linear((x.float() - self.shift) * self.scale, self.weight, self.bias)
+        x = x.float()
+        return F.linear(x if self.plain else (x - self.shift) * self.scale, self.weight, self.bias)
 
     def folded(self) -> LinearScorer:
         """Return the same function with shift 0 and scale 1, as a bare weight and bias."""
         scorer = LinearScorer(self.inputs, self.experts)
+        scorer.plain = True
         with torch.no_grad():
             weight, bias = fold_standardisation(self.weight, self.bias, self.shift, self.scale)
             scorer.weight.copy_(weight)
@@ -100,6 +104,7 @@ class MLPScorer(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    plain = False
 
     def __init__(self, inputs: int, experts: int, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
@@ -113,7 +118,7 @@ class MLPScorer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
-        x = (x.float() - self.shift) * self.scale
+        x = x.float() if self.plain else (x.float() - self.shift) * self.scale
         *hidden, last = self.layers  # a slice would be a new module with every call
         for layer in hidden:
             x = layer(x).relu()
@@ -122,6 +127,7 @@ class MLPScorer(nn.Module):
     def folded(self) -> MLPScorer:
         """Return the same function with shift 0 and scale 1, the two moved into the first layer."""
         scorer = MLPScorer(self.inputs, self.experts, self.hidden)
+        scorer.plain = True
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         first = cast(nn.Linear, scorer.layers[0])
         with torch.no_grad():

@@ -83,7 +83,7 @@ def load(folder: Path | str) -> Router:
         raise RouterError(f"{weights_path} does not fit router.json: {error}") from error
     if "text" in description:
         router.text = _read_text(folder, description["text"], router.features)
-    return router.eval()
+    return router.folded().eval()  # what was written is folded: this saves the standardisation
 
 
 def router_from_spec(spec: dict[str, Any]) -> Router:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +23,7 @@ from .bare import bare_steps_per_second
 from .clock import decisions_per_second, seconds_to_reach, spread
 from .goals import goals_of
 from .learners import BASELINES, LEARNERS, Learner
+from .machine import machine, threads_kept
 from .scaling import scaling_cell
 from .synthetic import synthetic_table
 from .transitions import CORES, transitions_row
@@ -104,7 +102,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
         done += 1
         progress(done, parts, what)
 
-    with _threads_kept():
+    with threads_kept():
         tables = [_table(name, threads, plan, tell) for name in plan.tables for threads in plan.threads]
         played = _rows_of(plan.tables[0], plan)
         cores: list[dict[str, Any]] = []
@@ -118,7 +116,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
         tell(f"{queries} x {experts}")
     return {
         "schema_version": SCHEMA_VERSION,
-        "machine": _machine(),
+        "machine": machine(),
         "plan": asdict(plan),
         "tables": tables,
         "transitions": cores,
@@ -243,30 +241,3 @@ def _reach_rows(reach: dict[str, list[float]], plan: Plan) -> list[dict[str, Any
             }
         )
     return rows
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()
-
-
-@contextmanager
-def _threads_kept() -> Generator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

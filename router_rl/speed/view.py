@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Group
-from rich.table import Table
+
+from .sheet import Sheet, as_markdown, as_tables
 
 __all__ = ["bench_view", "markdown"]
 
 
-class _Sheet(NamedTuple):
-    title: str
-    columns: Sequence[str]
-    rows: list[Sequence[str]]
-    note: str = ""
-
-
 def markdown(found: Mapping[str, Any]) -> str:
     """What `bench` found, as Markdown."""
-    lines: list[str] = []
-    for sheet in _sheets(found):
-        lines += [f"### {sheet.title}", ""]
-        lines += [f"| {' | '.join(sheet.columns)} |", f"|{'---|' * len(sheet.columns)}"]
-        lines += [f"| {' | '.join(row)} |" for row in sheet.rows]
-        lines += ["", *([sheet.note, ""] if sheet.note else [])]
-    return "\n".join(lines)
+    return as_markdown(_sheets(found))
 
 
 def bench_view(found: Mapping[str, Any]) -> Group:
     """What `bench` found, for a terminal."""
-    shown: list[Any] = []
-    for sheet in _sheets(found):
-        table = Table(title=sheet.title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for index, column in enumerate(sheet.columns):
-            table.add_column(column, justify="right" if index else "left")
-        for row in sheet.rows:
-            table.add_row(*row)
-        shown += ["", table, *([sheet.note] if sheet.note else [])]
-    return Group(*shown)
+    return as_tables(_sheets(found))
 
 
-def _sheets(found: Mapping[str, Any]) -> Iterator[_Sheet]:
+def _sheets(found: Mapping[str, Any]) -> Iterator[Sheet]:
     limit = found["plan"]["limit"]
     for table in found["tables"]:
         yield _learners(table, limit, found["plan"])
@@ -53,7 +33,7 @@ def _sheets(found: Mapping[str, Any]) -> Iterator[_Sheet]:
         yield _scaling(found["scaling"])
 
 
-def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> _Sheet:
+def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> Sheet:
     pace = {row["learner"]: row for row in table["pace"]}
     reach = {row["learner"]: row for row in table["reach"]}
     bare, sb3 = pace["bare"]["median"], pace["sb3_ppo"]["median"]
@@ -85,10 +65,10 @@ def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -
         "column is over the faster of the two SB3 PPOs on a DummyVecEnv. `>`: stopped, or its budget ended."
     )
     columns = ("learner", "k dec/s", "/ bare", "/ SB3", "s to ref.", "quartiles", "times faster")
-    return _Sheet(title, columns, rows, note)
+    return Sheet(title, columns, rows, note)
 
 
-def _goals(table: Mapping[str, Any]) -> _Sheet:
+def _goals(table: Mapping[str, Any]) -> Sheet:
     rows: list[Sequence[str]] = []
     for goal in table["goals"]:
         found = "not measured" if goal["found"] is None else f"{goal['found']:.3g}"
@@ -100,10 +80,10 @@ def _goals(table: Mapping[str, Any]) -> _Sheet:
                 "met" if goal["met"] else "not met",
             )
         )
-    return _Sheet("Goals", ("ratio", "goal", "found", ""), rows)
+    return Sheet("Goals", ("ratio", "goal", "found", ""), rows)
 
 
-def _transitions(cores: Sequence[Mapping[str, Any]]) -> _Sheet:
+def _transitions(cores: Sequence[Mapping[str, Any]]) -> Sheet:
     rows: list[Sequence[str]] = []
     for row in cores:
         low, high = row["quartiles"]
@@ -122,10 +102,10 @@ def _transitions(cores: Sequence[Mapping[str, Any]]) -> _Sheet:
         "episodes among them; SB3 PPO trains through the VecEnv, 64 lanes."
     )
     columns = ("env", "k transitions/s", "quartiles", "goal", "", "SB3 PPO")
-    return _Sheet("Transitions through the batched cores", columns, rows, note)
+    return Sheet("Transitions through the batched cores", columns, rows, note)
 
 
-def _scaling(cells: Sequence[Mapping[str, Any]]) -> _Sheet:
+def _scaling(cells: Sequence[Mapping[str, Any]]) -> Sheet:
     rows: list[Sequence[str]] = []
     for cell in cells:
         seconds, size = cell["seconds"], (f"{cell['queries']:,}", str(cell["experts"]))
@@ -148,7 +128,7 @@ def _scaling(cells: Sequence[Mapping[str, Any]]) -> _Sheet:
         "memory over the table's features and one float32 an outcome: flat if memory grows in a line."
     )
     columns = ("queries", "experts", "s", "µs/query", "MiB", "over table")
-    return _Sheet("One epoch by size of table", columns, rows, note)
+    return Sheet("One epoch by size of table", columns, rows, note)
 
 
 def _seconds(value: float | None, limit: float) -> str:

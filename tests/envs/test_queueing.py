@@ -176,6 +176,7 @@ def test_a_budget_charges_what_is_above_it(make_table):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"batch": 2.5}, "batch=2.5: is not whole; use 1, 2, ..."),
         ({"load": 0.0}, "load=0.0: is not positive; use a number above 0"),
         ({"deadlines": (1.0, 2.0)}, "values=(1.0,): do not suit 2 deadlines"),
         ({"replicas": (1, 2)}, "replicas=(1, 2): there are 3 experts; give one number, or one an expert"),

@@ -65,7 +65,7 @@ class Gate(nn.Module):
         self.path: Path = path
         weight = torch.zeros(hidden, experts).t() if experts >= _WIDE else torch.zeros(experts, hidden)
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(experts)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.zeros(experts)) if bias else None)
         self.register_buffer("correction", torch.zeros(experts) if correction else None)
         self.register_buffer("allowed", None)
 
@@ -121,14 +121,16 @@ class Gate(nn.Module):
             hidden: [T, H] float.
             alive: [E] bool, False where an expert may not work this time; None where all may.
         """
-        allowed = self.allowed
+        # Looked up here, since a module's own lookup takes as long as a small product.
+        parameters, buffers = self._parameters, self._buffers
+        allowed = buffers["allowed"]
         if allowed is not None:
             alive = allowed if alive is None else allowed & alive
         return route(
             hidden,
-            self.weight,
-            self.bias,
-            self.correction,
+            cast(Tensor, parameters["weight"]),
+            parameters["bias"],
+            buffers["correction"],
             alive,
             rule=self.rule,
             ids=self.ids,

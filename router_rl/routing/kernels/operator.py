@@ -135,10 +135,19 @@ def _run(hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     if not call.by_triton(hidden):
         return _in_torch(hidden, weight, *rest)
     # Not before it is used: triton is optional.
-    from . import triton_path  # pyright: ignore[reportAttributeAccessIssue]
+    from . import triton_path
 
+    bias, correction, alive = rest[:3]
     return triton_path.route(
-        hidden, weight, *rest[:3], call.rule, ids=call.ids, dispatch=call.dispatch, logits=call.logits
+        hidden,
+        weight,
+        bias,
+        correction,
+        alive,
+        call.rule,
+        ids=call.ids,
+        dispatch=call.dispatch,
+        logits=call.logits,
     )
 
 
@@ -169,7 +178,7 @@ def _backward(ctx: Any, grad_weights: Tensor, _: Any, grad_logits: Tensor, *rest
     hidden, weight, alive, weights, experts, logits, fallback = ctx.saved_tensors
     routed, call = Routed(weights, experts, logits, fallback), ctx.call
     if call.by_triton(hidden):
-        from . import triton_path  # pyright: ignore[reportAttributeAccessIssue]
+        from . import triton_path
 
         dz = triton_path.logits_gradient(grad_weights, grad_logits, routed, alive, call.rule)
     else:

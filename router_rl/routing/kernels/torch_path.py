@@ -7,6 +7,8 @@ a look at the values shows that top-k has only one answer; elsewhere (a graph, a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,12 +50,15 @@ def gate(
 
 def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x W^T + b`, [T, E], accumulated in float32, or in float64 if hidden is."""
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    x, w = hidden.to(dtype), weight.to(dtype)
-    if _may_look(x) and w.shape[0] <= _NARROW and x.shape[0] in _FEW_ROWS:
+    x, w, b = hidden, weight, bias
+    if not x.dtype == w.dtype == torch.float32:  # `to` takes long to find that there is nothing to do
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x, w = x.to(dtype), w.to(dtype)
+        b = None if b is None else b.to(dtype)
+    if _may_look(x) and x.shape[0] in _FEW_ROWS and w.shape[0] <= _NARROW:
         z = (w @ x.t()).t()
-        return z if bias is None else z + bias.to(dtype)
-    return F.linear(x, w, None if bias is None else bias.to(dtype))
+        return z if b is None else z + b
+    return F.linear(x, w, b)
 
 
 def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
@@ -110,11 +115,17 @@ def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
 
 def _may_look(value: Tensor) -> bool:
     """Whether Python may branch on values here: eager, on a CPU."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    return value.is_cpu and not torch.compiler.is_compiling()
 
 
 def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed | None:
     """`select` where all is finite and nothing that matters ties, so that top-k has one answer; else None."""
+    if logits.numel() <= _FEW and correction is None and rule.score == "softmax" and rule.groups == 1:
+        for row in logits.tolist():
+            if len(set(row)) < len(row) or not math.isfinite(sum(row)):
+                return None
+        values, experts = logits.topk(rule.k)
+        return _routed(logits, values, experts, rule)
     low, high = logits.aminmax()
     span_low, span_high = low.item(), high.item()  # a NaN fails both comparisons
     if not (span_low > -_INFINITY and span_high < _INFINITY):
@@ -145,12 +156,17 @@ def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) 
         return None
     if columns is not None:
         experts = columns.gather(1, experts)
-    if rank is logits and rule.renormalise:
+    return _routed(logits, values if rank is logits else None, experts, rule)
+
+
+def _routed(logits: Tensor, values: Tensor | None, experts: Tensor, rule: GateRule) -> Routed:
+    """The result for experts chosen, whose logits are values if they are at hand."""
+    if values is not None and rule.renormalise:
         weights = values.softmax(dim=-1)
         weights = weights if rule.scale == 1 else weights * rule.scale
     else:
         weights = _weigh(logits, experts, rule, None)
-    return Routed(weights, experts, logits, torch.zeros(len(logits), dtype=torch.bool))
+    return Routed(weights, experts, logits, torch.zeros(logits.shape[0], dtype=torch.bool))
 
 
 def _distinct(values: Tensor) -> bool:

@@ -7,6 +7,7 @@ selection takes the best child at each level, which need not lead to the likelie
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class Hierarchical(Selection):
                 waiting.append(child)
         return found
 
+    @functools.cache  # noqa: B019
     def _families(self) -> list[tuple[int, int]]:
         """Where each family of siblings begins and ends among the branches."""
         bounds: list[tuple[int, int]] = []
@@ -162,10 +164,13 @@ class Hierarchical(Selection):
 
     def _paths(self, device: torch.device) -> Tensor:
         """[N, branches] float32, 1 where a branch is on the way to an expert."""
+        return torch.tensor(self._path_rows(), device=device)
+
+    @functools.cache  # noqa: B019 (a rule is small, and there are few)
+    def _path_rows(self) -> list[list[float]]:
         walk = self._walk()
         experts = 1 + max(leaf for _, below, _ in walk for leaf in below)
-        rows = [[float(expert in below) for _, below, _ in walk] for expert in range(experts)]
-        return torch.tensor(rows, device=device)
+        return [[float(expert in below) for _, below, _ in walk] for expert in range(experts)]
 
 
 def _is_first_largest(scores: Tensor) -> Tensor:

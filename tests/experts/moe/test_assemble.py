@@ -141,6 +141,7 @@ def test_layers_in_which_donors_agree_stay_dense(dense: Any, tmp_path: Path) -> 
             tmp_path / "base", [tmp_path / "left", tmp_path / "right"], tmp_path / form, form=form
         )
         assert found.moe_layers == (2, 3)
+        assert found.dropped_layers == ()
         assert found.model_type == architecture
         assert found.trunk_distance == {"left": 0.0, "right": 0.0}
         mixture = load(tmp_path / form)
@@ -314,6 +315,7 @@ def test_the_command(
     assert found["experts_per_layer"] == 9
     assert found["experts_per_token"] == 6
     assert found["mixture_layers"] == "2 of 3"
+    assert "differ in layers 0 too" in found["notes"][1]
     assert train_router.main(arguments) == 0
     assert max(map(len, capsys.readouterr().out.splitlines()[:-1])) <= 80
     assert train_router.main([*arguments, "--layers", "first"]) == 2

@@ -16,6 +16,7 @@ from experts import InputError
 from router_rl.exports import export
 from router_rl.routing import Router
 
+pytestmark = pytest.mark.timeout(1200)  # half a minute of compiling, where nothing else runs
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 

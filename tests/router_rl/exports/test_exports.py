@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,3 +258,23 @@ def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
     parity = check_parity(router, swapped, parity_rows(router, torch.zeros(5, 1)))
     assert parity.passed
     assert parity.ties == 6
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
+def test_many_threads_get_the_answers_of_one(made, tmp_path: Path, format: str) -> None:
+    export(made("mlp", "deepseek"), tmp_path / "out", format=format)
+    route = FORMATS[format].load(tmp_path / "out")
+    batches = [torch.randn(rows, 4) for rows in (1, 2, 7, 64)]
+    batches[2][3, 1] = float("nan")
+    alive = torch.tensor([True, True, False, True, True, True])
+    work = [(batch, mask) for batch in batches for mask in ({}, {"action_mask": alive})] * 25
+
+    def once(job: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> Routing:
+        with torch.no_grad():  # a setting of its thread
+            return route(job[0], **job[1])
+
+    alone = [once(job) for job in work]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(once, work))
+    for one, other in zip(alone, together, strict=True):
+        assert all(a.equal(b) for a, b in zip(one, other, strict=True))

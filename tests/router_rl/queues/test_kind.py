@@ -61,6 +61,7 @@ def test_train_leaves_a_policy_that_serves_live(tmp_path, quick):
     ("options", "message"),
     [
         ({"lodes": [0.5]}, "queueing has no such option"),
+        ({"loads": "much"}, "are not numbers"),
         ({"loads": []}, "are none, or stand twice"),
         ({"loads": [0.5], "episodes": 1}, "give no interval"),
         ({"arrivals": "gone.parquet"}, "no such file"),

@@ -277,3 +277,19 @@ def test_spec_round_trip_without_files(make_router):
     again.load_state_dict(router.state_dict())
     features, state = torch.randn(6, 5), torch.rand(6, 4)
     assert again.logits(features, state)[0].equal(router.logits(features, state)[0])
+
+
+def test_a_loaded_router_has_nothing_left_to_standardise(make_router, tmp_path):
+    for kind in ("linear", "mlp"):
+        router = make_router(kind)
+        assert not router.scorer.plain
+        write(router, tmp_path / kind)
+        loaded = load(tmp_path / kind)
+        assert loaded.scorer.plain
+        features = torch.randn(9, 5)
+        torch.testing.assert_close(loaded(features).logits, router(features).logits, atol=1e-4, rtol=1e-4)
+        # Written again, and folded again, it is the same to the bit.
+        write(loaded, tmp_path / "again")
+        assert (tmp_path / "again" / "router.safetensors").read_bytes() == (
+            tmp_path / kind / "router.safetensors"
+        ).read_bytes()

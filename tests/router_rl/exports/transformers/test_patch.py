@@ -364,8 +364,8 @@ def test_the_commands(
         {**states, **{f"utility.{n}": torch.rand(400, 3) for n in range(3)}}, tmp_path / "seen.safetensors"
     )
     found = said(*arguments, "--distil", tmp_path / "seen.safetensors")
-    assert len(found["agreement"]) == 3
-    assert found["lost"] == pytest.approx(found["after"] - found["before"])
+    assert set(found["agreement"]) == {"layer 0", "layer 1", "layer 2"}
+    assert found["utility_lost"] == pytest.approx(found["utility_before"] - found["utility_after"])
     for wrong, message in (
         (["--routers", tmp_path / "nowhere"], "cannot be read"),
         (["--routers", tmp_path / "model"], "has no layer-0"),

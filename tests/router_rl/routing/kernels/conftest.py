@@ -19,6 +19,7 @@ RULES: dict[str, tuple[GateRule, int, bool]] = {  # the rule, E, whether scores 
     "deepseek_v2": (GateRule(k=3, groups=4, kept=2, judged_by=1, renormalise=False, scale=2.0), 16, False),
     "deepseek_v3": (GateRule(k=4, score="sigmoid", groups=4, kept=2, scale=2.5, fallback=9), 32, True),
     "odd_groups": (GateRule(k=5, score="sigmoid", groups=3, kept=2, judged_by=3), 15, True),
+    "widest": (GateRule(k=16, groups=4, kept=3, renormalise=False), 320, True),
     "sigmoid_as_is": (GateRule(k=16, score="sigmoid", renormalise=False), 16, False),
 }
 ROWS = (0, 1, 2, 63, 64, 65, 1000)

@@ -1,0 +1,86 @@
+"""A gate in the forms it is handed out in: a torch.export program, an AOTInductor package, ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...routing.kernels import Gate
+
+__all__ = ["FORMS", "missing"]
+
+Form = Callable[[Gate, Path], Callable[[Tensor], Any]]
+
+
+class _Plain(nn.Module):
+    """Weights, experts and fallback as a plain tuple, which any runtime returns."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        routed = self.gate(hidden)
+        return routed.weights, routed.experts, routed.fallback
+
+
+def pt2(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
+    """The exported program, run by torch node by node."""
+    return cast(Callable[[Tensor], Any], _program(gate).module())
+
+
+def aoti(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
+    """The program compiled to a shared library."""
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+    path = aoti_compile_and_package(_program(gate), package_path=str(folder / "gate.pt2"))
+    return cast(Callable[[Tensor], Any], aoti_load_package(path))
+
+
+def onnx(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
+    """The program run by ONNX Runtime, with as many threads as torch has."""
+    import onnxruntime
+
+    path = folder / "gate.onnx"
+    rows = torch.export.Dim("rows")
+    torch.onnx.export(
+        _Plain(gate).eval(),
+        (torch.zeros(3, gate.weight.shape[1]),),
+        str(path),
+        dynamic_shapes={"hidden": {0: rows}},
+        input_names=["hidden"],
+        dynamo=True,
+        verbose=False,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda hidden: session.run(None, {"hidden": hidden.numpy()})
+
+
+FORMS: dict[str, Form] = {"pt2": pt2, "aoti": aoti, "onnx": onnx}
+
+
+def missing(form: str) -> str | None:
+    """What a form needs and is not installed, or None."""
+    if form == "aoti" and shutil.which("g++") is None:
+        return "g++"
+    if form == "onnx":
+        names = [
+            name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None
+        ]
+        return ", ".join(names) or None
+    return None
+
+
+def _program(gate: Gate) -> torch.export.ExportedProgram:
+    rows = torch.export.Dim("rows")
+    return torch.export.export(
+        _Plain(gate).eval(), (torch.zeros(3, gate.weight.shape[1]),), dynamic_shapes={"hidden": {0: rows}}
+    )

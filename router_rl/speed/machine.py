@@ -1,0 +1,42 @@
+"""What a timing was taken on, and torch's threads put back after it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["machine", "threads_kept"]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+@contextmanager
+def threads_kept() -> Generator[None]:
+    """Whatever is set inside, torch has as many threads after as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+            return next(names, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()

@@ -1,0 +1,163 @@
+"""The Triton kernels: on CPU tensors by the interpreter, and compiled for three GPUs that are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from router_rl.routing import RouterError
+from router_rl.routing.kernels import Dispatch, Gate, GateRule, Routed, naive, route
+
+from .conftest import RULES, inputs_of
+from .test_parity import same, strided
+
+pytest.importorskip("triton", reason="triton is not installed")
+# numpy says of the interpreter what a GPU does not say of the kernels: NaN in a product, exp beyond float32.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without one, Triton interprets
+
+
+def by_triton(inputs, rule, **settings):
+    """Route on the GPU if there is one; what comes of it on the CPU."""
+    there = [None if value is None else value.to(DEVICE) for value in inputs]
+    found = route(*there, rule=rule, path="triton", **settings)
+    slots = found.dispatch and Dispatch(*(value.cpu() for value in found.dispatch))
+    return Routed(*(value.cpu() for value in found[:4]), slots)
+
+
+def slots_are_the_reference(found, experts):
+    for got, expected in zip(found.dispatch, naive.dispatch(found.experts, experts), strict=True):
+        assert got.equal(expected)
+
+
+SIZES = [(name, rows) for name in ("mixtral", "odd_groups") for rows in (0, 1, 2, 63, 64, 65)]
+SIZES += [(name, rows) for name in sorted({*RULES} - {"mixtral", "odd_groups"}) for rows in (3, 66)]
+
+
+@pytest.mark.parametrize(("name", "rows"), [*SIZES, ("qwen3", 1000)])
+def test_it_is_the_reference(name, rows):
+    rule, experts, _ = case = RULES[name]
+    inputs = inputs_of(case, rows)
+    ids = torch.int32 if rows % 2 else torch.int64
+    found = by_triton(inputs, rule, dispatch=True, ids=ids)
+    same(found, naive.gate(*inputs, rule))
+    slots_are_the_reference(found, experts)
+    assert found.experts.dtype == found.dispatch.order.dtype == ids
+
+
+@pytest.mark.parametrize("alive", ["some", "one", "none"])
+def test_dead_experts(case, alive):
+    inputs = inputs_of(case, 5, alive=alive)
+    same(by_triton(inputs, case[0]), naive.gate(*inputs, case[0]))
+
+
+HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
+# The interpreter cannot multiply two matrices of bfloat16; on a GPU they are tried too.
+PAIRS = [(HALF, HALF), (HALF, SINGLE), (BRAIN, SINGLE), *([(BRAIN, BRAIN)] if DEVICE == "cuda" else [])]
+
+
+@pytest.mark.parametrize("rows", [5, 70])
+@pytest.mark.parametrize(("of_hidden", "of_weight"), PAIRS)
+def test_dtypes(of_hidden, of_weight, rows):
+    rule, _, _ = case = RULES["mixtral"]
+    hidden, weight, *rest = inputs_of(case, rows)
+    expected = naive.gate(hidden, weight, *rest, rule)
+    same(by_triton((hidden.to(of_hidden), weight.to(of_weight), *rest), rule), expected)
+
+
+@pytest.mark.parametrize("rows", [5, 70])
+def test_strides(rows):
+    rule, _, _ = case = RULES["mixtral"]
+    inputs = inputs_of(case, rows)
+    expected = naive.gate(*inputs, rule)
+    for hidden, weight in zip(strided(inputs.hidden), strided(inputs.weight), strict=True):
+        same(by_triton((hidden, weight, *inputs[2:]), rule), expected)
+
+
+def test_hidden_units_split_over_programs_and_what_is_not_asked_for():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randint(-1, 2, (20, 1000), generator=generator).float()
+    weight = torch.randint(-1, 2, (8, 1000), generator=generator).float()
+    rule = GateRule(k=2)
+    expected = naive.gate(hidden, weight, None, None, None, rule)
+    found = by_triton((hidden, weight), rule, logits=False)
+    assert found.experts.equal(expected.experts)
+    assert found.logits.shape == (0, 8)
+    assert found.dispatch is None
+
+
+@pytest.mark.parametrize("alive", ["all", "some"])
+def test_gradients(case, alive):
+    rule, experts, _ = case
+    hidden, weight, bias, correction, lives = inputs_of(case, 13, alive=alive)
+    generator = torch.Generator().manual_seed(1)
+    by_weights = torch.randn(13, rule.k, generator=generator)
+    by_logits = torch.randn(13, experts, generator=generator)
+    found = {}
+    for path, device in (("torch", "cpu"), ("triton", DEVICE)):
+        leaves = [value.to(device, copy=True).requires_grad_() for value in (hidden, weight, bias)]
+        rest = [None if value is None else value.to(device) for value in (correction, lives)]
+        routed = route(*leaves, *rest, rule=rule, path=path)
+        loss = (routed.weights * by_weights.to(device)).sum() + (routed.logits * by_logits.to(device)).sum()
+        loss.backward()
+        found[path] = [leaf.grad.cpu() for leaf in leaves]
+    for got, expected in zip(found["triton"], found["torch"], strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_calls_give_equal_bits():
+    gate = Gate(300, 64, GateRule(k=4, score="sigmoid"), dispatch=True, path="triton").to(DEVICE)
+    torch.nn.init.normal_(gate.weight)
+    for rows in (33, 80):
+        hidden = torch.randn(rows, 300, device=DEVICE)
+        with torch.inference_mode():
+            first, again = gate(hidden), gate(hidden)
+        pairs = zip([*first[:4], *first.dispatch], [*again[:4], *again.dispatch], strict=True)
+        assert all(a.equal(b) for a, b in pairs)
+
+
+def test_what_the_kernels_are_not_made_for():
+    for hidden, weight, k, message in [
+        (torch.zeros(1, 4), torch.zeros(513, 4), 2, "experts=513 is more than the kernels' 512"),
+        (torch.zeros(1, 4), torch.zeros(32, 4), 17, "k=17 is more than the kernels' 16"),
+        (torch.zeros(1, 16_385), torch.zeros(2, 16_385), 1, "hidden=16385 is more"),
+        (torch.zeros(1, 4).double(), torch.zeros(2, 4), 1, "hidden is torch.float64"),
+    ]:
+        with pytest.raises(RouterError, match=message):
+            route(hidden, weight, rule=GateRule(k=k), path="triton")
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_compile_without_spills(capability):
+    """Prints registers, shared memory and spills; `cubins.py` alone does it for every gate."""
+    program = Path(__file__).with_name("cubins.py")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(capability), "qwen3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env=environment | {"PYTHONPATH": str(program.parents[4])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    print(done.stdout)
+    assert [row["kernel"].split()[1] for row in found] == [
+        "small_kernel",
+        "gate_kernel",
+        "place_kernel",
+        "backward_kernel",
+    ]
+    for row in found:
+        assert row["spilled"] == 0, row
+        assert 0 < row["registers"] <= 255
+        assert row["shared"] <= 163 * 1024  # what a program may have at compute capability 8.0
