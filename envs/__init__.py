@@ -3,9 +3,11 @@
 import gymnasium
 
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
+from .caching import CachingConfig, CachingCore, CachingEnv, CachingTable, CachingVectorEnv, build_caching
 from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
 from .core import Core, Step
 from .layer_load import LoadRule
+from .memory import MemoryProfile
 from .outcomes import Outcomes, compute_scale
 from .queueing import (
     QueueingConfig,
@@ -22,6 +24,11 @@ from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVector
 __all__ = [
     "ENVS",
     "SHARPNESS",
+    "CachingConfig",
+    "CachingCore",
+    "CachingEnv",
+    "CachingTable",
+    "CachingVectorEnv",
     "CascadeConfig",
     "CascadeCore",
     "CascadeEnv",
@@ -29,6 +36,7 @@ __all__ = [
     "CascadeVectorEnv",
     "Core",
     "LoadRule",
+    "MemoryProfile",
     "Outcomes",
     "QueueUnits",
     "QueueingConfig",
@@ -47,6 +55,7 @@ __all__ = [
     "TokenMoEEnv",
     "TokenMoEVectorEnv",
     "VectorizedEnv",
+    "build_caching",
     "build_cascade",
     "build_core",
     "build_queueing",
@@ -59,6 +68,7 @@ ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
+    "RouterRL/Caching-v0": ("envs.caching:CachingEnv", "envs.caching:CachingVectorEnv"),
     "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from experts import InputError
 from experts.errors import unknown_name
 
+from ..caches.kind import CACHING
 from ..cascades.kind import CASCADE
 from ..queues.kind import QUEUEING
 from .kind import EnvKind, EnvMethod
 
 __all__ = ["KINDS", "find_kind", "methods_of"]
 
-KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING)}
+KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING, CACHING)}
 
 
 def find_kind(name: str) -> EnvKind:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from .caching import CachingPolicy
 from .cascade import CascadePolicy
 from .errors import RouterError
 from .storage import digest_of, read_safetensors
@@ -17,7 +18,7 @@ __all__ = ["POLICIES", "POLICY_SCHEMA", "load_policy"]
 POLICY_SCHEMA = 1
 
 # Each has `kind`, `experts`, `spec()` and `from_spec(spec)`.
-POLICIES: dict[str, Any] = {policy.kind: policy for policy in (CascadePolicy,)}
+POLICIES: dict[str, Any] = {policy.kind: policy for policy in (CascadePolicy, CachingPolicy)}
 
 
 def load_policy(folder: Path | str) -> nn.Module:

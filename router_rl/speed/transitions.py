@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO
+from torch import Tensor
 
-from envs import Core, SB3VecEnv, build_core, build_queueing
+from envs import Core, SB3VecEnv, build_caching, build_cascade, build_core, build_queueing
+from envs.core import ActionSpace
 from experts import OutcomeTable
 
 from .clock import spread
@@ -22,7 +25,9 @@ _PPO_LANES, _PPO_STEPS = 64, 64
 
 CORES: dict[str, Callable[[OutcomeTable, int], Core]] = {
     "routing": build_core,
+    "cascade": build_cascade,
     "queueing": build_queueing,
+    "caching": build_caching,
 }
 
 
@@ -56,7 +61,7 @@ def transitions_row(
 
 def _pace(core: Core, seconds: float, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    actions = torch.randint(core.experts, (64, core.lanes), generator=generator)
+    actions = _drawn(core.action_space, (64, core.lanes), generator)
     core.reset(seed)
     played, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -64,8 +69,18 @@ def _pace(core: Core, seconds: float, seed: int) -> float:
             step = core.step(action)
             core.clear(step.terminated)
             core.observation()
-        played += actions.numel()
+        played += len(actions) * core.lanes
     return played / (time.perf_counter() - began)
+
+
+def _drawn(space: ActionSpace, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Random actions, [64, B] or [64, B, k]."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return torch.stack(
+            [torch.randint(int(size), shape, generator=generator) for size in space.nvec], dim=-1
+        )
+    assert isinstance(space, spaces.Discrete)
+    return torch.randint(int(space.n), shape, generator=generator)
 
 
 def _ppo_pace(core: Core, seconds: float, seed: int) -> float:

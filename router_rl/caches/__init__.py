@@ -1,0 +1,1 @@
+"""Which experts to hold in memory: rules of thumb, their clairvoyant bound, and a policy search."""
