@@ -218,7 +218,7 @@ def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> 
     """Ids [T, k]: the groups kept, then the others, by rank; then the dead; equals by rising id."""
     if alive is None:
         # All groups kept together have k experts, so nobody else is asked.
-        return _top(rank if inside is None else rank.masked_fill(~inside, -_INFINITY), k)
+        return _top(rank, k, inside)
     tier = alive.long().expand(rank.shape)
     tier = tier if inside is None else tier + (inside & alive)
     order = torch.sort(rank.masked_fill(~alive, -_INFINITY), dim=-1, descending=True, stable=True).indices
@@ -226,15 +226,17 @@ def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> 
     return order.gather(-1, torch.sort(tiers, dim=-1, descending=True, stable=True).indices[..., :k])
 
 
-def _top(rank: Tensor, k: int) -> Tensor:
-    """Ids [T, k] of the largest of rank [T, n], best first; ties go to the lowest id."""
+def _top(rank: Tensor, k: int, among: Tensor | None = None) -> Tensor:
+    """Ids [T, k] of the largest of a finite rank [T, n], best first, of some [T, n]; ties to the lowest."""
     if rank.dtype == torch.float64:
+        rank = rank if among is None else rank.masked_fill(~among, -_INFINITY)
         return torch.sort(rank, dim=-1, descending=True, stable=True).indices[..., :k]
     # Two different float32 are 2^-24 of their size apart, or 2^-149: the id, at most 2^9, moves a value by
-    # less than that, and a 0 by a little too. Minus infinity is left alone: nobody chooses it.
+    # less than that, and a 0 by a little too. Infinities come last: a runtime may have 0 times one as NaN.
     value = rank.double()
     step = torch.arange(rank.shape[-1], device=rank.device, dtype=torch.float64) * 2.0**-40
-    return (value - (value.abs().clamp(max=1e300) + 2.0**-200) * step).topk(k, dim=-1).indices
+    key = value - (value.abs() + 2.0**-200) * step
+    return (key if among is None else key.masked_fill(~among, -_INFINITY)).topk(k, dim=-1).indices
 
 
 def _weigh(masked: Tensor, experts: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:

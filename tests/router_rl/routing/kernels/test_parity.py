@@ -233,3 +233,19 @@ def test_compiles_in_one_graph(name, path):
     expected = gate_of(case, inputs)
     expected(inputs.hidden, inputs.alive).weights.square().sum().backward()
     torch.testing.assert_close(gate.weight.grad, expected.weight.grad)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_onnx_runtime_is_the_reference(tmp_path):
+    from router_rl.speed.gates.forms import onnx
+
+    case = RULES["deepseek_v3"]
+    inputs = inputs_of(case, 65)
+    with torch.no_grad():
+        run = onnx(gate_of(case, inputs), tmp_path)
+    expected = naive.gate(*inputs, case[0])
+    for rows in (1, 65):
+        weights, experts, fallback = (torch.from_numpy(value) for value in run(inputs.hidden[:rows]))
+        assert experts.equal(expected.experts[:rows])
+        assert fallback.equal(expected.fallback[:rows])
+        torch.testing.assert_close(weights.double(), expected.weights[:rows], **TOLERANCE)
