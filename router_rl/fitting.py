@@ -11,6 +11,7 @@ from experts import InputError, OutcomeTable
 
 from .budget import fit_method
 from .evaluation.measure import measure
+from .features import FeatureConfig, with_features
 from .imputation import LogConfig
 from .learning import Watch
 from .method import Run
@@ -39,12 +40,13 @@ def fit(
     device: torch.device | str = "cpu",
     feedback: str = "full",
     log: LogConfig | None = None,
+    features: FeatureConfig | None = None,
 ) -> Router:
     """Train a router.
 
     Args:
         method: a name in `METHODS`.
-        table: outcomes with features and a split.
+        table: outcomes with features, or prompts to make them from, and a split.
         objective: what to maximise.
         select: the selection rule, by name or itself.
         k: experts a decision runs or may run, for rules that take it.
@@ -57,6 +59,7 @@ def fit(
         device: where training happens.
         feedback: `full`, or `bandit`: of each row the outcome of one expert, chosen by a log.
         log: how that expert was chosen.
+        features: what to make of the prompts of a table that has no features; the router then reads prompts.
 
     Raises:
         InputError: a name is unknown, a value does not fit, or the table cannot be used.
@@ -65,14 +68,17 @@ def fit(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
+    table, text = with_features(table, features, feedback=feedback)
     rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     found.require(rule)
     task = Task.of(table, objective, rule, scorer=scorer, device=device, feedback=feedback, log=log)
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
-    if len(routers) == 1:
-        return routers[0]
-    return max(routers, key=lambda router: _validation_utility(router, task))
+    best = routers[0]
+    if len(routers) > 1:
+        best = max(routers, key=lambda router: _validation_utility(router, task))
+    best.text = text
+    return best
 
 
 def _validation_utility(router: Router, task: Task) -> float:

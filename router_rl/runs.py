@@ -25,10 +25,11 @@ from experts.atomic import writable_folder, write_json
 
 from .evaluation.cells import Cell, CellResult, run_cell, table_digest
 from .evaluation.collapse import Reference, diagnose
+from .exports.safetensors import write
 from .learning import Watch
 from .methods import ORACLE, find_method
 from .objective import Objective
-from .routing import Router, load
+from .routing import Router, TextFeatures, load
 from .task import Task
 
 __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
@@ -71,6 +72,7 @@ def train_run(
     tries: int = 1,
     settings: dict[str, Any] | None = None,
     watch: Watch | None = None,
+    text: TextFeatures | None = None,
 ) -> TrainedRun:
     """Train one method and leave a run folder; a run that was stopped goes on where it was.
 
@@ -83,6 +85,7 @@ def train_run(
         tries: settings tried; the best on validation wins.
         settings: values for some of the method's settings; then there is one try.
         watch: is told of every validation measurement.
+        text: what made the table's features of its prompts; the router keeps it.
 
     Raises:
         InputError: the method cannot be fitted, or the folder cannot be written or holds another run.
@@ -116,9 +119,13 @@ def train_run(
     ]
     best = max(results, key=lambda result: result.validation["utility"])
     _keep(best.folder / "router", folder / "router")
+    router = best.router()
+    if text is not None:
+        router.text = text
+        write(router, folder / "router")
     facts = _facts(best, table, task, len(cells))
     write_json(folder / "run.json", facts)
-    return TrainedRun(folder=folder, facts=facts, router=best.router())
+    return TrainedRun(folder=folder, facts=facts, router=router)
 
 
 def read_run(folder: Path | str) -> TrainedRun:

@@ -264,7 +264,7 @@ def test_a_table_that_cannot_be_used(
         write("twice", query_id=["q0", *columns["query_id"][:-1]]): ["query_id", "q0"],
         write("leak", prompt=[prompts[7], *prompts[1:]]): ["prompt", "--allow-leakage"],
         write("one", **one): ["expert"],
-        write("no-features", features=None): ["features"],
+        write("no-features", features=None, prompt=None): ["features", "prompt"],
     }
     for table, words in cases.items():
         text = fails(capsys, "train", "--table", table, "--out", str(tmp_path / "run"))

@@ -12,6 +12,7 @@ from rich.console import Console
 from experts import InputError, OutcomeTable
 
 from ..evaluation.terminal import progress_of
+from ..features import FeatureConfig, with_features
 from ..imputation import LogConfig
 from ..objective import Objective
 from ..task import ScorerConfig
@@ -43,6 +44,7 @@ def compare(
     observe_load: bool | None = None,
     feedback: str = "full",
     log: LogConfig = LogConfig(),  # noqa: B008
+    features: FeatureConfig = FeatureConfig(),  # noqa: B008
     seeds: int = 5,
     tries: int = 4,
     jobs: int = 1,
@@ -71,6 +73,7 @@ def compare(
         observe_load: whether stateful learners see the window's load; null: where it is charged for.
         feedback: full, or bandit: of each training and validation query one expert's outcome is known.
         log: how that expert was chosen; read under bandit feedback.
+        features: made of the prompts where the table has no features.
         seeds: training seeds 0, 1, ...
         tries: settings tried for each method and weight, chosen on validation.
         jobs: processes.
@@ -106,7 +109,9 @@ def compare(
         Objective(compute_weight=weight, load_weight=load_weight, window=window, budget=budget, limit=limit)
         for weight in weights
     ]
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rows, _ = with_features(
+        OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
+    )
     with progress_of("fits", err) as progress:
         results = compare_methods(
             rows,

@@ -10,6 +10,7 @@ from rich.console import Console
 from experts import InputError, OutcomeTable
 
 from ..evaluation.terminal import progress_of
+from ..features import FeatureConfig, with_features
 from ..imputation import LogConfig
 from ..objective import Objective
 from ..rules import selection
@@ -37,6 +38,7 @@ def train(
     observe_load: bool | None = None,
     feedback: str = "full",
     log: LogConfig = LogConfig(),  # noqa: B008
+    features: FeatureConfig = FeatureConfig(),  # noqa: B008
     tries: int = 1,
     seed: int = 0,
     device: str = "cpu",
@@ -60,6 +62,7 @@ def train(
         observe_load: whether the router sees the window's load; null: where it is charged for.
         feedback: full, or bandit: of each training and validation query one expert's outcome is known.
         log: how that expert was chosen; read under bandit feedback.
+        features: made of the prompts where the table has no features.
         tries: settings tried, chosen on validation.
         seed: of everything random.
         device: such as cpu or cuda.
@@ -80,7 +83,9 @@ def train(
     if table is None:
         raise InputError("table", None, "there is nothing to learn from", "give --table, or --env")
     method = "ppo" if method is None else method
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rows, text = with_features(
+        OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
+    )
     rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
     task = Task.of(
         rows,
@@ -103,5 +108,7 @@ def train(
             trouble = live(snapshot, reference) if comparable else ""
             progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
 
-        run = train_run(rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch)
+        run = train_run(
+            rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch, text=text
+        )
     return {"run": str(out), **run.facts}

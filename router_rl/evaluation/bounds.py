@@ -10,6 +10,7 @@ import numpy as np
 from experts import OutcomeTable
 
 from ..baselines.oracle import measure_oracle
+from ..features import featurised
 from ..runs import TrainedRun
 from .load import check_placement, load_report
 from .measure import measure
@@ -35,6 +36,8 @@ def evaluate_run(
     """
     if placement is not None:
         check_placement(placement, len(table.experts))
+    if table.features is None and run.router.text is not None:
+        table = featurised(table, run.router.text)
     features = 0 if table.features is None else table.features.shape[1]
     run.router.check_pool(table.experts, features)
     rows = table.part(split)

@@ -14,6 +14,7 @@ from experts import InputError, OutcomeTable
 from experts.atomic import writable_folder, write_json
 from experts.errors import unknown_name
 
+from ..features import featurised
 from ..routing import Router, RouterError
 from . import aoti, gguf, onnx, pt2, safetensors, sglang, vllm
 from .parity import Parity, check_parity, one_dead, parity_rows
@@ -86,6 +87,8 @@ def export(
     _check_replaceable(out)
     features = None
     if table is not None:
+        if table.features is None and router.text is not None:
+            table = featurised(table, router.text)
         router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
         assert table.features is not None
         features = torch.tensor(table.features[:: max(1, len(table) // 2048)])

@@ -1,15 +1,18 @@
-"""A router as `router.json` and `router.safetensors`, what `router_rl.routing.load` reads."""
+"""A router as `router.json` and `router.safetensors`, as `router_rl.routing.load` reads it."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save
 
 from experts.atomic import replacing, write_json
 
-from ..routing import Router
-from ..routing.storage import SCHEMA_VERSION, digest_of, load
+from ..routing import Router, TextFeatures
+from ..routing.embedding import Embedding
+from ..routing.storage import SCHEMA_VERSION, digest_of, load, text_digest
 
 __all__ = ["load", "usage", "write"]
 
@@ -29,6 +32,7 @@ def write(router: Router, folder: Path) -> None:
         "schema_version": SCHEMA_VERSION,
         **folded.spec(),
         "digest": digest_of(weights, router.experts),
+        **({} if router.text is None else {"text": _write_text(router.text, folder)}),
     }
     write_json(folder / "router.json", description)
 
@@ -40,3 +44,25 @@ def usage(router: Router) -> str:
 router = load(".")
 experts, weights, logits, fallback = router({inputs})
 # router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""
+
+
+def _write_text(text: TextFeatures, folder: Path) -> str:
+    """Write a text pipeline, models of sentence embeddings included, and return its digest."""
+    spec = text.spec()
+    for index, part in enumerate(text.parts):
+        if isinstance(part, Embedding):
+            spec[index]["path"] = str(_keep_model(part.path, folder, f"embedding-{index}"))
+    tensors = save({name: value.detach().cpu().contiguous() for name, value in text.tensors().items()})
+    described = json.dumps(spec, ensure_ascii=False).encode()
+    for name, content in (("text.safetensors", tensors), ("text.json", described)):
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
+    return text_digest(described, tensors)
+
+
+def _keep_model(path: Path, folder: Path, name: str) -> Path:
+    """Copy a model into the export; returns where it is in there. One that is there already stays."""
+    own = folder / name
+    if folder.resolve() not in path.resolve().parents:
+        shutil.copytree(path if path.is_dir() else path.parent, own, dirs_exist_ok=True)
+    return Path(name) if path.is_dir() else Path(name, path.name)

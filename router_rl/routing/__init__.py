@@ -5,12 +5,14 @@ from router_rl.routing import load
 
 router = load("router/")
 routing = router(features)  # .experts [T, k], .weights [T, k], .logits [T, N], .fallback [T]
+routing = router.route("Is 7 prime?")  # the same, where the router was trained on prompts
 ```
 """
 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
+from .health import Health
 from .knn_scorer import KNNScorer
 from .live_queues import LiveQueues, queue_state_inputs
 from .queue_scorer import QueueScorer
@@ -32,6 +34,7 @@ from .selection import (
     selection_from_spec,
 )
 from .storage import load
+from .text import TextFeatures
 
 __all__ = [
     "SCORERS",
@@ -43,6 +46,7 @@ __all__ = [
     "ExpertChoice",
     "Hard",
     "HashScorer",
+    "Health",
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",
@@ -57,6 +61,7 @@ __all__ = [
     "Selection",
     "Soft",
     "StateInput",
+    "TextFeatures",
     "TopK",
     "Tree",
     "gumbel",

@@ -12,6 +12,7 @@ from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .scorers import LinearScorer, Scorer
 from .selection import Selection
+from .text import TextFeatures
 
 __all__ = ["Router", "Routing", "StateInput"]
 
@@ -70,6 +71,7 @@ class Router(nn.Module):
             none of the experts that may be chosen.
         stochastic: draw from the policy instead of choosing greedily (random and Zero routers).
         allowed: [N], False for experts that are never chosen; None where all may be.
+        text: makes its features from prompts; None for a router of features alone.
 
     Raises:
         RouterError: names, sizes or the fallback do not fit each other.
@@ -88,6 +90,7 @@ class Router(nn.Module):
         fallback: int = 0,
         stochastic: bool = False,
         allowed: Sequence[bool] | None = None,
+        text: TextFeatures | None = None,
     ) -> None:
         super().__init__()
         names = tuple(experts)
@@ -100,6 +103,11 @@ class Router(nn.Module):
             )
         if scorer.inputs < state_size:
             raise RouterError(f"the scorer takes {scorer.inputs} inputs, fewer than its state's {state_size}")
+        if text is not None and text.size != scorer.inputs - state_size:
+            raise RouterError(
+                f"the text makes {text.size} features but the router takes {scorer.inputs - state_size}; "
+                "use the features it was trained on"
+            )
         if fallback not in range(len(names)):
             raise RouterError(f"fallback={fallback!r} is not an expert; use 0 to {len(names) - 1}")
         rule.check(len(names))
@@ -113,6 +121,7 @@ class Router(nn.Module):
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
+        self.text = text
         self.rule = rule
         # Not persistent: it is part of what the router is, not of what it learns.
         self.register_buffer(
@@ -157,6 +166,36 @@ class Router(nn.Module):
         else:
             experts, weights = self.rule.select(logits)
         return Routing(experts, weights, logits, fallback)
+
+    def route(
+        self,
+        prompts: str | Sequence[str],
+        groups: str | Sequence[str] | None = None,
+        state: Tensor | None = None,
+        action_mask: Tensor | None = None,
+    ) -> Routing:
+        """Route prompts: their features are made here, then it is `forward`. No gradients; thread-safe.
+
+        Args:
+            prompts: one, or T of them.
+            groups: the task or subject of each, where the caller knows it.
+            state: as for `forward`.
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen (is healthy).
+
+        Raises:
+            RouterError: the router's features are not made from text, or a shape does not fit.
+        """
+        if self.text is None:
+            raise RouterError(
+                "this router was trained on a table's own features, so it cannot read prompts; call it with "
+                "features, or train it on a table without them"
+            )
+        if isinstance(prompts, str):
+            prompts = [prompts]
+        if isinstance(groups, str):
+            groups = [groups] * len(prompts)
+        with torch.inference_mode():
+            return self(self.text(prompts, groups), state, action_mask)
 
     def logits(
         self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
@@ -206,6 +245,7 @@ class Router(nn.Module):
             fallback=self.fallback,
             stochastic=self.stochastic,
             allowed=self._allowed_list(),
+            text=self.text,
         )
 
     def at(self, **conditions: float) -> Router:
@@ -223,7 +263,14 @@ class Router(nn.Module):
                 f"the router's conditions are {', '.join(names)}, not {given}; give each a value"
             )
         scorer = self.scorer.at([conditions[name] for name in names])
-        plain = Router(scorer, self.rule, self.experts, fallback=self.fallback, allowed=self._allowed_list())
+        plain = Router(
+            scorer,
+            self.rule,
+            self.experts,
+            fallback=self.fallback,
+            allowed=self._allowed_list(),
+            text=self.text,
+        )
         return plain.train(self.training)
 
     def spec(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Read a router from its folder: `router.json` says what it is, `router.safetensors` holds its weights.
 
+Where it reads prompts, `text.json` and `text.safetensors` hold how (`router_rl/routing/text.py`).
+
 The safetensors format is eight bytes of header length, a JSON header and raw little-endian tensors
 (https://github.com/huggingface/safetensors#format), so reading it takes torch and the standard library.
 """
@@ -15,12 +17,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .embedding import Embedding
 from .errors import RouterError
 from .router import Router, StateInput
 from .scorers import Scorer, scorer_from_spec
 from .selection import selection_from_spec
+from .text import TextFeatures
 
-__all__ = ["SCHEMA_VERSION", "digest_of", "load", "read_safetensors", "router_from_spec"]
+__all__ = ["SCHEMA_VERSION", "digest_of", "load", "read_safetensors", "router_from_spec", "text_digest"]
 
 SCHEMA_VERSION = 1
 
@@ -77,6 +81,8 @@ def load(folder: Path | str) -> Router:
         router.scorer.load_state_dict(tensors)
     except RuntimeError as error:
         raise RouterError(f"{weights_path} does not fit router.json: {error}") from error
+    if "text" in description:
+        router.text = _read_text(folder, description["text"], router.features)
     return router.folded().eval()  # what was written is folded: this saves the standardisation
 
 
@@ -97,6 +103,11 @@ def digest_of(weights: bytes, experts: Sequence[str]) -> str:
     """Digest of a weights file and the expert names it belongs to, `sha256:<hex>`."""
     names = json.dumps(list(experts)).encode()
     return "sha256:" + hashlib.sha256(names + b"\0" + weights).hexdigest()
+
+
+def text_digest(spec: bytes, tensors: bytes) -> str:
+    """Digest of the two files of a text pipeline, `sha256:<hex>`."""
+    return "sha256:" + hashlib.sha256(spec + b"\0" + tensors).hexdigest()
 
 
 def read_safetensors(content: bytes) -> dict[str, Tensor]:
@@ -127,6 +138,31 @@ def _tensor(entry: dict[str, Any], body: memoryview) -> Tensor:
     if size == 0:
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(bytearray(body[begin:end]), dtype=dtype).reshape(shape)
+
+
+def _read_text(folder: Path, digest: Any, features: int) -> TextFeatures:
+    try:
+        spec = (folder / "text.json").read_bytes()
+        tensors = (folder / "text.safetensors").read_bytes()
+    except OSError as error:
+        raise RouterError(
+            f"{error.filename} cannot be read ({error.strerror}); export the router again"
+        ) from error
+    found = text_digest(spec, tensors)
+    if found != digest:
+        raise RouterError(
+            f"{folder}'s text.json and text.safetensors have digest {found} but router.json says {digest}; "
+            "they are not from one export: export the router again"
+        )
+    text = TextFeatures.of(json.loads(spec), read_safetensors(tensors))
+    for part in text.parts:
+        if isinstance(part, Embedding):
+            part.within(folder)
+    if text.size != features:
+        raise RouterError(
+            f"{folder / 'text.json'} makes {text.size} features but the router takes {features}; export again"
+        )
+    return text
 
 
 def _read_description(path: Path) -> dict[str, Any]:

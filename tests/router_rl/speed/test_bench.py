@@ -28,7 +28,7 @@ def test_quick(capsys: pytest.CaptureFixture[str]) -> None:
     assert [set(goal) for goal in table["goals"]] == [{"goal", "target", "found", "at_least", "met"}] * 4
     (cell,) = found["scaling"]
     assert 0 < cell["before_mib"] <= cell["peak_mib"]
-    assert {row["env"] for row in found["transitions"]} >= {"routing", "queueing"}
+    assert {row["env"] for row in found["transitions"]} >= {"routing", "cascade", "queueing", "caching"}
     assert all(row["per_second"] > 0 < row["sb3_ppo_per_second"] for row in found["transitions"])
     text = markdown(found)
     for word in (*names, "bare", "met", "1,000", "queueing"):

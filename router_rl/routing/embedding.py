@@ -1,0 +1,119 @@
+"""Sentence embeddings as features: a transformers model's folder, or an ONNX file with its tokenizer.
+
+The only part of the inference floor that needs more than torch, and only for routers that use it:
+`transformers` for a folder, `onnxruntime` and `tokenizers` for an ONNX file. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import RouterError
+
+__all__ = ["Embedding"]
+
+_BATCH = 32
+
+# Prompts to token states [T, L, width] and mask [T, L].
+Encoder = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+class Embedding:
+    """The mean of a sentence's token states, scaled to length 1 (Reimers & Gurevych 2019, section 3).
+
+    Args:
+        path: a folder with a transformers model and tokenizer, or an `.onnx` file with `tokenizer.json`
+            beside it. Relative paths are those of an export, told where it is by `within`.
+        size: width of the states.
+        longest: tokens of a prompt that are read.
+
+    Source: Sentence-BERT, https://arxiv.org/abs/1908.10084.
+    """
+
+    def __init__(self, *, path: str | Path, size: int, longest: int = 256) -> None:
+        self.path = Path(path)
+        self.size = size
+        self.longest = longest
+
+    def within(self, folder: Path) -> None:
+        """Find a relative path below a folder."""
+        self.path = folder / self.path
+
+    def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
+        """Columns [T, size] float32."""
+        parts: list[Tensor] = []
+        for start in range(0, len(prompts), _BATCH):
+            states, mask = self._encoder(prompts[start : start + _BATCH])
+            weight = mask.unsqueeze(-1).float()
+            mean = (states.float() * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+            parts.append(mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+        return torch.cat(parts) if parts else torch.zeros(0, self.size)
+
+    def spec(self) -> dict[str, Any]:
+        """The part as JSON."""
+        return {"kind": "embedding", "path": str(self.path), "size": self.size, "longest": self.longest}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing: the model stays in its own files."""
+        return {}
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        if self.path.suffix == ".onnx":
+            return _onnx(self.path, self.longest)
+        return _transformers(self.path, self.longest)
+
+
+def _transformers(folder: Path, longest: int) -> Encoder:
+    if not (folder / "config.json").is_file():
+        raise RouterError(f"{folder} lacks config.json; give a model's folder or an .onnx file")
+    transformers: Any = _needed("transformers", "router-rl[llm]")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        inputs = tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            return model(**inputs).last_hidden_state, inputs["attention_mask"]
+
+    return encode
+
+
+def _onnx(path: Path, longest: int) -> Encoder:
+    beside = path.with_name("tokenizer.json")
+    for file in (path, beside):
+        if not file.is_file():
+            raise RouterError(f"{file} is missing; put the model and its tokenizer.json into one folder")
+    runtime: Any = _needed("onnxruntime", "router-rl[embedding]")
+    tokenizers: Any = _needed("tokenizers", "router-rl[embedding]")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = {given.name for given in session.get_inputs()}
+    tokenizer = tokenizers.Tokenizer.from_file(str(beside))
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(max_length=longest)
+
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        found = tokenizer.encode_batch(list(prompts))
+        mask = torch.tensor([each.attention_mask for each in found])
+        ids = torch.tensor([each.ids for each in found])
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        feed = {name: value.numpy() for name, value in inputs.items() if name in names}
+        return torch.from_numpy(session.run(None, feed)[0]), mask
+
+    return encode
+
+
+def _needed(module: str, install: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise RouterError(f"sentence embeddings need {module}; pip install '{install}'") from error
