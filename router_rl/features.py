@@ -181,7 +181,7 @@ def _terms(
     columns: list[np.ndarray] = []
     dimensions = min(config.dimensions, x.shape[1] - 1, len(prompts) - 1)
     if dimensions > 0:
-        with np.errstate(invalid="ignore"):  # it divides by the variance, and equal prompts have none
+        with np.errstate(invalid="ignore", divide="ignore"):  # by the variance, and equal prompts have none
             svd: Any = TruncatedSVD(dimensions, random_state=seed).fit(x)
         pieces.append(svd.components_.T)
         offsets.append(np.zeros(dimensions))

@@ -30,9 +30,9 @@ class FaultServer:
         self.seconds = seconds
         self.usage = True  # whether answers say how many tokens they took
         self.down: set[str] = set()  # models that answer 503 to everything
-        self.requests: list[dict] = []  # every body that came in, with `authorization`
+        self.retry_after = 1  # seconds, told with every 429
+        self.requests: list[dict] = []  # every body that came in, with `authorization` and `time`
         self.answered: Counter[tuple[str, str]] = Counter()  # by model and prompt
-        self.times: list[float] = []  # of every request
         self.working = self.most_working = 0
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
@@ -61,8 +61,8 @@ class FaultServer:
         with self._lock:
             attempt = self._attempts[model, prompt]
             self._attempts[model, prompt] += 1
-            self.requests.append({**body, "authorization": handler.headers.get("Authorization")})
-            self.times.append(time.monotonic())
+            authorization = handler.headers.get("Authorization")
+            self.requests.append({**body, "authorization": authorization, "time": time.monotonic()})
             self.working += 1
             self.most_working = max(self.most_working, self.working)
         try:
@@ -94,7 +94,12 @@ class FaultServer:
             _send(handler, 200, '{"id": "chatcmpl-1", "choices": [{"mess')
         else:
             error = json.dumps({"error": {"message": f"made to fail with {fault}", "code": fault}})
-            _send(handler, STATUSES[fault], error, {"Retry-After": "1"} if fault == "429" else {})
+            _send(
+                handler,
+                STATUSES[fault],
+                error,
+                {"Retry-After": str(self.retry_after)} if fault == "429" else {},
+            )
 
 
 class _Server(ThreadingHTTPServer):

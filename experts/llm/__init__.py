@@ -3,6 +3,7 @@
 `import experts.llm` imports neither LiteLLM nor Ray; asking does (extras `[llm]` and `[scale]`).
 """
 
+from .asking import litellm_parameters
 from .collecting import Collected, collect_answers
 from .endpoints import Endpoint, Judge, ModelList, read_models
 from .journal import Journal
@@ -19,6 +20,7 @@ __all__ = [
     "Questions",
     "collect_answers",
     "exact_match",
+    "litellm_parameters",
     "multiple_choice",
     "numeric",
     "read_models",

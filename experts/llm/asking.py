@@ -11,10 +11,10 @@ from typing import Any
 from .endpoints import Endpoint
 from .lite import lite
 
-__all__ = ["Asker", "Reply", "Request"]
+__all__ = ["Asker", "Reply", "Request", "litellm_parameters"]
 
-# Nothing asked of this model will be answered: wrong key, no permission, no such model.
-_HOPELESS = (401, 403, 404)
+# Wrong key, no such model: nothing asked of it will be answered. (403 may be about one prompt alone.)
+_HOPELESS = (401, 404)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Asker:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._litellm = litellm = lite()
-        deployments = [{"model_name": each.name, "litellm_params": _parameters(each)} for each in endpoints]
+        deployments = [
+            {"model_name": each.name, "litellm_params": litellm_parameters(each)} for each in endpoints
+        ]
         # Each model is one deployment: putting it aside after failures would only fail what comes next.
         self._router = litellm.Router(model_list=deployments, disable_cooldowns=True)
 
@@ -86,7 +88,8 @@ class Asker:
         self._litellm.in_memory_llm_clients_cache.flush_cache()  # or it would hand out closed ones
 
 
-def _parameters(endpoint: Endpoint) -> dict[str, Any]:
+def litellm_parameters(endpoint: Endpoint) -> dict[str, Any]:
+    """The `litellm_params` of a deployment in LiteLLM's router."""
     given = {
         "api_base": endpoint.api_base,
         "api_key": endpoint.key(),

@@ -10,6 +10,7 @@ from typing import Any
 from ..atomic import writable_folder
 from ..errors import InputError
 from ..outcomes import OutcomeTable
+from ..progress import track
 from .answers import Answers
 from .asking import Request
 from .endpoints import Endpoint, Judge, check_endpoints, prices_of, read_models
@@ -75,7 +76,7 @@ def collect_answers(
 
     Returns:
         The table that was written and what stands behind it. Cost is US dollars at the prices of the model
-        list, or else of LiteLLM's price map; `tokens_in/<model>` are extra columns.
+        list, or else of LiteLLM's price map.
 
     Raises:
         InputError: an input cannot be used, a model refuses everybody, or no query has all answers.
@@ -111,7 +112,7 @@ def collect_answers(
         ask(list(asked.values()), "asking")
         _read(answers, asked, journal)
         if score is not None:
-            _score(answers, asked, journal, score)
+            _score(answers, asked, journal, score, progress=progress)
         if judge is not None:
             _judge(answers, asked, journal, judge, ask)
     names = ", ".join(endpoint.model for endpoint in listed.endpoints)
@@ -152,8 +153,8 @@ def _read(answers: Answers, asked: _Pairs, journal: Journal) -> None:
             answers.miss(row, column, journal.failed[request.key])
 
 
-def _score(answers: Answers, asked: _Pairs, journal: Journal, score: Scorer) -> None:
-    for (row, column), request in asked.items():
+def _score(answers: Answers, asked: _Pairs, journal: Journal, score: Scorer, *, progress: bool) -> None:
+    for (row, column), request in track(asked.items(), "scoring", len(asked), shown=progress):
         if request.key in journal:
             answer = journal.read(request.key)["answer"]
             answers.score(row, column, score(request.prompt, answers.questions.reference[row], answer))

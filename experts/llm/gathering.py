@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import InputError
@@ -47,8 +48,16 @@ def gather(
         if request.key not in journal and request.key not in seen:
             seen.add(request.key)
             waiting.setdefault(request.endpoint.name, []).append(request)
-    if seen:
-        asyncio.run(_gather(waiting, journal, concurrency, workers, doing, progress))
+    if not seen:
+        return
+    work = _gather(waiting, journal, concurrency, workers, doing, progress)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:  # a notebook's: it cannot wait for us and run us
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, work).result()
 
 
 async def _gather(

@@ -7,7 +7,6 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ __all__ = ["JUDGED", "SCORERS", "Scorer", "exact_match", "multiple_choice", "num
 
 # (prompt, reference or None, answer) to quality in [0, 1].
 Scorer = Callable[[str, "str | None", str], float]
+
+# A sign counts where nothing stands before it: 10-20 ends on 20, GPT-4 on 4.
+_NUMBER = r"(?:(?<![\w.)])-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?"
 
 JUDGED = "judge"  # the scorer that is a model, see judging.py
 
@@ -119,7 +121,9 @@ def _plain(text: str) -> str:
 
 
 def _letter(answer: str) -> str | None:
-    settled = re.findall(r"(?:answer\s*(?:is|:)\s*|\\boxed\{)[\s(\[*]*([A-J])\b", answer, flags=re.IGNORECASE)
+    # A small letter counts where only brackets and full stops follow: "the answer is a bit long" has none.
+    letter = r"([A-J]\b|[a-j](?=[)\]}]|[.\s*]*$))"
+    settled = re.findall(r"(?:(?i:answer\s*(?:is|:))|\\boxed\{)[\s(\[*:]*" + letter, answer)
     if settled:
         return settled[-1].upper()
     first = re.match(r"[\s(\[*]*([A-Ja-j])(?:[\s).\]:*,]*$|[).\]:*,])", answer)
@@ -135,12 +139,8 @@ def _number(text: str) -> float | None:
         if marked:
             text = marked[-1]
             break
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?|-?\.\d+", text)
+    found = re.findall(_NUMBER, text)
     if not found:
         return None
     top, _, bottom = found[-1].replace(",", "").partition("/")
-    return (
-        float(top)
-        if not bottom or not float(bottom)
-        else float(Fraction(top.strip()) / Fraction(bottom.strip()))
-    )
+    return float(top) / (float(bottom or 1) or 1.0)  # over 0 is no fraction

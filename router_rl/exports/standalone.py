@@ -103,7 +103,8 @@ class StandaloneRouter(nn.Module):
         """Experts [T, k] int64 (N for nobody), weights [T, k], logits [T, outputs] and fallback [T] bool."""
         x = hidden_states.float()
         logits = self._score(x)
-        finite = x.isfinite().all(dim=-1) & logits.isfinite().all(dim=-1)
+        # As isfinite().all() would have it, which takes ten times as long: NaN is below nothing.
+        finite = (x.abs().amax(dim=-1) < float("inf")) & (logits.abs().amax(dim=-1) < float("inf"))
         logits = torch.where(finite.unsqueeze(-1), logits, self.only)
         left = self.alive
         if self.allowed is not None:

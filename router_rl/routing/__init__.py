@@ -12,6 +12,7 @@ routing = router.route("Is 7 prime?")  # the same, where the router was trained 
 from .conditioned_scorer import ConditionedScorer
 from .errors import RouterError
 from .hash_scorer import HashScorer
+from .health import Health
 from .knn_scorer import KNNScorer
 from .live_queues import LiveQueues, queue_state_inputs
 from .priced_scorer import PricedScorer
@@ -46,6 +47,7 @@ __all__ = [
     "ExpertChoice",
     "Hard",
     "HashScorer",
+    "Health",
     "Hierarchical",
     "KNNScorer",
     "LinearScorer",

@@ -122,8 +122,8 @@ class Router(nn.Module):
         self.features = scorer.inputs - state_size
         self.fallback = fallback
         self.stochastic = stochastic
-        self.rule = rule
         self.text = text
+        self.rule = rule
         # Not persistent: it is part of what the router is, not of what it learns.
         self.register_buffer(
             "allowed", None if allowed is None else torch.tensor(list(allowed)), persistent=False

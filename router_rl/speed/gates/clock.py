@@ -39,13 +39,13 @@ def compare(
     Args:
         functions: by name, each a call.
         rounds: how often each has its turn.
-        span: seconds that a turn takes at least, or one call.
+        span: seconds that a turn of the fastest takes, or one call.
     """
-    calls = {name: _calls(function, span) for name, function in functions.items()}
+    # As many calls a turn for all: otherwise one has its weights in the cache and another has not.
+    count = max(1, round(span / min(_fastest(function) for function in functions.values())))
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            count = calls[name]
             began = time.perf_counter()
             for _ in range(count):
                 function()
@@ -62,9 +62,12 @@ def compare(
     return found
 
 
-def _calls(function: Callable[[], object], span: float) -> int:
-    """How many calls fill a span, after a first one that nobody counts."""
+def _fastest(function: Callable[[], object], tries: int = 3) -> float:
+    """Seconds of the fastest of some calls, after a first one that nobody counts."""
     function()
-    began = time.perf_counter()
-    function()
-    return max(1, round(span / max(time.perf_counter() - began, 1e-7)))
+    best = float("inf")
+    for _ in range(tries):
+        began = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - began)
+    return max(best, 1e-7)

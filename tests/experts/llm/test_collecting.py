@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -64,15 +65,21 @@ def test_scores_prices_and_keeps_every_answer(server, write_models, write_prompt
 
 
 def test_what_fails_for_a_while_is_answered_in_the_end(server, write_models, write_prompts, tmp_path):
+    server.retry_after = 4
     faults = {0: "429", 1: "500", 2: "cut", 3: "garbage", 4: "hang"}
-    start = time.monotonic()
     found = gather(write_models(timeout=2), write_prompts(6, faults), tmp_path, concurrency=6)
-    assert time.monotonic() - start >= 1.0  # the server's Retry-After
     assert len(found.table) == 6
     assert found.table.notes[1].startswith("split: made here")
     for row, prompt in enumerate(map(str, found.table.prompt)):
         assert server.attempts("large", prompt) >= (2 if row in faults else 1)
         assert server.answered["large", prompt] == 1
+    # The server's Retry-After is kept; LiteLLM's own first waits are shorter.
+    times = [
+        body["time"]
+        for body in server.requests
+        if body["model"] == "large" and "429" in body["messages"][0]["content"]
+    ]
+    assert times[1] - times[0] >= 4.0
 
 
 def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
@@ -126,6 +133,13 @@ def test_asks_nothing_twice(server, write_models, write_prompts, tmp_path):
     assert set(server.answered.values()) == {1, 2}
 
 
+def test_runs_in_a_notebook(server, write_models, write_prompts, tmp_path):
+    async def cell():
+        return gather(write_models(), write_prompts(2), tmp_path)
+
+    assert len(asyncio.run(cell()).table) == 2
+
+
 def test_the_same_prompt_twice_is_asked_once(server, write_models, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("prompt,reference\n1 + 1,2\n1 + 1,2\n1 + 2,3\n")
@@ -170,14 +184,15 @@ def test_paces_requests_and_limits_how_many_wait(server, write_models, write_pro
     server.seconds = 0.1
     gather(write_models(), write_prompts(12), tmp_path, concurrency=3)
     assert server.most_working <= 6  # three of each of two models
-    server.seconds, start = 0.0, len(server.times)
+    server.seconds, start = 0.0, len(server.requests)
     gather(write_models(requests_per_minute=600, max_tokens=2), write_prompts(8), tmp_path)
-    times = sorted(server.times[start:])
+    times = sorted(body["time"] for body in server.requests[start:])
     assert times[-1] - times[0] >= 0.1 * 7 - 0.05  # 16 requests, 8 of each model
-    # 20 requests of 10 tokens each: 100 at once, and then 100 a second.
-    start = len(server.times)
-    gather(write_models("small", "other", tokens_per_minute=6000, max_tokens=8), write_prompts(20), tmp_path)
-    assert len(server.times) - start == 40
+    # 12 requests of about 8 tokens each: 90 at once, and then 1.5 a second.
+    start, began = len(server.requests), time.monotonic()
+    gather(write_models(tokens_per_minute=90, max_tokens=6), write_prompts(12), tmp_path)
+    assert len(server.requests) - start == 24
+    assert time.monotonic() - began >= 2.0
 
 
 def test_a_judge_grades(server, write_models, write_prompts, tmp_path):

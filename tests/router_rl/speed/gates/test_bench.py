@@ -66,6 +66,6 @@ def test_both_dispatches_move_alike() -> None:
 def test_ratios_are_of_one_round() -> None:
     turns: list[str] = []
     found = compare({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, rounds=3, span=0.0)
-    assert turns[4:] == ["a", "b"] * 3  # two calls each to count how many fill a span
+    assert turns[8:] == ["a", "b"] * 3  # four calls each to count how many fill a span
     assert found["a"].ratio == 1.0
     assert found["b"].quartiles[0] <= found["b"].ratio <= found["b"].quartiles[1]
