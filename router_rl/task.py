@@ -59,6 +59,7 @@ class Task:
         observe_load: whether a stateful learner sees the window's load.
         scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
+        compiled: whether scorers run through `torch.compile` while they train on the device.
         log: how the log was made that the estimates come from; None: all outcomes are known.
     """
 
@@ -72,6 +73,7 @@ class Task:
     scale: float
     device: torch.device
     log: LogConfig | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self._check_affordable()
@@ -88,6 +90,7 @@ class Task:
         device: torch.device | str = "cpu",
         feedback: str = "full",
         log: LogConfig | None = None,
+        compiled: bool = False,
     ) -> Task:
         """Take a task from a table with its splits.
 
@@ -100,6 +103,7 @@ class Task:
             device: where training happens.
             feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
             log: how the log is made and read under bandit feedback; uniform if None.
+            compiled: whether scorers run through `torch.compile` while they train on the device.
 
         Raises:
             InputError: the table has no features or lacks a split, too little of it is affordable, or the
@@ -132,6 +136,7 @@ class Task:
             scale=compute_scale(asked),
             device=torch.device(device),
             log=log,
+            compiled=compiled,
         )
 
     @property
