@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +85,7 @@ class EarlyStopping:
             rows=Rows.of(task.validation, task.scale, task.device),
             objective=task.objective,
         )
+        self._compiled = task.compiled
         self._patience = patience
         self._watch = watch
         self._best = float("-inf")
@@ -123,7 +125,7 @@ class EarlyStopping:
         """Put the best weights seen, and the rule they had, into a router; return it in evaluation mode."""
         router.scorer.load_state_dict(self._weights)
         router.rule = self._rule or router.rule
-        return router.eval()
+        return (copy.deepcopy(router) if self._compiled else router).eval()  # a copy is as it was written
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""

@@ -70,6 +70,7 @@ class Task:
         scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
         readouts: columns of the features that estimate the experts' quality, N a group of them.
+        compiled: whether scorers run through `torch.compile` while they train on the device.
         log: how the log was made that the estimates come from; None: all outcomes are known.
     """
 
@@ -84,6 +85,7 @@ class Task:
     device: torch.device
     log: LogConfig | None = None
     readouts: tuple[tuple[int, ...], ...] = ()
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self._check_affordable()
@@ -101,6 +103,7 @@ class Task:
         feedback: str = "full",
         log: LogConfig | None = None,
         readouts: Sequence[Sequence[int]] = (),
+        compiled: bool = False,
     ) -> Task:
         """Take a task from a table with its splits.
 
@@ -114,6 +117,7 @@ class Task:
             feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
             log: how the log is made and read under bandit feedback; uniform if None.
             readouts: columns of the features that estimate the experts' quality (`TextFeatures.readouts`).
+            compiled: whether scorers run through `torch.compile` while they train on the device.
 
         Raises:
             InputError: the table has no features or lacks a split, too little of it is affordable, or the
@@ -147,6 +151,7 @@ class Task:
             device=torch.device(device),
             log=log,
             readouts=tuple(tuple(columns) for columns in readouts),
+            compiled=compiled,
         )
 
     @property

@@ -89,6 +89,8 @@ def learn(
     objective = task.objective
     payment = Payment(task.outcomes(), objective.compute_weight, settings.smoothing)
     router = start or task.new_router(run.seed, observe_load=task.observe_load)
+    if task.compiled:
+        router.scorer.compile()
     optimizer = adamw(router.parameters(), settings.learning_rate, settings.weight_decay)
     generator = torch.Generator(device=task.device).manual_seed(run.seed)
     stopping = EarlyStopping(task, settings.patience, run.watch)

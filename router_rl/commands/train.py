@@ -42,6 +42,7 @@ def train(
     tries: int = 1,
     seed: int = 0,
     device: str = "cpu",
+    compile: bool = False,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
     """Train one router; a run that was stopped goes on where it was when the same command is given.
@@ -66,6 +67,7 @@ def train(
         tries: settings tried, chosen on validation.
         seed: of everything random.
         device: such as cpu or cuda.
+        compile: run the router's network through torch.compile while it trains; pays for wide networks.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
     from ..evaluation.collapse import Reference, live
@@ -97,6 +99,7 @@ def train(
         feedback=feedback,
         log=log,
         readouts=() if text is None else text.readouts,
+        compiled=compile,
     )
     reference = Reference.of(task)
     # Searched within a budget, or for every weight, what is measured meanwhile is not what will be kept.

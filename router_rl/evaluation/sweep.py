@@ -87,10 +87,11 @@ def fit_all(
         if gate is not None:
             started = [improving[name](settings, gate.method, gate.settings) for settings in found]
             second[name, objective] = list(dict.fromkeys(started))
+            tell.total -= len(found) - len(second[name, objective])
     return [*results, *_fit(work, second, objectives, seeds, tell)]
 
 
-@dataclass(kw_only=False)
+@dataclass
 class _Tally:
     """Counts finished fits for whoever watches."""
 

@@ -64,6 +64,8 @@ def train_gate(
         the router with the best weights on validation, in evaluation mode.
     """
     router = task.new_router(run.seed) if router is None else router
+    if task.compiled:
+        router.scorer.compile()
     outcomes = task.outcomes()
     extra = nn.Module() if extra is None else extra.to(task.device)
     trained = [*router.parameters(), *extra.parameters()]

@@ -163,7 +163,7 @@ def test_learners_score_no_forbidden_expert(kinds: OutcomeTable) -> None:
     router = Task.of(kinds, LIMITED, Hard()).new_router(0)
     features = torch.tensor(kinds.features)
     scores = router.scores(features)
-    assert scores[:, 3].max() == -1e4
+    assert scores[:, 3].max() == -2e4
     assert scores.equal(router.logits(features)[0])
 
 
