@@ -165,6 +165,8 @@ def test_logits_are_float32_of_any_input(kind, rows, dtype):
     more = {"rows": 8, "neighbours": 2} if kind == "knn" else {}
     if kind == "conditioned":
         more = {"hidden": (4,), "ranges": ((0.01, 0.8),)}
+    if kind == "priced":
+        more = {"ranges": ((0.01, 0.8),)}
     scorer = seeded(scorer_from_spec({"kind": kind, "inputs": 5, "experts": 3, **more}))
     x = (10 * torch.randn(rows, 5)).to(dtype)
     logits = scorer(x)
