@@ -20,7 +20,7 @@ from .measure import Choose
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "served", "top_p", "train_gate"]
+__all__ = ["GATES", "Gate", "chosen", "served", "top_p", "train_gate"]
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
@@ -129,7 +129,7 @@ def train_gate(
             hidden, x = tail.attend(layer, hidden)
             z = routers.logits(layer, x)
             dense = gate.mixes(z, bias[layer])
-            running = (dense.detach() > 0).flatten(0, -2).float()
+            running = chosen(dense.detach(), gate.k).flatten(0, -2)
             load = running.mean(dim=0) / gate.k
             loads[layer] = load
             if gate.balance:
@@ -144,6 +144,12 @@ def train_gate(
         return served(routers, gate, bias)
 
     return train(pool, start, training, loss, serve=serve, after=move_bias), serve
+
+
+def chosen(dense: Tensor, k: int) -> Tensor:
+    """Which experts [..., N] float32 are among the k of most weight and have any; a soft mixture runs all."""
+    best = torch.zeros_like(dense).scatter(-1, largest(dense, k), 1.0)
+    return best * (dense > 0)
 
 
 def served(routers: LayerRouters, gate: Gate, bias: Tensor) -> Choose:

@@ -23,7 +23,7 @@ from router_rl.token_moe import (
     train_gate,
     train_reinforce,
 )
-from router_rl.token_moe.backprop import dense_mix, sparse_mix, top_p
+from router_rl.token_moe.backprop import chosen, dense_mix, sparse_mix, top_p
 from router_rl.token_moe.balance import balanced_routers
 from router_rl.token_moe.counterfactual import counterfactual_losses
 from router_rl.token_moe.measure import flips
@@ -278,3 +278,9 @@ def test_top_p_runs_one_expert_where_it_is_sure():
     assert (weights > 0).sum(dim=1).tolist() == [1, 2]
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     torch.testing.assert_close(weights[1, :2], z[1, :2].softmax(dim=0))
+
+
+def test_a_soft_mixture_is_counted_by_the_experts_it_will_be_served_by() -> None:
+    dense = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
+    assert chosen(dense, 1).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert chosen(dense, 2).tolist() == [[1, 1, 0], [0, 1, 0]]  # one without weight does not run
