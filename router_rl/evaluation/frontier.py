@@ -174,7 +174,8 @@ def ranking_facts(
     """APGR, CPT(50%) and CPT(80%) of routers between two experts, with intervals.
 
     Args:
-        rankings: by name, one a training seed, on the same queries; their mean is told.
+        rankings: by name, one a training seed, on the same queries; their mean is told. One whose scores
+            are all equal ranks nothing, and has none.
         seed, resamples: of the bootstrap.
     """
     measures: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float | None]] = {
@@ -183,9 +184,10 @@ def ranking_facts(
         "cpt80": lambda weak, strong, score: cpt(weak, strong, score, 0.8),
     }
     facts: dict[str, dict[str, Any]] = {}
-    for name, own in rankings.items():
+    for name, every in rankings.items():
+        own = [one for one in every if np.ptp(one.score) > 0.0]
         values: dict[str, list[float | None]] = {key: [] for key in measures}
-        for chosen in _draws(len(own[0].weak), seed, resamples):
+        for chosen in _draws(len(every[0].weak), seed, resamples):
             for key, measure in measures.items():
                 found = [measure(one.weak[chosen], one.strong[chosen], one.score[chosen]) for one in own]
                 known = [value for value in found if value is not None]

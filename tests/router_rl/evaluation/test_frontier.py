@@ -107,3 +107,12 @@ def test_rankings() -> None:
     low, high = facts["random"]["apgr"]["ci95"]
     assert low < 0.5 < high
     assert facts["random"]["cpt50"]["ci95"][0] < 0.5 < facts["random"]["cpt50"]["ci95"][1]
+
+
+def test_equal_scores_rank_nothing() -> None:
+    weak, strong = np.tile([0.0, 1.0, 0.0], 40), np.tile([1.0, 1.0, 0.0], 40)
+    flat = Ranking(weak=weak, strong=strong, score=np.zeros(120))
+    told = Ranking(weak=weak, strong=strong, score=np.arange(120.0))
+    facts = ranking_facts({"best_single": [flat], "ridge": [told]}, resamples=5)
+    assert facts["ridge"]["apgr"] is not None
+    assert facts["best_single"]["apgr"] is None
