@@ -206,7 +206,7 @@ def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:
     )
     found = run(pair)["frontier"]
     assert found["ridge"]["apgr"] > 0.6
-    assert 0.3 < found["random"]["apgr"] < 0.7
+    assert found["random"]["apgr"] is None  # it scores all queries alike
 
 
 def test_with_load_and_two_experts_a_query(kinds: OutcomeTable, tmp_path: Path) -> None:
