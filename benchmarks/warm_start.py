@@ -77,7 +77,7 @@ def main(
     )
     print("|---|---|---|---:|---:|---:|---|---:|")
     found: dict[str, Any] = {}
-    for study in studies(() if data is None else TABLES):
+    for study in studies(() if data is None else (*TABLES, "routellm_mtbench")):
         try:
             if study.table in BUDGETS:
                 table = OutcomeTable.read(study.table)
