@@ -30,7 +30,7 @@ from experts import InputError, OutcomeTable
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step
 from .memory import MemoryProfile, evicted
-from .outcomes import Outcomes, compute_scale
+from .outcomes import Outcomes, compute_scale, rows_of
 from .stream import query_rows
 
 __all__ = [
@@ -395,8 +395,7 @@ def build_caching(
         device: where the tensors live.
         settings: the other fields of `CachingConfig`.
     """
-    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
-    rows = whole if split is None else whole.part(split)
+    rows = rows_of(table, split)
     if profile is not None:
         settings["profile"] = profile if isinstance(profile, MemoryProfile) else MemoryProfile.read(profile)
     config = CachingConfig(**settings)

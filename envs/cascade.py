@@ -27,7 +27,7 @@ from experts import InputError, OutcomeTable
 
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step
-from .outcomes import Outcomes, compute_scale
+from .outcomes import Outcomes, compute_scale, rows_of
 from .stream import query_rows
 
 __all__ = [
@@ -361,8 +361,7 @@ def build_cascade(
         device: where the tensors live.
         settings: fields of `CascadeConfig`.
     """
-    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
-    rows = whole if split is None else whole.part(split)
+    rows = rows_of(table, split)
     unit = compute_scale(rows) if scale is None else scale
     return CascadeCore(CascadeTable.of(rows, unit, device), CascadeConfig(**settings), lanes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from experts import InputError, OutcomeTable
 
-__all__ = ["Outcomes", "compute_scale"]
+__all__ = ["Outcomes", "compute_scale", "rows_of"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -72,6 +73,12 @@ class Outcomes:
 def compute_scale(table: OutcomeTable) -> float:
     """Mean cost per query of the dearest expert: the unit in which compute is counted (1 if all are free)."""
     return float(table.cost.mean(axis=0, dtype=np.float64).max()) or 1.0
+
+
+def rows_of(table: OutcomeTable | Path | str, split: str | None) -> OutcomeTable:
+    """The rows of a split, or all if None, of a table, a Parquet path or an embedded source's name."""
+    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
+    return whole if split is None else whole.part(split)
 
 
 def _mapped(array: np.ndarray) -> Tensor:

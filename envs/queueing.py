@@ -32,7 +32,7 @@ from experts.sources.arrivals import ARRIVALS, Arrivals, open_arrivals
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step
 from .outages import Outages, clock, is_down, wall
-from .outcomes import Outcomes, compute_scale
+from .outcomes import Outcomes, compute_scale, rows_of
 from .queue_episodes import draw_episodes
 from .queue_state import QueueState, empty_queues, flat, mapped
 from .queueing_config import QueueingConfig
@@ -360,8 +360,7 @@ def build_queueing(
         group: lanes that share a stream.
         settings: fields of `QueueingConfig`.
     """
-    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
-    rows = whole if split is None else whole.part(split)
+    rows = rows_of(table, split)
     config = QueueingConfig(**settings)
     units = QueueUnits.of(rows, config) if units is None else units
     if isinstance(arrivals, str) and arrivals in ARRIVALS:

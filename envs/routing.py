@@ -22,7 +22,7 @@ from experts import InputError, OutcomeTable
 
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step
-from .outcomes import Outcomes, compute_scale
+from .outcomes import Outcomes, compute_scale, rows_of
 from .reward import load_charge, mixture, shares
 from .stream import query_rows
 
@@ -243,8 +243,7 @@ def build_core(
         device: where the tensors live.
         settings: fields of `RoutingConfig`.
     """
-    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
-    rows = whole if split is None else whole.part(split)
+    rows = rows_of(table, split)
     outcomes = Outcomes.of(rows, compute_scale(rows) if scale is None else scale, device)
     return RoutingCore(outcomes, RoutingConfig(**settings), lanes)
 
