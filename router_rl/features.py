@@ -13,6 +13,7 @@ Four kinds of columns, all learned from the training rows alone:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +23,10 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
 
 from experts import InputError, OutcomeTable
 
+from .folds import held_out
 from .routing import TextFeatures
 from .routing.embedding import Embedding
 from .routing.text import Group, Length, Part, Terms
@@ -33,6 +34,7 @@ from .routing.text import Group, Length, Part, Terms
 __all__ = ["FeatureConfig", "featurised", "with_features"]
 
 _FOLDS = 5
+_CHARACTERS = (1, 3)  # the n of `both`
 _STRENGTH = 5.0  # rows that the mean over all groups counts for
 _PENALTIES = (1.0, 3.0, 10.0, 30.0)
 
@@ -43,7 +45,8 @@ class FeatureConfig:
 
     Attributes:
         text: `tfidf`, `hashed` (no vocabulary to keep), or `none`.
-        analyser: n-grams of `word`s, or of characters within them (`char_wb`).
+        analyser: n-grams of `word`s, of characters within them (`char_wb`), or `both`: of words, and apart
+            from these of one to three characters, which see digits, symbols and endings.
         shortest, longest: n.
         terms: at most so many are kept; hashed ones fall into so many columns.
         least: training rows that a term must stand in.
@@ -55,7 +58,7 @@ class FeatureConfig:
     """
 
     text: Literal["tfidf", "hashed", "none"] = "tfidf"
-    analyser: Literal["word", "char_wb"] = "word"
+    analyser: Literal["word", "char_wb", "both"] = "word"
     shortest: int = 1
     longest: int = 2
     terms: int = 30_000
@@ -109,8 +112,8 @@ def with_features(
         raise InputError("table", table.source, "has no training rows", "add rows with split train")
     parts: list[Part] = []
     own: dict[int, np.ndarray] = {}  # columns of the training rows that differ from what the part says
-    if config.text != "none":
-        found, replaced = _terms(table, train, config, seed)
+    for each in _analysed(config):
+        found, replaced = _terms(table, train, each, seed)
         own[len(parts)] = replaced
         parts.append(found)
     if config.length:
@@ -151,6 +154,17 @@ def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
     return replace(table, features=features)
 
 
+def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
+    """The same settings, once for each part of n-grams."""
+    if config.text == "none":
+        return []
+    if config.analyser != "both":
+        return [config]
+    shortest, longest = _CHARACTERS
+    characters = replace(config, analyser="char_wb", shortest=shortest, longest=longest)
+    return [replace(config, analyser="word"), characters]
+
+
 def _terms(
     table: OutcomeTable, train: np.ndarray, config: FeatureConfig, seed: int
 ) -> tuple[Terms, np.ndarray]:
@@ -188,7 +202,7 @@ def _terms(
         columns.append(x @ svd.components_.T)
     if config.readouts:
         quality = table.quality[train].astype(np.float64)
-        weight, offset, unseen = _readouts(x, quality, seed)
+        weight, offset, unseen = _readouts(x, quality, held_out(table.take(train), _FOLDS, seed))
         pieces.append(weight)
         offsets.append(offset)
         columns.append(unseen)
@@ -208,13 +222,15 @@ def _terms(
     return part, np.hstack(columns)
 
 
-def _readouts(x: Any, quality: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _readouts(
+    x: Any, quality: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ridge regressions of each expert's quality on sparse n-grams, the penalty chosen out of fold.
 
     Args:
         x: [M, V] sparse.
         quality: [M, N] float64.
-        seed: of the folds.
+        folds: rows seen and rows held out.
 
     Returns:
         weight [V, N], offset [N], and predictions [M, N] of rows by regressions that have not seen them.
@@ -223,7 +239,6 @@ def _readouts(x: Any, quality: np.ndarray, seed: int) -> tuple[np.ndarray, np.nd
     if rows < 2 * _FOLDS:
         mean = quality.mean(axis=0)
         return np.zeros((x.shape[1], quality.shape[1])), mean, np.tile(mean, (rows, 1))
-    folds = _folds(rows, seed)
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in _PENALTIES:
         unseen = np.empty_like(quality)
@@ -259,7 +274,7 @@ def _group(table: OutcomeTable, train: np.ndarray, readouts: bool, seed: int) ->
     columns = part(names, names).numpy()
     experts = quality.shape[1]
     if experts and len(names) >= 2 * _FOLDS:
-        for seen, held in _folds(len(names), seed):
+        for seen, held in held_out(table.take(train), _FOLDS, seed):
             columns[held, -experts:] = _means(quality[seen], index[seen], len(labels))[index[held]]
     return part, columns
 
@@ -271,11 +286,6 @@ def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
     np.add.at(total, index, quality)
     counts = np.bincount(index, minlength=groups)[:, None]
     return np.vstack([(total + _STRENGTH * overall) / (counts + _STRENGTH), overall[None]])
-
-
-def _folds(rows: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows seen and rows held out, of each fold; leaving out one row at a time would tell its outcome."""
-    return list(KFold(_FOLDS, shuffle=True, random_state=seed).split(np.empty(rows)))
 
 
 def _embedding(path: Path) -> Embedding:

@@ -1,47 +1,49 @@
-"""A policy gradient over a handful of regressions, for tables of few rows and 0/1 outcomes.
+"""A policy gradient that starts from the best of a few regressions and is kept where it is surely better.
 
-What a query is worth to each expert is told by several regressions: the readouts among the features, and
-ridge regressions on all of them under several penalties. Of training rows each speaks out of fold. The policy
+Regressions tell what a query is worth to each expert and takes of it (`regressions.py`). The policy
 
-    pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a) / tau),  alpha_k >= 0
+    pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a demand_a(x)) / tau),  alpha_k >= 0
 
-has one weight a regression and one bias an expert. It starts at the non-negative least squares of how experts
-differ (what all of them have in common no router can use; stacking, Breiman 1996) and ascends the expected
-utility exactly (`exact_pg`), with the compute weight c drawn anew for each query and, if asked, the experts'
-prices too. Few weights cannot fit the noise of single outcomes, which is what stops a policy of all features.
-The result is linear in the features, serves every compute weight, and is repriced without training.
+has one weight a regression and one bias an expert. It ascends the expected utility exactly (`exact_pg`), with
+the compute weight c drawn anew for each query and, if asked, the experts' prices too. Few weights cannot fit
+the noise of single outcomes, which is what stops a policy of all features.
 
-Source: Stacked Regressions, https://doi.org/10.1007/BF00117832.
+Where it starts, and whether the ascent is kept, is asked of the training rows out of fold, by the utility of
+the greedy choices over the range of c. It starts at the last readout, which is the group's where there are
+groups. Then, in this order, the best expert for all, each other readout, their mean, the least squares of
+all regressions (stacking), and at last the ascent take its place if they earn more by `caution` standard
+errors of the paired difference. So the result is one of the strong baselines, or a policy that was better
+than it on rows that neither was fitted to. It is linear in the features, serves every compute weight, and is
+repriced without training. Validation rows are only watched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
-from sklearn.model_selection import KFold
 from torch import Tensor
 
 from experts import InputError
 
-from ..baselines.ridge import solve_ridge
 from ..evaluation.measure import Measurement, Rows, measure_rows
+from ..folds import held_out
 from ..learning import EarlyStopping
 from ..method import Run
 from ..objective import Objective
 from ..routing import PricedScorer, Router
 from ..task import Task
 from .conditioned_pg import declared, grid, positive, together
+from .regressions import Demand, Fold, Regressions, demanded, regressed, stacked
 
 __all__ = ["SPACE", "PricedPGSettings", "fit", "over"]
 
 _FOLDS = 5
-_PENALTIES = (0.1, 1.0, 10.0)
+_JUDGED = 6  # compute weights at which a start is judged
 _LEAST = 0.02  # of alpha at the start: at 0 it could not rise
 
 
@@ -56,8 +58,9 @@ class PricedPGSettings:
         learning_rate: of Adam, for the logarithms of alpha; the biases learn at a twentieth of it.
         steps: gradient steps, each on `batch` queries.
         batch: queries a step.
-        every: steps between two measurements on validation rows.
-        patience: measurements without a better one before stopping.
+        every: steps between two measurements on validation rows, which are told and change nothing.
+        caution: standard errors by which a later start, or the ascent, must be better out of fold (1 is the
+            rule of Breiman et al. 1984, section 3.4.3).
     """
 
     lowest: float | None = None
@@ -66,9 +69,9 @@ class PricedPGSettings:
     temperature: float = 0.02
     learning_rate: float = 0.02
     steps: int = 300
-    batch: int = 2048
-    every: int = 25
-    patience: int = 6
+    batch: int = 1024
+    every: int = 50
+    caution: float = 1.0
 
 
 SPACE = {
@@ -76,21 +79,41 @@ SPACE = {
     "learning_rate": (0.005, 0.02, 0.05),
 }
 
+Start = Callable[[np.ndarray], Tensor]  # rows it may be fitted to, to alpha [K]
 
-class Regressions(NamedTuple):
-    """K linear functions of the standardised features, centred over the experts.
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ground:
+    """What a policy of regressions is fitted to and judged by; all float64, T training rows.
 
     Attributes:
-        unseen: [T, N, K] float64, what each says of the training rows, out of fold.
-        weight: [K, N, D] float64.
-        bias: [K, N] float64.
-        mean: [N] float64, what experts are worth over all rows; not part of the others.
+        quality, compute: [T, N].
+        mean: [N], mean compute of each expert.
+        found, demand: the regressions.
+        low, high: range of the compute weight.
     """
 
-    unseen: Tensor
-    weight: Tensor
-    bias: Tensor
+    quality: Tensor
+    compute: Tensor
     mean: Tensor
+    found: Regressions
+    demand: Demand
+    low: float
+    high: float
+
+    def worth(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> Tensor:
+        """What the experts are worth on some rows, [M, N]."""
+        return self.found.mean + bias + self.found.unseen[rows] @ alpha
+
+    def utility(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> np.ndarray:
+        """Utility [M] of the greedy choices on some rows, mean over the range of compute weights."""
+        worth, price = self.worth(rows, alpha, bias), self.mean * self.demand.unseen[rows]
+        earned = torch.zeros(len(worth), dtype=torch.float64, device=worth.device)
+        for weight in np.geomspace(self.low, self.high, _JUDGED).tolist():
+            choice = (worth - weight * price).argmax(dim=1, keepdim=True)
+            utility = self.quality[rows] - weight * self.compute[rows]
+            earned += utility.gather(1, choice).squeeze(1) / _JUDGED
+        return earned.cpu().numpy()
 
 
 def over(settings: PricedPGSettings, objectives: Sequence[Objective]) -> PricedPGSettings:
@@ -101,7 +124,7 @@ def over(settings: PricedPGSettings, objectives: Sequence[Objective]) -> PricedP
 
 
 def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
-    """Fit the regressions, then ascend from their least squares.
+    """Fit the regressions, find the start, ascend, and return what earned most out of fold.
 
     Raises:
         InputError: load is charged, which this policy does not see, or the range is not rising.
@@ -116,93 +139,116 @@ def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
     if not 0.0 < low < high < math.inf:
         problem = f"does not begin a range that ends at {high:g}"
         raise InputError("settings.lowest", low, problem, "use 0 < lowest < highest")
-    scorer = PricedScorer(_inputs(task) + 1, len(task.train.experts), [(low, high)])
+    assert task.train.features is not None
+    scorer = PricedScorer(task.train.features.shape[1] + 1, len(task.train.experts), [(low, high)])
     router = task.wrap(scorer, [declared("compute_weight", low, high)])
-    outcomes = task.outcomes()
-    mean = outcomes.compute.double().mean(dim=0)
+    folds = held_out(task.train, _FOLDS, run.seed)
+    ground = _ground(task, scorer, folds, low, high)
     with torch.no_grad():
-        scorer.compute.copy_(mean)
-    found = regress(task, scorer, run.seed)
-    start = _least_squares(found, outcomes.quality.double())
-    log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
-    bias = torch.zeros_like(found.mean).requires_grad_()
-    rate = settings.learning_rate
-    optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
+        scorer.compute.copy_(ground.mean)
+        scorer.demand_weight.copy_(ground.demand.weight)
+        scorer.demand_bias.copy_(ground.demand.bias)
+    start, earned = _best_start(ground, folds, settings.caution)
+    rest = torch.zeros_like(ground.found.mean)
+    every = np.arange(len(task.train))
+    gain = np.zeros(len(every))
+    for seen, held in folds:
+        alpha, bias = _ascended(ground, seen, start(seen), settings, run.seed)
+        gain[held] = ground.utility(held, alpha, bias) - earned[held]
     rows = Rows.of(task.validation, task.scale, task.device)
     judged = grid(objective, {"compute_weight": (low, high)})
 
     def judge(router: Router) -> Measurement:
         return together([measure_rows(router, rows, each) for each in judged])
 
-    stopping = EarlyStopping(task, settings.patience, run.watch, judge)
-    for alpha in (start, log_alpha.detach().exp()):
-        _write(scorer, found, alpha, bias, settings.temperature)
-        stopping.update(router, 0, settings.steps)
-    generator = torch.Generator(device=task.device).manual_seed(run.seed)
-    quality, compute = outcomes.quality.double(), outcomes.compute.double()
-    draw: Any = {"generator": generator, "device": task.device, "dtype": torch.float64}
+    watched = EarlyStopping(task, settings.steps, run.watch, judge)
+
+    def tell(step: int, alpha: Tensor, bias: Tensor) -> None:
+        _write(scorer, ground.found, alpha, bias, settings.temperature)
+        watched.update(router, step, settings.steps)
+
+    tell(0, start(every), rest)
+    alpha, bias = _ascended(ground, every, start(every), settings, run.seed, tell)
+    if not _surely(gain, settings.caution):
+        alpha, bias = start(every), rest
+    _write(scorer, ground.found, alpha, bias, settings.temperature)
+    return router.eval()
+
+
+def _ground(task: Task, scorer: PricedScorer, folds: Sequence[Fold], low: float, high: float) -> _Ground:
+    outcomes = task.outcomes()
+    return _Ground(
+        quality=outcomes.quality.double(),
+        compute=outcomes.compute.double(),
+        mean=outcomes.compute.double().mean(dim=0),
+        found=regressed(task, scorer, folds),
+        demand=demanded(task, scorer, folds),
+        low=low,
+        high=high,
+    )
+
+
+def _best_start(ground: _Ground, folds: Sequence[Fold], caution: float) -> tuple[Start, np.ndarray]:
+    """The start that is surely best out of fold, in the order told above, and what it earns, [T]."""
+    found = ground.found
+    single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
+    plain = list(single[: found.readouts].flip(0))
+    plain.insert(1, single[0] * 0.0)  # no regression: the best expert for all
+    if found.readouts > 1:
+        plain.append(single[: found.readouts].mean(dim=0))
+    starts: list[Start] = [lambda _, alpha=alpha: alpha for alpha in plain]
+    starts.append(lambda rows: stacked(found, ground.quality, rows))
+
+    def earned(start: Start) -> np.ndarray:
+        utility = np.empty(len(ground.quality))
+        for seen, held in folds:
+            utility[held] = ground.utility(held, start(seen), torch.zeros_like(found.mean))
+        return utility
+
+    best, most = starts[0], earned(starts[0])
+    for each in starts[1:]:
+        utility = earned(each)
+        if _surely(utility - most, caution):
+            best, most = each, utility
+    return best, most
+
+
+def _surely(gain: np.ndarray, caution: float) -> bool:
+    return bool(gain.mean() > caution * gain.std() / np.sqrt(len(gain)))
+
+
+def _ascended(
+    ground: _Ground,
+    rows: np.ndarray,
+    start: Tensor,
+    settings: PricedPGSettings,
+    seed: int,
+    tell: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Alpha [K] and bias [N] after ascending the expected utility of some rows."""
+    log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
+    bias = torch.zeros_like(ground.found.mean).requires_grad_()
+    rate = settings.learning_rate
+    optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
+    generator = torch.Generator(device=bias.device).manual_seed(seed)
+    draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
+    among = torch.from_numpy(rows).to(bias.device)
+    low, high, spread = ground.low, ground.high, settings.spread
     for step in range(1, settings.steps + 1):
-        row = torch.randint(len(quality), (settings.batch,), generator=generator, device=task.device)
+        row = among[torch.randint(len(rows), (settings.batch,), generator=generator, device=bias.device)]
         price = low * (high / low) ** torch.rand((len(row), 1), **draw)
-        if settings.spread != 1.0:
-            price = price * settings.spread ** (2.0 * torch.rand((len(row), len(mean)), **draw) - 1.0)
-        worth = found.mean + bias + found.unseen[row] @ log_alpha.exp()
-        chance = ((worth - price * mean) / settings.temperature).softmax(dim=-1)
-        earned = (chance * (quality[row] - price * compute[row])).sum(dim=-1).mean()
+        if spread != 1.0:
+            price = price * spread ** (2.0 * torch.rand((len(row), len(bias)), **draw) - 1.0)
+        worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
+        expected = price * ground.mean * ground.demand.unseen[row]
+        chance = ((worth - expected) / settings.temperature).softmax(dim=-1)
+        earned = (chance * (ground.quality[row] - price * ground.compute[row])).sum(dim=-1).mean()
         optimizer.zero_grad(set_to_none=True)
         (-earned).backward()
         optimizer.step()
-        if step % settings.every == 0:
-            _write(scorer, found, log_alpha.detach().exp(), bias, settings.temperature)
-            if stopping.update(router, step, settings.steps, {"utility": float(earned.detach())}):
-                break
-    return stopping.best(router)
-
-
-def regress(task: Task, scorer: PricedScorer, seed: int) -> Regressions:
-    """The readouts of the task and ridge regressions on all features, out of fold on training rows.
-
-    Args:
-        task: training rows, and which features are readouts.
-        scorer: standardises the features.
-        seed: of the folds.
-    """
-    outcomes = task.outcomes()
-    z = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    quality = _centred(outcomes.quality.double())
-    mean = quality.mean(dim=0)
-    unseen: list[Tensor] = []
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
-
-    def keep(weight: Tensor, bias: Tensor, said: Tensor) -> None:
-        weights.append(weight - weight.mean(dim=0))
-        biases.append(bias - bias.mean() - mean)
-        unseen.append(_centred(said) - mean)
-
-    for columns in task.readouts:
-        index = torch.tensor(columns, device=task.device)
-        weight = torch.zeros(len(columns), z.shape[1], dtype=torch.float64, device=task.device)
-        scale = scorer.scale[index].double()
-        weight[torch.arange(len(columns)), index] = torch.where(scale > 0, 1.0 / scale, 0.0)
-        bias = scorer.shift[index].double()
-        keep(weight, bias, z @ weight.T + bias)
-    folds = list(KFold(min(_FOLDS, len(z)), shuffle=True, random_state=seed).split(np.empty(len(z))))
-    for penalty in _PENALTIES:
-        said = torch.empty_like(quality)
-        for seen, held in folds:
-            weight, bias = solve_ridge(z[seen], quality[seen], penalty)
-            said[held] = z[held] @ weight.T + bias
-        keep(*solve_ridge(z, quality, penalty), said)
-    return Regressions(torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases), mean)
-
-
-def _least_squares(found: Regressions, quality: Tensor) -> Tensor:
-    """Weights alpha [K] >= 0 by which the regressions explain how experts differ."""
-    said = found.unseen.flatten(0, 1).cpu().numpy()
-    wanted = (_centred(quality) - found.mean).flatten().cpu().numpy()
-    alpha: Any = nnls(said, wanted)[0]
-    return torch.from_numpy(alpha).to(quality)
+        if tell is not None and step % settings.every == 0:
+            tell(step, log_alpha.detach().exp(), bias.detach())
+    return log_alpha.detach().exp(), bias.detach()
 
 
 @torch.no_grad()
@@ -211,12 +257,3 @@ def _write(scorer: PricedScorer, found: Regressions, alpha: Tensor, bias: Tensor
     scorer.weight.copy_(torch.einsum("k,knd->nd", alpha, found.weight))
     scorer.bias.copy_(found.mean + bias + alpha @ found.bias)
     scorer.gain.fill_(1.0 / temperature)
-
-
-def _centred(quality: Tensor) -> Tensor:
-    return quality - quality.mean(dim=1, keepdim=True)
-
-
-def _inputs(task: Task) -> int:
-    assert task.train.features is not None
-    return task.train.features.shape[1]

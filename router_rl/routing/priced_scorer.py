@@ -1,10 +1,11 @@
 """A scorer that knows what each expert takes: worth less price, so that a new price needs no training.
 
-    z_e = gain * (w_e . x + b_e - c compute_e)
+    z_e = gain * (w_e . x + b_e - c compute_e (v_e . x + u_e))
 
-with c, the compute weight, as its last input and `compute` a buffer beside the weights. The trade-off may
-change with every call, and prices by setting the buffer (`Router.repriced`). Fixed at one c it folds to a
-plain linear scorer.
+with c, the compute weight, as its last input and `compute`, the experts' means, a buffer beside the weights.
+What the query takes of an expert is that mean times its demand `v_e . x + u_e`, 1 where nothing is known: a
+long prompt is dearer. The trade-off may change with every call, and prices by setting the buffer
+(`Router.repriced`). Fixed at one c it folds to a plain linear scorer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["PricedScorer"]
 
 
 class PricedScorer(nn.Module):
-    """Linear in standardised features, less the compute weight times what each expert takes.
+    """Linear in standardised features, less the compute weight times what the query takes of each expert.
 
     Args:
         inputs: D + 1, features and then the compute weight.
@@ -54,13 +55,16 @@ class PricedScorer(nn.Module):
         self.register_buffer("compute", torch.zeros(experts))
         self.weight = nn.Parameter(torch.zeros(experts, self.features))
         self.bias = nn.Parameter(torch.zeros(experts))
+        self.demand_weight = nn.Parameter(torch.zeros(experts, self.features))
+        self.demand_bias = nn.Parameter(torch.ones(experts))
         self.gain = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D + 1]."""
         features, weight = x.float().split([self.features, 1], dim=-1)
-        worth = F.linear((features - self.shift) * self.scale, self.weight, self.bias)
-        return self.gain * (worth - weight * self.compute)
+        scaled = (features - self.shift) * self.scale
+        demand = F.linear(scaled, self.demand_weight, self.demand_bias)
+        return self.gain * (F.linear(scaled, self.weight, self.bias) - weight * self.compute * demand)
 
     @torch.no_grad()
     def at(self, values: Sequence[float]) -> LinearScorer:
@@ -68,16 +72,16 @@ class PricedScorer(nn.Module):
         from .scorers import LinearScorer  # it lists this scorer with the others
 
         scorer = LinearScorer(self.features, self.experts).to(self.shift.device)
-        gain = self.gain.double()
-        scorer.weight.copy_(gain * self.weight.double())
-        scorer.bias.copy_(gain * (self.bias.double() - values[0] * self.compute.double()))
+        gain, price = self.gain.double(), values[0] * self.compute.double()
+        scorer.weight.copy_(gain * (self.weight.double() - price.unsqueeze(1) * self.demand_weight.double()))
+        scorer.bias.copy_(gain * (self.bias.double() - price * self.demand_bias.double()))
         scorer.shift.copy_(self.shift)
         scorer.scale.copy_(self.scale)
         return scorer
 
     @torch.no_grad()
     def repriced(self, compute: Sequence[float]) -> PricedScorer:
-        """The same scorer where experts take other amounts of compute, N of them."""
+        """The same scorer where experts take other amounts of compute on average, N of them."""
         scorer = PricedScorer(self.inputs, self.experts, self.ranges).to(self.shift.device)
         scorer.load_state_dict({**self.state_dict(), "compute": torch.tensor(list(compute))})
         return scorer
@@ -89,9 +93,11 @@ class PricedScorer(nn.Module):
         scorer = PricedScorer(self.inputs, self.experts, self.ranges)
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         with torch.no_grad():
-            weight, bias = fold_standardisation(self.weight, self.bias, self.shift, self.scale)
-            scorer.weight.copy_(weight)
-            scorer.bias.copy_(bias)
+            for name in ("", "demand_"):
+                old = self.get_parameter(f"{name}weight"), self.get_parameter(f"{name}bias")
+                weight, bias = fold_standardisation(*old, self.shift, self.scale)
+                scorer.get_parameter(f"{name}weight").copy_(weight)
+                scorer.get_parameter(f"{name}bias").copy_(bias)
         return scorer
 
     def spec(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def _scorer() -> PricedScorer:
         scorer.weight.normal_()
         scorer.bias.normal_()
         scorer.gain.fill_(5.0)
+        scorer.demand_weight.normal_()
         scorer.shift.normal_()
         scorer.scale.uniform_(0.5, 2.0)
         scorer.compute.copy_(torch.tensor([0.25, 1.0]))
@@ -38,6 +39,10 @@ def test_by_hand() -> None:
         scorer.gain.fill_(10.0)
     # worth 1.5 and 2; at weight .2 they cost .1 and .4
     torch.testing.assert_close(scorer(torch.tensor([[1.0, 0.2]])), torch.tensor([[14.0, 16.0]]))
+    with torch.no_grad():
+        scorer.demand_weight.copy_(torch.tensor([[1.0], [0.0]]))
+    # the query takes twice of the first what queries take on average: .2
+    torch.testing.assert_close(scorer(torch.tensor([[1.0, 0.2]])), torch.tensor([[13.0, 16.0]]))
 
 
 def test_folded_and_fixed_are_the_same_function() -> None:
@@ -56,7 +61,11 @@ def test_other_prices_move_the_logits_by_what_they_cost() -> None:
     weight = torch.full((7, 1), 0.4)
     dearer = router.repriced([0.25, 2.0])
     moved = router(x, weight).logits - dearer(x, weight).logits
-    torch.testing.assert_close(moved, torch.tensor([[0.0, 5.0 * 0.4]]).expand(7, -1), atol=1e-5, rtol=1e-5)
+    scorer = router.scorer
+    assert isinstance(scorer, PricedScorer)
+    demand = 1.0 + ((x - scorer.shift) * scorer.scale) @ scorer.demand_weight[1]
+    expected = torch.stack([torch.zeros(7), 5.0 * 0.4 * demand], dim=1)
+    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
     assert router.scorer.compute.tolist() == [0.25, 1.0]
 
 

@@ -1,0 +1,128 @@
+"""What a query is worth to each expert and takes of it, by linear regressions; of training rows out of fold.
+
+Worth is told by the readouts among the features and by ridge regressions on all features under several
+penalties; they are mixed by non-negative weights (stacked regressions, Breiman 1996,
+https://doi.org/10.1007/BF00117832). What all experts have in common no router can use and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from ..baselines.ridge import solve_ridge
+from ..routing import PricedScorer
+from ..task import Task
+
+__all__ = ["Demand", "Fold", "Regressions", "demanded", "regressed", "stacked"]
+
+Fold = tuple[np.ndarray, np.ndarray]
+_PENALTIES = (0.1, 0.3, 1.0, 10.0)
+
+
+class Regressions(NamedTuple):
+    """K linear functions of the standardised features, centred over the experts.
+
+    Attributes:
+        unseen: [T, N, K] float64, what each says of the training rows, out of fold.
+        weight: [K, N, D] float64.
+        bias: [K, N] float64.
+        mean: [N] float64, what experts are worth over all rows; not part of the others.
+        readouts: how many of the K are readouts; they come first.
+    """
+
+    unseen: Tensor
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    readouts: int
+
+
+class Demand(NamedTuple):
+    """What a query takes of each expert, as a multiple of what queries take on average.
+
+    Attributes:
+        unseen: [T, N] float64, of the training rows, out of fold.
+        weight: [N, D] float64.
+        bias: [N] float64.
+    """
+
+    unseen: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regressions:
+    """Regressions of how much better each expert is than all are on average.
+
+    Args:
+        task: training rows, and which features are readouts.
+        scorer: standardises the features.
+        folds: rows seen and rows held out.
+    """
+    outcomes = task.outcomes()
+    z = ((outcomes.features - scorer.shift) * scorer.scale).double()
+    quality = _centred(outcomes.quality.double())
+    mean = quality.mean(dim=0)
+    unseen: list[Tensor] = []
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+
+    def keep(weight: Tensor, bias: Tensor, said: Tensor) -> None:
+        weights.append(weight - weight.mean(dim=0))
+        biases.append(bias - bias.mean() - mean)
+        unseen.append(_centred(said) - mean)
+
+    for columns in task.readouts:
+        index = torch.tensor(columns, device=task.device)
+        weight = torch.zeros(len(columns), z.shape[1], dtype=torch.float64, device=task.device)
+        scale = scorer.scale[index].double()
+        weight[torch.arange(len(columns)), index] = torch.where(scale > 0, 1.0 / scale, 0.0)
+        bias = scorer.shift[index].double()
+        keep(weight, bias, z @ weight.T + bias)
+    for penalty in _PENALTIES:
+        keep(*solve_ridge(z, quality, penalty), _out_of_fold(z, quality, penalty, folds))
+    stack = torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases)
+    return Regressions(*stack, mean, len(task.readouts))
+
+
+def demanded(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
+    """A ridge regression of each row's compute over its expert's mean; all 1 where that tells no more."""
+    outcomes = task.outcomes()
+    z = ((outcomes.features - scorer.shift) * scorer.scale).double()
+    mean = outcomes.compute.double().mean(dim=0)
+    demand = torch.where(mean > 0, outcomes.compute.double() / mean.clamp(min=1e-300), 1.0)
+    found = Demand(torch.ones_like(demand), torch.zeros_like(scorer.weight).double(), torch.ones_like(mean))
+    least = (demand - 1.0).square().mean()
+    for penalty in _PENALTIES:
+        said = _out_of_fold(z, demand, penalty, folds)
+        error = (demand - said).square().mean()
+        if error < least * (1.0 - 1e-6):
+            found, least = Demand(said, *solve_ridge(z, demand, penalty)), error
+    return found
+
+
+def stacked(found: Regressions, quality: Tensor, rows: np.ndarray) -> Tensor:
+    """Weights [K] >= 0 by which the regressions explain how experts differ on some rows."""
+    said = found.unseen[rows].flatten(0, 1).cpu().numpy()
+    wanted = (_centred(quality[rows]) - found.mean).flatten().cpu().numpy()
+    alpha: Any = nnls(said, wanted)[0]
+    return torch.from_numpy(alpha).to(quality)
+
+
+def _out_of_fold(z: Tensor, wanted: Tensor, penalty: float, folds: Sequence[Fold]) -> Tensor:
+    """What ridge regressions say [T, N] of rows they have not seen."""
+    said = torch.empty_like(wanted)
+    for seen, held in folds:
+        weight, bias = solve_ridge(z[seen], wanted[seen], penalty)
+        said[held] = z[held] @ weight.T + bias
+    return said
+
+
+def _centred(quality: Tensor) -> Tensor:
+    return quality - quality.mean(dim=1, keepdim=True)
