@@ -85,7 +85,7 @@ AGENTS: dict[str, Method] = {
             fit=priced_pg.fit,
             settings=priced_pg.PricedPGSettings,
             space=priced_pg.SPACE,
-            about="a few weights over regressions, for every compute weight and price",
+            about="the surely best of a few regressions and a policy over them, for every compute weight and price",
             rules=("hard",),
             over=priced_pg.over,
         ),

@@ -66,6 +66,16 @@ def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any)
     assert table.notes[-1] == f"features: made of the prompts, 15 columns ({text})"
 
 
+def test_words_and_characters_each_have_topics_and_readouts(prompts: OutcomeTable) -> None:
+    made, served, table = _columns(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
+    others = table.split != "train"
+    np.testing.assert_allclose(made[others], served[others], atol=1e-6)
+    _, text = with_features(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    assert text is not None
+    assert text.readouts == ((4, 5), (10, 11), (15, 16))
+
+
 def test_no_column_of_a_training_row_has_seen_its_own_outcome(
     prompts: OutcomeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,9 @@ from router_rl.features import FeatureConfig
 from router_rl.routing import PricedScorer
 
 
+QUICK = {"steps": 60, "batch": 256}
+
+
 def _table(rows: int = 600, signal: float = 1.0) -> OutcomeTable:
     """Two experts: the dear one is right where x0 > 0, the cheap one elsewhere, mostly."""
     rng = np.random.default_rng(0)
@@ -61,14 +64,16 @@ def test_readouts_are_used() -> None:
         group=group,
         prompt=np.array([f"query {i}" for i in range(rows)], dtype=object),
     )
-    router = fit("priced_pg", table, Objective(compute_weight=0.1), features=FeatureConfig(text="none"))
+    router = fit(
+        "priced_pg", table, Objective(compute_weight=0.1), features=FeatureConfig(text="none"), settings=QUICK
+    )
     weight = torch.full((2, 1), 0.1)
     assert router.route(["query x"] * 2, ["a", "b"], state=weight).experts.tolist() == [[0], [1]]
 
 
 def test_without_signal_it_stays_with_the_best_expert() -> None:
     table = _table(signal=0.0)
-    router = fit("priced_pg", table, Objective(compute_weight=0.4))
+    router = fit("priced_pg", table, Objective(compute_weight=0.4), settings=QUICK)
     objective = Objective(compute_weight=0.4)
     test = table.part("test")
     earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
@@ -76,9 +81,50 @@ def test_without_signal_it_stays_with_the_best_expert() -> None:
     assert earned > single - 0.03
 
 
+def test_what_a_query_takes_is_learned_too() -> None:
+    """The dear expert is better by .3 everywhere and takes 1.8 where x1 > 0, .2 elsewhere."""
+    table = _table()
+    assert table.features is not None
+    long = table.features[:, 1] > 0
+    rng = np.random.default_rng(1)
+    quality = np.stack([rng.random(600) < 0.6, rng.random(600) < 0.9], axis=1)
+    cost = np.stack([np.full(600, 0.1), np.where(long, 1.8, 0.2)], axis=1)
+    router = fit(
+        "priced_pg", replace(table, quality=quality, cost=cost), Objective(compute_weight=0.3), settings=QUICK
+    )
+    scorer = router.scorer
+    assert isinstance(scorer, PricedScorer)
+    assert scorer.demand_weight[1, 1] > 0.5
+    assert scorer.demand_weight[0].abs().max() < 1e-6
+    asked = router(torch.tensor(table.features), torch.full((600, 1), 0.3)).experts[:, 0].numpy()
+    clear = np.abs(table.features[:, 1]) > 0.7
+    assert (asked == ~long)[clear].mean() > 0.95
+
+
+def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
+    """Groups tell all there is: the policy is the group's readout, unchanged."""
+    rng = np.random.default_rng(0)
+    group = np.array(["a", "b"], dtype=object)[rng.integers(0, 2, 400)]
+    good = np.stack([group == "a", group == "b"], axis=1)
+    table = replace(
+        _table(400),
+        features=None,
+        quality=good ^ (rng.random((400, 2)) < 0.2),
+        group=group,
+        prompt=np.array([" ".join(rng.choice(["red", "green", "blue", "grey"], 6)) for _ in range(400)]),
+        notes=("leakage allowed: a test",),
+    )
+    router = fit("priced_pg", table, Objective(compute_weight=0.1), settings={**QUICK, "caution": 3.0})
+    means = [np.mean(table.quality[(table.split == "train") & (group == name)], axis=0) for name in "ab"]
+    routing = router.route(["red"] * 2, ["a", "b"], state=torch.full((2, 1), 1e-9))
+    gap = (routing.logits[:, 0] - routing.logits[:, 1]) * 0.02  # tau
+    assert gap.tolist() == pytest.approx([a - b for a, b in means], abs=0.05)
+    assert routing.experts.tolist() == [[0], [1]]
+
+
 def test_seeds_repeat() -> None:
     table = _table(200)
-    one, two = (fit("priced_pg", table, Objective(), seed=3) for _ in range(2))
+    one, two = (fit("priced_pg", table, Objective(), seed=3, settings=QUICK) for _ in range(2))
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
 
