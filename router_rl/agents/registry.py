@@ -85,7 +85,7 @@ AGENTS: dict[str, Method] = {
             fit=priced_pg.fit,
             settings=priced_pg.PricedPGSettings,
             space=priced_pg.SPACE,
-            about="the surely best of a few regressions and a policy over them, for every compute weight and price",
+            about="the surely best of a few regressions, or a policy over them, for every weight and price",
             rules=("hard",),
             over=priced_pg.over,
         ),

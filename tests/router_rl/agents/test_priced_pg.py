@@ -15,7 +15,6 @@ from router_rl.evaluation.measure import measure
 from router_rl.features import FeatureConfig
 from router_rl.routing import PricedScorer
 
-
 QUICK = {"steps": 60, "batch": 256}
 
 
