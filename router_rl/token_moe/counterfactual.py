@@ -10,21 +10,24 @@ https://arxiv.org/abs/1709.00503; counterfactual baselines: Foerster et al. 2018
 https://arxiv.org/abs/1705.08926). We differ: a token's neighbours change with it, which is what they do where
 a domain does. `credit="local"` reads the loss off right after the layer instead, without the layers above:
 cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured
-once and for all: an outcome table, so that nothing but the walk to the layer is run.
+once and for all: an outcome table, so that nothing but the walk to the layer is run. Load is charged by its
+expectation, which is as exact (`expected_load`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from envs.layer_load import LoadRule
 from experts.moe.pool import TokenPool
 from experts.moe.tail import Tail
 
-from ..routing import Hard
+from .expected_load import expected_load
 from .reinforce import later_tokens
 from .routers import LayerRouters
 from .training import Fit, Training, train
@@ -42,19 +45,36 @@ class CounterfactualSettings:
         discount: of what the following tokens lose.
         entropy: nats of reward for a nat of entropy.
         layers: how many layers are looked into a step; 0 for all.
+        load_weight: nats for a unit of a batch's expected load.
+        load: what load is.
     """
 
     credit: Literal["path", "local", "table"] = "path"
     discount: float = 0.0
     entropy: float = 1e-4
     layers: int = 1
+    load_weight: float = 0.0
+    load: LoadRule = field(default_factory=LoadRule)
 
 
 def train_counterfactual(
-    pool: TokenPool, start: LayerRouters, training: Training, settings: CounterfactualSettings
+    pool: TokenPool,
+    start: LayerRouters,
+    training: Training,
+    settings: CounterfactualSettings,
+    *,
+    score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:
-    """Train hard routers from a warm start."""
-    assert isinstance(start.rule, Hard)
+    """Train routers of one expert a token, hard or hierarchical, from a warm start.
+
+    Args:
+        pool: the frozen experts and the text.
+        start: the warm start.
+        training: settings of the loop.
+        settings: of the learner.
+        score: what validation is judged by; the mean loss if None.
+    """
+    assert start.rule.k == 1
     tail, sequences = pool.tail, pool.parts["train"]
 
     looked = settings.layers or tail.depth
@@ -73,14 +93,16 @@ def train_counterfactual(
                 else:
                     q = counterfactual_losses(tail, routers, layer, hidden, x, targets, settings.credit)
                 q = later_tokens(q.movedim(-1, 1), settings.discount).movedim(1, -1)
-                log_p = routers.logits(layer, x).log_softmax(dim=-1)
-                p = log_p.exp()
+                z = routers.logits(layer, x)
+                p = routers.rule.probabilities(z)
                 q = q - q.mean(dim=-1, keepdim=True)
-                total = total + ((p * q).sum(-1) + settings.entropy * (p * log_p).sum(-1)).mean()
+                total = total + ((p * q).sum(-1) - settings.entropy * routers.rule.entropy(z)).mean()
+                if settings.load_weight:
+                    total = total + settings.load_weight * expected_load(settings.load, p.flatten(0, -2))
             hidden = hidden + step
         return total * (tail.depth / looked)
 
-    return train(pool, start, training, loss)
+    return train(pool, start, training, loss, score=score)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from envs.layer_load import LoadRule
 from envs.token_moe import TokenMoEConfig
 from router_rl.routing import AdaptiveK, Hard, Hierarchical, RouterError, Soft, TopK
 from router_rl.token_moe import (
@@ -165,6 +166,29 @@ def test_counterfactual_credit_learns(micro_pool, start, credit):
     settings = CounterfactualSettings(credit=credit, layers=1 if credit == "path" else 0)
     fit = train_counterfactual(micro_pool, start, TRAINING, settings)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
+
+
+def test_the_outcome_table_teaches_a_tree(micro_pool):
+    routers = LayerRouters(2, micro_pool.tail.hidden, Hierarchical(tree=TREE), micro_pool.tail.names)
+    settings = CounterfactualSettings(credit="table", layers=0)
+    fit = train_counterfactual(micro_pool, routers, TRAINING, settings)
+    assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.1
+
+
+@pytest.mark.parametrize("kind", ["share", "tiles"])
+def test_the_exact_gradient_pays_for_load(micro_pool, kind):
+    def load(routers):
+        found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
+        return found.load_cv() if kind == "share" else found.tiles(3, 16)
+
+    start = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(penalty=1e-2))
+    with torch.no_grad():  # crowd one expert, or leave a few tokens to each
+        for scorer in start.scorers:
+            scorer.bias[0] += 4.0 if kind == "share" else 0.5
+    rule = LoadRule(kind, tile=16)
+    settings = CounterfactualSettings(credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3)
+    fit = train_counterfactual(micro_pool, start, TRAINING, settings, score=load)
+    assert load(fit.routers) < load(start) - 0.05
 
 
 @pytest.mark.parametrize(
