@@ -1,7 +1,8 @@
 """Token-level routing over frozen FFN experts: policy gradients against backpropagated gates.
 
     python benchmarks/token_moe.py --out runs/token_moe/study
-    python benchmarks/token_moe.py --pool runs/token_moe/pool --out runs/token_moe/study-pool --tries 1
+    python benchmarks/token_moe.py --pool runs/token_moe/pool --out runs/token_moe/study-pool --passes 2 \
+        --rates '[0.01, 0.003]'
 
 The first runs on the tiny pool of the package, the second on one that `token_moe_pool.py` made. Every trained
 method starts from the same closed-form routers, which saw no domain labels, and reads the same training
@@ -42,7 +43,7 @@ def main(
     out: Path = Path("runs/token_moe/study"),
     tiny: tuple[int, int] = (12, 24),
     seeds: int = 5,
-    tries: int = 3,
+    rates: tuple[float, ...] = RATES,
     passes: int = 4,
     batch: int = 8,
     sections: tuple[str, ...] = SECTIONS,
@@ -56,7 +57,7 @@ def main(
         out: folder of the finished fits.
         tiny: sequences of each domain, and mixed ones, in each part of the tiny pool.
         seeds: training seeds of each method.
-        tries: learning rates tried with seed 0, chosen on validation.
+        rates: learning rates tried with seed 0, chosen on validation.
         passes: over the training sequences.
         batch: sequences a step.
         sections: of the study; `quantised` is one more, for use with `bits`.
@@ -72,7 +73,7 @@ def main(
     for name, method in METHODS.items():
         if method.section not in sections or (methods and name not in methods):
             continue
-        first = [cell(study, cells, name, replace(training, learning_rate=rate)) for rate in RATES[:tries]]
+        first = [cell(study, cells, name, replace(training, learning_rate=rate)) for rate in rates]
         best = min(first, key=lambda found: found["validation"])["training"]["learning_rate"]
         for seed in range(1, seeds):
             cell(study, cells, name, replace(training, learning_rate=best, seed=seed))

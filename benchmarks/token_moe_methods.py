@@ -171,6 +171,16 @@ def from_table(rule: Selection | None = None, nobody: bool = False) -> Start:
     return Start(routers, used=0.5)
 
 
+def from_gate(name: str) -> Start:
+    """Half of the passes as a gate; the learner that goes on has the other half."""
+
+    def routers(study: Study, training: Training) -> LayerRouters:
+        half = replace(training, passes=training.passes // 2)
+        return train_gate(study.pool, study.ridge, GATES[name], half)[0].routers
+
+    return Start(routers, used=0.5)
+
+
 def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: Any) -> Learn:
     """Policy gradient over whole paths, in the environment; judged by what it is charged for."""
     charged = TokenMoEConfig() if config is None else config
@@ -280,6 +290,7 @@ add(
     *("main", "1", "RL"),
     outcome_table=table(),
     table_then_reinforce=reinforce(TABLED),
+    gate_then_reinforce=reinforce(from_gate("soft_gate")),
     table_then_counterfactual=counterfactual(TABLED, layers=0, entropy=1e-3),
     counterfactual=counterfactual(RIDGE, layers=0),
     reinforce=reinforce(RIDGE),
