@@ -26,6 +26,7 @@ from token_moe_methods import GROUP, METHODS, RATES, Study, asdict_of
 from token_moe_pool import open_pool
 from token_moe_tables import tables
 
+from experts import InputError
 from experts.atomic import write_json
 from experts.moe.pool import TokenPool
 from experts.moe.quantise import quantised_pool
@@ -60,8 +61,8 @@ def main(
         rates: learning rates tried with seed 0, chosen on validation.
         passes: over the training sequences.
         batch: sequences a step.
-        sections: of the study; `quantised` is one more, for use with `bits`.
-        methods: only these of them; all if empty.
+        sections: run these; `quantised` is one more, for use with `bits`.
+        methods: run these instead, in this order.
         bits: of the experts' weights; as they are if None.
     """
     torch.set_num_threads(1)
@@ -70,9 +71,9 @@ def main(
     training = Training(passes=passes, batch=batch, checks=2)
     cells = out / "cells"
     fixed(study, cells, seeds)
-    for name, method in METHODS.items():
-        if method.section not in sections or (methods and name not in methods):
-            continue
+    for name in methods or [name for name, method in METHODS.items() if method.section in sections]:
+        if name not in METHODS:
+            raise InputError("methods", name, "unknown", f"use some of {', '.join(METHODS)}")
         first = [cell(study, cells, name, replace(training, learning_rate=rate)) for rate in rates]
         best = min(first, key=lambda found: found["validation"])["training"]["learning_rate"]
         for seed in range(1, seeds):
