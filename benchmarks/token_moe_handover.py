@@ -207,7 +207,8 @@ def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact:
     lines += [
         "",
         f"Handed over (policy gradient without bias, seed 0) as {exact['architecture']}: "
-        f"{exact['parameters']:,} parameters, {exact['active_parameters']:,} active; the routers are {exact['patch_bytes']:,} bytes. "
+        f"{exact['parameters']:,} parameters, {exact['active_parameters']:,} active; "
+        f"the routers are {exact['patch_bytes']:,} bytes. "
         f"Largest difference of a token's loss to our forward {exact['largest_loss_difference']:.1e} nats; "
         f"{exact['tokens_same']} of {exact['tokens']} greedily generated tokens are the same.",
         "",

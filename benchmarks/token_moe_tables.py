@@ -90,7 +90,7 @@ def tables(folder: Path, pool: TokenPool, methods: dict[str, dict[str, str]], se
         f"`{pool.name}`: {pool.tail.experts} experts ({names}), {pool.tail.depth} layers with routers;",
         f"{train.domain.size:,} training tokens; tested on {(~mixed).sum()} sequences of one domain and",
         f"{mixed.sum()} mixed ones, of {test.length} tokens each; {seeds} seeds. Loss in nats a token.",
-        f"One expert at every one of these layers is {pool.tail.flops * pool.tail.depth / 1e6:,.2f} MFLOPs a token.",
+        f"One expert in each layer is {pool.tail.flops * pool.tail.depth / 1e6:,.2f} MFLOPs a token.",
         "`kept`: share of the matching specialists' gain over the dense base, on sequences of one domain.",
     ]
     as_json: dict[str, Any] = {"schema_version": 1, "pool": pool.name, "rows": []}

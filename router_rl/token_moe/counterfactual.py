@@ -27,6 +27,7 @@ from envs.layer_load import LoadRule
 from experts.moe.pool import TokenPool
 from experts.moe.tail import Tail
 
+from ..routing import RouterError
 from .expected_load import expected_load
 from .reinforce import later_tokens
 from .routers import LayerRouters
@@ -73,10 +74,15 @@ def train_counterfactual(
         training: settings of the loop.
         settings: of the learner.
         score: what validation is judged by; the mean loss if None.
-    """
-    assert start.rule.k == 1
-    tail, sequences = pool.tail, pool.parts["train"]
 
+    Raises:
+        RouterError: the rule runs more than one expert.
+    """
+    if start.rule.k != 1:
+        raise RouterError(
+            f"{start.rule.name} runs {start.rule.k} experts a token; train with one, serve with more"
+        )
+    tail, sequences = pool.tail, pool.parts["train"]
     looked = settings.layers or tail.depth
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:

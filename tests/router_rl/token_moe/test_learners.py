@@ -175,6 +175,11 @@ def test_the_outcome_table_teaches_a_tree(micro_pool):
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.1
 
 
+def test_the_outcome_table_is_of_one_expert_a_token(micro_pool, start):
+    with pytest.raises(RouterError, match="topk runs 2 experts"):
+        train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualSettings())
+
+
 @pytest.mark.parametrize("kind", ["share", "tiles"])
 def test_the_exact_gradient_pays_for_load(micro_pool, kind):
     def load(routers):
