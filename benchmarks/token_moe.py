@@ -33,7 +33,7 @@ from experts.moe.quantise import quantised_pool
 from experts.moe.tiny import tiny_pool
 from experts.progress import say
 from router_rl.routing import TopK
-from router_rl.token_moe import Training, bounds, measure
+from router_rl.token_moe import RidgeSettings, Training, bounds, measure
 from router_rl.token_moe.measure import Choose, flips
 
 SECTIONS = ("main", "compute", "load", "credit")
@@ -67,9 +67,11 @@ def main(
     """
     torch.set_num_threads(1)
     original = tiny_pool(*tiny) if pool is None else open_pool(pool)
-    study = Study(original if bits is None else quantised_pool(original, bits), original)
-    training = Training(passes=passes, batch=batch, checks=2)
     cells = out / "cells"
+    served = original if bits is None else quantised_pool(original, bits)
+    study = Study(served, original, chosen_before(out / "ridge.json"))
+    write_json(out / "ridge.json", asdict(study.settings))
+    training = Training(passes=passes, batch=batch, checks=2)
     fixed(study, cells, seeds)
     for name in methods or [name for name, method in METHODS.items() if method.section in sections]:
         if name not in METHODS:
@@ -81,6 +83,11 @@ def main(
     found = tables(cells, study.pool, {name: asdict_of(method) for name, method in METHODS.items()}, seeds)
     write_json(out / "token_moe.json", found.as_json)
     print(found.markdown)
+
+
+def chosen_before(path: Path) -> RidgeSettings | None:
+    """Settings of the warm start that a stopped study had chosen."""
+    return RidgeSettings(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def cell(study: Study, folder: Path, name: str, training: Training) -> dict[str, Any]:

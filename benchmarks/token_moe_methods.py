@@ -36,6 +36,7 @@ RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
 LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-3, 1e-2, 1e-1)]
 GROUP = 8  # sequences served together where load is charged and tiles are counted
+JOINT = {"policy": 0.3, "balance": 0.0}  # of 0.1, 0.3 and 1, on the tiny pool's validation part
 COMPUTE = (0.01, 0.03)  # nats for a second expert at every layer
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
 Learn = Callable[["Study", Training], tuple[Choose, Fit]]
@@ -64,16 +65,20 @@ class Study:
     Args:
         pool: the experts that serve.
         original: the same before they were quantised, for gates that cannot learn through the others.
+        settings: of the warm start, where they have been chosen already.
     """
 
-    def __init__(self, pool: TokenPool, original: TokenPool | None = None) -> None:
+    def __init__(
+        self, pool: TokenPool, original: TokenPool | None = None, settings: RidgeSettings | None = None
+    ) -> None:
         self.pool = pool
         self.original = original
+        self._settings = settings
 
     @cached_property
     def settings(self) -> RidgeSettings:
         """Of the warm start: chosen on validation, without labels."""
-        return min(RIDGES, key=lambda each: self.validated(self.closed_form(each).choose))
+        return self._settings or min(RIDGES, key=lambda each: self.validated(self.closed_form(each).choose))
 
     @cached_property
     def ridge(self) -> LayerRouters:
@@ -119,11 +124,15 @@ def gate(name: str, *, float_experts: bool = False, **changes: Any) -> Learn:
     return learn
 
 
-def soft_served(study: Study, training: Training) -> tuple[Choose, Fit]:
+def soft_served(**changes: Any) -> Learn:
     """The soft gate, served as a mixture of all experts."""
-    all_of_them = Gate(mixes=GATES["soft_gate"].mixes, k=study.pool.tail.experts)
-    fit, serve = train_gate(study.pool, study.ridge, all_of_them, training)
-    return serve(fit.routers), fit
+
+    def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
+        all_of_them = replace(GATES["soft_gate"], k=study.pool.tail.experts, **changes)
+        fit, serve = train_gate(study.pool, study.ridge, all_of_them, training)
+        return serve(fit.routers), fit
+
+    return learn
 
 
 def thresholded(learn_first: Learn, charged: TokenMoEConfig) -> Learn:
@@ -291,6 +300,7 @@ add(
     outcome_table=table(),
     table_then_reinforce=reinforce(TABLED),
     gate_then_reinforce=reinforce(from_gate("soft_gate")),
+    joint=gate("soft_gate", **JOINT),
     table_then_counterfactual=counterfactual(TABLED, layers=0, entropy=1e-3),
     counterfactual=counterfactual(RIDGE, layers=0),
     reinforce=reinforce(RIDGE),
@@ -300,13 +310,15 @@ add("main", "2", "gate", mixtral_top2=gate("mixtral_top2"), deepseek_v3_top2=gat
 add(
     *("main", "2", "RL"),
     outcome_table_top2=table(serve=two),
+    joint_top2=gate("mixtral_top2", **JOINT),
     table_then_reinforce_top2=reinforce(from_table(TopK(k=2))),
     reinforce_top2=reinforce(from_ridge(two)),
 )
-add("main", "all", "gate", soft_mixture=soft_served)
+add("main", "all", "gate", soft_mixture=soft_served())
 add(
     *("main", "all", "RL"),
     outcome_table_soft=table(serve=everybody),
+    joint_soft=soft_served(**JOINT),
     reinforce_soft=reinforce(from_ridge(everybody), entropy=0.0),
 )
 for weight in COMPUTE:
@@ -315,6 +327,7 @@ for weight in COMPUTE:
     add("compute", "1 or 2", "gate", **gates)
     policies = {
         f"outcome_table, top_p at {weight:g}": thresholded(table(serve=two), priced),
+        f"joint, top_p at {weight:g}": thresholded(gate("mixtral_top2", **JOINT), priced),
         f"reinforce_adaptive at {weight:g}": reinforce(from_table(nobody=True), priced),
     }
     add("compute", "1 or 2", "RL", **policies)
@@ -326,6 +339,7 @@ add(
 add(
     *("load", "1", "RL"),
     **{"outcome_table, then bias": then_balanced(table())},
+    **{"joint, then bias": then_balanced(gate("soft_gate", **JOINT))},
     **{f"outcome_table, load {w:g}": table(charged=replace(EVEN, load_weight=w)) for w in (0.1, 0.3)},
     **{f"outcome_table, tiles {w:g}": table(charged=replace(TILED, load_weight=w)) for w in (0.1, 0.3)},
     **{f"reinforce, load {w:g}": reinforce(TABLED, replace(EVEN, load_weight=w)) for w in (0.1, 0.3)},

@@ -27,13 +27,13 @@ from envs.layer_load import LoadRule
 from experts.moe.pool import TokenPool
 from experts.moe.tail import Tail
 
-from ..routing import RouterError
+from ..routing import RouterError, Selection
 from .expected_load import expected_load
 from .reinforce import later_tokens
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
-__all__ = ["CounterfactualSettings", "counterfactual_losses", "train_counterfactual"]
+__all__ = ["CounterfactualSettings", "counterfactual_losses", "expected_loss", "train_counterfactual"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,15 +100,28 @@ def train_counterfactual(
                     q = counterfactual_losses(tail, routers, layer, hidden, x, targets, settings.credit)
                 q = later_tokens(q.movedim(-1, 1), settings.discount).movedim(1, -1)
                 z = routers.logits(layer, x)
-                p = routers.rule.probabilities(z)
-                q = q - q.mean(dim=-1, keepdim=True)
-                total = total + ((p * q).sum(-1) - settings.entropy * routers.rule.entropy(z)).mean()
+                total = total + expected_loss(routers.rule, z, q, settings.entropy)
                 if settings.load_weight:
-                    total = total + settings.load_weight * expected_load(settings.load, p.flatten(0, -2))
+                    p = routers.rule.probabilities(z).flatten(0, -2)
+                    total = total + settings.load_weight * expected_load(settings.load, p)
             hidden = hidden + step
         return total * (tail.depth / looked)
 
     return train(pool, start, training, loss, score=score)
+
+
+def expected_loss(rule: Selection, z: Tensor, q: Tensor, entropy: float) -> Tensor:
+    """What drawing one expert a token is expected to lose, less what its entropy is worth: a scalar.
+
+    Args:
+        rule: logits to probabilities.
+        z: [..., outputs] float32, logits; they carry the gradient.
+        q: [..., N] float32, nats lost under each expert; its mean over the experts, which no choice changes,
+            is left out.
+        entropy: nats of reward for a nat of entropy.
+    """
+    q = q - q.mean(dim=-1, keepdim=True)
+    return ((rule.probabilities(z) * q).sum(-1) - entropy * rule.entropy(z)).mean()
 
 
 @torch.no_grad()

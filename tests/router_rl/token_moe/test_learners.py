@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,35 @@ def test_gates_learn(micro_pool, start, name):
     assert loss_of(micro_pool, choose) < loss_of(micro_pool, serve(start)) - 0.02
     experts, _ = choose(0, torch.randn(2, 3, micro_pool.tail.hidden))
     assert experts.shape == (2, 3, GATES[name].k)
+
+
+def test_a_joint_gate_adds_the_two_gradients(micro_pool, start):
+    """One step of plain descent from the same start moves a joint gate by the sum of the two moves."""
+    found = {}
+    for name, change in {
+        "gate": {},
+        "joint": {"policy": 0.5, "entropy": 0.1},
+        "more": {"policy": 1.0, "entropy": 0.1},
+    }.items():
+        gradients = []
+
+        def watch(pool, routers, training, loss, gradients=gradients, **_):
+            value = loss(routers, torch.arange(3), torch.Generator())
+            gradients.append(torch.autograd.grad(value, list(routers.parameters())))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("router_rl.token_moe.backprop.train", watch)
+            train_gate(micro_pool, start, replace(GATES["soft_gate"], **change), TRAINING)
+        found[name] = gradients[0]
+    q = torch.from_numpy(micro_pool.parts["train"].path_loss[:3]).movedim(1, -1)
+    for gate, joint, more in zip(found["gate"], found["joint"], found["more"], strict=True):
+        torch.testing.assert_close(more - gate, 2 * (joint - gate), atol=1e-6, rtol=1e-4)
+    # The start's logits are all 0, so the policy's part is known: dz = p (q - mean q), p = 1 / 3.
+    slow = ((q - q.mean(-1, keepdim=True)) / 3).mean(dim=(0, 1))
+    names = [name for name, _ in start.named_parameters()]
+    for name, gate, more in zip(names, found["gate"], found["more"], strict=True):
+        if name.endswith("bias"):
+            torch.testing.assert_close(more - gate, slow, atol=1e-5, rtol=1e-4)
 
 
 def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
