@@ -1,62 +1,104 @@
-"""Expert memory: quality and utility against resident bytes, the policy search against rules and their bound.
+"""Expert memory: quality and utility against resident bytes, learned policies against rules and their bound.
 
-    python benchmarks/caching.py --out runs/caching
+    python benchmarks/caching.py FOLDER --out runs/caching
 
-Prints Markdown, a table for each size of GPU memory; a stopped benchmark goes on where it was. Rules are
-deterministic; the search has one fit a seed.
+FOLDER holds the outcome table `llmrouter_pool9.parquet`: nine open models of 7 to 70 billion parameters, in
+bfloat16 as their cards count them, so that a load is what it would be. `digits` is embedded; its experts are
+given 1.4 GB each. Prints Markdown, a table for each size of GPU memory; a stopped benchmark goes on where it
+was. Rules are deterministic; what is learned has one fit a seed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
+from real_tables import featurised
 from rich.console import Console
 
-from experts import InputError
+from experts import OutcomeTable
 from router_rl.decisions.compare import compare_env
 from router_rl.decisions.view import env_markdown
 from router_rl.evaluation.terminal import progress_of
 
+# Gigabytes of each model's weights, by the parameters of its card at two bytes each.
+POOL9 = {
+    "codegemma-7b": 17.1,
+    "gemma-2-9b-it": 18.5,
+    "llama-3.1-8b-instruct": 16.1,
+    "llama-3.1-nemotron-51b-instruct": 103.0,
+    "llama-3.3-nemotron-super-49b-v1": 99.7,
+    "llama3-chatqa-1.5-70b": 141.1,
+    "llama3-chatqa-1.5-8b": 16.1,
+    "mistral-7b-instruct-v0.3": 14.5,
+    "qwen2.5-7b-instruct": 15.2,
+}
+STUDIES: dict[str, dict[str, Any]] = {
+    "digits": {"resident": (0.3, 0.5, 0.75, 1.0)},
+    # A request every 2 s, and .05 of utility a second; the largest model needs 32% of all bytes.
+    "llmrouter_pool9": {
+        "resident": (0.33, 0.5, 0.75, 1.0),
+        "expert_bytes": tuple(1e9 * size for size in POOL9.values()),
+        "gap": 2.0,
+        "wait_weight": 0.05,
+    },
+}
+
 
 def main(
+    data: Path,
     out: Path = Path("runs/caching"),
-    tables: tuple[str, ...] = ("digits", "fashion-mnist"),
-    resident: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0),
+    tables: tuple[str, ...] = tuple(STUDIES),
+    methods: tuple[str, ...] = (),
     profile: Path | None = None,
     seeds: int = 5,
+    episodes: int = 96,
 ) -> None:
     """Compare on each table.
 
     Args:
+        data: folder of the tables.
         out: folder for reports, JSON and finished fits.
-        tables: embedded sources or Parquet paths.
-        resident: shares of the experts' bytes that fit in GPU memory.
+        tables: some of `STUDIES`.
+        methods: see `train_router.py list`; all if empty.
         profile: YAML of the bandwidths; see `benchmarks/memory_profile.py`.
         seeds: training seeds.
+        episodes: of 256 requests each, on validation and on test.
     """
     torch.set_num_threads(1)
     err = Console(stderr=True)
-    for table in tables:
-        options = {"resident": resident, "profile": None if profile is None else str(profile)}
-        name = Path(table).stem
-        try:
-            with progress_of(f"fits of {name}", err) as progress:
-                results = compare_env(
-                    "caching",
-                    table=table,
-                    options=options,
-                    seeds=seeds,
-                    tries=1,
-                    out=out / name,
-                    command="python benchmarks/caching.py",
-                    progress=progress,
-                )
-        except InputError as error:
-            err.print(f"{name}: not run: {error}")
-            continue
+    for name in tables:
+        options = {
+            **STUDIES[name],
+            "profile": None if profile is None else str(profile),
+            "episodes": episodes,
+        }
+        with progress_of(f"fits of {name}", err) as progress:
+            results = compare_env(
+                "caching",
+                list(methods) or None,
+                table=name if name == "digits" else str(_featurised(name, data, out)),
+                options=options,
+                seeds=seeds,
+                tries=1,
+                out=out / name,
+                command="python benchmarks/caching.py FOLDER",
+                progress=progress,
+            )
         print(env_markdown(results, name), flush=True)
+
+
+def _featurised(name: str, data: Path, out: Path) -> Path:
+    """The table with features of its prompts, made once."""
+    path = out / f"{name}.parquet"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        table = featurised(OutcomeTable.read(data / path.name))
+        assert table.experts == tuple(POOL9)
+        table.write(path)
+    return path
 
 
 if __name__ == "__main__":

@@ -143,8 +143,12 @@ def read_experts(folder: Path, domains: list[str]) -> dict[str, Any]:
     return {d: read_ffns(folder / "experts" / f"{d}.safetensors")[d] for d in domains}
 
 
-def open_pool(folder: Path) -> TokenPool:
+def open_pool(folder: Path, dtype: str | None = None) -> TokenPool:
     """A finished pool.
+
+    Args:
+        folder: of the pool.
+        dtype: of the frozen matrix products; that in which the pool was measured if None.
 
     Raises:
         InputError: it is not finished.
@@ -154,7 +158,7 @@ def open_pool(folder: Path) -> TokenPool:
     settings = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
     domains = settings["domains"]
     base = load_base(settings["base"], settings["layers"])
-    experts, numbers = read_experts(folder, domains), getattr(torch, settings["dtype"])
+    experts, numbers = read_experts(folder, domains), getattr(torch, dtype or settings["dtype"])
     mean = average(list(experts.values()))
     children = tuple(
         (group, tuple(domains.index(d) for d in members if d in domains)) for group, members in TREE.items()

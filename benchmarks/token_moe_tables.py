@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ FIXED = {
 TITLES = {
     "main": "Loss at equal numbers of active experts",
     "compute": "An adaptive number of experts",
+    "quantised": "Gates that learned through the float experts",
     "load": "Load",
     "credit": "Where the credit comes from",
 }
@@ -47,6 +49,21 @@ class Row:
     def loss(self) -> np.ndarray:
         """[seeds, S]"""
         return np.array([fit["loss"] for fit in self.fits])
+
+    @property
+    def runs(self) -> np.ndarray:
+        """Experts run in each sequence, [seeds, S]."""
+        return np.array([fit["runs"] for fit in self.fits])
+
+    @property
+    def validation(self) -> float:
+        """Mean score on validation; not of routes that learn nothing."""
+        return float(np.mean([fit["validation"] for fit in self.fits]))
+
+    @property
+    def weight(self) -> float | None:
+        """What a second expert is charged, of a method that was trained for it."""
+        return float(self.name.rsplit(" at ", 1)[1]) if self.section == "compute" else None
 
     def mean(self, field: str) -> float | None:
         """Of a measure, over the seeds."""
@@ -73,50 +90,101 @@ def tables(folder: Path, pool: TokenPool, methods: dict[str, dict[str, str]], se
         f"`{pool.name}`: {pool.tail.experts} experts ({names}), {pool.tail.depth} layers with routers;",
         f"{train.domain.size:,} training tokens; tested on {(~mixed).sum()} sequences of one domain and",
         f"{mixed.sum()} mixed ones, of {test.length} tokens each; {seeds} seeds. Loss in nats a token.",
+        f"One expert in each layer is {pool.tail.flops * pool.tail.depth / 1e6:,.2f} MFLOPs a token.",
         "`kept`: share of the matching specialists' gain over the dense base, on sequences of one domain.",
     ]
     as_json: dict[str, Any] = {"schema_version": 1, "pool": pool.name, "rows": []}
     rivals = {
-        served: min(found, key=lambda row: float(np.mean([f["validation"] for f in row.fits])))
+        served: best
         for served in {row.served for row in rows}
-        if (found := [r for r in rows if r.family == "gate" and r.served == served and r.section == "main"])
+        if (best := best_of(rows, "gate", lambda row, s=served: row.section == "main" and row.served == s))
     }
     for section, title in TITLES.items():
         chosen = [row for row in rows if row.section == section]
-        if not chosen:
+        if not chosen or section == "compute":
             continue
         if section != "main":
-            chosen += [
-                by_name[n] for n in ("ridge", "straight_through", "reinforce", "label") if n in by_name
-            ]
-        head = "| router | family | experts run | loss | 95% interval | one domain | mixed "
-        head += "| minus best gate | 95% interval "
-        text += [
-            "",
-            f"### {title}",
-            "",
-            head + "| kept | recovery | load CV | tiles | flips bf16 / noise | fit s |",
-        ]
-        text.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-        for row in sorted(chosen, key=lambda row: float(row.loss.mean())):
+            known = ("ridge", "soft_gate", "straight_through", "outcome_table", "reinforce", "label")
+            chosen += [by_name[n] for n in known if n in by_name]
+        chosen = sorted(chosen, key=lambda row: float(row.loss.mean()))
+        text += ["", f"### {title}", "", *head("router", *LOSSES)]
+        for row in chosen:
             rival = rivals.get(row.served, rivals.get("1"))
-            cells, record = described(row, rival, by_name, mixed)
-            text.append("| " + " | ".join(cells) + " |")
-            as_json["rows"].append({"section": section, **record})
+            cells, record = losses(row, rival, by_name, mixed)
+            text.append(line(cells))
+            as_json["rows"].append({"section": section, **record, **serving(row)})
+        text += ["", *head("router", *SERVING)]
+        text += [line([row.name, *shown(row)]) for row in chosen if row.mean("tiles") is not None]
+    for weight in sorted({w for row in rows if (w := row.weight) is not None}):
+        found, records = charged(rows, weight)
+        text += found
+        as_json["rows"] += records
+    text += by_domain(rows, pool)
     return Tables("\n".join(text), as_json)
 
 
-def described(
+LOSSES = (
+    "family",
+    "experts run",
+    "loss",
+    "95% interval",
+    "one domain",
+    "mixed",
+    "minus best gate",
+    "95% interval",
+    "kept",
+)
+SERVING = (
+    "recovery",
+    "load CV",
+    "worst layer",
+    "2 devices",
+    "tiles",
+    "flips, bfloat16",
+    "flips, noise",
+    "tokens/s",
+    "fit s",
+)
+
+
+def best_of(rows: list[Row], family: str, wanted: Callable[[Row], bool]) -> Row | None:
+    """The trained row of a family that validation picks."""
+    found = [row for row in rows if row.family == family and wanted(row)]
+    return min(found, key=lambda row: row.validation, default=None)
+
+
+def head(*names: str) -> list[str]:
+    """The head of a table; all but the first two columns are numbers."""
+    return [line(names), "|---|---|" + "---:|" * (len(names) - 2)]
+
+
+def line(cells: Iterable[str]) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def losses(
     row: Row, rival: Row | None, by_name: dict[str, Row], mixed: np.ndarray
 ) -> tuple[list[str], dict[str, Any]]:
-    """A row of a table, and as JSON."""
+    """What a row loses, printed and as JSON."""
     loss = interval(row.loss)
     pure, changing = row.loss[:, ~mixed].mean(), row.loss[:, mixed].mean() if mixed.any() else float("nan")
     base, home = (by_name[n].loss[:, ~mixed].mean() for n in ("dense", "label"))
     kept = (base - pure) / (base - home)
-    difference = ""
-    spread = ""
-    record: dict[str, Any] = {
+    less, against = compared(row, rival, lambda each: each.loss)
+    compute = row.mean("compute")
+    cells = [
+        row.name,
+        row.family,
+        row.served if compute is None else f"{compute:.2f}",
+        f"{loss.mean:.4f}",
+        f"{loss.low:.3f} to {loss.high:.3f}",
+        f"{pure:.4f}",
+        f"{changing:.4f}",
+        *less,
+        f"{kept:.1%}",
+    ]
+    return cells, {
         "method": row.name,
         "family": row.family,
         "served": row.served,
@@ -125,40 +193,89 @@ def described(
         "mixed": float(changing),
         "kept": float(kept),
         "by_seed": row.loss.mean(axis=1).tolist(),
+        "minus_best_gate": against,
     }
-    if rival is not None and rival.name == row.name:
-        difference = "best gate"
-    elif rival is not None:
-        seeds = max(len(row.fits), len(rival.fits))
-        found = paired_difference(spread_over(row.loss, seeds), spread_over(rival.loss, seeds))
-        difference, spread = f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}"
-        record["minus_best_gate"] = [rival.name, found.mean, found.low, found.high]
-    fields = ("compute", "recovery", "load_cv", "tiles", "flips_bfloat16", "flips_noise", "fit_seconds")
-    values = {field: row.mean(field) for field in (*fields, "tokens_per_second")}
-    record |= values
 
-    def shown(field: str, form: str) -> str:
-        value = values[field]
-        return "" if value is None else format(value, form)
 
-    cells = [
-        row.name,
-        row.family,
-        shown("compute", ".2f") or row.served,
-        f"{loss.mean:.4f}",
-        f"{loss.low:.3f} to {loss.high:.3f}",
-        f"{pure:.4f}",
-        f"{changing:.4f}",
-        difference,
-        spread,
-        f"{kept:.1%}",
-        shown("recovery", ".2f"),
-        shown("load_cv", ".2f"),
-        shown("tiles", ".2f"),
-        f"{shown('flips_bfloat16', '.2%')} / {shown('flips_noise', '.2%')}" if values["flips_noise"] else "",
-        shown("fit_seconds", ".0f"),
-    ]
-    return cells, record
+def compared(
+    row: Row, rival: Row | None, value: Callable[[Row], np.ndarray]
+) -> tuple[tuple[str, str], list[Any] | None]:
+    """The paired difference to a rival: two cells, and as JSON."""
+    if rival is None:
+        return ("", ""), None
+    if rival.name == row.name:
+        return ("best gate", ""), None
+    seeds = max(len(row.fits), len(rival.fits))
+    found = paired_difference(spread_over(value(row), seeds), spread_over(value(rival), seeds))
+    cells = f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}"
+    return cells, [rival.name, found.mean, found.low, found.high]
+
+
+def serving(row: Row) -> dict[str, Any]:
+    """What a row does to the machine, as JSON; None where it was not measured."""
+    fields = ("compute", "recovery", "load_cv", "device_cv", "tiles", "flips_bfloat16", "flips_noise")
+    layers = [fit["load_cv_layers"] for fit in row.fits if "load_cv_layers" in fit]
+    return {
+        **{field: row.mean(field) for field in (*fields, "tokens_per_second", "fit_seconds")},
+        "load_cv_layers": np.mean(layers, axis=0).tolist() if layers else None,
+    }
+
+
+def shown(row: Row) -> list[str]:
+    """The same, printed."""
+    found = serving(row)
+    forms = {"recovery": ".2f", "load_cv": ".2f", "worst": ".2f", "device_cv": ".2f", "tiles": ".2f"}
+    forms |= {
+        "flips_bfloat16": ".2%",
+        "flips_noise": ".2%",
+        "tokens_per_second": ",.0f",
+        "fit_seconds": ".0f",
+    }
+    found["worst"] = max(found["load_cv_layers"])
+    return ["" if found[name] is None else format(found[name], form) for name, form in forms.items()]
+
+
+def charged(rows: list[Row], weight: float) -> tuple[list[str], list[dict[str, Any]]]:
+    """The table of an adaptive number of experts: loss, and what experts beyond the first cost."""
+
+    def paid(row: Row) -> np.ndarray:
+        return row.loss + weight * (row.runs - 1.0)
+
+    def validated(row: Row) -> float:
+        # A fixed number of experts was not charged for when it was validated; what it costs is known.
+        fixed = 0.0 if row.weight is not None else weight * (float(row.mean("compute") or 1.0) - 1.0)
+        return row.validation + fixed
+
+    few = [row for row in rows if row.fits[0].get("runs") and row.family in ("gate", "RL", "closed form")]
+    few = [row for row in few if row.weight in (None, weight) and row.section in ("main", "compute")]
+    gates = [row for row in few if row.family == "gate"]
+    rival = min(gates, key=validated, default=None)
+    text = ["", f"### An adaptive number of experts, {weight:g} nats for a second one", ""]
+    text += head("router", "family", "experts run", "loss", "charged", "minus best gate", "95% interval")
+    records: list[dict[str, Any]] = []
+    for row in sorted(few, key=lambda row: float(paid(row).mean())):
+        less, against = compared(row, rival, paid)
+        cells = [f"{row.mean('compute'):.2f}", f"{row.loss.mean():.4f}", f"{paid(row).mean():.4f}"]
+        text.append(line([row.name, row.family, *cells, *less]))
+        record = {"section": "compute", "weight": weight, "method": row.name, "minus_best_gate": against}
+        records.append({**record, "charged": float(paid(row).mean()), "compute": row.mean("compute")})
+    return text, records
+
+
+def by_domain(rows: list[Row], pool: TokenPool) -> list[str]:
+    """Loss and perplexity by domain, of the routers that validation picks among those as sparse."""
+    main = [row for row in rows if row.section == "main"]
+    names = ["label", "dense", "average", "ridge"]
+    for served in ("1", "2", "all"):
+        found = (best_of(main, f, lambda row, s=served: row.served == s) for f in ("gate", "RL"))
+        names += [row.name for row in found if row is not None]
+    test = pool.parts["test"]
+    text = ["", "### Loss by domain (and perplexity)", "", *head("router", "family", *pool.domains, "mixed")]
+    for row in (row for name in names for row in main if row.name == name):
+        places = [(test.domain[:, 0] == d) & ~test.mixed for d in range(len(pool.domains))]
+        means = [float(row.loss[:, place].mean()) for place in (*places, test.mixed) if place.any()]
+        text.append(line([row.name, row.family, *(f"{mean:.3f} ({np.exp(mean):.1f})" for mean in means)]))
+    return text
 
 
 def spread_over(loss: np.ndarray, seeds: int) -> np.ndarray:

@@ -16,7 +16,7 @@ Legend: B lanes, N experts, D features, W requests of an episode, G groups.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from experts import InputError, OutcomeTable
 
 from .adapters import ScalarEnv, VectorizedEnv
+from .caching_config import CachingConfig
 from .core import ActionSpace, Step
 from .memory import MemoryProfile, evicted
 from .outcomes import Outcomes, compute_scale, rows_of
@@ -46,48 +47,6 @@ __all__ = [
 _STAYS, _TOPICS = 1 << 40, 1 << 41  # offsets of a lane's further streams from its queries'
 _PARTS = 1 << 20  # a chance is drawn in so many parts
 _FADE = 0.95  # of the counts of use, a request
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CachingConfig:
-    """The memories and what is charged.
-
-    Attributes:
-        compute_weight: utility per unit of compute, at least 0.
-        wait_weight: utility per second waited for weights, at least 0.
-        gpu_share: of the bytes of all experts, that fit in GPU memory.
-        host_share: of the bytes of all experts, that fit in host memory.
-        expert_bytes: bytes of each expert: one number, or N.
-        profile: of the bandwidths.
-        gap: seconds between two requests.
-        persistence: chance that a request is of the topic of the one before.
-        window: W.
-    """
-
-    compute_weight: float = 0.1
-    wait_weight: float = 0.5
-    gpu_share: float = 0.5
-    host_share: float = 0.8
-    expert_bytes: tuple[float, ...] = (1.4e9,)
-    profile: MemoryProfile = field(default_factory=MemoryProfile)
-    gap: float = 0.1
-    persistence: float = 0.9
-    window: int = 256
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "expert_bytes", tuple(self.expert_bytes))
-        for name in ("compute_weight", "wait_weight", "gap"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "negative or endless", "use at least 0")
-        for name in ("gpu_share", "host_share"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise InputError(name, getattr(self, name), "not a share", "use above 0 and at most 1")
-        if not self.expert_bytes or not all(0.0 < size < float("inf") for size in self.expert_bytes):
-            raise InputError("expert_bytes", list(self.expert_bytes), "not sizes", "use bytes above 0")
-        if not 0.0 <= self.persistence <= 1.0:
-            raise InputError("persistence", self.persistence, "not a chance", "use 0 to 1")
-        if self.window < 1:
-            raise InputError("window", self.window, "not positive", "use 1 or more")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from envs.caching import CachingCore
 
-from ..decisions.kind import Case, EnvKind, Figure, Played
+from ..decisions.kind import Case, EnvKind, Figure, Played, Row, Traces
+from ..decisions.ppo import PPO_LANES, ppo_method
 from ..exports.policy import write_policy
-from .methods import METHODS, CachedPolicy
+from .memory_curve import memory_curve
+from .methods import METHODS
 from .problem import DEFAULTS, CachingProblem, cases_of, prepare
+from .rules import CachedPolicy
 from .simulate import play_served
 
 __all__ = ["CACHING"]
@@ -43,12 +46,13 @@ def _trace(problem: CachingProblem, policy: CachedPolicy, case: Case) -> dict[st
     }
 
 
-def _figures(traces: Mapping[str, dict[str, Any]]) -> list[Figure]:
+def _figures(traces: Traces, summary: Sequence[Row]) -> list[Figure]:
     note = "One test episode, request after request. Light: in GPU memory; dark: the one that answers."
-    return [
+    over_time = [
         Figure(f"Residency over time: {name}, {found['case']}", note, _drawn(found))
         for name, found in traces.items()
     ]
+    return [*memory_curve(summary), *over_time]
 
 
 def _drawn(found: Mapping[str, Any]) -> str:
@@ -78,6 +82,15 @@ def _write(policy: CachedPolicy, folder: Path) -> bool:
     return True
 
 
+def _ppo_core(problem: CachingProblem, case: Case, seed: int) -> CachingCore:
+    share = case.values["resident_share"]
+    return CachingCore(
+        problem.rows[share, "train"], problem.configs[share], PPO_LANES, seed=1_000_000 * (seed + 1)
+    )
+
+
+_PPO = ppo_method(_ppo_core, lambda actions: CachedPolicy(begin=lambda core: actions), _play)
+
 CACHING = EnvKind(
     name="caching",
     environment="RouterRL/Caching-v0",
@@ -85,7 +98,7 @@ CACHING = EnvKind(
     prepare=prepare,
     options=DEFAULTS,
     cases=cases_of,
-    methods=METHODS,
+    methods={**METHODS, _PPO.name: _PPO},
     always=("lru", "belady"),
     play=_play,
     trace=_trace,

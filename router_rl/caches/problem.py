@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class CachingProblem:
         fitted: beliefs from the training rows.
         chance: by split, [T, N] of being right; of training rows by networks that have not seen them.
         episodes: played for a measurement.
+        rules: fitted methods that know no seed, by rule and share, made once.
     """
 
     names: tuple[str, ...]
@@ -54,6 +55,7 @@ class CachingProblem:
     fitted: FittedBeliefs
     chance: Mapping[str, Tensor]
     episodes: int
+    rules: dict[tuple[Any, float], Any] = field(default_factory=dict)
 
     def policy(self, share: float) -> CachingPolicy:
         """A policy without weights."""

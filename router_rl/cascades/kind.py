@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from envs.cascade import CascadeCore
+
 from ..decisions.kind import Case, EnvKind, Played
+from ..decisions.ppo import PPO_LANES, ppo_method
 from ..exports.policy import write_policy
 from .bounds import ORACLE, OracleMark, play_oracle
-from .methods import METHODS
+from .methods import METHODS, Policy
 from .play import play
 from .problem import DEFAULTS, CascadeProblem, cases_of, prepare
 from .tree import trace, tree_figures
@@ -29,6 +32,13 @@ def _write(policy: Any, folder: Path) -> bool:
     return True
 
 
+def _ppo_core(problem: CascadeProblem, case: Case, seed: int) -> CascadeCore:
+    # An episode draws its compute weight, so one policy serves them all.
+    return CascadeCore(problem.rows["train"], problem.config, PPO_LANES, seed=1_000_000 * (seed + 1))
+
+
+_PPO = ppo_method(_ppo_core, lambda actions: Policy(actions=actions), _play, once=True)
+
 CASCADE = EnvKind(
     name="cascade",
     environment="RouterRL/Cascade-v0",
@@ -36,7 +46,7 @@ CASCADE = EnvKind(
     prepare=prepare,
     options=DEFAULTS,
     cases=cases_of,
-    methods={**METHODS, ORACLE.name: ORACLE},
+    methods={**METHODS, _PPO.name: _PPO, ORACLE.name: ORACLE},
     always=("best_single", "random", "oracle"),
     play=_play,
     rival="thresholds",

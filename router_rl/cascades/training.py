@@ -39,7 +39,7 @@ class CascadeSettings:
     """Settings of both learners.
 
     Attributes:
-        epochs: passes over the training rows.
+        steps: of a member, gradient steps, rounded to whole passes over the rows that it sees.
         batch: queries a step.
         learning_rate: at the start; it falls in a line to 0.
         weight_decay: of AdamW.
@@ -51,7 +51,7 @@ class CascadeSettings:
         lightest, heaviest: compute weights are drawn between them, evenly in their logarithm.
     """
 
-    epochs: int = 6
+    steps: int = 320
     batch: int = 128
     learning_rate: float = 6e-3
     weight_decay: float = 0.05
@@ -59,12 +59,12 @@ class CascadeSettings:
     regression: float = 1.0
     pool: int = 5
     hidden: int = 48
-    members: int = 3
+    members: int = 5
     lightest: float = 0.015
     heaviest: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "learning_rate", "pool", "hidden", "members", "lightest"):
+        for name in ("steps", "batch", "learning_rate", "pool", "hidden", "members", "lightest"):
             if getattr(self, name) <= 0:
                 raise InputError(f"settings.{name}", getattr(self, name), "not positive", "use more than 0")
         if self.learner not in ("gradient", "regression"):
@@ -94,7 +94,7 @@ def fit_cascade(
         weights: compute weights for whose mean utility a checkpoint is kept.
         settings: of the learner.
         seed: of everything random.
-        tell: is told of every epoch: done, total, what.
+        tell: is told of every pass: steps done, all steps, what.
 
     Returns:
         the policy, and the mean utility of its members over the rows each has not seen.
@@ -105,10 +105,10 @@ def fit_cascade(
     for fold in range(settings.members):
         generator = torch.Generator().manual_seed(1_000 * seed + fold)
 
-        def told(epoch: int, what: str, fold: int = fold) -> None:
+        def told(step: int, what: str, fold: int = fold) -> None:
             if tell is not None:
-                done = fold * settings.epochs + epoch
-                tell(done, settings.members * settings.epochs, f"member {fold + 1}: {what}")
+                done = fold * settings.steps + min(step, settings.steps)
+                tell(done, settings.members * settings.steps, f"member {fold + 1}: {what}")
 
         member = _new(data, limit, settings, 1).start(generator)
         utilities.append(_train(member, data, lattice, fold, weights, settings, generator, told))
@@ -237,11 +237,13 @@ def _train(
     seen, held = (part.nonzero().squeeze(-1) for part in (~own, own))
     learned = [weight for weight in policy.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * math.ceil(len(seen) / settings.batch)
+    a_pass = math.ceil(len(seen) / settings.batch)
+    passes = max(1, round(settings.steps / a_pass))
+    steps = passes * a_pass
     slow = copy.deepcopy(policy)
     low, high = math.log(settings.lightest), math.log(settings.heaviest)
     best, kept, step = -math.inf, slow.state_dict(), 0
-    for epoch in range(1, settings.epochs + 1):
+    for _ in range(passes):
         for batch in torch.randperm(len(seen), generator=generator).split(settings.batch):
             rows = seen[batch]
             weight = torch.empty(len(rows)).uniform_(low, high, generator=generator).exp()
@@ -262,7 +264,7 @@ def _train(
         found = _mean_utility(slow, data, held, weights)
         if found > best:
             best, kept = found, copy.deepcopy(slow.state_dict())
-        tell(epoch, f"utility on rows it has not seen {found:.4f}, best {best:.4f}")
+        tell(step, f"utility on rows it has not seen {found:.4f}, best {best:.4f}")
     policy.load_state_dict(kept)
     return best
 

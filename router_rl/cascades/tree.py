@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..decisions.kind import Case, Figure
+from ..decisions.kind import Case, Figure, Row, Traces
 from .play import travel
 from .problem import CascadeProblem
 
@@ -46,7 +46,7 @@ def trace(problem: CascadeProblem, policy: Any, case: Case) -> dict[str, Any] | 
     }
 
 
-def tree_figures(traces: Mapping[str, dict[str, Any]]) -> list[Figure]:
+def tree_figures(traces: Traces, summary: Sequence[Row]) -> list[Figure]:
     """A tree for each method whose cascade branches."""
     figures: list[Figure] = []
     for name, found in traces.items():

@@ -89,7 +89,7 @@ def compare_env(
 
             cells.append(_run(kind, problem, method, cases, seed, tries, identity, out / "cells", told))
             progress(len(cells), total, f"{method.name}, seed {seed}")
-    results = {
+    results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "env": env,
         "environment": kind.environment,
@@ -109,7 +109,7 @@ def compare_env(
         "summary": [row for place, case in enumerate(cases) for row in _summary(kind, cells, place, case)],
     }
     traces = {cell.method.name: cell.trace for cell in cells if cell.trace is not None}
-    figures = kind.figures(traces) if traces else ()
+    figures = kind.figures(traces, results["summary"]) if traces else ()
     write_json(out / "results.json", results)
     write_env_report(results, figures, out / "report.html")
     return results
@@ -183,7 +183,7 @@ def _run(
     with replacing(home / "played.safetensors") as temporary:
         save_file(arrays, temporary)
     facts = {split: [dict(one.facts) for one in each] for split, each in played.items()}
-    middle = len(cases) // 2
+    middle = (len(cases) - 1) // 2
     trace = kind.trace(problem, policies[middle], cases[middle]) if seed == 0 else None
     write_json(note, {"seconds": seconds, "facts": facts, "trace": trace})
     return _Cell(method=method, seed=seed, seconds=seconds, played=played, trace=trace)

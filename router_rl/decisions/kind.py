@@ -10,9 +10,11 @@ import numpy as np
 
 from ..method import Family
 
-__all__ = ["Case", "EnvKind", "EnvMethod", "Figure", "Played", "Tell"]
+__all__ = ["Case", "EnvKind", "EnvMethod", "Figure", "Played", "Row", "Tell", "Traces"]
 
 Tell = Callable[[int, int, str], None]
+Row = Mapping[str, Any]
+Traces = Mapping[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class EnvKind:
             depend on the policy, so that differences are paired.
         rival: the method that `results.json` compares with; None: the best on validation that is no RL.
         trace: problem, policy and case to what the figures need, as JSON; kept for the first seed.
-        figures: the traces of the middle case by method to pictures.
+        figures: the traces of the middle case by method, and the rows of the summary, to pictures.
         write: keeps a policy for inference code in a folder; False where it is none that can be.
     """
 
@@ -106,5 +108,5 @@ class EnvKind:
     play: Callable[[Any, Any, Case, str], Played]
     rival: str | None = None
     trace: Callable[[Any, Any, Case], dict[str, Any] | None] = lambda problem, policy, case: None
-    figures: Callable[[Mapping[str, dict[str, Any]]], Sequence[Figure]] = lambda traces: ()
+    figures: Callable[[Traces, Sequence[Row]], Sequence[Figure]] = lambda traces, summary: ()
     write: Callable[[Any, Any], bool] = lambda policy, folder: False

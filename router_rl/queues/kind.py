@@ -6,7 +6,10 @@ from pathlib import Path
 
 import torch
 
+from envs import QueueingCore
+
 from ..decisions.kind import Case, EnvKind, Played
+from ..decisions.ppo import PPO_LANES, ppo_method
 from ..exports.safetensors import write
 from .methods import METHODS
 from .playing import play_queues
@@ -43,6 +46,14 @@ def _write(policy: QueuePolicy, folder: Path) -> bool:
     return True
 
 
+def _ppo_core(problem: QueueProblem, case: Case, seed: int) -> QueueingCore:
+    return problem.tasks[case.values["load"]].core("train", PPO_LANES, seed=1_000_000 * (seed + 1))
+
+
+_PPO = ppo_method(
+    _ppo_core, lambda actions: QueuePolicy(begin=lambda: lambda core, seen: actions(seen)), _play
+)
+
 QUEUEING = EnvKind(
     name="queueing",
     environment="RouterRL/Queueing-v0",
@@ -50,7 +61,7 @@ QUEUEING = EnvKind(
     prepare=prepare,
     options=DEFAULTS,
     cases=cases_of,
-    methods=METHODS,
+    methods={**METHODS, _PPO.name: _PPO},
     always=("random", "best_single"),
     play=_play,
     rival="index_rule_late",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..decisions.kind import Case, Figure
+from ..decisions.kind import Case, Figure, Row, Traces
 from .problem import QueueProblem
 from .rivals import QueuePolicy
 
@@ -37,7 +37,7 @@ def trace(problem: QueueProblem, policy: QueuePolicy, case: Case) -> dict[str, A
     return {"experts": list(task.table.experts), "case": case.label, "seen": found}
 
 
-def timeline_figures(traces: Mapping[str, dict[str, Any]]) -> list[Figure]:
+def timeline_figures(traces: Traces, summary: Sequence[Row]) -> list[Figure]:
     """One picture with a panel a method, all on the same scale."""
     names = [name for name in _SHOWN if name in traces][:_MOST] or list(traces)[:_MOST]
     panels = [(name, traces[name]) for name in names]

@@ -2,6 +2,10 @@
 
 Each gate is a function from logits and the experts' outputs to the layer's output; the loss is that of the
 language model, so the gradient flows back through all later layers. What they serve is stated beside each.
+
+The two can be joined (`Gate.policy`): the loss of the mixture, and beside it what the policy that draws
+one expert is expected to lose by the outcome table. The first knows how each layer's choice bears on this
+path, to first order; the second knows what whole paths come to, and that one expert alone will be served.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from torch import Tensor
 from experts.moe.pool import TokenPool
 from experts.moe.tail import Tail
 
+from ..routing import Hard
 from ..routing.selection.topk import largest
+from .counterfactual import expected_loss
 from .measure import Choose
 from .routers import LayerRouters
 from .training import Fit, Training, train
@@ -38,6 +44,8 @@ class Gate:
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         bias_speed: gamma of DeepSeek-V3's selection bias; 0 for none.
         sparse: whether only the chosen experts need to run while it trains.
+        policy: coefficient of the expected loss by the outcome table; 0 for a gate alone.
+        entropy: nats of reward for a nat of the policy's entropy.
     """
 
     mixes: Mixes
@@ -46,6 +54,8 @@ class Gate:
     balance: float = 0.0
     bias_speed: float = 0.0
     sparse: bool = False
+    policy: float = 0.0
+    entropy: float = 3e-2
 
 
 def soft(z: Tensor, bias: Tensor) -> Tensor:
@@ -124,7 +134,8 @@ def train_gate(
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden = sequences.states(rows)
-        extra = torch.zeros(())
+        outcomes = torch.from_numpy(sequences.path_loss[rows.numpy()]).movedim(1, -1)
+        extra, expected = torch.zeros(()), torch.zeros(())
         for layer in range(tail.depth):
             hidden, x = tail.attend(layer, hidden)
             z = routers.logits(layer, x)
@@ -134,8 +145,11 @@ def train_gate(
             loads[layer] = load
             if gate.balance:
                 extra = extra + balance(z.softmax(dim=-1).flatten(0, -2), load)
+            if gate.policy:
+                expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
             hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)
-        return tail.loss(hidden, sequences.targets(rows)).mean() + gate.balance * extra / tail.depth
+        mixed = tail.loss(hidden, sequences.targets(rows)).mean()
+        return mixed + gate.balance * extra / tail.depth + gate.policy * expected
 
     def move_bias(routers: LayerRouters) -> None:
         bias.sub_(gate.bias_speed * (loads - 1.0 / tail.experts).sign())

@@ -10,26 +10,30 @@ https://arxiv.org/abs/1709.00503; counterfactual baselines: Foerster et al. 2018
 https://arxiv.org/abs/1705.08926). We differ: a token's neighbours change with it, which is what they do where
 a domain does. `credit="local"` reads the loss off right after the layer instead, without the layers above:
 cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured
-once and for all: an outcome table, so that nothing but the walk to the layer is run.
+once and for all: an outcome table, so that nothing but the walk to the layer is run. Load is charged by its
+expectation, which is as exact (`expected_load`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from envs.layer_load import LoadRule
 from experts.moe.pool import TokenPool
 from experts.moe.tail import Tail
 
-from ..routing import Hard
+from ..routing import RouterError, Selection
+from .expected_load import expected_load
 from .reinforce import later_tokens
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
-__all__ = ["CounterfactualSettings", "counterfactual_losses", "train_counterfactual"]
+__all__ = ["CounterfactualSettings", "counterfactual_losses", "expected_loss", "train_counterfactual"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,21 +46,43 @@ class CounterfactualSettings:
         discount: of what the following tokens lose.
         entropy: nats of reward for a nat of entropy.
         layers: how many layers are looked into a step; 0 for all.
+        load_weight: nats for a unit of a batch's expected load.
+        load: what load is.
     """
 
     credit: Literal["path", "local", "table"] = "path"
     discount: float = 0.0
     entropy: float = 1e-4
     layers: int = 1
+    load_weight: float = 0.0
+    load: LoadRule = field(default_factory=LoadRule)
 
 
 def train_counterfactual(
-    pool: TokenPool, start: LayerRouters, training: Training, settings: CounterfactualSettings
+    pool: TokenPool,
+    start: LayerRouters,
+    training: Training,
+    settings: CounterfactualSettings,
+    *,
+    score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:
-    """Train hard routers from a warm start."""
-    assert isinstance(start.rule, Hard)
-    tail, sequences = pool.tail, pool.parts["train"]
+    """Train routers of one expert a token, hard or hierarchical, from a warm start.
 
+    Args:
+        pool: the frozen experts and the text.
+        start: the warm start.
+        training: settings of the loop.
+        settings: of the learner.
+        score: what validation is judged by; the mean loss if None.
+
+    Raises:
+        RouterError: the rule runs more than one expert.
+    """
+    if start.rule.k != 1:
+        raise RouterError(
+            f"{start.rule.name} runs {start.rule.k} experts a token; train with one, serve with more"
+        )
+    tail, sequences = pool.tail, pool.parts["train"]
     looked = settings.layers or tail.depth
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,14 +99,29 @@ def train_counterfactual(
                 else:
                     q = counterfactual_losses(tail, routers, layer, hidden, x, targets, settings.credit)
                 q = later_tokens(q.movedim(-1, 1), settings.discount).movedim(1, -1)
-                log_p = routers.logits(layer, x).log_softmax(dim=-1)
-                p = log_p.exp()
-                q = q - q.mean(dim=-1, keepdim=True)
-                total = total + ((p * q).sum(-1) + settings.entropy * (p * log_p).sum(-1)).mean()
+                z = routers.logits(layer, x)
+                total = total + expected_loss(routers.rule, z, q, settings.entropy)
+                if settings.load_weight:
+                    p = routers.rule.probabilities(z).flatten(0, -2)
+                    total = total + settings.load_weight * expected_load(settings.load, p)
             hidden = hidden + step
         return total * (tail.depth / looked)
 
-    return train(pool, start, training, loss)
+    return train(pool, start, training, loss, score=score)
+
+
+def expected_loss(rule: Selection, z: Tensor, q: Tensor, entropy: float) -> Tensor:
+    """What drawing one expert a token is expected to lose, less what its entropy is worth: a scalar.
+
+    Args:
+        rule: logits to probabilities.
+        z: [..., outputs] float32, logits; they carry the gradient.
+        q: [..., N] float32, nats lost under each expert; its mean over the experts, which no choice changes,
+            is left out.
+        entropy: nats of reward for a nat of entropy.
+    """
+    q = q - q.mean(dim=-1, keepdim=True)
+    return ((rule.probabilities(z) * q).sum(-1) - entropy * rule.entropy(z)).mean()
 
 
 @torch.no_grad()

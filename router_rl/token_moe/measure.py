@@ -44,22 +44,41 @@ class Measured:
     @property
     def compute(self) -> float:
         """Experts run a token and layer, on average: 1 for top-1."""
-        return float((self.experts < self.total).sum(axis=-1).mean())
+        return float(self.runs().mean())
 
     def shares(self) -> np.ndarray:
         """Share of each layer's work that each expert did, [L, N]."""
         counts = np.stack([(self.experts == e).sum(axis=(1, 2, 3)) for e in range(self.total)], axis=1)
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
-    def load_cv(self) -> float:
-        """Coefficient of variation of the experts' shares, mean over layers."""
-        return float(np.mean([load_cv(share) for share in self.shares()]))
+    def load_cvs(self, placement: np.ndarray | None = None) -> list[float]:
+        """Coefficient of variation of the experts' shares in each layer.
+
+        Args:
+            placement: [N] int, the device of each expert, numbered from 0: of the devices' shares then.
+        """
+        shares = self.shares()
+        if placement is not None:
+            shares = np.stack([shares[:, placement == d].sum(axis=1) for d in range(placement.max() + 1)], 1)
+        return [float(load_cv(share)) for share in shares]
+
+    def load_cv(self, placement: np.ndarray | None = None) -> float:
+        """Their mean over the layers."""
+        return float(np.mean(self.load_cvs(placement)))
+
+    def runs(self) -> np.ndarray:
+        """Experts run a token and layer in each sequence, [S] float64."""
+        return (self.experts < self.total).sum(axis=-1).mean(axis=(0, 2))
 
     def tiles(self, batch: int, tile: int = 128) -> float:
-        """Tiles over the fewest there could be, mean over layers and batches of `batch` sequences."""
+        """Tiles over the fewest there could be, mean over layers and batches of `batch` sequences.
+
+        The batches are drawn (seed 0), since the sequences of a part stand in the order of their domains.
+        """
         ratios: list[float] = []
-        for first in range(0, self.loss.shape[0] - batch + 1, batch):
-            part = self.experts[:, first : first + batch].reshape(len(self.experts), -1)
+        order = np.random.default_rng(0).permutation(self.loss.shape[0])
+        for first in range(0, len(order) - batch + 1, batch):
+            part = self.experts[:, order[first : first + batch]].reshape(len(self.experts), -1)
             counts = np.stack([(part == e).sum(axis=1) for e in range(self.total)], axis=1)
             ratios += list((-(-counts // tile)).sum(axis=1) / -(-counts.sum(axis=1) // tile))
         return float(np.mean(ratios))

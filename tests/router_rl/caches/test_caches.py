@@ -8,9 +8,10 @@ import torch
 
 from envs.caching import CachingCore
 from experts import InputError, OutcomeTable
-from router_rl.caches import methods
+from router_rl.caches import rules, search
 from router_rl.caches.kind import CACHING
 from router_rl.caches.problem import cases_of, prepare
+from router_rl.caches.search import SearchSettings
 from router_rl.caches.simulate import Weights, play_served, utilities
 from router_rl.exports.policy import write_policy
 from router_rl.routing import RouterError
@@ -78,16 +79,16 @@ def test_belady_loads_least_of_those_that_answer_alike(problem, cases):
 
 
 def test_the_tuned_index_is_no_worse_than_what_it_was_tuned_among(problem, cases):
-    rules = [fitted(name, problem, cases[:1])[0].module for name in ("lru", "lfu", "index")]
-    weights = Weights(*(torch.stack([getattr(p, n) for p in rules]) for n in ("answer", "keep")))
+    found = [fitted(name, problem, cases[:1])[0].module for name in ("lru", "lfu", "index")]
+    weights = Weights(*(torch.stack([getattr(p, n) for p in found]) for n in ("answer", "keep")))
     earned = utilities(
         problem,
         0.5,
         "validation",
-        rules[0],
+        found[0],
         weights,
-        streams=methods._STREAMS,
-        seed=methods._TUNING,
+        streams=rules._STREAMS,
+        seed=rules._TUNING,
     )
     assert earned[2] >= earned[:2].max() - 1e-6
 
@@ -106,19 +107,18 @@ def test_side_by_side_is_one_after_the_other(problem):
     keep = torch.tensor([[1.0, 0, 0, 0], [0.2, 1.0, 0.5, 0.1]])
     found = utilities(problem, 0.5, "test", policy, Weights(answer, keep), streams=4, seed=7)
     for place in range(2):
-        methods._set(policy, answer[place], keep[place])
+        rules._set(policy, answer[place], keep[place])
         core = CachingCore(problem.rows[0.5, "test"], problem.configs[0.5], 4, seed=7)
         played, _, _ = play_served(lambda seen: policy.actions(seen)[0], core)
         assert float(found[place]) == pytest.approx(float(played.utility.mean()), abs=1e-5)
 
 
 def test_the_search_starts_from_the_index_and_keeps_the_best(problem, cases, monkeypatch):
-    monkeypatch.setattr(methods, "_GENERATIONS", 4)
-    monkeypatch.setattr(methods, "_STREAMS", 8)
-    start = fitted("index", problem, cases[:1])[0].module
-    found = fitted("cross_entropy", problem, cases[:1])[0].module
+    monkeypatch.setattr(rules, "_STREAMS", 8)
+    start = rules.index(problem, 0.5)
+    found = search.search(problem, 0.5, SearchSettings(generations=4, population=24, streams=8), seed=0)
     weights = Weights(*(torch.stack([getattr(p, n) for p in (start, found)]) for n in ("answer", "keep")))
-    earned = utilities(problem, 0.5, "validation", start, weights, streams=8, seed=methods._TUNING)
+    earned = utilities(problem, 0.5, "validation", start, weights, streams=8, seed=rules._TUNING)
     assert earned[1] >= earned[0] - 1e-6
 
 
@@ -147,9 +147,16 @@ def test_live_state_acts_as_the_environment(problem, cases, tmp_path):
 
 def test_a_trace_is_drawn(problem, cases):
     found = CACHING.trace(problem, fitted("lru", problem, cases)[0], cases[0])
-    (figure,) = CACHING.figures({"lru": found})
+    row = {"method": "lru", "family": "baseline", "quality_mean": 0.8, "utility_mean": 0.7}
+    summary = [
+        row | {"resident_gb": 2.8, "resident_share": 0.5},
+        row | {"resident_gb": 5.6, "resident_share": 1.0},
+    ]
+    curve, figure = CACHING.figures({"lru": found}, summary)
     assert figure.svg.count('fill="#2563ab"') == min(48, len(found["answered"]))
     assert "half" in figure.title
+    assert curve.svg.count(">half<") == 2  # in both panels
+    assert curve.svg.count("<circle") == 4
 
 
 def test_unknown_options_are_refused():

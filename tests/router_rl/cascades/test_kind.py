@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 import train_router
+from router_rl.cascades import methods
+from router_rl.cascades.training import CascadeSettings
 from router_rl.decisions.compare import compare_env
 from router_rl.routing.policy import load_policy
 
@@ -30,7 +32,8 @@ def test_a_small_comparison(made, tmp_path):
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_train_from_the_command_line(made, tmp_path, capsys):
+def test_train_from_the_command_line(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(methods, "_TRIES", (CascadeSettings(steps=20, members=2),))
     made.write(tmp_path / "made.parquet")
     arguments = ["train", "--env", "cascade", "--table", str(tmp_path / "made.parquet"), "--out"]
     arguments += [str(tmp_path / "run"), "--options.compute_weights", "[0.4]", "--options.limit", "1"]

@@ -17,7 +17,7 @@ from router_rl.exports.policy import write_policy
 from router_rl.routing import RouterError
 from router_rl.routing.policy import load_policy
 
-FEW = CascadeSettings(epochs=4, members=2, hidden=16)
+FEW = CascadeSettings(steps=40, members=2, hidden=16)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def policy(data):
 @pytest.mark.parametrize("learner", ["gradient", "regression"])
 def test_the_learner_reaches_the_hand_solved_optimum(solved, learner):
     data = CascadeData.of(solved)
-    settings = CascadeSettings(epochs=12, members=1, learner=learner, learning_rate=1e-2, batch=32)
+    settings = CascadeSettings(steps=240, members=1, learner=learner, learning_rate=1e-2, batch=32)
     for seed in range(2):
         found, held = fit_cascade(data, 3, (0.5,), settings, seed)
         assert held == pytest.approx(0.65, abs=0.01)

@@ -52,7 +52,7 @@ TOY = EnvKind(
     always=("oracle",),
     play=play,
     trace=lambda problem, policy, case: {"at": case.label, "gain": policy},
-    figures=lambda traces: [Figure("Gains", "a <note>", f"<svg><text>{len(traces)}</text></svg>")],
+    figures=lambda traces, summary: [Figure("Gains", "a <note>", f"<svg><text>{len(traces)}</text></svg>")],
 )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from envs.layer_load import LoadRule
 from envs.token_moe import TokenMoEConfig
 from router_rl.routing import AdaptiveK, Hard, Hierarchical, RouterError, Soft, TopK
 from router_rl.token_moe import (
@@ -132,6 +135,35 @@ def test_gates_learn(micro_pool, start, name):
     assert experts.shape == (2, 3, GATES[name].k)
 
 
+def test_a_joint_gate_adds_the_two_gradients(micro_pool, start):
+    """One step of plain descent from the same start moves a joint gate by the sum of the two moves."""
+    found = {}
+    for name, change in {
+        "gate": {},
+        "joint": {"policy": 0.5, "entropy": 0.1},
+        "more": {"policy": 1.0, "entropy": 0.1},
+    }.items():
+        gradients = []
+
+        def watch(pool, routers, training, loss, gradients=gradients, **_):
+            value = loss(routers, torch.arange(3), torch.Generator())
+            gradients.append(torch.autograd.grad(value, list(routers.parameters())))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("router_rl.token_moe.backprop.train", watch)
+            train_gate(micro_pool, start, replace(GATES["soft_gate"], **change), TRAINING)
+        found[name] = gradients[0]
+    q = torch.from_numpy(micro_pool.parts["train"].path_loss[:3]).movedim(1, -1)
+    for gate, joint, more in zip(found["gate"], found["joint"], found["more"], strict=True):
+        torch.testing.assert_close(more - gate, 2 * (joint - gate), atol=1e-6, rtol=1e-4)
+    # The start's logits are all 0, so the policy's part is known: dz = p (q - mean q), p = 1 / 3.
+    slow = ((q - q.mean(-1, keepdim=True)) / 3).mean(dim=(0, 1))
+    names = [name for name, _ in start.named_parameters()]
+    for name, gate, more in zip(names, found["gate"], found["more"], strict=True):
+        if name.endswith("bias"):
+            torch.testing.assert_close(more - gate, slow, atol=1e-5, rtol=1e-4)
+
+
 def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
     fit, _ = train_gate(micro_pool, start, GATES["renormalised_top1"], TRAINING)
     moved = max(float(s.weight.detach().abs().max()) for s in fit.routers.scorers)
@@ -165,6 +197,34 @@ def test_counterfactual_credit_learns(micro_pool, start, credit):
     settings = CounterfactualSettings(credit=credit, layers=1 if credit == "path" else 0)
     fit = train_counterfactual(micro_pool, start, TRAINING, settings)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
+
+
+def test_the_outcome_table_teaches_a_tree(micro_pool):
+    routers = LayerRouters(2, micro_pool.tail.hidden, Hierarchical(tree=TREE), micro_pool.tail.names)
+    settings = CounterfactualSettings(credit="table", layers=0)
+    fit = train_counterfactual(micro_pool, routers, TRAINING, settings)
+    assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.1
+
+
+def test_the_outcome_table_is_of_one_expert_a_token(micro_pool, start):
+    with pytest.raises(RouterError, match="topk runs 2 experts"):
+        train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualSettings())
+
+
+@pytest.mark.parametrize("kind", ["share", "tiles"])
+def test_the_exact_gradient_pays_for_load(micro_pool, kind):
+    def load(routers):
+        found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
+        return found.load_cv() if kind == "share" else found.tiles(3, 16)
+
+    start = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(penalty=1e-2))
+    with torch.no_grad():  # crowd one expert, or leave a few tokens to each
+        for scorer in start.scorers:
+            scorer.bias[0] += 4.0 if kind == "share" else 0.5
+    rule = LoadRule(kind, tile=16)
+    settings = CounterfactualSettings(credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3)
+    fit = train_counterfactual(micro_pool, start, TRAINING, settings, score=load)
+    assert load(fit.routers) < load(start) - 0.05
 
 
 @pytest.mark.parametrize(

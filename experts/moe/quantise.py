@@ -1,0 +1,60 @@
+"""Experts of few bits: the weights that a quantised kernel multiplies with, and what they lead to.
+
+Such a kernel has no backward pass, and its rounding no useful gradient, so a gate that learns by
+backpropagation has to learn from other experts than those it will serve. The losses along the experts' paths
+can be measured as ever.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .pool import TokenPool
+from .sequences import Sequences
+from .tail import Tail
+
+__all__ = ["quantised_pool", "rounded"]
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Symmetric rounding to `bits` bits with one scale a row, given back in the weight's own dtype.
+
+    Args:
+        weight: [..., out, in] float.
+        bits: 2 to 8; levels are -(2^(bits-1) - 1) to 2^(bits-1) - 1.
+
+    Raises:
+        InputError: bits are not in 2 to 8.
+
+    >>> rounded(torch.tensor([[1.0, -0.4, 0.1]]), 2)
+    tensor([[1., -0., 0.]])
+    """
+    if not 2 <= bits <= 8:
+        raise InputError("bits", bits, "not in 2 to 8", "use 4 or 8")
+    most = 2 ** (bits - 1) - 1
+    scale = weight.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / most
+    return ((weight.float() / scale).round() * scale).to(weight.dtype)
+
+
+def quantised_pool(pool: TokenPool, bits: int, batch: int = 16) -> TokenPool:
+    """The pool with its experts rounded and their paths measured again; the trunk and attention stay."""
+    tail = copy.deepcopy(pool.tail)
+    for weights in (tail.gate, tail.up, tail.down):
+        weights.copy_(rounded(weights, bits))
+    parts = {name: _measured(part, tail, batch) for name, part in pool.parts.items()}
+    return replace(pool, name=f"{pool.name}, {bits} bits", tail=tail, parts=parts)
+
+
+@torch.no_grad()
+def _measured(sequences: Sequences, tail: Tail, batch: int) -> Sequences:
+    found: list[Tensor] = []
+    for rows in torch.arange(len(sequences)).split(batch):
+        hidden, targets = sequences.states(rows), sequences.targets(rows)
+        paths = [tail.loss(tail.along(hidden, e), targets) for e in range(tail.experts)]
+        found.append(torch.stack(paths, dim=1))
+    return replace(sequences, path_loss=torch.cat(found).numpy())
