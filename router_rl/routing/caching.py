@@ -182,11 +182,11 @@ class CachingPolicy(nn.Module):
     def from_spec(cls, spec: dict[str, Any]) -> CachingPolicy:
         """An untrained policy from its JSON form."""
         count, features = len(spec["experts"]), spec["features"]
-        both = [
+        beliefs, later = (
             Beliefs(features, count, spec[name]["members"], spec[name]["hidden"])
             for name in ("beliefs", "later")
-        ]
-        return cls(spec["experts"], features, [0.0] * count, [[0.0] * count] * 2, *both)
+        )
+        return cls(spec["experts"], features, [0.0] * count, [[0.0] * count] * 2, beliefs, later)
 
 
 def _first(marked: Tensor) -> Tensor:
