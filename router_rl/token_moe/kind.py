@@ -30,7 +30,7 @@ def _play(problem: MixtureProblem, policy: LayerPolicy, case: Case, split: str) 
         assert policy.choose is not None
         found = measure(problem.pool.tail, part, policy.choose)
         loss = found.loss.mean(axis=1)
-        facts = {"experts_run": found.compute, "load_cv": found.load_cv()}
+        facts = {"load_cv": found.load_cv(), "experts_run": found.compute}
     pure = ~part.mixed
     by_text = {
         f"loss/{name}": float(loss[pure & (part.domain[:, 0] == d)].mean())
@@ -39,7 +39,7 @@ def _play(problem: MixtureProblem, policy: LayerPolicy, case: Case, split: str) 
     if part.mixed.any():
         by_text["loss/mixed"] = float(loss[part.mixed].mean())
     perplexity = {"perplexity": float(np.exp(loss.mean()))}
-    return Played(utility=-loss, parts={"loss": loss}, facts={**perplexity, **facts, **by_text})
+    return Played(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text})
 
 
 def _trace(problem: MixtureProblem, policy: LayerPolicy, case: Case) -> dict[str, Any] | None:
@@ -63,8 +63,13 @@ def _trace(problem: MixtureProblem, policy: LayerPolicy, case: Case) -> dict[str
 
 
 def _figures(traces: Traces, summary: Sequence[Row]) -> list[Figure]:
-    note = "Each block is a layer: rows are texts, columns experts; the darker, the more of the row's tokens."
-    return [Figure(f"Who does the work: {name}", note, _drawn(found)) for name, found in traces.items()]
+    note = (
+        "Each block is a layer: rows are texts, columns experts ({}); the darker, the more of a row's tokens."
+    )
+    return [
+        Figure(f"Who does the work: {name}", note.format(", ".join(found["experts"])), _drawn(found))
+        for name, found in traces.items()
+    ]
 
 
 def _drawn(found: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ def test_trained_routers_do_in_transformers_what_they_did_here(
         logits = model(tokens[:, :-1]).logits
     loss = float(torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]))
     said = next(value for key, value in found.items() if key.endswith("a token"))
-    assert f"loss {loss:.4g}" in said
+    assert f"utility {-loss:.4g}" in said
 
 
 def test_what_was_measured_is_kept(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
