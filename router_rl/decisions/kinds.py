@@ -8,11 +8,12 @@ from experts.errors import unknown_name
 from ..caches.kind import CACHING
 from ..cascades.kind import CASCADE
 from ..queues.kind import QUEUEING
+from ..token_moe.kind import TOKEN_MOE
 from .kind import EnvKind, EnvMethod
 
 __all__ = ["KINDS", "find_kind", "methods_of"]
 
-KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING, CACHING)}
+KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING, CACHING, TOKEN_MOE)}
 
 
 def find_kind(name: str) -> EnvKind:
