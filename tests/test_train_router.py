@@ -82,7 +82,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"RouterRL/Routing-v0", "RouterRL/Cascade-v0"} <= set(names["envs"])
     assert {"exact_pg", "thresholds", "automix"} <= set(names["methods of cascade"])
     assert names["sources"] == ["digits", "fashion-mnist"]
-    assert names["formats"] == ["safetensors", "pt2", "aoti", "onnx", "vllm", "sglang", "gguf"]
+    assert names["formats"] == [*"safetensors pt2 aoti onnx vllm sglang transformers gguf".split()]
 
 
 def test_train_evaluate_export(

@@ -28,7 +28,7 @@ def export(
     Args:
         run: the run folder.
         out: the folder to write; an earlier export in it is replaced.
-        format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, gguf.
+        format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
         table: a table whose rows the parity check uses; made rows without it.
         at: the compute weight to fold a conditioned router at; without it the weight stays an input.
         distil: write a linear router that imitates this one, and say what it loses on the table's test rows.

@@ -19,6 +19,7 @@ from ..routing import Router, RouterError
 from . import aoti, gguf, onnx, pt2, safetensors, sglang, vllm
 from .parity import Parity, check_parity, one_dead, parity_rows
 from .readme import readme
+from .transformers import layer
 
 __all__ = ["FORMATS", "Format", "Parity", "export"]
 
@@ -53,6 +54,13 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(onnx.write, onnx.load, "a graph for ONNX Runtime", onnx.usage),
     "vllm": Format(vllm.write, vllm.load, "a custom_routing_function: one file and weights", vllm.usage),
     "sglang": Format(sglang.write, sglang.load, "SGLang's top-k output: one file and weights", sglang.usage),
+    "transformers": Format(
+        layer.write,
+        layer.load,
+        "into a layer of a loaded transformers model: one file and weights",
+        layer.usage,
+        guarded=False,
+    ),
     "gguf": Format(gguf.write, gguf.load, "a linear gate's tensors for llama.cpp", gguf.usage, guarded=False),
 }
 
