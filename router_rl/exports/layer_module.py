@@ -1,4 +1,4 @@
-"""What the formats of serving engines and transformers share: `standalone.py` beside the weights of a layer's router."""
+"""What the formats for a model's layer share: `standalone.py` beside the weights of the layer's router."""
 
 from __future__ import annotations
 

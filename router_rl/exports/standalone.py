@@ -1,4 +1,4 @@
-"""A trained router for one mixture-of-experts layer, as vLLM, SGLang and transformers call it; needs torch alone.
+"""A trained router for one mixture-of-experts layer of vLLM, SGLang or transformers; needs torch alone.
 
 This file stands beside `router.json` and `router.safetensors`, which it reads. It gives
 
@@ -94,12 +94,12 @@ class StandaloneRouter(nn.Module):
         """
         if topk != self.k:
             raise ValueError(f"topk={topk} but the router was trained to choose {self.k}; set top_k to that")
-        weights, ids, _ = self._chosen(hidden_states)
+        weights, ids, _ = self.chosen(hidden_states)
         return weights, ids
 
     def topk_output(self, hidden_states: Tensor) -> TopKOutput:
         """Route as SGLang's TopK answers, in its own type where it is installed."""
-        return _output_type()(*self._chosen(hidden_states))
+        return _output_type()(*self.chosen(hidden_states))
 
     def put_into(self, model: Any, layer: int) -> Literal["folded", "asked"]:
         """Let a layer of a loaded mixture of experts of transformers route by this router.
@@ -116,7 +116,10 @@ class StandaloneRouter(nn.Module):
             ValueError: the layer has no such gate, or one that does not renormalise weights.
         """
         gate = _gate_of(model, layer)
-        shape = [len(self.names), gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1]]
+        shape = [
+            len(self.names),
+            gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1],
+        ]
         if list(gate.weight.shape) != [len(self.names), shape[1]]:
             raise ValueError(f"the gate of layer {layer} is {list(gate.weight.shape)}, the router {shape}")
         if not getattr(gate, "norm_topk_prob", True):
@@ -170,7 +173,7 @@ class StandaloneRouter(nn.Module):
         experts, weights = self._select(logits)
         return experts, weights, logits, ~(finite & left)
 
-    def _chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, ids and logits; a slot that nobody fills gets the next best expert, with weight 0."""
         experts, weights, logits, fallback = self(hidden_states)
         self.fallbacks += fallback.sum()
@@ -252,7 +255,7 @@ class _Asking(nn.Module):
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [T, N], weights [T, k] and experts [T, k] int64 of hidden states [..., D]."""
         rows = hidden_states.reshape(-1, hidden_states.shape[-1])
-        weights, ids, logits = self.router._chosen(rows)
+        weights, ids, logits = self.router.chosen(rows)
         if self.router.families:  # of an expert: the sum over the branches on the way to it
             logits = logits.clamp(min=-2e4) @ self.router.paths.T
         scale = getattr(self, "routed_scaling_factor", 1.0)

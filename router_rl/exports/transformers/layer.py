@@ -1,9 +1,9 @@
 """A router for one layer of a transformers model: a python file and weights that need torch alone.
 
-`put_into(model, layer)` makes a linear router the stock gate's own parameters, and lets the gate ask any other.
-For the parity check a small model of the architecture that the router fits is made and routed through. Several
-such exports in folders layer-0, layer-1, ... are what `handover` makes a patch of a model's files from. See
-`standalone.py`.
+`put_into(model, layer)` makes a linear router the stock gate's own parameters, and lets the gate ask any
+other (see `standalone.py`). For the parity check a small model is made, of the architecture that the router
+fits, and routed through. Such exports in folders layer-0, layer-1, ... are what `handover` makes a patch of a
+model's files from.
 """
 
 from __future__ import annotations
@@ -67,10 +67,9 @@ def usage(router: Router) -> str:
     """How to load it, as Python."""
     return f"""from transformers import AutoModelForCausalLM
 from routing import load  # routing.py, beside this file: it needs torch alone
-model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts, hidden size {router.features}
+model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts a layer
 print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pretrained keeps it
-# For a model's files: exports in ROUTERS/layer-0, layer-1, ...; then
-# train_router.py handover --routers ROUTERS --model MODEL --out PATCH; train_router.py patch PATCH --model MODEL"""
+# Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
 
 
 def _small_model(router: Any) -> Any:
@@ -109,4 +108,6 @@ def _small_model(router: Any) -> Any:
         }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return transformers.AutoModelForCausalLM.from_config(transformers.CONFIG_MAPPING[kind](**sizes)).eval()
+        return transformers.AutoModelForCausalLM.from_config(
+            transformers.CONFIG_MAPPING[kind](**sizes)
+        ).eval()
