@@ -49,6 +49,13 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "failures": {"arrivals": CONV, "loads": [0.8], "mean_up": 60.0, "mean_repair": 15.0},
     "bursts": {"arrivals": CODE, "loads": [0.5], "lateness_weight": 0.05, "miss_weight": 0.5},
     "budget": {"arrivals": CONV, "loads": [0.6], "compute_weight": 0.0, "budget": 0.1},
+    "firm_budget": {
+        "arrivals": CONV,
+        "loads": [0.6],
+        "compute_weight": 0.0,
+        "budget": 0.1,
+        "overspend_weight": 10.0,
+    },
     "transfer": {"arrivals": CONV, "test_arrivals": "mooncake.parquet", "loads": [0.8]},
 }
 STUDY = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonargparse
 import numpy as np
 import torch
-from token_moe import METHODS, Study
+from token_moe_methods import METHODS, Study
 from token_moe_pool import open_pool
 
 from experts.moe.tiny import tiny_pool
@@ -24,7 +24,7 @@ from router_rl.token_moe import Training
 
 SHOWN = (
     *("soft_gate", "straight_through", "switch", "mixtral_top2"),
-    *("reinforce", "counterfactual", "outcome_table"),
+    *("joint", "reinforce", "counterfactual", "outcome_table"),
 )
 
 

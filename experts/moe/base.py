@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .tail import Tail, ffn_weights
 
 __all__ = ["Base", "load_base", "load_tokenizer"]
 
-_FIX = "pip install 'router-rl[llm]' gguf accelerate"
+_GGUF_NEEDS = ("gguf", "accelerate")
 
 
 class Base:
@@ -97,8 +98,6 @@ def load_base(folder: Path | str, depth: int) -> Base:
     library, gguf = transformers_library(), _gguf(folder)
     try:
         model: Any = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
-    except ImportError as error:
-        raise InputError("base", str(folder), f"cannot be read ({error})", _FIX) from error
     except (OSError, ValueError) as error:
         raise InputError(
             "base", str(folder), f"no model there ({error})", "give a folder with config.json and weights"
@@ -113,4 +112,10 @@ def load_tokenizer(folder: Path | str) -> Any:
 
 def _gguf(folder: Path) -> dict[str, str]:
     files = sorted(folder.glob("*.gguf")) if not (folder / "config.json").exists() else []
-    return {"gguf_file": files[0].name} if files else {}
+    if not files:
+        return {}
+    missing = [name for name in _GGUF_NEEDS if find_spec(name) is None]
+    if missing:
+        found = f"a GGUF file, which {' and '.join(missing)} would read"
+        raise InputError("base", str(folder), found, f"pip install {' '.join(missing)}")
+    return {"gguf_file": files[0].name}

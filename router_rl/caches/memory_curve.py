@@ -14,6 +14,7 @@ _DEEPEST = 0.15  # of utility below the best, that is still drawn
 _COLOURS = {
     "cross_entropy": "#2563ab",
     "ppo": "#7c3aed",
+    "foresight": "#0a7d8c",
     "index": "#1a7f37",
     "bonus": "#bf8700",
     "pinned": "#cf222e",
@@ -21,7 +22,7 @@ _COLOURS = {
     "lfu": "#57606a",
     "belady": "#bc4c9b",
 }
-_OTHER = "#0a7d8c"
+_OTHER = "#8250df"
 
 
 def memory_curve(summary: Sequence[Row]) -> list[Figure]:

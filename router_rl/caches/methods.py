@@ -21,7 +21,7 @@ _TRIES = (
     SearchSettings(),
     SearchSettings(streams=16),
     SearchSettings(population=64, elite=12),
-    SearchSettings(pace=0.4, generations=24),
+    SearchSettings(pace=0.4, generations=36),
 )
 
 _Fit = Callable[[CachingProblem, Sequence[Case], int, int, Tell], Sequence[CachedPolicy]]
@@ -72,7 +72,7 @@ METHODS: dict[str, EnvMethod] = {
         EnvMethod(
             name="cross_entropy",
             family="rl",
-            about="policy search from the tuned index rule (Szita & Lorincz 2006)",
+            about="policy search from the tuned rule of foresight (Szita & Lorincz 2006)",
             fit=_cross_entropy,
         ),
         EnvMethod(
@@ -104,6 +104,12 @@ METHODS: dict[str, EnvMethod] = {
             family="baseline",
             about="worth less a tuned share of the wait",
             fit=_rule(rules.index),
+        ),
+        EnvMethod(
+            name="foresight",
+            family="baseline",
+            about="the index, and what a load would bring on the next requests",
+            fit=_rule(rules.foresight),
         ),
         EnvMethod(
             name="belady",

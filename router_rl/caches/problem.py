@@ -11,8 +11,8 @@ from torch import Tensor
 
 from envs.caching import CachingConfig, CachingTable
 from envs.memory import MemoryProfile
-from envs.outcomes import compute_scale
-from experts import InputError, OutcomeTable
+from envs.outcomes import Outcomes, compute_scale
+from experts import OutcomeTable
 
 from ..cascades.beliefs import FittedBeliefs, fit_beliefs
 from ..decisions.kind import Case
@@ -44,7 +44,9 @@ class CachingProblem:
         configs: by share of the bytes that is resident.
         rows: by share and split, as the environment has them.
         fitted: beliefs from the training rows.
-        chance: by split, [T, N] of being right; of training rows by networks that have not seen them.
+        foreseen: beliefs in each expert on the next requests, from the topics of the training rows.
+        chance, later: by split, [T, N] of being right, on the request and on the next ones; of training rows
+            by networks that have not seen them.
         episodes: played for a measurement.
         rules: fitted methods that know no seed, by rule and share, made once.
     """
@@ -53,7 +55,9 @@ class CachingProblem:
     configs: Mapping[float, CachingConfig]
     rows: Mapping[tuple[float, str], CachingTable]
     fitted: FittedBeliefs
+    foreseen: FittedBeliefs
     chance: Mapping[str, Tensor]
+    later: Mapping[str, Tensor]
     episodes: int
     rules: dict[tuple[Any, float], Any] = field(default_factory=dict)
 
@@ -64,7 +68,12 @@ class CachingProblem:
         reload = torch.stack(config.profile.seconds(table.size))
         features = table.outcomes.features.shape[1]
         return CachingPolicy(
-            self.names, features, price.tolist(), reload.tolist(), self.fitted.beliefs
+            self.names,
+            features,
+            price.tolist(),
+            reload.tolist(),
+            self.fitted.beliefs,
+            self.foreseen.beliefs,
         ).requires_grad_(False)
 
 
@@ -77,12 +86,8 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CachingProblem:
             `profile`, the YAML of the bandwidths; `episodes` of a measurement; `seed` of an embedded source.
 
     Raises:
-        InputError: an option is unknown or out of range, or the table does not serve.
+        InputError: an option is out of range, or the table does not serve.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        fix = f"use some of {', '.join(DEFAULTS)}"
-        raise InputError(f"options.{unknown[0]}", options[unknown[0]], "caching has no such option", fix)
     given = dict(options)
     whole = OutcomeTable.read(table or "digits", seed=int(given.pop("seed")))
     shares = tuple(float(share) for share in given.pop("resident"))
@@ -105,11 +110,33 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CachingProblem:
     # Nobody is asked twice, so confidences play no part.
     even = torch.full_like(train.quality, 0.5)
     fitted = fit_beliefs(train.features, even, train.quality, seed=0)
-    chance = {split: fitted.beliefs.prior(known[split].features).sigmoid() for split in known}
-    chance["train"] = fitted.prior.sigmoid()
+    foreseen = fit_beliefs(train.features, even, _of_topic(rows[shares[0], "train"]), seed=0)
     return CachingProblem(
-        names=whole.experts, configs=configs, rows=rows, fitted=fitted, chance=chance, episodes=episodes
+        names=whole.experts,
+        configs=configs,
+        rows=rows,
+        fitted=fitted,
+        foreseen=foreseen,
+        chance=_by_split(fitted, known),
+        later=_by_split(foreseen, known),
+        episodes=episodes,
     )
+
+
+def _by_split(fitted: FittedBeliefs, known: Mapping[str, Outcomes]) -> dict[str, Tensor]:
+    """The chances [T, N] of each split's rows."""
+    chance = {split: fitted.beliefs.prior(rows.features).sigmoid() for split, rows in known.items()}
+    return {**chance, "train": fitted.prior.sigmoid()}
+
+
+def _of_topic(table: CachingTable) -> Tensor:
+    """The mean quality [T, N] of each row's topic: what a request that stays with it will bring."""
+    mean = torch.stack(
+        [part.mean(dim=0) for part in table.outcomes.quality[table.rows].split(table.count.tolist())]
+    )
+    each = torch.empty_like(table.outcomes.quality)
+    each[table.rows] = mean.repeat_interleave(table.count, dim=0)
+    return each
 
 
 def cases_of(problem: CachingProblem) -> list[Case]:

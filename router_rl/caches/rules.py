@@ -20,6 +20,7 @@ __all__ = [
     "belady",
     "bonus",
     "fixed",
+    "foresight",
     "index",
     "pinned",
     "served",
@@ -27,10 +28,12 @@ __all__ = [
     "weighted",
 ]
 
-_TUNING, _STREAMS = 400_000, 24  # streams of the validation rows that rules are tuned on
+_TUNING, _STREAMS = 400_000, 24  # streams of the validation rows that candidates are tried on
+_FINAL, _FINALISTS = 96, 8  # streams that choose among the best of them
 _BONUSES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)
 # Of the wait weight, that a wait counts when choosing.
 _SHARES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+_SERVES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # requests that a load is taken to serve
 _KEEPS: tuple[Mapping[str, float], ...] = ({"recent": 1.0}, {"often": 1.0}, {"recent": 0.5, "often": 0.5})
 
 
@@ -58,11 +61,13 @@ def weighted(policy: CachingPolicy, answer: Mapping[str, float], keep: Mapping[s
 
 
 def tuned(problem: CachingProblem, share: float, weights: Weights) -> CachingPolicy:
-    """The best of P weights on validation rows."""
+    """The best of P weights on validation rows: all are tried, the first of them again on more streams."""
     policy = problem.policy(share)
-    found = utilities(problem, share, "validation", policy, weights, streams=_STREAMS, seed=_TUNING)
-    best = int(found.argmax())
-    return _set(policy, weights.answer[best], weights.keep[best])
+    for streams, most in ((_STREAMS, _FINALISTS), (_FINAL, 1)):
+        found = utilities(problem, share, "validation", policy, weights, streams=streams, seed=_TUNING)
+        best = found.argsort(descending=True, stable=True)[:most]
+        weights = Weights(weights.answer[best], weights.keep[best])
+    return _set(policy, weights.answer[0], weights.keep[0])
 
 
 def fixed(
@@ -83,6 +88,17 @@ def index(problem: CachingProblem, share: float) -> CachingPolicy:
     """Worth less a share of the wait."""
     unit = problem.configs[share].wait_weight
     tried = [({"worth": 1.0, "wait": -part * unit}, keep) for part, keep in product(_SHARES, _KEEPS)]
+    return _best(problem, share, tried)
+
+
+def foresight(problem: CachingProblem, share: float) -> CachingPolicy:
+    """The index, and what a load would bring on the next requests; the best for those may stay."""
+    unit = problem.configs[share].wait_weight
+    keeps = (*_KEEPS, {"later": 1.0}, {"often": 1.0, "later": 1.0})
+    tried = [
+        ({"worth": 1.0, "wait": -part * unit, "gain": serves}, keep)
+        for part, serves, keep in product(_SHARES[2::2], _SERVES, keeps)
+    ]
     return _best(problem, share, tried)
 
 

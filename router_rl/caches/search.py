@@ -2,7 +2,7 @@
 
 A normal distribution over the weights is moved to the best of its draws, all of which play the same requests
 (common random numbers), with noise that fades so that it does not close too soon. It begins at the tuned
-index rule; of the means that it passes, that rule among them, the best on validation is kept.
+rule of foresight; of the means that it passes, that rule among them, the best on validation is kept.
 
 Source: Szita, Lorincz 2006, Learning Tetris using the noisy cross-entropy method,
 https://doi.org/10.1162/neco.2006.18.12.2936.
@@ -17,7 +17,7 @@ import torch
 
 from ..routing.caching import ANSWER_INPUTS, CachingPolicy
 from .problem import CachingProblem
-from .rules import index, tuned
+from .rules import foresight, tuned
 from .simulate import Weights, utilities
 
 __all__ = ["SearchSettings", "search"]
@@ -37,7 +37,7 @@ class SearchSettings:
 
     population: int = 32
     elite: int = 8
-    generations: int = 16
+    generations: int = 24
     streams: int = 8
     pace: float = 0.7
 
@@ -58,13 +58,14 @@ def search(
         settings: of the search.
         seed: of the draws and the episodes.
         tell: is told generations done, and the best utility of the last one.
-        start: where to begin; the tuned index rule if None.
+        start: where to begin; the tuned rule of foresight if None.
     """
-    policy = start or index(problem, share)
+    policy = start or foresight(problem, share)
     generator = torch.Generator().manual_seed(seed)
     split, unit = len(ANSWER_INPUTS), problem.configs[share].wait_weight
     mean = torch.cat([policy.answer, policy.keep])
-    scale = torch.tensor([0.1, 0.3 * unit, 0.1, 0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5])
+    of_answer = [0.1, 0.3 * unit, 0.1, 0.1, 0.1, 0.1, 0.3, 2.0]
+    scale = torch.tensor([*of_answer, 0.5, 0.5, 0.5, 0.5, 1.0])
     deviation, kept = scale.clone(), [mean]
     for generation in range(settings.generations):
         noise = torch.randn(settings.population, len(mean), generator=generator)

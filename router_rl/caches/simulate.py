@@ -21,7 +21,7 @@ Actions = Callable[[Tensor], Tensor]
 
 
 class Weights(NamedTuple):
-    """P candidates: `answer` [P, 6] and `keep` [P, 4] of `CachingPolicy`."""
+    """P candidates: `answer` [P, 8] and `keep` [P, 5] of `CachingPolicy`."""
 
     answer: Tensor
     keep: Tensor
@@ -52,11 +52,11 @@ def utilities(
     config, table = problem.configs[share], problem.rows[share, split]
     core = CachingCore(table, config, many * streams, seed=seed, group=many)
     answer, keep = weights.answer.repeat(streams, 1), weights.keep.repeat(streams, 1)
-    chance, total = problem.chance[split], torch.zeros(many * streams)
+    chance, later, total = problem.chance[split], problem.later[split], torch.zeros(many * streams)
     for _ in range(config.window):
         state = core.state
         resident, wait, host, recent, often = memories(table, config, state)
-        seen = (chance[state.row], resident, wait, host, recent, often)
+        seen = (chance[state.row], later[state.row], resident, wait, host, recent, often)
         total += core.step(policy.choose(*seen, (answer, keep))).reward
     return total.view(streams, many).mean(dim=0) / config.window
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ __all__ = ["columns_of", "env_markdown", "env_view"]
 
 # Not shown as columns of their own: they have one already, or would only repeat it.
 _KNOWN = {"utility_mean", "validation_utility_mean", "fit_seconds_mean"}
-_SHOWN = 4  # columns of parts at a terminal of 80 columns
+_WIDTH = 81  # of a terminal, and the space behind its last column
 
 
 def columns_of(results: dict[str, Any]) -> list[str]:
@@ -30,31 +31,27 @@ def env_view(results: dict[str, Any]) -> Group:
     Args:
         results: the content of `results.json` of `compare_env`.
     """
-    parts = columns_of(results)[:_SHOWN]
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    for name in ("utility", "vs rival", *parts):
-        table.add_column(name, justify="right", no_wrap=True)
-    for title, rows in _cases(results):
-        table.add_row()
-        table.add_row(Text(title, style="bold underline"))
-        for row in rows:
-            half = (row["utility_ci95"][1] - row["utility_ci95"][0]) / 2.0
-            table.add_row(
-                row["method"],
-                FAMILIES[row["family"]],
-                f"{row['utility_mean']:.3f} ±{half:.3f}",
-                _marked(row),
-                *(_number(row.get(f"{name}_mean")) for name in parts),
-                style="dim" if row["family"] == "bound" else None,
-            )
+    parts = columns_of(results)
+    body = [(title, [_cells(row, parts) for row in rows]) for title, rows in _cases(results)]
+    names = ["method", "kind", "utility", "vs rival", *parts]
+    lines = [names, *(cells for _, found in body for cells in found)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = sum(total <= _WIDTH for total in itertools.accumulate(width + 1 for width in widths))
+    tables: list[Text | Table] = []
+    for title, found in body:
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for name, width in zip(names[:shown], widths, strict=False):
+            justify = "left" if name in names[:2] else "right"
+            table.add_column(name, justify=justify, no_wrap=True, width=width)
+        for cells in found:
+            table.add_row(*cells[:shown], style="dim" if cells[1] == FAMILIES["bound"] else None)
+        tables += [Text(""), Text(title, style="bold underline"), table]
     rivals = dict.fromkeys(row[field]["method"] for row in results["summary"] for field in _fields(row))
     caption = (
         f"Mean of {len(results['seeds'])} seeds ± half the 95% interval, on test. vs rival: paired "
         f"difference to {', '.join(rivals) or 'nobody'}; ▲ ▼: its interval lies above, below zero."
     )
-    return Group("", table, "", Text(caption, style="dim"))
+    return Group(*tables, "", Text(caption, style="dim"))
 
 
 def env_markdown(results: dict[str, Any], title: str) -> str:
@@ -113,6 +110,18 @@ def _cases(results: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]
         yield case["label"], sorted(rows, key=lambda row: (row["family"] != "bound", -row["utility_mean"]))
 
 
+def _cells(row: dict[str, Any], parts: list[str]) -> list[str]:
+    half = (row["utility_ci95"][1] - row["utility_ci95"][0]) / 2.0
+    values = [_number(row.get(f"{name}_mean")) for name in parts]
+    return [
+        row["method"],
+        FAMILIES[row["family"]],
+        f"{row['utility_mean']:.3f} ±{half:.3f}",
+        _marked(row),
+        *values,
+    ]
+
+
 def _fields(row: dict[str, Any]) -> list[str]:
     """The first difference that a row has, to the named rival or else to the best."""
     names = ("paired_difference_to_rival", "paired_difference_to_best_rival")
@@ -122,7 +131,8 @@ def _fields(row: dict[str, Any]) -> list[str]:
 def _marked(row: dict[str, Any]) -> str:
     for field in _fields(row):
         low, high = row[field]["ci95"]
-        return f"{row[field]['mean']:+.3f} {'▲' if low > 0 else '▼' if high < 0 else ' '}"
+        mark = "▲" if low > 0 else "▼" if high < 0 else "\u00a0"  # kept where a space would be stripped
+        return f"{row[field]['mean']:+.3f} {mark}"
     return ""
 
 

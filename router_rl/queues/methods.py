@@ -108,6 +108,12 @@ METHODS: dict[str, EnvMethod] = {
             fit=_index(("compute", "lateness", "wait", "jobs")),
         ),
         EnvMethod(
+            name="index_rule_paced",
+            family="baseline",
+            about="index_rule_late, and compute priced by what is left of the budget, if there is one",
+            fit=_index(("compute", "lateness", "wait", "jobs", "pace")),
+        ),
+        EnvMethod(
             name="index_rule",
             family="baseline",
             about="predicted quality less compute and expected wait, weights tuned",

@@ -22,8 +22,8 @@ from .errors import RouterError
 
 __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
 
-ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent")
-KEEP_INPUTS = ("recent", "often", "worth", "reload")
+ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent", "later", "gain")
+KEEP_INPUTS = ("recent", "often", "worth", "reload", "later")
 _FADE = 0.95  # of the counts of use, a request, as in the environment
 
 
@@ -44,9 +44,11 @@ class CachingStep(NamedTuple):
 class CachingPolicy(nn.Module):
     """Two weighted sums of what is known of each expert: the largest answers, the smallest makes room.
 
-    `worth` is the chance of being right less the price. Rules of thumb are weights too: a cache-aware bonus
-    weighs `resident`, the least recently used goes where only `recent` is weighed, the least often used
-    where only `often` is.
+    `worth` is the chance of being right less the price; `later` is that of the next requests, as far as this
+    one tells; `gain` is how much more of it an expert that is not resident has than the best of those that
+    are, so that its weight counts the requests that a load would serve. Rules of thumb are weights too: a
+    cache-aware bonus weighs `resident`, the least recently used goes where only `recent` is weighed, the
+    least often used where only `often` is.
 
     Args:
         experts: the N names, in the order of the ids.
@@ -54,6 +56,7 @@ class CachingPolicy(nn.Module):
         price: [N] compute weight times mean compute.
         reload: [2, N] seconds from host to GPU memory, and from disk to host.
         beliefs: how likely each expert is right.
+        later: how likely each expert is right on the next requests.
         allowed: [N], False for experts that never answer.
 
     Raises:
@@ -72,15 +75,18 @@ class CachingPolicy(nn.Module):
         price: Sequence[float],
         reload: Sequence[Sequence[float]],
         beliefs: Beliefs,
+        later: Beliefs,
         allowed: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         count = len(tuple(experts))
-        if len(price) != count or beliefs.sizes[:2] != (features, count):
+        fits = all(one.sizes[:2] == (features, count) for one in (beliefs, later))
+        if len(price) != count or not fits:
             raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
         self.experts = tuple(experts)
         self.features = features
         self.beliefs = beliefs
+        self.later = later
         self.register_buffer("price", torch.tensor(list(price), dtype=torch.float32))
         self.register_buffer("reload", torch.tensor([list(row) for row in reload], dtype=torch.float32))
         self.register_buffer("allowed", torch.tensor([True] * count if allowed is None else list(allowed)))
@@ -126,12 +132,13 @@ class CachingPolicy(nn.Module):
         seen = observation.nan_to_num(0.0, 0.0, 0.0)
         count = len(self.experts)
         features, resident, wait, host, recent, often = seen.split([self.features, *[count] * 5], dim=-1)
-        chance = self.beliefs.prior(features).sigmoid()
-        return self.choose(chance, resident, wait, host, recent, often), ~finite
+        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
+        return self.choose(chance, later, resident, wait, host, recent, often), ~finite
 
     def choose(
         self,
         chance: Tensor,
+        later: Tensor,
         resident: Tensor,
         wait: Tensor,
         host: Tensor,
@@ -142,18 +149,21 @@ class CachingPolicy(nn.Module):
         """Actions [T, 2] int64.
 
         Args:
-            chance: [T, N] of being right.
+            chance, later: [T, N] of being right, on this request and on the next ones.
             resident, wait, host, recent, often: [T, N] float32, as the environment shows them.
-            weights: [T, 6] and [T, 4], in place of the policy's own.
+            weights: [T, 8] and [T, 5], in place of the policy's own.
         """
         answer, keep = (self.answer, self.keep) if weights is None else weights
-        worth = chance - self.price
-        of_answer = torch.stack([worth, wait, resident, recent, often, worth * (1.0 - resident)], dim=-1)
+        worth, later, absent = chance - self.price, later - self.price, 1.0 - resident
+        at_hand = later.masked_fill(resident == 0, -torch.inf).amax(dim=-1, keepdim=True)
+        gain = (later - at_hand).clamp(min=0.0, max=1.0) * absent  # 1 at most where nobody is resident
+        known = (worth, wait, resident, recent, often, worth * absent, later, gain)
+        of_answer = torch.stack(known, dim=-1)
         score = (of_answer * answer.unsqueeze(-2)).sum(dim=-1)
         score = score.masked_fill(~self.allowed, -torch.inf)
         answers = _first(score == score.amax(dim=-1, keepdim=True))
         again = self.reload[0] + self.reload[1] * (1.0 - host)
-        kept = (torch.stack([recent, often, worth, again], dim=-1) * keep.unsqueeze(-2)).sum(dim=-1)
+        kept = (torch.stack([recent, often, worth, again, later], dim=-1) * keep.unsqueeze(-2)).sum(dim=-1)
         there = resident > 0
         there = there & (torch.arange(resident.shape[-1], device=resident.device) != answers.unsqueeze(-1))
         kept = kept.masked_fill(~there, torch.inf)
@@ -161,19 +171,22 @@ class CachingPolicy(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """The policy without its weights, as JSON."""
-        _, _, members, hidden = self.beliefs.sizes
+        sizes = {name: getattr(self, name).sizes[2:] for name in ("beliefs", "later")}
         return {
             "experts": list(self.experts),
             "features": self.features,
-            "beliefs": {"members": members, "hidden": hidden},
+            **{name: {"members": members, "hidden": hidden} for name, (members, hidden) in sizes.items()},
         }
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> CachingPolicy:
         """An untrained policy from its JSON form."""
         count, features = len(spec["experts"]), spec["features"]
-        beliefs = Beliefs(features, count, spec["beliefs"]["members"], spec["beliefs"]["hidden"])
-        return cls(spec["experts"], features, [0.0] * count, [[0.0] * count] * 2, beliefs)
+        beliefs, later = (
+            Beliefs(features, count, spec[name]["members"], spec[name]["hidden"])
+            for name in ("beliefs", "later")
+        )
+        return cls(spec["experts"], features, [0.0] * count, [[0.0] * count] * 2, beliefs, later)
 
 
 def _first(marked: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ terms
     lateness   -v * max(0, expected wait + predicted service - d) / d
     wait       -expected wait, in the pool's mean service times
     jobs       -requests at the expert for each of its replicas
+    pace       -predicted compute * (1 - compute left for each request left / budget); 0 without a budget
 
 so that weights of 0 give the simpler rules: least expected wait, join the shortest queue, a static gate. To
 it is added what a policy has learned: `prices`, one for each product of something of the expert (its terms,
@@ -29,8 +30,9 @@ from torch import Tensor, nn
 
 __all__ = ["PRICES", "TERMS", "QueueParts", "QueueScorer"]
 
-TERMS = ("quality", "compute", "lateness", "wait", "jobs")
+TERMS = ("quality", "compute", "lateness", "wait", "jobs", "pace")
 _OWN, _MOMENT = 12, 6
+_AHEAD, _SHORT = -1.0, 4.0  # how far the pace may be off: twice the budget left, or three times it overspent
 PRICES = _OWN * _MOMENT
 
 
@@ -128,7 +130,7 @@ class QueueScorer(nn.Module):
         return QueueParts(*x.float().split([self.features, n, n, n, 1, 1, 2, 2], dim=-1))
 
     def terms(self, x: Tensor) -> Tensor:
-        """The index's terms [T, N, 5] of inputs [T, D + 3 N + 6]; each is better when larger."""
+        """The index's terms [T, N, 6] of inputs [T, D + 3 N + 6]; each is better when larger."""
         return self._terms(self.parts(x))[0]
 
     def priced(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +172,7 @@ class QueueScorer(nn.Module):
         }
 
     def _terms(self, parts: QueueParts) -> tuple[Tensor, Tensor, Tensor]:
-        """The terms [T, N, 5], the service expected [T, N] and the wait expected [T, N], seconds."""
+        """The terms [T, N, 6], the service expected [T, N] and the wait expected [T, N], seconds."""
         x = (parts.features - self.shift) * self.scale
         quality, compute, service = self.estimate(x).chunk(3, dim=-1)
         service = torch.maximum(service, 0.05 * self._seconds)
@@ -181,7 +183,17 @@ class QueueScorer(nn.Module):
         seconds = service * (1.0 + self.batch_slope * torch.where(full, joins, 0.0))
         late = (wait + seconds - parts.deadline).clamp(min=0.0) / parts.deadline.clamp(min=1e-9)
         jobs = (parts.waiting + parts.taken) / self._servers
-        terms = (parts.value * quality, -compute, -parts.value * late, -wait / self.unit, -jobs)
+        short = torch.zeros_like(parts.value)
+        if self.budget:
+            short = (1.0 - parts.budget[:, :1] / self.budget).clamp(_AHEAD, _SHORT)
+        terms = (
+            parts.value * quality,
+            -compute,
+            -parts.value * late,
+            -wait / self.unit,
+            -jobs,
+            -compute * short,
+        )
         return torch.stack(terms, dim=-1), seconds, wait
 
     def _own(self, parts: QueueParts, terms: Tensor, seconds: Tensor, wait: Tensor) -> Tensor:

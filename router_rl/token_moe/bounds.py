@@ -32,8 +32,8 @@ def dense(pool: TokenPool, part: str) -> np.ndarray:
 
 
 def best_single(pool: TokenPool, part: str) -> np.ndarray:
-    """The expert of one domain that is best on validation, for every token."""
-    of_domains = pool.parts["validation"].path_loss[:, : len(pool.domains)]
+    """The expert of one domain (or of all, where none has a domain) that is best on validation, for all."""
+    of_domains = pool.parts["validation"].path_loss[:, : len(pool.domains) or None]
     best = int(of_domains.mean(axis=(0, 2)).argmin())
     return pool.parts[part].path_loss[:, best]
 

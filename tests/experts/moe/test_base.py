@@ -26,3 +26,10 @@ def test_trunk_and_tail_are_the_model(dense, tmp_path, kind):
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(InputError, match="give a folder with"):
         load_base(tmp_path, depth=2)
+
+
+def test_what_a_gguf_file_needs_is_told(tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").touch()
+    monkeypatch.setattr("experts.moe.base.find_spec", lambda name: None if name == "accelerate" else name)
+    with pytest.raises(InputError, match="pip install accelerate"):
+        load_base(tmp_path, depth=2)

@@ -105,6 +105,27 @@ def test_a_named_rival_comes_first(tmp_path, monkeypatch):
     assert max(map(len, captured.get().splitlines())) <= 80
 
 
+def test_what_does_not_fit_a_terminal_is_left_out_whole(tmp_path, monkeypatch):
+    def wide(problem, policy, case, split):
+        one = play(problem, policy, case, split)
+        return dataclasses.replace(one, facts={f"a long name of a fact, {i}": 1234.5 for i in range(3)})
+
+    monkeypatch.setitem(KINDS, "toy", dataclasses.replace(TOY, play=wide))
+    results = compare_env("toy", seeds=1, out=tmp_path)
+    results["cases"][0]["label"] = "a case whose name is as long as it is clear to everybody who reads it"
+    for row in results["summary"]:
+        row["case"] = row["case"].replace("load 0.5", results["cases"][0]["label"])
+    shown = Console(width=80)
+    with shown.capture() as captured:
+        shown.print(env_view(results))
+    text = captured.get()
+    assert results["cases"][0]["label"] in text
+    assert "a long name of a fact, 0" in text
+    assert "a long name of a fact, 1" not in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_one_fit(tmp_path):
     facts = train_env("toy", out=tmp_path)
     assert facts["method"] == "learned"

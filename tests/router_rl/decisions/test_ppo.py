@@ -33,10 +33,10 @@ def test_its_actions_are_those_of_the_environment(build):
         core.clear(step.terminated)
 
 
-def test_every_environment_has_it_with_settings_chosen_on_validation(monkeypatch):
+def test_every_environment_of_whole_models_has_it_with_settings_chosen_on_validation(monkeypatch):
     few = [PPOSettings(decisions=64, steps=1, batch=32, learning_rate=rate) for rate in (1e-3, 1e-4)]
     monkeypatch.setattr(ppo, "_TRIES", tuple(few))
-    assert all("ppo" in kind.methods for kind in KINDS.values())
+    assert all("ppo" in kind.methods for name, kind in KINDS.items() if name != "token_moe")
     kind = KINDS["caching"]
     problem = kind.prepare("digits", {**kind.options, "resident": (0.5, 1.0), "window": 8, "episodes": 2})
     cases = kind.cases(problem)

@@ -38,7 +38,7 @@ def utility(task, policy):
 
 def test_candidates_played_together_earn_what_each_earns_alone(task):
     router = task.router()
-    draws = torch.tensor([[1.0, 0.1, 0.5, 0.1, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]])
+    draws = torch.tensor([[1.0, 0.1, 0.5, 0.1, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]])
     together = _play_all(task, router, draws, "train", lanes=3, seed=2)
     for weights, found in zip(draws, together, strict=True):
         router.scorer.weights.copy_(weights)
@@ -65,9 +65,24 @@ def test_the_tuned_index_beats_every_simpler_rule(task):
 
 def test_terms_not_named_weigh_nothing(task):
     found = fit_index(task, IndexSettings(terms=("wait",), candidates=8, lanes=2, validation_lanes=4))
-    quality, compute, lateness, wait, jobs = found.scorer.weights.tolist()
-    assert (quality, compute, lateness, jobs) == (1.0, 0.0, 0.0, 0.0)
+    quality, compute, lateness, wait, jobs, pace = found.scorer.weights.tolist()
+    assert (quality, compute, lateness, jobs, pace) == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert wait >= 0.0
+
+
+def test_the_pace_is_tuned_under_a_budget_alone(task):
+    few = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
+    blind = ("compute", "lateness", "wait", "jobs")
+    both = [fit_index(task, IndexSettings(**few, **terms)) for terms in ({}, {"terms": blind})]
+    assert both[0].scorer.weights.equal(both[1].scorer.weights)
+    settings = {**task.settings, "budget": 0.05, "overspend_weight": 20.0}
+    held = QueueTask.of(task.table, **settings)
+    paced, unpaced = (
+        fit_index(held, IndexSettings(candidates=24, lanes=4, validation_lanes=24, terms=terms))
+        for terms in ((*blind, "pace"), blind)
+    )
+    assert paced.scorer.weights[5] > 0.0
+    assert utility(held, rivals.routed(paced)) > utility(held, rivals.routed(unpaced))
 
 
 def test_two_draws_choose_the_shorter_and_a_play_repeats(task):

@@ -31,7 +31,7 @@ def table():
 def priced_router(task):
     router = task.router()
     generator = torch.Generator().manual_seed(0)
-    router.scorer.weights.copy_(torch.tensor([1.0, 0.1, 0.5, 0.1, 0.02]))
+    router.scorer.weights.copy_(torch.tensor([1.0, 0.1, 0.5, 0.1, 0.02, 0.3]))
     router.scorer.prices.copy_(0.02 * torch.randn(PRICES, generator=generator))
     return router
 
@@ -51,13 +51,26 @@ def test_terms_by_hand():
         scorer.estimate.bias.copy_(torch.tensor([0.5, 0.8, 0.1, 1.0, 1.5, 2.0]))
     # Two wait at the first expert; one of two replicas of the second is taken and it is down.
     x = torch.tensor([[9.0, 2.0, 0.0, 1.0, 1.0, 0.0, 1.0, 4.0, 2.0, 1.0, 1.0, 0.0, 0.0]])
-    quality, compute, lateness, wait, jobs = scorer.terms(x)[0].T.tolist()
+    quality, compute, lateness, wait, jobs, pace = scorer.terms(x)[0].T.tolist()
     assert quality == pytest.approx([1.0, 1.6])
     assert compute == pytest.approx([-0.1, -1.0])
     assert wait == pytest.approx([-3.0 / 2.0, -10.0 / 2.0])  # in mean service times
     assert lateness == pytest.approx([-2.0 * 0.5 / 4.0, -2.0 * 8.0 / 4.0])
     assert jobs == pytest.approx([-3.0, -0.5])
-    assert len(TERMS) == 5
+    assert pace == [0.0, 0.0]
+    assert len(TERMS) == 6
+
+
+@pytest.mark.parametrize(("left", "short"), [(0.5, 0.0), (1.0, -1.0), (0.25, 0.5), (-1.0, 3.0), (-9.0, 4.0)])
+def test_the_pace_prices_compute_by_what_is_left_of_the_budget(left, short):
+    scorer = QueueScorer(
+        1 + 9, 1, service=[1.0], batch_service=[1.0], replicas=[1], gap=1.0, repair=0.0, budget=0.5
+    )
+    with torch.no_grad():
+        scorer.estimate.weight.zero_()
+        scorer.estimate.bias.copy_(torch.tensor([0.5, 0.2, 1.0]))
+    x = torch.tensor([[0.0, 0.0, 0.0, 0.0, 9.0, 1.0, 1.0, 1.0, left, 0.5]])
+    assert scorer.terms(x)[0, 0, 5].item() == pytest.approx(-0.2 * short)
 
 
 def test_a_batch_is_waited_for_once():

@@ -1,0 +1,171 @@
+"""The methods of `--env token_moe` by name. A new one is a line here.
+
+All learn from the same closed-form start, without labels, on the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from experts.moe.pool import TokenPool
+
+from ..decisions.kind import Case, EnvMethod, Tell
+from . import bounds
+from .backprop import GATES, train_gate
+from .counterfactual import CounterfactualSettings, train_counterfactual
+from .measure import measure
+from .problem import LayerPolicy, MixtureProblem, rule_of
+from .reinforce import TokenReinforceSettings, train_reinforce
+from .routers import LayerRouters
+from .training import Training
+
+__all__ = ["METHODS"]
+
+_RATES = (1e-2, 3e-2, 3e-3, 1e-1)  # learning rates tried; the first is the default
+_TABLE = CounterfactualSettings(credit="table", layers=0, entropy=3e-2)
+_POLICY = 0.3  # weight of the joint learner's policy gradient
+
+_Learn = Callable[[MixtureProblem, int, Training], LayerRouters]
+_Fit = Callable[[MixtureProblem, Sequence[Case], int, int, Tell], Sequence[LayerPolicy]]
+
+
+def _joint(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
+    gate = GATES["soft_gate" if count == 1 else "mixtral_top2"]
+    gate = replace(gate, policy=_POLICY, balance=0.0)
+    return train_gate(problem.pool, problem.start, gate, training)[0].routers
+
+
+def _softmax_gate(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
+    gate = GATES["soft_gate" if count == 1 else "mixtral_top2"]
+    return train_gate(problem.pool, problem.start, gate, training)[0].routers
+
+
+def _straight_through(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
+    return train_gate(problem.pool, problem.start, GATES["straight_through"], training)[0].routers
+
+
+def _outcome_table(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
+    return train_counterfactual(problem.pool, problem.start, training, _TABLE).routers
+
+
+def _reinforce(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
+    start = problem.start.copy(rule_of(count))
+    return train_reinforce(problem.pool, start, training, TokenReinforceSettings()).routers
+
+
+def _trained(learn: _Learn) -> _Fit:
+    """A learner for each case, at the learning rate that validation picks among those tried."""
+
+    def fit(
+        problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
+    ) -> list[LayerPolicy]:
+        policies: list[LayerPolicy] = []
+        total = len(cases) * len(_RATES[:tries])
+        for case in cases:
+            count = int(case.values["experts_per_token"])
+            found: list[tuple[float, LayerRouters]] = []
+            for rate in _RATES[:tries]:
+                tell(len(policies) * tries + len(found), total, f"{case.label}, learning rate {rate:g}")
+                training = replace(problem.training, learning_rate=rate, seed=seed)
+                routers = learn(problem, count, training).copy(rule_of(count))
+                part = problem.pool.parts["validation"]
+                found.append((float(measure(problem.pool.tail, part, routers.choose).loss.mean()), routers))
+            best = min(found, key=lambda each: each[0])[1]
+            policies.append(LayerPolicy(choose=best.choose, routers=best))
+        return policies
+
+    return fit
+
+
+def _closed_form(
+    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
+) -> list[LayerPolicy]:
+    found = [problem.start.copy(rule_of(int(case.values["experts_per_token"]))) for case in cases]
+    return [LayerPolicy(choose=routers.choose, routers=routers) for routers in found]
+
+
+def _random(
+    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
+) -> list[LayerPolicy]:
+    return [LayerPolicy(choose=bounds.random_choice(problem.pool, seed)) for _ in cases]
+
+
+def _uniform(
+    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
+) -> list[LayerPolicy]:
+    return [LayerPolicy(choose=bounds.uniform(problem.pool)) for _ in cases]
+
+
+def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> _Fit:
+    """A path whose losses were measured with the text."""
+
+    def fit(
+        problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
+    ) -> list[LayerPolicy]:
+        return [LayerPolicy(known=lambda split: loss(problem.pool, split)) for _ in cases]
+
+    return fit
+
+
+METHODS: dict[str, EnvMethod] = {
+    method.name: method
+    for method in (
+        EnvMethod(
+            name="joint",
+            family="rl",
+            about="policy gradient on the outcome table, with the gradient of the mixture's loss",
+            fit=_trained(_joint),
+        ),
+        EnvMethod(
+            name="outcome_table",
+            family="rl",
+            about="exact policy gradient on each expert's loss along its own path; forward passes only",
+            fit=_trained(_outcome_table),
+        ),
+        EnvMethod(
+            name="reinforce",
+            family="rl",
+            about="sampled whole paths (Williams 1992), each against the mean of the others",
+            fit=_trained(_reinforce),
+        ),
+        EnvMethod(
+            name="softmax_gate",
+            family="gate",
+            about="backpropagation through the experts: all of them, or Mixtral's two",
+            fit=_trained(_softmax_gate),
+        ),
+        EnvMethod(
+            name="straight_through",
+            family="gate",
+            about="the chosen ones run, the gradient is the mixture's (Bengio et al. 2013)",
+            fit=_trained(_straight_through),
+        ),
+        EnvMethod(
+            name="ridge", family="gate", about="closed form: where all of these start", fit=_closed_form
+        ),
+        EnvMethod(name="uniform", family="baseline", about="all experts, equal weights", fit=_uniform),
+        EnvMethod(
+            name="average",
+            family="baseline",
+            about="the plain mean of the experts' weights",
+            fit=_known(bounds.average),
+        ),
+        EnvMethod(name="dense", family="baseline", about="the base itself", fit=_known(bounds.dense)),
+        EnvMethod(
+            name="best_single",
+            family="baseline",
+            about="the expert that is best on validation, for every token",
+            fit=_known(bounds.best_single),
+        ),
+        EnvMethod(name="random", family="baseline", about="one expert by chance", fit=_random),
+        EnvMethod(
+            name="oracle",
+            family="bound",
+            about="the expert whose path turns out best, token by token",
+            fit=_known(bounds.hindsight),
+        ),
+    )
+}
