@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.caching import CachingConfig, CachingTable
 from envs.memory import MemoryProfile
 from envs.outcomes import Outcomes, compute_scale
-from experts import InputError, OutcomeTable
+from experts import OutcomeTable
 
 from ..cascades.beliefs import FittedBeliefs, fit_beliefs
 from ..decisions.kind import Case
@@ -86,12 +86,8 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CachingProblem:
             `profile`, the YAML of the bandwidths; `episodes` of a measurement; `seed` of an embedded source.
 
     Raises:
-        InputError: an option is unknown or out of range, or the table does not serve.
+        InputError: an option is out of range, or the table does not serve.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        fix = f"use some of {', '.join(DEFAULTS)}"
-        raise InputError(f"options.{unknown[0]}", options[unknown[0]], "caching has no such option", fix)
     given = dict(options)
     whole = OutcomeTable.read(table or "digits", seed=int(given.pop("seed")))
     shares = tuple(float(share) for share in given.pop("resident"))

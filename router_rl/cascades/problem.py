@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.cascade import CascadeConfig, CascadeTable
 from envs.outcomes import compute_scale
-from experts import InputError, OutcomeTable
+from experts import OutcomeTable
 
 from ..decisions.kind import Case
 from .data import CascadeData
@@ -59,12 +59,8 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CascadeProblem:
             that only what the experts say can be acted on) and `seed` of an embedded source.
 
     Raises:
-        InputError: an option is unknown, or the table lacks confidences or features.
+        InputError: the table lacks confidences or features.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        fix = f"use some of {', '.join(DEFAULTS)}"
-        raise InputError(f"options.{unknown[0]}", options[unknown[0]], "the cascade has no such option", fix)
     whole = OutcomeTable.read(table or "digits", seed=int(options["seed"]))
     if not options["features"]:
         whole = _hidden(whole)

@@ -18,7 +18,7 @@ from experts.atomic import replacing, writable_folder, write_json
 
 from ..evaluation.statistics import interval, paired_difference
 from .kind import Case, EnvKind, EnvMethod, Played, Tell
-from .kinds import find_kind, methods_of
+from .kinds import find_kind, methods_of, problem_of
 from .report import write_env_report
 
 __all__ = ["compare_env", "train_env"]
@@ -68,7 +68,7 @@ def compare_env(
     """
     kind = find_kind(env)
     chosen = methods_of(kind, methods)
-    problem = kind.prepare(table, dict(kind.options) | dict(options or {}))
+    problem = problem_of(kind, table, options)
     cases = kind.cases(problem)
     writable_folder("out", out)
     identity: dict[str, Any] = {
@@ -133,7 +133,7 @@ def train_env(
     """
     kind = find_kind(env)
     chosen = methods_of(kind, None if method is None else [method])[0]
-    problem = kind.prepare(table, dict(kind.options) | dict(options or {}))
+    problem = problem_of(kind, table, options)
     cases = kind.cases(problem)
     writable_folder("out", out)
     began = time.perf_counter()

@@ -84,7 +84,7 @@ class EnvKind:
         name: as on the command line.
         environment: its id in Gymnasium.
         about: one line for `list`.
-        prepare: table (path, source or None) and options to the problem; raises InputError.
+        prepare: table (path, source or None) and all options to the problem; raises InputError.
         options: the options and their defaults.
         cases: of a problem, in order.
         methods: by name; the first is what `train` fits if none is named.

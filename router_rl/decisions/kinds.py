@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from experts import InputError
 from experts.errors import unknown_name
 
@@ -11,7 +14,7 @@ from ..queues.kind import QUEUEING
 from ..token_moe.kind import TOKEN_MOE
 from .kind import EnvKind, EnvMethod
 
-__all__ = ["KINDS", "find_kind", "methods_of"]
+__all__ = ["KINDS", "find_kind", "methods_of", "problem_of"]
 
 KINDS: dict[str, EnvKind] = {kind.name: kind for kind in (CASCADE, QUEUEING, CACHING, TOKEN_MOE)}
 
@@ -25,6 +28,19 @@ def find_kind(name: str) -> EnvKind:
     if name not in KINDS:
         raise unknown_name("env", name, KINDS)
     return KINDS[name]
+
+
+def problem_of(kind: EnvKind, table: str | None, options: Mapping[str, Any] | None) -> Any:
+    """What a table and some options, in place of the defaults, pose.
+
+    Raises:
+        InputError: an option is unknown or out of range, or the table does not serve.
+    """
+    given = dict(options or {})
+    for name in given:
+        if name not in kind.options:
+            raise unknown_name("options", name, kind.options)
+    return kind.prepare(table, {**kind.options, **given})
 
 
 def methods_of(kind: EnvKind, names: list[str] | None) -> list[EnvMethod]:

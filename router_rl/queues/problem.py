@@ -59,12 +59,8 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> QueueProblem:
             test on), `loads`, `episodes` to measure with, and the fields of `QueueingConfig`.
 
     Raises:
-        InputError: an option is unknown or does not fit, or a file cannot be read.
+        InputError: an option does not fit, or a file cannot be read.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        fix = f"use some of {', '.join(DEFAULTS)}"
-        raise InputError(f"options.{unknown[0]}", options[unknown[0]], "queueing has no such option", fix)
     loads, episodes = _numbers("options.loads", options["loads"]), int(options["episodes"])
     if not loads or len(set(loads)) < len(loads):
         raise InputError("options.loads", list(loads), "are none, or stand twice", "use 0.5,0.8,0.95")

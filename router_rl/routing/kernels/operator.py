@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RouterError
-from . import gradient, torch_path
+from . import eager, gradient, torch_path
 from .rule import Dispatch, GateRule, Routed
 
 __all__ = ["Path", "decompositions", "route"]
@@ -61,7 +61,10 @@ def route(
         hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
     if path != "triton" and (torch.compiler.is_exporting() or not (learns or hidden.is_cuda)):
-        routed = torch_path.gate(hidden, weight, bias, correction, alive, rule)
+        if alive is None and hidden.is_cpu and not torch.compiler.is_compiling():
+            routed = eager.gate(hidden, weight, bias, correction, rule)
+        else:
+            routed = torch_path.gate(hidden, weight, bias, correction, alive, rule)
         experts = routed.experts if ids == torch.int64 else routed.experts.to(ids)
         if not dispatch:
             return routed if experts is routed.experts else routed._replace(experts=experts)

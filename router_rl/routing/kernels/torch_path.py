@@ -1,13 +1,10 @@
 """The same gate in whole-tensor torch: runs anywhere, compiles without a graph break, exports.
 
 `torch.topk` promises no order among equal values. Keys in double precision settle it: a float32 leaves 29
-bits of a double's mantissa unused, room for the expert's id. On a CPU, run eagerly, that is skipped wherever
-a look at the values shows that top-k has only one answer; elsewhere (a graph, a GPU) nothing looks.
+bits of a double's mantissa unused, room for the expert's id. Nothing here looks at a value, as `eager` does.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -18,10 +15,6 @@ from .rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
 __all__ = ["dispatch", "gate", "gather", "logits_of", "scatter_back", "select"]
 
 _INFINITY = float("inf")
-_SCORES_ABOVE = -80.0  # softmax and sigmoid of a logit above it are not 0 in float32 (used with care below)
-_FEW = 64  # numbers that Python looks at sooner than torch
-# A weight of few experts, times few rows: measured on x86 with MKL, three times as fast turned round.
-_NARROW, _FEW_ROWS = 16, range(3, 65)
 
 
 def gate(
@@ -36,7 +29,7 @@ def gate(
 
     Args:
         hidden: [T, H] float, any strides.
-        weight: [E, H] float, any strides; on a CPU it is faster with `weight.T` contiguous from E = 32 on.
+        weight: [E, H] float, any strides.
         bias: [E] float or None.
         correction: [E] float or None, added to scores to choose by.
         alive: [E] bool or None, False where an expert may not work.
@@ -55,18 +48,11 @@ def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         x, w = x.to(dtype), w.to(dtype)
         b = None if b is None else b.to(dtype)
-    if _may_look(x) and x.shape[0] in _FEW_ROWS and w.shape[0] <= _NARROW:
-        z = (w @ x.t()).t()
-        return z if b is None else z + b
     return F.linear(x, w, b)
 
 
 def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
     """Choose and weigh; as `gate`, from logits [T, E]."""
-    if alive is None and _may_look(logits) and logits.numel():
-        found = _select_distinct(logits, correction, rule)
-        if found is not None:
-            return found
     finite = logits.abs().amax(dim=-1, keepdim=True) < _INFINITY
     is_fallback = torch.arange(logits.shape[1], device=logits.device) == rule.fallback
     z = torch.where(finite, logits, torch.where(is_fallback, FALLBACK_LOGIT, -FALLBACK_LOGIT))
@@ -111,91 +97,6 @@ def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
     rows = outputs.index_select(0, found.places.flatten()).view(*found.places.shape, outputs.shape[1])
     # Sums in a fixed order, unlike an index_add of the slots.
     return torch.bmm(weights.to(outputs.dtype).unsqueeze(1), rows).squeeze(1)
-
-
-def _may_look(value: Tensor) -> bool:
-    """Whether Python may branch on values here: eager, on a CPU."""
-    return value.is_cpu and not torch.compiler.is_compiling()
-
-
-def _select_distinct(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed | None:
-    """`select` where all is finite and nothing that matters ties, so that top-k has one answer; else None."""
-    if logits.numel() <= _FEW and correction is None and rule.score == "softmax" and rule.groups == 1:
-        for row in logits.tolist():
-            if len(set(row)) < len(row) or not math.isfinite(sum(row)):
-                return None
-        values, experts = logits.topk(rule.k)
-        return _routed(logits, values, experts, rule)
-    low, high = logits.aminmax()
-    span_low, span_high = low.item(), high.item()  # a NaN fails both comparisons
-    if not (span_low > -_INFINITY and span_high < _INFINITY):
-        return None
-    columns = None
-    if rule.by_logit(correction is not None) and rule.groups == 1:
-        rank = logits
-    else:
-        if span_low < _SCORES_ABOVE + (max(span_high, 0.0) if rule.score == "softmax" else 0.0):
-            return None  # a score may be 0
-        merit = _scores(logits, rule, None)
-        merit = merit if correction is None else merit + correction
-        rank = logits if rule.by_logit(correction is not None) else merit
-        if rule.groups > 1:
-            columns = _columns_kept(merit, rule)
-            if columns is None:
-                return None
-            rank = rank.gather(1, columns)
-    k = rule.k
-    if k == rank.shape[1]:
-        values, experts = rank.topk(k)
-        distinct = _distinct(values)
-    else:
-        values, experts = rank.topk(k + 1)
-        distinct = _distinct(values)
-        values, experts = values[:, :k], experts[:, :k]
-    if not distinct:
-        return None
-    if columns is not None:
-        experts = columns.gather(1, experts)
-    return _routed(logits, values if rank is logits else None, experts, rule)
-
-
-def _routed(logits: Tensor, values: Tensor | None, experts: Tensor, rule: GateRule) -> Routed:
-    """The result for experts chosen, whose logits are values if they are at hand."""
-    if values is not None and rule.renormalise:
-        weights = values.softmax(dim=-1)
-        weights = weights if rule.scale == 1 else weights * rule.scale
-    else:
-        weights = _weigh(logits, experts, rule, None)
-    return Routed(weights, experts, logits, torch.zeros(logits.shape[0], dtype=torch.bool))
-
-
-def _distinct(values: Tensor) -> bool:
-    """Whether rows [T, n], sorted downwards, hold no value twice."""
-    if values.numel() <= _FEW:
-        return all(len(set(row)) == len(row) for row in values.tolist())
-    return values.shape[1] < 2 or values.diff(dim=1).amax().item() < 0
-
-
-def _columns_kept(merit: Tensor, rule: GateRule) -> Tensor | None:
-    """Ids [T, kept * E/groups] of the experts in the groups kept, or None where groups or their best tie."""
-    T, E = merit.shape
-    size = E // rule.groups
-    grouped = merit.view(T, rule.groups, size)
-    first = grouped.amax(dim=-1)
-    if rule.judged_by == 1:
-        best = first
-    elif rule.judged_by == 2 and merit.numel() > 4096:  # a top-k of many short rows is slow
-        top = grouped == first.unsqueeze(-1)
-        if int(top.count_nonzero()) != first.numel():
-            return None
-        best = first + grouped.masked_fill(top, -_INFINITY).amax(dim=-1)
-    else:
-        best = grouped.topk(rule.judged_by).values.sum(dim=-1)
-    values, kept = best.topk(min(rule.kept + 1, rule.groups))
-    if not _distinct(values):
-        return None
-    ids = kept[:, : rule.kept].unsqueeze(-1) * size + torch.arange(size)
-    return ids.flatten(1)
 
 
 def _scores(masked: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:

@@ -36,11 +36,12 @@ def pt2(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
 
 
 def aoti(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
-    """The program compiled to a shared library."""
+    """The program compiled to a shared library, and called without torch's own wrapper in Python."""
     from torch._inductor import aoti_compile_and_package, aoti_load_package
 
     path = aoti_compile_and_package(_program(gate), package_path=str(folder / "gate.pt2"))
-    return cast(Callable[[Tensor], Any], aoti_load_package(path))
+    run = cast(Any, aoti_load_package(path)).loader.run
+    return lambda hidden: run([hidden])
 
 
 def onnx(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:

@@ -48,7 +48,7 @@ def _gates(found: Mapping[str, Any], threads: int) -> Sheet:
     note = (
         f"float32, {_threads(threads)}; median of {found['plan']['rounds']} rounds, each form compared with "
         f"the bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and "
-        f"torch.topk. module: Gate, run by torch. Below 1 is faster than bare.{absent}"
+        f"torch.topk. module: Gate, run by torch; aoti: compiled. Below 1 is faster than bare.{absent}"
     )
     title = f"Time over bare linear + topk, {_threads(threads)}"
     return Sheet(title, ("model", "rows", "bare, µs", *names), rows, note)

@@ -13,6 +13,7 @@ from router_rl.caches.kind import CACHING
 from router_rl.caches.problem import _of_topic, cases_of, prepare
 from router_rl.caches.search import SearchSettings
 from router_rl.caches.simulate import Weights, play_served, utilities
+from router_rl.decisions.kinds import problem_of
 from router_rl.exports.policy import write_policy
 from router_rl.routing import RouterError
 from router_rl.routing.policy import load_policy
@@ -193,5 +194,5 @@ def test_a_trace_is_drawn(problem, cases):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(InputError, match=r"options\.residnet"):
-        prepare("digits", {**CACHING.options, "residnet": 1})
+    with pytest.raises(InputError, match="did you mean 'resident'"):
+        problem_of(CACHING, "digits", {"residnet": 1})

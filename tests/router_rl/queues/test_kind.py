@@ -9,8 +9,10 @@ import torch
 
 import train_router
 from experts import InputError
+from router_rl.decisions.kinds import problem_of
 from router_rl.queues import methods
 from router_rl.queues.index_rule import IndexSettings
+from router_rl.queues.kind import QUEUEING
 from router_rl.queues.problem import DEFAULTS, prepare
 from router_rl.queues.rollout_iteration import RolloutSettings
 from router_rl.routing import LiveQueues, load
@@ -60,7 +62,7 @@ def test_train_leaves_a_policy_that_serves_live(tmp_path, quick):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lodes": [0.5]}, "queueing has no such option"),
+        ({"lodes": [0.5]}, "did you mean 'loads'"),
         ({"loads": "much"}, "are not numbers"),
         ({"loads": []}, "are none, or stand twice"),
         ({"loads": [0.5], "episodes": 1}, "give no interval"),
@@ -70,7 +72,7 @@ def test_train_leaves_a_policy_that_serves_live(tmp_path, quick):
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(InputError, match=message):
-        prepare(None, {**DEFAULTS, **options})
+        problem_of(QUEUEING, None, options)
 
 
 def test_a_policy_can_be_tested_on_another_trace():

@@ -137,7 +137,7 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
     ("given", "match"),
     [
         ({"texts": None}, r"options\.texts"),
-        ({"expert": []}, "no such option"),
+        ({"expert": []}, "did you mean 'experts'"),
         ({"experts_per_token": 3}, "experts_per_token"),
         ({"mixed": 1.0}, "mixed"),
         ({"train": 0}, "train"),

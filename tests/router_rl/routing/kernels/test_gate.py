@@ -118,12 +118,3 @@ def test_equal_calls_give_equal_bits_in_any_thread():
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_a_wide_weight_is_stored_by_column_and_loads_as_any_other():
-    gate = Gate(16, 64, GateRule(k=2))
-    assert gate.weight.t().is_contiguous()
-    weight = torch.randn(64, 16)
-    gate.load_state_dict({"weight": weight})
-    assert gate.weight.equal(weight)
-    assert gate.weight.t().is_contiguous()

@@ -43,35 +43,6 @@ def test_dead_experts(case, alive):
     assert all(len(set(row)) == rule.k for row in found.experts.tolist())
 
 
-@pytest.mark.parametrize("rows", [1, 2, 65])
-def test_looking_changes_nothing(case, rows, monkeypatch):
-    """Eager on a CPU, torch's top-k is used where it has one answer; a graph cannot look."""
-    rule, experts, corrected = case
-    generator = torch.Generator().manual_seed(rows)
-    logits = torch.randn(rows, experts, generator=generator)  # no ties: the short way
-    correction = torch.rand(experts, generator=generator) if corrected else None
-    short = torch_path.select(logits, correction, None, rule)
-    monkeypatch.setattr(torch_path, "_may_look", lambda _: False)
-    long = torch_path.select(logits, correction, None, rule)
-    same(short, long)
-    same(long, naive.select(logits, correction, None, rule))
-
-
-def test_the_short_way_is_taken_and_left(case):
-    rule, experts, corrected = case
-    correction = torch.linspace(0, 0.2, experts) if corrected else None
-    distinct = torch.randn(3, experts)
-    assert torch_path._select_distinct(distinct, correction, rule) is not None
-    for spoil in (float("nan"), float("inf"), -float("inf")):
-        bad = distinct.clone()
-        bad[1, 2] = spoil
-        assert torch_path._select_distinct(bad, correction, rule) is None
-    tied = distinct.clone()
-    tied[2] = 0.25
-    if not corrected and rule.k > 1:
-        assert torch_path._select_distinct(tied, correction, rule) is None
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes(case, dtype):
     hidden, weight, bias, correction, _ = inputs_of(case, 64)
