@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from .marks import FAMILIES, best_of, footnote, marked
+from .marks import FAMILIES, best_of, footnote, marked, signed
 
 __all__ = ["evaluation_view", "facts_view", "paths_of", "progress_of", "results_view"]
 
@@ -225,7 +225,7 @@ def _compared(row: dict[str, Any]) -> Text:
     if found is None:
         return Text("best gate" if row["family"] == "gate" else "", style="dim")
     low, high = found["ci95"]
-    text = _spread(f"{found['mean']:+.3f}", found["ci95"])
+    text = _spread(signed(found["mean"], 3), found["ci95"])
     if row["family"] == "bound":
         return text.append("  ")
     mark, style = (" ▲", "green") if low > 0 else (" ▼", "red") if high < 0 else ("  ", "")
