@@ -54,9 +54,10 @@ def results_view(results: dict[str, Any]) -> Group:
     facts = results["table_facts"]
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
     charge = " - c x compute" if budget is None else ""
+    seeds = len(results["seeds"])
     caption = (
         f"Utility = quality{charge}{load}, on {facts['queries']['test']} test queries, mean of "
-        f"{len(results['seeds'])} seeds ± half the 95% interval. Compute 1 = one call of the "
+        f"{seeds} seed{'s' * (seeds != 1)} ± half the 95% interval. Compute 1 = one call of the "
         "dearest expert; CV is the load's. Bold: the highest. ▲ ▼: the interval lies above, below the "
         "best gate's. The oracle knows the outcomes: nobody can reach it."
     )
