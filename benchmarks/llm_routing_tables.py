@@ -6,6 +6,8 @@ from typing import Any
 
 from llm_floors import CONSTANTS, FLOORS
 
+from router_rl.evaluation.marks import signed
+
 # RouteLLM, Ong et al. 2024, tables 1 to 3, https://arxiv.org/abs/2406.18665: its best APGR on these queries.
 _ARENA = "Chatbot Arena's preferences"
 PUBLISHED = {
@@ -108,7 +110,8 @@ def _named(method: str) -> str:
 def _interval(found: dict[str, Any] | None, sign: bool = False) -> str:
     if found is None:
         return "-"
-    plus = "+" if sign else ""
-    # Adding 0 after rounding makes -0 into 0.
-    value, low, high = (round(number, 4) + 0.0 for number in (found["value"], *found["ci95"]))
-    return f"{value:{plus}.4f} ({low:{plus}.4f} to {high:{plus}.4f})"
+    value, low, high = (
+        signed(number) if sign else f"{round(number, 4) + 0.0:.4f}"
+        for number in (found["value"], *found["ci95"])
+    )
+    return f"{value} ({low} to {high})"
