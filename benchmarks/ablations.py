@@ -20,6 +20,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from experts import OutcomeTable
 from router_rl import Objective
+from router_rl.evaluation.marks import signed
 from router_rl.evaluation.measure import measure
 from router_rl.evaluation.statistics import interval
 from router_rl.evaluation.terminal import progress_of
@@ -107,7 +108,7 @@ def main(tables: tuple[str, ...] = ("digits", "fashion-mnist"), seeds: int = 5) 
                     gain = interval(utility - base[at])
                     cells += [
                         f"{utility.mean():.4f}",
-                        f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})",
+                        f"{signed(gain.mean)} ({signed(gain.low)} to {signed(gain.high)})",
                     ]
                 print(f"| {' | '.join(cells)} |", flush=True)
         print()

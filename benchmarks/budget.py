@@ -16,6 +16,7 @@ import numpy as np
 from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.baselines.oracle import measure_oracle
+from router_rl.evaluation.marks import signed
 from router_rl.evaluation.measure import measure
 from router_rl.evaluation.results import BUDGET_TOLERANCE
 from router_rl.evaluation.statistics import interval
@@ -46,7 +47,7 @@ def study(source: str, budget: float, seeds: int) -> None:
         compute[name] = np.array([each.means()["compute"] for each in found])
     for name in METHODS:
         gap = interval(quality[name] - quality[RIVAL])
-        against = "" if name == RIVAL else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        against = "" if name == RIVAL else f"{signed(gap.mean)} ({signed(gap.low)} to {signed(gap.high)})"
         met = int((compute[name] <= BUDGET_TOLERANCE * budget).sum())
         print(
             f"| {source} | {budget:g} | {name} | {quality[name].mean():.4f} | {against} | "

@@ -1,27 +1,37 @@
 """Cascades: one learned policy for all compute weights against tuned cascades, routers and bounds.
 
     python benchmarks/cascade.py --out runs/cascade
+    python benchmarks/cascade.py --data FOLDER --out runs/cascade
 
 Every table is played twice: as it is, and with the query hidden, so that only what the experts say can be
 acted on (the setting of threshold cascades). All methods see the same calibrated beliefs, fitted out of fold
 on training and validation rows. Prints Markdown; a stopped benchmark goes on where it was.
+
+With FOLDER it plays `llmdrift_math.parquet` instead, the one table of language models there whose answers are
+known. Its models say nothing of how sure they are; what stands for it is how long the answer was, as a rank
+among the model's answers to training questions.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import jsonargparse
+import numpy as np
+import pyarrow.parquet as pq
 import torch
+from real_tables import featurised
 from rich.console import Console
 
-from experts import InputError
+from experts import InputError, OutcomeTable
 from router_rl.decisions.compare import compare_env
 from router_rl.decisions.view import env_markdown
 from router_rl.evaluation.terminal import progress_of
 
 
 def main(
+    data: Path | None = None,
     out: Path = Path("runs/cascade"),
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
     methods: tuple[str, ...] = (
@@ -36,6 +46,7 @@ def main(
     """Compare on each table.
 
     Args:
+        data: folder of `llmdrift_math.parquet`, which is then the table.
         out: folder for reports, JSON and finished fits.
         tables: embedded sources or Parquet paths, with confidences.
         methods: see `train_router.py list`.
@@ -46,7 +57,7 @@ def main(
     """
     torch.set_num_threads(1)
     err = Console(stderr=True)
-    for table in tables:
+    for table in tables if data is None else [str(_llmdrift(data, out))]:
         for features in views:
             title = Path(table).stem + ("" if features else ", the query hidden")
             try:
@@ -66,6 +77,30 @@ def main(
                 err.print(f"{title}: not run: {error}")
                 continue
             print(env_markdown(results, title), flush=True)
+
+
+def _llmdrift(data: Path, out: Path) -> Path:
+    """Features of the prompts, the models' answers as classes, and the ranks of their lengths."""
+    path, source = out / "llmdrift.parquet", data / "llmdrift_math.parquet"
+    if path.exists():
+        return path
+    table = featurised(OutcomeTable.read(source))
+    read = pq.read_table(source, columns=["reference", *(f"answer/{name}" for name in table.experts)])
+    said = np.stack([read[name].to_numpy(zero_copy_only=False) for name in read.column_names], axis=1)
+    # A class an answer, numbered within the row; the reference is the first.
+    classes = np.stack([(row[:, None] == row).argmax(axis=1) for row in said.astype(str)])
+    assert table.tokens_out is not None
+    train = np.sort(table.tokens_out[table.split == "train"], axis=0)
+    below = [np.searchsorted(own, length) for own, length in zip(train.T, table.tokens_out.T, strict=True)]
+    out.mkdir(parents=True, exist_ok=True)
+    replace(
+        table,
+        probabilities=np.eye(said.shape[1], dtype=np.float32)[classes[:, 1:]],
+        label=classes[:, 0],
+        confidence=(np.stack(below, axis=1) + 0.5) / (len(train) + 1.0),
+        extra=None,
+    ).write(path)
+    return path
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.evaluation.folding import fold_for
+from router_rl.evaluation.marks import signed
 from router_rl.evaluation.measure import measure
 from router_rl.evaluation.statistics import interval
 from router_rl.method import Run
@@ -59,7 +60,7 @@ def study(source: str, weights: Sequence[float], seeds: int, scorer: ScorerConfi
         if name != CONDITIONED:
             for index, values in enumerate(found):
                 gap = interval(utility[CONDITIONED][index].astype(float) - values)
-                cells[index] += f" ({gap.mean:+.4f}, {gap.low:+.4f} to {gap.high:+.4f})"
+                cells[index] += f" ({signed(gap.mean)}, {signed(gap.low)} to {signed(gap.high)})"
         mean = np.mean([values.mean(dtype=float) for values in found])
         print(f"| {source} | {scorer} | {name} | {' | '.join(cells)} | {mean:.4f} | {seconds[name]:.1f} |")
 

@@ -32,6 +32,7 @@ import torch
 from experts import DecisionLog, OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.baselines.bandit import Posterior
+from router_rl.evaluation.marks import signed
 from router_rl.evaluation.statistics import interval
 from router_rl.features import FeatureConfig, featurised, with_features
 from router_rl.method import Run
@@ -236,11 +237,10 @@ def _shown(earned: dict[str, list[np.ndarray]], alarms: list[Any], objective: Ob
             gap[:, :FLIP],
             *(gap[:, FLIP + s : FLIP + s + WINDOW] for s in range(0, LIVE - FLIP, WINDOW)),
         ]
-        cells = [f"{part.mean():+.3f}" for part in parts]
+        cells = [signed(part.mean(), 3) for part in parts]
         whole = interval(gap[:, FLIP:])
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {whole.mean:+.3f} ({whole.low:+.3f} to {whole.high:+.3f}) |"
-        )
+        mean, low, high = (signed(value, 3) for value in (whole.mean, whole.low, whole.high))
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean} ({low} to {high}) |")
     lines.append(f"\nMonitor at 1% false alarms; the flip is after decision {FLIP}:\n")
     lines += [f"- seed {seed}: {'; '.join(told) or 'no alarm'}" for seed, (_, told) in enumerate(alarms)]
     return "\n".join(lines)

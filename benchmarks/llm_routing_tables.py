@@ -6,6 +6,8 @@ from typing import Any
 
 from llm_floors import CONSTANTS, FLOORS
 
+from router_rl.evaluation.marks import signed
+
 # RouteLLM, Ong et al. 2024, tables 1 to 3, https://arxiv.org/abs/2406.18665: its best APGR on these queries.
 _ARENA = "Chatbot Arena's preferences"
 PUBLISHED = {
@@ -34,12 +36,13 @@ ELSEWHERE = {
     },
     "zeroeval_pool27": {"group": (0.8396,), "text ridge": (0.8174,), "ridge+group": (0.8310,)},
 }
+RL = ("priced_pg", "conditioned_pg", "exact_pg")
 _PLAIN = (*FLOORS, *CONSTANTS, "Zero", "oracle")
 
 
 def shown(name: str, found: dict[str, Any]) -> str:
     """One table's results."""
-    facts, ranked = found["facts"], "apgr_less_floor" in found
+    facts, ranked = found["facts"], "apgr_less" in found
     floor = max(FLOORS, key=lambda each: facts[each]["aiq"]["value"])
     best = max(FLOORS, key=lambda each: (facts[each].get("apgr") or {"value": 0.0})["value"])
     heads = ["method", "AIQ", "less Zero", f"less best floor ({floor})"]
@@ -49,9 +52,9 @@ def shown(name: str, found: dict[str, Any]) -> str:
     order = sorted(facts.items(), key=lambda item: -item[1]["aiq"]["value"])
     for method, one in order:
         cells = [_named(method), _interval(one["aiq"]), _interval(one["aiq_above_zero"], sign=True)]
-        cells.append(_interval(found["aiq_less_floor"].get(method, {}).get(floor), sign=True))
+        cells.append(_interval(found["aiq_less"].get(method, {}).get(floor), sign=True))
         if ranked:
-            gap = found["apgr_less_floor"].get(method, {}).get(best)
+            gap = found["apgr_less"].get(method, {}).get(best)
             cells += [_interval(one.get("apgr")), _interval(gap, sign=True)]
         lines.append(f"| {' | '.join(cells)} |")
     heads = ["method", "cost saved", "quality gained", "RouterArena"] + ["CPT(50)", "CPT(80)"] * ranked
@@ -61,7 +64,7 @@ def shown(name: str, found: dict[str, Any]) -> str:
         cells += [_interval(one["router_arena"])]
         cells += [_interval(one.get("cpt50")), _interval(one.get("cpt80"))] * ranked
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_beside(name)]) + "\n"
+    return "\n".join([*lines, "", *_rivals(found), *_beside(name)]) + "\n"
 
 
 def curve_shown(curve: dict[str, Any]) -> str:
@@ -83,6 +86,25 @@ def prices_shown(facts: dict[str, Any]) -> str:
         regret = _interval({"value": one["regret"], "ci95": one["ci95"]}, sign=True)
         lines.append(f"| {label} | {one['utility']:.4f} | {regret} |")
     return "\n".join(lines) + "\n"
+
+
+def _rivals(found: dict[str, Any]) -> list[str]:
+    """Every RL method less every rival."""
+    lines: list[str] = []
+    for metric, key in (("AIQ", "aiq_less"), ("APGR", "apgr_less")):
+        rows = {method: found[key][method] for method in RL if method in found.get(key, {})}
+        rivals = list(dict.fromkeys(rival for gaps in rows.values() for rival in gaps))
+        if rows:
+            lines += [
+                f"| {metric} less that of | {' | '.join(map(_named, rivals))} |",
+                "|---|" + "---:|" * len(rivals),
+            ]
+        for method, gaps in rows.items():
+            lines.append(
+                f"| {_named(method)} | {' | '.join(_interval(gaps[each], sign=True) for each in rivals)} |"
+            )
+        lines += [""] if rows else []
+    return lines
 
 
 def _beside(name: str) -> list[str]:
@@ -108,7 +130,8 @@ def _named(method: str) -> str:
 def _interval(found: dict[str, Any] | None, sign: bool = False) -> str:
     if found is None:
         return "-"
-    plus = "+" if sign else ""
-    # Adding 0 after rounding makes -0 into 0.
-    value, low, high = (round(number, 4) + 0.0 for number in (found["value"], *found["ci95"]))
-    return f"{value:{plus}.4f} ({low:{plus}.4f} to {high:{plus}.4f})"
+    value, low, high = (
+        signed(number) if sign else f"{round(number, 4) + 0.0:.4f}"
+        for number in (found["value"], *found["ci95"])
+    )
+    return f"{value} ({low} to {high})"

@@ -58,6 +58,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "transfer": {"arrivals": CONV, "test_arrivals": "mooncake.parquet", "loads": [0.8]},
 }
+# The same where the rule is blind, tested on a trace that was looked at for none of them.
+SCENARIOS |= {
+    f"{name}_transfer": {**SCENARIOS[name], "test_arrivals": "mooncake.parquet"}
+    for name in ("batching", "classes", "failures")
+}
 STUDY = (
     *(("llmdrift", name) for name in SCENARIOS),
     *(("zeroeval", name) for name in ("batching", "classes")),
@@ -69,6 +74,7 @@ def main(
     data: Path,
     out: Path = Path("runs/queueing"),
     only: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
     seeds: int = 5,
     episodes: int = 192,
 ) -> None:
@@ -78,6 +84,7 @@ def main(
         data: folder of the tables and traces.
         out: folder for reports and JSON.
         only: scenarios such as llmdrift/batching; all if empty.
+        methods: see `train_router.py list`, both of the overview among them; all if empty.
         seeds: training seeds for each method.
         episodes: of 256 requests each, on validation and on test.
     """
@@ -97,6 +104,7 @@ def main(
         with progress_of(f"fits of {label}", err) as progress:
             found = compare_env(
                 "queueing",
+                list(methods) or None,
                 table=str(_table(table, data, out)),
                 options={**options, "episodes": episodes, "window": 256},
                 seeds=seeds,

@@ -21,6 +21,7 @@ from rich.console import Console
 from experts import InputError, OutcomeTable
 from experts.atomic import write_json
 from router_rl import Objective, compare
+from router_rl.evaluation.marks import signed
 from router_rl.evaluation.terminal import progress_of
 
 GATES = ["softmax_gate", "switch_gate", "deepseek_v3_gate", "straight_through_gate", "remoe_gate", "em_gate"]
@@ -126,7 +127,8 @@ def line(name: str, results: dict[str, Any], objective: Objective) -> str:
     low, high = gap["ci95"]
     return (
         f"| {name} | {at} | {gap['gate']} | {rows[gap['gate']]['utility_mean']:.4f} | "
-        f"{warm['utility_mean']:.4f} | {gap['mean']:+.4f} | {low:+.4f} to {high:+.4f} | {kept}/{len(gate)} |"
+        f"{warm['utility_mean']:.4f} | {signed(gap['mean'])} | {signed(low)} to {signed(high)} | "
+        f"{kept}/{len(gate)} |"
     )
 
 

@@ -82,7 +82,8 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"RouterRL/Routing-v0", "RouterRL/Cascade-v0"} <= set(names["envs"])
     assert {"exact_pg", "thresholds", "automix"} <= set(names["methods of cascade"])
     assert names["sources"] == ["digits", "fashion-mnist"]
-    assert names["formats"] == ["safetensors", "pt2", "aoti", "onnx", "vllm", "sglang", "gguf"]
+    formats = ["safetensors", "pt2", "aoti", "onnx", "vllm", "sglang", "transformers", "gguf"]
+    assert names["formats"] == formats
 
 
 def test_train_evaluate_export(
@@ -106,6 +107,21 @@ def test_train_evaluate_export(
         assert (out / "parity.json").exists()
     routing = load(tmp_path / "safetensors")(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     assert routing.experts.flatten().tolist() == [0, 1]
+
+
+def test_a_distilled_export_says_what_it_lost(
+    good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "run")
+    said(capsys, "train", "--table", good, "--method", "exact_pg", "--out", folder, *SHORT)
+    arguments = ["export", folder, "--out", str(tmp_path / "out"), "--format", "gguf", "--distil"]
+    told = said(capsys, *arguments, "--table", good)
+    assert told["passed"]
+    assert told["distilled"] == json.loads((tmp_path / "out" / "distilled.json").read_text())
+    assert 0 <= told["distilled"]["agreement"] <= 1
+    assert train_router.main([*arguments, "--table", good]) == 0
+    assert "agreement" in capsys.readouterr().out
+    assert "give --table with --distil" in fails(capsys, *arguments)
 
 
 def test_a_conditioned_router_is_kept_whole_and_exported_folded(

@@ -10,11 +10,11 @@ the noise of single outcomes, which is what stops a policy of all features.
 
 Where it starts, and whether the ascent is kept, is asked of the training rows out of fold, by the utility of
 the greedy choices over the range of c. It starts at the last readout, which is the group's where there are
-groups. Then, in this order, the best expert for all, each other readout, their mean, the least squares of
-all regressions (stacking), and at last the ascent take its place if they earn more by `caution` standard
-errors of the paired difference. So the result is one of the strong baselines, or a policy that was better
-than it on rows that neither was fitted to. It is linear in the features, serves every compute weight, and is
-repriced without training. Validation rows are only watched.
+groups. Then, in this order, the best expert for all, each other readout, the mean of the first and the last,
+the mean of all, the least squares of all regressions (stacking), and at last the ascent take its place if
+they earn more by `caution` standard errors of the paired difference. So the result is one of the strong
+baselines, or a policy that was better than it on rows that neither was fitted to. It is linear in the
+features, serves every compute weight, and is repriced without training. Validation rows are only watched.
 """
 
 from __future__ import annotations
@@ -195,6 +195,7 @@ def _best_start(ground: _Ground, folds: Sequence[Fold], caution: float) -> tuple
     plain = list(single[: found.readouts].flip(0))
     plain.insert(1, single[0] * 0.0)  # no regression: the best expert for all
     if found.readouts > 1:
+        plain.append(single[[0, found.readouts - 1]].mean(dim=0))
         plain.append(single[: found.readouts].mean(dim=0))
     starts: list[Start] = [lambda _, alpha=alpha: alpha for alpha in plain]
     starts.append(lambda rows: stacked(found, ground.quality, rows))

@@ -1,8 +1,11 @@
 """What a query is worth to each expert and takes of it, by linear regressions; of training rows out of fold.
 
-Worth is told by the readouts among the features and by ridge regressions on all features under several
+Worth is told by the readouts among the features and by ridge regressions on the other features under several
 penalties; they are mixed by non-negative weights (stacked regressions, Breiman 1996,
 https://doi.org/10.1007/BF00117832). What all experts have in common no router can use and is left out.
+
+The ridges do not see the readouts: a training row's readout was fitted to the rows of all other folds, those
+now held out among them, so a regression on it would have seen what it is asked to tell.
 """
 
 from __future__ import annotations
@@ -85,8 +88,9 @@ def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regres
         weight[torch.arange(len(columns)), index] = torch.where(scale > 0, 1.0 / scale, 0.0)
         bias = scorer.shift[index].double()
         keep(weight, bias, z @ weight.T + bias)
+    own = _without_readouts(task, z)
     for penalty in _PENALTIES:
-        keep(*solve_ridge(z, quality, penalty), _out_of_fold(z, quality, penalty, folds))
+        keep(*solve_ridge(own, quality, penalty), _out_of_fold(own, quality, penalty, folds))
     stack = torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases)
     return Regressions(*stack, mean, len(task.readouts))
 
@@ -113,6 +117,14 @@ def stacked(found: Regressions, quality: Tensor, rows: np.ndarray) -> Tensor:
     wanted = (_centred(quality[rows]) - found.mean).flatten().cpu().numpy()
     alpha: Any = nnls(said, wanted)[0]
     return torch.from_numpy(alpha).to(quality)
+
+
+def _without_readouts(task: Task, z: Tensor) -> Tensor:
+    """The features [T, D] with 0 where a readout stands: it gets no weight."""
+    own = z.clone()
+    for columns in task.readouts:
+        own[:, list(columns)] = 0.0
+    return own
 
 
 def _out_of_fold(z: Tensor, wanted: Tensor, penalty: float, folds: Sequence[Fold]) -> Tensor:

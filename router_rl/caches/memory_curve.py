@@ -10,13 +10,13 @@ from ..decisions.kind import Figure, Row
 __all__ = ["memory_curve"]
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 380, 260, 52, 24, 96
-_DEEPEST = 0.15  # of utility below the best, that is still drawn
+_DEEPEST = 0.06  # of utility below the best, that is still drawn
 _COLOURS = {
     "cross_entropy": "#2563ab",
     "ppo": "#7c3aed",
-    "foresight": "#0a7d8c",
+    "foresight": "#e16f24",
     "index": "#1a7f37",
-    "bonus": "#bf8700",
+    "bonus": "#0a7d8c",
     "pinned": "#cf222e",
     "lru": "#8c959f",
     "lfu": "#57606a",
@@ -41,7 +41,7 @@ def memory_curve(summary: Sequence[Row]) -> list[Figure]:
         _panel(summary, names, sizes, half, "quality_mean", "quality", 0.0),
         _panel(summary, names, sizes, half, "utility_mean", "utility", most - _DEEPEST),
     ]
-    wide = 2 * (_LEFT + _WIDTH) + _GAP
+    wide = 2 * (_LEFT + _WIDTH) + _GAP + 20  # the last size is written around its point
     high = _TOP + _HEIGHT + 40 + 18 * -(-len(names) // 6)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" role="img">'

@@ -78,19 +78,16 @@ def _measure(states: Sequence[Tensor], utility: Sequence[Tensor]) -> Any:
 
 
 def _read(path: Path) -> list[LayerRouter]:
+    from ..exports import layers_in
     from ..routing import load
 
     if path.is_dir():
-        found = {
-            int(match.group(1)): folder
-            for folder in path.iterdir()
-            if (match := re.fullmatch(r"layer-(\d+)", folder.name))
-        }
+        found = layers_in(path)
         if not found:
             raise InputError(
                 "routers", str(path), "has no layer-0, layer-1, ...", "export one router a layer"
             )
-        return [load(found[layer]) for layer in sorted(found)]
+        return [load(folder) for folder in found.values()]
     tensors = _tensors("routers", path)
     weights = _numbered("routers", path, tensors, r"layers\.(\d+)\.weight", None)
     if not weights:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experts.atomic import replacing
 
+from ..evaluation.marks import signed
 from .kind import Figure
 from .view import columns_of
 
@@ -54,7 +55,7 @@ def _shown(row: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:
     difference, outcome = "", ""
     if found is not None:
         below, above = found["ci95"]
-        difference = f"{found['mean']:+.4f} [{below:+.4f}, {above:+.4f}]"
+        difference = f"{signed(found['mean'])} [{signed(below)}, {signed(above)}]"
         outcome = "win" if below > 0 else "loss" if above < 0 else ""
     values = [row.get(f"{name}_mean") for name in parts]
     return {

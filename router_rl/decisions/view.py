@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation.marks import FAMILIES
+from ..evaluation.marks import FAMILIES, signed
 
 __all__ = ["columns_of", "env_markdown", "env_view"]
 
@@ -88,7 +88,9 @@ def env_markdown(results: dict[str, Any], title: str) -> str:
             for field in ("paired_difference_to_rival", "paired_difference_to_best_rival"):
                 found = row[field]
                 cells += (
-                    ["", ""] if found is None else [f"{found['mean']:+.4f}", _range(found["ci95"], sign="+")]
+                    ["", ""]
+                    if found is None
+                    else [signed(found["mean"]), " to ".join(map(signed, found["ci95"]))]
                 )
             cells += [_number(row.get(f"{name}_mean"), 4) for name in parts]
             lines.append("| " + " | ".join(cells) + " |")
@@ -132,7 +134,7 @@ def _marked(row: dict[str, Any]) -> str:
     for field in _fields(row):
         low, high = row[field]["ci95"]
         mark = "▲" if low > 0 else "▼" if high < 0 else "\u00a0"  # kept where a space would be stripped
-        return f"{row[field]['mean']:+.3f} {mark}"
+        return f"{signed(row[field]['mean'], 3)} {mark}"
     return ""
 
 
@@ -142,5 +144,5 @@ def _number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1_000.0 else f"{value:.3g}"
 
 
-def _range(ci95: list[float], sign: str = "") -> str:
-    return f"{ci95[0]:{sign}.4f} to {ci95[1]:{sign}.4f}"
+def _range(ci95: list[float]) -> str:
+    return f"{ci95[0]:.4f} to {ci95[1]:.4f}"

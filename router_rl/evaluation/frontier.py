@@ -187,9 +187,14 @@ def ranking_facts(
     for name, every in rankings.items():
         own = [one for one in every if np.ptp(one.score) > 0.0]
         values: dict[str, list[float | None]] = {key: [] for key in measures}
+        orders = [np.argsort(-one.score, kind="stable") for one in own]
         for chosen in _draws(len(every[0].weak), seed, resamples):
+            count = np.bincount(chosen, minlength=len(every[0].weak))
+            # Drawn rows by falling score: sorting them again takes one pass.
+            drawn = [order.repeat(count[order]) for order in orders]
+            pairs = list(zip(own, drawn, strict=True))
             for key, measure in measures.items():
-                found = [measure(one.weak[chosen], one.strong[chosen], one.score[chosen]) for one in own]
+                found = [measure(one.weak[rows], one.strong[rows], one.score[rows]) for one, rows in pairs]
                 known = [value for value in found if value is not None]
                 values[key].append(float(np.mean(known)) if known else None)
         facts[name] = {key: _told(found) for key, found in values.items()}

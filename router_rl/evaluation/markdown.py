@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .marks import FAMILIES, best_of, footnote, marked
+from .marks import FAMILIES, best_of, footnote, marked, signed
 
 __all__ = ["goal_line", "markdown", "table_rows"]
 
@@ -94,8 +94,8 @@ def goal_line(goal: dict[str, Any]) -> str:
     if goal["load_weight"]:
         at += f", load weight {goal['load_weight']:g}"
     return (
-        f"Goal at {at} {word}: {goal['rl']} minus {goal['gate']} is {goal['mean']:+.4f}, 95% interval "
-        f"{_interval(goal['ci95'], signed=True)}; the lower end must lie above {goal['margin']:g}."
+        f"Goal at {at} {word}: {goal['rl']} minus {goal['gate']} is {signed(goal['mean'])}, 95% interval "
+        f"{' to '.join(map(signed, goal['ci95']))}; the lower end must lie above {goal['margin']:g}."
     )
 
 
@@ -103,9 +103,9 @@ def _compared(row: dict[str, Any]) -> tuple[str, str]:
     difference = row["paired_difference_to_best_gate"]
     if difference is None:
         return ("best gate" if row["family"] == "gate" else "", "")
-    return f"{difference['mean']:+.4f}", _interval(difference["ci95"], signed=True)
+    return signed(difference["mean"]), " to ".join(map(signed, difference["ci95"]))
 
 
-def _interval(ci95: Sequence[float], *, signed: bool = False) -> str:
-    low, high = (f"{limit:+.4f}" if signed else f"{limit:.4f}" for limit in ci95)
+def _interval(ci95: Sequence[float]) -> str:
+    low, high = (f"{limit:.4f}" for limit in ci95)
     return f"{low} to {high}"

@@ -1,11 +1,11 @@
-"""What tables of methods have in common, wherever they are printed: families, the dagger, and who is best."""
+"""What tables of methods have in common wherever they are printed: families, daggers, the best, signs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["FAMILIES", "best_of", "footnote", "marked"]
+__all__ = ["FAMILIES", "best_of", "footnote", "marked", "signed"]
 
 FAMILIES = {"rl": "RL", "gate": "gate", "baseline": "baseline", "bound": "bound"}
 _DAGGER = "\N{DAGGER}"
@@ -51,3 +51,12 @@ def best_of(rows: Sequence[dict[str, Any]]) -> str | None:
         if row["family"] != "bound" and not row.get("sees") and row["utility_mean"] is not None
     ]
     return max(fair, key=lambda row: row["utility_mean"])["method"] if fair else None
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign; what rounds to nothing is +0, never -0.
+
+    >>> signed(0.00012), signed(-0.00012), signed(-0.00001)
+    ('+0.0001', '-0.0001', '+0.0000')
+    """
+    return f"{round(value, digits) + 0.0:+.{digits}f}"

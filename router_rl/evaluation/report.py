@@ -19,7 +19,7 @@ from markupsafe import Markup
 from experts.atomic import replacing
 from experts.errors import InputError
 
-from .marks import FAMILIES, best_of, footnote, marked
+from .marks import FAMILIES, best_of, footnote, marked, signed
 from .report_figures import frontier_figure, shortened
 from .report_series import Series, leading_methods, series_of
 from .statistics import SEEDS_FOR_IQM
@@ -324,16 +324,16 @@ def _number(value: float | None, digits: int = 3) -> str:
     >>> _number(-0.12345), _number(None)
     ('−0.123', '–')
     """
-    return NOTHING if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+    return NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
 def _signed(value: float | None, digits: int = 4) -> str:
     """Return a difference, always with its sign.
 
-    >>> _signed(0.0012), _signed(-0.0012)
-    ('+0.0012', '−0.0012')
+    >>> _signed(0.0012), _signed(-0.0012), _signed(-0.00001)
+    ('+0.0012', '−0.0012', '+0.0000')
     """
-    return NOTHING if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+    return NOTHING if value is None else signed(value, digits).replace("-", MINUS)
 
 
 def _interval(ci95: Sequence[float | None] | None, digits: int = 4, signed: bool = False) -> str:

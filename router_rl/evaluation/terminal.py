@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from .marks import FAMILIES, best_of, footnote, marked
+from .marks import FAMILIES, best_of, footnote, marked, signed
 
 __all__ = ["evaluation_view", "facts_view", "paths_of", "progress_of", "results_view"]
 
@@ -54,9 +54,10 @@ def results_view(results: dict[str, Any]) -> Group:
     facts = results["table_facts"]
     load = f" - {results['load_weight']:g} x load" if results["load_weight"] else ""
     charge = " - c x compute" if budget is None else ""
+    seeds = len(results["seeds"])
     caption = (
         f"Utility = quality{charge}{load}, on {facts['queries']['test']} test queries, mean of "
-        f"{len(results['seeds'])} seeds ± half the 95% interval. Compute 1 = one call of the "
+        f"{seeds} seed{'s' * (seeds != 1)} ± half the 95% interval. Compute 1 = one call of the "
         "dearest expert; CV is the load's. Bold: the highest. ▲ ▼: the interval lies above, below the "
         "best gate's. The oracle knows the outcomes: nobody can reach it."
     )
@@ -225,7 +226,7 @@ def _compared(row: dict[str, Any]) -> Text:
     if found is None:
         return Text("best gate" if row["family"] == "gate" else "", style="dim")
     low, high = found["ci95"]
-    text = _spread(f"{found['mean']:+.3f}", found["ci95"])
+    text = _spread(signed(found["mean"], 3), found["ci95"])
     if row["family"] == "bound":
         return text.append("  ")
     mark, style = (" ▲", "green") if low > 0 else (" ▼", "red") if high < 0 else ("  ", "")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..objective import Objective
 from .collapse import Collapse
+from .marks import signed
 
 __all__ = ["GOAL", "goal_of", "verdict_of", "warnings_of"]
 
@@ -59,7 +60,7 @@ def verdict_of(
             return (
                 f"{at}, the RL router that validation picks ({goal['rl']}, {goal['rl_utility']:.3f}) "
                 f"{outcome} the gate it picks ({goal['gate']}, {goal['gate_utility']:.3f}): "
-                f"{goal['mean']:+.4f} utility, 95% interval {low:+.4f} to {high:+.4f}."
+                f"{signed(goal['mean'])} utility, 95% interval {signed(low)} to {signed(high)}."
             )
     here = [row for row in summary if row["compute_weight"] == objective.compute_weight]
     best = max([row for row in here if not row["sees"]] or here, key=_by_validation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from experts.errors import unknown_name
 from ..features import featurised
 from ..routing import Router, RouterError
 from . import aoti, gguf, onnx, pt2, safetensors, sglang, vllm
+from .layers import layers_in
 from .parity import Parity, check_parity, one_dead, parity_rows
 from .readme import readme
+from .transformers import layer
 
-__all__ = ["FORMATS", "Format", "Parity", "export"]
+__all__ = ["FORMATS", "Format", "Parity", "export", "export_layers", "layers_in"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(onnx.write, onnx.load, "a graph for ONNX Runtime", onnx.usage),
     "vllm": Format(vllm.write, vllm.load, "a custom_routing_function: one file and weights", vllm.usage),
     "sglang": Format(sglang.write, sglang.load, "SGLang's top-k output: one file and weights", sglang.usage),
+    "transformers": Format(
+        layer.write,
+        layer.load,
+        "into a layer of a loaded transformers model: one file and weights",
+        layer.usage,
+        guarded=False,
+    ),
     "gguf": Format(gguf.write, gguf.load, "a linear gate's tensors for llama.cpp", gguf.usage, guarded=False),
 }
 
@@ -92,10 +102,8 @@ def export(
         router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
         assert table.features is not None
         features = torch.tensor(table.features[:: max(1, len(table) // 2048)])
-    parent = writable_folder("out", out.parent)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as temporary:
-        fresh = Path(temporary) / "export"
-        chosen = FORMATS[format]
+    chosen = FORMATS[format]
+    with _replacing_folder(out) as fresh:
         chosen.write(router, fresh)
         exported = chosen.load(fresh)
         inputs = parity_rows(router, features, odd=chosen.guarded)
@@ -110,10 +118,48 @@ def export(
             facts["with_a_dead_expert"] = check_parity(router, exported, inputs, action_mask=dead).to_json()
         write_json(fresh / "parity.json", facts)
         (fresh / "README.md").write_text(readme(router, format, chosen.usage(router)), encoding="utf-8")
+    return parity
+
+
+def export_layers(routers: Mapping[int, Router], out: Path | str) -> dict[int, Parity]:
+    """Write the routers of several layers of a model into one GGUF file, each checked as by `export`.
+
+    Args:
+        routers: by the number of their layer.
+        out: the folder; an earlier export in it is replaced.
+
+    Raises:
+        InputError: as `export`, or there is no router.
+        RouterError: one does not fold into a gate of llama.cpp, has another form, or parity failed.
+    """
+    out = Path(out)
+    _check_replaceable(out)
+    if not routers:
+        raise InputError("routers", {}, "holds no router", "give one a layer")
+    with _replacing_folder(out) as fresh:
+        gguf.write_layers(routers, fresh)
+        found = {
+            layer: check_parity(router, gguf.load(fresh, layer), parity_rows(router, None, odd=False))
+            for layer, router in sorted(routers.items())
+        }
+        layers = {str(layer): parity.to_json() for layer, parity in found.items()}
+        write_json(fresh / "parity.json", {"format": "gguf", "rows_from": "made", "layers": layers})
+        first = routers[min(routers)]
+        usage = f"{gguf.usage(first)}\n# Layers, the N of blk.N: {', '.join(layers)}."
+        (fresh / "README.md").write_text(readme(first, "gguf", usage), encoding="utf-8")
+    return found
+
+
+@contextmanager
+def _replacing_folder(out: Path) -> Generator[Path]:
+    """A folder beside `out` that takes its place when all went well."""
+    parent = writable_folder("out", out.parent)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as temporary:
+        fresh = Path(temporary) / "export"
+        yield fresh
         if out.exists():
             out.rename(Path(temporary) / "before")
         fresh.rename(out)
-    return parity
 
 
 def _check_replaceable(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""A linear router as the tensors of llama.cpp's gates, in a GGUF file.
+"""Linear routers, of one layer or of several, as the tensors of llama.cpp's gates, in a GGUF file.
 
 `blk.N.ffn_gate_inp.weight` [N, D] and, where the router has them, `blk.N.ffn_gate_inp.bias` and
 `blk.N.exp_probs_b.bias` [N], all float32, under the names that llama.cpp gives a model's own gate; how they
@@ -10,7 +10,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ from torch import Tensor
 from experts import InputError
 from experts.atomic import replacing, write_json
 
-from ..routing import Router, Routing
+from ..routing import Router, RouterError, Routing
 from ..routing.selection.topk import largest
 from .layer_module import require_layer
 from .transformers.gate import Gate, fold
 
-__all__ = ["load", "tensors", "usage", "write"]
+__all__ = ["load", "tensors", "usage", "write", "write_layers"]
 
 _ARCHITECTURE = "router"
 _LEAST_SUM = 6.103515625e-5  # below which llama.cpp does not renormalise
@@ -40,22 +40,39 @@ def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
 
 
 def write(router: Router, folder: Path) -> None:
-    """Write `router.gguf` as block 0, with the router's description beside it.
+    """Write one router, as that of layer 0; see `write_layers`."""
+    write_layers({0: router}, folder)
+
+
+def write_layers(routers: Mapping[int, Router], folder: Path) -> None:
+    """Write `router.gguf` with a gate for each of these layers, and the routers' description beside it.
+
+    Args:
+        routers: by the number of their layer, the N of `blk.N`.
+        folder: made if it is not there.
 
     Raises:
         InputError: the package gguf is missing.
-        RouterError: the router does not fold into a gate of llama.cpp.
+        RouterError: a router does not fold into a gate of llama.cpp, or is of another form than the first:
+            llama.cpp has one form for all layers.
     """
     if importlib.util.find_spec("gguf") is None:
         raise InputError("format", "gguf", "needs gguf", "pip install 'router-rl[export]'")
     import gguf
 
-    gate = _gate(router)
+    gates = {layer: _gate(routers[layer]) for layer in sorted(routers)}
+    router, gate = routers[min(gates)], gates[min(gates)]
+    for layer, other in gates.items():
+        if _form(routers[layer], other) != _form(router, gate):
+            raise RouterError(
+                f"the router of layer {layer} has other experts, inputs, k, score or groups than that of "
+                f"layer {min(gates)}, and llama.cpp has one form for all layers; train them alike"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "router.gguf") as temporary:
         writer = gguf.GGUFWriter(temporary, _ARCHITECTURE)
         writer.add_name("router")
-        writer.add_block_count(1)
+        writer.add_block_count(max(gates) + 1)
         writer.add_embedding_length(gate.weight.shape[1])
         writer.add_expert_count(len(router.experts))
         writer.add_expert_used_count(router.rule.k)
@@ -66,17 +83,19 @@ def write(router: Router, folder: Path) -> None:
         if gate.groups > 1:
             writer.add_expert_group_count(gate.groups)
             writer.add_expert_group_used_count(gate.kept)
-        for name, value in _tensors(gate, 0).items():
-            writer.add_tensor(name, value.numpy())
+        for layer, other in gates.items():
+            for name, value in _tensors(other, layer).items():
+                writer.add_tensor(name, value.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    write_json(folder / "router.json", {"schema_version": 1, "format": "gguf", **router.spec()})
+    described = {"schema_version": 1, "format": "gguf", "layers": list(gates), **router.spec()}
+    write_json(folder / "router.json", described)
 
 
-def load(folder: Path) -> Callable[..., Routing]:
-    """Read the file back and route as llama.cpp's build_moe_ffn computes, in float32."""
+def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
+    """Read a layer of the file back and route as llama.cpp's build_moe_ffn computes, in float32."""
     import gguf
 
     reader = gguf.GGUFReader(folder / "router.gguf")
@@ -88,13 +107,13 @@ def load(folder: Path) -> Callable[..., Routing]:
 
     k = setting("expert_used_count", 0)
     gate = Gate(
-        weight=found["blk.0.ffn_gate_inp.weight"],
-        bias=found.get("blk.0.ffn_gate_inp.bias"),
+        weight=found[f"blk.{layer}.ffn_gate_inp.weight"],
+        bias=found.get(f"blk.{layer}.ffn_gate_inp.bias"),
         k=k,
         score="sigmoid"
         if setting("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
         else "softmax",
-        selection_bias=found.get("blk.0.exp_probs_b.bias"),
+        selection_bias=found.get(f"blk.{layer}.exp_probs_b.bias"),
         groups=setting("expert_group_count", 1),
         kept=setting("expert_group_used_count", 1),
     )
@@ -124,6 +143,11 @@ def _gate(router: Router) -> Gate:
     require_layer(router, "llama.cpp")
     otherwise = "export it as a module (vllm, sglang, onnx, pt2), or distil it (export --distil)"
     return fold(router, otherwise=otherwise)
+
+
+def _form(router: Router, gate: Gate) -> tuple[object, ...]:
+    """What all layers have in common."""
+    return (router.experts, gate.weight.shape, gate.k, gate.score, gate.groups, gate.kept)
 
 
 def _tensors(gate: Gate, layer: int) -> dict[str, Tensor]:

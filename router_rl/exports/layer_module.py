@@ -1,4 +1,4 @@
-"""What the formats of serving engines share: `standalone.py` beside the weights of a layer's router."""
+"""What the formats for a model's layer share: `standalone.py` beside the weights of the layer's router."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..routing import Router, RouterError, Routing, Scorer
 from . import safetensors
 
-__all__ = ["load_with", "require_layer", "write"]
+__all__ = ["load", "load_with", "require_layer", "write"]
 
 _SCORERS = ("linear", "mlp", "constant")
 
@@ -48,6 +48,16 @@ def write(router: Router, folder: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("standalone.py"), folder / "routing.py")
 
 
+def load(folder: Path) -> Any:
+    """The router of an export, by its own `routing.py`, which is imported from where it stands."""
+    spec = importlib.util.spec_from_file_location("exported_routing", folder / "routing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
+
+
 def load_with(folder: Path, call: Callable[[Any, Tensor], tuple[Tensor, Tensor]]) -> Callable[..., Routing]:
     """Load the module as a runtime would, from its own file, and route through a runtime's contract.
 
@@ -55,12 +65,7 @@ def load_with(folder: Path, call: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
         folder: of the export.
         call: of the loaded router and hidden states: weights and ids, as the runtime gets them.
     """
-    spec = importlib.util.spec_from_file_location("exported_routing", folder / "routing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    router = module.load()
+    router = load(folder)
 
     def route(features: Tensor, *, action_mask: Tensor | None = None) -> Routing:
         router.alive.fill_(True) if action_mask is None else router.alive.copy_(action_mask)

@@ -1,4 +1,4 @@
-"""A trained router for one mixture-of-experts layer, as vLLM and SGLang call it; needs torch alone.
+"""A trained router for one mixture-of-experts layer of vLLM, SGLang or transformers; needs torch alone.
 
 This file stands beside `router.json` and `router.safetensors`, which it reads. It gives
 
@@ -6,6 +6,8 @@ This file stands beside `router.json` and `router.safetensors`, which it reads. 
         -> (topk_weights float32 [T, k], topk_ids int32 [T, k])
     load(folder, device).topk_output(hidden_states)
         -> (topk_weights float32 [T, k], topk_ids int32 [T, k], router_logits float32 [T, N])
+    load(folder).put_into(model, layer)
+        -> the layer of a loaded transformers model routes by it
 
 It scores the hidden states itself: the layer's own gate (`gating_output`) is not read. The weights of a row
 sum to 1 and ties go to the lowest id. A row that is not finite goes to the declared fallback expert and is
@@ -20,7 +22,7 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -92,12 +94,67 @@ class StandaloneRouter(nn.Module):
         """
         if topk != self.k:
             raise ValueError(f"topk={topk} but the router was trained to choose {self.k}; set top_k to that")
-        weights, ids, _ = self._chosen(hidden_states)
+        weights, ids, _ = self.chosen(hidden_states)
         return weights, ids
 
     def topk_output(self, hidden_states: Tensor) -> TopKOutput:
         """Route as SGLang's TopK answers, in its own type where it is installed."""
-        return _output_type()(*self._chosen(hidden_states))
+        return _output_type()(*self.chosen(hidden_states))
+
+    def put_into(self, model: Any, layer: int) -> Literal["folded", "asked"]:
+        """Let a layer of a loaded mixture of experts of transformers route by this router.
+
+        A linear router becomes the stock gate's own parameters, which `save_pretrained` keeps (`folded`). Any
+        other stays a module in memory, which the gate asks (`asked`). The model's own scale of the weights
+        stays. All layers run as many experts: put a router of the same k into each.
+
+        Args:
+            model: as AutoModelForCausalLM loads it.
+            layer: its number; there must be a gate for N experts in it.
+
+        Raises:
+            ValueError: the layer has no such gate, or one that does not renormalise weights.
+        """
+        gate = _gate_of(model, layer)
+        shape = [
+            len(self.names),
+            gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1],
+        ]
+        if list(gate.weight.shape) != [len(self.names), shape[1]]:
+            raise ValueError(f"the gate of layer {layer} is {list(gate.weight.shape)}, the router {shape}")
+        if not getattr(gate, "norm_topk_prob", True):
+            raise ValueError("norm_topk_prob is false: the experts expect weights that do not sum to 1")
+        folds = self._folds_into(gate)
+        if folds:
+            with torch.no_grad():
+                gate.weight.copy_(self.layers[0])
+                if getattr(gate, "bias", None) is not None:
+                    gate.bias.copy_(self.layers[1])
+                if hasattr(gate, "e_score_correction_bias"):
+                    gate.e_score_correction_bias.copy_(self.bias)
+        else:  # the same object stays: what records router logits holds on to it
+            gate.__class__ = type(f"Routed{type(gate).__name__}", (_Asking, type(gate)), {})
+            gate.router = self.to(gate.weight.device)
+            gate.register_parameter("weight", None)  # it would be saved, and mislead
+        gate.top_k = model.config.num_experts_per_tok = self.k
+        if hasattr(model, "num_experts_per_tok"):
+            model.num_experts_per_tok = self.k
+        return "folded" if folds else "asked"
+
+    def _folds_into(self, gate: Any) -> bool:
+        """Whether the stock gate's parameters can be this router."""
+        rule, sigmoid = self.rule, hasattr(gate, "e_score_correction_bias")
+        groups, kept = rule.get("groups", 1), rule.get("kept", 1)
+        theirs = (getattr(gate, "num_group", None) or 1, getattr(gate, "topk_group", None) or 1)
+        return (
+            self.kind == "linear"
+            and self.allowed is None
+            and rule["rule"] in ("hard", "topk", "scored_topk")
+            and rule.get("score", "softmax") == ("sigmoid" if sigmoid else "softmax")
+            and (sigmoid or not self.bias.any())
+            and (getattr(gate, "bias", None) is not None or not self.layers[1].any())
+            and (theirs[0] == 1 if groups == 1 else (*theirs, 2) == (groups, kept, rule["judged_by"]))
+        )
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Experts [T, k] int64 (N for nobody), weights [T, k], logits [T, outputs] and fallback [T] bool."""
@@ -116,7 +173,7 @@ class StandaloneRouter(nn.Module):
         experts, weights = self._select(logits)
         return experts, weights, logits, ~(finite & left)
 
-    def _chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, ids and logits; a slot that nobody fills gets the next best expert, with weight 0."""
         experts, weights, logits, fallback = self(hidden_states)
         self.fallbacks += fallback.sum()
@@ -190,6 +247,21 @@ class StandaloneRouter(nn.Module):
         return (F.logsigmoid(chosen) if self.rule["score"] == "sigmoid" else chosen).softmax(dim=-1)
 
 
+class _Asking(nn.Module):
+    """What a stock gate of transformers becomes when the router does not fold: mixed in before its class."""
+
+    router: StandaloneRouter
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [T, N], weights [T, k] and experts [T, k] int64 of hidden states [..., D]."""
+        rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+        weights, ids, logits = self.router.chosen(rows)
+        if self.router.families:  # of an expert: the sum over the branches on the way to it
+            logits = logits.clamp(min=-2e4) @ self.router.paths.T
+        scale = getattr(self, "routed_scaling_factor", 1.0)
+        return logits[:, : len(self.router.names)], weights * scale, ids.long()
+
+
 def load(folder: Path | str = Path(__file__).parent, device: torch.device | str = "cpu") -> StandaloneRouter:
     """Read the router beside this file, or in another folder.
 
@@ -204,6 +276,13 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
             f"{folder}: router.json and router.safetensors are not from one export; export again"
         )
     return StandaloneRouter(settings, _tensors(content)).to(device).eval()
+
+
+def _gate_of(model: Any, layer: int) -> Any:
+    for module in model.model.layers[layer].modules():
+        if hasattr(module, "top_k") and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
+            return module
+    raise ValueError(f"layer {layer} of {type(model).__name__} has no gate of a mixture of experts")
 
 
 @functools.cache

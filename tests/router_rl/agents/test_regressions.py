@@ -62,6 +62,14 @@ def test_the_weights_tell_what_the_regressions_tell() -> None:
     torch.testing.assert_close(found.unseen.sum(dim=1), torch.zeros(40, 5).double(), atol=1e-6, rtol=0)
 
 
+def test_ridges_do_not_see_the_readouts() -> None:
+    """A readout of a row seen was fitted to the rows now held out and would tell their outcomes."""
+    task, scorer = _task(_table())  # the readouts are the first two features
+    found = regressed(task, scorer, held_out(task.train, 4, seed=0))
+    assert not found.weight[1:, :, :2].any()
+    assert found.weight[1:, :, 2].all()
+
+
 def test_stacking_by_hand() -> None:
     """Differences are 2 r0 - r1; no weight may be negative, and r0 and r1 are orthogonal."""
     first, second = torch.tensor([[1.0, -1.0], [1.0, -1.0]]), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])

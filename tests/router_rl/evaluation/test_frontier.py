@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from experts import OutcomeTable
 from router_rl.evaluation.frontier import (
     Points,
     Ranking,
@@ -15,6 +19,7 @@ from router_rl.evaluation.frontier import (
     ranking_facts,
     router_arena,
 )
+from router_rl.evaluation.metrics import apgr
 
 
 def test_cpt_by_hand() -> None:
@@ -44,6 +49,52 @@ def test_router_arena_by_hand() -> None:
     assert router_arena(1.0, 1e-9) == pytest.approx(1.0)
     assert router_arena(0.0, 1.0) == 0.0
     assert router_arena(0.9, 500.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracy", "cost", "score"),
+    [
+        ("MIRT-BERT", 66.88, 0.15, 66.89),
+        ("Azure-Router", 68.09, 0.54, 66.66),
+        ("NIRT-BERT", 66.34, 0.21, 66.12),
+        ("GPT-5", 73.96, 10.02, 64.32),
+    ],
+)
+def test_router_arena_as_published(name: str, accuracy: float, cost: float, score: float) -> None:
+    """Accuracy, US dollars per 1,000 queries and score on github.com/RouteWorks/RouterArena."""
+    assert 100 * router_arena(accuracy / 100, cost) == pytest.approx(score, abs=0.02), name
+
+
+@pytest.mark.parametrize(
+    ("name", "zero"),
+    [
+        ("llmdrift_math", 0.7505),
+        ("llmrouter_pool9", 0.6167),
+        ("routellm_gsm8k", 0.7475),
+        ("routellm_mmlu", 0.7433),
+        ("routellm_mtbench", 0.8784),
+        ("zeroeval_pool27", 0.8298),
+    ],
+)
+def test_zero_router_of_public_tables(shared_table: Callable[[str], Path], name: str, zero: float) -> None:
+    """AIQ of the experts alone as another implementation has it."""
+    table = OutcomeTable.read(shared_table(f"{name}.parquet"), progress=False)
+    singles = Points(cost=table.cost.astype(float), quality=table.quality.astype(float))
+    facts = frontier_facts({"zero_router": singles}, singles, resamples=5)["zero_router"]
+    assert facts["aiq"]["value"] == pytest.approx(zero, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("routellm_gsm8k", 1.125), ("routellm_mmlu", 1.285), ("routellm_mtbench", 1.024)]
+)
+def test_oracle_ranking_of_public_tables(
+    shared_table: Callable[[str], Path], name: str, value: float
+) -> None:
+    """APGR of the order by the gain itself, as another implementation has it."""
+    table = OutcomeTable.read(shared_table(f"{name}.parquet"), progress=False)
+    order = np.argsort(table.quality.mean(axis=0, dtype=float))
+    weak, strong = (table.quality[:, column].astype(float) for column in order)
+    assert apgr(weak, strong, strong - weak) == pytest.approx(value, abs=1e-3)
 
 
 def test_saved_and_gained_by_hand() -> None:

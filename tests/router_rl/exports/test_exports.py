@@ -152,7 +152,7 @@ def test_a_missing_extra_is_named(made, tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format", ["vllm", "sglang", "gguf"])
+@pytest.mark.parametrize("format", ["vllm", "sglang", "transformers", "gguf"])
 def test_what_a_layer_cannot_give_its_router_is_refused(
     made, kinds: OutcomeTable, tmp_path: Path, format: str
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
 import pytest
 import torch
 
-from router_rl.exports import export
+import train_router
+from experts import InputError
+from router_rl.exports import export, export_layers
 from router_rl.exports.gguf import tensors
 from router_rl.routing import RouterError
 
@@ -37,6 +40,50 @@ def test_names_shapes_and_keys(made, tmp_path: Path) -> None:
     assert keys["expert_weights_norm"] is True
     assert keys["expert_names"] == list(router.experts)
     assert set(tensors(router, layer=7)) == {n.replace("blk.0", "blk.7") for n in found}
+
+
+def test_layers_of_a_stack(made, tmp_path: Path) -> None:
+    """Each layer's own tensors, read by the package gguf, and one set of keys."""
+    routers = {3: made("linear", "deepseek"), 5: made("linear", "deepseek"), 4: made("linear", "deepseek")}
+    for layer, router in routers.items():
+        with torch.no_grad():
+            router.scorer.weight.mul_(layer)
+    found = export_layers(routers, tmp_path / "out")
+    assert list(found) == [3, 4, 5]
+    assert all(parity.passed for parity in found.values())
+    reader = gguf.GGUFReader(tmp_path / "out" / "router.gguf")
+    read = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    assert set(read) == {name for layer, router in routers.items() for name in tensors(router, layer)}
+    for layer, router in routers.items():
+        for name, value in tensors(router, layer).items():
+            assert read[name].equal(value)
+    assert not read["blk.3.ffn_gate_inp.weight"].equal(read["blk.5.ffn_gate_inp.weight"])
+    assert reader.get_field("router.block_count").contents() == 6
+    written = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert [written["layers"][str(layer)]["passed"] for layer in (3, 4, 5)] == [True] * 3
+    assert "blk.N: 3, 4, 5" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_layers_of_two_forms_are_refused(made, tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match=r"the router of layer 2 has other .* than that of layer 0"):
+        export_layers({0: made("linear", "top2"), 2: made("linear", "hard")}, tmp_path / "out")
+    with pytest.raises(InputError, match="holds no router"):
+        export_layers({}, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> None:
+    for layer in (0, 7):
+        export(made("linear"), tmp_path / "routers" / f"layer-{layer}")
+    arguments = ["export", str(tmp_path / "routers"), "--out", str(tmp_path / "out"), "--json"]
+    assert train_router.main([*arguments, "--format", "gguf"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["layers"]) == ["layer 0", "layer 7"]
+    assert train_router.main([*arguments[:-1], "--format", "gguf"]) == 0  # as text
+    reader = gguf.GGUFReader(tmp_path / "out" / "router.gguf")
+    assert {tensor.name.split(".")[1] for tensor in reader.tensors} == {"0", "7"}
+    capsys.readouterr()
+    assert train_router.main([*arguments, "--format", "onnx"]) == 2
+    assert "which go together into gguf alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
