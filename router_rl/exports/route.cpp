@@ -39,12 +39,15 @@ int main(int argc, char** argv) {
   }
 
   const std::vector<at::Tensor> outputs = router.run(inputs);  // experts, weights, logits, fallback
+  // What comes out may have strides of its own.
+  const at::Tensor chosen = outputs[0].contiguous(), weights = outputs[1].contiguous();
+  const at::Tensor fallback = outputs[3].contiguous();
+  const int64_t k = chosen.size(1);
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t place = 0; place < outputs[0].size(1); ++place) {
-      std::cout << outputs[0].data_ptr<int64_t>()[row * outputs[0].size(1) + place] << ' '
-                << outputs[1].data_ptr<float>()[row * outputs[1].size(1) + place] << ' ';
+    for (int64_t place = row * k; place < (row + 1) * k; ++place) {
+      std::cout << chosen.data_ptr<int64_t>()[place] << ' ' << weights.data_ptr<float>()[place] << ' ';
     }
-    std::cout << (outputs[3].data_ptr<bool>()[row] ? "fallback" : "") << '\n';
+    std::cout << (fallback.data_ptr<bool>()[row] ? "fallback" : "") << '\n';
   }
   return 0;
 }

@@ -21,7 +21,7 @@ from experts import InputError
 from ...routing import Router, Routing
 from .. import layer_module
 
-__all__ = ["load", "usage", "write"]
+__all__ = ["load", "put_into_small_model", "usage", "write"]
 
 
 def write(router: Router, folder: Path) -> None:
@@ -41,12 +41,7 @@ def write(router: Router, folder: Path) -> None:
 def load(folder: Path) -> Callable[..., Routing]:
     """Put the router into a small model of transformers, run the model, and route by its gate."""
     router = layer_module.load(folder)
-    model = _small_model(router)
-    how = router.put_into(model, 0)
-    block = model.model.layers[0].mlp
-    gate = block.router if hasattr(block, "router") else block.gate
-    with torch.no_grad():
-        assert model(torch.arange(4).unsqueeze(0)).logits.isfinite().all()
+    gate, how = put_into_small_model(router)
 
     @torch.no_grad()
     def route(features: Tensor) -> Routing:
@@ -70,6 +65,16 @@ from routing import load  # routing.py, beside this file: it needs torch alone
 model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts a layer
 print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pretrained keeps it
 # Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
+
+
+def put_into_small_model(router: Any) -> tuple[Any, str]:
+    """The gate of a small model that routes by an export's router, and how it does; the model has run."""
+    model = _small_model(router)
+    how = router.put_into(model, 0)
+    with torch.no_grad():
+        assert model(torch.arange(4).unsqueeze(0)).logits.isfinite().all()
+    block = model.model.layers[0].mlp
+    return block.router if hasattr(block, "router") else block.gate, how
 
 
 def _small_model(router: Any) -> Any:

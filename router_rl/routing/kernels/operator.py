@@ -1,7 +1,8 @@
 """`router_rl::route`, the gate as one node: for torch.compile, torch.export and CUDA graphs.
 
-On a GPU it runs the Triton kernels, elsewhere the torch path. `decompositions()` opens it up again for a
-runtime that does not know it: `program.run_decompositions(decompositions())`.
+On a GPU it runs the Triton kernels, elsewhere the torch path; `router_rl::route_backward` is the kernel that
+goes back. `decompositions()` opens it up again for a runtime that does not know it:
+`program.run_decompositions(decompositions())`.
 """
 
 from __future__ import annotations
@@ -115,10 +116,13 @@ class _Call(NamedTuple):
         return self.path == "triton" or (self.path == "auto" and hidden.is_cuda and _has_triton())
 
 
+_SETTINGS = (  # the fields of `_Call`
+    "int k, str score, int groups, int kept, int judged_by, bool renormalise, float scale, int fallback, "
+    "bool int32, bool dispatch, bool logits, str path"
+)
 _SCHEMA = (
-    "(Tensor hidden, Tensor weight, Tensor? bias, Tensor? correction, Tensor? alive, int k, str score, "
-    "int groups, int kept, int judged_by, bool renormalise, float scale, int fallback, bool int32, "
-    "bool dispatch, bool logits, str path) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"(Tensor hidden, Tensor weight, Tensor? bias, Tensor? correction, Tensor? alive, {_SETTINGS}) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -181,15 +185,38 @@ def _backward(ctx: Any, grad_weights: Tensor, _: Any, grad_logits: Tensor, *rest
     hidden, weight, alive, weights, experts, logits, fallback = ctx.saved_tensors
     routed, call = Routed(weights, experts, logits, fallback), ctx.call
     if call.by_triton(hidden):
-        from . import triton_path
-
-        dz = triton_path.logits_gradient(grad_weights, grad_logits, routed, alive, call.rule)
+        dz = _backward_operator(grad_weights, grad_logits, *routed[:4], alive, *call)
     else:
         dz = gradient.logits_gradient(grad_weights, grad_logits, routed, alive, call.rule)
     found = gradient.gradients(dz, hidden, weight, fallback, ctx.needs_input_grad[:3])
     return (*found, None, None, *[None] * len(call))
 
 
+def _run_backward(
+    grad_weights: Tensor, grad_logits: Tensor | None, weights: Tensor, experts: Tensor, *rest: Any
+) -> Tensor:
+    from . import triton_path
+
+    logits, fallback, alive, *settings = rest
+    routed = Routed(weights, experts, logits, fallback)
+    return triton_path.logits_gradient(grad_weights, grad_logits, routed, alive, _Call(*settings).rule)
+
+
+def _fake_backward(
+    grad_weights: Tensor, grad_logits: Tensor | None, weights: Tensor, experts: Tensor, *rest: Any
+) -> Tensor:
+    return torch.empty_like(rest[0])
+
+
+# The backward kernel is a node of its own: a graph that learns is traced through `_backward`.
+_backward_operator = torch.library.custom_op(
+    "router_rl::route_backward",
+    _run_backward,
+    mutates_args=(),
+    schema="(Tensor grad_weights, Tensor? grad_logits, Tensor weights, Tensor experts, Tensor z, "
+    f"Tensor fell, Tensor? alive, {_SETTINGS}) -> Tensor",
+)
+_backward_operator.register_fake(_fake_backward)
 _operator = torch.library.custom_op("router_rl::route", _run, mutates_args=(), schema=_SCHEMA)
 _operator.register_fake(_fake)
 _operator.register_autograd(_backward, setup_context=_setup)

@@ -94,9 +94,8 @@ def gather(hidden: Tensor, found: Dispatch) -> Tensor:
 
 def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
     """What the experts made of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
-    rows = outputs.index_select(0, found.places.flatten()).view(*found.places.shape, outputs.shape[1])
-    # Sums in a fixed order, unlike an index_add of the slots.
-    return torch.bmm(weights.to(outputs.dtype).unsqueeze(1), rows).squeeze(1)
+    # Sums in a fixed order, unlike an index_add of the slots, and no slot's row is copied.
+    return F.embedding_bag(found.places, outputs, mode="sum", per_sample_weights=weights.to(outputs.dtype))
 
 
 def _scores(masked: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from router_rl.routing.kernels import Gate, GateRule, Routed, decompositions, naive, route, torch_path
+from router_rl.routing.kernels import (
+    Gate,
+    GateRule,
+    Routed,
+    decompositions,
+    gather,
+    naive,
+    route,
+    scatter_back,
+    torch_path,
+)
 
 from .conftest import HIDDEN, ROWS, RULES, Inputs, inputs_of
 
@@ -204,6 +214,58 @@ def test_compiles_in_one_graph(name, path):
     expected = gate_of(case, inputs)
     expected(inputs.hidden, inputs.alive).weights.square().sum().backward()
     torch.testing.assert_close(gate.weight.grad, expected.weight.grad)
+
+
+class Layer(torch.nn.Module):
+    """A mixture-of-experts layer around a gate: slots sorted, each expert a matrix."""
+
+    def __init__(self, case: tuple[GateRule, int, bool], inputs: Inputs, path: str) -> None:
+        super().__init__()
+        self.gate = gate_of(case, inputs, dispatch=True, path=path)
+        generator = torch.Generator().manual_seed(7)
+        self.experts = torch.nn.Parameter(torch.randn(case[1], HIDDEN, HIDDEN, generator=generator) / 4)
+
+    def forward(self, hidden):
+        routed = self.gate(hidden.nan_to_num(0.0, 1.0, -1.0))
+        rows = gather(hidden.nan_to_num(0.0, 1.0, -1.0), routed.dispatch)
+        owner = routed.experts.flatten()[routed.dispatch.order]
+        made = torch.bmm(rows.unsqueeze(1), self.experts[owner]).squeeze(1)
+        return hidden.nan_to_num(0.0, 1.0, -1.0) + scatter_back(made, routed.weights, routed.dispatch)
+
+
+@pytest.mark.parametrize("path", ["auto", "triton"])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+def test_a_layer_around_it_compiles_and_learns_in_one_graph(name, path):
+    if path == "triton":
+        pytest.importorskip("triton", reason="triton is not installed")
+    case = RULES[name]
+    inputs = inputs_of(case, 20)
+    layer, again = Layer(case, inputs, "torch"), Layer(case, inputs, path)
+    compiled = torch.compile(again, fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (20, 5):
+        for model in (layer, again):
+            model.zero_grad()
+        expected, found = layer(inputs.hidden[:rows]), compiled(inputs.hidden[:rows])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+        for one, other in zip(layer.parameters(), again.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, atol=1e-3, rtol=1e-4)
+
+
+@OF_TORCH_ITSELF
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_layer_around_it_exports(name, strict):
+    case = RULES[name]
+    inputs = inputs_of(case, 65)
+    layer = Layer(case, inputs, "auto").eval()
+    shapes = ({0: torch.export.Dim("rows")},)
+    program = torch.export.export(layer, (inputs.hidden[:3],), dynamic_shapes=shapes, strict=strict)
+    for rows in (0, 1, 2, 65):
+        with torch.no_grad():
+            expected = layer(inputs.hidden[:rows])
+        torch.testing.assert_close(program.module()(inputs.hidden[:rows]), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")

@@ -94,18 +94,44 @@ def test_hidden_units_split_over_programs_and_what_is_not_asked_for():
     assert found.dispatch is None
 
 
-@pytest.mark.parametrize("alive", ["all", "some"])
-def test_gradients(case, alive):
-    rule, experts, _ = case
-    hidden, weight, bias, correction, lives = inputs_of(case, 13, alive=alive)
+LARGEST = GateRule(k=16, groups=8, kept=4)  # as far as sizes go
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "hidden"),
+    [(LARGEST, 1, 16_384), (GateRule(k=16, score="sigmoid"), 2, 1000), (LARGEST, 66, 40)],
+)
+def test_512_experts_16_chosen_and_16384_hidden_units(rule, rows, hidden):
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randint(-1, 2, (rows, hidden), generator=generator).float()
+    weight = torch.randint(-1, 2, (512, hidden), generator=generator) / 1024
+    correction = torch.rand(512, generator=generator) / 4
+    expected = naive.select(x.double() @ weight.double().t(), correction, None, rule)
+    found = by_triton((x, weight, None, correction, None), rule, dispatch=True)
+    same(found, expected)
+    slots_are_the_reference(found, 512)
+
+
+GRADIENTS = [("mixtral", rows, False) for rows in (0, 1, 2, 63, 64, 65)]
+GRADIENTS += [(name, 13, laid) for name in sorted(RULES) for laid in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "laid_otherwise", "alive"),
+    [("mixtral", 1000, False, "all"), *((*shape, alive) for shape in GRADIENTS for alive in ("all", "some"))],
+)
+def test_gradients(name, rows, laid_otherwise, alive):
+    rule, experts, _ = case = RULES[name]
+    hidden, weight, bias, correction, lives = inputs_of(case, rows, alive=alive)
     generator = torch.Generator().manual_seed(1)
-    by_weights = torch.randn(13, rule.k, generator=generator)
-    by_logits = torch.randn(13, experts, generator=generator)
+    by_weights = torch.randn(rows, rule.k, generator=generator)
+    by_logits = torch.randn(rows, experts, generator=generator)
     found = {}
     for path, device in (("torch", "cpu"), ("triton", DEVICE)):
         leaves = [value.to(device, copy=True).requires_grad_() for value in (hidden, weight, bias)]
         rest = [None if value is None else value.to(device) for value in (correction, lives)]
-        routed = route(*leaves, *rest, rule=rule, path=path)
+        inputs = [strided(leaves[0])[1], strided(leaves[1])[0], leaves[2]] if laid_otherwise else leaves
+        routed = route(*inputs, *rest, rule=rule, path=path)
         loss = (routed.weights * by_weights.to(device)).sum() + (routed.logits * by_logits.to(device)).sum()
         loss.backward()
         found[path] = [leaf.grad.cpu() for leaf in leaves]
