@@ -13,17 +13,29 @@ import pytest
 import torch
 
 from experts import InputError
-from router_rl.exports import export
+from router_rl.exports import aoti, export
 from router_rl.routing import Router
 
 pytestmark = pytest.mark.timeout(1200)  # half a minute of compiling, where nothing else runs
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 
-@pytest.fixture(scope="module")
-def router(made: Callable[..., Router]) -> Router:
-    """Return a router with most there is: an MLP, adaptive k, an expert that is barred."""
-    return made("mlp", "adaptive", allowed=[True, True, True, True, True, False])
+# Rules that differ in what is compiled: an MLP with adaptive k and an expert that is barred; top-1; top-k
+# renormalised; sigmoid with a bias and groups; a tree of choices.
+CASES: dict[str, tuple[str, str, list[bool] | None]] = {
+    "adaptive": ("mlp", "adaptive", [True, True, True, True, True, False]),
+    "hard": ("linear", "hard", None),
+    "softmax": ("linear", "softmax", None),
+    "deepseek": ("linear", "deepseek", None),
+    "tree": ("mlp", "tree", None),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def router(request: pytest.FixtureRequest, made: Callable[..., Router]) -> Router:
+    """Return a router of each case."""
+    kind, rule, allowed = CASES[request.param]
+    return made(kind, rule, allowed=allowed)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +48,17 @@ def package(
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder.parent / "cache"))
         holds(router, folder, "aoti")
     return folder
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the C++ program, built by the command in its own first lines."""
+    folder, root = tmp_path_factory.mktemp("cpp"), Path(torch.__file__).parent
+    shutil.copy(Path(aoti.__file__).with_name("route.cpp"), folder)
+    recipe = (folder / "route.cpp").read_text().split("//   g++ ")[1].split("\n//   echo")[0]
+    words = recipe.replace("\\\n//", "").replace("$ROOT", str(root)).replace("route.cpp", "-w -O0 route.cpp")
+    subprocess.run(["g++", *words.split()], cwd=folder, check=True, capture_output=True, text=True)
+    return folder / "route"
 
 
 @needs_compiler
@@ -55,22 +78,17 @@ def test_the_package_says_what_it_was_built_for(package: Path) -> None:
 
 
 @needs_compiler
-def test_a_cpp_program_routes_with_it(router: Router, package: Path, tmp_path: Path) -> None:
-    # Built by the command in its own first lines.
-    root = Path(torch.__file__).parent
-    source = (package / "route.cpp").read_text()
-    recipe = source.split("//   g++ ")[1].split("\n//   echo")[0]
-    words = recipe.replace("\\\n//", "").replace("$ROOT", str(root)).replace("route.cpp", "-w -O0 route.cpp")
-    shutil.copy(package / "route.cpp", tmp_path)
-    subprocess.run(["g++", *words.split()], cwd=tmp_path, check=True, capture_output=True, text=True)
-
+def test_a_cpp_program_routes_with_it(router: Router, package: Path, program: Path) -> None:
+    k = router.rule.k
     features = torch.randn(7, 4, generator=torch.Generator().manual_seed(3))
-    features[2, 1] = float("nan")
-    alive = torch.tensor([True, False, True, True, True, True])
-    for mask, words in ((None, []), (alive, ["1", "0", "1", "1", "1", "1"])):
+    features[2, 1], features[4, 0] = float("nan"), float("inf")
+    one_dead = torch.tensor([True, False, True, True, True, True])
+    nobody = torch.zeros(6, dtype=torch.bool)
+    for mask in (None, one_dead, nobody):
+        words = [] if mask is None else [str(int(value)) for value in mask]
         for rows in (features, features[:1], features[:0]):
             done = subprocess.run(
-                [str(tmp_path / "route"), str(package / "router.pt2"), "4", *words],
+                [str(program), str(package / "router.pt2"), "4", *words],
                 input=" ".join(str(value) for value in rows.flatten().tolist()),
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 capture_output=True,
@@ -80,18 +98,20 @@ def test_a_cpp_program_routes_with_it(router: Router, package: Path, tmp_path: P
             with torch.no_grad():
                 expected = router(rows, action_mask=mask)
             told = [line.split() for line in done.stdout.splitlines()]
-            assert [[int(word) for word in line[0:6:2]] for line in told] == expected.experts.tolist()
-            weights = torch.tensor([[float(word) for word in line[1:6:2]] for line in told]).reshape(-1, 3)
-            torch.testing.assert_close(weights, expected.weights, atol=1e-5, rtol=1e-4)
-            assert [line[6:] == ["fallback"] for line in told] == expected.fallback.tolist()
+            assert [[int(word) for word in line[0 : 2 * k : 2]] for line in told] == expected.experts.tolist()
+            weights = [[float(word) for word in line[1 : 2 * k : 2]] for line in told]
+            torch.testing.assert_close(
+                torch.tensor(weights).reshape(-1, k), expected.weights, atol=1e-5, rtol=1e-4
+            )
+            assert [line[2 * k :] == ["fallback"] for line in told] == expected.fallback.tolist()
 
 
 def test_without_a_compiler_it_says_so(
-    router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Router], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(
         InputError, match=r"neither g\+\+ nor clang\+\+ is installed; install one, or use pt2"
     ):
-        export(router, tmp_path / "out", format="aoti")
+        export(made(), tmp_path / "out", format="aoti")
     assert list(tmp_path.iterdir()) == []
