@@ -59,10 +59,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "transfer": {"arrivals": CONV, "test_arrivals": "mooncake.parquet", "loads": [0.8]},
 }
 # The same where the rule is blind, tested on a trace that was looked at for none of them.
-SCENARIOS |= {
-    f"{name}_transfer": {**SCENARIOS[name], "test_arrivals": "mooncake.parquet"}
-    for name in ("batching", "classes", "failures")
-}
+SCENARIOS.update(
+    {
+        f"{name}_transfer": {**SCENARIOS[name], "test_arrivals": "mooncake.parquet"}
+        for name in ("batching", "classes", "failures")
+    }
+)
 STUDY = (
     *(("llmdrift", name) for name in SCENARIOS),
     *(("zeroeval", name) for name in ("batching", "classes")),

@@ -36,7 +36,7 @@ RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
 LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-3, 1e-2, 1e-1)]
 GROUP = 8  # sequences served together where load is charged and tiles are counted
-JOINT = {"policy": 0.3, "balance": 0.0}  # of 0.1, 0.3 and 1, on the tiny pool's validation part
+JOINT = {"policy": 0.9, "balance": 0.0}  # of 0.3, 0.9 and 3, on the tiny pool's validation part
 COMPUTE = (0.01, 0.03)  # nats for a second expert at every layer
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
 Learn = Callable[["Study", Training], tuple[Choose, Fit]]

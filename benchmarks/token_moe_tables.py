@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,7 +306,13 @@ def trained_rows(folder: Path, methods: dict[str, dict[str, str]], seeds: int) -
         first = [file for file in files if file["training"]["seed"] == 0]
         if not first:
             continue
-        rate = min(first, key=lambda file: file["validation"])["training"]["learning_rate"]
+        seeds_at = Counter(file["training"]["learning_rate"] for file in files)
+
+        def by_score(file: dict[str, Any], seeds_at: Counter[float] = seeds_at) -> tuple[float, int]:
+            # Where every rate keeps the start, the scores tie: then the rate that all seeds were run at.
+            return file["validation"], -seeds_at[file["training"]["learning_rate"]]
+
+        rate = min(first, key=by_score)["training"]["learning_rate"]
         fits = sorted(
             (file for file in files if file["training"]["learning_rate"] == rate),
             key=lambda file: file["training"]["seed"],

@@ -44,7 +44,7 @@ class Gate:
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         bias_speed: gamma of DeepSeek-V3's selection bias; 0 for none.
         sparse: whether only the chosen experts need to run while it trains.
-        policy: coefficient of the expected loss by the outcome table; 0 for a gate alone.
+        policy: coefficient of the expected loss by the outcome table, mean over layers; 0 for a gate alone.
         entropy: nats of reward for a nat of the policy's entropy.
     """
 
@@ -149,7 +149,7 @@ def train_gate(
                 expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
             hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)
         mixed = tail.loss(hidden, sequences.targets(rows)).mean()
-        return mixed + gate.balance * extra / tail.depth + gate.policy * expected
+        return mixed + (gate.balance * extra + gate.policy * expected) / tail.depth
 
     def move_bias(routers: LayerRouters) -> None:
         bias.sub_(gate.bias_speed * (loads - 1.0 / tail.experts).sign())

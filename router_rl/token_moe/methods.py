@@ -26,7 +26,7 @@ __all__ = ["METHODS"]
 
 _RATES = (1e-2, 3e-2, 3e-3, 1e-1)  # learning rates tried; the first is the default
 _TABLE = CounterfactualSettings(credit="table", layers=0, entropy=3e-2)
-_POLICY = 0.3  # weight of the joint learner's policy gradient
+_POLICY = 0.9  # weight of the joint learner's policy gradient
 
 _Learn = Callable[[MixtureProblem, int, Training], LayerRouters]
 _Fit = Callable[[MixtureProblem, Sequence[Case], int, int, Tell], Sequence[LayerPolicy]]
