@@ -18,7 +18,7 @@ from typing import Any
 import jsonargparse
 import numpy as np
 import torch
-from token_moe_methods import RATES, TABLE
+from token_moe_methods import RATES
 
 from experts.atomic import write_json
 from experts.costs import model_costs
@@ -27,6 +27,7 @@ from experts.moe.pool import TokenPool
 from experts.moe.tiny import tiny_pool
 from router_rl.evaluation.statistics import interval, paired_difference
 from router_rl.token_moe import (
+    OUTCOME_TABLE,
     LayerRouters,
     RidgeSettings,
     Training,
@@ -68,7 +69,7 @@ def main(
 
     def learn(start: LayerRouters, rate: float, seed: int) -> Fit:
         training = Training(learning_rate=rate, passes=passes, seed=seed, checks=2)
-        return train_counterfactual(known, start, training, TABLE)
+        return train_counterfactual(known, start, training, OUTCOME_TABLE)
 
     def best_rate(start: LayerRouters) -> float:
         return min(RATES, key=lambda rate: learn(start, rate, 0).validation)

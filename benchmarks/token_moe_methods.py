@@ -15,12 +15,14 @@ from experts.moe.pool import TokenPool
 from router_rl.routing import Hierarchical, Selection, Soft, TopK
 from router_rl.token_moe import (
     GATES,
+    OUTCOME_TABLE,
     CounterfactualSettings,
     LayerRouters,
     RidgeSettings,
     TokenReinforceSettings,
     Training,
     fit_ridge,
+    joint,
     measure,
     train_counterfactual,
     train_gate,
@@ -31,12 +33,10 @@ from router_rl.token_moe.balance import balanced_routers
 from router_rl.token_moe.measure import Choose, Measured
 from router_rl.token_moe.training import Fit
 
-TABLE = CounterfactualSettings(credit="table", layers=0, entropy=3e-2)
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
 LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-3, 1e-2, 1e-1)]
 GROUP = 8  # sequences served together where load is charged and tiles are counted
-JOINT = {"policy": 0.9, "balance": 0.0}  # of 0.3, 0.9 and 3, on the tiny pool's validation part
 COMPUTE = (0.01, 0.03)  # nats for a second expert at every layer
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
 Learn = Callable[["Study", Training], tuple[Choose, Fit]]
@@ -112,23 +112,23 @@ class Study:
         return float(self.validation(choose).loss.mean())
 
 
-def gate(name: str, *, float_experts: bool = False, **changes: Any) -> Learn:
+def gate(rule: Gate, *, float_experts: bool = False) -> Learn:
     """A gate trained by backpropagation; through the original experts if those that serve are quantised."""
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
         pool = study.original if float_experts and study.original is not None else study.pool
-        fit, serve = train_gate(pool, study.ridge, replace(GATES[name], **changes), training)
+        fit, serve = train_gate(pool, study.ridge, rule, training)
         choose = serve(fit.routers)
         return choose, replace(fit, validation=study.validated(choose))
 
     return learn
 
 
-def soft_served(**changes: Any) -> Learn:
-    """The soft gate, served as a mixture of all experts."""
+def soft_served(rule: Gate) -> Learn:
+    """A soft gate, served as a mixture of all experts."""
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
-        all_of_them = replace(GATES["soft_gate"], k=study.pool.tail.experts, **changes)
+        all_of_them = replace(rule, k=study.pool.tail.experts)
         fit, serve = train_gate(study.pool, study.ridge, all_of_them, training)
         return serve(fit.routers), fit
 
@@ -174,7 +174,7 @@ def from_table(rule: Selection | None = None, nobody: bool = False) -> Start:
 
     def routers(study: Study, training: Training) -> LayerRouters:
         half = replace(training, passes=training.passes // 2, learning_rate=RATES[0], checks=2)
-        fit = train_counterfactual(study.pool, study.ridge, half, TABLE)
+        fit = train_counterfactual(study.pool, study.ridge, half, OUTCOME_TABLE)
         return fit.routers.with_nobody(2) if nobody else fit.routers.copy(rule)
 
     return Start(routers, used=0.5)
@@ -216,7 +216,7 @@ def table(
     *,
     serve: Callable[[TokenPool], Selection] | None = None,
     charged: TokenMoEConfig | None = None,
-    settings: CounterfactualSettings = TABLE,
+    settings: CounterfactualSettings = OUTCOME_TABLE,
 ) -> Learn:
     """Exact policy gradient on the outcome table.
 
@@ -290,56 +290,62 @@ EVEN = TokenMoEConfig(sequences=GROUP)
 TILED = TokenMoEConfig(load=LoadRule("tiles"), sequences=GROUP)
 add(
     *("main", "1", "gate"),
-    soft_gate=gate("soft_gate"),
-    straight_through=gate("straight_through"),
-    switch=gate("switch"),
-    renormalised_top1=gate("renormalised_top1"),
+    soft_gate=gate(GATES["soft_gate"]),
+    straight_through=gate(GATES["straight_through"]),
+    switch=gate(GATES["switch"]),
+    renormalised_top1=gate(GATES["renormalised_top1"]),
 )
 add(
     *("main", "1", "RL"),
     outcome_table=table(),
     table_then_reinforce=reinforce(TABLED),
     gate_then_reinforce=reinforce(from_gate("soft_gate")),
-    joint=gate("soft_gate", **JOINT),
+    joint=gate(joint(GATES["soft_gate"])),
     table_then_counterfactual=counterfactual(TABLED, layers=0, entropy=1e-3),
     counterfactual=counterfactual(RIDGE, layers=0),
     reinforce=reinforce(RIDGE),
 )
 add("main", "1 (tree)", "RL", outcome_table_tree=table(TREE), reinforce_tree=reinforce(TREE))
-add("main", "2", "gate", mixtral_top2=gate("mixtral_top2"), deepseek_v3_top2=gate("deepseek_v3_top2"))
+add(
+    "main",
+    "2",
+    "gate",
+    mixtral_top2=gate(GATES["mixtral_top2"]),
+    deepseek_v3_top2=gate(GATES["deepseek_v3_top2"]),
+)
 add(
     *("main", "2", "RL"),
     outcome_table_top2=table(serve=two),
-    joint_top2=gate("mixtral_top2", **JOINT),
+    joint_top2=gate(joint(GATES["mixtral_top2"])),
     table_then_reinforce_top2=reinforce(from_table(TopK(k=2))),
     reinforce_top2=reinforce(from_ridge(two)),
 )
-add("main", "all", "gate", soft_mixture=soft_served())
+add("main", "all", "gate", soft_mixture=soft_served(GATES["soft_gate"]))
 add(
     *("main", "all", "RL"),
     outcome_table_soft=table(serve=everybody),
-    joint_soft=soft_served(**JOINT),
+    joint_soft=soft_served(joint(GATES["soft_gate"])),
     reinforce_soft=reinforce(from_ridge(everybody), entropy=0.0),
 )
 for weight in COMPUTE:
     priced = TokenMoEConfig(compute_weight=weight)
-    gates = {f"mixtral, top_p at {weight:g}": thresholded(gate("mixtral_top2"), priced)}
+    gates = {f"mixtral, top_p at {weight:g}": thresholded(gate(GATES["mixtral_top2"]), priced)}
     add("compute", "1 or 2", "gate", **gates)
     policies = {
         f"outcome_table, top_p at {weight:g}": thresholded(table(serve=two), priced),
-        f"joint, top_p at {weight:g}": thresholded(gate("mixtral_top2", **JOINT), priced),
+        f"joint, top_p at {weight:g}": thresholded(gate(joint(GATES["mixtral_top2"])), priced),
         f"reinforce_adaptive at {weight:g}": reinforce(from_table(nobody=True), priced),
     }
     add("compute", "1 or 2", "RL", **policies)
 add(
     *("load", "1", "gate"),
-    **{f"soft_gate, balance {b:g}": gate("soft_gate", balance=b) for b in (0.03, 0.3)},
-    **{"soft_gate, then bias": then_balanced(gate("soft_gate"))},
+    **{f"soft_gate, balance {b:g}": gate(replace(GATES["soft_gate"], balance=b)) for b in (0.03, 0.3)},
+    **{"soft_gate, then bias": then_balanced(gate(GATES["soft_gate"]))},
 )
 add(
     *("load", "1", "RL"),
     **{"outcome_table, then bias": then_balanced(table())},
-    **{"joint, then bias": then_balanced(gate("soft_gate", **JOINT))},
+    **{"joint, then bias": then_balanced(gate(joint(GATES["soft_gate"])))},
     **{f"outcome_table, load {w:g}": table(charged=replace(EVEN, load_weight=w)) for w in (0.1, 0.3)},
     **{f"outcome_table, tiles {w:g}": table(charged=replace(TILED, load_weight=w)) for w in (0.1, 0.3)},
     **{f"reinforce, load {w:g}": reinforce(TABLED, replace(EVEN, load_weight=w)) for w in (0.1, 0.3)},
@@ -351,13 +357,14 @@ add(
     **{"reinforce, discount 0.5": reinforce(RIDGE, discount=0.5)},
     **{"counterfactual, local": counterfactual(RIDGE, credit="local", layers=0)},
     **{"counterfactual, one layer a step": counterfactual(RIDGE)},
-    **{"outcome_table, discount 0.5": table(settings=replace(TABLE, discount=0.5))},
-    **{"outcome_table, entropy 0.001": table(settings=replace(TABLE, entropy=1e-3))},
+    **{"outcome_table, discount 0.5": table(settings=replace(OUTCOME_TABLE, discount=0.5))},
+    **{"outcome_table, entropy 0.001": table(settings=replace(OUTCOME_TABLE, entropy=1e-3))},
 )
 add(
     *("quantised", "1", "gate"),
     **{
-        f"{name}, float experts": gate(name, float_experts=True) for name in ("soft_gate", "straight_through")
+        f"{name}, float experts": gate(GATES[name], float_experts=True)
+        for name in ("soft_gate", "straight_through")
     },
 )
 

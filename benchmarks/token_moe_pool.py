@@ -27,7 +27,7 @@ from experts.moe.base import load_base, load_tokenizer
 from experts.moe.branch import BranchRecipe, average, branch
 from experts.moe.pool import GENERAL, TokenPool, read_ffns, write_ffns
 from experts.moe.sequences import Sequences, measure_sequences
-from experts.moe.texts import mixed_sequences, pack, split_documents
+from experts.moe.texts import pack, pure_and_mixed, split_documents
 from experts.progress import say
 
 TREE = {
@@ -121,18 +121,8 @@ def main(
             d: pack(split[domain][part], encode, sizes.length, pure + RESERVE, seed=1 + number)
             for d, domain in enumerate(domains)
         }
-        tokens, domain = np.concatenate([rows[d][:pure] for d in rows]), np.repeat(list(rows), pure)
-        domain = np.repeat(domain[:, None], sizes.length + 1, axis=1)
-        reserve = {d: rows[d][pure:] for d in rows}
-        more, more_domain = mixed_sequences(reserve, mixed, sizes.segments, seed=number)
-        found = measure_sequences(
-            model,
-            tail,
-            np.concatenate([tokens, more]),
-            np.concatenate([domain, more_domain]),
-            dtype=numbers,
-            doing=part,
-        )
+        tokens, domain = pure_and_mixed(rows, pure, mixed, sizes.segments, seed=number)
+        found = measure_sequences(model, tail, tokens, domain, dtype=numbers, doing=part)
         found.save(out / part)
         home = [found.path_loss[(found.domain[:, 0] == d) & ~found.mixed].mean((0, 2)) for d in rows]
         say(f"{part}: loss by domain and expert\n{np.round(np.stack(home), 3)}")

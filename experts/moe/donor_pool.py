@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..atomic import write_json
@@ -23,7 +22,7 @@ from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .pool import Ffns, TokenPool
 from .segments import FFN
 from .sequences import Sequences, measure_sequences
-from .texts import mixed_sequences, pack, split_documents
+from .texts import pack, pure_and_mixed, split_documents
 
 __all__ = ["TextSizes", "donor_pool", "read_documents"]
 
@@ -69,7 +68,6 @@ def donor_pool(
     sizes: TextSizes,
     *,
     keep: Path | None = None,
-    progress: bool = True,
 ) -> tuple[TokenPool, tuple[str, ...]]:
     """Open the donors and measure the text under each; everything is held in float32.
 
@@ -79,7 +77,6 @@ def donor_pool(
         texts: a folder of `*.jsonl` files: a document a line, a JSON string or an object with `text`.
         sizes: how much of it.
         keep: folder in which the measurements stay; a later call of the same goes on from there.
-        progress: show a bar.
 
     Returns:
         the pool, and the texts' names, which `domain` of its sequences counts. Where every expert has a text
@@ -90,7 +87,7 @@ def donor_pool(
     """
     ancestor = open_base(base)
     donors = [open_donor(ancestor, folder) for folder in experts]
-    layers = _routed(ancestor, donors, progress)
+    layers = _routed(ancestor, donors)
     model = load_base(base, len(layers))
     ffns: Ffns = {donor.name: [_ffn(donor, layer) for layer in layers] for donor in donors}
     if len(ffns) < len(donors):
@@ -115,16 +112,11 @@ def donor_pool(
             d: pack(split[name][part], encode, sizes.length, pure + reserve, each=_EACH, seed=number)
             for d, name in enumerate(named)
         }
-        tokens = np.concatenate([rows[d][:pure] for d in rows])
-        domain = np.repeat(np.repeat(list(rows), pure)[:, None], sizes.length + 1, axis=1)
-        if changing:
-            pools = {d: rows[d][pure:] for d in rows}
-            more, changed = mixed_sequences(pools, changing, _SEGMENTS, seed=number)
-            tokens, domain = np.concatenate([tokens, more]), np.concatenate([domain, changed])
+        tokens, domain = pure_and_mixed(rows, pure, changing, _SEGMENTS, seed=number)
         home = None if keep is None else keep / part
         known = {"tail": tail.fingerprint(), "text": hashlib.sha256(tokens.tobytes()).hexdigest()}
         parts[part] = _kept(home, known) or measure_sequences(
-            model, tail, tokens, domain, doing=f"{part} text under every expert", shown=progress
+            model, tail, tokens, domain, doing=f"{part} text under every expert"
         )
         if home is not None and not (home / "identity.json").exists():
             parts[part].save(home)
@@ -170,11 +162,11 @@ def _document(path: Path, number: int, line: str) -> str:
     return text
 
 
-def _routed(base: Donor, donors: Sequence[Donor], progress: bool) -> range:
+def _routed(base: Donor, donors: Sequence[Donor]) -> range:
     """The layers that get routers: the last ones, in which the donors differ."""
     if len(donors) < 2:
         raise InputError("experts", [donor.name for donor in donors], "nothing to route", "give two or more")
-    differing = survey(base, donors, progress=progress).differing
+    differing = survey(base, donors).differing
     if not differing:
         raise InputError("experts", [d.name for d in donors], "are all the same", "give other folders")
     last = range(differing[0], base.config.num_hidden_layers)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["PARTS", "mixed_sequences", "pack", "split_documents"]
+__all__ = ["PARTS", "mixed_sequences", "pack", "pure_and_mixed", "split_documents"]
 
 PARTS = ("expert", "train", "validation", "test")  # who may learn from a document
 _SHARES = (0.55, 0.2, 0.1, 0.15)
@@ -75,6 +75,28 @@ def pack(
         problem = f"{len(documents)} documents gave {len(rows)} sequences of {length} tokens"
         raise InputError("sequences", count, problem, "ask for fewer or shorter ones")
     return np.stack(rows[:count])
+
+
+def pure_and_mixed(
+    rows: Mapping[int, np.ndarray], pure: int, mixed: int, segments: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of one domain each, and after them those that change it.
+
+    Args:
+        rows: domain -> [S, T + 1] int64; the first `pure` stand alone, mixed ones are cut from the rest.
+        pure: sequences of each domain.
+        mixed: sequences that change their domain.
+        segments, seed: as `mixed_sequences` takes them.
+
+    Returns:
+        tokens [D * pure + mixed, T + 1] int64, and the domain of each token, of the same shape.
+    """
+    tokens = np.concatenate([row[:pure] for row in rows.values()])
+    domain = np.repeat(np.repeat(list(rows), pure)[:, None], tokens.shape[1], axis=1)
+    if not mixed:
+        return tokens, domain
+    more, changing = mixed_sequences({d: row[pure:] for d, row in rows.items()}, mixed, segments, seed)
+    return np.concatenate([tokens, more]), np.concatenate([domain, changing])
 
 
 def mixed_sequences(

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from .base import Base
 from .branch import average
 from .pool import GENERAL, TokenPool, read_ffns
 from .sequences import Sequences, measure_sequences
-from .texts import mixed_sequences
+from .texts import pure_and_mixed
 from .tiny_text import DOMAINS, TREE, WORDS, token_rows
 
 __all__ = ["DEPTH", "LENGTH", "WEIGHTS", "tiny_base", "tiny_model", "tiny_pool"]
@@ -79,12 +78,7 @@ def tiny_pool(pure: int = 16, mixed: int = 32, length: int = LENGTH) -> TokenPoo
 
     def part(first: int) -> Sequences:
         rows = {d: token_rows(name, first, pure + _RESERVE, length) for d, name in enumerate(DOMAINS)}
-        tokens = np.concatenate([rows[d][:pure] for d in rows])
-        domain = np.repeat(np.repeat(list(rows), pure)[:, None], length + 1, axis=1)
-        if mixed:
-            reserve = {d: rows[d][pure:] for d in rows}
-            more, changing = mixed_sequences(reserve, mixed, _SEGMENTS, seed=first)
-            tokens, domain = np.concatenate([tokens, more]), np.concatenate([domain, changing])
+        tokens, domain = pure_and_mixed(rows, pure, mixed, _SEGMENTS, seed=first)
         return measure_sequences(base, tail, tokens, domain, batch=64, shown=False)
 
     return TokenPool(

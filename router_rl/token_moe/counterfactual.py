@@ -33,7 +33,13 @@ from .reinforce import later_tokens
 from .routers import LayerRouters
 from .training import Fit, Training, train
 
-__all__ = ["CounterfactualSettings", "counterfactual_losses", "expected_loss", "train_counterfactual"]
+__all__ = [
+    "OUTCOME_TABLE",
+    "CounterfactualSettings",
+    "counterfactual_losses",
+    "expected_loss",
+    "train_counterfactual",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +62,11 @@ class CounterfactualSettings:
     layers: int = 1
     load_weight: float = 0.0
     load: LoadRule = field(default_factory=LoadRule)
+
+
+OUTCOME_TABLE = CounterfactualSettings(
+    credit="table", layers=0, entropy=3e-2
+)  # on the tiny pool's validation
 
 
 def train_counterfactual(

@@ -14,8 +14,8 @@ from experts.moe.pool import TokenPool
 
 from ..decisions.kind import Case, EnvMethod, Tell
 from . import bounds
-from .backprop import GATES, train_gate
-from .counterfactual import CounterfactualSettings, train_counterfactual
+from .backprop import GATES, Gate, joint, train_gate
+from .counterfactual import OUTCOME_TABLE, train_counterfactual
 from .measure import measure
 from .problem import LayerPolicy, MixtureProblem, rule_of
 from .reinforce import TokenReinforceSettings, train_reinforce
@@ -25,22 +25,22 @@ from .training import Training
 __all__ = ["METHODS"]
 
 _RATES = (1e-2, 3e-2, 3e-3, 1e-1)  # learning rates tried; the first is the default
-_TABLE = CounterfactualSettings(credit="table", layers=0, entropy=3e-2)
-_POLICY = 0.9  # weight of the joint learner's policy gradient
 
 _Learn = Callable[[MixtureProblem, int, Training], LayerRouters]
 _Fit = Callable[[MixtureProblem, Sequence[Case], int, int, Tell], Sequence[LayerPolicy]]
 
 
+def _gate(count: int) -> Gate:
+    """The softmax gate that runs so many experts."""
+    return GATES["soft_gate" if count == 1 else "mixtral_top2"]
+
+
 def _joint(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
-    gate = GATES["soft_gate" if count == 1 else "mixtral_top2"]
-    gate = replace(gate, policy=_POLICY, balance=0.0)
-    return train_gate(problem.pool, problem.start, gate, training)[0].routers
+    return train_gate(problem.pool, problem.start, joint(_gate(count)), training)[0].routers
 
 
 def _softmax_gate(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
-    gate = GATES["soft_gate" if count == 1 else "mixtral_top2"]
-    return train_gate(problem.pool, problem.start, gate, training)[0].routers
+    return train_gate(problem.pool, problem.start, _gate(count), training)[0].routers
 
 
 def _straight_through(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
@@ -48,7 +48,7 @@ def _straight_through(problem: MixtureProblem, count: int, training: Training) -
 
 
 def _outcome_table(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
-    return train_counterfactual(problem.pool, problem.start, training, _TABLE).routers
+    return train_counterfactual(problem.pool, problem.start, training, OUTCOME_TABLE).routers
 
 
 def _reinforce(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
@@ -80,34 +80,33 @@ def _trained(learn: _Learn) -> _Fit:
     return fit
 
 
-def _closed_form(
-    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
-) -> list[LayerPolicy]:
-    found = [problem.start.copy(rule_of(int(case.values["experts_per_token"]))) for case in cases]
-    return [LayerPolicy(choose=routers.choose, routers=routers) for routers in found]
-
-
-def _random(
-    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
-) -> list[LayerPolicy]:
-    return [LayerPolicy(choose=bounds.random_choice(problem.pool, seed)) for _ in cases]
-
-
-def _uniform(
-    problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
-) -> list[LayerPolicy]:
-    return [LayerPolicy(choose=bounds.uniform(problem.pool)) for _ in cases]
-
-
-def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> _Fit:
-    """A path whose losses were measured with the text."""
+def _untrained(policy: Callable[[MixtureProblem, int, int], LayerPolicy]) -> _Fit:
+    """A policy of problem, experts a token and seed, for each case."""
 
     def fit(
         problem: MixtureProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
     ) -> list[LayerPolicy]:
-        return [LayerPolicy(known=lambda split: loss(problem.pool, split)) for _ in cases]
+        return [policy(problem, int(case.values["experts_per_token"]), seed) for case in cases]
 
     return fit
+
+
+def _closed_form(problem: MixtureProblem, count: int, seed: int) -> LayerPolicy:
+    routers = problem.start.copy(rule_of(count))
+    return LayerPolicy(choose=routers.choose, routers=routers)
+
+
+def _random(problem: MixtureProblem, count: int, seed: int) -> LayerPolicy:
+    return LayerPolicy(choose=bounds.random_choice(problem.pool, seed))
+
+
+def _uniform(problem: MixtureProblem, count: int, seed: int) -> LayerPolicy:
+    return LayerPolicy(choose=bounds.uniform(problem.pool))
+
+
+def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> _Fit:
+    """A path whose losses were measured with the text."""
+    return _untrained(lambda problem, _, __: LayerPolicy(known=lambda split: loss(problem.pool, split)))
 
 
 METHODS: dict[str, EnvMethod] = {
@@ -144,9 +143,14 @@ METHODS: dict[str, EnvMethod] = {
             fit=_trained(_straight_through),
         ),
         EnvMethod(
-            name="ridge", family="gate", about="closed form: where all of these start", fit=_closed_form
+            name="ridge",
+            family="gate",
+            about="closed form: where all of these start",
+            fit=_untrained(_closed_form),
         ),
-        EnvMethod(name="uniform", family="baseline", about="all experts, equal weights", fit=_uniform),
+        EnvMethod(
+            name="uniform", family="baseline", about="all experts, equal weights", fit=_untrained(_uniform)
+        ),
         EnvMethod(
             name="average",
             family="baseline",
@@ -160,7 +164,7 @@ METHODS: dict[str, EnvMethod] = {
             about="the expert that is best on validation, for every token",
             fit=_known(bounds.best_single),
         ),
-        EnvMethod(name="random", family="baseline", about="one expert by chance", fit=_random),
+        EnvMethod(name="random", family="baseline", about="one expert by chance", fit=_untrained(_random)),
         EnvMethod(
             name="oracle",
             family="bound",
