@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ err = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
-    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    words = _switched_on(map(_with_underscores, sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in words
     try:
         parser, parsers = _parsers()
@@ -100,6 +100,24 @@ def _with_underscores(word: str) -> str:
         if match is None
         else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
     )
+
+
+def _switched_on(words: Iterable[str]) -> list[str]:
+    """`--drop_leaks` alone as `--drop_leaks=true`, for every option of a command that is true or false."""
+    switches = {
+        f"--{name}"
+        for command in COMMANDS.values()
+        for name, option in inspect.signature(command.run).parameters.items()
+        if option.annotation == "bool" and name not in dict(command.switches)
+    }
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] in switches and word.lower() not in ("true", "false", "yes", "no"):
+            found[-1] += "=true"
+        found.append(word)
+    if found and found[-1] in switches:
+        found[-1] += "=true"
+    return found
 
 
 def _fail(error: Exception, debug: bool) -> int:

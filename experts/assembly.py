@@ -15,7 +15,7 @@ from .sources.results import Outcome
 __all__ = ["Assembled", "assemble"]
 
 _NUMBERS = ("quality", "cost", "tokens_in", "tokens_out", "latency_s")
-_TEXTS = ("prompt", "group", "split", "fold")
+_FACTS = ("prompt", "group", "split", "fold", "features")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +26,7 @@ class Assembled:
         experts: names, in the order they were met.
         query: [T] str.
         numbers: [T, N] float32 by kind (quality, cost, tokens_in, tokens_out, latency_s), NaN where not told.
-        facts: [T] by name (prompt, group, split, fold), None where not told.
+        facts: [T] by name (prompt, group, split, fold, features), None where not told.
         repeated: outcomes of an expert on a query that it had one of already; the first counts.
     """
 
@@ -44,7 +44,7 @@ def assemble(outcomes: Iterable[Outcome]) -> Assembled:
         outcomes: in any order.
     """
     rows: dict[str, int] = {}
-    facts: dict[str, list[Any]] = {name: [] for name in _TEXTS}
+    facts: dict[str, list[Any]] = {name: [] for name in _FACTS}
     columns: dict[str, dict[str, array[float]]] = {}
     repeated = 0
     for outcome in outcomes:
@@ -86,5 +86,6 @@ def _matrix(columns: list[array[float]], rows: int) -> np.ndarray:
 
 def _objects(values: list[Any]) -> np.ndarray:
     found = np.empty(len(values), dtype=object)
-    found[:] = values
+    for row, value in enumerate(values):  # one by one, or numpy would look into lists
+        found[row] = value
     return found

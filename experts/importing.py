@@ -27,6 +27,7 @@ class ImportReport:
 
     Attributes:
         format: of the results.
+        cost_unit: of the table.
         queries, experts: read.
         kept: rows that were written.
         dropped: rows left out, by reason.
@@ -36,6 +37,7 @@ class ImportReport:
     """
 
     format: str
+    cost_unit: str
     queries: int
     experts: dict[str, dict[str, float]]
     kept: int
@@ -112,6 +114,7 @@ def import_results(
     price = table.cost.mean(axis=0, dtype=np.float64)
     return ImportReport(
         format=name,
+        cost_unit=table.cost_unit,
         queries=len(read.query),
         experts={
             expert: {"quality": float(q), "cost": float(c)}
@@ -223,6 +226,8 @@ def _columns(
         if split not in SPLITS:
             fix = f"use {', '.join(SPLITS)}"
             raise InputError("split", split, f"query {columns['query_id'][row]!r}: is unknown", fix)
+    if columns["features"] is not None:
+        columns["features"] = columns["features"].tolist()
     if "fold" in columns:
         columns["fold"] = columns["fold"].astype(np.int64)
     return columns

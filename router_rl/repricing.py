@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from experts import OutcomeTable, reprice
+from experts import InputError, OutcomeTable, reprice
 from experts.prices import PriceTable
 
 from .routing import PricedScorer
@@ -27,8 +27,14 @@ def priced(run: TrainedRun, table: OutcomeTable, prices: PriceTable) -> tuple[Tr
         prices: of its experts.
 
     Raises:
-        InputError: an expert has no token counts where its price needs them.
+        InputError: an expert has no token counts where its price needs them, or the run counts compute in
+            something else than dollars.
     """
+    if table.cost_unit not in ("usd", "unknown"):
+        problem = (
+            f"are US dollars, and the table's costs, by which the run was trained, are {table.cost_unit}"
+        )
+        raise InputError("prices", prices.source, problem, "train on a table with costs in dollars")
     fresh = reprice(table, prices)
     scorer = run.router.scorer
     if isinstance(scorer, PricedScorer):

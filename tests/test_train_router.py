@@ -301,10 +301,10 @@ def test_leakage_can_be_allowed_and_is_told(
         "ridge",
         "--out",
         str(tmp_path),
-        "--allow-leakage",
-        "true",
     ]
-    assert any("leakage" in note for note in said(capsys, *arguments)["notes"])
+    for words in (["--allow-leakage"], ["--allow-leakage", "true"], ["--allow-leakage=true"]):
+        assert any("leakage" in note for note in said(capsys, *arguments, *words)["notes"])
+    assert "--allow-leakage" in fails(capsys, *arguments, "--allow-leakage", "false")
 
 
 def test_options_that_cannot_be_used(

@@ -59,6 +59,7 @@ def import_(
     return {
         "table": str(out),
         "format": report.format,
+        "cost_unit": report.cost_unit,
         "queries": report.queries,
         "kept": report.kept,
         "dropped": report.dropped,
@@ -77,7 +78,8 @@ def import_view(found: dict[str, Any]) -> Group:
     experts = Table(box=None, padding=(0, 1), pad_edge=False)
     experts.add_column("expert", overflow="fold")
     experts.add_column("quality", justify="right")
-    experts.add_column("cost a query", justify="right")
+    unit = found["cost_unit"]
+    experts.add_column("cost a query" if unit == "unknown" else f"{unit} a query", justify="right")
     for name, one in sorted(found["experts"].items(), key=lambda item: -item[1]["quality"]):
         experts.add_row(name, f"{one['quality']:.4f}", f"{one['cost']:.4g}")
     gain = (
@@ -86,6 +88,9 @@ def import_view(found: dict[str, Any]) -> Group:
     )
     odd = [Text(f"Look at: {finding['message']}", style="yellow") for finding in found["findings"]]
     leaks = any(finding["kind"] == "leakage" for finding in found["findings"])
-    advice = [Text("Import again with --drop-leaks, or read the table with --allow-leakage.", style="yellow")]
+    advice = ["Import again with --drop-leaks, or read the table with --allow-leakage."] if leaks else []
+    if unit == "unknown":
+        advice.append("The unit of the costs is not known; if it is dollars, say --cost-unit usd.")
+    told = [Text(sentence, style="yellow") for sentence in advice]
     notes = [Text(f"Note: {note}", style="dim") for note in found["notes"]]
-    return Group("", Text(kept), "", experts, "", Text(gain), *odd, *(advice if leaks else []), *notes)
+    return Group("", Text(kept), "", experts, "", Text(gain), *odd, *told, *notes)

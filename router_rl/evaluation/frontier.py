@@ -255,7 +255,7 @@ def _aiq_of(cost: np.ndarray, quality: np.ndarray, spent: np.ndarray, earned: np
 
 
 def _told(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """The first value with the 95% percentile interval of the others; None where most resamples have none."""
+    """The first value with the 95% percentile interval of the others; None where over a tenth have none."""
     known = np.array([value for value in values[1:] if value is not None])
     if values[0] is None or len(known) < 0.9 * (len(values) - 1):
         return None

@@ -81,7 +81,10 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
     """Return everything the template names; what the results lack is None or empty."""
     summary = results.get("summary") or []
     series = series_of(summary)
-    figure = frontier_figure(series, results.get("singles") or [], results.get("zero_frontier") or [])
+    facts = _facts(results)
+    figure = frontier_figure(
+        series, results.get("singles") or [], results.get("zero_frontier") or [], facts["across"]
+    )
     frontier = results.get("frontier") or {}
     measured = [(one, _frontier_row(frontier[one.name])) for one in series if one.name in frontier]
     two_experts = any(facts["apgr"]["value"] is not None for _, facts in measured)
@@ -90,7 +93,7 @@ def _view(results: dict[str, Any]) -> dict[str, Any]:
         | {"commit": None, "versions": {}, "seeds": [], "compute_weights": [], "load_weight": None}
         | {"tries": None, "seconds": None, "notes": [], "verdict": [], "warnings": []}
         | results,
-        "facts": _facts(results),
+        "facts": facts,
         "series": [(one, _safe(_swatch_svg(one))) for one in series],
         "families": _families(series),
         "all_lead": all(one.leading for one in series),
@@ -150,11 +153,20 @@ def _facts(results: dict[str, Any]) -> dict[str, Any]:
         "queries": facts.get("queries") or {},
         "features": facts.get("features"),
         "cost_unit": facts.get("cost_unit") or "unknown unit",
+        "across": _across(facts),
         "random": sum(known) / len(known) if known else None,
         "best": best,
         "oracle": oracle,
         "gain": None if best is None or oracle is None else oracle - best,
     }
+
+
+def _across(facts: dict[str, Any]) -> str:
+    """What the figure's horizontal axis shows: compute, and how many dollars 1 is where costs are dollars."""
+    unit = facts.get("compute_unit")
+    if facts.get("cost_unit") != "usd" or unit is None:
+        return "compute (1 = the dearest expert)"
+    return f"cost (1 = ${1000 * unit:,.3g} per 1,000 queries)"
 
 
 def _result_groups(

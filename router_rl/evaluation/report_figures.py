@@ -39,7 +39,10 @@ class FrontierFigure:
 
 
 def frontier_figure(
-    series: Sequence[Series], singles: Sequence[dict[str, Any]], zero_frontier: Sequence[Sequence[float]]
+    series: Sequence[Series],
+    singles: Sequence[dict[str, Any]],
+    zero_frontier: Sequence[Sequence[float]],
+    across: str = "compute (1 = the dearest expert)",
 ) -> FrontierFigure | None:
     """Draw quality against compute, or return None where there is nothing to draw.
 
@@ -47,6 +50,7 @@ def frontier_figure(
         series: the methods, see `series_of`.
         singles: every single expert: {"expert", "compute", "quality"}.
         zero_frontier: (compute, quality) of the upper hull of the single experts.
+        across: what the horizontal axis shows.
     """
     experts = [
         (single["expert"], (single["compute"], single["quality"]))
@@ -76,7 +80,7 @@ def frontier_figure(
     by_importance = leading + [one for one in series if not one.leading]
 
     def context(size: tuple[int, int]) -> str:
-        chart = _Chart(size, *whole)
+        chart = _Chart(size, *whole, across)
         chart.line(hull, "zero")
         if closest:
             chart.frame(*near)
@@ -94,7 +98,7 @@ def frontier_figure(
     def close(size: tuple[int, int]) -> str:
         if not closest:
             return ""
-        chart = _Chart(size, *near)
+        chart = _Chart(size, *near, across)
         chart.line(hull, "zero")
         _draw(chart, series)
         for one in learned + [one for one in by_importance if one not in learned]:
@@ -130,7 +134,8 @@ def _draw(chart: _Chart, series: Iterable[Series]) -> None:
 class _Chart:
     """An SVG with two axes. Labels go where they cover neither marks nor each other, or nowhere."""
 
-    def __init__(self, size: tuple[int, int], x_range: Point, y_range: Point) -> None:
+    def __init__(self, size: tuple[int, int], x_range: Point, y_range: Point, across: str) -> None:
+        self.across = across
         self.width, self.height = size
         self.x_range, self.y_range = x_range, y_range
         self.left, self.top = 48.0, 26.0
@@ -242,7 +247,7 @@ class _Chart:
         parts.append(f'<path class="axis" d="M{self.left:g} {self.bottom:g}H{self.right:g}"/>')
         parts.append(
             f'<text class="axis-name" x="{middle:g}" y="{self.height - 6}" text-anchor="middle">'
-            "compute (1 = the dearest expert) →</text>"
+            f"{escape(self.across)} →</text>"
         )
         parts.append('<text class="axis-name" x="4" y="14">↑ quality</text>')
         return "".join(parts)

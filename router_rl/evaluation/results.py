@@ -26,7 +26,7 @@ from .load import load_cv, max_over_mean
 from .measure import Measurement
 from .metrics import upper_hull
 from .statistics import interval, iqm, paired_difference
-from .verdict import goal_of, verdict_of, warnings_of
+from .verdict import goal_of, savings_of, verdict_of, warnings_of
 
 __all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble", "budget_facts"]
 
@@ -88,6 +88,12 @@ def assemble(
     objectives = list(dict.fromkeys(entry.objective for entry in entries))
     middle = objectives[len(objectives) // 2]
     goal = [found for objective in objectives if (found := goal_of(summary, objective)) is not None]
+    frontier = _frontiers(by_group, test, task)
+    singles = [
+        {"expert": name, "compute": float(c), "quality": float(q)}
+        for name, c, q in zip(table.experts, *_single_points(test, task), strict=True)
+    ]
+    saved = [] if middle.budget is not None else savings_of(summary, goal, frontier, singles)
     return {
         "schema_version": SCHEMA_VERSION,
         "table": table.source.partition(":")[0] or "a table",
@@ -115,15 +121,12 @@ def assemble(
         "table_facts": _facts(table, test, task, oracle[middle]),
         "rows": rows,
         "summary": summary,
-        "frontier": _frontiers(by_group, test, task),
+        "frontier": frontier,
         "zero_frontier": _zero_frontier(test, task),
-        "singles": [
-            {"expert": name, "compute": float(c), "quality": float(q)}
-            for name, c, q in zip(table.experts, *_single_points(test, task), strict=True)
-        ],
+        "singles": singles,
         "shares_by_group": _shares_by_group(by_group, test, middle),
         "goal": goal,
-        "verdict": [verdict_of(summary, goal, objective) for objective in objectives],
+        "verdict": [*(verdict_of(summary, goal, objective) for objective in objectives), *saved],
         "warnings": warnings_of([(e.method, e.objective, e.collapse) for e in entries]),
     }
 

@@ -153,7 +153,7 @@ def facts_view(found: dict[str, Any]) -> Table:
         if isinstance(value, dict):
             value = "\n".join(f"{key} {_short(item)}" for key, item in value.items())
         elif isinstance(value, list):
-            value = ", ".join(map(str, value))
+            value = ("\n" if name == "notes" else ", ").join(map(str, value))
         if value != "" and name not in ("router", "policy"):  # paths come last, whole
             table.add_row(name.replace("_", " "), _short(value))
     return table

@@ -1,15 +1,15 @@
-"""A comparison in sentences: did RL reach the goal, who is ahead, and which routers collapsed."""
+"""A comparison in sentences: did RL reach the goal, who is ahead, what is saved, which routers collapsed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..objective import Objective
 from .collapse import Collapse
 from .marks import signed
 
-__all__ = ["GOAL", "goal_of", "verdict_of", "warnings_of"]
+__all__ = ["GOAL", "goal_of", "savings_of", "verdict_of", "warnings_of"]
 
 GOAL = -0.002  # utility: the lower end of RL's difference to the gate should lie above this
 UNEXPLAINED = "No likely reason was found among those that are checked"
@@ -62,9 +62,44 @@ def verdict_of(
                 f"{outcome} the gate it picks ({goal['gate']}, {goal['gate_utility']:.3f}): "
                 f"{signed(goal['mean'])} utility, 95% interval {signed(low)} to {signed(high)}."
             )
-    here = [row for row in summary if row["compute_weight"] == objective.compute_weight]
-    best = max([row for row in here if not row["sees"]] or here, key=_by_validation)
+    best = _best(summary, objective.compute_weight)
     return f"{at}, {best['method']} earns {best['utility_mean']:.3f}."
+
+
+def savings_of(
+    summary: Sequence[dict[str, Any]],
+    goals: Sequence[dict[str, Any]],
+    frontier: Mapping[str, Any],
+    singles: Sequence[dict[str, Any]],
+) -> list[str]:
+    """What the routers that validation picks save and gain over all compute weights, a sentence each.
+
+    Args:
+        summary: of `results.json`, as are the others.
+        goals: of `goal_of`; without any, the best on validation at each weight is picked.
+        frontier: by method.
+        singles: every expert, with its quality on test.
+    """
+    picked = [goal[side] for side in ("rl", "gate") for goal in goals]
+    if not picked:
+        weights = dict.fromkeys(row["compute_weight"] for row in summary)
+        picked = [_best(summary, weight)["method"] for weight in weights]
+    best = max(singles, key=lambda single: single["quality"])["expert"]
+    sentences: list[str] = []
+    for method in dict.fromkeys(picked):
+        found = frontier[method]
+        if found["aiq"] is None:  # all experts cost the same
+            continue
+        saved, saves = found["cost_saved"], "no sure saving"
+        if saved is not None:
+            share, low, high = (f"{value:.0%}" for value in (saved["value"], *saved["ci95"]))
+            saves = f"{share} of the cost saved ({low} to {high})"
+        gained, above = (_with_interval(found[name]) for name in ("quality_gained", "aiq_above_zero"))
+        sentences.append(
+            f"{method} over all compute weights, against {best} alone: {saves} at equal quality; "
+            f"{gained} quality at equal cost; AIQ {found['aiq']:.3f}, {above} against Zero."
+        )
+    return sentences
 
 
 def warnings_of(
@@ -96,6 +131,17 @@ def warnings_of(
             likely = f" Likely: {'. '.join(reasons.values())}." if reasons else f" {UNEXPLAINED}."
             warnings.append(f"{method} {' and '.join(found)} (seeds in brackets).{likely}")
     return warnings
+
+
+def _best(summary: Sequence[dict[str, Any]], compute_weight: float) -> dict[str, Any]:
+    """The row of the method that validation picks, of those that see no more than the features if it can."""
+    here = [row for row in summary if row["compute_weight"] == compute_weight]
+    return max([row for row in here if not row["sees"]] or here, key=_by_validation)
+
+
+def _with_interval(found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{signed(found['value'], 3)} ({signed(low, 3)} to {signed(high, 3)})"
 
 
 def _surest(row: dict[str, Any]) -> float:

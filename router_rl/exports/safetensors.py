@@ -13,6 +13,7 @@ from experts.atomic import replacing, write_json
 from ..routing import Router, TextFeatures
 from ..routing.embedding import Embedding
 from ..routing.storage import SCHEMA_VERSION, digest_of, load, text_digest
+from ..routing.text import Group
 
 __all__ = ["load", "usage", "write"]
 
@@ -40,9 +41,18 @@ def write(router: Router, folder: Path) -> None:
 def usage(router: Router) -> str:
     """How to load it, as Python."""
     inputs = "features, state" if router.state else "features"
+    call = f"router({inputs})"
+    if router.text is not None:
+        grouped = any(isinstance(part, Group) for part in router.text.parts)
+        given = [
+            '"a prompt"',
+            *(['"its group"'] if grouped else []),
+            *(["state=state"] if router.state else []),
+        ]
+        call = f"router.route({', '.join(given)})  # or {call}"
     return f"""from router_rl.routing import load  # imports torch alone
 router = load(".")
-experts, weights, logits, fallback = router({inputs})
+experts, weights, logits, fallback = {call}
 # router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""
 
 

@@ -332,7 +332,10 @@ class Router(nn.Module):
             names = ", ".join(f"{part.name} ({part.size})" for part in self.state)
             shape = None if state is None else list(state.shape)
             rows = features.shape[0]
-            raise RouterError(f"state must be [{rows}, {self.state_size}] holding {names}, not {shape}")
+            fixed = ", ".join(f"{part.name}=0.1" for part in self.state)
+            conditioned = isinstance(self.scorer, ConditionedScorer | PricedScorer)
+            fix = f"; or fix it, once: router.at({fixed})" if conditioned else ""
+            raise RouterError(f"state must be [{rows}, {self.state_size}] holding {names}, not {shape}{fix}")
         return torch.cat([features.float(), state.float()], dim=-1)
 
 

@@ -151,7 +151,7 @@ class Length:
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
         """Column [T, 1] float32."""
-        return torch.tensor([[log1p(len(prompt))] for prompt in prompts], dtype=torch.float32)
+        return torch.tensor([log1p(len(prompt)) for prompt in prompts], dtype=torch.float32).unsqueeze(1)
 
     def spec(self) -> dict[str, Any]:
         """The part as JSON."""

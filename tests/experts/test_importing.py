@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,45 @@ def test_values_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message:
     with pytest.raises(InputError, match=message):
         import_results(_write(tmp_path / "r.jsonl", _rows(**changes)), tmp_path / "t.parquet", progress=False)
     assert not (tmp_path / "t.parquet").exists()
+
+
+def test_answers_are_never_held_together(tmp_path: Path) -> None:
+    answers = 8_000_000
+    rows = [{**row, "response": "x" * (answers // 400)} for row in _rows(200)]
+    source = _write(tmp_path / "r.jsonl", rows)
+    del rows
+    tracemalloc.start()
+    import_results(source, tmp_path / "t.parquet", progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < answers / 4
+
+
+def test_features_come_along(tmp_path: Path) -> None:
+    wide = [
+        {"features": [q, 0.5], "quality/a": q % 2, "quality/b": 0, "cost/a": 1, "cost/b": 2}
+        for q in range(10)
+    ]
+    source, out = _write(tmp_path / "r.jsonl", wide), tmp_path / "t.parquet"
+    import_results(source, out, progress=False)
+    features = OutcomeTable.read(out).features
+    assert features is not None
+    np.testing.assert_array_equal(features, [[q, 0.5] for q in range(10)])
+    wide[3]["features"] = [1.0]
+    with pytest.raises(InputError, match="features"):
+        import_results(_write(source, wide), out, progress=False)
+
+
+def test_a_real_table_keeps_the_tokens_that_prices_need(
+    tmp_path: Path, shared_table: Callable[[str], Path]
+) -> None:
+    out = tmp_path / "t.parquet"
+    import_results(shared_table("zeroeval_pool27.parquet"), out, progress=False)
+    table = OutcomeTable.read(out)
+    assert table.tokens_in is not None
+    assert np.isfinite(table.tokens_in).all()
+    assert table.tokens_out is not None
+    assert np.isfinite(table.tokens_out).all()
 
 
 @pytest.mark.parametrize("name", ["routellm_mtbench", "llmrouter_pool9"])

@@ -207,4 +207,7 @@ def test_the_command_line_trains_evaluates_and_exports_on_prompts(
     assert json.loads(capsys.readouterr().out)["test"]["utility"] == pytest.approx(trained["test"]["utility"])
     out = tmp_path / "router"
     assert main(["export", run, "--out", str(out), "--table", table]) == 0, capsys.readouterr().err
-    assert load(out).route("haus baum").experts.tolist() == [[1]]
+    loaded = load(out)
+    assert loaded.route("haus baum").experts.tolist() == [[1]]
+    assert loaded.route([]).experts.shape == (0, 1)
+    assert 'router.route("a prompt", "its group")  # or router(features)' in (out / "README.md").read_text()

@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
         prompt, group, split, fold: of the query.
         tokens_in, tokens_out: counted, or estimated where the reader says so.
         latency_s: seconds.
+        features: of the query, where the source has what a router sees.
     """
 
     query: str
@@ -52,6 +53,7 @@ class Outcome(NamedTuple):
     tokens_in: float | None = None
     tokens_out: float | None = None
     latency_s: float | None = None
+    features: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

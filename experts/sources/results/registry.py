@@ -13,7 +13,9 @@ from .outcome import ALIASES, Reader
 __all__ = ["FORMATS", "detect", "find_format"]
 
 FORMATS: dict[str, Reader] = {
-    "wide": Reader(read=wide.read, about="a row a query, quality/<expert> and cost/<expert>"),
+    "wide": Reader(
+        read=wide.read, about="a row a query, quality/<expert> and cost/<expert>", notes=(wide.NOTE,)
+    ),
     "long": Reader(read=long.read, about="a row a query and expert"),
     "routellm": Reader(
         read=routellm.read, about="RouteLLM's responses and judgements", notes=(routellm.NOTE,)

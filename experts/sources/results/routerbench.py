@@ -33,7 +33,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
             sample = text(row.get("sample_id")) or str(index)
             query = f"{group}/{sample}"
             if "model_name" in row:
-                yield outcome_of(row, place, query)
+                yield outcome_of(row, place, query)._replace(prompt=_plain(row.get("prompt")))
                 continue
             models = [name.removesuffix(_COST) for name in row if name.endswith(_COST)]
             if not models:

@@ -30,6 +30,24 @@ def test_import_prints_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixt
     assert OutcomeTable.read(out).experts == ("weak", "strong")
 
 
+def test_what_the_printed_advice_says_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "wide.csv", str(tmp_path / "t.parquet")
+    rows = [f"p{i % 9},{'train' if i < 9 else 'test'},{i % 2},{1 - i % 2},1,{i + 1}" for i in range(12)]
+    source.write_text("prompt,split,quality/a,quality/b,cost/a,cost/b\n" + "\n".join(rows) + "\n")
+    assert main(["import", str(source), "--out", out]) == 0
+    shown = capsys.readouterr().out
+    assert "with --drop-leaks, or read the table with --allow-leakage" in shown
+    assert "cost a query" in shown
+    assert "if it is dollars, say --cost-unit usd" in shown
+    assert main(["import", "--drop-leaks", str(source), "--out", out, "--cost-unit", "usd"]) == 0
+    shown = capsys.readouterr().out
+    assert "9 of 12 queries (wide), 3 left out: leaking prompt" in shown
+    assert "usd a query" in shown
+    assert "--cost-unit" not in shown
+
+
 def test_import_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.csv"
     source.write_text(CSV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_a_router_that_knows_no_prices_pays_them(
     found = _said(capsys, "evaluate", other, "--table", str(table), "--prices", str(prices))
     assert found["test"]["shares"][1] > 0.3  # type: ignore[index]
     assert any("decides as before" in note for note in found["notes"])  # type: ignore[attr-defined]
+
+
+def test_dollars_do_not_mix_with_flops(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, prices = tmp_path / "flops.parquet", tmp_path / "new.yaml"
+    replace(OutcomeTable.read(table), cost_unit="flops").write(other)
+    prices.write_text("prices: {cheap: {call: 1}, dear: {call: 2}}")
+    run = str(tmp_path / "ridge")
+    assert main(["train", "--table", str(other), "--method", "ridge", "--out", run]) == 0
+    assert main(["evaluate", run, "--table", str(other), "--prices", str(prices)]) == 2
+    assert "prices='new.yaml': are US dollars" in capsys.readouterr().err
 
 
 def _log(path: Path, table: Path, changed: bool) -> Path:

@@ -204,8 +204,10 @@ def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:
             "probabilities": kinds.probabilities[:, keep],
         }
     )
-    found = run(pair)["frontier"]
+    results = run(pair)
+    found = results["frontier"]
     assert found["ridge"]["apgr"] > 0.6
+    assert any("of the cost saved" in line or "no sure saving" in line for line in results["verdict"])
     assert found["random"]["apgr"] is None  # it scores all queries alike
 
 

@@ -433,6 +433,17 @@ def test_the_figure_needs_a_point_and_bears_a_single_one() -> None:
     assert "nan" not in figure.context_wide
 
 
+def test_costs_in_dollars_are_shown_as_such(tmp_path: Path) -> None:
+    results = sample_results()
+    text = plain(rendered(results, tmp_path))
+    assert "compute (1 = the dearest expert) →" in text
+    results["table_facts"] |= {"cost_unit": "usd", "compute_unit": 0.0157}
+    html = rendered(results, tmp_path)
+    assert "Quality against cost" in plain(html)
+    assert "cost (1 = $15.7 per 1,000 queries) →" in html
+    assert "<details open><summary" in html
+
+
 def test_a_collapsed_router_does_not_end_the_close_up() -> None:
     results = sample_results()
     for row in results["summary"]:

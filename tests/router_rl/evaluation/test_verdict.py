@@ -9,7 +9,7 @@ import pytest
 from router_rl import Objective
 from router_rl.evaluation.collapse import Collapse
 from router_rl.evaluation.markdown import goal_line
-from router_rl.evaluation.verdict import goal_of, verdict_of, warnings_of
+from router_rl.evaluation.verdict import goal_of, savings_of, verdict_of, warnings_of
 
 AT = Objective(compute_weight=0.1)
 
@@ -64,6 +64,31 @@ def test_without_both_sides_there_is_no_goal() -> None:
     assert goal_of(SUMMARY[:4], AT) is None
     assert goal_of(SUMMARY, Objective(compute_weight=0.2)) is None
     assert verdict_of(SUMMARY[:3], [], AT) == "At compute weight 0.1, good_rl earns 0.500."
+
+
+def test_savings_of_the_picked_are_told_with_their_intervals() -> None:
+    def facts(saved: dict[str, Any] | None) -> dict[str, Any]:
+        gained = {"value": 0.004, "ci95": [-0.001, 0.0104]}
+        above = {"value": 0.02, "ci95": [0.01, 0.03]}
+        return {"aiq": 0.75, "aiq_above_zero": above, "cost_saved": saved, "quality_gained": gained}
+
+    singles = [{"expert": "small", "quality": 0.6}, {"expert": "large", "quality": 0.8}]
+    frontier = {
+        "good_rl": facts({"value": 0.124, "ci95": [0.04, 0.24]}),
+        "good_gate": facts(None),
+    }
+    goal = {"rl": "good_rl", "gate": "good_gate"}
+    told = savings_of(SUMMARY, [goal, goal], frontier, singles)
+    assert told == [
+        "good_rl over all compute weights, against large alone: 12% of the cost saved (4% to 24%) at equal "
+        "quality; +0.004 (-0.001 to +0.010) quality at equal cost; AIQ 0.750, +0.020 (+0.010 to +0.030) "
+        "against Zero.",
+        "good_gate over all compute weights, against large alone: no sure saving at equal quality; +0.004 "
+        "(-0.001 to +0.010) quality at equal cost; AIQ 0.750, +0.020 (+0.010 to +0.030) against Zero.",
+    ]
+    (alone,) = savings_of(SUMMARY[:3], [], frontier, singles)
+    assert alone.startswith("good_rl ")
+    assert savings_of(SUMMARY[:1], [], {"good_rl": {"aiq": None}}, singles) == []
 
 
 def test_warnings_count_seeds_and_say_each_reason_once() -> None:

@@ -45,6 +45,11 @@ def test_by_hand() -> None:
     torch.testing.assert_close(scorer(torch.tensor([[1.0, 0.2]])), torch.tensor([[13.0, 16.0]]))
 
 
+def test_without_its_weight_it_says_how_to_fix_one() -> None:
+    with pytest.raises(RouterError, match=r"holding compute_weight .*; or fix it, once: router.at\(compute"):
+        _router()(torch.zeros(1, 3))
+
+
 def test_folded_and_fixed_are_the_same_function() -> None:
     scorer, x = _scorer(), torch.randn(7, 3)
     for weight in (0.0, 0.3, 5.0):  # outside its range too

@@ -83,6 +83,7 @@ def test_group_and_length() -> None:
     found = TextFeatures([Length(), group])(["abc", "", "x"], ["maths", "law", "art"])
     expected = [[np.log(4), 0, 1, 0.2], [0, 1, 0, 0.1], [np.log(2), 0.25, 0.75, 0.3]]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    assert TextFeatures([Length(), group])([], []).shape == (0, 4)
     unknown = group(["a"], None)
     np.testing.assert_allclose(unknown.numpy(), [[0.25, 0.75, 0.3]], rtol=1e-6)
 

@@ -53,6 +53,13 @@ def test_wide(read: Read) -> None:
     ]
 
 
+def test_wide_counts_tokens_by_a_shared_tokenizer_where_an_expert_has_no_count(read: Read) -> None:
+    row = {"quality/a": 1, "quality/b": 0, "tokens_in/cl100k": 9, "tokens_in/b": 7, "features": [0.5, 1.0]}
+    found = read({"t.jsonl": [row, {**row, "tokens_in/b": None}]}, "wide")
+    assert _told(found, "expert", "tokens_in") == [("a", 9.0), ("b", 7.0), ("a", 9.0), ("b", 9.0)]
+    assert found[0].features == [0.5, 1.0]
+
+
 def test_wide_without_ids_counts_the_rows(read: Read) -> None:
     found = read({"t.jsonl": [{"quality/a": 1}, {"quality/a": 0}]}, "wide")
     assert _told(found, "query") == [("t.jsonl:0",), ("t.jsonl:1",)]
@@ -128,6 +135,8 @@ def test_routerbench_long(read: Read) -> None:
     row = {"sample_id": 1, "prompt": "p", "eval_name": "e", "performance": 1, "cost": 0.5}
     found = read({"r.jsonl": [{**row, "model_name": "a"}, {**row, "model_name": "b"}]}, "routerbench")
     assert _told(found, "query", "expert", "quality", "cost") == [("e/1", "a", 1, 0.5), ("e/1", "b", 1, 0.5)]
+    asked = read({"r.jsonl": [{**row, "model_name": "a", "prompt": ["Which", "one?"]}]}, "routerbench")
+    assert asked[0].prompt == "Which\none?"
 
 
 def test_llmrouter_scores_and_logs(read: Read) -> None:
@@ -188,6 +197,27 @@ def test_lm_eval_takes_the_metric_asked_for(read: Read) -> None:
     assert found[0].quality == 0.0
     with pytest.raises(InputError, match=r"metric='bleu'.*--metric; the row has acc"):
         read({}, "lm-eval", metric="bleu")
+
+
+@pytest.mark.parametrize(
+    ("format", "row"),
+    [
+        ("wide", {"quality/a": 1}),
+        ("long", {"query_id": "q", "model": "a", "score": 1}),
+        ("routellm", {"prompt": "p", "a": True}),
+        ("routerbench", {"sample_id": "s", "eval_name": "e", "a": 1, "a|total_cost": 1}),
+        ("llmrouter", {"query": "q", "model_name": "a", "performance": 1}),
+        ("lm-eval", {"doc_id": 0, "acc": 1, "resps": [["x"]]}),
+    ],
+)
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, format: str, row: dict[str, Any]) -> None:
+    path = tmp_path / "a" / "samples_t.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(row) + "\nbroken\n")
+    outcomes = iter(FORMATS[format].read([path], ReaderOptions()))
+    assert next(outcomes).expert == "a"
+    with pytest.raises(InputError, match="line 2 is not JSON"):
+        next(outcomes)
 
 
 @pytest.mark.parametrize(
