@@ -12,7 +12,8 @@ trained methods try `tries`, closed forms every one they know.
 
 Then all four folds are used, by everyone. What has no early stopping (`priced_pg`, `ridge`, `knn`,
 `group_label`) is fitted again on the four. What stops early is fitted four times, each of the four watching
-once, and the four routers' logits are averaged. `warm_exact_pg`, which asks five folds of its own in every
+once, and the four routers' logits are averaged. With `--embedding` every trained method sees the vectors of a
+sentence encoder too; the floors are as they were. `warm_exact_pg`, which asks five folds of its own in every
 fit, would take longer than all others together; `benchmarks/warm_start.py` has it.
 
 The floors are what a table's owner would write down first: `group`, mean quality on the query's group;
@@ -35,19 +36,19 @@ import jsonargparse
 import numpy as np
 import torch
 from llm_floors import CONSTANTS, FLOORS, Played, constant, floor, oracle
+from llm_folds import Study, embedded, fold_task, learning_task
 from llm_routing_tables import curve_shown, prices_shown, shown
 from rich.console import Console
 
 from experts import OutcomeTable
 from experts.atomic import replacing, write_json
-from router_rl import Objective, ScorerConfig
+from router_rl import Objective
 from router_rl.evaluation.frontier import Points, Ranking, frontier_facts, ranking_facts, resampled_means
 from router_rl.evaluation.measure import measure
 from router_rl.evaluation.metrics import aiq, apgr
-from router_rl.features import FeatureConfig, with_features
 from router_rl.method import Method, Run
 from router_rl.methods import find_method
-from router_rl.routing import Hard, LinearScorer, Router
+from router_rl.routing import LinearScorer, Router
 from router_rl.task import Task
 
 TABLES = (
@@ -64,7 +65,6 @@ RIVALS = (*FLOORS, "group_label", "knn", "ridge", "softmax_gate")
 EVERY_SETTING = ("ridge", "knn", "group_label")
 GRID = (0.0, 0.01, 0.03, 0.07, 0.12, 0.18, 0.25, 0.35, 0.6, 1.2)
 DENSE = (0.0, *np.geomspace(0.002, 2.0, 40).tolist())  # where another weight costs no fit
-FEATURES = FeatureConfig(analyser="both")
 FRACTIONS = (0.25, 0.5, 1.0)
 CURVE = ("priced_pg", "ridge", "ridge+group", "group")
 err = Console(stderr=True)
@@ -78,6 +78,7 @@ def main(
     tries: int = 2,
     curves: bool = True,
     prices: bool = True,
+    embedding: Path | None = None,
 ) -> None:
     """Compare on each table and print.
 
@@ -89,6 +90,7 @@ def main(
         tries: settings tried for each trained method, chosen on validation.
         curves: whether to add learning curves of `priced_pg`, ridge and the floors.
         prices: whether to add the study of changed prices.
+        embedding: a sentence encoder's folder or ONNX file, for features beside the n-grams.
     """
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
@@ -98,57 +100,28 @@ def main(
             err.print(f"{name}: not run: {path} is absent")
             continue
         table = OutcomeTable.read(path, progress=False)
-        found[name] = compared(table, name, out, methods, tries)
+        study = Study(out, tries, embedded(table, name, out, embedding), str(embedding or ""))
+        found[name] = compared(table, name, study, methods)
         print(shown(name, found[name]), flush=True)
         if curves:
-            found[name]["curve"] = learning_curve(table, name, out, tries)
+            found[name]["curve"] = learning_curve(table, name, study)
             print(curve_shown(found[name]["curve"]), flush=True)
     if prices and (data / "zeroeval_pool27.parquet").is_file():
         table = OutcomeTable.read(data / "zeroeval_pool27.parquet", progress=False)
-        found["prices"] = price_study(table, "zeroeval_pool27", out)
+        none = np.zeros((len(table), 0), dtype=np.float32)
+        found["prices"] = price_study(table, "zeroeval_pool27", Study(out, tries, none, ""))
         print(prices_shown(found["prices"]), flush=True)
     write_json(out / "llm_routing.json", found)
 
 
-def fold_task(table: OutcomeTable, name: str, fold: int, out: Path, fraction: float = 1.0) -> tuple[Any, ...]:
-    """Table with features and split for one fold, the columns of its readouts, and its rows.
-
-    Features see the training and the validation rows, each out of fold, and never the test rows.
-    """
-    assert table.fold is not None
-    others = np.flatnonzero(table.fold != fold)
-    kept = np.random.default_rng(fold).permutation(others)[: max(40, round(fraction * len(others)))]
-    rows = np.sort(np.concatenate([kept, np.flatnonzero(table.fold == fold)]))
-    part = replace(table.take(rows), notes=())
-    assert part.fold is not None
-    seen = np.where(part.fold == fold, "test", "train").astype("U10")
-    cached = out / "features" / f"{name}-{fold}-{fraction:g}.npz"
-    if not cached.is_file():
-        made, text = with_features(replace(part, split=seen), FEATURES)
-        assert text is not None
-        assert made.features is not None
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(cached) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, features=made.features, readouts=np.array(text.readouts))
-    with np.load(cached, allow_pickle=False) as kept_features:
-        features, readouts = kept_features["features"], kept_features["readouts"].tolist()
-    return replace(part, features=features, split=watching(part.fold, fold, 1)), readouts, rows
-
-
-def watching(fold: np.ndarray, test: int, turn: int) -> np.ndarray:
-    """The split of a fold where the one `turn` after it validates; no one, and all train, at turn 0."""
-    split = np.where(fold == test, "test", "train").astype("U10")
-    return split if turn == 0 else np.where(fold == (test + turn) % 5, "validation", split).astype("U10")
-
-
-def compared(table: OutcomeTable, name: str, out: Path, methods: Sequence[str], tries: int) -> dict[str, Any]:
+def compared(table: OutcomeTable, name: str, study: Study, methods: Sequence[str]) -> dict[str, Any]:
     """Every method's operating points on every query, out of fold, and what they are worth."""
     played: dict[str, list[tuple[np.ndarray, Played]]] = {}
     strong = int(table.quality.mean(axis=0, dtype=float).argmax())
     for fold in range(5):
-        part, readouts, rows = fold_task(table, name, fold, out)
+        part, readouts, rows = fold_task(table, name, fold, study)
         for method in (*methods, *FLOORS, *CONSTANTS, "oracle"):
-            one = cell(part, readouts, name, method, fold, out, tries, strong)
+            one = cell(part, readouts, name, method, fold, study, strong)
             played.setdefault(method, []).append((rows[part.split == "test"], one))
         err.print(f"{name}: fold {fold} done")
     whole = {method: _whole(len(table), parts) for method, parts in played.items()}
@@ -185,14 +158,14 @@ def cell(
     name: str,
     method: str,
     fold: int,
-    out: Path,
-    tries: int,
+    study: Study,
     strong: int,
     kind: str = "cells",
 ) -> Played:
     """What one method does on a fold's test rows; made once, then read."""
-    key = hashlib.sha256(json.dumps([name, method, fold, tries, GRID, DENSE]).encode()).hexdigest()[:12]
-    kept = out / kind / f"{name}-{fold}-{method.replace(' ', '_')}-{key}.npz"
+    asked = [name, method, fold, study.tries, GRID, DENSE, *([study.encoder] if study.encoder else [])]
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+    kept = study.out / kind / f"{name}-{fold}-{method.replace(' ', '_')}-{key}.npz"
     if not kept.is_file():
         if method in FLOORS:
             found = floor(part, readouts, method, strong, DENSE)
@@ -201,7 +174,7 @@ def cell(
         elif method == "oracle":
             found = oracle(part, DENSE)
         else:
-            found = learned(part, readouts, method, fold, tries, strong)
+            found = learned(part, readouts, method, fold, study.tries, strong)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **found._asdict())
@@ -217,16 +190,16 @@ def learned(
     weights = DENSE if method.over is not None else GRID if name in CLOSED else GRID[::2]
     objectives = [Objective(compute_weight=weight) for weight in weights]
     candidates = method.candidates(100 if name in EVERY_SETTING else tries)
-    task = _task(part, readouts, fold, 1)
+    task = learning_task(part, readouts, fold, 1)
     groups = [objectives] if method.over is not None else [[objective] for objective in objectives]
     routers: list[Router] = []
     for group in groups:
         fits = [_fitted(method, task, settings, group, fold) for settings in candidates]
         best = int(np.argmax([_validation(each, task, group) for each in fits]))
         if name in CLOSED:
-            routers += _fitted(method, _task(part, readouts, fold, 0), candidates[best], group, fold)
+            routers += _fitted(method, learning_task(part, readouts, fold, 0), candidates[best], group, fold)
         else:
-            others = (_task(part, readouts, fold, turn) for turn in (2, 3, 4))
+            others = (learning_task(part, readouts, fold, turn) for turn in (2, 3, 4))
             turns = [fits[best], *(_fitted(method, each, candidates[best], group, fold) for each in others)]
             routers += [_averaged(each) for each in zip(*turns, strict=True)]
     test = part.part("test")
@@ -239,19 +212,6 @@ def learned(
         score = _preference(routers[0 if method.over is not None else len(routers) // 2], test, strong)
     cost = np.stack([one.compute.astype(float) * task.scale for one in found], axis=1)
     return Played(cost, np.stack([one.quality.astype(float) for one in found], axis=1), score)
-
-
-def _task(part: OutcomeTable, readouts: list[list[int]], fold: int, turn: int) -> Task:
-    """The fold's task, the fold `turn` after it validating; at 0 the next one does, and is trained on too."""
-    assert part.fold is not None
-    split = watching(part.fold, fold, turn)
-    table = replace(part, split=watching(part.fold, fold, 1) if turn == 0 else split)
-    shape = ScorerConfig(kind="linear")
-    task = Task.of(table, Objective(compute_weight=0.1), Hard(), scorer=shape, readouts=readouts)
-    if turn == 0:
-        rows = part.take(split == "train")
-        task = replace(task, train=rows, asked=rows)
-    return task
 
 
 def _fitted(
@@ -338,7 +298,7 @@ def _differences(values: dict[str, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def learning_curve(table: OutcomeTable, name: str, out: Path, tries: int) -> dict[str, Any]:
+def learning_curve(table: OutcomeTable, name: str, study: Study) -> dict[str, Any]:
     """AIQ by the share of the training rows; the last one is the comparison's own."""
     found: dict[str, Any] = {}
     strong = int(table.quality.mean(axis=0, dtype=float).argmax())
@@ -347,9 +307,9 @@ def learning_curve(table: OutcomeTable, name: str, out: Path, tries: int) -> dic
         played: dict[str, list[tuple[np.ndarray, Played]]] = {}
         kind = "cells" if fraction == 1.0 else f"cells-{fraction:g}"
         for fold in range(5):
-            part, readouts, rows = fold_task(table, name, fold, out, fraction)
+            part, readouts, rows = fold_task(table, name, fold, study, fraction)
             for method in CURVE:
-                one = cell(part, readouts, name, method, fold, out, tries, strong, kind)
+                one = cell(part, readouts, name, method, fold, study, strong, kind)
                 played.setdefault(method, []).append((rows[part.split == "test"], one))
         whole = {method: _whole(len(table), parts) for method, parts in played.items()}
         points = {method: Points(cost=one.cost, quality=one.quality) for method, one in whole.items()}
@@ -358,12 +318,12 @@ def learning_curve(table: OutcomeTable, name: str, out: Path, tries: int) -> dic
     return found
 
 
-def price_study(table: OutcomeTable, name: str, out: Path, draws: int = 3, weight: float = 0.1) -> Any:
+def price_study(table: OutcomeTable, name: str, study: Study, draws: int = 3, weight: float = 0.1) -> Any:
     """Utility at new prices of a policy told them, of one trained on them, and of one left as it was.
 
     New prices are the old times 4 ** u, u even between -1 and 1, drawn for each expert.
     """
-    kept = out / "prices.json"
+    kept = study.out / "prices.json"
     if kept.is_file():
         return json.loads(kept.read_text())
     objective = Objective(compute_weight=weight)
@@ -373,15 +333,15 @@ def price_study(table: OutcomeTable, name: str, out: Path, draws: int = 3, weigh
         label: np.zeros((draws, len(table))) for label in ("left as it was", "repriced", "retrained")
     }
     for fold in range(5):
-        part, readouts, rows = fold_task(table, name, fold, out)
-        task = replace(_task(part, readouts, fold, 0), objective=objective)
+        part, readouts, rows = fold_task(table, name, fold, study)
+        task = replace(learning_task(part, readouts, fold, 0), objective=objective)
         old = method.fit(task, settings, Run(seed=fold))
         for draw in range(draws):
             rng = np.random.default_rng(100 * fold + draw)
             new = replace(
                 part, cost=part.cost * 4.0 ** rng.uniform(-1, 1, len(part.experts)).astype(np.float32)
             )
-            fresh = replace(_task(new, readouts, fold, 0), objective=objective, scale=task.scale)
+            fresh = replace(learning_task(new, readouts, fold, 0), objective=objective, scale=task.scale)
             told = old.repriced((fresh.train.cost.mean(axis=0, dtype=float) / task.scale).tolist())
             trained = method.fit(fresh, settings, Run(seed=fold))
             for label, router in (("left as it was", old), ("repriced", told), ("retrained", trained)):

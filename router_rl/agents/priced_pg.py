@@ -6,10 +6,12 @@ Regressions tell what a query is worth to each expert and takes of it (`regressi
 
 has one weight a regression and one bias an expert. It ascends the expected utility exactly (`exact_pg`), with
 the compute weight c drawn anew for each query and, if asked, the experts' prices too. Few weights cannot fit
-the noise of single outcomes, which is what stops a policy of all features.
+the noise of single outcomes, which is what stops a policy of all features. The weights c are spread so that
+the stacked regressions spend evenly from the most to the least: at most weights of a wide range everybody
+gets the dearest expert or everybody the cheapest, and what is decided nowhere tells nothing.
 
 Where it starts, and whether the ascent is kept, is asked of the training rows out of fold, by the utility of
-the greedy choices over the range of c. It starts at the last readout, which is the group's where there are
+the greedy choices at these c. It starts at the last readout, which is the group's where there are
 groups. Then, in this order, the best expert for all, each other readout, the mean of the first and the last,
 the mean of all, the least squares of all regressions (stacking), and at last the ascent take its place if
 they earn more by `caution` standard errors of the paired difference. So the result is one of the strong
@@ -40,10 +42,11 @@ from ..task import Task
 from .conditioned_pg import declared, grid, positive, together
 from .regressions import Demand, Fold, Regressions, demanded, regressed, stacked
 
-__all__ = ["SPACE", "PricedPGSettings", "fit", "over"]
+__all__ = ["SPACE", "PricedPGSettings", "even_weights", "fit", "over"]
 
 _FOLDS = 5
-_JUDGED = 6  # compute weights at which a start is judged
+_JUDGED = 9  # compute weights at which a start is judged
+_GRID = 128  # weights among which those are sought
 _LEAST = 0.02  # of alpha at the start: at 0 it could not rise
 
 
@@ -90,7 +93,7 @@ class _Ground:
         quality, compute: [T, N].
         mean: [N], mean compute of each expert.
         found, demand: the regressions.
-        low, high: range of the compute weight.
+        weights: [J], rising compute weights.
     """
 
     quality: Tensor
@@ -98,21 +101,20 @@ class _Ground:
     mean: Tensor
     found: Regressions
     demand: Demand
-    low: float
-    high: float
+    weights: Tensor
 
     def worth(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> Tensor:
         """What the experts are worth on some rows, [M, N]."""
         return self.found.mean + bias + self.found.unseen[rows] @ alpha
 
     def utility(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> np.ndarray:
-        """Utility [M] of the greedy choices on some rows, mean over the range of compute weights."""
+        """Utility [M] of the greedy choices on some rows, mean over the compute weights."""
         worth, price = self.worth(rows, alpha, bias), self.mean * self.demand.unseen[rows]
         earned = torch.zeros(len(worth), dtype=torch.float64, device=worth.device)
-        for weight in np.geomspace(self.low, self.high, _JUDGED).tolist():
+        for weight in self.weights:
             choice = (worth - weight * price).argmax(dim=1, keepdim=True)
             utility = self.quality[rows] - weight * self.compute[rows]
-            earned += utility.gather(1, choice).squeeze(1) / _JUDGED
+            earned += utility.gather(1, choice).squeeze(1) / len(self.weights)
         return earned.cpu().numpy()
 
 
@@ -177,15 +179,29 @@ def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
 
 def _ground(task: Task, scorer: PricedScorer, folds: Sequence[Fold], low: float, high: float) -> _Ground:
     outcomes = task.outcomes()
-    return _Ground(
-        quality=outcomes.quality.double(),
-        compute=outcomes.compute.double(),
-        mean=outcomes.compute.double().mean(dim=0),
-        found=regressed(task, scorer, folds),
-        demand=demanded(task, scorer, folds),
-        low=low,
-        high=high,
-    )
+    found, demand = regressed(task, scorer, folds), demanded(task, scorer, folds)
+    quality, compute = outcomes.quality.double(), outcomes.compute.double()
+    mean = compute.mean(dim=0)
+    worth = found.mean + found.unseen @ stacked(found, quality, np.arange(len(quality)))
+    weights = even_weights(worth, mean * demand.unseen, compute, low, high)
+    return _Ground(quality=quality, compute=compute, mean=mean, found=found, demand=demand, weights=weights)
+
+
+def even_weights(worth: Tensor, price: Tensor, compute: Tensor, low: float, high: float) -> Tensor:
+    """Rising weights [J] at which `argmax(worth - weight * price)` spends evenly less and less.
+
+    Args:
+        worth: [T, N] float64, what each expert is thought to be worth.
+        price: [T, N] float64, what it is thought to take.
+        compute: [T, N] float64, what it takes.
+        low, high: where weights are sought.
+    """
+    asked = torch.from_numpy(np.geomspace(low, high, _GRID)).to(worth)
+    chosen = [(worth - weight * price).argmax(dim=1, keepdim=True) for weight in asked]
+    spent = torch.stack([compute.gather(1, choice).mean() for choice in chosen])
+    place = torch.arange(1, _JUDGED + 1, device=worth.device) / (_JUDGED + 1.0)
+    wanted = spent[0] + (spent[-1] - spent[0]) * place
+    return asked[(spent - wanted[:, None]).abs().argmin(dim=1)].sort().values
 
 
 def _best_start(ground: _Ground, folds: Sequence[Fold], caution: float) -> tuple[Start, np.ndarray]:
@@ -234,10 +250,12 @@ def _ascended(
     generator = torch.Generator(device=bias.device).manual_seed(seed)
     draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
     among = torch.from_numpy(rows).to(bias.device)
-    low, high, spread = ground.low, ground.high, settings.spread
+    rungs, spread = ground.weights.log(), settings.spread
     for step in range(1, settings.steps + 1):
         row = among[torch.randint(len(rows), (settings.batch,), generator=generator, device=bias.device)]
-        price = low * (high / low) ** torch.rand((len(row), 1), **draw)
+        place = torch.rand((len(row), 1), **draw) * (len(rungs) - 1)
+        below = place.long()
+        price = torch.lerp(rungs[below], rungs[below + 1], place - below).exp()
         if spread != 1.0:
             price = price * spread ** (2.0 * torch.rand((len(row), len(bias)), **draw) - 1.0)
         worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
