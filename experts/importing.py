@@ -134,12 +134,12 @@ def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) ->
     known = read.numbers["cost"]
     if prices is None:
         seen = ~np.isnan(read.numbers["quality"])
-        lacking = (seen & np.isnan(known)).any(axis=0)
-        if lacking.any():
-            expert = read.experts[int(lacking.argmax())]
-            problem = "the source has no cost for some of its rows"
-            fix = "give --prices: litellm, or a YAML table of prices per million tokens or per `call`"
-            raise InputError("cost", expert, problem, fix)
+        lacking = np.argwhere(seen & np.isnan(known))
+        if len(lacking):
+            row, expert = (int(index) for index in lacking[0])
+            problem = f"query {read.query[row]!r} has no cost, as {len(lacking)} of {seen.sum()} outcomes"
+            fix = "fill it in, or give --prices: litellm, or a YAML table, per million tokens or per `call`"
+            raise InputError("cost", read.experts[expert], problem, fix)
         return known, ""
     table = read_prices(prices, read.experts, on)
     found = [table.prices[expert] for expert in read.experts]

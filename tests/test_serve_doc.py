@@ -8,10 +8,11 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 from fault_server import FaultServer
 
 import train_router
-from experts import OutcomeTable
+from experts import DecisionLog, OutcomeTable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +52,8 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
                 for line in block.splitlines():
                     program, *arguments = shlex.split(line)
                     assert program == "train_router.py"
+                    if "log.parquet" in arguments:
+                        _log(names["router"])
                     assert train_router.main(arguments) == 0
             else:
                 exec(compile(block, "serve.md", "exec"), names)
@@ -61,11 +64,28 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
     table = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
     assert table.quality.mean(axis=0).tolist() == [0.5, 1.0]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-3:] == [
+    expected = [
         "['small', 'large']",
         "Answer(expert='small', text='It is 29.')",
         "large It is 210.",
+        "No drift.",
     ]
+    assert [line for line in printed if line in expected] == expected
+
+
+def _log(router) -> None:
+    """What the router served, from the table: nothing has changed."""
+    table = OutcomeTable.read("table.parquet", progress=False)
+    chosen = router.route([str(prompt) for prompt in table.prompt]).experts[:, 0].numpy()
+    rows = np.arange(len(table))
+    DecisionLog(
+        experts=table.experts,
+        query_id=table.query_id,
+        action=chosen,
+        propensity=np.ones(len(table)),
+        quality=table.quality[rows, chosen],
+        cost=table.cost[rows, chosen],
+    ).write(Path("log.parquet"))
 
 
 def _close_litellm() -> None:

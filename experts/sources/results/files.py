@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -25,6 +26,7 @@ Record = dict[str, Any]
 _KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _PICKLES = (".pkl", ".pickle", ".pt", ".joblib", ".npy")
 _BATCH = 1024  # rows of Parquet held together
+_AHEAD = 1 << 16  # characters of JSON read together
 
 
 def result_files(path: Path) -> list[Path]:
@@ -47,12 +49,20 @@ def result_files(path: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a file as dicts. A `.json` array is parsed whole, everything else as it is read.
+    """Yield the rows of a file as dicts, as it is read.
 
     Raises:
         InputError: the file is a pickle, of an unknown kind, or broken; names the line where it can.
     """
     _refuse_pickle(path)
+    try:
+        yield from _rows(path)
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        fix = "save it as UTF-8, and compress it anew if it is compressed"
+        raise InputError("input", str(path), f"cannot be read ({error})", fix) from error
+
+
+def _rows(path: Path) -> Iterator[Record]:
     kind = _kind(path)
     if kind == ".parquet":
         yield from _parquet(path)
@@ -114,7 +124,7 @@ def _csv(path: Path, separator: str) -> Iterator[Record]:
                     problem = f"line {rows.line_num} has more values than the header has names"
                     raise InputError("input", str(path), problem, "quote values that hold separators")
                 yield row
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             problem = f"line {rows.line_num} cannot be read ({error})"
             raise InputError("input", str(path), problem, "save it as UTF-8 CSV") from error
 
@@ -133,17 +143,36 @@ def _json_lines(path: Path) -> Iterator[Record]:
 
 
 def _json(path: Path) -> Iterator[Record]:
+    """The entries of an array; what is held is one of them and what was read ahead."""
+    decoder, number = json.JSONDecoder(), 0
     with _open(path) as stream:
-        try:
-            rows: Any = json.load(stream)
-        except ValueError as error:
-            raise InputError(
-                "input", str(path), f"is not JSON ({error})", "write an array of objects"
-            ) from error
-    if not isinstance(rows, list):
-        raise InputError("input", str(path), "is no array", "write an array of objects, or JSON Lines")
-    for number, row in enumerate(cast("list[Any]", rows), start=1):
-        yield _object(row, path, f"entry {number}")
+        text = stream.read(_AHEAD).lstrip()
+        if not text.startswith("["):
+            raise InputError("input", str(path), "is no array", "write an array of objects, or JSON Lines")
+        text = text[1:].lstrip()
+        while not text.startswith("]"):
+            number += 1
+            while (found := _first_value(decoder, text)) is None:
+                ahead = stream.read(max(_AHEAD, len(text)))
+                if not ahead:
+                    fix = "write an array of objects"
+                    raise InputError("input", str(path), f"is not JSON from entry {number} on", fix)
+                text = (text + ahead).lstrip()
+            row, text = found
+            yield _object(row, path, f"entry {number}")
+
+
+def _first_value(decoder: json.JSONDecoder, text: str) -> tuple[Any, str] | None:
+    """The value that a text begins with, and the text from the next one or the bracket on; None if cut off."""
+    try:
+        value, end = decoder.raw_decode(text)
+    except json.JSONDecodeError:
+        return None
+    rest = text[end:].lstrip()
+    if rest.startswith(","):
+        rest = rest[1:].lstrip()
+        return (value, rest) if rest else None
+    return (value, rest) if rest.startswith("]") else None
 
 
 def _object(row: Any, path: Path, place: str) -> Record:

@@ -69,7 +69,10 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str) -> None:
         ("a.jsonl", '{"x": 1}\n{"x": \n', "line 2 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is no object"),
         ("a.json", '{"x": 1}', "is no array"),
-        ("a.json", "[", "is not JSON"),
+        ("a.json", "[", "is not JSON from entry 1 on"),
+        ("a.json", '[{"x": 1}, {"y": ', "is not JSON from entry 2 on"),
+        ("a.json", '[{"x": 1} {"y": 1}]', "is not JSON from entry 1 on"),
+        ("a.json", "[1]", "entry 1 is no object"),
         ("a.csv", "x,y\n1,2,3\n", "line 2 has more values"),
         ("a.parquet", "PAR?", "no readable Parquet"),
         ("a.docx", "x", "unknown kind '.docx'"),
@@ -80,6 +83,38 @@ def test_what_is_broken_is_named(tmp_path: Path, name: str, text: str, message: 
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         list(records(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"x": "\xe9"}\n'),
+        ("a.json", b'[{"x": "\xe9"}]'),
+        ("a.csv", b"x\n\xe9\n"),
+        ("a.jsonl.gz", b'{"x": 1}\n'),
+        ("a.json.gz", gzip.compress(b'[{"x": 1}]' * 99)[:-20]),
+    ],
+)
+def test_what_is_no_text_is_told_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be read .*; save it as UTF-8"):
+        list(records(path))
+
+
+def test_an_array_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"x": [i, {"y": "],"}], "z": "é" * (i * 997 % 4001)} for i in range(200)]
+    for indent in (None, 2):
+        path.write_text(json.dumps(rows, indent=indent, ensure_ascii=False), encoding="utf-8")
+        assert list(records(path)) == rows
+    path.write_text(json.dumps(rows)[:-9])
+    read = records(path)
+    assert [next(read) for _ in range(199)] == rows[:-1]
+    with pytest.raises(InputError, match="is not JSON from entry 200 on"):
+        next(read)
+    path.write_text(" [ ] ")
+    assert list(records(path)) == []
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
