@@ -163,7 +163,7 @@ def _json(path: Path) -> Iterator[Record]:
 
 
 def _first_value(decoder: json.JSONDecoder, text: str) -> tuple[Any, str] | None:
-    """The value that a text begins with, and the text from the next one or the bracket on; None if cut off."""
+    """The value that a text begins with, and the text from the next value or bracket on; None if cut off."""
     try:
         value, end = decoder.raw_decode(text)
     except json.JSONDecodeError:
