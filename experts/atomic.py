@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["replacing", "sync_folder", "writable_folder", "write_json"]
+__all__ = ["replacing", "sync_folder", "writable_file", "writable_folder", "write_json"]
 
 
 @contextmanager
@@ -61,6 +61,19 @@ def writable_folder(field: str, path: Path | str) -> Path:
             field, str(path), f"cannot be written ({reason})", "choose a folder you can write to"
         ) from error
     return folder
+
+
+def writable_file(field: str, path: Path | str) -> Path:
+    """Check that a file can be written there, making its folder.
+
+    Raises:
+        InputError: a folder has its name, or its folder cannot be written; names the field and the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(field, str(path), "is a folder", "name a file, such as table.parquet")
+    writable_folder(field, path.parent)
+    return path
 
 
 def sync_folder(folder: Path) -> None:

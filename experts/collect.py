@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from safetensors.numpy import load_file, save_file
 
-from .atomic import replacing, writable_folder, write_json
+from .atomic import replacing, writable_file, write_json
 from .cache import cache_folder
 from .errors import InputError, unknown_name
 from .outcomes import OutcomeTable
@@ -60,10 +60,7 @@ def collect(
         source = opened
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "is below 1", "give 1 or more")
-    out = Path(out)
-    if out.is_dir():
-        raise InputError("out", str(out), "is a folder", "name a file, such as table.parquet")
-    writable_folder("out", out.parent)
+    out = writable_file("out", out)
     pool = source.pool(seed, progress=progress)
     queries = source.queries(seed)
     probabilities = _run(pool, queries, out.with_name(out.name + ".parts"), batch_size, progress=progress)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .assembly import Assembled, assemble
+from .atomic import writable_file
 from .errors import InputError
 from .findings import Finding, findings
 from .outcomes import OutcomeTable
@@ -86,6 +87,7 @@ def import_results(
     """
     files = result_files(Path(source))
     name = find_format(format, files)
+    out = writable_file("out", out)
     reader = FORMATS[name]
     outcomes = reader.read(files, ReaderOptions(metric=metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))

@@ -101,7 +101,7 @@ def read_prices(source: str | Path, experts: Sequence[str], on: str | date | Non
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError("prices", str(path), f"cannot be read ({reason})", "give a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError("prices", str(path), f"is not YAML ({error})", "correct it") from error
     listed: Any = cast("dict[str, Any]", content).get("prices") if isinstance(content, dict) else None
     if not isinstance(listed, dict):
@@ -181,7 +181,7 @@ def _tokens_in(table: OutcomeTable) -> tuple[np.ndarray | None, str]:
 
 def _entry(name: str, entry: Any, day: date | None) -> Price:
     """One expert's entry: a price, or several with their dates."""
-    if isinstance(entry, list):
+    if isinstance(entry, list) and entry and all(isinstance(each, dict) for each in cast("list[Any]", entry)):
         dated = sorted(
             ((_day(f"prices.{name}.from", each.get("from")), each) for each in cast("list[Any]", entry)),
             key=lambda pair: pair[0],

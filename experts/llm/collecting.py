@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import writable_folder
+from ..atomic import writable_file
 from ..errors import InputError
 from ..outcomes import OutcomeTable
 from ..progress import track
@@ -85,9 +85,6 @@ def collect_answers(
     for name, value, lowest in sizes:
         if value is not None and value < lowest:
             raise InputError(name, value, f"is below {lowest}", f"give {lowest} or more")
-    out = Path(out)
-    if out.is_dir():
-        raise InputError("out", str(out), "is a folder", "name a file, such as table.parquet")
     listed = read_models(models)
     judge = listed.judge if scorer == JUDGED else None
     if scorer == JUDGED and judge is None:
@@ -99,7 +96,7 @@ def collect_answers(
     if scorer in SCORERS:
         _check_references(scorer, questions)
     check_endpoints([*listed.endpoints, *([] if judge is None else [judge.endpoint])])
-    writable_folder("out", out.parent)
+    out = writable_file("out", out)
     path = out.with_name(out.name + ".journal.jsonl")
     with Journal(path) as journal:
 

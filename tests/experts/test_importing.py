@@ -110,6 +110,11 @@ def test_scales_and_repeats(tmp_path: Path) -> None:
     assert OutcomeTable.read(out).quality.max() == 1.0
 
 
+def test_out_is_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out='.*': is a folder; name a file"):
+        import_results(_write(tmp_path / "r.jsonl", _rows()), tmp_path, progress=False)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

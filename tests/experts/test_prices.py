@@ -69,6 +69,8 @@ def test_the_price_of_a_day(price_file: Callable[[str], Path], on: str | None, r
         ("prices: {", "is not YAML"),
         ("prices: {large: {input: 1}}", r"prices='large-4.5'.*nearest: 'large'"),
         ("prices: {large-4.5: 3}", "is no price; write"),
+        ("prices: {large-4.5: [3]}", "is no price; write"),
+        ("prices: {large-4.5: []}", "is no price; write"),
         ("prices: {large-4.5: {in: 3}}", "does not know in"),
         ("prices: {large-4.5: {}}", "is empty"),
         ("prices: {large-4.5: {input: cheap}}", "is not numeric"),
@@ -85,6 +87,13 @@ def test_mistakes_are_named(price_file: Callable[[str], Path], text: str, messag
 def test_no_file() -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_prices("absent.yaml", ["a"])
+
+
+def test_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(b"prices: {\xe9: {input: 1}}")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_prices(path, ["a"])
 
 
 def test_litellm_by_name_and_through_yaml(price_file: Callable[[str], Path]) -> None:
