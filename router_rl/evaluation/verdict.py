@@ -72,7 +72,7 @@ def savings_of(
     frontier: Mapping[str, Any],
     singles: Sequence[dict[str, Any]],
 ) -> list[str]:
-    """What the routers that validation picks save and gain over all compute weights, a sentence each.
+    """What the routers that validation picks save and gain by their points at all weights, a sentence each.
 
     Args:
         summary: of `results.json`, as are the others.
@@ -81,8 +81,9 @@ def savings_of(
         singles: every expert, with its quality on test.
     """
     picked = [goal[side] for side in ("rl", "gate") for goal in goals]
+    weights = dict.fromkeys(row["compute_weight"] for row in summary)
+    over = f"over {len(weights)} compute weights" if len(weights) > 1 else "at one compute weight"
     if not picked:
-        weights = dict.fromkeys(row["compute_weight"] for row in summary)
         picked = [_best(summary, weight)["method"] for weight in weights]
     best = max(singles, key=lambda single: single["quality"])["expert"]
     sentences: list[str] = []
@@ -96,8 +97,9 @@ def savings_of(
             saves = f"{share} of the cost saved ({low} to {high})"
         gained, above = (_with_interval(found[name]) for name in ("quality_gained", "aiq_above_zero"))
         sentences.append(
-            f"{method} over all compute weights, against {best} alone: {saves} at equal quality; "
-            f"{gained} quality at equal cost; AIQ {found['aiq']:.3f}, {above} against Zero."
+            f"{method} {over}, against {best} alone: {saves} at equal quality; "
+            f"{gained} quality at equal cost; AIQ {found['aiq']:.3f}, {above} against Zero, "
+            "the best blind mixture."
         )
     return sentences
 

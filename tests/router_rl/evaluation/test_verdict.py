@@ -78,16 +78,18 @@ def test_savings_of_the_picked_are_told_with_their_intervals() -> None:
         "good_gate": facts(None),
     }
     goal = {"rl": "good_rl", "gate": "good_gate"}
-    told = savings_of(SUMMARY, [goal, goal], frontier, singles)
+    later = [*SUMMARY, line("good_rl", "rl", 0.8, compute_weight=0.2)]
+    told = savings_of(later, [goal, goal], frontier, singles)
     assert told == [
-        "good_rl over all compute weights, against large alone: 12% of the cost saved (4% to 24%) at equal "
+        "good_rl over 2 compute weights, against large alone: 12% of the cost saved (4% to 24%) at equal "
         "quality; +0.004 (-0.001 to +0.010) quality at equal cost; AIQ 0.750, +0.020 (+0.010 to +0.030) "
-        "against Zero.",
-        "good_gate over all compute weights, against large alone: no sure saving at equal quality; +0.004 "
-        "(-0.001 to +0.010) quality at equal cost; AIQ 0.750, +0.020 (+0.010 to +0.030) against Zero.",
+        "against Zero, the best blind mixture.",
+        "good_gate over 2 compute weights, against large alone: no sure saving at equal quality; +0.004 "
+        "(-0.001 to +0.010) quality at equal cost; AIQ 0.750, +0.020 (+0.010 to +0.030) against Zero, the "
+        "best blind mixture.",
     ]
     (alone,) = savings_of(SUMMARY[:3], [], frontier, singles)
-    assert alone.startswith("good_rl ")
+    assert alone.startswith("good_rl at one compute weight, against large alone: ")
     assert savings_of(SUMMARY[:1], [], {"good_rl": {"aiq": None}}, singles) == []
 
 
