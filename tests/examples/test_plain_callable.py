@@ -68,6 +68,15 @@ def test_whatever_fails_the_next_best_answers(serve, server, fault):
     assert answer(prompt).expert == "small"  # both rest, so the better one is asked
 
 
+def test_with_everybody_resting_each_is_tried_once(serve, server):
+    answer, _ = serve()
+    with pytest.raises(RuntimeError, match="no model answered"):
+        answer(f"{SUM} <<500>>")
+    server.down.add("small")
+    assert answer(SUM).expert == "large"
+    assert server.attempts("small", SUM) == server.attempts("large", SUM) == 1
+
+
 def test_threads_share_router_and_health(serve, server):
     answer, _ = serve()
     server.down.add("large")

@@ -156,6 +156,7 @@ def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp
     assert [loaded.experts[e] for e in routing.experts[:, 0]] == ["maths-7b", "german-7b"]
     asked = ["prime root q", "baum lied"]
     torch.testing.assert_close(loaded.route(asked).logits, router.route(asked).logits, atol=1e-5, rtol=1e-4)
+    assert not router.route(asked).logits.requires_grad
     healthy = torch.tensor([True, False])
     assert loaded.route("ein wort im satz", action_mask=healthy).experts.tolist() == [[0]]
     program = (

@@ -64,6 +64,8 @@ def test_the_schema(results: dict[str, Any], folder: Path) -> None:
     assert {"method", "compute_weight", "utility_mean", "utility_ci95"} <= set(summary)
     assert set(results["frontier"]) >= {*METHOD_NAMES, "oracle"}
     assert results["frontier"]["ridge"]["apgr"] is None  # four experts
+    zero = results["frontier"]["zero_router"]  # known between the weights too
+    assert zero["aiq_above_zero"] == {"value": 0.0, "ci95": [0.0, 0.0]}
 
 
 def test_every_method_weight_and_seed_is_there(results: dict[str, Any]) -> None:
