@@ -78,14 +78,15 @@ class _Stream:
         split = np.where(np.arange(len(order)) < TRAINING, "train", "test").astype("U10")
         split[: TRAINING // 5] = "validation"
         march, june = (self._dated(whole.take(order), split, date) for date in (0, 1))
-        march, text = with_features(march, FeatureConfig(dimensions=8))
+        march, text, readouts = with_features(march, FeatureConfig(dimensions=8))
         assert text is not None
         self.text, self.march = text, march
-        june_own, june_text = with_features(june, FeatureConfig(dimensions=8))
-        assert june_text is not None
+        june_own, _, june_readouts = with_features(june, FeatureConfig(dimensions=8))
+        assert march.features is not None
+        assert june_own.features is not None
         self.scale = float(march.cost[split == "train"].mean(axis=0, dtype=float).max())
-        self.frozen = self._train(march, text.readouts)
-        self.best = self._train(june_own, june_text.readouts)
+        self.frozen = self._train(march, readouts)
+        self.best = self._train(june_own, june_readouts)
         self.best_features = june_own.features[TRAINING:]
         live = slice(TRAINING, TRAINING + LIVE)
         late = (np.arange(LIVE) >= FLIP)[:, None]
@@ -163,6 +164,7 @@ class _Stream:
         }
 
     def _bandit(self, keep: float) -> np.ndarray:
+        assert self.march.features is not None
         known = self.march.features[:TRAINING]
         mean, deviation = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-6)
 
@@ -212,9 +214,9 @@ class _Stream:
             cost=self.cost[sample],
             split=np.where(np.arange(SAMPLE) < SAMPLE // 4, "validation", "train").astype("U10"),
         )
-        made, text = with_features(fresh, FeatureConfig(dimensions=8))
+        made, text, readouts = with_features(fresh, FeatureConfig(dimensions=8))
         assert text is not None
-        router = self._train(made, text.readouts)
+        router = self._train(made, readouts)
         later = featurised(replace(self.queries, features=None), text).features
         assert later is not None
         choice = self.explored(self.choices(router, later))

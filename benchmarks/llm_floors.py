@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experts import OutcomeTable
+from router_rl.readouts import Readouts
 
 FLOORS = ("group", "text ridge", "ridge+group")
 CONSTANTS = ("best single", "random")
@@ -27,14 +28,12 @@ class Played(NamedTuple):
     score: np.ndarray
 
 
-def floor(
-    part: OutcomeTable, readouts: Sequence[Sequence[int]], name: str, strong: int, grid: Sequence[float]
-) -> Played:
+def floor(part: OutcomeTable, readouts: Readouts, name: str, strong: int, grid: Sequence[float]) -> Played:
     """A floor's choices: what it thinks an expert is worth, less a price times what it thinks it costs.
 
     Args:
-        part: table with a split; the first of the readouts is the text's, the last the group's.
-        readouts: columns of the features.
+        part: table with a split.
+        readouts: of which the first is the text's, the last the group's.
         name: one of FLOORS.
         strong: the expert that preferences are about.
         grid: prices, in units of quality for the dearest expert's mean cost.
@@ -42,7 +41,7 @@ def floor(
     assert part.features is not None
     test = part.part("test")
     assert test.features is not None
-    text, group = (test.features[:, list(readouts[which])] for which in (0, -1))
+    text, group = (test.features[:, list(readouts.columns[which])] for which in (0, -1))
     mean, by_group = _mean_cost(part, test)
     said, price = {
         "group": (group, by_group),

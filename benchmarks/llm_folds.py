@@ -14,6 +14,7 @@ from experts import OutcomeTable
 from experts.atomic import replacing
 from router_rl import Objective, ScorerConfig
 from router_rl.features import FeatureConfig, with_features
+from router_rl.readouts import Readouts
 from router_rl.routing import Hard
 from router_rl.routing.embedding import Embedding
 from router_rl.task import Task
@@ -60,7 +61,7 @@ def embedded(table: OutcomeTable, name: str, out: Path, encoder: Path | None) ->
 def fold_task(
     table: OutcomeTable, name: str, fold: int, study: Study, fraction: float = 1.0
 ) -> tuple[Any, ...]:
-    """Table with features and split for one fold, the columns of its readouts, and its rows.
+    """Table with features and split for one fold, the readouts of the rows not tested, and its rows.
 
     Features see the training and the validation rows, each out of fold, and never the test rows.
     """
@@ -71,16 +72,24 @@ def fold_task(
     part = replace(table.take(rows), notes=())
     assert part.fold is not None
     seen = np.where(part.fold == fold, "test", "train").astype("U10")
-    cached = study.out / "features" / f"{name}-{fold}-{fraction:g}.npz"
+    cached = study.out / "features" / f"{name}-{fold}-{fraction:g}-readouts.npz"
     if not cached.is_file():
-        made, text = with_features(replace(part, split=seen), FEATURES)
-        assert text is not None
+        made, _, readouts = with_features(replace(part, split=seen), FEATURES)
+        assert readouts is not None
         assert made.features is not None
+        fold_of = np.zeros(readouts.without.shape[1], dtype=np.int64)
+        for number, (_, held) in enumerate(readouts.folds):
+            fold_of[held] = number
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, features=made.features, readouts=np.array(text.readouts))
-    with np.load(cached, allow_pickle=False) as kept_features:
-        features, readouts = kept_features["features"], kept_features["readouts"].tolist()
+            columns = np.array(readouts.columns)
+            np.savez(stream, features=made.features, columns=columns, fold=fold_of, without=readouts.without)
+    with np.load(cached, allow_pickle=False) as read:
+        features, fold_of, without = read["features"], read["fold"], read["without"]
+        columns = tuple(tuple(group) for group in read["columns"].tolist())
+    held = [fold_of == each for each in np.unique(fold_of)]
+    folds = tuple((np.flatnonzero(~each), np.flatnonzero(each)) for each in held)
+    readouts = Readouts(columns=columns, folds=folds, without=without)
     features = np.hstack([features, study.vectors[rows]])
     return replace(part, features=features, split=watching(part.fold, fold, 1)), readouts, rows
 
@@ -91,12 +100,14 @@ def watching(fold: np.ndarray, test: int, turn: int) -> np.ndarray:
     return split if turn == 0 else np.where(fold == (test + turn) % 5, "validation", split).astype("U10")
 
 
-def learning_task(part: OutcomeTable, readouts: list[list[int]], fold: int, turn: int) -> Task:
+def learning_task(part: OutcomeTable, readouts: Readouts, fold: int, turn: int) -> Task:
     """The fold's task, the fold `turn` after it validating; at 0 the next one does, and is trained on too."""
     assert part.fold is not None
     split = watching(part.fold, fold, turn)
     table = replace(part, split=watching(part.fold, fold, 1) if turn == 0 else split)
     shape = ScorerConfig(kind="linear")
+    if turn:
+        readouts = readouts.take(np.flatnonzero(split[part.fold != fold] == "train"))
     task = Task.of(table, Objective(compute_weight=0.1), Hard(), scorer=shape, readouts=readouts)
     if turn == 0:
         rows = part.take(split == "train")

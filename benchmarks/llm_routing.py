@@ -48,6 +48,7 @@ from router_rl.evaluation.measure import measure
 from router_rl.evaluation.metrics import aiq, apgr
 from router_rl.method import Method, Run
 from router_rl.methods import find_method
+from router_rl.readouts import Readouts
 from router_rl.routing import LinearScorer, Router
 from router_rl.task import Task
 
@@ -154,7 +155,7 @@ def _whole(rows: int, parts: Sequence[tuple[np.ndarray, Played]]) -> Played:
 
 def cell(
     part: OutcomeTable,
-    readouts: list[list[int]],
+    readouts: Readouts,
     name: str,
     method: str,
     fold: int,
@@ -182,9 +183,7 @@ def cell(
         return Played(read["cost"], read["quality"], read["score"])
 
 
-def learned(
-    part: OutcomeTable, readouts: list[list[int]], name: str, fold: int, tries: int, strong: int
-) -> Played:
+def learned(part: OutcomeTable, readouts: Readouts, name: str, fold: int, tries: int, strong: int) -> Played:
     """A trained method's routers at every weight, its settings chosen on validation, on the test rows."""
     method = find_method(name)
     weights = DENSE if method.over is not None else GRID if name in CLOSED else GRID[::2]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from sklearn.linear_model import Ridge
 from experts import InputError, OutcomeTable
 
 from .folds import held_out
+from .readouts import Fold, Readouts, twice_held_out
 from .routing import TextFeatures
 from .routing.embedding import Embedding
 from .routing.text import Group, Length, Part, Terms
 
-__all__ = ["FeatureConfig", "featurised", "with_features"]
+__all__ = ["FeatureConfig", "Featured", "featurised", "with_features"]
 
 _FOLDS = 5
 _CHARACTERS = (1, 3)  # the n of `both`
@@ -81,10 +82,24 @@ class FeatureConfig:
                 )
 
 
+class Featured(NamedTuple):
+    """A table with features, and what is known of them.
+
+    Attributes:
+        table: with features.
+        text: the pipeline that makes them; None where they are the table's own.
+        readouts: which of them estimate the experts' quality; None where none do.
+    """
+
+    table: OutcomeTable
+    text: TextFeatures | None
+    readouts: Readouts | None
+
+
 def with_features(
     table: OutcomeTable, config: FeatureConfig | None = None, seed: int = 0, *, feedback: str = "full"
-) -> tuple[OutcomeTable, TextFeatures | None]:
-    """The table as it is where it has features, else with features of its prompts; and what makes them.
+) -> Featured:
+    """The table as it is where it has features, else with features of its prompts.
 
     Args:
         table: with a split.
@@ -92,15 +107,12 @@ def with_features(
         seed: of the SVD and of the folds that readouts of training rows come from.
         feedback: under `bandit` there are no readouts and no means: they are made of every expert's outcomes.
 
-    Returns:
-        the table, and the pipeline (None where the table's own features are used).
-
     Raises:
         InputError: there is neither a features column nor a prompt, or nothing is asked for.
         RouterError: the embedding model cannot be used.
     """
     if table.features is not None:
-        return table, None
+        return Featured(table, None, None)
     if table.prompt is None:
         problem = "has neither features nor prompts to make them from"
         raise InputError("table", table.source, problem, "add a `features` or a `prompt` column to it")
@@ -112,15 +124,17 @@ def with_features(
         raise InputError("table", table.source, "has no training rows", "add rows with split train")
     parts: list[Part] = []
     own: dict[int, np.ndarray] = {}  # columns of the training rows that differ from what the part says
+    without: list[np.ndarray] = []
+    folds = held_out(table.take(train), _FOLDS, seed)
     for each in _analysed(config):
-        found, replaced = _terms(table, train, each, seed)
-        own[len(parts)] = replaced
+        found, own[len(parts)], away = _terms(table, train, each, folds, seed)
+        without.append(away)
         parts.append(found)
     if config.length:
         parts.append(Length())
     if config.group and table.group is not None:
-        group, replaced = _group(table, train, config.readouts, seed)
-        own[len(parts)] = replaced
+        group, own[len(parts)], away = _group(table, train, config.readouts, folds)
+        without.append(away)
         parts.append(group)
     if config.embedding is not None:
         parts.append(_embedding(config.embedding))
@@ -138,7 +152,11 @@ def with_features(
             features[train, start : start + part.size] = own[index]
         start += part.size
     note = f"features: made of the prompts, {features.shape[1]} columns ({config.text})"
-    return replace(table, features=features, notes=(*table.notes, note)), text
+    readouts = None
+    if text.readouts:
+        away = np.concatenate(without, axis=2).astype(np.float32)
+        readouts = Readouts(columns=text.readouts, folds=tuple(folds), without=away)
+    return Featured(replace(table, features=features, notes=(*table.notes, note)), text, readouts)
 
 
 def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
@@ -166,9 +184,9 @@ def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
 
 
 def _terms(
-    table: OutcomeTable, train: np.ndarray, config: FeatureConfig, seed: int
-) -> tuple[Terms, np.ndarray]:
-    """The part made of n-grams, and its columns [M, size] of the training rows."""
+    table: OutcomeTable, train: np.ndarray, config: FeatureConfig, folds: Sequence[Fold], seed: int
+) -> tuple[Terms, np.ndarray, np.ndarray]:
+    """The part made of n-grams, its columns [M, size] of the training rows, and its `Readouts.without`."""
     assert table.prompt is not None
     prompts = [str(table.prompt[row]) for row in train]
     settings: Any = {"analyzer": config.analyser, "ngram_range": (config.shortest, config.longest)}
@@ -200,9 +218,10 @@ def _terms(
         pieces.append(svd.components_.T)
         offsets.append(np.zeros(dimensions))
         columns.append(x @ svd.components_.T)
+    without = np.empty((len(folds), len(train), 0))
     if config.readouts:
         quality = table.quality[train].astype(np.float64)
-        weight, offset, unseen = _readouts(x, quality, held_out(table.take(train), _FOLDS, seed))
+        weight, offset, unseen, without = _readouts(x, quality, folds)
         pieces.append(weight)
         offsets.append(offset)
         columns.append(unseen)
@@ -219,12 +238,12 @@ def _terms(
         sublinear=vocabulary is not None,
         readouts=table.quality.shape[1] if config.readouts else 0,
     )
-    return part, np.hstack(columns)
+    return part, np.hstack(columns), without
 
 
 def _readouts(
-    x: Any, quality: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: Any, quality: np.ndarray, folds: Sequence[Fold]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Ridge regressions of each expert's quality on sparse n-grams, the penalty chosen out of fold.
 
     Args:
@@ -233,33 +252,43 @@ def _readouts(
         folds: rows seen and rows held out.
 
     Returns:
-        weight [V, N], offset [N], and predictions [M, N] of rows by regressions that have not seen them.
+        weight [V, N], offset [N], predictions [M, N] of rows by regressions that have not seen them, and
+        [F, M, N] by regressions that have not seen one more fold.
     """
     rows = len(quality)
     if rows < 2 * _FOLDS:
         mean = quality.mean(axis=0)
-        return np.zeros((x.shape[1], quality.shape[1])), mean, np.tile(mean, (rows, 1))
+        said = np.tile(mean, (rows, 1))
+        return np.zeros((x.shape[1], quality.shape[1])), mean, said, np.tile(said, (len(folds), 1, 1))
+
+    def predict(seen: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
+        return _ridge(penalty).fit(x[seen], quality[seen]).predict(x[rows]).reshape(len(rows), -1)
+
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in _PENALTIES:
         unseen = np.empty_like(quality)
         for seen, held in folds:
-            unseen[held] = _ridge(penalty).fit(x[seen], quality[seen]).predict(x[held]).reshape(len(held), -1)
+            unseen[held] = predict(seen, held, penalty)
         # What all experts have in common no router can use, so the penalty is not chosen by it.
         wrong = unseen - quality
         error = float(((wrong - wrong.mean(axis=1, keepdims=True)) ** 2).mean())
         if best is None or error < best[0]:
             best = (error, penalty, unseen)
     assert best is not None
-    fitted = _ridge(best[1]).fit(x, quality)
-    return np.atleast_2d(fitted.coef_).T, np.atleast_1d(fitted.intercept_), best[2]
+    _, chosen, unseen = best
+    without = twice_held_out(folds, unseen, lambda seen, rows: predict(seen, rows, chosen))
+    fitted = _ridge(chosen).fit(x, quality)
+    return np.atleast_2d(fitted.coef_).T, np.atleast_1d(fitted.intercept_), unseen, without
 
 
 def _ridge(penalty: float) -> Any:
     return Ridge(alpha=penalty, solver="sparse_cg", tol=1e-3)
 
 
-def _group(table: OutcomeTable, train: np.ndarray, readouts: bool, seed: int) -> tuple[Group, np.ndarray]:
-    """The part made of groups, and its columns [M, size] of the training rows, their means out of fold."""
+def _group(
+    table: OutcomeTable, train: np.ndarray, readouts: bool, folds: Sequence[Fold]
+) -> tuple[Group, np.ndarray, np.ndarray]:
+    """The part made of groups, its columns [M, size] of the training rows, and its `Readouts.without`."""
     assert table.group is not None
     names: list[str] = [str(name) for name in table.group[train]]
     labels, index = np.unique(names, return_inverse=True)
@@ -273,10 +302,16 @@ def _group(table: OutcomeTable, train: np.ndarray, readouts: bool, seed: int) ->
     )
     columns = part(names, names).numpy()
     experts = quality.shape[1]
-    if experts and len(names) >= 2 * _FOLDS:
-        for seen, held in held_out(table.take(train), _FOLDS, seed):
-            columns[held, -experts:] = _means(quality[seen], index[seen], len(labels))[index[held]]
-    return part, columns
+    unseen = columns[:, columns.shape[1] - experts :]
+    if not experts or len(names) < 2 * _FOLDS:
+        return part, columns, np.tile(unseen, (len(folds), 1, 1))
+
+    def predict(seen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return _means(quality[seen], index[seen], len(labels))[index[rows]]
+
+    for seen, held in folds:
+        unseen[held] = predict(seen, held)
+    return part, columns, twice_held_out(folds, unseen, predict)
 
 
 def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:

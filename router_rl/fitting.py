@@ -68,7 +68,7 @@ def fit(
     if method == ORACLE:
         raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
     found = find_method(method)
-    table, text = with_features(table, features, feedback=feedback)
+    table, text, readouts = with_features(table, features, feedback=feedback)
     rule = selection(select, table, k=k, tree=tree, feedback=feedback)
     found.require(rule)
     task = Task.of(
@@ -79,7 +79,7 @@ def fit(
         device=device,
         feedback=feedback,
         log=log,
-        readouts=() if text is None else text.readouts,
+        readouts=readouts,
     )
     candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
     routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]

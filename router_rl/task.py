@@ -15,6 +15,7 @@ from experts.errors import unknown_name
 
 from .imputation import LogConfig, impute
 from .objective import Objective
+from .readouts import Readouts
 from .routing import (
     ConstantScorer,
     KNNScorer,
@@ -69,7 +70,7 @@ class Task:
         observe_load: whether a stateful learner sees the window's load.
         scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
         device: where training happens.
-        readouts: columns of the features that estimate the experts' quality, N a group of them.
+        readouts: which of the features estimate the experts' quality; None if none do.
         compiled: whether scorers run through `torch.compile` while they train on the device.
         log: how the log was made that the estimates come from; None: all outcomes are known.
     """
@@ -84,7 +85,7 @@ class Task:
     scale: float
     device: torch.device
     log: LogConfig | None = None
-    readouts: tuple[tuple[int, ...], ...] = ()
+    readouts: Readouts | None = None
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ class Task:
         device: torch.device | str = "cpu",
         feedback: str = "full",
         log: LogConfig | None = None,
-        readouts: Sequence[Sequence[int]] = (),
+        readouts: Readouts | None = None,
         compiled: bool = False,
     ) -> Task:
         """Take a task from a table with its splits.
@@ -116,7 +117,7 @@ class Task:
             device: where training happens.
             feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
             log: how the log is made and read under bandit feedback; uniform if None.
-            readouts: columns of the features that estimate the experts' quality (`TextFeatures.readouts`).
+            readouts: which of the features estimate the experts' quality, of the training rows.
             compiled: whether scorers run through `torch.compile` while they train on the device.
 
         Raises:
@@ -150,7 +151,7 @@ class Task:
             scale=compute_scale(asked),
             device=torch.device(device),
             log=log,
-            readouts=tuple(tuple(columns) for columns in readouts),
+            readouts=readouts,
             compiled=compiled,
         )
 

@@ -10,13 +10,15 @@ the noise of single outcomes, which is what stops a policy of all features. The 
 the stacked regressions spend evenly from the most to the least: at most weights of a wide range everybody
 gets the dearest expert or everybody the cheapest, and what is decided nowhere tells nothing.
 
-Where it starts, and whether the ascent is kept, is asked of the training rows out of fold, by the utility of
-the greedy choices at these c. It starts at the last readout, which is the group's where there are
-groups. Then, in this order, the best expert for all, each other readout, the mean of the first and the last,
-the mean of all, the least squares of all regressions (stacking), and at last the ascent take its place if
-they earn more by `caution` standard errors of the paired difference. So the result is one of the strong
-baselines, or a policy that was better than it on rows that neither was fitted to. It is linear in the
-features, serves every compute weight, and is repriced without training. Validation rows are only watched.
+Where it starts, and whether the ascent is kept, is asked of the training rows: everything is fitted again
+with a fold of them away, readouts and all, and judged by what its greedy choices earn on that fold at these
+c (`judging.py`). It starts at the last readout, which is the group's where there are groups, or else at the
+best expert for all; unless others earn more by `caution` standard errors of the paired difference, of whom
+the one that earns most is taken: the best expert for all, each other regression, the mean of the first and
+the last readout, the mean of all readouts, the least squares of all regressions (stacking). The ascent takes
+its place on the same terms. So the result is one of the strong baselines, or a policy that was better than it
+on rows that neither was fitted to. It is linear in the features, serves every compute weight, and is repriced
+without training. Validation rows are only watched.
 """
 
 from __future__ import annotations
@@ -40,13 +42,12 @@ from ..objective import Objective
 from ..routing import PricedScorer, Router
 from ..task import Task
 from .conditioned_pg import declared, grid, positive, together
-from .regressions import Demand, Fold, Regressions, demanded, regressed, stacked
+from .judging import Ground, Judge, decisive_weights, judges_of
+from .regressions import Regressions, stacked
 
-__all__ = ["SPACE", "PricedPGSettings", "even_weights", "fit", "over"]
+__all__ = ["SPACE", "PricedPGSettings", "fit", "over"]
 
-_FOLDS = 5
-_JUDGED = 9  # compute weights at which a start is judged
-_GRID = 128  # weights among which those are sought
+_FOLDS = 5  # where the table has none
 _LEAST = 0.02  # of alpha at the start: at 0 it could not rise
 
 
@@ -62,8 +63,8 @@ class PricedPGSettings:
         steps: gradient steps, each on `batch` queries.
         batch: queries a step.
         every: steps between two measurements on validation rows, which are told and change nothing.
-        caution: standard errors by which a later start, or the ascent, must be better out of fold (1 is the
-            rule of Breiman et al. 1984, section 3.4.3).
+        caution: standard errors by which another start, or the ascent, must be better (1 is the rule of
+            Breiman et al. 1984, section 3.4.3).
     """
 
     lowest: float | None = None
@@ -82,40 +83,8 @@ SPACE = {
     "learning_rate": (0.005, 0.02, 0.05),
 }
 
-Start = Callable[[np.ndarray], Tensor]  # rows it may be fitted to, to alpha [K]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Ground:
-    """What a policy of regressions is fitted to and judged by; all float64, T training rows.
-
-    Attributes:
-        quality, compute: [T, N].
-        mean: [N], mean compute of each expert.
-        found, demand: the regressions.
-        weights: [J], rising compute weights.
-    """
-
-    quality: Tensor
-    compute: Tensor
-    mean: Tensor
-    found: Regressions
-    demand: Demand
-    weights: Tensor
-
-    def worth(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> Tensor:
-        """What the experts are worth on some rows, [M, N]."""
-        return self.found.mean + bias + self.found.unseen[rows] @ alpha
-
-    def utility(self, rows: np.ndarray, alpha: Tensor, bias: Tensor) -> np.ndarray:
-        """Utility [M] of the greedy choices on some rows, mean over the compute weights."""
-        worth, price = self.worth(rows, alpha, bias), self.mean * self.demand.unseen[rows]
-        earned = torch.zeros(len(worth), dtype=torch.float64, device=worth.device)
-        for weight in self.weights:
-            choice = (worth - weight * price).argmax(dim=1, keepdim=True)
-            utility = self.quality[rows] - weight * self.compute[rows]
-            earned += utility.gather(1, choice).squeeze(1) / len(self.weights)
-        return earned.cpu().numpy()
+Start = Callable[[Ground], Tensor]  # the rows it may be fitted to, to alpha [K]
 
 
 def over(settings: PricedPGSettings, objectives: Sequence[Objective]) -> PricedPGSettings:
@@ -144,90 +113,61 @@ def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
     assert task.train.features is not None
     scorer = PricedScorer(task.train.features.shape[1] + 1, len(task.train.experts), [(low, high)])
     router = task.wrap(scorer, [declared("compute_weight", low, high)])
-    folds = held_out(task.train, _FOLDS, run.seed)
-    ground = _ground(task, scorer, folds, low, high)
+    folds = held_out(task.train, _FOLDS, run.seed) if task.readouts is None else task.readouts.folds
+    ground = Ground.of(task, scorer, folds)
+    weights = decisive_weights(ground, low, high)
+    judges = judges_of(task, scorer, folds, weights, run.seed)
     with torch.no_grad():
         scorer.compute.copy_(ground.mean)
         scorer.demand_weight.copy_(ground.demand.weight)
         scorer.demand_bias.copy_(ground.demand.bias)
-    start, earned = _best_start(ground, folds, settings.caution)
+    start, earned = _best_start(judges, len(task.train), settings.caution)
     rest = torch.zeros_like(ground.found.mean)
-    every = np.arange(len(task.train))
-    gain = np.zeros(len(every))
-    for seen, held in folds:
-        alpha, bias = _ascended(ground, seen, start(seen), settings, run.seed)
-        gain[held] = ground.utility(held, alpha, bias) - earned[held]
+    gain = np.zeros(len(task.train))
+    for judge in judges:
+        alpha, bias = _ascended(judge.ground, weights, start(judge.ground), settings, run.seed)
+        gain[judge.rows] = judge.utility(alpha, bias) - earned[judge.rows]
     rows = Rows.of(task.validation, task.scale, task.device)
     judged = grid(objective, {"compute_weight": (low, high)})
 
-    def judge(router: Router) -> Measurement:
+    def measured(router: Router) -> Measurement:
         return together([measure_rows(router, rows, each) for each in judged])
 
-    watched = EarlyStopping(task, settings.steps, run.watch, judge)
+    watched = EarlyStopping(task, settings.steps, run.watch, measured)
 
     def tell(step: int, alpha: Tensor, bias: Tensor) -> None:
         _write(scorer, ground.found, alpha, bias, settings.temperature)
         watched.update(router, step, settings.steps)
 
-    tell(0, start(every), rest)
-    alpha, bias = _ascended(ground, every, start(every), settings, run.seed, tell)
+    tell(0, start(ground), rest)
+    alpha, bias = _ascended(ground, weights, start(ground), settings, run.seed, tell)
     if not _surely(gain, settings.caution):
-        alpha, bias = start(every), rest
+        alpha, bias = start(ground), rest
     _write(scorer, ground.found, alpha, bias, settings.temperature)
     return router.eval()
 
 
-def _ground(task: Task, scorer: PricedScorer, folds: Sequence[Fold], low: float, high: float) -> _Ground:
-    outcomes = task.outcomes()
-    found, demand = regressed(task, scorer, folds), demanded(task, scorer, folds)
-    quality, compute = outcomes.quality.double(), outcomes.compute.double()
-    mean = compute.mean(dim=0)
-    worth = found.mean + found.unseen @ stacked(found, quality, np.arange(len(quality)))
-    weights = even_weights(worth, mean * demand.unseen, compute, low, high)
-    return _Ground(quality=quality, compute=compute, mean=mean, found=found, demand=demand, weights=weights)
-
-
-def even_weights(worth: Tensor, price: Tensor, compute: Tensor, low: float, high: float) -> Tensor:
-    """Rising weights [J] at which `argmax(worth - weight * price)` spends evenly less and less.
-
-    Args:
-        worth: [T, N] float64, what each expert is thought to be worth.
-        price: [T, N] float64, what it is thought to take.
-        compute: [T, N] float64, what it takes.
-        low, high: where weights are sought.
-    """
-    asked = torch.from_numpy(np.geomspace(low, high, _GRID)).to(worth)
-    chosen = [(worth - weight * price).argmax(dim=1, keepdim=True) for weight in asked]
-    spent = torch.stack([compute.gather(1, choice).mean() for choice in chosen])
-    place = torch.arange(1, _JUDGED + 1, device=worth.device) / (_JUDGED + 1.0)
-    wanted = spent[0] + (spent[-1] - spent[0]) * place
-    return asked[(spent - wanted[:, None]).abs().argmin(dim=1)].sort().values
-
-
-def _best_start(ground: _Ground, folds: Sequence[Fold], caution: float) -> tuple[Start, np.ndarray]:
-    """The start that is surely best out of fold, in the order told above, and what it earns, [T]."""
-    found = ground.found
+def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[Start, np.ndarray]:
+    """Where to start, and what that earns on rows held out, [T]."""
+    found = judges[0].ground.found
     single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
-    plain = list(single[: found.readouts].flip(0))
-    plain.insert(1, single[0] * 0.0)  # no regression: the best expert for all
+    plain = list(single.roll(-found.readouts, 0).flip(0))  # the last readout first, the ridges last
+    plain.insert(min(found.readouts, 1), single[0] * 0.0)  # no regression: the best expert for all
     if found.readouts > 1:
         plain.append(single[[0, found.readouts - 1]].mean(dim=0))
         plain.append(single[: found.readouts].mean(dim=0))
     starts: list[Start] = [lambda _, alpha=alpha: alpha for alpha in plain]
-    starts.append(lambda rows: stacked(found, ground.quality, rows))
+    starts.append(lambda ground: stacked(ground.found, ground.quality))
 
     def earned(start: Start) -> np.ndarray:
-        utility = np.empty(len(ground.quality))
-        for seen, held in folds:
-            utility[held] = ground.utility(held, start(seen), torch.zeros_like(found.mean))
+        utility = np.empty(rows)
+        for judge in judges:
+            utility[judge.rows] = judge.utility(start(judge.ground), torch.zeros_like(judge.ground.mean))
         return utility
 
-    best, most = starts[0], earned(starts[0])
-    for each in starts[1:]:
-        utility = earned(each)
-        if _surely(utility - most, caution):
-            best, most = each, utility
-    return best, most
+    first, *others = [(start, earned(start)) for start in starts]
+    better = [other for other in others if _surely(other[1] - first[1], caution)]
+    return max(better, key=lambda other: other[1].mean(), default=first)
 
 
 def _surely(gain: np.ndarray, caution: float) -> bool:
@@ -235,24 +175,24 @@ def _surely(gain: np.ndarray, caution: float) -> bool:
 
 
 def _ascended(
-    ground: _Ground,
-    rows: np.ndarray,
+    ground: Ground,
+    weights: Tensor,
     start: Tensor,
     settings: PricedPGSettings,
     seed: int,
     tell: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Alpha [K] and bias [N] after ascending the expected utility of some rows."""
+    """Alpha [K] and bias [N] after ascending the expected utility, at weights between those given."""
     log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
     bias = torch.zeros_like(ground.found.mean).requires_grad_()
     rate = settings.learning_rate
     optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
     generator = torch.Generator(device=bias.device).manual_seed(seed)
     draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
-    among = torch.from_numpy(rows).to(bias.device)
-    rungs, spread = ground.weights.log(), settings.spread
+    rungs, spread = weights.log(), settings.spread
+    among = len(ground.quality)
     for step in range(1, settings.steps + 1):
-        row = among[torch.randint(len(rows), (settings.batch,), generator=generator, device=bias.device)]
+        row = torch.randint(among, (settings.batch,), generator=generator, device=bias.device)
         place = torch.rand((len(row), 1), **draw) * (len(rungs) - 1)
         below = place.long()
         price = torch.lerp(rungs[below], rungs[below + 1], place - below).exp()

@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
 from ..baselines.ridge import solve_ridge
+from ..readouts import Fold
 from ..routing import PricedScorer
 from ..task import Task
 
-__all__ = ["Demand", "Fold", "Regressions", "demanded", "regressed", "stacked"]
+__all__ = ["Demand", "Regressions", "demanded", "regressed", "stacked"]
 
-Fold = tuple[np.ndarray, np.ndarray]
 _PENALTIES = (0.1, 0.3, 1.0, 10.0)
 
 
@@ -81,7 +80,7 @@ def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regres
         biases.append(bias - bias.mean() - mean)
         unseen.append(_centred(said) - mean)
 
-    for columns in task.readouts:
+    for columns in _columns(task):
         index = torch.tensor(columns, device=task.device)
         weight = torch.zeros(len(columns), z.shape[1], dtype=torch.float64, device=task.device)
         scale = scorer.scale[index].double()
@@ -92,7 +91,7 @@ def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regres
     for penalty in _PENALTIES:
         keep(*solve_ridge(own, quality, penalty), _out_of_fold(own, quality, penalty, folds))
     stack = torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases)
-    return Regressions(*stack, mean, len(task.readouts))
+    return Regressions(*stack, mean, len(_columns(task)))
 
 
 def demanded(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
@@ -111,18 +110,22 @@ def demanded(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
     return found
 
 
-def stacked(found: Regressions, quality: Tensor, rows: np.ndarray) -> Tensor:
-    """Weights [K] >= 0 by which the regressions explain how experts differ on some rows."""
-    said = found.unseen[rows].flatten(0, 1).cpu().numpy()
-    wanted = (_centred(quality[rows]) - found.mean).flatten().cpu().numpy()
+def stacked(found: Regressions, quality: Tensor) -> Tensor:
+    """Weights [K] >= 0 by which the regressions explain how experts differ."""
+    said = found.unseen.flatten(0, 1).cpu().numpy()
+    wanted = (_centred(quality) - found.mean).flatten().cpu().numpy()
     alpha: Any = nnls(said, wanted)[0]
     return torch.from_numpy(alpha).to(quality)
+
+
+def _columns(task: Task) -> tuple[tuple[int, ...], ...]:
+    return () if task.readouts is None else task.readouts.columns
 
 
 def _without_readouts(task: Task, z: Tensor) -> Tensor:
     """The features [T, D] with 0 where a readout stands: it gets no weight."""
     own = z.clone()
-    for columns in task.readouts:
+    for columns in _columns(task):
         own[:, list(columns)] = 0.0
     return own
 

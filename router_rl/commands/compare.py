@@ -109,7 +109,7 @@ def compare(
         Objective(compute_weight=weight, load_weight=load_weight, window=window, budget=budget, limit=limit)
         for weight in weights
     ]
-    rows, text = with_features(
+    rows, _, readouts = with_features(
         OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
     )
     with progress_of("fits", err) as progress:
@@ -126,7 +126,7 @@ def compare(
             observe_load=observe_load,
             feedback=feedback,
             log=log,
-            readouts=() if text is None else text.readouts,
+            readouts=readouts,
             out=out,
             jobs=jobs,
             device=device_named(device),

@@ -85,7 +85,7 @@ def train(
     if table is None:
         raise InputError("table", None, "there is nothing to learn from", "give --table, or --env")
     method = "ppo" if method is None else method
-    rows, text = with_features(
+    rows, text, readouts = with_features(
         OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
     )
     rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
@@ -98,7 +98,7 @@ def train(
         device=device_named(device),
         feedback=feedback,
         log=log,
-        readouts=() if text is None else text.readouts,
+        readouts=readouts,
         compiled=compile,
     )
     reference = Reference.of(task)

@@ -18,6 +18,7 @@ from ..budget import check_budget
 from ..imputation import LogConfig
 from ..methods import METHODS, ORACLE, find_method
 from ..objective import Objective
+from ..readouts import Readouts
 from ..routing import Selection
 from ..rules import selection
 from ..task import ScorerConfig, Task
@@ -45,7 +46,7 @@ def compare(
     observe_load: bool | None = None,
     feedback: str = "full",
     log: LogConfig | None = None,
-    readouts: Sequence[Sequence[int]] = (),
+    readouts: Readouts | None = None,
     out: Path | str | None = None,
     jobs: int = 1,
     device: torch.device | str = "cpu",
@@ -69,7 +70,7 @@ def compare(
         observe_load: whether stateful learners see the window's load; None: where it is charged for.
         feedback: `full`, or `bandit`: methods learn from one expert's outcome a query; test rows are full.
         log: how that expert was chosen.
-        readouts: columns of the features that estimate the experts' quality (`TextFeatures.readouts`).
+        readouts: which of the features estimate the experts' quality.
         out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished fits, from
             which an interrupted comparison goes on; None keeps nothing.
         jobs: processes.

@@ -48,7 +48,7 @@ def prompts() -> OutcomeTable:
 
 
 def _columns(table: OutcomeTable, config: FeatureConfig) -> tuple[np.ndarray, np.ndarray, OutcomeTable]:
-    made, text = with_features(table, config)
+    made, text, _ = with_features(table, config)
     assert text is not None
     assert made.features is not None
     served = featurised(table, text).features
@@ -71,7 +71,7 @@ def test_words_and_characters_each_have_topics_and_readouts(prompts: OutcomeTabl
     assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
-    _, text = with_features(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    _, text, _ = with_features(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
     assert text is not None
     assert text.readouts == ((4, 5), (10, 11), (15, 16))
 
@@ -110,13 +110,15 @@ def test_group_means_by_hand() -> None:
 
 def test_a_table_with_features_keeps_them(prompts: OutcomeTable) -> None:
     own = replace(prompts, features=np.ones((120, 3), dtype=np.float32))
-    table, text = with_features(own)
+    table, text, readouts = with_features(own)
     assert table is own
     assert text is None
+    assert readouts is None
 
 
 def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeTable) -> None:
-    table, _ = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
+    table, _, readouts = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
+    assert readouts is None
     assert table.features is not None
     assert table.features.shape[1] == 4 + 1 + 2
 

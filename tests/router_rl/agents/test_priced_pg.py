@@ -10,7 +10,6 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, fit
-from router_rl.agents.priced_pg import even_weights
 from router_rl.evaluation.folding import fold_for
 from router_rl.evaluation.measure import measure
 from router_rl.features import FeatureConfig
@@ -120,17 +119,6 @@ def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
     gap = (routing.logits[:, 0] - routing.logits[:, 1]) * 0.02  # tau
     assert gap.tolist() == pytest.approx([a - b for a, b in means], abs=0.05)
     assert routing.experts.tolist() == [[0], [1]]
-
-
-def test_weights_are_where_something_is_decided() -> None:
-    """The dear expert is better by 0 to 1, so at weight w a share 1 - w asks it; nobody at 1 and above."""
-    better = torch.linspace(0.0, 1.0, 1001, dtype=torch.float64)
-    worth = torch.stack([torch.zeros_like(better), better], dim=1)
-    price = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1001, 2)
-    found = even_weights(worth, price, price, 1e-3, 100.0)
-    assert found.tolist() == pytest.approx([0.1 * k for k in range(1, 10)], rel=0.05)
-    # Where a range decides nothing, any weight of it will do.
-    assert ((even_weights(worth, price, price, 2.0, 100.0) - 2.0).abs() < 1e-9).all()
 
 
 def test_seeds_repeat() -> None:

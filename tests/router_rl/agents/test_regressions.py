@@ -12,6 +12,7 @@ from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.agents.regressions import Regressions, demanded, regressed, stacked
 from router_rl.folds import held_out
+from router_rl.readouts import Readouts
 from router_rl.routing import Hard, PricedScorer
 from router_rl.task import Task
 
@@ -30,7 +31,12 @@ def _table() -> OutcomeTable:
 
 
 def _task(table: OutcomeTable) -> tuple[Task, PricedScorer]:
-    task = Task.of(table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), readouts=[[0, 1]])
+    train = np.flatnonzero(table.split == "train")
+    assert table.features is not None
+    folds = tuple(held_out(table.take(train), 4, seed=0))
+    without = np.repeat(table.features[None, train, :2], len(folds), axis=0)
+    readouts = Readouts(columns=((0, 1),), folds=folds, without=without)
+    task = Task.of(table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), readouts=readouts)
     scorer = PricedScorer(4, 2, [[0.1, 1.0]])
     task.wrap(scorer)
     return task, scorer
@@ -76,7 +82,7 @@ def test_stacking_by_hand() -> None:
     none = torch.zeros(0)
     found = Regressions(torch.stack([first, second], dim=-1).double(), none, none, torch.zeros(2).double(), 2)
     quality = (2 * first - second).double() + 7.0
-    assert stacked(found, quality, np.arange(2)).tolist() == pytest.approx([2.0, 0.0])
+    assert stacked(found, quality).tolist() == pytest.approx([2.0, 0.0])
 
 
 def test_demand() -> None:
