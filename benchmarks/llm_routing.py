@@ -6,11 +6,12 @@ FOLDER holds Parquet outcome tables with `prompt`, `group` and `fold`. Each fold
 has seed k. Features are made of the other four (of each of their rows out of fold) and are the same for
 every method: n-grams of words and of characters with readouts, group, length. Every scorer is linear (but
 kNN). A method that is one fit for all compute weights (`priced_pg`, `conditioned_pg`) is read off at
-forty-one of them, as the floors are; `ridge`, `knn` and `group_label` are fitted at ten, `exact_pg` and
+forty-one of them, as the floors are; `ridge` (with and without the readouts among its features, as the
+regressions of `priced_pg` are), `knn` and `group_label` are fitted at ten, `exact_pg` and
 `softmax_gate` at five, which costs them some height of hull. Settings are chosen on one of the four folds:
 trained methods try `tries`, closed forms every one they know.
 
-Then all four folds are used, by everyone. What has no early stopping (`priced_pg`, `ridge`, `knn`,
+Then all four folds are used, by everyone. What has no early stopping (`priced_pg`, both ridges, `knn`,
 `group_label`) is fitted again on the four. What stops early is fitted four times, each of the four watching
 once, and the four routers' logits are averaged. With `--embedding` every trained method sees the vectors of a
 sentence encoder too; the floors are as they were. `warm_exact_pg`, which asks five folds of its own in every
@@ -60,10 +61,11 @@ TABLES = (
     "llmrouter_pool9",
     "routellm_mmlu",
 )
-CLOSED = ("priced_pg", "ridge", "knn", "group_label")  # nothing in them stops early
+OWN_RIDGE = "ridge_without_readouts"
+CLOSED = ("priced_pg", "ridge", OWN_RIDGE, "knn", "group_label")  # nothing in them stops early
 METHODS = (*CLOSED, "conditioned_pg", "exact_pg", "softmax_gate")
-RIVALS = (*FLOORS, "group_label", "knn", "ridge", "softmax_gate")
-EVERY_SETTING = ("ridge", "knn", "group_label")
+RIVALS = (*FLOORS, "group_label", "knn", "ridge", OWN_RIDGE, "softmax_gate")
+EVERY_SETTING = ("ridge", OWN_RIDGE, "knn", "group_label")
 GRID = (0.0, 0.01, 0.03, 0.07, 0.12, 0.18, 0.25, 0.35, 0.6, 1.2)
 DENSE = (0.0, *np.geomspace(0.002, 2.0, 40).tolist())  # where another weight costs no fit
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -185,7 +187,12 @@ def cell(
 
 def learned(part: OutcomeTable, readouts: Readouts, name: str, fold: int, tries: int, strong: int) -> Played:
     """A trained method's routers at every weight, its settings chosen on validation, on the test rows."""
-    method = find_method(name)
+    method = find_method("ridge" if name == OWN_RIDGE else name)
+    if name == OWN_RIDGE:
+        assert part.features is not None
+        features = np.array(part.features)
+        features[:, [column for group in readouts.columns for column in group]] = 0.0
+        part = replace(part, features=features)
     weights = DENSE if method.over is not None else GRID if name in CLOSED else GRID[::2]
     objectives = [Objective(compute_weight=weight) for weight in weights]
     candidates = method.candidates(100 if name in EVERY_SETTING else tries)

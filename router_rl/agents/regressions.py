@@ -17,12 +17,11 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from ..baselines.ridge import solve_ridge
 from ..readouts import Fold
 from ..routing import PricedScorer
 from ..task import Task
 
-__all__ = ["Demand", "Regressions", "demanded", "regressed", "stacked"]
+__all__ = ["Demand", "Regressions", "demanded", "regressed", "solve_ridges", "stacked"]
 
 _PENALTIES = (0.1, 0.3, 1.0, 10.0)
 
@@ -88,8 +87,10 @@ def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regres
         bias = scorer.shift[index].double()
         keep(weight, bias, z @ weight.T + bias)
     own = _without_readouts(task, z)
-    for penalty in _PENALTIES:
-        keep(*solve_ridge(own, quality, penalty), _out_of_fold(own, quality, penalty, folds))
+    for solved, said in zip(
+        solve_ridges(own, quality, _PENALTIES), _out_of_fold(own, quality, folds), strict=True
+    ):
+        keep(*solved, said)
     stack = torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases)
     return Regressions(*stack, mean, len(_columns(task)))
 
@@ -102,11 +103,11 @@ def demanded(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
     demand = torch.where(mean > 0, outcomes.compute.double() / mean.clamp(min=1e-300), 1.0)
     found = Demand(torch.ones_like(demand), torch.zeros_like(scorer.weight).double(), torch.ones_like(mean))
     least = (demand - 1.0).square().mean()
-    for penalty in _PENALTIES:
-        said = _out_of_fold(z, demand, penalty, folds)
+    solved = solve_ridges(z, demand, _PENALTIES)
+    for (weight, bias), said in zip(solved, _out_of_fold(z, demand, folds), strict=True):
         error = (demand - said).square().mean()
         if error < least * (1.0 - 1e-6):
-            found, least = Demand(said, *solve_ridge(z, demand, penalty)), error
+            found, least = Demand(said, weight, bias), error
     return found
 
 
@@ -130,12 +131,34 @@ def _without_readouts(task: Task, z: Tensor) -> Tensor:
     return own
 
 
-def _out_of_fold(z: Tensor, wanted: Tensor, penalty: float, folds: Sequence[Fold]) -> Tensor:
-    """What ridge regressions say [T, N] of rows they have not seen."""
-    said = torch.empty_like(wanted)
+def solve_ridges(x: Tensor, y: Tensor, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """`solve_ridge` under several positive penalties, by one eigendecomposition.
+
+    Args:
+        x: [T, D] float64.
+        y: [T, N] float64.
+        penalties: P.
+
+    Returns:
+        P weights [N, D] and biases [N], float64.
+    """
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    centred = x - x_mean
+    value, vector = torch.linalg.eigh(centred.T @ centred / len(x))
+    turned = vector.T @ (centred.T @ (y - y_mean) / len(x))
+    found: list[tuple[Tensor, Tensor]] = []
+    for penalty in penalties:
+        weight = (vector @ (turned / (value + penalty).unsqueeze(1))).T
+        found.append((weight, y_mean - weight @ x_mean))
+    return found
+
+
+def _out_of_fold(z: Tensor, wanted: Tensor, folds: Sequence[Fold]) -> Tensor:
+    """What ridge regressions say [P, T, N], under each penalty, of rows they have not seen."""
+    said = wanted.new_empty(len(_PENALTIES), *wanted.shape)
     for seen, held in folds:
-        weight, bias = solve_ridge(z[seen], wanted[seen], penalty)
-        said[held] = z[held] @ weight.T + bias
+        for place, (weight, bias) in enumerate(solve_ridges(z[seen], wanted[seen], _PENALTIES)):
+            said[place, held] = z[held] @ weight.T + bias
     return said
 
 
