@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ from experts.errors import unknown_name
 
 from .imputation import LogConfig, impute
 from .objective import Objective
-from .readouts import Readouts
+from .readouts import Fold, Readouts
 from .routing import (
     ConstantScorer,
     KNNScorer,
@@ -174,6 +174,22 @@ class Task:
     def with_objective(self, objective: Objective) -> Task:
         """The same task under another objective."""
         return replace(self, objective=objective)
+
+    def parts(self, folds: Sequence[Fold]) -> Iterator[tuple[Task, OutcomeTable]]:
+        """The task with a fold of its training rows away, and the rows of that fold, in turn.
+
+        Args:
+            folds: rows seen and held out; those of the readouts where there are any, which are then as they
+                are with the fold away. So nothing in the task has seen the rows that come with it.
+        """
+        for fold, (seen, held) in enumerate(folds):
+            train, asked, readouts = self.train, self.asked, self.readouts
+            if readouts is not None:
+                assert train.features is not None
+                train = asked = replace(train, features=readouts.features(train.features, fold))
+                readouts = readouts.take(seen)
+            part = replace(self, train=train.take(seen), asked=asked.take(seen), readouts=readouts)
+            yield part, train.take(held)
 
     def outcomes(self) -> Outcomes:
         """The training rows on the device."""

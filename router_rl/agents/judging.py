@@ -101,16 +101,11 @@ def judges_of(
         weights: [J], compute weights to judge at.
         seed: of the folds inside the folds, where the table has none.
     """
-    assert task.train.features is not None
     free = replace(task.objective, limit=None, budget=None)  # whose means fewer rows need not share
     found: list[Judge] = []
-    for fold, (seen, held) in enumerate(folds):
-        table = task.train
-        if task.readouts is not None:
-            table = replace(table, features=task.readouts.features(task.train.features, fold))
-        part = replace(task, train=table.take(seen), objective=free)
+    for (part, away), (_, held) in zip(replace(task, objective=free).parts(folds), folds, strict=True):
         ground = Ground.of(part, scorer, held_out(part.train, _FOLDS, seed))
-        outcomes = replace(part, train=table.take(held)).outcomes()
+        outcomes = replace(part, train=away).outcomes()
         z = ((outcomes.features - scorer.shift) * scorer.scale).double()
         judge = Judge(
             ground=ground,

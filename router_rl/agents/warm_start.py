@@ -41,7 +41,8 @@ class WarmExactPGSettings:
     Attributes:
         gate: the gate to start from, by its name.
         gate_settings: of that gate; its defaults if None.
-        folds: parts the training rows are divided into to ask out of fold; 0: the validation rows are asked.
+        folds: parts the training rows are divided into to ask out of fold (where there are readouts among
+            the features, their folds are taken instead); 0: the validation rows are asked.
             They are asked in any case where load is charged, under a budget, or where they are many.
         caution: standard errors of the paired difference by which the policy must be better than the gate
             (1 is the rule of Breiman et al. 1984, section 3.4.3).
@@ -114,12 +115,16 @@ def _gate(task: Task, settings: WarmExactPGSettings, seed: int) -> Router:
 def _out_of_fold(task: Task, settings: WarmExactPGSettings, run: Run) -> np.ndarray:
     """What the ascent gains [T] float64 on training rows that neither it nor its gate was fitted to."""
     rows = len(task.train)
-    fold = np.random.default_rng(run.seed).permutation(rows) % settings.folds
+    if task.readouts is None:
+        fold = np.random.default_rng(run.seed).permutation(rows) % settings.folds
+        held = [fold == number for number in range(min(settings.folds, rows))]
+        folds = [(np.flatnonzero(~out), np.flatnonzero(out)) for out in held]
+    else:
+        folds = task.readouts.folds
     gain = np.zeros(rows)
-    for out in (fold == number for number in range(min(settings.folds, rows))):
-        part = replace(task, train=task.train.take(~out), asked=task.asked.take(~out))
+    for (part, away), (_, out) in zip(task.parts(folds), folds, strict=True):
         gate, policy = _both(part, settings, run)
-        gain[out] = _difference(policy, gate, part, task.train.take(out), run.seed)
+        gain[out] = _difference(policy, gate, part, away, run.seed)
     return gain
 
 

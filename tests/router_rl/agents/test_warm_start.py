@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from router_rl.agents import warm_start
 from router_rl.agents.warm_start import WarmExactPGSettings
 from router_rl.gates import deepseek_v3_gate, softmax_gate
 from router_rl.method import Run
+from router_rl.readouts import Readouts
 from router_rl.routing import Hard, Router
 from router_rl.task import Task
 
@@ -68,6 +70,30 @@ def test_every_training_row_is_asked_once_and_was_not_fitted_to(
     warm_start.fit(task, settings, Run())
     assert len(asked) == settings.folds
     assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
+
+
+def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The readouts' own folds are asked, with what regressions said that had not seen them."""
+    rows = len(task.train)
+    fold = np.arange(rows) % 3
+    folds = tuple((np.flatnonzero(fold != each), np.flatnonzero(fold == each)) for each in range(3))
+    without = np.repeat(np.arange(3.0, dtype=np.float32)[:, None, None], rows, axis=1)
+    readouts = Readouts(columns=((1,),), folds=folds, without=without)
+    asked: list[int] = []
+
+    def difference(policy: Router, gate: Router, part: Task, away: OutcomeTable, seed: int) -> np.ndarray:
+        number = len(asked)
+        assert away.query_id.tolist() == task.train.query_id[folds[number][1]].tolist()
+        for table in (part.train, away):
+            assert table.features is not None
+            assert (table.features[:, 1] == number).all()
+        asked.append(number)
+        return np.ones(len(away))
+
+    monkeypatch.setattr(warm_start, "_difference", difference)
+    settings = WarmExactPGSettings(epochs=1, gate_settings=QUICK)
+    warm_start.fit(replace(task, readouts=readouts), settings, Run())
+    assert asked == [0, 1, 2]
 
 
 def test_an_unknown_gate_is_refused(task: Task) -> None:
