@@ -17,11 +17,12 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
+from ..baselines.ridge import solve_ridges
 from ..readouts import Fold
 from ..routing import PricedScorer
 from ..task import Task
 
-__all__ = ["Demand", "Regressions", "demanded", "regressed", "solve_ridges", "stacked"]
+__all__ = ["Demand", "Regressions", "demanded", "regressed", "stacked"]
 
 _PENALTIES = (0.1, 0.3, 1.0, 10.0)
 
@@ -129,28 +130,6 @@ def _without_readouts(task: Task, z: Tensor) -> Tensor:
     for columns in _columns(task):
         own[:, list(columns)] = 0.0
     return own
-
-
-def solve_ridges(x: Tensor, y: Tensor, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-    """`solve_ridge` under several positive penalties, by one eigendecomposition.
-
-    Args:
-        x: [T, D] float64.
-        y: [T, N] float64.
-        penalties: P.
-
-    Returns:
-        P weights [N, D] and biases [N], float64.
-    """
-    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
-    centred = x - x_mean
-    value, vector = torch.linalg.eigh(centred.T @ centred / len(x))
-    turned = vector.T @ (centred.T @ (y - y_mean) / len(x))
-    found: list[tuple[Tensor, Tensor]] = []
-    for penalty in penalties:
-        weight = (vector @ (turned / (value + penalty).unsqueeze(1))).T
-        found.append((weight, y_mean - weight @ x_mean))
-    return found
 
 
 def _out_of_fold(z: Tensor, wanted: Tensor, folds: Sequence[Fold]) -> Tensor:

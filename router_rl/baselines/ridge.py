@@ -5,6 +5,7 @@ A ridge router is a bound to beat, not a straw man; it is a linear scorer and fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from ..method import Run
 from ..routing import LinearScorer, Router, Selection
 from ..task import Task
 
-__all__ = ["SPACE", "RidgeSettings", "fit", "lifted_weights", "solve_ridge"]
+__all__ = ["SPACE", "RidgeSettings", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,14 +55,28 @@ def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch
         penalty: at least 0.
 
     Returns:
-        weight [N, D] and bias [N], float64.
+        weight [N, D] and bias [N], float64; the least weights where several do.
     """
+    return solve_ridges(x, y, (penalty,))[0]
+
+
+def solve_ridges(
+    x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`solve_ridge` under each of several penalties, by one eigendecomposition."""
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     centred = x - x_mean
-    gram = centred.T @ centred / len(x) + penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    # lstsq, not solve: without a penalty a feature that never varies makes the matrix singular.
-    weight = torch.linalg.lstsq(gram, centred.T @ (y - y_mean) / len(x), driver="gelsd").solution.T
-    return weight, y_mean - weight @ x_mean
+    value, vector = torch.linalg.eigh(centred.T @ centred / len(x))
+    turned = vector.T @ (centred.T @ (y - y_mean) / len(x))
+    # Without a penalty a feature that never varies, or repeats another, makes the matrix singular.
+    least = value[-1] * len(value) * torch.finfo(x.dtype).eps
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for penalty in penalties:
+        stiff = value.clamp(min=0.0) + penalty
+        inverse = torch.where(stiff > least, 1.0 / stiff, 0.0)
+        weight = (vector @ (inverse.unsqueeze(1) * turned)).T
+        found.append((weight, y_mean - weight @ x_mean))
+    return found
 
 
 def lifted_weights(

@@ -10,8 +10,7 @@ import torch
 
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
-from router_rl.agents.regressions import Regressions, demanded, regressed, solve_ridges, stacked
-from router_rl.baselines.ridge import solve_ridge
+from router_rl.agents.regressions import Regressions, demanded, regressed, stacked
 from router_rl.folds import held_out
 from router_rl.readouts import Readouts
 from router_rl.routing import Hard, PricedScorer
@@ -84,18 +83,6 @@ def test_stacking_by_hand() -> None:
     found = Regressions(torch.stack([first, second], dim=-1).double(), none, none, torch.zeros(2).double(), 2)
     quality = (2 * first - second).double() + 7.0
     assert stacked(found, quality).tolist() == pytest.approx([2.0, 0.0])
-
-
-def test_one_decomposition_serves_every_penalty() -> None:
-    """The slow way is `solve_ridge`, once a penalty; one column repeats another and one never varies."""
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.normal(size=(30, 5)))
-    x[:, 3], x[:, 4] = x[:, 0], 2.0
-    y = torch.from_numpy(rng.normal(size=(30, 2)))
-    for penalty, (weight, bias) in zip((0.1, 3.0), solve_ridges(x, y, (0.1, 3.0)), strict=True):
-        slow_weight, slow_bias = solve_ridge(x, y, penalty)
-        torch.testing.assert_close(weight, slow_weight)
-        torch.testing.assert_close(bias, slow_bias)
 
 
 def test_demand() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from router_rl.baselines.ridge import lifted_weights, solve_ridge
+from router_rl.baselines.ridge import lifted_weights, solve_ridge, solve_ridges
 from router_rl.routing import Hierarchical, Soft, TopK
 
 
@@ -19,6 +19,24 @@ def test_equals_scikit_learn(penalty: float) -> None:
     expected = Ridge(alpha=penalty * len(x)).fit(x, y)
     np.testing.assert_allclose(weight.numpy(), expected.coef_, atol=1e-8)
     np.testing.assert_allclose(bias.numpy(), expected.intercept_, atol=1e-8)
+
+
+def test_one_decomposition_serves_every_penalty() -> None:
+    """More features than rows, one of them repeated, one that never varies: each penalty by the slow way."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(30, 50)))
+    x[:, 3], x[:, 4] = x[:, 0], 2.0
+    y = torch.from_numpy(rng.normal(size=(30, 2)))
+    penalties = (1e-4, 0.1, 3.0)
+    centred = x - x.mean(dim=0)
+    for penalty, (weight, bias) in zip(penalties, solve_ridges(x, y, penalties), strict=True):
+        gram = centred.T @ centred / 30 + penalty * torch.eye(50)
+        slow = torch.linalg.solve(gram, centred.T @ (y - y.mean(dim=0)) / 30).T
+        torch.testing.assert_close(weight, slow)
+        torch.testing.assert_close(bias, y.mean(dim=0) - slow @ x.mean(dim=0))
+    least, _ = solve_ridge(x, y, 0.0)
+    assert least[:, 4].abs().max() < 1e-12
+    torch.testing.assert_close(least[:, 3], least[:, 0])
 
 
 def test_a_feature_that_never_varies_gets_no_weight() -> None:
