@@ -30,12 +30,14 @@ class Run:
         watch: is told of every validation measurement.
         checkpoint: where its state is kept, so that a kill costs little.
         validate_every: queries trained on between two measurements on validation; None: the method's own.
+        remarks: sentences of the method on what it made; the last one stands.
     """
 
     seed: int = 0
     watch: Watch | None = None
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, {}))
     validate_every: int | None = None
+    remarks: list[str] = field(default_factory=list)
 
 
 Fit = Callable[[Task, Any, Run], Router]

@@ -203,7 +203,7 @@ def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> d
         "collapse": None if result.facts is None else diagnose(result.facts, Reference.of(task)).to_json(),
         "test": {**result.test.means(), "shares": [float(share) for share in result.test.shares]},
         "fit_seconds": result.seconds,
-        "notes": [*table.notes, *task.notes],
+        "notes": [*table.notes, *task.notes, *result.remarks],
         "versions": {
             "router-rl": version("router-rl"),
             "torch": torch.__version__,

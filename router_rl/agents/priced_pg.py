@@ -121,7 +121,7 @@ def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
         scorer.compute.copy_(ground.mean)
         scorer.demand_weight.copy_(ground.demand.weight)
         scorer.demand_bias.copy_(ground.demand.bias)
-    start, earned = _best_start(judges, len(task.train), settings.caution)
+    name, start, earned = _best_start(judges, len(task.train), settings.caution)
     rest = torch.zeros_like(ground.found.mean)
     gain = np.zeros(len(task.train))
     for judge in judges:
@@ -141,23 +141,30 @@ def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
 
     tell(0, start(ground), rest)
     alpha, bias = _ascended(ground, weights, start(ground), settings, run.seed, tell)
-    if not _surely(gain, settings.caution):
+    kept = _surely(gain, settings.caution)
+    if not kept:
         alpha, bias = start(ground), rest
+    run.remarks.append(
+        f"priced_pg starts from {name}; the ascent from there is {'' if kept else 'not '}kept: it earns "
+        f"{gain.mean():+.4f} a query on rows held out, standard error {gain.std() / len(gain) ** 0.5:.4f}"
+    )
     _write(scorer, ground.found, alpha, bias, settings.temperature)
     return router.eval()
 
 
-def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[Start, np.ndarray]:
-    """Where to start, and what that earns on rows held out, [T]."""
+def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[str, Start, np.ndarray]:
+    """Where to start: its name, itself, and what it earns on rows held out, [T]."""
     found = judges[0].ground.found
     single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
-    plain = list(single.roll(-found.readouts, 0).flip(0))  # the last readout first, the ridges last
-    plain.insert(min(found.readouts, 1), single[0] * 0.0)  # no regression: the best expert for all
-    if found.readouts > 1:
-        plain.append(single[[0, found.readouts - 1]].mean(dim=0))
-        plain.append(single[: found.readouts].mean(dim=0))
-    starts: list[Start] = [lambda _, alpha=alpha: alpha for alpha in plain]
-    starts.append(lambda ground: stacked(ground.found, ground.quality))
+    readouts = found.readouts
+    plain = [(f"readout {row + 1} of {readouts}", single[row]) for row in reversed(range(readouts))]
+    plain.insert(min(readouts, 1), ("the best expert for all", single[0] * 0.0))
+    plain += [(f"ridge regression {row + 1 - readouts}", single[row]) for row in range(readouts, len(single))]
+    if readouts > 1:
+        plain.append(("the mean of the first and the last readout", single[[0, readouts - 1]].mean(dim=0)))
+        plain.append(("the mean of the readouts", single[:readouts].mean(dim=0)))
+    starts: list[tuple[str, Start]] = [(name, lambda _, alpha=alpha: alpha) for name, alpha in plain]
+    starts.append(("all regressions, stacked", lambda ground: stacked(ground.found, ground.quality)))
 
     def earned(start: Start) -> np.ndarray:
         utility = np.empty(rows)
@@ -165,9 +172,9 @@ def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[Sta
             utility[judge.rows] = judge.utility(start(judge.ground), torch.zeros_like(judge.ground.mean))
         return utility
 
-    first, *others = [(start, earned(start)) for start in starts]
-    better = [other for other in others if _surely(other[1] - first[1], caution)]
-    return max(better, key=lambda other: other[1].mean(), default=first)
+    first, *others = [(name, start, earned(start)) for name, start in starts]
+    better = [other for other in others if _surely(other[2] - first[2], caution)]
+    return max(better, key=lambda other: other[2].mean(), default=first)
 
 
 def _surely(gain: np.ndarray, caution: float) -> bool:

@@ -82,6 +82,7 @@ class CellResult:
         facts: how it went, to tell a collapse by; None for methods that are not judged.
         test: measured on the test rows, query by query.
         seconds: the fit took.
+        remarks: of the method on what it made.
     """
 
     cell: Cell
@@ -91,6 +92,7 @@ class CellResult:
     facts: Facts | None
     test: Measurement
     seconds: float
+    remarks: list[str]
 
     def router(self) -> Router:
         """Load the trained router."""
@@ -159,7 +161,8 @@ def _fit(
             item(snapshot)
 
     began = time.perf_counter()
-    router = fit_method(method, task, cell.settings, Run(seed=cell.seed, watch=tell, checkpoint=checkpoint))
+    run = Run(seed=cell.seed, watch=tell, checkpoint=checkpoint)
+    router = fit_method(method, task, cell.settings, run)
     seconds = time.perf_counter() - began
     validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed)
     train_utility = None
@@ -191,6 +194,7 @@ def _fit(
             "fallbacks": result.fallbacks,
             "seconds": seconds,
             "threads": torch.get_num_threads(),
+            "remarks": run.remarks[-1:],
         },
     )
     checkpoint.clear()
@@ -223,4 +227,5 @@ def _read(cell: Cell, home: Path) -> CellResult:
         facts=facts,
         test=test,
         seconds=kept["seconds"],
+        remarks=kept.get("remarks", []),  # cells of earlier versions have none
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from experts import InputError, OutcomeTable
-from router_rl import Objective, fit
+from router_rl import Objective, ScorerConfig, fit
 from router_rl.evaluation.folding import fold_for
 from router_rl.evaluation.measure import measure
 from router_rl.features import FeatureConfig
-from router_rl.routing import PricedScorer
+from router_rl.routing import Hard, PricedScorer
+from router_rl.runs import read_run, train_run
+from router_rl.task import Task
 
 QUICK = {"steps": 60, "batch": 256}
 
@@ -119,6 +122,18 @@ def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
     gap = (routing.logits[:, 0] - routing.logits[:, 1]) * 0.02  # tau
     assert gap.tolist() == pytest.approx([a - b for a, b in means], abs=0.05)
     assert routing.experts.tolist() == [[0], [1]]
+
+
+def test_a_run_says_what_was_made(tmp_path: Path) -> None:
+    """x0 decides, so regressions are surely better than the best expert for all; caution keeps that one."""
+    task = Task.of(_table(), Objective(compute_weight=0.1), Hard(), scorer=ScorerConfig(kind="linear"))
+    notes: list[str] = []
+    for caution in (1.0, 1e9):
+        settings = {**QUICK, "caution": caution}
+        run = train_run(_table(), task, "priced_pg", tmp_path / str(caution), settings=settings)
+        notes.append(read_run(run.folder).facts["notes"][-1])
+    assert "from ridge regression" in notes[0] or "from all regressions" in notes[0]
+    assert "from the best expert for all; the ascent from there is not kept" in notes[1]
 
 
 def test_seeds_repeat() -> None:

@@ -45,7 +45,9 @@ def test_caution_decides_between_the_gate_and_the_policy(
         learning_rate=1e-2, epochs=3, gate_settings=QUICK, folds=folds, caution=caution
     )
     gate = softmax_gate.fit(task, QUICK, Run(seed=3))
-    assert same(warm_start.fit(task, settings, Run(seed=3)), gate) is kept
+    run = Run(seed=3)
+    assert same(warm_start.fit(task, settings, run), gate) is kept
+    assert run.remarks[-1].startswith(f"warm_exact_pg keeps the {'gate' if kept else 'policy'}")
 
 
 def test_a_gain_that_is_there_is_found(task: Task) -> None:
