@@ -225,7 +225,10 @@ def _fitted(
 ) -> list[Router]:
     """A router for each objective: by one fit for all, where the method has that."""
     if method.over is not None:
-        router = method.fit(task, method.over(settings, objectives[1:]), Run(seed=seed))
+        run = Run(seed=seed)
+        router = method.fit(task, method.over(settings, objectives[1:]), run)
+        for remark in run.remarks:
+            err.print(f"fold {seed}, {len(task.train)} rows: {remark}", highlight=False, soft_wrap=True)
         return [router.at(compute_weight=objective.compute_weight) for objective in objectives]
     return [method.fit(task.with_objective(each), settings, Run(seed=seed)) for each in objectives]
 
