@@ -77,19 +77,18 @@ def fold_task(
         made, _, readouts = with_features(replace(part, split=seen), FEATURES)
         assert readouts is not None
         assert made.features is not None
-        fold_of = np.zeros(readouts.without.shape[1], dtype=np.int64)
-        for number, (_, held) in enumerate(readouts.folds):
-            fold_of[held] = number
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as temporary, temporary.open("wb") as stream:
-            columns = np.array(readouts.columns)
-            np.savez(stream, features=made.features, columns=columns, fold=fold_of, without=readouts.without)
+            known = {
+                "columns": np.array(readouts.columns),
+                "fold": readouts.fold,
+                "without": readouts.without,
+            }
+            np.savez(stream, features=made.features, **known)
     with np.load(cached, allow_pickle=False) as read:
-        features, fold_of, without = read["features"], read["fold"], read["without"]
         columns = tuple(tuple(group) for group in read["columns"].tolist())
-    held = [fold_of == each for each in np.unique(fold_of)]
-    folds = tuple((np.flatnonzero(~each), np.flatnonzero(each)) for each in held)
-    readouts = Readouts(columns=columns, folds=folds, without=without)
+        readouts = Readouts(columns=columns, fold=read["fold"], without=read["without"])
+        features = read["features"]
     features = np.hstack([features, study.vectors[rows]])
     return replace(part, features=features, split=watching(part.fold, fold, 1)), readouts, rows
 

@@ -26,8 +26,8 @@ from sklearn.linear_model import Ridge
 
 from experts import InputError, OutcomeTable
 
-from .folds import held_out
-from .readouts import Fold, Readouts, twice_held_out
+from .folds import Fold, fold_numbers, folds_of, twice_held_out
+from .readouts import Readouts
 from .routing import TextFeatures
 from .routing.embedding import Embedding
 from .routing.text import Group, Length, Part, Terms
@@ -125,7 +125,8 @@ def with_features(
     parts: list[Part] = []
     own: dict[int, np.ndarray] = {}  # columns of the training rows that differ from what the part says
     without: list[np.ndarray] = []
-    folds = held_out(table.take(train), _FOLDS, seed)
+    number = fold_numbers(table.take(train), _FOLDS, seed)
+    folds = folds_of(number)
     for each in _analysed(config):
         found, own[len(parts)], away = _terms(table, train, each, folds, seed)
         without.append(away)
@@ -155,7 +156,7 @@ def with_features(
     readouts = None
     if text.readouts:
         away = np.concatenate(without, axis=2).astype(np.float32)
-        readouts = Readouts(columns=text.readouts, folds=tuple(folds), without=away)
+        readouts = Readouts(columns=text.readouts, fold=number, without=away)
     return Featured(replace(table, features=features, notes=(*table.notes, note)), text, readouts)
 
 

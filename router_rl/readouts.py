@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Fold", "Readouts", "twice_held_out"]
+from .folds import Fold, folds_of
 
-Fold = tuple[np.ndarray, np.ndarray]  # rows seen, rows held out
+__all__ = ["Readouts"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,13 +22,18 @@ class Readouts:
 
     Attributes:
         columns: of the features, N a regression.
-        folds: rows seen and held out, of each of the F folds.
+        fold: [M] int64, the fold of each row.
         without: [F, M, C] float32, the columns in order as they are with a fold away.
     """
 
     columns: tuple[tuple[int, ...], ...]
-    folds: tuple[Fold, ...]
+    fold: np.ndarray
     without: np.ndarray
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Rows seen and held out, of each of the F folds."""
+        return folds_of(self.fold)
 
     def features(self, features: np.ndarray, fold: int) -> np.ndarray:
         """The features [M, D] of the training rows with a fold away."""
@@ -39,34 +43,6 @@ class Readouts:
 
     def take(self, rows: np.ndarray) -> Readouts:
         """The readouts of some of the rows (int64 [R]), and of the folds that hold any of them."""
-        place = np.full(self.without.shape[1], -1)
-        place[rows] = np.arange(len(rows))
-        kept = [fold for fold, (_, held) in enumerate(self.folds) if (place[held] >= 0).any()]
-        folds = [tuple(place[part][place[part] >= 0] for part in self.folds[fold]) for fold in kept]
-        return Readouts(
-            columns=self.columns,
-            folds=tuple((seen, held) for seen, held in folds),
-            without=self.without[kept][:, rows],
-        )
-
-
-def twice_held_out(
-    folds: Sequence[Fold], unseen: np.ndarray, predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Predictions [F, M, N] of every row by what has seen neither its fold nor one more.
-
-    Args:
-        folds: F, of M rows.
-        unseen: [M, N], of every row by what has not seen its fold.
-        predict: rows to fit to, and rows to predict [R], to their predictions [R, N].
-
-    With two folds nothing is left to fit to; the rows seen keep what they have.
-    """
-    found = np.repeat(unseen[None], len(folds), axis=0)
-    for one, (seen, held) in enumerate(folds):
-        for other, (_, also) in enumerate(folds[:one]):
-            rest = np.setdiff1d(seen, also)
-            if len(rest):
-                said = predict(rest, np.concatenate([held, also]))
-                found[other, held], found[one, also] = said[: len(held)], said[len(held) :]
-    return found
+        fold = self.fold[rows]
+        kept = np.isin(np.unique(self.fold), fold)
+        return Readouts(columns=self.columns, fold=fold, without=self.without[kept][:, rows])

@@ -13,9 +13,10 @@ from envs import Outcomes, compute_scale
 from experts import InputError, OutcomeTable
 from experts.errors import unknown_name
 
+from .folds import Fold
 from .imputation import LogConfig, impute
 from .objective import Objective
-from .readouts import Fold, Readouts
+from .readouts import Readouts
 from .routing import (
     ConstantScorer,
     KNNScorer,

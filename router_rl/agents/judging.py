@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..folds import held_out
-from ..readouts import Fold
+from ..folds import Fold, held_out
 from ..routing import PricedScorer
 from ..task import Task
 from .regressions import Demand, Regressions, demanded, regressed, stacked

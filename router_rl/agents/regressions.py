@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from ..baselines.ridge import solve_ridges
-from ..readouts import Fold
+from ..folds import Fold
 from ..routing import PricedScorer
 from ..task import Task
 

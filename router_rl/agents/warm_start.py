@@ -23,6 +23,7 @@ from experts.errors import unknown_name
 from ..budget import fit_method
 from ..calibration import calibrated
 from ..evaluation.measure import measure
+from ..folds import folds_of
 from ..gates.registry import GATES
 from ..method import Run
 from ..routing import Router
@@ -121,9 +122,7 @@ def _out_of_fold(task: Task, settings: WarmExactPGSettings, run: Run) -> np.ndar
     """What the ascent gains [T] float64 on training rows that neither it nor its gate was fitted to."""
     rows = len(task.train)
     if task.readouts is None:
-        fold = np.random.default_rng(run.seed).permutation(rows) % settings.folds
-        held = [fold == number for number in range(min(settings.folds, rows))]
-        folds = [(np.flatnonzero(~out), np.flatnonzero(out)) for out in held]
+        folds = folds_of(np.random.default_rng(run.seed).permutation(rows) % settings.folds)
     else:
         folds = task.readouts.folds
     gain = np.zeros(rows)

@@ -11,7 +11,7 @@ import torch
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.agents.regressions import Regressions, demanded, regressed, stacked
-from router_rl.folds import held_out
+from router_rl.folds import fold_numbers, held_out
 from router_rl.readouts import Readouts
 from router_rl.routing import Hard, PricedScorer
 from router_rl.task import Task
@@ -33,9 +33,9 @@ def _table() -> OutcomeTable:
 def _task(table: OutcomeTable) -> tuple[Task, PricedScorer]:
     train = np.flatnonzero(table.split == "train")
     assert table.features is not None
-    folds = tuple(held_out(table.take(train), 4, seed=0))
-    without = np.repeat(table.features[None, train, :2], len(folds), axis=0)
-    readouts = Readouts(columns=((0, 1),), folds=folds, without=without)
+    fold = fold_numbers(table.take(train), 4, seed=0)
+    without = np.repeat(table.features[None, train, :2], 4, axis=0)
+    readouts = Readouts(columns=((0, 1),), fold=fold, without=without)
     task = Task.of(table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), readouts=readouts)
     scorer = PricedScorer(4, 2, [[0.1, 1.0]])
     task.wrap(scorer)

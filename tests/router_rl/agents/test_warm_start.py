@@ -78,14 +78,13 @@ def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.Monke
     """The readouts' own folds are asked, with what regressions said that had not seen them."""
     rows = len(task.train)
     fold = np.arange(rows) % 3
-    folds = tuple((np.flatnonzero(fold != each), np.flatnonzero(fold == each)) for each in range(3))
     without = np.repeat(np.arange(3.0, dtype=np.float32)[:, None, None], rows, axis=1)
-    readouts = Readouts(columns=((1,),), folds=folds, without=without)
+    readouts = Readouts(columns=((1,),), fold=fold, without=without)
     asked: list[int] = []
 
     def difference(policy: Router, gate: Router, part: Task, away: OutcomeTable, seed: int) -> np.ndarray:
         number = len(asked)
-        assert away.query_id.tolist() == task.train.query_id[folds[number][1]].tolist()
+        assert away.query_id.tolist() == task.train.query_id[fold == number].tolist()
         for table in (part.train, away):
             assert table.features is not None
             assert (table.features[:, 1] == number).all()
