@@ -79,12 +79,8 @@ def fold_task(
         assert made.features is not None
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as temporary, temporary.open("wb") as stream:
-            known = {
-                "columns": np.array(readouts.columns),
-                "fold": readouts.fold,
-                "without": readouts.without,
-            }
-            np.savez(stream, features=made.features, **known)
+            columns, fold_of = np.array(readouts.columns), readouts.fold
+            np.savez(stream, features=made.features, columns=columns, fold=fold_of, without=readouts.without)
     with np.load(cached, allow_pickle=False) as read:
         columns = tuple(tuple(group) for group in read["columns"].tolist())
         readouts = Readouts(columns=columns, fold=read["fold"], without=read["without"])
