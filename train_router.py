@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 
 from experts import InputError
-from experts.atomic import replacing
-from router_rl.commands import COMMANDS
-from router_rl.evaluation.terminal import paths_of
+from experts.io.atomic import replacing
+from router_rl.cli import COMMANDS
+from router_rl.reports.terminal import paths_of
 from router_rl.routing import RouterError
 
 __all__ = ["main"]

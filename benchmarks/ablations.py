@@ -20,14 +20,14 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from experts import OutcomeTable
 from router_rl import Objective
-from router_rl.evaluation.marks import signed
-from router_rl.evaluation.measure import measure
-from router_rl.evaluation.statistics import interval
-from router_rl.evaluation.terminal import progress_of
-from router_rl.method import Run
-from router_rl.methods import find_method
+from router_rl.methods.method import Run
+from router_rl.methods.registry import find_method
+from router_rl.problems.routing.problem import ScorerConfig, Task
+from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.statistics import interval
+from router_rl.reports.table_format import signed
+from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
-from router_rl.task import ScorerConfig, Task
 
 WEIGHTS = (0.02, 0.4)
 BASE = {"learning_rate": 1e-3, "folds": 0, "caution": -1e9}

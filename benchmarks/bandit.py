@@ -25,15 +25,15 @@ import torch
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import METHODS, Objective
-from router_rl.evaluation.cells import Cell, CellResult, run_cell, table_digest
-from router_rl.evaluation.statistics import interval
-from router_rl.evaluation.terminal import progress_of
-from router_rl.imputation import LogConfig
-from router_rl.methods import find_method
+from router_rl.methods.registry import find_method
+from router_rl.problems.logged_feedback import LogConfig
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.statistics import interval
+from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
-from router_rl.task import Task
+from router_rl.studies.trial import Cell, CellResult, run_cell, table_digest
 
 CLIPS = (None, 3.0)
 SELF_CHOOSING = ("linucb", "thompson")

@@ -15,13 +15,13 @@ import numpy as np
 
 from experts import OutcomeTable
 from router_rl import Objective, fit
-from router_rl.baselines.oracle import measure_oracle
-from router_rl.evaluation.marks import signed
-from router_rl.evaluation.measure import measure
-from router_rl.evaluation.results import BUDGET_TOLERANCE
-from router_rl.evaluation.statistics import interval
+from router_rl.methods.baselines.oracle import measure_oracle
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.statistics import interval
+from router_rl.reports.table_format import signed
 from router_rl.routing import Hard
-from router_rl.task import Task
+from router_rl.studies.results import BUDGET_TOLERANCE
 
 METHODS = ("warm_exact_pg", "conditioned_pg", "softmax_gate", "ridge", "best_single", "zero_router")
 RIVAL = "softmax_gate"

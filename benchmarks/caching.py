@@ -19,9 +19,9 @@ from real_tables import featurised
 from rich.console import Console
 
 from experts import OutcomeTable
-from router_rl.decisions.compare import compare_env
-from router_rl.decisions.view import env_markdown
-from router_rl.evaluation.terminal import progress_of
+from router_rl.reports.env_view import env_markdown
+from router_rl.reports.terminal import progress_of
+from router_rl.studies.env_compare import compare_env
 
 # Gigabytes of each model's weights, by the parameters of its card at two bytes each.
 POOL9 = {

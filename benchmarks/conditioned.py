@@ -16,14 +16,14 @@ import numpy as np
 
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
-from router_rl.evaluation.folding import fold_for
-from router_rl.evaluation.marks import signed
-from router_rl.evaluation.measure import measure
-from router_rl.evaluation.statistics import interval
-from router_rl.method import Run
-from router_rl.methods import find_method
+from router_rl.methods.method import Run
+from router_rl.methods.registry import find_method
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.statistics import interval
+from router_rl.reports.table_format import signed
 from router_rl.routing import Hard, Router
-from router_rl.task import Task
+from router_rl.studies.conditioned import fold_for
 
 SEPARATE = ("exact_pg", "warm_exact_pg")
 CONDITIONED = "conditioned_pg"

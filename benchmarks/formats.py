@@ -22,10 +22,10 @@ from typing import Any
 import jsonargparse
 import torch
 
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl.exports import FORMATS, export, layer_module
 from router_rl.exports.transformers import distil
-from router_rl.exports.transformers.layer import put_into_small_model
+from router_rl.exports.transformers.layer_export import put_into_small_model
 from router_rl.routing import MLPScorer, Router, TopK
 
 EXPERTS, K = 8, 2

@@ -23,11 +23,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from experts.atomic import replacing, write_json
-from router_rl.evaluation.terminal import progress_of
+from experts.io.atomic import replacing, write_json
+from router_rl.bench.gates.shapes import SHAPES, Shape, theirs_of, weights_of
+from router_rl.bench.table_layout import Sheet, as_markdown
+from router_rl.reports.terminal import progress_of
 from router_rl.routing.kernels import GateRule, Routed, route
-from router_rl.speed.gates.shapes import SHAPES, Shape, theirs_of, weights_of
-from router_rl.speed.sheet import Sheet, as_markdown
 
 ROWS = (1, 4, 16, 64, 256, 1024, 4096, 16_384)
 FLUSHED = 256 * 2**20  # bytes written to empty the L2 cache; an H100's holds 50 MiB

@@ -22,15 +22,15 @@ from torch import Tensor
 from envs import Outcomes
 from experts import OutcomeTable
 from router_rl import Objective
-from router_rl.evaluation.measure import measure
-from router_rl.gates.mixture import answers, expected_loss
-from router_rl.gates.straight_through_gate import straight_through
-from router_rl.gates.switch_gate import switch_loss
-from router_rl.gates.training import train_gate
-from router_rl.learning import Snapshot
-from router_rl.method import Run
+from router_rl.methods.gates.gate_training import train_gate
+from router_rl.methods.gates.mixture import answers, expected_loss
+from router_rl.methods.gates.straight_through_gate import straight_through
+from router_rl.methods.gates.switch_gate import switch_loss
+from router_rl.methods.method import Run
+from router_rl.methods.training_loop import Snapshot
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, Router, TopK
-from router_rl.task import Task
 
 HARD = Hard()
 # logits [B, N], the table, row numbers [B], the compute weight and a generator to a mean loss

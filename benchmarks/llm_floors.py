@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experts import OutcomeTable
-from router_rl.readouts import Readouts
+from router_rl.problems.out_of_fold import Readouts
 
 FLOORS = ("group", "text ridge", "ridge+group")
 CONSTANTS = ("best single", "random")

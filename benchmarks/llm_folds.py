@@ -11,13 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from experts import OutcomeTable
-from experts.atomic import replacing
+from experts.io.atomic import replacing
 from router_rl import Objective, ScorerConfig
-from router_rl.features import FeatureConfig, with_features
-from router_rl.readouts import Readouts
+from router_rl.problems.out_of_fold import Readouts
+from router_rl.problems.prompt_features import FeatureConfig, with_features
+from router_rl.problems.routing.problem import Task
 from router_rl.routing import Hard
 from router_rl.routing.embedding import Embedding
-from router_rl.task import Task
 
 FEATURES = FeatureConfig(analyser="both")
 err = Console(stderr=True)

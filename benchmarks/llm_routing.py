@@ -42,16 +42,16 @@ from llm_routing_tables import curve_shown, prices_shown, shown
 from rich.console import Console
 
 from experts import OutcomeTable
-from experts.atomic import replacing, write_json
+from experts.io.atomic import replacing, write_json
 from router_rl import Objective
-from router_rl.evaluation.frontier import Points, Ranking, frontier_facts, ranking_facts, resampled_means
-from router_rl.evaluation.measure import measure
-from router_rl.evaluation.metrics import aiq, apgr
-from router_rl.method import Method, Run
-from router_rl.methods import find_method
-from router_rl.readouts import Readouts
+from router_rl.methods.method import Method, Run
+from router_rl.methods.registry import find_method
+from router_rl.problems.out_of_fold import Readouts
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import LinearScorer, Router
-from router_rl.task import Task
+from router_rl.studies.frontier import Points, Ranking, frontier_facts, ranking_facts, resampled_means
+from router_rl.studies.metrics import aiq, apgr
 
 TABLES = (
     "routellm_gsm8k",

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_floors import CONSTANTS, FLOORS
 
-from router_rl.evaluation.marks import signed
+from router_rl.reports.table_format import signed
 
 # RouteLLM, Ong et al. 2024, tables 1 to 3, https://arxiv.org/abs/2406.18665: its best APGR on these queries.
 _ARENA = "Chatbot Arena's preferences"

@@ -28,15 +28,15 @@ import torch
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import METHODS, Objective
-from router_rl.evaluation.cells import Cell, CellResult, run_cell, table_digest
-from router_rl.evaluation.measure import measure
-from router_rl.evaluation.terminal import progress_of
-from router_rl.gates.bias_controller import rebalanced
-from router_rl.methods import find_method
+from router_rl.methods.gates.bias_controller import rebalanced
+from router_rl.methods.registry import find_method
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
+from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
-from router_rl.task import Task
+from router_rl.studies.trial import Cell, CellResult, run_cell, table_digest
 
 COMPUTE_WEIGHT = 0.02
 EQUAL = 0.005  # quality within this of the best unbalanced router counts as equal

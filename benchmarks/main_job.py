@@ -15,10 +15,10 @@ import jsonargparse
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import Objective, compare
-from router_rl.evaluation.markdown import markdown
-from router_rl.evaluation.terminal import progress_of
+from router_rl.reports.markdown import markdown
+from router_rl.reports.terminal import progress_of
 
 # Of Stable-Baselines3, slow: where load is charged they are left out, and dqn is in on digits alone.
 SLOW = ["ppo", "a2c"]

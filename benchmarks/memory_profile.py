@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from envs import MemoryProfile
-from experts.atomic import replacing
+from experts.io.atomic import replacing
 
 
 def main(

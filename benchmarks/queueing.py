@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 from real_tables import featurised
 from rich.console import Console
 
+from envs.traces import open_arrivals
 from experts import OutcomeTable
-from experts.atomic import replacing
+from experts.io.atomic import replacing
 from experts.sources import open_source
-from experts.sources.arrivals import open_arrivals
-from router_rl.decisions.compare import compare_env
-from router_rl.decisions.view import env_markdown
-from router_rl.evaluation.terminal import progress_of
+from router_rl.reports.env_view import env_markdown
+from router_rl.reports.terminal import progress_of
+from router_rl.studies.env_compare import compare_env
 
 CONV, CODE = "trace_azure2023_conv.parquet", "trace_azure2023_code.parquet"
 POOL = (

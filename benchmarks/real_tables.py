@@ -22,10 +22,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import Objective, compare
-from router_rl.evaluation.markdown import markdown
-from router_rl.evaluation.terminal import progress_of
+from router_rl.reports.markdown import markdown
+from router_rl.reports.terminal import progress_of
 
 TABLES = ("zeroeval_pool27", "llmrouter_pool9", "routellm_mmlu", "routellm_gsm8k", "llmdrift_math")
 METHODS = [

@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
-from router_rl.features import FeatureConfig
+from router_rl.problems.prompt_features import FeatureConfig
 from router_rl.routing import Health, load
 
 TABLES = ("routellm_mmlu", "routellm_gsm8k", "zeroeval_pool27", "llmrouter_pool9")

@@ -15,10 +15,10 @@ from pathlib import Path
 import jsonargparse
 from rich.console import Console
 
-from experts.atomic import write_json
-from router_rl.evaluation.terminal import progress_of
-from router_rl.speed.bench import FULL, QUICK, bench
-from router_rl.speed.view import markdown
+from experts.io.atomic import write_json
+from router_rl.bench.learner_benchmark import FULL, QUICK, bench
+from router_rl.bench.learner_table import markdown
+from router_rl.reports.terminal import progress_of
 
 
 def main(

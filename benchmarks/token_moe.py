@@ -27,14 +27,16 @@ from token_moe_pool import open_pool
 from token_moe_tables import tables
 
 from experts import InputError
-from experts.atomic import write_json
-from experts.moe.pool import TokenPool
+from experts.io.atomic import write_json
+from experts.io.progress import say
 from experts.moe.quantise import quantised_pool
 from experts.moe.tiny import tiny_pool
-from experts.progress import say
+from experts.moe.token_pool import TokenPool
+from router_rl.methods.token_moe import token_bounds as bounds
+from router_rl.methods.token_moe.token_ridge import RidgeSettings
+from router_rl.methods.token_moe.token_training import Training
+from router_rl.problems.token_moe.token_measurement import Choose, flips, measure
 from router_rl.routing import TopK
-from router_rl.token_moe import RidgeSettings, Training, bounds, measure
-from router_rl.token_moe.measure import Choose, flips
 
 SECTIONS = ("main", "compute", "load", "credit")
 

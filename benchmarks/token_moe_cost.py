@@ -20,7 +20,7 @@ from token_moe_methods import METHODS, Study
 from token_moe_pool import open_pool
 
 from experts.moe.tiny import tiny_pool
-from router_rl.token_moe import Training
+from router_rl.methods.token_moe.token_training import Training
 
 SHOWN = (
     *("soft_gate", "straight_through", "switch", "mixtral_top2"),

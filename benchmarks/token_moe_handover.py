@@ -20,23 +20,18 @@ import numpy as np
 import torch
 from token_moe_methods import RATES
 
-from experts.atomic import write_json
-from experts.costs import model_costs
-from experts.huggingface import transformers_library
-from experts.moe.pool import TokenPool
+from experts.io.atomic import write_json
+from experts.moe.huggingface import transformers_library
 from experts.moe.tiny import tiny_pool
-from router_rl.evaluation.statistics import interval, paired_difference
-from router_rl.token_moe import (
-    OUTCOME_TABLE,
-    LayerRouters,
-    RidgeSettings,
-    Training,
-    fit_ridge,
-    measure,
-    train_counterfactual,
-)
-from router_rl.token_moe.handover import foldable, hand_over
-from router_rl.token_moe.training import Fit
+from experts.moe.token_pool import TokenPool
+from experts.pool.costs import model_costs
+from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
+from router_rl.methods.token_moe.handover import foldable, hand_over
+from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_training import Fit, Training
+from router_rl.problems.statistics import interval, paired_difference
+from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_measurement import measure
 
 
 def main(

@@ -11,27 +11,20 @@ import numpy as np
 import torch
 
 from envs import LoadRule, TokenMoEConfig
-from experts.moe.pool import TokenPool
-from router_rl.routing import Hierarchical, Selection, Soft, TopK
-from router_rl.token_moe import (
-    GATES,
+from experts.moe.token_pool import TokenPool
+from router_rl.methods.token_moe.backprop import GATES, Gate, joint, served, top_p, train_gate
+from router_rl.methods.token_moe.balance import balanced_routers
+from router_rl.methods.token_moe.counterfactual import (
     OUTCOME_TABLE,
     CounterfactualSettings,
-    LayerRouters,
-    RidgeSettings,
-    TokenReinforceSettings,
-    Training,
-    fit_ridge,
-    joint,
-    measure,
     train_counterfactual,
-    train_gate,
-    train_reinforce,
 )
-from router_rl.token_moe.backprop import Gate, served, top_p
-from router_rl.token_moe.balance import balanced_routers
-from router_rl.token_moe.measure import Choose, Measured
-from router_rl.token_moe.training import Fit
+from router_rl.methods.token_moe.token_reinforce import TokenReinforceSettings, train_reinforce
+from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_training import Fit, Training
+from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_measurement import Choose, Measured, measure
+from router_rl.routing import Hierarchical, Selection, Soft, TopK
 
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from experts import InputError
-from experts.atomic import write_json
-from experts.moe.base import load_base, load_tokenizer
+from experts.io.atomic import write_json
+from experts.io.progress import say
 from experts.moe.branch import BranchRecipe, average, branch
-from experts.moe.pool import GENERAL, TokenPool, read_ffns, write_ffns
+from experts.moe.frozen_base import load_base, load_tokenizer
 from experts.moe.sequences import Sequences, measure_sequences
 from experts.moe.texts import pack, pure_and_mixed, split_documents
-from experts.progress import say
+from experts.moe.token_pool import GENERAL, TokenPool, read_ffns, write_ffns
 
 TREE = {
     "languages": ("german", "french", "japanese"),

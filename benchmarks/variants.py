@@ -3,7 +3,7 @@
     python benchmarks/variants.py --out runs/variants
 
 One compute weight. Every method gets the same rows, tries and seeds; what a method tries stands in
-`router_rl/methods.py`, beside its name. A stopped benchmark goes on where it was.
+`router_rl/methods/registry.py`, beside its name. A stopped benchmark goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import jsonargparse
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import METHODS, Objective, compare
-from router_rl.evaluation.markdown import markdown
-from router_rl.evaluation.terminal import progress_of
-from router_rl.rules import RULES
+from router_rl.problems.selection_rules import RULES
+from router_rl.reports.markdown import markdown
+from router_rl.reports.terminal import progress_of
 
 TABLES = ("digits", "fashion-mnist")
 # Stable-Baselines3 is slow, and one weight is nothing to condition on: `main_job.py` has these.

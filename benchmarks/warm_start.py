@@ -19,10 +19,10 @@ from real_tables import TABLES, featurised
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 from router_rl import Objective, compare
-from router_rl.evaluation.marks import signed
-from router_rl.evaluation.terminal import progress_of
+from router_rl.reports.table_format import signed
+from router_rl.reports.terminal import progress_of
 
 GATES = ["softmax_gate", "switch_gate", "deepseek_v3_gate", "straight_through_gate", "remoe_gate", "em_gate"]
 FEW = ["softmax_gate", "straight_through_gate", "em_gate"]  # on tables without class probabilities

@@ -9,14 +9,7 @@ from .core import Core, Step
 from .layer_load import LoadRule
 from .memory import MemoryProfile
 from .outcomes import Outcomes, compute_scale
-from .queueing import (
-    QueueingConfig,
-    QueueingCore,
-    QueueingEnv,
-    QueueingVectorEnv,
-    QueueUnits,
-    build_queueing,
-)
+from .queueing import QueueingConfig, QueueingCore, QueueingEnv, QueueingVectorEnv, QueueUnits, build_queueing
 from .reward import load_charge
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
 from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, open_core

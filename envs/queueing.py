@@ -25,9 +25,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.service_time import service_times
+from envs.traces import ARRIVALS, Arrivals, open_arrivals
 from experts import InputError, OutcomeTable
-from experts.service import service_times
-from experts.sources.arrivals import ARRIVALS, Arrivals, open_arrivals
 
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step

@@ -26,9 +26,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from experts import InputError
-from experts.moe.pool import TokenPool
 from experts.moe.sequences import Sequences
 from experts.moe.tail import Tail
+from experts.moe.token_pool import TokenPool
 
 from .adapters import ScalarEnv, VectorizedEnv
 from .core import ActionSpace, Step

@@ -1,14 +1,14 @@
 """Frozen experts, and what is known about them."""
 
-from .collect import collect
-from .costs import Profile
-from .errors import InputError
-from .importing import import_results
-from .logs import DecisionLog, epsilon_greedy, log_decisions
-from .outcomes import OutcomeTable
-from .pool import Expert, ExpertPool
-from .prices import read_prices, reprice
+from .io.errors import InputError
+from .pool.costs import Profile
+from .pool.expert_pool import Expert, ExpertPool
+from .readers.importing import import_results
 from .sources import SOURCES
+from .sources.collect import collect
+from .table.decision_log import DecisionLog, epsilon_greedy, log_decisions
+from .table.outcome_table import OutcomeTable
+from .table.prices import read_prices, reprice
 
 __all__ = [
     "SOURCES",

@@ -9,24 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .check import check_router
-    from .evaluation.compare import compare
     from .exports import export
-    from .fitting import fit
-    from .methods import METHODS
-    from .objective import Objective
-    from .task import ScorerConfig
+    from .exports.check_router import check_router
+    from .methods.fit import fit
+    from .methods.registry import METHODS
+    from .problems.objective import Objective
+    from .problems.routing.problem import ScorerConfig
+    from .studies.compare import compare
 
 __all__ = ["METHODS", "Objective", "ScorerConfig", "check_router", "compare", "export", "fit"]
 
 _HOMES = {
-    "METHODS": ".methods",
-    "Objective": ".objective",
-    "ScorerConfig": ".task",
-    "check_router": ".check",
-    "compare": ".evaluation.compare",
+    "METHODS": ".methods.registry",
+    "Objective": ".problems.objective",
+    "ScorerConfig": ".problems.routing.problem",
+    "check_router": ".exports.check_router",
+    "compare": ".studies.compare",
     "export": ".exports",
-    "fit": ".fitting",
+    "fit": ".methods.fit",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from experts import OutcomeTable
-from experts.moe.pool import TokenPool
+from experts.moe.token_pool import TokenPool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,8 +136,8 @@ def micro_pool() -> TokenPool:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from experts.moe.base import Base
     from experts.moe.branch import BranchRecipe, average, branch
+    from experts.moe.frozen_base import Base
     from experts.moe.sequences import measure_sequences
 
     torch.manual_seed(0)

@@ -34,7 +34,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_importing_everything_brings_neither_litellm_nor_ray() -> None:
     code = (
-        "import sys, router_rl, router_rl.commands, experts.llm, train_router; "
+        "import sys, router_rl, router_rl.cli, experts.llm, train_router; "
         "print([m for m in ('litellm', 'ray', 'aiolimiter') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

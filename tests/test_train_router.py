@@ -17,7 +17,7 @@ import yaml
 
 import train_router
 from experts import OutcomeTable
-from experts.logs import log_decisions
+from experts.table.decision_log import log_decisions
 from router_rl.routing import load
 
 SHORT = ["--settings.epochs", "40"]
@@ -416,6 +416,6 @@ def test_ctrl_c_is_told_in_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("router_rl.runs.train_run", interrupted)
+    monkeypatch.setattr("router_rl.studies.runs.train_run", interrupted)
     assert train_router.main(["train", "--table", good, "--out", str(tmp_path)]) == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..outcomes import OutcomeTable
-from ..prices import PriceTable, token_costs
-from ..splitting import complete_split
+from ..io.errors import InputError
+from ..table.outcome_table import OutcomeTable
+from ..table.prices import PriceTable, token_costs
+from ..table.splitting import complete_split
 from .endpoints import Endpoint
 from .questions import Questions
 

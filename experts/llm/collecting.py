@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import writable_file
-from ..errors import InputError
-from ..outcomes import OutcomeTable
-from ..progress import track
+from ..io.atomic import writable_file
+from ..io.errors import InputError
+from ..io.progress import track
+from ..table.outcome_table import OutcomeTable
 from .answers import Answers
 from .asking import Request
 from .endpoints import Endpoint, Judge, check_endpoints, prices_of, read_models

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import yaml
 
-from ..errors import InputError, unknown_name
-from ..prices import Price, PriceTable, mapped_price, price_from
+from ..io.errors import InputError, unknown_name
+from ..table.prices import Price, PriceTable, mapped_price, price_from
 from .lite import lite
 
 __all__ = ["Endpoint", "Judge", "ModelList", "check_endpoints", "prices_of", "read_models"]

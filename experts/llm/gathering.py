@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..errors import InputError
-from ..progress import counting
+from ..io.errors import InputError
+from ..io.progress import counting
 from .asking import Asker, Reply, Request
 from .endpoints import Endpoint
 from .journal import Journal

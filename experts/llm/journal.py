@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from ..atomic import sync_folder
-from ..errors import InputError
+from ..io.atomic import sync_folder
+from ..io.errors import InputError
 
 __all__ = ["Journal"]
 

@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-from ..errors import InputError
+from ..io.errors import InputError
 
 __all__ = ["lite"]
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import InputError
+from ..io.errors import InputError
 from .asking import Asker, Reply, Request
 from .endpoints import Endpoint
 

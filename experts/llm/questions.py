@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..sources.results import records
+from ..io.errors import InputError
+from ..readers import records
 
 __all__ = ["Questions", "read_questions"]
 

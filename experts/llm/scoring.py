@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, unknown_name
+from ..io.errors import InputError, unknown_name
 
 __all__ = ["JUDGED", "SCORERS", "Scorer", "exact_match", "multiple_choice", "numeric", "scorer_named"]
 

@@ -17,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..atomic import writable_folder, write_json
-from ..errors import InputError, unknown_name
-from ..progress import track
-from .checkpoint import CheckpointWriter
+from ..io.atomic import writable_folder, write_json
+from ..io.errors import InputError, unknown_name
+from ..io.progress import track
 from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .forms import SHARED_NOTHING, Form, configuration
 from .layout import Layout, layout_of
+from .model_files import CheckpointWriter
 from .segments import FFN, cut, mean
 
 __all__ = ["Assembly", "assemble"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .base import Base
+from ..io.errors import InputError
+from .frozen_base import Base
 from .tail import Tail
 
 __all__ = ["BranchRecipe", "average", "branch"]

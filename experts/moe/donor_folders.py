@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import replacing
-from .base import Base
+from ..io.atomic import replacing
+from .frozen_base import Base
 
 __all__ = ["write_donors"]
 

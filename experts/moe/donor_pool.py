@@ -14,15 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atomic import write_json
-from ..errors import InputError
-from .base import load_base, load_tokenizer
+from ..io.atomic import write_json
+from ..io.errors import InputError
 from .branch import average
 from .donors import Donor, feed_forward, open_base, open_donor, survey
-from .pool import Ffns, TokenPool
+from .frozen_base import load_base, load_tokenizer
 from .segments import FFN
 from .sequences import Sequences, measure_sequences
 from .texts import pack, pure_and_mixed, split_documents
+from .token_pool import Ffns, TokenPool
 
 __all__ = ["TextSizes", "donor_pool", "read_documents"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..huggingface import read_configuration
-from ..progress import track
-from .checkpoint import Checkpoint
+from ..io.errors import InputError
+from ..io.progress import track
+from .huggingface import read_configuration
+from .model_files import Checkpoint
 from .segments import FFN
 
 __all__ = ["Donor", "Survey", "feed_forward", "open_base", "open_donor", "survey"]

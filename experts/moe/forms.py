@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ..errors import InputError
-from ..huggingface import transformers_library
+from ..io.errors import InputError
+from .huggingface import transformers_library
 
 __all__ = ["SHARED_NOTHING", "Form", "configuration"]
 

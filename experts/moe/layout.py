@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import unknown_name
+from ..io.errors import unknown_name
 
 __all__ = ["LAYOUTS", "Layout", "layout_of"]
 

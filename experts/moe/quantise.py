@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .pool import TokenPool
+from ..io.errors import InputError
 from .sequences import Sequences
 from .tail import Tail
+from .token_pool import TokenPool
 
 __all__ = ["quantised_pool", "rounded"]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic import replacing, write_json
-from ..errors import InputError
-from ..progress import track
-from .base import Base
+from ..io.atomic import replacing, write_json
+from ..io.errors import InputError
+from ..io.progress import track
+from .frozen_base import Base
 from .tail import Tail
 
 __all__ = ["Sequences", "measure_sequences"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..io.errors import InputError
 
 __all__ = ["PARTS", "mixed_sequences", "pack", "pure_and_mixed", "split_documents"]
 

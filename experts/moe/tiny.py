@@ -15,13 +15,13 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..huggingface import transformers_library
-from .base import Base
 from .branch import average
-from .pool import GENERAL, TokenPool, read_ffns
+from .frozen_base import Base
+from .huggingface import transformers_library
 from .sequences import Sequences, measure_sequences
 from .texts import pure_and_mixed
 from .tiny_text import DOMAINS, TREE, WORDS, token_rows
+from .token_pool import GENERAL, TokenPool, read_ffns
 
 __all__ = ["DEPTH", "LENGTH", "WEIGHTS", "tiny_base", "tiny_model", "tiny_pool"]
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ..atomic import replacing
-from ..progress import say
+from ..io.atomic import replacing
+from ..io.progress import say
 from .branch import BranchRecipe, branch
-from .pool import write_ffns
 from .tiny import DEPTH, LENGTH, WEIGHTS, tiny_base, tiny_model
 from .tiny_text import DOMAINS, token_rows
+from .token_pool import write_ffns
 
 __all__ = ["main"]
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..cache import cache_folder
-from ..pool import Expert, ExpertPool
-from ..progress import track
-from ..splitting import split_by_key
+from ..io.cache import cache_folder
+from ..io.progress import track
+from ..pool.expert_pool import Expert, ExpertPool
+from ..table.splitting import split_by_key
 from ..training.specialists import Recipe, train_classifier
 from .conditions import conditions
 from .source import Queries

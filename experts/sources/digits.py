@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..io.errors import InputError
 from ..training.specialists import Recipe
 from .conditioned import ConditionedImages, ExpertPlan, Images
 from .conditions import conditions

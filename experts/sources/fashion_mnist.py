@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import InputError
+from ..io.errors import InputError
 from ..training.specialists import Recipe
 from .conditioned import ConditionedImages, ExpertPlan, Images
 from .conditions import conditions

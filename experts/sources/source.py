@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..pool import ExpertPool
+from ..pool.expert_pool import ExpertPool
 
 __all__ = ["Queries", "Source"]
 

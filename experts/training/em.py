@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError
+from ..io.errors import InputError
 from .em_experts import EMExpert
 from .em_gates import GateTree
 

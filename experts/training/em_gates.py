@@ -11,7 +11,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..io.errors import InputError
 from .logistic import fit_logistic, logistic_log_probabilities, ridge_penalty
 
 __all__ = ["GateTree", "Tree"]

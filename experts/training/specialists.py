@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import InputError
+from ..io.errors import InputError
 
 __all__ = ["Recipe", "train_classifier"]
 

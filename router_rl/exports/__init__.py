@@ -12,16 +12,16 @@ from typing import Any
 import torch
 
 from experts import InputError, OutcomeTable
-from experts.atomic import writable_folder, write_json
-from experts.errors import unknown_name
+from experts.io.atomic import writable_folder, write_json
+from experts.io.errors import unknown_name
 
-from ..features import featurised
+from ..problems.prompt_features import featurised
 from ..routing import Router, RouterError
 from . import aoti, gguf, onnx, pt2, safetensors, sglang, vllm
 from .layers import layers_in
 from .parity import Parity, check_parity, one_dead, parity_rows
 from .readme import readme
-from .transformers import layer
+from .transformers import layer_export as layer
 
 __all__ = ["FORMATS", "Format", "Parity", "export", "export_layers", "layers_in"]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from experts import InputError
-from experts.atomic import write_json
+from experts.io.atomic import write_json
 
 from ..routing import Router, Routing
 from .program import export_program, input_names, unmasked_or_masked

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from experts import InputError
-from experts.atomic import replacing, write_json
+from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, RouterError, Routing
 from ..routing.selection.topk import largest
 from .layer_module import require_layer
-from .transformers.gate import Gate, fold
+from .transformers.stock_gate import Gate, fold
 
 __all__ = ["load", "tensors", "usage", "write", "write_layers"]
 

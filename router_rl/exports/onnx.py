@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from experts import InputError
-from experts.atomic import replacing, write_json
+from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, RouterError, Routing, Scorer
 from .program import OUTPUTS, export_program, input_names

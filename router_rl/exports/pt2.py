@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from experts.atomic import replacing, write_json
+from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, Routing
 from .program import export_program, input_names, unmasked_or_masked

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from experts.atomic import replacing, write_json
+from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, TextFeatures
 from ..routing.embedding import Embedding

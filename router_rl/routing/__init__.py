@@ -9,16 +9,16 @@ routing = router.route("Is 7 prime?")  # the same, where the router was trained 
 ```
 """
 
-from .conditioned_scorer import ConditionedScorer
-from .errors import RouterError
-from .hash_scorer import HashScorer
-from .health import Health
-from .knn_scorer import KNNScorer
-from .live_queues import LiveQueues, queue_state_inputs
-from .priced_scorer import PricedScorer
-from .queue_scorer import QueueScorer
+from .circuit_breaker import Health
+from .policies.live_queues import LiveQueues, queue_state_inputs
 from .router import Router, Routing, StateInput
-from .scorers import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
+from .router_error import RouterError
+from .scorers.conditioned_scorer import ConditionedScorer
+from .scorers.dense import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
+from .scorers.hash_scorer import HashScorer
+from .scorers.knn_scorer import KNNScorer
+from .scorers.priced_scorer import PricedScorer
+from .scorers.queue_scorer import QueueScorer
 from .selection import (
     SELECTIONS,
     AdaptiveK,

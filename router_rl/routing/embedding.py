@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import RouterError
+from .router_error import RouterError
 
 __all__ = ["Embedding"]
 

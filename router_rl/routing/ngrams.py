@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from .errors import RouterError
+from .router_error import RouterError
 
 __all__ = ["ANALYSERS", "analyser", "hashed_column", "murmurhash3"]
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .conditioned_scorer import ConditionedScorer
-from .errors import RouterError
-from .priced_scorer import PricedScorer
-from .scorers import LinearScorer, Scorer
+from .router_error import RouterError
+from .scorers.conditioned_scorer import ConditionedScorer
+from .scorers.dense import LinearScorer, Scorer
+from .scorers.priced_scorer import PricedScorer
 from .selection import Selection
 from .text import TextFeatures
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from .embedding import Embedding
-from .errors import RouterError
 from .router import Router, StateInput
-from .scorers import Scorer, scorer_from_spec
+from .router_error import RouterError
+from .scorers.dense import Scorer, scorer_from_spec
 from .selection import selection_from_spec
 from .text import TextFeatures
 

@@ -1,6 +1,6 @@
 """From prompts to a router's features, with torch and the standard library alone.
 
-A pipeline is a row of parts, each of which adds columns; `router_rl.features` fits one with scikit-learn.
+A pipeline is a list of parts, each of which adds columns. `router_rl.problems.prompt_features` fits one.
 What it learned is a JSON description and a few tensors, which travel with the router.
 """
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .embedding import Embedding
-from .errors import RouterError
 from .ngrams import analyser as terms_of
 from .ngrams import hashed_column
+from .router_error import RouterError
 
 __all__ = ["PARTS", "Group", "Length", "Part", "Terms", "TextFeatures"]
 

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from envs.layer_load import LoadRule
 from envs.token_moe import TokenMoEConfig, TokenMoECore, open_core
 from experts import InputError
-from experts.moe.pool import TokenPool
+from experts.moe.token_pool import TokenPool
 
 ID = "RouterRL/TokenMoE-v0"
 PARTS = {"compute", "load", "dropped", "quality", "share", "token_reward"}

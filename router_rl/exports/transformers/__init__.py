@@ -1,9 +1,9 @@
 """Trained routers for mixture-of-experts models of transformers: folded, distilled, patched or swapped in."""
 
 from .distil import Distillation, distil
-from .gate import Gate, LayerRouter, fold
 from .host import Host, host_of_folder, host_of_model
 from .patch import Applied, apply_patch, extract_patch, write_patch, write_routers
+from .stock_gate import Gate, LayerRouter, fold
 from .swap import Swap, swap_routers
 
 __all__ = [

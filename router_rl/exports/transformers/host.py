@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from experts import InputError
-from experts.huggingface import read_configuration
 from experts.moe import Checkpoint, Layout, layout_of
+from experts.moe.huggingface import read_configuration
 
 from ...routing import RouterError
-from .gate import Gate
+from .stock_gate import Gate
 
 __all__ = ["Host", "host_of_folder", "host_of_model"]
 

@@ -21,13 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from experts import InputError
-from experts.atomic import replacing, writable_folder, write_json
+from experts.io.atomic import replacing, writable_folder, write_json
 from experts.moe import Checkpoint
 
 from ...routing import RouterError
-from .gate import Gate, LayerRouter, fold
 from .host import Host, host_of_folder
 from .shards import digest_without, replace_tensors, stored_dtype
+from .stock_gate import Gate, LayerRouter, fold
 
 __all__ = ["Applied", "apply_patch", "extract_patch", "write_patch", "write_routers"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experts.atomic import replacing
+from experts.io.atomic import replacing
 from experts.moe import Checkpoint
 
 from ...routing import RouterError

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ...routing import Router, RouterError
-from .gate import Gate, LayerRouter, fold
 from .host import Host, host_of_model
+from .stock_gate import Gate, LayerRouter, fold
 
 __all__ = ["Swap", "swap_routers"]
 

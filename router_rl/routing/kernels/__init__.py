@@ -10,8 +10,8 @@ routed = gate(hidden)  # .weights [T, k], .experts [T, k], .dispatch.counts [E],
 """
 
 from .gate import Gate
+from .kernel_rule import Dispatch, GateRule, Routed
 from .operator import decompositions, route
-from .rule import Dispatch, GateRule, Routed
 from .torch_path import gather, scatter_back
 
 __all__ = ["Dispatch", "Gate", "GateRule", "Routed", "decompositions", "gather", "route", "scatter_back"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import torch_path
-from .rule import GateRule, Routed
+from .kernel_rule import GateRule, Routed
 
 __all__ = ["gate", "select"]
 

@@ -7,12 +7,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import RouterError
 from ..router import Router
-from ..scorers import LinearScorer
+from ..router_error import RouterError
+from ..scorers.dense import LinearScorer
 from ..selection import Hard, ScoredTopK, TopK
+from .kernel_rule import GateRule, Routed
 from .operator import Path, route
-from .rule import GateRule, Routed
 
 __all__ = ["Gate"]
 

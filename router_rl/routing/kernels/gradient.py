@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .rule import GateRule, Routed
+from .kernel_rule import GateRule, Routed
 
 __all__ = ["gradients", "logits_gradient"]
 

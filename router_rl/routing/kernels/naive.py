@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
+from .kernel_rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
 
 __all__ = ["dispatch", "gate", "gather", "scatter_back", "select"]
 

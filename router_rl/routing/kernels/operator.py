@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import RouterError
+from ..router_error import RouterError
 from . import eager, gradient, torch_path
-from .rule import Dispatch, GateRule, Routed
+from .kernel_rule import Dispatch, GateRule, Routed
 
 __all__ = ["Path", "decompositions", "route"]
 

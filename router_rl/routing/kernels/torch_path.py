@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
+from .kernel_rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
 
 __all__ = ["dispatch", "gate", "gather", "logits_of", "scatter_back", "select"]
 

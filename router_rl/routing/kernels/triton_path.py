@@ -17,9 +17,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ..errors import RouterError
+from ..router_error import RouterError
 from . import triton_kernels
-from .rule import GateRule, Routed
+from .kernel_rule import GateRule, Routed
 
 __all__ = ["Shape", "logits_gradient", "route", "shape_of"]
 

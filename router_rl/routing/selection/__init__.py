@@ -1,20 +1,20 @@
 """Selection rules: one file a rule; `SELECTIONS` maps a rule's name to its class.
 
 It holds every rule that a stored router may have. Those that a user may ask for by name are fewer: some,
-such as `scored_topk`, are made by the gate that learned their numbers (`router_rl.rules.RULES`).
+such as `scored_topk`, are made by a gate (`router_rl.problems.selection_rules.RULES`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..errors import RouterError
+from ..router_error import RouterError
 from .adaptive_k import AdaptiveK
-from .base import Choice, Selection
 from .expert_choice import ExpertChoice
 from .gumbel import gumbel
 from .hard import Hard
 from .hierarchical import Hierarchical, Tree
+from .rule import Choice, Selection
 from .scored import ScoredTopK
 from .soft import Soft
 from .topk import TopK

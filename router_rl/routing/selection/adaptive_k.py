@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import RouterError
-from .base import Choice, Selection
+from ..router_error import RouterError
 from .gumbel import gumbel_like
 from .hard import categorical_entropy
+from .rule import Choice, Selection
 from .topk import largest
 
 __all__ = ["AdaptiveK"]

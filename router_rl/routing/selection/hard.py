@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import RouterError
-from .base import Choice, Selection
+from ..router_error import RouterError
 from .gumbel import gumbel_like
 from .log_softmax import log_softmax
+from .rule import Choice, Selection
 
 __all__ = ["Hard", "categorical_entropy"]
 

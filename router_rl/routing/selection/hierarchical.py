@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Union
 import torch
 from torch import Tensor
 
-from ..errors import RouterError
-from .base import Choice, Selection
+from ..router_error import RouterError
 from .gumbel import gumbel_like
 from .hard import categorical_entropy
+from .rule import Choice, Selection
 
 __all__ = ["Hierarchical", "Tree"]
 

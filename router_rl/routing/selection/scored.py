@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import RouterError
-from .base import Choice, Selection
+from ..router_error import RouterError
+from .rule import Choice, Selection
 from .topk import TopK, largest
 
 __all__ = ["ScoredTopK"]

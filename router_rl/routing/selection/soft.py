@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import RouterError
-from .base import Choice, Selection
+from ..router_error import RouterError
+from .rule import Choice, Selection
 from .topk import largest
 
 __all__ = ["Soft"]

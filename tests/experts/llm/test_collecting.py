@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable
 from experts.llm import collect_answers
-from router_rl.commands.collect import collect, collect_view
+from router_rl.cli.collect_command import collect, collect_view
 
 ROOT = Path(__file__).resolve().parents[3]
 

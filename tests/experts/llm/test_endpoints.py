@@ -7,7 +7,7 @@ import pytest
 from experts import InputError
 from experts.llm import Endpoint, read_models
 from experts.llm.endpoints import Judge, check_endpoints, prices_of
-from experts.prices import Price
+from experts.table.prices import Price
 
 GOOD = """
 models:

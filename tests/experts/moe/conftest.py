@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experts.moe.base import Base
+from experts.moe.frozen_base import Base
 
 
 @pytest.fixture(scope="session")

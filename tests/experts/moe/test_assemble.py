@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experts import InputError
 from experts.moe import Checkpoint, assemble
-from experts.moe.checkpoint import CheckpointWriter
+from experts.moe.model_files import CheckpointWriter
 
 TOKENS = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(1))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experts import InputError
-from experts.moe.pool import TokenPool
 from experts.moe.quantise import quantised_pool, rounded
+from experts.moe.token_pool import TokenPool
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

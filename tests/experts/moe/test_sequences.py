@@ -8,9 +8,9 @@ import torch
 
 from experts import InputError
 from experts.moe.branch import BranchRecipe, average, branch
-from experts.moe.pool import read_ffns, write_ffns
 from experts.moe.sequences import Sequences, measure_sequences
 from experts.moe.texts import PARTS, mixed_sequences, pack, split_documents
+from experts.moe.token_pool import read_ffns, write_ffns
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experts import InputError
-from experts.moe.base import Base
+from experts.moe.frozen_base import Base
 from experts.moe.tail import Tail, ffn_weights
 
 TOKENS = torch.arange(14).reshape(2, 7) % 23

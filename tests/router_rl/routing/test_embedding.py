@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
-from router_rl.features import FeatureConfig
+from router_rl.problems.prompt_features import FeatureConfig
 from router_rl.routing import RouterError, TextFeatures, load
 from router_rl.routing.embedding import Embedding
 

@@ -270,7 +270,7 @@ def test_a_layer_around_it_exports(name, strict):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_onnx_runtime_is_the_reference(tmp_path):
-    from router_rl.speed.gates.forms import onnx
+    from router_rl.bench.gates.gate_forms import onnx
 
     case = RULES["deepseek_v3"]
     inputs = inputs_of(case, 65)

@@ -1,0 +1,40 @@
+"""How long an expert works on a query: its measured latency, its answer's length, or its cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from experts.io.errors import InputError
+from experts.table.outcome_table import OutcomeTable
+
+__all__ = ["service_times"]
+
+
+def service_times(table: OutcomeTable, tokens_per_second: float = 50.0) -> np.ndarray:
+    """Seconds that every expert works on every query.
+
+    Args:
+        table: with `latency_s`, which is taken as it is; else with `tokens_out`; else cost stands for time,
+            the mean being one second.
+        tokens_per_second: the pace of writing, where time is made from tokens.
+
+    Returns:
+        [T, N] float64, above 0.
+
+    Raises:
+        InputError: a time is missing or not above 0.
+    """
+    if tokens_per_second <= 0:
+        raise InputError("tokens_per_second", tokens_per_second, "is no pace", "use a number above 0")
+    if table.latency_s is not None:
+        name, times = "latency_s", table.latency_s.astype(np.float64)
+    elif table.tokens_out is not None:
+        name, times = "tokens_out", np.maximum(table.tokens_out.astype(np.float64), 1.0) / tokens_per_second
+    else:
+        name, times = "cost", table.cost.astype(np.float64) / (table.cost.mean(dtype=np.float64) or 1.0)
+    wrong = np.argwhere(~(np.isfinite(times) & (times > 0)))
+    if len(wrong):
+        row, expert = wrong[0]
+        problem = f"row {row} of {table.experts[expert]} gives no time above 0"
+        raise InputError(name, times[row, expert], problem, f"fill {name} in for all, or drop the column")
+    return times

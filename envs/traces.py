@@ -1,0 +1,116 @@
+"""When requests arrive: recorded traces as Parquet, Poisson arrivals and bursts.
+
+A queueing study scales the rate of a trace to the load it wants, so what counts here is the pattern of gaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experts.io.errors import InputError, unknown_name
+
+__all__ = ["ARRIVALS", "Arrivals", "open_arrivals"]
+
+ARRIVALS = ("poisson", "bursts")
+_SYNTHETIC = 65_536
+_RATES = (0.5, 5.0)  # calm and busy, requests in a mean gap of the calm state's unit
+_DWELL = (200.0, 200.0)  # mean requests in each state before it changes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Arrivals:
+    """A sequence of arrivals.
+
+    Args:
+        name: where it comes from, in words.
+        arrival_s: [M] float64, seconds, non-decreasing, M >= 3, the last after the first.
+
+    Raises:
+        InputError: names the row and the fix.
+    """
+
+    name: str
+    arrival_s: np.ndarray
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.arrival_s, dtype=np.float64)
+        object.__setattr__(self, "arrival_s", times)
+        if times.ndim != 1 or len(times) < 3:
+            raise InputError("arrival_s", times.shape, "is too short", "give a column of 3 or more times")
+        wrong = np.flatnonzero(~np.isfinite(times))
+        if len(wrong):
+            raise InputError("arrival_s", times[wrong[0]], f"row {wrong[0]} is not finite", "drop the row")
+        wrong = np.flatnonzero(np.diff(times) < 0)
+        if len(wrong):
+            row = int(wrong[0]) + 1
+            raise InputError("arrival_s", times[row], f"row {row} is before row {row - 1}", "sort the trace")
+        if times[-1] == times[0]:
+            raise InputError("arrival_s", times[0], "all arrive at once", "use a trace with a rate")
+
+    @classmethod
+    def read(cls, path: Path | str) -> Arrivals:
+        """Read the column `arrival_s` of a Parquet file.
+
+        Raises:
+            InputError: the file or the column is missing, or holds no times.
+        """
+        path = Path(path)
+        if not path.is_file():
+            problem, fix = "no such file", f"give a Parquet file, or {' or '.join(ARRIVALS)}"
+            raise InputError("arrivals", str(path), problem, fix)
+        try:
+            column = pq.read_table(path, columns=["arrival_s"])["arrival_s"]
+            times = column.to_numpy().astype(np.float64)
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            problem = f"has no readable column arrival_s ({error})"
+            raise InputError("arrivals", str(path), problem, "write arrival_s in seconds") from error
+        return cls(name=path.stem, arrival_s=times)
+
+    def gaps(self) -> np.ndarray:
+        """Gaps between arrivals over their mean, [M - 1] float64: a pattern without a rate."""
+        gaps = np.diff(self.arrival_s)
+        return gaps / gaps.mean()
+
+    def part(self, first: float, last: float) -> Arrivals:
+        """The arrivals between two shares of the trace, by number: `part(0.0, 0.5)` is its first half."""
+        rows = len(self.arrival_s)
+        return Arrivals(name=self.name, arrival_s=self.arrival_s[int(first * rows) : int(last * rows)])
+
+    def jittered(self, seconds: float, seed: int = 0) -> Arrivals:
+        """Spread each arrival over the seconds after its stamp, for traces whose stamps were rounded."""
+        noise = np.random.default_rng(seed).uniform(0.0, seconds, len(self.arrival_s))
+        return Arrivals(name=self.name, arrival_s=np.sort(self.arrival_s + noise))
+
+
+def open_arrivals(name: str | Path, seed: int = 0) -> Arrivals:
+    """Arrivals by name: `poisson`, `bursts`, or the path of a Parquet trace.
+
+    `bursts` is a Markov-modulated Poisson process of two states, calm and ten times as busy (Fischer and
+    Meier-Hellstern 1993, https://doi.org/10.1016/0166-5316(93)90035-S).
+
+    Raises:
+        InputError: the name is unknown or the file cannot be read.
+    """
+    if name == "poisson":
+        gaps = np.random.default_rng(seed).exponential(1.0, _SYNTHETIC)
+        return Arrivals(name="poisson", arrival_s=gaps.cumsum())
+    if name == "bursts":
+        return Arrivals(name="bursts", arrival_s=_modulated(np.random.default_rng(seed)).cumsum())
+    if isinstance(name, str) and not Path(name).suffix and not Path(name).exists():
+        raise unknown_name("arrivals", name, [*ARRIVALS, "a Parquet path"])
+    return Arrivals.read(name)
+
+
+def _modulated(rng: np.random.Generator) -> np.ndarray:
+    parts: list[np.ndarray] = []
+    total = state = 0
+    while total < _SYNTHETIC:
+        stay = int(rng.geometric(1.0 / _DWELL[state]))
+        parts.append(rng.exponential(1.0 / _RATES[state], stay))
+        total, state = total + stay, 1 - state
+    return np.concatenate(parts)[:_SYNTHETIC]

@@ -1,0 +1,86 @@
+"""Hugging Face configurations from a folder, a file or by name: no weights, no network, no foreign code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..io.errors import InputError, unknown_name
+
+__all__ = ["KNOWN", "read_configuration", "transformers_library"]
+
+_FOLDER = Path(__file__).parent / "configurations"
+KNOWN = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
+"""Names of published models whose configurations come with the package."""
+
+
+def transformers_library() -> Any:
+    """The transformers library, imported when first needed.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise InputError(
+            "transformers", None, f"cannot be imported ({error})", "pip install 'router-rl[llm]'"
+        ) from error
+
+
+def read_configuration(where: Path | str) -> Any:
+    """A transformers configuration object.
+
+    Args:
+        where: a model's folder, its config.json, or a name in `KNOWN`.
+
+    Raises:
+        InputError: there is no such thing, or transformers has no such architecture.
+    """
+    path = Path(where)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.exists() and str(where) in KNOWN:
+        path = _FOLDER / f"{where}.json"
+    if not path.is_file():
+        if path.name == "config.json":
+            raise InputError("model", str(where), "has no config.json", "give the folder of a model")
+        raise unknown_name("model", str(where), KNOWN)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        kind = fields.pop("model_type")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            "model", str(path), "is not a model's configuration", "it is a JSON object with a model_type"
+        ) from error
+    library = transformers_library()
+    named = kind
+    if kind == "deepseek":
+        kind, fields = "glm4_moe", _deepseek_moe(fields)
+    if kind not in library.CONFIG_MAPPING:
+        raise unknown_name("model_type", str(kind), library.CONFIG_MAPPING.keys())
+    fields.pop("auto_map", None)  # code from elsewhere is never run
+    try:
+        config = library.CONFIG_MAPPING[kind].from_dict(fields)
+    except Exception as error:  # each architecture checks its fields in its own way
+        reason = " ".join(str(error).split())
+        raise InputError(
+            "model", str(path), f"is not a {kind} model ({reason})", "correct the field"
+        ) from error
+    config.model_type = named
+    return config
+
+
+def _deepseek_moe(fields: dict[str, Any]) -> dict[str, Any]:
+    """DeepSeekMoE-16B, for which transformers has no class, as the class of the same parameters.
+
+    Both have Llama's attention, leading dense layers, shared and routed experts (Dai et al. 2024, section 3,
+    https://arxiv.org/abs/2401.06066); they differ in how the gate scores, which costs nothing.
+    """
+    if fields.get("moe_layer_freq", 1) != 1:
+        raise InputError(
+            "moe_layer_freq", fields["moe_layer_freq"], "sparse layers in between are unknown", "use 1"
+        )
+    return {**fields, "use_qk_norm": False, "num_nextn_predict_layers": 0}

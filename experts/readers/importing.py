@@ -1,0 +1,235 @@
+"""Results that others measured, as the project's Parquet: read, priced, checked, and what was odd told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..io.atomic import writable_file
+from ..io.errors import InputError
+from ..io.progress import track
+from ..table.findings import Finding, findings
+from ..table.outcome_table import OutcomeTable
+from ..table.prices import read_prices, token_costs
+from ..table.splitting import SPLITS, allow_leaks, complete_split, leaking_rows
+from . import FORMATS, ReaderOptions, find_format, result_files
+from .assembly import Assembled, assemble
+
+__all__ = ["ImportReport", "import_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """What an import read, kept and found.
+
+    Attributes:
+        format: of the results.
+        cost_unit: of the table.
+        queries, experts: read.
+        kept: rows that were written.
+        dropped: rows left out, by reason.
+        findings: what is odd.
+        best_single, oracle: mean quality of the best expert, and of the best expert on each row.
+        notes: of the table.
+    """
+
+    format: str
+    cost_unit: str
+    queries: int
+    experts: dict[str, dict[str, float]]
+    kept: int
+    dropped: dict[str, int]
+    findings: tuple[Finding, ...]
+    best_single: float
+    oracle: float
+    notes: tuple[str, ...]
+
+
+def import_results(
+    source: Path | str,
+    out: Path | str,
+    *,
+    format: str = "auto",
+    prices: str | Path | None = None,
+    on: str | date | None = None,
+    cost_unit: str | None = None,
+    metric: str | None = None,
+    full_marks: float = 1.0,
+    missing: Literal["rows", "experts"] = "rows",
+    drop_leaks: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> ImportReport:
+    """Turn results into an outcome table on disk; nothing is written unless all of it holds.
+
+    Rows are read one at a time; answers are not kept. Held are prompts and a few numbers a pair.
+
+    Args:
+        source: a file, or a folder of them.
+        out: the Parquet file to write.
+        format: a name in `FORMATS`, or `auto`.
+        prices: `litellm` or a YAML price table; costs then come from tokens.
+        on: the day whose prices count; the latest if None.
+        cost_unit: of costs that the source states: usd, flops or seconds; the format's own if None.
+        metric: the score to take where there are several.
+        full_marks: what the source calls perfect; qualities are divided by it.
+        missing: leave out rows that lack an expert, or experts that lack a row.
+        drop_leaks: leave out training and validation rows whose prompt is a test row's.
+        seed: of the split that is made where the source has none.
+        progress: show progress on stderr.
+
+    Raises:
+        InputError: names the file, the field, the value and the fix.
+    """
+    files = result_files(Path(source))
+    name = find_format(format, files)
+    out = writable_file("out", out)
+    reader = FORMATS[name]
+    outcomes = reader.read(files, ReaderOptions(metric=metric))
+    read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
+    if not read.query:
+        raise InputError("input", str(source), "has no outcomes", "give results with rows")
+    notes = [f"imported from {Path(source).name} ({name})"]
+    cost, priced = _costs(read, prices, on)
+    if priced:
+        notes += [priced, *reader.notes]
+    numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, full_marks)}
+    odd = findings(read.experts, read.query, numbers, read.facts)
+    experts, rows, dropped = _complete(read, numbers, missing)
+    if drop_leaks:
+        leaking = _leaks_into_test(read, rows)
+        dropped["leaking prompt"] = len(leaking)
+        rows = rows[~np.isin(rows, leaking)]
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    if read.repeated:
+        message = f"{read.repeated} outcomes repeat an expert on a query; the first of each counts"
+        odd.append(Finding(kind="repeated", count=read.repeated, message=message))
+    columns = _columns(read, numbers, experts, rows, notes)
+    columns["cost_unit"] = "usd" if priced else cost_unit or reader.cost_unit
+    table = OutcomeTable(**allow_leaks(complete_split(columns, seed=seed)))
+    table.write(out)
+    quality = table.quality.mean(axis=0, dtype=np.float64)
+    price = table.cost.mean(axis=0, dtype=np.float64)
+    return ImportReport(
+        format=name,
+        cost_unit=table.cost_unit,
+        queries=len(read.query),
+        experts={
+            expert: {"quality": float(q), "cost": float(c)}
+            for expert, q, c in zip(table.experts, quality, price, strict=True)
+        },
+        kept=len(table),
+        dropped=dropped,
+        findings=tuple(odd),
+        best_single=float(quality.max()),
+        oracle=float(table.quality.max(axis=1).mean(dtype=np.float64)),
+        notes=table.notes,
+    )
+
+
+def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) -> tuple[np.ndarray, str]:
+    """Costs [T, N], from prices where they are given, and a note on which."""
+    known = read.numbers["cost"]
+    if prices is None:
+        seen = ~np.isnan(read.numbers["quality"])
+        lacking = np.argwhere(seen & np.isnan(known))
+        if len(lacking):
+            row, expert = (int(index) for index in lacking[0])
+            problem = f"query {read.query[row]!r} has no cost, as {len(lacking)} of {seen.sum()} outcomes"
+            fix = "fill it in, or give --prices: litellm, or a YAML table, per million tokens or per `call`"
+            raise InputError("cost", read.experts[expert], problem, fix)
+        return known, ""
+    table = read_prices(prices, read.experts, on)
+    found = [table.prices[expert] for expert in read.experts]
+    cost = token_costs(found, read.numbers["tokens_in"], read.numbers["tokens_out"])
+    wrong = np.argwhere(np.isnan(cost) & ~np.isnan(read.numbers["quality"]))
+    if len(wrong):
+        row, expert = (int(index) for index in wrong[0])
+        problem = f"query {read.query[row]!r} has no token counts, which its price needs"
+        fix = "add tokens_in and tokens_out, or give its price for a `call`"
+        raise InputError("prices", read.experts[expert], problem, fix)
+    return cost.astype(np.float32), f"prices: {table.source}"
+
+
+def _scaled(read: Assembled, full_marks: float) -> np.ndarray:
+    """Qualities in [0, 1]."""
+    if not 0.0 < full_marks < float("inf"):
+        raise InputError("full_marks", full_marks, "is no score", "use what the source calls perfect")
+    quality = read.numbers["quality"] / full_marks
+    wrong = np.argwhere((quality < 0.0) | (quality > 1.0))
+    if len(wrong):
+        row, expert = (int(index) for index in wrong[0])
+        value = float(read.numbers["quality"][row, expert])
+        problem = f"query {read.query[row]!r} scores outside 0 to {full_marks:g}"
+        fix = "give the source's full marks, such as --full-marks 10 or 100"
+        raise InputError(f"quality/{read.experts[expert]}", value, problem, fix)
+    return quality
+
+
+def _complete(
+    read: Assembled, numbers: dict[str, np.ndarray], missing: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """The experts and rows that make a table without holes, and rows left out by reason."""
+    if missing not in ("rows", "experts"):
+        raise InputError("missing", missing, "is unknown", "use rows or experts")
+    holes = np.isnan(numbers["quality"]) | np.isnan(numbers["cost"])
+    experts = np.arange(len(read.experts))
+    if missing == "experts":
+        answered = ~holes.all(axis=1)
+        experts = experts[~holes[answered].any(axis=0)]
+        if len(experts) < 2:
+            problem = f"leaves {len(experts)} experts that answered every query"
+            raise InputError("missing", missing, problem, "use --missing rows")
+    rows = np.flatnonzero(~holes[:, experts].any(axis=1))
+    if len(rows) == 0:
+        problem = "no query has every expert"
+        raise InputError("missing", missing, problem, "use --missing experts, or check the query ids")
+    return experts, rows, {"an expert is missing": len(holes) - len(rows)}
+
+
+def _leaks_into_test(read: Assembled, rows: np.ndarray) -> np.ndarray:
+    """Rows that are not test rows but share a prompt with one."""
+    prompts, splits = read.facts["prompt"][rows], read.facts["split"][rows]
+    tested = np.array([split == "test" for split in splits])
+    leaking = leaking_rows(prompts, tested)
+    return rows[leaking[~tested[leaking]]]
+
+
+def _columns(
+    read: Assembled,
+    numbers: dict[str, np.ndarray],
+    experts: np.ndarray,
+    rows: np.ndarray,
+    notes: list[str],
+) -> dict[str, Any]:
+    """The fields of an OutcomeTable; those that the source does not tell of every row are left out."""
+    columns: dict[str, Any] = {
+        "experts": tuple(read.experts[index] for index in experts),
+        "query_id": np.array([read.query[row].replace("\0", "/") for row in rows], dtype=object),
+        "features": None,
+        "quality": numbers["quality"][np.ix_(rows, experts)],
+        "cost": numbers["cost"][np.ix_(rows, experts)],
+        "source": notes[0],
+        "notes": tuple(notes[1:]),
+    }
+    for kind in ("tokens_in", "tokens_out", "latency_s"):
+        values = numbers[kind][np.ix_(rows, experts)]
+        if not np.isnan(values).all():
+            columns[kind] = values
+    for name, values in read.facts.items():
+        kept = values[rows]
+        if all(value is not None for value in kept):
+            columns[name] = kept
+    for row, split in enumerate(columns.get("split", ())):
+        if split not in SPLITS:
+            fix = f"use {', '.join(SPLITS)}"
+            raise InputError("split", split, f"query {columns['query_id'][row]!r}: is unknown", fix)
+    if columns["features"] is not None:
+        columns["features"] = columns["features"].tolist()
+    if "fold" in columns:
+        columns["fold"] = columns["fold"].astype(np.int64)
+    return columns

@@ -1,0 +1,76 @@
+"""The formats of results by name: one file and one line each; and which of them some files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..io.errors import InputError, unknown_name
+from . import llmrouter, lm_eval, long, routellm, routerbench, wide
+from .files import Record, records
+from .outcome import ALIASES, Reader
+
+__all__ = ["FORMATS", "detect", "find_format"]
+
+FORMATS: dict[str, Reader] = {
+    "wide": Reader(
+        read=wide.read, about="a row a query, quality/<expert> and cost/<expert>", notes=(wide.NOTE,)
+    ),
+    "long": Reader(read=long.read, about="a row a query and expert"),
+    "routellm": Reader(
+        read=routellm.read, about="RouteLLM's responses and judgements", notes=(routellm.NOTE,)
+    ),
+    "routerbench": Reader(
+        read=routerbench.read, about="RouterBench, converted from its pickles", cost_unit="usd"
+    ),
+    "llmrouter": Reader(
+        read=llmrouter.read, about="LLMRouter's logs and prepared scores", notes=(llmrouter.NOTE,)
+    ),
+    "lm-eval": Reader(
+        read=lm_eval.read, about="samples logged by lm-evaluation-harness", notes=(lm_eval.NOTE,)
+    ),
+}
+
+
+def find_format(name: str, files: Sequence[Path]) -> str:
+    """The name itself, or for `auto` the format that the first row of the first file with rows shows.
+
+    Raises:
+        InputError: the name is unknown, or no format shows.
+    """
+    if name != "auto":
+        if name not in FORMATS:
+            raise unknown_name("format", name, ["auto", *FORMATS])
+        return name
+    for file in files:
+        # Questions stand beside RouteLLM's judgements, results_*.json beside lm-eval's samples.
+        if file.name.startswith(("question", "contaminated", "results_")):
+            continue
+        row = next(records(file), None)
+        if row is not None:
+            found = detect(row)
+            if found is None:
+                shown = ", ".join(list(row)[:8])
+                problem = f"is of no known format; its columns begin {shown}"
+                raise InputError("input", str(file), problem, f"name a --format: {', '.join(FORMATS)}")
+            return found
+    raise InputError("input", str(files[0]), "has no rows", "give results")
+
+
+def detect(row: Record) -> str | None:
+    """The format that a row shows, or None."""
+    if any(name.startswith("quality/") for name in row):
+        return "wide"
+    if any(name.endswith("|total_cost") for name in row) or {"eval_name", "performance"} <= row.keys():
+        return "routerbench"
+    if {"doc_id", "resps"} <= row.keys():
+        return "lm-eval"
+    if isinstance(row.get("scores"), dict) or {"query", "model_name", "performance"} <= row.keys():
+        return "llmrouter"
+    if {"question_id", "model", "turn", "score"} <= row.keys():
+        return "routellm"
+    if "prompt" in row and sum(routellm.is_verdict(value) for value in row.values()) >= 2:
+        return "routellm"
+    if all(any(name in row for name in ALIASES[field]) for field in ("expert", "quality")):
+        return "long"
+    return None

@@ -1,0 +1,86 @@
+"""RouteLLM's evaluation files (Ong et al. 2024, https://arxiv.org/abs/2406.18665; lm-sys/RouteLLM).
+
+MMLU and GSM8K: CSV with `prompt`, a column of True/False for each model, maybe `<model>_response`. The group
+is the file's name (`mmlu_anatomy.csv`: anatomy). MT-Bench: `judgements.jsonl`, a row a question, turn and
+model with a score of 10; its questions are read from `question.jsonl` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..io.errors import InputError
+from .files import Record, records
+from .outcome import Outcome, ReaderOptions, estimated_tokens, number, text
+
+__all__ = ["NOTE", "is_verdict", "read"]
+
+NOTE = (
+    "RouteLLM's files have no token counts: where costs come from prices, tokens are estimated at 4 "
+    "characters each, of the prompt without its few-shot examples and of the answer where it is stored"
+)
+_FULL_MARKS = 10.0  # of MT-Bench's judge
+
+
+def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
+    """Yield what the files say of each model.
+
+    Raises:
+        InputError: a file is neither responses nor judgements.
+    """
+    questions = {
+        str(row["question_id"]): row
+        for file in files
+        for row in (records(file) if file.name.startswith("question") else ())
+    }
+    for file in files:
+        if file.name.startswith(("question", "contaminated")):
+            continue
+        for index, row in enumerate(records(file)):
+            place = f"{file}: row {index}"
+            if "turn" in row and "score" in row:
+                yield _judgement(row, questions, place)
+            else:
+                yield from _responses(row, file, index)
+
+
+def is_verdict(value: Any) -> bool:
+    """Whether a value is true or false, as these files write it."""
+    return isinstance(value, bool) or str(value) in ("True", "False")
+
+
+def _responses(row: Record, file: Path, index: int) -> Iterator[Outcome]:
+    models = [name for name, value in row.items() if is_verdict(value)]
+    if not models or "prompt" not in row:
+        problem = f"row {index} has no prompt with columns of True and False"
+        raise InputError("input", str(file), problem, "name another --format")
+    for model in models:
+        yield Outcome(
+            query=f"{file.stem}:{index}",
+            expert=model,
+            quality=number(row, model, f"{file}: row {index}"),
+            prompt=text(row["prompt"]),
+            group=file.stem.removeprefix("mmlu_").removesuffix("_responses"),
+            tokens_in=estimated_tokens(row["prompt"]),
+            tokens_out=estimated_tokens(row.get(f"{model}_response", "A")),
+        )
+
+
+def _judgement(row: Record, questions: dict[str, Record], place: str) -> Outcome:
+    question, turn = str(row["question_id"]), int(row["turn"])
+    known = questions.get(question, {})
+    turns: list[str] = known.get("turns", [])
+    score = number(row, "score", place)
+    prompt = "\n\n".join(turns[:turn]) or None
+    return Outcome(
+        query=f"{question}/{turn}",
+        expert=str(row["model"]),
+        # A verdict that could not be read is -1.
+        quality=None if score is None or score < 0 else score / _FULL_MARKS,
+        prompt=prompt,
+        group=text(known.get("category")) or "mt_bench",
+        tokens_in=estimated_tokens(prompt),
+        tokens_out=None,
+    )

@@ -1,0 +1,234 @@
+"""Logs of decisions: of each query the one expert that was asked, how likely that was, and what it did.
+
+A service that routes knows the outcome of the expert it chose and of no other (bandit feedback). With the
+probability of the choice kept, the log says what another router would have earned
+(`router_rl/problems/off_policy.py`) and can be learned from (`router_rl/problems/logged_feedback.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..io.atomic import replacing
+from ..io.errors import InputError, unknown_name
+from .feature_column import read_features
+from .outcome_table import OutcomeTable
+
+__all__ = ["DecisionLog", "epsilon_greedy", "log_decisions"]
+
+_NUMBERS = {"propensity": "(0, 1]", "quality": "[0, 1]", "cost": "[0, inf)"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class DecisionLog:
+    """T decisions among N experts.
+
+    In Parquet the columns are `query_id`, `expert` (a name), `propensity`, `quality`, `cost` and optionally
+    `features`. Arrays are converted to the types below and checked when the log is made.
+
+    Args:
+        experts: N distinct names.
+        query_id: [T] str; a query may have been asked more than once.
+        action: [T] int64, the expert that was asked, 0 to N - 1.
+        propensity: [T] float32 in (0, 1], the probability with which it was chosen.
+        quality: [T] float32 in [0, 1], its.
+        cost: [T] float32 >= 0, its, in the unit of the table that goes with the log.
+        features: [T, D] float32, finite: what the router sees; None where a table has them by `query_id`.
+
+    Raises:
+        InputError: names the column, the row and the fix.
+    """
+
+    experts: tuple[str, ...]
+    query_id: np.ndarray
+    action: np.ndarray
+    propensity: np.ndarray
+    quality: np.ndarray
+    cost: np.ndarray
+    features: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "experts", tuple(self.experts))
+        object.__setattr__(self, "query_id", np.asarray(self.query_id, dtype=object))
+        object.__setattr__(self, "action", np.asarray(self.action, dtype=np.int64))
+        for name in (*_NUMBERS, "features"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.asanyarray(value, dtype=np.float32))
+        if len(self) == 0:
+            raise InputError("log", 0, "has no decisions", "log at least one")
+        for name in ("action", *_NUMBERS):
+            shape = getattr(self, name).shape
+            if shape != (len(self),):
+                raise InputError(name, shape, f"should have shape ({len(self)},)", "one value a decision")
+        self._check("action", (self.action < 0) | (self.action >= len(self.experts)), "is no expert")
+        inside = {
+            "propensity": (self.propensity > 0) & (self.propensity <= 1),
+            "quality": (self.quality >= 0) & (self.quality <= 1),
+            "cost": (self.cost >= 0) & (self.cost < np.inf),
+        }
+        for name, good in inside.items():  # NaN is not inside anything
+            self._check(name, ~good, f"is outside {_NUMBERS[name]}")
+        if self.features is not None:
+            if self.features.ndim != 2 or len(self.features) != len(self):
+                shape = self.features.shape
+                raise InputError(
+                    "features", shape, f"should have shape ({len(self)}, D)", "one row a decision"
+                )
+            wrong: Any = ~np.isfinite(self.features)
+            self._check("features", wrong.any(axis=1), "is not finite")
+
+    def _check(self, name: str, wrong: np.ndarray, problem: str) -> None:
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            row = int(rows[0])
+            value = getattr(self, name)[row].tolist()
+            raise InputError(name, value, f"row {row} {problem}", "correct it or drop the row")
+
+    def __len__(self) -> int:
+        return len(self.query_id)
+
+    def take(self, rows: np.ndarray) -> DecisionLog:
+        """Return some decisions, in the order given.
+
+        Args:
+            rows: [M] integer row numbers.
+
+        Raises:
+            InputError: no rows are left.
+        """
+        return DecisionLog(
+            experts=self.experts,
+            query_id=self.query_id[rows],
+            action=self.action[rows],
+            propensity=self.propensity[rows],
+            quality=self.quality[rows],
+            cost=self.cost[rows],
+            features=None if self.features is None else self.features[rows],
+        )
+
+    @classmethod
+    def read(cls, path: Path | str, experts: Sequence[str]) -> DecisionLog:
+        """Read a Parquet file.
+
+        Args:
+            path: the file.
+            experts: the N names, in the order that numbers them.
+
+        Raises:
+            InputError: the file is missing or no Parquet, lacks a column, or names an unknown expert.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError("log", str(path), "no such file", "give a Parquet file of decisions")
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            problem = f"is not a readable Parquet file ({error})"
+            raise InputError("log", str(path), problem, "write it with DecisionLog.write") from error
+        with closing(file):
+            names = file.schema_arrow.names
+            for name in ("query_id", "expert", *_NUMBERS):
+                if name not in names:
+                    raise InputError(name, None, f"{path}: the column is missing", "add it to the log")
+            table = file.read(columns=["query_id", "expert", *_NUMBERS])
+            features = read_features(file, path, progress=False) if "features" in names else None
+        numbers = {name: _numbers(name, table[name]) for name in _NUMBERS}
+        numbered = {name: index for index, name in enumerate(experts)}
+        chosen = table["expert"].to_pylist()
+        for name in chosen:
+            if name not in numbered:
+                raise unknown_name("expert", str(name), experts)
+        return cls(
+            experts=tuple(experts),
+            query_id=np.array([str(name) for name in table["query_id"].to_pylist()], dtype=object),
+            action=np.array([numbered[name] for name in chosen], dtype=np.int64),
+            features=features,
+            **numbers,
+        )
+
+    def write(self, path: Path | str) -> None:
+        """Write the log as Parquet (zstd), atomically."""
+        columns: dict[str, Any] = {
+            "query_id": pa.array(self.query_id.tolist(), type=pa.string()),
+            "expert": pa.array([self.experts[action] for action in self.action]),
+            **{name: pa.array(getattr(self, name)) for name in _NUMBERS},
+        }
+        if self.features is not None:
+            flat = pa.array(np.ascontiguousarray(self.features).reshape(-1))
+            columns["features"] = pa.FixedSizeListArray.from_arrays(flat, self.features.shape[1])
+        with replacing(path) as temporary:
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def log_decisions(table: OutcomeTable, probabilities: np.ndarray, seed: int) -> DecisionLog:
+    """Ask one expert a query, drawn from a policy, and keep what it did.
+
+    Args:
+        table: T queries and what every expert would do on them.
+        probabilities: [T, N] float at least 0, the policy; rows sum to 1.
+        seed: of the draws.
+
+    Returns:
+        a log of T decisions in the table's order, with its features.
+
+    Raises:
+        InputError: the probabilities do not fit the table or are none.
+    """
+    shape = (len(table), len(table.experts))
+    if probabilities.shape != shape:
+        raise InputError("probabilities", probabilities.shape, f"should have shape {shape}", "a row a query")
+    total = probabilities.sum(axis=1, dtype=np.float64)
+    wrong = np.flatnonzero(~((probabilities >= 0).all(axis=1) & (np.abs(total - 1) <= 1e-3)))
+    if len(wrong):
+        row = int(wrong[0])
+        problem = f"row {row} is not a distribution"
+        raise InputError("probabilities", probabilities[row].tolist(), problem, "make rows sum to 1")
+    below = probabilities.cumsum(axis=1, dtype=np.float64)
+    # Over their own last value the sums end in exactly 1, so that rounding draws nobody of probability 0.
+    drawn = np.random.default_rng(seed).random((len(table), 1))
+    action = (below / below[:, -1:] <= drawn).sum(axis=1)
+    row = np.arange(len(table))
+    return DecisionLog(
+        experts=table.experts,
+        query_id=table.query_id,
+        action=action,
+        propensity=probabilities[row, action],
+        quality=table.quality[row, action],
+        cost=table.cost[row, action],
+        features=table.features,
+    )
+
+
+def epsilon_greedy(choice: np.ndarray, experts: int, epsilon: float) -> np.ndarray:
+    """Probabilities [T, N] float64 of asking the choice [T], or with probability epsilon anyone.
+
+    Args:
+        choice: [T] int64, the expert a router chooses.
+        experts: N.
+        epsilon: in [0, 1]; 1 asks every expert alike, 0 never departs from the choice.
+
+    Raises:
+        InputError: epsilon is no probability.
+
+    >>> epsilon_greedy(np.array([1]), 4, 0.2).round(2)
+    array([[0.05, 0.85, 0.05, 0.05]])
+    """
+    if not 0.0 <= epsilon <= 1.0:
+        raise InputError("epsilon", epsilon, "is no probability", "use 0 to 1")
+    return epsilon / experts + (1.0 - epsilon) * np.eye(experts)[choice]
+
+
+def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    try:
+        return np.asarray(column.cast(pa.float32(), safe=False).to_numpy(), dtype=np.float32)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error

@@ -1,0 +1,104 @@
+"""The features of a table, which stay on disk where they are large."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..io.atomic import replacing
+from ..io.cache import cache_folder
+from ..io.errors import InputError
+from ..io.progress import track
+
+__all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
+
+MAP_FROM_BYTES = 64 * 2**20  # smaller columns are simply read
+_CHUNK = 16_384  # rows extracted together
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists, of any kind."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.ndarray:
+    """Return the column `features` of an outcome table.
+
+    Args:
+        file: the open table.
+        path: of that file; with its time and size it is the key of the cache.
+        progress: show progress on stderr while a large column is extracted.
+
+    Returns:
+        [T, D] float32, memory-mapped and read-only where it is large; missing numbers are NaN.
+
+    Raises:
+        InputError: the column is not one list of D numbers a row.
+    """
+    rows = file.metadata.num_rows
+    first = next(_batches(file, range(file.num_row_groups)))["features"]
+    if not is_list(first.type):
+        raise InputError(
+            "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
+        )
+    width = len(first[0].as_py() or ())
+    if width == 0:
+        raise InputError("features", width, "row 0 is empty", "drop the column or fill it")
+    if rows * width * 4 < MAP_FROM_BYTES:
+        target = np.empty((rows, width), dtype=np.float32)
+        _extract(file, target)
+        return target
+    stat = path.stat()
+    # One file a table: the older extraction of a table that changed is removed.
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    folder = cache_folder("features")
+    cached = folder / f"{name}-{stat.st_mtime_ns}-{stat.st_size}.npy"
+    if not cached.exists():
+        for stale in folder.glob(f"{name}-*.npy"):
+            stale.unlink(missing_ok=True)
+        with replacing(cached) as temporary:
+            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(rows, width))
+            _extract(file, mapped, progress=progress)
+            mapped.flush()
+    return np.load(cached, mmap_mode="r", allow_pickle=False)
+
+
+def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False) -> None:
+    width = target.shape[1]
+    start = 0
+    groups = range(file.num_row_groups)
+    for batch in _batches(file, track(groups, "reading features", len(groups), shown=progress)):
+        column: Any = batch["features"]
+        sizes = pc.fill_null(pc.call_function("list_value_length", [column]), 0).to_numpy(
+            zero_copy_only=False
+        )
+        wrong = np.flatnonzero((sizes != width) | column.is_null().to_numpy(zero_copy_only=False))
+        if len(wrong):
+            row = int(wrong[0])
+            problem = f"row {start + row} has {int(sizes[row])} values, row 0 has {width}"
+            raise InputError(
+                "features", int(sizes[row]), problem, "give every row the same number of features"
+            )
+        try:
+            values = pc.cast(column.flatten(), pa.float32(), safe=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            problem = f"is not numeric ({error})"
+            raise InputError("features", str(column.type), problem, "store float32") from error
+        values = pc.fill_null(values, float("nan"))
+        target[start : start + len(batch)] = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        start += len(batch)
+
+
+def _batches(file: pq.ParquetFile, groups: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    # One row group at a time: iter_batches over all of them holds the whole column in memory.
+    for group in groups:
+        for batch in file.iter_batches(batch_size=_CHUNK, row_groups=[group], columns=["features"]):
+            if len(batch):
+                yield batch

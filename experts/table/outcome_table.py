@@ -1,0 +1,228 @@
+"""What every expert would have done on every query, known once because the experts are frozen."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..io.errors import InputError, unknown_name
+from .parquet import SCHEMA_VERSION, read_columns, write_table
+from .splitting import SPLITS, allow_leaks, complete_split
+from .validation import check_leaks, check_table
+
+__all__ = ["SCHEMA_VERSION", "SPLITS", "OutcomeTable"]
+
+_FLOATS = (
+    "features",
+    "quality",
+    "cost",
+    "confidence",
+    "tokens_in",
+    "tokens_out",
+    "latency_s",
+    "probabilities",
+)
+_INTEGERS = ("fold", "label")
+_TEXTS = ("query_id", "prompt", "group", "split")
+_ROWWISE = (*_TEXTS, *_INTEGERS, *_FLOATS)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class OutcomeTable:
+    """T queries, N experts, and the outcome of every pair.
+
+    Arrays are converted to the types below and checked when the table is made; do not write to them.
+
+    Args:
+        experts: N >= 2 distinct names.
+        query_id: [T] str, distinct.
+        features: [T, D] float32, finite, maybe memory-mapped; None where the table has none.
+        quality: [T, N] float32 in [0, 1].
+        cost: [T, N] float32 >= 0, in `cost_unit`.
+        split: [T] str, each one of `SPLITS`.
+        cost_unit: "usd", "flops", "seconds" or "unknown".
+        source: where the outcomes come from, in words.
+        prompt: [T] str, what was asked.
+        group: [T] str, the task, subject or condition.
+        fold: [T] int64, for cross-validation.
+        confidence: [T, N] float32, each expert's own, NaN where unknown.
+        tokens_in: [T, N] float32 >= 0, prompt tokens as each expert counts them, NaN where unknown.
+        tokens_out: [T, N] float32 >= 0, answer tokens, NaN where unknown.
+        latency_s: [T, N] float32 >= 0, seconds, NaN where unknown.
+        probabilities: [T, N, C] float32, the class distribution each expert gave; rows sum to 1.
+        label: [T] int64, the right class; present exactly when `probabilities` is.
+        extra: T rows of columns this version does not know, kept and ignored.
+        notes: sentences that every output made from this table must carry.
+
+    Raises:
+        InputError: names the column, the row and the fix.
+    """
+
+    experts: tuple[str, ...]
+    query_id: np.ndarray
+    features: np.ndarray | None
+    quality: np.ndarray
+    cost: np.ndarray
+    split: np.ndarray
+    cost_unit: str = "unknown"
+    source: str = ""
+    prompt: np.ndarray | None = None
+    group: np.ndarray | None = None
+    fold: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    tokens_in: np.ndarray | None = None
+    tokens_out: np.ndarray | None = None
+    latency_s: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    label: np.ndarray | None = None
+    extra: pa.Table | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "experts", tuple(self.experts))
+        object.__setattr__(self, "notes", tuple(self.notes))
+        for names, convert in ((_FLOATS, _as_float32), (_INTEGERS, _as_int64), (_TEXTS, _as_text)):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None:
+                    object.__setattr__(self, name, convert(name, value))
+        check_table(self)
+        check_leaks(self)
+
+    def __len__(self) -> int:
+        return len(self.query_id)
+
+    def part(self, split: str) -> OutcomeTable:
+        """Return the rows of one split, in table order.
+
+        Raises:
+            InputError: the split is unknown or has no rows.
+        """
+        if split not in SPLITS:
+            raise InputError("split", split, "unknown", f"use one of {', '.join(SPLITS)}")
+        return self.take(np.flatnonzero(self.split == split))
+
+    def take(self, rows: np.ndarray) -> OutcomeTable:
+        """Return some rows, in the order given.
+
+        Args:
+            rows: [M] integer row numbers, repeats allowed (a bootstrap), or a [T] boolean mask.
+
+        Raises:
+            InputError: no rows are left.
+        """
+        rows = np.asarray(rows)
+        if rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)
+        if len(rows) == 0:
+            present = ", ".join(name for name in SPLITS if (self.split == name).any())
+            raise InputError("rows", 0, "no rows are left", f"this table has rows in: {present}")
+        chosen = _as_slice(rows)
+        # Rows of a valid table are valid, so a shallow copy skips the checks (and may repeat rows).
+        part = copy.copy(self)
+        for name in _ROWWISE:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(part, name, value[chosen])
+        if self.extra is not None:
+            object.__setattr__(part, "extra", self.extra.take(pa.array(rows)))
+        return part
+
+    def with_estimates(self, quality: np.ndarray, cost: np.ndarray) -> OutcomeTable:
+        """Return the same queries with estimates in place of outcomes, and nothing else that experts did.
+
+        Estimates without bias may leave the range of what they estimate; they are not checked against it.
+
+        Args:
+            quality: [T, N] float.
+            cost: [T, N] float, in `cost_unit`.
+        """
+        part = copy.copy(self)
+        for name in ("confidence", "tokens_in", "tokens_out", "latency_s", "probabilities", "label", "extra"):
+            object.__setattr__(part, name, None)
+        object.__setattr__(part, "quality", _as_float32("quality", quality))
+        object.__setattr__(part, "cost", _as_float32("cost", cost))
+        return part
+
+    @classmethod
+    def read(
+        cls, path_or_source: str | Path, *, allow_leakage: bool = False, seed: int = 0, progress: bool = True
+    ) -> OutcomeTable:
+        """Read a Parquet file, or collect (the first time) and read an embedded source.
+
+        A file without `split` gets a 60/20/20 split by prompt. One with train and test only gives a quarter
+        of its train prompts to validation. One with a single split is split anew. `notes` says what was done.
+
+        Args:
+            path_or_source: a Parquet path, or an embedded source ("digits", "fashion-mnist:/path").
+            allow_leakage: accept a prompt that stands in two splits or folds; `notes` then says so.
+            seed: of the split made here, and of an embedded source's experts.
+            progress: show progress on stderr.
+
+        Raises:
+            InputError: names the file, column, row and fix.
+        """
+        if isinstance(path_or_source, str):
+            from ..sources import SOURCES, open_source
+            from ..sources.collect import (
+                collected,  # collecting makes tables, so this arrow may only run when called
+            )
+
+            source = open_source(path_or_source)
+            if source is not None:
+                return collected(source, seed=seed, progress=progress)
+            path = Path(path_or_source)
+            if not path.suffix and len(path.parts) == 1 and not path.exists():
+                raise unknown_name("table", path_or_source, [*SOURCES, "a Parquet path"])
+        values = read_columns(Path(path_or_source), progress=progress)
+        values = complete_split(values, seed=seed)
+        return cls(**allow_leaks(values) if allow_leakage else values)
+
+    def write(self, path: Path | str) -> None:
+        """Write the table as Parquet (zstd), atomically."""
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_table(Path(path), columns)
+
+
+def _as_float32(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asanyarray(value)  # a memory map stays one
+        return array if array.dtype == np.float32 else array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, type(value).__name__, f"is not numeric ({error})", "give floats") from error
+
+
+def _as_int64(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+        whole = array.astype(np.int64)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, type(value).__name__, f"is not integer ({error})", "give integers") from error
+    wrong = np.flatnonzero(np.ravel(whole != array))
+    if len(wrong):
+        raise InputError(name, np.ravel(array)[wrong[0]], f"row {wrong[0]} is not whole", "give integers")
+    return whole
+
+
+def _as_text(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value, dtype=object)
+    if array.ndim != 1:
+        raise InputError(name, array.shape, "is not one value a row", "give T values")
+    for row, item in enumerate(array):
+        if item is None or item != item:  # NaN is how a missing text arrives from a data frame
+            raise InputError(name, item, f"row {row} is missing", "fill it in or drop the row")
+    text = np.array([str(item) for item in array], dtype=object)
+    return text.astype("U10") if name == "split" and all(item in SPLITS for item in text) else text
+
+
+def _as_slice(rows: np.ndarray) -> np.ndarray | slice:
+    """Return consecutive rows as a slice, so that a memory map is viewed and not copied."""
+    first, last = int(rows[0]), int(rows[-1])
+    if first >= 0 and last - first + 1 == len(rows) and bool((np.diff(rows) == 1).all()):
+        return slice(first, last + 1)
+    return rows

@@ -1,0 +1,228 @@
+"""Outcome tables as Parquet: column names, metadata, and features that stay on disk."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..io.atomic import replacing
+from ..io.errors import InputError
+from .feature_column import is_list, read_features
+from .splitting import LEAKAGE
+
+__all__ = ["SCHEMA_VERSION", "read_columns", "write_table"]
+
+SCHEMA_VERSION = 1
+_METADATA = b"router_rl"
+_TEXTS = ("query_id", "prompt", "group", "split")
+_PER_EXPERT = ("quality", "cost", "confidence", "tokens_in", "tokens_out", "latency_s")
+_CHUNK = 16_384  # rows written together
+
+
+def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Read a Parquet file into the fields of an OutcomeTable; `split` is left out where the file has none.
+
+    Raises:
+        InputError: the file is missing, is not Parquet, or lacks or garbles a column.
+    """
+    file = _open(path)
+    with closing(file):
+        schema = file.schema_arrow
+        settings = _settings(path, schema.metadata)
+        experts = _experts(path, schema.names, settings.get("experts"))
+        if file.metadata.num_rows == 0:
+            raise InputError("table", str(path), "has no rows", "collect at least one query")
+        try:
+            features = read_features(file, path, progress=progress) if "features" in schema.names else None
+            table = file.read(columns=[name for name in schema.names if name != "features"])
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+    columns: dict[str, Any] = {
+        "experts": experts,
+        "features": features,
+        "cost_unit": settings.get("cost_unit", "unknown"),
+        "source": settings.get("source", path.name),
+        # A file cannot lift the leakage check by itself: whoever reads it must.
+        "notes": tuple(note for note in settings.get("notes", ()) if not note.startswith(LEAKAGE)),
+    }
+    known = {*_TEXTS, "fold", "label", "features"}
+    for name in _TEXTS:
+        if name in table.column_names:
+            columns[name] = _object(table[name])
+    for name in ("fold", "label"):
+        if name in table.column_names:
+            columns[name] = _whole(name, table[name])
+    for kind in _PER_EXPERT:
+        names = [f"{kind}/{expert}" for expert in experts]
+        known.update(names)
+        if any(name in table.column_names for name in names):
+            columns[kind] = np.stack([_float32(table, name) for name in names], axis=1)
+    if all(f"probabilities/{expert}" in table.column_names for expert in experts):
+        names = [f"probabilities/{expert}" for expert in experts]
+        known.update(names)
+        columns["probabilities"] = _probabilities(table, names)
+    elif "label" in columns:  # somebody else's `label`: not ours without probabilities
+        del columns["label"]
+        known.remove("label")
+    unknown = [name for name in table.column_names if name not in known]
+    columns["extra"] = table.select(unknown).replace_schema_metadata() if unknown else None
+    return columns
+
+
+def write_table(path: Path, columns: dict[str, Any]) -> None:
+    """Write the fields of an OutcomeTable as Parquet, atomically, a chunk of rows at a time."""
+    experts: tuple[str, ...] = columns["experts"]
+    settings = {
+        "schema_version": SCHEMA_VERSION,
+        "cost_unit": columns["cost_unit"],
+        "experts": list(experts),
+        "source": columns["source"],
+        "notes": list(columns["notes"]),
+    }
+    rows = len(columns["query_id"])
+    with replacing(path) as temporary:
+        writer: pq.ParquetWriter | None = None
+        try:
+            for start in range(0, rows, _CHUNK):
+                chunk = _chunk(columns, experts, slice(start, start + _CHUNK))
+                if writer is None:
+                    schema = chunk.schema.with_metadata({_METADATA: json.dumps(settings).encode()})
+                    writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+                writer.write_table(chunk.replace_schema_metadata(writer.schema.metadata))
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise InputError("table", str(path), problem, "give a Parquet file or an embedded source's name")
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    problem = f"is not a readable Parquet file ({error})"
+    return InputError("table", str(path), problem, "write it with OutcomeTable.write")
+
+
+def _settings(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    raw = (metadata or {}).get(_METADATA)
+    if raw is None:
+        return {}
+    try:
+        settings: Any = json.loads(raw)
+    except ValueError as error:
+        raise InputError("router_rl", str(path), f"is not JSON ({error})", "write the table anew") from error
+    if not isinstance(settings, dict) or settings.get("schema_version") != SCHEMA_VERSION:
+        found = settings.get("schema_version") if isinstance(settings, dict) else settings
+        problem = f"{path}: this version reads schema_version {SCHEMA_VERSION}"
+        raise InputError("schema_version", found, problem, "upgrade, or write the table anew")
+    for key, kind in (("experts", "names"), ("notes", "sentences")):
+        listed: Any = settings.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise InputError(key, listed, f"{path}: should be a list of {kind}", "write the table anew")
+    return settings
+
+
+def _experts(path: Path, names: list[str], listed: Any) -> tuple[str, ...]:
+    """Return the experts in the order the metadata lists them, or else the columns show them."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(name, names.count(name), "stands in the file twice", "rename one column")
+    kinds = ("quality/", "cost/")
+    shown = [name.split("/", 1)[1] for kind in kinds for name in names if name.startswith(kind)]
+    experts = tuple(str(name) for name in (shown if listed is None else listed))
+    experts = tuple(dict.fromkeys(experts)) if listed is None else experts
+    if not experts:
+        problem = "has no quality/<expert> column"
+        raise InputError("table", str(path), problem, "add quality/<expert> and cost/<expert>")
+    for expert in experts:
+        for kind in kinds:
+            if f"{kind}{expert}" not in names:
+                raise InputError(
+                    f"{kind}{expert}", None, f"{path}: the column is missing", "add it or drop the expert"
+                )
+    if "query_id" not in names:
+        raise InputError("query_id", None, f"{path}: the column is missing", "add a distinct id a row")
+    return experts
+
+
+def _object(column: pa.ChunkedArray) -> np.ndarray:
+    values = np.empty(len(column), dtype=object)
+    values[:] = column.to_pylist()
+    return values
+
+
+def _whole(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise InputError(name, None, f"row {row} is missing", "fill it in or drop the column")
+    return column.to_numpy()
+
+
+def _float32(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:  # an optional column that only some experts have
+        return np.full(table.num_rows, np.nan, dtype=np.float32)
+    column = table[name]
+    try:
+        values = pc.cast(column, pa.float32(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error
+    return pc.fill_null(values, float("nan")).to_numpy()
+
+
+def _probabilities(table: pa.Table, names: list[str]) -> np.ndarray:
+    stacked: list[np.ndarray] = []
+    for name in names:
+        column: Any = table[name].combine_chunks()
+        sizes = pc.call_function("list_value_length", [column]) if is_list(column.type) else None
+        if sizes is None or column.null_count or len(set(sizes.to_pylist())) != 1:
+            raise InputError(
+                name, str(column.type), "is not one list of C values a row", "store C floats a row"
+            )
+        flat = pc.fill_null(pc.cast(column.flatten(), pa.float32(), safe=False), float("nan"))
+        stacked.append(flat.to_numpy(zero_copy_only=False).reshape(len(column), -1))
+    if len({values.shape for values in stacked}) != 1:
+        counts = [values.shape[1] for values in stacked]
+        raise InputError("probabilities", counts, "experts differ in classes", "store the same C for all")
+    return np.stack(stacked, axis=1)
+
+
+def _chunk(columns: dict[str, Any], experts: tuple[str, ...], rows: slice) -> pa.Table:
+    arrays: dict[str, Any] = {}
+    for name in _TEXTS:
+        if columns[name] is not None:
+            arrays[name] = pa.array(columns[name][rows].tolist(), type=pa.string())
+    for name in ("fold", "label"):
+        if columns[name] is not None:
+            arrays[name] = pa.array(columns[name][rows])
+    if columns["features"] is not None:
+        arrays["features"] = _fixed(columns["features"][rows])
+    for kind in _PER_EXPERT:
+        if columns[kind] is not None:
+            for i, expert in enumerate(experts):
+                values = columns[kind][rows, i]
+                arrays[f"{kind}/{expert}"] = pa.array(values, mask=np.isnan(values))
+    if columns["probabilities"] is not None:
+        for i, expert in enumerate(experts):
+            arrays[f"probabilities/{expert}"] = _fixed(columns["probabilities"][rows, i])
+    if columns["extra"] is not None:
+        part = columns["extra"].slice(rows.start, rows.stop - rows.start)
+        arrays.update({name: part[name] for name in part.column_names if name not in arrays})
+    return pa.table(arrays)
+
+
+def _fixed(values: np.ndarray) -> pa.FixedSizeListArray:
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -1,0 +1,276 @@
+"""What tokens cost: LiteLLM's packaged price map, or a dated table in YAML; and tables priced anew.
+
+A price table holds US dollars per million tokens, or for a whole call, and may hold several dates:
+
+    date: 2024-07-01
+    prices:
+      gpt-4-1106-preview: {input: 10, output: 30}
+      my-server: {call: 0.0002}
+      mixtral: {litellm: together_ai/mistralai/Mixtral-8x7B-Instruct-v0.1}
+      gpt-3.5-turbo:
+        - {from: 2023-03-01, input: 2, output: 2}
+        - {from: 2023-06-13, input: 1.5, output: 2}
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import yaml
+
+from ..io.errors import InputError
+from .outcome_table import OutcomeTable
+
+__all__ = [
+    "LITELLM",
+    "Price",
+    "PriceTable",
+    "mapped_price",
+    "price_from",
+    "read_prices",
+    "reprice",
+    "token_costs",
+]
+
+LITELLM = "litellm"
+_MILLION = 1e6
+_MAP = "model_prices_and_context_window_backup.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """What one expert charges.
+
+    Attributes:
+        input, output: US dollars per million tokens.
+        call: US dollars for a call, whatever its tokens.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+    call: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "call"):
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise InputError(f"prices.{name}", value, "is no price", "use US dollars, 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceTable:
+    """Prices of some experts.
+
+    Attributes:
+        prices: by expert.
+        source: where they stand, with their date, in words.
+    """
+
+    prices: dict[str, Price]
+    source: str
+
+
+def read_prices(source: str | Path, experts: Sequence[str], on: str | date | None = None) -> PriceTable:
+    """Read prices of some experts.
+
+    Args:
+        source: `litellm`, or the path of a YAML price table.
+        experts: whose prices are wanted.
+        on: the day whose prices count, where an entry has several; the latest if None.
+
+    Raises:
+        InputError: the table cannot be read, or lacks an expert; litellm is not installed.
+    """
+    day = _day("on", on) if on is not None else None
+    if str(source) == LITELLM:
+        found = {expert: _from_litellm(expert) for expert in experts}
+        return PriceTable(prices=found, source=f"LiteLLM {version('litellm')}'s price map")
+    path = Path(source)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("prices", str(path), f"cannot be read ({reason})", "give a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError("prices", str(path), f"is not YAML ({error})", "correct it") from error
+    listed: Any = cast("dict[str, Any]", content).get("prices") if isinstance(content, dict) else None
+    if not isinstance(listed, dict):
+        raise InputError("prices", str(path), "has no mapping `prices`", "write prices: {expert: {input: 1}}")
+    entries = {str(name): entry for name, entry in cast("dict[Any, Any]", listed).items()}
+    for expert in experts:
+        if expert not in entries:
+            raise _unpriced(expert, str(path), entries)
+    dated = day or cast("dict[str, Any]", content).get("date")
+    return PriceTable(
+        prices={expert: _entry(expert, entries[expert], day) for expert in experts},
+        source=path.name if dated is None else f"{path.name} of {dated}",
+    )
+
+
+def token_costs(prices: Sequence[Price], tokens_in: np.ndarray, tokens_out: np.ndarray) -> np.ndarray:
+    """Cost [T, N] float64 in US dollars: `call + (tokens_in * input + tokens_out * output) / 1e6`.
+
+    Where an expert's price does not depend on a count, that count may be NaN.
+
+    Args:
+        prices: N of them.
+        tokens_in, tokens_out: [T, N] float.
+
+    >>> token_costs([Price(input=10, output=30)], np.array([[1000.0]]), np.array([[100.0]])).round(6)
+    array([[0.013]])
+    """
+    cost = np.zeros(tokens_in.shape)
+    for expert, price in enumerate(prices):
+        cost[:, expert] = price.call
+        for rate, tokens in ((price.input, tokens_in), (price.output, tokens_out)):
+            if rate:
+                cost[:, expert] += tokens[:, expert].astype(np.float64) * rate / _MILLION
+    return cost
+
+
+def reprice(table: OutcomeTable, prices: PriceTable) -> OutcomeTable:
+    """The same outcomes at other prices; a note says which.
+
+    Args:
+        table: with token counts of every expert that is priced by tokens.
+        prices: of its experts.
+
+    Raises:
+        InputError: an expert has no token counts where its price needs them.
+    """
+    found = [prices.prices[expert] for expert in table.experts]
+    notes = [f"prices: {prices.source}"]
+    tokens_in, note = _tokens_in(table)
+    unknown = np.full(table.quality.shape, np.nan, dtype=np.float32)
+    tokens_out = unknown if table.tokens_out is None else table.tokens_out
+    cost = token_costs(found, unknown if tokens_in is None else tokens_in, tokens_out)
+    wrong = np.argwhere(np.isnan(cost))
+    if len(wrong):
+        row, expert = (int(index) for index in wrong[0])
+        problem = f"row {row} has no token counts, which its price needs"
+        fix = "add tokens_in/<expert> and tokens_out/<expert>, or give a price for a `call`"
+        raise InputError("prices", table.experts[expert], problem, fix)
+    if note and any(price.input for price in found):
+        notes.append(note)
+    return replace(table, cost=cost, cost_unit="usd", notes=(*table.notes, *notes))
+
+
+def _tokens_in(table: OutcomeTable) -> tuple[np.ndarray | None, str]:
+    """Prompt tokens [T, N], from a tokenizer's own column where an expert has none; and the note on that."""
+    counts = table.tokens_in
+    extra = [] if table.extra is None else table.extra.column_names
+    shared = [name for name in extra if name.startswith("tokens_in/")]
+    if not shared or (counts is not None and not np.isnan(counts).any()):
+        return counts, ""
+    assert table.extra is not None
+    common = np.asarray(table.extra[shared[0]].to_numpy(), dtype=np.float32)[:, None]
+    filled = common.repeat(len(table.experts), axis=1)
+    note = f"prompt tokens are those of the column {shared[0]} for experts without a count of their own"
+    return (filled if counts is None else np.where(np.isnan(counts), filled, counts)), note
+
+
+def _entry(name: str, entry: Any, day: date | None) -> Price:
+    """One expert's entry: a price, or several with their dates."""
+    if isinstance(entry, list) and entry and all(isinstance(each, dict) for each in cast("list[Any]", entry)):
+        dated = sorted(
+            ((_day(f"prices.{name}.from", each.get("from")), each) for each in cast("list[Any]", entry)),
+            key=lambda pair: pair[0],
+        )
+        current = [each for since, each in dated if day is None or since <= day]
+        if not current:
+            fix = "add an earlier price"
+            raise InputError(f"prices.{name}", str(day), f"begins on {dated[0][0]}", fix)
+        entry = {key: value for key, value in current[-1].items() if key != "from"}
+    return price_from(f"prices.{name}", entry)
+
+
+def price_from(field: str, entry: Any) -> Price:
+    """A price as YAML has it: `{input: 1, output: 2}`, `{call: 0.1}` or `{litellm: provider/model}`.
+
+    Raises:
+        InputError: it is something else; names the field.
+    """
+    if not isinstance(entry, dict):
+        raise InputError(field, entry, "is no price", "write {input: 1, output: 2}")
+    values = cast("dict[str, Any]", entry)
+    if set(values) == {LITELLM}:
+        return _from_litellm(str(values[LITELLM]))
+    unknown = set(values) - {"input", "output", "call"}
+    if unknown or not values:
+        problem = f"does not know {', '.join(sorted(unknown))}" if unknown else "is empty"
+        raise InputError(field, values, problem, "use input, output, call, or litellm alone")
+    try:
+        return Price(**{key: float(value) for key, value in values.items()})
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(field, values, "is not numeric", "write US dollars") from error
+
+
+def _unpriced(expert: str, where: str, known: Iterable[str]) -> InputError:
+    nearest = difflib.get_close_matches(expert, known, n=1)
+    hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+    return InputError("prices", expert, f"{where} has no price for it{hint}", "add it to a YAML price table")
+
+
+def _day(field: str, value: Any) -> date:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError as error:
+        raise InputError(field, value, "is no date", "write 2024-07-01") from error
+
+
+def mapped_price(model: str) -> Price | None:
+    """A model's price in LiteLLM's packaged map, as LiteLLM spells the model; None where the map has none.
+
+    >>> mapped_price("openai/gpt-4o-mini") == mapped_price("gpt-4o-mini") != None
+    True
+    """
+    known = _litellm_map()
+    provider, _, bare = model.partition("/")
+    entry: Any = known.get(model)
+    if entry is None and known.get(bare, {}).get("litellm_provider") == provider:
+        entry = known[bare]
+    if entry is None or "input_cost_per_token" not in entry:
+        return None
+    return Price(
+        input=float(entry["input_cost_per_token"]) * _MILLION,
+        output=float(entry.get("output_cost_per_token") or 0.0) * _MILLION,
+    )
+
+
+def _from_litellm(name: str) -> Price:
+    """A model's price in LiteLLM's map: its own, or the only provider's that ends in its name."""
+    found = mapped_price(name)
+    if found is None:
+        known = _litellm_map()
+        served = [key for key in known if key.endswith("/" + name)]
+        if len(served) > 1:
+            shown = ", ".join(served[:4])
+            problem = f"LiteLLM knows it at several providers ({shown})"
+            raise InputError("prices", name, problem, "say which in a YAML table: {litellm: provider/model}")
+        found = mapped_price(served[0]) if served else None
+        if found is None:
+            raise _unpriced(name, "LiteLLM's map", known)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _litellm_map() -> dict[str, Any]:
+    """The map that comes with LiteLLM, read as a file: importing LiteLLM asks the network."""
+    spec = find_spec("litellm")
+    if spec is None or spec.origin is None:
+        raise InputError("prices", LITELLM, "LiteLLM is not installed", "pip install 'router-rl[llm]'")
+    return json.loads(Path(spec.origin).with_name(_MAP).read_text(encoding="utf-8"))

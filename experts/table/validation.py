@@ -1,0 +1,189 @@
+"""What makes an outcome table valid; each error names the column, the row and the fix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..io.errors import InputError
+from .splitting import LEAKAGE, SPLITS, find_leak
+
+if TYPE_CHECKING:
+    from .outcome_table import OutcomeTable
+
+__all__ = ["COST_UNITS", "check_leaks", "check_table"]
+
+COST_UNITS = ("usd", "flops", "seconds", "unknown")
+_CHUNK = 65_536  # rows looked at together, so that memory-mapped features never stand in memory whole
+_SUM_TOLERANCE = 1e-3  # float32 softmax over a thousand classes stays well inside; unnormalised scores do not
+
+
+def check_table(table: OutcomeTable) -> None:
+    """Check names, shapes and values.
+
+    Raises:
+        InputError: names the column, the row and the fix.
+    """
+    _check_names(table)
+    _check_shapes(table)
+    _check_rows(table)
+    _check_matrix(table, "quality", table.quality, 0.0, 1.0, "scale quality into [0, 1] or drop the row")
+    _check_matrix(table, "cost", table.cost, 0.0, np.inf, "give a cost >= 0 or drop the row")
+    for name, lowest in (
+        ("confidence", -np.inf),
+        ("tokens_in", 0.0),
+        ("tokens_out", 0.0),
+        ("latency_s", 0.0),
+    ):
+        values = getattr(table, name)
+        if values is not None:
+            fix = "leave unknown entries empty"
+            _check_matrix(table, name, values, lowest, np.inf, fix, missing_allowed=True)
+    if table.features is not None:
+        _check_features(table, table.features)
+    if table.probabilities is not None and table.label is not None:
+        _check_probabilities(table, table.probabilities, table.label)
+
+
+def check_leaks(table: OutcomeTable) -> None:
+    """Check that no prompt stands in two splits or two folds, unless a note of the table admits it.
+
+    Raises:
+        InputError: names the prompt and both rows.
+    """
+    prompts = table.prompt
+    if prompts is None or any(note.startswith(LEAKAGE) for note in table.notes):
+        return
+    for name in ("split", "fold"):
+        parts: np.ndarray | None = getattr(table, name)
+        leak = None if parts is None else find_leak(prompts, parts)
+        if parts is not None and leak is not None:
+            first, second = leak
+            prompt = str(prompts[first])
+            raise InputError(
+                "prompt",
+                prompt if len(prompt) <= 60 else prompt[:57] + "...",
+                f"the same prompt is in {name} {parts[first]} (row {first}) and {name} {parts[second]} "
+                f"(row {second})",
+                f"put both rows in one {name}, drop one, or pass --allow-leakage",
+            )
+
+
+def _check_names(table: OutcomeTable) -> None:
+    experts = table.experts
+    if len(experts) < 2:
+        raise InputError("experts", list(experts), "routing needs a choice", "give 2 or more experts")
+    if len(set(experts)) < len(experts):
+        twice = next(name for name in experts if experts.count(name) > 1)
+        raise InputError("experts", twice, "stands twice", "give each expert its own name")
+    if not all(experts):
+        raise InputError("experts", "", "an expert has no name", "name every expert")
+    if table.cost_unit not in COST_UNITS:
+        raise InputError("cost_unit", table.cost_unit, "unknown", f"use one of {', '.join(COST_UNITS)}")
+
+
+def _check_shapes(table: OutcomeTable) -> None:
+    rows, experts = len(table.query_id), len(table.experts)
+    if rows == 0:
+        raise InputError("query_id", 0, "the table has no rows", "collect at least one query")
+    wanted: dict[str, tuple[int, ...]] = {
+        "split": (rows,),
+        "prompt": (rows,),
+        "group": (rows,),
+        "fold": (rows,),
+        "label": (rows,),
+        "quality": (rows, experts),
+        "cost": (rows, experts),
+        "confidence": (rows, experts),
+        "tokens_in": (rows, experts),
+        "tokens_out": (rows, experts),
+        "latency_s": (rows, experts),
+        "features": (rows, -1),
+        "probabilities": (rows, experts, -1),
+    }
+    for name, shape in wanted.items():
+        value = getattr(table, name)
+        if value is not None and not _fits(value.shape, shape):
+            legend = ", ".join("any" if size < 0 else str(size) for size in shape)
+            raise InputError(name, value.shape, f"should have shape ({legend})", "one row a query")
+    if table.extra is not None and table.extra.num_rows != rows:
+        raise InputError("extra", table.extra.num_rows, f"should have {rows} rows", "one row a query")
+    if (table.probabilities is None) != (table.label is None):
+        missing = "label" if table.label is None else "probabilities"
+        raise InputError(missing, None, "probabilities and label go together", f"add {missing} or drop both")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        have == want or (want < 0 and have > 0) for have, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _check_rows(table: OutcomeTable) -> None:
+    first: dict[str, int] = {}
+    for row, name in enumerate(table.query_id):
+        earlier = first.setdefault(name, row)
+        if earlier != row:
+            raise InputError("query_id", name, f"rows {earlier} and {row} share it", "make every id distinct")
+    for row, name in enumerate(table.split):
+        if name not in SPLITS:
+            raise InputError("split", str(name), f"row {row} is unknown", f"use {', '.join(SPLITS)}")
+
+
+def _check_matrix(
+    table: OutcomeTable,
+    column: str,
+    values: np.ndarray,
+    lowest: float,
+    highest: float,
+    fix: str,
+    missing_allowed: bool = False,
+) -> None:
+    missing = np.isnan(values)
+    good = ~np.isinf(values) & (values >= lowest) & (values <= highest)
+    if missing_allowed:
+        good |= missing
+    wrong = np.argwhere(~good)
+    if len(wrong):
+        row, expert = (int(index) for index in wrong[0])
+        upper = f"{highest:g}]" if np.isfinite(highest) else "inf)"
+        lower = f"[{lowest:g}" if np.isfinite(lowest) else "(-inf"
+        problem = "is missing" if missing[row, expert] else f"is outside {lower}, {upper}"
+        field = f"{column}/{table.experts[expert]}"
+        raise InputError(field, float(values[row, expert]), f"{_place(table, row)} {problem}", fix)
+
+
+def _check_features(table: OutcomeTable, features: np.ndarray) -> None:
+    for start in range(0, len(features), _CHUNK):
+        wrong = np.argwhere(~np.isfinite(features[start : start + _CHUNK]))
+        if len(wrong):
+            row, column = int(wrong[0][0]) + start, int(wrong[0][1])
+            value = float(features[row, column])
+            problem = f"{_place(table, row)} is not finite"
+            raise InputError(f"features[{column}]", value, problem, "fill it in or drop the row")
+
+
+def _check_probabilities(table: OutcomeTable, probabilities: np.ndarray, label: np.ndarray) -> None:
+    classes = probabilities.shape[2]
+    fix = "give each expert's softmax"
+    for start in range(0, len(probabilities), _CHUNK):
+        chunk: Any = probabilities[start : start + _CHUNK]
+        total = chunk.sum(axis=2, dtype=np.float64)
+        # NaN fails every comparison, so the condition is what holds and not what is broken.
+        good = (chunk >= 0).all(axis=2) & (np.abs(total - 1) <= _SUM_TOLERANCE)
+        wrong = np.argwhere(~good)
+        if len(wrong):
+            row, expert = int(wrong[0][0]), int(wrong[0][1])
+            problem = f"{_place(table, row + start)} is not a distribution"
+            field = f"probabilities/{table.experts[expert]}"
+            raise InputError(field, chunk[row, expert].tolist(), problem, fix)
+    wrong = np.flatnonzero((label < 0) | (label >= classes))
+    if len(wrong):
+        row = int(wrong[0])
+        problem = f"{_place(table, row)} is outside 0..{classes - 1}"
+        raise InputError("label", int(label[row]), problem, "number the classes from 0")
+
+
+def _place(table: OutcomeTable, row: int) -> str:
+    return f"row {row} (query_id {table.query_id[row]!r})"

@@ -1,0 +1,75 @@
+"""`export`: a trained router for inference code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experts import InputError, OutcomeTable
+from experts.io.atomic import write_json
+
+from ..exports import export as export_router
+from ..exports import export_layers, layers_in
+from ..routing import load
+
+__all__ = ["export"]
+
+
+def export(
+    run: Path,
+    *,
+    out: Path,
+    format: str = "safetensors",
+    table: str | None = None,
+    at: float | None = None,
+    distil: bool = False,
+) -> dict[str, Any]:
+    """Write a trained router for inference code, checked against the trained one.
+
+    Args:
+        run: the run folder; or, for gguf, a folder of exported routers layer-0, layer-1, ...: those layers.
+        out: the folder to write; an earlier export in it is replaced.
+        format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
+        table: a table whose rows the parity check uses; made rows without it.
+        at: the compute weight to fold a conditioned router at; without it the weight stays an input.
+        distil: write a linear router that imitates this one, and say what it loses on the table's test rows.
+    """
+    from ..studies.conditioned import fold_for
+    from ..studies.distillation import distil_for
+    from ..studies.runs import read_run
+
+    layers = layers_in(run)
+    if layers:
+        return _export_layers(run, layers, out, format, plain=(table, at, distil) == (None, None, False))
+    found = read_run(run)
+    router, objective = found.router, found.objective
+    if at is not None:
+        objective = replace(objective, compute_weight=at)
+        router = fold_for(router, objective)
+    rows = None if table is None else OutcomeTable.read(table)
+    figures: dict[str, Any] = {}
+    if distil:
+        if rows is None:
+            raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
+        distilled = distil_for(router, rows, objective, found.scale)
+        router, figures = distilled.router, {"distilled": distilled.to_json()}
+    parity = export_router(router, out, format=format, table=rows)
+    if distil:
+        write_json(out / "distilled.json", figures["distilled"])
+    return {"router": str(out), "format": format, **parity.to_json(), **figures}
+
+
+def _export_layers(
+    run: Path, layers: dict[int, Path], out: Path, format: str, *, plain: bool
+) -> dict[str, Any]:
+    if format != "gguf" or not plain:
+        raise InputError(
+            "run",
+            str(run),
+            "holds a router a layer, which go together into gguf alone, as they are",
+            "use --format gguf without --table, --at and --distil, or export each",
+        )
+    found = export_layers({layer: load(folder) for layer, folder in layers.items()}, out)
+    parity = {f"layer {layer}": parity.to_json() for layer, parity in found.items()}
+    return {"router": str(out), "format": format, "layers": parity}

@@ -1,0 +1,225 @@
+"""A policy gradient that starts from the best of a few regressions and is kept where it is surely better.
+
+Regressions tell what a query is worth to each expert and takes of it (`regressions.py`). The policy
+
+    pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a demand_a(x)) / tau),  alpha_k >= 0
+
+has one weight a regression and one bias an expert. It ascends the expected utility exactly (`exact_pg`), with
+the compute weight c drawn anew for each query and, if asked, the experts' prices too. Few weights cannot fit
+the noise of single outcomes, which is what stops a policy of all features. The weights c are spread so that
+the stacked regressions spend evenly from the most to the least: at most weights of a wide range everybody
+gets the dearest expert or everybody the cheapest, and what is decided nowhere tells nothing.
+
+Where it starts, and whether the ascent is kept, is asked of the training rows: everything is fitted again
+with a fold of them away, readouts and all, and judged by what its greedy choices earn on that fold at these
+c (`judging.py`). It starts at the last readout, which is the group's where there are groups, or else at the
+best expert for all; unless others earn more by `caution` standard errors of the paired difference, of whom
+the one that earns most is taken: the best expert for all, each other regression, the mean of the first and
+the last readout, the mean of all readouts, the least squares of all regressions (stacking). The ascent takes
+its place on the same terms. So the result is one of the strong baselines, or a policy that was better than it
+on rows that neither was fitted to. It is linear in the features, serves every compute weight, and is repriced
+without training. Validation rows are only watched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts import InputError
+
+from ...problems.cross_fitting import held_out
+from ...problems.objective import Objective
+from ...problems.routing.problem import Task
+from ...problems.routing.router_measurement import Measurement, Rows, measure_rows
+from ...routing import PricedScorer, Router
+from ..method import Run
+from ..training_loop import EarlyStopping
+from .conditioned_pg import declared, grid, positive, together
+from .held_out_evaluation import Ground, Judge, decisive_weights, judges_of
+from .regressions import Regressions, stacked
+
+__all__ = ["SPACE", "PricedPGSettings", "fit", "over"]
+
+_FOLDS = 5  # where the table has none
+_LEAST = 0.02  # of alpha at the start: at 0 it could not rise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PricedPGSettings:
+    """Hyperparameters of the priced policy gradient.
+
+    Attributes:
+        lowest, highest: the compute weights trained for, as for `conditioned_pg`.
+        spread: in training each expert's compute is multiplied by a draw from 1 / spread to spread.
+        temperature: tau, in units of utility.
+        learning_rate: of Adam, for the logarithms of alpha; the biases learn at a twentieth of it.
+        steps: gradient steps, each on `batch` queries.
+        batch: queries a step.
+        every: steps between two measurements on validation rows, which are told and change nothing.
+        caution: standard errors by which another start, or the ascent, must be better (1 is the rule of
+            Breiman et al. 1984, section 3.4.3).
+    """
+
+    lowest: float | None = None
+    highest: float | None = None
+    spread: float = 1.0
+    temperature: float = 0.02
+    learning_rate: float = 0.02
+    steps: int = 300
+    batch: int = 1024
+    every: int = 50
+    caution: float = 1.0
+
+
+SPACE = {
+    "temperature": (0.01, 0.02, 0.05, 0.1),
+    "learning_rate": (0.005, 0.02, 0.05),
+}
+
+
+Start = Callable[[Ground], Tensor]  # the rows it may be fitted to, to alpha [K]
+
+
+def over(settings: PricedPGSettings, objectives: Sequence[Objective]) -> PricedPGSettings:
+    """The settings of the one fit that serves objectives which differ in compute weight."""
+    weights = [objective.compute_weight for objective in objectives]
+    low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
+    return replace(settings, lowest=settings.lowest or low, highest=settings.highest or high)
+
+
+def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
+    """Fit the regressions, find the start, ascend, and return what earned most out of fold.
+
+    Raises:
+        InputError: load is charged, which this policy does not see, or the range is not rising.
+    """
+    objective = task.objective
+    if objective.load_weight:
+        problem = "priced_pg does not learn to balance"
+        raise InputError("objective.load_weight", objective.load_weight, problem, "use conditioned_pg")
+    weight = positive(objective.compute_weight)
+    low = weight / 8.0 if settings.lowest is None else settings.lowest
+    high = weight * 8.0 if settings.highest is None else settings.highest
+    if not 0.0 < low < high < math.inf:
+        problem = f"does not begin a range that ends at {high:g}"
+        raise InputError("settings.lowest", low, problem, "use 0 < lowest < highest")
+    assert task.train.features is not None
+    scorer = PricedScorer(task.train.features.shape[1] + 1, len(task.train.experts), [(low, high)])
+    router = task.wrap(scorer, [declared("compute_weight", low, high)])
+    folds = held_out(task.train, _FOLDS, run.seed) if task.readouts is None else task.readouts.folds
+    ground = Ground.of(task, scorer, folds)
+    weights = decisive_weights(ground, low, high)
+    judges = judges_of(task, scorer, folds, weights, run.seed)
+    with torch.no_grad():
+        scorer.compute.copy_(ground.mean)
+        scorer.demand_weight.copy_(ground.demand.weight)
+        scorer.demand_bias.copy_(ground.demand.bias)
+    name, start, earned = _best_start(judges, len(task.train), settings.caution)
+    rest = torch.zeros_like(ground.found.mean)
+    gain = np.zeros(len(task.train))
+    for judge in judges:
+        alpha, bias = _ascended(judge.ground, weights, start(judge.ground), settings, run.seed)
+        gain[judge.rows] = judge.utility(alpha, bias) - earned[judge.rows]
+    rows = Rows.of(task.validation, task.scale, task.device)
+    judged = grid(objective, {"compute_weight": (low, high)})
+
+    def measured(router: Router) -> Measurement:
+        return together([measure_rows(router, rows, each) for each in judged])
+
+    watched = EarlyStopping(task, settings.steps, run.watch, measured)
+
+    def tell(step: int, alpha: Tensor, bias: Tensor) -> None:
+        _write(scorer, ground.found, alpha, bias, settings.temperature)
+        watched.update(router, step, settings.steps)
+
+    tell(0, start(ground), rest)
+    alpha, bias = _ascended(ground, weights, start(ground), settings, run.seed, tell)
+    kept = _surely(gain, settings.caution)
+    if not kept:
+        alpha, bias = start(ground), rest
+    run.remarks.append(
+        f"priced_pg starts from {name}; the ascent from there is {'' if kept else 'not '}kept: it earns "
+        f"{gain.mean():+.4f} a query on rows held out, standard error {gain.std() / len(gain) ** 0.5:.4f}"
+    )
+    _write(scorer, ground.found, alpha, bias, settings.temperature)
+    return router.eval()
+
+
+def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[str, Start, np.ndarray]:
+    """Where to start: its name, itself, and what it earns on rows held out, [T]."""
+    found = judges[0].ground.found
+    single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
+    readouts = found.readouts
+    plain = [(f"readout {row + 1} of {readouts}", single[row]) for row in reversed(range(readouts))]
+    plain.insert(min(readouts, 1), ("the best expert for all", single[0] * 0.0))
+    plain += [(f"ridge regression {row + 1 - readouts}", single[row]) for row in range(readouts, len(single))]
+    if readouts > 1:
+        plain.append(("the mean of the first and the last readout", single[[0, readouts - 1]].mean(dim=0)))
+        plain.append(("the mean of the readouts", single[:readouts].mean(dim=0)))
+    starts: list[tuple[str, Start]] = [(name, lambda _, alpha=alpha: alpha) for name, alpha in plain]
+    starts.append(("all regressions, stacked", lambda ground: stacked(ground.found, ground.quality)))
+
+    def earned(start: Start) -> np.ndarray:
+        utility = np.empty(rows)
+        for judge in judges:
+            utility[judge.rows] = judge.utility(start(judge.ground), torch.zeros_like(judge.ground.mean))
+        return utility
+
+    first, *others = [(name, start, earned(start)) for name, start in starts]
+    better = [other for other in others if _surely(other[2] - first[2], caution)]
+    return max(better, key=lambda other: other[2].mean(), default=first)
+
+
+def _surely(gain: np.ndarray, caution: float) -> bool:
+    return bool(gain.mean() > caution * gain.std() / np.sqrt(len(gain)))
+
+
+def _ascended(
+    ground: Ground,
+    weights: Tensor,
+    start: Tensor,
+    settings: PricedPGSettings,
+    seed: int,
+    tell: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Alpha [K] and bias [N] after ascending the expected utility, at weights between those given."""
+    log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
+    bias = torch.zeros_like(ground.found.mean).requires_grad_()
+    rate = settings.learning_rate
+    optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
+    generator = torch.Generator(device=bias.device).manual_seed(seed)
+    draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
+    rungs, spread = weights.log(), settings.spread
+    among = len(ground.quality)
+    for step in range(1, settings.steps + 1):
+        row = torch.randint(among, (settings.batch,), generator=generator, device=bias.device)
+        place = torch.rand((len(row), 1), **draw) * (len(rungs) - 1)
+        below = place.long()
+        price = torch.lerp(rungs[below], rungs[below + 1], place - below).exp()
+        if spread != 1.0:
+            price = price * spread ** (2.0 * torch.rand((len(row), len(bias)), **draw) - 1.0)
+        worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
+        expected = price * ground.mean * ground.demand.unseen[row]
+        chance = ((worth - expected) / settings.temperature).softmax(dim=-1)
+        earned = (chance * (ground.quality[row] - price * ground.compute[row])).sum(dim=-1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        (-earned).backward()
+        optimizer.step()
+        if tell is not None and step % settings.every == 0:
+            tell(step, log_alpha.detach().exp(), bias.detach())
+    return log_alpha.detach().exp(), bias.detach()
+
+
+@torch.no_grad()
+def _write(scorer: PricedScorer, found: Regressions, alpha: Tensor, bias: Tensor, temperature: float) -> None:
+    """Put the mixture of regressions into the scorer."""
+    scorer.weight.copy_(torch.einsum("k,knd->nd", alpha, found.weight))
+    scorer.bias.copy_(found.mean + bias + alpha @ found.bias)
+    scorer.gain.fill_(1.0 / temperature)

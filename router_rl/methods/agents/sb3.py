@@ -1,0 +1,336 @@
+"""PPO, A2C and DQN of Stable-Baselines3 as they are, on the batched routing environment.
+
+Their policy's distribution is the selection rule and its network is the scorer that is exported. The best
+checkpoint on validation is kept. A discount of 0 is right where nothing a decision does reaches the next
+one (no load charge); with a load charge the agent looks ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from envs import RoutingCore, SB3VecEnv
+
+from ...problems.routing.problem import Task
+from ...routing import AdaptiveK, Router, Soft
+from ..method import Run
+from ..training_loop import EarlyStopping, optimizer_state, restore_optimizer
+from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
+
+__all__ = [
+    "A2C_SPACE",
+    "DQN_SPACE",
+    "PPO_SPACE",
+    "A2CSettings",
+    "DQNSettings",
+    "PPOSettings",
+    "fit_a2c",
+    "fit_dqn",
+    "fit_ppo",
+]
+
+_LOAD_DISCOUNT = 0.9
+
+
+class _Budget(Protocol):
+    @property
+    def decisions(self) -> int: ...
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPOSettings:
+    """Hyperparameters of PPO.
+
+    Attributes:
+        learning_rate, epochs, minibatch, clip, entropy: SB3's learning_rate, n_epochs, batch_size,
+            clip_range and ent_coef.
+        weight_decay: of AdamW.
+        lanes, steps: decisions collected between updates are lanes times steps.
+        decisions: the budget, decisions played.
+        validate_every: decisions between two measurements on validation.
+        patience: measurements without a better one before stopping.
+        critic_hidden: widths of the critic's hidden layers.
+    """
+
+    learning_rate: float = 3e-3
+    epochs: int = 4
+    minibatch: int = 512
+    clip: float = 0.2
+    entropy: float = 0.01
+    weight_decay: float = 1e-2
+    lanes: int = 256
+    steps: int = 8
+    decisions: int = 200_000
+    validate_every: int = 8_192
+    patience: int = 10
+    critic_hidden: tuple[int, ...] = (64,)
+
+
+PPO_SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "epochs": (2, 4, 8),
+    "entropy": (0.0, 0.003, 0.01, 0.03),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class A2CSettings:
+    """Hyperparameters of A2C; names as for PPO."""
+
+    learning_rate: float = 3e-3
+    entropy: float = 0.01
+    weight_decay: float = 1e-2
+    lanes: int = 256
+    steps: int = 4
+    decisions: int = 200_000
+    validate_every: int = 8_192
+    patience: int = 10
+    critic_hidden: tuple[int, ...] = (64,)
+
+
+A2C_SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "steps": (2, 4, 8),
+    "entropy": (0.0, 0.003, 0.01, 0.03),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DQNSettings:
+    """Hyperparameters of DQN; names as for PPO.
+
+    Attributes:
+        exploration: SB3's exploration_fraction; the rate of random choices falls to 5% over it.
+        target_every: environment steps of all lanes between two copies to the target network.
+        memory: transitions in the replay buffer.
+        updates: gradient steps after each environment step of all lanes.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    minibatch: int = 256
+    exploration: float = 0.3
+    target_every: int = 50
+    memory: int = 50_000
+    updates: int = 2
+    lanes: int = 64
+    decisions: int = 200_000
+    validate_every: int = 8_192
+    patience: int = 10
+
+
+DQN_SPACE = {
+    "learning_rate": (3e-4, 1e-3, 3e-3),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "exploration": (0.1, 0.3, 0.6),
+    "minibatch": (128, 256, 512),
+}
+
+
+def fit_ppo(task: Task, settings: PPOSettings, run: Run) -> Router:
+    """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
+    env = _env(task, settings.lanes)
+    agent = PPO(
+        RouterActorCriticPolicy,
+        env,
+        learning_rate=settings.learning_rate,
+        n_steps=settings.steps,
+        batch_size=settings.minibatch,
+        n_epochs=settings.epochs,
+        gamma=_discount(task),
+        clip_range=settings.clip,
+        ent_coef=settings.entropy,
+        policy_kwargs=_actor_critic(task, settings, run),
+        seed=run.seed,
+        device=task.device,
+    )
+    return _learn(agent, env, task, settings, run)
+
+
+def fit_a2c(task: Task, settings: A2CSettings, run: Run) -> Router:
+    """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783)."""
+    env = _env(task, settings.lanes)
+    agent = A2C(
+        RouterActorCriticPolicy,
+        env,
+        learning_rate=settings.learning_rate,
+        n_steps=settings.steps,
+        gamma=_discount(task),
+        ent_coef=settings.entropy,
+        use_rms_prop=False,
+        policy_kwargs=_actor_critic(task, settings, run),
+        seed=run.seed,
+        device=task.device,
+    )
+    return _learn(agent, env, task, settings, run)
+
+
+def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
+    """Deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236), of single experts."""
+    env = _env(task, settings.lanes)
+    agent = DQN(
+        RouterDQNPolicy,
+        env,
+        learning_rate=settings.learning_rate,
+        buffer_size=settings.memory,
+        learning_starts=settings.lanes * 8,
+        batch_size=settings.minibatch,
+        gamma=_discount(task),
+        train_freq=1,
+        gradient_steps=settings.updates,
+        target_update_interval=settings.target_every * settings.lanes,
+        exploration_fraction=settings.exploration,
+        policy_kwargs={
+            "make_router": _router_maker(task, run),
+            "optimizer_class": torch.optim.AdamW,
+            "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+        },
+        seed=run.seed,
+        device=task.device,
+    )
+    return _learn(agent, env, task, settings, run)
+
+
+def _env(task: Task, lanes: int) -> SB3VecEnv:
+    rule = task.rule
+    choose = "weights" if isinstance(rule, Soft) else "some" if isinstance(rule, AdaptiveK) else "experts"
+    config = task.objective.config(k=rule.k, observe_load=task.observe_load, choose=choose)
+    return SB3VecEnv(RoutingCore(task.outcomes(), config, lanes))
+
+
+def _discount(task: Task) -> float:
+    return _LOAD_DISCOUNT if task.objective.load_weight > 0 else 0.0
+
+
+def _router_maker(task: Task, run: Run):
+    return lambda: task.new_router(run.seed, observe_load=task.observe_load)
+
+
+def _actor_critic(task: Task, settings: PPOSettings | A2CSettings, run: Run) -> dict[str, Any]:
+    return {
+        "make_router": _router_maker(task, run),
+        "critic_hidden": settings.critic_hidden,
+        "optimizer_class": torch.optim.AdamW,
+        "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+    }
+
+
+def _learn(agent: BaseAlgorithm, env: SB3VecEnv, task: Task, settings: _Budget, run: Run) -> Router:
+    policy: Any = agent.policy
+    router: Router = policy.router
+    if task.rule.k > 1 and not isinstance(task.rule, Soft):
+        env.core.weigh = policy.weigh  # type: ignore[attr-defined]
+    stopping = EarlyStopping(task, settings.patience, run.watch)
+    saved = run.checkpoint.load()
+    if saved is not None:
+        _restore(agent, env, saved["agent"])
+        stopping.load_state_dict(saved["stopping"])
+    callback = _Validation(env, router, stopping, settings, run)
+    remaining = settings.decisions - agent.num_timesteps
+    agent.learn(remaining, callback=callback, reset_num_timesteps=saved is None)
+    stopping.update(router, agent.num_timesteps, settings.decisions, _means(env))
+    return stopping.best(router)
+
+
+class _Validation(BaseCallback):
+    """Measures on validation every so many decisions, between an update and the next rollout."""
+
+    def __init__(
+        self, env: SB3VecEnv, router: Router, stopping: EarlyStopping, settings: _Budget, run: Run
+    ) -> None:
+        super().__init__()
+        self._env = env
+        self._router = router
+        self._stopping = stopping
+        self._settings = settings
+        self._run = run
+        self._stop = False
+        self._period = run.validate_every or settings.validate_every
+
+    def _on_rollout_start(self) -> None:
+        period = self._period
+        # What was measured last is a function of the count alone, so that a resumed run measures alike.
+        lanes = self._env.num_envs
+        played = self.num_timesteps
+        if played and played // period == (played - self._played_in_rollout(lanes)) // period:
+            return
+        self._stop = self._stopping.update(self._router, played, self._settings.decisions, _means(self._env))
+        if self._run.checkpoint.due:
+            state = {"agent": _state(self.model, self._env), "stopping": self._stopping.state_dict()}
+            self._run.checkpoint.save(state)
+
+    def _on_step(self) -> bool:
+        return not self._stop
+
+    def _played_in_rollout(self, lanes: int) -> int:
+        return lanes * int(getattr(self.model, "n_steps", 1))
+
+
+def _means(env: SB3VecEnv) -> dict[str, float]:
+    return {name: float(value) for name, value in env.take_averages().items() if value.ndim == 0}
+
+
+def _state(agent: BaseAlgorithm, env: SB3VecEnv) -> dict[str, Any]:
+    """Everything the agent's next step depends on."""
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (SB3 draws from numpy's global generator)
+    assert isinstance(numpy_state, dict)
+    twister: dict[str, Any] = numpy_state["state"]
+    state: dict[str, Any] = {
+        "played": agent.num_timesteps,
+        "policy": agent.policy.state_dict(),
+        "optimizer": optimizer_state(agent.policy.optimizer),
+        "lanes": env.core.state_dict(),
+        "episode_starts": torch.from_numpy(np.array(agent._last_episode_starts)),  # pyright: ignore[reportPrivateUsage]
+        "torch_random": torch.get_rng_state(),
+        "numpy_random": torch.from_numpy(np.array(twister["key"], dtype=np.int64)),
+        "numpy_position": int(twister["pos"]),
+    }
+    if isinstance(agent, DQN):
+        buffer = agent.replay_buffer
+        assert buffer is not None
+        state["exploration"] = agent.exploration_rate
+        state["action_random"] = agent.action_space.np_random.bit_generator.state
+        state["calls"] = agent._n_calls  # pyright: ignore[reportPrivateUsage]
+        state["position"], state["full"] = buffer.pos, buffer.full
+        state["memory"] = {name: torch.from_numpy(getattr(buffer, name)) for name in _MEMORY}
+    return state
+
+
+def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> None:
+    agent.policy.load_state_dict(state["policy"])
+    restore_optimizer(agent.policy.optimizer, state["optimizer"])
+    env.core.load_state_dict(state["lanes"])
+    agent.num_timesteps = state["played"]
+    observation = env.core.observation().cpu().numpy()
+    agent._last_obs = observation  # pyright: ignore[reportPrivateUsage]
+    starts = state["episode_starts"].numpy()
+    agent._last_episode_starts = starts  # pyright: ignore[reportPrivateUsage]
+    if isinstance(agent, DQN):
+        buffer = agent.replay_buffer
+        assert buffer is not None
+        agent.exploration_rate = state["exploration"]
+        agent.action_space.np_random.bit_generator.state = state["action_random"]
+        agent._n_calls = state["calls"]  # pyright: ignore[reportPrivateUsage]
+        buffer.pos, buffer.full = state["position"], state["full"]
+        for name in _MEMORY:
+            getattr(buffer, name)[:] = state["memory"][name].numpy()
+    torch.set_rng_state(state["torch_random"])
+    keys = state["numpy_random"].numpy().astype(np.uint32)
+    twister = {"bit_generator": "MT19937", "state": {"key": keys, "pos": state["numpy_position"]}}
+    np.random.set_state({**twister, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
+
+
+_MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")

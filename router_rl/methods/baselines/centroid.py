@@ -1,0 +1,102 @@
+"""Nearest class mean: each query goes to the expert whose own queries it resembles most. Closed form.
+
+An expert's queries are those it is best on, its centroid their mean weighted by what choosing it gains over
+a random expert (a query that all answer alike says nothing). With one spherical variance s^2 for all,
+
+    z_e = (2 c_e . x - |c_e|^2) / (2 s^2) + prior * log(share_e),
+
+which is linear in x, so the router folds into a stock gate; with prior 1 it is linear discriminant analysis.
+
+Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., eq. 4.10, with the
+covariance s^2 I; centroids drawn to the common mean as in 18.2 (there by a threshold, here in proportion).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...problems.routing.problem import Task
+from ...routing import LinearScorer, Router
+from ..method import Run
+from .ridge import lifted_weights
+
+__all__ = ["SPACE", "CentroidSettings", "fit", "memberships", "nearest_mean"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CentroidSettings:
+    """Hyperparameters of the centroid router.
+
+    Attributes:
+        shrinkage: how far centroids are drawn to the mean of all queries, 0 to below 1.
+        prior: weight of the log-share of gain that each expert has.
+    """
+
+    shrinkage: float = 0.0
+    prior: float = 1.0
+
+
+SPACE = {"shrinkage": (0.0, 0.2, 0.4, 0.6, 0.8), "prior": (0.0, 0.5, 1.0)}
+
+
+def fit(task: Task, settings: CentroidSettings, run: Run) -> Router:
+    """Average once, in float64."""
+    router = task.new_router(run.seed, kind="linear")
+    scorer = router.scorer
+    assert isinstance(scorer, LinearScorer)
+    outcomes = task.outcomes()
+    x = ((outcomes.features - scorer.shift) * scorer.scale).double()
+    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
+    weight, bias = nearest_mean(x, memberships(utility), settings.shrinkage, settings.prior)
+    weight, bias = lifted_weights(task.rule, x, weight, bias, temperature=1.0)
+    with torch.no_grad():
+        scorer.weight.copy_(weight)
+        scorer.bias.copy_(bias)
+    return router.eval()
+
+
+def memberships(utility: Tensor) -> Tensor:
+    """What the best expert of each query gains over a random one, 0 elsewhere; ties go to the lowest id.
+
+    Args:
+        utility: [T, N] float.
+
+    >>> memberships(torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.0000],
+            [0.0000, 0.5000]])
+    """
+    best = utility.argmax(dim=-1, keepdim=True)
+    gain = utility.gather(-1, best) - utility.mean(dim=-1, keepdim=True)
+    return torch.zeros_like(utility).scatter(-1, best, gain)
+
+
+def nearest_mean(x: Tensor, member: Tensor, shrinkage: float, prior: float) -> tuple[Tensor, Tensor]:
+    """Weight [N, D] and bias [N] of the nearest-mean score, float64.
+
+    A class without members scores below every other on every row of x.
+
+    Args:
+        x: [T, D] float64.
+        member: [T, N] float64, at least 0: how much a query counts for each class.
+        shrinkage: 0 centroids as they are, 1 all at the mean of x.
+        prior: weight of the log-share of each class.
+    """
+    total = member.sum(dim=0)
+    alive = total > 0
+    if not alive.any():  # no expert gains anything anywhere: they are all the same
+        return torch.zeros(member.shape[1], x.shape[1]).to(x), torch.zeros(member.shape[1]).to(x)
+    mean = x.mean(dim=0)
+    centroid = (member.T @ x) / total.clamp(min=1e-12).unsqueeze(-1)
+    centroid = torch.where(alive.unsqueeze(-1), mean + (1.0 - shrinkage) * (centroid - mean), mean)
+    distance = torch.cdist(x, centroid).square()  # [T, N]
+    variance = (member * distance).sum() / (total.sum() * x.shape[1])
+    weight = centroid / variance.clamp(min=1e-12)
+    bias = -0.5 * (centroid * weight).sum(dim=-1) + prior * (total / total.sum()).clamp(min=1e-12).log()
+    score = x @ weight.T + bias
+    lowest = score[:, alive].min()
+    below = lowest - (x @ weight[~alive].T).max() - 1.0 if (~alive).any() else lowest
+    return weight, torch.where(alive, bias, below)

@@ -1,0 +1,115 @@
+"""Routers that do not look at the query: random, best single expert, Zero router."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ...problems.routing.problem import Task
+from ...routing import ConstantScorer, Router
+from ..method import Run
+
+__all__ = ["NoSettings", "budget_mixture", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoSettings:
+    """A method without hyperparameters."""
+
+
+def fit_random(task: Task, settings: NoSettings, run: Run) -> Router:
+    """Every expert with the same probability."""
+    return _constant(task, np.zeros(len(task.train.experts)), stochastic=True)
+
+
+def fit_best_single(task: Task, settings: NoSettings, run: Run) -> Router:
+    """The expert with the highest utility on training and validation rows, for every query.
+
+    With top-k selection, the k best: each query runs k experts whoever routes it.
+    """
+    return _constant(task, task.mean_utility(), stochastic=False, temperature=0.0)
+
+
+def fit_zero_router(task: Task, settings: NoSettings, run: Run) -> Router:
+    """The best mixture of two constant routers for the objective (RouterBench, Hu et al. 2024, section 4).
+
+    Without a load term utility is linear in the mixture, so the best one is a single expert; with one,
+    mixing balances. Its whole frontier is the Zero line of the report.
+
+    Source: https://arxiv.org/abs/2403.12031.
+    """
+    utility, budget = task.mean_utility(), task.objective.budget
+    if budget is None:
+        probabilities = zero_mixture(utility, task.objective.load_weight)
+    else:
+        free = task.with_objective(replace(task.objective, budget=None, compute_weight=0.0)).mean_utility()
+        probabilities = budget_mixture(free, task.mean_compute(), budget)
+    return _constant(task, np.log(np.maximum(probabilities, 1e-30)), stochastic=True)
+
+
+def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
+    """Probabilities [N] of the best two-expert mixture: `p . u - load_weight (N sum p^2 - 1)`.
+
+    With weight a on expert i and 1 - a on j, the optimum of the parabola is
+    `a = 1/2 + (u_i - u_j) / (4 N load_weight)`, clipped to [0, 1].
+
+    Args:
+        utility: [N] float64, quality minus compute charge of each expert.
+        load_weight: at least 0.
+
+    >>> zero_mixture(np.array([1.0, 0.5]), 0.0)
+    array([1., 0.])
+    >>> zero_mixture(np.array([1.0, 0.5]), 0.125)
+    array([1., 0.])
+    >>> zero_mixture(np.array([1.0, 0.5]), 0.25)
+    array([0.75, 0.25])
+    """
+    count = len(utility)
+    best, chosen = -np.inf, np.zeros(count)
+    for i in range(count):
+        for j in range(count):
+            gain = utility[i] - utility[j]
+            share = 1.0 if load_weight == 0.0 else np.clip(0.5 + gain / (4 * count * load_weight), 0.0, 1.0)
+            p = np.zeros(count)
+            p[j] += 1.0 - share
+            p[i] += share
+            value = p @ utility - load_weight * (count * (p @ p) - 1.0)
+            if value > best:
+                best, chosen = value, p
+    return chosen
+
+
+def budget_mixture(quality: np.ndarray, compute: np.ndarray, budget: float) -> np.ndarray:
+    """Probabilities [N] of the best mixture of at most two experts whose mean compute is within a budget.
+
+    Args:
+        quality: [N] float64.
+        compute: [N] float64, at least one of them within the budget.
+        budget: the most mean compute.
+
+    >>> budget_mixture(np.array([0.5, 1.0, 0.4]), np.array([0.2, 1.0, 0.1]), 0.6)
+    array([0.5, 0.5, 0. ])
+    """
+    best, chosen = -np.inf, np.zeros(len(quality))
+    for i in np.flatnonzero(compute <= budget):
+        for j in range(len(quality)):
+            # All of j where it is affordable itself, else as much as the budget lets.
+            share = 1.0 if compute[j] <= budget else (budget - compute[i]) / (compute[j] - compute[i])
+            value = (1.0 - share) * quality[i] + share * quality[j]
+            if value > best:
+                best, chosen = value, np.zeros(len(quality))
+                chosen[i] += 1.0 - share
+                chosen[j] += share
+    return chosen
+
+
+def _constant(task: Task, values: np.ndarray, *, stochastic: bool, temperature: float = 1.0) -> Router:
+    router = task.new_router(0, kind="constant")
+    router.stochastic = stochastic
+    scorer = router.scorer
+    assert isinstance(scorer, ConstantScorer)
+    with torch.no_grad():
+        scorer.logits.copy_(task.rule.lift(torch.from_numpy(values), temperature))
+    return router.eval()

@@ -1,0 +1,85 @@
+"""The best expert of each group: what a router earns that knows a query's task, and nothing else of it.
+
+An expert is worth its mean utility on the group's training rows, drawn to its mean over all rows,
+`(n_g mean_ge + s mean_e) / (n_g + s)`: a group seen twice should not overrule a thousand other queries
+(the m-estimate, Cestnik 1990; empirical Bayes, Efron and Morris 1975). A group not seen in training takes
+the best expert overall. The group is the router's second input: it is not among the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts import InputError
+
+from ...problems.routing.problem import Task
+from ...routing import LinearScorer, Router, StateInput
+from ..method import Run
+
+__all__ = ["SPACE", "GroupLabelSettings", "fit", "shrunken_means"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupLabelSettings:
+    """Hyperparameters of the group router.
+
+    Attributes:
+        strength: s, how many rows the mean over all groups counts for, at least 0.
+    """
+
+    strength: float = 5.0
+
+
+SPACE = {"strength": (0.0, 1.0, 5.0, 20.0, 100.0)}
+
+
+def fit(task: Task, settings: GroupLabelSettings, run: Run) -> Router:
+    """Average by group, in float64.
+
+    Raises:
+        InputError: the table has no groups.
+    """
+    if task.train.group is None:
+        raise InputError(
+            "table", task.train.source, "has no groups", "add a `group` column to it, or use another method"
+        )
+    labels, group = np.unique(task.train.group.astype(str), return_inverse=True)
+    outcomes = task.outcomes()
+    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
+    means = shrunken_means(utility, torch.from_numpy(group).to(task.device), len(labels), settings.strength)
+    logits = task.rule.lift(means, temperature=0.0)
+    scorer = LinearScorer(outcomes.features.shape[1] + len(labels), logits.shape[1])
+    names = tuple(str(label) for label in labels)
+    meaning = "one-hot of the query's group, in the order of the labels; all zeros for any other group"
+    router = task.wrap(scorer, (StateInput("group", len(names), meaning, names),))
+    with torch.no_grad():
+        scorer.shift.zero_()  # the features are not read, the one-hot is taken as it is
+        scorer.scale.fill_(1.0)
+        scorer.weight[:, -len(names) :] = (logits[:-1] - logits[-1]).T
+        scorer.bias.copy_(logits[-1])
+    return router.eval()
+
+
+def shrunken_means(utility: Tensor, group: Tensor, groups: int, strength: float) -> Tensor:
+    """Mean utility of each group drawn to the mean of all rows, then the latter: [G + 1, N].
+
+    Args:
+        utility: [T, N] float.
+        group: [T] int64, 0 to G - 1, each present.
+        groups: G.
+        strength: rows that the mean of all rows counts for.
+
+    >>> u = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.6]])
+    >>> shrunken_means(u, torch.tensor([0, 0, 1]), 2, 1.0)
+    tensor([[0.8889, 0.0667],
+            [0.3333, 0.4000],
+            [0.6667, 0.2000]])
+    """
+    overall = utility.mean(dim=0, keepdim=True)
+    total = torch.zeros(groups, utility.shape[1]).to(utility).index_add(0, group, utility)
+    rows = torch.bincount(group, minlength=groups).to(utility).unsqueeze(-1)
+    return torch.cat([(total + strength * overall) / (rows + strength), overall])

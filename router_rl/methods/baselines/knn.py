@@ -1,0 +1,46 @@
+"""k nearest neighbours: an expert is worth what it earned on the training queries most like this one.
+
+Source: Cover and Hart 1967, https://doi.org/10.1109/TIT.1967.1053964; as a router, Li 2025,
+https://arxiv.org/abs/2505.12601. The router carries every training query with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...problems.routing.problem import Task
+from ...routing import KNNScorer, Router
+from ..method import Run
+
+__all__ = ["SPACE", "KNNSettings", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KNNSettings:
+    """Hyperparameters of the nearest-neighbours router.
+
+    Attributes:
+        neighbours: k, training queries averaged; all of them where there are fewer.
+        metric: `euclidean` or `cosine`, on standardised features.
+    """
+
+    neighbours: int = 20
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+
+
+SPACE = {"neighbours": (5, 10, 20, 40, 80), "metric": ("euclidean", "cosine")}
+
+
+def fit(task: Task, settings: KNNSettings, run: Run) -> Router:
+    """Store the training queries with the utility of each expert on them; the logits are mean utilities."""
+    outcomes = task.outcomes()
+    utility = outcomes.quality - task.objective.compute_weight * outcomes.compute
+    values = task.rule.lift(utility, temperature=0.0)
+    neighbours = min(settings.neighbours, outcomes.queries)
+    scorer = KNNScorer(
+        outcomes.features.shape[1], values.shape[1], outcomes.queries, neighbours, settings.metric
+    )
+    router = task.wrap(scorer)
+    scorer.store(outcomes.features, values)
+    return router.eval()

@@ -1,0 +1,57 @@
+"""LinUCB: choose by the upper confidence bound of a ridge regression an expert (Li et al. 2010, alg. 1).
+
+    e_t = argmax_e  theta_e . x_t + alpha sqrt(x_t^T A_e^-1 x_t),    theta_e = A_e^-1 b_e
+
+with disjoint parameters. The paper's A starts at the identity; here its multiple is a setting, and feedback
+arrives in batches (see `bandit.py`). What is returned is greedy in the means: exploring ends with training.
+
+Source: A Contextual-Bandit Approach to Personalized News Article Recommendation,
+https://arxiv.org/abs/1003.0146.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...problems.routing.problem import Task
+from ...routing import Router
+from ..method import Run
+from .bandit import train_bandit
+
+__all__ = ["SPACE", "LinUCBSettings", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinUCBSettings:
+    """Hyperparameters of LinUCB.
+
+    Attributes:
+        alpha: deviations that the bound lies above the mean.
+        penalty: on the squared weights of standardised features.
+        passes: times each training query is met; once under bandit feedback.
+        batch: decisions between updates of the posterior.
+    """
+
+    alpha: float = 0.5
+    penalty: float = 1.0
+    passes: int = 1
+    batch: int = 32
+
+
+SPACE = {
+    "alpha": (0.1, 0.25, 0.5, 1.0, 2.0),
+    "penalty": (1.0, 10.0, 100.0),
+    "passes": (1, 3),
+}
+
+
+def fit(task: Task, settings: LinUCBSettings, run: Run) -> Router:
+    """Play the training rows."""
+
+    def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+        return mean + settings.alpha * deviation
+
+    return train_bandit(task, settings, run, explore)

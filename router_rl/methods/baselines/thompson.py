@@ -1,0 +1,58 @@
+"""Linear Thompson sampling: choose by a draw from each expert's posterior (Agrawal and Goyal 2013, alg. 1).
+
+    e_t = argmax_e  theta~_e . x_t,    theta~_e ~ N(A_e^-1 b_e, v^2 A_e^-1)
+
+Theirs has one parameter for all arms; here each expert has its own, as in LinUCB, and feedback arrives in
+batches (see `bandit.py`). Parameters are drawn anew for every decision, so only `theta~_e . x_t` matters:
+independent normals with mean `theta_e . x_t` and variance `v^2 x_t^T A_e^-1 x_t`, drawn as such.
+
+Source: Thompson Sampling for Contextual Bandits with Linear Payoffs, https://arxiv.org/abs/1209.3352.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...problems.routing.problem import Task
+from ...routing import Router
+from ..method import Run
+from .bandit import train_bandit
+
+__all__ = ["SPACE", "ThompsonSettings", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThompsonSettings:
+    """Hyperparameters of Thompson sampling.
+
+    Attributes:
+        v: the posterior's deviation is multiplied by it.
+        penalty: on the squared weights of standardised features.
+        passes: times each training query is met; once under bandit feedback.
+        batch: decisions between updates of the posterior.
+    """
+
+    v: float = 0.3
+    penalty: float = 1.0
+    passes: int = 1
+    batch: int = 32
+
+
+SPACE = {
+    "v": (0.05, 0.1, 0.3, 0.5, 1.0),
+    "penalty": (1.0, 10.0, 100.0),
+    "passes": (1, 3),
+}
+
+
+def fit(task: Task, settings: ThompsonSettings, run: Run) -> Router:
+    """Play the training rows."""
+
+    def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        return mean + settings.v * deviation * noise
+
+    return train_bandit(task, settings, run, explore)

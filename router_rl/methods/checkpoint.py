@@ -1,0 +1,100 @@
+"""Save a learner's state so that a killed run goes on where it was: safetensors, atomic, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from experts import InputError
+from experts.io.atomic import replacing
+
+__all__ = ["Checkpoint"]
+
+_SEPARATOR = "/"
+
+
+class Checkpoint:
+    """The last state of one learner, in one file.
+
+    Args:
+        path: the file, or None to keep nothing.
+        identity: what the run is (method, seed, settings, table ...); a file of another identity is not
+            continued.
+        seconds: the least time between two saves.
+    """
+
+    def __init__(self, path: Path | None, identity: dict[str, Any], seconds: float = 2.0) -> None:
+        self._path = path
+        self._identity = json.dumps(identity, sort_keys=True, default=str)
+        self._seconds = seconds
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._path is not None and time.monotonic() - self._saved >= self._seconds
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a nested dict of tensors, numbers, strings and None, replacing the last one whole."""
+        if self._path is None:
+            return
+        tensors: dict[str, torch.Tensor] = {}
+        plain = _split(state, "", tensors)
+        with replacing(self._path) as temporary:
+            save_file(tensors, temporary, metadata={"state": json.dumps(plain), "identity": self._identity})
+        self._saved = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last, or None if there is none.
+
+        Raises:
+            InputError: the file is unreadable or belongs to another run.
+        """
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            plain = json.loads(metadata["state"])
+        except Exception as error:
+            raise InputError(
+                "checkpoint", str(self._path), f"cannot be read ({error})", "delete it to start over"
+            ) from error
+        if metadata.get("identity") != self._identity:
+            raise InputError(
+                "checkpoint",
+                str(self._path),
+                "belongs to a run with other settings, table or seed",
+                "use another --out, or the same settings as before",
+            )
+        return _join(plain, "", tensors)
+
+    def clear(self) -> None:
+        """Remove the file: the run is finished."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Move tensors out of a nested dict; what stays is JSON with null where a tensor was."""
+    if isinstance(value, dict):
+        return {str(key): _split(item, f"{name}{_SEPARATOR}{key}", tensors) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return None
+    return value
+
+
+def _join(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if name in tensors:
+        return tensors[name]
+    if isinstance(value, dict):
+        return {key: _join(item, f"{name}{_SEPARATOR}{key}", tensors) for key, item in value.items()}
+    return value

@@ -1,0 +1,118 @@
+"""The DeepSeek-V2 gate: softmax scores, group-limited top-k, weights as they are (DeepSeek-AI 2024).
+
+`g_e = p_e` for the k experts chosen, not renormalised, among the M devices (here: groups of experts) that
+hold the best ones (section 2.2, eq. 20-22 of https://arxiv.org/abs/2405.04434). Three terms balance it:
+experts (eq. 23-25), devices (eq. 26-28) and what is sent to each device (eq. 29-31). While training, what
+the weights lack to 1 answers evenly, in place of the paper's shared experts and residual stream; the
+scaling factor belongs to that stream and is left out. With one group the last two terms are constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router, ScoredTopK
+from ..method import Run
+from .gate_training import balance_loss, train_gate
+from .mixture import at, expected_loss
+
+__all__ = ["RULES", "SPACE", "DeepSeekV2GateSettings", "communication_loss", "device_loss", "fit"]
+
+RULES = ("hard", "topk")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepSeekV2GateSettings:
+    """Hyperparameters of the DeepSeek-V2 gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        balance: alpha_1, of the expert-level term.
+        device_balance: alpha_2, of the device-level term.
+        communication_balance: alpha_3, of the communication term.
+        groups: D, devices; must divide the number of experts.
+        kept: M, devices a query may be sent to.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    balance: float = 0.003
+    device_balance: float = 0.05
+    communication_balance: float = 0.02
+    groups: int = 1
+    kept: int = 1
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "balance": (0.0, 0.003, 0.03, 0.3),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: DeepSeekV2GateSettings, run: Run) -> Router:
+    """Train the gate; with groups it returns a router whose rule is `scored_topk`."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+    groups, kept = settings.groups, settings.kept
+    rule = ScoredTopK(k=task.rule.k, score="softmax", groups=groups, kept=kept, judged_by=1)
+    rule.check(len(task.train.experts))
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        probabilities = logits.softmax(dim=-1)
+        experts = rule.select(logits.detach()).experts
+        value = expected_loss(at(probabilities, experts), outcomes, rows, compute_weight)
+        value = value + settings.balance * balance_loss(probabilities, experts)
+        value = value + settings.device_balance * device_loss(probabilities, experts, groups)
+        return value + settings.communication_balance * communication_loss(
+            probabilities, experts, groups, kept
+        )
+
+    return train_gate(task, settings, run, loss, serve=(lambda: rule) if groups > 1 else None)
+
+
+def device_loss(probabilities: Tensor, experts: Tensor, groups: int) -> Tensor:
+    """`sum_i f'_i P'_i`: 1 if devices are loaded evenly (eq. 26-28), scalar.
+
+    `f'_i` is the mean of `f_e = N / (k T) count_e` over a device's experts and `P'_i` the sum of their P.
+
+    Args:
+        probabilities: [B, N] float; carries the gradient.
+        experts: [B, k] int64, the experts chosen.
+        groups: devices, each of N / groups experts by rising id.
+    """
+    count = probabilities.shape[-1]
+    counts = torch.bincount(experts.reshape(-1), minlength=count).float()
+    fraction = (counts * count / experts.numel()).reshape(groups, -1).mean(dim=-1)
+    return (fraction * probabilities.mean(dim=0).reshape(groups, -1).sum(dim=-1)).sum()
+
+
+def communication_loss(probabilities: Tensor, experts: Tensor, groups: int, kept: int) -> Tensor:
+    """`sum_i f''_i P''_i` with `f''_i = D / (M T) * queries sent to device i` (eq. 29-31), scalar.
+
+    Args:
+        probabilities: [B, N] float; carries the gradient.
+        experts: [B, k] int64, the experts chosen.
+        groups: D, devices.
+        kept: M, devices a query may be sent to.
+    """
+    rows, count = probabilities.shape
+    device = experts // (count // groups)
+    sent = probabilities.new_zeros((rows, groups)).scatter(-1, device, 1.0)
+    fraction = sent.sum(dim=0) * groups / (kept * rows)
+    return (fraction * probabilities.mean(dim=0).reshape(groups, -1).sum(dim=-1)).sum()

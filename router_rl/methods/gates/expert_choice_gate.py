@@ -1,0 +1,71 @@
+"""The expert-choice gate: in training every expert takes its best queries of the batch (Zhou et al. 2022).
+
+`S = softmax(z)`; expert e takes the `ceil(c B / N)` rows with the largest S_te, and weighs S_te there, not
+renormalised (eq. 1-2 of https://arxiv.org/abs/2202.09368); load is balanced by construction, so there is no
+auxiliary loss. A row may be taken by none: then nobody answers it, evenly. Under the rule `expert_choice`
+experts choose at test too; under `hard` and `topk`, where a request is answered alone, a query goes to its
+largest scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router
+from ...routing.selection.expert_choice import taken
+from ..method import Run
+from .gate_training import train_gate
+from .mixture import expected_loss
+
+__all__ = ["RULES", "SPACE", "ExpertChoiceGateSettings", "fit"]
+
+RULES = ("hard", "topk", "expert_choice")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertChoiceGateSettings:
+    """Hyperparameters of the expert-choice gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        capacity_factor: c, mean experts a query while training.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    capacity_factor: float = 2.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "capacity_factor": (1.0, 1.5, 2.0, 3.0),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: ExpertChoiceGateSettings, run: Run) -> Router:
+    """Train the gate."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        scores = logits.softmax(dim=-1)
+        mixing = scores * taken(scores.detach(), settings.capacity_factor)
+        return expected_loss(mixing, outcomes, rows, compute_weight)
+
+    return train_gate(task, settings, run, loss)

@@ -1,0 +1,72 @@
+"""The Mixtral gate: `g = softmax(TopK(z))`, renormalised over the experts chosen (Jiang et al. 2024).
+
+Section 2.1 of https://arxiv.org/abs/2401.04088; the auxiliary loss `N sum f_e P_e` at 0.02 is that of the
+released model (`router_aux_loss_coef`), with P the softmax over all experts (Fedus et al. 2021, eq. 4).
+
+With one expert a query the weight is `exp(z) / exp(z) = 1` whatever z is: the task loss and the compute
+pass no gradient at all, and only the auxiliary loss moves the gate. That is the gate as published, and it
+is left so; `docs/k1_trap.md` shows what it costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router, TopK
+from ..method import Run
+from .gate_training import balance_loss, train_gate
+from .mixture import expected_loss
+
+__all__ = ["RULES", "SPACE", "MixtralGateSettings", "fit"]
+
+RULES = ("hard", "topk")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtralGateSettings:
+    """Hyperparameters of the Mixtral gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        balance: coefficient of the auxiliary load loss.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    balance: float = 0.02
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "balance": (0.0, 0.02, 0.1, 0.3),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: MixtralGateSettings, run: Run) -> Router:
+    """Train the gate."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+    top = TopK(k=task.rule.k)
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        value = expected_loss(top.mixing(logits), outcomes, rows, compute_weight)
+        experts = top.select(logits.detach()).experts
+        return value + settings.balance * balance_loss(logits.softmax(dim=-1), experts)
+
+    return train_gate(task, settings, run, loss)

@@ -1,0 +1,122 @@
+"""The noisy top-k gate: noise of a learned size on the logits, k kept, softmax (Shazeer et al. 2017).
+
+`H = z + eps softplus(x W_noise)` and `g = softmax(KeepTopK(H, k))` (eq. 3-5 of
+https://arxiv.org/abs/1701.06538). Two losses of weight 0.01 balance it: the squared coefficient of variation
+of the importance `sum_t g_te` (eq. 6-7) and of the load, a smooth estimate of how many queries each expert
+gets (appendix A, eq. 8-11). There is no noise at test. The paper keeps k > 1, and so do we while training:
+a single weight is always 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router, TopK
+from ..method import Run
+from .gate_training import train_gate
+from .mixture import expected_loss, learning_k, squared_variation
+
+__all__ = ["RULES", "SPACE", "NoisyTopKGateSettings", "fit", "load_probability"]
+
+RULES = ("hard", "topk")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisyTopKGateSettings:
+    """Hyperparameters of the noisy top-k gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        importance: coefficient of the importance loss.
+        load: coefficient of the load loss.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    importance: float = 0.01
+    load: float = 0.01
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "importance": (0.0, 0.01, 0.1),
+    "load": (0.0, 0.01, 0.1),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: NoisyTopKGateSettings, run: Run) -> Router:
+    """Train the gate."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+    kept = learning_k(task.rule.k, len(task.train.experts))
+    top = TopK(k=kept)
+    noise = _Noise(task)
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        features = outcomes.features[rows]
+        clean, _ = router.logits(features)
+        spread = noise(features)
+        drawn = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = clean + drawn * spread
+        mixing = top.mixing(noisy)
+        importance = squared_variation(mixing.sum(dim=0))
+        load = squared_variation(load_probability(clean, noisy, spread, kept).sum(dim=0))
+        value = expected_loss(mixing, outcomes, rows, compute_weight)
+        return value + settings.importance * importance + settings.load * load
+
+    return train_gate(task, settings, run, loss, extra=noise)
+
+
+def load_probability(clean: Tensor, noisy: Tensor, spread: Tensor, k: int) -> Tensor:
+    """Chance [B, N] float that an expert is kept if its own noise were drawn anew (appendix A, eq. 8-9).
+
+    `P = Phi((z_e - the k-th largest of H without e) / softplus(x W_noise)_e)`.
+
+    Args:
+        clean: [B, N] float, z.
+        noisy: [B, N] float, H.
+        spread: [B, N] float, the noise's standard deviation, positive.
+        k: experts kept; where all are, each is kept with probability 1.
+    """
+    if k >= clean.shape[-1]:
+        return torch.ones_like(clean)
+    best = noisy.sort(dim=-1, descending=True).values[..., : k + 1]
+    last, next_best = best[..., k - 1 : k], best[..., k : k + 1]
+    # Without an expert that is kept, the k-th largest is the one after the last kept.
+    threshold = torch.where(noisy >= last, next_best, last)
+    return torch.special.ndtr((clean - threshold) / spread)
+
+
+class _Noise(nn.Module):
+    """`softplus(x W_noise)` of standardised features; W_noise starts at 0, as in the paper's appendix A."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        scorer = task.new_router(0, kind="linear").scorer
+        self.register_buffer("shift", scorer.get_buffer("shift"))
+        self.register_buffer("scale", scorer.get_buffer("scale"))
+        self.weight = nn.Parameter(torch.zeros(len(task.train.experts), len(scorer.get_buffer("shift"))))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standard deviations [B, N] of features [B, D]."""
+        # The floor keeps the load's quotient finite once the gate has learned to do without noise.
+        return F.softplus(F.linear((features - self.shift) * self.scale, self.weight)) + 1e-2

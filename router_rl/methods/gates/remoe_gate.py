@@ -1,0 +1,125 @@
+"""The ReMoE gate: `g = ReLU(z)`, as sparse as an adaptive L1 penalty makes it (Wang, Zhu and Chen 2025).
+
+Every expert with a positive logit works with that weight, so the gate is differentiable throughout (section
+3 of https://arxiv.org/abs/2412.14711). The penalty's coefficient is multiplied by `alpha^sign(target -
+sparsity)` after each step, with target `1 - k / N`, and the penalty is weighed by each expert's load, so that
+it balances too. Weights are not normalised while training: they scale
+the experts' log-probabilities, as the paper's scale their outputs. The router chooses by the largest logits,
+k of them, weighed by ReLU and renormalised; under `adaptive_k` nobody's logit is the zero of the ReLU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import AdaptiveK, Router, ScoredTopK
+from ..method import Run
+from .gate_training import train_gate
+from .mixture import answers
+from .switch_gate import switch_loss
+
+__all__ = ["RULES", "SPACE", "ReMoEGateSettings", "adapted", "fit", "weighted_l1"]
+
+RULES = ("hard", "topk", "adaptive_k")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReMoEGateSettings:
+    """Hyperparameters of the ReMoE gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        penalty: lambda_0, the first coefficient of the L1 penalty.
+        alpha: factor by which the coefficient moves each step.
+        start: first bias of every expert's logit. An expert that is off passes no gradient, and frozen
+            experts give it no second chance, so all are on at first (the paper's dense stage).
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    penalty: float = 1e-8
+    alpha: float = 1.2
+    start: float = 1.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "penalty": (1e-8, 1e-4, 1e-2),
+    "alpha": (1.05, 1.2),
+    "start": (0.5, 1.0, 2.0),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: ReMoEGateSettings, run: Run) -> Router:
+    """Train the gate; under topk it returns a router whose rule is `scored_topk` with ReLU scores."""
+    count, k = len(task.train.experts), task.rule.k
+    compute_weight = settings.own_compute * task.objective.compute_weight
+    state = _Penalty(settings.penalty)
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        if isinstance(task.rule, AdaptiveK):
+            logits = logits[..., :-1] - logits[..., -1:]
+        gate = logits.relu()
+        everyone = torch.arange(count, device=rows.device).expand(len(rows), -1)
+        probabilities, label = answers(outcomes, rows)
+        compute = (gate * outcomes.compute[rows]).sum(dim=-1)
+        value = (switch_loss(gate, probabilities, everyone, label) + compute_weight * compute).mean()
+        value = value + state.coefficient * weighted_l1(gate, k)
+        sparsity = (gate.detach() == 0).float().mean()
+        state.coefficient = adapted(state.coefficient, sparsity, 1.0 - k / count, settings.alpha)
+        return value
+
+    serve = (lambda: ScoredTopK(k=k, score="relu")) if task.rule.name == "topk" else None
+    router = task.new_router(run.seed)
+    with torch.no_grad():
+        # The last parameter of a scorer is the bias of its logits; nobody's, after the experts', stays.
+        list(router.scorer.parameters())[-1][:count] += settings.start
+    return train_gate(task, settings, run, loss, router=router, extra=state, serve=serve)
+
+
+def weighted_l1(gate: Tensor, k: int) -> Tensor:
+    """`mean_t sum_e f_e g_te` with `f_e = N / (k B) * queries that expert e works on`, scalar.
+
+    Args:
+        gate: [B, N] float, not negative; carries the gradient, its load does not.
+        k: experts a query is meant to have.
+    """
+    rows, count = gate.shape
+    load = (gate.detach() > 0).sum(dim=0) * count / (k * rows)
+    return (load * gate).sum(dim=-1).mean()
+
+
+def adapted(coefficient: Tensor, sparsity: Tensor, target: float, alpha: float) -> Tensor:
+    """`coefficient * alpha^sign(target - sparsity)`: more penalty where too many experts work.
+
+    >>> adapted(torch.tensor(1.0), torch.tensor(0.25), 0.5, 2.0)
+    tensor(2.)
+    """
+    return coefficient * alpha ** (target - sparsity).sign()
+
+
+class _Penalty(nn.Module):
+    """lambda, a buffer: no gradient reaches it."""
+
+    coefficient: Tensor
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.register_buffer("coefficient", torch.tensor(first))

@@ -1,0 +1,91 @@
+"""The Sinkhorn gate: in training a balanced transport plan chooses (S-BASE, Clark et al. 2022).
+
+BASE (Lewis et al. 2021, https://arxiv.org/abs/2103.16716) assigns every expert equally many queries; S-BASE
+relaxes the assignment to entropic optimal transport, solved by Sinkhorn's iterations on the logits (section
+3.1 and appendix B of https://arxiv.org/abs/2202.01169). The plan passes no gradient: it says who works, and
+the weight is the bare softmax of who does. At test the largest logits are chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router
+from ...routing.selection.topk import largest
+from ..method import Run
+from .gate_training import train_gate
+from .mixture import at, expected_loss
+
+__all__ = ["RULES", "SPACE", "SinkhornGateSettings", "fit", "transport_plan"]
+
+RULES = ("hard", "topk")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkhornGateSettings:
+    """Hyperparameters of the Sinkhorn gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        temperature: of the plan, in logits; towards 0 it is the assignment of BASE.
+        iterations: of Sinkhorn.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    temperature: float = 1.0
+    iterations: int = 10
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "temperature": (0.1, 0.3, 1.0),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: SinkhornGateSettings, run: Run) -> Router:
+    """Train the gate."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        plan = transport_plan(logits.detach(), settings.temperature, settings.iterations)
+        mixing = at(logits.softmax(dim=-1), largest(plan, task.rule.k))
+        return expected_loss(mixing, outcomes, rows, compute_weight)
+
+    return train_gate(task, settings, run, loss)
+
+
+def transport_plan(logits: Tensor, temperature: float, iterations: int) -> Tensor:
+    """The plan `exp(z / temperature + u_t + v_e)`, [B, N] float32: rows sum to 1, columns to B / N.
+
+    Columns first and rows last, so that rows are exact and columns nearly so.
+
+    Args:
+        logits: [B, N] float, z.
+        temperature: of the plan, positive.
+        iterations: of rescaling columns and rows in turn.
+    """
+    rows, count = logits.shape
+    log_plan = logits.float() / temperature
+    for _ in range(iterations):
+        log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True) + math.log(max(rows, 1) / count)
+        log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True)
+    return log_plan.exp()

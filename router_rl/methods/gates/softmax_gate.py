@@ -1,0 +1,110 @@
+"""The softmax gate of the literature: experts mixed by `g = softmax(z)`, trained by the mixture's task loss.
+
+Where the table holds the class distribution each expert gave, the loss is the mixture's negative
+log-likelihood `-log sum_e g_e P_e(y)` (Jacobs, Jordan, Nowlan, Hinton 1991, eq. 1.3,
+https://doi.org/10.1162/neco.1991.3.1.79), plus the gate's own weight times its expected compute. Elsewhere
+it is the cross-entropy to soft targets `softmax(u / tau)` of each expert's utility u. Either way the gate
+sees its task, not the expected utility: that would be the all-action policy gradient, which is RL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router
+from ..method import Run
+from .gate_training import balance_loss, train_gate
+
+__all__ = ["SPACE", "SoftmaxGateSettings", "fit", "mixture_loss", "soft_targets"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftmaxGateSettings:
+    """Hyperparameters of the softmax gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        temperature: tau of the soft targets, in units of utility (tables without probabilities).
+        balance: coefficient of the auxiliary load loss.
+        own_load: what the gate adds to it for each unit of the objective's load weight; at 2 the auxiliary
+            loss falls as steeply as the load it stands for.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    temperature: float = 0.2
+    balance: float = 0.0
+    own_load: float = 2.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 256
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "temperature": (0.05, 0.2, 0.5),
+    "balance": (0.0, 1e-3, 1e-2, 1e-1),
+    "own_load": (1.0, 2.0, 4.0, 8.0),
+}
+
+
+def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
+    """Train the gate; with top-k selection only the chosen experts are mixed, as they will be in use."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+    strength = settings.balance + settings.own_load * task.objective.load_weight
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits = router.scores(outcomes.features.index_select(0, rows))
+        probabilities = router.rule.probabilities(logits)
+        experts = router.rule.select(logits.detach()).experts
+        balance = strength * balance_loss(probabilities, experts)
+        if outcomes.probabilities is None or outcomes.label is None:
+            utility = outcomes.quality[rows] - compute_weight * outcomes.compute[rows]
+            targets = soft_targets(utility, settings.temperature)
+            return -(targets * probabilities.clamp(min=1e-12).log()).sum(dim=-1).mean() + balance
+        task_loss = mixture_loss(
+            router.rule.mixing(logits), outcomes.probabilities[rows], outcomes.label[rows]
+        )
+        compute = (probabilities * outcomes.compute[rows]).sum(dim=-1)
+        return (task_loss + compute_weight * compute).mean() + balance
+
+    return train_gate(task, settings, run, loss)
+
+
+def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
+    """Negative log-likelihood of a mixture: `-log sum_e g_e P_e(y)`, [B] float32.
+
+    What the weights lack to 1 is nobody's, who guesses evenly.
+
+    Args:
+        mixing: [B, N] float, g; zero for experts that do not run.
+        probabilities: [B, N, C] float, the class distribution of each expert.
+        label: [B] int64, y.
+
+    A floor of a thousandth of the uniform guess keeps one confident mistake from ruling the loss.
+    """
+    count, classes = probabilities.shape[1:]
+    likelihood = probabilities.gather(-1, label.reshape(-1, 1, 1).expand(-1, count, 1)).squeeze(-1)
+    guess = 1.0 - mixing.sum(dim=-1)
+    return -((mixing * likelihood).sum(dim=-1) + (guess + 1e-3) / classes).log()
+
+
+def soft_targets(utility: Tensor, temperature: float) -> Tensor:
+    """`softmax(u / tau)` [B, N] of utilities [B, N]; experts of equal utility get equal shares.
+
+    >>> soft_targets(torch.tensor([[1.0, 1.0, 0.0]]), 0.1)[0, 0] > 0.49
+    tensor(True)
+    """
+    return (utility / temperature).softmax(dim=-1)

@@ -1,0 +1,83 @@
+"""The straight-through gate: the forward pass is the sparse choice, the gradient that of the dense mixture.
+
+DenseMixer (Yao et al. 2025, https://fengyao.notion.site/moe-posttraining) runs every expert while training,
+answers with the chosen ones, and passes the gradient to the gate as if all had been mixed:
+`g = p + stop_gradient(sparse - p)`, the straight-through estimator of Bengio, Leonard and Courville 2013,
+section 4 (https://arxiv.org/abs/1308.3432). Frozen experts' outcomes are known, so running all is free here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+
+from ...problems.routing.problem import Task
+from ...routing import Router, Selection
+from ...routing.selection.topk import scattered
+from ..method import Run
+from .gate_training import balance_loss, train_gate
+from .mixture import expected_loss
+
+__all__ = ["RULES", "SPACE", "StraightThroughGateSettings", "fit", "straight_through"]
+
+# Under soft selection nothing is sparse: that is the softmax gate.
+RULES = ("hard", "topk", "hierarchical", "adaptive_k", "expert_choice")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StraightThroughGateSettings:
+    """Hyperparameters of the straight-through gate.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        balance: coefficient of the auxiliary load loss.
+        epochs, patience, batch: of the training loop.
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    own_compute: float = 1.0
+    balance: float = 0.0
+    epochs: int = 60
+    patience: int = 12
+    batch: int = 64
+
+
+SPACE = {
+    "learning_rate": (1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-4, 1e-2, 1e-1),
+    "own_compute": (0.5, 1.0, 2.0, 4.0),
+    "balance": (0.0, 1e-3, 1e-2, 1e-1),
+    "batch": (64, 256),
+}
+
+
+def fit(task: Task, settings: StraightThroughGateSettings, run: Run) -> Router:
+    """Train the gate."""
+    compute_weight = settings.own_compute * task.objective.compute_weight
+
+    def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
+        logits, _ = router.logits(outcomes.features[rows])
+        value = expected_loss(straight_through(router.rule, logits), outcomes, rows, compute_weight)
+        experts = router.rule.select(logits.detach()).experts
+        return value + settings.balance * balance_loss(router.rule.probabilities(logits), experts)
+
+    return train_gate(task, settings, run, loss)
+
+
+def straight_through(rule: Selection, logits: Tensor) -> Tensor:
+    """Weights [B, N] float32: the rule's own, 0 for experts not chosen, with the gradient of all of them.
+
+    Args:
+        rule: chooses and weighs.
+        logits: [B, outputs] float.
+    """
+    dense = rule.probabilities(logits)
+    sparse = scattered(dense.shape[-1], rule.select(logits.detach()))
+    return dense + (sparse - dense).detach()

@@ -1,0 +1,216 @@
+"""Gates that learn by backpropagation through the frozen experts: the rivals of the policy gradients.
+
+Each gate is a function from logits and the experts' outputs to the layer's output; the loss is that of the
+language model, so the gradient flows back through all later layers. What they serve is stated beside each.
+
+The two can be joined (`Gate.policy`): the loss of the mixture, and beside it what the policy that draws
+one expert is expected to lose by the outcome table. The first knows how each layer's choice bears on this
+path, to first order; the second knows what whole paths come to, and that one expert alone will be served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from experts.moe.tail import Tail
+from experts.moe.token_pool import TokenPool
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.token_measurement import Choose
+from ...routing import Hard
+from ...routing.selection.topk import largest
+from .counterfactual import expected_loss
+from .token_training import Fit, Training, train
+
+__all__ = ["GATES", "Gate", "chosen", "joint", "served", "top_p", "train_gate"]
+
+
+Mixes = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A gate.
+
+    Attributes:
+        mixes: logits [..., N] and the layer's selection bias [N] to dense weights [..., N] that carry the
+            gradient.
+        k: experts served.
+        scaled: whether the one served is scaled by its probability, as in Switch.
+        balance: coefficient of the auxiliary loss `N sum f_e P_e`.
+        bias_speed: gamma of DeepSeek-V3's selection bias; 0 for none.
+        sparse: whether only the chosen experts need to run while it trains.
+        policy: coefficient of the expected loss by the outcome table, mean over layers; 0 for a gate alone.
+        entropy: nats of reward for a nat of the policy's entropy.
+    """
+
+    mixes: Mixes
+    k: int = 1
+    scaled: bool = False
+    balance: float = 0.0
+    bias_speed: float = 0.0
+    sparse: bool = False
+    policy: float = 0.0
+    entropy: float = 3e-2
+
+
+def soft(z: Tensor, bias: Tensor) -> Tensor:
+    """The dense mixture, `softmax(z)`."""
+    return z.softmax(dim=-1)
+
+
+def straight_through(z: Tensor, bias: Tensor) -> Tensor:
+    """The one chosen, with the gradient of the dense mixture (Bengio et al. 2013,
+    https://arxiv.org/abs/1308.3432)."""
+    p = z.softmax(dim=-1)
+    return _one_hot(z) + p - p.detach()
+
+
+def switch(z: Tensor, bias: Tensor) -> Tensor:
+    """The one chosen, scaled by its probability (Fedus et al. 2021, eq. 2)."""
+    return _one_hot(z) * z.softmax(dim=-1)
+
+
+def renormalised(z: Tensor, bias: Tensor) -> Tensor:
+    """The one chosen with weight `p / p = 1`: no gradient reaches the gate."""
+    p = _one_hot(z) * z.softmax(dim=-1)
+    return p / p.sum(dim=-1, keepdim=True)
+
+
+def mixtral(z: Tensor, bias: Tensor) -> Tensor:
+    """Softmax over the two largest logits (Jiang et al. 2024, section 2.1)."""
+    return _among(z, largest(z.detach(), 2)).softmax(dim=-1)
+
+
+def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
+    """Sigmoid scores of the two best by score plus bias, renormalised (DeepSeek-AI 2024, eq. 13-16)."""
+    s = z.sigmoid()
+    kept = torch.zeros_like(s).scatter(-1, largest(s.detach() + bias, 2), 1.0) * s
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def top_p(threshold: float) -> Mixes:
+    """Two, renormalised, or the likeliest alone where its probability is above a threshold.
+
+    An adaptive number of experts that nobody learns: Huang et al. 2024, section 3.1,
+    https://arxiv.org/abs/2403.07652.
+    """
+
+    def mixes(z: Tensor, bias: Tensor) -> Tensor:
+        p = z.softmax(dim=-1)
+        both = torch.zeros_like(p).scatter(-1, largest(z.detach(), 2), 1.0) * p
+        sure = p.amax(dim=-1, keepdim=True).detach() > threshold
+        kept = torch.where(sure, _one_hot(z) * p, both)
+        return kept / kept.sum(dim=-1, keepdim=True)
+
+    return mixes
+
+
+GATES: dict[str, Gate] = {
+    "soft_gate": Gate(mixes=soft),
+    "straight_through": Gate(mixes=straight_through),
+    "switch": Gate(mixes=switch, scaled=True, balance=0.01, sparse=True),
+    "renormalised_top1": Gate(mixes=renormalised, sparse=True),
+    "mixtral_top2": Gate(mixes=mixtral, k=2, balance=0.02, sparse=True),
+    "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, sparse=True),
+}
+
+
+def joint(gate: Gate) -> Gate:
+    """The gate with the policy gradient on the outcome table beside its loss, instead of its balance.
+
+    The weight was chosen among 0.3, 0.9 and 3 on the validation part of the tiny pool.
+    """
+    return replace(gate, policy=0.9, balance=0.0)
+
+
+def train_gate(
+    pool: TokenPool, start: LayerRouters, gate: Gate, training: Training
+) -> tuple[Fit, Callable[[LayerRouters], Choose]]:
+    """Train the gate from a warm start.
+
+    Returns:
+        the fit, and how its routers are served.
+    """
+    tail, sequences = pool.tail, pool.parts["train"]
+    bias = torch.zeros(tail.depth, tail.experts)
+    loads = torch.zeros(tail.depth, tail.experts)
+
+    def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
+        hidden = sequences.states(rows)
+        outcomes = torch.from_numpy(sequences.path_loss[rows.numpy()]).movedim(1, -1)
+        extra, expected = torch.zeros(()), torch.zeros(())
+        for layer in range(tail.depth):
+            hidden, x = tail.attend(layer, hidden)
+            z = routers.logits(layer, x)
+            dense = gate.mixes(z, bias[layer])
+            running = chosen(dense.detach(), gate.k).flatten(0, -2)
+            load = running.mean(dim=0) / gate.k
+            loads[layer] = load
+            if gate.balance:
+                extra = extra + balance(z.softmax(dim=-1).flatten(0, -2), load)
+            if gate.policy:
+                expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
+            hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)
+        mixed = tail.loss(hidden, sequences.targets(rows)).mean()
+        return mixed + (gate.balance * extra + gate.policy * expected) / tail.depth
+
+    def move_bias(routers: LayerRouters) -> None:
+        bias.sub_(gate.bias_speed * (loads - 1.0 / tail.experts).sign())
+
+    def serve(routers: LayerRouters) -> Choose:
+        return served(routers, gate, bias)
+
+    return train(pool, start, training, loss, serve=serve, after=move_bias), serve
+
+
+def chosen(dense: Tensor, k: int) -> Tensor:
+    """Which experts [..., N] float32 are among the k of most weight and have any; a soft mixture runs all."""
+    best = torch.zeros_like(dense).scatter(-1, largest(dense, k), 1.0)
+    return best * (dense > 0)
+
+
+def served(routers: LayerRouters, gate: Gate, bias: Tensor) -> Choose:
+    """The gate as it is served: its k experts; one alone has weight 1 unless the gate scales it."""
+
+    def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            dense = gate.mixes(routers.logits(layer, x), bias[layer])
+            experts = largest(dense, gate.k)
+            weights = dense.gather(-1, experts)
+            if gate.k == 1 and not gate.scaled:
+                weights = torch.ones_like(weights)
+            return torch.where(weights > 0, experts, dense.shape[-1]), weights
+
+    return choose
+
+
+def dense_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
+    """`sum_e w_e E_e(x)` with every expert run."""
+    return (tail.outputs(layer, x) * weights.unsqueeze(-1)).sum(dim=-2)
+
+
+def sparse_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
+    """The same where most weights are 0, those experts being left out."""
+    k = int((weights > 0).sum(dim=-1).max())
+    experts = largest(weights.detach(), k)
+    chosen = weights.gather(-1, experts)
+    return tail.mix(layer, x, torch.where(chosen > 0, experts, tail.experts), chosen)
+
+
+def balance(p: Tensor, load: Tensor) -> Tensor:
+    """`N sum_e f_e P_e` of probabilities [T, N] and loads [N] (Fedus et al. 2021, eq. 4)."""
+    return p.shape[-1] * (load * p.mean(dim=0)).sum()
+
+
+def _one_hot(z: Tensor) -> Tensor:
+    return torch.zeros_like(z).scatter(-1, largest(z.detach(), 1), 1.0)
+
+
+def _among(z: Tensor, experts: Tensor) -> Tensor:
+    """The logits of some experts, minus infinity elsewhere."""
+    return torch.full_like(z, float("-inf")).scatter(-1, experts, z.gather(-1, experts))

@@ -1,0 +1,100 @@
+"""Routes that learn nothing: what every table of token-level routing is read against.
+
+Each is a function from a pool and a part to the loss of every token [S, T] there, most of them looked up: the
+experts are frozen, so their paths were measured once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts.moe.token_pool import TokenPool
+
+from ...problems.token_moe.token_measurement import Choose
+
+__all__ = [
+    "average",
+    "best_single",
+    "dense",
+    "hindsight",
+    "label",
+    "random_choice",
+    "sequence_label",
+    "uniform",
+]
+
+
+def dense(pool: TokenPool, part: str) -> np.ndarray:
+    """The ancestor: as many active parameters as one expert a layer."""
+    return pool.parts[part].dense_loss
+
+
+def best_single(pool: TokenPool, part: str) -> np.ndarray:
+    """The expert of one domain (or of all, where none has a domain) that is best on validation, for all."""
+    of_domains = pool.parts["validation"].path_loss[:, : len(pool.domains) or None]
+    best = int(of_domains.mean(axis=(0, 2)).argmin())
+    return pool.parts[part].path_loss[:, best]
+
+
+def label(pool: TokenPool, part: str) -> np.ndarray:
+    """The expert of each token's own domain, which changes within mixed sequences."""
+    s, losses = pool.parts[part], []
+    labels = torch.from_numpy(np.array(s.domain, dtype=np.int64)).unsqueeze(-1)
+    with torch.no_grad():
+        for rows in torch.arange(len(s)).split(16):
+            told = (labels[rows], torch.ones(labels[rows].shape))
+            hidden = pool.tail(s.states(rows), lambda layer, x, told=told: told)
+            losses.append(pool.tail.loss(hidden, s.targets(rows)).numpy())
+    return np.concatenate(losses)
+
+
+def sequence_label(pool: TokenPool, part: str) -> np.ndarray:
+    """The expert of the domain that most of a sequence is in; the first of them where several are."""
+    s = pool.parts[part]
+    most = np.array([_most_common(row) for row in s.domain])
+    return s.path_loss[np.arange(len(s)), most]
+
+
+def hindsight(pool: TokenPool, part: str) -> np.ndarray:
+    """The path that turns out best for each token: what no router can know."""
+    return pool.parts[part].path_loss.min(axis=1)
+
+
+def average(pool: TokenPool, part: str) -> np.ndarray:
+    """The plain mean of the experts' weights, one FFN a layer."""
+    s, losses = pool.parts[part], []
+    with torch.no_grad():
+        for rows in torch.arange(len(s)).split(16):
+            hidden = pool.average.along(s.states(rows), 0)
+            losses.append(pool.average.loss(hidden, s.targets(rows)).numpy())
+    return np.concatenate(losses)
+
+
+def uniform(pool: TokenPool) -> Choose:
+    """Every expert with the same weight."""
+    experts = pool.tail.experts
+
+    def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        ids = torch.arange(experts).expand(*x.shape[:-1], -1)
+        return ids, torch.full(ids.shape, 1.0 / experts)
+
+    return choose
+
+
+def random_choice(pool: TokenPool, seed: int) -> Choose:
+    """One expert by chance for each token and layer."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        ids = torch.randint(0, pool.tail.experts, (*x.shape[:-1], 1), generator=generator)
+        return ids, torch.ones(ids.shape)
+
+    return choose
+
+
+def _most_common(row: np.ndarray) -> int:
+    counts = np.bincount(row)
+    tied = set(np.flatnonzero(counts == counts.max()).tolist())
+    return int(next(value for value in row if int(value) in tied))

@@ -1,0 +1,107 @@
+"""REINFORCE over whole paths: forward passes only, so experts may be black boxes, quantised or remote.
+
+Several rollouts of the same sequences are held against each other (leave one out; Kool et al. 2019,
+https://openreview.net/forum?id=r1lgTGL5DE). A choice at a layer is credited with everything its token is paid
+from that layer on, and, through attention, with a discounted part of what later tokens of its sequence earn.
+Experts are run without a graph: what is differentiated is the routers' linear maps alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from envs.token_moe import TokenMoEConfig, TokenMoECore
+from experts.moe.token_pool import TokenPool
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...routing import AdaptiveK
+from .token_training import Fit, Training, train
+
+__all__ = ["TokenReinforceSettings", "later_tokens", "train_reinforce"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenReinforceSettings:
+    """Settings of REINFORCE.
+
+    Attributes:
+        rollouts: of each sequence, at least 2.
+        discount: of what the following tokens earn, for each place away; 0 for a token's own reward alone.
+        entropy: nats of reward for a nat of entropy.
+    """
+
+    rollouts: int = 4
+    discount: float = 0.0
+    entropy: float = 3e-3
+
+
+def train_reinforce(
+    pool: TokenPool,
+    start: LayerRouters,
+    training: Training,
+    settings: TokenReinforceSettings,
+    config: TokenMoEConfig | None = None,
+    *,
+    score: Callable[[LayerRouters], float] | None = None,
+) -> Fit:
+    """Train by what the routers' own draws earn in `RouterRL/TokenMoE-v0`.
+
+    Args:
+        pool: the frozen experts and the text.
+        start: the warm start; its rule draws the actions.
+        training: settings of the loop; its batch is counted in sequences.
+        settings: of the learner.
+        config: what is charged; `k` and `choose` follow the rule.
+        score: what validation is judged by; the mean loss if None.
+    """
+    choose = "some" if isinstance(start.rule, AdaptiveK) else "experts"
+    config = replace(config or TokenMoEConfig(), k=start.rule.k, choose=choose)
+    group, copies = config.sequences, settings.rollouts
+    core: list[TokenMoECore] = []
+
+    def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
+        rule = routers.rule
+        lanes = len(rows) // group
+        if not core or core[0].lanes != lanes * copies:
+            core[:] = [TokenMoECore(pool.tail, pool.parts["train"], config, lanes * copies)]
+        x = core[0].start(rows[: lanes * group].reshape(lanes, group).repeat(copies, 1))
+        chances: list[Tensor] = []
+        rewards: list[Tensor] = []
+        entropy = torch.zeros(())
+        for layer in range(pool.tail.depth):
+            z = routers.logits(layer, x)
+            action = rule.sample(z.detach(), rule.draw_noise(tuple(z.shape), generator))
+            chances.append(rule.log_prob(z, action))
+            entropy = entropy + rule.entropy(z).mean()
+            chosen = rule.choice(z.detach(), action)
+            core[0].weigh = lambda layer, x, experts, weights=chosen.weights: weights
+            rewards.append(core[0].step(chosen.experts).parts["token_reward"])
+            x = core[0].observation()
+        to_go = torch.stack(rewards).flip(0).cumsum(0).flip(0)  # [L, R B, M]
+        to_go = later_tokens(to_go.reshape(*to_go.shape[:2], group, -1), settings.discount).flatten(2)
+        to_go = to_go.reshape(len(rewards), copies, lanes, -1)
+        others = (to_go.sum(dim=1, keepdim=True) - to_go) / (copies - 1)
+        advantage = to_go - others
+        advantage = advantage / advantage.std().clamp(min=1e-6)
+        score = torch.stack(chances).reshape(advantage.shape)
+        return -(score * advantage).mean() * len(rewards) - settings.entropy * entropy
+
+    return train(pool, start, training, loss, score=score)
+
+
+def later_tokens(reward: Tensor, discount: float) -> Tensor:
+    """`G_t = r_t + discount * G_{t+1}` along the last dimension, [..., T].
+
+    >>> later_tokens(torch.tensor([1.0, 2.0, 4.0]), 0.5)
+    tensor([3., 4., 4.])
+    """
+    if not discount:
+        return reward
+    total = reward.clone()
+    for place in range(reward.shape[-1] - 2, -1, -1):
+        total[..., place] += discount * total[..., place + 1]
+    return total

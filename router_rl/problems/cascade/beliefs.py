@@ -1,0 +1,127 @@
+"""Fit the beliefs that every cascade works with, and give them for rows they were fitted to, out of fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional
+
+from ...routing.policies.cascade_beliefs import Beliefs
+
+__all__ = ["FittedBeliefs", "fit_beliefs"]
+
+_HIDDEN, _FOLDS, _EPOCHS, _BATCH = 64, 5, 60, 128
+_RATE, _DECAY = 3e-3, 0.1
+_EXCHANGES = 240  # steps
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedBeliefs:
+    """Beliefs and what they say of the rows they were fitted to.
+
+    Attributes:
+        beliefs: for new rows: the mean of the folds' networks.
+        fold: [T] int64, which network has not seen a row.
+        prior: [T, N] float32 log-odds of each row by the network that has not seen it.
+        posterior: [T, N] float32 log-odds, from that prior and the confidence.
+    """
+
+    beliefs: Beliefs
+    fold: Tensor
+    prior: Tensor
+    posterior: Tensor
+
+
+def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int) -> FittedBeliefs:
+    """Fit priors on all folds but one each, stop where the held-out loss is least, then calibrate.
+
+    Args:
+        features: [T, D] float32.
+        confidence: [T, N] float32.
+        quality: [T, N] float32 in [0, 1], taken as the chance of being right.
+        seed: of the folds, the weights and the batches.
+    """
+    rows, experts = quality.shape
+    generator = torch.Generator().manual_seed(seed)
+    fold = torch.randperm(rows, generator=generator) % _FOLDS
+    beliefs = Beliefs(features.shape[1], experts, _FOLDS, _HIDDEN)
+    deviation = features.std(dim=0)
+    beliefs.shift.copy_(features.mean(dim=0))
+    beliefs.scale.copy_(torch.where(deviation > 1e-6, 1.0 / deviation.clamp(min=1e-6), 0.0))
+    with torch.no_grad():
+        for weight in (beliefs.first, beliefs.last):
+            weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
+    learned = [beliefs.first, beliefs.first_bias, beliefs.last, beliefs.last_bias]
+    optimizer = torch.optim.AdamW(learned, lr=_RATE, weight_decay=_DECAY)
+    best, kept = float("inf"), [weight.detach().clone() for weight in learned]
+    own = fold == torch.arange(_FOLDS).unsqueeze(-1)  # [M, T]
+    for _ in range(_EPOCHS):
+        for batch in torch.randperm(rows, generator=generator).split(_BATCH):
+            logits = beliefs.members(features[batch])
+            loss = functional.binary_cross_entropy_with_logits(
+                logits, quality[batch].expand_as(logits), reduction="none"
+            )
+            loss = (loss * (~own[:, batch]).unsqueeze(-1)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            prior = _held_out(beliefs, features, fold)
+            found = float(functional.binary_cross_entropy_with_logits(prior, quality))
+        if found < best:
+            best, kept = found, [weight.detach().clone() for weight in learned]
+    with torch.no_grad():
+        for weight, value in zip(learned, kept, strict=True):
+            weight.copy_(value)
+        prior = _held_out(beliefs, features, fold)
+        _calibrate(beliefs, prior, confidence, quality)
+        posterior = beliefs.posterior(prior, confidence)
+    _exchange(beliefs, prior, posterior, quality, generator)
+    return FittedBeliefs(
+        beliefs=beliefs.requires_grad_(False).eval(), fold=fold, prior=prior, posterior=posterior
+    )
+
+
+def _held_out(beliefs: Beliefs, features: Tensor, fold: Tensor) -> Tensor:
+    """The prior [T, N] of each row by the network that has not seen it."""
+    members = beliefs.members(features)
+    return members[fold, torch.arange(len(features))]
+
+
+def _calibrate(beliefs: Beliefs, prior: Tensor, confidence: Tensor, quality: Tensor) -> None:
+    """Set the calibration of each expert by weighted logistic regression."""
+    odds = confidence.clamp(1e-4, 1.0 - 1e-4).logit()
+    for expert in range(quality.shape[1]):
+        inputs = torch.stack([odds[:, expert], prior[:, expert]], dim=1).double().numpy()
+        right = quality[:, expert].double().numpy()
+        # A quality between 0 and 1 counts as right and as wrong, in these shares.
+        both = np.concatenate([inputs, inputs])
+        label = np.repeat([1, 0], len(right))
+        weight = np.concatenate([right, 1.0 - right])
+        if weight[label == 1].sum() == 0.0 or weight[label == 0].sum() == 0.0:
+            beliefs.calibration[expert] = torch.tensor([0.0, 1.0, 0.0])
+            continue
+        fitted = LogisticRegression(C=10.0).fit(both, label, sample_weight=weight)
+        found = torch.tensor([*fitted.coef_[0], *fitted.intercept_])
+        beliefs.calibration[expert] = found.float()
+
+
+def _exchange(
+    beliefs: Beliefs, prior: Tensor, posterior: Tensor, quality: Tensor, generator: torch.Generator
+) -> None:
+    """Fit what those that were asked say of the others, on random sets of up to three."""
+    optimizer = torch.optim.Adam([beliefs.told], lr=0.03)
+    rows, experts = quality.shape
+    for step in range(_EXCHANGES):
+        order = torch.rand(rows, experts, generator=generator).argsort(dim=-1)
+        asked = order < 1 + step % min(3, experts)
+        logits = beliefs.current(prior, posterior, asked)
+        loss = functional.binary_cross_entropy_with_logits(logits, quality)
+        optimizer.param_groups[0]["lr"] = 0.03 * (1.0 - step / _EXCHANGES)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

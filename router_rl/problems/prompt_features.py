@@ -1,0 +1,330 @@
+"""Features of prompts for tables that have none: fitted with scikit-learn, exported without it.
+
+Four kinds of columns, all learned from the training rows alone:
+
+- *topics*: n-grams weighed by TF-IDF, or hashed, reduced by a truncated SVD (latent semantic analysis);
+- *readouts*: what a ridge regression on the same n-grams thinks each expert is worth, a column an expert. Of
+  a training row they come from regressions that have not seen it (stacking, Wolpert 1992,
+  https://doi.org/10.1016/S0893-6080(05)80023-1), so that a router does not trust them more than it may;
+- the group as one-hot, with the mean quality of each expert on it, drawn to the mean over all (of a training
+  row: out of fold);
+- the prompt's length, and sentence embeddings where a model is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.linear_model import Ridge
+
+from experts import InputError, OutcomeTable
+
+from ..routing import TextFeatures
+from ..routing.embedding import Embedding
+from ..routing.text import Group, Length, Part, Terms
+from .cross_fitting import Fold, fold_numbers, folds_of, twice_held_out
+from .out_of_fold import Readouts
+
+__all__ = ["FeatureConfig", "Featured", "featurised", "with_features"]
+
+_FOLDS = 5
+_CHARACTERS = (1, 3)  # the n of `both`
+_STRENGTH = 5.0  # rows that the mean over all groups counts for
+_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """What to make of prompts.
+
+    Attributes:
+        text: `tfidf`, `hashed` (no vocabulary to keep), or `none`.
+        analyser: n-grams of `word`s, of characters within them (`char_wb`), or `both`: of words, and apart
+            from these of one to three characters, which see digits, symbols and endings.
+        shortest, longest: n.
+        terms: at most so many are kept; hashed ones fall into so many columns.
+        least: training rows that a term must stand in.
+        dimensions: topics kept; 0 for none.
+        readouts: whether regressions of each expert's quality are among the features.
+        group: whether the group is, where the table has one.
+        length: whether the prompt's length is.
+        embedding: a transformers model's folder or an ONNX file; none if null.
+    """
+
+    text: Literal["tfidf", "hashed", "none"] = "tfidf"
+    analyser: Literal["word", "char_wb", "both"] = "word"
+    shortest: int = 1
+    longest: int = 2
+    terms: int = 30_000
+    least: int = 2
+    dimensions: int = 64
+    readouts: bool = True
+    group: bool = True
+    length: bool = True
+    embedding: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shortest <= self.longest:
+            raise InputError(
+                "features.longest", self.longest, "is below shortest, or that below 1", "use 1 and 2"
+            )
+        for name, least in (("terms", 2), ("least", 1), ("dimensions", 0)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"features.{name}", getattr(self, name), "is too small", f"use {least} or more"
+                )
+
+
+class Featured(NamedTuple):
+    """A table with features, and what is known of them.
+
+    Attributes:
+        table: with features.
+        text: the pipeline that makes them; None where they are the table's own.
+        readouts: which of them estimate the experts' quality; None where none do.
+    """
+
+    table: OutcomeTable
+    text: TextFeatures | None
+    readouts: Readouts | None
+
+
+def with_features(
+    table: OutcomeTable, config: FeatureConfig | None = None, seed: int = 0, *, feedback: str = "full"
+) -> Featured:
+    """The table as it is where it has features, else with features of its prompts.
+
+    Args:
+        table: with a split.
+        config: what to make; the defaults if None.
+        seed: of the SVD and of the folds that readouts of training rows come from.
+        feedback: under `bandit` there are no readouts and no means: they are made of every expert's outcomes.
+
+    Raises:
+        InputError: there is neither a features column nor a prompt, or nothing is asked for.
+        RouterError: the embedding model cannot be used.
+    """
+    if table.features is not None:
+        return Featured(table, None, None)
+    if table.prompt is None:
+        problem = "has neither features nor prompts to make them from"
+        raise InputError("table", table.source, problem, "add a `features` or a `prompt` column to it")
+    config = config or FeatureConfig()
+    if feedback == "bandit":
+        config = replace(config, readouts=False)
+    train = np.flatnonzero(table.split == "train")
+    if len(train) == 0:
+        raise InputError("table", table.source, "has no training rows", "add rows with split train")
+    parts: list[Part] = []
+    own: dict[int, np.ndarray] = {}  # columns of the training rows that differ from what the part says
+    without: list[np.ndarray] = []
+    number = fold_numbers(table.take(train), _FOLDS, seed)
+    folds = folds_of(number)
+    for each in _analysed(config):
+        found, own[len(parts)], away = _terms(table, train, each, folds, seed)
+        without.append(away)
+        parts.append(found)
+    if config.length:
+        parts.append(Length())
+    if config.group and table.group is not None:
+        group, own[len(parts)], away = _group(table, train, config.readouts, folds)
+        without.append(away)
+        parts.append(group)
+    if config.embedding is not None:
+        parts.append(_embedding(config.embedding))
+    if not parts:
+        raise InputError(
+            "features", "none", "leaves a router nothing to see", "ask for text, group or length"
+        )
+    text = TextFeatures(parts)
+    made = featurised(table, text)
+    assert made.features is not None
+    features = np.array(made.features)
+    start = 0
+    for index, part in enumerate(parts):
+        if index in own:
+            features[train, start : start + part.size] = own[index]
+        start += part.size
+    note = f"features: made of the prompts, {features.shape[1]} columns ({config.text})"
+    readouts = None
+    if text.readouts:
+        away = np.concatenate(without, axis=2).astype(np.float32)
+        readouts = Readouts(columns=text.readouts, fold=number, without=away)
+    return Featured(replace(table, features=features, notes=(*table.notes, note)), text, readouts)
+
+
+def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
+    """The table with a pipeline's features of its prompts, as they are when the router serves.
+
+    Raises:
+        InputError: the table has no prompts.
+    """
+    if table.prompt is None:
+        raise InputError("prompt", None, "the router reads prompts and the table has none", "add the column")
+    groups = None if table.group is None else [str(name) for name in table.group]
+    features = text([str(prompt) for prompt in table.prompt], groups).numpy()
+    return replace(table, features=features)
+
+
+def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
+    """The same settings, once for each part of n-grams."""
+    if config.text == "none":
+        return []
+    if config.analyser != "both":
+        return [config]
+    shortest, longest = _CHARACTERS
+    characters = replace(config, analyser="char_wb", shortest=shortest, longest=longest)
+    return [replace(config, analyser="word"), characters]
+
+
+def _terms(
+    table: OutcomeTable, train: np.ndarray, config: FeatureConfig, folds: Sequence[Fold], seed: int
+) -> tuple[Terms, np.ndarray, np.ndarray]:
+    """The part made of n-grams, its columns [M, size] of the training rows, and its `Readouts.without`."""
+    assert table.prompt is not None
+    prompts = [str(table.prompt[row]) for row in train]
+    settings: Any = {"analyzer": config.analyser, "ngram_range": (config.shortest, config.longest)}
+    vocabulary: list[str] | None = None
+    x: Any
+    idf: torch.Tensor | None = None
+    if config.text == "tfidf":
+        least = min(config.least, len(prompts))
+        tfidf: Any = TfidfVectorizer(
+            **settings, min_df=least, max_features=config.terms, sublinear_tf=True, dtype=np.float64
+        )
+        try:
+            x = tfidf.fit_transform(prompts)
+        except ValueError as error:
+            raise InputError(
+                "features.text", "tfidf", f"finds no terms ({error})", "use hashed or none"
+            ) from error
+        vocabulary = [str(term) for term in tfidf.get_feature_names_out()]
+        idf = torch.tensor(tfidf.idf_, dtype=torch.float32)
+    else:
+        x = HashingVectorizer(**settings, n_features=config.terms).transform(prompts)
+    pieces: list[np.ndarray] = []
+    offsets: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    dimensions = min(config.dimensions, x.shape[1] - 1, len(prompts) - 1)
+    if dimensions > 0:
+        with np.errstate(invalid="ignore", divide="ignore"):  # by the variance, and equal prompts have none
+            svd: Any = TruncatedSVD(dimensions, random_state=seed).fit(x)
+        pieces.append(svd.components_.T)
+        offsets.append(np.zeros(dimensions))
+        columns.append(x @ svd.components_.T)
+    without = np.empty((len(folds), len(train), 0))
+    if config.readouts:
+        quality = table.quality[train].astype(np.float64)
+        weight, offset, unseen, without = _readouts(x, quality, folds)
+        pieces.append(weight)
+        offsets.append(offset)
+        columns.append(unseen)
+    if not pieces:
+        problem = "keeps neither topics nor readouts of the text"
+        raise InputError("features.dimensions", config.dimensions, problem, "use 64, or --features.text none")
+    part = Terms(
+        analyser=config.analyser,
+        ngrams=(config.shortest, config.longest),
+        projection=torch.tensor(np.hstack(pieces), dtype=torch.float32),
+        offset=torch.tensor(np.concatenate(offsets), dtype=torch.float32),
+        vocabulary=vocabulary,
+        idf=idf,
+        sublinear=vocabulary is not None,
+        readouts=table.quality.shape[1] if config.readouts else 0,
+    )
+    return part, np.hstack(columns), without
+
+
+def _readouts(
+    x: Any, quality: np.ndarray, folds: Sequence[Fold]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Ridge regressions of each expert's quality on sparse n-grams, the penalty chosen out of fold.
+
+    Args:
+        x: [M, V] sparse.
+        quality: [M, N] float64.
+        folds: rows seen and rows held out.
+
+    Returns:
+        weight [V, N], offset [N], predictions [M, N] of rows by regressions that have not seen them, and
+        [F, M, N] by regressions that have not seen one more fold.
+    """
+    rows = len(quality)
+    if rows < 2 * _FOLDS:
+        mean = quality.mean(axis=0)
+        said = np.tile(mean, (rows, 1))
+        return np.zeros((x.shape[1], quality.shape[1])), mean, said, np.tile(said, (len(folds), 1, 1))
+
+    def predict(seen: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
+        return _ridge(penalty).fit(x[seen], quality[seen]).predict(x[rows]).reshape(len(rows), -1)
+
+    best: tuple[float, float, np.ndarray] | None = None
+    for penalty in _PENALTIES:
+        unseen = np.empty_like(quality)
+        for seen, held in folds:
+            unseen[held] = predict(seen, held, penalty)
+        # What all experts have in common no router can use, so the penalty is not chosen by it.
+        wrong = unseen - quality
+        error = float(((wrong - wrong.mean(axis=1, keepdims=True)) ** 2).mean())
+        if best is None or error < best[0]:
+            best = (error, penalty, unseen)
+    assert best is not None
+    _, chosen, unseen = best
+    without = twice_held_out(folds, unseen, lambda seen, rows: predict(seen, rows, chosen))
+    fitted = _ridge(chosen).fit(x, quality)
+    return np.atleast_2d(fitted.coef_).T, np.atleast_1d(fitted.intercept_), unseen, without
+
+
+def _ridge(penalty: float) -> Any:
+    return Ridge(alpha=penalty, solver="sparse_cg", tol=1e-3)
+
+
+def _group(
+    table: OutcomeTable, train: np.ndarray, readouts: bool, folds: Sequence[Fold]
+) -> tuple[Group, np.ndarray, np.ndarray]:
+    """The part made of groups, its columns [M, size] of the training rows, and its `Readouts.without`."""
+    assert table.group is not None
+    names: list[str] = [str(name) for name in table.group[train]]
+    labels, index = np.unique(names, return_inverse=True)
+    quality = table.quality[train].astype(np.float64)
+    if not readouts:
+        quality = quality[:, :0]
+    part = Group(
+        labels=[str(label) for label in labels],
+        values=torch.tensor(_means(quality, index, len(labels)), dtype=torch.float32),
+        shares=torch.tensor(np.bincount(index) / len(index), dtype=torch.float32),
+    )
+    columns = part(names, names).numpy()
+    experts = quality.shape[1]
+    unseen = columns[:, columns.shape[1] - experts :]
+    if not experts or len(names) < 2 * _FOLDS:
+        return part, columns, np.tile(unseen, (len(folds), 1, 1))
+
+    def predict(seen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return _means(quality[seen], index[seen], len(labels))[index[rows]]
+
+    for seen, held in folds:
+        unseen[held] = predict(seen, held)
+    return part, columns, twice_held_out(folds, unseen, predict)
+
+
+def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
+    """Mean quality of each expert on each group, drawn to the mean over all, then the latter: [G + 1, N]."""
+    overall = quality.mean(axis=0)
+    total = np.zeros((groups, quality.shape[1]))
+    np.add.at(total, index, quality)
+    counts = np.bincount(index, minlength=groups)[:, None]
+    return np.vstack([(total + _STRENGTH * overall) / (counts + _STRENGTH), overall[None]])
+
+
+def _embedding(path: Path) -> Embedding:
+    """The part that embeds sentences, its width found by trying it."""
+    probe = Embedding(path=path.resolve(), size=0)
+    return Embedding(path=path.resolve(), size=probe(["a"], None).shape[1])

@@ -1,0 +1,218 @@
+"""Play a router on rows of a table and measure what it earns: one way for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs import Outcomes
+from envs.reward import load_charge, mixture, shares
+from experts import OutcomeTable
+
+from ...routing import Router
+from ..load import CAPACITY_FACTOR, drops, load_cv, max_over_mean
+from ..objective import Objective
+from .router_state import state_of
+
+__all__ = ["Measurement", "Rows", "charges", "measure", "measure_rows", "window_drops"]
+
+StateOf = Callable[[Tensor, Tensor], Tensor | None]
+
+_CHUNK = 65_536  # rows routed together, so that the hidden layer of many never stands in memory whole
+_ORDER_SEED = 20_000  # the order of evaluation is the same for every method
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measurement:
+    """What a router earned on each of T queries.
+
+    Attributes:
+        quality, compute, utility: [T] float32.
+        share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
+        window: W, decisions over which load is settled.
+        entropy: mean entropy of the policy, nats.
+        fallbacks: rows that took the fallback expert.
+    """
+
+    quality: np.ndarray
+    compute: np.ndarray
+    utility: np.ndarray
+    share: np.ndarray
+    window: int
+    entropy: float
+    fallbacks: int
+
+    # Worked out when asked for: a learner measures often, and asks for the utility alone.
+    @cached_property
+    def load(self) -> np.ndarray:
+        """[T] float32, the load charge of each decision."""
+        return charges(torch.from_numpy(self.share), self.window).numpy()
+
+    @cached_property
+    def drops(self) -> float:
+        """Fraction of runs that found no room at capacity factor 1.25, window by window."""
+        return window_drops(torch.from_numpy(self.share), self.window)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """[N] share of all decisions each expert took."""
+        return self.share.mean(axis=0, dtype=np.float64)
+
+    def means(self) -> dict[str, float]:
+        """Means over the queries, by name, with how evenly the experts were used."""
+        return {
+            "utility": float(self.utility.mean(dtype=np.float64)),
+            "quality": float(self.quality.mean(dtype=np.float64)),
+            "compute": float(self.compute.mean(dtype=np.float64)),
+            "load": float(self.load.mean(dtype=np.float64)),
+            "load_cv": load_cv(self.shares),
+            "max_over_mean": max_over_mean(self.shares),
+            "drops": self.drops,
+            "entropy": self.entropy,
+        }
+
+
+class Rows(NamedTuple):
+    """Rows made ready to be measured on, once for many measurements.
+
+    Attributes:
+        table: the rows.
+        outcomes: they on a device.
+        order: [T] int64, the order in which they are played.
+    """
+
+    table: OutcomeTable
+    outcomes: Outcomes
+    order: Tensor
+
+    @classmethod
+    def of(cls, table: OutcomeTable, scale: float, device: torch.device) -> Rows:
+        """Make a table ready; `scale` is the unit of compute, in its cost unit."""
+        return cls(table, Outcomes.of(table, scale, device), _order(len(table), device))
+
+
+def measure(
+    router: Router, table: OutcomeTable, objective: Objective, scale: float, seed: int = 0
+) -> Measurement:
+    """Route every row of a table once, greedily, and charge what the environment would.
+
+    Rows are played in one fixed random order, in windows of the objective's W side by side; the last
+    window is shorter. A router that reads the load sees its window fill; others are measured in one pass.
+
+    Args:
+        router: the router; a stochastic one draws from the policy, seeded.
+        table: the rows.
+        objective: what to charge.
+        scale: the unit of compute, in the table's cost unit.
+        seed: of a stochastic router's draws.
+
+    Raises:
+        RouterError: the table's experts or feature size are not the router's.
+        InputError: the table lacks the groups that the router reads.
+    """
+    features = 0 if table.features is None else table.features.shape[1]
+    router.check_pool(table.experts, features)
+    return measure_rows(router, Rows.of(table, scale, next(router.parameters()).device), objective, seed)
+
+
+def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0) -> Measurement:
+    """`measure` on rows that are ready; the arguments are its own."""
+    outcomes, order = rows.outcomes, rows.order
+    state = state_of(router.state, rows.table, objective, order.device)
+    sees_load = any(part.name == "load" for part in router.state)
+    play = _play_windows if sees_load else _play_at_once
+    with torch.inference_mode(), _seeded(seed) if router.stochastic else nullcontext():
+        experts, weights, entropy, fallback = play(router, outcomes, objective, order, state)
+        everyone = torch.arange(len(order), device=order.device)
+        quality, compute = mixture(outcomes, everyone, experts, weights)
+        share = shares(experts, outcomes.experts)
+        load = charges(share, objective.window) if objective.load_weight else torch.zeros(())
+        utility = objective.utility(quality, compute, load)
+    return Measurement(
+        quality=quality.cpu().numpy(),
+        compute=compute.cpu().numpy(),
+        utility=utility.cpu().numpy(),
+        share=share.cpu().numpy(),
+        window=objective.window,
+        entropy=float(entropy.mean()),
+        fallbacks=int(fallback.sum()),
+    )
+
+
+def charges(share: Tensor, window: int) -> Tensor:
+    """Load charge [T] of each decision, played in the evaluation order, given their shares [T, N]."""
+    queries, experts = share.shape
+    order = _order(queries, share.device)
+    window = min(window, queries)
+    lanes = -(-queries // window)
+    played = torch.zeros(lanes * window, experts, device=share.device)
+    played[:queries] = share[order]
+    played = played.reshape(lanes, window, experts)
+    before = played.cumsum(dim=1) - played
+    decisions = torch.arange(window, device=share.device, dtype=torch.float32).expand(lanes, -1)
+    charge = torch.empty(queries, device=share.device)
+    charge[order] = load_charge(before, decisions, played, window).reshape(-1)[:queries]
+    return charge
+
+
+def window_drops(share: Tensor, window: int) -> float:
+    """`drops` at the reported capacity factor of decisions with shares [T, N], in the evaluation order."""
+    order = _order(len(share), share.device)
+    return drops((share > 0)[order].cpu().numpy(), CAPACITY_FACTOR, window)
+
+
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _order(queries: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(_ORDER_SEED)
+    return torch.randperm(queries, generator=generator).to(device)
+
+
+def _play_at_once(
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    together = _CHUNK if router.rule.causal else len(order)
+    for rows in torch.arange(len(order), device=order.device).split(together):
+        unseen = torch.zeros(len(rows), outcomes.experts, device=order.device)
+        features = outcomes.features[int(rows[0]) : int(rows[-1]) + 1]
+        routing = router(features, state(rows, unseen))
+        entropy = router.rule.entropy(routing.logits)
+        parts.append((routing.experts, routing.weights, entropy, routing.fallback))
+    experts, weights, entropy, fallback = (torch.cat(column) for column in zip(*parts, strict=True))
+    return experts, weights, entropy, fallback
+
+
+def _play_windows(
+    router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Play windows side by side: lane l takes the queries order[l W], order[l W + 1], ..."""
+    queries, device = len(order), order.device
+    window = min(objective.window, queries)
+    lanes = -(-queries // window)
+    slots = torch.arange(lanes * window, device=device).reshape(lanes, window)
+    counts = torch.zeros(lanes, outcomes.experts, device=device)
+    experts = torch.empty((queries, router.rule.k), dtype=torch.int64, device=device)
+    weights = torch.empty((queries, router.rule.k), device=device)
+    entropy = torch.empty(queries, device=device)
+    fallback = torch.empty(queries, dtype=torch.bool, device=device)
+    for step in range(window):
+        live = slots[:, step] < queries
+        row = order[slots[live, step]]
+        routing = router(outcomes.features[row], state(row, counts[live] / window))
+        experts[row], weights[row], fallback[row] = routing.experts, routing.weights, routing.fallback
+        entropy[row] = router.rule.entropy(routing.logits)
+        counts[live] += shares(routing.experts, outcomes.experts)
+    return experts, weights, entropy, fallback

@@ -1,0 +1,80 @@
+"""One linear router a layer: the gates of a mixture-of-experts, whoever trained them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ...routing import AdaptiveK, LinearScorer, RouterError, Selection
+
+__all__ = ["LayerRouters"]
+
+
+class LayerRouters(nn.Module):
+    """Linear scorers of what each layer's gate sees, under one selection rule.
+
+    Args:
+        depth: L.
+        hidden: H.
+        rule: logits to experts and weights.
+        experts: the N names.
+    """
+
+    def __init__(self, depth: int, hidden: int, rule: Selection, experts: Sequence[str]) -> None:
+        super().__init__()
+        rule.check(len(experts))
+        self.rule = rule
+        self.experts = tuple(experts)
+        self.scorers = nn.ModuleList(LinearScorer(hidden, rule.outputs(len(experts))) for _ in range(depth))
+
+    def logits(self, layer: int, x: Tensor) -> Tensor:
+        """Logits [..., outputs] float32 of gate inputs [..., H]."""
+        scorer = self.scorers[layer]
+        return cast(Tensor, scorer(x.reshape(-1, x.shape[-1]))).reshape(*x.shape[:-1], -1)
+
+    def choose(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The greedy experts [..., k] int64 and their weights [..., k] float32: what is served."""
+        with torch.no_grad():
+            return self.rule.select(self.logits(layer, x))
+
+    def copy(self, rule: Selection | None = None) -> LayerRouters:
+        """A copy to train further, under another rule of as many logits if one is given.
+
+        Raises:
+            RouterError: the rule takes another number of logits.
+        """
+        other = copy.deepcopy(self)
+        if rule is not None:
+            wanted, found = rule.outputs(len(self.experts)), cast(LinearScorer, self.scorers[0]).experts
+            if wanted != found:
+                raise RouterError(f"{rule.name} selection takes {wanted} logits, the routers give {found}")
+            rule.check(len(self.experts))
+            other.rule = rule
+        return other
+
+    def with_nobody(self, k: int, bias: float = 0.0) -> LayerRouters:
+        """The same routers under `AdaptiveK(k)`: nobody's logit starts as a constant."""
+        rule = AdaptiveK(k=k)
+        first = cast(LinearScorer, self.scorers[0])
+        other = LayerRouters(len(self.scorers), first.inputs, rule, self.experts)
+        with torch.no_grad():
+            for mine, theirs in zip(self.scorers, other.scorers, strict=True):
+                old, new = cast(LinearScorer, mine), cast(LinearScorer, theirs)
+                new.shift.copy_(old.shift)
+                new.scale.copy_(old.scale)
+                new.weight[:-1] = old.weight
+                new.bias[:-1] = old.bias
+                new.bias[-1] = bias
+        return other
+
+    def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
+        """(weight [outputs, H], bias [outputs]) of each layer, float32, the standardisation folded in.
+
+        They act on the hidden state as the stock gate sees it, after `post_attention_layernorm`.
+        """
+        folded = [cast(LinearScorer, scorer).folded() for scorer in self.scorers]
+        return [(scorer.weight.detach(), scorer.bias.detach()) for scorer in folded]

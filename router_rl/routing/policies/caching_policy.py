@@ -1,0 +1,194 @@
+"""Who answers and who makes room, while serving with fewer experts in memory than there are.
+
+```python
+policy = load_policy("caching/")
+seen = policy.observe(features, resident, waits, on_host, idle, uses)
+step = policy.decide(seen)  # .answer [T] and .victim [T], expert ids
+```
+
+Legend: T requests, N experts, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..router_error import RouterError
+from .cascade_beliefs import Beliefs
+
+__all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
+
+ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent", "later", "gain")
+KEEP_INPUTS = ("recent", "often", "worth", "reload", "later")
+_FADE = 0.95  # of the counts of use, a request, as in the environment
+
+
+class CachingStep(NamedTuple):
+    """What to do for T requests.
+
+    Attributes:
+        answer: [T] int64, the expert that answers; it is loaded if it is not resident.
+        victim: [T] int64, the expert that goes first if room is needed.
+        fallback: [T] bool, True where features that are not finite were taken as 0.
+    """
+
+    answer: Tensor
+    victim: Tensor
+    fallback: Tensor
+
+
+class CachingPolicy(nn.Module):
+    """Two weighted sums of what is known of each expert: the largest answers, the smallest makes room.
+
+    `worth` is the chance of being right less the price; `later` is that of the next requests, as far as this
+    one tells; `gain` is how much more of it an expert that is not resident has than the best of those that
+    are, so that its weight counts the requests that a load would serve. Rules of thumb are weights too: a
+    cache-aware bonus weighs `resident`, the least recently used goes where only `recent` is weighed, the
+    least often used where only `often` is.
+
+    Args:
+        experts: the N names, in the order of the ids.
+        features: D.
+        price: [N] compute weight times mean compute.
+        reload: [2, N] seconds from host to GPU memory, and from disk to host.
+        beliefs: how likely each expert is right.
+        later: how likely each expert is right on the next requests.
+        allowed: [N], False for experts that never answer.
+
+    Raises:
+        RouterError: sizes do not fit each other.
+    """
+
+    kind = "caching"
+    price: Tensor
+    reload: Tensor
+    allowed: Tensor
+
+    def __init__(
+        self,
+        experts: Sequence[str],
+        features: int,
+        price: Sequence[float],
+        reload: Sequence[Sequence[float]],
+        beliefs: Beliefs,
+        later: Beliefs,
+        allowed: Sequence[bool] | None = None,
+    ) -> None:
+        super().__init__()
+        count = len(tuple(experts))
+        fits = all(one.sizes[:2] == (features, count) for one in (beliefs, later))
+        if len(price) != count or not fits:
+            raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
+        self.experts = tuple(experts)
+        self.features = features
+        self.beliefs = beliefs
+        self.later = later
+        self.register_buffer("price", torch.tensor(list(price), dtype=torch.float32))
+        self.register_buffer("reload", torch.tensor([list(row) for row in reload], dtype=torch.float32))
+        self.register_buffer("allowed", torch.tensor([True] * count if allowed is None else list(allowed)))
+        self.answer = nn.Parameter(torch.zeros(len(ANSWER_INPUTS)))
+        self.keep = nn.Parameter(torch.zeros(len(KEEP_INPUTS)))
+
+    def observe(
+        self, features: Tensor, resident: Tensor, waits: Tensor, host: Tensor, idle: Tensor, uses: Tensor
+    ) -> Tensor:
+        """What the policy sees of a request, as the environment shows it: [T, D + 5 N].
+
+        Args:
+            features: [T, D] float.
+            resident: [T, N] bool, in GPU memory or on the way there.
+            waits: [T, N] seconds that the request would wait for each expert: for a resident one until it is
+                there, for another the loads before it and its own.
+            host: [T, N] bool, has a copy in host memory.
+            idle: [T, N] requests since it was used, 1 for the last one; infinity if never.
+            uses: [T, N] its uses, each worth .95 of the one a request later.
+
+        Raises:
+            RouterError: a shape does not fit.
+        """
+        shape = (features.shape[0], len(self.experts))
+        parts = (resident, waits, host, idle, uses)
+        if features.shape != (shape[0], self.features) or any(part.shape != shape for part in parts):
+            found = [list(part.shape) for part in (features, *parts)]
+            raise RouterError(
+                f"features must be [T, {self.features}], the state [T, {shape[1]}], not {found}"
+            )
+        recent = torch.where(idle.isinf(), 0.0, 1.0 / idle.clamp(min=1.0))
+        known = (features, resident, waits, host, recent, uses * (1.0 - _FADE))
+        return torch.cat([part.float() for part in known], dim=-1)
+
+    def decide(self, observation: Tensor) -> CachingStep:
+        """What to do for observations [T, D + 5 N] of `observe` or of the environment."""
+        actions, fallback = self.actions(observation)
+        return CachingStep(actions[:, 0], actions[:, 1], fallback)
+
+    def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [T, 2] int64 of the environment, and where the fallback took over [T] bool."""
+        finite = observation.abs().amax(dim=-1) < float("inf")
+        seen = observation.nan_to_num(0.0, 0.0, 0.0)
+        count = len(self.experts)
+        features, resident, wait, host, recent, often = seen.split([self.features, *[count] * 5], dim=-1)
+        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
+        return self.choose(chance, later, resident, wait, host, recent, often), ~finite
+
+    def choose(
+        self,
+        chance: Tensor,
+        later: Tensor,
+        resident: Tensor,
+        wait: Tensor,
+        host: Tensor,
+        recent: Tensor,
+        often: Tensor,
+        weights: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Actions [T, 2] int64.
+
+        Args:
+            chance, later: [T, N] of being right, on this request and on the next ones.
+            resident, wait, host, recent, often: [T, N] float32, as the environment shows them.
+            weights: [T, 8] and [T, 5], in place of the policy's own.
+        """
+        answer, keep = (self.answer, self.keep) if weights is None else weights
+        worth, later, absent = chance - self.price, later - self.price, 1.0 - resident
+        at_hand = later.masked_fill(resident == 0, -torch.inf).amax(dim=-1, keepdim=True)
+        gain = (later - at_hand).clamp(min=0.0, max=1.0) * absent  # 1 at most where nobody is resident
+        known = (worth, wait, resident, recent, often, worth * absent, later, gain)
+        of_answer = torch.stack(known, dim=-1)
+        score = (of_answer * answer.unsqueeze(-2)).sum(dim=-1)
+        score = score.masked_fill(~self.allowed, -torch.inf)
+        answers = _first(score == score.amax(dim=-1, keepdim=True))
+        again = self.reload[0] + self.reload[1] * (1.0 - host)
+        kept = (torch.stack([recent, often, worth, again, later], dim=-1) * keep.unsqueeze(-2)).sum(dim=-1)
+        there = resident > 0
+        there = there & (torch.arange(resident.shape[-1], device=resident.device) != answers.unsqueeze(-1))
+        kept = kept.masked_fill(~there, torch.inf)
+        return torch.stack([answers, _first(kept == kept.amin(dim=-1, keepdim=True))], dim=-1)
+
+    def spec(self) -> dict[str, Any]:
+        """The policy without its weights, as JSON."""
+        sizes = {name: getattr(self, name).sizes[2:] for name in ("beliefs", "later")}
+        return {
+            "experts": list(self.experts),
+            "features": self.features,
+            **{name: {"members": members, "hidden": hidden} for name, (members, hidden) in sizes.items()},
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> CachingPolicy:
+        """An untrained policy from its JSON form."""
+        count, features = len(spec["experts"]), spec["features"]
+        beliefs, later = (
+            Beliefs(features, count, spec[name]["members"], spec[name]["hidden"])
+            for name in ("beliefs", "later")
+        )
+        return cls(spec["experts"], features, [0.0] * count, [[0.0] * count] * 2, beliefs, later)
+
+
+def _first(marked: Tensor) -> Tensor:
+    """Index [T] of the first True of marked [T, N]."""
+    return marked.float().argmax(dim=-1)

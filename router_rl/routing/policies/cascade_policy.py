@@ -1,0 +1,312 @@
+"""A cascade while serving: whom to ask next, or whose answer to give, from what the asked ones have said.
+
+```python
+policy = load_policy("cascade/")
+seen = policy.observe(features, confidence, answers, compute_weight=0.1)  # NaN where nobody was asked
+step = policy.decide(seen)  # .ask [T] and .answer [T], expert ids, -1 where it does the other
+```
+
+Legend: T queries, N experts, D features, M members of the ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..router_error import RouterError
+from .cascade_beliefs import Beliefs
+
+__all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
+
+_INPUTS = 14  # numbers for each expert, see `_encode`
+_NOBODY = -9.0  # log-odds that stand for an expert who is not there
+_TEMPERATURE = 0.05  # of utility: what turns advantages into logits
+
+
+class CascadeStep(NamedTuple):
+    """What to do for T queries.
+
+    Attributes:
+        ask: [T] int64, the expert to ask, or -1.
+        answer: [T] int64, the expert whose answer to give, or -1.
+        fallback: [T] bool, True where a row that is not finite took the fallback: the cheapest expert that
+            may be asked, or the first that was asked.
+    """
+
+    ask: Tensor
+    answer: Tensor
+    fallback: Tensor
+
+
+class CascadeView(NamedTuple):
+    """An observation of the environment in its parts.
+
+    Attributes:
+        features: [T, D].
+        asked: [T, N] bool.
+        confidence: [T, N], 0 where not asked.
+        askable: [T, N] bool.
+        agree: [T, N, N], 1 where both were asked and agree (an asked expert does with itself), else 0.
+        weight: [T], utility per unit of compute.
+    """
+
+    features: Tensor
+    asked: Tensor
+    confidence: Tensor
+    askable: Tensor
+    agree: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, observation: Tensor, experts: int) -> CascadeView:
+        """Take observations [T, D + 3 N + N (N - 1) / 2 + 1] apart."""
+        pairs = experts * (experts - 1) // 2
+        known = observation.shape[-1] - 3 * experts - pairs - 1
+        sizes = [known, experts, experts, experts, pairs, 1]
+        features, asked, confidence, askable, pair, weight = observation.split(sizes, dim=-1)
+        agree = torch.diag_embed(asked)
+        first, second = torch.triu_indices(experts, experts, 1, device=observation.device)
+        agree[:, first, second] = agree[:, second, first] = (pair > 0).float()
+        return cls(features, asked > 0, confidence, askable > 0, agree, weight.squeeze(-1))
+
+
+class CascadePolicy(nn.Module):
+    """Chooses the next step of cascades; needs torch alone.
+
+    The network is one for all experts: it sees each expert's own numbers and, after a first layer, the mean
+    over the experts. Its logits start from the beliefs: answering is worth the belief, asking the larger of
+    the belief and the best answer so far, less its price.
+
+    Args:
+        experts: the N names, in the order of the ids.
+        features: D.
+        limit: the most experts asked for a query.
+        price: [N] mean compute of each expert, in units of the dearest one's.
+        beliefs: how likely each expert is right.
+        members: M.
+        hidden: width of the network.
+
+    Raises:
+        RouterError: sizes do not fit each other.
+    """
+
+    kind = "cascade"
+    price: Tensor
+
+    def __init__(
+        self,
+        experts: Sequence[str],
+        features: int,
+        limit: int,
+        price: Sequence[float],
+        beliefs: Beliefs,
+        *,
+        members: int = 1,
+        hidden: int = 48,
+    ) -> None:
+        super().__init__()
+        count = len(tuple(experts))
+        if len(price) != count or beliefs.sizes[:2] != (features, count):
+            raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
+        self.experts = tuple(experts)
+        self.features = features
+        self.limit = limit
+        self.members = members
+        self.hidden = hidden
+        self.beliefs = beliefs
+        self.register_buffer("price", torch.tensor(list(price), dtype=torch.float32))
+        self.first = nn.Parameter(torch.zeros(members, _INPUTS, hidden))
+        self.own = nn.Parameter(torch.zeros(members, 1, count, hidden))
+        self.second = nn.Parameter(torch.zeros(members, hidden, hidden))
+        self.pooled = nn.Parameter(torch.zeros(members, hidden, hidden))
+        self.bias = nn.Parameter(torch.zeros(members, 1, hidden))
+        self.last = nn.Parameter(torch.zeros(members, hidden, 2))
+        self.last_bias = nn.Parameter(torch.zeros(members, 1, 2))
+
+    def start(self, generator: torch.Generator) -> CascadePolicy:
+        """Draw the weights of the hidden layers; the last stays 0, so that the beliefs decide at first."""
+        with torch.no_grad():
+            for weight in (self.first, self.second, self.pooled):
+                bound = (3.0 / weight.shape[-2]) ** 0.5
+                weight.uniform_(-bound, bound, generator=generator)
+        return self
+
+    def observe(
+        self,
+        features: Tensor,
+        confidence: Tensor,
+        answers: Tensor | None = None,
+        *,
+        compute_weight: Tensor | float,
+        may_ask: Tensor | None = None,
+    ) -> Tensor:
+        """What the policy sees of queries under way, as the environment shows it.
+
+        Args:
+            features: [T, D] float.
+            confidence: [T, N] float in [0, 1], NaN where the expert has not been asked.
+            answers: [T, N] int64, equal where two experts said the same; read where both were asked. None:
+                unknown.
+            compute_weight: utility per unit of compute, [T] or one number.
+            may_ask: [T, N] bool, False for an expert that is dead or beyond the budget; None: all are well.
+
+        Raises:
+            RouterError: a shape does not fit.
+        """
+        count = len(self.experts)
+        rows = features.shape[0]
+        if features.shape != (rows, self.features) or confidence.shape != (rows, count):
+            found = f"{list(features.shape)} and {list(confidence.shape)}"
+            raise RouterError(
+                f"features must be [T, {self.features}] and confidence [T, {count}], not {found}"
+            )
+        asked = ~confidence.isnan()
+        askable = ~asked & (asked.sum(dim=-1, keepdim=True) < self.limit)
+        if may_ask is not None:
+            askable = askable & may_ask
+        first, second = torch.triu_indices(count, count, 1, device=features.device)
+        pairs = (asked[:, first] & asked[:, second]).float()
+        pairs = pairs * (0.0 if answers is None else 2.0 * (answers[:, first] == answers[:, second]) - 1.0)
+        weight = torch.as_tensor(compute_weight, dtype=torch.float32, device=features.device)
+        return torch.cat(
+            [
+                features.float(),
+                asked.float(),
+                confidence.float().nan_to_num(nan=0.0),
+                askable.float(),
+                pairs,
+                weight.expand(rows).unsqueeze(-1),
+            ],
+            dim=-1,
+        )
+
+    def decide(self, observation: Tensor) -> CascadeStep:
+        """The greedy step for observations [T, O] of `observe` or of the environment."""
+        action, fallback = self.actions(observation)
+        count = len(self.experts)
+        ask = torch.where(action < count, action, -1)
+        return CascadeStep(ask, torch.where(action < count, -1, action - count), fallback)
+
+    def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [T] int64 of the environment, and where the fallback took over [T] bool."""
+        finite = observation.abs().amax(dim=-1) < float("inf")
+        view = CascadeView.of(observation.nan_to_num(0.0, 0.0, 0.0), len(self.experts))
+        chance = self(view)
+        cheapest = torch.where(view.askable, self.price, float("inf")).argmin(dim=-1)
+        first = view.asked.float().argmax(dim=-1) + len(self.experts)
+        safe = torch.where(view.asked.any(dim=-1), first, cheapest)
+        return torch.where(finite, _first_largest(chance), safe), ~finite
+
+    def forward(self, view: CascadeView) -> Tensor:
+        """The chance of each action [T, 2 N], the mean over the members; 0 where it is forbidden."""
+        prior = self.beliefs.prior(view.features)
+        posterior = self.beliefs.posterior(prior, view.confidence)
+        value = self.values(prior, posterior, view.asked, view.askable, view.agree, view.weight)
+        return self.chance(value, torch.cat([view.askable, view.asked], dim=-1)).mean(dim=0)
+
+    @staticmethod
+    def chance(values: Tensor, may: Tensor) -> Tensor:
+        """The chance of each step by what it is worth, 0 where it is forbidden: [..., 2 N]."""
+        return (values / _TEMPERATURE).masked_fill(~may, -1e9).softmax(dim=-1)
+
+    def values(
+        self,
+        prior: Tensor,
+        posterior: Tensor,
+        asked: Tensor,
+        askable: Tensor,
+        agree: Tensor,
+        weight: Tensor,
+        who: Tensor | None = None,
+    ) -> Tensor:
+        """What asking and what answering with each expert is worth, by member, unmasked: [M, T, 2 N].
+
+        Args:
+            prior: [T, N] log-odds before asking.
+            posterior: [T, N] log-odds after, read where asked.
+            asked, askable: [T, N] bool.
+            agree: [T, N, N], 1 where both were asked and agree.
+            weight: [T].
+            who: [T, N] int64, the experts meant, where they are not all in order.
+        """
+        belief = self.beliefs.current(prior, posterior, asked, who)
+        price, own = weight.unsqueeze(-1) * self.price, self.own
+        if who is not None:
+            price, own = weight.unsqueeze(-1) * self.price[who], self.own[:, 0, who]
+        inputs = self._encode(belief, prior, asked, askable, agree, weight, price).flatten(0, 1)
+        shape = (self.members, *belief.shape)
+        hidden = torch.relu((inputs @ self.first).view(*shape, -1) + own)  # [M, T, N, H]
+        pooled = hidden.mean(dim=2) @ self.pooled + self.bias  # [M, T, H]
+        hidden = (hidden.flatten(1, 2) @ self.second).view(*shape, -1)
+        hidden = torch.relu(hidden + pooled.unsqueeze(2)).flatten(1, 2)
+        found = (hidden @ self.last + self.last_bias).view(*shape, 2)
+        likely = belief.sigmoid()
+        # Whoever asks on may still give the best answer so far.
+        ask = torch.maximum(likely, (likely * asked).amax(dim=-1, keepdim=True)) - price
+        return torch.cat([found[..., 0] + ask, found[..., 1] + likely], dim=-1)
+
+    def _encode(
+        self,
+        belief: Tensor,
+        prior: Tensor,
+        asked: Tensor,
+        askable: Tensor,
+        agree: Tensor,
+        weight: Tensor,
+        price: Tensor,
+    ) -> Tensor:
+        """The numbers of each expert, [T, N, 14]."""
+        told = asked.float()
+        known = belief * told
+        support = (agree @ known.unsqueeze(-1)).squeeze(-1)  # log-odds of those who gave the same answer
+        against = (known.sum(dim=-1, keepdim=True) - support) * told
+        number = told.sum(dim=-1, keepdim=True)
+        unit = weight.unsqueeze(-1)
+        own = [
+            told,
+            askable.float(),
+            belief / 4.0,
+            prior / 4.0,
+            support / 6.0,
+            against / 6.0,
+            agree.sum(dim=-1) / number.clamp(min=1.0),
+            5.0 * price,
+            belief.sigmoid(),
+        ]
+        shared = [
+            (unit + 0.01).log() / 2.0 + 1.0,
+            number - 1.0,
+            torch.where(asked, support, _NOBODY).amax(dim=-1, keepdim=True) / 6.0,
+            torch.where(asked, belief, _NOBODY).amax(dim=-1, keepdim=True) / 4.0,
+            torch.where(askable, belief, _NOBODY).amax(dim=-1, keepdim=True) / 4.0,
+        ]
+        return torch.stack([*own, *(part.expand_as(belief) for part in shared)], dim=-1)
+
+    def spec(self) -> dict[str, Any]:
+        """The policy without its weights, as JSON."""
+        _, _, believers, width = self.beliefs.sizes
+        return {
+            "experts": list(self.experts),
+            "features": self.features,
+            "limit": self.limit,
+            "members": self.members,
+            "hidden": self.hidden,
+            "beliefs": {"members": believers, "hidden": width},
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> CascadePolicy:
+        """An untrained policy from its JSON form."""
+        count, features = len(spec["experts"]), spec["features"]
+        beliefs = Beliefs(features, count, spec["beliefs"]["members"], spec["beliefs"]["hidden"])
+        shape = {"members": spec["members"], "hidden": spec["hidden"]}
+        return cls(spec["experts"], features, spec["limit"], [0.0] * count, beliefs, **shape)
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """Index [T] of the largest of values [T, A]; the lowest where several are equal."""
+    return (values == values.amax(dim=-1, keepdim=True)).float().argmax(dim=-1)

@@ -1,0 +1,121 @@
+"""What a queue router is told of the queues, kept by whoever serves with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..router import Router, Routing, StateInput
+from ..router_error import RouterError
+from ..scorers.queue_scorer import QueueScorer
+
+__all__ = ["LiveQueues", "queue_state_inputs"]
+
+_RATES = (1 / 8, 1 / 64)  # as `RouterRL/Queueing-v0` has them
+
+
+def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
+    """The parts of a queue router's second input, 3 N + 6 numbers."""
+    names, count = tuple(experts), len(experts)
+    return (
+        StateInput("waiting", count, "requests that wait at each expert", names),
+        StateInput("taken", count, "replicas of each expert that are at work", names),
+        StateInput("down", count, "1 where an expert is down, else 0", names),
+        StateInput("deadline", 1, "seconds until the request is late"),
+        StateInput("value", 1, "what the request is worth; 1 is usual"),
+        StateInput("gaps", 2, "running means of the seconds between arrivals, by 1/8 and by 1/64"),
+        StateInput("budget", 2, "compute left for each request left, and the share left; 0 without a budget"),
+    )
+
+
+class LiveQueues:
+    """Route requests as they come, with torch alone.
+
+    ```python
+    queues = LiveQueues(load("router/"))
+    chosen = queues.route(features, time.monotonic(), waiting=[3, 0], taken=[1, 1], deadline_s=2.0)
+    ```
+
+    Args:
+        router: one trained on `RouterRL/Queueing-v0`.
+        budget: compute that a request may take on average over `requests`; None: there is no budget.
+        requests: how many the budget is for.
+
+    Raises:
+        RouterError: the router has no queues, or a budget has no number of requests.
+    """
+
+    def __init__(self, router: Router, budget: float | None = None, requests: int = 0) -> None:
+        if not isinstance(router.scorer, QueueScorer):
+            raise RouterError("this router knows no queues; train one with `train --env queueing`")
+        if budget is not None and requests < 1:
+            raise RouterError(f"requests={requests!r}: a budget is for a number of requests; use 1 or more")
+        self.router = router
+        self._left = None if budget is None else budget * requests
+        self._requests = self._to_come = requests
+        self._gaps = [router.scorer.gap] * len(_RATES)
+        self._last: float | None = None
+
+    @torch.inference_mode()
+    def route(
+        self,
+        features: Tensor,
+        now: float,
+        *,
+        waiting: Sequence[float],
+        taken: Sequence[float],
+        deadline_s: float,
+        down: Sequence[bool] | None = None,
+        value: float = 1.0,
+    ) -> Routing:
+        """Route one request; the queues are as it finds them, without itself.
+
+        Args:
+            features: [D] float.
+            now: seconds on any clock that does not go back.
+            waiting: [N] requests that wait at each expert.
+            taken: [N] replicas at work, or given work; all of them where any request waits.
+            deadline_s: seconds it may take.
+            down: [N] experts that are down; none if None.
+            value: what it is worth.
+
+        Raises:
+            RouterError: there is not one number an expert.
+        """
+        state = self.state(now, waiting=waiting, taken=taken, deadline_s=deadline_s, down=down, value=value)
+        return self.router(features.unsqueeze(0), state)
+
+    def state(
+        self,
+        now: float,
+        *,
+        waiting: Sequence[float],
+        taken: Sequence[float],
+        deadline_s: float,
+        down: Sequence[bool] | None = None,
+        value: float = 1.0,
+    ) -> Tensor:
+        """Note an arrival; the router's second input [1, 3 N + 6], float32."""
+        down = [False] * len(self.router.experts) if down is None else down
+        for name, given in (("waiting", waiting), ("taken", taken), ("down", down)):
+            if len(given) != len(self.router.experts):
+                raise RouterError(
+                    f"{name} has {len(given)} numbers; give one for each of {', '.join(self.router.experts)}"
+                )
+        if self._last is not None:
+            gap = now - self._last
+            self._gaps = [mean + rate * (gap - mean) for mean, rate in zip(self._gaps, _RATES, strict=True)]
+        self._last = now
+        budget = [0.0, 0.0]
+        if self._left is not None:
+            budget = [self._left / max(self._to_come, 1), self._to_come / self._requests]
+        told = [*waiting, *taken, *map(float, down), deadline_s, value, *self._gaps, *budget]
+        return torch.tensor([told], dtype=torch.float64).float()
+
+    def used(self, compute: float) -> None:
+        """Count the last request against the budget, by the compute it took."""
+        self._to_come -= 1
+        if self._left is not None:
+            self._left -= compute

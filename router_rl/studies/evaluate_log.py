@@ -1,0 +1,102 @@
+"""Judge a run's router by a log of another's decisions, beside the truth where a table has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from experts import InputError, OutcomeTable
+from experts.table.decision_log import DecisionLog
+
+from ..problems.objective import Objective
+from ..problems.off_policy import off_policy
+from ..routing import ConditionedScorer, PricedScorer, Router
+from .conditioned import fold_for
+from .runs import TrainedRun
+
+__all__ = ["evaluate_log", "policy_of"]
+
+
+def evaluate_log(run: TrainedRun, log: DecisionLog, table: OutcomeTable | None) -> dict[str, Any]:
+    """Estimate the mean utility of a run's router from a log.
+
+    Args:
+        run: the run; its objective and unit of compute are used.
+        log: decisions among the run's experts.
+        table: rows that have the log's queries; decisions on other queries are left out. It gives features
+            where the log has none, and the truth. None: the log alone, which then needs features.
+
+    Raises:
+        InputError: features are missing, no decision is left, or the router or its objective is one that a
+            log cannot judge.
+        RouterError: the features are not the router's.
+    """
+    objective = run.objective
+    if objective.load_weight:
+        problem = "load depends on what was decided before, which a log of single decisions does not tell"
+        raise InputError("log", len(log), problem, "judge a router without load_weight, or use a table")
+    rows = None
+    if table is not None:
+        log, rows = _matched(log, table)
+    features = log.features if log.features is not None else None if rows is None else rows.features
+    if features is None:
+        raise InputError("log", len(log), "has no features", "add a `features` column to it, or give --table")
+    run.router.check_pool(log.experts, features.shape[1])
+    conditioned = isinstance(run.router.scorer, ConditionedScorer | PricedScorer)
+    target = policy_of(fold_for(run.router, objective) if conditioned else run.router, features)
+    reward = _utility(objective, log.quality, log.cost / run.scale)
+    found = off_policy(features, log.action, log.propensity, reward, target, log.experts).to_json()
+    found["truth"] = None
+    if rows is not None:
+        known = _utility(objective, rows.quality, rows.cost / run.scale)
+        found["truth"] = float((target * known).sum(axis=1).mean(dtype=np.float64))
+    return {
+        "run": str(run.folder),
+        "method": run.facts["method"],
+        "objective": run.facts["objective"],
+        "experts": list(log.experts),
+        "off_policy": found,
+        "notes": list(run.facts["notes"]),
+    }
+
+
+def policy_of(router: Router, features: np.ndarray) -> np.ndarray:
+    """Probabilities [T, N] float64 with which a router chooses each expert; a greedy one has zeros and ones.
+
+    Args:
+        router: one that runs a single expert and reads features alone.
+        features: [T, D] float32.
+
+    Raises:
+        InputError: it runs several experts, or reads more than features.
+    """
+    if router.rule.k != 1:
+        problem = f"tells what one expert a query earned; the router runs {router.rule.k}"
+        raise InputError("log", router.rule.name, problem, "judge a router with hard selection")
+    if router.state:
+        names = ", ".join(part.name for part in router.state)
+        problem = "the router reads more than features, which a log does not hold"
+        raise InputError("log", names, problem, "use a table")
+    device = next(router.parameters()).device
+    with torch.inference_mode():
+        routing = router(torch.tensor(features, device=device))
+        if router.stochastic:
+            return router.rule.probabilities(routing.logits).double().cpu().numpy()
+    return np.eye(len(router.experts))[routing.experts[:, 0].cpu().numpy()]
+
+
+def _matched(log: DecisionLog, table: OutcomeTable) -> tuple[DecisionLog, OutcomeTable]:
+    """The decisions on the table's queries, and the table's rows beside them."""
+    place = {name: row for row, name in enumerate(table.query_id)}
+    found = np.array([place.get(name, -1) for name in log.query_id])
+    kept = np.flatnonzero(found >= 0)
+    if len(kept) == 0:
+        problem = "none of its queries is in these rows of the table"
+        raise InputError("log", str(log.query_id[0]), problem, "use the log's table and split")
+    return log.take(kept), table.take(found[kept])
+
+
+def _utility(objective: Objective, quality: np.ndarray, compute: np.ndarray) -> np.ndarray:
+    return objective.utility(quality, compute, np.zeros_like(compute))

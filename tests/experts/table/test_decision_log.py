@@ -1,0 +1,120 @@
+"""Decision logs: drawn as the policy says, kept as they were, refused where they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from experts import InputError, OutcomeTable
+from experts.table.decision_log import DecisionLog, epsilon_greedy, log_decisions
+
+GOOD: dict[str, Any] = {
+    "experts": ("left", "right"),
+    "query_id": ["a", "b", "a"],
+    "action": [0, 1, 1],
+    "propensity": [0.5, 0.5, 1.0],
+    "quality": [1.0, 0.0, 0.5],
+    "cost": [1.0, 2.0, 2.0],
+    "features": [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]],
+}
+
+
+def _table(rows: int) -> OutcomeTable:
+    rng = np.random.default_rng(0)
+    return OutcomeTable(
+        experts=("a", "b", "c"),
+        query_id=np.array([f"q{i}" for i in range(rows)], dtype=object),
+        features=rng.normal(size=(rows, 2)),
+        quality=rng.random((rows, 3)),
+        cost=rng.random((rows, 3)),
+        split=np.array(["train"] * rows),
+    )
+
+
+def test_parquet_gives_back_what_it_got(tmp_path: Path) -> None:
+    log = DecisionLog(**GOOD)
+    log.write(tmp_path / "log.parquet")
+    found = DecisionLog.read(tmp_path / "log.parquet", ("left", "right"))
+    assert found.experts == log.experts
+    for name in ("query_id", "action", "propensity", "quality", "cost", "features"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(log, name))
+        assert getattr(found, name).dtype == getattr(log, name).dtype
+    swapped = DecisionLog.read(tmp_path / "log.parquet", ("right", "left"))
+    assert swapped.action.tolist() == [1, 0, 0]
+    DecisionLog(**{**GOOD, "features": None}).write(tmp_path / "bare.parquet")
+    assert DecisionLog.read(tmp_path / "bare.parquet", ("left", "right")).features is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action": [0, 1, 2]}, "action=2: row 2 is no expert"),
+        ({"propensity": [0.5, 0.0, 1.0]}, r"propensity=0.0: row 1 is outside \(0, 1\]"),
+        ({"quality": [0.5, 2.0, 1.0]}, r"quality=2.0: row 1 is outside \[0, 1\]"),
+        ({"cost": [0.5, 1.0, float("nan")]}, r"cost=nan: row 2 is outside \[0, inf\)"),
+        ({"cost": [0.5, 1.0]}, r"cost=\(2,\): should have shape \(3,\)"),
+        ({"features": [[0.0], [1.0]]}, r"features=\(2, 1\): should have shape \(3, D\)"),
+        ({"features": [[0.0], [float("inf")], [1.0]]}, "row 1 is not finite"),
+        ({"query_id": []}, "log=0: has no decisions"),
+    ],
+)
+def test_mistakes_name_the_column_and_the_row(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DecisionLog(**{**GOOD, **change})
+
+
+def test_mistakes_in_files(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    with pytest.raises(InputError, match="no such file"):
+        DecisionLog.read(path, ("left", "right"))
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        DecisionLog.read(path, ("left", "right"))
+    columns = {"query_id": ["a"], "expert": ["left"], "propensity": [0.5], "quality": [1.0], "cost": [1.0]}
+    pq.write_table(pa.table({k: v for k, v in columns.items() if k != "propensity"}), path)
+    with pytest.raises(InputError, match=r"propensity=None: .*the column is missing"):
+        DecisionLog.read(path, ("left", "right"))
+    pq.write_table(pa.table({**columns, "expert": ["lefd"]}), path)
+    with pytest.raises(InputError, match="expert='lefd': unknown; did you mean 'left'"):
+        DecisionLog.read(path, ("left", "right"))
+    pq.write_table(pa.table({**columns, "quality": [None]}, schema=None), path)
+    with pytest.raises(InputError, match=r"quality=nan: row 0 is outside"):
+        DecisionLog.read(path, ("left", "right"))
+    pq.write_table(pa.table({**columns, "cost": ["dear"]}), path)
+    with pytest.raises(InputError, match="cost='string': is not numeric"):
+        DecisionLog.read(path, ("left", "right"))
+
+
+def test_a_log_is_drawn_from_the_policy() -> None:
+    table = _table(20_000)
+    policy = np.tile([0.0, 0.75, 0.25], (20_000, 1))
+    log = log_decisions(table, policy, seed=1)
+    row = np.arange(20_000)
+    counts = np.bincount(log.action, minlength=3) / 20_000
+    assert counts[0] == 0.0
+    assert counts[1] == pytest.approx(0.75, abs=0.01)
+    np.testing.assert_array_equal(log.propensity, policy[row, log.action].astype(np.float32))
+    np.testing.assert_array_equal(log.quality, table.quality[row, log.action])
+    np.testing.assert_array_equal(log.cost, table.cost[row, log.action])
+    assert log_decisions(table, policy, seed=1).action.tolist() == log.action.tolist()
+    assert log_decisions(table, policy, seed=2).action.tolist() != log.action.tolist()
+
+
+def test_nobody_of_probability_zero_is_drawn() -> None:
+    table = _table(3)
+    for first in range(3):
+        assert log_decisions(table, np.eye(3)[np.full(3, first)], seed=0).action.tolist() == [first] * 3
+
+
+def test_a_policy_has_to_be_one() -> None:
+    with pytest.raises(InputError, match="row 1 is not a distribution"):
+        log_decisions(_table(2), np.array([[1.0, 0.0, 0.0], [0.5, 0.0, 0.0]]), seed=0)
+    with pytest.raises(InputError, match=r"should have shape \(2, 3\)"):
+        log_decisions(_table(2), np.ones((2, 2)) / 2, seed=0)
+    with pytest.raises(InputError, match=r"epsilon=1\.5: is no probability"):
+        epsilon_greedy(np.array([0]), 2, 1.5)

@@ -1,0 +1,87 @@
+"""Judges have seen nothing of what they judge by, and weigh where something is decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from experts import OutcomeTable
+from router_rl import Objective, ScorerConfig
+from router_rl.methods.agents.held_out_evaluation import Judge, even_weights, judges_of
+from router_rl.problems.cross_fitting import held_out
+from router_rl.problems.prompt_features import FeatureConfig, with_features
+from router_rl.problems.routing.problem import Task
+from router_rl.routing import Hard, PricedScorer
+
+WEIGHTS = torch.tensor([0.1, 0.4], dtype=torch.float64)
+
+
+def _table(rows: int = 60) -> OutcomeTable:
+    rng = np.random.default_rng(0)
+    words = np.array(["red", "green", "blue", "grey", "black"])
+    return OutcomeTable(
+        experts=("a", "b"),
+        query_id=np.array([f"q{i}" for i in range(rows)], dtype=object),
+        features=None,
+        quality=(rng.random((rows, 2)) < 0.5).astype(float),
+        cost=np.tile([0.2, 1.0], (rows, 1)),
+        split=np.array((["train"] * 8 + ["validation", "test"]) * (rows // 10)),
+        prompt=np.array([f"{i} " + " ".join(rng.choice(words, 4)) for i in range(rows)], dtype=object),
+        group=rng.choice(["x", "y"], rows).astype(object),
+    )
+
+
+def _judges(table: OutcomeTable) -> list[Judge]:
+    made, _, readouts = with_features(table, FeatureConfig(dimensions=3))
+    shape = ScorerConfig(kind="linear")
+    task = Task.of(made, Objective(), Hard(), scorer=shape, readouts=readouts)
+    assert task.train.features is not None
+    scorer = PricedScorer(task.train.features.shape[1] + 1, 2, [(0.1, 1.0)])
+    task.wrap(scorer)
+    folds = held_out(task.train, 5, 0) if readouts is None else readouts.folds
+    return judges_of(task, scorer, folds, WEIGHTS, seed=0)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_judge_has_not_seen_its_rows(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flip every outcome of a fold: all that its judge was told of it, and of the rows seen, stays."""
+    monkeypatch.setattr("router_rl.problems.prompt_features._PENALTIES", (3.0,))
+    table = _table()
+    if own:
+        table = replace(table, features=np.random.default_rng(1).normal(size=(60, 4)), prompt=None)
+    before = _judges(table)[1]
+    quality = table.quality.copy()
+    rows = np.flatnonzero(table.split == "train")[before.rows]
+    quality[rows] = 1 - quality[rows]
+    after = _judges(replace(table, quality=quality))[1]
+    torch.testing.assert_close(after.said, before.said, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(after.ground.found.unseen, before.ground.found.unseen, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(after.quality, 1 - before.quality)
+
+
+def test_utility_by_hand() -> None:
+    judge = _judges(_table())[0]
+    alpha = torch.full((judge.said.shape[-1],), 0.5, dtype=torch.float64)
+    bias = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    earned = judge.utility(alpha, bias)
+    for row in range(len(judge.rows)):
+        total = 0.0
+        for weight in WEIGHTS.tolist():
+            worth = judge.ground.found.mean + bias + 0.5 * judge.said[row].sum(dim=-1)
+            choice = int((worth - weight * judge.price[row]).argmax())
+            total += float(judge.quality[row, choice] - weight * judge.compute[row, choice]) / 2
+        assert earned[row] == pytest.approx(total)
+
+
+def test_weights_are_where_something_is_decided() -> None:
+    """The dear expert is better by 0 to 1, so at weight w a share 1 - w asks it; nobody at 1 and above."""
+    better = torch.linspace(0.0, 1.0, 1001, dtype=torch.float64)
+    worth = torch.stack([torch.zeros_like(better), better], dim=1)
+    price = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1001, 2)
+    found = even_weights(worth, price, price, 1e-3, 100.0)
+    assert found.tolist() == pytest.approx([0.1 * k for k in range(1, 10)], rel=0.05)
+    # Where a range decides nothing, any weight of it will do.
+    assert ((even_weights(worth, price, price, 2.0, 100.0) - 2.0).abs() < 1e-9).all()

@@ -1,0 +1,150 @@
+"""The priced policy gradient learns what there is, keeps still where there is nothing, and is repriced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experts import InputError, OutcomeTable
+from router_rl import Objective, ScorerConfig, fit
+from router_rl.problems.prompt_features import FeatureConfig
+from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.router_measurement import measure
+from router_rl.routing import Hard, PricedScorer
+from router_rl.studies.conditioned import fold_for
+from router_rl.studies.runs import read_run, train_run
+
+QUICK = {"steps": 60, "batch": 256}
+
+
+def _table(rows: int = 600, signal: float = 1.0) -> OutcomeTable:
+    """Two experts: the dear one is right where x0 > 0, the cheap one elsewhere, mostly."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 6))
+    right = (x[:, 0] > 0) if signal else rng.random(rows) < 0.5
+    quality = np.stack([~right, right], axis=1) ^ (rng.random((rows, 2)) < 0.1)
+    return OutcomeTable(
+        experts=("cheap", "dear"),
+        query_id=np.array([f"q{i}" for i in range(rows)], dtype=object),
+        features=x,
+        quality=quality,
+        cost=np.tile([0.2, 1.0], (rows, 1)),
+        split=np.array(["train", "train", "validation", "test"])[np.arange(rows) % 4],
+    )
+
+
+def test_one_fit_serves_every_weight_and_price() -> None:
+    table = _table()
+    router = fit("priced_pg", table, Objective(compute_weight=0.1))
+    assert isinstance(router.scorer, PricedScorer)
+    assert router.scorer.compute.tolist() == pytest.approx([0.2, 1.0])
+    test = table.part("test")
+    for weight in (0.02, 0.1, 0.4):
+        objective = Objective(compute_weight=weight)
+        earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+        oracle = (test.quality - weight * test.cost).max(axis=1).mean()
+        single = (test.quality - weight * test.cost).mean(axis=0).max()
+        assert earned > single + 0.6 * (oracle - single)
+    # Where the dear expert costs a hundred times as much nobody should ask it.
+    dear = router.repriced([0.2, 100.0])
+    asked = dear(torch.tensor(test.features), torch.full((len(test), 1), 0.1)).experts
+    assert (asked == 0).all()
+
+
+def test_readouts_are_used() -> None:
+    rows = 400
+    group = np.array(["a", "b"] * (rows // 2), dtype=object)
+    quality = np.stack([group == "a", group == "b"], axis=1).astype(float)
+    table = replace(
+        _table(rows),
+        features=None,
+        quality=quality,
+        group=group,
+        prompt=np.array([f"query {i}" for i in range(rows)], dtype=object),
+    )
+    router = fit(
+        "priced_pg", table, Objective(compute_weight=0.1), features=FeatureConfig(text="none"), settings=QUICK
+    )
+    weight = torch.full((2, 1), 0.1)
+    assert router.route(["query x"] * 2, ["a", "b"], state=weight).experts.tolist() == [[0], [1]]
+
+
+def test_without_signal_it_stays_with_the_best_expert() -> None:
+    table = _table(signal=0.0)
+    router = fit("priced_pg", table, Objective(compute_weight=0.4), settings=QUICK)
+    objective = Objective(compute_weight=0.4)
+    test = table.part("test")
+    earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+    single = (test.quality - 0.4 * test.cost).mean(axis=0).max()
+    assert earned > single - 0.03
+
+
+def test_what_a_query_takes_is_learned_too() -> None:
+    """The dear expert is better by .3 everywhere and takes 1.8 where x1 > 0, .2 elsewhere."""
+    table = _table()
+    assert table.features is not None
+    long = table.features[:, 1] > 0
+    rng = np.random.default_rng(1)
+    quality = np.stack([rng.random(600) < 0.6, rng.random(600) < 0.9], axis=1)
+    cost = np.stack([np.full(600, 0.1), np.where(long, 1.8, 0.2)], axis=1)
+    router = fit(
+        "priced_pg", replace(table, quality=quality, cost=cost), Objective(compute_weight=0.3), settings=QUICK
+    )
+    scorer = router.scorer
+    assert isinstance(scorer, PricedScorer)
+    assert scorer.demand_weight[1, 1] > 0.5
+    assert scorer.demand_weight[0].abs().max() < 1e-6
+    asked = router(torch.tensor(table.features), torch.full((600, 1), 0.3)).experts[:, 0].numpy()
+    clear = np.abs(table.features[:, 1]) > 0.7
+    assert (asked == ~long)[clear].mean() > 0.95
+
+
+def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
+    """Groups tell all there is: the policy is the group's readout, unchanged."""
+    rng = np.random.default_rng(0)
+    group = np.array(["a", "b"], dtype=object)[rng.integers(0, 2, 400)]
+    good = np.stack([group == "a", group == "b"], axis=1)
+    table = replace(
+        _table(400),
+        features=None,
+        quality=good ^ (rng.random((400, 2)) < 0.2),
+        group=group,
+        prompt=np.array([" ".join(rng.choice(["red", "green", "blue", "grey"], 6)) for _ in range(400)]),
+        notes=("leakage allowed: a test",),
+    )
+    router = fit("priced_pg", table, Objective(compute_weight=0.1), settings={**QUICK, "caution": 3.0})
+    means = [np.mean(table.quality[(table.split == "train") & (group == name)], axis=0) for name in "ab"]
+    routing = router.route(["red"] * 2, ["a", "b"], state=torch.full((2, 1), 1e-9))
+    gap = (routing.logits[:, 0] - routing.logits[:, 1]) * 0.02  # tau
+    assert gap.tolist() == pytest.approx([a - b for a, b in means], abs=0.05)
+    assert routing.experts.tolist() == [[0], [1]]
+
+
+def test_a_run_says_what_was_made(tmp_path: Path) -> None:
+    """x0 decides, so regressions are surely better than the best expert for all; caution keeps that one."""
+    task = Task.of(_table(), Objective(compute_weight=0.1), Hard(), scorer=ScorerConfig(kind="linear"))
+    notes: list[str] = []
+    for caution in (1.0, 1e9):
+        settings = {**QUICK, "caution": caution}
+        run = train_run(_table(), task, "priced_pg", tmp_path / str(caution), settings=settings)
+        notes.append(read_run(run.folder).facts["notes"][-1])
+    assert "from ridge regression" in notes[0] or "from all regressions" in notes[0]
+    assert "from the best expert for all; the ascent from there is not kept" in notes[1]
+
+
+def test_seeds_repeat() -> None:
+    table = _table(200)
+    one, two = (fit("priced_pg", table, Objective(), seed=3, settings=QUICK) for _ in range(2))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name])
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(InputError, match=r"objective.load_weight"):
+        fit("priced_pg", _table(100), Objective(load_weight=0.1))
+    with pytest.raises(InputError, match=r"settings.lowest"):
+        fit("priced_pg", _table(100), Objective(), settings={"lowest": 2.0, "highest": 1.0})

@@ -1,0 +1,138 @@
+"""The warm start returns the gate or something that was better than it where neither had been fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experts import InputError, OutcomeTable
+from router_rl import METHODS, Objective, compare
+from router_rl.methods.agents import warm_start
+from router_rl.methods.agents.warm_start import WarmExactPGSettings
+from router_rl.methods.gates import deepseek_v3_gate, softmax_gate
+from router_rl.methods.method import Run
+from router_rl.problems.out_of_fold import Readouts
+from router_rl.problems.routing.problem import Task
+from router_rl.routing import Hard, Router
+
+QUICK = softmax_gate.SoftmaxGateSettings(epochs=1)
+
+
+def weights_of(router: Router) -> list[torch.Tensor]:
+    return [parameter.detach() for parameter in router.parameters()]
+
+
+def same(one: Router, two: Router) -> bool:
+    pairs = zip(weights_of(one), weights_of(two), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def task(kinds: OutcomeTable) -> Task:
+    return Task.of(kinds, Objective(compute_weight=0.1), Hard())
+
+
+@pytest.mark.parametrize(("caution", "kept"), [(1e9, True), (-1e9, False)])
+@pytest.mark.parametrize("folds", [0, 3])
+def test_caution_decides_between_the_gate_and_the_policy(
+    task: Task, caution: float, kept: bool, folds: int
+) -> None:
+    settings = WarmExactPGSettings(
+        learning_rate=1e-2, epochs=3, gate_settings=QUICK, folds=folds, caution=caution
+    )
+    gate = softmax_gate.fit(task, QUICK, Run(seed=3))
+    run = Run(seed=3)
+    assert same(warm_start.fit(task, settings, run), gate) is kept
+    assert run.remarks[-1].startswith(f"warm_exact_pg keeps the {'gate' if kept else 'policy'}")
+
+
+def test_a_gain_that_is_there_is_found(task: Task) -> None:
+    settings = WarmExactPGSettings(learning_rate=1e-2, gate_settings=QUICK)
+    assert not same(
+        warm_start.fit(task, settings, Run()), softmax_gate.fit(task, QUICK, Run())
+    )  # the gate has seen the rows once
+
+
+def test_every_training_row_is_asked_once_and_was_not_fitted_to(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[np.ndarray] = []
+
+    def difference(policy: Router, gate: Router, part: Task, rows: OutcomeTable, seed: int) -> np.ndarray:
+        assert not set(rows.query_id) & {*part.train.query_id, *part.validation.query_id}
+        asked.append(rows.query_id)
+        return np.ones(len(rows))
+
+    monkeypatch.setattr(warm_start, "_difference", difference)
+    settings = WarmExactPGSettings(epochs=1, gate_settings=QUICK)
+    warm_start.fit(task, settings, Run())
+    assert len(asked) == settings.folds
+    assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
+
+
+def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The readouts' own folds are asked, with what regressions said that had not seen them."""
+    rows = len(task.train)
+    fold = np.arange(rows) % 3
+    without = np.repeat(np.arange(3.0, dtype=np.float32)[:, None, None], rows, axis=1)
+    readouts = Readouts(columns=((1,),), fold=fold, without=without)
+    asked: list[int] = []
+
+    def difference(policy: Router, gate: Router, part: Task, away: OutcomeTable, seed: int) -> np.ndarray:
+        number = len(asked)
+        assert away.query_id.tolist() == task.train.query_id[fold == number].tolist()
+        for table in (part.train, away):
+            assert table.features is not None
+            assert (table.features[:, 1] == number).all()
+        asked.append(number)
+        return np.ones(len(away))
+
+    monkeypatch.setattr(warm_start, "_difference", difference)
+    settings = WarmExactPGSettings(epochs=1, gate_settings=QUICK)
+    warm_start.fit(replace(task, readouts=readouts), settings, Run())
+    assert asked == [0, 1, 2]
+
+
+def test_an_unknown_gate_is_refused(task: Task) -> None:
+    with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
+        warm_start.fit(task, WarmExactPGSettings(gate="softmax_gat"), Run())
+
+
+def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTable) -> None:
+    results = compare(
+        kinds,
+        ["warm_exact_pg", "softmax_gate", "em_gate"],
+        objectives=[Objective(compute_weight=0.1)],
+        seeds=2,
+        tries=2,
+    )
+    rows: list[dict[str, Any]] = [row for row in results["rows"] if row["split"] == "validation"]
+    mean = {
+        name: np.mean([row["utility"] for row in rows if row["method"] == name])
+        for name in ("softmax_gate", "em_gate")
+    }
+    best = max(mean, key=lambda name: mean[name])
+    warm = [row["settings"] for row in rows if row["method"] == "warm_exact_pg"]
+    gate = next(row["settings"] for row in rows if row["method"] == best)
+    assert [found["gate"] for found in warm] == [best, best]
+    assert all(found["gate_settings"] == gate for found in warm)
+
+
+def test_a_gate_with_a_rule_of_its_own_keeps_it(task: Task) -> None:
+    gate = deepseek_v3_gate.DeepSeekV3GateSettings(epochs=1, learning_rate=1e-5)
+    settings = WarmExactPGSettings(
+        gate="deepseek_v3_gate", gate_settings=gate, epochs=3, folds=0, caution=-1e9, learning_rate=1e-2
+    )
+    start = deepseek_v3_gate.fit(task, gate, Run())
+    router = warm_start.fit(task, settings, Run())
+    assert router.rule == start.rule
+    assert not same(router, start)
+
+
+def test_alone_it_tries_several_gates() -> None:
+    tried = {settings.gate for settings in METHODS["warm_exact_pg"].candidates(12)}
+    assert len(tried) > 1

@@ -1,0 +1,81 @@
+"""A case solved by value iteration, and the search that reaches its optimum from a rule far from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from envs.caching import CachingCore
+from experts import OutcomeTable
+from router_rl.methods.caching.cache_rules import weighted
+from router_rl.methods.caching.cache_search import SearchSettings, search
+from router_rl.methods.caching.kind import CACHING
+from router_rl.problems.caching.cache_episodes import play_served
+from router_rl.problems.caching.problem import prepare
+
+LOADING = 1.2  # utility that the wait for an expert costs; being right earns 1
+FOLLOW = ({"worth": 1.0}, {"recent": 1.0})
+STAY = ({"worth": 1.0, "resident": 1.2}, {"recent": 1.0})
+
+
+def problem_of(folder, persistence):
+    """Two experts, each right on its own topic alone, which the feature tells; one fits in memory."""
+    topic = np.arange(240) % 2
+    table = OutcomeTable(
+        experts=["a", "b"],
+        query_id=range(240),
+        features=topic[:, None],
+        quality=topic[:, None] == np.arange(2),
+        cost=np.ones((240, 2)),
+        group=topic.astype(str),
+        split=np.repeat(["train", "validation", "test"], 80),
+    )
+    table.write(folder / "topics.parquet")
+    profile = {"gpu_bandwidth": 1e9, "gpu_latency": LOADING, "disk_bandwidth": 1e9, "disk_latency": 0.0}
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+    options = {
+        "resident": (0.5,),
+        "compute_weight": 0.0,
+        "wait_weight": 1.0,
+        "host_share": 1.0,
+        "expert_bytes": 1.0,
+        "gap": 5.0,
+        "persistence": persistence,
+        "window": 128,
+        "profile": str(folder / "profile.yaml"),
+    }
+    return prepare(str(folder / "topics.parquet"), {**CACHING.options, **options})
+
+
+def solve(persistence):
+    """Relative value iteration over (resident, topic): mean reward of the best policy, and its choices."""
+    stay = persistence + (1.0 - persistence) / 2.0
+    value = np.zeros((2, 2))
+    for _ in range(2_000):
+        ahead = stay * value + (1.0 - stay) * value[:, ::-1]  # of holding an expert, by the topic now
+        paid = np.eye(2)[None] - LOADING * (1.0 - np.eye(2))[:, None]  # [resident, topic, chosen]
+        worth = paid + ahead.T[None]
+        new = worth.max(axis=-1)
+        mean, value = new[0, 0] - value[0, 0], new - new[0, 0]
+    return mean, worth.argmax(axis=-1)
+
+
+@pytest.mark.parametrize(("persistence", "start", "best"), [(0.9, STAY, FOLLOW), (0.0, FOLLOW, STAY)])
+def test_the_search_reaches_the_optimum(tmp_path, persistence, start, best):
+    problem = problem_of(tmp_path, persistence)
+    mean, choice = solve(persistence)
+    assert (choice == (np.array([[0, 1], [0, 1]]) if best is FOLLOW else np.array([[0, 0], [1, 1]]))).all()
+
+    def play(policy):
+        core = CachingCore(problem.rows[0.5, "test"], problem.configs[0.5], 64, seed=9)
+        return float(play_served(lambda seen: policy.actions(seen)[0], core)[0].utility.mean())
+
+    optimum = play(weighted(problem.policy(0.5), *best))
+    assert optimum == pytest.approx(mean, abs=0.03)  # in so many requests
+    assert play(weighted(problem.policy(0.5), *start)) < optimum - 0.05
+    settings = SearchSettings(generations=12, population=24, elite=6, streams=6)
+    for seed in range(2):
+        found = search(problem, 0.5, settings, seed, start=weighted(problem.policy(0.5), *start))
+        # Whom to stay with is all one on average, not in so many requests.
+        assert play(found) == pytest.approx(optimum, abs=0.005 if best is FOLLOW else 0.03)

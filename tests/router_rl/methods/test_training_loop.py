@@ -1,0 +1,63 @@
+"""Early stopping keeps the best and stops in time."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from experts import OutcomeTable
+from router_rl import Objective
+from router_rl.methods.training_loop import EarlyStopping, Snapshot
+from router_rl.problems.routing.problem import Task
+from router_rl.routing import ConstantScorer, Hard, Router
+
+
+def _always(task: Task, expert: int) -> Router:
+    router = task.new_router(0, kind="constant")
+    assert isinstance(router.scorer, ConstantScorer)
+    with torch.no_grad():
+        router.scorer.logits.zero_()[expert] = 1.0
+    return router
+
+
+def test_the_best_weights_are_kept(kinds: OutcomeTable) -> None:
+    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    seen: list[Snapshot] = []
+    stopping = EarlyStopping(task, patience=2, watch=seen.append)
+    assert not stopping.update(_always(task, 0), 1, 10)
+    assert not stopping.update(_always(task, 3), 2, 10)  # the best single expert
+    assert not stopping.update(_always(task, 1), 3, 10)
+    assert stopping.update(_always(task, 2), 4, 10)
+    router = stopping.best(_always(task, 1))
+    assert int(router(torch.zeros(1, 4)).experts) == 3
+    assert not router.training
+    assert [snapshot.step for snapshot in seen] == [1, 2, 3, 4]
+    assert seen[3].best == seen[1].best == seen[1].validation.means()["utility"]
+
+
+def test_the_curve_is_kept_over_a_resumption(kinds: OutcomeTable) -> None:
+    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    seen: list[Snapshot] = []
+    stopping = EarlyStopping(task, patience=9, watch=seen.append)
+    stopping.update(_always(task, 0), 0, 10)
+    stopping.update(task.new_router(0), 1, 10)
+    resumed = EarlyStopping(task, patience=9, watch=seen.append)
+    resumed.load_state_dict(json.loads(json.dumps(stopping.state_dict() | {"weights": {}})))
+    resumed.update(_always(task, 3), 2, 10)
+    curve = seen[-1].curve
+    assert [point.step for point in curve] == [0, 1, 2]
+    assert curve[:2] == seen[1].curve
+    assert (curve[0].entropy, curve[0].largest_share) == (0.0, 1.0)
+    assert curve[1].entropy > 0.0
+    assert curve[2].utility == seen[-1].validation.means()["utility"]
+
+
+def test_what_comes_after_does_not_change_what_was_kept(kinds: OutcomeTable) -> None:
+    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    router = _always(task, 3)
+    stopping = EarlyStopping(task, patience=1, watch=None)
+    stopping.update(router, 1, 1)
+    with torch.no_grad():
+        router.scorer.logits.fill_(-5.0)  # type: ignore[operator, union-attr]
+    assert int(stopping.best(router)(torch.zeros(1, 4)).experts) == 3

@@ -1,0 +1,144 @@
+"""From a pool and its trained routers to a folder: stock transformers does what the tail does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experts.moe.frozen_base import Base
+from experts.moe.tail import Tail
+from experts.moe.token_pool import TokenPool
+from router_rl.methods.token_moe.handover import foldable, gate_inputs, hand_over
+from router_rl.methods.token_moe.token_reinforce import TokenReinforceSettings, train_reinforce
+from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_training import Training
+from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_measurement import measure
+from router_rl.routing import AdaptiveK, Hard, RouterError, Selection, TopK
+
+
+def ridge(pool: TokenPool, rule: Selection) -> LayerRouters:
+    return fit_ridge(pool.tail, pool.parts["train"], RidgeSettings(sweeps=1, penalty=1e-2), rule)
+
+
+@torch.inference_mode()
+def our_tokens(pool: TokenPool, routers: LayerRouters, prompt: torch.Tensor, count: int) -> list[int]:
+    """Greedy decoding by the trunk, the tail and the routers; a whole forward for each token."""
+    tokens = prompt
+    for _ in range(count):
+        hidden = pool.tail(pool.base.trunk(tokens), routers.choose)
+        best = torch.nn.functional.linear(pool.tail.norm(hidden[:, -1]), pool.tail.head).argmax(dim=-1)
+        tokens = torch.cat([tokens, best.unsqueeze(1)], dim=1)
+    return tokens[0].tolist()
+
+
+@pytest.mark.parametrize("rule", [Hard(), TopK(k=2)])
+def test_trained_routers_run_in_stock_transformers(
+    rule: Selection, micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    import transformers
+
+    start, distillation = foldable(micro_pool, ridge(micro_pool, rule))
+    assert distillation.before is not None
+    assert distillation.lost == pytest.approx(distillation.after - distillation.before)
+    routers = start
+    if rule.k == 1:  # what a learner makes of them still folds
+        training = Training(learning_rate=1e-2, passes=4, batch=3, checks=2)
+        routers = train_reinforce(micro_pool, start, training, TokenReinforceSettings()).routers
+        assert not routers.scorers[0].weight.equal(start.scorers[0].weight)
+    found = hand_over(micro_pool, routers, tmp_path / "mixture")
+    assert found.layers == (1, 2)  # the first of three layers is dense
+    assert found.experts_per_token == rule.k
+    assert json.loads((tmp_path / "mixture" / "assembly.json").read_text())["experts"] == list(
+        micro_pool.domains
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture"]
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
+
+    test = micro_pool.parts["test"]
+    tokens = torch.from_numpy(test.tokens)
+    with torch.inference_mode():
+        logits = model(tokens[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    ours = torch.from_numpy(measure(micro_pool.tail, test, routers.choose).loss)
+    torch.testing.assert_close(loss, ours, atol=1e-4, rtol=0)
+
+    for prompt in tokens[::3, :4]:
+        given = prompt.unsqueeze(0)
+        with torch.inference_mode():
+            written = model.generate(
+                given,
+                attention_mask=torch.ones_like(given),
+                max_new_tokens=16,
+                do_sample=False,
+                eos_token_id=None,
+            )
+        assert written[0].tolist() == our_tokens(micro_pool, routers, given, 16)
+
+
+def test_the_deepseek_form_runs_every_segment_of_the_chosen_expert(
+    micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    """Experts that agree in what is shared: the loss is the tail's, as with whole experts."""
+    import transformers
+
+    base = micro_pool.base
+    wide = copy.deepcopy(base.model)
+    wide.config.intermediate_size = 32  # twelve neurons that do nothing, in all experts
+    grown = {
+        name: [_grown(micro_pool.tail, layer, expert) for layer in range(2)]
+        for expert, name in enumerate(micro_pool.domains)
+    }
+    for layer in wide.model.layers:
+        for part in ("gate", "up", "down"):
+            linear = getattr(layer.mlp, f"{part}_proj")
+            linear.weight = torch.nn.Parameter(_padded(linear.weight, part), requires_grad=False)
+    roomy = Base(wide, 2, "wide")
+    pool = replace(micro_pool, base=roomy, tail=roomy.tail(grown))
+    routers, _ = foldable(micro_pool, ridge(micro_pool, Hard()))
+    found = hand_over(pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
+    assert found.experts_per_token == 3
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
+    test = micro_pool.parts["test"]
+    tokens = torch.from_numpy(test.tokens)
+    with torch.inference_mode():
+        logits = model(tokens[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    ours = torch.from_numpy(measure(micro_pool.tail, test, routers.choose).loss)
+    torch.testing.assert_close(loss, ours, atol=1e-4, rtol=0)
+
+
+def _padded(weight: torch.Tensor, part: str) -> torch.Tensor:
+    return torch.nn.functional.pad(weight, (0, 12) if part == "down" else (0, 0, 0, 12))
+
+
+def _grown(tail: Tail, layer: int, expert: int) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}_proj": _padded(getattr(tail, part)[layer, expert], part) for part in ("gate", "up", "down")
+    }
+
+
+def test_what_the_gates_see(micro_pool: TokenPool) -> None:
+    routers = ridge(micro_pool, Hard())
+    sequences = micro_pool.parts["train"]
+    seen = gate_inputs(micro_pool.tail, sequences, routers, batch=2)
+    assert [tuple(x.shape) for x in seen] == [(len(sequences) * sequences.length, 16)] * 2
+    _, first = micro_pool.tail.attend(0, sequences.states(torch.arange(len(sequences))))
+    torch.testing.assert_close(seen[0], first.reshape(-1, 16), atol=1e-5, rtol=0)
+
+
+def test_routers_that_do_not_fold_leave_nothing_behind(micro_pool: TokenPool, tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match="make routers without by `foldable`"):
+        hand_over(micro_pool, ridge(micro_pool, Hard()), tmp_path / "mixture")
+    shy = LayerRouters(2, 16, AdaptiveK(k=2), micro_pool.domains)
+    with pytest.raises(RouterError, match="adaptive_k selection does not fold"):
+        hand_over(micro_pool, shy, tmp_path / "mixture")
+    with pytest.raises(RouterError, match="no adaptive_k selection"):
+        foldable(micro_pool, shy)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,172 @@
+"""From folders of models and texts to routers inside a mixture, by the command line's own path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from experts import InputError
+from experts.moe import assemble
+from experts.moe.donor_folders import write_donors
+from experts.moe.donor_pool import TextSizes, donor_pool, read_documents
+from experts.moe.token_pool import TokenPool
+from router_rl.cli.handover_command import handover
+from router_rl.cli.patch_command import patch
+from router_rl.studies.env_compare import compare_env, train_env
+
+STEPS = {"one": 1, "three": 3, "five": 5}  # names of the micro pool's experts, and how their text counts
+SIZES: dict[str, Any] = {"length": 10, "train": 12, "validation": 6, "test": 6, "mixed": 0.5}
+
+
+@pytest.fixture(scope="session")
+def folders(micro_pool: TokenPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the micro pool's base, its experts, and a text for each in `texts`."""
+    import transformers
+
+    home = tmp_path_factory.mktemp("donors")
+    words: Any = Tokenizer(models.WordLevel({f"w{i}": i for i in range(23)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tail = micro_pool.tail
+    experts = {
+        name: [
+            {f"{part}_proj": getattr(tail, part)[layer, expert] for part in ("gate", "up", "down")}
+            for layer in range(tail.depth)
+        ]
+        for expert, name in enumerate(STEPS)
+    }
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    write_donors(micro_pool.base, experts, home, tokenizer)
+    (home / "texts").mkdir()
+    for name, step in STEPS.items():
+        documents = [" ".join(f"w{(s + step * i) % 23}" for i in range(24)) + f" w{s}" for s in range(23)]
+        documents += [f"{document} w{i}" for i in range(4) for document in documents]
+        lines = [json.dumps({"text": text} if name == "one" else text) for text in documents]
+        (home / "texts" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return home
+
+
+def options(home: Path, **more: Any) -> dict[str, Any]:
+    experts = [str(home / name) for name in STEPS]
+    return {"base": str(home / "base"), "experts": experts, "texts": str(home / "texts"), **SIZES, **more}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_trained_routers_do_in_transformers_what_they_did_here(
+    folders: Path, tmp_path: Path, count: int
+) -> None:
+    import transformers
+
+    given = options(folders, experts_per_token=count, keep=str(tmp_path / "keep"))
+    found = train_env("token_moe", "joint", options=given, out=tmp_path / "run")
+    donors = [folders / name for name in STEPS]
+    assemble(folders / "base", donors, tmp_path / "mixture", experts_per_token=count, progress=False)
+    trained = tmp_path / "run" / "policy" / "routers.safetensors"
+    assert found["policy"] == str(trained.parent)
+    handover(routers=trained, model=tmp_path / "mixture", out=tmp_path / "patch")
+    patch(patch=tmp_path / "patch", model=tmp_path / "mixture")
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
+    tokens = torch.from_numpy(np.load(tmp_path / "keep" / "test" / "tokens.npy"))
+    with torch.inference_mode():
+        logits = model(tokens[:, :-1]).logits
+    loss = float(torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]))
+    said = next(value for key, value in found.items() if key.endswith("a token"))
+    assert f"utility {-loss:.4g}" in said
+
+
+def test_what_was_measured_is_kept(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    donors, sizes = [folders / name for name in STEPS], TextSizes(**SIZES)
+    first, names = donor_pool(folders / "base", donors, folders / "texts", sizes, keep=tmp_path)
+    assert names == first.domains == tuple(STEPS)
+
+    def measured(*given: Any, **more: Any) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("experts.moe.donor_pool.measure_sequences", measured)
+    again, _ = donor_pool(folders / "base", donors, folders / "texts", sizes, keep=tmp_path)
+    for name, part in first.parts.items():
+        np.testing.assert_array_equal(again.parts[name].path_loss, part.path_loss)
+        assert part.mixed.sum() == round(0.5 * getattr(sizes, name))
+    with pytest.raises(InputError, match="other experts or texts"):
+        donor_pool(folders / "base", donors[:2], folders / "texts", sizes, keep=tmp_path)
+
+
+def test_every_expert_is_best_on_its_text(folders: Path) -> None:
+    donors = [folders / name for name in STEPS]
+    pool, _ = donor_pool(folders / "base", donors, folders / "texts", TextSizes(**{**SIZES, "mixed": 0.0}))
+    part = pool.parts["train"]
+    for domain in range(3):
+        assert part.path_loss[part.domain[:, 0] == domain].mean(axis=(0, 2)).argmin() == domain
+
+
+def test_texts_of_other_names_have_no_expert(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text((folders / "texts" / "three.jsonl").read_text())
+    donors = [folders / name for name in STEPS]
+    pool, names = donor_pool(folders / "base", donors, tmp_path, TextSizes(**SIZES))
+    assert (names, pool.domains) == (("corpus",), ())
+    assert not pool.parts["train"].mixed.any()
+
+
+def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
+    names = ["joint", "outcome_table", "reinforce", "softmax_gate", "straight_through", "ridge", "uniform"]
+    given = options(folders, experts_per_token=[1, 2])
+    found = compare_env("token_moe", names, options=given, seeds=2, tries=2, out=tmp_path)
+    assert [case["label"] for case in found["cases"]] == ["one expert a token", "two experts a token"]
+    mean = {row["method"]: row["utility_mean"] for row in found["summary"] if row["experts_per_token"] == 1}
+    assert mean["oracle"] >= max(mean.values())
+    assert mean["joint"] > mean["random"]
+    runs = {row["experts_run_mean"] for row in found["summary"] if row["method"] == "joint"}
+    assert runs == {1.0, 2.0}
+    again = compare_env("token_moe", names, options=given, seeds=2, tries=2, out=tmp_path)
+    assert again["summary"] == found["summary"]
+    kept = [path for path in tmp_path.rglob("routers.safetensors") if "joint" in str(path)]
+    assert set(load_file(kept[0])) == {"layers.0.weight", "layers.1.weight"}
+    report = (tmp_path / "report.html").read_text()
+    assert "Who does the work: joint" in report
+    assert "three" in report
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"texts": None}, r"options\.texts"),
+        ({"expert": []}, "did you mean 'experts'"),
+        ({"experts_per_token": 3}, "experts_per_token"),
+        ({"mixed": 1.0}, "mixed"),
+        ({"train": 0}, "train"),
+        ({"experts": ["one"]}, "experts"),
+    ],
+)
+def test_mistakes_are_told(folders: Path, tmp_path: Path, given: dict[str, Any], match: str) -> None:
+    if "experts" in given:
+        given = {"experts": [str(folders / name) for name in given["experts"]]}
+    with pytest.raises(InputError, match=match):
+        train_env("token_moe", options={**options(folders), **given}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="over text"):
+        train_env("token_moe", table="digits", out=tmp_path)
+
+
+def test_donors_that_do_not_fit(folders: Path) -> None:
+    same = [folders / "one", folders / "one"]
+    with pytest.raises(InputError, match="all the same"):
+        donor_pool(folders / "base", same, folders / "texts", TextSizes(**SIZES))
+
+
+@pytest.mark.parametrize(("text", "match"), [("{}", "line 1"), ("[1", "line 1"), ('"a"\n3', "line 2")])
+def test_lines_that_are_no_documents(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(InputError, match="holds no"):
+        read_documents(tmp_path)
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(InputError, match=match):
+        read_documents(tmp_path)

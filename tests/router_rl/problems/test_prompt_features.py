@@ -1,0 +1,216 @@
+"""Features made of prompts: honest on training rows, the same at serving, kept with the router."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experts import InputError, OutcomeTable
+from router_rl import Objective, export, fit
+from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
+from router_rl.routing import RouterError, load
+from train_router import main
+
+ROOT = Path(__file__).resolve().parents[3]
+RIGHT = {"maths": 0, "german": 1}  # which expert knows what
+
+
+@pytest.fixture(scope="module")
+def prompts() -> OutcomeTable:
+    """Return a table whose prompts say which of two experts is right."""
+    rng = np.random.default_rng(0)
+    words = {
+        "maths": ["prime", "sum", "number", "divide", "root"],
+        "german": ["haus", "baum", "wort", "satz", "lied"],
+    }
+    group = np.array(["maths", "german"] * 60, dtype=object)
+    prompt = [" ".join(rng.choice(words[name], 4)) + f" q{i}" for i, name in enumerate(group)]
+    quality = np.array([[float(RIGHT[name] == expert) for expert in range(2)] for name in group])
+    noise = rng.random(quality.shape) < 0.1
+    return OutcomeTable(
+        experts=("maths-7b", "german-7b"),
+        query_id=np.array([f"q{i}" for i in range(120)], dtype=object),
+        features=None,
+        quality=np.where(noise, 1 - quality, quality),
+        cost=np.tile([1.0, 2.0], (120, 1)),
+        split=np.array(["train", "train", "train", "train", "validation", "test"] * 20),
+        prompt=np.array(prompt, dtype=object),
+        group=group,
+    )
+
+
+def _columns(table: OutcomeTable, config: FeatureConfig) -> tuple[np.ndarray, np.ndarray, OutcomeTable]:
+    made, text, _ = with_features(table, config)
+    assert text is not None
+    assert made.features is not None
+    served = featurised(table, text).features
+    assert served is not None
+    return np.array(made.features), np.array(served), made
+
+
+@pytest.mark.parametrize("text", ["tfidf", "hashed"])
+def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any) -> None:
+    made, served, table = _columns(prompts, FeatureConfig(text=text, dimensions=8, terms=256))
+    assert made.shape == (120, 8 + 2 + 1 + 2 + 2)
+    others = table.split != "train"
+    np.testing.assert_allclose(made[others], served[others], atol=1e-6)
+    np.testing.assert_allclose(made[:, :8], served[:, :8], atol=1e-5)  # topics have seen no outcome
+    assert table.notes[-1] == f"features: made of the prompts, 15 columns ({text})"
+
+
+def test_words_and_characters_each_have_topics_and_readouts(prompts: OutcomeTable) -> None:
+    made, served, table = _columns(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
+    others = table.split != "train"
+    np.testing.assert_allclose(made[others], served[others], atol=1e-6)
+    _, text, _ = with_features(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    assert text is not None
+    assert text.readouts == ((4, 5), (10, 11), (15, 16))
+
+
+def test_no_column_of_a_training_row_has_seen_its_own_outcome(
+    prompts: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flip one training row's outcomes: its own features must not move."""
+    monkeypatch.setattr("router_rl.problems.prompt_features._PENALTIES", (3.0,))
+    config = FeatureConfig(dimensions=4)
+    made, _, _ = _columns(prompts, config)
+    flipped = prompts.quality.copy()
+    flipped[0] = 1 - flipped[0]
+    again, _, _ = _columns(replace(prompts, quality=flipped), config)
+    np.testing.assert_allclose(again[0], made[0], atol=1e-6)
+    assert not np.allclose(again[2], made[2], atol=1e-6)  # of the same group, and it has seen row 0
+
+
+def test_group_means_by_hand() -> None:
+    table = OutcomeTable(
+        experts=("a", "b"),
+        query_id=np.array(list("1234"), dtype=object),
+        features=None,
+        quality=np.array([[1, 0], [0, 0], [1, 1], [0, 1]]),
+        cost=np.ones((4, 2)),
+        split=np.array(["train", "train", "train", "test"]),
+        prompt=np.array(list("wxyz"), dtype=object),
+        group=np.array(["g", "g", "h", "new"], dtype=object),
+    )
+    made, _, _ = _columns(table, FeatureConfig(text="none", length=False))
+    mean = 2 / 3  # of a over the training rows
+    expected = [(1 + 5 * mean) / 7, (1 + 5 * mean) / 7, (1 + 5 * mean) / 6, mean]
+    assert made[:, 2].tolist() == pytest.approx(expected)
+    np.testing.assert_allclose(made[:, :2], [[1, 0], [1, 0], [0, 1], [2 / 3, 1 / 3]], rtol=1e-6)
+
+
+def test_a_table_with_features_keeps_them(prompts: OutcomeTable) -> None:
+    own = replace(prompts, features=np.ones((120, 3), dtype=np.float32))
+    table, text, readouts = with_features(own)
+    assert table is own
+    assert text is None
+    assert readouts is None
+
+
+def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeTable) -> None:
+    table, _, readouts = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
+    assert readouts is None
+    assert table.features is not None
+    assert table.features.shape[1] == 4 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        ({}, {"prompt": None}, "neither features nor prompts"),
+        ({}, {"split": np.array(["test"] * 119 + ["validation"])}, "no training rows"),
+        ({"text": "none", "length": False, "group": False}, {}, "nothing to see"),
+        ({"dimensions": 0, "readouts": False}, {}, "neither topics nor readouts"),
+        ({}, {"prompt": np.array(["?"] * 120, dtype=object)}, "finds no terms"),
+    ],
+)
+def test_mistakes_are_named(
+    prompts: OutcomeTable, config: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    notes = ("leakage allowed: a test",)
+    with pytest.raises(InputError, match=message):
+        with_features(replace(prompts, notes=notes, **changes), FeatureConfig(**config))
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(InputError, match=r"features.longest"):
+        FeatureConfig(shortest=3, longest=2)
+    with pytest.raises(InputError, match=r"features.dimensions"):
+        FeatureConfig(dimensions=-1)
+
+
+def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp_path: Path) -> None:
+    prompts = replace(prompts, group=None)
+    config = FeatureConfig(dimensions=4, length=False)  # German words here are shorter
+    router = fit("ridge", prompts, Objective(compute_weight=0.01), features=config)
+    export(router, tmp_path / "router", table=prompts)
+    loaded = load(tmp_path / "router")
+    routing = loaded.route(["sum of prime numbers", "ein wort im satz"])
+    assert [loaded.experts[e] for e in routing.experts[:, 0]] == ["maths-7b", "german-7b"]
+    asked = ["prime root q", "baum lied"]
+    torch.testing.assert_close(loaded.route(asked).logits, router.route(asked).logits, atol=1e-5, rtol=1e-4)
+    assert not router.route(asked).logits.requires_grad
+    healthy = torch.tensor([True, False])
+    assert loaded.route("ein wort im satz", action_mask=healthy).experts.tolist() == [[0]]
+    program = (
+        "import sys, json\n"
+        "for name in ('sklearn', 'numpy.random', 'pyarrow', 'experts', 'safetensors', 'scipy'):\n"
+        "    sys.modules[name] = None\n"
+        "from router_rl.routing import load\n"
+        "found = load(sys.argv[1]).route(['sum of prime numbers', 'ein wort im satz'])\n"
+        "print(json.dumps(found.experts[:, 0].tolist()))\n"
+    )
+    program = program.replace("'numpy.random', ", "")
+    words = [sys.executable, "-c", program, str(tmp_path / "router")]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(found.stdout) == [0, 1]
+
+
+def test_a_router_may_be_told_the_group(prompts: OutcomeTable) -> None:
+    router = fit("ridge", prompts, Objective(compute_weight=0.01), features=FeatureConfig(dimensions=0))
+    neither = "nothing of the two"
+    assert router.route([neither] * 2, groups=["german", "maths"]).experts.tolist() == [[1], [0]]
+    assert router.route(neither, groups="german").experts.tolist() == [[1]]
+
+
+def test_exports_that_do_not_fit_are_refused(prompts: OutcomeTable, tmp_path: Path) -> None:
+    router = fit("ridge", prompts, Objective(), features=FeatureConfig(dimensions=2))
+    export(router, tmp_path / "router")
+    path = tmp_path / "router" / "text.json"
+    path.write_text(path.read_text().replace("prime", "primes"))
+    with pytest.raises(RouterError, match="not from one export"):
+        load(tmp_path / "router")
+    path.unlink()
+    with pytest.raises(RouterError, match=r"text.json cannot be read"):
+        load(tmp_path / "router")
+    plain = fit("ridge", replace(prompts, features=np.eye(120, 3, dtype=np.float32)), Objective())
+    with pytest.raises(RouterError, match="cannot read prompts"):
+        plain.route("x")
+
+
+def test_the_command_line_trains_evaluates_and_exports_on_prompts(
+    prompts: OutcomeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, run = str(tmp_path / "t.parquet"), str(tmp_path / "run")
+    prompts.write(table)
+    words = ["--table", table, "--method", "ridge", "--out", run, "--features.dimensions", "4", "--json"]
+    assert main(["train", *words]) == 0, capsys.readouterr().err
+    trained = json.loads(capsys.readouterr().out)
+    assert "features: made of the prompts, 11 columns (tfidf)" in trained["notes"]
+    assert main(["evaluate", run, "--table", table, "--json"]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["test"]["utility"] == pytest.approx(trained["test"]["utility"])
+    out = tmp_path / "router"
+    assert main(["export", run, "--out", str(out), "--table", table]) == 0, capsys.readouterr().err
+    loaded = load(out)
+    assert loaded.route("haus baum").experts.tolist() == [[1]]
+    assert loaded.route([]).experts.shape == (0, 1)
+    assert 'router.route("a prompt", "its group")  # or router(features)' in (out / "README.md").read_text()

@@ -1,0 +1,461 @@
+"""The report: what it says, how it survives odd results, and that equal results give equal bytes."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experts.io.errors import InputError
+from router_rl.reports.html_report import _interval_svg, write_report
+from router_rl.reports.report_figures import NARROW, WIDE, frontier_figure
+from router_rl.reports.report_series import series_of
+
+METHODS = {  # method: (family, quality against the best gate, compute)
+    "warm_exact_pg": ("rl", 0.0035, 0.31),
+    "ppo": ("rl", -0.012, 0.36),
+    "sampled_pg": ("rl", -0.004, 0.33),
+    "dqn": ("rl", -0.021, 0.29),
+    "softmax_gate": ("gate", 0.0, 0.32),
+    "ridge": ("gate", -0.007, 0.35),
+    "switch_gate": ("gate", -0.002, 0.34),
+    "renormalised_gate": ("gate", -0.062, 0.40),
+    "knn": ("baseline", -0.015, 0.38),
+    "random": ("baseline", -0.32, 0.37),
+    "best_single": ("baseline", -0.09, 1.0),
+    "oracle": ("bound", 0.035, 0.18),
+}
+WEIGHTS = (0.02, 0.1, 0.4)
+CROWD = {  # 24 of them, and one that sees more
+    **{f"{family}_{i}": (family, -0.004 * i, 0.3) for family in ("rl", "gate", "baseline") for i in range(7)},
+    "group_label": ("baseline", 0.02, 0.2),
+    "best_single": METHODS["best_single"],
+    "oracle": METHODS["oracle"],
+}
+
+
+def sample_results(
+    methods: dict[str, tuple[str, float, float]] | None = None, experts: int = 8
+) -> dict[str, Any]:
+    """Return made-up results in the shape of results.json: plausible numbers, the same ones every time."""
+    methods = METHODS if methods is None else methods
+    draw = np.random.default_rng(7)
+    names = [
+        f"{'mlp' if i % 2 else 'linear'}_{('pixels', 'edges', 'rows', 'halves')[i // 2 % 4]}"
+        for i in range(8)
+    ]
+    names = (names + [f"organisation/expert-model-{i}-instruct" for i in range(8, experts)])[:experts]
+    compute = np.sort(np.round(np.geomspace(0.03, 1.0, experts), 4))
+    quality = np.round(0.55 + 0.3 * compute**0.35 - draw.uniform(0, 0.12, experts), 4)
+    groups = ["digits 0, 1", "digits 2, 3", "digits 4, 5", "digits 6, 7", "digits 8, 9"]
+    summary: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for weight in WEIGHTS:
+        for name, (family, above, spent) in methods.items():
+            moved = spent if name in ("random", "best_single") else spent * (0.02 / weight) ** 0.35
+            reached = (
+                0.945 + above - (0.0 if name in ("random", "best_single") else 0.02 * math.log(weight / 0.02))
+            )
+            utility = reached - weight * moved
+            difference = above - weight * (moved - 0.32 * (0.02 / weight) ** 0.35)
+            half = 0.003 if family != "baseline" else 0.02
+            summary.append(
+                {"method": name, "family": family, "compute_weight": weight, "load_weight": 0.0}
+                | {"sees": ["group"] if name.startswith("group_label") else []}
+                | {"utility_mean": utility, "utility_ci95": [utility - 0.011, utility + 0.01]}
+                | {"utility_iqm": utility + 0.0005, "utility_iqm_ci95": [utility - 0.01, utility + 0.01]}
+                | {"quality_mean": reached, "quality_ci95": [reached - 0.01, reached + 0.009]}
+                | {"compute_mean": moved, "compute_ci95": [moved * 0.96, moved * 1.04]}
+                | {"cost_mean": moved * 41e3, "load_cv_mean": 0.7 + 2 * abs(above), "fit_seconds_mean": 3.2}
+                | {"collapsed": 2 if name == "renormalised_gate" else 0, "below_best_single": 0}
+                | {
+                    "paired_difference_to_best_gate": None
+                    if name == "softmax_gate"
+                    else {"gate": "softmax_gate", "mean": difference}
+                    | {"ci95": [difference - half, difference + half]}
+                }
+            )
+            for seed in range(3):
+                rows.append(
+                    {"method": name, "family": family, "compute_weight": weight, "load_weight": 0.0}
+                    | {
+                        "seed": seed,
+                        "split": "test",
+                        "quality": reached,
+                        "cost": moved * 41e3,
+                        "compute": moved,
+                    }
+                    | {
+                        "load_cv": 0.7,
+                        "utility": utility + 0.001 * seed,
+                        "fit_seconds": 3.2,
+                        "collapsed": False,
+                    }
+                    | {"shares": [1 / experts] * experts, "settings": {"learning_rate": 0.001, "steps": 400}}
+                )
+    shares = {
+        name: {
+            "compute_weight": 0.1,
+            "shares": draw.dirichlet([0.4] * experts, len(groups)).round(4).tolist(),
+        }
+        for name in methods
+    }
+    hull = [0, 1, experts // 2, experts - 1] if experts > 3 else [0]
+    return {
+        "schema_version": 1,
+        "table": "digits",
+        "source": "scikit-learn's handwritten digits, 8 experts trained on different views",
+        "experts": names,
+        "select": "hard",
+        "scorer": "mlp(64)",
+        "created": "2026-11-24T20:00:00Z",
+        "command": "train_router.py compare --table digits --methods "
+        + ",".join(methods)
+        + " --seeds 3 --out digits",
+        "versions": {"router-rl": "0.1.0", "torch": "2.9.0", "python": "3.11.7"},
+        "commit": "eaf89d6",
+        "seeds": [0, 1, 2],
+        "compute_weights": list(WEIGHTS),
+        "load_weight": 0.0,
+        "tries": 4,
+        "seconds": 88.1,
+        "notes": [
+            "The table was read with --allow-leakage: 3 prompts stand in two splits: test quality flatters."
+        ],
+        "table_facts": {
+            "queries": {"train": 1078, "validation": 359, "test": 360},
+            "features": 64,
+            "cost_unit": "flops",
+            "expert_quality": quality.tolist(),
+            "expert_cost": (compute * 41e3).tolist(),
+            "oracle_quality": 0.9806,
+            "best_single_quality": float(quality.max()),
+            "groups": groups,
+        },
+        "rows": rows,
+        "summary": summary,
+        "frontier": {
+            name: {"aiq": 0.91 + 0.3 * above, "apgr": None} for name, (_, above, _) in methods.items()
+        },
+        "zero_frontier": [[float(compute[i]), float(quality[i])] for i in hull],
+        "singles": [
+            {"expert": name, "compute": float(compute[i]), "quality": float(quality[i])}
+            for i, name in enumerate(names)
+        ],
+        "shares_by_group": {"groups": groups, "methods": shares},
+        "goal": [
+            {"compute_weight": weight, "load_weight": 0.0, "rl": "warm_exact_pg", "gate": "softmax_gate"}
+            | {"mean": 0.004, "ci95": [0.001, 0.007], "margin": -0.002, "reached": True}
+            for weight in WEIGHTS
+        ],
+        "verdict": [
+            "At compute weight 0.02, warm_exact_pg is better than the best gate (softmax_gate) by 0.0039 "
+            "of utility, 95 % interval [0.0009, 0.0069].",
+            "At compute weights 0.1 and 0.4 it is also better; ppo loses to the gate at every weight.",
+        ],
+        "warnings": [
+            "renormalised_gate collapsed in 2 of 3 seeds: a renormalised top-1 gate gets no gradient."
+        ],
+    }
+
+
+def bare_results() -> dict[str, Any]:
+    """Return the least that results may hold: every optional list empty, every optional value null."""
+    results = sample_results({"ppo": METHODS["ppo"]}, experts=2)
+    for key in ("notes", "rows", "summary", "zero_frontier", "singles", "verdict", "warnings", "seeds"):
+        results[key] = []
+    for key in ("source", "commit", "command", "tries", "seconds", "created"):
+        results[key] = None
+    results["frontier"] = {}
+    results["shares_by_group"] = {"groups": [], "methods": {}}
+    results["table_facts"] = {"queries": {}, "expert_quality": [], "expert_cost": [], "oracle_quality": None}
+    return results
+
+
+def rendered(results: dict[str, Any], folder: Path) -> str:
+    path = folder / "report.html"
+    write_report(results, path)
+    text = path.read_text(encoding="utf-8")
+    _Checker().check(text)
+    return text
+
+
+def plain(html: str) -> str:
+    """Return what a reader reads: no tags, no style sheet, single spaces."""
+    checker = _Checker()
+    checker.check(html)
+    return " ".join(" ".join(checker.texts).split())
+
+
+class _Checker(HTMLParser):
+    """Collects text and fails on unbalanced tags, double ids and anything fetched or run."""
+
+    VOID = frozenset({"meta", "link", "input", "br"})
+    DRAWN = frozenset({"path", "circle", "rect"})
+
+    def check(self, html: str) -> None:
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        assert tag not in ("script", "img", "iframe", "object", "embed")
+        assert not any(name.startswith("on") or name in ("src", "style", "xlink:href") for name in given)
+        assert (given.get("href") or "#").startswith(("#", "data:,"))
+        if "id" in given:
+            self.ids.append(given["id"] or "")
+        if tag == "th":
+            assert "scope" in given
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in self.DRAWN
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+
+def test_says_the_verdict_first_and_the_table_s_numbers(tmp_path: Path) -> None:
+    results = sample_results()
+    text = plain(rendered(results, tmp_path))
+    order = ["Routing report: digits", results["verdict"][0], results["notes"][0], "Routing could gain"]
+    order += ["Quality against compute", "Results on the test queries", "Who does the work", "The experts"]
+    order += ["What was run", "How to read the numbers", "gets no gradient"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    for row in results["summary"]:
+        assert f"{row['utility_mean']:.4f}" in text
+    assert results["command"] in text
+    assert "2/3" in text  # collapsed
+
+
+def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
+    html = rendered(sample_results(), tmp_path)
+    table = html.split('aria-label="Results table"')[1].split("</table>")[0]
+    for body in table.split("<tbody>")[1:]:
+        names = re.findall(r'class="clip" title="([^"]+)"', body)
+        values = [float(value) for value in re.findall(r'figure-number">([0-9.]+)<', body)]
+        assert names[-1] == "oracle"
+        assert values[:-1] == sorted(values[:-1], reverse=True)
+        assert len(names) == len(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("ci95", "mark"), [([0.001, 0.01], "▲ win"), ([-0.01, -0.001], "▼ loss"), ([-0.001, 0.001], "= level")]
+)
+def test_the_mark_against_the_gate_is_a_word(ci95: list[float], mark: str, tmp_path: Path) -> None:
+    results = sample_results({"ppo": METHODS["ppo"]})
+    for row in results["summary"]:
+        row["paired_difference_to_best_gate"] = {"gate": "g", "mean": sum(ci95) / 2, "ci95": ci95}
+    text = plain(rendered(results, tmp_path))
+    assert text.count(mark) == 2 * len(WEIGHTS)  # a column, and a phone's line under the name
+
+
+def test_text_from_outside_is_escaped_everywhere(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
+    results = json.loads(json.dumps(sample_results()).replace("ppo", json.dumps(evil)[1:-1]))
+    for key in ("table", "source", "command", "commit", "select", "scorer", "created"):
+        results[key] = evil
+    for key in ("notes", "verdict", "warnings"):
+        results[key] = [evil]
+    results["experts"][2] = results["singles"][2]["expert"] = evil
+    results["shares_by_group"]["groups"][1] = results["table_facts"]["groups"][1] = evil
+    results["table_facts"]["cost_unit"] = evil
+    results["versions"] = {evil: evil}
+    results["rows"][0]["settings"] = {evil: evil}
+    html = rendered(results, tmp_path)  # the checker refuses scripts, images and handlers
+    assert evil in plain(html)
+    assert "<script" not in html
+
+
+def test_empty_optionals_still_make_a_page(tmp_path: Path) -> None:
+    text = plain(rendered(bare_results(), tmp_path))
+    assert "Routing report: digits" in text
+    assert "Warnings None." in text
+    least = {"schema_version": 1, "table": "t", "experts": ["a"], "rows": [], "summary": []}
+    assert "Routing report: t" in plain(rendered(least, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "key", ["notes", "rows", "summary", "zero_frontier", "singles", "verdict", "warnings"]
+)
+def test_any_one_list_may_be_empty(key: str, tmp_path: Path) -> None:
+    rendered(sample_results() | {key: []}, tmp_path)
+
+
+def test_nulls_are_shown_as_missing(tmp_path: Path) -> None:
+    results = sample_results()
+    for row in results["summary"][::2]:
+        for key in row:
+            if key.endswith(("_mean", "_ci95", "_gate")):
+                row[key] = None
+    for key in ("oracle_quality", "best_single_quality"):
+        results["table_facts"][key] = None
+    text = plain(rendered(results, tmp_path))
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_many_methods_and_experts(tmp_path: Path) -> None:
+    methods = {
+        f"method_{i}": (("rl", "gate", "baseline")[i % 3], -0.002 * i, 0.3 + 0.01 * i) for i in range(25)
+    }
+    html = rendered(sample_results(methods, experts=64), tmp_path)
+    assert len(html) < 2_000_000
+    looks = {(one.css.split()[1], one.shape) for one in series_of(sample_results(methods)["summary"])}
+    assert len(looks) == 25
+
+
+def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> None:
+    results = sample_results(CROWD)
+    for row in results["summary"]:
+        row["validation_utility_mean"] = 1.5 if row["method"] == "rl_5" else row["utility_mean"]
+        if row["method"] == "group_label":
+            row["validation_utility_mean"] = 2.0  # sees more, so it leads nobody
+    series = series_of(results["summary"])
+    leading = {one.name for one in series if one.leading}
+    assert leading == {"rl_5", "gate_0", "baseline_0", "best_single", "oracle"}
+    html = rendered(results, tmp_path)
+    ticked = set(re.findall(r'id="show-([0-9]+)" checked', html))
+    assert {series[int(i)].name for i in ticked} == leading
+    shown = html.split('class="pick"')[1].split("<details>")[0]
+    assert set(re.findall(r">([a-z_0-9]+)</label>", shown)) == leading
+    looks = [(one.css.split()[1], one.shape) for one in series if one.leading]
+    assert len(set(looks)) == len(looks)
+
+
+def test_one_that_sees_more_has_a_dagger_and_is_never_the_best(tmp_path: Path) -> None:
+    results = sample_results({"group_label": ("baseline", 0.03, 0.2), **METHODS})
+    html = rendered(results, tmp_path)
+    text = plain(html)
+    assert "† told each query's group as well" in text
+    assert "group_label †" in text
+    best = re.findall(r'<tr class="best"><th scope="row">.*?title="([^"]+)"', html)
+    assert best == ["warm_exact_pg"] * len(WEIGHTS)
+    assert "† told" not in plain(rendered(sample_results(), tmp_path))
+
+
+def test_the_iqm_is_shown_where_it_is_not_the_mean(tmp_path: Path) -> None:
+    results = sample_results()
+    assert "Utility, IQM" not in plain(rendered(results, tmp_path))
+    text = plain(rendered(results | {"seeds": [0, 1, 2, 3]}, tmp_path))
+    assert "Utility, IQM" in text
+    assert f"{results['summary'][0]['utility_iqm']:.4f}" in text
+
+
+def test_one_compute_weight_draws_points_and_no_lines(tmp_path: Path) -> None:
+    results = sample_results()
+    results["summary"] = [row for row in results["summary"] if row["compute_weight"] == 0.1]
+    html = rendered(results, tmp_path)
+    assert html.count('class="line zero"') == 4  # each panel, each layout
+    assert 'class="line m0' not in html
+
+
+def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
+    results = sample_results()
+    before = copy.deepcopy(results)
+    first, second = tmp_path / "a.html", tmp_path / "b.html"
+    write_report(results, first)
+    write_report(json.loads(json.dumps(results)), second)
+    assert first.read_bytes() == second.read_bytes()
+    assert results == before
+
+
+def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    broken = sample_results()
+    del broken["summary"][3]["utility_mean"]
+    with pytest.raises(KeyError):
+        write_report(broken, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"results\.schema_version=2"):
+        write_report(sample_results() | {"schema_version": 2}, tmp_path / "report.html")
+
+
+def test_the_style_sheet_s_hash_is_the_one_allowed(tmp_path: Path) -> None:
+    html = rendered(sample_results(), tmp_path)
+    style = html.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in html
+
+
+def test_labels_stay_inside_the_chart_and_apart() -> None:
+    results = sample_results()
+    figure = frontier_figure(series_of(results["summary"]), results["singles"], results["zero_frontier"])
+    assert figure is not None
+    charts = [(figure.context_wide, WIDE), (figure.context_narrow, NARROW)]
+    charts += [(figure.close_wide, WIDE), (figure.close_narrow, NARROW)]
+    for svg, (width, height) in charts:
+        pattern = r'class="name [^"]*" x="([0-9.]+)" y="([0-9.]+)" text-anchor="(\w+)">([^<]*)<'
+        boxes: list[tuple[float, float, float]] = []
+        for x, base, anchor, text in re.findall(pattern, svg):
+            wide = 7 * len(text)
+            left = float(x) - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+            boxes.append((left, float(base), left + wide))
+        assert len(boxes) >= 6
+        for i, (left, y, right) in enumerate(boxes):
+            assert 0 <= left < right <= width
+            assert 0 <= y <= height
+            assert not any(left < r and other < right and abs(y - b) < 12 for other, b, r in boxes[:i])
+
+
+def test_the_figure_needs_a_point_and_bears_a_single_one() -> None:
+    assert frontier_figure([], [], []) is None
+    one = {"expert": "a", "compute": 1.0, "quality": 0.5}
+    figure = frontier_figure([], [one], [[1.0, 0.5]])
+    assert figure is not None
+    assert figure.close_wide == ""
+    assert "nan" not in figure.context_wide
+
+
+def test_costs_in_dollars_are_shown_as_such(tmp_path: Path) -> None:
+    results = sample_results()
+    text = plain(rendered(results, tmp_path))
+    assert "compute (1 = the dearest expert) →" in text
+    results["table_facts"] |= {"cost_unit": "usd", "compute_unit": 0.0157}
+    html = rendered(results, tmp_path)
+    assert "Quality against cost" in plain(html)
+    assert "cost (1 = $15.7 per 1,000 queries) →" in html
+    assert "<details open><summary" in html
+
+
+def test_a_collapsed_router_does_not_end_the_close_up() -> None:
+    results = sample_results()
+    for row in results["summary"]:
+        if row["method"] == "renormalised_gate":
+            row["quality_mean"] = 0.1
+    figure = frontier_figure(series_of(results["summary"]), results["singles"], results["zero_frontier"])
+    assert figure is not None
+    assert figure.outside_close_up == len(WEIGHTS)
+
+
+def test_an_interval_beyond_the_scale_gets_an_arrow() -> None:
+    assert "circle" in _interval_svg(0.0, [-0.1, 0.1], 1.0)
+    beyond = _interval_svg(-3.0, [-4.0, -2.0], 1.0)
+    assert "circle" not in beyond
+    assert 'class="interval loss"' in beyond

@@ -1,0 +1,97 @@
+"""A run judged by a log: the estimates, the truth beside them, and what a log cannot judge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experts import InputError, OutcomeTable
+from experts.table.decision_log import DecisionLog, epsilon_greedy, log_decisions
+from router_rl import Objective, fit
+from router_rl.problems.routing.problem import Task
+from router_rl.routing import Hard
+from router_rl.studies.evaluate_log import evaluate_log, policy_of
+from router_rl.studies.runs import TrainedRun, train_run
+
+OBJECTIVE = Objective(compute_weight=0.05)
+
+
+@pytest.fixture(scope="module")
+def run(kinds: OutcomeTable, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    task = Task.of(kinds, OBJECTIVE, Hard(), feedback="bandit")
+    return train_run(kinds, task, "ridge", tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def log(kinds: OutcomeTable) -> DecisionLog:
+    return log_decisions(kinds, np.full((len(kinds), 4), 0.25), seed=0)
+
+
+def test_the_run_says_what_it_learned_from(run: TrainedRun) -> None:
+    assert run.facts["feedback"] == "bandit"
+    assert run.facts["log"] == {"epsilon": 1.0, "clip": None, "seed": 0}
+    assert run.facts["notes"][-1].startswith("bandit feedback")
+
+
+def test_a_log_alone_and_with_a_table(kinds: OutcomeTable, run: TrainedRun, log: DecisionLog) -> None:
+    alone = evaluate_log(run, log, None)["off_policy"]
+    assert alone["decisions"] == len(kinds)
+    assert alone["truth"] is None
+    with_table = evaluate_log(run, replace(log, features=None), kinds.part("test"))["off_policy"]
+    assert with_table["decisions"] == len(kinds.part("test"))
+    assert with_table["truth"] == pytest.approx(run.facts["test"]["utility"], abs=1e-6)
+    for name in ("ips", "snips", "dr"):
+        low, high = with_table[name]["ci95"]
+        assert low < with_table["truth"] < high
+
+
+def test_a_routers_own_log_gives_its_mean(kinds: OutcomeTable, run: TrainedRun) -> None:
+    test = kinds.part("test")
+    assert test.features is not None
+    own = log_decisions(test, policy_of(run.router, test.features), seed=0)
+    found = evaluate_log(run, own, test)["off_policy"]
+    assert found["effective_sample_size"] == pytest.approx(len(test))
+    for name in ("ips", "snips"):
+        assert found[name]["mean"] == pytest.approx(found["truth"], abs=1e-6)
+
+
+def test_the_policy_of_a_random_router_is_even(kinds: OutcomeTable) -> None:
+    assert kinds.features is not None
+    np.testing.assert_allclose(policy_of(fit("random", kinds, OBJECTIVE), kinds.features), 0.25)
+
+
+def test_what_a_log_cannot_judge(kinds: OutcomeTable, run: TrainedRun, log: DecisionLog) -> None:
+    assert kinds.features is not None
+    with pytest.raises(InputError, match="log=600: has no features"):
+        evaluate_log(run, replace(log, features=None), None)
+    with pytest.raises(InputError, match="none of its queries is in these rows"):
+        evaluate_log(run, replace(log, query_id=np.array(["other"] * len(log))), kinds)
+    loaded: dict[str, Any] = {**run.facts["objective"], "load_weight": 0.1}
+    with pytest.raises(InputError, match="load depends on what was decided before"):
+        evaluate_log(replace(run, facts={**run.facts, "objective": loaded}), log, None)
+    with pytest.raises(InputError, match="the router runs 2"):
+        policy_of(fit("ridge", kinds, OBJECTIVE, select="topk"), kinds.features)
+    with pytest.raises(InputError, match="log='group': the router reads more than features"):
+        policy_of(fit("group_label", kinds, OBJECTIVE), kinds.features)
+
+
+def test_a_usual_expert_and_its_log(kinds: OutcomeTable, run: TrainedRun, tmp_path: Path) -> None:
+    """An epsilon-greedy log goes to disk and back, and says less of a router that departs from it."""
+    policy = epsilon_greedy(np.full(len(kinds), 3), 4, 0.2)
+    log_decisions(kinds, policy, seed=1).write(tmp_path / "log.parquet")
+    found = evaluate_log(run, DecisionLog.read(tmp_path / "log.parquet", kinds.experts), kinds)["off_policy"]
+    assert found["effective_sample_size"] < 0.25 * len(kinds)
+    assert found["dr"]["ci95"][0] < found["truth"] < found["dr"]["ci95"][1]
+
+
+def test_a_conditioned_router_is_judged_at_its_objective(
+    kinds: OutcomeTable, log: DecisionLog, tmp_path: Path
+) -> None:
+    task = Task.of(kinds, OBJECTIVE, Hard())
+    run = train_run(kinds, task, "conditioned_pg", tmp_path / "run", settings={"epochs": 2})
+    found = evaluate_log(run, log, kinds.part("test"))["off_policy"]
+    assert found["truth"] == pytest.approx(run.facts["test"]["utility"], abs=1e-6)

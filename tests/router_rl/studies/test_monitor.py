@@ -1,0 +1,81 @@
+"""The monitor: sums by hand, false alarms as rare as promised, drift found soon."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experts import DecisionLog, InputError, OutcomeTable
+from router_rl.routing import Hard, LinearScorer, Router
+from router_rl.studies.monitor import cusum, monitor
+
+
+def _table(rows: int = 300) -> OutcomeTable:
+    rng = np.random.default_rng(0)
+    return OutcomeTable(
+        experts=("a", "b"),
+        query_id=np.array([f"q{i}" for i in range(rows)], dtype=object),
+        features=np.ones((rows, 1)),
+        quality=rng.random((rows, 2)) < [0.8, 0.4],
+        cost=rng.lognormal(0, 1, (rows, 2)),
+        split=np.array(["validation"] * rows),
+    )
+
+
+def _router() -> Router:
+    return Router(LinearScorer(1, 2), Hard(), ["a", "b"]).eval()  # all zeros: always the first
+
+
+def _log(seed: int, decisions: int = 400, quality: float = 0.8, scale: float = 1.0) -> DecisionLog:
+    rng = np.random.default_rng(seed)
+    action = (rng.random(decisions) < 0.1).astype(np.int64)
+    late = np.arange(decisions) >= decisions // 2
+    chance = np.where(action == 0, np.where(late, quality, 0.8), 0.4)
+    return DecisionLog(
+        experts=("a", "b"),
+        query_id=np.array([f"d{i}" for i in range(decisions)], dtype=object),
+        action=action,
+        propensity=np.where(action == 0, 0.9, 0.1),
+        quality=rng.random(decisions) < chance,
+        cost=rng.lognormal(0, 1, decisions) * np.where(late, scale, 1.0),
+    )
+
+
+def test_sums_by_hand() -> None:
+    up, down = cusum(np.array([[1.25, -2.25, 0.5], [0.0, 0.25, 3.25]]))
+    assert up.tolist() == [[1.0, 0.0, 0.25], [0.0, 0.0, 3.0]]
+    assert down.tolist() == [[0.0, 2.0, 1.25], [0.0, 0.0, 0.0]]
+
+
+def test_false_alarms_are_rare() -> None:
+    alarms = sum(bool(monitor(_router(), _table(), _log(seed, 150), false_alarms=0.1)) for seed in range(16))
+    assert alarms <= 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"), [({"quality": 0.45}, "quality"), ({"scale": 4.0}, "cost"), ({"scale": 0.05}, "cost")]
+)
+def test_drift_is_found_soon_and_where_it_began(changes: dict[str, float], kind: str) -> None:
+    for seed in range(3):
+        found = [
+            alarm for alarm in monitor(_router(), _table(), _log(seed, **changes)) if alarm.expert == "a"
+        ]
+        assert [alarm.kind for alarm in found] == [kind]
+        assert 200 < found[0].decision < 300
+        assert found[0].since < 260
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(InputError, match=r"false_alarms=1.5"):
+        monitor(_router(), _table(), _log(0), false_alarms=1.5)
+    other = _log(0)
+    renamed = DecisionLog(
+        experts=("a", "c"),
+        query_id=other.query_id,
+        action=other.action,
+        propensity=other.propensity,
+        quality=other.quality,
+        cost=other.cost,
+    )
+    with pytest.raises(InputError, match="other experts than the table"):
+        monitor(_router(), _table(), renamed)
