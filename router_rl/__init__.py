@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from .problems.routing.problem import ScorerConfig
     from .studies.compare import compare
 
-__all__ = ["METHODS", "Objective", "ScorerConfig", "check_router", "compare", "export", "fit"]
+    __version__: str
+
+__all__ = ["METHODS", "Objective", "ScorerConfig", "__version__", "check_router", "compare", "export", "fit"]
 
 _HOMES = {
     "METHODS": ".methods.registry",
@@ -31,6 +33,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of the installed distribution
+        return import_module("importlib.metadata").version("router-rl")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)

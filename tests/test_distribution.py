@@ -1,0 +1,122 @@
+"""The source distribution and the wheel: what is in them, and the wheel at work outside the repository."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("router_rl", "envs", "experts")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source distribution, and the wheel that is built from it.
+
+    Of a copy: setuptools also packs what an older `*.egg-info` lists.
+    """
+    folder = tmp_path_factory.mktemp("dist")
+    beside = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "demo", "runs")
+    shutil.copytree(ROOT, folder / "copy", ignore=beside)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "copy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
+def test_the_source_distribution_has_documents_examples_and_tests(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("docs", "examples", "benchmarks"):
+        files = (
+            path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.*") if "__pycache__" not in path.parts
+        )
+        assert {file.as_posix() for file in files} <= names
+    assert {
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "Makefile",
+        "noxfile.py",
+        "tests/test_distribution.py",
+    } <= names
+    assert not [name for name in names if name.endswith(".pyc") or name.startswith((".venv", "runs"))]
+
+
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == expected | {"train_router.py"}
+
+
+def test_the_description_has_no_link_that_pypi_cannot_follow(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (metadata["Version"], "Apache-2.0")
+    description = metadata.get_payload()
+    assert isinstance(description, str)
+    assert description.startswith("# router-rl")
+    assert "docs/" in description
+    assert not re.findall(r"\]\((?!https?://|#)[^)]*\)", description)
+
+
+def test_the_wheel_works_in_a_clean_environment(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its dependencies are this environment's; `nox -s wheel` installs what the wheel declares."""
+    venv.create(tmp_path / "clean", with_pip=False)
+    binaries = tmp_path / "clean" / ("Scripts" if sys.platform == "win32" else "bin")
+    python = str(binaries / "python")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
+    subprocess.run([*install, str(built[1])], check=True, capture_output=True)
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    clean, ours = (_output(interpreter, "-c", ask) for interpreter in (python, sys.executable))
+    # A path in a .pth file comes last and brings no editable install with it.
+    Path(clean, "dependencies.pth").write_text(f"{ours}\n", encoding="utf-8")
+
+    code = (
+        "import sys, router_rl; assert router_rl.__version__; "
+        "print([m for m in ('torch', 'numpy', 'gymnasium', 'pyarrow') if m in sys.modules]); "
+        "import envs, experts; print(*(m.__file__ for m in (router_rl, envs, experts)), sep='\\n')"
+    )
+    heavy, *files = _output(python, "-c", code, folder=tmp_path).splitlines()
+    assert heavy == "[]"
+    assert len(files) == 3
+    assert all(Path(file).is_relative_to(clean) for file in files)
+    version = _output(str(binaries / "train-router"), "--version", folder=tmp_path)
+    assert re.search(r"\d+\.\d+\.\d+", version)
+
+
+def _output(*command: str, folder: Path | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
