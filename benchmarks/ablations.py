@@ -18,7 +18,7 @@ from rich.console import Console
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 
-from experts import OutcomeTable
+from experts import OutcomeTable, open_table
 from router_rl import Objective
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
@@ -88,7 +88,7 @@ def main(tables: tuple[str, ...] = ("digits", "fashion-mnist"), seeds: int = 5) 
         seeds: training seeds.
     """
     for name in tables:
-        table = OutcomeTable.read(name)
+        table = open_table(name)
         print(f"### {name}\n\n{seeds} seeds; difference to the base with its 95% interval.\n")
         print("| change | " + " | ".join(f"utility at {c:g} | minus base" for c in WEIGHTS) + " |")
         print("|---|" + "---:|---:|" * len(WEIGHTS))

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
 from router_rl import METHODS, Objective
 from router_rl.methods.registry import find_method
@@ -166,7 +166,7 @@ def main(
     found: dict[str, list[dict[str, Any]]] = {}
     for name in tables:
         try:
-            table = OutcomeTable.read(name)
+            table = open_table(name)
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue

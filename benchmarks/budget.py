@@ -13,7 +13,7 @@ import time
 import jsonargparse
 import numpy as np
 
-from experts import OutcomeTable
+from experts import open_table
 from router_rl import Objective, fit
 from router_rl.methods.baselines.oracle import measure_oracle
 from router_rl.problems.routing.problem import Task
@@ -32,7 +32,7 @@ BUDGETS = {"digits": (0.06, 0.1, 0.2, 0.4), "fashion-mnist": (0.03, 0.06, 0.1, 0
 
 def study(source: str, budget: float, seeds: int) -> None:
     """Print one budget's rows."""
-    table = OutcomeTable.read(source)
+    table = open_table(source)
     test, objective = table.part("test"), Objective(budget=budget)
     scale = Task.of(table, objective, Hard()).scale
     quality: dict[str, np.ndarray] = {}

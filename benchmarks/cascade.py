@@ -24,7 +24,7 @@ import torch
 from real_tables import featurised
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 from router_rl.reports.env_view import env_markdown
 from router_rl.reports.terminal import progress_of
 from router_rl.studies.env_compare import compare_env
@@ -84,7 +84,7 @@ def _llmdrift(data: Path, out: Path) -> Path:
     path, source = out / "llmdrift.parquet", data / "llmdrift_math.parquet"
     if path.exists():
         return path
-    table = featurised(OutcomeTable.read(source))
+    table = featurised(open_table(source))
     read = pq.read_table(source, columns=["reference", *(f"answer/{name}" for name in table.experts)])
     said = np.stack([read[name].to_numpy(zero_copy_only=False) for name in read.column_names], axis=1)
     # A class an answer, numbered within the row; the reference is the first.

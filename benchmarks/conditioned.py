@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import jsonargparse
 import numpy as np
 
-from experts import OutcomeTable
+from experts import open_table
 from router_rl import Objective, ScorerConfig
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
@@ -41,7 +41,7 @@ def routers_of(name: str, task: Task, objectives: Sequence[Objective], seed: int
 
 def study(source: str, weights: Sequence[float], seeds: int, scorer: ScorerConfig) -> None:
     """Print one table's rows: utility at each weight, the paired difference, and the seconds."""
-    table = OutcomeTable.read(source)
+    table = open_table(source)
     test = table.part("test")
     objectives = [Objective(compute_weight=weight) for weight in weights]
     task = Task.of(table, objectives[0], Hard(), scorer=scorer)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
-from experts import OutcomeTable
+from experts import OutcomeTable, open_table
 from router_rl import Objective
 from router_rl.methods.gates.gate_training import train_gate
 from router_rl.methods.gates.mixture import answers, expected_loss
@@ -148,7 +148,7 @@ def main(
         epochs: of training.
         figure: the SVG to write.
     """
-    outcomes = OutcomeTable.read(table)
+    outcomes = open_table(table)
     task, test = task_of(outcomes, compute_weight), outcomes.part("test")
     single = measure_single(task, test)
     print(markdown_head(table, outcomes, task, compute_weight, seeds, epochs, single))

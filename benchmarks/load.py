@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
 from router_rl import METHODS, Objective
 from router_rl.methods.gates.bias_controller import rebalanced
@@ -230,7 +230,7 @@ def main(
     points: list[Point] = []
     for name in tables:
         try:
-            table = OutcomeTable.read(name)
+            table = open_table(name)
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue

@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 from experts.io.atomic import write_json
 from router_rl import Objective, compare
 from router_rl.reports.markdown import markdown
@@ -50,7 +50,7 @@ def main(out: Path = Path("runs/main_job"), seeds: int = 5, tries: int = 4, jobs
     found: dict[str, Any] = {}
     for name, (source, load_weight, select) in STUDIES.items():
         try:
-            table = OutcomeTable.read(source)
+            table = open_table(source)
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue

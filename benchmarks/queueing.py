@@ -24,7 +24,7 @@ from real_tables import featurised
 from rich.console import Console
 
 from envs.traces import open_arrivals
-from experts import OutcomeTable
+from experts import OutcomeTable, open_table
 from experts.io.atomic import replacing
 from experts.sources import open_source
 from router_rl.reports.env_view import env_markdown
@@ -175,7 +175,7 @@ def _zeroeval(data: Path) -> OutcomeTable:
 
 
 def _digits(data: Path) -> OutcomeTable:
-    table, source = OutcomeTable.read("digits"), open_source("digits")
+    table, source = open_table("digits"), open_source("digits")
     assert source is not None
     profiles = source.pool(0).profile(source.queries(0).inputs[:1])
     seconds = [profiles[name].latency_s for name in table.experts]

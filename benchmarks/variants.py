@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 from experts.io.atomic import write_json
 from router_rl import METHODS, Objective, compare
 from router_rl.problems.selection_rules import RULES
@@ -46,7 +46,7 @@ def main(
     found: dict[str, dict[str, Any]] = {}
     for name in TABLES:
         try:
-            table = OutcomeTable.read(name)
+            table = open_table(name)
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue

@@ -18,7 +18,7 @@ import jsonargparse
 from real_tables import TABLES, featurised
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
 from router_rl import Objective, compare
 from router_rl.reports.table_format import signed
@@ -81,7 +81,7 @@ def main(
     for study in studies(() if data is None else (*TABLES, "routellm_mtbench")):
         try:
             if study.table in BUDGETS:
-                table = OutcomeTable.read(study.table)
+                table = open_table(study.table)
             else:
                 assert data is not None
                 table = featurised(OutcomeTable.read(data / f"{study.table}.parquet"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from experts import OutcomeTable
+from experts import OutcomeTable, open_table
 from experts.moe.token_pool import TokenPool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def _same_numbers() -> None:
 @pytest.fixture(scope="session")
 def digits() -> OutcomeTable:
     """Return the embedded digits table, collected once a run."""
-    return OutcomeTable.read("digits", progress=False)
+    return open_table("digits", progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,12 @@ def writable_file(field: str, path: Path | str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder itself on the disk, so that a new name in it outlives a power cut."""
+    """Flush a folder's entries to disk, so that a new file in it survives a power cut.
+
+    Windows cannot flush folders, so nothing happens there.
+    """
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from ..io.atomic import sync_folder
 from ..io.errors import InputError
@@ -37,14 +38,18 @@ class Journal:
         try:
             self._file: BinaryIO = open(self.path, "a+b")  # noqa: SIM115 (closed by close)
         except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            raise InputError("journal", str(path), reason, "choose a folder you can write to") from error
+            raise self._unwritable(error) from error
+        # A file of its own, because opening a lock file truncates it. Any thread may close the journal.
+        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
             self._file.close()
             problem = "another process is writing to it"
             raise InputError("journal", str(path), problem, "wait for it, or write elsewhere") from error
+        except OSError as error:
+            self._file.close()
+            raise self._unwritable(error) from error
         self.failed: dict[str, str] = {}
         self._at: dict[str, int] = {}  # where each key's record begins: answers stay on disk
         sync_folder(self.path.parent)
@@ -85,8 +90,13 @@ class Journal:
         self._note(key, self._write({"key": key, "failed": reason, **about}), reason)
 
     def close(self) -> None:
-        """Close the file and let others have it."""
+        """Close the file and release the lock."""
         self._file.close()
+        self._lock.release()
+
+    def _unwritable(self, error: OSError) -> InputError:
+        problem = f"cannot be written ({error.strerror})"
+        return InputError("journal", str(self.path), problem, "choose a folder you can write to")
 
     def _write(self, line: dict[str, Any]) -> int:
         content = json.dumps(line, allow_nan=False).encode() + b"\n"

@@ -11,9 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..io.errors import InputError
-from ..moe.model_costs import ModelCosts, model_costs
 
-__all__ = ["ModelCosts", "Profile", "model_costs", "profile"]
+__all__ = ["Profile", "profile"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Outcome
+from .outcome import Outcome
 
 __all__ = ["Assembled", "assemble"]
 

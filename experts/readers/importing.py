@@ -16,8 +16,10 @@ from ..table.findings import Finding, findings
 from ..table.outcome_table import OutcomeTable
 from ..table.prices import read_prices, token_costs
 from ..table.splitting import SPLITS, allow_leaks, complete_split, leaking_rows
-from . import FORMATS, ReaderOptions, find_format, result_files
 from .assembly import Assembled, assemble
+from .files import result_files
+from .outcome import ReaderOptions
+from .registry import FORMATS, find_format
 
 __all__ = ["ImportReport", "import_results"]
 

@@ -1,4 +1,4 @@
-"""Embedded sources: real data, with the frozen experts pretrained on it."""
+"""Sources of outcomes: real data, and the frozen experts pretrained on it. Importing this needs no torch."""
 
 from .registry import SOURCES, open_source
 from .source import Queries, Source

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
 from ..io.atomic import replacing, writable_file, write_json
@@ -21,7 +19,8 @@ from ..io.errors import InputError, unknown_name
 from ..io.progress import say, track
 from ..pool.expert_pool import ExpertPool
 from ..table.outcome_table import OutcomeTable
-from . import SOURCES, Queries, Source, open_source
+from .registry import SOURCES, open_source
+from .source import Queries, Source
 
 __all__ = ["collect", "collected"]
 
@@ -77,7 +76,7 @@ def collected(source: Source, *, seed: int = 0, progress: bool = True) -> Outcom
     """
     path = cache_folder(source.name) / f"table-{source.digest(seed)}.parquet"
     if not path.exists():
-        with _locked(path.with_suffix(".lock")):
+        with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 collect(source, path, seed=seed, progress=progress)
     return OutcomeTable.read(path, progress=progress)
@@ -147,11 +146,3 @@ def _table(
         label=queries.label,
         extra=pa.table({"base": queries.base}),
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None, None, None]:
-    """Hold a file's lock; the system lets go of it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

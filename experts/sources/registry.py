@@ -1,27 +1,36 @@
-"""The embedded sources by name: one line each."""
+"""The sources of outcomes by name: embedded ones, one line each, and those of installed packages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from .digits import Digits
-from .fashion_mnist import FashionMnist
+from ..io.plugins import PluginRegistry
 from .source import Source
 
 __all__ = ["SOURCES", "open_source"]
 
-SOURCES: dict[str, Callable[[str | None], Source]] = {
-    "digits": Digits,
-    "fashion-mnist": FashionMnist,
-}
+SOURCES = PluginRegistry(
+    "source",
+    "router_rl.sources",
+    {
+        "digits": "experts.sources.digits:Digits",
+        "fashion-mnist": "experts.sources.fashion_mnist:FashionMnist",
+    },
+)
+"""Source name to `module:ATTR`; the object is called with the source's argument, a string or None."""
 
 
 def open_source(name: str) -> Source | None:
-    """Return the source of this name ("name" or "name:argument"), or None where there is none.
+    """Return the source of a name, or None if no source has it.
+
+    Args:
+        name: `NAME`, or `NAME:ARGUMENT` for a source that takes one, such as `fashion-mnist:/path`.
 
     Raises:
         InputError: the source exists but cannot be used.
     """
     base, _, argument = name.partition(":")
-    build = SOURCES.get(base)
-    return None if build is None else build(argument or None)
+    if base not in SOURCES:
+        return None
+    build: Callable[[str | None], Source] = SOURCES.load(base)
+    return build(argument or None)

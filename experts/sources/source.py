@@ -1,30 +1,31 @@
-"""What a source of outcomes offers: questions, and the frozen experts who answer them."""
+"""The interface of a source of outcomes: queries, and the frozen experts that answer them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import torch
+if TYPE_CHECKING:  # listing sources needs neither numpy nor torch
+    import numpy as np
+    import torch
 
-from ..pool.expert_pool import ExpertPool
+    from ..pool.expert_pool import ExpertPool
 
 __all__ = ["Queries", "Source"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Queries:
-    """T classification questions.
+    """T classification queries.
 
     Args:
         query_id: [T] str, distinct.
-        inputs: [T, ...] what the experts see.
-        features: [T, D] float32, what the router sees.
-        label: [T] int64, the right class.
+        inputs: [T, ...] the experts' inputs.
+        features: [T, D] float32, the router's inputs.
+        label: [T] int64, the correct class.
         split: [T] str, train, validation or test.
         group: [T] str, the condition.
-        base: [T] int64, the image behind the query; queries of one image never straddle splits.
+        base: [T] int64, the image behind the query; all queries of one image are in the same split.
     """
 
     query_id: np.ndarray
@@ -37,22 +38,22 @@ class Queries:
 
 
 class Source(Protocol):
-    """Questions and a pool. Both are functions of the seed alone."""
+    """Queries and an expert pool; both depend on the seed only."""
 
     name: str
 
     def describe(self) -> str:
-        """Return one sentence on where the outcomes come from."""
+        """Return one sentence that says what the outcomes are of."""
         ...
 
     def digest(self, seed: int) -> str:
-        """Return a name for this source's data, settings and seed, for use as a cache key."""
+        """Return a cache key of this source's data, configuration and seed."""
         ...
 
     def queries(self, seed: int) -> Queries:
-        """Return the questions."""
+        """Return the queries."""
         ...
 
     def pool(self, seed: int, *, progress: bool = True) -> ExpertPool:
-        """Return the frozen experts, pretrained the first time and loaded from then on."""
+        """Return the frozen experts, which are pretrained on the first call and loaded on later ones."""
         ...

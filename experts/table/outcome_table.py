@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..io.errors import InputError, unknown_name
+from ..io.errors import InputError
 from .parquet import SCHEMA_VERSION, read_columns, write_table
 from .splitting import SPLITS, allow_leaks, complete_split
 from .validation import check_leaks, check_table
@@ -97,6 +97,10 @@ class OutcomeTable:
     def __len__(self) -> int:
         return len(self.query_id)
 
+    def __repr__(self) -> str:
+        """One line without the arrays, for error messages and the interpreter."""
+        return f"OutcomeTable({len(self)} queries, {len(self.experts)} experts, source={self.source!r})"
+
     def part(self, split: str) -> OutcomeTable:
         """Return the rows of one split, in table order.
 
@@ -151,35 +155,24 @@ class OutcomeTable:
 
     @classmethod
     def read(
-        cls, path_or_source: str | Path, *, allow_leakage: bool = False, seed: int = 0, progress: bool = True
+        cls, path: str | Path, *, allow_leakage: bool = False, seed: int = 0, progress: bool = True
     ) -> OutcomeTable:
-        """Read a Parquet file, or collect (the first time) and read an embedded source.
+        """Read a Parquet file.
 
-        A file without `split` gets a 60/20/20 split by prompt. One with train and test only gives a quarter
-        of its train prompts to validation. One with a single split is split anew. `notes` says what was done.
+        A file without `split` is split 60/20/20 by prompt. A file with train and test rows only gets a
+        quarter of its train prompts as validation. A file with a single split is split again. `notes` records
+        what was done.
 
         Args:
-            path_or_source: a Parquet path, or an embedded source ("digits", "fashion-mnist:/path").
-            allow_leakage: accept a prompt that stands in two splits or folds; `notes` then says so.
-            seed: of the split made here, and of an embedded source's experts.
+            path: the file. `experts.open_table` also takes the name of a source.
+            allow_leakage: accept a prompt that occurs in two splits or folds; `notes` then says so.
+            seed: of the split made here.
             progress: show progress on stderr.
 
         Raises:
-            InputError: names the file, column, row and fix.
+            InputError: names the file, the column, the row and the fix.
         """
-        if isinstance(path_or_source, str):
-            from ..sources import SOURCES, open_source
-            from ..sources.collect import (
-                collected,  # collecting makes tables, so this arrow may only run when called
-            )
-
-            source = open_source(path_or_source)
-            if source is not None:
-                return collected(source, seed=seed, progress=progress)
-            path = Path(path_or_source)
-            if not path.suffix and len(path.parts) == 1 and not path.exists():
-                raise unknown_name("table", path_or_source, [*SOURCES, "a Parquet path"])
-        values = read_columns(Path(path_or_source), progress=progress)
+        values = read_columns(Path(path), progress=progress)
         values = complete_split(values, seed=seed)
         return cls(**allow_leaks(values) if allow_leakage else values)
 

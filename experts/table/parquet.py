@@ -104,7 +104,9 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
 def _open(path: Path) -> pq.ParquetFile:
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "no such file"
-        raise InputError("table", str(path), problem, "give a Parquet file or an embedded source's name")
+        raise InputError(
+            "table", str(path), problem, "give a Parquet file; for a source's name use experts.open_table"
+        )
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

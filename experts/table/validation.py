@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from ..io.errors import InputError
 from .splitting import LEAKAGE, SPLITS, find_leak
 
-if TYPE_CHECKING:
-    from .outcome_table import OutcomeTable
-
-__all__ = ["COST_UNITS", "check_leaks", "check_table"]
+__all__ = ["COST_UNITS", "TableColumns", "check_leaks", "check_table"]
 
 COST_UNITS = ("usd", "flops", "seconds", "unknown")
 _CHUNK = 65_536  # rows looked at together, so that memory-mapped features never stand in memory whole
 _SUM_TOLERANCE = 1e-3  # float32 softmax over a thousand classes stays well inside; unnormalised scores do not
 
 
-def check_table(table: OutcomeTable) -> None:
+class TableColumns(Protocol):
+    """The fields that are checked by type; shapes and dtypes are those of `OutcomeTable`."""
+
+    @property
+    def experts(self) -> tuple[str, ...]: ...
+    @property
+    def query_id(self) -> np.ndarray: ...
+    @property
+    def features(self) -> np.ndarray | None: ...
+    @property
+    def quality(self) -> np.ndarray: ...
+    @property
+    def cost(self) -> np.ndarray: ...
+    @property
+    def split(self) -> np.ndarray: ...
+    @property
+    def cost_unit(self) -> str: ...
+    @property
+    def prompt(self) -> np.ndarray | None: ...
+    @property
+    def probabilities(self) -> np.ndarray | None: ...
+    @property
+    def label(self) -> np.ndarray | None: ...
+    @property
+    def extra(self) -> pa.Table | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def check_table(table: TableColumns) -> None:
     """Check names, shapes and values.
 
     Raises:
@@ -46,7 +73,7 @@ def check_table(table: OutcomeTable) -> None:
         _check_probabilities(table, table.probabilities, table.label)
 
 
-def check_leaks(table: OutcomeTable) -> None:
+def check_leaks(table: TableColumns) -> None:
     """Check that no prompt stands in two splits or two folds, unless a note of the table admits it.
 
     Raises:
@@ -70,7 +97,7 @@ def check_leaks(table: OutcomeTable) -> None:
             )
 
 
-def _check_names(table: OutcomeTable) -> None:
+def _check_names(table: TableColumns) -> None:
     experts = table.experts
     if len(experts) < 2:
         raise InputError("experts", list(experts), "routing needs a choice", "give 2 or more experts")
@@ -83,7 +110,7 @@ def _check_names(table: OutcomeTable) -> None:
         raise InputError("cost_unit", table.cost_unit, "unknown", f"use one of {', '.join(COST_UNITS)}")
 
 
-def _check_shapes(table: OutcomeTable) -> None:
+def _check_shapes(table: TableColumns) -> None:
     rows, experts = len(table.query_id), len(table.experts)
     if rows == 0:
         raise InputError("query_id", 0, "the table has no rows", "collect at least one query")
@@ -120,7 +147,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def _check_rows(table: OutcomeTable) -> None:
+def _check_rows(table: TableColumns) -> None:
     first: dict[str, int] = {}
     for row, name in enumerate(table.query_id):
         earlier = first.setdefault(name, row)
@@ -132,7 +159,7 @@ def _check_rows(table: OutcomeTable) -> None:
 
 
 def _check_matrix(
-    table: OutcomeTable,
+    table: TableColumns,
     column: str,
     values: np.ndarray,
     lowest: float,
@@ -154,7 +181,7 @@ def _check_matrix(
         raise InputError(field, float(values[row, expert]), f"{_place(table, row)} {problem}", fix)
 
 
-def _check_features(table: OutcomeTable, features: np.ndarray) -> None:
+def _check_features(table: TableColumns, features: np.ndarray) -> None:
     for start in range(0, len(features), _CHUNK):
         wrong = np.argwhere(~np.isfinite(features[start : start + _CHUNK]))
         if len(wrong):
@@ -164,7 +191,7 @@ def _check_features(table: OutcomeTable, features: np.ndarray) -> None:
             raise InputError(f"features[{column}]", value, problem, "fill it in or drop the row")
 
 
-def _check_probabilities(table: OutcomeTable, probabilities: np.ndarray, label: np.ndarray) -> None:
+def _check_probabilities(table: TableColumns, probabilities: np.ndarray, label: np.ndarray) -> None:
     classes = probabilities.shape[2]
     fix = "give each expert's softmax"
     for start in range(0, len(probabilities), _CHUNK):
@@ -185,5 +212,5 @@ def _check_probabilities(table: OutcomeTable, probabilities: np.ndarray, label: 
         raise InputError("label", int(label[row]), problem, "number the classes from 0")
 
 
-def _place(table: OutcomeTable, row: int) -> str:
+def _place(table: TableColumns, row: int) -> str:
     return f"row {row} (query_id {table.query_id[row]!r})"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from experts import InputError, OutcomeTable
+from experts import InputError, OutcomeTable, open_table
 
 from ..methods.method import Method, Run
 from ..methods.registry import METHODS
@@ -177,7 +177,7 @@ def _task(name: str, plan: Plan) -> Task:
 
 
 def _rows_of(name: str, plan: Plan) -> OutcomeTable:
-    return synthetic_table(plan.queries, 8) if name == "synthetic" else OutcomeTable.read(name)
+    return synthetic_table(plan.queries, 8) if name == "synthetic" else open_table(name)
 
 
 def _pace(learner: Learner, task: Task, plan: Plan, seed: int) -> float:

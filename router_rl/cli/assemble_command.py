@@ -38,7 +38,7 @@ def assemble(
         seed: of the gates, which are random until trained ones are written.
     """
     from experts.moe import assemble as assemble_experts
-    from experts.pool.costs import model_costs
+    from experts.moe.model_costs import model_costs
 
     wanted = layers if layers in ("differing", "all") else integers_in("layers", layers, "22,23")
     found = assemble_experts(

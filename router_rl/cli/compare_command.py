@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 
 from ..problems.logged_feedback import LogConfig
 from ..problems.objective import Objective
@@ -110,7 +110,7 @@ def compare(
         for weight in weights
     ]
     rows, _, readouts = with_features(
-        OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
+        open_table(table, allow_leakage=allow_leakage), features, feedback=feedback
     )
     with progress_of("fits", err) as progress:
         results = compare_methods(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import OutcomeTable
+from experts import open_table
 
 from ..exports import export
 from ..problems.objective import Objective
@@ -33,7 +33,7 @@ def demo(*, out: Path = Path("demo"), seeds: int = 3, tries: int = 3, jobs: int 
     err.print(
         "Seven frozen classifiers of scanned digits, each good at something: who should read which scan?"
     )
-    table = OutcomeTable.read("digits")
+    table = open_table("digits")
     methods = ["ppo", "a2c", "exact_pg", "warm_exact_pg", "softmax_gate", "switch_gate", "ridge"]
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)]
     with progress_of("fits", err) as progress:

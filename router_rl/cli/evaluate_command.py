@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experts import DecisionLog, InputError, OutcomeTable, read_prices
+from experts import DecisionLog, InputError, open_table, read_prices
 
 from .values import integers_in
 
@@ -45,7 +45,7 @@ def evaluate(
     if table is None and log is None:
         raise InputError("table", None, "there is nothing to measure on", "give --table, --log or both")
     found = read_run(run)
-    rows = None if table is None else OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rows = None if table is None else open_table(table, allow_leakage=allow_leakage)
     if prices is not None:
         if rows is None:
             raise InputError("prices", prices, "there is no table to price", "give --table")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 from experts.io.atomic import write_json
 
 from ..exports import export as export_router
@@ -47,7 +47,7 @@ def export(
     if at is not None:
         objective = replace(objective, compute_weight=at)
         router = fold_for(router, objective)
-    rows = None if table is None else OutcomeTable.read(table)
+    rows = None if table is None else open_table(table)
     figures: dict[str, Any] = {}
     if distil:
         if rows is None:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from experts import DecisionLog, OutcomeTable
+from experts import DecisionLog, open_table
 
 __all__ = ["monitor", "monitor_view"]
 
@@ -39,7 +39,7 @@ def monitor(
     from ..studies.runs import read_run
 
     found = read_run(run)
-    rows = OutcomeTable.read(table, allow_leakage=allow_leakage)
+    rows = open_table(table, allow_leakage=allow_leakage)
     if rows.features is None and found.router.text is not None:
         rows = featurised(rows, found.router.text)
     decisions = DecisionLog.read(log, found.router.experts)

@@ -16,7 +16,7 @@ def profile(model: str, *, context: int = 4096) -> dict[str, Any]:
         model: a model's folder, its config.json, or a published model's name.
         context: tokens that a token attends to.
     """
-    from experts.pool.costs import model_costs
+    from experts.moe.model_costs import model_costs
 
     return {"model": model, **model_costs(model, context=context).to_json()}
 

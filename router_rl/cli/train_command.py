@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 
 from ..problems.logged_feedback import LogConfig
 from ..problems.objective import Objective
@@ -86,7 +86,7 @@ def train(
         raise InputError("table", None, "there is nothing to learn from", "give --table, or --env")
     method = "ppo" if method is None else method
     rows, text, readouts = with_features(
-        OutcomeTable.read(table, allow_leakage=allow_leakage), features, feedback=feedback
+        open_table(table, allow_leakage=allow_leakage), features, feedback=feedback
     )
     rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
     task = Task.of(

@@ -33,6 +33,7 @@ def test_the_public_names():
         "epsilon_greedy",
         "import_results",
         "log_decisions",
+        "open_table",
         "read_prices",
         "reprice",
     }

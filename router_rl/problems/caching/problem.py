@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.caching import CachingConfig, CachingTable
 from envs.memory import MemoryProfile
 from envs.outcomes import Outcomes, compute_scale
-from experts import OutcomeTable
+from experts import open_table
 
 from ...routing.policies.caching_policy import CachingPolicy
 from ..cascade.beliefs import FittedBeliefs, fit_beliefs
@@ -89,7 +89,7 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CachingProblem:
         InputError: an option is out of range, or the table does not serve.
     """
     given = dict(options)
-    whole = OutcomeTable.read(table or "digits", seed=int(given.pop("seed")))
+    whole = open_table(table or "digits", seed=int(given.pop("seed")))
     shares = tuple(float(share) for share in given.pop("resident"))
     episodes, path, size = int(given.pop("episodes")), given.pop("profile"), given.pop("expert_bytes")
     profile = MemoryProfile() if path is None else MemoryProfile.read(path)

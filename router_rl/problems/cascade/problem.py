@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.cascade import CascadeConfig, CascadeTable
 from envs.outcomes import compute_scale
-from experts import OutcomeTable
+from experts import OutcomeTable, open_table
 
 from ..problem import Case
 from .cascade_data import CascadeData
@@ -61,7 +61,7 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> CascadeProblem:
     Raises:
         InputError: the table lacks confidences or features.
     """
-    whole = OutcomeTable.read(table or "digits", seed=int(options["seed"]))
+    whole = open_table(table or "digits", seed=int(options["seed"]))
     if not options["features"]:
         whole = _hidden(whole)
     weights = tuple(float(weight) for weight in options["compute_weights"])

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experts import InputError
 from experts.moe.huggingface import KNOWN, read_configuration
-from experts.pool.costs import ModelCosts, model_costs
+from experts.moe.model_costs import ModelCosts, model_costs
 
 # Parameters and active parameters in billions, as published to the digits given: in the papers (Jiang et al.
 # 2024; Dai et al. 2024; DeepSeek-AI 2024, twice), on model cards (Qwen, Llama, Mistral, SmolLM2, GLM-4.5).
@@ -193,6 +193,6 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch) -> None:
 
 
 def test_importing_the_costs_does_not_import_transformers() -> None:
-    code = "import sys, experts.pool.costs; print('transformers' in sys.modules)"
+    code = "import sys, experts.moe.model_costs; print('transformers' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from experts import SOURCES, InputError, OutcomeTable
+from experts import InputError, open_table
+from experts.sources import open_source
 from experts.sources.conditions import conditions
 
 NAMES = list(conditions(noise=0, patch=1))
@@ -15,12 +16,12 @@ NAMES = list(conditions(noise=0, patch=1))
 
 @pytest.fixture(scope="module")
 def digits():
-    return OutcomeTable.read("digits", progress=False)
+    return open_table("digits", progress=False)
 
 
 def test_the_second_read_is_instant_and_equal(digits):
     start = time.perf_counter()
-    again = OutcomeTable.read("digits", progress=False)
+    again = open_table("digits", progress=False)
     assert time.perf_counter() - start < 2
     np.testing.assert_array_equal(again.quality, digits.quality)
     np.testing.assert_array_equal(again.features, digits.features)
@@ -47,7 +48,7 @@ def test_no_image_straddles_splits_or_was_seen_in_pretraining(digits):
     base = np.array(digits.extra["base"])
     parts = [set(base[digits.split == name]) for name in ("train", "validation", "test")]
     assert sum(map(len, parts)) == len(set.union(*parts))
-    images = SOURCES["digits"](None).images(0)
+    images = open_source("digits").images(0)
     assert set(images.base.tolist()) == set().union(*parts)
     assert len(images.pretraining) + len(images.queries) == 1797
     pretraining = {image.numpy().tobytes() for image in images.pretraining}
@@ -72,13 +73,13 @@ def test_it_is_worth_routing(digits):
 
 
 def test_another_seed_divides_otherwise():
-    source = SOURCES["digits"](None)
+    source = open_source("digits")
     assert source.digest(0) != source.digest(1)
     assert not source.images(0).base.equal(source.images(1).base)
 
 
 def test_the_pool_is_loaded_and_answers_as_the_table_says(digits):
-    source = SOURCES["digits"](None)
+    source = open_source("digits")
     pool, queries = source.pool(0, progress=False), source.queries(0)
     before = pool.fingerprint()
     probabilities = pool.run(queries.inputs[:300]).softmax(-1).numpy()
@@ -89,4 +90,4 @@ def test_the_pool_is_loaded_and_answers_as_the_table_says(digits):
 
 def test_it_takes_no_argument():
     with pytest.raises(InputError, match="digits='x': takes no argument"):
-        OutcomeTable.read("digits:x")
+        open_table("digits:x")

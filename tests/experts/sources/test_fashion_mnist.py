@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 from experts.sources.conditions import conditions
 from experts.sources.fashion_mnist import FashionMnist
 
@@ -35,14 +35,14 @@ def fashion():
         FashionMnist()
     except InputError:
         pytest.skip("the Fashion-MNIST files are absent")
-    return OutcomeTable.read("fashion-mnist", progress=False)
+    return open_table("fashion-mnist", progress=False)
 
 
 def test_absent_files_say_how_to_get_them(tmp_path):
     with pytest.raises(
         InputError, match=r"apt install dataset-fashion-mnist.*torchvision.*ROUTER_RL_FASHION"
     ):
-        OutcomeTable.read(f"fashion-mnist:{tmp_path}")
+        open_table(f"fashion-mnist:{tmp_path}")
 
 
 def test_the_variable_names_the_folder(folder, monkeypatch):

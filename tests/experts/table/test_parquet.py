@@ -203,10 +203,8 @@ def test_bad_metadata_is_an_error(tmp_path, metadata, message):
 
 
 def test_no_file_no_table(tmp_path):
-    with pytest.raises(InputError, match="no such file; give a Parquet file or an embedded source"):
+    with pytest.raises(InputError, match=r"no such file; .* use experts\.open_table"):
         OutcomeTable.read(tmp_path / "none.parquet")
-    with pytest.raises(InputError, match="did you mean 'digits'"):
-        OutcomeTable.read("digit")
     with pytest.raises(InputError, match="is a folder"):
         OutcomeTable.read(tmp_path)
     (tmp_path / "text.parquet").write_text("not Parquet")
