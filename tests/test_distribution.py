@@ -11,6 +11,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -19,28 +20,35 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("router_rl", "envs", "experts")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The source distribution, and the wheel that is built from it.
+class Built(NamedTuple):
+    """What is built, the source distribution, and the wheel that is built from that."""
 
-    Of a copy: setuptools also packs what an older `*.egg-info` lists.
-    """
+    source: Path
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Both distributions, of a copy: setuptools also packs what an older `*.egg-info` lists."""
     folder = tmp_path_factory.mktemp("dist")
     beside = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "demo", "runs")
-    shutil.copytree(ROOT, folder / "copy", ignore=beside)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "copy")]
+    source = Path(shutil.copytree(ROOT, folder / "source", ignore=beside))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
-    return sdist, wheel
+    return Built(source, sdist, wheel)
 
 
-def test_the_source_distribution_has_documents_examples_and_tests(built: tuple[Path, Path]) -> None:
-    with tarfile.open(built[0]) as archive:
+def test_the_source_distribution_has_documents_examples_and_tests(built: Built) -> None:
+    with tarfile.open(built.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder in ("docs", "examples", "benchmarks"):
         files = (
-            path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.*") if "__pycache__" not in path.parts
+            path.relative_to(built.source)
+            for path in (built.source / folder).rglob("*.*")
+            if "__pycache__" not in path.parts
         )
         assert {file.as_posix() for file in files} <= names
     assert {
@@ -54,25 +62,25 @@ def test_the_source_distribution_has_documents_examples_and_tests(built: tuple[P
     assert not [name for name in names if name.endswith(".pyc") or name.startswith((".venv", "runs"))]
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_no_other(built: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(built[1]) as archive:
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(built.source).as_posix()
         for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
+        for path in (built.source / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert names == expected | {"train_router.py"}
 
 
-def test_the_description_has_no_link_that_pypi_cannot_follow(built: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(built[1]) as archive:
+def test_the_description_has_no_link_that_pypi_cannot_follow(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["License-Expression"] == "Apache-2.0"
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((built.source / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (metadata["Version"], "Apache-2.0")
     description = metadata.get_payload()
     assert isinstance(description, str)
@@ -81,7 +89,7 @@ def test_the_description_has_no_link_that_pypi_cannot_follow(built: tuple[Path, 
     assert not re.findall(r"\]\((?!https?://|#)[^)]*\)", description)
 
 
-def test_the_wheel_works_in_a_clean_environment(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_clean_environment(built: Built, tmp_path: Path) -> None:
     """Its dependencies are this environment's; `nox -s wheel` installs what the wheel declares."""
     venv.create(tmp_path / "clean", with_pip=False)
     binaries = tmp_path / "clean" / ("Scripts" if sys.platform == "win32" else "bin")
@@ -97,7 +105,7 @@ def test_the_wheel_works_in_a_clean_environment(built: tuple[Path, Path], tmp_pa
         "--no-deps",
         "--no-index",
     ]
-    subprocess.run([*install, str(built[1])], check=True, capture_output=True)
+    subprocess.run([*install, str(built.wheel)], check=True, capture_output=True)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     clean, ours = (_output(interpreter, "-c", ask) for interpreter in (python, sys.executable))
     # A path in a .pth file comes last and brings no editable install with it.
