@@ -61,6 +61,7 @@ _GATES = (
     "em_gate",
 )
 _AGENTS = ("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg", "priced_pg")
+_LOAD = ("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg", "a2c")
 _BASELINES = ("ridge", "centroid", "knn", "group_label", "linucb", "thompson", "hash")
 _CASCADE = ("exact_pg", "fitted_q", "thresholds", "automix", "lookahead", "softmax_gate", "warm_exact_pg")
 _QUEUEING = (
@@ -118,7 +119,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison(
         name="budget",
-        methods=(*_AGENTS, "softmax_gate", "switch_gate", "ridge", "knn"),
+        methods=("exact_pg", "warm_exact_pg", "conditioned_pg", "priced_pg", "softmax_gate", "switch_gate", "ridge", "knn"),
         objective={"budget": 0.35},
         quick=("exact_pg", "softmax_gate", "ridge"),
     ),
@@ -130,7 +131,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison(
         name="load",
-        methods=(*_AGENTS, "a2c", "softmax_gate", "switch_gate", "deepseek_v3_gate", "ridge", "linucb"),
+        methods=(*_LOAD, "softmax_gate", "switch_gate", "deepseek_v3_gate", "ridge", "linucb"),
         compute_weights=(0.1,),
         objective={"load_weight": 0.1, "window": 32},
         seeds=1,

@@ -19,7 +19,7 @@ from router_rl.problems.routing.problem import Task
 from router_rl.routing import Hard
 from router_rl.routing.embedding import Embedding
 
-FEATURES = FeatureConfig(analyser="both")
+FEATURES = FeatureConfig(analyzer="both")
 err = Console(stderr=True)
 
 

@@ -33,7 +33,7 @@ from experts.moe.quantise import quantised_pool
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 from router_rl.methods.token_moe import token_bounds as bounds
-from router_rl.methods.token_moe.token_ridge import RidgeSettings
+from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.token_measurement import Choose, flips, measure
 from router_rl.routing import TopK
@@ -87,9 +87,9 @@ def main(
     print(found.markdown)
 
 
-def chosen_before(path: Path) -> RidgeSettings | None:
+def chosen_before(path: Path) -> RidgeHyperparameters | None:
     """Settings of the warm start that a stopped study had chosen."""
-    return RidgeSettings(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return RidgeHyperparameters(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def cell(study: Study, folder: Path, name: str, training: Training) -> dict[str, Any]:

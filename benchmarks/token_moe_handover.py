@@ -24,10 +24,10 @@ from experts.io.atomic import write_json
 from experts.moe.huggingface import transformers_library
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
-from experts.pool.costs import model_costs
+from experts.moe.model_costs import model_costs
 from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
 from router_rl.methods.token_moe.handover import foldable, hand_over
-from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.statistics import interval, paired_difference
 from router_rl.problems.token_moe.layer_routers import LayerRouters
@@ -56,7 +56,7 @@ def main(
     torch.set_num_threads(1)
     known = tiny_pool() if pool is None else _open(pool)
     test = known.parts["test"]
-    ridge = fit_ridge(known.tail, known.parts["train"], RidgeSettings())
+    ridge = fit_ridge(known.tail, known.parts["train"], RidgeHyperparameters())
     plain, distillation = foldable(known, ridge)
 
     def loss(routers: LayerRouters) -> np.ndarray:

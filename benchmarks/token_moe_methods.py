@@ -16,19 +16,19 @@ from router_rl.methods.token_moe.backprop import GATES, Gate, joint, served, top
 from router_rl.methods.token_moe.balance import balanced_routers
 from router_rl.methods.token_moe.counterfactual import (
     OUTCOME_TABLE,
-    CounterfactualSettings,
+    CounterfactualHyperparameters,
     train_counterfactual,
 )
-from router_rl.methods.token_moe.token_reinforce import TokenReinforceSettings, train_reinforce
-from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
+from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_measurement import Choose, Measured, measure
 from router_rl.routing import Hierarchical, Selection, Soft, TopK
 
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
-RIDGES = [RidgeSettings(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
-LABELLED = [RidgeSettings(target="label", penalty=p) for p in (1e-3, 1e-2, 1e-1)]
+RIDGES = [RidgeHyperparameters(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
+LABELLED = [RidgeHyperparameters(target="label", penalty=p) for p in (1e-3, 1e-2, 1e-1)]
 GROUP = 8  # sequences served together where load is charged and tiles are counted
 COMPUTE = (0.01, 0.03)  # nats for a second expert at every layer
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)
@@ -62,14 +62,14 @@ class Study:
     """
 
     def __init__(
-        self, pool: TokenPool, original: TokenPool | None = None, settings: RidgeSettings | None = None
+        self, pool: TokenPool, original: TokenPool | None = None, settings: RidgeHyperparameters | None = None
     ) -> None:
         self.pool = pool
         self.original = original
         self._settings = settings
 
     @cached_property
-    def settings(self) -> RidgeSettings:
+    def settings(self) -> RidgeHyperparameters:
         """Of the warm start: chosen on validation, without labels."""
         return self._settings or min(RIDGES, key=lambda each: self.validated(self.closed_form(each).choose))
 
@@ -84,7 +84,7 @@ class Study:
         found = [self.closed_form(each) for each in LABELLED]
         return min(found, key=lambda routers: self.validated(routers.choose))
 
-    def closed_form(self, settings: RidgeSettings, rule: Selection | None = None) -> LayerRouters:
+    def closed_form(self, settings: RidgeHyperparameters, rule: Selection | None = None) -> LayerRouters:
         """Ridge routers."""
         return fit_ridge(self.pool.tail, self.pool.parts["train"], settings, rule)
 
@@ -191,7 +191,7 @@ def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: An
         def score(routers: LayerRouters) -> float:
             return objective(study.validation(routers.choose), charged)
 
-        learner = TokenReinforceSettings(**settings)
+        learner = TokenReinforceHyperparameters(**settings)
         routers = start.routers(study, training)
         fit = train_reinforce(study.pool, routers, start.left(training), learner, charged, score=score)
         return fit.routers.choose, fit
@@ -201,7 +201,7 @@ def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: An
 
 def counterfactual(start: Start, **settings: Any) -> Learn:
     """Exact policy gradient, a layer at a time."""
-    return table(start, settings=CounterfactualSettings(**settings))
+    return table(start, settings=CounterfactualHyperparameters(**settings))
 
 
 def table(
@@ -209,7 +209,7 @@ def table(
     *,
     serve: Callable[[TokenPool], Selection] | None = None,
     charged: TokenMoEConfig | None = None,
-    settings: CounterfactualSettings = OUTCOME_TABLE,
+    settings: CounterfactualHyperparameters = OUTCOME_TABLE,
 ) -> Learn:
     """Exact policy gradient on the outcome table.
 

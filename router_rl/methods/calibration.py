@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from envs import Outcomes
 from envs.reward import running
 
-from ..problems.routing.problem import Task
-from ..problems.routing.router_measurement import Measurement, measure
+from ..problems.routing.problem import RoutingProblem
+from ..problems.routing.router_measurement import RouterMeasurement, measure
 from ..problems.routing.router_state import state_of
 from ..routing import ConstantScorer, LinearScorer, MLPScorer, Router
 
@@ -28,30 +28,32 @@ __all__ = ["calibrated", "least_that_meets", "measure_within", "spends"]
 _HALVINGS = 30
 
 
-def calibrated(router: Router, task: Task) -> Router:
-    """The router, its last bias moved so that it meets the task's budget on validation rows.
+def calibrated(router: Router, problem: RoutingProblem) -> Router:
+    """The router, its last bias moved so that it meets the problem's budget on validation rows.
 
     Where compute is left over it is spent only if validation quality gains. A router without a bias to move,
     or that draws its choices, is returned as it is.
 
     Args:
-        router: under the task's rule, over the task's experts.
-        task: with a budget.
+        router: under the problem's rule, over the problem's experts.
+        problem: with a budget.
     """
     if router.stochastic or _bias_of(router) is None:
         return router
     device = next(router.parameters()).device
-    outcomes = Outcomes.of(task.validation, task.scale, device)
+    outcomes = Outcomes.of(problem.validation, problem.scale, device)
     rows = torch.arange(outcomes.queries, device=device)
-    state = state_of(router.state, task.validation, task.objective, device)
+    state = state_of(router.state, problem.validation, problem.objective, device)
     with torch.inference_mode():
         logits, _ = router.logits(outcomes.features, state(rows, torch.zeros_like(outcomes.quality)))
-    dearness = task.rule.lift(torch.from_numpy(-task.mean_compute()).float(), temperature=0.0).to(device)
+    dearness = problem.rule.lift(torch.from_numpy(-problem.mean_compute()).float(), temperature=0.0).to(
+        device
+    )
 
     def meets(delta: float) -> bool:
         chosen = router.rule.select(logits + delta * dearness).experts
         compute = (running(chosen, outcomes.experts) * outcomes.compute).sum(dim=-1)
-        return spends(compute.cpu().numpy(), task)
+        return spends(compute.cpu().numpy(), problem)
 
     unit = float(logits[logits > -9e3].std()) or 1.0
     if not meets(0.0):
@@ -63,18 +65,18 @@ def calibrated(router: Router, task: Task) -> Router:
     while meets(low) and low > -64.0 * unit:
         low *= 2.0
     freer = _moved(router, dearness * least_that_meets(meets, low, 0.0))
-    as_is, spent = (_quality(each, task) for each in (router, freer))
+    as_is, spent = (_quality(each, problem) for each in (router, freer))
     return freer if spent > as_is else router
 
 
-def measure_within(router: Router, task: Task) -> Measurement:
+def measure_within(router: Router, problem: RoutingProblem) -> RouterMeasurement:
     """What a router is worth under a budget while it trains: calibrated, on validation rows."""
-    return measure(calibrated(router, task), task.validation, task.objective, task.scale)
+    return measure(calibrated(router, problem), problem.validation, problem.objective, problem.scale)
 
 
-def spends(compute: np.ndarray, task: Task) -> bool:
+def spends(compute: np.ndarray, problem: RoutingProblem) -> bool:
     """Whether the mean of compute [V] of validation rows, with that error to spare, is within the budget."""
-    budget = task.objective.budget
+    budget = problem.objective.budget
     assert budget is not None
     error = compute.std(dtype=np.float64) * np.sqrt(2.0 / len(compute))
     return bool(compute.mean(dtype=np.float64) + error <= budget * (1.0 + 1e-6))
@@ -92,8 +94,8 @@ def least_that_meets(meets: Callable[[float], bool], low: float, high: float) ->
     return high
 
 
-def _quality(router: Router, task: Task) -> float:
-    return measure(router, task.validation, task.objective, task.scale).means()["utility"]
+def _quality(router: Router, problem: RoutingProblem) -> float:
+    return measure(router, problem.validation, problem.objective, problem.scale).means()["utility"]
 
 
 def _bias_of(router: Router) -> Tensor | None:

@@ -1,94 +1,87 @@
-"""Fit one method to one task: the settings chosen on validation, the router returned."""
+"""Fit one method to one problem: hyperparameters chosen on validation, the policy returned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 
-from experts import InputError, OutcomeTable
+from experts import InputError
 
-from ..problems.logged_feedback import LogConfig
-from ..problems.objective import Objective
-from ..problems.prompt_features import FeatureConfig, with_features
-from ..problems.routing.problem import ScorerConfig, Task
-from ..problems.routing.router_measurement import measure
-from ..problems.selection_rules import selection
-from ..routing import Router, Selection
-from .budget import fit_method
-from .method import Run
-from .registry import ORACLE, find_method
-from .training_loop import Watch
+from ..problems.problem import Problem
+from .budget import amortizes, fit_method
+from .method import Bound, Method, Run
+from .registry import find_method
+from .training_loop import Callback
 
-__all__ = ["fit"]
+__all__ = ["check_method", "fit", "learnable"]
 
 
 def fit(
     method: str,
-    table: OutcomeTable,
-    objective: Objective,
+    problem: Problem,
     *,
-    select: str | Selection = "hard",
-    k: int = 2,
-    tree: Mapping[str, Any] | None = None,
     seed: int = 0,
-    tries: int = 1,
-    scorer: ScorerConfig | None = None,
-    settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-    device: torch.device | str = "cpu",
-    feedback: str = "full",
-    log: LogConfig | None = None,
-    features: FeatureConfig | None = None,
-) -> Router:
-    """Train a router.
+    n_trials: int = 1,
+    hyperparameters: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+) -> Any:
+    """Train a router, or the policy of another problem.
 
     Args:
-        method: a name in `METHODS`.
-        table: outcomes with features, or prompts to make them from, and a split.
-        objective: what to maximise.
-        select: the selection rule, by name or itself.
-        k: experts a decision runs or may run, for rules that take it.
-        tree: of expert names, for hierarchical selection; grown from the training rows if None.
+        method: a name of `train_router.py list`.
+        problem: with one case (`problem.at(case)`), unless the method serves all cases with one fit.
         seed: of everything random.
-        tries: settings tried; the best on validation wins.
-        scorer: the shape of the scorer.
-        settings: values for some of the method's settings; then there is one try.
-        watch: is told of every validation measurement.
-        device: where training happens.
-        feedback: `full`, or `bandit`: of each row the outcome of one expert, chosen by a log.
-        log: how that expert was chosen.
-        features: what to make of the prompts of a table that has no features; the router then reads prompts.
+        n_trials: hyperparameter settings tried; the best on validation is returned.
+        hyperparameters: values for some of the method's hyperparameters; then there is one trial.
+        callback: is passed a `Snapshot` after every validation measurement.
+
+    Returns:
+        A `Router` for a routing problem, a policy with `start` and `act` for the others.
 
     Raises:
-        InputError: a name is unknown, a value does not fit, or the table cannot be used.
-        RouterError: the rule needs more experts than the table has.
+        InputError: a name is unknown, a value does not fit, or the problem has several cases.
+        RouterError: the selection rule needs more experts than the table has.
     """
-    if method == ORACLE:
-        raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
-    found = find_method(method)
-    table, text, readouts = with_features(table, features, feedback=feedback)
-    rule = selection(select, table, k=k, tree=tree, feedback=feedback)
-    found.require(rule)
-    task = Task.of(
-        table,
-        objective,
-        rule,
-        scorer=scorer,
-        device=device,
-        feedback=feedback,
-        log=log,
-        readouts=readouts,
-    )
-    candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
-    routers = [fit_method(found, task, candidate, Run(seed=seed, watch=watch)) for candidate in candidates]
-    best = routers[0]
-    if len(routers) > 1:
-        best = max(routers, key=lambda router: _validation_utility(router, task))
-    best.text = text
-    return best
+    found = learnable(method, problem)
+    if not amortizes(found, problem) and len(problem.cases) > 1:
+        labels = [case.label for case in problem.cases]
+        reason = f"{method} is fitted to one case at a time"
+        raise InputError("problem.cases", labels, reason, "give problem.at(case)")
+    candidates = found.candidates(n_trials) if hyperparameters is None else [found.configure(hyperparameters)]
+    run = Run(seed=seed, callback=callback)
+    policies = [fit_method(found, problem, each, run) for each in candidates]
+    best = policies[0]
+    if len(policies) > 1:
+        best = max(policies, key=lambda policy: _validation_utility(policy, problem, seed))
+    return problem.finish(best)
 
 
-def _validation_utility(router: Router, task: Task) -> float:
-    return measure(router, task.validation, task.objective, task.scale).means()["utility"]
+def learnable(name: str, problem: Problem) -> Method:
+    """A method that can be fitted to a problem.
+
+    Raises:
+        InputError: it is unknown, is a bound, or cannot learn the selection rule or use the table.
+    """
+    found = find_method(problem.name, name)
+    if isinstance(found, Bound):
+        raise InputError("method", name, "is a bound: it knows the outcomes", "choose another method")
+    reason = check_method(found, problem)
+    if reason is not None:
+        raise InputError("method", name, reason, "choose another method, see `list`")
+    return found
+
+
+def check_method(method: Method, problem: Problem) -> str | None:
+    """Why a method cannot be fitted to a problem, or None where it can."""
+    if problem.rule is not None and not method.learns(problem.rule):
+        fits = " or ".join(method.selections) or "hard or topk"
+        return f"cannot learn {problem.rule.name} selection; it learns {fits}"
+    missing = [] if problem.table is None else method.missing(problem.table)
+    return f"needs a column that the table lacks ({', '.join(missing)})" if missing else None
+
+
+def _validation_utility(policy: Any, problem: Problem, seed: int) -> float:
+    found = [problem.evaluate(policy, "validation", case, seed=seed) for case in problem.cases]
+    return float(np.mean([each.means()["utility"] for each in found]))

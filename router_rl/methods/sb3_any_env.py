@@ -21,14 +21,14 @@ from envs import Core, SB3VecEnv
 
 from ..problems.problem import Case, EnvMethod, Played, Tell
 
-__all__ = ["PPO_LANES", "PPOSettings", "fit_ppo", "ppo_method"]
+__all__ = ["PPO_LANES", "PPOHyperparameters", "fit_ppo", "ppo_method"]
 
 PPO_LANES = 64
 Actions = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings:
+class PPOHyperparameters:
     """Settings of PPO.
 
     Attributes:
@@ -47,15 +47,15 @@ class PPOSettings:
 
 
 _TRIES = (
-    PPOSettings(),
-    PPOSettings(learning_rate=1e-3),
-    PPOSettings(learning_rate=1e-3, discount=0.9),
-    PPOSettings(learning_rate=1e-3, entropy=0.01),
+    PPOHyperparameters(),
+    PPOHyperparameters(learning_rate=1e-3),
+    PPOHyperparameters(learning_rate=1e-3, discount=0.9),
+    PPOHyperparameters(learning_rate=1e-3, entropy=0.01),
 )
 
 
 def fit_ppo(
-    core: Core, settings: PPOSettings, seed: int, tell: Callable[[int], None] = lambda done: None
+    core: Core, settings: PPOHyperparameters, seed: int, tell: Callable[[int], None] = lambda done: None
 ) -> Actions:
     """Train on some lanes; greedy choices, observations [B, O] to actions [B] or [B, k] int64."""
     env = VecNormalize(SB3VecEnv(core), gamma=settings.discount)

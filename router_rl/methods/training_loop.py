@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..problems.load import share_entropy
-from ..problems.routing.problem import Task
-from ..problems.routing.router_measurement import Measurement, Rows, measure_rows
+from ..problems.measure import Measurement
+from ..problems.routing.problem import RoutingProblem
+from ..problems.routing.router_measurement import RouterMeasurement, Rows, measure_rows
 from ..routing import Router, Selection, selection_from_spec
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "EarlyStopping",
     "Judge",
     "Snapshot",
-    "Watch",
+    "Callback",
     "adamw",
     "optimizer_state",
     "restore_optimizer",
@@ -47,47 +48,51 @@ class CurvePoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Where a run stands.
+    """How far a fit is.
 
     Attributes:
-        step, total: how far it is, in the learner's own unit (epochs, decisions).
-        validation: the router measured on the validation rows.
-        best: the highest validation utility so far.
-        training: means over what was played or seen since the last snapshot.
-        curve: every measurement so far, this one last; kept over a resumption.
+        step, total: in the learner's own unit, such as epochs or decisions.
+        validation: the policy measured on validation; None where the learner has not measured it.
+        best: the highest validation utility so far; NaN where nothing was measured.
+        training: means over the training data since the last snapshot.
+        curve: every validation measurement so far, this one last; kept when a fit resumes.
+        message: what was done last, in words.
     """
 
     step: int
     total: int
-    validation: Measurement
+    validation: Measurement | None
     best: float
     training: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
+    message: str = ""
 
 
-Watch = Callable[[Snapshot], None]
-Judge = Callable[[Router], Measurement]
+Callback = Callable[[Snapshot], None]
+Judge = Callable[[Router], RouterMeasurement]
 
 
 class EarlyStopping:
     """Measures a router on validation, keeps the best weights and their rule, and says when to stop.
 
     Args:
-        task: its validation rows and objective are the judge.
+        problem: its validation rows and objective are the judge.
         patience: measurements without a better one before stopping.
-        watch: is told of every measurement.
-        judge: measures the router; on the validation rows under the task's objective if None.
+        callback: is passed every measurement.
+        judge: measures the router; on the validation rows under the problem's objective if None.
     """
 
-    def __init__(self, task: Task, patience: int, watch: Watch | None, judge: Judge | None = None) -> None:
+    def __init__(
+        self, problem: RoutingProblem, patience: int, callback: Callback | None, judge: Judge | None = None
+    ) -> None:
         self._judge = judge or partial(
             measure_rows,
-            rows=Rows.of(task.validation, task.scale, task.device),
-            objective=task.objective,
+            rows=Rows.of(problem.validation, problem.scale, problem.device),
+            objective=problem.objective,
         )
-        self._compiled = task.compiled
+        self._compiled = problem.compile
         self._patience = patience
-        self._watch = watch
+        self._watch = callback
         self._best = float("-inf")
         self._stale = 0
         self._weights: dict[str, Tensor] = {}

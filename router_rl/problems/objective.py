@@ -24,24 +24,23 @@ class Objective:
         compute_weight: utility per unit of compute (1 = a call of the dearest expert), at least 0.
         load_weight: utility per unit of load (squared coefficient of variation of shares), at least 0.
         window: decisions over which load is settled.
-        budget: the most compute a decision may take on average, in the same unit. Compute is then free within
-            it, utility is quality less load, and the compute weight is only where the search for the
-            multiplier begins.
-        limit: the most compute a single expert may take on average, in the same unit: dearer ones are never
-            chosen.
+        budget: caps the mean compute per query, in the same unit. Compute is then free within the budget,
+            utility is quality minus load, and the compute weight is only the start of the search for the
+            multiplier.
+        max_cost: maximum mean compute of an expert, in the same unit; more expensive experts are never chosen.
 
     Raises:
-        InputError: a weight is negative or not finite, or the window, the budget or the limit not positive.
+        InputError: a weight is negative or not finite, or the window, the budget or the maximum cost is not positive.
     """
 
     compute_weight: float = 0.1
     load_weight: float = 0.0
     window: int = 256
     budget: float | None = None
-    limit: float | None = None
+    max_cost: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("budget", "limit"):
+        for name in ("budget", "max_cost"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
                 raise InputError(f"objective.{name}", value, "is no compute", "use a number above 0")

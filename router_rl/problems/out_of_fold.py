@@ -8,11 +8,11 @@ import numpy as np
 
 from .cross_fitting import Fold, folds_of
 
-__all__ = ["Readouts"]
+__all__ = ["OutOfFold"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Readouts:
+class OutOfFold:
     """Estimates among the features of M training rows, each from regressions that have not seen the row.
 
     That is enough to learn from them, not to judge by the same folds what was learned: the estimates of the
@@ -41,8 +41,8 @@ class Readouts:
         found[:, [column for group in self.columns for column in group]] = self.without[fold]
         return found
 
-    def take(self, rows: np.ndarray) -> Readouts:
+    def take(self, rows: np.ndarray) -> OutOfFold:
         """The readouts of some of the rows (int64 [R]), and of the folds that hold any of them."""
         fold = self.fold[rows]
         kept = np.isin(np.unique(self.fold), fold)
-        return Readouts(columns=self.columns, fold=fold, without=self.without[kept][:, rows])
+        return OutOfFold(columns=self.columns, fold=fold, without=self.without[kept][:, rows])

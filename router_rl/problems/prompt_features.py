@@ -30,7 +30,7 @@ from ..routing import TextFeatures
 from ..routing.embedding import Embedding
 from ..routing.text import Group, Length, Part, Terms
 from .cross_fitting import Fold, fold_numbers, folds_of, twice_held_out
-from .out_of_fold import Readouts
+from .out_of_fold import OutOfFold
 
 __all__ = ["FeatureConfig", "Featured", "featurised", "with_features"]
 
@@ -45,37 +45,36 @@ class FeatureConfig:
     """What to make of prompts.
 
     Attributes:
-        text: `tfidf`, `hashed` (no vocabulary to keep), or `none`.
-        analyser: n-grams of `word`s, of characters within them (`char_wb`), or `both`: of words, and apart
-            from these of one to three characters, which see digits, symbols and endings.
-        shortest, longest: n.
-        terms: at most so many are kept; hashed ones fall into so many columns.
-        least: training rows that a term must stand in.
-        dimensions: topics kept; 0 for none.
-        readouts: whether regressions of each expert's quality are among the features.
-        group: whether the group is, where the table has one.
-        length: whether the prompt's length is.
-        embedding: a transformers model's folder or an ONNX file; none if null.
+        text: `tfidf`, `hashed` (keeps no vocabulary), or `none`.
+        analyzer: n-grams of words (`word`), of characters inside words (`char_wb`), or `both`: words, and
+            separately one to three characters, which capture digits, symbols and endings.
+        ngram_range: the smallest and the largest n of the n-grams.
+        max_features: number of terms kept at most; for `hashed`, the number of columns.
+        min_df: minimum document frequency, in training rows.
+        dimensions: number of topics (components of the truncated SVD); 0 for none.
+        out_of_fold: add cross-fitted predictions of each expert's quality (stacking).
+        group: add the row's group, where the table has one.
+        length: add the prompt's length.
+        embedding: folder of a transformers model, or an ONNX file; null for none.
     """
 
     text: Literal["tfidf", "hashed", "none"] = "tfidf"
-    analyser: Literal["word", "char_wb", "both"] = "word"
-    shortest: int = 1
-    longest: int = 2
-    terms: int = 30_000
-    least: int = 2
+    analyzer: Literal["word", "char_wb", "both"] = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    max_features: int = 30_000
+    min_df: int = 2
     dimensions: int = 64
-    readouts: bool = True
+    out_of_fold: bool = True
     group: bool = True
     length: bool = True
     embedding: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shortest <= self.longest:
+        if len(self.ngram_range) != 2 or not 1 <= self.ngram_range[0] <= self.ngram_range[1]:
             raise InputError(
-                "features.longest", self.longest, "is below shortest, or that below 1", "use 1 and 2"
+                "features.ngram_range", list(self.ngram_range), "is not 1 <= n <= m", "use [1, 2]"
             )
-        for name, least in (("terms", 2), ("least", 1), ("dimensions", 0)):
+        for name, least in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"features.{name}", getattr(self, name), "is too small", f"use {least} or more"
@@ -93,7 +92,7 @@ class Featured(NamedTuple):
 
     table: OutcomeTable
     text: TextFeatures | None
-    readouts: Readouts | None
+    out_of_fold: OutOfFold | None
 
 
 def with_features(
@@ -114,11 +113,11 @@ def with_features(
     if table.features is not None:
         return Featured(table, None, None)
     if table.prompt is None:
-        problem = "has neither features nor prompts to make them from"
-        raise InputError("table", table.source, problem, "add a `features` or a `prompt` column to it")
+        reason = "has neither features nor prompts to make them from"
+        raise InputError("table", table.source, reason, "add a `features` or a `prompt` column to it")
     config = config or FeatureConfig()
     if feedback == "bandit":
-        config = replace(config, readouts=False)
+        config = replace(config, out_of_fold=False)
     train = np.flatnonzero(table.split == "train")
     if len(train) == 0:
         raise InputError("table", table.source, "has no training rows", "add rows with split train")
@@ -134,7 +133,7 @@ def with_features(
     if config.length:
         parts.append(Length())
     if config.group and table.group is not None:
-        group, own[len(parts)], away = _group(table, train, config.readouts, folds)
+        group, own[len(parts)], away = _group(table, train, config.out_of_fold, folds)
         without.append(away)
         parts.append(group)
     if config.embedding is not None:
@@ -153,11 +152,11 @@ def with_features(
             features[train, start : start + part.size] = own[index]
         start += part.size
     note = f"features: made of the prompts, {features.shape[1]} columns ({config.text})"
-    readouts = None
-    if text.readouts:
+    out_of_fold = None
+    if text.out_of_fold:
         away = np.concatenate(without, axis=2).astype(np.float32)
-        readouts = Readouts(columns=text.readouts, fold=number, without=away)
-    return Featured(replace(table, features=features, notes=(*table.notes, note)), text, readouts)
+        out_of_fold = OutOfFold(columns=text.out_of_fold, fold=number, without=away)
+    return Featured(replace(table, features=features, notes=(*table.notes, note)), text, out_of_fold)
 
 
 def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
@@ -177,11 +176,10 @@ def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
     """The same settings, once for each part of n-grams."""
     if config.text == "none":
         return []
-    if config.analyser != "both":
+    if config.analyzer != "both":
         return [config]
-    shortest, longest = _CHARACTERS
-    characters = replace(config, analyser="char_wb", shortest=shortest, longest=longest)
-    return [replace(config, analyser="word"), characters]
+    characters = replace(config, analyzer="char_wb", ngram_range=_CHARACTERS)
+    return [replace(config, analyzer="word"), characters]
 
 
 def _terms(
@@ -190,14 +188,14 @@ def _terms(
     """The part made of n-grams, its columns [M, size] of the training rows, and its `Readouts.without`."""
     assert table.prompt is not None
     prompts = [str(table.prompt[row]) for row in train]
-    settings: Any = {"analyzer": config.analyser, "ngram_range": (config.shortest, config.longest)}
+    options: Any = {"analyzer": config.analyzer, "ngram_range": config.ngram_range}
     vocabulary: list[str] | None = None
     x: Any
     idf: torch.Tensor | None = None
     if config.text == "tfidf":
-        least = min(config.least, len(prompts))
+        min_df = min(config.min_df, len(prompts))
         tfidf: Any = TfidfVectorizer(
-            **settings, min_df=least, max_features=config.terms, sublinear_tf=True, dtype=np.float64
+            **options, min_df=min_df, max_features=config.max_features, sublinear_tf=True, dtype=np.float64
         )
         try:
             x = tfidf.fit_transform(prompts)
@@ -208,7 +206,7 @@ def _terms(
         vocabulary = [str(term) for term in tfidf.get_feature_names_out()]
         idf = torch.tensor(tfidf.idf_, dtype=torch.float32)
     else:
-        x = HashingVectorizer(**settings, n_features=config.terms).transform(prompts)
+        x = HashingVectorizer(**options, n_features=config.max_features).transform(prompts)
     pieces: list[np.ndarray] = []
     offsets: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -220,24 +218,24 @@ def _terms(
         offsets.append(np.zeros(dimensions))
         columns.append(x @ svd.components_.T)
     without = np.empty((len(folds), len(train), 0))
-    if config.readouts:
+    if config.out_of_fold:
         quality = table.quality[train].astype(np.float64)
         weight, offset, unseen, without = _readouts(x, quality, folds)
         pieces.append(weight)
         offsets.append(offset)
         columns.append(unseen)
     if not pieces:
-        problem = "keeps neither topics nor readouts of the text"
-        raise InputError("features.dimensions", config.dimensions, problem, "use 64, or --features.text none")
+        reason = "keeps neither topics nor readouts of the text"
+        raise InputError("features.dimensions", config.dimensions, reason, "use 64, or --features.text none")
     part = Terms(
-        analyser=config.analyser,
-        ngrams=(config.shortest, config.longest),
+        analyser=config.analyzer,
+        ngram_range=config.ngram_range,
         projection=torch.tensor(np.hstack(pieces), dtype=torch.float32),
         offset=torch.tensor(np.concatenate(offsets), dtype=torch.float32),
         vocabulary=vocabulary,
         idf=idf,
-        sublinear=vocabulary is not None,
-        readouts=table.quality.shape[1] if config.readouts else 0,
+        sublinear_tf=vocabulary is not None,
+        out_of_fold=table.quality.shape[1] if config.out_of_fold else 0,
     )
     return part, np.hstack(columns), without
 
@@ -287,14 +285,14 @@ def _ridge(penalty: float) -> Any:
 
 
 def _group(
-    table: OutcomeTable, train: np.ndarray, readouts: bool, folds: Sequence[Fold]
+    table: OutcomeTable, train: np.ndarray, out_of_fold: bool, folds: Sequence[Fold]
 ) -> tuple[Group, np.ndarray, np.ndarray]:
     """The part made of groups, its columns [M, size] of the training rows, and its `Readouts.without`."""
     assert table.group is not None
     names: list[str] = [str(name) for name in table.group[train]]
     labels, index = np.unique(names, return_inverse=True)
     quality = table.quality[train].astype(np.float64)
-    if not readouts:
+    if not out_of_fold:
         quality = quality[:, :0]
     part = Group(
         labels=[str(label) for label in labels],

@@ -8,7 +8,7 @@ from experts import OutcomeTable
 
 from ..exports import export
 from ..problems.objective import Objective
-from ..problems.routing.problem import Task
+from ..problems.routing.problem import RoutingProblem
 from ..problems.routing.router_measurement import measure
 from ..routing import Router
 from .trial import CellResult
@@ -25,24 +25,26 @@ def fold_for(router: Router, objective: Objective) -> Router:
     return router.at(**{part.name: getattr(objective, part.name) for part in router.state})
 
 
-def fold_result(result: CellResult, objective: Objective, task: Task, test: OutcomeTable) -> CellResult:
+def fold_result(
+    result: CellResult, objective: Objective, problem: RoutingProblem, test: OutcomeTable
+) -> CellResult:
     """A conditioned fit's result under another objective, its folded router exported beside it.
 
     Args:
         result: of the fit.
         objective: what to fold for and to measure by.
-        task: validation rows and the unit of compute.
+        problem: validation rows and the unit of compute.
         test: rows to measure on.
     """
     router = fold_for(result.router(), objective)
     seed = result.cell.seed
     folder = result.folder.with_name(f"{result.folder.name}-at-{objective.compute_weight:g}")
     folder.mkdir(exist_ok=True)
-    export(router, folder / "router", table=task.validation)
-    found = measure(router, task.validation, objective, task.scale, seed=seed)
+    export(router, folder / "router", table=problem.validation)
+    found = measure(router, problem.validation, objective, problem.scale, seed=seed)
     validation, facts = found.means(), result.facts
     if facts is not None:
-        trained = measure(router, task.train, objective, task.scale, seed=seed)
+        trained = measure(router, problem.train, objective, problem.scale, seed=seed)
         facts = replace(
             facts,
             shares=found.shares,
@@ -56,5 +58,5 @@ def fold_result(result: CellResult, objective: Objective, task: Task, test: Outc
         validation=validation,
         validation_utility=found.utility,
         facts=facts,
-        test=measure(router, test, objective, task.scale, seed=seed),
+        test=measure(router, test, objective, problem.scale, seed=seed),
     )

@@ -1,10 +1,10 @@
-"""A run folder: what `train` leaves and `evaluate` and `export` read.
+"""A run folder: what `train` leaves and `evaluate` and `export` read, for every problem.
 
-run.json          what was trained on what, and how it did; written last
-config.yaml       the resolved configuration
-router/           the trained router, as `router_rl.routing.load` reads it
+run.json          what was trained on what, and what it earned; written last
+config.yaml       the resolved options
+router/           the trained router or policy, as `router_rl.routing.load` reads it
 tensorboard/      curves
-cells/            finished tries and the checkpoint of the one under way
+trials/           finished trials, and the checkpoint of the one under way
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,21 +21,23 @@ from typing import Any
 
 import torch
 
-from experts import InputError, OutcomeTable
+from experts import InputError
 from experts.io.atomic import writable_folder, write_json
 
-from ..exports.safetensors import write
-from ..methods.registry import ORACLE, find_method
-from ..methods.training_loop import Watch
+from ..methods.budget import amortizes, check_budget
+from ..methods.fit import learnable
+from ..methods.training_loop import Callback
 from ..problems.objective import Objective
-from ..problems.routing.problem import Task
-from ..routing import Router, TextFeatures, load
-from .collapse import Reference, diagnose
-from .trial import Cell, CellResult, run_cell, table_digest
+from ..problems.options import as_json
+from ..problems.problem import Problem
+from ..routing import Router, load
+from .collapse import Facts, Reference, diagnose
+from .trial import Trial, TrialResult, run_trial
 
 __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,12 +47,26 @@ class TrainedRun:
     Attributes:
         folder: where it is.
         facts: the content of `run.json`.
-        router: the trained router.
+        policy: the trained router or policy; None where the method has none that can be saved.
     """
 
     folder: Path
     facts: dict[str, Any]
-    router: Router
+    policy: Any
+
+    @property
+    def router(self) -> Router:
+        """The trained router.
+
+        Raises:
+            InputError: the run's policy is no router.
+        """
+        if not isinstance(self.policy, Router):
+            problem = self.facts.get("problem", {}).get("name", "this problem")
+            raise InputError(
+                "run", str(self.folder), f"has a policy of {problem}, no router", "use a routing run"
+            )
+        return self.policy
 
     @property
     def objective(self) -> Objective:
@@ -63,73 +80,66 @@ class TrainedRun:
 
 
 def train_run(
-    table: OutcomeTable,
-    task: Task,
+    problem: Problem,
     method: str,
     out: Path | str,
     *,
     seed: int = 0,
-    tries: int = 1,
-    settings: dict[str, Any] | None = None,
-    watch: Watch | None = None,
-    text: TextFeatures | None = None,
+    n_trials: int = 1,
+    hyperparameters: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
 ) -> TrainedRun:
-    """Train one method and leave a run folder; a run that was stopped goes on where it was.
+    """Train one method and leave a run folder; an interrupted run resumes when it is called again.
+
+    A problem with several cases is trained in its middle case, unless the method serves all with one fit.
 
     Args:
-        table: the whole table.
-        task: its rows, the objective and the router's form.
-        method: a name in `METHODS`.
+        problem: what is decided.
+        method: a name, see `train_router.py list`.
         out: the run folder.
         seed: of everything random.
-        tries: settings tried; the best on validation wins.
-        settings: values for some of the method's settings; then there is one try.
-        watch: is told of every validation measurement.
-        text: what made the table's features of its prompts; the router keeps it.
+        n_trials: hyperparameter settings tried; the best on validation is kept.
+        hyperparameters: values for some of the method's hyperparameters; then there is one trial.
+        callback: is passed every snapshot of the fits.
 
     Raises:
         InputError: the method cannot be fitted, or the folder cannot be written or holds another run.
     """
-    if method == ORACLE:
-        raise InputError("method", method, "knows the outcomes and cannot be fitted", "choose another")
-    found = find_method(method)
-    found.require(task.rule)
-    candidates = found.candidates(tries) if settings is None else [found.configure(settings)]
-    cells = [
-        Cell(method=method, settings=candidate, objective=task.objective, seed=seed)
-        for candidate in candidates
+    found = learnable(method, problem)
+    if problem.cases[0].objective is not None:
+        check_budget([found], problem.cases[0].objective)
+    candidates = found.candidates(n_trials) if hyperparameters is None else [found.configure(hyperparameters)]
+    case = None if amortizes(found, problem) else problem.cases[(len(problem.cases) - 1) // 2]
+    trials = [
+        Trial(method=method, hyperparameters=each, case=case, seed=seed, number=number)
+        for number, each in enumerate(candidates)
     ]
     folder = writable_folder("out", out)
-    digest = table_digest(table)
-    identity = cells[0].identity(task, digest) | {"tries": len(cells)}
+    digest = problem.digest()
+    identity = trials[0].identity(problem, digest) | {"n_trials": len(trials)}
     _check_same_run(folder, identity)
     write_json(folder / "identity.json", identity)
-    test = table.part("test")
     results = [
-        run_cell(
-            cell,
-            task,
-            test,
-            folder / "cells",
+        run_trial(
+            trial,
+            problem,
+            folder / "trials",
             digest=digest,
             tensorboard=folder / "tensorboard",
-            watch=watch,
+            callback=callback,
         )
-        for cell in cells
+        for trial in trials
     ]
-    best = max(results, key=lambda result: result.validation["utility"])
-    _keep(best.folder / "router", folder / "router")
-    router = best.router()
-    if text is not None:
-        router.text = text
-        write(router, folder / "router")
-    facts = _facts(best, table, task, len(cells))
+    best = max(results, key=lambda result: result.validation_utility)
+    if best.router is not None:
+        _keep(best.router, folder / "router")
+    facts = _facts(best, problem, digest, len(trials))
     write_json(folder / "run.json", facts)
-    return TrainedRun(folder=folder, facts=facts, router=router)
+    return TrainedRun(folder=folder, facts=facts, policy=_policy(folder))
 
 
 def read_run(folder: Path | str) -> TrainedRun:
-    """Read a finished run.
+    """Read a finished run, of this version or of version 1.
 
     Raises:
         InputError: it is no run folder, is not finished, or is of another schema version.
@@ -143,17 +153,43 @@ def read_run(folder: Path | str) -> TrainedRun:
         raise InputError("run", str(folder), "is not a run folder", "give the --out folder of `train`")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        found = facts["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema = facts.get("schema_version", 1)
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError("run", str(path), f"cannot be read ({error})", "train again") from error
-    if found != SCHEMA_VERSION:
+    if schema not in _READABLE:
         raise InputError(
             "run",
             str(folder),
-            f"has schema version {found}, this release reads {SCHEMA_VERSION}",
+            f"has schema version {schema}, this release reads {', '.join(map(str, _READABLE))}",
             "train again, or use the release that wrote it",
         )
-    return TrainedRun(folder=folder, facts=facts, router=load(folder / "router"))
+    return TrainedRun(folder=folder, facts=_upgraded(facts), policy=_policy(folder))
+
+
+def _policy(folder: Path) -> Any:
+    """The saved router or policy; version 1 kept policies in `policy/`."""
+    for name in ("router", "policy"):
+        place = folder / name
+        if any((place / file).exists() for file in ("router.json", "policy.json")):
+            return load(place)
+    return None
+
+
+def _upgraded(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run of version 1 under the names of version 2."""
+    if facts.get("schema_version") == SCHEMA_VERSION:
+        return facts
+    upgraded = dict(facts)
+    if "objective" in upgraded:
+        objective = dict(upgraded["objective"])
+        if "limit" in objective:
+            objective["max_cost"] = objective.pop("limit")
+        upgraded["objective"] = objective
+    for old, new in (("tries", "n_trials"), ("settings", "hyperparameters")):
+        if old in upgraded:
+            upgraded[new] = upgraded.pop(old)
+    name = upgraded.pop("env", "routing")
+    return upgraded | {"problem": {"name": name}}
 
 
 def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
@@ -167,7 +203,7 @@ def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
             "out",
             str(folder),
             f"holds a run with another {', '.join(changed)}",
-            "use another --out, or the same settings as before",
+            "use another --out, or the same options as before",
         )
 
 
@@ -180,33 +216,62 @@ def _keep(router: Path, target: Path) -> None:
         fresh.rename(target)
 
 
-def _facts(result: CellResult, table: OutcomeTable, task: Task, tries: int) -> dict[str, Any]:
-    assert table.features is not None
+def _facts(result: TrialResult, problem: Problem, digest: str, n_trials: int) -> dict[str, Any]:
+    trial = result.trial
+    first = result.cases[0]
+    card = problem.describe()
+    diagnosis = None
+    method = learnable(trial.method, problem)
+    if method.family in ("rl", "gate") and len(result.cases) == 1:
+        facts = Facts(
+            method=trial.method,
+            hyperparameters=asdict(trial.hyperparameters),
+            shares=first.validation_shares,
+            utility=first.validation["utility"],
+            train_utility=first.train_utility,
+            curve=result.curve,
+        )
+        diagnosis = diagnose(facts, Reference.of(problem, first.case)).to_json()
+    objective = first.case.objective
+    shares = None if first.test.share is None else [float(share) for share in first.test.shares]
     return {
         "schema_version": SCHEMA_VERSION,
-        "method": result.cell.method,
-        "settings": asdict(result.cell.settings),
-        "tries": tries,
-        "seed": result.cell.seed,
-        "objective": asdict(result.cell.objective),
-        "select": task.rule.spec(),
-        "scorer": asdict(task.scorer),
-        "feedback": task.feedback,
-        "log": None if task.log is None else asdict(task.log),
-        "table": table.source,
-        "table_digest": table_digest(table),
-        "experts": list(table.experts),
-        "features": int(table.features.shape[1]),
-        "compute_unit": task.scale,
-        "cost_unit": table.cost_unit,
-        "validation": result.validation,
-        "collapse": None if result.facts is None else diagnose(result.facts, Reference.of(task)).to_json(),
-        "test": {**result.test.means(), "shares": [float(share) for share in result.test.shares]},
+        "problem": as_json(card),
+        "digest": digest,
+        "method": trial.method,
+        "family": method.family,
+        "hyperparameters": as_json(trial.hyperparameters),
+        "n_trials": n_trials,
+        "seed": trial.seed,
+        "objective": None if objective is None else asdict(objective),
+        "compute_unit": getattr(problem, "scale", None),
+        "experts": list(card.experts),
+        "table": card.source,
+        "cases": [
+            {
+                "label": each.case.label,
+                "values": dict(each.case.values),
+                "validation": dict(each.validation),
+                "test": each.test.means(),
+            }
+            for each in result.cases
+        ],
+        "validation": dict(first.validation),
+        "test": {**first.test.means(), "shares": shares},
+        "collapse": diagnosis,
         "fit_seconds": result.seconds,
-        "notes": [*table.notes, *task.notes, *result.remarks],
+        "router": None if result.router is None else "router",
+        "notes": [*card.notes, *_which_case(problem, result), *result.messages],
         "versions": {
             "router-rl": version("router-rl"),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
     }
+
+
+def _which_case(problem: Problem, result: TrialResult) -> list[str]:
+    if result.trial.case is None or len(problem.cases) == 1:
+        return []
+    others = ", ".join(case.label for case in problem.cases if case.label != result.trial.case.label)
+    return [f"trained at {result.trial.case.label}; give one of {others} alone to train there"]

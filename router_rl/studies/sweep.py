@@ -1,4 +1,4 @@
-"""The fits of a comparison: settings tried with one seed, the best of them fitted with the others."""
+"""The trials of a comparison: hyperparameters tried with one seed, the best of them fitted with the others."""
 
 from __future__ import annotations
 
@@ -11,154 +11,131 @@ from typing import Any
 import joblib
 import torch
 
-from experts import OutcomeTable
+from ..methods.budget import amortizes
+from ..methods.method import Method
+from ..problems.problem import Case, Problem
+from .trial import Trial, TrialResult, run_trial
 
-from ..methods.registry import METHODS
-from ..problems.objective import Objective
-from ..problems.routing.problem import Task
-from .conditioned import fold_result
-from .trial import Cell, CellResult, run_cell
-
-__all__ = ["Progress", "Work", "fit_all", "serves_all"]
+__all__ = ["Progress", "Sweep"]
 
 Progress = Callable[[int, int, str], None]
+Key = tuple[str, "Case | None"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every fit of a comparison shares."""
+@dataclass(kw_only=True)
+class Sweep:
+    """Fits every method in every case with every seed; finished trials are read, not repeated.
 
-    task: Task
-    test: OutcomeTable
-    folder: Path
-    digest: str
-    tensorboard: Path | None
-    jobs: int
-
-    def run(self, cells: Sequence[Cell], progress: Callable[[CellResult], None]) -> list[CellResult]:
-        """Run cells, in parallel processes if there are several jobs; results in the cells' order."""
-        if self.jobs == 1 or len(cells) == 1:
-            results = []
-            for cell in cells:
-                results.append(self._one(cell))
-                progress(results[-1])
-            return results
-        found: dict[int, CellResult] = {}
-        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            pool: Any = joblib.Parallel(return_as="generator_unordered")
-            for index, result in pool(joblib.delayed(self._numbered)(i, c) for i, c in enumerate(cells)):
-                found[index] = result
-                progress(result)
-        return [found[index] for index in range(len(cells))]
-
-    def _numbered(self, index: int, cell: Cell) -> tuple[int, CellResult]:
-        torch.set_num_threads(1)
-        return index, self._one(cell)
-
-    def _one(self, cell: Cell) -> CellResult:
-        return run_cell(
-            cell, self.task, self.test, self.folder, digest=self.digest, tensorboard=self.tensorboard
-        )
-
-
-def fit_all(
-    work: Work,
-    names: Sequence[str],
-    objectives: Sequence[Objective],
-    seeds: int,
-    tries: int,
-    progress: Progress | None,
-) -> list[CellResult]:
-    """Fit every method; those that improve a gate come last, and start from the one that validation picks."""
-    tell = _Tally(progress)
-    candidates = {
-        (name, objective): _candidates(name, objectives, tries)
-        for objective in objectives
-        for name in names
-        if not serves_all(name, objectives) or objective == objectives[0]
-    }
-    tell.total = sum(len(found) + seeds - 1 for found in candidates.values())
-    improving = {name: find for name in names if (find := METHODS[name].improving) is not None}
-    first = {key: found for key, found in candidates.items() if key[0] not in improving}
-    results = _fit(work, first, objectives, seeds, tell)
-    second = {key: found for key, found in candidates.items() if key[0] in improving}
-    for (name, objective), found in second.items():
-        gate = _best_gate(results, objective)
-        if gate is not None:
-            started = [improving[name](settings, gate.method, gate.settings) for settings in found]
-            second[name, objective] = list(dict.fromkeys(started))
-            tell.total -= len(found) - len(second[name, objective])
-    return [*results, *_fit(work, second, objectives, seeds, tell)]
-
-
-@dataclass
-class _Tally:
-    """Counts finished fits for whoever watches."""
-
-    progress: Progress | None
-    total: int = 0
-    done: int = 0
-
-    def __call__(self, result: CellResult) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total, f"{result.cell.method}, seed {result.cell.seed}")
-
-
-def _fit(
-    work: Work,
-    candidates: Mapping[tuple[str, Objective], Sequence[Any]],
-    objectives: Sequence[Objective],
-    seeds: int,
-    tell: Callable[[CellResult], None],
-) -> list[CellResult]:
-    """Try settings with seed 0, then fit the best of each method and objective with the other seeds.
-
-    A method that serves all objectives with one fit is fitted under the first, its settings chosen by the
-    mean over all, and its seconds shared out among them.
+    Attributes:
+        problem: with all its cases.
+        folder: of the trials.
+        tensorboard: of the TensorBoard runs, or None.
+        jobs: processes.
+        seeds: training seeds 0, 1, ...
+        n_trials: hyperparameter settings tried for each method and case.
+        progress: is passed (trials done, trials in all, what was done last).
+        digest: of the problem; computed if empty.
     """
 
-    def spread(result: CellResult) -> list[CellResult]:
-        if not serves_all(result.cell.method, objectives):
-            return [result]
-        shared = replace(result, seconds=result.seconds / len(objectives))
-        return [fold_result(shared, objective, work.task, work.test) for objective in objectives]
+    problem: Problem
+    folder: Path
+    tensorboard: Path | None
+    jobs: int
+    seeds: int
+    n_trials: int
+    progress: Progress | None = None
+    digest: str = ""
+    _done: int = 0
+    _total: int = 0
 
-    first = [
-        Cell(method=name, settings=settings, objective=objective, seed=0)
-        for (name, objective), found in candidates.items()
-        for settings in found
-    ]
-    best: dict[tuple[str, Objective], tuple[float, CellResult]] = {}
-    for result in work.run(first, tell):
-        group = (result.cell.method, result.cell.objective)
-        value = fmean(part.validation["utility"] for part in spread(result))
-        if group not in best or value > best[group][0]:
-            best[group] = (value, result)
-    rest = [replace(result.cell, seed=seed) for _, result in best.values() for seed in range(1, seeds)]
-    found = [*(result for _, result in best.values()), *(work.run(rest, tell) if rest else [])]
-    return [part for result in found for part in spread(result)]
+    def __post_init__(self) -> None:
+        self.digest = self.digest or self.problem.digest()
+
+    def run(self, methods: Sequence[Method]) -> list[TrialResult]:
+        """Fit all; methods that start from a gate come last, from the gate that validation picks.
+
+        Args:
+            methods: distinct.
+        """
+        candidates: dict[Key, list[Any]] = {}
+        for case in self.problem.cases:
+            for method in methods:
+                key = (method.name, None if amortizes(method, self.problem) else case)
+                if key not in candidates:
+                    candidates[key] = method.candidates(self.n_trials)
+        self._total = sum(len(found) + self.seeds - 1 for found in candidates.values())
+        by_name = {method.name: method for method in methods}
+        first = {key: c for key, c in candidates.items() if by_name[key[0]].warm_starts_from is None}
+        results = self._fit(first)
+        second = {key: c for key, c in candidates.items() if key not in first}
+        for (name, case), found in second.items():
+            gate = None if case is None else _best_gate(results, case, by_name)
+            start = by_name[name].warm_starts_from
+            if gate is not None and start is not None:
+                started = [start(each, gate.method, gate.hyperparameters) for each in found]
+                second[name, case] = list(dict.fromkeys(started))
+                self._total -= len(found) - len(second[name, case])
+        return [*results, *self._fit(second)]
+
+    def _fit(self, candidates: Mapping[Key, Sequence[Any]]) -> list[TrialResult]:
+        """Try hyperparameters with seed 0, then fit the best of each method and case with the other seeds."""
+        first = [
+            Trial(method=name, hyperparameters=each, case=case, seed=0, number=number)
+            for (name, case), found in candidates.items()
+            for number, each in enumerate(found)
+        ]
+        best: dict[tuple[str, str | None], TrialResult] = {}
+        for result in self._run(first):
+            label = None if result.trial.case is None else result.trial.case.label
+            key = (result.trial.method, label)
+            if key not in best or result.validation_utility > best[key].validation_utility:
+                best[key] = result
+        rest = [replace(result.trial, seed=seed) for result in best.values() for seed in range(1, self.seeds)]
+        return [*best.values(), *self._run(rest)]
+
+    def _run(self, trials: Sequence[Trial]) -> list[TrialResult]:
+        """Run trials, in parallel processes if there are several jobs; results in the trials' order."""
+        if self.jobs == 1 or len(trials) <= 1:
+            results: list[TrialResult] = []
+            for trial in trials:
+                results.append(self._one(trial))
+                self._advance(results[-1])
+            return results
+        found: dict[int, TrialResult] = {}
+        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
+            pool: Any = joblib.Parallel(return_as="generator_unordered")
+            work = replace(self, progress=None)
+            for index, result in pool(joblib.delayed(work._numbered)(i, t) for i, t in enumerate(trials)):
+                found[index] = result
+                self._advance(result)
+        return [found[index] for index in range(len(trials))]
+
+    def _numbered(self, index: int, trial: Trial) -> tuple[int, TrialResult]:
+        torch.set_num_threads(1)
+        return index, self._one(trial)
+
+    def _one(self, trial: Trial) -> TrialResult:
+        return run_trial(trial, self.problem, self.folder, digest=self.digest, tensorboard=self.tensorboard)
+
+    def _advance(self, result: TrialResult) -> None:
+        self._done += 1
+        if self.progress is not None:
+            reused = " (reused)" if result.reused else ""
+            what = f"{result.trial.method}, seed {result.trial.seed}{reused}"
+            self.progress(self._done, self._total, what)
 
 
-def _best_gate(results: Sequence[CellResult], objective: Objective) -> Cell | None:
-    """The gate of the highest mean on validation."""
-    gates: dict[str, list[CellResult]] = {}
+def _best_gate(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> Trial | None:
+    """The gate with the highest mean validation utility over its seeds in a case."""
+    gates: dict[str, list[TrialResult]] = {}
     for result in results:
-        if result.cell.objective == objective and METHODS[result.cell.method].family == "gate":
-            gates.setdefault(result.cell.method, []).append(result)
+        trial = result.trial
+        if (
+            trial.case is not None
+            and trial.case.label == case.label
+            and methods[trial.method].family == "gate"
+        ):
+            gates.setdefault(trial.method, []).append(result)
     if not gates:
         return None
-    return max(gates.values(), key=lambda found: fmean(r.validation["utility"] for r in found))[0].cell
-
-
-def serves_all(name: str, objectives: Sequence[Objective]) -> bool:
-    """Whether one fit of the method serves all objectives; under a budget it is fitted for that."""
-    return METHODS[name].over is not None and objectives[0].budget is None
-
-
-def _candidates(name: str, objectives: Sequence[Objective], tries: int) -> list[Any]:
-    """The settings to try."""
-    method = METHODS[name]
-    found = method.candidates(tries)
-    over = method.over
-    return found if over is None or objectives[0].budget is not None else [over(s, objectives) for s in found]
+    return max(gates.values(), key=lambda found: fmean(r.validation_utility for r in found))[0].trial

@@ -1,7 +1,8 @@
-"""One fit of one method, measured and kept on disk: the unit that a comparison is made of.
+"""One trial: a method fitted once, measured and kept on disk. Comparisons and runs are made of trials.
 
-A cell's folder is named by a digest of all it depends on. Its `cell.json` is written last, so a kill at any
-moment loses only the cell under way, and that one goes on from its checkpoint.
+A trial's folder is named by a digest of everything that its result depends on: the problem's data and
+options, the method, its hyperparameters, the case and the seed. `trial.json` is written last, so that a kill
+loses only the trial under way, which resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,215 +19,319 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from experts import OutcomeTable
 from experts.io.atomic import replacing, write_json
 
-from ..exports import export
-from ..exports.safetensors import write as write_router
+from ..exports.save_policy import save_policy
 from ..methods.budget import fit_method
 from ..methods.checkpoint import Checkpoint
-from ..methods.method import Run
+from ..methods.method import Method, Run
 from ..methods.registry import find_method
-from ..methods.training_loop import CurvePoint, Snapshot, Watch
-from ..problems.objective import Objective
-from ..problems.routing.problem import Task
-from ..problems.routing.router_measurement import Measurement, measure
-from ..routing import Router, load
-from .collapse import JUDGED, Facts
+from ..methods.training_loop import Callback, CurvePoint, Snapshot
+from ..problems.measure import Measurement
+from ..problems.options import as_json
+from ..problems.problem import Case, Problem
 from .tracking import TensorBoard
 
-__all__ = ["Cell", "CellResult", "run_cell", "table_digest"]
+__all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
-_SCHEMA_VERSION = 5
-_ARRAYS = ("quality", "compute", "utility", "share")
+_SCHEMA_VERSION = 6
+_LEARNED = ("rl", "gate")  # families that are checked for a collapse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One fit: a method with its settings and seed, under an objective."""
+class Trial:
+    """One fit: a method with its hyperparameters and seed, in one case or, if it amortizes, in all.
+
+    Attributes:
+        method: its name.
+        hyperparameters: an instance of `Method.hyperparameters`.
+        case: the case; None: one fit serves all cases.
+        seed: of everything random.
+        number: which of the hyperparameter settings tried, from 0; it names the TensorBoard run only.
+    """
 
     method: str
-    settings: Any
-    objective: Objective
+    hyperparameters: Any
+    case: Case | None
     seed: int
+    number: int = 0
 
-    def identity(self, task: Task, digest: str) -> dict[str, Any]:
-        """All that the fit's result depends on, as JSON."""
+    def cases(self, problem: Problem) -> tuple[Case, ...]:
+        """The cases that the fit serves."""
+        return problem.cases if self.case is None else (self.case,)
+
+    def identity(self, problem: Problem, digest: str) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON.
+
+        Args:
+            problem: the problem.
+            digest: `problem.digest()`.
+        """
         return {
             "schema_version": _SCHEMA_VERSION,
+            "problem": problem.name,
+            "digest": digest,
             "method": self.method,
-            "settings": json.loads(json.dumps(asdict(self.settings))),
-            "objective": {
-                name: value
-                for name, value in asdict(self.objective).items()
-                if value is not None  # no budget and no limit
-            },
+            "hyperparameters": as_json(self.hyperparameters),
+            "cases": [_case_as_json(case) for case in self.cases(problem)],
             "seed": self.seed,
-            "select": task.rule.spec(),
-            "scorer": json.loads(json.dumps(asdict(task.scorer))),
-            "observe_load": task.observe_load,
-            "feedback": task.feedback,
-            "log": None if task.log is None else asdict(task.log),
-            "table": digest,
         }
+
+    def tag(self, problem: Problem) -> str:
+        """The name of its TensorBoard run, such as `ppo/c=0.1/seed=0/trial=2`."""
+        case = "all" if self.case is None else _short(self.case, problem)
+        return f"{self.method}/{case}/seed={self.seed}/trial={self.number}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CellResult:
-    """What a cell gave.
+class CaseResult:
+    """What a fitted policy earned in one case.
 
     Attributes:
-        cell: which fit.
-        folder: where it is kept; its `router/` can be loaded or exported.
-        validation: means on the validation rows.
-        validation_utility: [V] float32, what it earned on each of them.
-        facts: how it went, to tell a collapse by; None for methods that are not judged.
-        test: measured on the test rows, query by query.
-        seconds: the fit took.
-        remarks: of the method on what it made.
+        case: the case.
+        validation: means on the validation split by name.
+        validation_utility: [V] float32, utility of each validation query or episode.
+        validation_shares: [N] float64, each expert's share of the decisions; None where it is unknown.
+        train_utility: mean utility on training rows; None where it is not measured.
+        test: measured on the test split.
     """
 
-    cell: Cell
-    folder: Path
-    validation: dict[str, float]
+    case: Case
+    validation: Mapping[str, float]
     validation_utility: np.ndarray
-    facts: Facts | None
+    validation_shares: np.ndarray | None
+    train_utility: float | None
     test: Measurement
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialResult:
+    """What a trial gave.
+
+    Attributes:
+        trial: which fit.
+        folder: where it is kept; `router/` in it can be loaded, if the policy can be exported.
+        cases: a result for each case that the fit serves.
+        seconds: that the fit took.
+        curve: the validation measurements of the fit.
+        messages: sentences of the method about what it made.
+        figures: data of the policy's figures, as JSON; made for seed 0 in the middle case.
+        reused: it was read from an earlier run.
+    """
+
+    trial: Trial
+    folder: Path
+    cases: tuple[CaseResult, ...]
     seconds: float
-    remarks: list[str]
+    curve: tuple[CurvePoint, ...] = ()
+    messages: tuple[str, ...] = ()
+    figures: tuple[dict[str, Any], ...] = ()
+    reused: bool = False
 
-    def router(self) -> Router:
-        """Load the trained router."""
-        return load(self.folder / "router")
+    @property
+    def router(self) -> Path | None:
+        """The folder of the saved router or policy, if there is one."""
+        folder = self.folder / "router"
+        return folder if folder.exists() else None
+
+    @property
+    def validation_utility(self) -> float:
+        """Mean validation utility over the cases."""
+        return float(np.mean([each.validation["utility"] for each in self.cases]))
 
 
-def run_cell(
-    cell: Cell,
-    task: Task,
-    test: OutcomeTable,
+@dataclass
+class _Log:
+    """Keeps the curve of a fit and passes snapshots on."""
+
+    callbacks: list[Callback]
+    curve: tuple[CurvePoint, ...] = field(default=())
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        self.curve = snapshot.curve or self.curve
+        for callback in self.callbacks:
+            callback(snapshot)
+
+
+def run_trial(
+    trial: Trial,
+    problem: Problem,
     folder: Path,
     *,
-    digest: str,
+    digest: str | None = None,
     tensorboard: Path | None = None,
-    watch: Watch | None = None,
-) -> CellResult:
-    """Fit, measure and keep a cell, or read it if it is there already.
+    callback: Callback | None = None,
+) -> TrialResult:
+    """Fit, measure and keep a trial, or read it if it is there already.
 
     Args:
-        cell: which fit.
-        task: its rows and form; the cell's objective replaces the task's.
-        test: rows to measure on.
-        folder: the cells' common folder.
-        digest: `table_digest` of the whole table.
-        tensorboard: where its curves go, or None.
-        watch: is told of every validation measurement.
+        trial: which fit.
+        problem: the problem, with all its cases.
+        folder: the common folder of all trials.
+        digest: `problem.digest()`, where it is known already.
+        tensorboard: the folder of TensorBoard runs; None: none is written.
+        callback: is passed every snapshot of the fit.
     """
-    identity = cell.identity(task, digest)
+    identity = trial.identity(problem, digest or problem.digest())
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    home = folder / f"{cell.method}-{key}"
-    if not (home / "cell.json").exists():
-        _fit(cell, task.with_objective(cell.objective), test, home, identity, tensorboard, watch)
-    return _read(cell, home)
-
-
-def table_digest(table: OutcomeTable) -> str:
-    """A digest of what training and measuring read of a table."""
-    digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
-    for array in (table.features, table.quality, table.cost, table.probabilities, table.label):
-        digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
-    for labels in (table.split, table.group):
-        digest.update(b"\0" if labels is None else "\0".join(map(str, labels)).encode())
-    return digest.hexdigest()[:16]
+    home = folder / f"{trial.method}-{key}"
+    reused = (home / "trial.json").exists()
+    if not reused:
+        _fit(trial, problem, home, identity, tensorboard, callback)
+    return _read(trial, problem, home, reused)
 
 
 def _fit(
-    cell: Cell,
-    task: Task,
-    test: OutcomeTable,
+    trial: Trial,
+    problem: Problem,
     home: Path,
     identity: dict[str, Any],
     tensorboard: Path | None,
-    watch: Watch | None,
+    callback: Callback | None,
 ) -> None:
-    method = find_method(cell.method)
+    method = find_method(problem.name, trial.method)
+    assert isinstance(method, Method)
     home.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
-    board = None if tensorboard is None or not method.space else TensorBoard(tensorboard / home.name)
-    watches = [item for item in (board, watch) if item is not None]
-    curve: tuple[CurvePoint, ...] = ()
-
-    def tell(snapshot: Snapshot) -> None:
-        nonlocal curve
-        curve = snapshot.curve
-        for item in watches:
-            item(snapshot)
-
+    # Methods without hyperparameters to search have nothing to compare in TensorBoard.
+    board = None
+    if tensorboard is not None and method.space:
+        board = TensorBoard(tensorboard / trial.tag(problem))
+    log = _Log([each for each in (board, callback) if each is not None])
+    part = problem if trial.case is None else problem.at(trial.case)
+    run = Run(seed=trial.seed, callback=log, checkpoint=checkpoint)
     began = time.perf_counter()
-    run = Run(seed=cell.seed, watch=tell, checkpoint=checkpoint)
-    router = fit_method(method, task, cell.settings, run)
+    policy = problem.finish(fit_method(method, part, trial.hyperparameters, run))
     seconds = time.perf_counter() - began
-    validation = measure(router, task.validation, task.objective, task.scale, seed=cell.seed)
-    train_utility = None
-    if method.family in JUDGED:
-        train = measure(router, task.train, task.objective, task.scale, seed=cell.seed)
-        train_utility = train.means()["utility"]
-    result = measure(router, test, task.objective, task.scale, seed=cell.seed)
-    if router.rule.causal:
-        export(router, home / "router", table=task.validation)
-    else:  # kept to be read again, not to be served
-        write_router(router, home / "router")
-    arrays = {name: getattr(result, name) for name in _ARRAYS}
-    arrays["validation_utility"] = validation.utility
-    with replacing(home / "measured.safetensors") as temporary:
-        save_file(arrays, temporary)
+    learned = method.family in _LEARNED
+    results = [_measure(policy, problem, case, trial.seed, learned) for case in trial.cases(problem)]
+    save_policy(policy, home / "router", rows=problem.parity_rows())
     if board is not None:
         with board:
-            values = {"method": cell.method, "seed": cell.seed, **asdict(task.objective)}
-            board.finish(cell.settings, values, result.means())
-    write_json(
-        home / "cell.json",
-        {
-            **identity,
-            "validation": validation.means(),
-            "validation_shares": [float(share) for share in validation.shares],
-            "train_utility": train_utility,
-            "curve": [list(point) for point in curve],
-            "entropy": result.entropy,
-            "fallbacks": result.fallbacks,
-            "seconds": seconds,
-            "threads": torch.get_num_threads(),
-            "remarks": run.remarks[-1:],
-        },
-    )
+            board.finish(trial, results)
+    _write(home, identity, trial, results, seconds, log.curve, run, _figures(policy, problem, trial))
     checkpoint.clear()
 
 
-def _read(cell: Cell, home: Path) -> CellResult:
-    kept = json.loads((home / "cell.json").read_text(encoding="utf-8"))
-    arrays = load_file(home / "measured.safetensors")
-    test = Measurement(
-        **{name: arrays[name] for name in _ARRAYS},
-        window=cell.objective.window,
-        entropy=kept["entropy"],
-        fallbacks=kept["fallbacks"],
+def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool) -> CaseResult:
+    validation = problem.evaluate(policy, "validation", case, seed=seed)
+    train_utility = None
+    if learned and problem.scores_training_rows:
+        train_utility = problem.evaluate(policy, "train", case, seed=seed).means()["utility"]
+    return CaseResult(
+        case=case,
+        validation=validation.means(),
+        validation_utility=np.asarray(validation.utility),
+        validation_shares=None if validation.share is None else validation.shares,
+        train_utility=train_utility,
+        test=problem.evaluate(policy, "test", case, seed=seed),
     )
-    facts = None
-    if kept["train_utility"] is not None:
-        facts = Facts(
-            method=cell.method,
-            settings=asdict(cell.settings),
-            shares=np.array(kept["validation_shares"]),
-            utility=kept["validation"]["utility"],
-            train_utility=kept["train_utility"],
-            curve=[CurvePoint(*point) for point in kept["curve"]],
+
+
+def _figures(policy: Any, problem: Problem, trial: Trial) -> list[dict[str, Any]]:
+    """Figures of the middle case for the first seed, as JSON."""
+    middle = problem.cases[(len(problem.cases) - 1) // 2]
+    if trial.seed != 0 or trial.number != 0 or middle not in trial.cases(problem):
+        return []
+    return [figure.to_json() for figure in problem.figures(policy, middle)]
+
+
+def _write(
+    home: Path,
+    identity: dict[str, Any],
+    trial: Trial,
+    results: list[CaseResult],
+    seconds: float,
+    curve: tuple[CurvePoint, ...],
+    run: Run,
+    figures: list[dict[str, Any]],
+) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    cases: list[dict[str, Any]] = []
+    for index, result in enumerate(results):
+        test = result.test
+        found = {"utility": test.utility, "validation_utility": result.validation_utility}
+        found |= {f"parts/{name}": part for name, part in test.parts.items()}
+        if test.share is not None:
+            found["share"] = test.share
+        arrays |= {f"{index}/{name}": np.ascontiguousarray(part) for name, part in found.items()}
+        shares = result.validation_shares
+        cases.append(
+            {
+                "label": result.case.label,
+                "validation": dict(result.validation),
+                "validation_shares": None if shares is None else [float(share) for share in shares],
+                "train_utility": result.train_utility,
+                "facts": dict(test.facts),
+            }
         )
-    return CellResult(
-        cell=cell,
-        folder=home,
-        validation=kept["validation"],
-        validation_utility=arrays["validation_utility"],
-        facts=facts,
-        test=test,
-        seconds=kept["seconds"],
-        remarks=kept.get("remarks", []),  # cells of earlier versions have none
+    with replacing(home / "measured.safetensors") as temporary:
+        save_file(arrays, temporary)
+    write_json(
+        home / "trial.json",
+        {
+            **identity,
+            "number": trial.number,
+            "results": cases,
+            "curve": [list(point) for point in curve],
+            "seconds": seconds,
+            "threads": torch.get_num_threads(),
+            "messages": run.messages[-1:],
+            "figures": figures,
+        },
     )
+
+
+def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResult:
+    kept = json.loads((home / "trial.json").read_text(encoding="utf-8"))
+    arrays = load_file(home / "measured.safetensors")
+    results: list[CaseResult] = []
+    for index, (case, facts) in enumerate(zip(trial.cases(problem), kept["results"], strict=True)):
+        own = {
+            name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{index}/")
+        }
+        shares = facts["validation_shares"]
+        results.append(
+            CaseResult(
+                case=case,
+                validation=facts["validation"],
+                validation_utility=own["validation_utility"],
+                validation_shares=None if shares is None else np.array(shares),
+                train_utility=facts["train_utility"],
+                test=Measurement(
+                    utility=own["utility"],
+                    parts={
+                        name.partition("/")[2]: part
+                        for name, part in own.items()
+                        if name.startswith("parts/")
+                    },
+                    facts=facts["facts"],
+                    share=own.get("share"),
+                ),
+            )
+        )
+    return TrialResult(
+        trial=trial,
+        folder=home,
+        cases=tuple(results),
+        seconds=kept["seconds"],
+        curve=tuple(CurvePoint(*point) for point in kept["curve"]),
+        messages=tuple(kept["messages"]),
+        figures=tuple(kept["figures"]),
+        reused=reused,
+    )
+
+
+def _case_as_json(case: Case) -> dict[str, Any]:
+    objective = None if case.objective is None else asdict(case.objective)
+    if objective is not None:
+        objective = {name: value for name, value in objective.items() if value is not None}
+    return {"values": dict(case.values), "objective": objective}
+
+
+def _short(case: Case, problem: Problem) -> str:
+    """A case's numbers that differ between cases, such as `c=0.1`."""
+    names = [name for name in case.values if len({each.values.get(name) for each in problem.cases}) > 1]
+    names = names or list(case.values)[:1]
+    short = {"compute_weight": "c", "load_weight": "load_weight"}
+    return ",".join(f"{short.get(name, name)}={case.values[name]:g}" for name in names)

@@ -21,21 +21,31 @@ from envs import Outcomes
 from experts import InputError
 
 from ...problems.objective import Objective
-from ...problems.routing.problem import Task
-from ...problems.routing.router_measurement import Measurement, Rows, measure_rows
+from ...problems.routing.problem import RoutingProblem
+from ...problems.routing.router_measurement import RouterMeasurement, Rows, measure_rows
 from ...routing import ConditionedScorer, LinearScorer, MLPScorer, Router, StateInput
 from ..gates import softmax_gate
 from ..gates.gate_training import train_gate
-from ..method import Run
+from ..method import Method, Run
 from .expectation import Payment, expected
 
-__all__ = ["SPACE", "ConditionedPGSettings", "declared", "fit", "grid", "over", "positive", "together"]
+__all__ = [
+    "METHOD",
+    "SPACE",
+    "ConditionedPGHyperparameters",
+    "declared",
+    "fit",
+    "grid",
+    "over",
+    "positive",
+    "together",
+]
 
 _JUDGED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConditionedPGSettings:
+class ConditionedPGHyperparameters:
     """Hyperparameters of the conditioned policy gradient.
 
     Attributes:
@@ -72,14 +82,18 @@ SPACE = {
 }
 
 
-def over(settings: ConditionedPGSettings, objectives: Sequence[Objective]) -> ConditionedPGSettings:
+def over(
+    hyperparameters: ConditionedPGHyperparameters, objectives: Sequence[Objective]
+) -> ConditionedPGHyperparameters:
     """The settings of the one fit that serves objectives which differ in compute weight."""
     weights = [objective.compute_weight for objective in objectives]
     low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
-    return replace(settings, lowest=settings.lowest or low, highest=settings.highest or high)
+    return replace(
+        hyperparameters, lowest=hyperparameters.lowest or low, highest=hyperparameters.highest or high
+    )
 
 
-def fit(task: Task, settings: ConditionedPGSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: ConditionedPGHyperparameters, run: Run) -> Router:
     """Train the gate, then ascend from its weights with a compute weight drawn for each query.
 
     Load belongs to decisions taken together: where it is charged, the queries of a minibatch share a draw and
@@ -88,42 +102,46 @@ def fit(task: Task, settings: ConditionedPGSettings, run: Run) -> Router:
     Raises:
         InputError: the range is not positive and rising, or the load weight cannot vary.
     """
-    objective = task.objective
-    ranges = _ranges(objective, settings)
-    router = _start(task, settings, run, ranges)
-    outcomes = task.outcomes()
-    price = torch.zeros(outcomes.queries, device=task.device)
-    payment = Payment(outcomes, price, settings.smoothing)
-    low = torch.tensor([pair[0] for pair in ranges.values()], device=task.device)
-    ratio = torch.tensor([pair[1] / pair[0] for pair in ranges.values()], device=task.device)
+    if len(problem.objectives) > 1:
+        hyperparameters = over(hyperparameters, problem.objectives)
+    objective = problem.objective
+    ranges = _ranges(objective, hyperparameters)
+    router = _start(problem, hyperparameters, run, ranges)
+    outcomes = problem.outcomes()
+    price = torch.zeros(outcomes.queries, device=problem.device)
+    payment = Payment(outcomes, price, hyperparameters.smoothing)
+    low = torch.tensor([pair[0] for pair in ranges.values()], device=problem.device)
+    ratio = torch.tensor([pair[1] / pair[0] for pair in ranges.values()], device=problem.device)
     static = outcomes.experts * (1.0 - 1.0 / objective.window)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         draws = 1 if objective.load_weight else len(row)
-        place = torch.rand((draws, len(ranges)), generator=generator, device=task.device)
+        place = torch.rand((draws, len(ranges)), generator=generator, device=problem.device)
         conditions = (low * ratio**place).expand(len(row), -1)
         price[row] = conditions[:, 0]
         logits = router.scores(outcomes.features.index_select(0, row), conditions)
         earned, share, entropy = expected(router.rule, logits, payment, row, generator)
-        value = (earned + settings.entropy * entropy).mean()
+        value = (earned + hyperparameters.entropy * entropy).mean()
         if objective.load_weight:
-            weight = conditions[0, 1] if settings.vary_load else objective.load_weight
+            weight = conditions[0, 1] if hyperparameters.vary_load else objective.load_weight
             value = value - weight * static * share.mean(dim=0).square().sum()
         return -value
 
     judged = grid(objective, ranges)
-    rows = Rows.of(task.validation, task.scale, task.device)
+    rows = Rows.of(problem.validation, problem.scale, problem.device)
 
-    def judge(router: Router) -> Measurement:
+    def judge(router: Router) -> RouterMeasurement:
         return together([measure_rows(router, rows, each) for each in judged])
 
-    return train_gate(task, settings, run, loss, router=router, judge=judge)
+    return train_gate(problem, hyperparameters, run, loss, router=router, judge=judge)
 
 
-def _ranges(objective: Objective, settings: ConditionedPGSettings) -> dict[str, tuple[float, float]]:
+def _ranges(
+    objective: Objective, hyperparameters: ConditionedPGHyperparameters
+) -> dict[str, tuple[float, float]]:
     weight = positive(objective.compute_weight)
-    low = weight / 8.0 if settings.lowest is None else settings.lowest
-    high = weight * 8.0 if settings.highest is None else settings.highest
+    low = weight / 8.0 if hyperparameters.lowest is None else hyperparameters.lowest
+    high = weight * 8.0 if hyperparameters.highest is None else hyperparameters.highest
     if not 0.0 < low < high < math.inf:
         raise InputError(
             "settings.lowest",
@@ -132,7 +150,7 @@ def _ranges(objective: Objective, settings: ConditionedPGSettings) -> dict[str, 
             "use 0 < lowest < highest",
         )
     ranges = {"compute_weight": (low, high)}
-    if settings.vary_load:
+    if hyperparameters.vary_load:
         load = objective.load_weight
         if not load:
             raise InputError("settings.vary_load", True, "load is not charged", "give objective.load_weight")
@@ -146,13 +164,16 @@ def positive(weight: float) -> float:
 
 
 def _start(
-    task: Task, settings: ConditionedPGSettings, run: Run, ranges: dict[str, tuple[float, float]]
+    problem: RoutingProblem,
+    hyperparameters: ConditionedPGHyperparameters,
+    run: Run,
+    ranges: dict[str, tuple[float, float]],
 ) -> Router:
     """A conditioned router that routes as the softmax gate of the range's middle, whatever its conditions."""
     low, high = ranges["compute_weight"]
-    middle = replace(task.objective, compute_weight=math.sqrt(low * high))
-    gate_settings = softmax_gate.SoftmaxGateSettings(own_compute=settings.gate_compute)
-    gate = softmax_gate.fit(task.with_objective(middle), gate_settings, Run(seed=run.seed)).scorer
+    middle = replace(problem.objective, compute_weight=math.sqrt(low * high))
+    gate_settings = softmax_gate.SoftmaxGateHyperparameters(own_compute=hyperparameters.gate_compute)
+    gate = softmax_gate.fit(problem.with_objective(middle), gate_settings, Run(seed=run.seed)).scorer
     assert isinstance(gate, LinearScorer | MLPScorer)
     hidden = gate.hidden if isinstance(gate, MLPScorer) else ()
     scorer = ConditionedScorer(gate.inputs + len(ranges), gate.experts, hidden, list(ranges.values()))
@@ -163,7 +184,7 @@ def _start(
             layer.get_parameter("bias").copy_(trained.get_parameter("bias"))
         scorer.shift.copy_(gate.shift)
         scorer.scale.copy_(gate.scale)
-    return task.wrap(scorer, [declared(name, *pair) for name, pair in ranges.items()])
+    return problem.wrap(scorer, [declared(name, *pair) for name, pair in ranges.items()])
 
 
 def declared(name: str, low: float, high: float) -> StateInput:
@@ -185,33 +206,43 @@ def grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[O
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Several(Measurement):
+class _Several(RouterMeasurement):
     """Measurements under several objectives as one over all their rows; each has windows of its own."""
 
-    parts: Sequence[Measurement]
+    members: Sequence[RouterMeasurement]
 
     @cached_property
     def load(self) -> np.ndarray:
-        return np.concatenate([each.load for each in self.parts])
+        return np.concatenate([each.load for each in self.members])
 
     @cached_property
     def drops(self) -> float:
-        return float(np.mean([each.drops for each in self.parts]))
+        return float(np.mean([each.drops for each in self.members]))
 
 
-def together(found: Sequence[Measurement]) -> Measurement:
+def together(found: Sequence[RouterMeasurement]) -> RouterMeasurement:
     """Measurements of the same rows under several objectives as one."""
 
     def rows(name: str) -> np.ndarray:
         return np.concatenate([getattr(each, name) for each in found])
 
     return _Several(
-        quality=rows("quality"),
-        compute=rows("compute"),
+        parts={"quality": rows("quality"), "compute": rows("compute")},
         utility=rows("utility"),
         share=rows("share"),
         window=found[0].window,
         entropy=float(np.mean([each.entropy for each in found])),
         fallbacks=sum(each.fallbacks for each in found),
-        parts=found,
+        members=found,
     )
+
+
+METHOD = Method(
+    name="conditioned_pg",
+    family="rl",
+    fit=fit,
+    hyperparameters=ConditionedPGHyperparameters,
+    space=SPACE,
+    about="one policy for every compute weight, which is its input",
+    amortizes=True,
+)

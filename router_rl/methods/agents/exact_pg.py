@@ -22,22 +22,22 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
-from ...problems.routing.router_measurement import Measurement
+from ...problems.routing.problem import RoutingProblem
+from ...problems.routing.router_measurement import RouterMeasurement
 from ...routing import Router
 from ..calibration import measure_within
-from ..gates.gate_training import TrainingSettings, train_gate
-from ..method import Run
+from ..gates.gate_training import TrainingHyperparameters, train_gate
+from ..method import Method, Run
 from .expectation import Payment, expected
-from .on_policy import PlayedSettings, Update, learn
+from .on_policy import PlayedHyperparameters, Update, learn
 from .pid import PID
 from .rollout import Trajectory, logits_of
 
-__all__ = ["SPACE", "AscentSettings", "ExactPGSettings", "fit", "load_price"]
+__all__ = ["METHOD", "SPACE", "AscentHyperparameters", "ExactPGHyperparameters", "fit", "load_price"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExactPGSettings:
+class ExactPGHyperparameters:
     """Hyperparameters of the exact policy gradient.
 
     Attributes:
@@ -69,26 +69,28 @@ SPACE = {
 }
 
 
-class AscentSettings(PlayedSettings, TrainingSettings, Protocol):
+class AscentHyperparameters(PlayedHyperparameters, TrainingHyperparameters, Protocol):
     """What both ways of ascending read of a method's settings, a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-def fit(task: Task, settings: AscentSettings, run: Run, start: Router | None = None) -> Router:
+def fit(
+    problem: RoutingProblem, hyperparameters: AscentHyperparameters, run: Run, start: Router | None = None
+) -> Router:
     """Ascend the expected utility from a new router, or from `start`."""
-    if task.objective.budget is not None:
-        return _fit_within(task, settings, run, start)
-    if task.objective.load_weight:
-        return _fit_windows(task, settings, run, start)
-    payment = Payment(task.outcomes(), task.objective.compute_weight, settings.smoothing)
+    if problem.objective.budget is not None:
+        return _fit_within(problem, hyperparameters, run, start)
+    if problem.objective.load_weight:
+        return _fit_windows(problem, hyperparameters, run, start)
+    payment = Payment(problem.outcomes(), problem.objective.compute_weight, hyperparameters.smoothing)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         logits = router.scores(outcomes.features.index_select(0, row))
         earned, _, entropy = expected(router.rule, logits, payment, row, generator)
-        return -(earned + settings.entropy * entropy).mean()
+        return -(earned + hyperparameters.entropy * entropy).mean()
 
-    return train_gate(task, settings, run, loss, router=start)
+    return train_gate(problem, hyperparameters, run, loss, router=start)
 
 
 def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
@@ -102,18 +104,20 @@ def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
     return 2.0 * len(share) / window * (counts - counts.sum(dim=-1, keepdim=True) * share)
 
 
-def _fit_within(task: Task, settings: AscentSettings, run: Run, start: Router | None) -> Router:
+def _fit_within(
+    problem: RoutingProblem, hyperparameters: AscentHyperparameters, run: Run, start: Router | None
+) -> Router:
     """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
 
     The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best
     epoch is the one of most validation quality once it is calibrated to the budget.
     """
-    objective = task.objective
+    objective = problem.objective
     assert objective.budget is not None
-    free = Payment(task.outcomes(), 0.0, settings.smoothing)
+    free = Payment(problem.outcomes(), 0.0, hyperparameters.smoothing)
     charged = replace(free, compute_weight=1.0)
     budget = objective.budget
-    controller = PID(1.0, objective.compute_weight * budget).to(task.device)
+    controller = PID(1.0, objective.compute_weight * budget).to(problem.device)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         logits = router.scores(outcomes.features.index_select(0, row))
@@ -123,19 +127,21 @@ def _fit_within(task: Task, settings: AscentSettings, run: Run, start: Router | 
         quality = earned.mean()
         compute = quality - expected(router.rule, logits, charged, row, generator).utility.mean()
         multiplier = controller.update(compute / budget) / budget
-        return multiplier * compute - quality - settings.entropy * entropy.mean()
+        return multiplier * compute - quality - hyperparameters.entropy * entropy.mean()
 
-    def judge(router: Router) -> Measurement:
-        return measure_within(router, task)
+    def judge(router: Router) -> RouterMeasurement:
+        return measure_within(router, problem)
 
     # The multiplier has some way to go before quality rises: patience would run out first.
-    settings = replace(settings, patience=settings.epochs)
-    return train_gate(task, settings, run, loss, router=start, extra=controller, judge=judge)
+    hyperparameters = replace(hyperparameters, patience=hyperparameters.epochs)
+    return train_gate(problem, hyperparameters, run, loss, router=start, extra=controller, judge=judge)
 
 
-def _fit_windows(task: Task, settings: AscentSettings, run: Run, start: Router | None) -> Router:
-    weight, window = task.objective.load_weight, task.objective.window
-    static = len(task.train.experts) * (1.0 - 1.0 / window)
+def _fit_windows(
+    problem: RoutingProblem, hyperparameters: AscentHyperparameters, run: Run, start: Router | None
+) -> Router:
+    weight, window = problem.objective.load_weight, problem.objective.window
+    static = len(problem.train.experts) * (1.0 - 1.0 / window)
 
     def ascent(update: Update, seen: Trajectory) -> None:
         rule, payment = update.router.rule, update.payment
@@ -144,7 +150,7 @@ def _fit_windows(task: Task, settings: AscentSettings, run: Run, start: Router |
             mean = seen.share.mean(dim=(0, 1))
             price = load_price(counts * window, mean, window)
         order = torch.randperm(len(row), generator=update.generator, device=row.device)
-        for part in order.split(settings.batch):
+        for part in order.split(hyperparameters.batch):
             alone = row[part].unsqueeze(1)  # groups of one
             logits = logits_of(update.router, payment.outcomes, alone, counts[part]).squeeze(1)
             earned, share, entropy = expected(rule, logits, payment, row[part], update.generator)
@@ -152,4 +158,15 @@ def _fit_windows(task: Task, settings: AscentSettings, run: Run, start: Router |
             value = earned.mean() - weight * load
             update.ascend(value + update.entropy * entropy.mean())
 
-    return learn(task, settings, run, ascent, start)
+    return learn(problem, hyperparameters, run, ascent, start)
+
+
+METHOD = Method(
+    name="exact_pg",
+    family="rl",
+    fit=fit,
+    hyperparameters=ExactPGHyperparameters,
+    space=SPACE,
+    about="all-action policy gradient on the expected utility",
+    holds_budget=True,
+)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...problems.cross_fitting import Fold, held_out
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import PricedScorer
 from .regressions import Demand, Regressions, demanded, regressed, stacked
 
@@ -43,16 +43,16 @@ class Ground:
     demand: Demand
 
     @classmethod
-    def of(cls, task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Ground:
+    def of(cls, problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold]) -> Ground:
         """Fit the regressions to a task's training rows."""
-        outcomes = task.outcomes()
+        outcomes = problem.outcomes()
         compute = outcomes.compute.double()
         return cls(
             quality=outcomes.quality.double(),
             compute=compute,
             mean=compute.mean(dim=0),
-            found=regressed(task, scorer, folds),
-            demand=demanded(task, scorer, folds),
+            found=regressed(problem, scorer, folds),
+            demand=demanded(problem, scorer, folds),
         )
 
 
@@ -89,20 +89,20 @@ class Judge:
 
 
 def judges_of(
-    task: Task, scorer: PricedScorer, folds: Sequence[Fold], weights: Tensor, seed: int
+    problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold], weights: Tensor, seed: int
 ) -> list[Judge]:
     """A judge for each fold: regressions are fitted again with the fold away, and tell of it.
 
     Args:
-        task: training rows; readouts among its features are taken as they are with the fold away.
+        problem: training rows; readouts among its features are taken as they are with the fold away.
         scorer: standardises the features.
         folds: of the training rows; those of the readouts where there are any.
         weights: [J], compute weights to judge at.
         seed: of the folds inside the folds, where the table has none.
     """
-    free = replace(task.objective, limit=None, budget=None)  # whose means fewer rows need not share
+    free = replace(problem.objective, limit=None, budget=None)  # whose means fewer rows need not share
     found: list[Judge] = []
-    for (part, away), (_, held) in zip(replace(task, objective=free).parts(folds), folds, strict=True):
+    for (part, away), (_, held) in zip(replace(problem, objective=free).parts(folds), folds, strict=True):
         ground = Ground.of(part, scorer, held_out(part.train, _FOLDS, seed))
         outcomes = replace(part, train=away).outcomes()
         z = ((outcomes.features - scorer.shift) * scorer.scale).double()

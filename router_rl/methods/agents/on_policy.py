@@ -7,20 +7,20 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ..method import Run
 from ..training_loop import EarlyStopping, adamw, optimizer_state, restore_optimizer
 from .expectation import Payment
 from .rollout import Trajectory, fresh, play
 
-__all__ = ["Ascent", "PlayedSettings", "Update", "learn"]
+__all__ = ["Ascent", "PlayedHyperparameters", "Update", "learn"]
 
 _STRETCH = 32
 _VALIDATE_EVERY = 16_384
 
 
-class PlayedSettings(Protocol):
+class PlayedHyperparameters(Protocol):
     """The part of a learner's settings that the loop reads."""
 
     @property
@@ -69,7 +69,11 @@ Ascent = Callable[[Update, Trajectory], None]
 
 
 def learn(
-    task: Task, settings: PlayedSettings, run: Run, ascent: Ascent, start: Router | None = None
+    problem: RoutingProblem,
+    hyperparameters: PlayedHyperparameters,
+    run: Run,
+    ascent: Ascent,
+    start: Router | None = None,
 ) -> Router:
     """Play and ascend in turn.
 
@@ -77,8 +81,8 @@ def learn(
     in all; elsewhere one decision a lane. The entropy bonus falls in a line to 0 over the budget.
 
     Args:
-        task: rows, objective, rule and scorer.
-        settings: lanes, budget and the optimizer's.
+        problem: rows, objective, rule and scorer.
+        hyperparameters: lanes, budget and the optimizer's.
         run: seed, watch and checkpoint.
         ascent: what is learned from one rollout.
         start: a router to go on from; a new one if None.
@@ -86,23 +90,23 @@ def learn(
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
-    objective = task.objective
-    payment = Payment(task.outcomes(), objective.compute_weight, settings.smoothing)
-    router = start or task.new_router(run.seed, observe_load=task.observe_load)
-    if task.compiled:
+    objective = problem.objective
+    payment = Payment(problem.outcomes(), objective.compute_weight, hyperparameters.smoothing)
+    router = start or problem.new_router(run.seed, observe_load=problem.observe_load)
+    if problem.compile:
         router.scorer.compile()
-    optimizer = adamw(router.parameters(), settings.learning_rate, settings.weight_decay)
-    generator = torch.Generator(device=task.device).manual_seed(run.seed)
-    stopping = EarlyStopping(task, settings.patience, run.watch)
+    optimizer = adamw(router.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay)
+    generator = torch.Generator(device=problem.device).manual_seed(run.seed)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
     steps = _STRETCH if objective.load_weight else 1
-    groups = max(1, settings.lanes * (2 if steps > 1 else 1) // steps // settings.group)
-    lanes = groups * settings.group
-    state = fresh(payment.outcomes, lanes, settings.group, run.seed * lanes)
+    groups = max(1, hyperparameters.lanes * (2 if steps > 1 else 1) // steps // hyperparameters.group)
+    lanes = groups * hyperparameters.group
+    state = fresh(payment.outcomes, lanes, hyperparameters.group, run.seed * lanes)
     period = run.validate_every or _VALIDATE_EVERY
     played = 0
     saved = run.checkpoint.load()
     if saved is None:
-        stopping.update(router, 0, settings.decisions)
+        stopping.update(router, 0, hyperparameters.decisions)
     else:
         played = saved["played"]
         router.load_state_dict(saved["router"])
@@ -110,14 +114,14 @@ def learn(
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
         state = state._replace(**saved["lanes"])
-    while played < settings.decisions:
-        state, seen = play(router, payment, objective, state, steps, generator, settings.group)
-        entropy = settings.entropy * (1.0 - played / settings.decisions)
+    while played < hyperparameters.decisions:
+        state, seen = play(router, payment, objective, state, steps, generator, hyperparameters.group)
+        entropy = hyperparameters.entropy * (1.0 - played / hyperparameters.decisions)
         ascent(Update(router, optimizer, payment, entropy, generator), seen)
         before, played = played, played + lanes * steps
         if before // period == played // period:
             continue
-        if stopping.update(router, played, settings.decisions, {"return": float(seen.reward.mean())}):
+        if stopping.update(router, played, hyperparameters.decisions, {"return": float(seen.reward.mean())}):
             break
         if run.checkpoint.due:
             run.checkpoint.save(

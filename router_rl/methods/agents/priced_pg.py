@@ -36,23 +36,23 @@ from experts import InputError
 
 from ...problems.cross_fitting import held_out
 from ...problems.objective import Objective
-from ...problems.routing.problem import Task
-from ...problems.routing.router_measurement import Measurement, Rows, measure_rows
+from ...problems.routing.problem import RoutingProblem
+from ...problems.routing.router_measurement import RouterMeasurement, Rows, measure_rows
 from ...routing import PricedScorer, Router
-from ..method import Run
+from ..method import Method, Run
 from ..training_loop import EarlyStopping
 from .conditioned_pg import declared, grid, positive, together
 from .held_out_evaluation import Ground, Judge, decisive_weights, judges_of
 from .regressions import Regressions, stacked
 
-__all__ = ["SPACE", "PricedPGSettings", "fit", "over"]
+__all__ = ["METHOD", "SPACE", "PricedPGHyperparameters", "fit", "over"]
 
 _FOLDS = 5  # where the table has none
 _LEAST = 0.02  # of alpha at the start: at 0 it could not rise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PricedPGSettings:
+class PricedPGHyperparameters:
     """Hyperparameters of the priced policy gradient.
 
     Attributes:
@@ -87,68 +87,78 @@ SPACE = {
 Start = Callable[[Ground], Tensor]  # the rows it may be fitted to, to alpha [K]
 
 
-def over(settings: PricedPGSettings, objectives: Sequence[Objective]) -> PricedPGSettings:
+def over(
+    hyperparameters: PricedPGHyperparameters, objectives: Sequence[Objective]
+) -> PricedPGHyperparameters:
     """The settings of the one fit that serves objectives which differ in compute weight."""
     weights = [objective.compute_weight for objective in objectives]
     low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
-    return replace(settings, lowest=settings.lowest or low, highest=settings.highest or high)
+    return replace(
+        hyperparameters, lowest=hyperparameters.lowest or low, highest=hyperparameters.highest or high
+    )
 
 
-def fit(task: Task, settings: PricedPGSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: PricedPGHyperparameters, run: Run) -> Router:
     """Fit the regressions, find the start, ascend, and return what earned most out of fold.
 
     Raises:
         InputError: load is charged, which this policy does not see, or the range is not rising.
     """
-    objective = task.objective
+    if len(problem.objectives) > 1:
+        hyperparameters = over(hyperparameters, problem.objectives)
+    objective = problem.objective
     if objective.load_weight:
-        problem = "priced_pg does not learn to balance"
-        raise InputError("objective.load_weight", objective.load_weight, problem, "use conditioned_pg")
+        reason = "priced_pg does not learn to balance"
+        raise InputError("objective.load_weight", objective.load_weight, reason, "use conditioned_pg")
     weight = positive(objective.compute_weight)
-    low = weight / 8.0 if settings.lowest is None else settings.lowest
-    high = weight * 8.0 if settings.highest is None else settings.highest
+    low = weight / 8.0 if hyperparameters.lowest is None else hyperparameters.lowest
+    high = weight * 8.0 if hyperparameters.highest is None else hyperparameters.highest
     if not 0.0 < low < high < math.inf:
-        problem = f"does not begin a range that ends at {high:g}"
-        raise InputError("settings.lowest", low, problem, "use 0 < lowest < highest")
-    assert task.train.features is not None
-    scorer = PricedScorer(task.train.features.shape[1] + 1, len(task.train.experts), [(low, high)])
-    router = task.wrap(scorer, [declared("compute_weight", low, high)])
-    folds = held_out(task.train, _FOLDS, run.seed) if task.readouts is None else task.readouts.folds
-    ground = Ground.of(task, scorer, folds)
+        reason = f"does not begin a range that ends at {high:g}"
+        raise InputError("settings.lowest", low, reason, "use 0 < lowest < highest")
+    assert problem.train.features is not None
+    scorer = PricedScorer(problem.train.features.shape[1] + 1, len(problem.train.experts), [(low, high)])
+    router = problem.wrap(scorer, [declared("compute_weight", low, high)])
+    folds = (
+        held_out(problem.train, _FOLDS, run.seed)
+        if problem.out_of_fold is None
+        else problem.out_of_fold.folds
+    )
+    ground = Ground.of(problem, scorer, folds)
     weights = decisive_weights(ground, low, high)
-    judges = judges_of(task, scorer, folds, weights, run.seed)
+    judges = judges_of(problem, scorer, folds, weights, run.seed)
     with torch.no_grad():
         scorer.compute.copy_(ground.mean)
         scorer.demand_weight.copy_(ground.demand.weight)
         scorer.demand_bias.copy_(ground.demand.bias)
-    name, start, earned = _best_start(judges, len(task.train), settings.caution)
+    name, start, earned = _best_start(judges, len(problem.train), hyperparameters.caution)
     rest = torch.zeros_like(ground.found.mean)
-    gain = np.zeros(len(task.train))
+    gain = np.zeros(len(problem.train))
     for judge in judges:
-        alpha, bias = _ascended(judge.ground, weights, start(judge.ground), settings, run.seed)
+        alpha, bias = _ascended(judge.ground, weights, start(judge.ground), hyperparameters, run.seed)
         gain[judge.rows] = judge.utility(alpha, bias) - earned[judge.rows]
-    rows = Rows.of(task.validation, task.scale, task.device)
+    rows = Rows.of(problem.validation, problem.scale, problem.device)
     judged = grid(objective, {"compute_weight": (low, high)})
 
-    def measured(router: Router) -> Measurement:
+    def measured(router: Router) -> RouterMeasurement:
         return together([measure_rows(router, rows, each) for each in judged])
 
-    watched = EarlyStopping(task, settings.steps, run.watch, measured)
+    watched = EarlyStopping(problem, hyperparameters.steps, run.callback, measured)
 
     def tell(step: int, alpha: Tensor, bias: Tensor) -> None:
-        _write(scorer, ground.found, alpha, bias, settings.temperature)
-        watched.update(router, step, settings.steps)
+        _write(scorer, ground.found, alpha, bias, hyperparameters.temperature)
+        watched.update(router, step, hyperparameters.steps)
 
     tell(0, start(ground), rest)
-    alpha, bias = _ascended(ground, weights, start(ground), settings, run.seed, tell)
-    kept = _surely(gain, settings.caution)
+    alpha, bias = _ascended(ground, weights, start(ground), hyperparameters, run.seed, tell)
+    kept = _surely(gain, hyperparameters.caution)
     if not kept:
         alpha, bias = start(ground), rest
-    run.remarks.append(
+    run.messages.append(
         f"priced_pg starts from {name}; the ascent from there is {'' if kept else 'not '}kept: it earns "
         f"{gain.mean():+.4f} a query on rows held out, standard error {gain.std() / len(gain) ** 0.5:.4f}"
     )
-    _write(scorer, ground.found, alpha, bias, settings.temperature)
+    _write(scorer, ground.found, alpha, bias, hyperparameters.temperature)
     return router.eval()
 
 
@@ -156,13 +166,15 @@ def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[str
     """Where to start: its name, itself, and what it earns on rows held out, [T]."""
     found = judges[0].ground.found
     single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
-    readouts = found.readouts
-    plain = [(f"readout {row + 1} of {readouts}", single[row]) for row in reversed(range(readouts))]
-    plain.insert(min(readouts, 1), ("the best expert for all", single[0] * 0.0))
-    plain += [(f"ridge regression {row + 1 - readouts}", single[row]) for row in range(readouts, len(single))]
-    if readouts > 1:
-        plain.append(("the mean of the first and the last readout", single[[0, readouts - 1]].mean(dim=0)))
-        plain.append(("the mean of the readouts", single[:readouts].mean(dim=0)))
+    out_of_fold = found.out_of_fold
+    plain = [(f"readout {row + 1} of {out_of_fold}", single[row]) for row in reversed(range(out_of_fold))]
+    plain.insert(min(out_of_fold, 1), ("the best expert for all", single[0] * 0.0))
+    plain += [
+        (f"ridge regression {row + 1 - out_of_fold}", single[row]) for row in range(out_of_fold, len(single))
+    ]
+    if out_of_fold > 1:
+        plain.append(("the mean of the first and the last readout", single[[0, out_of_fold - 1]].mean(dim=0)))
+        plain.append(("the mean of the readouts", single[:out_of_fold].mean(dim=0)))
     starts: list[tuple[str, Start]] = [(name, lambda _, alpha=alpha: alpha) for name, alpha in plain]
     starts.append(("all regressions, stacked", lambda ground: stacked(ground.found, ground.quality)))
 
@@ -185,21 +197,21 @@ def _ascended(
     ground: Ground,
     weights: Tensor,
     start: Tensor,
-    settings: PricedPGSettings,
+    hyperparameters: PricedPGHyperparameters,
     seed: int,
     tell: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Alpha [K] and bias [N] after ascending the expected utility, at weights between those given."""
     log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
     bias = torch.zeros_like(ground.found.mean).requires_grad_()
-    rate = settings.learning_rate
+    rate = hyperparameters.learning_rate
     optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
     generator = torch.Generator(device=bias.device).manual_seed(seed)
     draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
-    rungs, spread = weights.log(), settings.spread
+    rungs, spread = weights.log(), hyperparameters.spread
     among = len(ground.quality)
-    for step in range(1, settings.steps + 1):
-        row = torch.randint(among, (settings.batch,), generator=generator, device=bias.device)
+    for step in range(1, hyperparameters.steps + 1):
+        row = torch.randint(among, (hyperparameters.batch,), generator=generator, device=bias.device)
         place = torch.rand((len(row), 1), **draw) * (len(rungs) - 1)
         below = place.long()
         price = torch.lerp(rungs[below], rungs[below + 1], place - below).exp()
@@ -207,12 +219,12 @@ def _ascended(
             price = price * spread ** (2.0 * torch.rand((len(row), len(bias)), **draw) - 1.0)
         worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
         expected = price * ground.mean * ground.demand.unseen[row]
-        chance = ((worth - expected) / settings.temperature).softmax(dim=-1)
+        chance = ((worth - expected) / hyperparameters.temperature).softmax(dim=-1)
         earned = (chance * (ground.quality[row] - price * ground.compute[row])).sum(dim=-1).mean()
         optimizer.zero_grad(set_to_none=True)
         (-earned).backward()
         optimizer.step()
-        if tell is not None and step % settings.every == 0:
+        if tell is not None and step % hyperparameters.every == 0:
             tell(step, log_alpha.detach().exp(), bias.detach())
     return log_alpha.detach().exp(), bias.detach()
 
@@ -223,3 +235,15 @@ def _write(scorer: PricedScorer, found: Regressions, alpha: Tensor, bias: Tensor
     scorer.weight.copy_(torch.einsum("k,knd->nd", alpha, found.weight))
     scorer.bias.copy_(found.mean + bias + alpha @ found.bias)
     scorer.gain.fill_(1.0 / temperature)
+
+
+METHOD = Method(
+    name="priced_pg",
+    family="rl",
+    fit=fit,
+    hyperparameters=PricedPGHyperparameters,
+    space=SPACE,
+    about="the surely best of a few regressions, or a policy over them, for every weight and price",
+    selections=("hard",),
+    amortizes=True,
+)

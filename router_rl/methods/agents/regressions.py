@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from ...problems.cross_fitting import Fold
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import PricedScorer
 from ..baselines.ridge import solve_ridges
 
@@ -42,7 +42,7 @@ class Regressions(NamedTuple):
     weight: Tensor
     bias: Tensor
     mean: Tensor
-    readouts: int
+    out_of_fold: int
 
 
 class Demand(NamedTuple):
@@ -59,15 +59,15 @@ class Demand(NamedTuple):
     bias: Tensor
 
 
-def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regressions:
+def regressed(problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold]) -> Regressions:
     """Regressions of how much better each expert is than all are on average.
 
     Args:
-        task: training rows, and which features are readouts.
+        problem: training rows, and which features are readouts.
         scorer: standardises the features.
         folds: rows seen and rows held out.
     """
-    outcomes = task.outcomes()
+    outcomes = problem.outcomes()
     z = ((outcomes.features - scorer.shift) * scorer.scale).double()
     quality = _centred(outcomes.quality.double())
     mean = quality.mean(dim=0)
@@ -80,25 +80,25 @@ def regressed(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Regres
         biases.append(bias - bias.mean() - mean)
         unseen.append(_centred(said) - mean)
 
-    for columns in _columns(task):
-        index = torch.tensor(columns, device=task.device)
-        weight = torch.zeros(len(columns), z.shape[1], dtype=torch.float64, device=task.device)
+    for columns in _columns(problem):
+        index = torch.tensor(columns, device=problem.device)
+        weight = torch.zeros(len(columns), z.shape[1], dtype=torch.float64, device=problem.device)
         scale = scorer.scale[index].double()
         weight[torch.arange(len(columns)), index] = torch.where(scale > 0, 1.0 / scale, 0.0)
         bias = scorer.shift[index].double()
         keep(weight, bias, z @ weight.T + bias)
-    own = _without_readouts(task, z)
+    own = _without_readouts(problem, z)
     for solved, said in zip(
         solve_ridges(own, quality, _PENALTIES), _out_of_fold(own, quality, folds), strict=True
     ):
         keep(*solved, said)
     stack = torch.stack(unseen, dim=-1), torch.stack(weights), torch.stack(biases)
-    return Regressions(*stack, mean, len(_columns(task)))
+    return Regressions(*stack, mean, len(_columns(problem)))
 
 
-def demanded(task: Task, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
+def demanded(problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold]) -> Demand:
     """A ridge regression of each row's compute over its expert's mean; all 1 where that tells no more."""
-    outcomes = task.outcomes()
+    outcomes = problem.outcomes()
     z = ((outcomes.features - scorer.shift) * scorer.scale).double()
     mean = outcomes.compute.double().mean(dim=0)
     demand = torch.where(mean > 0, outcomes.compute.double() / mean.clamp(min=1e-300), 1.0)
@@ -120,14 +120,14 @@ def stacked(found: Regressions, quality: Tensor) -> Tensor:
     return torch.from_numpy(alpha).to(quality)
 
 
-def _columns(task: Task) -> tuple[tuple[int, ...], ...]:
-    return () if task.readouts is None else task.readouts.columns
+def _columns(problem: RoutingProblem) -> tuple[tuple[int, ...], ...]:
+    return () if problem.out_of_fold is None else problem.out_of_fold.columns
 
 
-def _without_readouts(task: Task, z: Tensor) -> Tensor:
+def _without_readouts(problem: RoutingProblem, z: Tensor) -> Tensor:
     """The features [T, D] with 0 where a readout stands: it gets no weight."""
     own = z.clone()
-    for columns in _columns(task):
+    for columns in _columns(problem):
         own[:, list(columns)] = 0.0
     return own
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .on_policy import Update, learn
 from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
 
-__all__ = ["SPACE", "ReinforceSettings", "fit"]
+__all__ = ["METHOD", "SPACE", "ReinforceHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReinforceSettings:
+class ReinforceHyperparameters:
     """Hyperparameters of REINFORCE.
 
     Attributes:
@@ -51,17 +51,27 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: ReinforceSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: ReinforceHyperparameters, run: Run) -> Router:
     """Train a policy by what its own draws earn."""
 
     def ascent(update: Update, seen: Trajectory) -> None:
-        returns = rewards_to_go(seen.reward, seen.last, settings.discount)
-        advantage = leave_one_out(returns, settings.group)
+        returns = rewards_to_go(seen.reward, seen.last, hyperparameters.discount)
+        advantage = leave_one_out(returns, hyperparameters.group)
         rule, outcomes = update.router.rule, update.payment.outcomes
-        row = seen.row.reshape(-1, settings.group)
+        row = seen.row.reshape(-1, hyperparameters.group)
         logits = logits_of(update.router, outcomes, row, seen.counts.flatten(0, 1))
         action = seen.action.reshape(*row.shape, -1)
         score = log_prob(rule, logits, action).reshape(advantage.shape)
         update.ascend((score * advantage).mean() + update.entropy * rule.entropy(logits).mean())
 
-    return learn(task, settings, run, ascent)
+    return learn(problem, hyperparameters, run, ascent)
+
+
+METHOD = Method(
+    name="reinforce",
+    family="rl",
+    fit=fit,
+    hyperparameters=ReinforceHyperparameters,
+    space=SPACE,
+    about="score function with a leave-one-out baseline, on device",
+)

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .on_policy import Update, learn
 from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
 
-__all__ = ["SPACE", "RouterPPOSettings", "clipped", "fit"]
+__all__ = ["METHOD", "SPACE", "RouterPPOHyperparameters", "clipped", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RouterPPOSettings:
-    """Hyperparameters; names as for `ReinforceSettings`.
+class RouterPPOHyperparameters:
+    """Hyperparameters; names as for `ReinforceHyperparameters`.
 
     Attributes:
         clip: how far the probability ratio may leave 1.
@@ -53,28 +53,41 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: RouterPPOSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: RouterPPOHyperparameters, run: Run) -> Router:
     """Train a policy by what its own draws earn, reusing each rollout within the clip."""
 
     def ascent(update: Update, seen: Trajectory) -> None:
-        returns = rewards_to_go(seen.reward, seen.last, settings.discount)
-        shape = (-1, settings.group)  # whole groups go together, so that each query is scored once a step
-        advantage = leave_one_out(returns, settings.group).reshape(shape)
+        returns = rewards_to_go(seen.reward, seen.last, hyperparameters.discount)
+        shape = (
+            -1,
+            hyperparameters.group,
+        )  # whole groups go together, so that each query is scored once a step
+        advantage = leave_one_out(returns, hyperparameters.group).reshape(shape)
         row, old, rule = seen.row.reshape(shape), seen.log_prob.reshape(shape), update.router.rule
         counts = seen.counts.reshape(*row.shape, -1)
         action = seen.action.reshape(*row.shape, -1)
-        for _ in range(settings.reuse):
+        for _ in range(hyperparameters.reuse):
             order = torch.randperm(len(row), generator=update.generator, device=row.device)
-            for part in order.chunk(settings.minibatches):
+            for part in order.chunk(hyperparameters.minibatches):
                 seen_by = counts[part].flatten(0, 1) if update.router.state else counts
                 logits = logits_of(update.router, update.payment.outcomes, row[part], seen_by)
                 ratio = (log_prob(rule, logits, action[part]) - old[part]).exp()
-                gain = clipped(ratio, advantage[part], settings.clip).mean()
+                gain = clipped(ratio, advantage[part], hyperparameters.clip).mean()
                 update.ascend(gain + update.entropy * rule.entropy(logits).mean())
 
-    return learn(task, settings, run, ascent)
+    return learn(problem, hyperparameters, run, ascent)
 
 
 def clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """PPO's surrogate `min(r A, clip(r, 1 - eps, 1 + eps) A)`, elementwise (eq. 7)."""
     return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+METHOD = Method(
+    name="router_ppo",
+    family="rl",
+    fit=fit,
+    hyperparameters=RouterPPOHyperparameters,
+    space=SPACE,
+    about="clipped surrogate with a group baseline, on device",
+)

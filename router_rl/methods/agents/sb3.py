@@ -18,19 +18,20 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from envs import RoutingCore, SB3VecEnv
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import AdaptiveK, Router, Soft
-from ..method import Run
+from ..method import Method, Run
 from ..training_loop import EarlyStopping, optimizer_state, restore_optimizer
 from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
 
 __all__ = [
+    "METHODS",
     "A2C_SPACE",
     "DQN_SPACE",
     "PPO_SPACE",
-    "A2CSettings",
-    "DQNSettings",
-    "PPOSettings",
+    "A2CHyperparameters",
+    "DQNHyperparameters",
+    "PPOHyperparameters",
     "fit_a2c",
     "fit_dqn",
     "fit_ppo",
@@ -49,7 +50,7 @@ class _Budget(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PPOSettings:
+class PPOHyperparameters:
     """Hyperparameters of PPO.
 
     Attributes:
@@ -86,7 +87,7 @@ PPO_SPACE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class A2CSettings:
+class A2CHyperparameters:
     """Hyperparameters of A2C; names as for PPO."""
 
     learning_rate: float = 3e-3
@@ -109,7 +110,7 @@ A2C_SPACE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DQNSettings:
+class DQNHyperparameters:
     """Hyperparameters of DQN; names as for PPO.
 
     Attributes:
@@ -140,108 +141,112 @@ DQN_SPACE = {
 }
 
 
-def fit_ppo(task: Task, settings: PPOSettings, run: Run) -> Router:
+def fit_ppo(problem: RoutingProblem, hyperparameters: PPOHyperparameters, run: Run) -> Router:
     """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
-    env = _env(task, settings.lanes)
+    env = _env(problem, hyperparameters.lanes)
     agent = PPO(
         RouterActorCriticPolicy,
         env,
-        learning_rate=settings.learning_rate,
-        n_steps=settings.steps,
-        batch_size=settings.minibatch,
-        n_epochs=settings.epochs,
-        gamma=_discount(task),
-        clip_range=settings.clip,
-        ent_coef=settings.entropy,
-        policy_kwargs=_actor_critic(task, settings, run),
+        learning_rate=hyperparameters.learning_rate,
+        n_steps=hyperparameters.steps,
+        batch_size=hyperparameters.minibatch,
+        n_epochs=hyperparameters.epochs,
+        gamma=_discount(problem),
+        clip_range=hyperparameters.clip,
+        ent_coef=hyperparameters.entropy,
+        policy_kwargs=_actor_critic(problem, hyperparameters, run),
         seed=run.seed,
-        device=task.device,
+        device=problem.device,
     )
-    return _learn(agent, env, task, settings, run)
+    return _learn(agent, env, problem, hyperparameters, run)
 
 
-def fit_a2c(task: Task, settings: A2CSettings, run: Run) -> Router:
+def fit_a2c(problem: RoutingProblem, hyperparameters: A2CHyperparameters, run: Run) -> Router:
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783)."""
-    env = _env(task, settings.lanes)
+    env = _env(problem, hyperparameters.lanes)
     agent = A2C(
         RouterActorCriticPolicy,
         env,
-        learning_rate=settings.learning_rate,
-        n_steps=settings.steps,
-        gamma=_discount(task),
-        ent_coef=settings.entropy,
+        learning_rate=hyperparameters.learning_rate,
+        n_steps=hyperparameters.steps,
+        gamma=_discount(problem),
+        ent_coef=hyperparameters.entropy,
         use_rms_prop=False,
-        policy_kwargs=_actor_critic(task, settings, run),
+        policy_kwargs=_actor_critic(problem, hyperparameters, run),
         seed=run.seed,
-        device=task.device,
+        device=problem.device,
     )
-    return _learn(agent, env, task, settings, run)
+    return _learn(agent, env, problem, hyperparameters, run)
 
 
-def fit_dqn(task: Task, settings: DQNSettings, run: Run) -> Router:
+def fit_dqn(problem: RoutingProblem, hyperparameters: DQNHyperparameters, run: Run) -> Router:
     """Deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236), of single experts."""
-    env = _env(task, settings.lanes)
+    env = _env(problem, hyperparameters.lanes)
     agent = DQN(
         RouterDQNPolicy,
         env,
-        learning_rate=settings.learning_rate,
-        buffer_size=settings.memory,
-        learning_starts=settings.lanes * 8,
-        batch_size=settings.minibatch,
-        gamma=_discount(task),
+        learning_rate=hyperparameters.learning_rate,
+        buffer_size=hyperparameters.memory,
+        learning_starts=hyperparameters.lanes * 8,
+        batch_size=hyperparameters.minibatch,
+        gamma=_discount(problem),
         train_freq=1,
-        gradient_steps=settings.updates,
-        target_update_interval=settings.target_every * settings.lanes,
-        exploration_fraction=settings.exploration,
+        gradient_steps=hyperparameters.updates,
+        target_update_interval=hyperparameters.target_every * hyperparameters.lanes,
+        exploration_fraction=hyperparameters.exploration,
         policy_kwargs={
-            "make_router": _router_maker(task, run),
+            "make_router": _router_maker(problem, run),
             "optimizer_class": torch.optim.AdamW,
-            "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+            "optimizer_kwargs": {"weight_decay": hyperparameters.weight_decay},
         },
         seed=run.seed,
-        device=task.device,
+        device=problem.device,
     )
-    return _learn(agent, env, task, settings, run)
+    return _learn(agent, env, problem, hyperparameters, run)
 
 
-def _env(task: Task, lanes: int) -> SB3VecEnv:
-    rule = task.rule
+def _env(problem: RoutingProblem, lanes: int) -> SB3VecEnv:
+    rule = problem.rule
     choose = "weights" if isinstance(rule, Soft) else "some" if isinstance(rule, AdaptiveK) else "experts"
-    config = task.objective.config(k=rule.k, observe_load=task.observe_load, choose=choose)
-    return SB3VecEnv(RoutingCore(task.outcomes(), config, lanes))
+    config = problem.objective.config(k=rule.k, observe_load=problem.observe_load, choose=choose)
+    return SB3VecEnv(RoutingCore(problem.outcomes(), config, lanes))
 
 
-def _discount(task: Task) -> float:
-    return _LOAD_DISCOUNT if task.objective.load_weight > 0 else 0.0
+def _discount(problem: RoutingProblem) -> float:
+    return _LOAD_DISCOUNT if problem.objective.load_weight > 0 else 0.0
 
 
-def _router_maker(task: Task, run: Run):
-    return lambda: task.new_router(run.seed, observe_load=task.observe_load)
+def _router_maker(problem: RoutingProblem, run: Run):
+    return lambda: problem.new_router(run.seed, observe_load=problem.observe_load)
 
 
-def _actor_critic(task: Task, settings: PPOSettings | A2CSettings, run: Run) -> dict[str, Any]:
+def _actor_critic(
+    problem: RoutingProblem, hyperparameters: PPOHyperparameters | A2CHyperparameters, run: Run
+) -> dict[str, Any]:
     return {
-        "make_router": _router_maker(task, run),
-        "critic_hidden": settings.critic_hidden,
+        "make_router": _router_maker(problem, run),
+        "critic_hidden": hyperparameters.critic_hidden,
         "optimizer_class": torch.optim.AdamW,
-        "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+        "optimizer_kwargs": {"weight_decay": hyperparameters.weight_decay},
     }
 
 
-def _learn(agent: BaseAlgorithm, env: SB3VecEnv, task: Task, settings: _Budget, run: Run) -> Router:
+def _learn(
+    agent: BaseAlgorithm, env: SB3VecEnv, problem: RoutingProblem, hyperparameters: _Budget, run: Run
+) -> Router:
     policy: Any = agent.policy
     router: Router = policy.router
-    if task.rule.k > 1 and not isinstance(task.rule, Soft):
+    if problem.rule.k > 1 and not isinstance(problem.rule, Soft):
         env.core.weigh = policy.weigh  # type: ignore[attr-defined]
-    stopping = EarlyStopping(task, settings.patience, run.watch)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
     saved = run.checkpoint.load()
     if saved is not None:
         _restore(agent, env, saved["agent"])
         stopping.load_state_dict(saved["stopping"])
-    callback = _Validation(env, router, stopping, settings, run)
-    remaining = settings.decisions - agent.num_timesteps
+    callback = _Validation(env, router, stopping, hyperparameters, run)
+    remaining = hyperparameters.decisions - agent.num_timesteps
     agent.learn(remaining, callback=callback, reset_num_timesteps=saved is None)
-    stopping.update(router, agent.num_timesteps, settings.decisions, _means(env))
+    stopping.update(router, agent.num_timesteps, hyperparameters.decisions, _means(env))
     return stopping.best(router)
 
 
@@ -249,16 +254,16 @@ class _Validation(BaseCallback):
     """Measures on validation every so many decisions, between an update and the next rollout."""
 
     def __init__(
-        self, env: SB3VecEnv, router: Router, stopping: EarlyStopping, settings: _Budget, run: Run
+        self, env: SB3VecEnv, router: Router, stopping: EarlyStopping, hyperparameters: _Budget, run: Run
     ) -> None:
         super().__init__()
         self._env = env
         self._router = router
         self._stopping = stopping
-        self._settings = settings
+        self._settings = hyperparameters
         self._run = run
         self._stop = False
-        self._period = run.validate_every or settings.validate_every
+        self._period = run.validate_every or hyperparameters.validate_every
 
     def _on_rollout_start(self) -> None:
         period = self._period
@@ -334,3 +339,32 @@ def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> Non
 
 
 _MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+METHODS = (
+    Method(
+        name="ppo",
+        family="rl",
+        fit=fit_ppo,
+        hyperparameters=PPOHyperparameters,
+        space=PPO_SPACE,
+        about="proximal policy optimisation (Stable-Baselines3)",
+    ),
+    Method(
+        name="a2c",
+        family="rl",
+        fit=fit_a2c,
+        hyperparameters=A2CHyperparameters,
+        space=A2C_SPACE,
+        about="advantage actor-critic (Stable-Baselines3)",
+    ),
+    Method(
+        name="dqn",
+        family="rl",
+        fit=fit_dqn,
+        hyperparameters=DQNHyperparameters,
+        space=DQN_SPACE,
+        about="deep Q-learning (Stable-Baselines3)",
+        selections=("hard",),
+    ),
+)

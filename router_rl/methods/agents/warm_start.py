@@ -17,31 +17,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from experts import OutcomeTable
-from experts.io.errors import unknown_name
+from experts import InputError, OutcomeTable
 
 from ...problems.cross_fitting import folds_of
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...problems.routing.router_measurement import measure
 from ...routing import Router
 from ..budget import fit_method
 from ..calibration import calibrated
-from ..gates.registry import GATES
-from ..method import Run
+from ..method import Method, Run
+from ..registry import find_method
 from .exact_pg import fit as ascend
 
-__all__ = ["SPACE", "WarmExactPGSettings", "fit", "improving"]
+__all__ = ["METHOD", "SPACE", "WarmExactPGHyperparameters", "fit", "improving"]
 
 _MANY = 20_000  # validation rows that tell enough by themselves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WarmExactPGSettings:
-    """Hyperparameters of the warm start; names as for `ExactPGSettings`, and
+class WarmExactPGHyperparameters:
+    """Hyperparameters of the warm start; names as for `ExactPGHyperparameters`, and
 
     Attributes:
         gate: the gate to start from, by its name.
-        gate_settings: of that gate; its defaults if None.
+        gate_hyperparameters: of that gate; its defaults if None.
         folds: parts the training rows are divided into to ask out of fold (where there are readouts among
             the features, their folds are taken instead); 0: the validation rows are asked.
             They are asked in any case where load is charged, under a budget, or where they are many.
@@ -60,7 +59,7 @@ class WarmExactPGSettings:
     lanes: int = 4096
     decisions: int = 400_000
     gate: str = "softmax_gate"
-    gate_settings: Any = None
+    gate_hyperparameters: Any = None
     folds: int = 5
     caution: float = 1.0
 
@@ -74,76 +73,87 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: WarmExactPGSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run) -> Router:
     """Train the gate, ascend from it, and return the one that the rows asked prefer.
 
     Raises:
         InputError: the gate is unknown or cannot learn the rule.
     """
-    gate, policy = _both(task, settings, run)
-    static = not task.objective.load_weight and task.objective.budget is None
-    if settings.folds and static and len(task.validation) < _MANY:
-        difference = _out_of_fold(task, settings, Run(seed=run.seed))
+    gate, policy = _both(problem, hyperparameters, run)
+    static = not problem.objective.load_weight and problem.objective.budget is None
+    if hyperparameters.folds and static and len(problem.validation) < _MANY:
+        difference = _out_of_fold(problem, hyperparameters, Run(seed=run.seed))
     else:
-        difference = _difference(policy, gate, task, task.validation, run.seed)
+        difference = _difference(policy, gate, problem, problem.validation, run.seed)
     error = difference.std() / np.sqrt(len(difference))
-    better = bool(difference.mean() > settings.caution * error)
-    run.remarks.append(
+    better = bool(difference.mean() > hyperparameters.caution * error)
+    run.messages.append(
         f"warm_exact_pg keeps the {'policy' if better else 'gate it started from'}: the policy earns "
         f"{difference.mean():+.4f} a query more on rows neither was fitted to, standard error {error:.4f}"
     )
     return policy if better else gate
 
 
-def improving(settings: WarmExactPGSettings, gate: str, gate_settings: Any) -> WarmExactPGSettings:
+def improving(
+    hyperparameters: WarmExactPGHyperparameters, gate: str, gate_hyperparameters: Any
+) -> WarmExactPGHyperparameters:
     """The same settings, starting from this gate."""
-    return replace(settings, gate=gate, gate_settings=gate_settings)
+    return replace(hyperparameters, gate=gate, gate_hyperparameters=gate_hyperparameters)
 
 
-def _both(task: Task, settings: WarmExactPGSettings, run: Run) -> tuple[Router, Router]:
+def _both(
+    problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run
+) -> tuple[Router, Router]:
     """The gate, and the policy that started from it."""
-    gate = _gate(task, settings, run.seed)
+    gate = _gate(problem, hyperparameters, run.seed)
     start = copy.deepcopy(gate)
-    if task.objective.load_weight and task.observe_load:
-        start = _seeing_load(start, task, run.seed)
-    return gate, ascend(task, settings, run, start)
+    if problem.objective.load_weight and problem.observe_load:
+        start = _seeing_load(start, problem, run.seed)
+    return gate, ascend(problem, hyperparameters, run, start)
 
 
-def _gate(task: Task, settings: WarmExactPGSettings, seed: int) -> Router:
-    if settings.gate not in GATES:
-        raise unknown_name("gate", settings.gate, GATES)
-    gate = GATES[settings.gate]
-    gate.require(task.rule)
+def _gate(problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, seed: int) -> Router:
+    gate = find_method("routing", hyperparameters.gate)
+    if not isinstance(gate, Method) or gate.family != "gate":
+        reason = "is not a gate to start from"
+        raise InputError("method.gate", hyperparameters.gate, reason, "use softmax_gate or another gate")
+    gate.require(problem.rule)
     # Within the budget, if there is one: far from it the controller would drive the policy past it.
-    return fit_method(gate, task, settings.gate_settings or gate.settings(), Run(seed=seed))
+    return fit_method(
+        gate, problem, hyperparameters.gate_hyperparameters or gate.hyperparameters(), Run(seed=seed)
+    )
 
 
-def _out_of_fold(task: Task, settings: WarmExactPGSettings, run: Run) -> np.ndarray:
+def _out_of_fold(
+    problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run
+) -> np.ndarray:
     """What the ascent gains [T] float64 on training rows that neither it nor its gate was fitted to."""
-    rows = len(task.train)
-    if task.readouts is None:
-        folds = folds_of(np.random.default_rng(run.seed).permutation(rows) % settings.folds)
+    rows = len(problem.train)
+    if problem.out_of_fold is None:
+        folds = folds_of(np.random.default_rng(run.seed).permutation(rows) % hyperparameters.folds)
     else:
-        folds = task.readouts.folds
+        folds = problem.out_of_fold.folds
     gain = np.zeros(rows)
-    for (part, away), (_, out) in zip(task.parts(folds), folds, strict=True):
-        gate, policy = _both(part, settings, run)
+    for (part, away), (_, out) in zip(problem.folds(folds), folds, strict=True):
+        gate, policy = _both(part, hyperparameters, run)
         gain[out] = _difference(policy, gate, part, away, run.seed)
     return gain
 
 
-def _difference(policy: Router, gate: Router, task: Task, rows: OutcomeTable, seed: int) -> np.ndarray:
+def _difference(
+    policy: Router, gate: Router, problem: RoutingProblem, rows: OutcomeTable, seed: int
+) -> np.ndarray:
     """Utility of the policy less the gate's on every row, [T] float64; within the budget, if there is one."""
     pair = [policy, gate]
-    if task.objective.budget is not None:
-        pair = [calibrated(each, task) for each in pair]
-    found = [measure(each, rows, task.objective, task.scale, seed=seed).utility for each in pair]
+    if problem.objective.budget is not None:
+        pair = [calibrated(each, problem) for each in pair]
+    found = [measure(each, rows, problem.objective, problem.scale, seed=seed).utility for each in pair]
     return np.subtract(*found, dtype=np.float64)
 
 
-def _seeing_load(router: Router, task: Task, seed: int) -> Router:
+def _seeing_load(router: Router, problem: RoutingProblem, seed: int) -> Router:
     """The same routing by a router that sees the window's load and does not heed it yet."""
-    seeing = task.new_router(seed, observe_load=True)
+    seeing = problem.new_router(seed, observe_load=True)
     with torch.no_grad():
         for name, value in seeing.scorer.named_parameters():
             old = router.scorer.get_parameter(name)
@@ -153,3 +163,15 @@ def _seeing_load(router: Router, task: Task, seed: int) -> Router:
                 value.zero_()
                 value[:, : router.features] = old
     return seeing
+
+
+METHOD = Method(
+    name="warm_exact_pg",
+    family="rl",
+    fit=fit,
+    hyperparameters=WarmExactPGHyperparameters,
+    space=SPACE,
+    about="exact_pg from a gate's weights, kept where surely better",
+    warm_starts_from=improving,
+    holds_budget=True,
+)

@@ -16,19 +16,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router
 from ...routing.selection.topk import largest
 from ..method import Run
 from .ridge import lifted_weights
 
-__all__ = ["BanditSettings", "Explore", "Posterior", "play", "train_bandit"]
+__all__ = ["BanditHyperparameters", "Explore", "Posterior", "play", "train_bandit"]
 
 # Mean and deviation [B, N] of each expert's utility, and a generator, to the scores [B, N] chosen by.
 Explore = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
-class BanditSettings(Protocol):
+class BanditHyperparameters(Protocol):
     """The part of a bandit's settings that the loop reads."""
 
     @property
@@ -86,7 +86,7 @@ def play(
     x: Tensor,
     utility: Tensor,
     k: int,
-    settings: BanditSettings,
+    hyperparameters: BanditHyperparameters,
     explore: Explore,
     seed: int,
     *,
@@ -98,7 +98,7 @@ def play(
         x: [T, D] float64.
         utility: [T, N] float64; of each row only the k chosen experts' are read.
         k: experts chosen for each query, the k best scores; ties go to the lowest id.
-        settings: penalty, passes, batch.
+        hyperparameters: penalty, passes, batch.
         explore: the scores chosen by.
         seed: of the order and of the exploration.
         once: whether there is one pass, whatever the settings say.
@@ -107,11 +107,11 @@ def play(
         the posterior, and how often each expert was chosen [N] int64.
     """
     generator = torch.Generator(device=x.device).manual_seed(seed)
-    posterior = Posterior(utility.shape[1], x.shape[1], settings.penalty, x.device)
+    posterior = Posterior(utility.shape[1], x.shape[1], hyperparameters.penalty, x.device)
     chosen = torch.zeros(utility.shape[1], dtype=torch.int64, device=x.device)
-    for _ in range(1 if once else settings.passes):
+    for _ in range(1 if once else hyperparameters.passes):
         order = torch.randperm(len(x), generator=generator, device=x.device)
-        for rows in order.split(settings.batch):
+        for rows in order.split(hyperparameters.batch):
             experts = largest(explore(*posterior.predict(x[rows]), generator), k)
             seen = torch.zeros_like(utility[rows], dtype=torch.bool).scatter(1, experts, True)
             posterior.update(x[rows], seen, utility[rows])
@@ -119,25 +119,27 @@ def play(
     return posterior, chosen
 
 
-def train_bandit(task: Task, settings: BanditSettings, run: Run, explore: Explore) -> Router:
+def train_bandit(
+    problem: RoutingProblem, hyperparameters: BanditHyperparameters, run: Run, explore: Explore
+) -> Router:
     """Play the training rows and return the greedy router of the posterior means, a linear one.
 
     A rule that may run several experts learns from as many as it must run.
     """
-    router = task.new_router(run.seed, kind="linear")
+    router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
-    outcomes = task.asked_outcomes()
+    outcomes = problem.logged_outcomes()
     features = ((outcomes.features - scorer.shift) * scorer.scale).double()
     x = torch.cat(
         [features, torch.ones_like(features[:, :1])], dim=1
     )  # the intercept is a feature like others
-    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    k = task.rule.sizes(outcomes.experts).start
-    once = task.feedback == "bandit"  # a second meeting could show a second expert's outcome
-    posterior, _ = play(x, utility, k, settings, explore, run.seed, once=once)
+    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    k = problem.rule.sizes(outcomes.experts).start
+    once = problem.feedback == "bandit"  # a second meeting could show a second expert's outcome
+    posterior, _ = play(x, utility, k, hyperparameters, explore, run.seed, once=once)
     weight, bias = lifted_weights(
-        task.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1], temperature=0.0
+        problem.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1], temperature=0.0
     )
     with torch.no_grad():
         scorer.weight.copy_(weight)

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router
-from ..method import Run
+from ..method import Method, Run
 from .ridge import lifted_weights
 
-__all__ = ["SPACE", "CentroidSettings", "fit", "memberships", "nearest_mean"]
+__all__ = ["METHOD", "SPACE", "CentroidHyperparameters", "fit", "memberships", "nearest_mean"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CentroidSettings:
+class CentroidHyperparameters:
     """Hyperparameters of the centroid router.
 
     Attributes:
@@ -42,16 +42,16 @@ class CentroidSettings:
 SPACE = {"shrinkage": (0.0, 0.2, 0.4, 0.6, 0.8), "prior": (0.0, 0.5, 1.0)}
 
 
-def fit(task: Task, settings: CentroidSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: CentroidHyperparameters, run: Run) -> Router:
     """Average once, in float64."""
-    router = task.new_router(run.seed, kind="linear")
+    router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
-    outcomes = task.outcomes()
+    outcomes = problem.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    weight, bias = nearest_mean(x, memberships(utility), settings.shrinkage, settings.prior)
-    weight, bias = lifted_weights(task.rule, x, weight, bias, temperature=1.0)
+    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    weight, bias = nearest_mean(x, memberships(utility), hyperparameters.shrinkage, hyperparameters.prior)
+    weight, bias = lifted_weights(problem.rule, x, weight, bias, temperature=1.0)
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)
@@ -100,3 +100,13 @@ def nearest_mean(x: Tensor, member: Tensor, shrinkage: float, prior: float) -> t
     lowest = score[:, alive].min()
     below = lowest - (x @ weight[~alive].T).max() - 1.0 if (~alive).any() else lowest
     return weight, torch.where(alive, bias, below)
+
+
+METHOD = Method(
+    name="centroid",
+    family="baseline",
+    fit=fit,
+    hyperparameters=CentroidHyperparameters,
+    space=SPACE,
+    about="nearest mean of the queries each expert is best on",
+)

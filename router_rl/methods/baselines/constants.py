@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import ConstantScorer, Router
-from ..method import Run
+from ..method import Method, NoHyperparameters, Run
 
-__all__ = ["NoSettings", "budget_mixture", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NoSettings:
-    """A method without hyperparameters."""
+__all__ = ["METHODS", "budget_mixture", "fit_best_single", "fit_random", "fit_zero_router", "zero_mixture"]
 
 
-def fit_random(task: Task, settings: NoSettings, run: Run) -> Router:
+def fit_random(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
     """Every expert with the same probability."""
-    return _constant(task, np.zeros(len(task.train.experts)), stochastic=True)
+    return _constant(problem, np.zeros(len(problem.train.experts)), stochastic=True)
 
 
-def fit_best_single(task: Task, settings: NoSettings, run: Run) -> Router:
+def fit_best_single(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
     """The expert with the highest utility on training and validation rows, for every query.
 
     With top-k selection, the k best: each query runs k experts whoever routes it.
     """
-    return _constant(task, task.mean_utility(), stochastic=False, temperature=0.0)
+    return _constant(problem, problem.mean_utility(), stochastic=False, temperature=0.0)
 
 
-def fit_zero_router(task: Task, settings: NoSettings, run: Run) -> Router:
+def fit_zero_router(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
     """The best mixture of two constant routers for the objective (RouterBench, Hu et al. 2024, section 4).
 
     Without a load term utility is linear in the mixture, so the best one is a single expert; with one,
@@ -40,13 +35,15 @@ def fit_zero_router(task: Task, settings: NoSettings, run: Run) -> Router:
 
     Source: https://arxiv.org/abs/2403.12031.
     """
-    utility, budget = task.mean_utility(), task.objective.budget
+    utility, budget = problem.mean_utility(), problem.objective.budget
     if budget is None:
-        probabilities = zero_mixture(utility, task.objective.load_weight)
+        probabilities = zero_mixture(utility, problem.objective.load_weight)
     else:
-        free = task.with_objective(replace(task.objective, budget=None, compute_weight=0.0)).mean_utility()
-        probabilities = budget_mixture(free, task.mean_compute(), budget)
-    return _constant(task, np.log(np.maximum(probabilities, 1e-30)), stochastic=True)
+        free = problem.with_objective(
+            replace(problem.objective, budget=None, compute_weight=0.0)
+        ).mean_utility()
+        probabilities = budget_mixture(free, problem.mean_compute(), budget)
+    return _constant(problem, np.log(np.maximum(probabilities, 1e-30)), stochastic=True)
 
 
 def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
@@ -105,11 +102,38 @@ def budget_mixture(quality: np.ndarray, compute: np.ndarray, budget: float) -> n
     return chosen
 
 
-def _constant(task: Task, values: np.ndarray, *, stochastic: bool, temperature: float = 1.0) -> Router:
-    router = task.new_router(0, kind="constant")
+def _constant(
+    problem: RoutingProblem, values: np.ndarray, *, stochastic: bool, temperature: float = 1.0
+) -> Router:
+    router = problem.new_router(0, kind="constant")
     router.stochastic = stochastic
     scorer = router.scorer
     assert isinstance(scorer, ConstantScorer)
     with torch.no_grad():
-        scorer.logits.copy_(task.rule.lift(torch.from_numpy(values), temperature))
+        scorer.logits.copy_(problem.rule.lift(torch.from_numpy(values), temperature))
     return router.eval()
+
+
+METHODS = (
+    Method(
+        name="random",
+        family="baseline",
+        fit=fit_random,
+        about="every expert with equal probability",
+        holds_budget=True,
+    ),
+    Method(
+        name="best_single",
+        family="baseline",
+        fit=fit_best_single,
+        about="one expert for every query",
+        holds_budget=True,
+    ),
+    Method(
+        name="zero_router",
+        family="baseline",
+        fit=fit_zero_router,
+        about="best mixture of two constant routers",
+        holds_budget=True,
+    ),
+)

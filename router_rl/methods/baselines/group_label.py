@@ -16,15 +16,15 @@ from torch import Tensor
 
 from experts import InputError
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router, StateInput
-from ..method import Run
+from ..method import Method, Run
 
-__all__ = ["SPACE", "GroupLabelSettings", "fit", "shrunken_means"]
+__all__ = ["METHOD", "SPACE", "GroupLabelHyperparameters", "fit", "shrunken_means"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroupLabelSettings:
+class GroupLabelHyperparameters:
     """Hyperparameters of the group router.
 
     Attributes:
@@ -37,25 +37,30 @@ class GroupLabelSettings:
 SPACE = {"strength": (0.0, 1.0, 5.0, 20.0, 100.0)}
 
 
-def fit(task: Task, settings: GroupLabelSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run: Run) -> Router:
     """Average by group, in float64.
 
     Raises:
         InputError: the table has no groups.
     """
-    if task.train.group is None:
+    if problem.train.group is None:
         raise InputError(
-            "table", task.train.source, "has no groups", "add a `group` column to it, or use another method"
+            "table",
+            problem.train.source,
+            "has no groups",
+            "add a `group` column to it, or use another method",
         )
-    labels, group = np.unique(task.train.group.astype(str), return_inverse=True)
-    outcomes = task.outcomes()
-    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    means = shrunken_means(utility, torch.from_numpy(group).to(task.device), len(labels), settings.strength)
-    logits = task.rule.lift(means, temperature=0.0)
+    labels, group = np.unique(problem.train.group.astype(str), return_inverse=True)
+    outcomes = problem.outcomes()
+    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    means = shrunken_means(
+        utility, torch.from_numpy(group).to(problem.device), len(labels), hyperparameters.strength
+    )
+    logits = problem.rule.lift(means, temperature=0.0)
     scorer = LinearScorer(outcomes.features.shape[1] + len(labels), logits.shape[1])
     names = tuple(str(label) for label in labels)
     meaning = "one-hot of the query's group, in the order of the labels; all zeros for any other group"
-    router = task.wrap(scorer, (StateInput("group", len(names), meaning, names),))
+    router = problem.wrap(scorer, (StateInput("group", len(names), meaning, names),))
     with torch.no_grad():
         scorer.shift.zero_()  # the features are not read, the one-hot is taken as it is
         scorer.scale.fill_(1.0)
@@ -83,3 +88,14 @@ def shrunken_means(utility: Tensor, group: Tensor, groups: int, strength: float)
     total = torch.zeros(groups, utility.shape[1]).to(utility).index_add(0, group, utility)
     rows = torch.bincount(group, minlength=groups).to(utility).unsqueeze(-1)
     return torch.cat([(total + strength * overall) / (rows + strength), overall])
+
+
+METHOD = Method(
+    name="group_label",
+    family="baseline",
+    fit=fit,
+    hyperparameters=GroupLabelHyperparameters,
+    space=SPACE,
+    about="the best expert of the query's group",
+    needs=("group",),
+)

@@ -10,21 +10,29 @@ from __future__ import annotations
 
 import torch
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import HashScorer, Router
-from ..method import Run
-from .constants import NoSettings
+from ..method import Method, NoHyperparameters, Run
 
-__all__ = ["fit"]
+__all__ = ["METHOD", "fit"]
 
 
-def fit(task: Task, settings: NoSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
     """Draw the hash by the seed; the k best of a pseudo-random order are k different experts."""
-    assert task.train.features is not None
-    count = len(task.train.experts)
-    scorer = HashScorer(task.train.features.shape[1], task.rule.outputs(count), pool=count)
+    assert problem.train.features is not None
+    count = len(problem.train.experts)
+    scorer = HashScorer(problem.train.features.shape[1], problem.rule.outputs(count), pool=count)
     scorer.draw(run.seed)
     with torch.no_grad():
         # A group of experts scores as its best: of hashes of at least 0, times 0 or 1, the maximum.
-        scorer.lift.copy_(task.rule.lift(torch.eye(count), temperature=0.0))
-    return task.wrap(scorer).eval()
+        scorer.lift.copy_(problem.rule.lift(torch.eye(count), temperature=0.0))
+    return problem.wrap(scorer).eval()
+
+
+METHOD = Method(
+    name="hash",
+    family="baseline",
+    fit=fit,
+    about="a fixed pseudo-random expert a query (Roller et al. 2021)",
+    holds_budget=True,
+)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import KNNScorer, Router
-from ..method import Run
+from ..method import Method, Run
 
-__all__ = ["SPACE", "KNNSettings", "fit"]
+__all__ = ["METHOD", "SPACE", "KNNHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KNNSettings:
+class KNNHyperparameters:
     """Hyperparameters of the nearest-neighbours router.
 
     Attributes:
@@ -32,15 +32,25 @@ class KNNSettings:
 SPACE = {"neighbours": (5, 10, 20, 40, 80), "metric": ("euclidean", "cosine")}
 
 
-def fit(task: Task, settings: KNNSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: KNNHyperparameters, run: Run) -> Router:
     """Store the training queries with the utility of each expert on them; the logits are mean utilities."""
-    outcomes = task.outcomes()
-    utility = outcomes.quality - task.objective.compute_weight * outcomes.compute
-    values = task.rule.lift(utility, temperature=0.0)
-    neighbours = min(settings.neighbours, outcomes.queries)
+    outcomes = problem.outcomes()
+    utility = outcomes.quality - problem.objective.compute_weight * outcomes.compute
+    values = problem.rule.lift(utility, temperature=0.0)
+    neighbours = min(hyperparameters.neighbours, outcomes.queries)
     scorer = KNNScorer(
-        outcomes.features.shape[1], values.shape[1], outcomes.queries, neighbours, settings.metric
+        outcomes.features.shape[1], values.shape[1], outcomes.queries, neighbours, hyperparameters.metric
     )
-    router = task.wrap(scorer)
+    router = problem.wrap(scorer)
     scorer.store(outcomes.features, values)
     return router.eval()
+
+
+METHOD = Method(
+    name="knn",
+    family="baseline",
+    fit=fit,
+    hyperparameters=KNNHyperparameters,
+    space=SPACE,
+    about="mean utility on the nearest training queries",
+)

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .bandit import train_bandit
 
-__all__ = ["SPACE", "LinUCBSettings", "fit"]
+__all__ = ["METHOD", "SPACE", "LinUCBHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LinUCBSettings:
+class LinUCBHyperparameters:
     """Hyperparameters of LinUCB.
 
     Attributes:
@@ -48,10 +48,20 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: LinUCBSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: LinUCBHyperparameters, run: Run) -> Router:
     """Play the training rows."""
 
     def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
-        return mean + settings.alpha * deviation
+        return mean + hyperparameters.alpha * deviation
 
-    return train_bandit(task, settings, run, explore)
+    return train_bandit(problem, hyperparameters, run, explore)
+
+
+METHOD = Method(
+    name="linucb",
+    family="baseline",
+    fit=fit,
+    hyperparameters=LinUCBHyperparameters,
+    space=SPACE,
+    about="bandit with confidence bounds (Li et al. 2010)",
+)

@@ -14,9 +14,12 @@ from envs.reward import mixture, running
 from experts import OutcomeTable
 
 from ...problems.objective import Objective
-from ...problems.routing.router_measurement import Measurement
+from ...problems.problem import Case
+from ...problems.routing.problem import RoutingProblem
+from ...problems.routing.router_measurement import RouterMeasurement
+from ..method import Bound
 
-__all__ = ["measure_oracle"]
+__all__ = ["ORACLE", "measure_oracle"]
 
 _MOST_SETS = 5_000
 
@@ -27,7 +30,7 @@ def measure_oracle(
     scale: float,
     sizes: Sequence[int],
     allowed: np.ndarray | None = None,
-) -> Measurement:
+) -> RouterMeasurement:
     """Measure the best set of experts for every query; its utility is not charged for load.
 
     For single experts this is an upper bound on any router's utility, since load only ever costs. A larger
@@ -62,9 +65,8 @@ def measure_oracle(
         compute = torch.where(better, cost, compute)
         run = torch.where(better.unsqueeze(1), running(chosen, outcomes.experts), run)
     share = run / run.sum(dim=-1, keepdim=True)
-    return Measurement(
-        quality=quality.numpy(),
-        compute=compute.numpy(),
+    return RouterMeasurement(
+        parts={"quality": quality.numpy(), "compute": compute.numpy()},
         utility=best.numpy(),
         share=share.numpy(),
         window=objective.window,
@@ -79,11 +81,11 @@ def _within(
     scale: float,
     sizes: Sequence[int],
     allowed: np.ndarray | None,
-) -> Measurement:
+) -> RouterMeasurement:
     budget = objective.budget
     assert budget is not None
 
-    def at(multiplier: float) -> Measurement:
+    def at(multiplier: float) -> RouterMeasurement:
         priced = replace(objective, compute_weight=multiplier, budget=None)
         return measure_oracle(table, priced, scale, sizes, allowed)
 
@@ -105,8 +107,7 @@ def _within(
     share = np.where(change[:, None], over.share, found.share)
     return replace(
         found,
-        quality=quality,
-        compute=np.where(change, over.compute, found.compute),
+        parts={"quality": quality, "compute": np.where(change, over.compute, found.compute)},
         utility=quality,
         share=share,
     )
@@ -131,3 +132,15 @@ def _sets(
     if allowed is not None:
         alone = alone.masked_fill(~torch.from_numpy(allowed), float("-inf"))
     yield alone.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _measure(problem: RoutingProblem, case: Case, split: str) -> RouterMeasurement:
+    """The oracle on the rows of a split, under the objective of a case."""
+    assert case.objective is not None
+    part = problem.with_objective(case.objective)
+    rows = part.rows(split)
+    sizes = part.rule.sizes(len(rows.experts))
+    return measure_oracle(rows, case.objective, part.scale, sizes, part.affordable)
+
+
+ORACLE = Bound(name="oracle", measure=_measure, about="the best experts of each query, knowing the outcomes")

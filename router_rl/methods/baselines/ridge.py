@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router, Selection
-from ..method import Run
+from ..method import Method, Run
 
-__all__ = ["SPACE", "RidgeSettings", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
+__all__ = ["METHOD", "SPACE", "RidgeHyperparameters", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RidgeSettings:
+class RidgeHyperparameters:
     """Hyperparameters of the ridge router.
 
     Attributes:
@@ -31,15 +31,15 @@ class RidgeSettings:
 SPACE = {"penalty": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)}
 
 
-def fit(task: Task, settings: RidgeSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run) -> Router:
     """Solve once, in float64; the logits are predicted utilities."""
-    router = task.new_router(run.seed, kind="linear")
+    router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
-    outcomes = task.outcomes()
+    outcomes = problem.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    utility = (outcomes.quality - task.objective.compute_weight * outcomes.compute).double()
-    weight, bias = solve_ridge(x, task.rule.lift(utility, temperature=0.0), settings.penalty)
+    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    weight, bias = solve_ridge(x, problem.rule.lift(utility, temperature=0.0), hyperparameters.penalty)
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)
@@ -100,3 +100,13 @@ def lifted_weights(
     if rule.outputs(len(bias)) == len(bias):
         return rule.lift(weight.T, temperature).T, rule.lift(bias, temperature)
     return solve_ridge(x, rule.lift(x @ weight.T + bias, temperature), 1e-6)
+
+
+METHOD = Method(
+    name="ridge",
+    family="baseline",
+    fit=fit,
+    hyperparameters=RidgeHyperparameters,
+    space=SPACE,
+    about="ridge regression of each expert's utility",
+)

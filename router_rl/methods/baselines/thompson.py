@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .bandit import train_bandit
 
-__all__ = ["SPACE", "ThompsonSettings", "fit"]
+__all__ = ["METHOD", "SPACE", "ThompsonHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ThompsonSettings:
+class ThompsonHyperparameters:
     """Hyperparameters of Thompson sampling.
 
     Attributes:
@@ -48,11 +48,21 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: ThompsonSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: ThompsonHyperparameters, run: Run) -> Router:
     """Play the training rows."""
 
     def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
-        return mean + settings.v * deviation * noise
+        return mean + hyperparameters.v * deviation * noise
 
-    return train_bandit(task, settings, run, explore)
+    return train_bandit(problem, hyperparameters, run, explore)
+
+
+METHOD = Method(
+    name="thompson",
+    family="baseline",
+    fit=fit,
+    hyperparameters=ThompsonHyperparameters,
+    space=SPACE,
+    about="bandit with posterior draws (Agrawal & Goyal 2013)",
+)

@@ -20,11 +20,11 @@ from ...problems.caching.problem import CachingProblem
 from ...routing.policies.caching_policy import ANSWER_INPUTS, CachingPolicy
 from .cache_rules import foresight, tuned
 
-__all__ = ["SearchSettings", "search"]
+__all__ = ["SearchHyperparameters", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSettings:
+class SearchHyperparameters:
     """Settings of the search.
 
     Attributes:
@@ -45,7 +45,7 @@ class SearchSettings:
 def search(
     problem: CachingProblem,
     share: float,
-    settings: SearchSettings,
+    settings: SearchHyperparameters,
     seed: int,
     tell: Callable[[int, float], None] = lambda generation, best: None,
     start: CachingPolicy | None = None,

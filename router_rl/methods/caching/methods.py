@@ -12,16 +12,16 @@ from ...problems.problem import Case, EnvMethod, Tell
 from ...routing.policies.caching_policy import CachingPolicy
 from . import cache_rules as rules
 from .cache_rules import CachedPolicy, served, tuned
-from .cache_search import SearchSettings, search
+from .cache_search import SearchHyperparameters, search
 
 __all__ = ["METHODS"]
 
 # The first is the default; the others are tried in order.
 _TRIES = (
-    SearchSettings(),
-    SearchSettings(streams=16),
-    SearchSettings(population=64, elite=12),
-    SearchSettings(pace=0.4, generations=36),
+    SearchHyperparameters(),
+    SearchHyperparameters(streams=16),
+    SearchHyperparameters(population=64, elite=12),
+    SearchHyperparameters(pace=0.4, generations=36),
 )
 
 _Fit = Callable[[CachingProblem, Sequence[Case], int, int, Tell], Sequence[CachedPolicy]]

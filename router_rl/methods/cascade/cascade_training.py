@@ -28,14 +28,14 @@ from ...problems.cascade.cascade_data import CascadeData
 from ...problems.cascade.lattice import Lattice
 from ...routing.policies.cascade_policy import CascadePolicy
 
-__all__ = ["CascadeSettings", "fit_cascade", "greedy_utility"]
+__all__ = ["CascadeHyperparameters", "fit_cascade", "greedy_utility"]
 
 _EASE = 0.98  # of the slow copy a step: what is kept of it
 _NOISE = 0.4  # of utility: how much chance has in who is in a query's pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSettings:
+class CascadeHyperparameters:
     """Settings of both learners.
 
     Attributes:
@@ -82,7 +82,7 @@ def fit_cascade(
     data: CascadeData,
     limit: int,
     weights: Sequence[float],
-    settings: CascadeSettings,
+    settings: CascadeHyperparameters,
     seed: int,
     tell: Tell | None = None,
 ) -> tuple[CascadePolicy, float]:
@@ -110,7 +110,7 @@ def fit_cascade(
                 done = fold * settings.steps + min(step, settings.steps)
                 tell(done, settings.members * settings.steps, f"member {fold + 1}: {what}")
 
-        member = _new(data, limit, settings, 1).start(generator)
+        member = _new(data, limit, settings, 1).initialise(generator)
         utilities.append(_train(member, data, lattice, fold, weights, settings, generator, told))
         members.append(member)
     together = _new(data, limit, settings, settings.members)
@@ -203,7 +203,7 @@ def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, learner: Learner
     return loss
 
 
-def _new(data: CascadeData, limit: int, settings: CascadeSettings, members: int) -> CascadePolicy:
+def _new(data: CascadeData, limit: int, settings: CascadeHyperparameters, members: int) -> CascadePolicy:
     beliefs = copy.deepcopy(data.fitted.beliefs)
     features = data.table.outcomes.features.shape[1]
     return CascadePolicy(
@@ -228,7 +228,7 @@ def _train(
     lattice: Lattice,
     fold: int,
     weights: Sequence[float],
-    settings: CascadeSettings,
+    settings: CascadeHyperparameters,
     generator: torch.Generator,
     tell: Callable[[int, str], None],
 ) -> float:

@@ -19,7 +19,7 @@ from ...routing import Router
 from ...routing.policies.cascade_policy import CascadePolicy, CascadeView
 from ..fit import fit
 from .automix import fit_automix
-from .cascade_training import CascadeSettings, fit_cascade
+from .cascade_training import CascadeHyperparameters, fit_cascade
 from .lookahead import candidates
 from .thresholds import best_thresholds, threshold_tables
 
@@ -29,10 +29,10 @@ _GROUPS, _BINS = (1, 6, 16), (4, 7)
 
 # The first is the default; the others are tried in order.
 _TRIES = (
-    CascadeSettings(),
-    CascadeSettings(regression=0.3),
-    CascadeSettings(weight_decay=0.3),
-    CascadeSettings(hidden=32, learning_rate=0.01),
+    CascadeHyperparameters(),
+    CascadeHyperparameters(regression=0.3),
+    CascadeHyperparameters(weight_decay=0.3),
+    CascadeHyperparameters(hidden=32, learning_rate=0.01),
 )
 
 

@@ -16,19 +16,27 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, ScoredTopK
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import at, expected_loss
 
-__all__ = ["RULES", "SPACE", "DeepSeekV2GateSettings", "communication_loss", "device_loss", "fit"]
+__all__ = [
+    "METHOD",
+    "RULES",
+    "SPACE",
+    "DeepSeekV2GateHyperparameters",
+    "communication_loss",
+    "device_loss",
+    "fit",
+]
 
 RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeepSeekV2GateSettings:
+class DeepSeekV2GateHyperparameters:
     """Hyperparameters of the DeepSeek-V2 gate.
 
     Attributes:
@@ -65,25 +73,25 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: DeepSeekV2GateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: DeepSeekV2GateHyperparameters, run: Run) -> Router:
     """Train the gate; with groups it returns a router whose rule is `scored_topk`."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    groups, kept = settings.groups, settings.kept
-    rule = ScoredTopK(k=task.rule.k, score="softmax", groups=groups, kept=kept, judged_by=1)
-    rule.check(len(task.train.experts))
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    groups, kept = hyperparameters.groups, hyperparameters.kept
+    rule = ScoredTopK(k=problem.rule.k, score="softmax", groups=groups, kept=kept, judged_by=1)
+    rule.check(len(problem.train.experts))
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         probabilities = logits.softmax(dim=-1)
         experts = rule.select(logits.detach()).experts
         value = expected_loss(at(probabilities, experts), outcomes, rows, compute_weight)
-        value = value + settings.balance * balance_loss(probabilities, experts)
-        value = value + settings.device_balance * device_loss(probabilities, experts, groups)
-        return value + settings.communication_balance * communication_loss(
+        value = value + hyperparameters.balance * balance_loss(probabilities, experts)
+        value = value + hyperparameters.device_balance * device_loss(probabilities, experts, groups)
+        return value + hyperparameters.communication_balance * communication_loss(
             probabilities, experts, groups, kept
         )
 
-    return train_gate(task, settings, run, loss, serve=(lambda: rule) if groups > 1 else None)
+    return train_gate(problem, hyperparameters, run, loss, serve=(lambda: rule) if groups > 1 else None)
 
 
 def device_loss(probabilities: Tensor, experts: Tensor, groups: int) -> Tensor:
@@ -116,3 +124,14 @@ def communication_loss(probabilities: Tensor, experts: Tensor, groups: int, kept
     sent = probabilities.new_zeros((rows, groups)).scatter(-1, device, 1.0)
     fraction = sent.sum(dim=0) * groups / (kept * rows)
     return (fraction * probabilities.mean(dim=0).reshape(groups, -1).sum(dim=-1)).sum()
+
+
+METHOD = Method(
+    name="deepseek_v2_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=DeepSeekV2GateHyperparameters,
+    space=SPACE,
+    about="group-limited top-k of a softmax (DeepSeek-AI 2024)",
+    selections=RULES,
+)

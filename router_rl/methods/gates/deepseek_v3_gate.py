@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, ScoredTopK, TopK
 from ...routing.selection.topk import scattered
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import expected_loss, learning_k
 
-__all__ = ["RULES", "SPACE", "DeepSeekV3GateSettings", "fit", "moved_bias"]
+__all__ = ["METHOD", "RULES", "SPACE", "DeepSeekV3GateHyperparameters", "fit", "moved_bias"]
 
 RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeepSeekV3GateSettings:
+class DeepSeekV3GateHyperparameters:
     """Hyperparameters of the DeepSeek-V3 gate.
 
     Attributes:
@@ -66,11 +66,13 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: DeepSeekV3GateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: DeepSeekV3GateHyperparameters, run: Run) -> Router:
     """Train the gate; it returns a router whose rule is `scored_topk` with the learned bias."""
-    count = len(task.train.experts)
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    served = ScoredTopK(k=task.rule.k, score="sigmoid", groups=settings.groups, kept=settings.kept)
+    count = len(problem.train.experts)
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    served = ScoredTopK(
+        k=problem.rule.k, score="sigmoid", groups=hyperparameters.groups, kept=hyperparameters.kept
+    )
     learned = replace(served, k=learning_k(served.k, count))
     learned.check(count)
     bare = TopK(k=learned.k)
@@ -83,14 +85,14 @@ def fit(task: Task, settings: DeepSeekV3GateSettings, run: Run) -> Router:
         scores = logits.sigmoid()
         shares = scores / scores.sum(dim=-1, keepdim=True)
         # The sequence-wise term counts the choice by the bare scores (eq. 18).
-        value = value + settings.balance * balance_loss(shares, bare.select(scores.detach()).experts)
-        state.bias.copy_(moved_bias(state.bias, choice.experts, settings.gamma))
+        value = value + hyperparameters.balance * balance_loss(shares, bare.select(scores.detach()).experts)
+        state.bias.copy_(moved_bias(state.bias, choice.experts, hyperparameters.gamma))
         return value
 
     def serve() -> ScoredTopK:
         return replace(served, bias=state.values())
 
-    return train_gate(task, settings, run, loss, extra=state, serve=serve)
+    return train_gate(problem, hyperparameters, run, loss, extra=state, serve=serve)
 
 
 def moved_bias(bias: Tensor, experts: Tensor, gamma: float) -> Tensor:
@@ -120,3 +122,14 @@ class _Bias(nn.Module):
     def values(self) -> tuple[float, ...]:
         """The bias as the rule carries it."""
         return tuple(self.bias.tolist())
+
+
+METHOD = Method(
+    name="deepseek_v3_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=DeepSeekV3GateHyperparameters,
+    space=SPACE,
+    about="sigmoid scores balanced by a bias (DeepSeek-AI 2024)",
+    selections=RULES,
+)

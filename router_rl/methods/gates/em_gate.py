@@ -26,19 +26,27 @@ from torch.nn import functional as F
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, MLPScorer, Router
-from ..method import Run
+from ..method import Method, Run
 from ..training_loop import EarlyStopping
 
-__all__ = ["SPACE", "EMGateSettings", "expert_log_likelihood", "fit", "gate_loss", "responsibilities"]
+__all__ = [
+    "METHOD",
+    "SPACE",
+    "EMGateHyperparameters",
+    "expert_log_likelihood",
+    "fit",
+    "gate_loss",
+    "responsibilities",
+]
 
 
 _CONVERGED = 500  # L-BFGS steps no linear scorer needs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EMGateSettings:
+class EMGateHyperparameters:
     """Hyperparameters of the EM gate.
 
     Attributes:
@@ -69,28 +77,28 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: EMGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: EMGateHyperparameters, run: Run) -> Router:
     """Alternate E-step and M-step; the weights with the best validation utility are kept."""
-    router = task.new_router(run.seed)
-    outcomes = task.outcomes()
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    likelihood = expert_log_likelihood(outcomes, compute_weight, settings.temperature)
-    stopping = EarlyStopping(task, settings.patience, run.watch)
+    router = problem.new_router(run.seed)
+    outcomes = problem.outcomes()
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    likelihood = expert_log_likelihood(outcomes, compute_weight, hyperparameters.temperature)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
     iteration = 0
     saved = run.checkpoint.load()
     if saved is None:
-        stopping.update(router, 0, settings.iterations)
+        stopping.update(router, 0, hyperparameters.iterations)
     else:
         iteration = saved["iteration"]
         router.load_state_dict(saved["router"])
         stopping.load_state_dict(saved["stopping"])
-    while iteration < settings.iterations:
+    while iteration < hyperparameters.iterations:
         iteration += 1
         with torch.no_grad():
             share = router.rule.probabilities(router.logits(outcomes.features)[0])
-        target = responsibilities(share, likelihood, hard=settings.hard)
-        loss = _maximise(router, outcomes.features, target, settings)
-        if stopping.update(router, iteration, settings.iterations, {"loss": loss}):
+        target = responsibilities(share, likelihood, hard=hyperparameters.hard)
+        loss = _maximise(router, outcomes.features, target, hyperparameters)
+        if stopping.update(router, iteration, hyperparameters.iterations, {"loss": loss}):
             break
         if run.checkpoint.due:
             run.checkpoint.save(
@@ -148,13 +156,15 @@ def _with_nobody(share: Tensor) -> Tensor:
     return torch.cat([share, torch.where(nobody > 1e-5, nobody, 0.0)], dim=-1)
 
 
-def _maximise(router: Router, features: Tensor, target: Tensor, settings: EMGateSettings) -> float:
+def _maximise(
+    router: Router, features: Tensor, target: Tensor, hyperparameters: EMGateHyperparameters
+) -> float:
     """The M-step, in place; returns the mean loss it ended at, never above the one it began with."""
     parameters = list(router.parameters())
     matrices = _matrices(router)
     optimizer = torch.optim.LBFGS(
         parameters,
-        max_iter=_CONVERGED if isinstance(router.scorer, LinearScorer) else settings.steps,
+        max_iter=_CONVERGED if isinstance(router.scorer, LinearScorer) else hyperparameters.steps,
         tolerance_grad=1e-6,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
@@ -163,7 +173,7 @@ def _maximise(router: Router, features: Tensor, target: Tensor, settings: EMGate
     def objective() -> Tensor:
         share = router.rule.probabilities(router.logits(features)[0])
         penalty = torch.stack([matrix.square().sum() for matrix in matrices]).sum()
-        return gate_loss(share, target).mean() + 0.5 * settings.ridge * penalty
+        return gate_loss(share, target).mean() + 0.5 * hyperparameters.ridge * penalty
 
     def closure() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -188,3 +198,13 @@ def _matrices(router: Router) -> list[Tensor]:
     """The scorer's weights without its biases."""
     scorer = cast("LinearScorer | MLPScorer", router.scorer)
     return [parameter for parameter in scorer.parameters() if parameter.dim() > 1]
+
+
+METHOD = Method(
+    name="em_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=EMGateHyperparameters,
+    space=SPACE,
+    about="responsibilities and maximum likelihood (Jordan & Jacobs 1994)",
+)

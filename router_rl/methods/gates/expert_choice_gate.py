@@ -16,20 +16,20 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ...routing.selection.expert_choice import taken
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import expected_loss
 
-__all__ = ["RULES", "SPACE", "ExpertChoiceGateSettings", "fit"]
+__all__ = ["METHOD", "RULES", "SPACE", "ExpertChoiceGateHyperparameters", "fit"]
 
 RULES = ("hard", "topk", "expert_choice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExpertChoiceGateSettings:
+class ExpertChoiceGateHyperparameters:
     """Hyperparameters of the expert-choice gate.
 
     Attributes:
@@ -58,14 +58,25 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: ExpertChoiceGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: ExpertChoiceGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         scores = logits.softmax(dim=-1)
-        mixing = scores * taken(scores.detach(), settings.capacity_factor)
+        mixing = scores * taken(scores.detach(), hyperparameters.capacity_factor)
         return expected_loss(mixing, outcomes, rows, compute_weight)
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
+
+
+METHOD = Method(
+    name="expert_choice_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=ExpertChoiceGateHyperparameters,
+    space=SPACE,
+    about="experts pick queries while training (Zhou et al. 2022)",
+    selections=RULES,
+)

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, Selection
 from ..method import Run
 from ..training_loop import EarlyStopping, Judge, adamw, optimizer_state, restore_optimizer
 
-__all__ = ["GateLoss", "TrainingSettings", "balance_loss", "train_gate"]
+__all__ = ["GateLoss", "TrainingHyperparameters", "balance_loss", "train_gate"]
 
 GateLoss = Callable[[Router, Outcomes, Tensor, torch.Generator], Tensor]
 
 
-class TrainingSettings(Protocol):
+class TrainingHyperparameters(Protocol):
     """The part of a gate's settings that the loop reads."""
 
     @property
@@ -36,8 +36,8 @@ class TrainingSettings(Protocol):
 
 
 def train_gate(
-    task: Task,
-    settings: TrainingSettings,
+    problem: RoutingProblem,
+    hyperparameters: TrainingHyperparameters,
     run: Run,
     loss: GateLoss,
     *,
@@ -49,34 +49,34 @@ def train_gate(
     """Minimise a gate's loss over the training rows.
 
     Args:
-        task: rows, objective, rule and scorer.
-        settings: learning rate, weight decay, epochs, patience (epochs without a better validation
+        problem: rows, objective, rule and scorer.
+        hyperparameters: learning rate, weight decay, epochs, patience (epochs without a better validation
             utility) and batch (queries a step).
         run: seed, watch and checkpoint.
         loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
-        router: what to start from; a new router of the task if None.
+        router: what to start from; a new router of the problem if None.
         extra: what a gate has while it trains and not after: parameters (noise) are trained with the
             router's, buffers (a bias that follows the load) the loss moves itself, once a step.
-        serve: the rule to measure, keep and return the router with, as it stands; the task's own if None.
-        judge: measures the router after every epoch; under the task's objective if None.
+        serve: the rule to measure, keep and return the router with, as it stands; the problem's own if None.
+        judge: measures the router after every epoch; under the problem's objective if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
-    router = task.new_router(run.seed) if router is None else router
-    if task.compiled:
+    router = problem.new_router(run.seed) if router is None else router
+    if problem.compile:
         router.scorer.compile()
-    outcomes = task.outcomes()
-    extra = nn.Module() if extra is None else extra.to(task.device)
+    outcomes = problem.outcomes()
+    extra = nn.Module() if extra is None else extra.to(problem.device)
     trained = [*router.parameters(), *extra.parameters()]
-    optimizer = adamw(trained, settings.learning_rate, settings.weight_decay)
-    generator = torch.Generator(device=task.device).manual_seed(run.seed)
-    stopping = EarlyStopping(task, settings.patience, run.watch, judge)
+    optimizer = adamw(trained, hyperparameters.learning_rate, hyperparameters.weight_decay)
+    generator = torch.Generator(device=problem.device).manual_seed(run.seed)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback, judge)
     epoch = 0
     saved = run.checkpoint.load()
     if saved is None:
         _set_rule(router, serve)
-        stopping.update(router, 0, settings.epochs)
+        stopping.update(router, 0, hyperparameters.epochs)
     else:
         epoch = saved["epoch"]
         router.load_state_dict(saved["router"])
@@ -87,10 +87,10 @@ def train_gate(
     period = run.validate_every or outcomes.queries
     seen, measured = epoch * outcomes.queries, epoch * outcomes.queries
     losses: list[Tensor] = []  # of the batches since the last measurement, times their rows
-    while epoch < settings.epochs:
+    while epoch < hyperparameters.epochs:
         epoch += 1
-        order = torch.randperm(outcomes.queries, generator=generator, device=task.device)
-        for rows in order.split(settings.batch):
+        order = torch.randperm(outcomes.queries, generator=generator, device=problem.device)
+        for rows in order.split(hyperparameters.batch):
             value = loss(router, outcomes, rows, generator)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -102,7 +102,7 @@ def train_gate(
             mean, measured = float(torch.stack(losses).sum()) / (seen - measured), seen
             losses.clear()
             _set_rule(router, serve)
-            if stopping.update(router, epoch, settings.epochs, {"loss": mean}):
+            if stopping.update(router, epoch, hyperparameters.epochs, {"loss": mean}):
                 return stopping.best(router)
         if run.checkpoint.due:
             run.checkpoint.save(

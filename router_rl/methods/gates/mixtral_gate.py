@@ -3,7 +3,7 @@
 Section 2.1 of https://arxiv.org/abs/2401.04088; the auxiliary loss `N sum f_e P_e` at 0.02 is that of the
 released model (`router_aux_loss_coef`), with P the softmax over all experts (Fedus et al. 2021, eq. 4).
 
-With one expert a query the weight is `exp(z) / exp(z) = 1` whatever z is: the task loss and the compute
+With one expert a query the weight is `exp(z) / exp(z) = 1` whatever z is: the problem loss and the compute
 pass no gradient at all, and only the auxiliary loss moves the gate. That is the gate as published, and it
 is left so; `docs/k1_trap.md` shows what it costs.
 """
@@ -17,19 +17,19 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, TopK
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import expected_loss
 
-__all__ = ["RULES", "SPACE", "MixtralGateSettings", "fit"]
+__all__ = ["METHOD", "RULES", "SPACE", "MixtralGateHyperparameters", "fit"]
 
 RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MixtralGateSettings:
+class MixtralGateHyperparameters:
     """Hyperparameters of the Mixtral gate.
 
     Attributes:
@@ -58,15 +58,26 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: MixtralGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: MixtralGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    top = TopK(k=task.rule.k)
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    top = TopK(k=problem.rule.k)
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         value = expected_loss(top.mixing(logits), outcomes, rows, compute_weight)
         experts = top.select(logits.detach()).experts
-        return value + settings.balance * balance_loss(logits.softmax(dim=-1), experts)
+        return value + hyperparameters.balance * balance_loss(logits.softmax(dim=-1), experts)
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
+
+
+METHOD = Method(
+    name="mixtral_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=MixtralGateHyperparameters,
+    space=SPACE,
+    about="softmax over the k chosen (Jiang et al. 2024)",
+    selections=RULES,
+)

@@ -17,19 +17,19 @@ from torch.nn import functional as F
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, TopK
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import expected_loss, learning_k, squared_variation
 
-__all__ = ["RULES", "SPACE", "NoisyTopKGateSettings", "fit", "load_probability"]
+__all__ = ["METHOD", "RULES", "SPACE", "NoisyTopKGateHyperparameters", "fit", "load_probability"]
 
 RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyTopKGateSettings:
+class NoisyTopKGateHyperparameters:
     """Hyperparameters of the noisy top-k gate.
 
     Attributes:
@@ -61,12 +61,12 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: NoisyTopKGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: NoisyTopKGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    kept = learning_k(task.rule.k, len(task.train.experts))
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    kept = learning_k(problem.rule.k, len(problem.train.experts))
     top = TopK(k=kept)
-    noise = _Noise(task)
+    noise = _Noise(problem)
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         features = outcomes.features[rows]
@@ -78,9 +78,9 @@ def fit(task: Task, settings: NoisyTopKGateSettings, run: Run) -> Router:
         importance = squared_variation(mixing.sum(dim=0))
         load = squared_variation(load_probability(clean, noisy, spread, kept).sum(dim=0))
         value = expected_loss(mixing, outcomes, rows, compute_weight)
-        return value + settings.importance * importance + settings.load * load
+        return value + hyperparameters.importance * importance + hyperparameters.load * load
 
-    return train_gate(task, settings, run, loss, extra=noise)
+    return train_gate(problem, hyperparameters, run, loss, extra=noise)
 
 
 def load_probability(clean: Tensor, noisy: Tensor, spread: Tensor, k: int) -> Tensor:
@@ -109,14 +109,25 @@ class _Noise(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, problem: RoutingProblem) -> None:
         super().__init__()
-        scorer = task.new_router(0, kind="linear").scorer
+        scorer = problem.new_router(0, kind="linear").scorer
         self.register_buffer("shift", scorer.get_buffer("shift"))
         self.register_buffer("scale", scorer.get_buffer("scale"))
-        self.weight = nn.Parameter(torch.zeros(len(task.train.experts), len(scorer.get_buffer("shift"))))
+        self.weight = nn.Parameter(torch.zeros(len(problem.train.experts), len(scorer.get_buffer("shift"))))
 
     def forward(self, features: Tensor) -> Tensor:
         """Standard deviations [B, N] of features [B, D]."""
         # The floor keeps the load's quotient finite once the gate has learned to do without noise.
         return F.softplus(F.linear((features - self.shift) * self.scale, self.weight)) + 1e-2
+
+
+METHOD = Method(
+    name="noisy_topk_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=NoisyTopKGateHyperparameters,
+    space=SPACE,
+    about="noise on the logits, k kept (Shazeer et al. 2017)",
+    selections=RULES,
+)

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import AdaptiveK, Router, ScoredTopK
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import answers
 from .switch_gate import switch_loss
 
-__all__ = ["RULES", "SPACE", "ReMoEGateSettings", "adapted", "fit", "weighted_l1"]
+__all__ = ["METHOD", "RULES", "SPACE", "ReMoEGateHyperparameters", "adapted", "fit", "weighted_l1"]
 
 RULES = ("hard", "topk", "adaptive_k")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReMoEGateSettings:
+class ReMoEGateHyperparameters:
     """Hyperparameters of the ReMoE gate.
 
     Attributes:
@@ -66,15 +66,15 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: ReMoEGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: ReMoEGateHyperparameters, run: Run) -> Router:
     """Train the gate; under topk it returns a router whose rule is `scored_topk` with ReLU scores."""
-    count, k = len(task.train.experts), task.rule.k
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    state = _Penalty(settings.penalty)
+    count, k = len(problem.train.experts), problem.rule.k
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    state = _Penalty(hyperparameters.penalty)
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
-        if isinstance(task.rule, AdaptiveK):
+        if isinstance(problem.rule, AdaptiveK):
             logits = logits[..., :-1] - logits[..., -1:]
         gate = logits.relu()
         everyone = torch.arange(count, device=rows.device).expand(len(rows), -1)
@@ -83,15 +83,15 @@ def fit(task: Task, settings: ReMoEGateSettings, run: Run) -> Router:
         value = (switch_loss(gate, probabilities, everyone, label) + compute_weight * compute).mean()
         value = value + state.coefficient * weighted_l1(gate, k)
         sparsity = (gate.detach() == 0).float().mean()
-        state.coefficient = adapted(state.coefficient, sparsity, 1.0 - k / count, settings.alpha)
+        state.coefficient = adapted(state.coefficient, sparsity, 1.0 - k / count, hyperparameters.alpha)
         return value
 
-    serve = (lambda: ScoredTopK(k=k, score="relu")) if task.rule.name == "topk" else None
-    router = task.new_router(run.seed)
+    serve = (lambda: ScoredTopK(k=k, score="relu")) if problem.rule.name == "topk" else None
+    router = problem.new_router(run.seed)
     with torch.no_grad():
         # The last parameter of a scorer is the bias of its logits; nobody's, after the experts', stays.
-        list(router.scorer.parameters())[-1][:count] += settings.start
-    return train_gate(task, settings, run, loss, router=router, extra=state, serve=serve)
+        list(router.scorer.parameters())[-1][:count] += hyperparameters.start
+    return train_gate(problem, hyperparameters, run, loss, router=router, extra=state, serve=serve)
 
 
 def weighted_l1(gate: Tensor, k: int) -> Tensor:
@@ -123,3 +123,14 @@ class _Penalty(nn.Module):
     def __init__(self, first: float) -> None:
         super().__init__()
         self.register_buffer("coefficient", torch.tensor(first))
+
+
+METHOD = Method(
+    name="remoe_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=ReMoEGateHyperparameters,
+    space=SPACE,
+    about="ReLU weights under an adaptive L1 (Wang et al. 2025)",
+    selections=RULES,
+)

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ...routing.selection.topk import largest
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import at, expected_loss
 
-__all__ = ["RULES", "SPACE", "SinkhornGateSettings", "fit", "transport_plan"]
+__all__ = ["METHOD", "RULES", "SPACE", "SinkhornGateHyperparameters", "fit", "transport_plan"]
 
 RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SinkhornGateSettings:
+class SinkhornGateHyperparameters:
     """Hyperparameters of the Sinkhorn gate.
 
     Attributes:
@@ -60,17 +60,17 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: SinkhornGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: SinkhornGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
-        plan = transport_plan(logits.detach(), settings.temperature, settings.iterations)
-        mixing = at(logits.softmax(dim=-1), largest(plan, task.rule.k))
+        plan = transport_plan(logits.detach(), hyperparameters.temperature, hyperparameters.iterations)
+        mixing = at(logits.softmax(dim=-1), largest(plan, problem.rule.k))
         return expected_loss(mixing, outcomes, rows, compute_weight)
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
 
 
 def transport_plan(logits: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -89,3 +89,14 @@ def transport_plan(logits: Tensor, temperature: float, iterations: int) -> Tenso
         log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True) + math.log(max(rows, 1) / count)
         log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True)
     return log_plan.exp()
+
+
+METHOD = Method(
+    name="sinkhorn_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=SinkhornGateHyperparameters,
+    space=SPACE,
+    about="balanced transport plan (Lewis et al. 2021; Clark et al. 2022)",
+    selections=RULES,
+)

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 
-__all__ = ["SPACE", "SoftmaxGateSettings", "fit", "mixture_loss", "soft_targets"]
+__all__ = ["METHOD", "SPACE", "SoftmaxGateHyperparameters", "fit", "mixture_loss", "soft_targets"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SoftmaxGateSettings:
+class SoftmaxGateHyperparameters:
     """Hyperparameters of the softmax gate.
 
     Attributes:
@@ -60,10 +60,10 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: SoftmaxGateHyperparameters, run: Run) -> Router:
     """Train the gate; with top-k selection only the chosen experts are mixed, as they will be in use."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    strength = settings.balance + settings.own_load * task.objective.load_weight
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    strength = hyperparameters.balance + hyperparameters.own_load * problem.objective.load_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits = router.scores(outcomes.features.index_select(0, rows))
@@ -72,7 +72,7 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
         balance = strength * balance_loss(probabilities, experts)
         if outcomes.probabilities is None or outcomes.label is None:
             utility = outcomes.quality[rows] - compute_weight * outcomes.compute[rows]
-            targets = soft_targets(utility, settings.temperature)
+            targets = soft_targets(utility, hyperparameters.temperature)
             return -(targets * probabilities.clamp(min=1e-12).log()).sum(dim=-1).mean() + balance
         task_loss = mixture_loss(
             router.rule.mixing(logits), outcomes.probabilities[rows], outcomes.label[rows]
@@ -80,7 +80,7 @@ def fit(task: Task, settings: SoftmaxGateSettings, run: Run) -> Router:
         compute = (probabilities * outcomes.compute[rows]).sum(dim=-1)
         return (task_loss + compute_weight * compute).mean() + balance
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
 
 
 def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
@@ -108,3 +108,13 @@ def soft_targets(utility: Tensor, temperature: float) -> Tensor:
     tensor(True)
     """
     return (utility / temperature).softmax(dim=-1)
+
+
+METHOD = Method(
+    name="softmax_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=SoftmaxGateHyperparameters,
+    space=SPACE,
+    about="mixture trained by its task loss (Jacobs et al. 1991)",
+)

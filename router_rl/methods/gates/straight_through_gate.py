@@ -15,21 +15,21 @@ from torch import Tensor
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, Selection
 from ...routing.selection.topk import scattered
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import expected_loss
 
-__all__ = ["RULES", "SPACE", "StraightThroughGateSettings", "fit", "straight_through"]
+__all__ = ["METHOD", "RULES", "SPACE", "StraightThroughGateHyperparameters", "fit", "straight_through"]
 
 # Under soft selection nothing is sparse: that is the softmax gate.
 RULES = ("hard", "topk", "hierarchical", "adaptive_k", "expert_choice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StraightThroughGateSettings:
+class StraightThroughGateHyperparameters:
     """Hyperparameters of the straight-through gate.
 
     Attributes:
@@ -58,17 +58,17 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: StraightThroughGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: StraightThroughGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         value = expected_loss(straight_through(router.rule, logits), outcomes, rows, compute_weight)
         experts = router.rule.select(logits.detach()).experts
-        return value + settings.balance * balance_loss(router.rule.probabilities(logits), experts)
+        return value + hyperparameters.balance * balance_loss(router.rule.probabilities(logits), experts)
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
 
 
 def straight_through(rule: Selection, logits: Tensor) -> Tensor:
@@ -81,3 +81,14 @@ def straight_through(rule: Selection, logits: Tensor) -> Tensor:
     dense = rule.probabilities(logits)
     sparse = scattered(dense.shape[-1], rule.select(logits.detach()))
     return dense + (sparse - dense).detach()
+
+
+METHOD = Method(
+    name="straight_through_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=StraightThroughGateHyperparameters,
+    space=SPACE,
+    about="sparse choice, gradient of the dense mixture (Yao et al. 2025)",
+    selections=RULES,
+)

@@ -18,16 +18,16 @@ from torch.nn import functional as F
 
 from envs import Outcomes
 
-from ...problems.routing.problem import Task
+from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
-from ..method import Run
+from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 
-__all__ = ["SPACE", "SwitchGateSettings", "fit", "switch_loss", "within_capacity"]
+__all__ = ["METHOD", "SPACE", "SwitchGateHyperparameters", "fit", "switch_loss", "within_capacity"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SwitchGateSettings:
+class SwitchGateHyperparameters:
     """Hyperparameters of the Switch gate.
 
     Attributes:
@@ -66,19 +66,19 @@ SPACE = {
 }
 
 
-def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
+def fit(problem: RoutingProblem, hyperparameters: SwitchGateHyperparameters, run: Run) -> Router:
     """Train the gate."""
-    compute_weight = settings.own_compute * task.objective.compute_weight
-    strength = settings.balance + settings.own_load * task.objective.load_weight
+    compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
+    strength = hyperparameters.balance + hyperparameters.own_load * problem.objective.load_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         features = outcomes.features[rows]
         noise = torch.rand(features.shape, generator=generator, device=features.device)
-        logits, _ = router.logits(features * (1.0 + settings.jitter * (2.0 * noise - 1.0)))
+        logits, _ = router.logits(features * (1.0 + hyperparameters.jitter * (2.0 * noise - 1.0)))
         probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts  # [B, k]
         works = (experts < outcomes.experts).float()  # the id N is nobody
-        taught = within_capacity(experts, outcomes.experts, settings.capacity_factor) * works
+        taught = within_capacity(experts, outcomes.experts, hyperparameters.capacity_factor) * works
         chosen = experts.clamp(max=outcomes.experts - 1)
         gate = probabilities.gather(-1, chosen)
         compute = outcomes.compute[rows].gather(-1, chosen)
@@ -90,7 +90,7 @@ def fit(task: Task, settings: SwitchGateSettings, run: Run) -> Router:
             value = (task_loss + compute_weight * (gate * compute * taught).sum(dim=-1)).mean()
         return value + strength * balance_loss(probabilities, experts)
 
-    return train_gate(task, settings, run, loss)
+    return train_gate(problem, hyperparameters, run, loss)
 
 
 def switch_loss(gate: Tensor, probabilities: Tensor, experts: Tensor, label: Tensor) -> Tensor:
@@ -126,3 +126,13 @@ def within_capacity(experts: Tensor, total: int, factor: float) -> Tensor:
     taken = F.one_hot(experts.reshape(-1), total + 1).cumsum(dim=0)
     place = taken.gather(1, experts.reshape(-1, 1)).reshape(experts.shape)
     return (place <= capacity).float()
+
+
+METHOD = Method(
+    name="switch_gate",
+    family="gate",
+    fit=fit,
+    hyperparameters=SwitchGateHyperparameters,
+    space=SPACE,
+    about="top-1 scaled by its probability (Fedus et al. 2021)",
+)

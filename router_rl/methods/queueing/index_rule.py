@@ -21,11 +21,11 @@ from ...problems.queueing.queue_task import QueueTask
 from ...routing import QueueScorer, Router
 from ...routing.scorers.queue_scorer import TERMS
 
-__all__ = ["IndexSettings", "fit_index", "with_weights"]
+__all__ = ["IndexHyperparameters", "fit_index", "with_weights"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IndexSettings:
+class IndexHyperparameters:
     """How the weights are searched.
 
     Attributes:
@@ -44,7 +44,7 @@ class IndexSettings:
     rounds: int = 2
 
 
-def fit_index(task: QueueTask, settings: IndexSettings, seed: int = 0) -> Router:
+def fit_index(task: QueueTask, settings: IndexHyperparameters, seed: int = 0) -> Router:
     """Draw weights log-uniformly, look around the best, and keep the best on validation."""
     router = task.router()
     known = TERMS if task.config.budget is not None else TERMS[:-1]  # without a budget there is no pace

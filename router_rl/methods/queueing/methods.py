@@ -10,16 +10,16 @@ from ...problems.queueing.queue_measurement import act_of, play_queues
 from ...problems.queueing.queue_task import QueueTask
 from . import queue_rules as rivals
 from .queue_rules import QueuePolicy, routed
-from .rollout_iteration import RolloutSettings, fit_rollouts
+from .rollout_iteration import RolloutHyperparameters, fit_rollouts
 
 __all__ = ["METHODS"]
 
 # The first is the default; the others are tried in order.
 _TRIES = (
-    RolloutSettings(),
-    RolloutSettings(follow=128),
-    RolloutSettings(states=9_000),
-    RolloutSettings(explore=0.2),
+    RolloutHyperparameters(),
+    RolloutHyperparameters(follow=128),
+    RolloutHyperparameters(states=9_000),
+    RolloutHyperparameters(explore=0.2),
 )
 
 _Fit = Callable[[QueueProblem, Sequence[Case], int, int, Tell], Sequence[QueuePolicy]]

@@ -34,9 +34,9 @@ from envs import Outcomes, QueueingCore
 from ...problems.queueing.queue_measurement import play_queues
 from ...problems.queueing.queue_task import QueueTask
 from ...routing import QueueScorer, Router
-from .index_rule import IndexSettings, fit_index
+from .index_rule import IndexHyperparameters, fit_index
 
-__all__ = ["RolloutSettings", "Tried", "ascend", "fit_rollouts", "regress"]
+__all__ = ["RolloutHyperparameters", "Tried", "ascend", "fit_rollouts", "regress"]
 
 Watch = Callable[[int, int, float, float], None]
 """Is told: rounds done, rounds in all, validation utility of the policy, and of the index rule."""
@@ -45,7 +45,7 @@ _CLIP, _MOST = 1.5, 2.0  # utility: beyond, an advantage says that a choice is b
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RolloutSettings:
+class RolloutHyperparameters:
     """Hyperparameters.
 
     Attributes:
@@ -65,7 +65,7 @@ class RolloutSettings:
         guard: standard errors by which a policy must be better than the index rule to replace it.
     """
 
-    index: IndexSettings = field(default_factory=IndexSettings)
+    index: IndexHyperparameters = field(default_factory=IndexHyperparameters)
     rounds: int = 2
     states: int = 3_000
     follow: int = 64
@@ -98,7 +98,7 @@ class Tried(NamedTuple):
 
 def fit_rollouts(
     task: QueueTask,
-    settings: RolloutSettings,
+    settings: RolloutHyperparameters,
     seed: int = 0,
     watch: Watch | None = None,
     start: Router | None = None,
@@ -151,7 +151,7 @@ def regress(tried: Tried, penalty: float) -> Tensor:
 
 
 def ascend(
-    tried: Tried, start: Tensor, settings: RolloutSettings, temperature: float, seed: int = 0
+    tried: Tried, start: Tensor, settings: RolloutHyperparameters, temperature: float, seed: int = 0
 ) -> Tensor:
     """Prices [P] float32 whose softmax policy has a higher expected advantage over the states' experts.
 
@@ -180,7 +180,9 @@ def ascend(
     return prices.detach() * scale
 
 
-def _validate(task: QueueTask, scorer: QueueScorer, prices: Tensor, settings: RolloutSettings) -> np.ndarray:
+def _validate(
+    task: QueueTask, scorer: QueueScorer, prices: Tensor, settings: RolloutHyperparameters
+) -> np.ndarray:
     """Utility [M, B] of each validation episode under each prices [M, P]; all are played at once."""
     count, lanes = len(prices), settings.validation_lanes
     core = task.core("validation", count * lanes, seed=500_000, group=count)
@@ -193,7 +195,7 @@ def _validate(task: QueueTask, scorer: QueueScorer, prices: Tensor, settings: Ro
 
 
 @torch.no_grad()
-def _try_experts(task: QueueTask, scorer: QueueScorer, settings: RolloutSettings, seed: int) -> Tried:
+def _try_experts(task: QueueTask, scorer: QueueScorer, settings: RolloutHyperparameters, seed: int) -> Tried:
     """Visit states with the policy and fork at some of them."""
     generator = torch.Generator().manual_seed(seed)
     core = task.core("train", settings.lanes, seed=seed)

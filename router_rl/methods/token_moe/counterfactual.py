@@ -35,7 +35,7 @@ from .token_training import Fit, Training, train
 
 __all__ = [
     "OUTCOME_TABLE",
-    "CounterfactualSettings",
+    "CounterfactualHyperparameters",
     "counterfactual_losses",
     "expected_loss",
     "train_counterfactual",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CounterfactualSettings:
+class CounterfactualHyperparameters:
     """Settings of the learner.
 
     Attributes:
@@ -64,7 +64,7 @@ class CounterfactualSettings:
     load: LoadRule = field(default_factory=LoadRule)
 
 
-OUTCOME_TABLE = CounterfactualSettings(
+OUTCOME_TABLE = CounterfactualHyperparameters(
     credit="table", layers=0, entropy=3e-2
 )  # on the tiny pool's validation
 
@@ -73,7 +73,7 @@ def train_counterfactual(
     pool: TokenPool,
     start: LayerRouters,
     training: Training,
-    settings: CounterfactualSettings,
+    settings: CounterfactualHyperparameters,
     *,
     score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:

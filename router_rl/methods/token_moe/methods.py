@@ -19,7 +19,7 @@ from ...problems.token_moe.token_measurement import measure
 from . import token_bounds as bounds
 from .backprop import GATES, Gate, joint, train_gate
 from .counterfactual import OUTCOME_TABLE, train_counterfactual
-from .token_reinforce import TokenReinforceSettings, train_reinforce
+from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from .token_training import Training
 
 __all__ = ["METHODS"]
@@ -53,7 +53,7 @@ def _outcome_table(problem: MixtureProblem, count: int, training: Training) -> L
 
 def _reinforce(problem: MixtureProblem, count: int, training: Training) -> LayerRouters:
     start = problem.start.copy(rule_of(count))
-    return train_reinforce(problem.pool, start, training, TokenReinforceSettings()).routers
+    return train_reinforce(problem.pool, start, training, TokenReinforceHyperparameters()).routers
 
 
 def _trained(learn: _Learn) -> _Fit:

@@ -21,11 +21,11 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import AdaptiveK
 from .token_training import Fit, Training, train
 
-__all__ = ["TokenReinforceSettings", "later_tokens", "train_reinforce"]
+__all__ = ["TokenReinforceHyperparameters", "later_tokens", "train_reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenReinforceSettings:
+class TokenReinforceHyperparameters:
     """Settings of REINFORCE.
 
     Attributes:
@@ -43,7 +43,7 @@ def train_reinforce(
     pool: TokenPool,
     start: LayerRouters,
     training: Training,
-    settings: TokenReinforceSettings,
+    settings: TokenReinforceHyperparameters,
     config: TokenMoEConfig | None = None,
     *,
     score: Callable[[LayerRouters], float] | None = None,

@@ -23,7 +23,7 @@ from experts.moe.tail import Tail
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import Hard, LinearScorer, Selection
 
-__all__ = ["RidgeSettings", "best_experts", "fit_ridge"]
+__all__ = ["RidgeHyperparameters", "best_experts", "fit_ridge"]
 
 See = Callable[[int, Tensor, Tensor], None]
 
@@ -31,7 +31,7 @@ _SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RidgeSettings:
+class RidgeHyperparameters:
     """How the closed form is set.
 
     Attributes:
@@ -50,7 +50,7 @@ class RidgeSettings:
 def fit_ridge(
     tail: Tail,
     sequences: Sequences,
-    settings: RidgeSettings,
+    settings: RidgeHyperparameters,
     rule: Selection | None = None,
     batch: int = 16,
 ) -> LayerRouters:
@@ -103,7 +103,7 @@ def fit_ridge(
     return routers
 
 
-def best_experts(sequences: Sequences, settings: RidgeSettings) -> Tensor:
+def best_experts(sequences: Sequences, settings: RidgeHyperparameters) -> Tensor:
     """The expert each token should have, [S, T] int64: its domain's, or that of the least smoothed loss."""
     if settings.target == "label":
         return torch.from_numpy(np.array(sequences.domain, dtype=np.int64))

@@ -114,7 +114,7 @@ def _exchange(
     beliefs: Beliefs, prior: Tensor, posterior: Tensor, quality: Tensor, generator: torch.Generator
 ) -> None:
     """Fit what those that were asked say of the others, on random sets of up to three."""
-    optimizer = torch.optim.Adam([beliefs.told], lr=0.03)
+    optimizer = torch.optim.Adam([beliefs.influence], lr=0.03)
     rows, experts = quality.shape
     for step in range(_EXCHANGES):
         order = torch.rand(rows, experts, generator=generator).argsort(dim=-1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from envs import QueueingConfig
-from experts import InputError, OutcomeTable
+from experts import InputError, open_table
 
-from ...methods.queueing.index_rule import IndexSettings, fit_index
+from ...methods.queueing.index_rule import IndexHyperparameters, fit_index
 from ...routing import Router
 from ..problem import Case
 from .queue_task import QueueTask
@@ -46,7 +46,7 @@ class QueueProblem:
         """The index rule of these terms tuned at a load, a copy; tuned once for all that begin with it."""
         key = (load, terms, seed)
         if key not in self._tuned:
-            self._tuned[key] = fit_index(self.tasks[load], IndexSettings(terms=terms), seed)
+            self._tuned[key] = fit_index(self.tasks[load], IndexHyperparameters(terms=terms), seed)
         return copy.deepcopy(self._tuned[key])
 
 
@@ -66,7 +66,7 @@ def prepare(table: str | None, options: Mapping[str, Any]) -> QueueProblem:
         raise InputError("options.loads", list(loads), "are none, or stand twice", "use 0.5,0.8,0.95")
     if episodes < 2:
         raise InputError("options.episodes", episodes, "give no interval", "use 2 or more")
-    whole = OutcomeTable.read(table or "digits")
+    whole = open_table(table or "digits")
     settings = {name: _plain(options[name]) for name in _CONFIG}
     tasks = {
         load: QueueTask.of(whole, options["arrivals"], options["test_arrivals"], load=load, **settings)

@@ -1,17 +1,17 @@
-"""What every method is given, and how it makes the router it will train."""
+"""Routing: one decision a query, by any selection rule, scored by quality, compute and load."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from envs import Outcomes, compute_scale
+from envs import Outcomes, RoutingCore, compute_scale
 from experts import InputError, OutcomeTable
-from experts.io.errors import unknown_name
 
 from ...routing import (
     ConstantScorer,
@@ -25,180 +25,251 @@ from ...routing import (
     StateInput,
 )
 from ..cross_fitting import Fold
+from ..data_digest import digest_of, table_digest
 from ..logged_feedback import LogConfig, impute
 from ..objective import Objective
-from ..out_of_fold import Readouts
+from ..options import options_as_json, with_changes
+from ..out_of_fold import OutOfFold
+from ..problem import Case, Problem, ProblemCard
+from ..prompt_features import with_features
+from ..selection_rules import selection
+from .folding import for_objective
+from .router_measurement import RouterMeasurement, Rows, measure_rows
+from .routing_options import RoutingOptions, ScorerConfig
 
-__all__ = ["ScorerConfig", "Task"]
+__all__ = ["RoutingProblem"]
 
-_CHUNK = 65_536  # rows in float64 together, so that memory-mapped features never stand in memory whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScorerConfig:
-    """The shape of the scorer that trained methods share.
-
-    Attributes:
-        kind: `linear` (folds into a stock gate) or `mlp`.
-        hidden: widths of the MLP's hidden layers.
-    """
-
-    kind: Literal["linear", "mlp"] = "mlp"
-    hidden: tuple[int, ...] = (64,)
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("linear", "mlp"):
-            raise InputError("scorer.kind", self.kind, "unknown", "use linear or mlp")
-        if any(width < 1 for width in self.hidden):
-            raise InputError("scorer.hidden", list(self.hidden), "a width is not positive", "use 1 or more")
-
-    def __str__(self) -> str:
-        return "linear" if self.kind == "linear" else f"mlp({', '.join(map(str, self.hidden))})"
+_CHUNK = 65_536  # rows converted to float64 at a time, so that memory-mapped features are never copied whole
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
-    """Training and validation rows, the objective, and the form the router must have.
+class RoutingProblem(Problem):
+    """Which expert, or which experts, answer a query.
+
+    Args:
+        table: an outcome table with features, or with prompts to make features of, and a split.
+        objective: what to maximise; several make one case each.
+        select: the selection rule, by name or itself; in place of `options.select`.
+        options: the other options; the defaults if None.
+        out_of_fold: which of the table's own features are cross-fitted predictions of the training rows; made
+            here for a table of prompts.
+        changes: fields of `RoutingOptions`, in place of those of `options`.
 
     Attributes:
         train: rows to learn from; under bandit feedback their outcomes are estimates.
-        validation: rows to choose settings and checkpoints on, likewise; the test rows are not here.
-        asked: the training rows as they are, for a learner that chooses for itself and reads the outcome of
-            what it chose, no other; under bandit feedback once a row.
-        objective: what to maximise.
-        rule: logits to experts; the same for training and export.
+        validation: rows to choose hyperparameters and checkpoints on, likewise.
+        logged: the training rows with their true outcomes, for a learner that reads only the outcome of the
+            expert it chose; under bandit feedback, once a row.
+        objectives: one for each case.
+        rule: the selection rule, logits to experts; the same for training and export.
         scorer: the shape of a trained scorer.
-        observe_load: whether a stateful learner sees the window's load.
-        scale: the unit of compute, in the table's cost unit; a price, and the same under any feedback.
+        observe_load: whether a stateful learner observes the window's load.
+        scale: the unit of compute, in the table's cost unit: the most expensive expert's mean cost on the
+            training rows.
         device: where training happens.
-        readouts: which of the features estimate the experts' quality; None if none do.
-        compiled: whether scorers run through `torch.compile` while they train on the device.
-        log: how the log was made that the estimates come from; None: all outcomes are known.
+        text: the pipeline that makes features of prompts; None where the table has features.
+        out_of_fold: see Args.
+        log: how the logged expert was drawn; None under full feedback.
+
+    Raises:
+        InputError: the table has neither features nor prompts, lacks a split, too few experts are within the
+            maximum cost or the budget, or an option does not fit.
+        RouterError: the rule needs more experts than there are.
     """
 
-    train: OutcomeTable
-    validation: OutcomeTable
-    asked: OutcomeTable
-    objective: Objective
+    name: ClassVar[str] = "routing"
+    environment: ClassVar[str] = "RouterRL/Routing-v0"
+    about: ClassVar[str] = "one decision a query: which experts answer it"
+    options_type: ClassVar[type] = RoutingOptions
+    always: ClassVar[tuple[str, ...]] = ("random", "best_single", "zero_router", "oracle")
+    objective_fields: ClassVar[tuple[str, ...]] = (
+        "compute_weight",
+        "load_weight",
+        "window",
+        "budget",
+        "max_cost",
+    )
+
+    scores_training_rows: ClassVar[bool] = True
+
+    table: OutcomeTable
     rule: Selection
-    scorer: ScorerConfig
-    observe_load: bool
-    scale: float
-    device: torch.device
-    log: LogConfig | None = None
-    readouts: Readouts | None = None
-    compiled: bool = False
 
-    def __post_init__(self) -> None:
-        self._check_affordable()
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         table: OutcomeTable,
-        objective: Objective,
-        rule: Selection,
+        objective: Objective | Sequence[Objective] | None = None,
+        select: str | Selection | None = None,
         *,
-        scorer: ScorerConfig | None = None,
-        observe_load: bool | None = None,
-        device: torch.device | str = "cpu",
-        feedback: str = "full",
-        log: LogConfig | None = None,
-        readouts: Readouts | None = None,
-        compiled: bool = False,
-    ) -> Task:
-        """Take a task from a table with its splits.
-
-        Args:
-            table: an outcome table with features.
-            objective: what to maximise.
-            rule: the selection rule.
-            scorer: the shape of a trained scorer.
-            observe_load: whether stateful learners see the window's load; None: where it is charged for.
-            device: where training happens.
-            feedback: `full`, or `bandit`: of each row only the outcome of one expert, chosen by a log.
-            log: how the log is made and read under bandit feedback; uniform if None.
-            readouts: which of the features estimate the experts' quality, of the training rows.
-            compiled: whether scorers run through `torch.compile` while they train on the device.
-
-        Raises:
-            InputError: the table has no features or lacks a split, too little of it is affordable, or the
-                feedback is unknown or not for the rule.
-            RouterError: the rule needs more experts than there are.
-        """
-        if table.features is None:
-            raise InputError(
-                "table", table.source, "has no features to route on", "add a `features` column to it"
-            )
-        rule.check(len(table.experts))
-        if feedback not in ("full", "bandit"):
-            raise unknown_name("feedback", feedback, ("full", "bandit"))
-        if feedback == "bandit" and rule.k != 1:
-            problem = f"a log has one expert a query, {rule.name} chooses {rule.k}"
-            raise InputError("feedback", feedback, problem, "use hard or hierarchical selection")
-        asked = table.part("train")
-        train, validation = asked, table.part("validation")
-        log = None if feedback == "full" else log or LogConfig()
-        if log is not None:
-            train, validation = impute(asked, validation, log)
-        return cls(
-            train=train,
-            validation=validation,
-            asked=asked,
-            objective=objective,
-            rule=rule,
-            scorer=scorer or ScorerConfig(),
-            observe_load=objective.load_weight > 0 if observe_load is None else observe_load,
-            scale=compute_scale(asked),
-            device=torch.device(device),
-            log=log,
-            readouts=readouts,
-            compiled=compiled,
+        options: RoutingOptions | None = None,
+        out_of_fold: OutOfFold | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        if select is not None:
+            changes["select"] = select
+        self.options: RoutingOptions = with_changes(options or RoutingOptions(), changes)
+        objective = Objective() if objective is None else objective
+        self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
+        _check_cases(self.objectives)
+        feedback = self.options.feedback
+        featured = with_features(table, self.options.features, feedback=feedback)
+        self.table, self.text = featured.table, featured.text
+        self.out_of_fold = featured.out_of_fold or out_of_fold
+        self.rule = selection(
+            self.options.select, self.table, k=self.options.k, tree=self.options.tree, feedback=feedback
         )
+        if feedback == "bandit" and self.rule.k != 1:
+            reason = f"a log holds one expert a query, {self.rule.name} chooses {self.rule.k}"
+            raise InputError("problem.feedback", feedback, reason, "use hard or hierarchical selection")
+        self.scorer: ScorerConfig = self.options.scorer
+        self.compile = self.options.compile
+        self.device = torch.device(self.options.device)
+        self.logged = self.table.part("train")
+        self.train, self.validation = self.logged, self.table.part("validation")
+        self.log: LogConfig | None = None if feedback == "full" else self.options.log
+        if self.log is not None:
+            self.train, self.validation = impute(self.logged, self.validation, self.log)
+        self.scale = compute_scale(self.logged)
+        self.cases = tuple(_case(each) for each in self.objectives)
+        for each in self.objectives:
+            self._check_affordable(each)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of the first case."""
+        return self.objectives[0]
+
+    @property
+    def observe_load(self) -> bool:
+        """Whether a stateful learner observes the window's load."""
+        wanted = self.options.observe_load
+        return self.objective.load_weight > 0 if wanted is None else wanted
 
     @property
     def feedback(self) -> str:
         """`full` or `bandit`."""
-        return "full" if self.log is None else "bandit"
+        return self.options.feedback
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences that every output made from this task must carry."""
-        if self.log is None:
-            return ()
-        return (
-            "bandit feedback: of each training and validation query one expert's outcome is known, drawn "
-            f"evenly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
-            "estimated. Test rows are measured in full",
+        """Sentences that every output made from this problem must carry."""
+        notes = self.table.notes
+        if self.log is not None:
+            notes += (
+                "bandit feedback: one expert's outcome is known of each training and validation query, drawn "
+                f"uniformly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
+                "estimated. Test rows have all outcomes",
+            )
+        first = self.objective
+        if first.budget is not None:
+            notes += (
+                f"compute is free within a budget of {first.budget:g} per query on average: utility is "
+                "quality minus load, and every method searches its own compute weight",
+            )
+        if first.max_cost is not None:
+            notes += (f"experts that cost more than {first.max_cost:g} on average are never chosen",)
+        return notes
+
+    def at(self, case: Case) -> RoutingProblem:
+        """The same problem with one of its cases."""
+        assert case.objective is not None
+        return self.with_objective(case.objective)
+
+    def with_objective(self, *objectives: Objective) -> RoutingProblem:
+        """The same problem under other objectives."""
+        for each in objectives:
+            self._check_affordable(each)
+        return self.replaced(objectives=objectives, cases=tuple(_case(each) for each in objectives))
+
+    def replaced(self, **attributes: Any) -> RoutingProblem:
+        """A copy with some attributes changed, such as `train` and `validation`; nothing is checked."""
+        part = copy.copy(self)
+        for name, value in attributes.items():
+            setattr(part, name, value)
+        if {"train", "validation", "table"} & set(attributes):
+            part.cache = {}
+        return part
+
+    def digest(self) -> str:
+        """A digest of the outcomes and of the options."""
+        options = options_as_json(self.options) | {
+            "select": self.rule.spec(),
+            "observe_load": self.observe_load,
+        }
+        return digest_of(table_digest(self.table), {name: options[name] for name in sorted(options)})
+
+    def core(self, split: str, case: Case, *, lanes: int, seed: int) -> RoutingCore:
+        """The environment on the rows of a split; lane i draws queries by the seed + i."""
+        assert case.objective is not None
+        config = case.objective.config(k=self.rule.k, observe_load=self.observe_load)
+        return RoutingCore(Outcomes.of(self.rows(split), self.scale, self.device), config, lanes, seed)
+
+    def evaluate(
+        self, policy: Router, split: str, case: Case | None = None, *, seed: int = 0
+    ) -> RouterMeasurement:
+        """Route every row of a split once, greedily; a conditioned router is folded at the case's weights.
+
+        Raises:
+            RouterError: the router's experts or feature size are not the table's.
+        """
+        objective = (case or self.case).objective
+        assert objective is not None
+        table = self.rows(split)
+        router = for_objective(policy, objective)
+        router.check_pool(table.experts, table.features.shape[1] if table.features is not None else 0)
+        device = next(router.parameters()).device
+        rows = self.cached(("rows", split, device), lambda: Rows.of(table, self.scale, device))
+        return measure_rows(router, rows, objective, seed)
+
+    def describe(self) -> ProblemCard:
+        """What the report and `list` say."""
+        features = self.table.features
+        assert features is not None
+        return ProblemCard(
+            name=self.name,
+            environment=self.environment,
+            about=self.about,
+            source=self.table.source,
+            experts=self.table.experts,
+            options=options_as_json(self.options),
+            facts={
+                "queries": {
+                    name: int((self.table.split == name).sum()) for name in ("train", "validation", "test")
+                },
+                "features": int(features.shape[1]),
+                "cost_unit": self.table.cost_unit,
+                "compute_unit": self.scale,
+            },
+            notes=self.notes,
         )
 
-    def with_objective(self, objective: Objective) -> Task:
-        """The same task under another objective."""
-        return replace(self, objective=objective)
+    def parity_rows(self) -> OutcomeTable:
+        """The validation rows."""
+        return self.validation
 
-    def parts(self, folds: Sequence[Fold]) -> Iterator[tuple[Task, OutcomeTable]]:
-        """The task with a fold of its training rows away, and the rows of that fold, in turn.
+    def folds(self, folds: Sequence[Fold]) -> Iterator[tuple[RoutingProblem, OutcomeTable]]:
+        """For each fold, the problem without the fold's training rows, and those rows.
 
         Args:
-            folds: rows seen and held out; those of the readouts where there are any, which are then as they
-                are with the fold away. So nothing in the task has seen the rows that come with it.
+            folds: rows kept and rows held out; those of `out_of_fold` where it is set, whose predictions are
+                then refitted without the fold, so that nothing in the problem has seen the rows held out.
         """
-        for fold, (seen, held) in enumerate(folds):
-            train, asked, readouts = self.train, self.asked, self.readouts
-            if readouts is not None:
+        for fold, (kept, held_out) in enumerate(folds):
+            train, logged, out_of_fold = self.train, self.logged, self.out_of_fold
+            if out_of_fold is not None:
                 assert train.features is not None
-                train = asked = replace(train, features=readouts.features(train.features, fold))
-                readouts = readouts.take(seen)
-            part = replace(self, train=train.take(seen), asked=asked.take(seen), readouts=readouts)
-            yield part, train.take(held)
+                train = logged = replace(train, features=out_of_fold.features(train.features, fold))
+                out_of_fold = out_of_fold.take(kept)
+            part = self.replaced(train=train.take(kept), logged=logged.take(kept), out_of_fold=out_of_fold)
+            yield part, train.take(held_out)
 
     def outcomes(self) -> Outcomes:
         """The training rows on the device."""
         return Outcomes.of(self.train, self.scale, self.device)
 
-    def asked_outcomes(self) -> Outcomes:
-        """The training rows as they are, for a learner that reads only the outcomes of what it chose."""
-        return Outcomes.of(self.asked, self.scale, self.device)
+    def logged_outcomes(self) -> Outcomes:
+        """The training rows with true outcomes, for a learner that reads only those of its own choices."""
+        return Outcomes.of(self.logged, self.scale, self.device)
 
     def new_router(self, seed: int, *, observe_load: bool = False, kind: str | None = None) -> Router:
         """An untrained router whose scorer standardises features as the training rows need.
@@ -206,7 +277,7 @@ class Task:
         Args:
             seed: of the initial weights.
             observe_load: whether its second input is the window's load.
-            kind: `linear`, `mlp` or `constant`; the task's own kind if None.
+            kind: `linear`, `mlp` or `constant`; the options' own kind if None.
         """
         assert self.train.features is not None
         experts = len(self.train.experts)
@@ -225,7 +296,7 @@ class Task:
         return self.wrap(scorer, state)
 
     def wrap(self, scorer: Scorer, state: Sequence[StateInput] = ()) -> Router:
-        """A router on the task's device with this scorer, told how to standardise the training features.
+        """A router with this scorer on the problem's device; the scorer is fitted to standardise features.
 
         Args:
             scorer: of the features and the state.
@@ -234,11 +305,11 @@ class Task:
         assert self.train.features is not None
         if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer | PricedScorer):
             # A weight of the objective is no feature: it is taken as it is.
-            seen = () if isinstance(scorer, PricedScorer) else state
-            scale = [self._state_scale(part.name) for part in seen for _ in range(part.size)]
+            inputs = () if isinstance(scorer, PricedScorer) else state
+            scale = [self._state_scale(part.name) for part in inputs for _ in range(part.size)]
             _standardise(scorer, self.train.features, scale)
         best_single = int(self.mean_utility().argmax())
-        allowed = None if self.objective.limit is None else self.affordable.tolist()
+        allowed = None if self.objective.max_cost is None else self.affordable.tolist()
         router = Router(
             scorer, self.rule, self.train.experts, state=state, fallback=best_single, allowed=allowed
         )
@@ -246,27 +317,19 @@ class Task:
 
     @property
     def affordable(self) -> np.ndarray:
-        """[N] bool: the experts whose mean compute on training rows is within the objective's limit."""
+        """[N] bool: the experts whose mean compute on training rows is within the maximum cost."""
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
-        return compute <= (self.objective.limit or float("inf"))
+        return compute <= (self.objective.max_cost or float("inf"))
 
     def mean_compute(self) -> np.ndarray:
         """Mean compute [N] float64 of each expert on training and validation rows."""
         cost = np.concatenate([self.train.cost, self.validation.cost])
         return cost.mean(axis=0, dtype=np.float64) / self.scale
 
-    def _state_scale(self, name: str) -> float:
-        """What brings a part of the state to the size of a standardised feature."""
-        if name != "load":
-            return 1.0
-        # Chance moves a balanced window's counts over W by about sqrt(1 / (N W)). The quarter was measured:
-        # at full size agents that sample settle for following the window's noise.
-        return len(self.train.experts) * float(self.objective.window) ** 0.5 / 4.0
-
     def mean_utility(self) -> np.ndarray:
         """Mean utility [N] float64 of each expert on training and validation rows; load is not charged.
 
-        Experts that the limit forbids, or that alone would break the budget, are worth -10,000.
+        Experts above the maximum cost, or that would exceed the budget by themselves, get -10,000.
         """
         quality = np.concatenate([self.train.quality, self.validation.quality])
         compute = self.mean_compute()
@@ -276,21 +339,55 @@ class Task:
         within = compute <= (self.objective.budget or float("inf"))
         return np.where(self.affordable & within, utility, -1e4)
 
-    def _check_affordable(self) -> None:
-        """Raise InputError where the limit or the budget leaves no decision to take."""
-        limit, budget = self.objective.limit, self.objective.budget
-        if limit is None and budget is None:
+    def rows(self, split: str) -> OutcomeTable:
+        """Rows of a split; of training and validation rows, what methods know of them."""
+        known = {"train": self.train, "validation": self.validation}
+        return known[split] if split in known else self.table.part(split)
+
+    def _state_scale(self, name: str) -> float:
+        """What brings a part of the state to the size of a standardised feature."""
+        if name != "load":
+            return 1.0
+        # Chance moves a balanced window's counts over W by about sqrt(1 / (N W)). The quarter was measured:
+        # at full size agents that sample settle for following the window's noise.
+        return len(self.train.experts) * float(self.objective.window) ** 0.5 / 4.0
+
+    def _check_affordable(self, objective: Objective) -> None:
+        """Raise InputError where the maximum cost or the budget leaves no decision to take."""
+        max_cost, budget = objective.max_cost, objective.budget
+        if max_cost is None and budget is None:
             return
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         cheapest = int(compute.argmin())
         least = f"{self.train.experts[cheapest]}, takes {compute[cheapest]:.4g}"
         wanted = min(self.rule.sizes(len(compute)))
-        if limit is not None and self.affordable.sum() < wanted:
-            problem = f"leaves {self.affordable.sum()} experts where {wanted} must run; the cheapest, {least}"
-            raise InputError("objective.limit", limit, problem, "raise the limit")
+        affordable = compute <= (max_cost or float("inf"))
+        if max_cost is not None and affordable.sum() < wanted:
+            reason = f"leaves {affordable.sum()} experts where {wanted} must run; the cheapest, {least}"
+            raise InputError("objective.max_cost", max_cost, reason, "raise the maximum cost")
         if budget is not None and np.sort(compute)[:wanted].sum() > budget:
-            problem = f"cannot be met: the cheapest expert, {least}, and a decision runs {wanted}"
-            raise InputError("objective.budget", budget, problem, "raise the budget")
+            reason = f"cannot be met: the cheapest expert, {least}, and a decision runs {wanted}"
+            raise InputError("objective.budget", budget, reason, "raise the budget")
+
+
+def _case(objective: Objective) -> Case:
+    values = {"compute_weight": objective.compute_weight, "load_weight": objective.load_weight}
+    label = f"compute weight {objective.compute_weight:g}"
+    if objective.budget is not None:
+        label, values = f"budget {objective.budget:g}", {**values, "budget": objective.budget}
+    return Case(label=label, values=values, objective=objective)
+
+
+def _check_cases(objectives: Sequence[Objective]) -> None:
+    """Raise InputError unless results can tell the cases apart."""
+    if not objectives:
+        raise InputError("objective", [], "there is none", "give at least one")
+    labels = [_case(each).label for each in objectives]
+    if len(set(labels)) < len(labels):
+        raise InputError("objective.compute_weight", labels, "one is given twice", "make them distinct")
+    if len(labels) > 1 and any(each.budget is not None for each in objectives):
+        reason = "a budget replaces the compute weights that cases differ in"
+        raise InputError("objective.budget", labels, reason, "compare one budget at a time")
 
 
 def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:

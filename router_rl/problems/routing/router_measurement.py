@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +18,11 @@ from experts import OutcomeTable
 
 from ...routing import Router
 from ..load import CAPACITY_FACTOR, drops, load_cv, max_over_mean
+from ..measure import Measurement
 from ..objective import Objective
 from .router_state import state_of
 
-__all__ = ["Measurement", "Rows", "charges", "measure", "measure_rows", "window_drops"]
+__all__ = ["RouterMeasurement", "Rows", "charges", "measure", "measure_rows", "window_drops"]
 
 StateOf = Callable[[Tensor, Tensor], Tensor | None]
 
@@ -30,26 +31,35 @@ _ORDER_SEED = 20_000  # the order of evaluation is the same for every method
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Measurement:
-    """What a router earned on each of T queries.
+class RouterMeasurement(Measurement):
+    """What a router earned on each of T queries; `parts` are quality and compute, [T] float32 each.
 
     Attributes:
-        quality, compute, utility: [T] float32.
         share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
-        window: W, decisions over which load is settled.
+        window: W, decisions over which load is charged.
         entropy: mean entropy of the policy, nats.
         fallbacks: rows that took the fallback expert.
     """
 
-    quality: np.ndarray
-    compute: np.ndarray
-    utility: np.ndarray
     share: np.ndarray
     window: int
     entropy: float
     fallbacks: int
 
-    # Worked out when asked for: a learner measures often, and asks for the utility alone.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", _LoadFacts(self))
+
+    @property
+    def quality(self) -> np.ndarray:
+        """[T] float32."""
+        return self.parts["quality"]
+
+    @property
+    def compute(self) -> np.ndarray:
+        """[T] float32, in units of the most expensive expert's mean cost."""
+        return self.parts["compute"]
+
+    # Computed on demand: a learner measures often and reads the utility only.
     @cached_property
     def load(self) -> np.ndarray:
         """[T] float32, the load charge of each decision."""
@@ -57,26 +67,33 @@ class Measurement:
 
     @cached_property
     def drops(self) -> float:
-        """Fraction of runs that found no room at capacity factor 1.25, window by window."""
+        """Fraction of expert calls over capacity (capacity factor 1.25), window by window."""
         return window_drops(torch.from_numpy(self.share), self.window)
 
-    @property
-    def shares(self) -> np.ndarray:
-        """[N] share of all decisions each expert took."""
-        return self.share.mean(axis=0, dtype=np.float64)
 
-    def means(self) -> dict[str, float]:
-        """Means over the queries, by name, with how evenly the experts were used."""
-        return {
-            "utility": float(self.utility.mean(dtype=np.float64)),
-            "quality": float(self.quality.mean(dtype=np.float64)),
-            "compute": float(self.compute.mean(dtype=np.float64)),
-            "load": float(self.load.mean(dtype=np.float64)),
-            "load_cv": load_cv(self.shares),
-            "max_over_mean": max_over_mean(self.shares),
-            "drops": self.drops,
-            "entropy": self.entropy,
-        }
+class _LoadFacts(Mapping[str, float]):
+    """How evenly the experts were used, by name; each number is computed when it is read."""
+
+    def __init__(self, measurement: RouterMeasurement) -> None:
+        self._measurement = measurement
+
+    def __getitem__(self, name: str) -> float:
+        return _FACTS[name](self._measurement)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FACTS)
+
+    def __len__(self) -> int:
+        return len(_FACTS)
+
+
+_FACTS: dict[str, Callable[[RouterMeasurement], float]] = {
+    "load": lambda found: float(found.load.mean(dtype=np.float64)),
+    "load_cv": lambda found: load_cv(found.shares),
+    "max_over_mean": lambda found: max_over_mean(found.shares),
+    "drops": lambda found: found.drops,
+    "entropy": lambda found: found.entropy,
+}
 
 
 class Rows(NamedTuple):
@@ -100,7 +117,7 @@ class Rows(NamedTuple):
 
 def measure(
     router: Router, table: OutcomeTable, objective: Objective, scale: float, seed: int = 0
-) -> Measurement:
+) -> RouterMeasurement:
     """Route every row of a table once, greedily, and charge what the environment would.
 
     Rows are played in one fixed random order, in windows of the objective's W side by side; the last
@@ -122,7 +139,7 @@ def measure(
     return measure_rows(router, Rows.of(table, scale, next(router.parameters()).device), objective, seed)
 
 
-def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0) -> Measurement:
+def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0) -> RouterMeasurement:
     """`measure` on rows that are ready; the arguments are its own."""
     outcomes, order = rows.outcomes, rows.order
     state = state_of(router.state, rows.table, objective, order.device)
@@ -135,9 +152,8 @@ def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0
         share = shares(experts, outcomes.experts)
         load = charges(share, objective.window) if objective.load_weight else torch.zeros(())
         utility = objective.utility(quality, compute, load)
-    return Measurement(
-        quality=quality.cpu().numpy(),
-        compute=compute.cpu().numpy(),
+    return RouterMeasurement(
+        parts={"quality": quality.cpu().numpy(), "compute": compute.cpu().numpy()},
         utility=utility.cpu().numpy(),
         share=share.cpu().numpy(),
         window=objective.window,

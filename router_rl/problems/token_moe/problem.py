@@ -16,7 +16,7 @@ from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 
 from ...methods.token_moe.handover import foldable
-from ...methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from ...methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from ...methods.token_moe.token_training import Training
 from ...routing import Hard, Selection, TopK
 from ..problem import Case
@@ -40,7 +40,9 @@ DEFAULTS: Mapping[str, Any] = {
     "batch": 8,
 }
 _TINY_DOMAINS = 6
-_RIDGES = [RidgeSettings(penalty=penalty, window=window) for penalty in (1e-2, 1e-1) for window in (4, 16)]
+_RIDGES = [
+    RidgeHyperparameters(penalty=penalty, window=window) for penalty in (1e-2, 1e-1) for window in (4, 16)
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

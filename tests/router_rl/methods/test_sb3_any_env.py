@@ -8,13 +8,13 @@ import torch
 from envs import build_caching, build_cascade, build_queueing
 from router_rl.methods.environments import KINDS
 from router_rl.methods import sb3_any_env as ppo
-from router_rl.methods.sb3_any_env import PPOSettings, fit_ppo
+from router_rl.methods.sb3_any_env import PPOHyperparameters, fit_ppo
 
 
 def test_it_learns_whom_to_ask():
     """One expert is asked and answers: the reward is its quality, which the features tell."""
     core = build_queueing("digits", 32, load=0.05, lateness_weight=0.0, compute_weight=1.0, window=16)
-    actions = fit_ppo(core, PPOSettings(decisions=6_144, steps=32, learning_rate=5e-3, discount=0.0), seed=0)
+    actions = fit_ppo(core, PPOHyperparameters(decisions=6_144, steps=32, learning_rate=5e-3, discount=0.0), seed=0)
     core.reset(7)
     chosen = actions(core.observation())
     assert chosen.dtype == torch.int64
@@ -26,7 +26,7 @@ def test_it_learns_whom_to_ask():
 @pytest.mark.parametrize("build", [build_caching, build_cascade])
 def test_its_actions_are_those_of_the_environment(build):
     core = build("digits", 8)
-    actions = fit_ppo(core, PPOSettings(decisions=256, steps=16, batch=64), seed=1)
+    actions = fit_ppo(core, PPOHyperparameters(decisions=256, steps=16, batch=64), seed=1)
     core.reset(0)
     for _ in range(4):
         step = core.step(actions(core.observation()))
@@ -34,7 +34,7 @@ def test_its_actions_are_those_of_the_environment(build):
 
 
 def test_every_environment_of_whole_models_has_it_with_settings_chosen_on_validation(monkeypatch):
-    few = [PPOSettings(decisions=64, steps=1, batch=32, learning_rate=rate) for rate in (1e-3, 1e-4)]
+    few = [PPOHyperparameters(decisions=64, steps=1, batch=32, learning_rate=rate) for rate in (1e-3, 1e-4)]
     monkeypatch.setattr(ppo, "_TRIES", tuple(few))
     assert all("ppo" in kind.methods for name, kind in KINDS.items() if name != "token_moe")
     kind = KINDS["caching"]

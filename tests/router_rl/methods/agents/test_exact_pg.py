@@ -63,7 +63,7 @@ def test_a_policy_that_sees_nothing_is_charged_its_static_load() -> None:
 def test_it_learns_a_table_whose_answer_is_known(kinds: OutcomeTable, load_weight: float) -> None:
     objective = Objective(compute_weight=0.1, load_weight=load_weight, window=32)
     task = Task.of(kinds, objective, Hard())
-    settings = exact_pg.ExactPGSettings(epochs=30, decisions=100_000)
+    settings = exact_pg.ExactPGHyperparameters(epochs=30, decisions=100_000)
     router = exact_pg.fit(task, settings, Run())
     found = measure(router, kinds.part("test"), objective, task.scale).means()
     assert found["quality"] > 0.95

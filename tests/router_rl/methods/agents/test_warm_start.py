@@ -12,14 +12,14 @@ import torch
 from experts import InputError, OutcomeTable
 from router_rl import METHODS, Objective, compare
 from router_rl.methods.agents import warm_start
-from router_rl.methods.agents.warm_start import WarmExactPGSettings
+from router_rl.methods.agents.warm_start import WarmExactPGHyperparameters
 from router_rl.methods.gates import deepseek_v3_gate, softmax_gate
 from router_rl.methods.method import Run
 from router_rl.problems.out_of_fold import Readouts
 from router_rl.problems.routing.problem import Task
 from router_rl.routing import Hard, Router
 
-QUICK = softmax_gate.SoftmaxGateSettings(epochs=1)
+QUICK = softmax_gate.SoftmaxGateHyperparameters(epochs=1)
 
 
 def weights_of(router: Router) -> list[torch.Tensor]:
@@ -41,7 +41,7 @@ def task(kinds: OutcomeTable) -> Task:
 def test_caution_decides_between_the_gate_and_the_policy(
     task: Task, caution: float, kept: bool, folds: int
 ) -> None:
-    settings = WarmExactPGSettings(
+    settings = WarmExactPGHyperparameters(
         learning_rate=1e-2, epochs=3, gate_settings=QUICK, folds=folds, caution=caution
     )
     gate = softmax_gate.fit(task, QUICK, Run(seed=3))
@@ -51,7 +51,7 @@ def test_caution_decides_between_the_gate_and_the_policy(
 
 
 def test_a_gain_that_is_there_is_found(task: Task) -> None:
-    settings = WarmExactPGSettings(learning_rate=1e-2, gate_settings=QUICK)
+    settings = WarmExactPGHyperparameters(learning_rate=1e-2, gate_settings=QUICK)
     assert not same(
         warm_start.fit(task, settings, Run()), softmax_gate.fit(task, QUICK, Run())
     )  # the gate has seen the rows once
@@ -68,7 +68,7 @@ def test_every_training_row_is_asked_once_and_was_not_fitted_to(
         return np.ones(len(rows))
 
     monkeypatch.setattr(warm_start, "_difference", difference)
-    settings = WarmExactPGSettings(epochs=1, gate_settings=QUICK)
+    settings = WarmExactPGHyperparameters(epochs=1, gate_settings=QUICK)
     warm_start.fit(task, settings, Run())
     assert len(asked) == settings.folds
     assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
@@ -92,14 +92,14 @@ def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.Monke
         return np.ones(len(away))
 
     monkeypatch.setattr(warm_start, "_difference", difference)
-    settings = WarmExactPGSettings(epochs=1, gate_settings=QUICK)
+    settings = WarmExactPGHyperparameters(epochs=1, gate_settings=QUICK)
     warm_start.fit(replace(task, readouts=readouts), settings, Run())
     assert asked == [0, 1, 2]
 
 
 def test_an_unknown_gate_is_refused(task: Task) -> None:
     with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
-        warm_start.fit(task, WarmExactPGSettings(gate="softmax_gat"), Run())
+        warm_start.fit(task, WarmExactPGHyperparameters(gate="softmax_gat"), Run())
 
 
 def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTable) -> None:
@@ -123,8 +123,8 @@ def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTabl
 
 
 def test_a_gate_with_a_rule_of_its_own_keeps_it(task: Task) -> None:
-    gate = deepseek_v3_gate.DeepSeekV3GateSettings(epochs=1, learning_rate=1e-5)
-    settings = WarmExactPGSettings(
+    gate = deepseek_v3_gate.DeepSeekV3GateHyperparameters(epochs=1, learning_rate=1e-5)
+    settings = WarmExactPGHyperparameters(
         gate="deepseek_v3_gate", gate_settings=gate, epochs=3, folds=0, caution=-1e9, learning_rate=1e-2
     )
     start = deepseek_v3_gate.fit(task, gate, Run())

@@ -12,7 +12,7 @@ from torch import Tensor
 from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines.bandit import Posterior, play
-from router_rl.methods.baselines.linucb import LinUCBSettings
+from router_rl.methods.baselines.linucb import LinUCBHyperparameters
 
 CPU = torch.device("cpu")
 
@@ -68,7 +68,7 @@ def test_only_chosen_experts_are_seen(k: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(100, 3, dtype=torch.float64, generator=generator)
     utility = torch.rand(100, 4, dtype=torch.float64, generator=generator)
-    settings = LinUCBSettings(passes=2, batch=16)
+    settings = LinUCBHyperparameters(passes=2, batch=16)
 
     def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
         return torch.tensor([0.0, 2.0, 1.0, -1.0]).expand(len(mean), -1)  # always 1, then 2
@@ -88,8 +88,8 @@ def test_bounds_make_linucb_try_everything() -> None:
     def explore(alpha: float):
         return lambda mean, deviation, generator: mean + alpha * deviation
 
-    _, greedy = play(x, utility, 1, LinUCBSettings(batch=1), explore(0.0), seed=0)
-    _, curious = play(x, utility, 1, LinUCBSettings(batch=1), explore(1.0), seed=0)
+    _, greedy = play(x, utility, 1, LinUCBHyperparameters(batch=1), explore(0.0), seed=0)
+    _, curious = play(x, utility, 1, LinUCBHyperparameters(batch=1), explore(1.0), seed=0)
     assert greedy.tolist() == [400, 0, 0]  # the first that earned anything is kept
     assert curious.min() > 0
     assert curious.argmax() == 1
@@ -132,5 +132,5 @@ def test_six_thousand_queries_take_seconds() -> None:
     x = torch.randn(6000, 65, dtype=torch.float64, generator=generator)
     utility = torch.rand(6000, 8, dtype=torch.float64, generator=generator)
     began = time.perf_counter()
-    play(x, utility, 1, LinUCBSettings(), lambda mean, deviation, generator: mean + deviation, seed=0)
+    play(x, utility, 1, LinUCBHyperparameters(), lambda mean, deviation, generator: mean + deviation, seed=0)
     assert time.perf_counter() - began < 5.0

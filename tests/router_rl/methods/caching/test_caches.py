@@ -11,7 +11,7 @@ from experts import InputError, OutcomeTable
 from router_rl.exports.policy_files import write_policy
 from router_rl.methods.caching import cache_rules as rules
 from router_rl.methods.caching import cache_search as search
-from router_rl.methods.caching.cache_search import SearchSettings
+from router_rl.methods.caching.cache_search import SearchHyperparameters
 from router_rl.methods.caching.kind import CACHING
 from router_rl.methods.environments import problem_of
 from router_rl.problems.caching.cache_episodes import Weights, play_served, utilities
@@ -149,7 +149,7 @@ def test_the_search_starts_from_the_index_and_keeps_the_best(problem, cases, mon
     monkeypatch.setattr(rules, "_STREAMS", 8)
     monkeypatch.setattr(rules, "_FINAL", 8)
     start = rules.foresight(problem, 0.5)
-    found = search.search(problem, 0.5, SearchSettings(generations=4, population=24, streams=8), seed=0)
+    found = search.search(problem, 0.5, SearchHyperparameters(generations=4, population=24, streams=8), seed=0)
     weights = Weights(*(torch.stack([getattr(p, n) for p in (start, found)]) for n in ("answer", "keep")))
     earned = utilities(problem, 0.5, "validation", start, weights, streams=8, seed=rules._TUNING)
     assert earned[1] >= earned[0] - 1e-6

@@ -9,7 +9,7 @@ import yaml
 from envs.caching import CachingCore
 from experts import OutcomeTable
 from router_rl.methods.caching.cache_rules import weighted
-from router_rl.methods.caching.cache_search import SearchSettings, search
+from router_rl.methods.caching.cache_search import SearchHyperparameters, search
 from router_rl.methods.caching.kind import CACHING
 from router_rl.problems.caching.cache_episodes import play_served
 from router_rl.problems.caching.problem import prepare
@@ -74,7 +74,7 @@ def test_the_search_reaches_the_optimum(tmp_path, persistence, start, best):
     optimum = play(weighted(problem.policy(0.5), *best))
     assert optimum == pytest.approx(mean, abs=0.03)  # in so many requests
     assert play(weighted(problem.policy(0.5), *start)) < optimum - 0.05
-    settings = SearchSettings(generations=12, population=24, elite=6, streams=6)
+    settings = SearchHyperparameters(generations=12, population=24, elite=6, streams=6)
     for seed in range(2):
         found = search(problem, 0.5, settings, seed, start=weighted(problem.policy(0.5), *start))
         # Whom to stay with is all one on average, not in so many requests.

@@ -6,7 +6,7 @@ import torch
 
 import train_router
 from router_rl.methods.cascade import methods
-from router_rl.methods.cascade.cascade_training import CascadeSettings
+from router_rl.methods.cascade.cascade_training import CascadeHyperparameters
 from router_rl.routing.policies.policy_storage import load_policy
 from router_rl.studies.env_compare import compare_env
 
@@ -33,7 +33,7 @@ def test_a_small_comparison(made, tmp_path):
 
 
 def test_train_from_the_command_line(made, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(methods, "_TRIES", (CascadeSettings(steps=20, members=2),))
+    monkeypatch.setattr(methods, "_TRIES", (CascadeHyperparameters(steps=20, members=2),))
     made.write(tmp_path / "made.parquet")
     arguments = ["train", "--env", "cascade", "--table", str(tmp_path / "made.parquet"), "--out"]
     arguments += [str(tmp_path / "run"), "--options.compute_weights", "[0.4]", "--options.limit", "1"]

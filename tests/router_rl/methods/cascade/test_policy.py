@@ -11,13 +11,13 @@ import torch
 
 from envs import CascadeConfig, CascadeCore
 from router_rl.exports.policy_files import write_policy
-from router_rl.methods.cascade.cascade_training import CascadeSettings, fit_cascade, greedy_utility
+from router_rl.methods.cascade.cascade_training import CascadeHyperparameters, fit_cascade, greedy_utility
 from router_rl.problems.cascade.cascade_data import CascadeData
 from router_rl.problems.cascade.cascade_episodes import play
 from router_rl.routing import RouterError
 from router_rl.routing.policies.policy_storage import load_policy
 
-FEW = CascadeSettings(steps=40, members=2, hidden=16)
+FEW = CascadeHyperparameters(steps=40, members=2, hidden=16)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def policy(data):
 @pytest.mark.parametrize("learner", ["gradient", "regression"])
 def test_the_learner_reaches_the_hand_solved_optimum(solved, learner):
     data = CascadeData.of(solved)
-    settings = CascadeSettings(steps=240, members=1, learner=learner, learning_rate=1e-2, batch=32)
+    settings = CascadeHyperparameters(steps=240, members=1, learner=learner, learning_rate=1e-2, batch=32)
     for seed in range(2):
         found, held = fit_cascade(data, 3, (0.5,), settings, seed)
         assert held == pytest.approx(0.65, abs=0.01)

@@ -78,7 +78,7 @@ def test_the_likelihood_never_falls(kinds: OutcomeTable, select: str, kind: str)
     likelihood = expert_log_likelihood(data, 0.1, 0.2)
     found: list[float] = []
     for iterations in range(1, 6):
-        settings = em_gate.EMGateSettings(ridge=0.0, iterations=iterations, patience=99)
+        settings = em_gate.EMGateHyperparameters(ridge=0.0, iterations=iterations, patience=99)
         last: list[Snapshot] = []
         with pytest.MonkeyPatch.context() as patch:
             # The last weights, not the best on validation.

@@ -8,7 +8,7 @@ import torch
 
 from experts import OutcomeTable
 from router_rl.methods.queueing import queue_rules as rivals
-from router_rl.methods.queueing.index_rule import IndexSettings, _play_all, fit_index, with_weights
+from router_rl.methods.queueing.index_rule import IndexHyperparameters, _play_all, fit_index, with_weights
 from router_rl.problems.queueing.queue_measurement import act_of, play_queues
 from router_rl.problems.queueing.queue_task import QueueTask
 
@@ -47,7 +47,7 @@ def test_candidates_played_together_earn_what_each_earns_alone(task):
 
 
 def test_the_tuned_index_beats_every_simpler_rule(task):
-    tuned = rivals.routed(fit_index(task, IndexSettings(candidates=24, lanes=4, validation_lanes=24)))
+    tuned = rivals.routed(fit_index(task, IndexHyperparameters(candidates=24, lanes=4, validation_lanes=24)))
     best = utility(task, tuned)
     rules = (
         rivals.random_expert,
@@ -64,7 +64,7 @@ def test_the_tuned_index_beats_every_simpler_rule(task):
 
 
 def test_terms_not_named_weigh_nothing(task):
-    found = fit_index(task, IndexSettings(terms=("wait",), candidates=8, lanes=2, validation_lanes=4))
+    found = fit_index(task, IndexHyperparameters(terms=("wait",), candidates=8, lanes=2, validation_lanes=4))
     quality, compute, lateness, wait, jobs, pace = found.scorer.weights.tolist()
     assert (quality, compute, lateness, jobs, pace) == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert wait >= 0.0
@@ -73,12 +73,12 @@ def test_terms_not_named_weigh_nothing(task):
 def test_the_pace_is_tuned_under_a_budget_alone(task):
     few = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
     blind = ("compute", "lateness", "wait", "jobs")
-    both = [fit_index(task, IndexSettings(**few, **terms)) for terms in ({}, {"terms": blind})]
+    both = [fit_index(task, IndexHyperparameters(**few, **terms)) for terms in ({}, {"terms": blind})]
     assert both[0].scorer.weights.equal(both[1].scorer.weights)
     settings = {**task.settings, "budget": 0.05, "overspend_weight": 20.0}
     held = QueueTask.of(task.table, **settings)
     paced, unpaced = (
-        fit_index(held, IndexSettings(candidates=24, lanes=4, validation_lanes=24, terms=terms))
+        fit_index(held, IndexHyperparameters(candidates=24, lanes=4, validation_lanes=24, terms=terms))
         for terms in ((*blind, "pace"), blind)
     )
     assert paced.scorer.weights[5] > 0.0

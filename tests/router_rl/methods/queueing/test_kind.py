@@ -11,9 +11,9 @@ import train_router
 from experts import InputError
 from router_rl.methods.environments import problem_of
 from router_rl.methods.queueing import methods
-from router_rl.methods.queueing.index_rule import IndexSettings
+from router_rl.methods.queueing.index_rule import IndexHyperparameters
 from router_rl.methods.queueing.kind import QUEUEING
-from router_rl.methods.queueing.rollout_iteration import RolloutSettings
+from router_rl.methods.queueing.rollout_iteration import RolloutHyperparameters
 from router_rl.problems.queueing.problem import DEFAULTS, prepare
 from router_rl.routing import LiveQueues, load
 
@@ -23,10 +23,10 @@ OPTIONS = ["--options.loads", "[0.7]", "--options.episodes", "4", "--options.win
 @pytest.fixture
 def quick(monkeypatch):
     """Search little, so that a fit takes a moment."""
-    index = IndexSettings(candidates=8, lanes=2, validation_lanes=4, rounds=1)
-    settings = RolloutSettings(index=index, rounds=1, states=16, lanes=8, follow=8, validation_lanes=4)
+    index = IndexHyperparameters(candidates=8, lanes=2, validation_lanes=4, rounds=1)
+    settings = RolloutHyperparameters(index=index, rounds=1, states=16, lanes=8, follow=8, validation_lanes=4)
     monkeypatch.setattr(methods, "_TRIES", (settings,))
-    monkeypatch.setattr("router_rl.problems.queueing.problem.IndexSettings", lambda terms: index)
+    monkeypatch.setattr("router_rl.problems.queueing.problem.IndexHyperparameters", lambda terms: index)
 
 
 def test_compare_writes_results_and_a_report_with_queues_over_time(tmp_path, quick, capsys):

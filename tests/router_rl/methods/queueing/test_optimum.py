@@ -10,7 +10,7 @@ import torch
 
 from experts import OutcomeTable
 from router_rl.methods.queueing.index_rule import with_weights
-from router_rl.methods.queueing.rollout_iteration import RolloutSettings, fit_rollouts
+from router_rl.methods.queueing.rollout_iteration import RolloutHyperparameters, fit_rollouts
 from router_rl.problems.queueing.queue_measurement import act_of, play_queues
 from router_rl.problems.queueing.queue_task import QueueTask
 
@@ -89,7 +89,7 @@ def test_the_learner_reaches_the_optimum(task):
     assert (play(act_of(static)) - best).mean() < -1.0  # sends all to the good expert
     start = with_weights(task.router(), {"quality": 1.0, "lateness": 0.5})  # looks to itself alone
     before = (play(act_of(start)) - best).mean()
-    settings = RolloutSettings(states=1_500, follow=40, rounds=2, lanes=64, validation_lanes=64)
+    settings = RolloutHyperparameters(states=1_500, follow=40, rounds=2, lanes=64, validation_lanes=64)
     found = fit_rollouts(task, settings, seed=0, start=start)
     gap = (play(act_of(found)) - best).mean()
     assert gap > -0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from router_rl.methods.queueing.rollout_iteration import (
-    RolloutSettings,
+    RolloutHyperparameters,
     Tried,
     _spread,
     ascend,
@@ -40,7 +40,7 @@ def test_ascending_makes_the_best_expert_the_choice():
         return float((fresh.earned.gather(1, choice) - fresh.earned.mean(dim=1, keepdim=True)).mean())
 
     start = torch.zeros(4)
-    found = ascend(data, start, RolloutSettings(learning_rate=0.03), temperature=0.3)
+    found = ascend(data, start, RolloutHyperparameters(learning_rate=0.03), temperature=0.3)
     best = float((fresh.earned.amax(dim=1) - fresh.earned.mean(dim=1)).mean())
     assert earned(found) > earned(start) + 0.1
     assert earned(found) > best - 0.05

@@ -15,8 +15,8 @@ from experts.moe.frozen_base import Base
 from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
 from router_rl.methods.token_moe.handover import foldable, gate_inputs, hand_over
-from router_rl.methods.token_moe.token_reinforce import TokenReinforceSettings, train_reinforce
-from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
+from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_measurement import measure
@@ -24,7 +24,7 @@ from router_rl.routing import AdaptiveK, Hard, RouterError, Selection, TopK
 
 
 def ridge(pool: TokenPool, rule: Selection) -> LayerRouters:
-    return fit_ridge(pool.tail, pool.parts["train"], RidgeSettings(sweeps=1, penalty=1e-2), rule)
+    return fit_ridge(pool.tail, pool.parts["train"], RidgeHyperparameters(sweeps=1, penalty=1e-2), rule)
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def test_trained_routers_run_in_stock_transformers(
     routers = start
     if rule.k == 1:  # what a learner makes of them still folds
         training = Training(learning_rate=1e-2, passes=4, batch=3, checks=2)
-        routers = train_reinforce(micro_pool, start, training, TokenReinforceSettings()).routers
+        routers = train_reinforce(micro_pool, start, training, TokenReinforceHyperparameters()).routers
         assert not routers.scorers[0].weight.equal(start.scorers[0].weight)
     found = hand_over(micro_pool, routers, tmp_path / "mixture")
     assert found.layers == (1, 2)  # the first of three layers is dense

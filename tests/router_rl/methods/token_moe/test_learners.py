@@ -22,16 +22,16 @@ from router_rl.methods.token_moe.backprop import (
 )
 from router_rl.methods.token_moe.balance import balanced_routers
 from router_rl.methods.token_moe.counterfactual import (
-    CounterfactualSettings,
+    CounterfactualHyperparameters,
     counterfactual_losses,
     train_counterfactual,
 )
 from router_rl.methods.token_moe.token_reinforce import (
-    TokenReinforceSettings,
+    TokenReinforceHyperparameters,
     later_tokens,
     train_reinforce,
 )
-from router_rl.methods.token_moe.token_ridge import RidgeSettings, fit_ridge
+from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_measurement import flips, measure
@@ -44,7 +44,7 @@ TRAINING = Training(learning_rate=3e-2, passes=30, batch=3, checks=3)
 @pytest.fixture(scope="module")
 def start(micro_pool):
     """Routers that know nothing: zero weights, standardised inputs."""
-    ridge = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(sweeps=1))
+    ridge = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(sweeps=1))
     with torch.no_grad():
         for scorer in ridge.scorers:
             scorer.weight.mul_(0.0)
@@ -69,7 +69,7 @@ def test_the_pool_is_worth_routing(micro_pool):
 @pytest.mark.parametrize("target", ["label", "loss"])
 def test_ridge_finds_the_domains(micro_pool, target):
     routers = fit_ridge(
-        micro_pool.tail, micro_pool.parts["train"], RidgeSettings(target=target, penalty=1e-2)
+        micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(target=target, penalty=1e-2)
     )
     found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
     assert found.loss.mean() < micro_pool.parts["train"].path_loss.mean(axis=(0, 2)).min()
@@ -78,7 +78,7 @@ def test_ridge_finds_the_domains(micro_pool, target):
 
 def test_ridge_is_the_one_of_scikit_learn(micro_pool):
     tail, s = micro_pool.tail, micro_pool.parts["train"]
-    routers = fit_ridge(tail, s, RidgeSettings(target="label", penalty=0.1, sweeps=1))
+    routers = fit_ridge(tail, s, RidgeHyperparameters(target="label", penalty=0.1, sweeps=1))
     x = tail.attend(0, s.states(torch.arange(len(s))))[1].reshape(-1, tail.hidden).double()
     standard = (x - x.mean(0)) / x.std(0, unbiased=False)
     y = torch.nn.functional.one_hot(torch.from_numpy(s.domain.flatten()), 3).double()
@@ -90,7 +90,7 @@ def test_ridge_is_the_one_of_scikit_learn(micro_pool):
 
 
 def test_pairs_are_the_routers_without_their_standardisation(micro_pool, start):
-    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters())
     x = torch.randn(7, micro_pool.tail.hidden)
     for layer, (weight, bias) in enumerate(routers.pairs()):
         assert weight.shape == (3, micro_pool.tail.hidden)
@@ -178,7 +178,7 @@ def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
 @pytest.mark.parametrize("credit", ["path", "local"])
 def test_counterfactual_losses_are_those_of_the_walks(micro_pool, credit):
     tail, s = micro_pool.tail, micro_pool.parts["train"]
-    routers = fit_ridge(tail, s, RidgeSettings())
+    routers = fit_ridge(tail, s, RidgeHyperparameters())
     rows = torch.arange(2)
     hidden, targets = s.states(rows), s.targets(rows)
     hidden, x = tail.attend(0, hidden)
@@ -199,21 +199,21 @@ def test_counterfactual_losses_are_those_of_the_walks(micro_pool, credit):
 
 @pytest.mark.parametrize("credit", ["path", "table"])
 def test_counterfactual_credit_learns(micro_pool, start, credit):
-    settings = CounterfactualSettings(credit=credit, layers=1 if credit == "path" else 0)
+    settings = CounterfactualHyperparameters(credit=credit, layers=1 if credit == "path" else 0)
     fit = train_counterfactual(micro_pool, start, TRAINING, settings)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
 
 
 def test_the_outcome_table_teaches_a_tree(micro_pool):
     routers = LayerRouters(2, micro_pool.tail.hidden, Hierarchical(tree=TREE), micro_pool.tail.names)
-    settings = CounterfactualSettings(credit="table", layers=0)
+    settings = CounterfactualHyperparameters(credit="table", layers=0)
     fit = train_counterfactual(micro_pool, routers, TRAINING, settings)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.1
 
 
 def test_the_outcome_table_is_of_one_expert_a_token(micro_pool, start):
     with pytest.raises(RouterError, match="topk runs 2 experts"):
-        train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualSettings())
+        train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualHyperparameters())
 
 
 @pytest.mark.parametrize("kind", ["share", "tiles"])
@@ -222,12 +222,12 @@ def test_the_exact_gradient_pays_for_load(micro_pool, kind):
         found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
         return found.load_cv() if kind == "share" else found.tiles(3, 16)
 
-    start = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings(penalty=1e-2))
+    start = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(penalty=1e-2))
     with torch.no_grad():  # crowd one expert, or leave a few tokens to each
         for scorer in start.scorers:
             scorer.bias[0] += 4.0 if kind == "share" else 0.5
     rule = LoadRule(kind, tile=16)
-    settings = CounterfactualSettings(credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3)
+    settings = CounterfactualHyperparameters(credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3)
     fit = train_counterfactual(micro_pool, start, TRAINING, settings, score=load)
     assert load(fit.routers) < load(start) - 0.05
 
@@ -240,7 +240,7 @@ def test_reinforce_learns(micro_pool, start, rule):
         routers = start.copy(rule)
     else:
         routers = LayerRouters(2, micro_pool.tail.hidden, rule, micro_pool.tail.names)
-    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(rollouts=8, entropy=0.0))
+    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceHyperparameters(rollouts=8, entropy=0.0))
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.02
 
 
@@ -252,15 +252,15 @@ def test_reinforce_pays_for_compute(micro_pool, start):
     def score(found):
         return measure(tail, micro_pool.parts["validation"], found.choose).compute
 
-    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceSettings(), dear, score=score)
+    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceHyperparameters(), dear, score=score)
     assert score(fit.routers) < 1.2
 
 
 def test_learners_repeat_themselves(micro_pool, start):
     few = Training(passes=2, batch=3, checks=1)
     for learn in (
-        lambda: train_reinforce(micro_pool, start, few, TokenReinforceSettings()),
-        lambda: train_counterfactual(micro_pool, start, few, CounterfactualSettings(credit="local")),
+        lambda: train_reinforce(micro_pool, start, few, TokenReinforceHyperparameters()),
+        lambda: train_counterfactual(micro_pool, start, few, CounterfactualHyperparameters(credit="local")),
     ):
         one, two = learn(), learn()
         torch.testing.assert_close(one.routers.state_dict(), two.routers.state_dict(), rtol=0, atol=0)
@@ -285,7 +285,7 @@ def test_measures(micro_pool):
     assert found.load_cv() == pytest.approx(2**0.5)
     assert found.tiles(batch=2, tile=16) == 1.0
     assert found.recovery(s.domain) == pytest.approx((s.domain == 0).mean())
-    routers = fit_ridge(tail, s, RidgeSettings())
+    routers = fit_ridge(tail, s, RidgeHyperparameters())
     assert flips(tail, s, routers.choose, lambda x: x) == 0.0
     assert flips(tail, s, routers.choose, lambda x: -x) > 0.3
 
@@ -312,7 +312,7 @@ def test_the_majority_is_the_first_of_those_tied():
 
 
 def test_a_bias_evens_out_the_load(micro_pool):
-    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters())
     with torch.no_grad():
         for scorer in routers.scorers:
             scorer.bias[0] += 2.0
@@ -326,7 +326,7 @@ def test_a_bias_evens_out_the_load(micro_pool):
 
 
 def test_with_nobody_the_best_expert_stays_the_best(micro_pool):
-    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeSettings())
+    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters())
     adaptive = routers.with_nobody(2, bias=-1e6)
     x = torch.randn(5, micro_pool.tail.hidden)
     torch.testing.assert_close(adaptive.logits(1, x)[..., :-1], routers.logits(1, x))

@@ -1,0 +1,44 @@
+"""Digests of data and options: what a cached trial is keyed by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from experts import OutcomeTable
+
+__all__ = ["digest_of", "table_digest"]
+
+
+def digest_of(*parts: Any) -> str:
+    """A digest of JSON values and NumPy arrays, 16 hexadecimal digits.
+
+    Args:
+        parts: in order; None is a value of its own.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def table_digest(table: OutcomeTable) -> str:
+    """A digest of everything that training and evaluation read of a table, 16 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
+    floats = (table.features, table.quality, table.cost, table.confidence, table.tokens_in, table.tokens_out)
+    for array in (*floats, table.latency_s, table.probabilities, table.label, table.fold):
+        digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
+    for labels in (table.split, table.group, table.prompt):
+        digest.update(b"\0" if labels is None else "\0".join(map(str, labels)).encode())
+    if table.extra is not None:
+        for name in table.extra.column_names:
+            digest.update(f"\0{name}\0{table.extra[name].to_pylist()!r}".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""Options of problems: frozen dataclasses, changed by name, written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experts.io.errors import unknown_name
+
+from ..routing import Selection
+
+__all__ = ["as_json", "options_as_json", "with_changes"]
+
+Options = TypeVar("Options")
+
+
+def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
+    """Options with some fields changed; a list becomes the tuple that a field holds.
+
+    Raises:
+        InputError: a field is unknown; suggests the nearest one.
+    """
+    known = {each.name: getattr(options, each.name) for each in fields(options)}  # type: ignore[arg-type]
+    for name in changes:
+        if name not in known:
+            raise unknown_name("problem", name, known)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return replace(options, **values) if values else options  # type: ignore[type-var]
+
+
+def options_as_json(options: Any) -> dict[str, Any]:
+    """Every field of an options dataclass as JSON, nested dataclasses too."""
+    return {each.name: as_json(getattr(options, each.name)) for each in fields(options)}
+
+
+def as_json(value: Any) -> Any:
+    """A value of an options dataclass as JSON."""
+    if isinstance(value, Selection):
+        return value.spec()
+    if is_dataclass(value) and not isinstance(value, type):
+        return options_as_json(value)
+    if isinstance(value, Mapping):
+        return {str(name): as_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,72 @@
+"""The options of the routing problem: the form of the router, and what it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from experts import InputError
+from experts.io.errors import unknown_name
+
+from ...routing import Selection
+from ..logged_feedback import LogConfig
+from ..prompt_features import FeatureConfig
+
+__all__ = ["RoutingOptions", "ScorerConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerConfig:
+    """The shape of the scorer that trained methods share.
+
+    Attributes:
+        kind: `linear` (folds into a stock gate) or `mlp`.
+        hidden: widths of the MLP's hidden layers.
+    """
+
+    kind: Literal["linear", "mlp"] = "mlp"
+    hidden: tuple[int, ...] = (64,)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "mlp"):
+            raise InputError("scorer.kind", self.kind, "unknown", "use linear or mlp")
+        if any(width < 1 for width in self.hidden):
+            raise InputError("scorer.hidden", list(self.hidden), "a width is not positive", "use 1 or more")
+
+    def __str__(self) -> str:
+        return "linear" if self.kind == "linear" else f"mlp({', '.join(map(str, self.hidden))})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingOptions:
+    """The options of `RoutingProblem`.
+
+    Attributes:
+        select: the selection rule, see `list`.
+        k: experts that a decision runs (topk) or may run (adaptive_k).
+        tree: for hierarchical selection, such as {"general": ["a"], "coding": ["b", "c"]}; null: clustered
+            from the training outcomes.
+        scorer: the shape of the routers' network.
+        observe_load: whether stateful learners observe the window's load; null: where load is charged.
+        feedback: full, or bandit: one expert's outcome is known of each training and validation query.
+        log: how that expert was drawn, under bandit feedback.
+        features: made of the prompts where the table has no features.
+        device: where training runs, such as cpu or cuda.
+        compile: train the router's network through torch.compile; faster for wide networks.
+    """
+
+    select: str | Selection = "hard"
+    k: int = 2
+    tree: Mapping[str, Any] | None = None
+    scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    observe_load: bool | None = None
+    feedback: Literal["full", "bandit"] = "full"
+    log: LogConfig = field(default_factory=LogConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    device: str = "cpu"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.feedback not in ("full", "bandit"):
+            raise unknown_name("problem.feedback", self.feedback, ("full", "bandit"))

@@ -1,0 +1,156 @@
+"""Sections of `results.json` that need an outcome table: experts, frontier, and who answers which group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from experts import OutcomeTable
+
+from ..problems.problem import Problem
+from ..problems.routing.folding import for_objective
+from ..routing import Router, load
+from .frontier import Points, Ranking, frontier_facts, ranking_facts
+from .metrics import upper_hull
+
+if TYPE_CHECKING:
+    from .results import Entry
+
+__all__ = ["table_sections"]
+
+_GROUPS_SHOWN = 24
+_RESAMPLES = 200  # of the frontier's intervals, each of which takes a hull
+_EMPTY: dict[str, Any] = {
+    "table_facts": None,
+    "frontier": {},
+    "zero_frontier": [],
+    "singles": [],
+    "shares_by_group": None,
+}
+
+Groups = Mapping[tuple[str, str], "list[Entry]"]
+
+
+def table_sections(groups: Groups, problem: Problem) -> dict[str, Any]:
+    """The sections of a problem whose cases are compute weights or a budget; empty ones for other problems.
+
+    Args:
+        groups: entries by method and case label, by rising seed.
+        problem: the problem.
+    """
+    table, scale = problem.table, getattr(problem, "scale", None)
+    if table is None or scale is None or problem.cases[0].objective is None:
+        return dict(_EMPTY)
+    test = table.part("test")
+    cost, quality = (part.mean(axis=0, dtype=np.float64) for part in (test.cost, test.quality))
+    return {
+        "table_facts": _facts(table, test, groups, problem),
+        "frontier": _frontiers(groups, test, scale),
+        "zero_frontier": [[float(x), float(y)] for x, y in upper_hull(cost / scale, quality)],
+        "singles": [
+            {"expert": name, "compute": float(c), "quality": float(q)}
+            for name, c, q in zip(table.experts, cost / scale, quality, strict=True)
+        ],
+        "shares_by_group": _shares_by_group(groups, test, problem),
+    }
+
+
+def _facts(table: OutcomeTable, test: OutcomeTable, groups: Groups, problem: Problem) -> dict[str, Any]:
+    quality = test.quality.mean(axis=0, dtype=np.float64)
+    middle = problem.cases[len(problem.cases) // 2]
+    oracle = groups.get(("oracle", middle.label))
+    oracle_quality = None if oracle is None else oracle[0].test.parts["quality"].mean(dtype=np.float64)
+    return {
+        "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},
+        "features": 0 if table.features is None else int(table.features.shape[1]),
+        "cost_unit": table.cost_unit,
+        "compute_unit": getattr(problem, "scale", None),
+        "expert_quality": [float(value) for value in quality],
+        "expert_cost": [float(value) for value in test.cost.mean(axis=0, dtype=np.float64)],
+        "oracle_quality": None if oracle_quality is None else float(oracle_quality),
+        "best_single_quality": float(quality.max()),
+        "groups": [] if test.group is None else sorted(set(map(str, test.group)))[:_GROUPS_SHOWN],
+    }
+
+
+def _frontiers(groups: Groups, test: OutcomeTable, scale: float) -> dict[str, Any]:
+    """What every method's operating points are worth, and APGR and CPT where there are two experts."""
+    singles = Points(cost=test.cost, quality=test.quality)
+    points: dict[str, Points] = {}
+    rankings: dict[str, list[Ranking]] = {}
+    for method in dict.fromkeys(method for method, _ in groups):
+        found = [group for (name, _), group in groups.items() if name == method]
+        points[method] = Points(
+            cost=np.stack([_mean_part(group, "compute") for group in found], axis=1) * scale,
+            quality=np.stack([_mean_part(group, "quality") for group in found], axis=1),
+        )
+        if method == "zero_router":  # its whole frontier is known, not only the compute weights compared
+            points[method] = singles
+        ranked = _rankings(found[len(found) // 2], test) if len(test.experts) == 2 else None
+        if ranked is not None:
+            rankings[method] = ranked
+    facts = frontier_facts(points, singles, cost_unit=test.cost_unit, resamples=_RESAMPLES)
+    ranks = ranking_facts(rankings, resamples=_RESAMPLES)
+    return {
+        method: {
+            "aiq": None if one["aiq"] is None else one["aiq"]["value"],
+            "aiq_ci95": None if one["aiq"] is None else one["aiq"]["ci95"],
+            **{
+                name: one[name] for name in ("aiq_above_zero", "cost_saved", "quality_gained", "router_arena")
+            },
+            **_ranked(ranks.get(method)),
+        }
+        for method, one in facts.items()
+    }
+
+
+def _mean_part(group: Sequence[Entry], part: str) -> np.ndarray:
+    """One part of the test measurements, [T], the mean over the seeds."""
+    return np.stack([entry.test.parts[part] for entry in group]).mean(axis=0)
+
+
+def _ranked(facts: dict[str, Any] | None) -> dict[str, Any]:
+    """APGR and CPT of two experts; None for each where nothing ranks them."""
+    facts = facts or {"apgr": None, "cpt50": None, "cpt80": None}
+    found = facts["apgr"]
+    return {
+        "apgr": None if found is None else found["value"],
+        "apgr_ci95": None if found is None else found["ci95"],
+        "cpt50": facts["cpt50"],
+        "cpt80": facts["cpt80"],
+    }
+
+
+def _rankings(group: Sequence[Entry], test: OutcomeTable) -> list[Ranking] | None:
+    """How each seed's router ranks the queries by the difference of its logits; None where it cannot."""
+    assert test.features is not None
+    strong = int(test.quality.mean(axis=0, dtype=np.float64).argmax())
+    found: list[Ranking] = []
+    for entry in group:
+        router = None if entry.router is None else load(entry.router)
+        if not isinstance(router, Router) or entry.case.objective is None:
+            return None
+        router = for_objective(router, entry.case.objective)
+        if router.state or router.features != test.features.shape[1]:
+            return None
+        with torch.inference_mode():
+            logits = router(torch.tensor(test.features)).logits.numpy()
+        score = logits[:, strong] - logits[:, 1 - strong]
+        found.append(Ranking(weak=test.quality[:, 1 - strong], strong=test.quality[:, strong], score=score))
+    return found
+
+
+def _shares_by_group(groups: Groups, test: OutcomeTable, problem: Problem) -> dict[str, Any]:
+    middle = problem.cases[len(problem.cases) // 2].label
+    labels = np.full(len(test), "all") if test.group is None else test.group.astype(str)
+    names = sorted(set(labels))[:_GROUPS_SHOWN]
+    methods: dict[str, Any] = {}
+    for (method, label), group in groups.items():
+        shares = [entry.test.share for entry in group if entry.test.share is not None]
+        if label == middle and group[0].family in ("rl", "gate", "bound") and shares:
+            share: np.ndarray = np.stack(shares).mean(axis=0, dtype=np.float64)
+            methods[method] = [[float(v) for v in share[labels == name].mean(axis=0)] for name in names]
+    return {"case": middle, "groups": names, "methods": methods}
