@@ -1,17 +1,18 @@
-"""A pool of models that a user has: the donors of a mixture, and text of the user's own to route.
+"""A token-level pool made of a user's own models, the donors of a mixture, and of the user's own text.
 
-What the frozen experts make of the text is measured once and kept in a folder where one is given.
+What the frozen experts predict on the text is measured once, and kept in a folder if one is given.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..io.atomic import write_json
@@ -21,7 +22,7 @@ from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .frozen_base import load_base, load_tokenizer
 from .segments import FFN
 from .sequences import Sequences, measure_sequences
-from .texts import pack, pure_and_mixed, split_documents
+from .texts import cut_sequences, pure_and_mixed, split_documents
 from .token_pool import Ffns, TokenPool
 
 __all__ = ["TextSizes", "donor_pool", "read_documents"]
@@ -33,12 +34,17 @@ _SEGMENTS, _RESERVE, _EACH = 2, 8, 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextSizes:
-    """How much text.
+    """How much text is used.
 
     Attributes:
         length: T, tokens predicted in a sequence.
-        train, validation, test: sequences in each part, the same number of each text.
-        mixed: share of them that change from one text to another halfway.
+        train: sequences in the training part, the same number of each text.
+        validation: sequences in the validation part.
+        test: sequences in the test part.
+        mixed: fraction of the sequences that change from one text to another halfway, 0 to below 1.
+
+    Raises:
+        InputError: a value is out of range; names it as the problem's option, such as `problem.train`.
     """
 
     length: int = 128
@@ -50,12 +56,17 @@ class TextSizes:
     def __post_init__(self) -> None:
         for name in ("length", *_PARTS):
             if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+                raise InputError(f"problem.{name}", getattr(self, name), "is below 1", "use 1 or more")
         if not 0.0 <= self.mixed < 1.0:
-            raise InputError("mixed", self.mixed, "not a share below 1", "use 0 to 0.9")
+            raise InputError("problem.mixed", self.mixed, "is not a fraction below 1", "use 0 to 0.9")
 
     def of(self, part: str, texts: int) -> tuple[int, int]:
-        """(sequences of each text, mixed ones) in a part."""
+        """Return the number of sequences of each text, and of mixed sequences, in a part.
+
+        Args:
+            part: train, validation or test.
+            texts: number of texts; one text alone cannot be mixed.
+        """
         total: int = getattr(self, part)
         changing = round(self.mixed * total) if texts > 1 else 0
         return max(1, round((total - changing) / texts)), changing
@@ -69,21 +80,23 @@ def donor_pool(
     *,
     keep: Path | None = None,
 ) -> tuple[TokenPool, tuple[str, ...]]:
-    """Open the donors and measure the text under each; everything is held in float32.
+    """Open the donors and measure the text under each; weights are held in float32.
+
+    Documents shorter than a sequence are packed together, with the tokenizer's end-of-text token after each.
 
     Args:
-        base: the common ancestor's folder, of Llama, Mistral, Qwen2 or Qwen3 form, with its tokenizer.
+        base: the common ancestor's folder, a Llama, Mistral, Qwen2 or Qwen3 model with its tokenizer.
         experts: at least two folders of models fine-tuned from it, as `assemble` takes them.
-        texts: a folder of `*.jsonl` files: a document a line, a JSON string or an object with `text`.
-        sizes: how much of it.
-        keep: folder in which the measurements stay; a later call of the same goes on from there.
+        texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`.
+        sizes: how much text is used.
+        keep: folder for the measurements; a later call with the same experts and texts reads them.
 
     Returns:
-        the pool, and the texts' names, which `domain` of its sequences counts. Where every expert has a text
-        of its own name, those come first, and the pool's domains are the experts; else it has none.
+        The pool, and the texts' names in the order of the ids in `Sequences.domain`. If every expert has a
+        text of its own name, those come first and the pool's domains are the experts; otherwise it has none.
 
     Raises:
-        InputError: models or texts do not fit; says which and what to do.
+        InputError: the models or texts do not fit; names the option, the value and the fix.
     """
     ancestor = open_base(base)
     donors = [open_donor(ancestor, folder) for folder in experts]
@@ -92,35 +105,26 @@ def donor_pool(
     ffns: Ffns = {donor.name: [_ffn(donor, layer) for layer in layers] for donor in donors}
     if len(ffns) < len(donors):
         names = [donor.name for donor in donors]
-        raise InputError("experts", names, "two folders have one name", "give them different names")
+        raise InputError("problem.experts", names, "two folders have the same name", "rename one")
     documents = read_documents(texts)
-    # The texts of experts first, in the experts' order, so that domain e is expert e's.
+    # The texts of experts come first, in the experts' order, so that domain e is expert e's.
     alike = all(name in documents for name in ffns)
     named = [*ffns, *(name for name in documents if name not in ffns)] if alike else list(documents)
     tokenizer = load_tokenizer(base)
     tail = model.tail(ffns)
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
     split = {name: split_documents(documents[name], _SHARES) for name in named}
     parts: dict[str, Sequences] = {}
     for number, part in enumerate(_PARTS):
-        pure, changing = sizes.of(part, len(named))
-        reserve = _RESERVE if changing else 0
-        rows = {
-            d: pack(split[name][part], encode, sizes.length, pure + reserve, each=_EACH, seed=number)
-            for d, name in enumerate(named)
-        }
-        tokens, domain = pure_and_mixed(rows, pure, changing, _SEGMENTS, seed=number)
-        home = None if keep is None else keep / part
-        known = {"tail": tail.fingerprint(), "text": hashlib.sha256(tokens.tobytes()).hexdigest()}
-        parts[part] = _kept(home, known) or measure_sequences(
+        of_part = {name: split[name][part] for name in named}
+        tokens, domain = _tokens(of_part, tokenizer, sizes, part, seed=number)
+        folder = None if keep is None else keep / part
+        identity = {"tail": tail.fingerprint(), "text": hashlib.sha256(tokens.tobytes()).hexdigest()}
+        parts[part] = _kept(folder, identity) or measure_sequences(
             model, tail, tokens, domain, doing=f"{part} text under every expert"
         )
-        if home is not None and not (home / "identity.json").exists():
-            parts[part].save(home)
-            write_json(home / "identity.json", known)
+        if folder is not None and not (folder / "identity.json").exists():
+            parts[part].save(folder)
+            write_json(folder / "identity.json", identity)
     mean = average(list(ffns.values()))
     pool = TokenPool(
         name=model.name,
@@ -135,19 +139,19 @@ def donor_pool(
 
 
 def read_documents(folder: Path | str) -> dict[str, list[str]]:
-    """The documents of every `*.jsonl` file, by its name without the ending.
+    """Return the documents of every `*.jsonl` file of a folder, by the file's name without its suffix.
 
     Raises:
-        InputError: there are none, or a line is neither a string nor an object with `text`.
+        InputError: there is no such file, or a line is neither a string nor an object with `text`.
     """
-    found: dict[str, list[str]] = {}
+    documents: dict[str, list[str]] = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
         with path.open(encoding="utf-8") as stream:
-            found[path.stem] = [_document(path, number, line) for number, line in enumerate(stream, 1)]
-    if not found:
-        fix = "put a NAME.jsonl in it, a document a line"
-        raise InputError("texts", str(folder), "holds no .jsonl file", fix)
-    return found
+            documents[path.stem] = [_document(path, number, line) for number, line in enumerate(stream, 1)]
+    if not documents:
+        fix = "put NAME.jsonl files in it, one document a line"
+        raise InputError("problem.texts", str(folder), "holds no .jsonl file", fix)
+    return documents
 
 
 def _document(path: Path, number: int, line: str) -> str:
@@ -158,22 +162,49 @@ def _document(path: Path, number: int, line: str) -> str:
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         fix = 'write each document as a JSON string or as {"text": ...}'
-        raise InputError("texts", f"{path.name}, line {number}", "is no document", fix)
+        raise InputError("problem.texts", f"{path.name}, line {number}", "is not a document", fix)
     return text
+
+
+def _tokens(
+    documents: Mapping[str, Sequence[str]], tokenizer: Any, sizes: TextSizes, part: str, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and domains [S, T + 1] int64 of a part, from the documents of each text in that part."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    pure, changing = sizes.of(part, len(documents))
+    count = pure + (_RESERVE if changing else 0)
+    rows: dict[int, np.ndarray] = {}
+    for domain, (name, own) in enumerate(documents.items()):
+        rows[domain] = cut_sequences(
+            own, encode, sizes.length, count, each=_EACH, seed=seed, separator=tokenizer.eos_token_id
+        )
+        if len(rows[domain]) < count:
+            mixing = f", {_RESERVE} of them for mixed sequences" if changing else ""
+            problem = (
+                f"needs {count} sequences of {sizes.length} tokens from {name}.jsonl{mixing}, and its "
+                f"{len(own)} {part} documents hold {len(rows[domain])}"
+            )
+            fix = f"use a smaller problem.{part} or problem.length, or add documents to {name}.jsonl"
+            raise InputError(f"problem.{part}", getattr(sizes, part), problem, fix)
+    return pure_and_mixed(rows, pure, changing, _SEGMENTS, seed=seed)
 
 
 def _routed(base: Donor, donors: Sequence[Donor]) -> range:
     """The layers that get routers: the last ones, in which the donors differ."""
+    names = [donor.name for donor in donors]
     if len(donors) < 2:
-        raise InputError("experts", [donor.name for donor in donors], "nothing to route", "give two or more")
+        raise InputError("problem.experts", names, "routing needs a choice", "give two or more folders")
     differing = survey(base, donors).differing
     if not differing:
-        raise InputError("experts", [d.name for d in donors], "are all the same", "give other folders")
+        raise InputError("problem.experts", names, "all have the same FFNs", "give other folders")
     last = range(differing[0], base.config.num_hidden_layers)
     same = [layer for layer in last if layer not in differing]
     if same:
         problem = f"differ in layer {differing[0]} but not in layers {', '.join(map(str, same))} above it"
-        raise InputError("experts", [d.name for d in donors], problem, "use models that differ there too")
+        raise InputError("problem.experts", names, problem, "use models that differ there too")
     return last
 
 
@@ -183,11 +214,13 @@ def _ffn(donor: Donor, layer: int) -> dict[str, Tensor]:
     return {f"{part}_proj": donor.tensor(name).float() for part, name in names}
 
 
-def _kept(home: Path | None, known: dict[str, str]) -> Sequences | None:
-    """What was measured earlier, if it was of the same experts and text."""
-    if home is None or not (home / "identity.json").exists():
+def _kept(folder: Path | None, identity: dict[str, str]) -> Sequences | None:
+    """The measurements of an earlier call, if they are of the same experts and text."""
+    if folder is None or not (folder / "identity.json").exists():
         return None
-    if json.loads((home / "identity.json").read_text(encoding="utf-8")) != known:
+    if json.loads((folder / "identity.json").read_text(encoding="utf-8")) != identity:
         fix = "use another folder, or delete this one"
-        raise InputError("keep", str(home.parent), "holds measurements of other experts or texts", fix)
-    return Sequences.load(home)
+        raise InputError(
+            "problem.keep", str(folder.parent), "holds measurements of other experts or texts", fix
+        )
+    return Sequences.load(folder)

@@ -1,8 +1,8 @@
-"""A pool small enough to come with the package: experts of a byte-level Llama, for tests and first tries.
+"""A packaged token-level pool: experts of a byte-level Llama under a megabyte, for tests and first runs.
 
-One expert for each of six domains, and the base's own FFN as a general one. Hidden size 48, six layers, the
-last three with experts; under a megabyte, made by `tiny_pretrain.py` on the text of `tiny_text.py`. It needs
-transformers, and nothing is downloaded.
+It has one expert for each of six domains, and the base's own FFN as a general expert. The model has hidden
+size 48 and six layers, the last three with experts. `tiny_pretrain.py` trained it on the text of
+`tiny_text.py`. It needs transformers and downloads nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..io.errors import InputError
 from .branch import average
 from .frozen_base import Base
 from .huggingface import transformers_library
@@ -28,14 +29,15 @@ __all__ = ["DEPTH", "LENGTH", "WEIGHTS", "tiny_base", "tiny_model", "tiny_pool"]
 WEIGHTS = Path(__file__).with_name("tiny_base.safetensors")
 DEPTH, LENGTH = 3, 128
 _SEGMENTS, _RESERVE = 2, 16
+_LONGEST = 512  # tokens of a sequence; every document is longer
 _FIRST = {"train": 0, "validation": 20_000, "test": 40_000}  # the documents of each part
 
 
 def tiny_model() -> nn.Module:
-    """The base's architecture with random weights.
+    """Return the base's architecture with random weights.
 
     Raises:
-        InputError: transformers is missing.
+        InputError: transformers is not installed.
     """
     library = transformers_library()
     config: Any = library.LlamaConfig(
@@ -45,7 +47,7 @@ def tiny_model() -> nn.Module:
         num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=_LONGEST,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -54,24 +56,37 @@ def tiny_model() -> nn.Module:
 
 
 def tiny_base(state: Mapping[str, Tensor] | None = None) -> Base:
-    """The frozen base; with the packaged weights, or with those given."""
+    """Return the frozen base.
+
+    Args:
+        state: its weights by name; None: the packaged ones.
+
+    Raises:
+        InputError: transformers is not installed.
+    """
     model = tiny_model()
     stored = load_file(WEIGHTS) if state is None else dict(state)
-    known = {name: tensor.float() for name, tensor in stored.items()}
-    known.setdefault("lm_head.weight", known["model.embed_tokens.weight"])
-    model.load_state_dict(known)
+    weights = {name: tensor.float() for name, tensor in stored.items()}
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    model.load_state_dict(weights)
     return Base(model, DEPTH, "tiny")
 
 
 @lru_cache(maxsize=4)
 def tiny_pool(pure: int = 16, mixed: int = 32, length: int = LENGTH) -> TokenPool:
-    """The pool with freshly made text.
+    """Return the pool with generated text.
 
     Args:
         pure: sequences of each domain in each part.
         mixed: sequences in each part that change their domain.
-        length: T.
+        length: T, 1 to 512.
+
+    Raises:
+        InputError: the length is out of range, or transformers is not installed.
     """
+    if not 1 <= length <= _LONGEST:
+        problem = f"the packaged model reads sequences of 1 to {_LONGEST} tokens"
+        raise InputError("problem.length", length, problem, f"use {_LONGEST} or less, or models of your own")
     base = tiny_base()
     experts = read_ffns(WEIGHTS.with_name("tiny_experts.safetensors"), DOMAINS)
     tail, mean = base.tail({**experts, GENERAL: base.dense()}), average(list(experts.values()))

@@ -76,7 +76,7 @@ def test_pack_cuts_sequences_within_documents():
     assert rows.shape == (3, 10)
     texts = ["".join(map(chr, row)) for row in rows]
     assert all(any(text in document for document in documents) for text in texts)
-    with pytest.raises(InputError, match="ask for fewer"):
+    with pytest.raises(InputError, match="use a smaller count or length"):
         pack(documents, lambda text: [ord(c) for c in text], 9, 50)
 
 
