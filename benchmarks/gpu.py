@@ -20,12 +20,13 @@ from typing import Any
 
 import jsonargparse
 import torch
+from markdown_tables import as_markdown
 from rich.console import Console
 from torch import Tensor
 
 from experts.io.atomic import replacing, write_json
-from router_rl.bench.gates.shapes import SHAPES, Shape, theirs_of, weights_of
-from router_rl.bench.table_layout import Sheet, as_markdown
+from router_rl.bench.gates.shapes import SHAPES, Shape, transformers_router_of, weights_of
+from router_rl.bench.table_layout import TextTable
 from router_rl.reports.terminal import progress_of
 from router_rl.routing.kernels import GateRule, Routed, route
 
@@ -36,7 +37,7 @@ TARGET_SHAPE = Shape(
     hidden=2048,
     experts=128,
     rule=GateRule(k=8),
-    theirs=SHAPES["Qwen3-30B-A3B"].theirs,
+    router_class=SHAPES["Qwen3-30B-A3B"].router_class,
     config=SHAPES["Qwen3-30B-A3B"].config,
 )
 GATES = (TARGET_SHAPE, *(shape for shape in SHAPES.values() if shape.name != "Qwen3-30B-A3B"))
@@ -74,14 +75,14 @@ def forms_of(shape: Shape, hidden: Tensor) -> dict[str, Callable[[], object]]:
     from gpu_select import select  # beside this file; needs triton
 
     weights = weights_of(shape, torch.Generator().manual_seed(0))
-    theirs: Any = theirs_of(shape, weights)
+    transformers_router: Any = transformers_router_of(shape, weights)
     there = {name: value.cuda() for name, value in weights.items()}
     weight = there["weight"].bfloat16()
     bias, correction = there.get("bias"), there.get("correction")
-    theirs = theirs.cuda()
+    transformers_router = transformers_router.cuda()
     if not shape.corrected:  # DeepSeek's router multiplies in float32
-        theirs = theirs.bfloat16()
-    compiled: Any = torch.compile(theirs, mode="reduce-overhead")
+        transformers_router = transformers_router.bfloat16()
+    compiled: Any = torch.compile(transformers_router, mode="reduce-overhead")
 
     def ours(dispatch: bool) -> Routed:
         return route(
@@ -109,9 +110,9 @@ def forms_of(shape: Shape, hidden: Tensor) -> dict[str, Callable[[], object]]:
         f"{OURS}, CUDA graph": graphed(lambda: ours(dispatch=True)),
         "kernels, no slots": lambda: ours(dispatch=False),
         "torch.mm + Triton select": in_two,
-        "transformers, eager": lambda: theirs(hidden),
+        "transformers, eager": lambda: transformers_router(hidden),
         "transformers, compiled, CUDA graphs": lambda: compiled(hidden),
-        "transformers + sort + histogram": lambda: staged(theirs),
+        "transformers + sort + histogram": lambda: staged(transformers_router),
     }
 
 
@@ -197,7 +198,7 @@ def measure(repeats: int, warm_up: int, rows: Sequence[int]) -> dict[str, Any]:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables: one a gate, then the two targets."""
-    sheets: list[Sheet] = []
+    tables: list[TextTable] = []
     for gate in dict.fromkeys(cell["gate"] for cell in found["cells"]):
         cells = [cell for cell in found["cells"] if cell["gate"] == gate]
         rows: list[Sequence[str]] = [
@@ -206,16 +207,16 @@ def markdown(found: Mapping[str, Any]) -> str:
         ]
         rows.append(("byte floor", *(_number(cell["floor_us"]) for cell in cells)))
         rows.append((f"{OURS} / floor", *(_over_floor(cell) for cell in cells)))
-        sheets.append(Sheet(f"{gate}, µs", ("rows", *(f"{cell['rows']:,}" for cell in cells)), rows))
-    sheets[-1] = sheets[-1]._replace(
+        tables.append(TextTable(f"{gate}, µs", ("rows", *(f"{cell['rows']:,}" for cell in cells)), rows))
+    tables[-1] = tables[-1]._replace(
         note=f"{found['card']} (compute capability {found['compute_capability']}), torch {found['torch']}, "
         f"CUDA {found['cuda']}; bfloat16; median (quartiles) of {found['repeats']} calls, each after a flush "
         "of the L2 cache."
     )
-    return as_markdown([*sheets, _targets(found)])
+    return as_markdown([*tables, _targets(found)])
 
 
-def _targets(found: Mapping[str, Any]) -> Sheet:
+def _targets(found: Mapping[str, Any]) -> TextTable:
     cells = [cell for cell in found["cells"] if cell["gate"] == TARGET_SHAPE.name]
     few = [cell for cell in cells if cell["rows"] <= 64]
     slowest = max(cell["quartiles_us"][OURS][1] for cell in few)
@@ -224,7 +225,7 @@ def _targets(found: Mapping[str, Any]) -> Sheet:
     if last is not None and last["floor_us"]:
         ratio = last["quartiles_us"][OURS][1] / last["floor_us"]
         rows.append(("over the byte floor at 16,384 rows", "≤ 1.3", f"{ratio:.2f}", _met(ratio <= 1.3)))
-    return Sheet(f"Targets, {TARGET_SHAPE.name}, set for an H100", ("", "target", "found", ""), rows)
+    return TextTable(f"Targets, {TARGET_SHAPE.name}, set for an H100", ("", "target", "found", ""), rows)
 
 
 def _met(met: bool) -> str:

@@ -1,51 +1,50 @@
-"""Measure everything in one run, so that what is reported is ratios."""
+"""The whole benchmark of training speed in one run, so that its ratios come from one machine state."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from experts import InputError, OutcomeTable, open_table
 
 from ..methods.method import Method, Run
-from ..methods.registry import METHODS
 from ..methods.training_loop import Snapshot
-from ..problems.objective import Objective
-from ..problems.routing.problem import ScorerConfig, Task
-from ..problems.routing.router_measurement import measure
-from ..routing import Hard
-from .bare import bare_steps_per_second
+from ..problems.routing.problem import RoutingProblem
+from ..problems.routing.routing_options import ScorerConfig
+from .bare import bare_decisions_per_second
 from .goals import goals_of
 from .learner_clock import decisions_per_second, seconds_to_reach, spread
-from .learners import BASELINES, LEARNERS, Learner
-from .machine import machine, threads_kept
-from .scaling import scaling_cell
+from .learners import BASELINES, LEARNERS, Learner, routing_method
+from .machine import machine, threads_restored
+from .scaling import measure_size
 from .synthetic import synthetic_table
 from .transitions import CORES, transitions_row
 
 __all__ = ["FULL", "QUICK", "Plan", "bench"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FRACTION = 0.98  # of the way from the best single expert to the tuned exact_pg
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is measured.
+    """What is measured, and how often.
 
     Attributes:
-        tables: embedded sources, or `synthetic`.
-        threads: of torch, each in turn.
+        tables: names of embedded sources, or `synthetic`.
+        threads: numbers of torch threads; everything is measured with each.
         repeats: of every timing.
-        limit: seconds that a learner may take to the reference, and a cell of the scaling table to its end.
-        every: decisions between two measurements on the way to the reference, the same for all.
-        tries: settings tried where something is tuned.
-        shorter: the pace is timed over so many times fewer decisions.
+        limit: seconds that a learner may take to reach the reference; a size of the scaling table gets at
+            least 60.
+        validate_every: decisions between two validation measurements, where the reference is to be reached.
+        n_trials: hyperparameter settings tried where something is tuned.
+        throughput_divisor: throughput is timed over this many times fewer decisions.
         queries: of the synthetic table.
         sizes: (queries, experts) of the scaling table.
     """
@@ -54,16 +53,16 @@ class Plan:
     threads: tuple[int, ...] = (1, 2)
     repeats: int = 5
     limit: float = 120.0
-    every: int = 4_096
-    tries: int = 4
-    shorter: int = 1
+    validate_every: int = 4_096
+    n_trials: int = 4
+    throughput_divisor: int = 1
     queries: int = 20_000
     sizes: tuple[tuple[int, int], ...] = tuple(
         (queries, experts) for queries in (10_000, 100_000, 1_000_000) for experts in (4, 16, 64, 256)
     )
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "limit", "every", "tries", "shorter", "queries"):
+        for name in ("repeats", "limit", "validate_every", "n_trials", "throughput_divisor", "queries"):
             if getattr(self, name) <= 0:
                 raise InputError(name, getattr(self, name), "not positive", "use a number above 0")
         if not self.threads or min(self.threads) < 1:
@@ -76,9 +75,9 @@ QUICK = Plan(
     threads=(1,),
     repeats=1,
     limit=0.2,
-    every=1_024,
-    tries=1,
-    shorter=32,
+    validate_every=1_024,
+    n_trials=1,
+    throughput_divisor=32,
     queries=2_000,
     sizes=((1_000, 4),),
 )
@@ -87,113 +86,119 @@ Progress = Callable[[int, int, str], None]
 
 
 def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> dict[str, Any]:
-    """Time every learner on every table, the batched cores, and exact_pg on tables of growing size.
+    """Time every learner on every table, the batched environments, and exact_pg on tables of growing size.
 
     Args:
-        plan: how much is measured.
-        progress: is told of every finished part: done, total, what.
+        plan: what is measured.
+        progress: is called after every part with the parts done, the number of parts, and the part's name.
+
+    Returns:
+        the measurements, as they are written to JSON.
     """
     parts = len(plan.tables) * len(plan.threads) * (2 + 2 * len(LEARNERS) * plan.repeats)
     parts += len(CORES) + len(plan.sizes)
     done = 0
 
-    def tell(what: str) -> None:
+    def report(what: str) -> None:
         nonlocal done
         done += 1
         progress(done, parts, what)
 
-    with threads_kept():
-        tables = [_table(name, threads, plan, tell) for name in plan.tables for threads in plan.threads]
-        played = _rows_of(plan.tables[0], plan)
-        cores: list[dict[str, Any]] = []
+    with threads_restored():
+        tables = [_table(name, threads, plan, report) for name in plan.tables for threads in plan.threads]
+        rows = _outcome_table(plan.tables[0], plan)
+        transitions: list[dict[str, Any]] = []
         for env in CORES:
-            cores.append(transitions_row(env, played, repeats=plan.repeats, seconds=1.0 / plan.shorter))
-            tell(f"transitions of {env}")
+            seconds = 1.0 / plan.throughput_divisor
+            transitions.append(transitions_row(env, rows, repeats=plan.repeats, seconds=seconds))
+            report(f"transitions of {env}")
     scaling: list[dict[str, Any]] = []
     for queries, experts in plan.sizes:
-        cell = scaling_cell(queries, experts, limit=max(plan.limit, 60.0))
-        scaling.append(asdict(cell))
-        tell(f"{queries} x {experts}")
+        scaling.append(asdict(measure_size(queries, experts, limit=max(plan.limit, 60.0))))
+        report(f"{queries} x {experts}")
     return {
         "schema_version": SCHEMA_VERSION,
         "machine": machine(),
         "plan": asdict(plan),
         "tables": tables,
-        "transitions": cores,
+        "transitions": transitions,
         "scaling": scaling,
     }
 
 
-def _table(name: str, threads: int, plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
+def _table(name: str, threads: int, plan: Plan, report: Callable[[str], None]) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    task = _task(name, plan)
+    problem = _problem(name, plan)
     label = f"{name}, {threads} threads"
-    for learner in LEARNERS:  # what is loaded at the first use is nobody's time
-        seconds_to_reach(learner, task, -math.inf, every=plan.every, limit=plan.limit, seed=0)
-    _fit(METHODS["exact_pg"], METHODS["exact_pg"].configure({"epochs": 1}), task)
-    single = float(task.objective.utility(*_validation_means(task)).max())
-    tuned = max(_fit(METHODS["exact_pg"], found, task).utility for found in _candidates("exact_pg", plan))
-    reference = single + _FRACTION * (tuned - single)
-    tell(f"{label}: reference")
-    paces: dict[str, list[float]] = {name: [] for name in ("bare", *(one.name for one in LEARNERS))}
+    exact_pg, softmax_gate = routing_method("exact_pg"), routing_method("softmax_gate")
+    for learner in LEARNERS:  # warm-up: what loads at the first use is not timed
+        _reach(learner, problem, -math.inf, plan, seed=0)
+    _fit(exact_pg, exact_pg.configure({"epochs": 1}), problem)
+    best_single = _best_single(problem)
+    tuned = max(each.utility for each in _fits(exact_pg, problem, plan))
+    reference = best_single + _FRACTION * (tuned - best_single)
+    report(f"{label}: reference")
+    throughput: dict[str, list[float]] = {name: [] for name in ("bare", *(each.name for each in LEARNERS))}
     reach: dict[str, list[float]] = {learner.name: [] for learner in LEARNERS}
-    # Repeats go round the learners, so that a neighbour's burst of work does not fall on one of them.
+    # The learners take turns within each repeat, so that a disturbance does not hit the repeats of one only.
     for seed in range(plan.repeats):
-        paces["bare"].append(bare_steps_per_second(task, 524_288 // plan.shorter, seed))
+        throughput["bare"].append(
+            bare_decisions_per_second(problem, 524_288 // plan.throughput_divisor, seed)
+        )
         for learner in LEARNERS:
-            paces[learner.name].append(_pace(learner, task, plan, seed))
-            tell(f"{label}: pace of {learner.name}")
+            decisions = learner.decisions // plan.throughput_divisor
+            throughput[learner.name].append(decisions_per_second(learner, problem, decisions, seed))
+            report(f"{label}: throughput of {learner.name}")
         for learner in LEARNERS:
-            reach[learner.name].append(
-                seconds_to_reach(learner, task, reference, every=plan.every, limit=plan.limit, seed=seed)
-            )
-            tell(f"{label}: {learner.name} to the reference")
-    gate = sum(
-        _fit(METHODS["softmax_gate"], found, task).seconds for found in _candidates("softmax_gate", plan)
-    )
-    warm = _fit(METHODS["warm_exact_pg"], METHODS["warm_exact_pg"].settings(), task)
-    tell(f"{label}: warm start")
-    found: dict[str, Any] = {
+            reach[learner.name].append(_reach(learner, problem, reference, plan, seed))
+            report(f"{label}: {learner.name} to the reference")
+    gate = sum(each.seconds for each in _fits(softmax_gate, problem, plan))
+    warm_exact_pg = routing_method("warm_exact_pg")
+    warm = _fit(warm_exact_pg, warm_exact_pg.hyperparameters(), problem)
+    report(f"{label}: warm start")
+    measured: dict[str, Any] = {
         "table": name,
         "threads": threads,
-        "features": task.new_router(0).features,
-        "experts": len(task.train.experts),
-        "train": len(task.train),
-        "validation": len(task.validation),
-        "scorer": str(task.scorer),
-        "best_single": single,
+        "features": problem.new_router(0).features,
+        "experts": len(problem.train.experts),
+        "train": len(problem.train),
+        "validation": len(problem.validation),
+        "scorer": str(problem.scorer),
+        "best_single": best_single,
         "tuned": tuned,
         "reference": reference,
-        "pace": [{"learner": name, **asdict(spread(values))} for name, values in paces.items()],
-        "reach": _reach_rows(reach, plan),
+        "throughput": [{"learner": name, **asdict(spread(values))} for name, values in throughput.items()],
+        "time_to_reference": _reach_rows(reach, plan),
         "sweep": {"gate_s": gate, "warm_to_best_s": warm.to_best, "warm_s": warm.seconds},
     }
-    return {**found, "goals": [asdict(goal) for goal in goals_of(found)]}
+    return {**measured, "goals": [asdict(goal) for goal in goals_of(measured)]}
 
 
-def _task(name: str, plan: Plan) -> Task:
+def _problem(name: str, plan: Plan) -> RoutingProblem:
     scorer = ScorerConfig(hidden=(64, 64)) if name == "synthetic" else ScorerConfig()
-    return Task.of(_rows_of(name, plan), Objective(), Hard(), scorer=scorer)
+    return RoutingProblem(_outcome_table(name, plan), scorer=scorer)
 
 
-def _rows_of(name: str, plan: Plan) -> OutcomeTable:
+def _outcome_table(name: str, plan: Plan) -> OutcomeTable:
     return synthetic_table(plan.queries, 8) if name == "synthetic" else open_table(name)
 
 
-def _pace(learner: Learner, task: Task, plan: Plan, seed: int) -> float:
-    return decisions_per_second(learner, task, learner.decisions // plan.shorter, seed)
+def _reach(learner: Learner, problem: RoutingProblem, reference: float, plan: Plan, seed: int) -> float:
+    return seconds_to_reach(
+        learner, problem, reference, validate_every=plan.validate_every, limit=plan.limit, seed=seed
+    )
 
 
-def _validation_means(task: Task) -> Iterator[Any]:
-    """Mean quality, compute and load [N] of each expert on the validation rows; load is not charged."""
-    rows = task.validation
-    yield rows.quality.mean(axis=0, dtype=float)
-    yield rows.cost.mean(axis=0, dtype=float) / task.scale
-    yield 0.0
+def _best_single(problem: RoutingProblem) -> float:
+    """Validation utility of the best single expert; load is not charged."""
+    rows = problem.validation
+    quality = rows.quality.mean(axis=0, dtype=float)
+    compute = rows.cost.mean(axis=0, dtype=float) / problem.scale
+    return float(problem.objective.utility(quality, compute, np.zeros_like(compute)).max())
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fitted:
+class _Fit:
     """The validation utility of one fit, its seconds, and the seconds to its best measurement."""
 
     utility: float
@@ -201,29 +206,31 @@ class _Fitted:
     to_best: float
 
 
-def _fit(method: Method, settings: Any, task: Task) -> _Fitted:
-    best, to_best = -math.inf, 0.0
-    began = time.perf_counter()
+def _fits(method: Method, problem: RoutingProblem, plan: Plan) -> Iterable[_Fit]:
+    """One fit for each hyperparameter setting tried."""
+    return (_fit(method, each, problem) for each in method.candidates(plan.n_trials))
 
-    def watch(snapshot: Snapshot) -> None:
+
+def _fit(method: Method, hyperparameters: Any, problem: RoutingProblem) -> _Fit:
+    best, to_best = -math.inf, 0.0
+    start = time.perf_counter()
+
+    def callback(snapshot: Snapshot) -> None:
         nonlocal best, to_best
         if snapshot.best > best:
-            best, to_best = snapshot.best, time.perf_counter() - began
+            best, to_best = snapshot.best, time.perf_counter() - start
 
-    router = method.fit(task, settings, Run(watch=watch))
-    seconds = time.perf_counter() - began
-    utility = measure(router, task.validation, task.objective, task.scale).utility.mean(dtype=float)
-    return _Fitted(utility=float(utility), seconds=seconds, to_best=to_best)
-
-
-def _candidates(name: str, plan: Plan) -> list[Any]:
-    return METHODS[name].candidates(plan.tries)
+    router = method.fit(problem, hyperparameters, Run(callback=callback))
+    seconds = time.perf_counter() - start
+    utility = problem.evaluate(router, "validation").utility.mean(dtype=float)
+    return _Fit(utility=float(utility), seconds=seconds, to_best=to_best)
 
 
 def _reach_rows(reach: dict[str, list[float]], plan: Plan) -> list[dict[str, Any]]:
-    """Rows of the second table; `speedup` is over the faster of the two baselines.
+    """Seconds to the reference of each learner, and its speedup over the faster of the two baselines.
 
-    Where no baseline got there it is at least what the limit gives; where the learner did not, None.
+    If no baseline reaches the reference, the speedup is a lower bound: the time limit over the learner's
+    seconds. If the learner does not reach it, the speedup is None.
     """
     medians = {name: spread(values).median for name, values in reach.items()}
     reached = [seconds for name in BASELINES if (seconds := medians[name]) is not None]

@@ -1,4 +1,4 @@
-"""Two clocks: decisions a second, and seconds to a validation utility."""
+"""Two timings of a training method: decisions per second, and seconds to a reference utility."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..methods.method import Run
 from ..methods.training_loop import Snapshot
-from ..problems.routing.problem import Task
+from ..problems.routing.problem import RoutingProblem
 from .learners import Learner
 
 __all__ = ["Spread", "decisions_per_second", "seconds_to_reach", "spread"]
@@ -20,42 +20,38 @@ __all__ = ["Spread", "decisions_per_second", "seconds_to_reach", "spread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Median and quartiles of repeats; None where they lie beyond the limit."""
+    """Median and quartiles of repeats; None where they lie beyond the time limit."""
 
     median: float | None
     quartiles: tuple[float | None, float | None]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles of values, infinity standing for what was never reached.
+    """Median and quartiles of the values; infinity stands for a repeat that ran into the time limit.
 
     >>> spread([1.0, 2.0, float("inf")])
     Spread(median=2.0, quartiles=(1.0, None))
     """
-    found = np.quantile(np.array(values), (0.25, 0.5, 0.75), method="inverted_cdf")
-    low, middle, high = (float(value) if math.isfinite(value) else None for value in found)
+    quantiles = np.quantile(np.array(values), (0.25, 0.5, 0.75), method="inverted_cdf")
+    low, middle, high = (float(value) if math.isfinite(value) else None for value in quantiles)
     return Spread(median=middle, quartiles=(low, high))
 
 
-def decisions_per_second(learner: Learner, task: Task, decisions: int, seed: int) -> float:
-    """How many decisions a learner trains on in a second, measuring on validation as often as it does.
+def decisions_per_second(learner: Learner, problem: RoutingProblem, decisions: int, seed: int) -> float:
+    """Training decisions per second, with the learner's own validation measurements included.
 
-    The clock starts at the first measurement, when everything is built.
+    The clock starts at the first validation measurement, when everything is built.
     """
-    settings = learner.settings(task, decisions)
-    began: list[float] = []
+    hyperparameters = learner.hyperparameters(problem, decisions)
+    started: list[float] = []
 
-    def watch(snapshot: Snapshot) -> None:
-        if not began:
-            began.append(time.perf_counter())
+    def callback(snapshot: Snapshot) -> None:
+        if not started:
+            started.append(time.perf_counter())
 
-    learner.fit(task, settings, Run(seed=seed, watch=watch))
-    trained = (
-        settings.epochs * len(task.train)
-        if hasattr(settings, "epochs") and not hasattr(settings, "steps")
-        else decisions
-    )
-    return trained / (time.perf_counter() - began[0])
+    learner.fit(problem, hyperparameters, Run(seed=seed, callback=callback))
+    trained = hyperparameters.epochs * len(problem.train) if learner.trains_by_epoch else decisions
+    return trained / (time.perf_counter() - started[0])
 
 
 class _Stop(Exception):
@@ -63,34 +59,39 @@ class _Stop(Exception):
 
 
 def seconds_to_reach(
-    learner: Learner, task: Task, reference: float, *, every: int, limit: float, seed: int
+    learner: Learner,
+    problem: RoutingProblem,
+    reference: float,
+    *,
+    validate_every: int,
+    limit: float,
+    seed: int,
 ) -> float:
-    """Seconds from the call until a measurement on validation is as good as a reference.
-
-    Nothing is left out: building the learner and measuring it count.
+    """Seconds until the validation utility reaches a reference, with building and validating included.
 
     Args:
-        learner: trained until it is there.
-        task: what it learns.
-        reference: the validation utility.
-        every: decisions between two measurements.
-        limit: seconds after which it is stopped.
+        learner: trained until it reaches the reference.
+        problem: what it is trained on.
+        reference: mean utility on the validation rows.
+        validate_every: decisions between two measurements.
+        limit: seconds after which training is stopped.
         seed: of the fit.
 
     Returns:
-        seconds, or infinity for a learner that does not get there.
+        seconds; infinity for a learner that does not reach the reference within the limit.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     reached = math.inf
 
-    def watch(snapshot: Snapshot) -> None:
+    def callback(snapshot: Snapshot) -> None:
         nonlocal reached
-        passed = time.perf_counter() - began
+        elapsed = time.perf_counter() - start
         if snapshot.best >= reference:
-            reached = passed
-        if snapshot.best >= reference or passed > limit:
+            reached = elapsed
+        if snapshot.best >= reference or elapsed > limit:
             raise _Stop
 
     with suppress(_Stop):
-        learner.fit(task, learner.settings(task, None), Run(seed=seed, watch=watch, validate_every=every))
+        run = Run(seed=seed, callback=callback, validate_every=validate_every)
+        learner.fit(problem, learner.hyperparameters(problem, None), run)
     return reached if reached <= limit else math.inf

@@ -1,4 +1,4 @@
-"""The measurements as Markdown, and as tables at a terminal."""
+"""The measurements of training speed as tables."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from typing import Any
 
 from rich.console import Group
 
-from .table_layout import Sheet, as_markdown, as_tables
+from .table_layout import TextTable, as_view
 
-__all__ = ["bench_view", "markdown"]
-
-
-def markdown(found: Mapping[str, Any]) -> str:
-    """What `bench` found, as Markdown."""
-    return as_markdown(_sheets(found))
+__all__ = ["bench_view", "learner_tables"]
 
 
-def bench_view(found: Mapping[str, Any]) -> Group:
-    """What `bench` found, for a terminal."""
-    return as_tables(_sheets(found))
+def bench_view(measured: Mapping[str, Any]) -> Group:
+    """The measurements of `bench`, for a terminal."""
+    return as_view(learner_tables(measured))
 
 
-def _sheets(found: Mapping[str, Any]) -> Iterator[Sheet]:
-    limit = found["plan"]["limit"]
-    for table in found["tables"]:
-        yield _learners(table, limit, found["plan"])
+def learner_tables(measured: Mapping[str, Any]) -> Iterator[TextTable]:
+    """The measurements of `bench` as tables: learners and goals, transitions, scaling.
+
+    Args:
+        measured: what `bench` returned.
+    """
+    limit = measured["plan"]["limit"]
+    for table in measured["tables"]:
+        yield _learners(table, limit, measured["plan"])
         yield _goals(table)
-    if found["transitions"]:
-        yield _transitions(found["transitions"])
-    if found["scaling"]:
-        yield _scaling(found["scaling"])
+    if measured["transitions"]:
+        yield _transitions(measured["transitions"])
+    if measured["scaling"]:
+        yield _scaling(measured["scaling"])
 
 
-def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> Sheet:
-    pace = {row["learner"]: row for row in table["pace"]}
-    reach = {row["learner"]: row for row in table["reach"]}
-    bare, sb3 = pace["bare"]["median"], pace["sb3_ppo"]["median"]
+def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> TextTable:
+    throughput = {row["learner"]: row for row in table["throughput"]}
+    reach = {row["learner"]: row for row in table["time_to_reference"]}
+    bare, sb3 = throughput["bare"]["median"], throughput["sb3_ppo"]["median"]
     rows: list[Sequence[str]] = []
-    for name, row in pace.items():
+    for name, row in throughput.items():
         own = reach.get(name)
         if own is None:
             rest = ("", "", "")
         else:
             sign = "≥ " if own["at_least"] else ""
             speedup = "" if own["speedup"] is None else f"{sign}{own['speedup']:.3g}"
-            spread = " to ".join(_seconds(value, limit) for value in own["quartiles"])
-            rest = (_seconds(own["median"], limit), spread, speedup)
+            quartiles = " to ".join(_seconds(value, limit) for value in own["quartiles"])
+            rest = (_seconds(own["median"], limit), quartiles, speedup)
         rows.append(
             (
                 name,
@@ -59,31 +59,40 @@ def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -
     title = f"{table['table']}, {table['threads']} thread{'s' if table['threads'] > 1 else ''}"
     note = (
         f"{table['train']} training queries, {table['features']} features, {table['experts']} experts, "
-        f"scorer {table['scorer']}; median of {plan['repeats']}. The reference is a validation utility of "
-        f"{table['reference']:.4f}: best single expert {table['best_single']:.4f}, tuned exact_pg "
-        f"{table['tuned']:.4f}; all measure it every {plan['every']} decisions, on the clock. The last "
-        "column is over the faster of the two SB3 PPOs on a DummyVecEnv. `>`: stopped, or its budget ended."
+        f"scorer {table['scorer']}; median of {plan['repeats']} repeats. The reference is a validation "
+        f"utility of {table['reference']:.4f} (best single expert {table['best_single']:.4f}, tuned exact_pg "
+        f"{table['tuned']:.4f}); every method validates every {plan['validate_every']} decisions, and "
+        "validation is included in the time. The speedup is over the faster of the two SB3 PPOs on a "
+        f"DummyVecEnv. `>`: the time limit of {limit:g} s or the training budget ended first."
     )
-    columns = ("learner", "k dec/s", "/ bare", "/ SB3", "s to ref.", "quartiles", "times faster")
-    return Sheet(title, columns, rows, note)
+    columns = (
+        "method",
+        "1,000 decisions/s",
+        "x bare loop",
+        "x SB3 PPO",
+        "s to reference",
+        "quartiles",
+        "speedup",
+    )
+    return TextTable(title, columns, rows, note)
 
 
-def _goals(table: Mapping[str, Any]) -> Sheet:
+def _goals(table: Mapping[str, Any]) -> TextTable:
     rows: list[Sequence[str]] = []
     for goal in table["goals"]:
-        found = "not measured" if goal["found"] is None else f"{goal['found']:.3g}"
+        ratio = "not measured" if goal["ratio"] is None else f"{goal['ratio']:.3g}"
         rows.append(
             (
                 goal["goal"],
                 f"≥ {goal['target']:g}",
-                ("≥ " if goal["at_least"] and goal["found"] is not None else "") + found,
+                ("≥ " if goal["at_least"] and goal["ratio"] is not None else "") + ratio,
                 "met" if goal["met"] else "not met",
             )
         )
-    return Sheet("Goals", ("ratio", "goal", "found", ""), rows)
+    return TextTable("Goals", ("ratio", "target", "measured", ""), rows)
 
 
-def _transitions(cores: Sequence[Mapping[str, Any]]) -> Sheet:
+def _transitions(cores: Sequence[Mapping[str, Any]]) -> TextTable:
     rows: list[Sequence[str]] = []
     for row in cores:
         low, high = row["quartiles"]
@@ -98,37 +107,37 @@ def _transitions(cores: Sequence[Mapping[str, Any]]) -> Sheet:
             )
         )
     note = (
-        f"Thousands a second, one thread, {cores[0]['lanes']} lanes, random actions, observations and new "
-        "episodes among them; SB3 PPO trains through the VecEnv, 64 lanes."
+        f"Thousands per second on one thread with {cores[0]['lanes']} lanes and random actions; observations "
+        "and resets are included. SB3 PPO trains through the VecEnv with 64 lanes."
     )
-    columns = ("env", "k transitions/s", "quartiles", "goal", "", "SB3 PPO")
-    return Sheet("Transitions through the batched cores", columns, rows, note)
+    columns = ("environment", "1,000 transitions/s", "quartiles", "target", "", "SB3 PPO")
+    return TextTable("Transitions through the batched environments", columns, rows, note)
 
 
-def _scaling(cells: Sequence[Mapping[str, Any]]) -> Sheet:
+def _scaling(sizes: Sequence[Mapping[str, Any]]) -> TextTable:
     rows: list[Sequence[str]] = []
-    for cell in cells:
-        seconds, size = cell["seconds"], (f"{cell['queries']:,}", str(cell["experts"]))
+    for size in sizes:
+        seconds, counts = size["seconds"], (f"{size['queries']:,}", str(size["experts"]))
         if seconds is None:
-            rows.append((*size, "not finished", "", "", ""))
+            rows.append((*counts, "not finished", "", "", ""))
             continue
-        memory = cell["peak_mib"] - cell["before_mib"]
+        memory = size["peak_mib"] - size["before_mib"]
         rows.append(
             (
-                *size,
+                *counts,
                 f"{seconds:.2f}",
-                f"{1e6 * seconds / cell['queries']:.1f}",
+                f"{1e6 * seconds / size['queries']:.1f}",
                 f"{memory:.0f}",
-                f"{2**20 * memory / cell['queries'] / (cell['experts'] + 64) / 4:.1f}",
+                f"{2**20 * memory / size['queries'] / (size['experts'] + 64) / 4:.1f}",
             )
         )
     note = (
-        "exact_pg for one epoch, one thread, 64 memory-mapped features, batches of 256, 64-64 network; "
-        "memory is the peak over what the process held before there was a table. The last column is that "
-        "memory over the table's features and one float32 an outcome: flat if memory grows in a line."
+        "exact_pg for one epoch on one thread, 64 memory-mapped features, batches of 256, a 64-64 network. "
+        "Memory is the peak minus what the process held before the table. The last column is that memory "
+        "over the size of the features and one float32 per outcome; it stays flat if memory grows linearly."
     )
-    columns = ("queries", "experts", "s", "µs/query", "MiB", "over table")
-    return Sheet("One epoch by size of table", columns, rows, note)
+    columns = ("queries", "experts", "s", "µs/query", "MiB", "x table size")
+    return TextTable("One epoch by table size", columns, rows, note)
 
 
 def _seconds(value: float | None, limit: float) -> str:

@@ -1,4 +1,4 @@
-"""Who is timed, and with how long a training."""
+"""The training methods that the benchmark times, and their hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,73 +7,96 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..methods.method import Fit
-from ..methods.registry import METHODS
-from ..problems.routing.problem import Task
+from ..methods.method import Fit, Method
+from ..methods.registry import find_method
+from ..problems.routing.problem import RoutingProblem
 from . import plain_ppo
 
-__all__ = ["BASELINES", "LEARNERS", "ON_DEVICE", "Learner"]
+__all__ = ["BASELINES", "LEARNERS", "ON_DEVICE", "Learner", "routing_method"]
 
-_NEVER = 10**9
+_UNLIMITED = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A learner under its default settings.
+    """A training method with its default hyperparameters, without early stopping.
 
     Attributes:
         name: as in the tables.
         fit: trains it.
-        settings: the task and a number of decisions to its settings, without early stopping; None for as
-            many as it takes, or the whole of a budget that its own schedule runs over.
-        decisions: how many to time its pace over.
+        hyperparameters: of a problem and a number of decisions. The number None means unlimited, or the
+            default budget where a schedule runs over the budget.
+        decisions: how many decisions its throughput is timed over.
+        trains_by_epoch: it trains on whole epochs of the training rows; otherwise on the decisions given.
     """
 
     name: str
     fit: Fit
-    settings: Callable[[Task, int | None], Any]
+    hyperparameters: Callable[[RoutingProblem, int | None], Any]
     decisions: int
+    trains_by_epoch: bool = False
 
 
-def _plain(**changes: Any) -> Callable[[Task, int | None], Any]:
-    def settings(task: Task, decisions: int | None) -> Any:
-        given = plain_ppo.PlainPPOSettings(decisions=decisions or _NEVER, patience=_NEVER, **changes)
-        steps = min(given.n_steps, given.decisions // plain_ppo.LANES)
-        return replace(given, n_steps=steps, batch_size=min(given.batch_size, steps * plain_ppo.LANES))
-
-    return settings
+def routing_method(name: str) -> Method:
+    """A trained method of the routing problem, by name."""
+    method = find_method("routing", name)
+    assert isinstance(method, Method)
+    return method
 
 
-def _played(name: str, *, endless: bool) -> Callable[[Task, int | None], Any]:
-    def settings(task: Task, decisions: int | None) -> Any:
-        budget = {} if decisions is None and not endless else {"decisions": decisions or _NEVER}
-        return METHODS[name].configure({"patience": _NEVER, **budget})
+def _sb3(name: str, decisions: int, **changes: Any) -> Learner:
+    def hyperparameters(problem: RoutingProblem, decisions: int | None) -> Any:
+        values = plain_ppo.PlainPPOHyperparameters(
+            decisions=decisions or _UNLIMITED, patience=_UNLIMITED, **changes
+        )
+        steps = min(values.n_steps, values.decisions // plain_ppo.LANES)
+        return replace(values, n_steps=steps, batch_size=min(values.batch_size, steps * plain_ppo.LANES))
 
-    return settings
-
-
-def _walked(name: str) -> Callable[[Task, int | None], Any]:
-    def settings(task: Task, decisions: int | None) -> Any:
-        epochs = _NEVER if decisions is None else math.ceil(decisions / len(task.train))
-        return METHODS[name].configure({"patience": _NEVER, "epochs": epochs})
-
-    return settings
+    return Learner(name=name, fit=plain_ppo.fit, hyperparameters=hyperparameters, decisions=decisions)
 
 
-def _learner(name: str, settings: Callable[[Task, int | None], Any], decisions: int) -> Learner:
-    fit = METHODS[name].fit if name in METHODS else plain_ppo.fit
-    return Learner(name=name, fit=fit, settings=settings, decisions=decisions)
+def _sampling(name: str, decisions: int, *, unlimited: bool = False) -> Learner:
+    """A method whose budget is a number of decisions.
+
+    Args:
+        name: of the method.
+        decisions: of its throughput.
+        unlimited: its schedules do not depend on the budget, so that the budget can be raised.
+    """
+    method = routing_method(name)
+
+    def hyperparameters(problem: RoutingProblem, decisions: int | None) -> Any:
+        budget = {} if decisions is None and not unlimited else {"decisions": decisions or _UNLIMITED}
+        return method.configure({"patience": _UNLIMITED, **budget})
+
+    return Learner(name=name, fit=method.fit, hyperparameters=hyperparameters, decisions=decisions)
 
 
-# Multiples of 16,384, so that nobody's rollout is overrun.
+def _by_epoch(name: str, decisions: int) -> Learner:
+    method = routing_method(name)
+
+    def hyperparameters(problem: RoutingProblem, decisions: int | None) -> Any:
+        epochs = _UNLIMITED if decisions is None else math.ceil(decisions / len(problem.train))
+        return method.configure({"patience": _UNLIMITED, "epochs": epochs})
+
+    return Learner(
+        name=name,
+        fit=method.fit,
+        hyperparameters=hyperparameters,
+        decisions=decisions,
+        trains_by_epoch=True,
+    )
+
+
+# Multiples of 16,384, so that every method's last rollout is complete.
 LEARNERS = (
-    _learner("sb3_ppo", _plain(), 16_384),
-    _learner("sb3_ppo_large", _plain(**plain_ppo.LARGE), 65_536),
-    _learner("ppo", _played("ppo", endless=True), 65_536),
-    _learner("router_ppo", _played("router_ppo", endless=False), 262_144),
-    _learner("reinforce", _played("reinforce", endless=False), 524_288),
-    _learner("exact_pg", _walked("exact_pg"), 262_144),
-    _learner("softmax_gate", _walked("softmax_gate"), 262_144),
+    _sb3("sb3_ppo", 16_384),
+    _sb3("sb3_ppo_large", 65_536, **plain_ppo.LARGE),
+    _sampling("ppo", 65_536, unlimited=True),
+    _sampling("router_ppo", 262_144),
+    _sampling("reinforce", 524_288),
+    _by_epoch("exact_pg", 262_144),
+    _by_epoch("softmax_gate", 262_144),
 )
 BASELINES = ("sb3_ppo", "sb3_ppo_large")
 ON_DEVICE = ("router_ppo", "reinforce", "exact_pg")

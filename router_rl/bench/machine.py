@@ -1,4 +1,4 @@
-"""What a timing was taken on, and torch's threads put back after it."""
+"""The machine that a timing was taken on, and torch's number of threads restored after it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine", "threads_kept"]
+__all__ = ["machine", "threads_restored"]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
+    """Processor, number of cores, and versions of Python and torch."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -24,8 +24,8 @@ def machine() -> dict[str, Any]:
 
 
 @contextmanager
-def threads_kept() -> Generator[None]:
-    """Whatever is set inside, torch has as many threads after as before."""
+def threads_restored() -> Generator[None]:
+    """Restore torch's number of threads on exit."""
     before = torch.get_num_threads()
     try:
         yield

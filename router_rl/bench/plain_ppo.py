@@ -1,7 +1,7 @@
-"""What people use today: Stable-Baselines3 PPO over a DummyVecEnv of eight ordinary scalar environments.
+"""Stable-Baselines3 PPO as it is commonly used: a DummyVecEnv of eight scalar environments.
 
-The environment is as lean as numpy makes it, and the policy is the router that all are measured with, so
-that what is timed is the way of working and not our classes.
+The environment is a minimal numpy one, and the policy is the same router that the other methods train. The
+timing therefore compares the ways of training, not the overhead of this package's classes.
 """
 
 from __future__ import annotations
@@ -23,22 +23,27 @@ from ..methods.agents.expectation import Payment
 from ..methods.agents.sb3_policies import RouterActorCriticPolicy
 from ..methods.method import Run
 from ..methods.training_loop import EarlyStopping
-from ..problems.routing.problem import Task
+from ..problems.routing.problem import RoutingProblem
 from ..routing import Router
 
-__all__ = ["LANES", "LARGE", "LanesEnv", "PlainPPOSettings", "fit"]
+__all__ = ["LANES", "LARGE", "LanesEnv", "PlainPPOHyperparameters", "fit"]
 
 LANES = 8
 _VALIDATE_EVERY = 8_192
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlainPPOSettings:
-    """SB3's own defaults, but for the budget; names as in SB3.
+class PlainPPOHyperparameters:
+    """SB3's default hyperparameters under SB3's names, with a budget and early stopping.
 
     Attributes:
-        decisions: the budget, decisions played.
-        patience: measurements without a better one before stopping.
+        learning_rate: of Adam.
+        n_steps: steps of each environment in a rollout.
+        batch_size: of a minibatch.
+        n_epochs: epochs over a rollout.
+        gamma: discount factor.
+        decisions: the budget, environment steps.
+        patience: validation measurements without improvement before training stops.
     """
 
     learning_rate: float = 3e-4
@@ -50,7 +55,7 @@ class PlainPPOSettings:
     patience: int = 10
 
 
-# As few and as large updates as a rollout gives; a larger rate, and no credit for what comes after.
+# One update per rollout, on the whole rollout; a higher learning rate; no return from later decisions.
 LARGE: dict[str, Any] = {
     "learning_rate": 3e-3,
     "n_steps": 1024,
@@ -61,12 +66,12 @@ LARGE: dict[str, Any] = {
 
 
 class LanesEnv(gymnasium.Env[np.ndarray, Any]):
-    """One query after another, in numpy; an episode is one window.
+    """One random query per step; an episode is one window. The reward is the chosen expert's utility.
 
     Args:
         features: [T, D] float32.
-        utility: [T, N] float32, what each expert earns.
-        window: decisions an episode.
+        utility: [T, N] float32, of each expert on each query.
+        window: W, decisions per episode.
         seed: of the queries drawn.
     """
 
@@ -75,29 +80,29 @@ class LanesEnv(gymnasium.Env[np.ndarray, Any]):
         self.action_space = spaces.Discrete(utility.shape[1])
         self._features, self._utility, self._window = features, utility, window
         self._random = np.random.default_rng(seed)
-        self._row = self._played = 0
+        self._row = self._steps = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start a window."""
-        self._played = 0
+        """Start a window; the seed is ignored in favour of the constructor's."""
+        self._steps = 0
         self._row = int(self._random.integers(len(self._features)))
         return self._features[self._row], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Pay for one expert and draw the next query."""
+        """Return the utility of one expert and draw the next query."""
         reward = float(self._utility[self._row, action])
-        self._played += 1
+        self._steps += 1
         self._row = int(self._random.integers(len(self._features)))
-        return self._features[self._row], reward, self._played >= self._window, False, {}
+        return self._features[self._row], reward, self._steps >= self._window, False, {}
 
 
-def fit(task: Task, settings: PlainPPOSettings, run: Run) -> Router:
-    """Train; measured on validation as every other learner is. Load is not charged."""
-    outcomes: Outcomes = task.outcomes()
-    utility = Payment(outcomes, task.objective.compute_weight).utility.numpy()
-    features, window = outcomes.features.numpy(), task.objective.window
+def fit(problem: RoutingProblem, hyperparameters: PlainPPOHyperparameters, run: Run) -> Router:
+    """Train a router with PPO, validated as the other methods are; load is not charged."""
+    outcomes: Outcomes = problem.outcomes()
+    utility = Payment(outcomes, problem.objective.compute_weight).utility.numpy()
+    features, window = outcomes.features.numpy(), problem.objective.window
 
     def lane(number: int) -> LanesEnv:
         return LanesEnv(features, utility, window, run.seed * LANES + number)
@@ -106,23 +111,26 @@ def fit(task: Task, settings: PlainPPOSettings, run: Run) -> Router:
     agent = PPO(
         RouterActorCriticPolicy,
         env,
-        learning_rate=settings.learning_rate,
-        n_steps=settings.n_steps,
-        batch_size=settings.batch_size,
-        n_epochs=settings.n_epochs,
-        gamma=settings.gamma,
+        learning_rate=hyperparameters.learning_rate,
+        n_steps=hyperparameters.n_steps,
+        batch_size=hyperparameters.batch_size,
+        n_epochs=hyperparameters.n_epochs,
+        gamma=hyperparameters.gamma,
         policy_kwargs={
-            "make_router": lambda: task.new_router(run.seed),
-            "critic_hidden": task.scorer.hidden,
+            "make_router": lambda: problem.new_router(run.seed),
+            "critic_hidden": problem.scorer.hidden,
             "optimizer_class": torch.optim.Adam,
         },
         seed=run.seed,
-        device=task.device,
+        device=problem.device,
     )
     policy: Any = agent.policy
-    stopping = EarlyStopping(task, settings.patience, run.watch)
-    callback = _Validation(policy.router, stopping, run.validate_every or _VALIDATE_EVERY, settings.decisions)
-    agent.learn(settings.decisions, callback=callback)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
+    period = run.validate_every or _VALIDATE_EVERY
+    agent.learn(
+        hyperparameters.decisions,
+        callback=_Validation(policy.router, stopping, period, hyperparameters.decisions),
+    )
     return stopping.best(policy.router)
 
 

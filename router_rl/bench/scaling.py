@@ -1,8 +1,8 @@
-"""How time and memory grow with the table: one epoch of `exact_pg`, each size in a process of its own.
+"""Time and memory of one epoch of `exact_pg` by size of the outcome table; each size runs in its own process.
 
     python -m router_rl.bench.scaling QUERIES EXPERTS
 
-prints one cell as JSON. Features are memory-mapped and read batch by batch; the outcomes stand in memory.
+prints one measurement as JSON. Features are memory-mapped and read batch by batch; outcomes are in memory.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from experts import OutcomeTable
 
 from ..methods.agents import exact_pg
 from ..methods.method import Run
-from ..problems.objective import Objective
-from ..problems.routing.problem import ScorerConfig, Task
-from ..routing import Hard
+from ..problems.routing.problem import RoutingProblem
+from ..problems.routing.routing_options import ScorerConfig
 from .synthetic import synthetic_table
 
-__all__ = ["Cell", "measure_cell", "scaling_cell"]
+__all__ = ["Scaling", "measure_in_process", "measure_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One size of table.
+class Scaling:
+    """The measurement of one table size.
 
     Attributes:
-        queries, experts: T and N; 8 of 10 rows are trained on.
-        table_s: seconds to make and check the table.
-        seconds: seconds of one epoch, with building the learner and measuring it twice; None: timed out.
-        before_mib: resident memory before there is a table, MiB.
-        peak_mib: the most resident memory until the end, MiB; pages of the mapped features that were read
-            count, though the system may drop them.
+        queries: T; 80% of the rows are trained on.
+        experts: N.
+        table_s: seconds to make and validate the table.
+        seconds: seconds of one epoch, with building the learner and measuring it twice; None: it ran into
+            the time limit, or out of memory.
+        before_mib: peak resident memory before there is a table, MiB.
+        peak_mib: peak resident memory at the end, MiB; it counts pages of the memory-mapped features, which
+            the operating system may drop.
     """
 
     queries: int
@@ -50,8 +51,16 @@ class Cell:
     peak_mib: float | None = None
 
 
-def scaling_cell(queries: int, experts: int, limit: float) -> Cell:
-    """Measure one size in a child process; a cell without numbers if it takes longer than a limit in seconds.
+def measure_size(queries: int, experts: int, limit: float) -> Scaling:
+    """Measure one size in a child process.
+
+    Args:
+        queries: T.
+        experts: N.
+        limit: seconds; a child that takes longer is stopped.
+
+    Returns:
+        the measurement, without numbers if the child ran into the limit or out of memory.
 
     Raises:
         RuntimeError: the child failed.
@@ -60,37 +69,42 @@ def scaling_cell(queries: int, experts: int, limit: float) -> Cell:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
-        return Cell(queries=queries, experts=experts)
-    if done.returncode == -9:  # killed for want of memory
-        return Cell(queries=queries, experts=experts)
+        return Scaling(queries=queries, experts=experts)
+    if done.returncode == -9:  # the operating system kills a process when memory runs out
+        return Scaling(queries=queries, experts=experts)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return Cell(**json.loads(done.stdout))
+    return Scaling(**json.loads(done.stdout))
 
 
-def measure_cell(queries: int, experts: int) -> Cell:
-    """Measure one size in this process."""
-    _one_epoch(synthetic_table(100, 2))  # what torch loads at the first step is nobody's growth
+def measure_in_process(queries: int, experts: int) -> Scaling:
+    """Measure one size in this process, whose memory must hold nothing else yet.
+
+    Args:
+        queries: T.
+        experts: N.
+    """
+    _one_epoch(synthetic_table(100, 2))  # what torch loads at the first step is not counted
     before = _peak_mib()
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         table = synthetic_table(queries, experts, folder=Path(folder))
         made = time.perf_counter()
         _one_epoch(table)
-        done = time.perf_counter()
-    return Cell(
+        end = time.perf_counter()
+    return Scaling(
         queries=queries,
         experts=experts,
-        table_s=made - began,
-        seconds=done - made,
+        table_s=made - start,
+        seconds=end - made,
         before_mib=before,
         peak_mib=_peak_mib(),
     )
 
 
 def _one_epoch(table: OutcomeTable) -> None:
-    task = Task.of(table, Objective(), Hard(), scorer=ScorerConfig(hidden=(64, 64)))
-    exact_pg.fit(task, exact_pg.ExactPGSettings(epochs=1), Run())
+    problem = RoutingProblem(table, scorer=ScorerConfig(hidden=(64, 64)))
+    exact_pg.fit(problem, exact_pg.ExactPGHyperparameters(epochs=1), Run())
 
 
 def _peak_mib() -> float:
@@ -107,4 +121,4 @@ def _peak_mib() -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(asdict(measure_cell(int(sys.argv[1]), int(sys.argv[2])))))
+    print(json.dumps(asdict(measure_in_process(int(sys.argv[1]), int(sys.argv[2])))))

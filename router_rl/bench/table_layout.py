@@ -1,4 +1,4 @@
-"""A table of measurements, printed as Markdown or at a terminal."""
+"""Tables of measurements, and their view in a terminal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any, NamedTuple
 from rich.console import Group
 from rich.table import Table
 
-__all__ = ["Sheet", "as_markdown", "as_tables"]
+__all__ = ["TextTable", "as_view"]
 
 
-class Sheet(NamedTuple):
-    """Rows of text under a title, the first column to the left and the rest to the right."""
+class TextTable(NamedTuple):
+    """Rows of text under a title; the first column is aligned left, the others right.
+
+    Attributes:
+        title: above the table.
+        columns: their headers.
+        rows: one text for each column.
+        note: below the table.
+    """
 
     title: str
     columns: Sequence[str]
@@ -20,25 +27,14 @@ class Sheet(NamedTuple):
     note: str = ""
 
 
-def as_markdown(sheets: Iterable[Sheet]) -> str:
-    """The sheets as Markdown."""
-    lines: list[str] = []
-    for sheet in sheets:
-        lines += [f"### {sheet.title}", ""]
-        lines += [f"| {' | '.join(sheet.columns)} |", f"|{'---|' * len(sheet.columns)}"]
-        lines += [f"| {' | '.join(row)} |" for row in sheet.rows]
-        lines += ["", *([sheet.note, ""] if sheet.note else [])]
-    return "\n".join(lines)
-
-
-def as_tables(sheets: Iterable[Sheet]) -> Group:
-    """The sheets for a terminal."""
-    shown: list[Any] = []
-    for sheet in sheets:
-        table = Table(title=sheet.title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for index, column in enumerate(sheet.columns):
+def as_view(tables: Iterable[TextTable]) -> Group:
+    """The tables as rich renders them in a terminal."""
+    parts: list[Any] = []
+    for each in tables:
+        table = Table(title=each.title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for index, column in enumerate(each.columns):
             table.add_column(column, justify="right" if index else "left")
-        for row in sheet.rows:
+        for row in each.rows:
             table.add_row(*row)
-        shown += ["", table, *([sheet.note] if sheet.note else [])]
-    return Group(*shown)
+        parts += ["", table, *([each.note] if each.note else [])]
+    return Group(*parts)

@@ -1,4 +1,4 @@
-"""Transitions a second through each batched core, and what Stable-Baselines3 PPO gets through its VecEnv."""
+"""Transitions per second of each batched environment, alone and under Stable-Baselines3 PPO."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from torch import Tensor
 
-from envs import Core, SB3VecEnv, build_caching, build_cascade, build_core, build_queueing
+from envs import Core, SB3VecEnv, build_caching, build_cascade, build_queueing, build_routing
 from envs.core import ActionSpace
 from experts import OutcomeTable
 
@@ -21,20 +21,20 @@ from .learner_clock import spread
 
 __all__ = ["CORES", "GOAL", "transitions_row"]
 
-GOAL = 100_000  # transitions a second on one core
+GOAL = 100_000  # transitions per second on one thread
 _LANES = 1024
 _PPO_LANES, _PPO_STEPS = 64, 64
 
 
 def _cascade(table: OutcomeTable, lanes: int) -> Core:
-    """A made table has no confidences; any will do to time looking at them."""
+    """A table without confidences gets constant ones, which cost the same time to read."""
     if table.confidence is None and table.probabilities is None:
         table = replace(table, confidence=np.full_like(table.quality, 0.5))
     return build_cascade(table, lanes)
 
 
 CORES: dict[str, Callable[[OutcomeTable, int], Core]] = {
-    "routing": build_core,
+    "routing": build_routing,
     "cascade": _cascade,
     "queueing": build_queueing,
     "caching": build_caching,
@@ -44,46 +44,49 @@ CORES: dict[str, Callable[[OutcomeTable, int], Core]] = {
 def transitions_row(
     env: str, table: OutcomeTable, *, repeats: int, seconds: float, lanes: int = _LANES
 ) -> dict[str, Any]:
-    """Time one environment with random actions, observations and new episodes among them, on one thread.
+    """Time one environment with random actions on one thread; observations and resets are included.
 
     Args:
         env: a name in `CORES`.
-        table: what is played on, its training rows.
+        table: its training rows are the queries.
         repeats: of each timing.
-        seconds: each takes at least.
-        lanes: of the batched core; PPO has 64 and SB3's defaults, but for rollouts of 64 steps and
-            minibatches of 1,024.
+        seconds: minimum duration of each timing.
+        lanes: of the batched environment. PPO has 64 lanes and SB3's defaults, apart from rollouts of 64
+            steps and minibatches of 1,024.
     """
     torch.set_num_threads(1)
-    paces = [_pace(CORES[env](table, lanes), seconds, seed) for seed in range(repeats)]
-    learned = [_ppo_pace(CORES[env](table, _PPO_LANES), seconds, seed) for seed in range(repeats)]
-    median = spread(paces).median or 0.0
+    build = CORES[env]
+    alone = [_transitions_per_second(build(table, lanes), seconds, seed) for seed in range(repeats)]
+    trained = [
+        _ppo_transitions_per_second(build(table, _PPO_LANES), seconds, seed) for seed in range(repeats)
+    ]
+    median = spread(alone).median or 0.0
     return {
         "env": env,
         "lanes": lanes,
         "per_second": median,
-        "quartiles": spread(paces).quartiles,
+        "quartiles": spread(alone).quartiles,
         "goal": GOAL,
         "met": median >= GOAL,
-        "sb3_ppo_per_second": spread(learned).median,
+        "sb3_ppo_per_second": spread(trained).median,
     }
 
 
-def _pace(core: Core, seconds: float, seed: int) -> float:
+def _transitions_per_second(core: Core, seconds: float, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    actions = _drawn(core.action_space, (64, core.lanes), generator)
+    actions = _random_actions(core.action_space, (64, core.lanes), generator)
     core.reset(seed)
-    played, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
         for action in actions:
             step = core.step(action)
             core.clear(step.terminated)
             core.observation()
-        played += len(actions) * core.lanes
-    return played / (time.perf_counter() - began)
+        steps += len(actions) * core.lanes
+    return steps / (time.perf_counter() - start)
 
 
-def _drawn(space: ActionSpace, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _random_actions(space: ActionSpace, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Random actions, [64, B] or [64, B, k]."""
     if isinstance(space, spaces.MultiDiscrete):
         return torch.stack(
@@ -93,12 +96,12 @@ def _drawn(space: ActionSpace, shape: tuple[int, int], generator: torch.Generato
     return torch.randint(int(space.n), shape, generator=generator)
 
 
-def _ppo_pace(core: Core, seconds: float, seed: int) -> float:
-    """Decisions a second of training, rollouts and updates."""
+def _ppo_transitions_per_second(core: Core, seconds: float, seed: int) -> float:
+    """Transitions per second of training, with rollouts and updates."""
     rollout = _PPO_LANES * _PPO_STEPS
     learner = PPO("MlpPolicy", SB3VecEnv(core), n_steps=_PPO_STEPS, batch_size=1024, seed=seed, device="cpu")
-    played, began = 0, time.perf_counter()
-    while played == 0 or time.perf_counter() - began < seconds:
+    steps, start = 0, time.perf_counter()
+    while steps == 0 or time.perf_counter() - start < seconds:
         learner.learn(rollout, reset_num_timesteps=False)
-        played += rollout
-    return played / (time.perf_counter() - began)
+        steps += rollout
+    return steps / (time.perf_counter() - start)

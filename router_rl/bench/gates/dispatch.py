@@ -1,4 +1,4 @@
-"""Two ways to bring rows to their experts and back: sorted slots, or a mask for every expert."""
+"""Two ways to dispatch rows to their experts and combine the results: by sorting, or by a mask per expert."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ __all__ = ["by_mask", "by_sorting"]
 
 
 def by_sorting(hidden: Tensor, routed: Routed, factors: Tensor) -> Tensor:
-    """Gather the rows in the order of their experts, run each expert on its slice, scatter back.
+    """Sort the rows by expert, run each expert on its slice, and scatter the results back.
 
     Args:
         hidden: [T, H] float.
-        routed: with its dispatch.
-        factors: [E] float: an expert multiplies by its factor, so that little but the moving is timed.
+        routed: the gate's output, with its dispatch.
+        factors: [E] float; an expert only multiplies by its factor, so that the time is the dispatch's.
+
+    Returns:
+        [T, H] float: the weighted sum of the experts' outputs.
     """
     assert routed.dispatch is not None
     rows = gather(hidden, routed.dispatch)
@@ -28,11 +31,20 @@ def by_sorting(hidden: Tensor, routed: Routed, factors: Tensor) -> Tensor:
 
 
 def by_mask(hidden: Tensor, routed: Routed, factors: Tensor) -> Tensor:
-    """Look for each expert's rows among all slots and add what it makes of them, as model code often does."""
+    """Select each expert's rows by a mask over all slots, as model code often does.
+
+    Args:
+        hidden: [T, H] float.
+        routed: the gate's output.
+        factors: [E] float, as for `by_sorting`.
+
+    Returns:
+        [T, H] float: the weighted sum of the experts' outputs.
+    """
     mixed = torch.zeros_like(hidden)
     mask = torch.nn.functional.one_hot(routed.experts, len(factors)).permute(2, 1, 0)
     for expert in range(len(factors)):
         slot, row = torch.where(mask[expert])
-        made = hidden[row] * factors[expert] * routed.weights[row, slot].unsqueeze(-1)
-        mixed.index_add_(0, row, made)
+        output = hidden[row] * factors[expert] * routed.weights[row, slot].unsqueeze(-1)
+        mixed.index_add_(0, row, output)
     return mixed

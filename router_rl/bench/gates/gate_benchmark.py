@@ -1,4 +1,4 @@
-"""Time the gate against a bare linear layer with top-k, and against transformers' routers, in one run."""
+"""Time of a gate over a bare linear layer with top-k and over transformers' routers, in one run."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from torch import Tensor
 from experts import InputError
 
 from ...routing.kernels import Gate
-from ..machine import machine, threads_kept
+from ..machine import machine, threads_restored
 from .dispatch import by_mask, by_sorting
 from .gate_clock import compare
 from .gate_forms import FORMS, missing
-from .shapes import SHAPES, Shape, bare_of, gate_of, theirs_of, weights_of
+from .shapes import SHAPES, Shape, bare_of, gate_of, transformers_router_of, weights_of
 
 __all__ = ["FULL", "QUICK", "GatePlan", "bench_gates"]
 
 SCHEMA_VERSION = 1
-LIMIT = 1.05  # of the bare gate's time
-_AGREE = 0.999  # of rows; another order of sums can turn two experts that score alike
+LIMIT = 1.05  # times the bare gate's time
+_AGREE = 0.999  # of rows; another summation order can swap two experts with nearly equal scores
 _WEIGHTS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatePlan:
-    """How much is measured.
+    """What is measured, and how often.
 
     Attributes:
         shapes: names in `SHAPES`.
-        rows: T of a call, each in turn.
-        dispatch_rows: the same for the dispatch.
-        threads: of torch, each in turn.
-        rounds: in each of which every form has a turn.
-        forms: beside the module itself, names in `FORMS`.
+        rows: numbers of rows T in a call to the gate.
+        dispatch_rows: numbers of rows T in a dispatch.
+        threads: numbers of torch threads; everything is measured with each.
+        rounds: in every round each form has one turn.
+        forms: names in `FORMS`; the eager module is always timed.
     """
 
     shapes: tuple[str, ...] = tuple(SHAPES)
@@ -68,24 +68,27 @@ def bench_gates(plan: GatePlan, progress: Progress = lambda done, total, what: N
     """Time every form of every shape at every number of rows.
 
     Args:
-        plan: how much is measured.
-        progress: is told of every finished part: done, total, what.
+        plan: what is measured.
+        progress: is called after every part with the parts done, the number of parts, and the part's name.
+
+    Returns:
+        the measurements, as they are written to JSON.
 
     Raises:
-        RuntimeError: two forms do not route alike; then nothing is timed.
+        RuntimeError: two forms route differently, so their times cannot be compared.
     """
     parts = len(plan.threads) * len(plan.shapes) * (len(plan.rows) + len(plan.dispatch_rows))
     done = 0
 
-    def tell(what: str) -> None:
+    def report(what: str) -> None:
         nonlocal done
         done += 1
         progress(done, parts, what)
 
-    cells: list[dict[str, Any]] = []
-    moves: list[dict[str, Any]] = []
-    absent = {form: lacks for form in plan.forms if (lacks := missing(form))}
-    with threads_kept(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+    gates: list[dict[str, Any]] = []
+    dispatches: list[dict[str, Any]] = []
+    absent = {form: needed for form in plan.forms if (needed := missing(form))}
+    with threads_restored(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         for threads in plan.threads:
             torch.set_num_threads(threads)
             for name in plan.shapes:
@@ -93,27 +96,27 @@ def bench_gates(plan: GatePlan, progress: Progress = lambda done, total, what: N
                 label = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
                 weights = weights_of(shape, torch.Generator().manual_seed(0))
                 gate = gate_of(shape, weights)
-                place = Path(folder) / f"{name}-{threads}"
-                place.mkdir()
-                forms = _forms(shape, gate, weights, [f for f in plan.forms if f not in absent], place)
+                exported = Path(folder) / f"{name}-{threads}"
+                exported.mkdir()
+                forms = _forms(shape, gate, weights, [f for f in plan.forms if f not in absent], exported)
                 for rows in plan.rows:
-                    cells.append(
-                        {"model": name, "threads": threads, **_cell(shape, forms, rows, plan.rounds)}
+                    gates.append(
+                        {"model": name, "threads": threads, **_gate(shape, forms, rows, plan.rounds)}
                     )
-                    tell(f"{label}: {rows} rows")
+                    report(f"{label}: {rows} rows")
                 for rows in plan.dispatch_rows:
-                    moves.append(
-                        {"model": name, "threads": threads, **_moves(shape, weights, rows, plan.rounds)}
+                    dispatches.append(
+                        {"model": name, "threads": threads, **_dispatch(shape, weights, rows, plan.rounds)}
                     )
-                    tell(f"{label}: dispatch of {rows} rows")
+                    report(f"{label}: dispatch of {rows} rows")
     return {
         "schema_version": SCHEMA_VERSION,
         "machine": machine(),
         "plan": asdict(plan),
         "absent": absent,
-        "gates": cells,
-        "dispatch": moves,
-        "goals": _goals(cells),
+        "gates": gates,
+        "dispatch": dispatches,
+        "goals": _goals(gates),
     }
 
 
@@ -123,81 +126,81 @@ def _forms(
     forms: dict[str, Callable[[Tensor], Any]] = {
         "bare": bare_of(shape, weights),
         "module": gate,
-        "transformers": theirs_of(shape, weights),
+        "transformers": transformers_router_of(shape, weights),
     }
-    # An exporter does not take inference tensors, and torch warns of its own pytree.
+    # Exporters reject inference tensors, and torch raises a FutureWarning about its own pytree module.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return forms | {name: FORMS[name](gate_of(shape, weights), folder) for name in names}
 
 
-def _cell(shape: Shape, forms: dict[str, Callable[[Tensor], Any]], rows: int, rounds: int) -> dict[str, Any]:
+def _gate(shape: Shape, forms: dict[str, Callable[[Tensor], Any]], rows: int, rounds: int) -> dict[str, Any]:
     hidden = torch.randn(rows, shape.hidden, generator=torch.Generator().manual_seed(rows))
-    _check_alike(shape, forms, hidden)
-    found = compare({name: (lambda form=form: form(hidden)) for name, form in forms.items()}, rounds)
+    _check_equal(shape, forms, hidden)
+    timings = compare({name: (lambda form=form: form(hidden)) for name, form in forms.items()}, rounds)
     return {
         "rows": rows,
         "hidden": shape.hidden,
         "experts": shape.experts,
         "k": shape.rule.k,
-        "forms": {name: timing.to_json() for name, timing in found.items()},
+        "forms": {name: timing.to_json() for name, timing in timings.items()},
     }
 
 
-def _check_alike(shape: Shape, forms: dict[str, Callable[[Tensor], Any]], hidden: Tensor) -> None:
-    """Every form chooses and weighs as the module does, or there is nothing to time."""
+def _check_equal(shape: Shape, forms: dict[str, Callable[[Tensor], Any]], hidden: Tensor) -> None:
+    """Raise RuntimeError unless every form returns the experts and weights of the module."""
     routed = forms["module"](hidden)
-    wanted, order = routed.experts.sort(dim=1)
-    expected = routed.weights.gather(1, order)
+    expected_experts, order = routed.experts.sort(dim=1)
+    expected_weights = routed.weights.gather(1, order)
     for name, form in forms.items():
         if name in ("bare", "module"):
             continue
         out = [torch.as_tensor(value) for value in form(hidden)]
         weights, experts = (out[1], out[2]) if name == "transformers" else (out[0], out[1])
         experts, order = experts.sort(dim=1)
-        same = (experts == wanted).all(dim=1)
-        error = float((weights.float().gather(1, order) - expected)[same].abs().max()) if same.any() else 0.0
-        if float(same.float().mean()) < _AGREE or error > _WEIGHTS:
+        same = (experts == expected_experts).all(dim=1)
+        share = float(same.float().mean())
+        errors = (weights.float().gather(1, order) - expected_weights)[same].abs()
+        error = float(errors.max()) if same.any() else 0.0
+        if share < _AGREE or error > _WEIGHTS:
             raise RuntimeError(
-                f"{shape.name}: {name} routes {float(same.float().mean()):.4f} of the rows as the module "
-                f"does, with an error of {error:.2g} in the weights"
+                f"{shape.name}: {name} routes {share:.4f} of the rows as the module does; largest error in "
+                f"the weights is {error:.2g}"
             )
 
 
-def _moves(shape: Shape, weights: dict[str, Tensor], rows: int, rounds: int) -> dict[str, Any]:
+def _dispatch(shape: Shape, weights: dict[str, Tensor], rows: int, rounds: int) -> dict[str, Any]:
     hidden = torch.randn(rows, shape.hidden, generator=torch.Generator().manual_seed(rows))
     gate = gate_of(shape, weights)
     factors = torch.linspace(0.5, 1.5, shape.experts)
     routed = gate(hidden)
-    whole = gate_of(shape, weights, dispatch=True)(hidden)
-    torch.testing.assert_close(by_sorting(hidden, whole, factors), by_mask(hidden, whole, factors))
+    dispatched = gate_of(shape, weights, dispatch=True)(hidden)
+    torch.testing.assert_close(by_sorting(hidden, dispatched, factors), by_mask(hidden, dispatched, factors))
     from ...routing.kernels.torch_path import dispatch
 
-    def sorted_slots() -> Tensor:
+    def sort() -> Tensor:
         slots = dispatch(routed.experts, shape.experts)
         return by_sorting(hidden, routed._replace(dispatch=slots), factors)
 
-    found = compare(
-        {"mask": lambda: by_mask(hidden, routed, factors), "sorted": sorted_slots}, max(3, rounds // 3)
-    )
-    return {"rows": rows, **{name: timing.to_json() for name, timing in found.items()}}
+    timings = compare({"mask": lambda: by_mask(hidden, routed, factors), "sorted": sort}, max(3, rounds // 3))
+    return {"rows": rows, **{name: timing.to_json() for name, timing in timings.items()}}
 
 
-def _goals(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The two goals for what is exported, and how many cells meet them; the worst cell by name."""
-    found: list[dict[str, Any]] = []
-    for form in (form for form in ("module", "aoti") if form in cells[0]["forms"]):
-        for rival, limit in (("bare", LIMIT), ("transformers", 1.0)):
-            values = [cell["forms"][form]["ratio"] / cell["forms"][rival]["ratio"] for cell in cells]
+def _goals(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two targets of the exported gate: how many measurements meet each, and the worst one."""
+    goals: list[dict[str, Any]] = []
+    for form in (form for form in ("module", "aoti") if form in gates[0]["forms"]):
+        for baseline, limit in (("bare", LIMIT), ("transformers", 1.0)):
+            values = [gate["forms"][form]["ratio"] / gate["forms"][baseline]["ratio"] for gate in gates]
             worst = max(range(len(values)), key=values.__getitem__)
-            found.append(
+            goals.append(
                 {
-                    "goal": f"{form} over {'bare linear + topk' if rival == 'bare' else rival}",
+                    "goal": f"{form} / {'bare linear + topk' if baseline == 'bare' else baseline}",
                     "limit": limit,
                     "worst": values[worst],
-                    "at": f"{cells[worst]['model']}, {cells[worst]['rows']} rows",
+                    "at": f"{gates[worst]['model']}, {gates[worst]['rows']} rows",
                     "met_at": sum(value <= limit for value in values),
-                    "cells": len(values),
+                    "measurements": len(values),
                 }
             )
-    return found
+    return goals

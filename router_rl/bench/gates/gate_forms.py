@@ -1,4 +1,4 @@
-"""A gate in the forms it is handed out in: a torch.export program, an AOTInductor package, ONNX."""
+"""A gate in the formats that it is exported to: torch.export program, AOTInductor package, ONNX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Form = Callable[[Gate, Path], Callable[[Tensor], Any]]
 
 
 class _Plain(nn.Module):
-    """Weights, experts and fallback as a plain tuple, which any runtime returns."""
+    """Returns weights, experts and fallback as a plain tuple, which every runtime supports."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class _Plain(nn.Module):
 
 
 def pt2(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
-    """The exported program, run by torch node by node."""
+    """The torch.export program, interpreted by torch."""
     return cast(Callable[[Tensor], Any], _program(gate).module())
 
 
 def aoti(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
-    """The program compiled to a shared library, and called without torch's own wrapper in Python."""
+    """The program compiled by AOTInductor, called without torch's Python wrapper."""
     from torch._inductor import aoti_compile_and_package, aoti_load_package
 
     path = aoti_compile_and_package(_program(gate), package_path=str(folder / "gate.pt2"))
@@ -45,7 +45,7 @@ def aoti(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
 
 
 def onnx(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
-    """The program run by ONNX Runtime, with as many threads as torch has."""
+    """The ONNX model in ONNX Runtime, with as many threads as torch."""
     import onnxruntime
 
     path = folder / "gate.onnx"
@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {"pt2": pt2, "aoti": aoti, "onnx": onnx}
 
 
 def missing(form: str) -> str | None:
-    """What a form needs and is not installed, or None."""
+    """The missing programs or packages that a form needs, or None if it can be made."""
     if form == "aoti" and shutil.which("g++") is None:
         return "g++"
     if form == "onnx":

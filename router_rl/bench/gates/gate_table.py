@@ -1,4 +1,4 @@
-"""The gates' timings as Markdown, and as tables at a terminal."""
+"""The measurements of the gate benchmark as tables."""
 
 from __future__ import annotations
 
@@ -7,84 +7,85 @@ from typing import Any
 
 from rich.console import Group
 
-from ..table_layout import Sheet, as_markdown, as_tables
+from ..table_layout import TextTable, as_view
 
-__all__ = ["gates_markdown", "gates_view"]
-
-
-def gates_markdown(found: Mapping[str, Any]) -> str:
-    """What `bench router` found, as Markdown."""
-    return as_markdown(_sheets(found))
+__all__ = ["gate_tables", "gates_view"]
 
 
-def gates_view(found: Mapping[str, Any]) -> Group:
-    """What `bench router` found, for a terminal."""
-    return as_tables(_sheets(found))
+def gates_view(measured: Mapping[str, Any]) -> Group:
+    """The measurements of `bench_gates`, for a terminal."""
+    return as_view(gate_tables(measured))
 
 
-def _sheets(found: Mapping[str, Any]) -> Iterator[Sheet]:
-    for threads in found["plan"]["threads"]:
-        yield _gates(found, threads)
-        yield _dispatch(found, threads)
-    yield _goals(found)
+def gate_tables(measured: Mapping[str, Any]) -> Iterator[TextTable]:
+    """The measurements of `bench_gates` as tables: gates and dispatch for each number of threads, and goals.
+
+    Args:
+        measured: what `bench_gates` returned.
+    """
+    for threads in measured["plan"]["threads"]:
+        yield _gates(measured, threads)
+        yield _dispatch(measured, threads)
+    yield _goals(measured)
 
 
-def _gates(found: Mapping[str, Any], threads: int) -> Sheet:
-    cells = [cell for cell in found["gates"] if cell["threads"] == threads]
-    names = [name for name in cells[0]["forms"] if name != "bare"]
+def _gates(measured: Mapping[str, Any], threads: int) -> TextTable:
+    gates = [gate for gate in measured["gates"] if gate["threads"] == threads]
+    names = [name for name in gates[0]["forms"] if name != "bare"]
     rows: list[Sequence[str]] = [
         (
-            cell["model"],
-            f"{cell['rows']:,}",
-            _microseconds(cell["forms"]["bare"]["microseconds"]),
-            *(f"{cell['forms'][name]['ratio']:.2f}" for name in names),
+            gate["model"],
+            f"{gate['rows']:,}",
+            _microseconds(gate["forms"]["bare"]["microseconds"]),
+            *(f"{gate['forms'][name]['ratio']:.2f}" for name in names),
         )
-        for cell in cells
+        for gate in gates
     ]
     spread = max(
-        timing["quartiles"][1] - timing["quartiles"][0] for cell in cells for timing in cell["forms"].values()
+        timing["quartiles"][1] - timing["quartiles"][0] for gate in gates for timing in gate["forms"].values()
     )
-    absent = "".join(f" Not timed: {form} (needs {lacks})." for form, lacks in found["absent"].items())
+    absent = "".join(f" Not timed: {form} (needs {needed})." for form, needed in measured["absent"].items())
     note = (
-        f"float32, {_threads(threads)}; median of {found['plan']['rounds']} rounds, each form compared with "
-        f"the bare one of the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and "
-        f"torch.topk. module: Gate, run by torch; aoti: compiled. Below 1 is faster than bare.{absent}"
+        f"float32, {_threads(threads)}; median of {measured['plan']['rounds']} rounds of the time divided by "
+        f"that of `bare` in the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and "
+        f"torch.topk. module: Gate in eager torch; aoti: compiled by AOTInductor. Below 1 is faster than "
+        f"bare.{absent}"
     )
-    title = f"Time over bare linear + topk, {_threads(threads)}"
-    return Sheet(title, ("model", "rows", "bare, µs", *names), rows, note)
+    title = f"Time divided by that of linear + topk, {_threads(threads)}"
+    return TextTable(title, ("model", "rows", "bare, µs", *names), rows, note)
 
 
-def _dispatch(found: Mapping[str, Any], threads: int) -> Sheet:
+def _dispatch(measured: Mapping[str, Any], threads: int) -> TextTable:
     rows: list[Sequence[str]] = [
         (
-            cell["model"],
-            f"{cell['rows']:,}",
-            _microseconds(cell["mask"]["microseconds"]),
-            _microseconds(cell["sorted"]["microseconds"]),
-            f"{1 / cell['sorted']['ratio']:.1f}",
+            dispatch["model"],
+            f"{dispatch['rows']:,}",
+            _microseconds(dispatch["mask"]["microseconds"]),
+            _microseconds(dispatch["sorted"]["microseconds"]),
+            f"{1 / dispatch['sorted']['ratio']:.1f}",
         )
-        for cell in found["dispatch"]
-        if cell["threads"] == threads
+        for dispatch in measured["dispatch"]
+        if dispatch["threads"] == threads
     ]
     note = (
-        "Rows to their experts and back, weighted; an expert multiplies by a number, so that the moving is "
-        "timed."
+        "Dispatch to the experts and weighted combination. An expert only multiplies by a number, so that "
+        "the time is the dispatch's."
     )
-    columns = ("model", "rows", "mask an expert, µs", "sorted, µs", "times faster")
-    return Sheet(f"Dispatch, {_threads(threads)}", columns, rows, note)
+    columns = ("model", "rows", "mask per expert, µs", "sorted, µs", "speedup")
+    return TextTable(f"Dispatch, {_threads(threads)}", columns, rows, note)
 
 
-def _goals(found: Mapping[str, Any]) -> Sheet:
+def _goals(measured: Mapping[str, Any]) -> TextTable:
     rows: list[Sequence[str]] = [
         (
             goal["goal"],
             f"≤ {goal['limit']:g}",
-            f"{goal['met_at']} of {goal['cells']}",
+            f"{goal['met_at']} of {goal['measurements']}",
             f"{goal['worst']:.2f} ({goal['at']})",
         )
-        for goal in found["goals"]
+        for goal in measured["goals"]
     ]
-    return Sheet("Goals", ("ratio", "goal", "met at", "worst"), rows)
+    return TextTable("Goals", ("ratio", "target", "met at", "worst"), rows)
 
 
 def _threads(threads: int) -> str:

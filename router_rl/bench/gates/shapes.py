@@ -1,4 +1,4 @@
-"""The gates that are timed: the sizes of four published models, ours, bare, and as transformers has it."""
+"""The gates of four published models: as `Gate`, as a linear layer with top-k, and as in transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...routing.kernels import Gate, GateRule
 
-__all__ = ["SHAPES", "Bare", "Shape", "gate_of", "theirs_of"]
+__all__ = ["SHAPES", "Bare", "Shape", "bare_of", "gate_of", "transformers_router_of", "weights_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,13 @@ class Shape:
 
     Attributes:
         name: of the model.
-        hidden: H.
+        hidden: H, hidden size.
         experts: E.
-        rule: what it does with its logits.
-        corrected: whether scores are corrected to choose by.
+        rule: the selection of experts from logits.
+        corrected: whether a correction bias is added to the scores for the selection only.
         biased: whether the linear layer has a bias.
-        theirs: module and class of its router in transformers, below `transformers.models`.
-        config: what that class reads of a configuration, beside what is the same for all.
+        router_class: module below `transformers.models`, and class, of its router in transformers.
+        config: the fields of the model's configuration that the class reads, beside the common ones.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Shape:
     rule: GateRule
     corrected: bool = False
     biased: bool = False
-    theirs: tuple[str, str]
+    router_class: tuple[str, str]
     config: dict[str, Any]
 
 
@@ -47,7 +47,7 @@ SHAPES: dict[str, Shape] = {
             hidden=4096,
             experts=8,
             rule=GateRule(k=2),
-            theirs=("mixtral.modeling_mixtral", "MixtralTopKRouter"),
+            router_class=("mixtral.modeling_mixtral", "MixtralTopKRouter"),
             config={"num_local_experts": 8},
         ),
         Shape(
@@ -55,7 +55,7 @@ SHAPES: dict[str, Shape] = {
             hidden=2048,
             experts=128,
             rule=GateRule(k=8),
-            theirs=("qwen3_moe.modeling_qwen3_moe", "Qwen3MoeTopKRouter"),
+            router_class=("qwen3_moe.modeling_qwen3_moe", "Qwen3MoeTopKRouter"),
             config={"num_experts": 128, "norm_topk_prob": True},
         ),
         Shape(
@@ -64,7 +64,7 @@ SHAPES: dict[str, Shape] = {
             experts=256,
             rule=GateRule(k=8, score="sigmoid", groups=8, kept=4, judged_by=2, scale=2.5),
             corrected=True,
-            theirs=("deepseek_v3.modeling_deepseek_v3", "DeepseekV3TopkRouter"),
+            router_class=("deepseek_v3.modeling_deepseek_v3", "DeepseekV3TopkRouter"),
             config={
                 "num_local_experts": 256,
                 "n_routed_experts": 256,
@@ -80,7 +80,7 @@ SHAPES: dict[str, Shape] = {
             experts=128,
             rule=GateRule(k=4),
             biased=True,
-            theirs=("gpt_oss.modeling_gpt_oss", "GptOssTopKRouter"),
+            router_class=("gpt_oss.modeling_gpt_oss", "GptOssTopKRouter"),
             config={"num_local_experts": 128},
         ),
     )
@@ -88,7 +88,7 @@ SHAPES: dict[str, Shape] = {
 
 
 class Bare(nn.Module):
-    """A linear layer and `torch.topk`: nothing weighed, no tie settled, nothing looked after."""
+    """A linear layer and `torch.topk`: no weights, no rule for ties, no fallback."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -96,21 +96,33 @@ class Bare(nn.Module):
         self.k = shape.rule.k
 
     def forward(self, hidden: Tensor) -> Any:
+        """Values and ids [T, k] of the k highest logits of hidden [T, H]."""
         return self.gate(hidden).topk(self.k, dim=-1)
 
 
 def weights_of(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
-    """Seeded weights of the size that trained gates have."""
-    found = {"weight": torch.randn(shape.experts, shape.hidden, generator=generator) / shape.hidden**0.5}
+    """Random weights with the scale of a trained gate's.
+
+    Args:
+        shape: of the gate.
+        generator: of the random numbers.
+    """
+    weights = {"weight": torch.randn(shape.experts, shape.hidden, generator=generator) / shape.hidden**0.5}
     if shape.biased:
-        found["bias"] = torch.randn(shape.experts, generator=generator) / 10
+        weights["bias"] = torch.randn(shape.experts, generator=generator) / 10
     if shape.corrected:
-        found["correction"] = torch.rand(shape.experts, generator=generator) / 10
-    return found
+        weights["correction"] = torch.rand(shape.experts, generator=generator) / 10
+    return weights
 
 
 def gate_of(shape: Shape, weights: dict[str, Tensor], *, dispatch: bool = False) -> Gate:
-    """Ours."""
+    """The gate of this package.
+
+    Args:
+        shape: of the gate.
+        weights: from `weights_of`.
+        dispatch: whether it also sorts the rows by expert.
+    """
     gate = Gate(
         shape.hidden,
         shape.experts,
@@ -124,18 +136,20 @@ def gate_of(shape: Shape, weights: dict[str, Tensor], *, dispatch: bool = False)
 
 
 def bare_of(shape: Shape, weights: dict[str, Tensor]) -> Bare:
-    """The least that a gate can be."""
+    """The bare linear layer with top-k, with the same weights."""
     bare = Bare(shape)
     bare.gate.load_state_dict({name: weights[name] for name in ("weight", "bias") if name in weights})
     return bare.eval()
 
 
-def theirs_of(shape: Shape, weights: dict[str, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """The router of the same architecture in transformers; the import takes seconds."""
+def transformers_router_of(
+    shape: Shape, weights: dict[str, Tensor]
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The router of the same model in transformers, with the same weights; the import takes seconds."""
     from importlib import import_module
     from types import SimpleNamespace
 
-    module, name = shape.theirs
+    module, name = shape.router_class
     config = SimpleNamespace(hidden_size=shape.hidden, num_experts_per_tok=shape.rule.k, **shape.config)
     router = getattr(import_module(f"transformers.models.{module}"), name)(config)
     renamed = {"correction": "e_score_correction_bias"}

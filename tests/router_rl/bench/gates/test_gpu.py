@@ -1,4 +1,4 @@
-"""What of the GPU benchmark can be checked without one."""
+"""The parts of the GPU benchmark that need no GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def _load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(FOLDER))  # it imports the files beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
     return module
 
 
@@ -60,8 +64,8 @@ def test_byte_floors_by_hand() -> None:
 
 
 def test_bandwidth() -> None:
-    told = SimpleNamespace(name="a card", memory_clock_rate=2_619_000, memory_bus_width=5120)
-    assert gpu.bandwidth_of(told) == pytest.approx(3.35e12, rel=0.01)
+    properties = SimpleNamespace(name="a card", memory_clock_rate=2_619_000, memory_bus_width=5120)
+    assert gpu.bandwidth_of(properties) == pytest.approx(3.35e12, rel=0.01)
     assert gpu.bandwidth_of(SimpleNamespace(name="NVIDIA H100 80GB HBM3")) == 3.35e12
     assert gpu.bandwidth_of(SimpleNamespace(name="another")) is None
 
