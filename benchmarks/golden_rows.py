@@ -1,4 +1,4 @@
-"""Brings the `results.json` of every version into one form, and says where two of them differ."""
+"""Reads `results.json` of every version into one form, and finds the differences between two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["TOLERANCE", "Difference", "Rows", "compare_rows", "rows_of"]
 
 TOLERANCE = 1e-9
-"""Largest difference of two numbers that count as equal, absolute below 1 and relative above."""
+"""Largest difference between equal numbers: absolute below 1, relative above 1."""
 
 Rows = dict[str, dict[str, float]]
 """Numbers by part, by row: `method/case/seed/split`, such as `exact_pg/compute_weight=0.1/0/test`."""
@@ -23,21 +23,21 @@ _CASE = {
     "caching": "resident_share",
     "token_moe": "experts_per_token",
 }
-"""The value that tells a problem's cases apart."""
+"""The value that distinguishes the cases of a problem."""
 
-# Keys, times, and what follows from the other numbers of a row or was given.
+# Keys, times and inputs.
 _LEFT_OUT = ("seed", "fit_seconds", "load_weight", "budget", "resident_gb")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One number, or one row, that two trees do not share.
+    """One number that differs, or one row that one side lacks.
 
     Attributes:
         place: `comparison/method/case/seed/split/part`; the part of a missing row is `row`.
-        before, after: the numbers; None where it is missing.
-        size: absolute below 1 and relative above; infinite where one is missing or not a number.
-        reason: why it is expected; None where it is not.
+        before, after: the numbers; None if missing.
+        size: absolute below 1, relative above 1; infinite if one number is missing or not finite.
+        reason: why the difference is expected; None if it is not.
     """
 
     place: str
@@ -48,10 +48,13 @@ class Difference:
 
 
 def rows_of(results: Mapping[str, Any]) -> Rows:
-    """Return the numbers of a `results.json` without times, versions and statistics over seeds.
+    """Return the numbers in the rows of a `results.json`, without times.
 
     Args:
-        results: of schema 1, of either engine of version 1, or of schema 2.
+        results: content of the file, schema 1 (static or environment) or 2.
+
+    Returns:
+        numbers by row and part. Flags, texts and hyperparameters are left out.
 
     Raises:
         ValueError: two rows have the same key, or the schema is unknown.
@@ -74,7 +77,7 @@ def rows_of(results: Mapping[str, Any]) -> Rows:
 
 
 def _numbers(row: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, float]:
-    """The numbers of a row, and those of its list of shares; no flags, texts and hyperparameters."""
+    """Return the numbers of a row, the experts' shares among them."""
     numbers: dict[str, float] = {}
     for name, value in row.items():
         if name == "shares":
@@ -85,12 +88,15 @@ def _numbers(row: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, float
 
 
 def compare_rows(name: str, before: Rows, after: Rows, expected: Mapping[str, str]) -> list[Difference]:
-    """Return every difference, largest first; a part that only the second tree has is none.
+    """Return every difference, largest first. A part that only `after` has is not a difference.
 
     Args:
         name: of the comparison.
-        before, after: the rows of the two trees.
-        expected: reasons by pattern of a place.
+        before, after: rows of the two sides.
+        expected: reasons by pattern of a place, as `golden_set.EXPECTED`.
+
+    Returns:
+        differences above `TOLERANCE`, and missing rows and parts.
     """
     found: list[Difference] = []
 

@@ -1,4 +1,4 @@
-"""The comparisons whose numbers must not change, the places where they may, and the command line of each tree."""
+"""Lists the comparisons whose numbers must not change, and the expected differences."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 __all__ = ["COMPARISONS", "DEMO", "EXPECTED", "FILES", "Comparison", "words_of"]
 
 FILES = "FILES/"
-"""Stands for the folder of `golden_tables.write_files` in a value."""
+"""Placeholder, in a value, of the folder of `golden_tables.write_files`."""
 
 EXPECTED: dict[str, str] = {}
-"""Where numbers may differ: a pattern (as in `fnmatch`) of `comparison/method/case/seed/split/part`, and the reason.
+"""Reasons for differences, by pattern (as in `fnmatch`) of `comparison/method/case/seed/split/part`.
 
-A row that only one tree has is `comparison/method/case/seed/split/row`. Write no pattern without a reason.
+The part of a row that only one tree has is `row`.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One run of `compare`, in words that belong to no version of the command line.
+    """One run of `compare`, independent of the command line's version. One setting is tried per method.
 
     Attributes:
         name: of the comparison in reports and in the committed file.
-        methods: names; the methods that stand in every comparison come on top. Empty: the demo.
+        methods: names; `compare` adds the ones that it always runs. Empty for the demo.
         env: the problem.
         table: a file of `golden_tables.write_files` without its suffix, an embedded source, or None.
         compute_weights: of `routing` and `cascade`.
         objective: other fields of the objective.
         problem: fields of the problem, such as the selection rule or an environment's options.
         seeds: training seeds.
-        quick: the methods that the test runs; none where the comparison is too slow for it.
+        quick: the methods that the test runs; empty if the comparison is too slow for a test.
     """
 
     name: str
@@ -61,6 +61,7 @@ _GATES = (
     "em_gate",
 )
 _AGENTS = ("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg", "priced_pg")
+_BUDGET = ("exact_pg", "warm_exact_pg", "conditioned_pg", "priced_pg")
 _LOAD = ("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg", "a2c")
 _BASELINES = ("ridge", "centroid", "knn", "group_label", "linucb", "thompson", "hash")
 _CASCADE = ("exact_pg", "fitted_q", "thresholds", "automix", "lookahead", "softmax_gate", "warm_exact_pg")
@@ -93,13 +94,14 @@ DEMO = Comparison(name="demo", methods=(), table=None)
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         name="routing",
-        methods=(*_AGENTS, "ppo", "a2c", "dqn", *_GATES, *_BASELINES),
+        methods=(*_AGENTS, *_GATES, *_BASELINES),
         compute_weights=(0.05, 0.3),
-        quick=("exact_pg", "reinforce", "softmax_gate", "switch_gate", "remoe_gate", "ridge", "knn", "linucb"),
+        quick=("exact_pg", "reinforce", "softmax_gate", "switch_gate", "ridge", "knn", "linucb"),
     ),
+    Comparison(name="sb3", methods=("ppo", "a2c", "dqn"), compute_weights=(0.1,), seeds=1),
     Comparison(
         name="digits",
-        methods=("a2c", "exact_pg", "warm_exact_pg", "conditioned_pg", *_GATES[:3], *_BASELINES),
+        methods=("exact_pg", "warm_exact_pg", "conditioned_pg", *_GATES[:3], *_BASELINES),
         table="digits",
         compute_weights=(0.02, 0.1, 0.4),
         seeds=1,
@@ -119,7 +121,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison(
         name="budget",
-        methods=("exact_pg", "warm_exact_pg", "conditioned_pg", "priced_pg", "softmax_gate", "switch_gate", "ridge", "knn"),
+        methods=(*_BUDGET, "softmax_gate", "switch_gate", "ridge", "knn"),
         objective={"budget": 0.35},
         quick=("exact_pg", "softmax_gate", "ridge"),
     ),
@@ -143,9 +145,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         problem={"select": "topk", "k": 2},
         seeds=1,
     ),
-    Comparison(
-        name="soft", methods=_RULES, compute_weights=(0.1,), problem={"select": "soft"}, seeds=1
-    ),
+    Comparison(name="soft", methods=_RULES, compute_weights=(0.1,), problem={"select": "soft"}, seeds=1),
     Comparison(
         name="adaptive_k",
         methods=_RULES,
@@ -257,11 +257,11 @@ COMPARISONS: tuple[Comparison, ...] = (
         },
         quick=("outcome_table", "softmax_gate", "ridge", "uniform"),
     ),
-)  # fmt: skip
+)
 
 
 def words_of(tree: Path, one: Comparison, files: Path, out: Path) -> list[str]:
-    """Return the arguments of `train_router.py` in the language of a tree.
+    """Return the arguments of `train_router.py`, with the option names of a tree.
 
     Args:
         tree: root of the repository; version 1 has a folder `router_rl/evaluation`.

@@ -1,4 +1,4 @@
-"""Writes the small files that the golden comparisons read, the same bytes of numbers for every tree."""
+"""Writes the small files that the golden comparisons read."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SPLITS = ("train", "train", "train", "validation", "test")
 def write_files(folder: Path) -> None:
     """Write every table and trace of the golden comparisons.
 
-    `topics.parquet` has features, groups, confidences and four experts; `three.parquet` has its first three
-    experts; `pair.parquet` has two experts; `prompts.parquet` has prompts and no features; `trace.parquet` has
-    arrivals in bursts.
+    `topics.parquet` has features, groups, confidences and four experts, `three.parquet` three experts and
+    `pair.parquet` two. `prompts.parquet` has prompts and no features. `trace.parquet` has arrivals in bursts.
 
     Args:
-        folder: an existing folder.
+        folder: is made if it is missing.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     _write_topics(folder / "topics.parquet", rows=360, experts=4)
     _write_topics(folder / "three.parquet", rows=200, experts=3)
     _write_topics(folder / "pair.parquet", rows=200, experts=2)
@@ -45,7 +45,7 @@ def write_files(folder: Path) -> None:
 
 
 def _write_topics(path: Path, rows: int, experts: int) -> None:
-    """Features tell the topic with noise; expert e is good on topic e, and the last one fair on all."""
+    """Write a table: features are the topic plus noise, and expert e is good on topic e."""
     rng = np.random.default_rng(11)
     topic, columns, quality = _outcomes(rng, rows, experts)
     noise = rng.random((rows, experts)) - 0.5
@@ -57,7 +57,7 @@ def _write_topics(path: Path, rows: int, experts: int) -> None:
 
 
 def _write_prompts(path: Path, rows: int) -> None:
-    """Prompts of eight words, half of them of the topic."""
+    """Write a table with prompts of eight words, half of them from the topic's list."""
     rng = np.random.default_rng(12)
     topic, columns, _ = _outcomes(rng, rows, len(_WORDS))
     prompts: list[str] = []
@@ -71,7 +71,7 @@ def _write_prompts(path: Path, rows: int) -> None:
 def _outcomes(
     rng: np.random.Generator, rows: int, experts: int
 ) -> tuple[np.ndarray, dict[str, Any], np.ndarray]:
-    """Topics [T], the columns of ids, splits, groups, quality and cost, and the quality [T, N]."""
+    """Return topics [T]; columns of ids, splits, groups, quality and cost; and quality [T, N]."""
     topic = rng.integers(0, experts, rows)
     chance = np.where(np.arange(experts) == topic[:, None], 0.9, 0.25)
     chance[:, -1] = np.maximum(chance[:, -1], 0.65)
