@@ -9,27 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from .router_error import RouterError
-from .scorers.conditioned_scorer import ConditionedScorer
-from .scorers.dense import LinearScorer, Scorer
-from .scorers.priced_scorer import PricedScorer
+from .scorers.scorer import Scorer
 from .selection import Selection
 from .text import TextFeatures
 
 __all__ = ["Router", "Routing", "StateInput"]
 
 # The logit of an expert that is not allowed: below the -1e4 of `prefer`, so that a fallback row whose own
-# expert is masked goes to one that is.
+# expert is masked goes to an allowed one.
 _NEVER = -2e4
 
 
 class StateInput(NamedTuple):
-    """A part of the router's second input, which its caller keeps while serving.
+    """A part of the router's second input, which the caller maintains while serving.
 
     Attributes:
-        name: what it is, such as `load`.
-        size: how many numbers it takes.
+        name: such as `load` or `compute_weight`.
+        size: how many numbers it has.
         meaning: how to compute them, in words.
-        labels: what each number stands for, where a caller has to match names; or empty.
+        labels: the name of each number, where a caller has to match names; else empty.
     """
 
     name: str
@@ -44,14 +42,14 @@ class StateInput(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """What a router says of T queries.
+    """The routing decision of T queries.
 
     Attributes:
-        experts: [T, k] int64, chosen expert ids, distinct within a row, best first; the id N is nobody
+        experts: [T, k] int64, chosen expert ids, distinct within a row, best first; the id N means no expert
             (rules with an adaptive number of experts).
         weights: [T, k] float32, rows sum to 1.
         logits: [T, N] float32 (or as many as the rule takes), after masking and the fallback.
-        fallback: [T] bool, True where the fallback expert took over; `fallback.sum()` counts them.
+        fallback: [T] bool, True where the row went to the fallback expert; `fallback.sum()` counts them.
     """
 
     experts: Tensor
@@ -67,19 +65,19 @@ class Router(nn.Module):
         scorer: features plus state [T, D + S] to logits [T, N].
         rule: logits to experts and weights.
         experts: the N expert names, in the order of the logits.
-        state: what the second input holds; empty for a router of features alone.
-        fallback: the expert that takes a row whose features or logits are not finite, or whose mask leaves
-            none of the experts that may be chosen.
-        stochastic: draw from the policy instead of choosing greedily (random and Zero routers).
-        allowed: [N], False for experts that are never chosen; None where all may be.
-        text: makes its features from prompts; None for a router of features alone.
+        state: the parts of the second input; empty for a router of features alone.
+        fallback: the expert for a row whose features or logits are not finite, or whose mask allows none of
+            the allowed experts.
+        stochastic: draw from the policy instead of choosing greedily (random and zero routers).
+        allowed: [N], False for experts that are never chosen; None where all are allowed.
+        text: makes features from prompts; None for a router of features alone.
 
     Raises:
         RouterError: names, sizes or the fallback do not fit each other.
     """
 
     allowed: Tensor | None
-    only: Tensor
+    fallback_logits: Tensor
 
     def __init__(
         self,
@@ -116,7 +114,7 @@ class Router(nn.Module):
             raise RouterError(
                 f"allowed={list(allowed)} must have {len(names)} entries and allow the fallback"
             )
-        self.scorer = cast(nn.Module, scorer)
+        self.scorer: Scorer = scorer
         self.experts = names
         self.state = tuple(part._replace(labels=tuple(part.labels)) for part in state)  # JSON has lists
         self.features = scorer.inputs - state_size
@@ -124,28 +122,57 @@ class Router(nn.Module):
         self.stochastic = stochastic
         self.text = text
         self.rule = rule
-        # Not persistent: it is part of what the router is, not of what it learns.
+        # Not persistent: it belongs to the description, not to the weights.
         self.register_buffer(
             "allowed", None if allowed is None else torch.tensor(list(allowed)), persistent=False
         )
 
     @property
     def rule(self) -> Selection:
-        """Logits to experts and weights; a gate that learns its rule sets it when it is trained."""
+        """Logits to experts and weights; a gate that learns its rule sets it after training."""
         return self._rule
 
     @rule.setter
     def rule(self, rule: Selection) -> None:
         self._rule = rule
-        # A fallback row has these logits: kept, since every call needs them.
-        only = rule.prefer(self.fallback, len(self.experts))
-        device = next(iter(self.scorer.parameters()), only).device
-        self.register_buffer("only", only.to(device), persistent=False)
+        # The logits of a fallback row: stored, since every call needs them.
+        logits = rule.prefer(self.fallback, len(self.experts))
+        device = next(iter(self.scorer.parameters()), logits).device
+        self.register_buffer("fallback_logits", logits.to(device), persistent=False)
 
     @property
     def state_size(self) -> int:
         """How many numbers the second input has for each row."""
         return sum(part.size for part in self.state)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions that `at` fixes, such as `compute_weight`; empty where there are none."""
+        return tuple(part.name for part in self.state) if self.scorer.ranges else ()
+
+    def start(self, core: Any) -> None:
+        """Begin an evaluation; a router keeps no state between decisions.
+
+        Args:
+            core: the environment's core.
+        """
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Choose experts for observations of an environment (the `Policy` protocol).
+
+        Args:
+            observation: [B, D + S] float, features and then state; a router of features alone reads the
+                first D.
+
+        Returns:
+            actions [B] int64 where the rule runs one expert, else [B, k] int64, best first.
+
+        Raises:
+            RouterError: the observation is narrower than the router's inputs.
+        """
+        features, state = observation[:, : self.features], observation[:, self.features :]
+        experts = self(features, state if self.state else None).experts
+        return experts[:, 0] if self.rule.k == 1 else experts
 
     def forward(
         self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
@@ -153,10 +180,10 @@ class Router(nn.Module):
         """Route T queries.
 
         Args:
-            features: [T, D] float; a row that is not finite takes the fallback expert.
+            features: [T, D] float; a row that is not finite goes to the fallback expert.
             state: [T, S] float, required iff `router.state` is not empty.
-            action_mask: [N] or [T, N] bool, True where an expert may be chosen (False: it is dead, or full).
-                A row it leaves none takes the fallback expert, and says so.
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen (False: it is down, or full).
+                A row without any goes to the fallback expert and has `fallback` True.
 
         Raises:
             RouterError: a shape does not fit.
@@ -175,16 +202,16 @@ class Router(nn.Module):
         state: Tensor | None = None,
         action_mask: Tensor | None = None,
     ) -> Routing:
-        """Route prompts: their features are made here, then it is `forward`. No gradients; thread-safe.
+        """Route prompts: make their features, then call `forward`. No gradients; thread-safe.
 
         Args:
             prompts: one, or T of them.
             groups: the task or subject of each, where the caller knows it.
             state: as for `forward`.
-            action_mask: [N] or [T, N] bool, True where an expert may be chosen (is healthy).
+            action_mask: [N] or [T, N] bool, True where an expert may be chosen.
 
         Raises:
-            RouterError: the router's features are not made from text, or a shape does not fit.
+            RouterError: the router has no text pipeline, or a shape does not fit.
         """
         if self.text is None:
             raise RouterError(
@@ -201,30 +228,46 @@ class Router(nn.Module):
     def logits(
         self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits [T, outputs] float32 after masking and the fallback, and where it took over [T] bool."""
+        """Logits [T, outputs] float32 after masking and the fallback, and which rows fell back [T] bool.
+
+        Args:
+            features, state, action_mask: as for `forward`.
+        """
         x = self._inputs(features, state)
         logits = self.scorer(x)
-        # As isfinite().all() would have it, which takes ten times as long: NaN is below nothing.
+        # The same as isfinite().all(), in a tenth of the time: comparisons with NaN are False.
         finite = logits.abs().amax(dim=-1) < float("inf")
-        if not isinstance(self.scorer, LinearScorer):  # whose logits are odd wherever its input is
+        if not self.scorer.propagates_nonfinite:
             finite = finite & (x.abs().amax(dim=-1) < float("inf"))
         # A fallback row scores 0 for the fallback expert and a large negative number for the others, so
         # that every rule keeps distinct ids and weights that sum to 1.
-        logits = self._only_allowed(torch.where(finite.unsqueeze(-1), logits, self.only))
+        logits = self._only_allowed(torch.where(finite.unsqueeze(-1), logits, self.fallback_logits))
         if action_mask is None:
             return logits, ~finite
         _check_mask(action_mask, logits.shape[0], len(self.experts))
         may_be = action_mask if self.allowed is None else action_mask & self.allowed
         left = may_be.any(dim=-1)
-        logits = torch.where(left.unsqueeze(-1), self.rule.mask(logits, action_mask), self.only)
-        return logits, ~(finite & left)
+        masked = self.rule.mask(logits, action_mask)
+        return torch.where(left.unsqueeze(-1), masked, self.fallback_logits), ~(finite & left)
 
     def scores(self, features: Tensor, state: Tensor | None = None) -> Tensor:
-        """Logits [T, outputs] float32 of rows known to be finite, unguarded: what learners differentiate."""
+        """Logits [T, outputs] float32 without the fallback, for learners: rows must be finite.
+
+        Args:
+            features, state: as for `forward`.
+        """
         return self._only_allowed(cast(Tensor, self.scorer(self._inputs(features, state))))
 
     def check_pool(self, experts: Sequence[str], features: int) -> None:
-        """Raise RouterError, naming both sides, unless these are the router's experts and feature size."""
+        """Check that a table is of the router's experts and feature size.
+
+        Args:
+            experts: the table's expert names, in order.
+            features: the table's D.
+
+        Raises:
+            RouterError: they differ; names both sides.
+        """
         if tuple(experts) != self.experts:
             raise RouterError(
                 f"the router routes between {', '.join(self.experts)} but the table has "
@@ -237,26 +280,20 @@ class Router(nn.Module):
             )
 
     def folded(self) -> Router:
-        """Return the same router with the feature standardisation moved into the scorer's first layer."""
-        return Router(
-            cast(Scorer, self.scorer).folded(),
-            self.rule,
-            self.experts,
-            state=self.state,
-            fallback=self.fallback,
-            stochastic=self.stochastic,
-            allowed=self._allowed_list(),
-            text=self.text,
-        )
+        """The same router with the feature standardisation moved into the scorer's first layer."""
+        return self._with(self.scorer.folded(), self.state, self.stochastic)
 
     def at(self, **conditions: float) -> Router:
-        """Return the plain router that a conditioned one is at fixed values: `at(compute_weight=0.1)`.
+        """The plain router at fixed conditions: `at(compute_weight=0.1)`.
+
+        Args:
+            conditions: a value for each of `conditions`.
 
         Raises:
             RouterError: the router has no conditions, or they are not the ones given.
         """
         names = [part.name for part in self.state]
-        if not isinstance(self.scorer, ConditionedScorer | PricedScorer):
+        if not self.scorer.ranges:
             raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
         if sorted(conditions) != sorted(names):
             given = ", ".join(conditions) or "nothing"
@@ -264,46 +301,29 @@ class Router(nn.Module):
                 f"the router's conditions are {', '.join(names)}, not {given}; give each a value"
             )
         scorer = self.scorer.at([conditions[name] for name in names])
-        plain = Router(
-            scorer,
-            self.rule,
-            self.experts,
-            fallback=self.fallback,
-            allowed=self._allowed_list(),
-            text=self.text,
-        )
-        return plain.train(self.training)
+        return self._with(scorer).train(self.training)
 
     def repriced(self, compute: Sequence[float]) -> Router:
-        """The same policy where the experts take other amounts of compute; nothing is trained.
+        """The same policy for experts of other costs; nothing is trained.
 
         Args:
-            compute: N numbers, mean compute of each expert in the unit that the router was trained in.
+            compute: [N], mean compute of each expert in the unit that the router was trained in.
 
         Raises:
             RouterError: the router does not know prices, or there are not N finite ones.
         """
-        if not isinstance(self.scorer, PricedScorer):
+        if not self.scorer.repriceable:
             raise RouterError("this router does not know its experts' prices; train it with priced_pg")
         if len(compute) != len(self.experts) or not all(0.0 <= value < float("inf") for value in compute):
             raise RouterError(f"compute={list(compute)} must be {len(self.experts)} numbers, 0 or more")
-        router = Router(
-            self.scorer.repriced(compute),
-            self.rule,
-            self.experts,
-            state=self.state,
-            fallback=self.fallback,
-            allowed=self._allowed_list(),
-            text=self.text,
-        )
-        return router.train(self.training)
+        return self._with(self.scorer.repriced(compute), self.state).train(self.training)
 
     def spec(self) -> dict[str, Any]:
         """The router without its weights, as JSON."""
         return {
             "experts": list(self.experts),
             "features": self.features,
-            "scorer": cast(Scorer, self.scorer).spec(),
+            "scorer": self.scorer.spec(),
             "select": self.rule.spec(),
             "state": [part.spec() for part in self.state],
             "fallback": self.fallback,
@@ -311,10 +331,23 @@ class Router(nn.Module):
             **({} if self.allowed is None else {"allowed": self._allowed_list()}),
         }
 
+    def _with(self, scorer: Scorer, state: Sequence[StateInput] = (), stochastic: bool = False) -> Router:
+        """This router with another scorer."""
+        return Router(
+            scorer,
+            self.rule,
+            self.experts,
+            state=state,
+            fallback=self.fallback,
+            stochastic=stochastic,
+            allowed=self._allowed_list(),
+            text=self.text,
+        )
+
     def _only_allowed(self, logits: Tensor) -> Tensor:
         if self.allowed is None:
             return logits
-        # Finite, so that a learner which scores every expert (DQN) is not led to infinities.
+        # Finite, so that a learner that scores every expert (DQN) sees no infinities.
         masked = self.rule.mask(logits, self.allowed)
         return torch.where(masked == float("-inf"), _NEVER, logits)
 
@@ -327,14 +360,13 @@ class Router(nn.Module):
         if not self.state:
             if state is not None:
                 raise RouterError("this router takes no state; call it with features alone")
-            return features.float()  # here, so that a value beyond float32 is seen to be infinite
+            return features.float()  # here, so that a value beyond float32 counts as infinite
         if state is None or state.shape != (features.shape[0], self.state_size):
             names = ", ".join(f"{part.name} ({part.size})" for part in self.state)
             shape = None if state is None else list(state.shape)
             rows = features.shape[0]
-            fixed = ", ".join(f"{part.name}=0.1" for part in self.state)
-            conditioned = isinstance(self.scorer, ConditionedScorer | PricedScorer)
-            fix = f"; or fix it, once: router.at({fixed})" if conditioned else ""
+            fixed = ", ".join(f"{name}=0.1" for name in self.conditions)
+            fix = f"; or fix it, once: router.at({fixed})" if fixed else ""
             raise RouterError(f"state must be [{rows}, {self.state_size}] holding {names}, not {shape}{fix}")
         return torch.cat([features.float(), state.float()], dim=-1)
 

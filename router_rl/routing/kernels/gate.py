@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..router import Router
 from ..router_error import RouterError
-from ..scorers.dense import LinearScorer
 from ..selection import Hard, ScoredTopK, TopK
 from .kernel_rule import GateRule, Routed
 from .operator import Path, route
@@ -72,12 +71,11 @@ class Gate(nn.Module):
             RouterError: the router is not a linear one with hard, topk or scored_topk selection, or it has a
                 state or draws at random.
         """
-        scorer = router.folded().scorer
-        if not isinstance(scorer, LinearScorer) or router.state or router.stochastic:
-            kind = cast(LinearScorer, router.scorer).spec()["kind"]
+        linear = router.scorer.linear_form()
+        if linear is None or router.state or router.stochastic:
             raise RouterError(
-                f"only a linear router without state or chance is a gate, and this one is {kind}; "
-                "train with a linear scorer, or use the router as it is"
+                f"only a linear, deterministic router without state is a gate, not this {router.scorer.kind} "
+                "one; train with a linear scorer, or use the router as it is"
             )
         selection = router.rule
         if isinstance(selection, ScoredTopK) and selection.score != "relu":
@@ -97,12 +95,11 @@ class Gate(nn.Module):
                 "by softmax or sigmoid"
             )
         corrected = isinstance(selection, ScoredTopK) and bool(selection.bias)
-        gate = cls(
-            scorer.inputs, scorer.experts, rule, bias=True, correction=corrected, dispatch=dispatch, ids=ids
-        )
+        experts, hidden = linear.weight.shape
+        gate = cls(hidden, experts, rule, bias=True, correction=corrected, dispatch=dispatch, ids=ids)
         with torch.no_grad():
-            gate.weight.copy_(scorer.weight)
-            cast(nn.Parameter, gate.bias).copy_(scorer.bias)
+            gate.weight.copy_(linear.weight)
+            cast(nn.Parameter, gate.bias).copy_(linear.bias)
             if isinstance(selection, ScoredTopK) and gate.correction is not None:
                 gate.correction.copy_(torch.tensor(selection.bias))
         if router.allowed is not None:

@@ -1,59 +1,27 @@
-"""Scorers: features in, one logit an expert out.
+"""Dense scorers: linear, MLP, and constant logits.
 
-Every scorer standardises its input with the buffers `shift` and `scale` (`(x - shift) * scale`), so that a
-policy trains on well-scaled features while its user passes raw ones. `folded()` moves the two into the
-first layer: that is the form stock gates take. A scorer that `folded()` made is `plain`: it has nothing left
-to standardise and saves the two passes over its input.
+Linear and MLP scorers standardise their input with the buffers `shift` and `scale` (`(x - shift) * scale`),
+so that a policy trains on well-scaled features while its user passes raw ones. `folded()` moves both into the
+first layer, which is the form of a stock gate. A folded scorer is `plain`: it skips the standardisation and
+saves two passes over the input.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..router_error import RouterError
-from .conditioned_scorer import ConditionedScorer
-from .hash_scorer import HashScorer
-from .knn_scorer import KNNScorer
-from .priced_scorer import PricedScorer
-from .queue_scorer import QueueScorer
+from .scorer import LinearForm, Scorer, StandardisingScorer, fold_standardisation
 
-__all__ = [
-    "SCORERS",
-    "ConstantScorer",
-    "LinearScorer",
-    "MLPScorer",
-    "Scorer",
-    "fold_standardisation",
-    "scorer_from_spec",
-]
+__all__ = ["ConstantScorer", "LinearScorer", "MLPScorer"]
 
 
-class Scorer(Protocol):
-    """What a router asks of its scorer."""
-
-    inputs: int
-    experts: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits [T, N] float32 of inputs [T, D]."""
-        ...
-
-    def folded(self) -> Scorer:
-        """The same function with the standardisation moved into the first layer, where there is one."""
-        ...
-
-    def spec(self) -> dict[str, Any]:
-        """The scorer's shape as JSON: `{"kind": name, ...}`."""
-        ...
-
-
-class LinearScorer(nn.Module):
+class LinearScorer(StandardisingScorer):
     """`z = ((x - shift) * scale) W^T + b`: the gate of every stock mixture-of-experts runtime.
 
     Args:
@@ -61,16 +29,13 @@ class LinearScorer(nn.Module):
         experts: N.
     """
 
-    shift: Tensor
-    scale: Tensor
+    kind: ClassVar[str] = "linear"
+    propagates_nonfinite: ClassVar[bool] = True
+    standalone: ClassVar[bool] = True
     plain = False
 
     def __init__(self, inputs: int, experts: int) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.experts = experts
-        self.register_buffer("shift", torch.zeros(inputs))
-        self.register_buffer("scale", torch.ones(inputs))
+        super().__init__(inputs, experts)
         self.weight = nn.Parameter(torch.zeros(experts, inputs))
         self.bias = nn.Parameter(torch.zeros(experts))
 
@@ -80,7 +45,7 @@ class LinearScorer(nn.Module):
         return F.linear(x if self.plain else (x - self.shift) * self.scale, self.weight, self.bias)
 
     def folded(self) -> LinearScorer:
-        """Return the same function with shift 0 and scale 1, as a bare weight and bias."""
+        """The same function with shift 0 and scale 1, as a bare weight and bias."""
         scorer = LinearScorer(self.inputs, self.experts)
         scorer.plain = True
         with torch.no_grad():
@@ -89,12 +54,21 @@ class LinearScorer(nn.Module):
             scorer.bias.copy_(bias)
         return scorer
 
+    def output_bias(self) -> nn.Parameter:
+        """The bias [N]."""
+        return self.bias
+
+    def linear_form(self) -> LinearForm:
+        """The folded weight [N, D] and bias [N]."""
+        folded = self.folded()
+        return LinearForm(folded.weight.detach(), folded.bias.detach())
+
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
-        return {"kind": "linear", "inputs": self.inputs, "experts": self.experts}
+        return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts}
 
 
-class MLPScorer(nn.Module):
+class MLPScorer(StandardisingScorer):
     """A small ReLU network on standardised inputs.
 
     Args:
@@ -103,17 +77,13 @@ class MLPScorer(nn.Module):
         hidden: width of each hidden layer.
     """
 
-    shift: Tensor
-    scale: Tensor
+    kind: ClassVar[str] = "mlp"
+    standalone: ClassVar[bool] = True
     plain = False
 
     def __init__(self, inputs: int, experts: int, hidden: Sequence[int] = (64,)) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.experts = experts
+        super().__init__(inputs, experts)
         self.hidden = tuple(hidden)
-        self.register_buffer("shift", torch.zeros(inputs))
-        self.register_buffer("scale", torch.ones(inputs))
         widths = (inputs, *self.hidden, experts)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
@@ -126,7 +96,7 @@ class MLPScorer(nn.Module):
         return cast(Tensor, last(x))
 
     def folded(self) -> MLPScorer:
-        """Return the same function with shift 0 and scale 1, the two moved into the first layer."""
+        """The same function with shift 0 and scale 1, both moved into the first layer."""
         scorer = MLPScorer(self.inputs, self.experts, self.hidden)
         scorer.plain = True
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
@@ -137,72 +107,43 @@ class MLPScorer(nn.Module):
             first.bias.copy_(bias)
         return scorer
 
+    def output_bias(self) -> nn.Parameter:
+        """The bias [N] of the last layer."""
+        return cast(nn.Linear, self.layers[-1]).bias
+
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
         return {
-            "kind": "mlp",
+            "kind": self.kind,
             "inputs": self.inputs,
             "experts": self.experts,
             "hidden": list(self.hidden),
         }
 
 
-class ConstantScorer(nn.Module):
-    """The same logits for every query: best single expert, random and Zero routers.
+class ConstantScorer(Scorer):
+    """The same logits for every query: best-single-expert, random and zero routers.
 
     Args:
-        inputs: D; the inputs are not read, only their rows counted.
+        inputs: D; the inputs are not read, only their rows are counted.
         experts: N.
     """
 
+    kind: ClassVar[str] = "constant"
+    standalone: ClassVar[bool] = True
+
     def __init__(self, inputs: int, experts: int) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.experts = experts
+        super().__init__(inputs, experts)
         self.logits = nn.Parameter(torch.zeros(experts), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32, every row the same."""
         return self.logits.expand(x.shape[0], -1)
 
-    def folded(self) -> ConstantScorer:
-        """Return itself: there is nothing to fold."""
-        return self
+    def output_bias(self) -> nn.Parameter:
+        """The logits [N] themselves."""
+        return self.logits
 
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
-        return {"kind": "constant", "inputs": self.inputs, "experts": self.experts}
-
-
-SCORERS: dict[str, Callable[..., nn.Module]] = {
-    "linear": LinearScorer,
-    "mlp": MLPScorer,
-    "constant": ConstantScorer,
-    "conditioned": ConditionedScorer,
-    "priced": PricedScorer,
-    "knn": KNNScorer,
-    "hash": HashScorer,
-    "queue": QueueScorer,
-}
-
-
-def scorer_from_spec(spec: dict[str, Any]) -> nn.Module:
-    """Build an untrained scorer from its JSON form.
-
-    Raises:
-        RouterError: the kind is unknown or a setting does not fit it.
-    """
-    settings = dict(spec)
-    kind = settings.pop("kind", None)
-    if kind not in SCORERS:
-        raise RouterError(f"scorer {kind!r} is unknown; known: {', '.join(sorted(SCORERS))}")
-    try:
-        return SCORERS[kind](**settings)
-    except TypeError as error:
-        raise RouterError(f"scorer {kind!r} does not take {settings}: {error}") from error
-
-
-def fold_standardisation(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """`W ((x - shift) * scale) + b = W' x + b'`, worked in float64: one rounding, not three."""
-    wide = weight.double() * scale.double()
-    return wide.float(), (bias.double() - wide @ shift.double()).float()
+        return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts}

@@ -12,10 +12,13 @@ Source: Hash Layers for Large Sparse Models, https://arxiv.org/abs/2106.04426; t
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from .scorer import Scorer
 
 __all__ = ["HashScorer"]
 
@@ -25,7 +28,7 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
-class HashScorer(nn.Module):
+class HashScorer(Scorer):
     """Pseudo-random scores in [0, 1) of the bits of each query.
 
     Args:
@@ -34,15 +37,17 @@ class HashScorer(nn.Module):
         pool: experts of the pool that are hashed; `experts` if None.
     """
 
+    kind: ClassVar[str] = "hash"
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "onnx": "a hash router reads the bits of its features, which ONNX cannot; export it as pt2"
+    }
     multipliers: Tensor
 
     def __init__(self, inputs: int, experts: int, pool: int | None = None) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.experts = experts
+        super().__init__(inputs, experts)
         self.pool = experts if pool is None else pool
         self.register_buffer("multipliers", torch.ones(inputs, dtype=torch.int64))
-        # A logit is the largest of the hashes below it times these: an expert's own, or a group's best.
+        # A logit is the largest of the hashes times these: an expert's own, or the best of its group.
         self.lift = nn.Parameter(torch.eye(self.pool, experts), requires_grad=False)
 
     def draw(self, seed: int) -> None:
@@ -60,13 +65,9 @@ class HashScorer(nn.Module):
         score = _shifted(_mix(key + number * _GOLDEN), 40).float() / 2**24  # 24 bits: exact in float32
         return (score.unsqueeze(-1) * self.lift).amax(dim=1)
 
-    def folded(self) -> HashScorer:
-        """Return itself: there is nothing to fold."""
-        return self
-
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
-        return {"kind": "hash", "inputs": self.inputs, "experts": self.experts, "pool": self.pool}
+        return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts, "pool": self.pool}
 
 
 def _mix(key: Tensor) -> Tensor:

@@ -1,29 +1,32 @@
-"""The k-nearest-neighbours scorer: the mean of what the nearest stored queries say of each expert.
+"""The k-nearest-neighbours scorer: the mean of the values of the nearest stored queries.
 
-Cover and Hart 1967, https://doi.org/10.1109/TIT.1967.1053964; as a router, Li 2025,
-https://arxiv.org/abs/2505.12601. It carries its training queries with it: an export takes
-`4 * rows * (inputs + experts)` bytes and a little, and a decision about rows x inputs multiply-adds.
+It stores its training queries: an export takes about `4 * rows * (inputs + experts)` bytes, and a decision
+about rows x inputs multiply-adds.
+
+Source: Cover and Hart 1967, https://doi.org/10.1109/TIT.1967.1053964; as a router, Li 2025,
+    https://arxiv.org/abs/2505.12601.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
+from .scorer import StandardisingScorer
 
 __all__ = ["KNNScorer"]
 
 _METRICS = ("euclidean", "cosine")
 
 
-class KNNScorer(nn.Module):
+class KNNScorer(StandardisingScorer):
     """`z = mean of values over the k stored queries nearest to (x - shift) * scale`.
 
-    What it stores are parameters without a gradient, so that counting parameters counts all of it. Where
-    several stored queries are equally far and not all fit, which of them count is torch's choice.
+    Stored queries are parameters without a gradient, so that they are counted among the parameters. Where
+    several stored queries are equally far and not all fit among the k, `torch.topk` decides.
 
     Args:
         inputs: D.
@@ -36,33 +39,28 @@ class KNNScorer(nn.Module):
         RouterError: the metric is unknown, or there are fewer stored queries than neighbours.
     """
 
-    shift: Tensor
-    scale: Tensor
+    kind: ClassVar[str] = "knn"
 
     def __init__(
         self, inputs: int, experts: int, rows: int, neighbours: int, metric: str = "euclidean"
     ) -> None:
-        super().__init__()
+        super().__init__(inputs, experts)
         if metric not in _METRICS:
             raise RouterError(f"KNNScorer.metric={metric!r} is unknown; use {' or '.join(_METRICS)}")
         if not 1 <= neighbours <= rows:
             raise RouterError(f"KNNScorer.neighbours={neighbours} does not fit {rows} rows; use 1 to {rows}")
-        self.inputs = inputs
-        self.experts = experts
         self.rows = rows
         self.neighbours = neighbours
         self.metric = metric
-        self.register_buffer("shift", torch.zeros(inputs))
-        self.register_buffer("scale", torch.ones(inputs))
         self.queries = nn.Parameter(torch.zeros(rows, inputs), requires_grad=False)
         self.values = nn.Parameter(torch.zeros(rows, experts), requires_grad=False)
 
     def store(self, features: Tensor, values: Tensor) -> None:
-        """Keep queries, as the scorer measures distances to them, and what they say.
+        """Store queries, standardised, with their values.
 
         Args:
             features: [R, D] float, raw, as the scorer is called with.
-            values: [R, N] float.
+            values: [R, N] float, such as the utility of each expert.
         """
         with torch.no_grad():
             self.queries.copy_(self._placed(features))
@@ -75,14 +73,10 @@ class KNNScorer(nn.Module):
         nearest = distance.topk(self.neighbours, dim=-1, largest=False).indices
         return self.values[nearest].mean(dim=1)
 
-    def folded(self) -> KNNScorer:
-        """Return itself: distances are measured between standardised queries, so nothing folds."""
-        return self
-
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
         return {
-            "kind": "knn",
+            "kind": self.kind,
             "inputs": self.inputs,
             "experts": self.experts,
             "rows": self.rows,

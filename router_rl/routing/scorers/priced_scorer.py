@@ -1,33 +1,32 @@
-"""A scorer that knows what each expert takes: worth less price, so that a new price needs no training.
+"""A scorer that knows each expert's compute: value minus price, so that a new price needs no training.
 
     z_e = gain * (w_e . x + b_e - c compute_e (v_e . x + u_e))
 
-with c, the compute weight, as its last input and `compute`, the experts' means, a buffer beside the weights.
-What the query takes of an expert is that mean times its demand `v_e . x + u_e`, 1 where nothing is known: a
-long prompt is dearer. The trade-off may change with every call, and prices by setting the buffer
-(`Router.repriced`). Fixed at one c it folds to a plain linear scorer.
+c, the compute weight, is its last input; `compute`, the experts' means, is a buffer beside the weights. The
+predicted compute of a query is that mean times the demand `v_e . x + u_e`, initially 1: a long prompt is more
+expensive. The compute weight may change with every call, and prices by setting the buffer
+(`Router.repriced`). At one fixed c it folds into a linear scorer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..router_error import RouterError
-
-if TYPE_CHECKING:
-    from .dense import LinearScorer
+from .dense import LinearScorer
+from .scorer import StandardisingScorer, fold_standardisation
 
 __all__ = ["PricedScorer"]
 
 
-class PricedScorer(nn.Module):
-    """Linear in standardised features, less the compute weight times what the query takes of each expert.
+class PricedScorer(StandardisingScorer):
+    """Linear in standardised features, minus the compute weight times each expert's predicted compute.
 
     Args:
         inputs: D + 1, features and then the compute weight.
@@ -35,23 +34,19 @@ class PricedScorer(nn.Module):
         ranges: the lowest and the highest compute weight it was trained for, in a list of one.
 
     Raises:
-        RouterError: the range is not positive and rising.
+        RouterError: the range is not positive and increasing.
     """
 
-    shift: Tensor
-    scale: Tensor
+    kind: ClassVar[str] = "priced"
+    repriceable: ClassVar[bool] = True
     compute: Tensor
 
     def __init__(self, inputs: int, experts: int, ranges: Sequence[Sequence[float]]) -> None:
-        super().__init__()
+        super().__init__(inputs, experts, inputs - 1)
         self.ranges = tuple((float(low), float(high)) for low, high in ranges)
         if len(self.ranges) != 1 or not all(0.0 < low < high < math.inf for low, high in self.ranges):
             raise RouterError(f"ranges={list(self.ranges)} must be one pair, 0 < lowest < highest")
-        self.inputs = inputs
-        self.experts = experts
         self.features = inputs - 1
-        self.register_buffer("shift", torch.zeros(self.features))
-        self.register_buffer("scale", torch.ones(self.features))
         self.register_buffer("compute", torch.zeros(experts))
         self.weight = nn.Parameter(torch.zeros(experts, self.features))
         self.bias = nn.Parameter(torch.zeros(experts))
@@ -68,9 +63,11 @@ class PricedScorer(nn.Module):
 
     @torch.no_grad()
     def at(self, values: Sequence[float]) -> LinearScorer:
-        """The linear scorer of the features that this is at one compute weight, worked in float64."""
-        from .dense import LinearScorer  # it lists this scorer with the others
+        """The linear scorer of the features at one compute weight, worked in float64.
 
+        Args:
+            values: the compute weight, in a list of one.
+        """
         scorer = LinearScorer(self.features, self.experts).to(self.shift.device)
         gain, price = self.gain.double(), values[0] * self.compute.double()
         scorer.weight.copy_(gain * (self.weight.double() - price.unsqueeze(1) * self.demand_weight.double()))
@@ -81,15 +78,17 @@ class PricedScorer(nn.Module):
 
     @torch.no_grad()
     def repriced(self, compute: Sequence[float]) -> PricedScorer:
-        """The same scorer where experts take other amounts of compute on average, N of them."""
+        """The same scorer for experts of other costs.
+
+        Args:
+            compute: [N], mean compute of each expert in the unit that the scorer was trained in.
+        """
         scorer = PricedScorer(self.inputs, self.experts, self.ranges).to(self.shift.device)
         scorer.load_state_dict({**self.state_dict(), "compute": torch.tensor(list(compute))})
         return scorer
 
     def folded(self) -> PricedScorer:
-        """Return the same function with the standardisation moved into the weights."""
-        from .dense import fold_standardisation
-
+        """The same function with the standardisation moved into the weights."""
         scorer = PricedScorer(self.inputs, self.experts, self.ranges)
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         with torch.no_grad():
@@ -103,7 +102,7 @@ class PricedScorer(nn.Module):
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
         return {
-            "kind": "priced",
+            "kind": self.kind,
             "inputs": self.inputs,
             "experts": self.experts,
             "ranges": [list(pair) for pair in self.ranges],

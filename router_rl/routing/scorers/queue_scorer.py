@@ -1,4 +1,4 @@
-"""A scorer of experts with queues: what a request will likely earn with each, less what it costs others.
+"""A scorer of experts with queues: the expected utility of a request with each, minus its cost to others.
 
 The index of expert e for a request of value v and a deadline of d seconds is `terms . weights`, with the
 terms
@@ -10,34 +10,36 @@ terms
     jobs       -requests at the expert for each of its replicas
     pace       -predicted compute * (1 - compute left for each request left / budget); 0 without a budget
 
-so that weights of 0 give the simpler rules: least expected wait, join the shortest queue, a static gate. To
-it is added what a policy has learned: `prices`, one for each product of something of the expert (its terms,
-its queue, the server time the request would take) and something of the moment (1, the pace of arrivals, all
-that wait, the request's value, the budget). The experts share the prices; prices of 0 leave the index.
+Weights of 0 give the simpler rules: least expected wait, join the shortest queue, a static gate. A policy
+adds learned `prices`, one for each product of a quantity of the expert (its terms, its queue, the server time
+of the request) and a quantity of the moment (1, the arrival rate, the requests waiting, the request's value,
+the budget). The experts share the prices; prices of 0 leave the index unchanged.
 
-The expected wait takes service times as if they had no memory: with every replica taken and w requests
-waiting, `floor(w / batch) + 1` batches end before this one begins, one each `batch time / replicas`; where
-the expert is down, a mean repair is added.
+The expected wait assumes memoryless service times: with every replica taken and w requests waiting,
+`floor(w / batch) + 1` batches end before this one begins, one each `batch time / replicas`. Where the expert
+is down, the mean time to repair is added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .scorer import StandardisingScorer, fold_standardisation
 
 __all__ = ["PRICES", "TERMS", "QueueParts", "QueueScorer"]
 
 TERMS = ("quality", "compute", "lateness", "wait", "jobs", "pace")
 _OWN, _MOMENT = 12, 6
-_AHEAD, _SHORT = -1.0, 4.0  # how far the pace may be off: twice the budget left, or three times it overspent
+_AHEAD, _SHORT = -1.0, 4.0  # clamps of the pace: twice the budget left, or three times it overspent
 PRICES = _OWN * _MOMENT
 
 
 class QueueParts(NamedTuple):
-    """A scorer's inputs, taken apart.
+    """A queue scorer's inputs by name.
 
     Attributes:
         features: [T, D].
@@ -58,7 +60,7 @@ class QueueParts(NamedTuple):
     budget: Tensor
 
 
-class QueueScorer(nn.Module):
+class QueueScorer(StandardisingScorer):
     """An index of predictions and expected waits, and learned prices.
 
     Args:
@@ -70,11 +72,10 @@ class QueueScorer(nn.Module):
         gap: mean seconds between arrivals.
         repair: mean seconds an expert is down.
         batch, batch_slope: requests a replica takes together, and how much longer each makes the batch.
-        budget: compute that a request may take on average; 0 where there is no budget.
+        budget: mean compute allowed for a request; 0 where there is no budget.
     """
 
-    shift: Tensor
-    scale: Tensor
+    kind: ClassVar[str] = "queue"
     weights: Tensor
     prices: Tensor
     _seconds: Tensor
@@ -94,16 +95,13 @@ class QueueScorer(nn.Module):
         batch_slope: float = 0.0,
         budget: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.inputs, self.experts = inputs, experts
+        super().__init__(inputs, experts, inputs - 3 * experts - 6)
         self.features = inputs - 3 * experts - 6
         self.service, self.batch_service = tuple(service), tuple(batch_service)
         self.replicas = tuple(replicas)
         self.gap, self.repair, self.budget = gap, repair, budget
         self.batch, self.batch_slope = batch, batch_slope
         self.unit = sum(service) / experts
-        self.register_buffer("shift", torch.zeros(self.features))
-        self.register_buffer("scale", torch.ones(self.features))
         self.register_buffer("weights", torch.zeros(len(TERMS)))
         self.register_buffer("prices", torch.zeros(PRICES))
         self.estimate = nn.Linear(self.features, 3 * experts)  # quality, compute, service seconds
@@ -112,20 +110,20 @@ class QueueScorer(nn.Module):
         self.register_buffer("_servers", torch.tensor(self.replicas).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [T, N] float32 of inputs [T, D + 3 N + 6]: utilities, as far as the index goes."""
+        """Logits [T, N] float32 of inputs [T, D + 3 N + 6]: expected utilities."""
         return self.scores(x, self.prices)
 
     def scores(self, x: Tensor, prices: Tensor) -> Tensor:
-        """Logits [T, N] at other prices, [72] or a row's own [T, 72]."""
+        """Logits [T, N] float32 of inputs [T, D + 3 N + 6] at other prices, [72] or [T, 72] float32."""
         parts = self.parts(x)
         terms, seconds, wait = self._terms(parts)
-        # As `priced` has it, without laying the products out.
+        # As `priced` computes it, without materialising the products.
         price = prices.unflatten(-1, (_OWN, _MOMENT)) @ self._moment(parts).unsqueeze(-1)
         own = self._own(parts, terms, seconds, wait)
         return terms @ self.weights + (own @ price).squeeze(-1)
 
     def parts(self, x: Tensor) -> QueueParts:
-        """Take inputs [T, D + 3 N + 6] apart."""
+        """Split inputs [T, D + 3 N + 6] by name."""
         n = self.experts
         return QueueParts(*x.float().split([self.features, n, n, n, 1, 1, 2, 2], dim=-1))
 
@@ -134,7 +132,7 @@ class QueueScorer(nn.Module):
         return self._terms(self.parts(x))[0]
 
     def priced(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The index [T, N], and what is priced [T, N, 72], of inputs [T, D + 3 N + 6]."""
+        """The index [T, N], and the priced quantities [T, N, 72], of inputs [T, D + 3 N + 6]."""
         parts = self.parts(x)
         terms, seconds, wait = self._terms(parts)
         own = self._own(parts, terms, seconds, wait).unsqueeze(-1)
@@ -142,11 +140,9 @@ class QueueScorer(nn.Module):
         return terms @ self.weights, (own * moment).flatten(-2)
 
     def folded(self) -> QueueScorer:
-        """Return the same function with the standardisation moved into the predictions' layer."""
-        from .dense import fold_standardisation  # it lists this scorer with the others
-
-        settings = {name: value for name, value in self.spec().items() if name != "kind"}
-        scorer = QueueScorer(**settings)
+        """The same function with the standardisation moved into the layer of the predictions."""
+        arguments = {name: value for name, value in self.spec().items() if name != "kind"}
+        scorer = QueueScorer(**arguments)
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         own = self.estimate
         with torch.no_grad():
@@ -156,9 +152,9 @@ class QueueScorer(nn.Module):
         return scorer
 
     def spec(self) -> dict[str, Any]:
-        """The scorer's shape, and what it knows of the queues, as JSON."""
+        """The scorer's shape and the constants of its queues as JSON."""
         return {
-            "kind": "queue",
+            "kind": self.kind,
             "inputs": self.inputs,
             "experts": self.experts,
             "service": list(self.service),
@@ -172,11 +168,11 @@ class QueueScorer(nn.Module):
         }
 
     def _terms(self, parts: QueueParts) -> tuple[Tensor, Tensor, Tensor]:
-        """The terms [T, N, 6], the service expected [T, N] and the wait expected [T, N], seconds."""
+        """The terms [T, N, 6], the expected service time [T, N] and the expected wait [T, N], in seconds."""
         x = (parts.features - self.shift) * self.scale
         quality, compute, service = self.estimate(x).chunk(3, dim=-1)
         service = torch.maximum(service, 0.05 * self._seconds)
-        joins = parts.waiting.remainder(self.batch)  # requests of the batch that it would join
+        joins = parts.waiting.remainder(self.batch)  # requests in the batch that this one joins
         batches = (parts.waiting - joins) / self.batch + 1.0
         full = parts.taken >= self._servers
         wait = torch.where(full, batches * self._whole / self._servers, 0.0) + parts.down * self.repair
@@ -197,7 +193,7 @@ class QueueScorer(nn.Module):
         return torch.stack(terms, dim=-1), seconds, wait
 
     def _own(self, parts: QueueParts, terms: Tensor, seconds: Tensor, wait: Tensor) -> Tensor:
-        """What is priced of each expert, [T, N, 12], all of the order of 1."""
+        """The quantities of each expert that are priced, [T, N, 12], all of the order of 1."""
         waits, unit = wait / self.unit, self.unit
         own = (
             terms[..., 0],
@@ -216,7 +212,7 @@ class QueueScorer(nn.Module):
         return torch.stack(own, dim=-1)
 
     def _moment(self, parts: QueueParts) -> Tensor:
-        """What the prices depend on, [T, 6]."""
+        """The quantities of the moment that prices depend on, [T, 6]."""
         pace = (parts.gaps / self.gap).clamp(min=1e-4).log().clamp(-4.0, 4.0)
         crowd = (parts.waiting.sum(dim=-1, keepdim=True) / self._servers.sum()).log1p()
         spare = (parts.budget[:, :1] - self.budget).clamp(-1.0, 1.0)

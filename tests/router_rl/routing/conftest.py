@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from router_rl.routing import Hard, Router, Selection, StateInput
-from router_rl.routing.scorers.dense import scorer_from_spec
+from router_rl.routing.scorers.registry import scorer_from_spec
 
 NAMES = ("small", "medium", "large", "code")
 

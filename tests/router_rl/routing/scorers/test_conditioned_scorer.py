@@ -55,7 +55,7 @@ def test_the_fold_is_worked_in_float64_and_rounded_once() -> None:
     router = conditioned((16,))
     scorer, plain = router.scorer, router.at(compute_weight=0.1).scorer
     assert isinstance(scorer, ConditionedScorer)
-    wide = scorer.describe(torch.tensor([[0.1]], dtype=torch.float64))
+    wide = scorer.encode(torch.tensor([[0.1]], dtype=torch.float64))
     gain, offset = (wide @ scorer.film.weight.double().T + scorer.film.bias.double())[0].chunk(2)
     first = scorer.layers[0]
     weight = ((1.0 + gain).unsqueeze(1) * first.get_parameter("weight").double()).float()

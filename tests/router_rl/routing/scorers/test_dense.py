@@ -12,7 +12,7 @@ from router_rl.routing import (
     MLPScorer,
     RouterError,
 )
-from router_rl.routing.scorers.dense import scorer_from_spec
+from router_rl.routing.scorers.registry import scorer_from_spec
 
 SHAPES = [(1, 1, 1), (7, 5, 3), (2, 13, 4)]  # T, D, N
 

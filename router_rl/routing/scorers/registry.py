@@ -1,0 +1,46 @@
+"""Scorers by the name that `router.json` gives them. A new one is a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..router_error import RouterError
+from .conditioned_scorer import ConditionedScorer
+from .dense import ConstantScorer, LinearScorer, MLPScorer
+from .hash_scorer import HashScorer
+from .knn_scorer import KNNScorer
+from .priced_scorer import PricedScorer
+from .queue_scorer import QueueScorer
+from .scorer import Scorer
+
+__all__ = ["SCORERS", "scorer_from_spec"]
+
+SCORERS: dict[str, type[Scorer]] = {
+    "linear": LinearScorer,
+    "mlp": MLPScorer,
+    "constant": ConstantScorer,
+    "conditioned": ConditionedScorer,
+    "priced": PricedScorer,
+    "knn": KNNScorer,
+    "hash": HashScorer,
+    "queue": QueueScorer,
+}
+
+
+def scorer_from_spec(spec: dict[str, Any]) -> Scorer:
+    """Build an untrained scorer from its JSON form.
+
+    Args:
+        spec: what `Scorer.spec` gave.
+
+    Raises:
+        RouterError: the kind is unknown or an argument does not fit it.
+    """
+    arguments = dict(spec)
+    kind = arguments.pop("kind", None)
+    if kind not in SCORERS:
+        raise RouterError(f"scorer {kind!r} is unknown; known: {', '.join(sorted(SCORERS))}")
+    try:
+        return SCORERS[kind](**arguments)
+    except TypeError as error:
+        raise RouterError(f"scorer {kind!r} does not take {arguments}: {error}") from error
