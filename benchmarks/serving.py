@@ -29,7 +29,8 @@ from sklearn.pipeline import make_pipeline
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
 from router_rl.problems.prompt_features import FeatureConfig
-from router_rl.routing import Health, load
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.routing import CircuitBreaker, load_router
 
 TABLES = ("routellm_mmlu", "routellm_gsm8k", "zeroeval_pool27", "llmrouter_pool9")
 LIMIT_MS = 1.0
@@ -64,14 +65,18 @@ def milliseconds(route: Callable[[str], object], prompts: Sequence[str]) -> np.n
 def measure(table: OutcomeTable, count: int) -> str:
     """One table's row."""
     with tempfile.TemporaryDirectory() as folder:
-        export(fit("ridge", table, Objective(compute_weight=0.1), seed=0), Path(folder) / "r", table=table)
-        router = load(Path(folder) / "r")
+        export(
+            fit("ridge", RoutingProblem(table, Objective(compute_weight=0.1)), seed=0),
+            Path(folder) / "r",
+            rows=table,
+        )
+        router = load_router(Path(folder) / "r")
     test = table.part("test")
     assert test.prompt is not None
     prompts = [str(prompt) for prompt in test.prompt[:count]]
-    health = Health(router)
+    breaker = CircuitBreaker(router)
     pipeline = rival(table, FeatureConfig())
-    ours = milliseconds(lambda prompt: router.route(prompt, action_mask=health.mask()), prompts)
+    ours = milliseconds(lambda prompt: router.route(prompt, action_mask=breaker.mask()), prompts)
     theirs = milliseconds(lambda prompt: pipeline.predict([prompt]).argmax(), prompts)
     characters = np.median([len(prompt) for prompt in prompts])
     cells = [

@@ -20,7 +20,7 @@ import litellm
 from litellm.types.router import CustomRoutingStrategyBase
 
 from experts.llm import litellm_parameters, read_models
-from router_rl.routing import Health, Router, load
+from router_rl.routing import CircuitBreaker, Router, load_router
 
 
 class RoutedStrategy(CustomRoutingStrategyBase):
@@ -36,7 +36,7 @@ class RoutedStrategy(CustomRoutingStrategyBase):
         self, routing: Router, serving: litellm.Router, deployments: Sequence[dict[str, Any]]
     ) -> None:
         self._routing = routing
-        self._health = Health(routing)
+        self._breaker = CircuitBreaker(routing)
         self._cooldowns = serving.health().cooldowns
         self._deployments = list(deployments)
         self._ids = [deployment["model_info"]["id"] for deployment in deployments]
@@ -54,7 +54,7 @@ class RoutedStrategy(CustomRoutingStrategyBase):
     def _choose(self, messages: Any, cooling: Iterable[str]) -> dict[str, Any]:
         up = [each for each in self._deployments if each["model_info"]["id"] not in cooling]
         served = {each["model_info"]["expert"] for each in up}
-        mask = self._health.mask(without=[name for name in self._routing.experts if name not in served])
+        mask = self._breaker.mask(exclude=[name for name in self._routing.experts if name not in served])
         routing = self._routing.route(last_prompt(messages), action_mask=mask)
         expert = self._routing.experts[int(routing.experts[0, 0])]
         of_expert = [each for each in self._deployments if each["model_info"]["expert"] == expert]
@@ -93,7 +93,7 @@ def routed_litellm(routing: Router, models: str, **settings: Any) -> litellm.Rou
 
 
 if __name__ == "__main__":
-    serving = routed_litellm(load(sys.argv[1]), sys.argv[2])
+    serving = routed_litellm(load_router(sys.argv[1]), sys.argv[2])
     for prompt in sys.argv[3:]:
         response = serving.completion(model="auto", messages=[{"role": "user", "content": prompt}])
         print(f"{response.model}: {response.choices[0].message.content}")

@@ -15,7 +15,7 @@ import httpx
 from openai import OpenAI
 
 from experts.llm import Endpoint, read_models
-from router_rl.routing import Health, Router, load
+from router_rl.routing import CircuitBreaker, Router, load_router
 
 
 class Answer(NamedTuple):
@@ -24,31 +24,31 @@ class Answer(NamedTuple):
 
 
 def routed(
-    router: Router, models: Mapping[str, Callable[[str], str]], health: Health | None = None
+    router: Router, models: Mapping[str, Callable[[str], str]], breaker: CircuitBreaker | None = None
 ) -> Callable[[str], Answer]:
     """Return a function that answers a prompt; any number of threads may call it.
 
     Args:
         router: reads prompts.
         models: of each expert the function that asks it; it raises what it likes where there is no answer.
-        health: who failed lately; shared by all that serve these models.
+        breaker: excludes experts that failed recently; shared by all callers that serve these models.
     """
-    health = Health(router) if health is None else health
+    breaker = CircuitBreaker(router) if breaker is None else breaker
 
     def answer(prompt: str) -> Answer:
         failed: dict[str, Exception] = {}
         while len(failed) < len(models):
-            routing = router.route(prompt, action_mask=health.mask(without=failed))
+            routing = router.route(prompt, action_mask=breaker.mask(exclude=failed))
             expert = router.experts[int(routing.experts[0, 0])]
-            if expert in failed:  # nobody is left whom the router allows
+            if expert in failed:  # every allowed expert failed
                 break
             try:
                 text = models[expert](prompt)
             except Exception as error:
                 failed[expert] = error
-                health.failed(expert)
+                breaker.failed(expert)
             else:
-                health.answered(expert)
+                breaker.succeeded(expert)
                 return Answer(expert, text)
         reasons = "; ".join(f"{name}: {error!r}" for name, error in failed.items())
         raise RuntimeError(f"no model answered ({reasons})")
@@ -80,7 +80,7 @@ def openai_models(path: str, http: httpx.Client) -> dict[str, Callable[[str], st
 
 if __name__ == "__main__":
     with httpx.Client() as http:
-        answer = routed(load(sys.argv[1]), openai_models(sys.argv[2], http))
+        answer = routed(load_router(sys.argv[1]), openai_models(sys.argv[2], http))
         for prompt in sys.argv[3:]:
             found = answer(prompt)
             print(f"{found.expert}: {found.text}")

@@ -1,4 +1,4 @@
-"""The inference floor: load a router and route with it. Imports torch only.
+"""The inference floor: load a router or a policy and decide with it. Imports torch only.
 
 ```python
 from router_rl.routing import load
@@ -9,16 +9,20 @@ routing = router.route("Is 7 prime?")  # the same, where the router was trained 
 ```
 """
 
-from .circuit_breaker import Health
+from .circuit_breaker import CircuitBreaker
 from .policies.live_queues import LiveQueues, queue_state_inputs
+from .policies.policy import Policy
+from .policies.registry import POLICIES
 from .router import Router, Routing, StateInput
 from .router_error import RouterError
 from .scorers.conditioned_scorer import ConditionedScorer
-from .scorers.dense import SCORERS, ConstantScorer, LinearScorer, MLPScorer, Scorer
+from .scorers.dense import ConstantScorer, LinearScorer, MLPScorer
 from .scorers.hash_scorer import HashScorer
 from .scorers.knn_scorer import KNNScorer
 from .scorers.priced_scorer import PricedScorer
 from .scorers.queue_scorer import QueueScorer
+from .scorers.registry import SCORERS
+from .scorers.scorer import LinearForm, Scorer
 from .selection import (
     SELECTIONS,
     AdaptiveK,
@@ -34,25 +38,28 @@ from .selection import (
     gumbel,
     selection_from_spec,
 )
-from .storage import load
+from .storage import load, load_router
 from .text import TextFeatures
 
 __all__ = [
+    "POLICIES",
     "SCORERS",
     "SELECTIONS",
     "AdaptiveK",
     "Choice",
+    "CircuitBreaker",
     "ConditionedScorer",
     "ConstantScorer",
     "ExpertChoice",
     "Hard",
     "HashScorer",
-    "Health",
     "Hierarchical",
     "KNNScorer",
+    "LinearForm",
     "LinearScorer",
     "LiveQueues",
     "MLPScorer",
+    "Policy",
     "PricedScorer",
     "QueueScorer",
     "Router",
@@ -68,6 +75,7 @@ __all__ = [
     "Tree",
     "gumbel",
     "load",
+    "load_router",
     "queue_state_inputs",
     "selection_from_spec",
 ]

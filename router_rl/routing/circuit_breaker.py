@@ -1,4 +1,4 @@
-"""Which experts are left alone for a while because they failed."""
+"""Per-expert circuit breaker with exponential back-off."""
 
 from __future__ import annotations
 
@@ -12,73 +12,86 @@ from torch import Tensor
 from .router import Router
 from .router_error import RouterError
 
-__all__ = ["Health"]
+__all__ = ["CircuitBreaker"]
 
 
-class Health:
-    """Keeps who failed lately, and says who may be chosen; any number of threads may share it.
+class CircuitBreaker:
+    """Excludes experts that failed recently from routing; thread-safe.
 
-    An expert that failed rests, and twice as long after each further failure in a row. When its rest is over
-    it may be chosen again.
+    After a failure an expert backs off: it is excluded for `backoff_s` seconds, and twice as long after each
+    further failure in a row. Then it may be chosen again.
 
     Args:
         router: whose experts these are.
-        rest: seconds after a first failure.
-        longest: seconds that a rest never exceeds.
-        clock: seconds that never go back.
+        backoff_s: seconds that an expert is excluded after a first failure.
+        max_backoff_s: the longest exclusion, in seconds.
+        clock: a monotonic clock, in seconds.
 
     Raises:
-        RouterError: a rest is not positive, or exceeds the longest.
+        RouterError: a back-off is not positive, or exceeds the longest.
     """
 
     def __init__(
         self,
         router: Router,
         *,
-        rest: float = 10.0,
-        longest: float = 300.0,
+        backoff_s: float = 10.0,
+        max_backoff_s: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not 0.0 < rest <= longest:
-            raise RouterError(f"rest={rest} must be above 0 and at most longest={longest}")
+        if not 0.0 < backoff_s <= max_backoff_s:
+            raise RouterError(
+                f"backoff_s={backoff_s} must be above 0 and at most max_backoff_s={max_backoff_s}"
+            )
         self._experts = {name: index for index, name in enumerate(router.experts)}
         self._allowed = [True] * len(router.experts) if router.allowed is None else router.allowed.tolist()
-        self._rest, self._longest, self._clock = rest, longest, clock
+        self._backoff_s, self._max_backoff_s, self._clock = backoff_s, max_backoff_s, clock
         self._until: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def failed(self, expert: str) -> None:
-        """Let an expert rest."""
+        """Record a failure: the expert backs off.
+
+        Raises:
+            RouterError: the expert is unknown.
+        """
         self._check(expert)
         with self._lock:
             failures = self._failures[expert] = self._failures.get(expert, 0) + 1
-            rest = min(self._rest * 2.0 ** min(failures - 1, 60), self._longest)
-            self._until[expert] = self._clock() + rest
+            backoff_s = min(self._backoff_s * 2.0 ** min(failures - 1, 60), self._max_backoff_s)
+            self._until[expert] = self._clock() + backoff_s
 
-    def answered(self, expert: str) -> None:
-        """Forget an expert's failures."""
+    def succeeded(self, expert: str) -> None:
+        """Record a success: earlier failures are forgotten.
+
+        Raises:
+            RouterError: the expert is unknown.
+        """
         self._check(expert)
         with self._lock:
             self._until.pop(expert, None)
             self._failures.pop(expert, None)
 
-    def mask(self, without: Iterable[str] = ()) -> Tensor:
-        """Who may be chosen: [N] bool, the `action_mask` of `Router.route`.
+    def mask(self, exclude: Iterable[str] = ()) -> Tensor:
+        """Which experts may be chosen: [N] bool, the `action_mask` of `Router.route`.
 
-        Where nobody healthy is left, those that rest may be chosen after all, and at the end everybody: a
-        query refused for certain is worse than one that an ailing expert may answer.
+        Where no expert is left, those that back off may be chosen, and as a last resort all experts, since a
+        failing expert may still answer.
 
         Args:
-            without: experts that may not, such as those that failed on this very query.
+            exclude: further experts to exclude, such as those that failed on this very query.
+
+        Raises:
+            RouterError: an expert is unknown.
         """
-        without = set(without)
-        for name in without:
+        exclude = set(exclude)
+        for name in exclude:
             self._check(name)
         with self._lock:
             now = self._clock()
-            resting = {name for name, until in self._until.items() if now < until}
-        for barred in (resting | without, without, set[str]()):
+            backing_off = {name for name, until in self._until.items() if now < until}
+        for barred in (backing_off | exclude, exclude, set[str]()):
             may = [a and name not in barred for name, a in zip(self._experts, self._allowed, strict=True)]
             if any(may):
                 break

@@ -30,20 +30,20 @@ class Embedding:
 
     Args:
         path: a folder with a transformers model and tokenizer, or an `.onnx` file with `tokenizer.json`
-            beside it. Relative paths are those of an export, told where it is by `within`.
+            beside it. A relative path is within an export, whose folder `within` sets.
         size: width of the states.
-        longest: tokens of a prompt that are read.
+        max_tokens: tokens of a prompt that are read; the rest is truncated.
 
     Source: Sentence-BERT, https://arxiv.org/abs/1908.10084.
     """
 
-    def __init__(self, *, path: str | Path, size: int, longest: int = 256) -> None:
+    def __init__(self, *, path: str | Path, size: int, max_tokens: int = 256) -> None:
         self.path = Path(path)
         self.size = size
-        self.longest = longest
+        self.max_tokens = max_tokens
 
     def within(self, folder: Path) -> None:
-        """Find a relative path below a folder."""
+        """Resolve a relative path within a folder."""
         self.path = folder / self.path
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
@@ -58,29 +58,31 @@ class Embedding:
 
     def spec(self) -> dict[str, Any]:
         """The part as JSON."""
-        return {"kind": "embedding", "path": str(self.path), "size": self.size, "longest": self.longest}
+        return {"kind": "embedding", "path": str(self.path), "size": self.size, "max_tokens": self.max_tokens}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing: the model stays in its own files."""
+        """None: the model stays in its own files."""
         return {}
 
     @cached_property
     def _encoder(self) -> Encoder:
         if self.path.suffix == ".onnx":
-            return _onnx(self.path, self.longest)
-        return _transformers(self.path, self.longest)
+            return _onnx(self.path, self.max_tokens)
+        return _transformers(self.path, self.max_tokens)
 
 
-def _transformers(folder: Path, longest: int) -> Encoder:
+def _transformers(folder: Path, max_tokens: int) -> Encoder:
     if not (folder / "config.json").is_file():
         raise RouterError(f"{folder} lacks config.json; give a model's folder or an .onnx file")
-    transformers: Any = _needed("transformers", "router-rl[llm]")
+    transformers: Any = _imported("transformers", "router-rl[llm]")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    # A longer prompt than the model has positions for would raise.
+    max_tokens = min(max_tokens, getattr(model.config, "max_position_embeddings", None) or max_tokens)
 
     def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         inputs = tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+            list(prompts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         )
         with torch.inference_mode():
             return model(**inputs).last_hidden_state, inputs["attention_mask"]
@@ -88,23 +90,23 @@ def _transformers(folder: Path, longest: int) -> Encoder:
     return encode
 
 
-def _onnx(path: Path, longest: int) -> Encoder:
-    beside = path.with_name("tokenizer.json")
-    for file in (path, beside):
+def _onnx(path: Path, max_tokens: int) -> Encoder:
+    tokenizer_file = path.with_name("tokenizer.json")
+    for file in (path, tokenizer_file):
         if not file.is_file():
             raise RouterError(f"{file} is missing; put the model and its tokenizer.json into one folder")
-    runtime: Any = _needed("onnxruntime", "router-rl[embedding]")
-    tokenizers: Any = _needed("tokenizers", "router-rl[embedding]")
+    runtime: Any = _imported("onnxruntime", "router-rl[embedding]")
+    tokenizers: Any = _imported("tokenizers", "router-rl[embedding]")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = {given.name for given in session.get_inputs()}
-    tokenizer = tokenizers.Tokenizer.from_file(str(beside))
+    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     tokenizer.enable_padding()
-    tokenizer.enable_truncation(max_length=longest)
+    tokenizer.enable_truncation(max_length=max_tokens)
 
     def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        found = tokenizer.encode_batch(list(prompts))
-        mask = torch.tensor([each.attention_mask for each in found])
-        ids = torch.tensor([each.ids for each in found])
+        encodings = tokenizer.encode_batch(list(prompts))
+        mask = torch.tensor([each.attention_mask for each in encodings])
+        ids = torch.tensor([each.ids for each in encodings])
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
         feed = {name: value.numpy() for name, value in inputs.items() if name in names}
         return torch.from_numpy(session.run(None, feed)[0]), mask
@@ -112,7 +114,7 @@ def _onnx(path: Path, longest: int) -> Encoder:
     return encode
 
 
-def _needed(module: str, install: str) -> Any:
+def _imported(module: str, install: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:

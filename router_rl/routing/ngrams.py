@@ -1,7 +1,7 @@
-"""From a text to its n-grams, and from n-grams to numbers, as scikit-learn has them and without it.
+"""N-grams of a text and their hashes, equal to scikit-learn's, without scikit-learn.
 
 The word analyser, the analyser of characters within words (`char_wb`) and the hash are those of
-`sklearn.feature_extraction.text`, so that a vocabulary fitted there is read here without a difference.
+`sklearn.feature_extraction.text`, so that a vocabulary fitted there gives the same features here.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _SPACES = re.compile(r"\s\s+")
 _MASK = 0xFFFFFFFF
 
 
-def analyser(kind: str, shortest: int, longest: int) -> Analyser:
-    """A function from a text to its n-grams of `shortest` to `longest` words or characters, repeats included.
+def analyser(kind: str, min_n: int, max_n: int) -> Analyser:
+    """A function from a text to its n-grams of `min_n` to `max_n` words or characters, repeats included.
 
     Args:
-        kind: `word`, or `char_wb`: characters within words that have a space put on either side.
-        shortest, longest: n, at least 1.
+        kind: `word`, or `char_wb`: characters within words padded with a space on either side.
+        min_n, max_n: the n-gram range, at least 1.
 
     Raises:
-        RouterError: the kind is unknown or the lengths are not rising.
+        RouterError: the kind is unknown or the range is not increasing.
 
     >>> analyser("word", 1, 2)("Route a hard one, please")
     ['route', 'hard', 'one', 'please', 'route hard', 'hard one', 'one please']
     """
     if kind not in ANALYSERS:
         raise RouterError(f"analyser {kind!r} is unknown; use {' or '.join(ANALYSERS)}")
-    if not 1 <= shortest <= longest:
-        raise RouterError(f"ngrams={[shortest, longest]} must be 1 <= shortest <= longest")
-    found = ANALYSERS[kind]
-    return lambda text: found(text.lower(), shortest, longest)
+    if not 1 <= min_n <= max_n:
+        raise RouterError(f"ngram_range={[min_n, max_n]} must be 1 <= min_n <= max_n")
+    terms = ANALYSERS[kind]
+    return lambda text: terms(text.lower(), min_n, max_n)
 
 
 def murmurhash3(data: bytes) -> int:
@@ -67,9 +67,9 @@ def murmurhash3(data: bytes) -> int:
     return value - (1 << 32) if value >> 31 else value
 
 
-@lru_cache(maxsize=1 << 17)  # words come back: a hash of pure Python takes microseconds, a look-up does not
+@lru_cache(maxsize=1 << 17)  # words recur, and a hash in pure Python takes microseconds
 def hashed_column(term: str, columns: int) -> tuple[int, float]:
-    """The column of an n-gram and the sign it counts with (Weinberger et al. 2009).
+    """The column of an n-gram and its sign, 1 or -1 (Weinberger et al. 2009).
 
     Source: Feature Hashing for Large Scale Multitask Learning, https://arxiv.org/abs/0902.2206.
     """
@@ -77,23 +77,23 @@ def hashed_column(term: str, columns: int) -> tuple[int, float]:
     return abs(value) % columns, 1.0 if value >= 0 else -1.0
 
 
-def _words(text: str, shortest: int, longest: int) -> list[str]:
+def _words(text: str, min_n: int, max_n: int) -> list[str]:
     tokens = _WORD.findall(text)
-    found = list(tokens) if shortest == 1 else []
-    for size in range(max(shortest, 2), min(longest, len(tokens)) + 1):
-        found += [" ".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
-    return found
+    terms = list(tokens) if min_n == 1 else []
+    for size in range(max(min_n, 2), min(max_n, len(tokens)) + 1):
+        terms += [" ".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+    return terms
 
 
-def _characters(text: str, shortest: int, longest: int) -> list[str]:
-    found: list[str] = []
+def _characters(text: str, min_n: int, max_n: int) -> list[str]:
+    terms: list[str] = []
     for word in _SPACES.sub(" ", text).split():
         padded = f" {word} "
-        for size in range(shortest, longest + 1):
-            found += [padded[start : start + size] for start in range(max(len(padded) - size, 0) + 1)]
+        for size in range(min_n, max_n + 1):
+            terms += [padded[start : start + size] for start in range(max(len(padded) - size, 0) + 1)]
             if len(padded) <= size:
-                break  # a word that is shorter than this is taken whole, once
-    return found
+                break  # a word shorter than n counts once
+    return terms
 
 
 ANALYSERS: dict[str, Callable[[str, int, int], list[str]]] = {"word": _words, "char_wb": _characters}

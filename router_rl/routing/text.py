@@ -1,7 +1,7 @@
 """From prompts to a router's features, with torch and the standard library alone.
 
 A pipeline is a list of parts, each of which adds columns. `router_rl.problems.prompt_features` fits one.
-What it learned is a JSON description and a few tensors, which travel with the router.
+It is stored beside the router as a JSON description and a few tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Part(Protocol):
     size: int
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
-        """Columns [T, size] float32 of T prompts; groups are None where nobody knows them."""
+        """Columns [T, size] float32 of T prompts; groups are None where they are unknown."""
         ...
 
     def spec(self) -> dict[str, Any]:
@@ -36,26 +36,26 @@ class Part(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it has learned."""
+        """The fitted tensors by name."""
         ...
 
 
 class Terms:
-    """Counts of n-grams, weighed, scaled to length 1 and projected: `x = (w / |w|) P + o`.
+    """Weighted counts of n-grams, scaled to length 1 and projected: `x = (w / |w|) P + o`.
 
-    With a vocabulary a term that occurs n times weighs `idf n`, or `idf (1 + log n)` where counts are
-    sublinear (TF-IDF, Salton & Buckley 1988, as scikit-learn's TfidfVectorizer); without one its column is a
-    hash of it and it weighs +-n (scikit-learn's HashingVectorizer).
+    With a vocabulary a term that occurs n times has the weight `idf n`, or `idf (1 + log n)` where counts are
+    sublinear (TF-IDF, Salton & Buckley 1988, as scikit-learn's TfidfVectorizer); without one its column is
+    its hash and its weight +-n (scikit-learn's HashingVectorizer).
 
     Args:
         analyser: `word` or `char_wb`.
-        ngrams: the shortest and the longest.
+        ngram_range: the smallest and the largest n.
         projection: P [V, size] float32.
         offset: o [size] float32.
         vocabulary: V terms in the order of the rows of P; None: terms are hashed into V columns.
         idf: [V] float32, where there is a vocabulary.
-        sublinear: whether counts are damped.
-        readouts: how many columns at the end estimate the experts' quality.
+        sublinear_tf: whether a count n becomes 1 + log n.
+        out_of_fold: how many columns at the end predict the experts' quality.
 
     Raises:
         RouterError: the sizes do not fit each other.
@@ -65,20 +65,20 @@ class Terms:
         self,
         *,
         analyser: str,
-        ngrams: Sequence[int],
+        ngram_range: Sequence[int],
         projection: Tensor,
         offset: Tensor,
         vocabulary: Sequence[str] | None = None,
         idf: Tensor | None = None,
-        sublinear: bool = False,
-        readouts: int = 0,
+        sublinear_tf: bool = False,
+        out_of_fold: int = 0,
     ) -> None:
-        self.readouts = readouts
+        self.out_of_fold = out_of_fold
         self.analyser = analyser
-        self.ngrams = (int(ngrams[0]), int(ngrams[1]))
+        self.ngram_range = (int(ngram_range[0]), int(ngram_range[1]))
         self.projection, self.offset, self.idf = projection, offset, idf
         self.vocabulary = None if vocabulary is None else list(vocabulary)
-        self.sublinear = sublinear
+        self.sublinear_tf = sublinear_tf
         self.size = projection.shape[1]
         rows = len(projection)
         if (vocabulary is None) != (idf is None) or (vocabulary is not None and len(vocabulary) != rows):
@@ -87,7 +87,7 @@ class Terms:
             )
         self._columns = {term: column for column, term in enumerate(self.vocabulary or ())}
         self._idf: list[float] = [] if idf is None else idf.tolist()
-        self._terms = terms_of(self.analyser, *self.ngrams)
+        self._terms = terms_of(self.analyser, *self.ngram_range)
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
         """Columns [T, size] float32."""
@@ -115,15 +115,15 @@ class Terms:
         """Weight of each column that the prompt's terms fall into."""
         counts = Counter(self._terms(prompt))
         if self.vocabulary is None:
-            found: dict[int, float] = {}
+            weights: dict[int, float] = {}
             rows = len(self.projection)
             for term, count in counts.items():
                 column, sign = hashed_column(term, rows)
-                found[column] = found.get(column, 0.0) + sign * count
-            return found
+                weights[column] = weights.get(column, 0.0) + sign * count
+            return weights
         columns, idf = self._columns, self._idf
         known = [(columns[term], count) for term, count in counts.items() if term in columns]
-        if self.sublinear:
+        if self.sublinear_tf:
             return {column: idf[column] * (1.0 + log(count)) for column, count in known}
         return {column: idf[column] * count for column, count in known}
 
@@ -132,14 +132,14 @@ class Terms:
         return {
             "kind": "terms",
             "analyser": self.analyser,
-            "ngrams": list(self.ngrams),
-            "sublinear": self.sublinear,
-            "readouts": self.readouts,
+            "ngram_range": list(self.ngram_range),
+            "sublinear_tf": self.sublinear_tf,
+            "out_of_fold": self.out_of_fold,
             "vocabulary": self.vocabulary,
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it has learned."""
+        """The fitted tensors by name."""
         idf = {} if self.idf is None else {"idf": self.idf}
         return {"projection": self.projection, "offset": self.offset, **idf}
 
@@ -163,9 +163,9 @@ class Length:
 
 
 class Group:
-    """One-hot of a query's group, and what the experts are worth on it.
+    """One-hot of a query's group, and each expert's mean quality on it.
 
-    A group that is not known has the groups' shares and the last row of the values: the average query.
+    An unknown group has the groups' shares and the last row of the values: the average query.
 
     Args:
         labels: G names.
@@ -179,7 +179,7 @@ class Group:
         if len(values) != len(self.labels) + 1 or len(shares) != len(self.labels):
             raise RouterError(f"{len(self.labels)} groups need {len(self.labels) + 1} rows of values")
         self._rows = {label: row for row, label in enumerate(self.labels)}
-        self.readouts = values.shape[1]
+        self.out_of_fold = values.shape[1]
         onehot = torch.cat([torch.eye(len(self.labels)), shares.reshape(1, -1)])
         self._table = torch.cat([onehot, values], dim=1)
         self.size = self._table.shape[1]
@@ -195,7 +195,7 @@ class Group:
         return {"kind": "group", "labels": self.labels}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it has learned."""
+        """The fitted tensors by name."""
         return {"values": self.values, "shares": self.shares}
 
 
@@ -206,15 +206,23 @@ PARTS: dict[str, Callable[..., Part]] = {
     "embedding": Embedding,
 }
 
+# Fields of `text.json` that version 1 wrote under other names.
+_VERSION_1 = {
+    "ngrams": "ngram_range",
+    "sublinear": "sublinear_tf",
+    "readouts": "out_of_fold",
+    "longest": "max_tokens",
+}
+
 
 class TextFeatures:
-    """The whole pipeline: T prompts, and their groups where they are known, to features [T, D] float32.
+    """The whole pipeline: T prompts, and their groups where known, to features [T, D] float32.
 
     Args:
         parts: at least one.
 
     Raises:
-        RouterError: there is none.
+        RouterError: there are none.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -226,6 +234,10 @@ class TextFeatures:
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None = None) -> Tensor:
         """Features [T, D] float32.
 
+        Args:
+            prompts: T texts.
+            groups: the task or subject of each; None where unknown.
+
         Raises:
             RouterError: there are not as many groups as prompts.
         """
@@ -234,26 +246,26 @@ class TextFeatures:
         return torch.cat([part(prompts, groups) for part in self.parts], dim=1)
 
     @property
-    def readouts(self) -> tuple[tuple[int, ...], ...]:
-        """Columns that estimate the experts' quality, N a part that has them."""
-        found: list[tuple[int, ...]] = []
+    def out_of_fold(self) -> tuple[tuple[int, ...], ...]:
+        """Columns that predict the experts' quality, N for each part that has them."""
+        columns: list[tuple[int, ...]] = []
         end = 0
         for part in self.parts:
             end += part.size
-            count = part.readouts if isinstance(part, Terms | Group) else 0
+            count = part.out_of_fold if isinstance(part, Terms | Group) else 0
             if count:
-                found.append(tuple(range(end - count, end)))
-        return tuple(found)
+                columns.append(tuple(range(end - count, end)))
+        return tuple(columns)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatures:
-        return self  # nothing in it ever changes
+        return self  # it is immutable
 
     def spec(self) -> list[dict[str, Any]]:
         """The pipeline without its tensors, as JSON."""
         return [part.spec() for part in self.parts]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it has learned: `<number of the part>.<name>` to a tensor."""
+        """The fitted tensors: `<number of the part>.<name>` to a tensor."""
         return {
             f"{index}.{name}": value
             for index, part in enumerate(self.parts)
@@ -262,15 +274,15 @@ class TextFeatures:
 
     @classmethod
     def of(cls, spec: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> TextFeatures:
-        """Put a pipeline together from what `spec` and `tensors` gave.
+        """Build a pipeline from what `spec` and `tensors` gave, of this version or of version 1.
 
         Raises:
             RouterError: a part is unknown, or lacks something.
         """
         parts: list[Part] = []
         for index, entry in enumerate(spec):
-            settings = dict(entry)
-            kind = settings.pop("kind", None)
+            arguments = {_VERSION_1.get(name, name): value for name, value in entry.items()}
+            kind = arguments.pop("kind", None)
             if kind not in PARTS:
                 raise RouterError(f"text part {kind!r} is unknown; known: {', '.join(sorted(PARTS))}")
             own = {
@@ -279,7 +291,7 @@ class TextFeatures:
                 if name.startswith(f"{index}.")
             }
             try:
-                parts.append(PARTS[kind](**settings, **own))
+                parts.append(PARTS[kind](**arguments, **own))
             except TypeError as error:
                 raise RouterError(f"text part {kind!r} does not take what the file says: {error}") from error
         return cls(parts)

@@ -12,6 +12,7 @@ from fault_server import FaultServer
 
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
+from router_rl.problems.routing.problem import RoutingProblem
 
 SUMS = [f"What is {i} plus {j}?" for i in range(2, 10) for j in range(2, 7)]
 WORDS = [f"Translate haus {a} and baum {b}" for a in "abcdefgh" for b in "vwxyz"]
@@ -32,7 +33,7 @@ def router_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompt=prompts,
     )
     folder = tmp_path_factory.mktemp("served") / "router"
-    export(fit("ridge", table, Objective(compute_weight=0.0), seed=0), folder, table=table)
+    export(fit("ridge", RoutingProblem(table, Objective(compute_weight=0.0)), seed=0), folder, rows=table)
     return folder
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router_rl.routing import Health, load
+from router_rl.routing import CircuitBreaker, load_router
 
 ROOT = Path(__file__).resolve().parents[2]
 SUM, WORD = "What is 3 plus 4?", "Translate haus c and baum y"
@@ -26,14 +26,14 @@ def example(monkeypatch):
 
 @pytest.fixture
 def serve(example, router_folder, models):
-    """Return a function that makes the example's answering function, and the health it goes by."""
+    """Return a function that makes the example's answering function, and its circuit breaker."""
     http = httpx.Client()
     asking = example.openai_models(str(models), http)
 
     def make(**settings):
-        router = load(router_folder)
-        health = Health(router, **settings)
-        return example.routed(router, asking, health), health
+        router = load_router(router_folder)
+        breaker = CircuitBreaker(router, **settings)
+        return example.routed(router, asking, breaker), breaker
 
     with http:
         yield make
@@ -48,11 +48,11 @@ def test_each_prompt_goes_to_its_model(serve, server):
 
 def test_a_model_that_is_down_is_left_alone_and_comes_back(serve, server):
     clock = [0.0]
-    answer, _ = serve(rest=10.0, clock=lambda: clock[0])
+    answer, _ = serve(backoff_s=10.0, clock=lambda: clock[0])
     server.down.add("small")
     for _ in range(3):
         assert answer(SUM).expert == "large"
-    assert server.attempts("small", SUM) == 1  # once; then it rested
+    assert server.attempts("small", SUM) == 1  # once; then it backed off
     assert server.attempts("large", SUM) == 3
     server.down.clear()
     clock[0] = 10.0
@@ -65,10 +65,10 @@ def test_whatever_fails_the_next_best_answers(serve, server, fault):
     prompt = f"{SUM} <<{fault}>>"  # each model fails once
     with pytest.raises(RuntimeError, match=r"no model answered .small: .*; large: "):
         answer(prompt)
-    assert answer(prompt).expert == "small"  # both rest, so the better one is asked
+    assert answer(prompt).expert == "small"  # both back off, so the better one is asked
 
 
-def test_with_everybody_resting_each_is_tried_once(serve, server):
+def test_with_all_experts_backing_off_each_is_tried_once(serve, server):
     answer, _ = serve()
     with pytest.raises(RuntimeError, match="no model answered"):
         answer(f"{SUM} <<500>>")
@@ -77,7 +77,7 @@ def test_with_everybody_resting_each_is_tried_once(serve, server):
     assert server.attempts("small", SUM) == server.attempts("large", SUM) == 1
 
 
-def test_threads_share_router_and_health(serve, server):
+def test_threads_share_router_and_circuit_breaker(serve, server):
     answer, _ = serve()
     server.down.add("large")
     prompts = [SUM, WORD] * 20

@@ -1,9 +1,9 @@
-"""Who answers and who makes room, while serving with fewer experts in memory than there are.
+"""The caching policy: which expert answers and which is evicted, where memory holds fewer than all experts.
 
 ```python
-policy = load_policy("caching/")
-seen = policy.observe(features, resident, waits, on_host, idle, uses)
-step = policy.decide(seen)  # .answer [T] and .victim [T], expert ids
+policy = load("caching/")
+observation = policy.observe(features, resident, waits, on_host, idle, uses)
+step = policy.decide(observation)  # .answer [T] and .victim [T], expert ids
 ```
 
 Legend: T requests, N experts, D features.
@@ -24,16 +24,16 @@ __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
 
 ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent", "later", "gain")
 KEEP_INPUTS = ("recent", "often", "worth", "reload", "later")
-_FADE = 0.95  # of the counts of use, a request, as in the environment
+_DECAY = 0.95  # of the counts of use, per request, as in the environment
 
 
 class CachingStep(NamedTuple):
-    """What to do for T requests.
+    """The decision for T requests.
 
     Attributes:
         answer: [T] int64, the expert that answers; it is loaded if it is not resident.
-        victim: [T] int64, the expert that goes first if room is needed.
-        fallback: [T] bool, True where features that are not finite were taken as 0.
+        victim: [T] int64, the expert that is evicted first if memory is needed.
+        fallback: [T] bool, True where features were not finite and were replaced by 0.
     """
 
     answer: Tensor
@@ -42,21 +42,21 @@ class CachingStep(NamedTuple):
 
 
 class CachingPolicy(nn.Module):
-    """Two weighted sums of what is known of each expert: the largest answers, the smallest makes room.
+    """Two weighted sums of each expert's inputs: the largest first answers, the smallest second is evicted.
 
-    `worth` is the chance of being right less the price; `later` is that of the next requests, as far as this
-    one tells; `gain` is how much more of it an expert that is not resident has than the best of those that
-    are, so that its weight counts the requests that a load would serve. Rules of thumb are weights too: a
-    cache-aware bonus weighs `resident`, the least recently used goes where only `recent` is weighed, the
-    least often used where only `often` is.
+    `worth` is the probability of being right minus the price. `later` is the same for the next requests, as
+    predicted from this one. `gain` is by how much `later` of an expert that is not resident exceeds the best
+    resident one, so its weight is the number of requests that a load serves. Common rules are weights too: a
+    cache-aware bonus weights `resident`; eviction of the least recently used expert weights `recent` only, of
+    the least frequently used `often` only.
 
     Args:
         experts: the N names, in the order of the ids.
         features: D.
         price: [N] compute weight times mean compute.
         reload: [2, N] seconds from host to GPU memory, and from disk to host.
-        beliefs: how likely each expert is right.
-        later: how likely each expert is right on the next requests.
+        beliefs: the probability that each expert is right.
+        later: the same for the next requests.
         allowed: [N], False for experts that never answer.
 
     Raises:
@@ -93,19 +93,24 @@ class CachingPolicy(nn.Module):
         self.answer = nn.Parameter(torch.zeros(len(ANSWER_INPUTS)))
         self.keep = nn.Parameter(torch.zeros(len(KEEP_INPUTS)))
 
+    @property
+    def observation_size(self) -> int:
+        """D + 5 N, the width of an observation."""
+        return self.features + 5 * len(self.experts)
+
     def observe(
         self, features: Tensor, resident: Tensor, waits: Tensor, host: Tensor, idle: Tensor, uses: Tensor
     ) -> Tensor:
-        """What the policy sees of a request, as the environment shows it: [T, D + 5 N].
+        """Observations [T, D + 5 N] float32 of requests, as the environment returns them.
 
         Args:
             features: [T, D] float.
-            resident: [T, N] bool, in GPU memory or on the way there.
-            waits: [T, N] seconds that the request would wait for each expert: for a resident one until it is
-                there, for another the loads before it and its own.
+            resident: [T, N] bool, in GPU memory or being loaded.
+            waits: [T, N] seconds that the request would wait for each expert: for a resident one until its
+                load ends, for another one the loads before it and its own.
             host: [T, N] bool, has a copy in host memory.
-            idle: [T, N] requests since it was used, 1 for the last one; infinity if never.
-            uses: [T, N] its uses, each worth .95 of the one a request later.
+            idle: [T, N] requests since the expert was used, 1 for the last one; infinity if never.
+            uses: [T, N] the expert's uses, decayed by 0.95 per request.
 
         Raises:
             RouterError: a shape does not fit.
@@ -113,25 +118,32 @@ class CachingPolicy(nn.Module):
         shape = (features.shape[0], len(self.experts))
         parts = (resident, waits, host, idle, uses)
         if features.shape != (shape[0], self.features) or any(part.shape != shape for part in parts):
-            found = [list(part.shape) for part in (features, *parts)]
+            shapes = [list(part.shape) for part in (features, *parts)]
             raise RouterError(
-                f"features must be [T, {self.features}], the state [T, {shape[1]}], not {found}"
+                f"features must be [T, {self.features}], the state [T, {shape[1]}], not {shapes}"
             )
         recent = torch.where(idle.isinf(), 0.0, 1.0 / idle.clamp(min=1.0))
-        known = (features, resident, waits, host, recent, uses * (1.0 - _FADE))
+        known = (features, resident, waits, host, recent, uses * (1.0 - _DECAY))
         return torch.cat([part.float() for part in known], dim=-1)
 
+    def start(self, core: Any) -> None:
+        """Begin an evaluation; the policy keeps no state between decisions."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T, 2] int64, answer and victim, for observations [T, D + 5 N] float32."""
+        return self.actions(observation)[0]
+
     def decide(self, observation: Tensor) -> CachingStep:
-        """What to do for observations [T, D + 5 N] of `observe` or of the environment."""
+        """The decision for observations [T, D + 5 N] of `observe` or of the environment."""
         actions, fallback = self.actions(observation)
         return CachingStep(actions[:, 0], actions[:, 1], fallback)
 
     def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [T, 2] int64 of the environment, and where the fallback took over [T] bool."""
+        """Actions [T, 2] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
-        seen = observation.nan_to_num(0.0, 0.0, 0.0)
-        count = len(self.experts)
-        features, resident, wait, host, recent, often = seen.split([self.features, *[count] * 5], dim=-1)
+        sizes = [self.features, *[len(self.experts)] * 5]
+        parts = observation.nan_to_num(0.0, 0.0, 0.0).split(sizes, dim=-1)
+        features, resident, wait, host, recent, often = parts
         chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
         return self.choose(chance, later, resident, wait, host, recent, often), ~finite
 
@@ -146,17 +158,17 @@ class CachingPolicy(nn.Module):
         often: Tensor,
         weights: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Actions [T, 2] int64.
+        """Actions [T, 2] int64: answer and victim.
 
         Args:
-            chance, later: [T, N] of being right, on this request and on the next ones.
-            resident, wait, host, recent, often: [T, N] float32, as the environment shows them.
+            chance, later: [T, N] probability of being right, on this request and on the next ones.
+            resident, wait, host, recent, often: [T, N] float32, as the environment returns them.
             weights: [T, 8] and [T, 5], in place of the policy's own.
         """
         answer, keep = (self.answer, self.keep) if weights is None else weights
         worth, later, absent = chance - self.price, later - self.price, 1.0 - resident
         at_hand = later.masked_fill(resident == 0, -torch.inf).amax(dim=-1, keepdim=True)
-        gain = (later - at_hand).clamp(min=0.0, max=1.0) * absent  # 1 at most where nobody is resident
+        gain = (later - at_hand).clamp(min=0.0, max=1.0) * absent  # at most 1 where no expert is resident
         known = (worth, wait, resident, recent, often, worth * absent, later, gain)
         of_answer = torch.stack(known, dim=-1)
         score = (of_answer * answer.unsqueeze(-2)).sum(dim=-1)

@@ -1,24 +1,26 @@
-"""How likely an expert is right: before it is asked, from the query; after, from its confidence too.
+"""The probability that each expert is right: a prior from the query, a posterior from its confidence too.
 
 Legend: T queries, N experts, D features, M members of the ensemble.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 __all__ = ["Beliefs"]
 
-_SURE = 1e-4  # confidence is kept this far from 0 and 1, whose log-odds are infinite
+_CLAMP = 1e-4  # confidence is kept this far from 0 and 1, whose log-odds are infinite
 
 
 class Beliefs(nn.Module):
     """Log-odds that each expert is right.
 
-    The prior is the mean of M networks of the features, the posterior a logistic regression an expert on the
-    log-odds of its confidence and on the prior (Platt 1999). What the asked ones reveal moves the belief in
-    the others in a line: an expert that is unsure says something of who would be sure.
+    The prior is the mean of M networks of the features. The posterior is a logistic regression per expert on
+    the log-odds of its confidence and on the prior (Platt 1999). The change from prior to posterior of the
+    experts asked moves the log-odds of the others linearly.
 
     Args:
         features: D.
@@ -39,35 +41,43 @@ class Beliefs(nn.Module):
         self.first_bias = nn.Parameter(torch.zeros(members, 1, hidden))
         self.last = nn.Parameter(torch.zeros(members, hidden, experts))
         self.last_bias = nn.Parameter(torch.zeros(members, 1, experts))
-        self.calibration = nn.Parameter(torch.zeros(experts, 3))  # of confidence, of the prior, and alone
-        self.told = nn.Parameter(torch.zeros(experts, experts))  # what each that was asked says of each other
+        self.calibration = nn.Parameter(torch.zeros(experts, 3))  # of confidence, of the prior, intercept
+        self.influence = nn.Parameter(torch.zeros(experts, experts))  # of each expert asked on each other
+        self.register_load_state_dict_pre_hook(_rename_version_1)
 
     def members(self, features: Tensor) -> Tensor:
-        """Each member's prior log-odds, [M, T, N], of features [T, D]."""
+        """Each member's prior log-odds, [M, T, N] float32, of features [T, D]."""
         x = (features - self.shift) * self.scale
         hidden = torch.relu(x @ self.first + self.first_bias)
         return hidden @ self.last + self.last_bias
 
     def prior(self, features: Tensor) -> Tensor:
-        """Log-odds [T, N] of features [T, D]."""
+        """Prior log-odds [T, N] float32 of features [T, D]."""
         return self.members(features).mean(dim=0)
 
     def posterior(self, prior: Tensor, confidence: Tensor) -> Tensor:
-        """Log-odds [T, N] of a prior [T, N] and confidences [T, N] in [0, 1]."""
-        confident, known, alone = self.calibration.unbind(dim=-1)
-        return confident * confidence.clamp(_SURE, 1.0 - _SURE).logit() + known * prior + alone
+        """Posterior log-odds [T, N] of a prior [T, N] and confidences [T, N] in [0, 1]."""
+        of_confidence, of_prior, intercept = self.calibration.unbind(dim=-1)
+        return of_confidence * confidence.clamp(_CLAMP, 1.0 - _CLAMP).logit() + of_prior * prior + intercept
 
     def current(self, prior: Tensor, posterior: Tensor, asked: Tensor, who: Tensor | None = None) -> Tensor:
-        """Log-odds [T, N] when some have been asked: theirs, and the others' moved by what they revealed.
+        """Current log-odds [T, N]: the posterior of the experts asked, the updated prior of the others.
 
         Args:
-            prior, posterior: [T, N].
+            prior, posterior: [T, N] log-odds.
             asked: [T, N] bool.
-            who: [T, N] int64, the experts meant, where they are not all in order.
+            who: [T, N] int64, the expert of each column, where the columns are not all experts in order.
         """
         revealed = (posterior - prior) * asked
         if who is None:
-            moved = revealed @ self.told
+            moved = revealed @ self.influence
         else:
-            moved = (revealed.unsqueeze(-2) @ self.told[who.unsqueeze(-1), who.unsqueeze(-2)]).squeeze(-2)
+            moved = (revealed.unsqueeze(-2) @ self.influence[who.unsqueeze(-1), who.unsqueeze(-2)]).squeeze(
+                -2
+            )
         return torch.where(asked, posterior, prior + moved)
+
+
+def _rename_version_1(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    if f"{prefix}told" in state_dict:  # the name of `influence` in version 1
+        state_dict[f"{prefix}influence"] = state_dict.pop(f"{prefix}told")

@@ -1,9 +1,9 @@
-"""A cascade while serving: whom to ask next, or whose answer to give, from what the asked ones have said.
+"""The cascade policy: which expert to ask next, or whose answer to return, from the answers so far.
 
 ```python
-policy = load_policy("cascade/")
-seen = policy.observe(features, confidence, answers, compute_weight=0.1)  # NaN where nobody was asked
-step = policy.decide(seen)  # .ask [T] and .answer [T], expert ids, -1 where it does the other
+policy = load("cascade/")
+observation = policy.observe(features, confidence, answers, compute_weight=0.1)  # NaN where not asked
+step = policy.decide(observation)  # .ask [T] and .answer [T], expert ids; one of them is -1
 ```
 
 Legend: T queries, N experts, D features, M members of the ensemble.
@@ -22,19 +22,19 @@ from .cascade_beliefs import Beliefs
 
 __all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
 
-_INPUTS = 14  # numbers for each expert, see `_encode`
-_NOBODY = -9.0  # log-odds that stand for an expert who is not there
+_INPUTS = 14  # inputs of each expert, see `_encode`
+_NO_EXPERT = -9.0  # log-odds where there is no expert to take the maximum of
 _TEMPERATURE = 0.05  # of utility: what turns advantages into logits
 
 
 class CascadeStep(NamedTuple):
-    """What to do for T queries.
+    """The next step of T queries.
 
     Attributes:
         ask: [T] int64, the expert to ask, or -1.
-        answer: [T] int64, the expert whose answer to give, or -1.
-        fallback: [T] bool, True where a row that is not finite took the fallback: the cheapest expert that
-            may be asked, or the first that was asked.
+        answer: [T] int64, the expert whose answer to return, or -1.
+        fallback: [T] bool, True where a row was not finite and took the fallback: the cheapest expert that
+            may be asked, or the answer of the first expert that was.
     """
 
     ask: Tensor
@@ -43,7 +43,7 @@ class CascadeStep(NamedTuple):
 
 
 class CascadeView(NamedTuple):
-    """An observation of the environment in its parts.
+    """An observation of the environment by name.
 
     Attributes:
         features: [T, D].
@@ -63,7 +63,7 @@ class CascadeView(NamedTuple):
 
     @classmethod
     def of(cls, observation: Tensor, experts: int) -> CascadeView:
-        """Take observations [T, D + 3 N + N (N - 1) / 2 + 1] apart."""
+        """Split observations [T, D + 3 N + N (N - 1) / 2 + 1] by name."""
         pairs = experts * (experts - 1) // 2
         known = observation.shape[-1] - 3 * experts - pairs - 1
         sizes = [known, experts, experts, experts, pairs, 1]
@@ -77,16 +77,16 @@ class CascadeView(NamedTuple):
 class CascadePolicy(nn.Module):
     """Chooses the next step of cascades; needs torch alone.
 
-    The network is one for all experts: it sees each expert's own numbers and, after a first layer, the mean
-    over the experts. Its logits start from the beliefs: answering is worth the belief, asking the larger of
-    the belief and the best answer so far, less its price.
+    One network serves all experts: it reads each expert's inputs and, after a first layer, the mean over the
+    experts. Its values start from the beliefs: answering is worth the probability of being right, asking the
+    larger of that probability and the best answer so far, minus the price.
 
     Args:
         experts: the N names, in the order of the ids.
         features: D.
         limit: the most experts asked for a query.
-        price: [N] mean compute of each expert, in units of the dearest one's.
-        beliefs: how likely each expert is right.
+        price: [N] mean compute of each expert, in units of the most expensive one's.
+        beliefs: the probability that each expert is right.
         members: M.
         hidden: width of the network.
 
@@ -127,7 +127,13 @@ class CascadePolicy(nn.Module):
         self.last = nn.Parameter(torch.zeros(members, hidden, 2))
         self.last_bias = nn.Parameter(torch.zeros(members, 1, 2))
 
-    def start(self, generator: torch.Generator) -> CascadePolicy:
+    @property
+    def observation_size(self) -> int:
+        """D + 3 N + N (N - 1) / 2 + 1, the width of an observation."""
+        count = len(self.experts)
+        return self.features + 3 * count + count * (count - 1) // 2 + 1
+
+    def initialise(self, generator: torch.Generator) -> CascadePolicy:
         """Draw the weights of the hidden layers; the last stays 0, so that the beliefs decide at first."""
         with torch.no_grad():
             for weight in (self.first, self.second, self.pooled):
@@ -144,15 +150,18 @@ class CascadePolicy(nn.Module):
         compute_weight: Tensor | float,
         may_ask: Tensor | None = None,
     ) -> Tensor:
-        """What the policy sees of queries under way, as the environment shows it.
+        """Observations of queries in progress, as the environment returns them.
 
         Args:
             features: [T, D] float.
             confidence: [T, N] float in [0, 1], NaN where the expert has not been asked.
-            answers: [T, N] int64, equal where two experts said the same; read where both were asked. None:
-                unknown.
+            answers: [T, N] int64, equal where two experts gave the same answer; read where both were asked.
+                None: unknown.
             compute_weight: utility per unit of compute, [T] or one number.
-            may_ask: [T, N] bool, False for an expert that is dead or beyond the budget; None: all are well.
+            may_ask: [T, N] bool, False for an expert that is down or beyond the budget; None: all may be.
+
+        Returns:
+            observation [T, D + 3 N + N (N - 1) / 2 + 1] float32.
 
         Raises:
             RouterError: a shape does not fit.
@@ -160,9 +169,9 @@ class CascadePolicy(nn.Module):
         count = len(self.experts)
         rows = features.shape[0]
         if features.shape != (rows, self.features) or confidence.shape != (rows, count):
-            found = f"{list(features.shape)} and {list(confidence.shape)}"
+            shapes = f"{list(features.shape)} and {list(confidence.shape)}"
             raise RouterError(
-                f"features must be [T, {self.features}] and confidence [T, {count}], not {found}"
+                f"features must be [T, {self.features}] and confidence [T, {count}], not {shapes}"
             )
         asked = ~confidence.isnan()
         askable = ~asked & (asked.sum(dim=-1, keepdim=True) < self.limit)
@@ -184,6 +193,13 @@ class CascadePolicy(nn.Module):
             dim=-1,
         )
 
+    def start(self, core: Any) -> None:
+        """Begin an evaluation; the policy keeps no state between decisions."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T] int64 of the environment, greedy, for observations [T, O] float32."""
+        return self.actions(observation)[0]
+
     def decide(self, observation: Tensor) -> CascadeStep:
         """The greedy step for observations [T, O] of `observe` or of the environment."""
         action, fallback = self.actions(observation)
@@ -192,7 +208,7 @@ class CascadePolicy(nn.Module):
         return CascadeStep(ask, torch.where(action < count, -1, action - count), fallback)
 
     def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [T] int64 of the environment, and where the fallback took over [T] bool."""
+        """Actions [T] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
         view = CascadeView.of(observation.nan_to_num(0.0, 0.0, 0.0), len(self.experts))
         chance = self(view)
@@ -202,7 +218,7 @@ class CascadePolicy(nn.Module):
         return torch.where(finite, _first_largest(chance), safe), ~finite
 
     def forward(self, view: CascadeView) -> Tensor:
-        """The chance of each action [T, 2 N], the mean over the members; 0 where it is forbidden."""
+        """The probability of each action [T, 2 N] float32, the mean over members; 0 where it is masked."""
         prior = self.beliefs.prior(view.features)
         posterior = self.beliefs.posterior(prior, view.confidence)
         value = self.values(prior, posterior, view.asked, view.askable, view.agree, view.weight)
@@ -210,7 +226,7 @@ class CascadePolicy(nn.Module):
 
     @staticmethod
     def chance(values: Tensor, may: Tensor) -> Tensor:
-        """The chance of each step by what it is worth, 0 where it is forbidden: [..., 2 N]."""
+        """The probability [..., 2 N] of each step by its value; 0 where `may` [..., 2 N] is False."""
         return (values / _TEMPERATURE).masked_fill(~may, -1e9).softmax(dim=-1)
 
     def values(
@@ -223,15 +239,15 @@ class CascadePolicy(nn.Module):
         weight: Tensor,
         who: Tensor | None = None,
     ) -> Tensor:
-        """What asking and what answering with each expert is worth, by member, unmasked: [M, T, 2 N].
+        """The values of asking and of answering with each expert, by member, unmasked: [M, T, 2 N] float32.
 
         Args:
             prior: [T, N] log-odds before asking.
             posterior: [T, N] log-odds after, read where asked.
             asked, askable: [T, N] bool.
-            agree: [T, N, N], 1 where both were asked and agree.
-            weight: [T].
-            who: [T, N] int64, the experts meant, where they are not all in order.
+            agree: [T, N, N] float, 1 where both were asked and agree.
+            weight: [T] float, utility per unit of compute.
+            who: [T, N] int64, the expert of each column, where the columns are not all experts in order.
         """
         belief = self.beliefs.current(prior, posterior, asked, who)
         price, own = weight.unsqueeze(-1) * self.price, self.own
@@ -243,11 +259,11 @@ class CascadePolicy(nn.Module):
         pooled = hidden.mean(dim=2) @ self.pooled + self.bias  # [M, T, H]
         hidden = (hidden.flatten(1, 2) @ self.second).view(*shape, -1)
         hidden = torch.relu(hidden + pooled.unsqueeze(2)).flatten(1, 2)
-        found = (hidden @ self.last + self.last_bias).view(*shape, 2)
+        correction = (hidden @ self.last + self.last_bias).view(*shape, 2)
         likely = belief.sigmoid()
-        # Whoever asks on may still give the best answer so far.
+        # After asking, the best answer so far can still be returned.
         ask = torch.maximum(likely, (likely * asked).amax(dim=-1, keepdim=True)) - price
-        return torch.cat([found[..., 0] + ask, found[..., 1] + likely], dim=-1)
+        return torch.cat([correction[..., 0] + ask, correction[..., 1] + likely], dim=-1)
 
     def _encode(
         self,
@@ -259,15 +275,15 @@ class CascadePolicy(nn.Module):
         weight: Tensor,
         price: Tensor,
     ) -> Tensor:
-        """The numbers of each expert, [T, N, 14]."""
-        told = asked.float()
-        known = belief * told
-        support = (agree @ known.unsqueeze(-1)).squeeze(-1)  # log-odds of those who gave the same answer
-        against = (known.sum(dim=-1, keepdim=True) - support) * told
-        number = told.sum(dim=-1, keepdim=True)
+        """The network's inputs for each expert, [T, N, 14]."""
+        answered = asked.float()
+        known = belief * answered
+        support = (agree @ known.unsqueeze(-1)).squeeze(-1)  # log-odds of the experts with the same answer
+        against = (known.sum(dim=-1, keepdim=True) - support) * answered
+        number = answered.sum(dim=-1, keepdim=True)
         unit = weight.unsqueeze(-1)
         own = [
-            told,
+            answered,
             askable.float(),
             belief / 4.0,
             prior / 4.0,
@@ -280,9 +296,9 @@ class CascadePolicy(nn.Module):
         shared = [
             (unit + 0.01).log() / 2.0 + 1.0,
             number - 1.0,
-            torch.where(asked, support, _NOBODY).amax(dim=-1, keepdim=True) / 6.0,
-            torch.where(asked, belief, _NOBODY).amax(dim=-1, keepdim=True) / 4.0,
-            torch.where(askable, belief, _NOBODY).amax(dim=-1, keepdim=True) / 4.0,
+            torch.where(asked, support, _NO_EXPERT).amax(dim=-1, keepdim=True) / 6.0,
+            torch.where(asked, belief, _NO_EXPERT).amax(dim=-1, keepdim=True) / 4.0,
+            torch.where(askable, belief, _NO_EXPERT).amax(dim=-1, keepdim=True) / 4.0,
         ]
         return torch.stack([*own, *(part.expand_as(belief) for part in shared)], dim=-1)
 

@@ -1,4 +1,4 @@
-"""What a queue router is told of the queues, kept by whoever serves with it."""
+"""The state of a queue router, maintained while serving."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
     names, count = tuple(experts), len(experts)
     return (
         StateInput("waiting", count, "requests that wait at each expert", names),
-        StateInput("taken", count, "replicas of each expert that are at work", names),
+        StateInput("taken", count, "busy replicas of each expert", names),
         StateInput("down", count, "1 where an expert is down, else 0", names),
         StateInput("deadline", 1, "seconds until the request is late"),
-        StateInput("value", 1, "what the request is worth; 1 is usual"),
-        StateInput("gaps", 2, "running means of the seconds between arrivals, by 1/8 and by 1/64"),
+        StateInput("value", 1, "value of the request; 1 by default"),
+        StateInput("gaps", 2, "running means of the seconds between arrivals, with rates 1/8 and 1/64"),
         StateInput("budget", 2, "compute left for each request left, and the share left; 0 without a budget"),
     )
 
 
 class LiveQueues:
-    """Route requests as they come, with torch alone.
+    """Routes requests as they arrive, with torch alone.
 
     ```python
-    queues = LiveQueues(load("router/"))
-    chosen = queues.route(features, time.monotonic(), waiting=[3, 0], taken=[1, 1], deadline_s=2.0)
+    queues = LiveQueues(load_router("router/"))
+    routing = queues.route(features, time.monotonic(), waiting=[3, 0], taken=[1, 1], deadline_s=2.0)
     ```
 
     Args:
         router: one trained on `RouterRL/Queueing-v0`.
-        budget: compute that a request may take on average over `requests`; None: there is no budget.
-        requests: how many the budget is for.
+        budget: mean compute allowed for a request over `requests`; None: there is no budget.
+        requests: how many requests the budget covers.
 
     Raises:
-        RouterError: the router has no queues, or a budget has no number of requests.
+        RouterError: the router was not trained on queues, or a budget has no number of requests.
     """
 
     def __init__(self, router: Router, budget: float | None = None, requests: int = 0) -> None:
         if not isinstance(router.scorer, QueueScorer):
-            raise RouterError("this router knows no queues; train one with `train --env queueing`")
+            raise RouterError("this router was not trained on queues; train one with `train --env queueing`")
         if budget is not None and requests < 1:
             raise RouterError(f"requests={requests!r}: a budget is for a number of requests; use 1 or more")
         self.router = router
@@ -70,19 +70,19 @@ class LiveQueues:
         down: Sequence[bool] | None = None,
         value: float = 1.0,
     ) -> Routing:
-        """Route one request; the queues are as it finds them, without itself.
+        """Route one request; the queues are those at its arrival, without the request itself.
 
         Args:
             features: [D] float.
-            now: seconds on any clock that does not go back.
+            now: seconds on a monotonic clock.
             waiting: [N] requests that wait at each expert.
-            taken: [N] replicas at work, or given work; all of them where any request waits.
-            deadline_s: seconds it may take.
-            down: [N] experts that are down; none if None.
-            value: what it is worth.
+            taken: [N] busy replicas of each expert; all of them where any request waits.
+            deadline_s: seconds from now until the request is late.
+            down: [N] True where an expert is down; None: all are up.
+            value: of the request.
 
         Raises:
-            RouterError: there is not one number an expert.
+            RouterError: a sequence does not have one number per expert.
         """
         state = self.state(now, waiting=waiting, taken=taken, deadline_s=deadline_s, down=down, value=value)
         return self.router(features.unsqueeze(0), state)
@@ -97,7 +97,14 @@ class LiveQueues:
         down: Sequence[bool] | None = None,
         value: float = 1.0,
     ) -> Tensor:
-        """Note an arrival; the router's second input [1, 3 N + 6], float32."""
+        """Record an arrival; returns the router's second input [1, 3 N + 6] float32.
+
+        Args:
+            now, waiting, taken, deadline_s, down, value: as for `route`.
+
+        Raises:
+            RouterError: a sequence does not have one number per expert.
+        """
         down = [False] * len(self.router.experts) if down is None else down
         for name, given in (("waiting", waiting), ("taken", taken), ("down", down)):
             if len(given) != len(self.router.experts):
@@ -111,11 +118,15 @@ class LiveQueues:
         budget = [0.0, 0.0]
         if self._left is not None:
             budget = [self._left / max(self._to_come, 1), self._to_come / self._requests]
-        told = [*waiting, *taken, *map(float, down), deadline_s, value, *self._gaps, *budget]
-        return torch.tensor([told], dtype=torch.float64).float()
+        numbers = [*waiting, *taken, *map(float, down), deadline_s, value, *self._gaps, *budget]
+        return torch.tensor([numbers], dtype=torch.float64).float()
 
     def used(self, compute: float) -> None:
-        """Count the last request against the budget, by the compute it took."""
+        """Count the last request against the budget.
+
+        Args:
+            compute: that the request took, in the router's unit.
+        """
         self._to_come -= 1
         if self._left is not None:
             self._left -= compute

@@ -1,4 +1,4 @@
-"""Who failed is left alone for a while, and the next best is chosen."""
+"""A failing expert is excluded for a while, and the next best is chosen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from router_rl.routing import Health, RouterError, TopK
+from router_rl.routing import CircuitBreaker, RouterError, TopK
 
 NAMES = ("small", "medium", "large", "code")
 
@@ -19,20 +19,20 @@ class Clock:
         return self.now
 
 
-def test_rests_double_and_end(make_router):
+def test_backoffs_double_and_end(make_router):
     clock = Clock()
-    health = Health(make_router(), rest=10, longest=35, clock=clock)
-    assert health.mask().all()
-    for rest in (10, 20, 35, 35):
-        health.failed("large")
-        clock.now += rest - 0.001
-        assert health.mask().tolist() == [True, True, False, True]
+    breaker = CircuitBreaker(make_router(), backoff_s=10, max_backoff_s=35, clock=clock)
+    assert breaker.mask().all()
+    for backoff in (10, 20, 35, 35):
+        breaker.failed("large")
+        clock.now += backoff - 0.001
+        assert breaker.mask().tolist() == [True, True, False, True]
         clock.now += 0.001
-        assert health.mask().all()
-    health.answered("large")
-    health.failed("large")
+        assert breaker.mask().all()
+    breaker.succeeded("large")
+    breaker.failed("large")
     clock.now += 10
-    assert health.mask().all()
+    assert breaker.mask().all()
 
 
 def test_the_next_best_is_chosen(make_router):
@@ -40,54 +40,51 @@ def test_the_next_best_is_chosen(make_router):
     features = torch.randn(50, 5)
     ranked = router(features).experts
     best = make_router()
-    health = Health(best)
+    breaker = CircuitBreaker(best)
     for row, order in zip(features, ranked, strict=True):
         for expert in order.tolist():
-            chosen = best(row[None], action_mask=health.mask()).experts.item()
+            chosen = best(row[None], action_mask=breaker.mask()).experts.item()
             assert chosen == expert
-            health.failed(NAMES[expert])
-        # All of them rest: asking one is better than refusing.
-        assert best(row[None], action_mask=health.mask()).experts.item() == order[0]
+            breaker.failed(NAMES[expert])
+        # All of them back off: asking one is better than refusing.
+        assert best(row[None], action_mask=breaker.mask()).experts.item() == order[0]
         for name in NAMES:
-            health.answered(name)
+            breaker.succeeded(name)
 
 
-def test_a_barred_expert_stays_barred(make_router):
+def test_an_expert_that_is_not_allowed_stays_excluded(make_router):
     router = make_router(allowed=[True, True, False, False])
-    health = Health(router)
-    assert health.mask().tolist() == [True, True, False, False]
-    health.failed("small")
-    assert health.mask().tolist() == [False, True, False, False]
-    assert health.mask(without=["medium"]).tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]  # rests, but is all there is
-    assert health.mask(without=["medium", "small"]).tolist() == [True, True, False, False]
+    breaker = CircuitBreaker(router)
+    assert breaker.mask().tolist() == [True, True, False, False]
+    breaker.failed("small")
+    assert breaker.mask().tolist() == [False, True, False, False]
+    # "small" backs off, but is the only one left.
+    assert breaker.mask(exclude=["medium"]).tolist() == [True, False, False, False]
+    assert breaker.mask(exclude=["medium", "small"]).tolist() == [True, True, False, False]
     features = torch.randn(20, 5)
-    assert (router(features, action_mask=health.mask()).experts == 1).all()
+    assert (router(features, action_mask=breaker.mask()).experts == 1).all()
 
 
 def test_mistakes_are_named(make_router):
     router = make_router()
-    health = Health(router)
-    for call in (health.failed, health.answered, lambda name: health.mask([name])):
+    breaker = CircuitBreaker(router)
+    for call in (breaker.failed, breaker.succeeded, lambda name: breaker.mask([name])):
         with pytest.raises(RouterError, match="expert 'lrge' is unknown; the router's are small, medium"):
             call("lrge")
-    for rest in (0, -1, 301):
-        with pytest.raises(RouterError, match=f"rest={rest} must be above 0 and at most longest=300"):
-            Health(router, rest=rest)
+    for backoff in (0, -1, 301):
+        message = f"backoff_s={backoff} must be above 0 and at most max_backoff_s=300"
+        with pytest.raises(RouterError, match=message):
+            CircuitBreaker(router, backoff_s=backoff)
 
 
 def test_threads_share_it(make_router):
-    health = Health(make_router(), rest=1e-6)
+    breaker = CircuitBreaker(make_router(), backoff_s=1e-6)
 
     def work() -> None:
         for _ in range(500):
-            health.failed("small")
-            assert health.mask().any()
-            health.answered("small")
+            breaker.failed("small")
+            assert breaker.mask().any()
+            breaker.succeeded("small")
 
     errors: list[BaseException] = []
 
@@ -103,4 +100,4 @@ def test_threads_share_it(make_router):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert health.mask().all()
+    assert breaker.mask().all()

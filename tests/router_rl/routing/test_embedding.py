@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
 from router_rl.problems.prompt_features import FeatureConfig
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import RouterError, TextFeatures, load
 from router_rl.routing.embedding import Embedding
 
@@ -79,7 +80,7 @@ def test_a_folder_by_hand(folder: Path) -> None:
 
 
 def test_an_onnx_file_by_hand(onnx_file: Path) -> None:
-    found = Embedding(path=onnx_file, size=WIDTH, longest=2)(["prime root haus", "satz"], None)
+    found = Embedding(path=onnx_file, size=WIDTH, max_tokens=2)(["prime root haus", "satz"], None)
     expected = torch.tensor([[14.0, 15.0, 16.0, 17.0], [20.0, 21.0, 22.0, 23.0]])
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1))
     assert Embedding(path=onnx_file, size=WIDTH)([], None).shape == (0, WIDTH)
@@ -102,8 +103,8 @@ def test_an_export_carries_its_model(kind: str, tmp_path: Path, request: pytest.
         prompt=prompts,
     )
     config = FeatureConfig(text="none", length=False, embedding=model)
-    router = fit("ridge", table, Objective(compute_weight=0.0), features=config)
-    export(router, tmp_path / "router", table=table)
+    router = fit("ridge", RoutingProblem(table, Objective(compute_weight=0.0), features=config))
+    export(router, tmp_path / "router", rows=table)
     again = load(tmp_path / "router")
     export(again, tmp_path / "again")
     (tmp_path / "router").rename(tmp_path / "elsewhere")

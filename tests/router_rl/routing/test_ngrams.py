@@ -42,5 +42,5 @@ def test_columns_and_signs() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(RouterError, match=r"analyser 'words' is unknown; use word or char_wb"):
         analyser("words", 1, 1)
-    with pytest.raises(RouterError, match=r"ngrams=\[2, 1\]"):
+    with pytest.raises(RouterError, match=r"ngram_range=\[2, 1\]"):
         analyser("word", 2, 1)

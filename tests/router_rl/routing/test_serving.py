@@ -11,7 +11,8 @@ import torch
 
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
-from router_rl.routing import Router, load
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.routing import Router, load_router
 
 WORDS = np.array([a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"])  # 360 of them
 
@@ -33,8 +34,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Router, list[str]]
         group=np.resize(np.array(["x", "y"], dtype=object), len(prompts)),
     )
     folder = tmp_path_factory.mktemp("serving") / "router"
-    export(fit("ridge", table, Objective(compute_weight=0.1), seed=0), folder, table=table)
-    return load(folder), prompts
+    export(fit("ridge", RoutingProblem(table, Objective(compute_weight=0.1)), seed=0), folder, rows=table)
+    return load_router(folder), prompts
 
 
 def test_a_prompt_takes_less_than_a_millisecond(served):

@@ -11,7 +11,8 @@ from safetensors.torch import save
 
 from router_rl.exports.safetensors import write
 from router_rl.routing import Hard, RouterError, TopK, load
-from router_rl.routing.storage import digest_of, read_safetensors, router_from_spec
+from router_rl.routing.safetensors_file import digest_of, read_safetensors
+from router_rl.routing.storage import router_from_spec
 
 DTYPES = {
     "F64": torch.float64,

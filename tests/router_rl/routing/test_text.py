@@ -29,12 +29,12 @@ def _tfidf(kind: str, lengths: tuple[int, int], sublinear: bool) -> tuple[Any, T
     columns = len(vectorizer.vocabulary_)
     part = Terms(
         analyser=kind,
-        ngrams=lengths,
+        ngram_range=lengths,
         projection=torch.eye(columns),
         offset=torch.zeros(columns),
         vocabulary=vectorizer.get_feature_names_out().tolist(),
         idf=torch.tensor(vectorizer.idf_, dtype=torch.float32),
-        sublinear=sublinear,
+        sublinear_tf=sublinear,
     )
     return vectorizer, part
 
@@ -54,7 +54,9 @@ def test_tfidf_is_scikit_learns(kind: str, lengths: tuple[int, int], sublinear: 
 @pytest.mark.parametrize("columns", [7, 64])  # with 7 columns, terms collide and cancel
 def test_hashing_is_scikit_learns(kind: str, columns: int) -> None:
     vectorizer = HashingVectorizer(analyzer=kind, ngram_range=(1, 3), n_features=columns)
-    part = Terms(analyser=kind, ngrams=(1, 3), projection=torch.eye(columns), offset=torch.zeros(columns))
+    part = Terms(
+        analyser=kind, ngram_range=(1, 3), projection=torch.eye(columns), offset=torch.zeros(columns)
+    )
     expected = vectorizer.transform(PROMPTS).toarray()
     np.testing.assert_allclose(part(PROMPTS, None).numpy(), expected, atol=1e-6)
 
@@ -62,7 +64,7 @@ def test_hashing_is_scikit_learns(kind: str, columns: int) -> None:
 def test_projection_and_offset() -> None:
     part = Terms(
         analyser="word",
-        ngrams=(1, 1),
+        ngram_range=(1, 1),
         projection=torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
         offset=torch.tensor([10.0, 20.0]),
         vocabulary=["cat", "dog"],
@@ -113,7 +115,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(RouterError, match="a vocabulary needs 2 terms"):
         Terms(
             analyser="word",
-            ngrams=(1, 1),
+            ngram_range=(1, 1),
             projection=torch.eye(2),
             offset=torch.zeros(2),
             vocabulary=["a"],

@@ -60,7 +60,7 @@ def test_there_is_no_policy_and_no_export(tmp_path: Path) -> None:
     with pytest.raises(RouterError, match="no policy"):
         ExpertChoice(k=2).log_prob(torch.zeros(1, 2), torch.zeros(1, 1, dtype=torch.int64))
     router = Router(LinearScorer(3, 2), ExpertChoice(k=2), ("a", "b"))
-    with pytest.raises(RouterError, match="looks at the whole batch"):
+    with pytest.raises(RouterError, match="reads the whole batch"):
         export(router, tmp_path / "out")
     with pytest.raises(RouterError, match="k=2 but there are 3"):
         ExpertChoice(k=2).check(3)

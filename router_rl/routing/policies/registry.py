@@ -1,0 +1,16 @@
+"""Policies of live state by the name that `policy.json` gives them. A new one is a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .caching_policy import CachingPolicy
+from .cascade_policy import CascadePolicy
+
+__all__ = ["POLICIES"]
+
+# Each is a module with `kind`, `experts`, `observation_size`, `spec()`, `from_spec(spec)`, `start` and `act`.
+POLICIES: dict[str, Any] = {
+    "cascade": CascadePolicy,
+    "caching": CachingPolicy,
+}
