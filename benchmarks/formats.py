@@ -23,9 +23,9 @@ import jsonargparse
 import torch
 
 from experts.io.atomic import write_json
-from router_rl.exports import FORMATS, export, layer_module
+from router_rl.exports import export, find_format, format_names
+from router_rl.exports.layer_formats import load_layer, put_into_small_model
 from router_rl.exports.transformers import distil
-from router_rl.exports.transformers.layer_export import put_into_small_model
 from router_rl.routing import MLPScorer, Router, TopK
 
 EXPERTS, K = 8, 2
@@ -55,7 +55,7 @@ def main(
     calls: dict[str, Callable[..., Any]] = {"trained router": router}
     found: dict[str, dict[str, Any]] = {"trained router": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for name in FORMATS:
+        for name in format_names():
             written, agreement = router, None
             if name == "gguf":  # a linear gate
                 distilled = distil([router], [torch.randn(8192, features)], bias=True)
@@ -83,13 +83,13 @@ def main(
 def as_its_runtime_calls_it(name: str, folder: Path) -> Callable[..., Any]:
     """The exported router without what the parity check adds."""
     if name == "vllm":
-        router = layer_module.load(folder)
+        router = load_layer(folder)
         return lambda batch: router.custom_routing_function(batch, None, K, True)
     if name == "sglang":
-        return layer_module.load(folder).topk_output
+        return load_layer(folder).topk_output
     if name == "transformers":
-        return put_into_small_model(layer_module.load(folder))[0]
-    return FORMATS[name].load(folder)
+        return put_into_small_model(load_layer(folder))[0]
+    return find_format(name).load(folder)
 
 
 def made(features: int, hidden: int) -> Router:

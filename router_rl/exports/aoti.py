@@ -1,8 +1,7 @@
 """A router as an AOTInductor package: compiled for this machine's CPU, loaded from C++ or Python.
 
-`router.pt2` holds two models: `model` takes features [T, D] (and state [T, S] where the router has one),
-`masked` takes alive [N] bool as well. What they return: see `program`. `route.cpp` is a program that loads
-it.
+`router.pt2` has two models: `model` takes features [T, D] (and state [T, S] where the router has one),
+`masked` takes alive [N] bool as well. What they return: see `program`. `route.cpp` loads it from C++.
 https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
@@ -22,15 +21,20 @@ from experts import InputError
 from experts.io.atomic import write_json
 
 from ..routing import Router, Routing
+from .format import Format
 from .program import export_program, input_names, unmasked_or_masked
 
-__all__ = ["load", "usage", "write"]
+__all__ = ["FORMAT", "load", "usage", "write"]
 
 _MODELS = ("model", "masked")  # the first is what the loaders take by default
 
 
 def write(router: Router, folder: Path) -> None:
     """Compile the two programs into one package, with the router's description beside it.
+
+    Args:
+        router: any deterministic router.
+        folder: made if it does not exist.
 
     Raises:
         InputError: there is no C++ compiler.
@@ -67,7 +71,7 @@ def load(folder: Path) -> Callable[..., Routing]:
 
 
 def usage(router: Router) -> str:
-    """How to load it, as Python."""
+    """Python that loads and calls the export."""
     inputs = ", ".join(input_names(router, masked=False))
     return f"""import torch  # from C++: see route.cpp, which says how it is built
 program = torch._inductor.aoti_load_package("router.pt2")
@@ -77,14 +81,17 @@ experts, weights, logits, fallback = program({inputs})
 
 
 def _lean(run: Callable[[list[Tensor]], list[Tensor]]) -> Callable[..., list[Tensor]]:
-    """The compiled function without torch's wrapper in Python, which takes longer than a small router."""
+    """The compiled function without torch's Python wrapper, which takes longer than a small router."""
     return lambda *inputs: run(list(inputs))
 
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Without torch's warnings of its own use of itself."""
+    """Suppress torch's warnings about its own internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
+
+
+FORMAT = Format(write=write, load=load, usage=usage)

@@ -1,4 +1,4 @@
-"""The one check that every router passes, as scikit-learn's `check_estimator` is for estimators."""
+"""The check that every router passes, as scikit-learn's `check_estimator` is for estimators."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from ..routing import Router, RouterError, Routing
-from . import export
+from .export_folder import export
 
 __all__ = ["check_router"]
 
 
 def check_router(router: Router, features: Tensor) -> None:
-    """Check shapes, types, ties, masks, odd rows, empty batches and a round trip through its export.
+    """Check shapes, dtypes, masks, rows that are not finite, empty batches and an export's round trip.
 
     Args:
         router: any router, trained or not.
         features: [T, D] float32, some real rows, at least 2.
 
     Raises:
-        RouterError: names what failed.
+        RouterError: a check failed; says which.
     """
     rows, state = features[:64], _some_state(router, min(len(features), 64))
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
@@ -31,7 +31,8 @@ def check_router(router: Router, features: Tensor) -> None:
         if not router.stochastic and router.rule.causal:
             one = router(rows[:1], None if state is None else state[:1])
             _require(
-                bool((one.experts == routing.experts[:1]).all()), "a row routes alike alone and in a batch"
+                bool((one.experts == routing.experts[:1]).all()),
+                "a row routes the same in any batch",
             )
         _check_form(router, router(rows[:0], None if state is None else state[:0]), 0)
         _check_odd_rows(router, rows, state)
@@ -52,10 +53,10 @@ def _check_form(router: Router, routing: Routing, rows: int) -> None:
     _require(routing.fallback.shape == (rows,), "fallback is [T]")
     if rows:
         inside = (routing.experts >= 0) & (routing.experts <= count)
-        _require(bool(inside.all()), "experts are ids of the pool, or N for nobody")
-        nobody = routing.experts == count
-        _require(bool((routing.weights[nobody] == 0).all()), "nobody weighs nothing")
-        _require(not bool(nobody[:, 0].any()), "every row has an expert")
+        _require(bool(inside.all()), "experts are ids of the pool, or N for no expert")
+        no_expert = routing.experts == count
+        _require(bool((routing.weights[no_expert] == 0).all()), "no expert has weight 0")
+        _require(not bool(no_expert[:, 0].any()), "every row has an expert")
         ordered = routing.experts.sort(dim=1).values
         distinct = (ordered[:, 1:] != ordered[:, :-1]) | (ordered[:, 1:] == count)
         _require(bool(distinct.all()), "experts of a row are distinct")
@@ -68,7 +69,7 @@ def _check_odd_rows(router: Router, rows: Tensor, state: Tensor | None) -> None:
     odd[0, 0], odd[1, -1] = float("nan"), float("inf")
     routing = router(odd, None if state is None else state[:2])
     _check_form(router, routing, 2)
-    _require(bool(routing.fallback.all()), "a row that is not finite takes the fallback")
+    _require(bool(routing.fallback.all()), "a row that is not finite goes to the fallback")
     first = routing.experts[:, 0]
     _require(bool((first == router.fallback).all()), "the fallback expert is the declared one")
 
@@ -80,9 +81,9 @@ def _check_masks(router: Router, rows: Tensor, state: Tensor | None) -> None:
     mask = torch.ones(count, dtype=torch.bool)
     mask[int(router(rows, state).experts[0, 0])] = False
     chosen = router(rows, state, mask)
-    # A rule that runs all experts names a masked one too, with weight 0.
+    # A rule that runs all experts returns a masked one too, with weight 0.
     working = chosen.experts[chosen.weights > 0]
-    _require(bool(mask[working].all()), "a masked expert never works")
+    _require(bool(mask[working].all()), "a masked expert has weight 0")
 
 
 def _some_state(router: Router, rows: int) -> Tensor | None:

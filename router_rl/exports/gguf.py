@@ -2,8 +2,8 @@
 
 `blk.N.ffn_gate_inp.weight` [N, D] and, where the router has them, `blk.N.ffn_gate_inp.bias` and
 `blk.N.exp_probs_b.bias` [N], all float32, under the names that llama.cpp gives a model's own gate; how they
-are scored stands in the metadata under its own keys. llama.cpp guards against nothing and masks nobody: a row
-that is not finite stays so.
+are scored is in the metadata under its own keys. llama.cpp has neither a fallback nor a mask: a row that is
+not finite stays so.
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe_ffn)
 """
 
@@ -21,17 +21,22 @@ from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, RouterError, Routing
 from ..routing.selection.topk import largest
-from .layer_module import require_layer
+from .format import Format
+from .layer_formats import require_layer
 from .transformers.stock_gate import Gate, fold
 
-__all__ = ["load", "tensors", "usage", "write", "write_layers"]
+__all__ = ["FORMAT", "load", "tensors", "usage", "write", "write_layers"]
 
 _ARCHITECTURE = "router"
 _LEAST_SUM = 6.103515625e-5  # below which llama.cpp does not renormalise
 
 
 def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
-    """The tensors of one layer's gate by name.
+    """The tensors of one layer's gate by name, float32.
+
+    Args:
+        router: linear, with `hard`, `topk` or `scored_topk` selection.
+        layer: its number, the N of `blk.N`.
 
     Raises:
         RouterError: the router does not fold into a gate of llama.cpp.
@@ -40,20 +45,20 @@ def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
 
 
 def write(router: Router, folder: Path) -> None:
-    """Write one router, as that of layer 0; see `write_layers`."""
+    """Write one router as that of layer 0; see `write_layers`."""
     write_layers({0: router}, folder)
 
 
 def write_layers(routers: Mapping[int, Router], folder: Path) -> None:
-    """Write `router.gguf` with a gate for each of these layers, and the routers' description beside it.
+    """Write `router.gguf` with a gate for each layer, and the routers' description beside it.
 
     Args:
         routers: by the number of their layer, the N of `blk.N`.
-        folder: made if it is not there.
+        folder: made if it does not exist.
 
     Raises:
         InputError: the package gguf is missing.
-        RouterError: a router does not fold into a gate of llama.cpp, or is of another form than the first:
+        RouterError: a router does not fold into a gate of llama.cpp, or has another form than the first:
             llama.cpp has one form for all layers.
     """
     if importlib.util.find_spec("gguf") is None:
@@ -95,27 +100,27 @@ def write_layers(routers: Mapping[int, Router], folder: Path) -> None:
 
 
 def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
-    """Read a layer of the file back and route as llama.cpp's build_moe_ffn computes, in float32."""
+    """Read a layer of the file and route as llama.cpp's build_moe_ffn does, in float32."""
     import gguf
 
     reader = gguf.GGUFReader(folder / "router.gguf")
-    found = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
 
-    def setting(name: str, default: int) -> int:
+    def field_of(name: str, default: int) -> int:
         field = reader.get_field(f"{_ARCHITECTURE}.{name}")
         return default if field is None else int(field.contents())
 
-    k = setting("expert_used_count", 0)
+    k = field_of("expert_used_count", 0)
     gate = Gate(
-        weight=found[f"blk.{layer}.ffn_gate_inp.weight"],
-        bias=found.get(f"blk.{layer}.ffn_gate_inp.bias"),
+        weight=stored[f"blk.{layer}.ffn_gate_inp.weight"],
+        bias=stored.get(f"blk.{layer}.ffn_gate_inp.bias"),
         k=k,
         score="sigmoid"
-        if setting("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
+        if field_of("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
         else "softmax",
-        selection_bias=found.get(f"blk.{layer}.exp_probs_b.bias"),
-        groups=setting("expert_group_count", 1),
-        kept=setting("expert_group_used_count", 1),
+        selection_bias=stored.get(f"blk.{layer}.exp_probs_b.bias"),
+        groups=field_of("expert_group_count", 1),
+        kept=field_of("expert_group_used_count", 1),
     )
 
     def route(features: Tensor) -> Routing:
@@ -131,12 +136,12 @@ def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
 
 
 def usage(router: Router) -> str:
-    """How to load it, as Python."""
+    """Python that loads and calls the export."""
     return """import gguf
 tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader("router.gguf").tensors}
-# Put them into a model's GGUF under its own block numbers, and its keys expert_used_count,
-# expert_gating_func and expert_weights_norm (true) to what they are here.
-# llama.cpp reads ffn_gate_inp.bias in gpt-oss models alone, and guards no row that is not finite."""
+# Copy them into a model's GGUF under its own block numbers, and set its keys expert_used_count,
+# expert_gating_func and expert_weights_norm (true) to the values here.
+# llama.cpp reads ffn_gate_inp.bias in gpt-oss models only, and has no fallback for non-finite rows."""
 
 
 def _gate(router: Router) -> Gate:
@@ -146,7 +151,7 @@ def _gate(router: Router) -> Gate:
 
 
 def _form(router: Router, gate: Gate) -> tuple[object, ...]:
-    """What all layers have in common."""
+    """What must be equal in all layers."""
     return (router.experts, gate.weight.shape, gate.k, gate.score, gate.groups, gate.kept)
 
 
@@ -166,3 +171,6 @@ def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:
     best = largest(grouped.sort(dim=-1, descending=True).values[..., :2].sum(dim=-1), gate.kept)
     kept = torch.zeros(grouped.shape[:-1], dtype=torch.bool).scatter(-1, best, True)
     return torch.where(kept.unsqueeze(-1), grouped, float("-inf")).flatten(-2)
+
+
+FORMAT = Format(write=write, load=load, usage=usage, guarded=False)

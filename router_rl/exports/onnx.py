@@ -1,7 +1,7 @@
 """A router as an ONNX graph with a dynamic number of rows, for ONNX Runtime.
 
-Inputs: features [T, D] float32; state [T, S] float32 where the router has one; alive [N] bool, which may be
-left out: it has a default, all true. What it returns: see `program`.
+Inputs: features [T, D] float32; state [T, S] float32 where the router has one; alive [N] bool, optional, by
+default all true. What it returns: see `program`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,28 +20,30 @@ from torch import Tensor
 from experts import InputError
 from experts.io.atomic import replacing, write_json
 
-from ..routing import Router, RouterError, Routing, Scorer
+from ..routing import Router, Routing
+from .format import Format
 from .program import OUTPUTS, export_program, input_names
 
-__all__ = ["load", "usage", "write"]
+__all__ = ["FORMAT", "load", "usage", "write"]
 
 _NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
 def write(router: Router, folder: Path) -> None:
-    """Write `router.onnx`, weights inside, with the router's description beside it.
+    """Write `router.onnx`, weights included, with the router's description beside it.
+
+    Args:
+        router: any deterministic router whose scorer has an ONNX form.
+        folder: made if it does not exist.
 
     Raises:
         InputError: packages are missing.
-        RouterError: the scorer has no ONNX form.
     """
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
             "format", "onnx", f"needs {', '.join(missing)}", "pip install 'router-rl[export]', or use pt2"
         )
-    if cast(Scorer, router.scorer).spec()["kind"] == "hash":
-        raise RouterError("a hash router reads the bits of its features, which ONNX cannot; export it as pt2")
     import onnx
     import onnx.numpy_helper
 
@@ -57,9 +59,9 @@ def write(router: Router, folder: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
-    everybody = torch.ones(len(router.experts), dtype=torch.bool).numpy()
-    # An initialiser of an input's name is its default, which a caller may override.
-    model.graph.initializer.append(onnx.numpy_helper.from_array(everybody, "alive"))
+    all_alive = torch.ones(len(router.experts), dtype=torch.bool).numpy()
+    # An initialiser with an input's name is its default, which a caller may override.
+    model.graph.initializer.append(onnx.numpy_helper.from_array(all_alive, "alive"))
     onnx.checker.check_model(model, full_check=True)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "router.onnx") as temporary:
@@ -73,7 +75,7 @@ def load(folder: Path) -> Callable[..., Routing]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that `alive` has a default, which is meant
+    options.log_severity_level = 3  # it warns that `alive` has a default, which is intended
     session = onnxruntime.InferenceSession(
         str(folder / "router.onnx"), options, providers=["CPUExecutionProvider"]
     )
@@ -89,41 +91,41 @@ def load(folder: Path) -> Callable[..., Routing]:
 
 
 def usage(router: Router) -> str:
-    """How to load it, as Python."""
+    """Python that loads and calls the export."""
     fed = ", ".join(f'"{name}": {name}.numpy()' for name in input_names(router, masked=False))
     return f"""import onnxruntime
-onnxruntime.set_default_logger_severity(3)  # it warns that `alive` has a default, which is meant
+onnxruntime.set_default_logger_severity(3)  # it warns that `alive` has a default, which is intended
 session = onnxruntime.InferenceSession("router.onnx")
 experts, weights, logits, fallback = session.run(None, {{{fed}}})
 # An optional input "alive", [{len(router.experts)}] bool, says which experts may be chosen."""
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """What torch does not translate, or not as exactly as routing needs."""
+    """Translations of operators that torch lacks, or that differ from torch where routing would change."""
     import onnxscript
 
     opset: Any = onnxscript.opset18
 
     def sort_stable(self: Any, *, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-        # TopK gives equal values by rising index, as a stable sort does.
+        # TopK returns equal values by increasing index, as a stable sort does.
         size = opset.Gather(opset.Shape(self), opset.Constant(value_ints=[dim]))
         return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
     def sigmoid(self: Any) -> Any:
-        # ONNX Runtime's own never comes to 0, which is the score of an expert that is dead.
+        # ONNX Runtime's own never reaches 0, which is the score of a masked expert.
         return opset.Reciprocal(opset.Add(1.0, opset.Exp(opset.Neg(self))))
 
     def log_sigmoid(self: Any) -> Any:
-        # The logarithm of a sigmoid that is 0 would not be a number in a softmax.
+        # The logarithm of a sigmoid of 0 would be NaN in a softmax.
         spread = opset.Log(opset.Add(1.0, opset.Exp(opset.Neg(opset.Abs(self)))))
         return opset.Sub(opset.Min(self, 0.0), spread)
 
     def amax(self: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
-        # ONNX Runtime's own passes over some NaN, and then a row that holds one would be routed.
+        # ONNX Runtime's own ignores some NaN, and a row with one would then be routed.
         axes = opset.Constant(value_ints=list(dim))
         odd = opset.Cast(opset.IsNaN(self), to=1)
-        found = opset.Greater(opset.ReduceMax(odd, axes, keepdims=int(keepdim)), 0.0)
-        return opset.Where(found, float("nan"), opset.ReduceMax(self, axes, keepdims=int(keepdim)))
+        has_nan = opset.Greater(opset.ReduceMax(odd, axes, keepdims=int(keepdim)), 0.0)
+        return opset.Where(has_nan, float("nan"), opset.ReduceMax(self, axes, keepdims=int(keepdim)))
 
     aten = torch.ops.aten
     return {
@@ -136,7 +138,7 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Without torch's advice on packages that routers have no use for."""
+    """Suppress torch's advice on packages that routers do not need."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -147,3 +149,6 @@ def _quiet() -> Generator[None, None, None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+FORMAT = Format(write=write, load=load, usage=usage)

@@ -1,18 +1,26 @@
-"""Does an exported router give the answers of the router that was trained?"""
+"""Parity: an exported router or policy decides as the trained one does."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..routing import Router, RouterError, Routing, ScoredTopK
+from ..routing import Policy, Router, RouterError, Routing, ScoredTopK
 
-__all__ = ["Parity", "check_parity", "one_dead", "parity_rows"]
+__all__ = [
+    "Parity",
+    "PolicyParity",
+    "check_parity",
+    "check_policy_parity",
+    "check_text_parity",
+    "one_dead",
+    "parity_inputs",
+]
 
 _TOLERANCE = 1e-4  # of float32 logits after folding, relative to the largest
 _MOST_ROWS = 4096
@@ -20,15 +28,15 @@ _MOST_ROWS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """What a parity check found.
+    """The result of a parity check of a router.
 
     Attributes:
-        rows: rows compared, with rows of zeros, NaN and infinities among them.
+        rows: rows compared, rows of zeros, NaN and infinities included.
         index_agreement: share of rows whose experts agree, in order.
         ties: rows that disagree only where two scores differ by less than the tolerance.
-        weights_max_error: largest absolute difference of the weights on rows that agree.
+        weights_max_error: largest absolute difference of the weights, on rows that agree.
         logits_max_error: largest absolute difference of the logits.
-        tolerance: allowed for the two errors.
+        tolerance: allowed for both errors.
     """
 
     rows: int
@@ -50,13 +58,38 @@ class Parity:
         return {**asdict(self), "passed": self.passed}
 
 
-def parity_rows(router: Router, features: Tensor | None, *, odd: bool = True) -> list[Tensor]:
-    """Inputs to compare on: real rows if given, else made ones; then zeros, NaN and infinities.
+@dataclass(frozen=True, kw_only=True)
+class PolicyParity:
+    """The result of a parity check of a policy.
+
+    Attributes:
+        rows: observations compared.
+        action_agreement: share of observations with equal actions.
+    """
+
+    rows: int
+    action_agreement: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all actions are equal."""
+        return self.action_agreement == 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `parity.json`."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def parity_inputs(router: Router, features: Tensor | None, *, odd: bool = True) -> list[Tensor]:
+    """Inputs to compare on: the given rows, else random ones; then rows of zeros, NaN and infinities.
 
     Args:
         router: whose inputs they are.
         features: [T, D] float32 real rows, or None.
-        odd: whether NaN and infinities are among them: for formats that guard against them.
+        odd: include NaN and infinities, for formats that guard against them.
+
+    Returns:
+        features [R, D], and state [R, S] where the router has one.
     """
     generator = torch.Generator().manual_seed(0)
     if features is None:
@@ -64,10 +97,8 @@ def parity_rows(router: Router, features: Tensor | None, *, odd: bool = True) ->
     extra = torch.zeros(4 if odd else 1, router.features)
     if odd:
         extra[1, 0], extra[2, -1], extra[3, 0] = float("nan"), float("inf"), -float("inf")
-    inputs = [torch.cat([features[:_MOST_ROWS].float().cpu(), extra])]
-    if router.state:
-        inputs.append(torch.rand(len(inputs[0]), router.state_size, generator=generator) / router.state_size)
-    return inputs
+    rows = torch.cat([features[:_MOST_ROWS].float().cpu(), extra])
+    return [rows, *([] if not router.state else [_random_state(router, len(rows), generator)])]
 
 
 def check_parity(
@@ -81,20 +112,72 @@ def check_parity(
 
     Args:
         router: the trained one.
-        exported: takes the inputs, and the mask by its name.
-        inputs: features, and state where the router has one.
-        action_mask: [N] bool, the experts that are alive; None: the exported one is called without a mask.
+        exported: takes the inputs, and the mask as the keyword `action_mask`.
+        inputs: features [R, D], and state [R, S] where the router has one.
+        action_mask: [N] bool, False where an expert is down; None: the exported one is called without a mask.
 
     Raises:
-        RouterError: they disagree beyond tolerance; the message holds the figures.
+        RouterError: they disagree beyond the tolerance; the message has the figures.
     """
     mask = {} if action_mask is None else {"action_mask": action_mask}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         expected = copy.deepcopy(router).cpu().eval()(*inputs, **mask)
-        torch.manual_seed(0)  # a stochastic router draws alike in both
+        torch.manual_seed(0)  # a stochastic router draws the same in both
         found = exported(*inputs, **mask)
-    usual = expected.logits[~expected.fallback]  # fallback rows hold a large constant,
+    return _agreement(router, expected, found)
+
+
+def check_text_parity(
+    router: Router, exported: Router, prompts: Sequence[str], groups: Sequence[str] | None
+) -> Parity:
+    """Compare how an exported prompt router and the trained one route prompts.
+
+    Args:
+        router: the trained one.
+        exported: loaded from the export, with its text pipeline.
+        prompts: R texts.
+        groups: of each; None where unknown.
+
+    Raises:
+        RouterError: they disagree beyond the tolerance, or the export has no text pipeline.
+    """
+    state = _random_state(router, len(prompts), torch.Generator().manual_seed(0)) if router.state else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = copy.deepcopy(router).cpu().eval().route(prompts, groups, state)
+        torch.manual_seed(0)
+        found = exported.route(prompts, groups, state)
+    return _agreement(router, expected, found)
+
+
+def check_policy_parity(policy: Policy, exported: Policy, observations: Tensor) -> PolicyParity:
+    """Compare the actions of an exported policy with those of the trained one.
+
+    Args:
+        policy: the trained one.
+        exported: loaded from the export.
+        observations: [R, O] float32.
+
+    Raises:
+        RouterError: an action differs; the message has the figures.
+    """
+    with torch.inference_mode():
+        expected, found = policy.act(observations), exported.act(observations)
+    agree = (expected == found).reshape(len(observations), -1).all(dim=1)
+    parity = PolicyParity(rows=len(observations), action_agreement=float(agree.double().mean()))
+    if not parity.passed:
+        raise RouterError(f"the exported policy does not agree with the trained one: {parity.to_json()}")
+    return parity
+
+
+def _random_state(router: Router, rows: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(rows, router.state_size, generator=generator) / router.state_size
+
+
+def _agreement(router: Router, expected: Routing, found: Routing) -> Parity:
+    """Compare two routings of the same rows."""
+    usual = expected.logits[~expected.fallback]  # fallback rows have a large constant,
     usual = usual[usual > -9e3].abs().tolist()  # as do experts that are never chosen
     tolerance = _TOLERANCE * max([1.0, *usual])
     agree = (expected.experts == found.experts).all(dim=1)
@@ -117,7 +200,7 @@ def check_parity(
 
 
 def _largest_error(expected: Tensor, found: Tensor) -> float:
-    """Of the finite ones; minus infinity, where a mask is, must stand in the same places."""
+    """The largest difference of finite values; infinity where they are not finite in the same places."""
     finite = expected.isfinite()
     if not finite.equal(found.isfinite()):
         return float("inf")
@@ -125,14 +208,19 @@ def _largest_error(expected: Tensor, found: Tensor) -> float:
 
 
 def _tied(ranking: Tensor, expected: Routing, found: Routing, tolerance: float) -> Tensor:
-    """Rows [T] whose chosen experts have, place by place, rankings within twice the tolerance."""
+    """Rows [T] whose chosen experts have, rank by rank, scores within twice the tolerance."""
     wanted = ranking.gather(1, expected.experts)
     got = ranking.gather(1, found.experts)
     return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)
 
 
 def one_dead(router: Router, inputs: list[Tensor]) -> Tensor | None:
-    """A mask [N] without the expert that is chosen most; None for a router that could choose no other."""
+    """A mask [N] bool without the most chosen expert; None for a router that could choose no other.
+
+    Args:
+        router: any router.
+        inputs: features [R, D], and state [R, S] where the router has one.
+    """
     may_be = torch.ones(len(router.experts), dtype=torch.bool)
     if router.allowed is not None:
         may_be = router.allowed.cpu().clone()

@@ -1,7 +1,7 @@
-"""A router as a `torch.export` program: what the formats that hold a graph are made of.
+"""A router as a `torch.export` program, from which the graph formats (pt2, aoti, onnx) are made.
 
 The program takes features [T, D], then state [T, S] where the router has one, then, if it is the masked one,
-alive [N] bool (False: the expert is dead and never chosen). It returns the tuple (experts [T, k] int64,
+alive [N] bool (False: the expert is down and never chosen). It returns the tuple (experts [T, k] int64,
 weights [T, k] float32, logits [T, N] float32, fallback [T] bool). T may be any number, 0 too.
 """
 
@@ -24,8 +24,12 @@ OUTPUTS = ("experts", "weights", "logits", "fallback")
 def export_program(router: Router, *, masked: bool) -> ExportedProgram:
     """Trace a router, its standardisation folded in, on the CPU.
 
+    Args:
+        router: any deterministic router.
+        masked: the program takes alive [N] bool as its last input.
+
     Raises:
-        RouterError: the router draws at random; a frozen program has no use for that.
+        RouterError: the router draws at random, which a frozen program cannot.
     """
     if router.stochastic:
         raise RouterError("a stochastic router has no program to freeze; export it as safetensors")
@@ -43,7 +47,7 @@ def export_program(router: Router, *, masked: bool) -> ExportedProgram:
 
 
 def input_names(router: Router, *, masked: bool) -> list[str]:
-    """Names of the inputs, in order."""
+    """Names of the program's inputs, in order."""
     return ["features", *(["state"] if router.state else []), *(["alive"] if masked else [])]
 
 
@@ -57,7 +61,7 @@ def unmasked_or_masked(plain: Callable[..., Any], masked: Callable[..., Any]) ->
 
 
 class _AsTuple(nn.Module):
-    """A plain tuple: a program that returned our record could only be loaded where our record exists."""
+    """Returns a plain tuple: a program that returned `Routing` would need this package to load."""
 
     def __init__(self, router: Router, masked: bool) -> None:
         super().__init__()

@@ -14,18 +14,24 @@ import torch
 from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, Routing
+from .format import Format
 from .program import export_program, input_names, unmasked_or_masked
 
-__all__ = ["load", "usage", "write"]
+__all__ = ["FORMAT", "load", "usage", "write"]
 
 
 def write(router: Router, folder: Path) -> None:
-    """Export and save the two programs, with the router's description beside them."""
+    """Export and save the two programs, with the router's description beside them.
+
+    Args:
+        router: any deterministic router.
+        folder: made if it does not exist.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, masked in (("router", False), ("masked", True)):
         program = export_program(router, masked=masked)
         with replacing(folder / f"{name}.pt2") as temporary:
-            # torch.export insists on the suffix, so the program is saved beside and moved over.
+            # torch.export requires the suffix, so the program is saved beside the target and moved.
             named = temporary.with_suffix(".pt2")
             try:
                 torch.export.save(program, named)
@@ -43,8 +49,11 @@ def load(folder: Path) -> Callable[..., Routing]:
 
 
 def usage(router: Router) -> str:
-    """How to load it, as Python."""
+    """Python that loads and calls the export."""
     inputs = ", ".join(input_names(router, masked=False))
     return f"""import torch
 program = torch.export.load("router.pt2").module()  # masked.pt2 takes alive [{len(router.experts)}] bool last
 experts, weights, logits, fallback = program({inputs})"""
+
+
+FORMAT = Format(write=write, load=load, usage=usage)

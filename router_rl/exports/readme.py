@@ -1,4 +1,4 @@
-"""The ten lines that stand beside an export: what it is and how it is loaded."""
+"""The README.md beside an exported router: what it is and how to load it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ __all__ = ["readme"]
 _MOST_NAMES = 8
 
 
-def readme(router: Router, format: str, usage: str) -> str:
+def readme(router: Router, format: str, usage: str, *, keeps_text: bool = False) -> str:
     """The content of `README.md`.
 
     Args:
         router: what was exported.
-        format: its format.
+        format: the name of its format.
         usage: Python that loads and calls it, a few lines.
+        keeps_text: the export holds the router's text pipeline.
     """
     names = list(router.experts[:_MOST_NAMES])
     if len(router.experts) > _MOST_NAMES:
@@ -24,9 +25,17 @@ def readme(router: Router, format: str, usage: str) -> str:
         f" and `state` [T, {router.state_size}] float32 ({part.name}: {part.meaning})"
         for part in router.state
     )
+    inputs = f"`features` [T, {router.features}] float32{state}"
+    if router.text is not None:
+        made = (
+            "prompts, or from"
+            if keeps_text
+            else "the text features of the trained router (export it as safetensors):"
+        )
+        inputs = f"{made} {inputs}"
     return f"""# A router between {len(router.experts)} experts: {", ".join(names)}
 
-`{router.rule.name}` selection, {router.rule.k} a row, from `features` [T, {router.features}] float32{state}.
+`{router.rule.name}` selection, {router.rule.k} a row, from {inputs}.
 Format `{format}`; `parity.json` says how it agrees with the router that was trained.
 Fallback, where a row is not finite: expert {router.fallback}, {router.experts[router.fallback]}.
 

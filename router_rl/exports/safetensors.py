@@ -1,4 +1,7 @@
-"""A router as `router.json` and `router.safetensors`, as `router_rl.routing.load` reads it."""
+"""A router as `router.json` and `router.safetensors`, as `router_rl.routing.load` reads it.
+
+A prompt router's text pipeline stands beside it, as `text.json` and `text.safetensors`.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,24 @@ from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, TextFeatures
 from ..routing.embedding import Embedding
-from ..routing.storage import SCHEMA_VERSION, digest_of, load, text_digest
+from ..routing.safetensors_file import digest_of
+from ..routing.storage import SCHEMA_VERSION, load_router, text_digest
 from ..routing.text import Group
+from .format import Format
 
-__all__ = ["load", "usage", "write"]
+__all__ = ["FORMAT", "usage", "write"]
 
 
-def write(router: Router, folder: Path) -> None:
+def write(router: Router, folder: Path, *, text: bool = True) -> None:
     """Write a router, its standardisation folded into the first layer.
 
-    The weights go first: a kill in between leaves a digest that does not match, which loading reports.
+    The weights are written first: a kill in between leaves a digest that does not match, which loading
+    reports.
+
+    Args:
+        router: any router.
+        folder: made if it does not exist.
+        text: write the text pipeline too, where the router has one.
     """
     folded = router.folded()
     tensors = {name: value.detach().cpu().contiguous() for name, value in folded.scorer.state_dict().items()}
@@ -33,23 +44,24 @@ def write(router: Router, folder: Path) -> None:
         "schema_version": SCHEMA_VERSION,
         **folded.spec(),
         "digest": digest_of(weights, router.experts),
-        **({} if router.text is None else {"text": _write_text(router.text, folder)}),
     }
+    if text and router.text is not None:
+        description["text"] = _write_text(router.text, folder)
     write_json(folder / "router.json", description)
 
 
 def usage(router: Router) -> str:
-    """How to load it, as Python."""
+    """Python that loads and calls the export."""
     inputs = "features, state" if router.state else "features"
     call = f"router({inputs})"
     if router.text is not None:
         grouped = any(isinstance(part, Group) for part in router.text.parts)
-        given = [
+        arguments = [
             '"a prompt"',
             *(['"its group"'] if grouped else []),
             *(["state=state"] if router.state else []),
         ]
-        call = f"router.route({', '.join(given)})  # or {call}"
+        call = f"router.route({', '.join(arguments)})  # or {call}"
     return f"""from router_rl.routing import load  # imports torch alone
 router = load(".")
 experts, weights, logits, fallback = {call}
@@ -61,7 +73,7 @@ def _write_text(text: TextFeatures, folder: Path) -> str:
     spec = text.spec()
     for index, part in enumerate(text.parts):
         if isinstance(part, Embedding):
-            spec[index]["path"] = str(_keep_model(part.path, folder, f"embedding-{index}"))
+            spec[index]["path"] = str(_copy_model(part.path, folder, f"embedding-{index}"))
     tensors = save({name: value.detach().cpu().contiguous() for name, value in text.tensors().items()})
     described = json.dumps(spec, ensure_ascii=False).encode()
     for name, content in (("text.safetensors", tensors), ("text.json", described)):
@@ -70,9 +82,12 @@ def _write_text(text: TextFeatures, folder: Path) -> str:
     return text_digest(described, tensors)
 
 
-def _keep_model(path: Path, folder: Path, name: str) -> Path:
-    """Copy a model into the export; returns where it is in there. One that is there already stays."""
+def _copy_model(path: Path, folder: Path, name: str) -> Path:
+    """Copy a model into the export, unless it is there already; returns its path within the export."""
     own = folder / name
     if folder.resolve() not in path.resolve().parents:
         shutil.copytree(path if path.is_dir() else path.parent, own, dirs_exist_ok=True)
     return Path(name) if path.is_dir() else Path(name, path.name)
+
+
+FORMAT = Format(write=write, load=load_router, usage=usage, keeps_text=True)

@@ -1,7 +1,9 @@
-"""Linear routers that imitate others, where those do not fold; what it costs is measured and returned.
+"""Distil routers that do not fold into linear ones, and measure the loss.
 
-Each is fitted to its teacher's distribution over experts by the cross-entropy (Hinton et al. 2015, section 2,
-https://arxiv.org/abs/1503.02531), which is convex in a linear layer's weights.
+Each student minimises the cross-entropy to its teacher's distribution over experts, which is convex in a
+linear layer's weights.
+
+Source: Hinton et al. 2015, section 2, https://arxiv.org/abs/1503.02531.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ __all__ = ["Distillation", "distil"]
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Linear routers and how well they imitate.
+    """Linear routers and their agreement with the teachers.
 
     Attributes:
-        routers: one a layer; they fold.
-        agreement: by layer, the share of held-out hidden states whose chosen experts are the same set.
-        overlap: by layer, the mean share of a state's chosen experts that are the same.
-        held_out: hidden states that were measured on, a layer.
-        before: what `measure` said of the teachers; None without it.
-        after: what it said of the linear routers.
+        routers: one a layer; they fold into stock gates.
+        agreement: by layer, the share of held-out hidden states with the same set of chosen experts.
+        overlap: by layer, the mean share of the teacher's experts that the student chooses too.
+        held_out: held-out hidden states per layer.
+        before: `measure` of the teachers; None without it.
+        after: `measure` of the students.
     """
 
     routers: tuple[Router, ...]
@@ -41,7 +43,7 @@ class Distillation:
 
     @property
     def lost(self) -> float | None:
-        """`after - before`: what imitation costs where `measure` is a loss; its negative for a utility."""
+        """`after - before`: the increase where `measure` is a loss; negative where a utility decreases."""
         return None if self.before is None or self.after is None else self.after - self.before
 
     def to_json(self) -> dict[str, Any]:
@@ -66,18 +68,21 @@ def distil(
     penalty: float = 1e-4,
     steps: int = 200,
 ) -> Distillation:
-    """Fit a linear router to each router, on hidden states that its layer has seen.
+    """Fit a linear router to each router, on hidden states of its layer.
 
     Args:
         routers: one a layer, of any scorer on features alone; `hard`, `topk` or `scored_topk` selection.
-        hidden: [T, H] float each, what the gates see on text like that of use; 4 or more.
-        bias: give the linear routers a bias, which most stock gates have not.
-        held_out: share of the states that is only measured on: the last ones, since tokens that follow each
-            other are alike.
+        hidden: [T, H] float each, inputs of the gates on text like that in use; T is 4 or more.
+        bias: give the linear routers a bias, which most stock gates lack.
+        held_out: share of the states that is held out for measuring: the last ones, since neighbouring tokens
+            are alike.
         measure: the loss or utility of a model with these routers; called with the teachers, then with the
-            linear routers.
+            students.
         penalty: on the squared weights, per standardised feature, relative to the mean cross-entropy.
-        steps: of L-BFGS at most.
+        steps: maximum number of L-BFGS steps.
+
+    Returns:
+        the students and their agreement on held-out states.
 
     Raises:
         RouterError: a router takes state or selects in a way that no stock gate has; sizes do not fit.
@@ -123,10 +128,10 @@ def _check(teacher: Router, states: Tensor) -> None:
 
 
 def _fit(teacher: Router, states: Tensor, bias: bool, penalty: float, steps: int) -> Router:
-    """The linear router of least cross-entropy to the teacher's scores."""
+    """The linear router with the smallest cross-entropy to the teacher's scores."""
     with torch.no_grad():
         logits = teacher.scores(states)
-    # Scaling by feature conditions the search; a shift would need a bias.
+    # Scaling the features conditions the optimisation; a shift would need a bias.
     scale = 1 / states.square().mean(dim=0).sqrt().clamp(min=1e-6)
     inputs = (states * scale).double()
     weight = torch.zeros(len(teacher.experts), states.shape[1], dtype=torch.float64, requires_grad=True)
@@ -139,8 +144,8 @@ def _fit(teacher: Router, states: Tensor, bias: bool, penalty: float, steps: int
 
     def loss() -> Tensor:
         search.zero_grad()
-        found = F.linear(inputs, weight, offset)
-        value = _cross_entropy(rule, found, logits.double()) + penalty * weight.square().sum()
+        student = F.linear(inputs, weight, offset)
+        value = _cross_entropy(rule, student, logits.double()) + penalty * weight.square().sum()
         value.backward()  # pyright: ignore[reportUnknownMemberType]
         return value
 

@@ -28,7 +28,7 @@ class Host:
         layout: where its gates are and what they compute.
         layers: those that have a gate.
         experts: routed experts of a layer, E.
-        k: experts a token runs.
+        k: experts per token.
         hidden: size of the hidden state, H.
     """
 
@@ -40,15 +40,41 @@ class Host:
     hidden: int
 
     @property
+    def architecture(self) -> str:
+        """The class of stock transformers that loads the model, such as `Glm4MoeForCausalLM`."""
+        named = getattr(self.config, "architectures", None)
+        if named:
+            return str(named[0])
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[self.config.model_type])
+
+    def warnings(self, k: int) -> tuple[str, ...]:
+        """What a user should know before running the model with k experts per token.
+
+        Args:
+            k: routed experts per token, as the model counts them.
+        """
+        if k < self.experts:
+            return ()
+        return (
+            f"every token runs all {self.experts} routed experts of each layer: the router only weights them "
+            "and saves no compute; train it with fewer experts per token, or assemble more experts",
+        )
+
+    @property
     def renormalises(self) -> bool:
-        """Whether the weights of the chosen experts sum to one (times a scale that the experts expect)."""
+        """Whether the weights of the chosen experts sum to 1 (times a scale that the experts expect)."""
         return bool(getattr(self.config, "norm_topk_prob", True))
 
     def segments(self, rows: int) -> int:
-        """How many experts one row of a router stands for: a donor's segments, or 1.
+        """How many experts of the model one expert of a router is: a donor's segments, or 1.
+
+        Args:
+            rows: experts of the router.
 
         Raises:
-            RouterError: the router's rows fit neither the experts nor the donors they were cut from.
+            RouterError: the number fits neither the model's experts nor the donors they were cut from.
         """
         if rows == self.experts:
             return 1
@@ -59,10 +85,13 @@ class Host:
         raise RouterError(f"the router has {rows} experts but the model's layers have {self.experts}")
 
     def take(self, gate: Gate) -> Gate:
-        """The gate as this host stores it, with its own k.
+        """The gate as this host stores it, with k in the host's own experts.
+
+        Args:
+            gate: of a router, a row for each of the host's experts or of its donors.
 
         Raises:
-            RouterError: sizes do not fit, or this host's gate computes something else.
+            RouterError: sizes do not fit, or the host's gate computes another function.
         """
         rows, hidden = gate.weight.shape
         if hidden != self.hidden:
@@ -72,13 +101,14 @@ class Host:
         kind = self.config.model_type
         if not self.renormalises:
             raise RouterError(
-                f"the gates of this {kind} do not renormalise weights (norm_topk_prob is false), as the "
-                "router does; its experts expect smaller weights"
+                f"the gates of this {kind} do not renormalise weights (norm_topk_prob is false), but the "
+                "router does; the experts expect smaller weights"
             )
         if gate.score != self.layout.score and k > each:
             raise RouterError(
-                f"the router weighs by {gate.score} but {kind} by {self.layout.score}, which agree on top-1 "
-                "alone; train it with scored_topk, or assemble the mixture in the other form"
+                f"the router weights experts by {gate.score} but {self.architecture} by {self.layout.score}, "
+                f"which agree for one expert per token only; train it with ScoredTopK(score="
+                f"{self.layout.score!r}), or assemble the mixture in the other form"
             )
         groups = (
             int(getattr(self.config, "n_group", None) or 1),
@@ -104,13 +134,13 @@ class Host:
         )
 
     def _logit_bias(self, gate: Gate) -> Tensor | None:
-        """The bias as the host has it; refuse one that it lacks and that changes anything."""
+        """The bias as the host has it; refuse one that it lacks and that changes a choice or a weight."""
         if self.layout.bias:
             return torch.zeros(len(gate.weight)) if gate.bias is None else gate.bias
         if gate.bias is None or not gate.bias.any():
             return None
         if self.layout.score == "softmax" and bool((gate.bias == gate.bias[0]).all()):
-            return None  # one number added to all logits changes no choice and no weight
+            return None  # one constant added to all logits changes no choice and no weight
         raise RouterError(
             f"the gates of {self.config.model_type} have no bias on their logits; train the router without, "
             "or distil it"
@@ -120,8 +150,11 @@ class Host:
 def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
     """The host in a model's folder, and its tensors.
 
+    Args:
+        folder: of a mixture-of-experts model, as transformers saves it.
+
     Raises:
-        InputError: it is not a folder of a mixture of experts whose gates are known.
+        InputError: the folder holds no mixture of experts of a known architecture.
     """
     config = read_configuration(folder)
     weights = Checkpoint("model", folder)
@@ -133,8 +166,11 @@ def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
 def host_of_model(model: Any) -> Host:
     """The host that a loaded causal language model is.
 
+    Args:
+        model: as AutoModelForCausalLM loads it.
+
     Raises:
-        InputError: its gates are not known.
+        InputError: its architecture is unknown.
     """
     layout = layout_of(model.config)
     modules = {name for name, _ in model.named_modules()}
@@ -158,13 +194,13 @@ def _host(config: Any, layout: Layout, layers: list[int], what: str) -> Host:
 
 
 def _within_reach(gate: Gate) -> Gate:
-    """The gate with smaller logits: a sigmoid is exactly 1 from 17 on, where the order of experts is lost.
+    """The gate with smaller logits, since a sigmoid is exactly 1 from 17 on and loses the order of experts.
 
-    For top-1 routers, whose weight is 1 whatever the logits. Normed hidden states have a length of about the
-    square root of H, so that logits stay within 4 times the norm's gain.
+    For top-1 routers, whose weight is 1 for any logits. Normalised hidden states have a length of about the
+    square root of H, so logits stay within 4 times the norm's gain.
     """
-    longest = float(gate.weight.norm(dim=1).max()) * gate.weight.shape[1] ** 0.5
-    scale = min(1.0, 4.0 / max(longest, 1e-30))
+    largest = float(gate.weight.norm(dim=1).max()) * gate.weight.shape[1] ** 0.5
+    scale = min(1.0, 4.0 / max(largest, 1e-30))
     bias = None if gate.bias is None else gate.bias * scale
     return replace(gate, weight=gate.weight * scale, bias=bias)
 

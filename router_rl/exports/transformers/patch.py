@@ -1,7 +1,7 @@
-"""Routers alone, as a patch of a few MB for a mixture-of-experts model that is already there.
+"""Trained routers as a patch of a few MB for an existing mixture-of-experts model.
 
-A patch is `router_patch.safetensors` (the gates under the names that the model's own files give them) and
-`router_patch.json` (digests of itself and of the weights it was made for). Only the gates' bytes change in
+A patch is `router_patch.safetensors` (the gates under their names in the model's files) and
+`router_patch.json` (digests of the patch and of the weights it was made for). Only the gates' bytes change in
 the model's files.
 """
 
@@ -42,11 +42,13 @@ class Applied:
     Attributes:
         model: the folder.
         layers: layers whose gates were written.
-        experts_per_token: experts a token runs from now on.
+        experts_per_token: routed experts per token after the patch.
         patch_bytes: size of the patch's tensors.
-        dtype: in which the model's files have their gates.
+        dtype: of the gates in the model's files.
         largest_rounding: largest absolute difference of a weight to the patch's float32; 0 where the files
             have float32.
+        architecture: the class of stock transformers that loads the model, such as `Glm4MoeForCausalLM`.
+        warnings: what a user should know before running the model.
     """
 
     model: str
@@ -55,6 +57,8 @@ class Applied:
     patch_bytes: int
     dtype: str
     largest_rounding: float
+    architecture: str
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
@@ -75,13 +79,16 @@ def write_patch(
         routers: one for each layer that has a gate, in order.
         model: the folder of the mixture they were trained on.
         out: the patch's folder.
-        norm_gains: [H] each, the gain of an RMSNorm of the router's own that stood in place of the layer's
-            norm (ones for a norm without gain); None where routers saw what the stock gate sees.
-        temperature: what the logits are divided by.
+        norm_gains: [H] each, the gain of an RMSNorm that routers were trained behind in place of the layer's
+            norm (ones for a norm without gain); None where routers were trained on the stock gate's input.
+        temperature: divides the logits.
+
+    Returns:
+        the patch's folder.
 
     Raises:
         RouterError: a router does not fold into this model's gates; says why.
-        InputError: the model cannot be read, or `out` not be written.
+        InputError: the model cannot be read, or `out` cannot be written.
     """
     host, weights = host_of_folder(model)
     if len(routers) != len(host.layers):
@@ -94,12 +101,20 @@ def write_patch(
         gates[layer] = host.take(fold(routers[at], gain=ratio, temperature=temperature))
     ks = {gate.k for gate in gates.values()}
     if len(ks) > 1:
-        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts a token; use one number")
+        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts per token; use one number")
     return _write(Path(out), host, weights, _tensors(host, gates), ks.pop() or host.k)
 
 
 def extract_patch(model: Path | str, out: Path | str) -> Path:
-    """Write the gates that a model has now as a patch: what undoes the next one."""
+    """Write the present gates of a model as a patch, which undoes a later one.
+
+    Args:
+        model: the folder of a mixture of experts.
+        out: the patch's folder.
+
+    Returns:
+        the patch's folder.
+    """
     host, weights = host_of_folder(model)
     tensors = {name: weights.tensor(name) for name in _gate_names(host, weights)}
     return _write(Path(out), host, weights, tensors, host.k)
@@ -108,13 +123,13 @@ def extract_patch(model: Path | str, out: Path | str) -> Path:
 def apply_patch(patch: Path | str, model: Path | str, out: Path | str | None = None) -> Applied:
     """Write a patch's gates into a model's folder, or into a copy of it.
 
-    Everything is checked first. Each file is replaced atomically; if the machine stops in between, the same
-    call finishes the work.
+    All checks come first. Each file is replaced atomically; if the machine stops in between, the same call
+    finishes the work.
 
     Args:
         patch: the patch's folder.
         model: the folder of the mixture it was made for.
-        out: where the patched copy goes; None to patch the model in place.
+        out: the folder of the patched copy; None patches the model in place.
 
     Raises:
         InputError: the patch is damaged, or was made for other weights; names both digests.
@@ -154,6 +169,8 @@ def apply_patch(patch: Path | str, model: Path | str, out: Path | str | None = N
         patch_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.values()})),
         largest_rounding=max(float((stored[name].float() - tensors[name]).abs().max()) for name in names),
+        architecture=host.architecture,
+        warnings=host.warnings(k),
     )
 
 
@@ -165,14 +182,29 @@ def write_routers(
     norm_gains: Sequence[Tensor] | None = None,
     temperature: float = 1.0,
 ) -> Applied:
-    """Fold routers and write them into a model's folder or a copy of it: `write_patch`, `apply_patch`."""
+    """Fold routers and write them into a model's folder or a copy of it: `write_patch`, then `apply_patch`.
+
+    Args:
+        routers: as for `write_patch`.
+        model: as for `write_patch`.
+        out: as for `apply_patch`.
+        norm_gains: as for `write_patch`.
+        temperature: as for `write_patch`.
+
+    Returns:
+        what was changed.
+
+    Raises:
+        RouterError: as for `write_patch`.
+        InputError: as for both.
+    """
     with tempfile.TemporaryDirectory() as folder:
         patch = write_patch(routers, model, folder, norm_gains=norm_gains, temperature=temperature)
         return apply_patch(patch, model, out)
 
 
 def _ratio(gain: Tensor, weights: Checkpoint, layer: int) -> Tensor:
-    """The router's gain over the host's; refuse where the host's norm loses what the router needs."""
+    """The router's gain over the host's; refuse where the host's norm zeroes an input of the router."""
     host = weights.tensor(f"model.layers.{layer}.post_attention_layernorm.weight").double()
     if gain.shape != host.shape:
         raise RouterError(f"the norm gain of layer {layer} is {list(gain.shape)}, not {list(host.shape)}")
@@ -197,7 +229,7 @@ def _tensors(host: Host, gates: dict[int, Gate]) -> dict[str, Tensor]:
 
 
 def _gate_names(host: Host, weights: Checkpoint) -> list[str]:
-    """Every tensor of the gates that the model's files have."""
+    """Names of all tensors of the gates in the model's files."""
     named = [
         name(layer)
         for layer in host.layers
@@ -217,6 +249,7 @@ def _write(out: Path, host: Host, weights: Checkpoint, tensors: dict[str, Tensor
     description = {
         "schema_version": SCHEMA_VERSION,
         "model_type": host.config.model_type,
+        "architecture": host.architecture,
         "layers": list(host.layers),
         "experts": host.experts,
         "experts_per_token": k,

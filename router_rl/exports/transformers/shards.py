@@ -1,4 +1,4 @@
-"""Bytes of safetensors files: digested, and replaced without reading the rest.
+"""Digest the bytes of safetensors files, and replace tensors without reading the rest.
 
 The format is eight bytes of header length, a JSON header with each tensor's place, and the tensors
 (https://github.com/huggingface/safetensors#format).
@@ -28,15 +28,20 @@ _CHUNK = 1 << 24
 
 
 def digest_without(weights: Checkpoint, left_out: Iterable[str]) -> str:
-    """SHA-256 of every tensor's name, type, shape and bytes, in the order of the names, but for some."""
+    """SHA-256 of the name, dtype, shape and bytes of all tensors but some, in the order of the names.
+
+    Args:
+        weights: the model's files.
+        left_out: names of tensors to skip.
+    """
     skipped = set(left_out)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     headers = {file: _header(weights.folder / file) for file in set(weights.files.values())}
     for name in sorted(set(weights.files) - skipped):
         file = weights.files[name]
         start, header = headers[file]
         entry = header[name]
-        found.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+        digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
         first, last = entry["data_offsets"]
         with (weights.folder / file).open("rb") as stream:
             stream.seek(start + first)
@@ -44,16 +49,16 @@ def digest_without(weights: Checkpoint, left_out: Iterable[str]) -> str:
             while left:
                 part = stream.read(min(left, _CHUNK))
                 assert part
-                found.update(part)
+                digest.update(part)
                 left -= len(part)
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def stored_dtype(weights: Checkpoint, name: str) -> torch.dtype:
-    """In which dtype a file has a tensor.
+    """The dtype of a tensor in its file.
 
     Raises:
-        RouterError: it is not a floating-point one that can be written.
+        RouterError: it is not a floating-point dtype that gates are written in.
     """
     kind = _header(weights.folder / weights.files[name])[1][name]["dtype"]
     if kind not in _DTYPES:
@@ -62,7 +67,12 @@ def stored_dtype(weights: Checkpoint, name: str) -> torch.dtype:
 
 
 def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Replace tensors of a file by others of their dtype and shape, atomically; no other byte changes."""
+    """Replace tensors of a file by others of the same dtype and shape, atomically; no other byte changes.
+
+    Args:
+        path: of the safetensors file.
+        tensors: by name.
+    """
     start, header = _header(path)
     with replacing(path) as temporary:
         shutil.copyfile(path, temporary)
@@ -76,7 +86,7 @@ def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors begin, and the header."""
+    """The offset of the first tensor, and the header."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         return 8 + length, json.loads(stream.read(length))

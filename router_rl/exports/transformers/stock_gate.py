@@ -1,7 +1,7 @@
 """A router as the weights of a stock gate: `linear (+ bias) -> score -> top-k -> renormalise`, or refused.
 
-Standardisation, an RMSNorm's gain in front and a temperature move into the weight exactly, being linear.
-Whatever is not of this form is refused: nothing is folded approximately unless `distil` was asked for.
+Standardisation, the gain of an RMSNorm in front and a temperature are linear, so they fold into the weight
+exactly. A router of another form is refused; `distil` approximates one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ...routing import Hard, LinearScorer, Router, RouterError, ScoredTopK, TopK
+from ...routing import Hard, Router, RouterError, ScoredTopK, TopK
 
 __all__ = ["Gate", "LayerRouter", "fold"]
 
@@ -27,11 +27,11 @@ class Gate:
     Attributes:
         weight: [E, H] float32, on the hidden state that enters the mixture, after the layer's norm.
         bias: [E] float32, on the logits; None for none.
-        selection_bias: [E] float32, on the scores, to choose and not to weigh; None for none.
-        k: experts a token runs; None where the host decides.
-        score: what weighs the chosen, which are renormalised.
-        groups: experts form so many groups, of which `kept` may be chosen from.
-        kept: how many.
+        selection_bias: [E] float32, added to the scores to choose experts, not to weight them; None for none.
+        k: experts per token; None: the host's own number.
+        score: weights the chosen experts, and is renormalised over them.
+        groups: number of groups that the experts form.
+        kept: number of groups whose experts may be chosen.
     """
 
     weight: Tensor
@@ -50,15 +50,18 @@ def fold(
     temperature: float = 1.0,
     otherwise: str = "distil it, or swap it into a loaded model",
 ) -> Gate:
-    """The gate that computes what a router computes.
+    """The gate that computes the same as a router.
 
     Args:
         router: with a linear scorer, features alone, and `hard`, `topk` or `scored_topk` selection; or a
             weight and a bias.
-        gain: [H], what the gate's input is multiplied with before the router sees it; a router that was
-            trained behind an RMSNorm of its own has its gain over that of the host's norm here.
-        temperature: what the logits are divided by.
+        gain: [H], multiplied with the gate's input before the router; for a router trained behind an RMSNorm
+            of its own, the ratio of that norm's gain to the host's.
+        temperature: divides the logits.
         otherwise: what to do with a router that does not fold, for the error.
+
+    Returns:
+        the gate, in float32; worked in float64.
 
     Raises:
         RouterError: the router is not linear, or selects or weighs in another way.
@@ -101,7 +104,8 @@ def _of_router(router: Router, otherwise: str) -> Gate:
     def refuse(what: str) -> RouterError:
         return RouterError(f"{what} does not fold into a stock gate; {otherwise}")
 
-    if not isinstance(router.scorer, LinearScorer):
+    linear = router.scorer.linear_form()
+    if linear is None:
         raise refuse(f"a {type(router.scorer).__name__}")
     if router.state:
         names = ", ".join(part.name for part in router.state)
@@ -109,18 +113,18 @@ def _of_router(router: Router, otherwise: str) -> Gate:
     if router.stochastic:
         raise refuse("a router that draws its experts")
     if router.allowed is not None:
-        raise refuse("a router that bars experts")
-    scorer, rule = router.scorer.folded(), router.rule
-    weight, bias = scorer.weight.detach().cpu(), scorer.bias.detach().cpu()
-    known = None if not bias.any() else bias  # a bias of zeros is none
+        raise refuse("a router that excludes experts")
+    rule = router.rule
+    weight, bias = linear.weight.cpu(), linear.bias.cpu()
+    nonzero_bias = bias if bias.any() else None
     if isinstance(rule, Hard | TopK):
-        return Gate(weight=weight, bias=known, k=rule.k)
+        return Gate(weight=weight, bias=nonzero_bias, k=rule.k)
     if isinstance(rule, ScoredTopK) and rule.score in ("softmax", "sigmoid"):
         if rule.groups > 1 and rule.judged_by != 2:
-            raise refuse(f"choosing groups by their best {rule.judged_by} experts")
+            raise refuse(f"ranking groups by their best {rule.judged_by} experts")
         return Gate(
             weight=weight,
-            bias=known,
+            bias=nonzero_bias,
             selection_bias=torch.tensor(rule.bias) if any(rule.bias) else None,
             k=rule.k,
             score=rule.score,  # pyright: ignore[reportArgumentType]

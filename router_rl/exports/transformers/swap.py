@@ -1,8 +1,8 @@
-"""Routers put into a loaded transformers model, checked to have taken effect, and taken out again.
+"""Put routers into a loaded transformers model, verify that they took effect, and restore the model.
 
-A router that folds becomes the stock gate's own parameters. Any other (a network, adaptive k) makes the gate
-a subclass of itself that asks the router. The gate stays the same module object: what records router logits
-holds on to modules, so a module put in its place after the first recorded pass would never be heard.
+A router that folds becomes the stock gate's own parameters. For any other (a network, adaptive k), the gate
+becomes a subclass of its class that calls the router. The gate stays the same module object: transformers
+records router logits from the module objects it saw first, so a replacement would not be recorded.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Swap", "swap_routers"]
 
 @dataclass(frozen=True, kw_only=True)
 class Swap:
-    """What was swapped in.
+    """A swap that `restore` undoes.
 
     Attributes:
-        layers: layers whose gates route anew.
-        folded: those of them whose router became the stock gate's parameters.
+        layers: layers whose gates were changed.
+        folded: those whose router became the stock gate's parameters.
         auxiliary_loss: the model's load balancing loss on the checked tokens; None where it has none.
     """
 
@@ -39,13 +39,13 @@ class Swap:
     _model: Any = field(repr=False)
 
     def restore(self) -> None:
-        """Put the gates back that were there before."""
+        """Restore the original gates."""
         _restore(self._model, self._before)
 
 
 @dataclass(frozen=True)
 class _Before:
-    """A gate as it was."""
+    """A gate before the swap."""
 
     gate: nn.Module
     kind: type[nn.Module]
@@ -55,21 +55,23 @@ class _Before:
 
 
 def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor | None = None) -> Swap:
-    """Let a loaded mixture-of-experts model route with these routers from now on.
+    """Make a loaded mixture-of-experts model route with these routers.
 
-    One forward pass then proves it: every gate's logits are recorded and are those of its router, the
-    auxiliary loss is finite, and the parameters are the very ones of the routers. If not, the model is put
-    back as it was.
+    One forward pass verifies it: every gate's recorded logits are those of its router, the auxiliary loss is
+    finite, and the model's parameters are the routers' own. If not, the model is restored.
 
     Args:
         model: a causal language model of transformers.
         routers: one for each layer that has a gate, in order. Those that do not fold stay modules of the
             model: they run and train, but only `export` and `distil` make them part of a checkpoint.
-        tokens: [B, L] int64 to check with; a few low ids if None.
+        tokens: [B, L] int64 for the check; a few low ids if None.
+
+    Returns:
+        the swap, to restore the model.
 
     Raises:
-        RouterError: a router fits the model in no way, or the check failed.
-        InputError: the model is no mixture of experts whose gates are known.
+        RouterError: a router does not fit the model, or the check failed.
+        InputError: the model is not a mixture of experts of a known architecture.
     """
     host = host_of_model(model)
     if len(routers) != len(host.layers):
@@ -77,9 +79,9 @@ def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor |
     planned = [_plan(host, router) for router in routers]
     ks = {gate.k for gate in planned if isinstance(gate, Gate)}
     if len(ks) > 1:
-        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts a token; use one number")
+        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts per token; use one number")
     gates = [cast(nn.Module, model.get_submodule(host.layout.gate_module(layer))) for layer in host.layers]
-    before = [_note(host, gate) for gate in gates]
+    before = [_snapshot(host, gate) for gate in gates]
     try:
         ours: dict[str, nn.Parameter] = {}
         for layer, gate, plan in zip(host.layers, gates, planned, strict=True):
@@ -99,7 +101,7 @@ def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor |
     return Swap(layers=host.layers, folded=folded, auxiliary_loss=loss, _before=before, _model=model)
 
 
-class _Asking(nn.Module):
+class _RoutedGate(nn.Module):
     """What a stock gate becomes when its router does not fold: mixed in before the host's class."""
 
     router: Router
@@ -108,9 +110,9 @@ class _Asking(nn.Module):
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [T, E], weights [T, k] and experts [T, k] of hidden states [..., H].
 
-        Nobody's place is taken by the token's first expert with weight 0: the result is the same, the time is
-        not saved. The id E would save it, but outside expert parallelism grouped matrix products leave such
-        rows unset, and 0 times what happens to be there can be NaN.
+        An empty slot gets the token's first expert with weight 0: the result is the same, but no time is
+        saved. The id E would save it, but outside expert parallelism grouped matrix products leave such rows
+        uninitialised, and 0 times an uninitialised value can be NaN.
         """
         routing = self.router(hidden_states.reshape(-1, hidden_states.shape[-1]))
         each, rows = self.segments, len(self.router.experts)
@@ -132,10 +134,12 @@ def _plan(host: Host, router: LayerRouter) -> Gate | Router:
     if router.state or router.features != host.hidden:
         raise RouterError(
             f"the router takes {router.features} features and {router.state_size} numbers of state, but a "
-            f"gate sees the hidden state of {host.hidden} alone"
+            f"gate receives the hidden state of {host.hidden} alone"
         )
     if not router.rule.causal:
-        raise RouterError(f"{router.rule.name} selection looks at other tokens, which generation has not yet")
+        raise RouterError(
+            f"{router.rule.name} selection reads later tokens, which generation does not have yet"
+        )
     if not host.renormalises or getattr(host.config, "routed_scaling_factor", 1.0) not in (
         1.0,
         host.segments(len(router.experts)),
@@ -144,21 +148,21 @@ def _plan(host: Host, router: LayerRouter) -> Gate | Router:
     return router
 
 
-def _note(host: Host, gate: nn.Module) -> _Before:
+def _snapshot(host: Host, gate: nn.Module) -> _Before:
     names = ("weight", "bias", "e_score_correction_bias")
     tensors = {name: value for name in names if isinstance(value := getattr(gate, name, None), Tensor)}
     return _Before(gate, type(gate), tensors, int(cast(Any, gate).top_k), host.k)
 
 
 def _put(host: Host, gate: nn.Module, plan: Gate | Router) -> dict[str, nn.Parameter]:
-    """Change one gate; returns the parameters that it must hold from now on, by their names in it."""
+    """Change one gate; returns the parameters that it must have after the swap, by their names in it."""
     weight = cast(Tensor, gate.weight)
     if isinstance(plan, Router):
         kind = type(gate)
-        gate.__class__ = type(f"Routed{kind.__name__}", (_Asking, kind), {})
-        asking = cast(_Asking, gate)
-        asking.segments = host.segments(len(plan.experts))
-        asking.router = plan.to(weight.device)
+        gate.__class__ = type(f"Routed{kind.__name__}", (_RoutedGate, kind), {})
+        routed = cast(_RoutedGate, gate)
+        routed.segments = host.segments(len(plan.experts))
+        routed.router = plan.to(weight.device)
         gate.register_parameter("weight", None)  # it would be saved, and mislead
         return {f"router.{name}": parameter for name, parameter in plan.named_parameters()}
     learned = {"weight": plan.weight} if plan.bias is None else {"weight": plan.weight, "bias": plan.bias}
@@ -172,7 +176,7 @@ def _put(host: Host, gate: nn.Module, plan: Gate | Router) -> dict[str, nn.Param
 
 
 def _set_k(model: Any, k: int) -> None:
-    """Tell the parts of the model that count experts a token, among them its auxiliary loss."""
+    """Set the number of experts per token wherever the model reads it, its auxiliary loss included."""
     model.config.num_experts_per_tok = k
     if hasattr(model, "num_experts_per_tok"):
         model.num_experts_per_tok = k
@@ -193,19 +197,19 @@ def _restore(model: Any, before: list[_Before]) -> None:
 def _check(
     model: Any, host: Host, gates: list[nn.Module], planned: list[Gate | Router], tokens: Tensor | None
 ) -> float | None:
-    """One forward pass, watched."""
+    """Run one forward pass and compare the recorded logits with the routers'; returns the auxiliary loss."""
     if tokens is None:
         tokens = torch.arange(8).remainder(model.config.vocab_size).unsqueeze(0)
     seen: list[Tensor] = []
-    watching = [gate.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for gate in gates]
+    hooks = [gate.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for gate in gates]
     try:
-        found = model(tokens.to(model.device), use_cache=False, output_router_logits=True)
+        outputs = model(tokens.to(model.device), use_cache=False, output_router_logits=True)
     except IndexError as error:  # the auxiliary loss of no logits
         raise RouterError(f"0 of {len(gates)} gates are recorded: the swap did not take effect") from error
     finally:
-        for hook in watching:
+        for hook in hooks:
             hook.remove()
-    recorded = found.router_logits
+    recorded = outputs.router_logits
     if recorded is None or len(recorded) != len(gates) or len(seen) != len(gates):
         count = 0 if recorded is None else len(recorded)
         raise RouterError(f"{count} of {len(gates)} gates are recorded: the swap did not take effect")
@@ -213,11 +217,11 @@ def _check(
         hidden = seen[at].reshape(-1, host.hidden)
         expected = _logits(host, plan, hidden)
         logits = recorded[at].reshape(len(hidden), -1).float()
-        # bfloat16 keeps three digits of a product.
+        # bfloat16 products have three digits.
         allowed = 0.03 if logits.dtype != torch.float32 or hidden.dtype != torch.float32 else 1e-4
         if not torch.allclose(logits, expected, atol=allowed * float(expected.abs().max() + 1), rtol=0):
             raise RouterError(f"layer {host.layers[at]} routes by other logits than its router's")
-    loss = getattr(found, "aux_loss", None)  # architectures that balance by a bias have none
+    loss = getattr(outputs, "aux_loss", None)  # architectures that balance by a bias have none
     if loss is not None and not math.isfinite(float(loss)):
         raise RouterError(f"the auxiliary loss is {float(loss)} with these routers")
     return None if loss is None else float(loss)

@@ -1,4 +1,4 @@
-"""Routers with made-up weights for every rule that can be served, and what each of their exports owes."""
+"""Routers with random weights for every rule that can be served, and the check of their exports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from router_rl.exports import FORMATS, export
+from router_rl.exports import export, find_format
 from router_rl.routing import (
     AdaptiveK,
     ConditionedScorer,
@@ -81,12 +81,12 @@ def made() -> Callable[..., Router]:
 
 
 def check_export(router: Router, folder: Path, format: str) -> None:
-    """Export, and hold the export to the router: no rows, one, seven, ties, odd rows, dead experts."""
+    """Export, and compare the export with the router: no rows, one, seven, ties, odd rows, dead experts."""
     assert export(router, folder, format=format).passed
-    loaded = FORMATS[format].load(folder)
+    loaded = find_format(format).load(folder)
     generator = torch.Generator().manual_seed(1)
     alive = torch.tensor([True, True, False, False, True, True])  # the fallback expert is dead
-    nobody = torch.zeros(6, dtype=torch.bool)
+    none_alive = torch.zeros(6, dtype=torch.bool)
     for rows in (0, 1, 7):
         features = torch.randn(rows, 4, generator=generator)
         features[rows // 2 :] = 0.0  # ties, among routers without biases
@@ -96,15 +96,15 @@ def check_export(router: Router, folder: Path, format: str) -> None:
             same(router, loaded, odd)
         same(router, loaded, features)
         same(router, loaded, features, action_mask=alive)
-        same(router, loaded, features, action_mask=nobody)
+        same(router, loaded, features, action_mask=none_alive)
     assert loaded(*_inputs(router, torch.full((3, 4), float("nan")))).fallback.all()
-    everybody_dead = loaded(*_inputs(router, torch.zeros(3, 4)), action_mask=nobody)
-    assert everybody_dead.fallback.all()
-    assert (everybody_dead.experts[:, 0] == 2).all()
+    all_dead = loaded(*_inputs(router, torch.zeros(3, 4)), action_mask=none_alive)
+    assert all_dead.fallback.all()
+    assert (all_dead.experts[:, 0] == 2).all()
 
 
 def same(router: Router, loaded: Callable[..., object], features: torch.Tensor, **mask: torch.Tensor) -> None:
-    """Both say the same of the features; a seeded state where the router takes one."""
+    """Assert equal routings of the features, with a seeded state where the router takes one."""
     inputs = _inputs(router, features)
     found = loaded(*inputs, **mask)
     with torch.no_grad():

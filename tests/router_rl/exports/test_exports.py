@@ -1,4 +1,4 @@
-"""Every format gives the trained router's answers, or nothing."""
+"""Every format routes as the trained router does, or is not written."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from experts import InputError, OutcomeTable
-from router_rl import Objective, export, fit
-from router_rl.exports import FORMATS, Format
-from router_rl.exports.parity import check_parity, parity_rows
+from router_rl import export, fit
+from router_rl.exports import FORMATS, Format, find_format
+from router_rl.exports.parity import check_parity, parity_inputs
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import (
     Hard,
     HashScorer,
@@ -42,6 +44,14 @@ def _router(kind: str, rule: Hard | TopK) -> Router:
         scorer.shift.normal_(3.0)
         scorer.scale.uniform_(0.1, 5.0)
     return Router(scorer, rule, NAMES, fallback=2).eval()
+
+
+def register(monkeypatch: pytest.MonkeyPatch, name: str, format: Format) -> None:
+    """Add a format for one test, as a module that the registry imports."""
+    module = ModuleType(f"format_{name}")
+    module.FORMAT = format  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(FORMATS, name, f"{module.__name__}:FORMAT")
 
 
 CHEAP = ("safetensors", "vllm", "sglang")  # aoti compiles, so it has its own test
@@ -72,7 +82,7 @@ def test_barred_experts_stay_so(made, holds, tmp_path: Path, format: str) -> Non
     allowed = [True, False, True, True, True, False]
     router = made("linear", "deepseek", allowed=allowed)
     holds(router, tmp_path / "out", format)
-    loaded = FORMATS[format].load(tmp_path / "out")
+    loaded = find_format(format).load(tmp_path / "out")
     barred_alone = torch.tensor([not value for value in allowed])
     routing = loaded(torch.randn(50, 4), action_mask=barred_alone)
     assert routing.fallback.all()
@@ -135,10 +145,10 @@ def test_an_export_that_ignores_the_mask_is_refused(
     made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deaf(folder: Path) -> object:
-        router = FORMATS["safetensors"].load(folder)
+        router = find_format("safetensors").load(folder)
         return lambda *inputs, action_mask=None: router(*inputs)
 
-    monkeypatch.setitem(FORMATS, "deaf", replace(FORMATS["safetensors"], load=deaf))
+    register(monkeypatch, "deaf", replace(find_format("safetensors"), load=deaf, keeps_text=False))
     with pytest.raises(RouterError, match="does not agree"):
         export(made(), tmp_path / "out", format="deaf")
     assert not (tmp_path / "out").exists()
@@ -159,8 +169,8 @@ def test_what_a_layer_cannot_give_its_router_is_refused(
     for router, message in (
         (made("conditioned", "hard"), "fold it at a value"),
         (made("linear", state=True), "takes load too: train it without"),
-        (fit("random", kinds, Objective()), "stochastic"),
-        (fit("knn", kinds, Objective()), "a knn router has no .* form: export it as pt2"),
+        (fit("random", RoutingProblem(kinds)), "stochastic"),
+        (fit("knn", RoutingProblem(kinds)), "a knn router has no .* form: export it as pt2"),
     ):
         with pytest.raises(RouterError, match=message):
             export(router, tmp_path / "out", format=format)
@@ -179,11 +189,10 @@ def test_a_failed_parity_leaves_what_was_there(tmp_path: Path, monkeypatch: pyte
     export(_router("linear", Hard()), tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     broken = Format(
-        write=lambda router, folder: FORMATS["safetensors"].write(_router("mlp", Hard()), folder),
-        load=FORMATS["safetensors"].load,
-        about="",
+        write=lambda router, folder: find_format("safetensors").write(_router("mlp", Hard()), folder),
+        load=find_format("safetensors").load,
     )
-    monkeypatch.setitem(FORMATS, "broken", broken)
+    register(monkeypatch, "broken", broken)
     with pytest.raises(RouterError, match="does not agree"):
         export(_router("linear", Hard()), tmp_path / "out", format="broken")
     with pytest.raises(RouterError, match="does not agree"):
@@ -203,7 +212,7 @@ def test_ties_within_tolerance_are_no_disagreement() -> None:
         nudged = routing.logits + torch.tensor([0.0, 1e-6, 0.0, 0.0])
         return routing._replace(experts=router.rule.select(nudged).experts, logits=nudged)
 
-    parity = check_parity(router, other, parity_rows(router, None))  # type: ignore[arg-type]
+    parity = check_parity(router, other, parity_inputs(router, None))  # type: ignore[arg-type]
     assert parity.index_agreement < 0.01
     assert parity.ties == 1001  # the made rows and the row of zeros; the fallback rows agree
     assert parity.passed
@@ -232,15 +241,15 @@ def test_what_is_refused(kinds: OutcomeTable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         export(router, tmp_path / "file" / "out")
     with pytest.raises(RouterError, match="stochastic"):
-        export(fit("random", kinds, Objective()), tmp_path / "out", format="pt2")
+        export(fit("random", RoutingProblem(kinds)), tmp_path / "out", format="pt2")
     other = Router(LinearScorer(4, 2), Hard(), ("a", "b"))
     with pytest.raises(RouterError, match="routes between a, b but the table has red"):
-        export(other, tmp_path / "out", table=kinds)
+        export(other, tmp_path / "out", rows=kinds)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "thesis"]
 
 
 def test_a_stochastic_router_keeps_its_law(kinds: OutcomeTable, tmp_path: Path) -> None:
-    assert export(fit("random", kinds, Objective()), tmp_path / "out").passed
+    assert export(fit("random", RoutingProblem(kinds)), tmp_path / "out").passed
 
 
 def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
@@ -255,7 +264,7 @@ def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
         other = torch.where(routing.fallback[:, None], routing.experts, 1 - routing.experts)
         return routing._replace(experts=other)
 
-    parity = check_parity(router, swapped, parity_rows(router, torch.zeros(5, 1)))
+    parity = check_parity(router, swapped, parity_inputs(router, torch.zeros(5, 1)))
     assert parity.passed
     assert parity.ties == 6
 
@@ -263,7 +272,7 @@ def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
 def test_many_threads_get_the_answers_of_one(made, tmp_path: Path, format: str) -> None:
     export(made("mlp", "deepseek"), tmp_path / "out", format=format)
-    route = FORMATS[format].load(tmp_path / "out")
+    route = find_format(format).load(tmp_path / "out")
     batches = [torch.randn(rows, 4) for rows in (1, 2, 7, 64)]
     batches[2][3, 1] = float("nan")
     alive = torch.tensor([True, True, False, True, True, True])

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from router_rl.exports import FORMATS, export
+from router_rl.exports import export, find_format
 from router_rl.routing import LinearScorer, Router, ScoredTopK, TopK
 
 
@@ -29,7 +29,7 @@ def test_an_odd_number_is_seen_wherever_it_stands(wide: tuple[Router, Path], odd
     router, folder = wide
     features = torch.randn(37, 37, generator=torch.Generator().manual_seed(1))
     features.fill_diagonal_(odd)
-    routing = FORMATS["onnx"].load(folder)(features)
+    routing = find_format("onnx").load(folder)(features)
     assert routing.fallback.all()
     with torch.no_grad():
         assert routing.experts.equal(router(features).experts)
@@ -39,7 +39,7 @@ def test_scores_of_zero_stay_zero(wide: tuple[Router, Path]) -> None:
     # Logits of minus several hundred: a sigmoid that does not come to 0 would rank by the bias alone.
     router, folder = wide
     features = 300.0 * torch.randn(200, 37, generator=torch.Generator().manual_seed(2))
-    routing = FORMATS["onnx"].load(folder)(features)
+    routing = find_format("onnx").load(folder)(features)
     with torch.no_grad():
         expected = router(features)
     assert routing.experts.equal(expected.experts)

@@ -274,7 +274,11 @@ def test_routers_that_do_not_fit(mixtures: dict[str, Path], linear_routers: Make
     refused("takes 31 features but the hidden state has 32", [(torch.zeros(3, 31), None)] * 3)
     refused("a MLPScorer does not fold.*distil it", [Router(MLPScorer(32, 3), Hard(), ["a", "b", "c"])] * 3)
     refused("have no bias on their logits.*distil it", [(torch.randn(3, 32), torch.randn(3))] * 3)
-    refused("weighs by softmax but glm4_moe by sigmoid", linear_routers(TopK(k=2)), "deepseek")
+    refused(
+        "weights experts by softmax but Glm4MoeForCausalLM by sigmoid.*ScoredTopK",
+        linear_routers(TopK(k=2)),
+        "deepseek",
+    )
     refused("weighs by sigmoid but mixtral by softmax", linear_routers(ScoredTopK(k=2)))
     refused("no selection bias", linear_routers(ScoredTopK(k=1, bias=(0.0, 1.0, 0.0))))
     refused("2 of 3 groups", linear_routers(ScoredTopK(k=1, groups=3, kept=2)), "deepseek")

@@ -214,7 +214,7 @@ def test_routers_that_do_not_fit(mixtures: dict[str, Path], linear_routers: Make
     refused("takes 5 features", [Router(MLPScorer(5, 3), Hard(), NAMES)] * 3)
     load_state = [StateInput("load", 3, "shares")]
     refused("3 numbers of state", [Router(MLPScorer(35, 3), Hard(), NAMES, state=load_state)] * 3)
-    refused("looks at other tokens", [Router(MLPScorer(32, 3), ExpertChoice(k=3), NAMES)] * 3)
+    refused("reads later tokens", [Router(MLPScorer(32, 3), ExpertChoice(k=3), NAMES)] * 3)
     refused("no bias on their logits", [(torch.randn(3, 32), torch.randn(3))] * 3)
     refused("layers run 1, 2", [*linear_routers(Hard())[:2], linear_routers()[2]])
     assert logits(model).equal(before)

@@ -15,7 +15,8 @@ import torch
 from experts import InputError
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
-from router_rl.exports import export, layer_module
+from router_rl.exports import export
+from router_rl.exports.layer_formats import load_layer
 from router_rl.exports.transformers import swap_routers, write_routers
 from router_rl.routing import Hard, Router, ScoredTopK, Selection, TopK
 
@@ -56,7 +57,7 @@ def test_it_routes_as_the_toolkits_own_swap(
     model(TOKENS, output_router_logits=True)  # what records the logits holds on to the gates from here on
     for layer, router in enumerate(routers):
         export(router, tmp_path / f"layer-{layer}", format="transformers")
-        assert layer_module.load(tmp_path / f"layer-{layer}").put_into(model, layer) == how
+        assert load_layer(tmp_path / f"layer-{layer}").put_into(model, layer) == how
     outputs = model(TOKENS, output_router_logits=True)
     assert [tuple(part.shape) for part in outputs.router_logits] == [(12, experts)] * 3
     if form == "deepseek" and how == "asked":
@@ -85,7 +86,7 @@ def test_the_readme_runs_and_the_model_is_saved(
     assert capsys.readouterr().out.split()[-1] == "folded"
     model = names["model"]
     for layer in (1, 2):
-        layer_module.load(tmp_path / "routers" / f"layer-{layer}").put_into(model, layer)
+        load_layer(tmp_path / "routers" / f"layer-{layer}").put_into(model, layer)
     model.save_pretrained(tmp_path / "saved")  # type: ignore[attr-defined]
     write_routers(routers, mixtures["mixtral"], tmp_path / "written")
     assert logits(load(tmp_path / "saved")).equal(logits(load(tmp_path / "written")))
@@ -97,14 +98,14 @@ def test_the_readme_runs_and_the_model_is_saved(
 
 def test_what_it_is_not_put_into(mixtures: dict[str, Path], linear_routers: Make, tmp_path: Path) -> None:
     export(linear_routers(experts=4)[0], tmp_path / "out", format="transformers")
-    router, model = layer_module.load(tmp_path / "out"), load(mixtures["mixtral"])
+    router, model = load_layer(tmp_path / "out"), load(mixtures["mixtral"])
     before = logits(model)
     with pytest.raises(ValueError, match=r"the gate of layer 0 is \[3, 32\], the router \[4, 32\]"):
         router.put_into(model, 0)
     model.model.layers[0].mlp.gate.norm_topk_prob = False
     export(linear_routers()[0], tmp_path / "three", format="transformers")
     with pytest.raises(ValueError, match="norm_topk_prob is false"):
-        layer_module.load(tmp_path / "three").put_into(model, 0)
+        load_layer(tmp_path / "three").put_into(model, 0)
     model.model.layers[1].mlp = torch.nn.Identity()
     with pytest.raises(ValueError, match="layer 1 of MixtralForCausalLM has no gate"):
         router.put_into(model, 1)

@@ -1,0 +1,37 @@
+"""What an export format is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..routing import Router
+
+__all__ = ["Format"]
+
+
+def _no_usage(router: Router) -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """Writes a router to a folder and reads it back in its runtime, for the parity check.
+
+    Attributes:
+        write: router and folder; writes the files.
+        load: folder to a function of features [T, D], of state [T, S] where the router has one, and of the
+            keyword `action_mask` [N] bool where the format is guarded; it returns a `Routing`.
+        usage: router to Python that loads and calls the export, run in its folder; for its README.md.
+        guarded: rows that are not finite go to the fallback and experts can be masked; a stock runtime's gate
+            does neither.
+        keeps_text: the text pipeline of a prompt router is part of the export, and `load` returns a `Router`.
+    """
+
+    write: Callable[[Router, Path], None]
+    load: Callable[[Path], Callable[..., Any]]
+    usage: Callable[[Router], str] = _no_usage
+    guarded: bool = True
+    keeps_text: bool = False

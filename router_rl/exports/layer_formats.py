@@ -1,0 +1,252 @@
+"""A router for one mixture-of-experts layer: `routing.py`, which needs torch alone, and the weights.
+
+Three formats write the same files; they differ in the contract of the runtime that the export is checked by:
+
+- `vllm`: `custom_routing_function(hidden_states, gating_output, topk, renormalize)` returns (weights [T, k]
+  float32, ids [T, k] int32), as vLLM's FusedMoE takes them;
+- `sglang`: `topk_output(hidden_states)` returns SGLang's `StandardTopKOutput`;
+- `transformers`: `put_into(model, layer)` makes a linear router the stock gate's own parameters, and lets the
+  gate call any other. It is checked in a small model of the architecture that the router fits.
+
+Exports in folders layer-0, layer-1, ... are what `handover` turns into a patch of a model's files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experts import InputError
+
+from ..routing import Router, RouterError, Routing
+from . import safetensors
+from .format import Format
+
+__all__ = [
+    "SGLANG",
+    "TRANSFORMERS",
+    "VLLM",
+    "layers_in",
+    "load_layer",
+    "put_into_small_model",
+    "require_layer",
+]
+
+
+def require_layer(router: Router, runtime: str) -> None:
+    """Check that a layer's hidden states are all that the router needs.
+
+    Args:
+        router: any router.
+        runtime: its name, for the error.
+
+    Raises:
+        RouterError: the router draws at random, takes more than hidden states, or has another scorer.
+    """
+    if router.stochastic:
+        raise RouterError(f"a stochastic router has no {runtime} form; export it as safetensors")
+    if router.conditions:
+        names = ", ".join(name.replace("_", " ") for name in router.conditions)
+        raise RouterError(
+            f"{runtime} gives a router hidden states alone, and this one takes the {names} too: fold it at a "
+            "value (export --at 0.1), or export it as onnx, pt2 or aoti"
+        )
+    if router.state:
+        names = ", ".join(part.name for part in router.state)
+        raise RouterError(
+            f"{runtime} gives a router hidden states alone, and this one takes {names} too: train it "
+            "without, or export it as onnx, pt2 or aoti"
+        )
+    if not router.scorer.standalone:
+        raise RouterError(
+            f"a {router.scorer.kind} router has no {runtime} form: export it as pt2 or safetensors, or "
+            "distil it into a linear one (export --distil)"
+        )
+
+
+def load_layer(folder: Path) -> Any:
+    """The `StandaloneRouter` of an export, loaded by the export's own `routing.py`.
+
+    Args:
+        folder: of the export.
+    """
+    spec = importlib.util.spec_from_file_location("exported_routing", folder / "routing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
+
+
+def layers_in(folder: Path) -> dict[int, Path]:
+    """The folders layer-0, layer-1, ... in a folder, by increasing number; empty where it has none."""
+    if not folder.is_dir():
+        return {}
+    folders = {
+        int(match.group(1)): path
+        for path in folder.iterdir()
+        if (match := re.fullmatch(r"layer-(\d+)", path.name))
+    }
+    return dict(sorted(folders.items()))
+
+
+def _write(runtime: str, router: Router, folder: Path) -> None:
+    """Write the weights, their description and the module that reads both, `routing.py`."""
+    if runtime == "transformers" and importlib.util.find_spec("transformers") is None:
+        problem = "is checked in transformers, which is not installed"
+        raise InputError("format", "transformers", problem, "pip install 'router-rl[llm]'")
+    require_layer(router, runtime)
+    safetensors.write(router, folder, text=False)
+    shutil.copyfile(Path(__file__).with_name("standalone.py"), folder / "routing.py")
+
+
+def _load(call: Callable[[Any, Tensor], tuple[Tensor, Tensor]], folder: Path) -> Callable[..., Routing]:
+    """Load the export's own module and route through a runtime's contract.
+
+    Args:
+        call: the loaded router and hidden states [T, D] to weights and ids, as the runtime gets them.
+        folder: of the export.
+    """
+    router = load_layer(folder)
+
+    def route(features: Tensor, *, action_mask: Tensor | None = None) -> Routing:
+        router.alive.fill_(True) if action_mask is None else router.alive.copy_(action_mask)
+        counted = int(router.fallbacks)
+        weights, ids = call(router, features)
+        experts, inner, logits, fallback = router(features)
+        if weights.dtype != torch.float32 or ids.dtype != torch.int32 or not weights.equal(inner):
+            raise RouterError(f"{folder / 'routing.py'} does not keep the runtime's contract")
+        if int(router.fallbacks) - counted != int(fallback.sum()):
+            raise RouterError(f"{folder / 'routing.py'} does not count its fallbacks")
+        no_expert = experts == len(router.names)
+        return Routing(torch.where(no_expert, experts, ids.long()), weights, logits, fallback)
+
+    return route
+
+
+def _call_vllm(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+    return router.custom_routing_function(
+        hidden_states=features, gating_output=None, topk=router.k, renormalize=True
+    )
+
+
+def _call_sglang(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+    output = router.topk_output(features)
+    return output.topk_weights, output.topk_ids
+
+
+def _load_transformers(folder: Path) -> Callable[..., Routing]:
+    """Put the router into a small model of transformers, run the model, and route by its gate."""
+    router = load_layer(folder)
+    gate, how = put_into_small_model(router)
+
+    @torch.no_grad()
+    def route(features: Tensor) -> Routing:
+        logits, weights, experts = gate(features)
+        if how == "asked":
+            own, _, logits, fallback = router(features)
+            return Routing(torch.where(own == len(router.names), own, experts), weights, logits, fallback)
+        # Some gates leave the order of the chosen experts open.
+        merit = logits if not hasattr(gate, "e_score_correction_bias") else logits.sigmoid() + router.bias
+        order = merit.gather(1, experts).argsort(dim=1, descending=True, stable=True)
+        fallback = torch.zeros(len(features), dtype=torch.bool)
+        return Routing(experts.gather(1, order), weights.gather(1, order), logits, fallback)
+
+    return route
+
+
+def put_into_small_model(router: Any) -> tuple[Any, str]:
+    """Put an exported layer's router into a small model of transformers and run the model.
+
+    Args:
+        router: what `load_layer` returned.
+
+    Returns:
+        the gate of the model's one layer, and what `put_into` returned: "folded" or "asked".
+    """
+    model = _small_model(router)
+    how = router.put_into(model, 0)
+    with torch.no_grad():
+        assert model(torch.arange(4).unsqueeze(0)).logits.isfinite().all()
+    block = model.model.layers[0].mlp
+    return block.router if hasattr(block, "router") else block.gate, how
+
+
+def _small_model(router: Any) -> Any:
+    """One layer with random weights, of the architecture whose gate computes what the router does, if any."""
+    import transformers
+
+    rule = router.rule
+    linear = router.kind == "linear"
+    if rule.get("score") == "sigmoid":
+        kind = "dots1"
+    else:
+        kind = "gpt_oss" if linear and bool(router.layers[1].any()) else "mixtral"
+    inputs = 8 if router.kind == "constant" else router.layers[0].shape[1]
+    sizes: dict[str, Any] = {
+        "hidden_size": inputs,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "vocab_size": 8,
+        "pad_token_id": 0,
+        "num_local_experts": len(router.names),
+        "num_experts_per_tok": router.k,
+    }
+    if kind == "dots1":
+        sizes |= {
+            "n_routed_experts": len(router.names),
+            "n_shared_experts": 1,
+            "moe_intermediate_size": 8,
+            "first_k_dense_replace": 0,
+            "n_group": rule["groups"],
+            "topk_group": rule["kept"],
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 1.0,
+        }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(
+            transformers.CONFIG_MAPPING[kind](**sizes)
+        ).eval()
+
+
+def _use_vllm(router: Router) -> str:
+    return f"""from routing import load  # routing.py, beside this file: it needs torch alone
+router = load(device="cpu")  # the layer's device; one router a layer
+weights, ids = router.custom_routing_function(features, None, {router.rule.k}, True)
+# In the model: FusedMoE(..., top_k={router.rule.k}, custom_routing_function=router.custom_routing_function)
+# router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
+
+
+def _use_sglang(router: Router) -> str:
+    return """from routing import load  # routing.py, beside this file: it needs torch alone
+router = load(device="cpu")  # the layer's device; one router a layer
+topk_output = router.topk_output(features)  # (topk_weights, topk_ids, router_logits)
+# In the model's forward, in place of its gate and TopK: self.experts(hidden_states, topk_output)
+# router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
+
+
+def _use_transformers(router: Router) -> str:
+    return f"""from transformers import AutoModelForCausalLM
+from routing import load  # routing.py, beside this file: it needs torch alone
+model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts a layer
+print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pretrained keeps it
+# Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
+
+
+VLLM = Format(write=partial(_write, "vLLM"), load=partial(_load, _call_vllm), usage=_use_vllm)
+SGLANG = Format(write=partial(_write, "SGLang"), load=partial(_load, _call_sglang), usage=_use_sglang)
+TRANSFORMERS = Format(
+    write=partial(_write, "transformers"), load=_load_transformers, usage=_use_transformers, guarded=False
+)
