@@ -1,60 +1,27 @@
-"""Linear routers of several layers in one safetensors file, with the rule that they were trained with.
+"""Read the linear routers of several layers from one safetensors file, with the rule they were trained with.
 
 `layers.N.weight` [E, H] and, where there is a bias, `layers.N.bias` [E]. The file's metadata has `select`,
 the JSON of the selection rule, and `experts`, the JSON list of their names. A file without this metadata
-(version 1) leaves the rule to the model that takes the routers.
+(version 1) leaves the rule to the model that takes the routers. `LayerRouters.save` writes such files.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from experts import InputError
-from experts.io.atomic import replacing
 
-from ...routing import LinearScorer, Router, RouterError, selection_from_spec
+from ...routing import LinearScorer, Router, selection_from_spec
 from .stock_gate import LayerRouter
 
-__all__ = ["read_layer_routers", "write_layer_routers"]
-
-
-def write_layer_routers(routers: Sequence[Router], path: Path | str) -> None:
-    """Write linear routers of features alone, one a layer, that share their rule and experts.
-
-    Args:
-        routers: in the order of the layers.
-        path: of the safetensors file; replaced atomically.
-
-    Raises:
-        RouterError: a router is not linear, or they differ in rule or experts.
-    """
-    first = routers[0]
-    tensors: dict[str, Tensor] = {}
-    for layer, router in enumerate(routers):
-        linear = router.scorer.linear_form()
-        if linear is None or router.state:
-            raise RouterError(f"the router of layer {layer} is not linear in its features; distil it first")
-        if router.rule.spec() != first.rule.spec() or router.experts != first.experts:
-            raise RouterError(f"the router of layer {layer} has another rule or other experts than layer 0")
-        tensors[f"layers.{layer}.weight"] = linear.weight.cpu().contiguous()
-        if linear.bias.any():
-            tensors[f"layers.{layer}.bias"] = linear.bias.cpu().contiguous()
-    metadata = {
-        "format": "pt",
-        "select": json.dumps(first.rule.spec()),
-        "experts": json.dumps(list(first.experts)),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+__all__ = ["read_layer_routers"]
 
 
 def read_layer_routers(path: Path | str, field: str = "routers") -> list[LayerRouter]:

@@ -1,7 +1,7 @@
-"""A pool's mixture and its trained routers as a folder that stock transformers runs.
+"""Write a pool's mixture with its trained routers as a folder that stock transformers runs.
 
-Stock gates have no bias on their logits, and trained routers mostly have one. So: make routers without
-(`foldable`, which says what that costs), train them further where it costs too much, and hand those over.
+Stock gates have no bias on their logits, but most trained routers do. `foldable` makes routers without one
+and measures the loss; train them further where it is too large, then hand those over.
 """
 
 from __future__ import annotations
@@ -26,43 +26,64 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import measure
 from ...routing import LinearScorer, Router, RouterError
 
-__all__ = ["foldable", "gate_inputs", "hand_over"]
+__all__ = ["foldable", "gate_inputs", "hand_over", "routers_of"]
+
+_SCORES = {"mixtral": "softmax", "deepseek": "sigmoid"}  # what a form's stock gate weights experts by
 
 
 def foldable(pool: TokenPool, routers: LayerRouters) -> tuple[LayerRouters, Distillation]:
-    """Routers without bias that imitate others, fitted to what the gates see on the training text.
+    """Routers without bias, distilled from others on the gates' inputs for the training text.
 
-    Their biases are frozen at 0, so that a learner which starts from them keeps them foldable.
+    Their biases are frozen at 0, so that a learner that starts from them keeps them foldable.
+
+    Args:
+        pool: the experts and the text.
+        routers: the teachers, one a routed layer.
 
     Returns:
-        the routers; and how well they agree on held-out training text, with the loss on the validation text,
-        nats a token, before and after.
+        the students; and their agreement on held-out training text, with the loss on the validation text in
+        nats per token, before and after.
 
     Raises:
-        RouterError: their rule is none of a stock gate.
+        RouterError: their selection rule has no stock gate.
     """
 
     def loss(layers: Sequence[Router]) -> float:
-        found = _joined(layers, routers)
-        return float(measure(pool.tail, pool.parts["validation"], found.choose).loss.mean())
+        joined = _joined(layers, routers)
+        return float(measure(pool.tail, pool.parts["validation"], joined.choose).loss.mean())
 
-    seen = gate_inputs(pool.tail, pool.parts["train"], routers)
-    result = distil(_layers(routers), seen, measure=loss)
+    inputs = gate_inputs(pool.tail, pool.parts["train"], routers)
+    result = distil(routers_of(routers), inputs, measure=loss)
     return _joined(result.routers, routers), result
 
 
 def gate_inputs(tail: Tail, sequences: Sequences, routers: LayerRouters, batch: int = 16) -> list[Tensor]:
-    """What each layer's gate sees along the routers' own route: a list of [S * T, H] float32."""
-    seen: list[list[Tensor]] = [[] for _ in range(tail.depth)]
+    """The inputs of each layer's gate when tokens are routed by these routers.
+
+    Args:
+        tail: the routed layers.
+        sequences: S of T tokens.
+        routers: one a routed layer.
+        batch: sequences per forward pass.
+
+    Returns:
+        [S * T, H] float32 for each layer.
+    """
+    inputs: list[list[Tensor]] = [[] for _ in range(tail.depth)]
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        seen[layer].append(x.reshape(-1, x.shape[-1]))
+        inputs[layer].append(x.reshape(-1, x.shape[-1]))
         return routers.choose(layer, x)
 
     with torch.no_grad():
         for rows in torch.arange(len(sequences)).split(batch):
             tail(sequences.states(rows), choose)
-    return [torch.cat(states) for states in seen]
+    return [torch.cat(states) for states in inputs]
+
+
+def routers_of(routers: LayerRouters) -> list[Router]:
+    """One `Router` for each layer, with the rule that they were trained with."""
+    return [Router(cast(LinearScorer, scorer), routers.rule, routers.experts) for scorer in routers.scorers]
 
 
 def hand_over(
@@ -77,23 +98,39 @@ def hand_over(
 ) -> Applied:
     """Assemble the pool's experts into a mixture and write the routers into it, exactly.
 
-    The `deepseek` form averages the neurons that are shared, so there the experts are not quite the pool's.
+    The `mixtral` form weights experts by softmax: hand over routers trained with `Hard` or `TopK`. The
+    `deepseek` form, a `Glm4MoeForCausalLM`, weights them by sigmoid: hand over routers trained with
+    `ScoredTopK(score="sigmoid")`; for one expert per token, any of these rules is exact in both forms. The
+    `deepseek` form averages the shared neurons, so its experts differ slightly from the pool's.
 
     Args:
         pool: the base and its experts.
         routers: one a routed layer, without bias.
         out: the folder to write; an earlier assembly in it is replaced.
         form: `mixtral` or `deepseek`, as `assemble` takes it.
-        segments: into how many the `deepseek` form cuts an FFN.
-        shared: how many of the segments run always there.
+        segments: number of segments that the `deepseek` form cuts an FFN into.
+        shared: number of segments that always run in that form.
         tokenizer: of the base, saved beside it; None to leave it out.
 
+    Returns:
+        what was written: the class of stock transformers that loads it, and warnings, such as where every
+        token would run every expert.
+
     Raises:
-        RouterError: the routers do not fold (`foldable` makes some that do).
+        RouterError: the routers do not fold (`foldable` makes some that do), or their rule weights experts
+            differently from the form.
     """
     tail, base = pool.tail, pool.base
-    if any(fold(router).bias is not None for router in _layers(routers)):  # before anything is written
-        raise RouterError("stock gates have no bias on their logits; make routers without by `foldable`")
+    gates = [fold(router) for router in routers_of(routers)]  # checks come before anything is written
+    if any(gate.bias is not None for gate in gates):
+        raise RouterError("stock gates have no bias on their logits; make routers without one by `foldable`")
+    if routers.rule.k > 1 and gates[0].score != _SCORES[form]:
+        other = next(name for name, score in _SCORES.items() if score == gates[0].score)
+        wanted = "TopK" if form == "mixtral" else 'ScoredTopK(score="sigmoid")'
+        raise RouterError(
+            f"the routers weight experts by {gates[0].score}, the {form} form by {_SCORES[form]}: train them "
+            f"with {wanted}, or hand them over in the {other} form"
+        )
     experts = {
         name: [
             {f"{part}_proj": getattr(tail, part)[layer, expert] for part in ("gate", "up", "down")}
@@ -115,19 +152,15 @@ def hand_over(
             shared=shared,
             progress=False,
         )
-    return write_routers(_layers(routers), out)
-
-
-def _layers(routers: LayerRouters) -> list[Router]:
-    return [Router(cast(LinearScorer, scorer), routers.rule, routers.experts) for scorer in routers.scorers]
+    return write_routers(routers_of(routers), out)
 
 
 def _joined(layers: Sequence[Router], like: LayerRouters) -> LayerRouters:
-    """Linear routers of each layer as one, biases frozen at 0."""
-    found = LayerRouters(len(layers), layers[0].features, like.rule, like.experts)
+    """Linear routers of each layer as one module, biases frozen at 0."""
+    joined = LayerRouters(len(layers), layers[0].features, like.rule, like.experts)
     with torch.no_grad():
-        for scorer, router in zip(found.scorers, layers, strict=True):
+        for scorer, router in zip(joined.scorers, layers, strict=True):
             scorer.load_state_dict(router.scorer.state_dict())
-    for scorer in found.scorers:
+    for scorer in joined.scorers:
         cast(LinearScorer, scorer).bias.requires_grad_(False)
-    return found
+    return joined

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from experts.io.atomic import replacing
 
 from ...routing import AdaptiveK, LinearScorer, RouterError, Selection
 
@@ -70,6 +75,18 @@ class LayerRouters(nn.Module):
                 new.bias[:-1] = old.bias
                 new.bias[-1] = bias
         return other
+
+    def save(self, folder: Path) -> None:
+        """Write `routers.safetensors`, which `handover` reads: weights, nonzero biases and the rule."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        for layer, (weight, bias) in enumerate(self.pairs()):
+            tensors[f"layers.{layer}.weight"] = weight.contiguous()
+            if bias is not None and bias.any():
+                tensors[f"layers.{layer}.bias"] = bias.contiguous()
+        facts = {"select": json.dumps(self.rule.spec()), "experts": json.dumps(list(self.experts))}
+        with replacing(folder / "routers.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt", **facts})
 
     def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
         """(weight [outputs, H], bias [outputs]) of each layer, float32, the standardisation folded in.

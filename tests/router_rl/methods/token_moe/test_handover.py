@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from experts.moe.frozen_base import Base
 from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
+from router_rl.cli.handover_command import handover
+from router_rl.exports.transformers import apply_patch
 from router_rl.methods.token_moe.handover import foldable, gate_inputs, hand_over
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_measurement import measure
-from router_rl.routing import AdaptiveK, Hard, RouterError, Selection, TopK
+from router_rl.routing import AdaptiveK, Hard, RouterError, ScoredTopK, Selection, TopK
 
 
 def ridge(pool: TokenPool, rule: Selection) -> LayerRouters:
@@ -82,15 +85,11 @@ def test_trained_routers_run_in_stock_transformers(
         assert written[0].tolist() == our_tokens(micro_pool, routers, given, 16)
 
 
-def test_the_deepseek_form_runs_every_segment_of_the_chosen_expert(
-    micro_pool: TokenPool, tmp_path: Path
-) -> None:
-    """Experts that agree in what is shared: the loss is the tail's, as with whole experts."""
-    import transformers
-
+def widened(micro_pool: TokenPool) -> TokenPool:
+    """The pool with FFNs that four segments divide: twelve more neurons, which do nothing, in all experts."""
     base = micro_pool.base
     wide = copy.deepcopy(base.model)
-    wide.config.intermediate_size = 32  # twelve neurons that do nothing, in all experts
+    wide.config.intermediate_size = 32
     grown = {
         name: [_grown(micro_pool.tail, layer, expert) for layer in range(2)]
         for expert, name in enumerate(micro_pool.domains)
@@ -100,10 +99,21 @@ def test_the_deepseek_form_runs_every_segment_of_the_chosen_expert(
             linear = getattr(layer.mlp, f"{part}_proj")
             linear.weight = torch.nn.Parameter(_padded(linear.weight, part), requires_grad=False)
     roomy = Base(wide, 2, "wide")
-    pool = replace(micro_pool, base=roomy, tail=roomy.tail(grown))
-    routers, _ = foldable(micro_pool, ridge(micro_pool, Hard()))
-    found = hand_over(pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
-    assert found.experts_per_token == 3
+    return replace(micro_pool, base=roomy, tail=roomy.tail(grown))
+
+
+@pytest.mark.parametrize("rule", [Hard(), ScoredTopK(k=2, score="sigmoid")])
+def test_the_deepseek_form_runs_every_segment_of_the_chosen_experts(
+    rule: Selection, micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    """Experts with equal shared neurons: the loss is the tail's, as with whole experts."""
+    import transformers
+
+    pool = widened(micro_pool)
+    routers, _ = foldable(micro_pool, ridge(micro_pool, rule))
+    applied = hand_over(pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
+    assert (applied.experts_per_token, applied.warnings) == (3 * rule.k, ())
+    assert applied.architecture == "Glm4MoeForCausalLM"
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
     test = micro_pool.parts["test"]
     tokens = torch.from_numpy(test.tokens)
@@ -112,6 +122,65 @@ def test_the_deepseek_form_runs_every_segment_of_the_chosen_expert(
     loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
     ours = torch.from_numpy(measure(micro_pool.tail, test, routers.choose).loss)
     torch.testing.assert_close(loss, ours, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("form", "rule", "message"),
+    [
+        ("deepseek", TopK(k=2), r"by softmax, the deepseek form by sigmoid: train them with ScoredTopK"),
+        ("mixtral", ScoredTopK(k=2), r"by sigmoid, the mixtral form by softmax: train them with TopK"),
+    ],
+)
+def test_a_rule_that_the_form_cannot_hold_leaves_nothing_behind(
+    form: Any, rule: Selection, message: str, micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    routers, _ = foldable(micro_pool, ridge(micro_pool, rule))
+    with pytest.raises(RouterError, match=message):
+        hand_over(micro_pool, routers, tmp_path / "mixture", form=form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mixture_whose_every_expert_runs_is_warned_about(micro_pool: TokenPool, tmp_path: Path) -> None:
+    routers, _ = foldable(micro_pool, ridge(micro_pool, TopK(k=3)))
+    applied = hand_over(micro_pool, routers, tmp_path / "mixture")
+    (warning,) = applied.warnings
+    assert warning.startswith("every token runs all 3 routed experts of each layer")
+    assert applied.architecture == "Qwen2MoeForCausalLM"  # the first layer is dense
+
+
+@pytest.mark.parametrize(
+    ("form", "rule"), [("mixtral", TopK(k=2)), ("mixtral", Hard()), ("deepseek", ScoredTopK(k=2))]
+)
+def test_a_runs_file_is_handed_over_with_the_rule_it_was_trained_with(
+    form: Any, rule: Selection, micro_pool: TokenPool, tmp_path: Path
+) -> None:
+    """The mixture runs another number of experts per token; the patch sets the trained one."""
+    routers, _ = foldable(micro_pool, ridge(micro_pool, rule))
+    routers.save(tmp_path / "run")
+    other: Selection = ScoredTopK(k=1) if form == "deepseek" else TopK(k=3 - rule.k)
+    elsewhere, _ = foldable(micro_pool, ridge(micro_pool, other))
+    hand_over(widened(micro_pool), elsewhere, tmp_path / "mixture", form=form)
+    each = 3 if form == "deepseek" else 1  # segments of an expert that are routed
+    found = handover(
+        routers=tmp_path / "run" / "routers.safetensors", model=tmp_path / "mixture", out=tmp_path / "patch"
+    )
+    assert found["experts_per_token"] == each * rule.k
+    assert (found["architecture"] == "Glm4MoeForCausalLM") == (form == "deepseek")
+    assert found["warnings"] == []
+    apply_patch(tmp_path / "patch", tmp_path / "mixture")
+    config = json.loads((tmp_path / "mixture" / "config.json").read_text())
+    assert config["num_experts_per_tok"] == each * rule.k
+
+
+def test_a_file_of_version_1_takes_the_models_rule(micro_pool: TokenPool, tmp_path: Path) -> None:
+    routers, _ = foldable(micro_pool, ridge(micro_pool, Hard()))
+    hand_over(micro_pool, routers, tmp_path / "mixture")
+    weights = {f"layers.{n}.weight": weight.contiguous() for n, (weight, _) in enumerate(routers.pairs())}
+    save_file(weights, tmp_path / "routers.safetensors")
+    found = handover(
+        routers=tmp_path / "routers.safetensors", model=tmp_path / "mixture", out=tmp_path / "patch"
+    )
+    assert found["experts_per_token"] == 1
 
 
 def _padded(weight: torch.Tensor, part: str) -> torch.Tensor:
@@ -134,7 +203,7 @@ def test_what_the_gates_see(micro_pool: TokenPool) -> None:
 
 
 def test_routers_that_do_not_fold_leave_nothing_behind(micro_pool: TokenPool, tmp_path: Path) -> None:
-    with pytest.raises(RouterError, match="make routers without by `foldable`"):
+    with pytest.raises(RouterError, match="make routers without one by `foldable`"):
         hand_over(micro_pool, ridge(micro_pool, Hard()), tmp_path / "mixture")
     shy = LayerRouters(2, 16, AdaptiveK(k=2), micro_pool.domains)
     with pytest.raises(RouterError, match="adaptive_k selection does not fold"):
