@@ -1,4 +1,4 @@
-"""Write files so that a reader, or a kill at any moment, sees the whole old file or the whole new one."""
+"""Atomic writes: a reader, or a kill at any moment, sees the complete old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ __all__ = ["replacing", "sync_folder", "writable_file", "writable_folder", "writ
 
 @contextmanager
 def replacing(target: Path | str) -> Generator[Path, None, None]:
-    """Yield a temporary path in the target's folder; on success it is synced and renamed onto the target.
+    """Yield a temporary path in the target's folder; on success it is flushed and renamed to the target.
 
-    On an exception the temporary file is removed and the target is left as it was.
+    On an exception the temporary file is removed and the target does not change.
+
+    Args:
+        target: the file to write; its folder is created.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +31,7 @@ def replacing(target: Path | str) -> Generator[Path, None, None]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(target)
@@ -38,17 +41,32 @@ def replacing(target: Path | str) -> Generator[Path, None, None]:
 
 
 def write_json(target: Path | str, value: Any) -> None:
-    """Write a value as indented JSON, atomically. NaN and infinities are refused: JSON has none."""
+    """Write a value as indented JSON, atomically.
+
+    Args:
+        target: the file to write.
+        value: what `json.dumps` takes.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, which JSON does not have.
+    """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def writable_folder(field: str, path: Path | str) -> Path:
-    """Make a folder and prove that it can be written to.
+    """Create a folder and check that it can be written to.
+
+    Args:
+        field: the option's name, for the error.
+        path: the folder.
+
+    Returns:
+        The folder.
 
     Raises:
-        InputError: the folder cannot be made or written; names the field and the path.
+        InputError: the folder cannot be created or written to; names the field and the path.
     """
     folder = Path(path)
     try:
@@ -64,10 +82,17 @@ def writable_folder(field: str, path: Path | str) -> Path:
 
 
 def writable_file(field: str, path: Path | str) -> Path:
-    """Check that a file can be written there, making its folder.
+    """Check that a file can be written, and create its folder.
+
+    Args:
+        field: the option's name, for the error.
+        path: the file.
+
+    Returns:
+        The path.
 
     Raises:
-        InputError: a folder has its name, or its folder cannot be written; names the field and the path.
+        InputError: the path is a folder, or its folder cannot be written to; names the field and the path.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Where downloaded, trained and extracted things are kept between runs."""
+"""The cache folder of trained experts, collected tables and extracted features."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder under `$ROUTER_RL_CACHE`, or under `~/.cache/router-rl`; it is made if need be.
+    """Return a folder below `$ROUTER_RL_CACHE`, by default `~/.cache/router-rl`; it is created.
+
+    Args:
+        parts: names of the nested folders.
 
     Raises:
-        InputError: it cannot be written to.
+        InputError: the folder cannot be written to.
     """
     root = os.environ.get("ROUTER_RL_CACHE") or Path.home() / ".cache" / "router-rl"
     return writable_folder("ROUTER_RL_CACHE", Path(root, *parts))

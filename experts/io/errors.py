@@ -1,4 +1,4 @@
-"""The one error a user can cause below the inference floor, and the nearest-name suggestion it carries."""
+"""The error for invalid input, and the suggestion of the nearest name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["InputError", "unknown_name"]
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: says which field, which value and what to do about it."""
+    """Invalid input: the message names the field, its value, the problem and the fix."""
 
     def __init__(self, field: str, value: object, problem: str, fix: str) -> None:
         """Build the message `field=value: problem; fix`.
 
         Args:
-            field: what the user set, as the user spells it (a column, a flag, a configuration key).
-            value: what it was set to.
-            problem: what is wrong with it.
-            fix: what to do.
+            field: what the user set, as the user spells it: a column, a flag or a configuration key.
+            value: its value.
+            problem: why the value cannot be used.
+            fix: what to do instead.
         """
         super().__init__(f"{field}={value!r}: {problem}; {fix}")
         self.field = field
@@ -26,7 +26,12 @@ class InputError(ValueError):
 
 
 def unknown_name(field: str, name: str, known: Iterable[str]) -> InputError:
-    """Return the error for a name that is not registered, with the nearest one that is.
+    """Return the error for an unknown name, with the nearest known name.
+
+    Args:
+        field: what the user set, as the user spells it.
+        name: its value.
+        known: the names that exist.
 
     >>> print(unknown_name("method", "ridg", ["ridge", "oracle"]))
     method='ridg': unknown; did you mean 'ridge'? Known: oracle, ridge

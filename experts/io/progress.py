@@ -1,4 +1,4 @@
-"""Progress bars on stderr, for work that takes more than a moment."""
+"""Progress bars and messages on stderr."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], doing: str, total: int | None, *, shown: bool = True) -> Iterator[Item]:
-    """Yield the items, with a progress bar on stderr where that is a terminal.
+    """Yield the items, with a progress bar on stderr if that is a terminal.
 
     Args:
-        items: what is worked on.
-        doing: a few words beside the bar.
-        total: how many items there are; None where nobody knows.
+        items: any iterable.
+        doing: the bar's label.
+        total: number of items; None if unknown.
         shown: False for no bar.
     """
     console = Console(stderr=True)
@@ -30,11 +30,11 @@ def track(items: Iterable[Item], doing: str, total: int | None, *, shown: bool =
 
 @contextmanager
 def counting(doing: str, total: int, *, shown: bool = True) -> Generator[Callable[[], None], None, None]:
-    """Yield a function that counts one thing done, with a progress bar on stderr where that is a terminal.
+    """Yield a function that advances a progress bar by one, on stderr if that is a terminal.
 
     Args:
-        doing: a few words beside the bar.
-        total: how many things there are.
+        doing: the bar's label.
+        total: number of steps.
         shown: False for no bar.
     """
     console = Console(stderr=True)
@@ -47,5 +47,9 @@ def counting(doing: str, total: int, *, shown: bool = True) -> Generator[Callabl
 
 
 def say(text: str) -> None:
-    """Say one thing on stderr that the user should know and that no return value can carry."""
+    """Print a message for the user on stderr.
+
+    Args:
+        text: the message, in plain text.
+    """
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

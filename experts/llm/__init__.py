@@ -1,6 +1,6 @@
-"""Language models as experts: ask them, keep every answer, score it.
+"""Language models as experts: request answers, journal them and score them.
 
-`import experts.llm` imports neither LiteLLM nor Ray; asking does (extras `[llm]` and `[scale]`).
+`import experts.llm` imports neither LiteLLM nor Ray; requests do (extras `[llm]` and `[scale]`).
 """
 
 from .asking import litellm_parameters

@@ -1,4 +1,4 @@
-"""What every model made of every prompt: arrays that become an outcome table."""
+"""The answers of every model to every prompt, as arrays that become an outcome table."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NUMBERS = ("quality", "tokens_in", "tokens_out", "latency_s")
 
 
 class Answers:
-    """Outcomes [T, N] as they become known, and why others are missing.
+    """Outcomes [T, N], filled in one by one, and the reasons for missing ones.
 
     Args:
         questions: T prompts.
         endpoints: N models.
-        prices: what they charge.
+        prices: of the models.
     """
 
     def __init__(self, questions: Questions, endpoints: Sequence[Endpoint], prices: PriceTable) -> None:
@@ -39,21 +39,42 @@ class Answers:
         self.cut_off = np.zeros(len(endpoints), dtype=np.int64)
 
     def fill(self, row: int, column: int, record: dict[str, Any]) -> None:
-        """Note an answer; its quality comes later."""
+        """Store the tokens and latency of an answer.
+
+        Args:
+            row: of the prompt.
+            column: of the model.
+            record: of the answer, see `Reply`.
+        """
         for name in ("tokens_in", "tokens_out", "latency_s"):
             self.numbers[name][row, column] = np.nan if record[name] is None else record[name]
         self.cut_off[column] += record["finish_reason"] == "length"
 
     def score(self, row: int, column: int, quality: float) -> None:
-        """Note how good an answer is."""
+        """Store the quality of an answer.
+
+        Args:
+            row: of the prompt.
+            column: of the model.
+            quality: in [0, 1].
+        """
         self.numbers["quality"][row, column] = quality
 
     def miss(self, row: int, column: int, reason: str) -> None:
-        """Note why there is no answer, or nobody knows how good it is."""
+        """Store the reason why there is no answer, or no quality for it.
+
+        Args:
+            row: of the prompt.
+            column: of the model.
+            reason: one sentence.
+        """
         self.missing[row, column] = reason
 
     def check(self, seed: int) -> None:
-        """Check that these prompts and models make a table, before anything is paid for.
+        """Check that these prompts and models make a valid table, before any request is paid for.
+
+        Args:
+            seed: of the split, if the prompts have none.
 
         Raises:
             InputError: names the column, the row and the fix.
@@ -62,15 +83,15 @@ class Answers:
         self._table(zeros, zeros, "", seed, ())
 
     def table(self, source: str, seed: int) -> OutcomeTable:
-        """The queries that every model answered, the others being counted in the notes.
+        """Return the table of the queries that every model answered; its notes count the others.
 
         Args:
-            source: where the outcomes come from, in words.
-            seed: of the split, where the prompts have none. All prompts are split, so that a query which is
-                answered later changes no other's place.
+            source: a description of where the outcomes come from.
+            seed: of the split, if the prompts have none. All prompts are split, so that a query that is
+                answered later does not change the split of the others.
 
         Raises:
-            InputError: there are none.
+            InputError: no query was answered by every model.
         """
         whole = np.asarray(np.isfinite(self.numbers["quality"]).all(axis=1))
         names = [endpoint.name for endpoint in self.endpoints]
@@ -78,7 +99,7 @@ class Answers:
             worst = Counter(column for _, column in self.missing).most_common(1)[0][0]
             reason = next(reason for (_, column), reason in self.missing.items() if column == worst)
             problem = f"no query was answered by every model; this one failed with: {reason}"
-            fix = "correct it or drop the model; the same command asks again for what is missing"
+            fix = "correct it or drop the model; the same command repeats the missing requests"
             raise InputError("models", names[worst], problem, fix)
         notes = (f"prices: {self.prices.source}",)
         if not whole.all():
@@ -86,23 +107,23 @@ class Answers:
             counts = ", ".join(f"{name} ({count})" for name, count in by_model.items())
             left_out = len(whole) - int(whole.sum())
             notes += (f"missing: {left_out} of {len(whole)} queries left out, not answered by {counts}",)
-        # Where something is missing the row is not taken, so anything valid may stand there.
+        # Rows with a missing value are not taken, so any valid number will do there.
         quality, cost = np.nan_to_num(self.numbers["quality"]), np.nan_to_num(self.cost())
         return self._table(quality, cost, source, seed, notes).take(whole)
 
     def cost(self) -> np.ndarray:
-        """US dollars [T, N] float64 of the answers, NaN where there is none."""
+        """Return the cost of the answers, [T, N] float64 in US dollars, NaN without an answer."""
         prices = [self.prices.prices[endpoint.name] for endpoint in self.endpoints]
         return token_costs(prices, self.numbers["tokens_in"], self.numbers["tokens_out"])
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """For each model by name what it answered and what that took; see `Collected.models`."""
-        found: dict[str, dict[str, Any]] = {}
+        """Return the statistics of each model by name, see `Collected.models`."""
+        statistics: dict[str, dict[str, Any]] = {}
         cost = self.cost()
         for column, endpoint in enumerate(self.endpoints):
             numbers = {name: values[:, column] for name, values in self.numbers.items()}
             reasons = [reason for (_, other), reason in self.missing.items() if other == column]
-            found[endpoint.name] = {
+            statistics[endpoint.name] = {
                 "answered": int(np.isfinite(numbers["tokens_out"]).sum()),
                 "missing": len(reasons),
                 "reasons": dict(Counter(reason.split(":")[0] for reason in reasons)),
@@ -112,13 +133,18 @@ class Answers:
                 "tokens_out": int(np.nansum(numbers["tokens_out"])),
                 "usd": float(np.nansum(cost[:, column])),
             }
-        return found
+        return statistics
 
     def _table(
         self, quality: np.ndarray, cost: np.ndarray, source: str, seed: int, notes: tuple[str, ...]
     ) -> OutcomeTable:
-        asked = self.questions
-        columns = {"query_id": asked.query_id, "prompt": asked.prompt, "split": asked.split, "notes": notes}
+        prompts = self.questions
+        columns = {
+            "query_id": prompts.query_id,
+            "prompt": prompts.prompt,
+            "split": prompts.split,
+            "notes": notes,
+        }
         return OutcomeTable(
             experts=tuple(endpoint.name for endpoint in self.endpoints),
             features=None,
@@ -129,7 +155,7 @@ class Answers:
             latency_s=self.numbers["latency_s"],
             cost_unit="usd",
             source=source,
-            group=asked.group,
+            group=prompts.group,
             **complete_split(columns, seed),
         )
 

@@ -1,4 +1,4 @@
-"""Ask one model one thing, through LiteLLM, and say what came of it."""
+"""One request to one model through LiteLLM, and its reply."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from .endpoints import Endpoint
 from .lite import lite
 
-__all__ = ["Asker", "Reply", "Request", "litellm_parameters"]
+__all__ = ["Client", "Reply", "Request", "litellm_parameters"]
 
-# Wrong key, no such model: nothing asked of it will be answered. (403 may be about one prompt alone.)
-_HOPELESS = (401, 404)
+# Wrong key, or no such model: every request to it fails. (403 can concern a single prompt.)
+_PERMANENT = (401, 404)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Request:
     """One prompt for one model.
 
     Attributes:
-        endpoint: whom to ask.
-        prompt: what.
+        endpoint: the model.
+        prompt: the user message.
     """
 
     endpoint: Endpoint
@@ -31,34 +31,34 @@ class Request:
 
     @property
     def key(self) -> str:
-        """A digest of what the answer depends on: not where the model is served, nor at what price."""
-        asked = self.endpoint
-        parts = [asked.name, asked.model, asked.max_tokens, asked.options, self.prompt]
+        """A digest of what the answer depends on; it excludes the server's address and the price."""
+        model = self.endpoint
+        parts = [model.name, model.model, model.max_tokens, model.options, self.prompt]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request, after all attempts.
+    """The result of a request after all attempts.
 
     Attributes:
-        record: of an answer: `answer` (text), `finish_reason`, `tokens_in`, `tokens_out`, `tokens_reported`
-            (False where the server did not say and LiteLLM counted), `latency_s` of the attempt that
-            succeeded, and `response`, all that the server said. None where there is no answer.
-        failed: why there is none.
-        hopeless: asking this model again would fail the same way.
+        record: `answer` (text), `finish_reason`, `tokens_in`, `tokens_out`, `tokens_reported` (False if the
+            server did not report them and LiteLLM counted), `latency_s` of the successful attempt, and
+            `response`, the server's whole response; None if there is no answer.
+        failed: the reason why there is no answer.
+        permanent: every request to this model fails for this reason.
     """
 
     record: dict[str, Any] | None
     failed: str = ""
-    hopeless: bool = False
+    permanent: bool = False
 
 
-class Asker:
-    """Asks models; retries are LiteLLM's.
+class Client:
+    """Sends requests to models through LiteLLM, which also retries them.
 
     Args:
-        endpoints: who can be asked.
+        endpoints: the models.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
@@ -66,11 +66,15 @@ class Asker:
         deployments = [
             {"model_name": each.name, "litellm_params": litellm_parameters(each)} for each in endpoints
         ]
-        # Each model is one deployment: putting it aside after failures would only fail what comes next.
+        # Each model has one deployment, so a cooldown after failures would only fail the next requests.
         self._router = litellm.Router(model_list=deployments, disable_cooldowns=True)
 
     async def ask(self, request: Request) -> Reply:
-        """Ask, wait, and try again as often as the endpoint says."""
+        """Send a request and return its reply, after up to `retries` more attempts.
+
+        Args:
+            request: to one of the client's models.
+        """
         try:
             response = await self._router.acompletion(
                 model=request.endpoint.name,
@@ -78,19 +82,26 @@ class Asker:
                 num_retries=request.endpoint.retries,
             )
             return Reply(_record(self._litellm, request, response))
-        except Exception as error:  # whatever it is, it is the reason why this answer is missing
+        except Exception as error:  # any error is the reason why this answer is missing
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return Reply(None, reason[:500], getattr(error, "status_code", None) in _HOPELESS)
+            return Reply(None, reason[:500], getattr(error, "status_code", None) in _PERMANENT)
 
     async def close(self) -> None:
-        """Close the connections that LiteLLM keeps open; in the event loop that asked."""
+        """Close LiteLLM's connections; call it in the event loop of the requests."""
         await self._litellm.close_litellm_async_clients()
-        self._litellm.in_memory_llm_clients_cache.flush_cache()  # or it would hand out closed ones
+        self._litellm.in_memory_llm_clients_cache.flush_cache()  # the cache would return closed clients
 
 
 def litellm_parameters(endpoint: Endpoint) -> dict[str, Any]:
-    """The `litellm_params` of a deployment in LiteLLM's router."""
-    given = {
+    """Return the `litellm_params` of a deployment in LiteLLM's router.
+
+    Args:
+        endpoint: the model.
+
+    Raises:
+        InputError: the environment has no variable of the endpoint's `api_key_env`.
+    """
+    optional = {
         "api_base": endpoint.api_base,
         "api_key": endpoint.key(),
         "max_tokens": endpoint.max_tokens,
@@ -99,19 +110,19 @@ def litellm_parameters(endpoint: Endpoint) -> dict[str, Any]:
         **endpoint.options,
         "model": endpoint.model,
         "timeout": endpoint.timeout,
-        "max_retries": 0,  # LiteLLM's router retries, not also its client
-        **{name: value for name, value in given.items() if value is not None},
+        "max_retries": 0,  # LiteLLM's router retries, so its client must not
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
 def _record(litellm: Any, request: Request, response: Any) -> dict[str, Any]:
     if not response.choices:
-        raise ValueError("the server's answer holds no choices")
+        raise ValueError("the server's response has no choices")
     choice = response.choices[0]
     answer = choice.message.content or ""
     tokens_in, tokens_out = response.usage.prompt_tokens, response.usage.completion_tokens
     reported = bool(tokens_in or tokens_out)
-    if not reported:  # some servers do not say; 0 would make their answers look free
+    if not reported:  # some servers do not report tokens, and 0 would make their answers free
         model = request.endpoint.model
         tokens_in = litellm.token_counter(model=model, text=request.prompt)
         tokens_out = litellm.token_counter(model=model, text=answer)

@@ -1,4 +1,4 @@
-"""Ask language models all prompts, score the answers, and make an outcome table of them."""
+"""Collect an outcome table from language models: request all answers, score them, write the table."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["Collected", "collect_answers"]
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Collected:
-    """What a collection came to.
+    """The result of a collection.
 
     Attributes:
         table: the queries that every model answered.
-        queries: how many were asked.
-        models: for each model by name: `answered`, `missing`, `reasons` (kind of error to how often),
+        queries: number of prompts.
+        models: statistics of each model by name: `answered`, `missing`, `reasons` (type of error to count),
             `cut_off` (answers that ended at `max_tokens`), and over its answers the means `quality` and
             `latency_s` and the sums `tokens_out` and `usd`.
-        journal: the file that holds every response.
+        journal: the file with every response.
     """
 
     table: OutcomeTable
@@ -54,32 +54,32 @@ def collect_answers(
     seed: int = 0,
     progress: bool = True,
 ) -> Collected:
-    """Ask every model every prompt, once, and write the outcome table.
+    """Send every prompt to every model once, score the answers, and write the outcome table.
 
-    Every answer is kept in `<out>.journal.jsonl` the moment it arrives: a run that was killed goes on where
-    it was, another scorer asks nobody again, and a model or a prompt added later is all that is asked. What
-    failed after all attempts is missing, with the reason in the journal; the next run asks for it again.
+    Responses are journaled in `<out>.journal.jsonl`: an interrupted run resumes without repeating requests,
+    another scorer sends no request, and a new model or prompt sends only its own. A request that fails after
+    all attempts is missing, with the reason in the journal; the next run repeats it.
 
-    A query that some model did not answer is left out of the table, and the table's notes say so: an outage
-    is not a wrong answer.
+    A query that some model did not answer is left out of the table, and the table's notes say so, because an
+    outage is not a wrong answer.
 
     Args:
         models: YAML, see `read_models`.
         prompts: Parquet, CSV or JSON Lines, see `read_questions`.
         out: the Parquet file.
         scorer: exact_match, multiple_choice, numeric, judge, or module:function, see `scoring.py`.
-        concurrency: answers waited for at once, of each model.
-        workers: processes on Ray that ask (extra `[scale]`); 0: this one.
-        limit: prompts asked, from the first; None: all.
-        seed: of the split, where the prompts have none.
+        concurrency: the maximum number of open requests of each model.
+        workers: Ray processes that send the requests (extra `[scale]`); 0: this process.
+        limit: number of prompts, from the first; None: all.
+        seed: of the split, if the prompts have none.
         progress: show progress on stderr.
 
     Returns:
-        The table that was written and what stands behind it. Cost is US dollars at the prices of the model
-        list, or else of LiteLLM's price map.
+        The table that was written, with statistics. Costs are US dollars, at the prices of the model list or
+        else of LiteLLM's price map.
 
     Raises:
-        InputError: an input cannot be used, a model refuses everybody, or no query has all answers.
+        InputError: an input cannot be used, a model refuses every request, or no query has all answers.
     """
     sizes = (("concurrency", concurrency, 1), ("workers", workers, 0), ("limit", limit, 1))
     for name, value, lowest in sizes:
@@ -88,7 +88,7 @@ def collect_answers(
     listed = read_models(models)
     judge = listed.judge if scorer == JUDGED else None
     if scorer == JUDGED and judge is None:
-        raise InputError("scorer", scorer, "the model list names no judge", "add judge: with model: to it")
+        raise InputError("scorer", scorer, "the model list has no judge", "add judge: with model: to it")
     score = None if judge is not None else scorer_named(scorer)
     questions = read_questions(prompts, limit)
     answers = Answers(questions, listed.endpoints, prices_of(listed.endpoints))
@@ -100,18 +100,18 @@ def collect_answers(
     path = out.with_name(out.name + ".journal.jsonl")
     with Journal(path) as journal:
 
-        def ask(requests: Sequence[Request], doing: str) -> None:
+        def send(requests: Sequence[Request], doing: str) -> None:
             gather(
                 requests, journal, concurrency=concurrency, workers=workers, doing=doing, progress=progress
             )
 
-        asked = _pairs(questions, listed.endpoints)
-        ask(list(asked.values()), "asking")
-        _read(answers, asked, journal)
+        requests = _pairs(questions, listed.endpoints)
+        send(list(requests.values()), "requesting answers")
+        _read(answers, requests, journal)
         if score is not None:
-            _score(answers, asked, journal, score, progress=progress)
+            _score(answers, requests, journal, score, progress=progress)
         if judge is not None:
-            _judge(answers, asked, journal, judge, ask)
+            _judge(answers, requests, journal, judge, send)
     names = ", ".join(endpoint.model for endpoint in listed.endpoints)
     table = answers.table(f"{Path(prompts).name} answered by {names}, scored by {scorer}", seed)
     table.write(out)
@@ -122,7 +122,7 @@ _Pairs = dict[tuple[int, int], Request]
 
 
 def _pairs(questions: Questions, endpoints: Sequence[Endpoint]) -> _Pairs:
-    """What is asked, by row and column; a prompt's models stand together, so that a part has all of them."""
+    """All requests by row and column; those of one prompt are adjacent, so a partial run has whole rows."""
     return {
         (row, column): Request(endpoint, prompt)
         for row, prompt in enumerate(questions.prompt)
@@ -131,27 +131,27 @@ def _pairs(questions: Questions, endpoints: Sequence[Endpoint]) -> _Pairs:
 
 
 def _check_references(scorer: str, questions: Questions) -> None:
-    """Each reference must be a right answer by its own scorer."""
+    """Check that the scorer accepts each reference as its own answer."""
     for row, (prompt, reference) in enumerate(zip(questions.prompt, questions.reference, strict=True)):
         where = f"row {row}"
         if reference is None:
             fix = "add a reference column, or use a scorer that needs none: judge or module:function"
             raise InputError("reference", None, f"{where} is missing", fix)
         if SCORERS[scorer](prompt, reference, reference) != 1.0:
-            problem = f"{where} is no right answer by {scorer}"
+            problem = f"{where} is not a correct answer by {scorer}"
             raise InputError("reference", reference, problem, "correct it, or use another scorer")
 
 
-def _read(answers: Answers, asked: _Pairs, journal: Journal) -> None:
-    for (row, column), request in asked.items():
+def _read(answers: Answers, requests: _Pairs, journal: Journal) -> None:
+    for (row, column), request in requests.items():
         if request.key in journal:
             answers.fill(row, column, journal.read(request.key))
         else:
             answers.miss(row, column, journal.failed[request.key])
 
 
-def _score(answers: Answers, asked: _Pairs, journal: Journal, score: Scorer, *, progress: bool) -> None:
-    for (row, column), request in track(asked.items(), "scoring", len(asked), shown=progress):
+def _score(answers: Answers, requests: _Pairs, journal: Journal, score: Scorer, *, progress: bool) -> None:
+    for (row, column), request in track(requests.items(), "scoring", len(requests), shown=progress):
         if request.key in journal:
             answer = journal.read(request.key)["answer"]
             answers.score(row, column, score(request.prompt, answers.questions.reference[row], answer))
@@ -159,25 +159,25 @@ def _score(answers: Answers, asked: _Pairs, journal: Journal, score: Scorer, *, 
 
 def _judge(
     answers: Answers,
-    asked: _Pairs,
+    requests: _Pairs,
     journal: Journal,
     judge: Judge,
-    ask: Callable[[Sequence[Request], str], None],
+    send: Callable[[Sequence[Request], str], None],
 ) -> None:
     judged = {
         (row, column): judgement(
             judge, request.prompt, answers.questions.reference[row], journal.read(request.key)["answer"]
         )
-        for (row, column), request in asked.items()
+        for (row, column), request in requests.items()
         if request.key in journal
     }
-    ask(list(judged.values()), "judging")
+    send(list(judged.values()), "judging")
     for (row, column), request in judged.items():
         if request.key not in journal:
             answers.miss(row, column, f"judge: {journal.failed[request.key]}")
             continue
         grade = grade_in(journal.read(request.key)["answer"], judge.scale)
         if grade is None:
-            answers.miss(row, column, "judge: gave no grade")
+            answers.miss(row, column, "judge: no grade in the reply")
         else:
             answers.score(row, column, grade)

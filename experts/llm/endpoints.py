@@ -1,4 +1,4 @@
-"""The models to ask, from a YAML file."""
+"""Model endpoints and their prices, from a YAML file."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ number alone."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """One model that answers prompts.
+    """One model behind an API.
 
     Args:
-        name: of the expert, in the table.
+        name: of the expert in the table.
         model: as LiteLLM spells it: `openai/gpt-4o-mini`, `anthropic/...`; any OpenAI-compatible server is
             `openai/MODEL` with `api_base`.
-        api_base: the server's address; None: the provider's own.
-        api_key_env: the environment variable that holds the key. None: the one that LiteLLM reads for the
-            provider, or, with `api_base`, no key: one provider's key is never sent to another server.
+        api_base: the server's address; None: the provider's.
+        api_key_env: the environment variable with the key. None: the one that LiteLLM reads for the
+            provider, or no key with `api_base`, so that a provider's key is never sent to another server.
         price: `{input: 0.15, output: 0.6}` in YAML, US dollars per million tokens, or `{call: 0.001}`; None:
             LiteLLM's price map.
-        requests_per_minute: requests are spaced to keep to it; None: no limit.
-        tokens_per_minute: of prompts (four characters a token) and `max_tokens` together; None: no limit.
-        max_tokens: the longest answer.
-        timeout: seconds an attempt may take.
-        retries: attempts after the first, by LiteLLM: on timeouts, 408, 409, 429 (after the server's
-            Retry-After), 5xx, cut connections and answers that are no JSON.
-        options: anything else that LiteLLM takes, such as `temperature: 0`.
+        requests_per_minute: rate limit, kept by evenly spaced requests; None: no limit.
+        tokens_per_minute: rate limit of prompt tokens (4 characters per token) plus `max_tokens`; None: no
+            limit.
+        max_tokens: maximum tokens of an answer.
+        timeout: maximum seconds of an attempt.
+        retries: attempts after the first, by LiteLLM, on timeouts, 408, 409, 429 (after the server's
+            Retry-After), 5xx, closed connections and responses that are not JSON.
+        options: other parameters of LiteLLM, such as `temperature: 0`.
 
     Raises:
         InputError: a value is out of range.
@@ -82,7 +83,7 @@ class Endpoint:
             self._check_number(part, 1e-9, "use a number above 0")
 
     def key(self) -> str | None:
-        """The API key, or None to leave it to LiteLLM.
+        """Return the API key, or None if LiteLLM reads it.
 
         Raises:
             InputError: the environment has no such variable.
@@ -100,7 +101,7 @@ class Endpoint:
             return
         kinds = (int,) if part in ("retries", "max_tokens") else (int, float)
         if type(value) not in kinds:
-            raise self._wrong(part, "is no such number", fix)
+            raise self._wrong(part, "is not such a number", fix)
         if not lowest <= cast(float, value) < math.inf:
             raise self._wrong(part, "is out of range", fix)
 
@@ -110,12 +111,15 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """A model that grades the answers of others.
+    """A language model that grades answers.
 
     Args:
-        endpoint: who grades.
-        prompt: what it is asked; `{prompt}`, `{reference}` and `{answer}` are filled in.
-        scale: the best grade; the worst is 0.
+        endpoint: the model.
+        prompt: its prompt, in which `{prompt}`, `{reference}` and `{answer}` are replaced.
+        scale: the highest grade; the lowest is 0.
+
+    Raises:
+        InputError: the prompt lacks `{answer}`, or the scale is not positive.
     """
 
     endpoint: Endpoint
@@ -124,15 +128,20 @@ class Judge:
 
     def __post_init__(self) -> None:
         if "{answer}" not in self.prompt:
-            raise InputError("judge.prompt", self.prompt, "does not show the answer", "write {answer} in it")
+            raise InputError("judge.prompt", self.prompt, "lacks {answer}", "add it")
         scale: Any = self.scale
         if not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
-            raise InputError("judge.scale", self.scale, "is no best grade", "use a number above 0")
+            raise InputError("judge.scale", self.scale, "is not a grade", "use a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelList:
-    """What a YAML file of models holds: two or more endpoints, and maybe a judge."""
+    """The content of a model list.
+
+    Attributes:
+        endpoints: two or more models.
+        judge: the model that grades answers, if there is one.
+    """
 
     endpoints: tuple[Endpoint, ...]
     judge: Judge | None = None
@@ -142,8 +151,8 @@ def read_models(path: Path | str) -> ModelList:
     """Read a model list.
 
     Args:
-        path: YAML with `models`, a list of the fields of `Endpoint`, and maybe `judge`: the fields of an
-            `Endpoint`, `prompt` and `scale`.
+        path: YAML with `models`, a list of mappings with the fields of `Endpoint`, and optionally `judge`, a
+            mapping with the fields of `Endpoint`, `prompt` and `scale`.
 
     Raises:
         InputError: names the file, the field and the fix.
@@ -158,27 +167,30 @@ def read_models(path: Path | str) -> ModelList:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = f"is not YAML ({' '.join(str(error).split())})"
         raise InputError("models", str(path), problem, "correct it") from error
-    found = _mapping("models", content, {"models", "judge"})
-    listed: Any = found.get("models")
-    if not isinstance(listed, list) or not listed:
+    sections = _mapping("models", content, {"models", "judge"})
+    entries: Any = sections.get("models")
+    if not isinstance(entries, list) or not entries:
         raise InputError("models", str(path), "has no list `models`", "write models: and one `- name:` each")
-    each = enumerate(cast("list[object]", listed))
+    each = enumerate(cast("list[object]", entries))
     endpoints = tuple(_endpoint(f"models[{index}]", entry) for index, entry in each)
     names = [endpoint.name for endpoint in endpoints]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError("models", twice[0], "stands twice", "give each model its own name")
+        raise InputError("models", twice[0], "occurs twice", "give each model its own name")
     if len(names) < 2:
         raise InputError("models", names, "routing needs a choice", "list 2 or more models")
-    judge = found.get("judge")
+    judge = sections.get("judge")
     return ModelList(endpoints=endpoints, judge=None if judge is None else _judge(judge))
 
 
 def check_endpoints(endpoints: Sequence[Endpoint]) -> None:
-    """Check what can be known before anything is asked: keys and providers.
+    """Check keys and providers before the first request.
+
+    Args:
+        endpoints: the models.
 
     Raises:
-        InputError: a key is not in the environment, or LiteLLM does not know the provider.
+        InputError: a key is not in the environment, or the provider is unknown to LiteLLM.
     """
     litellm = lite()
     for endpoint in endpoints:
@@ -187,68 +199,71 @@ def check_endpoints(endpoints: Sequence[Endpoint]) -> None:
         try:
             litellm.get_llm_provider(endpoint.model)
         except litellm.exceptions.BadRequestError as error:
-            problem = "names no provider that LiteLLM knows"
+            problem = "has a provider that is unknown to LiteLLM"
             fix = "write provider/model; an OpenAI-compatible server is openai/MODEL with api_base"
             raise InputError(f"{field_name}.model", endpoint.model, problem, fix) from error
 
 
 def prices_of(endpoints: Sequence[Endpoint]) -> PriceTable:
-    """What each endpoint charges: what the model list says, or else LiteLLM's price map.
+    """Return the price of each endpoint, from the model list or else from LiteLLM's price map.
+
+    Args:
+        endpoints: the models.
 
     Raises:
-        InputError: nobody says.
+        InputError: neither has a price for a model.
     """
-    found = {each.name: each.price or _price_in_map(each) for each in endpoints}
+    prices = {each.name: each.price or _price_in_map(each) for each in endpoints}
     mapped = [each.name for each in endpoints if each.price is None]
     source = f"LiteLLM {version('litellm')}'s price map for {', '.join(mapped)}; " if mapped else ""
     return PriceTable(
-        prices=found, source=f"{source}the model list" if len(mapped) < len(found) else source[:-2]
+        prices=prices, source=f"{source}the model list" if len(mapped) < len(prices) else source[:-2]
     )
 
 
 def _price_in_map(endpoint: Endpoint) -> Price:
-    # From the packaged file: what LiteLLM has in memory grows, at no price, with every model it is used for.
-    found = mapped_price(endpoint.model)
-    if found is None:
+    # From the packaged file, because LiteLLM adds every used model to its map in memory, at a price of 0.
+    price = mapped_price(endpoint.model)
+    if price is None:
         problem = f"LiteLLM's price map does not have {endpoint.model}"
-        fix = "write price: {input: 0.15, output: 0.6}, US dollars per million tokens (0 where it is free)"
+        fix = "write price: {input: 0.15, output: 0.6}, US dollars per million tokens (0 if it is free)"
         raise InputError(f"models.{endpoint.name}.price", None, problem, fix)
-    return found
+    return price
 
 
 def _endpoint(where: str, entry: object) -> Endpoint:
-    found = _mapping(where, entry, {item.name for item in fields(Endpoint)})
+    values = _mapping(where, entry, {item.name for item in fields(Endpoint)})
     for item in fields(Endpoint):
         needed = item.default is MISSING and item.default_factory is MISSING
-        if needed and item.name not in found:
+        if needed and item.name not in values:
             raise InputError(f"{where}.{item.name}", None, "is missing", "add it")
     texts = {"name", "model", "api_base", "api_key_env"}
-    for part in texts & set(found):
-        if found[part] is not None and not isinstance(found[part], str):
-            raise InputError(f"{where}.{part}", found[part], "is not text", "put it in quotes")
-    if not isinstance(found.get("options", {}), dict):
+    for part in texts & set(values):
+        if values[part] is not None and not isinstance(values[part], str):
+            raise InputError(f"{where}.{part}", values[part], "is not text", "put it in quotes")
+    if not isinstance(values.get("options", {}), dict):
         raise InputError(
-            f"{where}.options", found["options"], "is no mapping", "write temperature: 0 below it"
+            f"{where}.options", values["options"], "is not a mapping", "write temperature: 0 below it"
         )
-    given: dict[str, Any] = {**found}
-    if found.get("price") is not None:
-        given["price"] = price_from(f"{where}.price", found["price"])
-    return Endpoint(**given)
+    parameters: dict[str, Any] = {**values}
+    if values.get("price") is not None:
+        parameters["price"] = price_from(f"{where}.price", values["price"])
+    return Endpoint(**parameters)
 
 
 def _judge(entry: object) -> Judge:
     own = {"prompt", "scale"}
-    found = _mapping("judge", entry, {*own, *(item.name for item in fields(Endpoint))})
-    rest = {name: value for name, value in found.items() if name not in own}
+    values = _mapping("judge", entry, {*own, *(item.name for item in fields(Endpoint))})
+    rest = {name: value for name, value in values.items() if name not in own}
     endpoint = _endpoint("judge", {"name": "judge", **rest})
-    return Judge(endpoint=endpoint, **{name: found[name] for name in own & set(found)})
+    return Judge(endpoint=endpoint, **{name: values[name] for name in own & set(values)})
 
 
 def _mapping(where: str, entry: object, known: set[str]) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise InputError(where, entry, "is no mapping", f"write {', '.join(sorted(known))} with values")
-    found = cast("dict[object, Any]", entry)
-    for name in found:
+        raise InputError(where, entry, "is not a mapping", f"write {', '.join(sorted(known))} with values")
+    mapping = cast("dict[object, Any]", entry)
+    for name in mapping:
         if name not in known:
             raise unknown_name(where, str(name), known)
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", mapping)

@@ -1,4 +1,4 @@
-"""Ask many models many things at once, at the pace each allows, and keep every answer as it comes."""
+"""Concurrent requests to many models within their rate limits, with every reply journaled on arrival."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from ..io.errors import InputError
 from ..io.progress import counting
-from .asking import Asker, Reply, Request
+from .asking import Client, Reply, Request
 from .endpoints import Endpoint
 from .journal import Journal
-from .on_ray import ray_askers
+from .on_ray import ray_clients
 
 __all__ = ["gather"]
 
@@ -24,44 +24,44 @@ def gather(
     *,
     concurrency: int,
     workers: int = 0,
-    doing: str = "asking",
+    doing: str = "requesting answers",
     progress: bool = True,
 ) -> None:
-    """Ask what the journal has no answer to, and keep each answer, or why there is none, as it comes.
+    """Send the requests that the journal has no answer to, and journal each answer or failure on arrival.
 
-    Requests are asked in their order, those of one model independently of the others'.
+    Requests to one model are sent in their order, independently of the other models.
 
     Args:
-        requests: what to ask; the same one twice is asked once.
-        journal: what was answered.
-        concurrency: answers waited for at once, of each model.
-        workers: processes on Ray that ask; 0: this one.
-        doing: a few words beside the progress bar.
+        requests: a request that occurs twice is sent once.
+        journal: the answers so far.
+        concurrency: the maximum number of open requests of each model.
+        workers: Ray processes that send the requests; 0: this process.
+        doing: the label of the progress bar.
         progress: show progress on stderr.
 
     Raises:
-        InputError: a model refuses everybody (wrong key, no such model): what was asked by then is kept.
+        InputError: a model refuses every request (wrong key, no such model); the answers so far are kept.
     """
-    waiting: dict[str, list[Request]] = {}
-    seen: set[str] = set()
+    queues: dict[str, list[Request]] = {}
+    keys: set[str] = set()
     for request in requests:
-        if request.key not in journal and request.key not in seen:
-            seen.add(request.key)
-            waiting.setdefault(request.endpoint.name, []).append(request)
-    if not seen:
+        if request.key not in journal and request.key not in keys:
+            keys.add(request.key)
+            queues.setdefault(request.endpoint.name, []).append(request)
+    if not keys:
         return
-    work = _gather(waiting, journal, concurrency, workers, doing, progress)
+    work = _gather(queues, journal, concurrency, workers, doing, progress)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         asyncio.run(work)
-    else:  # a notebook's: it cannot wait for us and run us
+    else:  # a notebook's loop cannot wait for a coroutine that it must run
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, work).result()
 
 
 async def _gather(
-    waiting: dict[str, list[Request]],
+    queues: dict[str, list[Request]],
     journal: Journal,
     concurrency: int,
     workers: int,
@@ -69,53 +69,53 @@ async def _gather(
     progress: bool,
 ) -> None:
     refused: list[tuple[Endpoint, str]] = []
-    endpoints = [requests[0].endpoint for requests in waiting.values()]
-    total = sum(map(len, waiting.values()))
+    endpoints = [requests[0].endpoint for requests in queues.values()]
+    total = sum(map(len, queues.values()))
     with counting(doing, total, shown=progress) as advance:
 
         def keep(request: Request, reply: Reply) -> None:
-            asked = {"model": request.endpoint.name, "prompt": request.prompt}
+            about = {"model": request.endpoint.name, "prompt": request.prompt}
             if reply.record is not None:
-                journal.append(request.key, {**asked, **reply.record})
+                journal.append(request.key, {**about, **reply.record})
             else:
-                journal.fail(request.key, reply.failed, asked)
-            if reply.hopeless:
+                journal.fail(request.key, reply.failed, about)
+            if reply.permanent:
                 refused.append((request.endpoint, reply.failed))
             advance()
 
         if workers:
-            with ray_askers(endpoints, workers) as ask:
-                await _lanes(waiting, ask, keep, lambda: bool(refused), concurrency)
+            with ray_clients(endpoints, workers) as ask:
+                await _lanes(queues, ask, keep, lambda: bool(refused), concurrency)
         else:
-            asker = Asker(endpoints)
+            client = Client(endpoints)
             try:
-                await _lanes(waiting, asker.ask, keep, lambda: bool(refused), concurrency)
+                await _lanes(queues, client.ask, keep, lambda: bool(refused), concurrency)
             finally:
-                await asker.close()
+                await client.close()
     if refused:
         endpoint, reason = refused[0]
-        fix = "correct the model list; answers so far are kept, and the same command goes on"
+        fix = "correct the model list; answers so far are kept, and the same command resumes"
         raise InputError(f"models.{endpoint.name}", endpoint.model, f"refuses: {reason}", fix)
 
 
 async def _lanes(
-    waiting: dict[str, list[Request]],
+    queues: dict[str, list[Request]],
     ask: Callable[[Request], Awaitable[Reply]],
     keep: Callable[[Request, Reply], None],
     stopped: Callable[[], bool],
     concurrency: int,
 ) -> None:
-    """For each model a number of lanes, each of which asks one request after another."""
+    """Run several lanes for each model, each of which sends one request after another."""
 
     async def lane(requests: Iterator[Request], pace: _Pace) -> None:
-        for request in requests:  # one iterator for all lanes of a model: each takes the next
+        for request in requests:  # the lanes of a model share one iterator
             await pace.wait(request)
             if stopped():
                 return
             keep(request, await ask(request))
 
     lanes: list[asyncio.Task[None]] = []
-    for requests in waiting.values():
+    for requests in queues.values():
         shared, pace = iter(requests), _Pace(requests[0].endpoint)
         for _ in range(min(concurrency, len(requests))):
             lanes.append(asyncio.create_task(lane(shared, pace)))
@@ -128,20 +128,20 @@ async def _lanes(
 
 
 class _Pace:
-    """Keeps to one model's requests and tokens a minute, across all lanes."""
+    """Rate limits of one model, across its lanes: requests and tokens per minute."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         limiter: Any = importlib.import_module("aiolimiter").AsyncLimiter
         requests, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
-        # Evenly spaced: a bucket of a minute's requests would let out twice as many in its first minute.
+        # Evenly spaced: a bucket of a minute's requests would allow twice as many in the first minute.
         self._requests = None if requests is None else limiter(1, 60.0 / requests)
         self._tokens = None if tokens is None else limiter(tokens, 60.0)
-        self._longest = endpoint.max_tokens or 0
+        self._max_tokens = endpoint.max_tokens or 0
 
     async def wait(self, request: Request) -> None:
-        """Wait until the request may be sent."""
+        """Wait until the rate limits allow the request."""
         if self._tokens is not None:
-            estimate = len(request.prompt) / 4 + self._longest
+            estimate = len(request.prompt) / 4 + self._max_tokens
             await self._tokens.acquire(min(estimate, self._tokens.max_rate))
         if self._requests is not None:
             await self._requests.acquire()

@@ -1,4 +1,4 @@
-"""A file to which finished work is appended, one JSON line each, and which a kill cannot harm."""
+"""An append-only journal of JSON lines that survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Records by key, on disk, and why others have none.
+    """Records by key on disk, and the reasons for missing ones.
 
-    A line is on the disk (fsync) when `append` or `fail` returns. A last line that a kill left unfinished is
-    cut off when the file is opened again. One process at a time may have it open.
+    A line is on disk (fsync) when `append` or `fail` returns. An incomplete last line, left by a kill, is
+    removed when the file is opened. A lock file beside it, `<path>.lock`, admits one process at a time.
 
     Args:
-        path: the file; it is made if need be.
+        path: the file; it is created if it does not exist.
 
     Attributes:
-        failed: the reason by key, of keys that have no record yet.
+        failed: the reason for each key without a record.
 
     Raises:
-        InputError: another process has it open, it cannot be written, or a line within it is no record.
+        InputError: another process has it open, it cannot be written, or a line is not a record.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -51,7 +51,7 @@ class Journal:
             self._file.close()
             raise self._unwritable(error) from error
         self.failed: dict[str, str] = {}
-        self._at: dict[str, int] = {}  # where each key's record begins: answers stay on disk
+        self._at: dict[str, int] = {}  # offset of each key's record: records stay on disk
         sync_folder(self.path.parent)
         self._recover()
 
@@ -75,18 +75,32 @@ class Journal:
     def read(self, key: str) -> dict[str, Any]:
         """Return a key's record.
 
+        Args:
+            key: of the record.
+
         Raises:
-            KeyError: there is none.
+            KeyError: the key has no record.
         """
         self._file.seek(self._at[key])
         return json.loads(self._file.readline())["record"]
 
     def append(self, key: str, record: dict[str, Any]) -> None:
-        """Keep a record; the last of a key counts."""
+        """Write a record; the last one of a key counts.
+
+        Args:
+            key: of the record.
+            record: what JSON can hold.
+        """
         self._note(key, self._write({"key": key, "record": record}), None)
 
     def fail(self, key: str, reason: str, about: dict[str, Any]) -> None:
-        """Keep why there is no record, and of what."""
+        """Write the reason why a key has no record.
+
+        Args:
+            key: of the missing record.
+            reason: one sentence.
+            about: what the record would be of.
+        """
         self._note(key, self._write({"key": key, "failed": reason, **about}), reason)
 
     def close(self) -> None:
@@ -114,7 +128,7 @@ class Journal:
             self.failed[key] = reason
 
     def _recover(self) -> None:
-        """Find the records, and cut off a last line that was never finished."""
+        """Index the records, and remove an incomplete last line."""
         self._file.seek(0)
         at = 0
         for number, line in enumerate(self._file, start=1):
@@ -122,12 +136,12 @@ class Journal:
                 self._file.truncate(at)
                 return
             try:
-                found = json.loads(line)
-                reason = None if "record" in found else found["failed"]
-                self._note(found["key"], at, reason)
+                entry = json.loads(line)
+                reason = None if "record" in entry else entry["failed"]
+                self._note(entry["key"], at, reason)
             except (ValueError, KeyError, TypeError) as error:
                 self.close()
-                problem = f"line {number} is no record ({error!r})"
+                problem = f"line {number} is not a record ({error!r})"
                 raise InputError(
                     "journal", str(self.path), problem, "remove that line, or the file"
                 ) from error

@@ -1,4 +1,4 @@
-"""Answers graded by a model: what it is asked, and how its reply is read."""
+"""Grading by a judge model: its request, and the grade in its reply."""
 
 from __future__ import annotations
 
@@ -11,19 +11,33 @@ __all__ = ["grade_in", "judgement"]
 
 
 def judgement(judge: Judge, prompt: str, reference: str | None, answer: str) -> Request:
-    """What the judge is asked about an answer."""
+    """Return the request that asks a judge to grade an answer.
+
+    Args:
+        judge: the model and its prompt.
+        prompt: what the answer replies to.
+        reference: the correct answer; None if there is none.
+        answer: the answer to grade.
+    """
     parts = {"prompt": prompt, "reference": reference or "(none)", "answer": answer}
-    # In one pass, so that braces in a prompt or an answer stay what they are.
+    # In one pass, so that braces in a prompt or an answer are not replaced.
     filled = re.sub(r"\{(prompt|reference|answer)\}", lambda match: parts[match[1]], judge.prompt)
     return Request(judge.endpoint, filled)
 
 
 def grade_in(reply: str, scale: float) -> float | None:
-    """The last number of a judge's reply over the best grade, or None where that is no grade.
+    """Return the last number of a judge's reply divided by the highest grade, or None if it is not a grade.
+
+    Args:
+        reply: the judge's text.
+        scale: the highest grade.
+
+    Returns:
+        In [0, 1].
 
     >>> grade_in("Grade: 7", 10.0)
     0.7
     """
-    found = re.findall(r"-?\d+(?:\.\d+)?", re.sub(rf"\s*(?:/|out of)\s*{scale:g}\b", "", reply))
-    grade = float(found[-1]) / scale if found else -1.0
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(rf"\s*(?:/|out of)\s*{scale:g}\b", "", reply))
+    grade = float(numbers[-1]) / scale if numbers else -1.0
     return grade if 0.0 <= grade <= 1.0 else None

@@ -1,4 +1,4 @@
-"""LiteLLM, imported when it is first needed, with nothing sent anywhere but to the models."""
+"""LiteLLM, imported on first use, with telemetry off."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ __all__ = ["lite"]
 def lite() -> Any:
     """Return the module `litellm`.
 
-    Prices come from the map that its package holds, not from a download, so that a run is repeatable;
-    `LITELLM_LOCAL_MODEL_COST_MAP=False` brings the download back.
+    Prices are those of its packaged map, so that runs are reproducible. Set
+    `LITELLM_LOCAL_MODEL_COST_MAP=False` to let it download the current map.
 
     Raises:
-        InputError: it is not installed.
+        InputError: LiteLLM is not installed.
     """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
-        litellm: Any = importlib.import_module(
-            "litellm"
-        )  # takes seconds, and is no part of a plain installation
+        litellm: Any = importlib.import_module("litellm")  # takes seconds, and is an optional extra
     except ImportError as error:
         fix = "pip install 'router-rl[llm]'"
         raise InputError("litellm", None, f"cannot be imported ({error})", fix) from error

@@ -1,4 +1,4 @@
-"""Ask from the workers of a Ray cluster, in place of this process."""
+"""Requests sent by the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,53 +10,52 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..io.errors import InputError
-from .asking import Asker, Reply, Request
+from .asking import Client, Reply, Request
 from .endpoints import Endpoint
 
-__all__ = ["ray_askers"]
+__all__ = ["ray_clients"]
 
 
 @contextmanager
-def ray_askers(
+def ray_clients(
     endpoints: Sequence[Endpoint], workers: int
 ) -> Generator[Callable[[Request], Awaitable[Reply]], None, None]:
-    """Yield a function that asks from one worker after the other.
+    """Yield a function that sends requests from the workers in turn.
 
-    A worker that dies is started again by Ray, which asks anew what it was asking: answers that had arrived
-    here are not asked for again.
+    Ray restarts a worker that dies and repeats its open requests; replies that have arrived are kept.
 
     Args:
-        endpoints: who can be asked; the workers' environment must hold their keys.
-        workers: how many processes ask, on the cluster that `RAY_ADDRESS` names, or on one started here.
+        endpoints: the models; the workers' environment must hold their keys.
+        workers: number of processes, on the cluster of `RAY_ADDRESS` or on a local one started here.
 
     Raises:
-        InputError: ray is not installed.
+        InputError: Ray is not installed.
     """
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        fix = "pip install 'router-rl[scale]', or ask from this process with workers 0"
+        fix = "pip install 'router-rl[scale]', or use workers 0 for this process"
         raise InputError("ray", None, f"cannot be imported ({error})", fix) from error
     started = not ray.is_initialized()
     if started:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(include_dashboard=False if "RAY_ADDRESS" not in os.environ else None, log_to_driver=False)
-    remote = ray.remote(Asker).options(
-        num_cpus=0,  # it waits for answers: as many fit a machine as there are
+    remote = ray.remote(Client).options(
+        num_cpus=0,  # it only waits for replies
         max_restarts=-1,
         max_task_retries=-1,
-        max_concurrency=1000,  # how many are asked at once is settled by whoever asks
+        max_concurrency=1000,  # the caller limits the concurrency
         scheduling_strategy="SPREAD",
     )
     try:
-        asking = itertools.cycle([remote.remote(list(endpoints)) for _ in range(workers)])
+        clients = itertools.cycle([remote.remote(list(endpoints)) for _ in range(workers)])
 
         async def ask(request: Request) -> Reply:
             try:
-                return await next(asking).ask.remote(request)
+                return await next(clients).ask.remote(request)
             except ray.exceptions.RayError as error:
-                problem = f"a worker cannot ask ({' '.join(str(error).split())[:500]})"
-                fix = "have the workers' machines hold this package, LiteLLM and the keys"
+                problem = f"a worker cannot send requests ({' '.join(str(error).split())[:500]})"
+                fix = "install this package and LiteLLM on the workers, and set the keys there"
                 raise InputError("workers", workers, problem, fix) from error
 
         yield ask

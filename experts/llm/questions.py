@@ -1,4 +1,4 @@
-"""What to ask: prompts from a file, with their reference answers."""
+"""Prompts and reference answers from a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Questions:
 
     Args:
         query_id: [T] str, distinct.
-        prompt: [T] str, none empty.
-        reference: [T] str or None each, the right answer.
-        group: [T] str, the task or subject; None where the file has none.
-        split: [T] str, train, validation or test; None where the file has none.
+        prompt: [T] str, not empty.
+        reference: [T] the correct answer, str or None each.
+        group: [T] str, the task or subject; None if the file has none.
+        split: [T] str, train, validation or test; None if the file has none.
     """
 
     query_id: np.ndarray
@@ -42,8 +42,8 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
 
     Args:
         path: a file with the column `prompt`, and optionally `reference`, `group`, `split` and `query_id`
-            (row 0 is `q0` without it).
-        limit: rows read; None: all.
+            (by default `q0`, `q1`, ...).
+        limit: maximum number of rows; None: all.
 
     Raises:
         InputError: names the file, column, row and fix.
@@ -72,7 +72,7 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
     for row, name in enumerate(columns["query_id"]):
         if first.setdefault(name, row) != row:
             problem = f"{path}: rows {first[name]} and {row} have the same"
-            raise InputError("query_id", name, problem, "give each row its own")
+            raise InputError("query_id", name, problem, "give each row its own id")
     arrays = {name: np.array(values, dtype=object) for name, values in columns.items()}
     for name in ("group", "split"):
         if columns[name][0] is None:

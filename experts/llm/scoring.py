@@ -1,4 +1,4 @@
-"""How good an answer is, 0 to 1, by its text and the reference."""
+"""Scorers: the quality of an answer, 0 to 1, by its text and the reference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,22 @@ __all__ = ["JUDGED", "SCORERS", "Scorer", "exact_match", "multiple_choice", "num
 # (prompt, reference or None, answer) to quality in [0, 1].
 Scorer = Callable[[str, "str | None", str], float]
 
-# A sign counts where nothing stands before it: 10-20 ends on 20, GPT-4 on 4.
+# A minus sign is read only with nothing before it: 10-20 ends in 20, GPT-4 in 4.
 _NUMBER = r"(?:(?<![\w.)])-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?"
 
-JUDGED = "judge"  # the scorer that is a model, see judging.py
+JUDGED = "judge"  # the name of the scorer that is a language model, see judging.py
 
 
 def exact_match(prompt: str, reference: str | None, answer: str) -> float:
-    """1 if answer and reference are the same words, up to case, white space and a full stop at the end.
+    """Return 1 if answer and reference are equal up to case, white space and a final full stop, else 0.
+
+    Args:
+        prompt: not used.
+        reference: the correct answer.
+        answer: the text to score.
+
+    Raises:
+        InputError: there is no reference.
 
     >>> exact_match("Capital of France?", "Paris", " paris. ")
     1.0
@@ -33,11 +41,18 @@ def exact_match(prompt: str, reference: str | None, answer: str) -> float:
 
 
 def multiple_choice(prompt: str, reference: str | None, answer: str) -> float:
-    """1 if the letter that the answer settles on is the reference's.
+    """Return 1 if the letter of the answer is the reference's, else 0.
 
-    The letter is the last of `answer is (C)`, `answer: C` or `\\boxed{C}`, else the one that the answer
-    begins with (`C`, `(C)`, `C.`, `C) ...`), else the only capital A to J that stands alone (I, the word,
-    aside).
+    The letter is the last of `answer is (C)`, `answer: C` or `\\boxed{C}`, else the one at the start of the
+    answer (`C`, `(C)`, `C.`, `C) ...`), else the only capital A to J that is a word (except I).
+
+    Args:
+        prompt: not used.
+        reference: the correct letter.
+        answer: the text to score.
+
+    Raises:
+        InputError: there is no reference.
 
     >>> multiple_choice("...", "C", "B is wrong, so the answer is (C).")
     1.0
@@ -46,19 +61,27 @@ def multiple_choice(prompt: str, reference: str | None, answer: str) -> float:
 
 
 def numeric(prompt: str, reference: str | None, answer: str) -> float:
-    """1 if the number that the answer ends on is the reference, to a relative 1e-6.
+    """Return 1 if the final number of the answer equals the reference to a relative 1e-6, else 0.
 
-    It is what follows `####` or stands in `\\boxed{}`, else the last number. Thousands separators, currency
-    signs and units are skipped; `3/4` and `75%` are read as written (75% is 75).
+    The final number follows `####` or is in `\\boxed{}`, else it is the last one. Thousands separators,
+    currency signs and units are skipped; `3/4` is 0.75 and `75%` is 75.
+
+    Args:
+        prompt: not used.
+        reference: the correct number.
+        answer: the text to score.
+
+    Raises:
+        InputError: there is no reference, or it has no number.
 
     >>> numeric("...", "1,234.5", "So it costs $1234.50 in all.")
     1.0
     """
-    wanted = _number(_needed(reference))
-    if wanted is None:
-        raise InputError("reference", reference, "holds no number", "give a number, or use another scorer")
-    found = _number(answer)
-    return float(found is not None and math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-9))
+    expected = _number(_needed(reference))
+    if expected is None:
+        raise InputError("reference", reference, "has no number", "give a number, or use another scorer")
+    final = _number(answer)
+    return float(final is not None and math.isclose(final, expected, rel_tol=1e-6, abs_tol=1e-9))
 
 
 SCORERS: dict[str, Scorer] = {
@@ -69,40 +92,46 @@ SCORERS: dict[str, Scorer] = {
 
 
 def scorer_named(name: str) -> Scorer:
-    """Return a scorer by its name, or the Python function that `module:function` names.
+    """Return the scorer of a name.
 
-    Such a function is called with prompt, reference and answer, all text; modules are also looked for in the
-    current folder.
+    Args:
+        name: a key of `SCORERS`, or `module:function` for a Python function that is called with the prompt,
+            the reference and the answer and returns 0 to 1. Modules are also searched in the current folder.
 
     Raises:
-        InputError: there is no such scorer, module or function.
+        InputError: the scorer, module or function does not exist.
     """
     if ":" not in name:
         if name not in SCORERS:
             raise unknown_name("scorer", name, [*SCORERS, JUDGED, "module:function"])
         return SCORERS[name]
     module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
-        found: Any = getattr(importlib.import_module(module), function)
+        scorer: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError("scorer", name, f"cannot be imported ({error})", "write module:function") from error
     finally:
-        sys.path.remove(here)
-    if not callable(found):
+        sys.path.remove(folder)
+    if not callable(scorer):
         raise InputError("scorer", name, "cannot be called", "name a function")
 
     def checked(prompt: str, reference: str | None, answer: str) -> float:
         try:
-            outcome: Any = found(prompt, reference, answer)
+            outcome: Any = scorer(prompt, reference, answer)
             quality = float(outcome)
         except Exception as error:
             problem = f"failed on the answer {answer[:60]!r} ({error!r})"
-            raise InputError("scorer", name, problem, "mend it; no answer is asked for again") from error
+            raise InputError(
+                "scorer", name, problem, "correct it; answers are kept, so no request is repeated"
+            ) from error
         if not 0.0 <= quality <= 1.0:
             raise InputError(
-                "scorer", name, f"returned {quality}", "return 0 to 1; no answer is asked for again"
+                "scorer",
+                name,
+                f"returned {quality}",
+                "return 0 to 1; answers are kept, so no request is repeated",
             )
         return quality
 
@@ -121,7 +150,7 @@ def _plain(text: str) -> str:
 
 
 def _letter(answer: str) -> str | None:
-    # A small letter counts where only brackets and full stops follow: "the answer is a bit long" has none.
+    # A small letter is read only if brackets or full stops follow: "the answer is a bit long" has none.
     letter = r"([A-J]\b|[a-j](?=[)\]}]|[.\s*]*$))"
     settled = re.findall(r"(?:(?i:answer\s*(?:is|:))|\\boxed\{)[\s(\[*:]*" + letter, answer)
     if settled:
@@ -139,8 +168,8 @@ def _number(text: str) -> float | None:
         if marked:
             text = marked[-1]
             break
-    found = re.findall(_NUMBER, text)
-    if not found:
+    numbers = re.findall(_NUMBER, text)
+    if not numbers:
         return None
-    top, _, bottom = found[-1].replace(",", "").partition("/")
-    return float(top) / (float(bottom or 1) or 1.0)  # over 0 is no fraction
+    top, _, bottom = numbers[-1].replace(",", "").partition("/")
+    return float(top) / (float(bottom or 1) or 1.0)  # a denominator of 0 is ignored

@@ -1,4 +1,4 @@
-"""What running an expert takes: parameters, FLOPs, memory and time, measured and not guessed."""
+"""Measured costs of an expert: parameters, FLOPs, memory and latency."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Profile", "profile"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """What one expert takes.
+    """The measured costs of one expert.
 
     Args:
-        parameters: how many numbers are learned.
-        flops_per_item: floating-point operations for one item; a multiply-add counts 2. Matrix products,
-            convolutions and attention are counted, elementwise work is not.
-        latency_s: seconds for a batch of one item, median.
+        parameters: number of learned parameters.
+        flops_per_item: floating-point operations of one item; a multiply-add counts as 2. Matrix products,
+            convolutions and attention are counted, elementwise operations are not.
+        latency_s: median seconds of a batch of one item.
         resident_bytes: bytes of parameters and buffers.
     """
 
@@ -34,12 +34,12 @@ class Profile:
 
 
 def profile(module: nn.Module, example: torch.Tensor, *, repeats: int = 20) -> Profile:
-    """Measure a module on an example, on the device where both are.
+    """Return the costs of a module, measured on one input on the device where both are.
 
     Args:
-        module: maps inputs [B, ...] to outputs; it is run in its current mode, without gradients.
-        example: [B, ...] inputs, B >= 1; one item of it is enough.
-        repeats: timed runs, after two that are not.
+        module: maps inputs [B, ...] to outputs; it runs in its current mode, without gradients.
+        example: [B, ...] inputs, B >= 1; the first item is used.
+        repeats: number of timed runs, after two untimed ones.
 
     Raises:
         InputError: the example is empty.

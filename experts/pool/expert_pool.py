@@ -1,4 +1,4 @@
-"""Frozen experts that answer the same question, and a proof that they stay as they were."""
+"""Pools of frozen experts that answer the same queries, with a fingerprint of their weights."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Expert:
     Args:
         name: distinct within its pool.
         module: maps inputs [B, ...] to class logits [B, C].
-        cost: >= 0 for one item, in one unit for the whole pool (FLOPs in the embedded sources).
-        profile: what was measured, where it was.
+        cost: >= 0 for one item, in the same unit for the whole pool (FLOPs in the embedded sources).
+        profile: its measured costs, if they were measured.
 
     Raises:
-        InputError: no name, or a cost that is negative or not finite.
+        InputError: the name is empty, or the cost is negative or not finite.
     """
 
     name: str
@@ -53,26 +53,35 @@ class Expert:
 
     @classmethod
     def measured(cls, name: str, module: nn.Module, example: torch.Tensor) -> Expert:
-        """Return an expert whose cost is its FLOPs per item, profiled on an example [B, ...]."""
-        found = profile(module, example)
-        return cls(name, module, found.flops_per_item, found)
+        """Return an expert whose cost is its FLOPs per item.
+
+        Args:
+            name: of the expert.
+            module: maps inputs [B, ...] to class logits [B, C].
+            example: [B, ...] inputs to measure it on.
+        """
+        costs = profile(module, example)
+        return cls(name, module, costs.flops_per_item, costs)
 
 
 class ExpertPool:
-    """N frozen experts: in evaluation mode, without gradients, from the moment the pool is made."""
+    """N frozen experts: the pool sets them to evaluation mode and turns their gradients off."""
 
     def __init__(self, experts: Sequence[Expert]) -> None:
         """Freeze the experts.
 
+        Args:
+            experts: N >= 2 experts with distinct names.
+
         Raises:
-            InputError: fewer than two experts, or a name twice.
+            InputError: there are fewer than two experts, or two have the same name.
         """
         names = [expert.name for expert in experts]
         if len(names) < 2:
             raise InputError("experts", names, "routing needs a choice", "give 2 or more experts")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError("experts", twice, "stands twice", "give each expert its own name")
+            raise InputError("experts", twice, "occurs twice", "give each expert its own name")
         self.experts = tuple(experts)
         for expert in self.experts:
             expert.module.eval().requires_grad_(False)
@@ -94,39 +103,43 @@ class ExpertPool:
         """Return every expert's class logits for every input.
 
         Args:
-            inputs: [T, ...], on any device; each batch is moved to the expert's.
-            batch_size: inputs run together.
+            inputs: [T, ...] on any device; each batch is moved to the expert's device.
+            batch_size: inputs per forward pass.
 
         Returns:
             [T, N, C] float32, on the device of `inputs`.
 
         Raises:
-            InputError: no inputs, a batch size below 1, or experts that differ in classes.
+            InputError: there are no inputs, the batch size is below 1, or experts differ in their classes.
         """
         if batch_size < 1:
             raise InputError("batch_size", batch_size, "is below 1", "give 1 or more")
         if len(inputs) == 0:
-            raise InputError("inputs", tuple(inputs.shape), "there are none", "give at least one input")
-        answers: list[torch.Tensor] = []
+            raise InputError("inputs", tuple(inputs.shape), "is empty", "give at least one input")
+        outputs: list[torch.Tensor] = []
         with torch.inference_mode():
             for expert in self.experts:
                 device = next(_tensors(expert.module), inputs).device
                 logits = [expert.module(batch.to(device)) for batch in inputs.split(batch_size)]
-                answers.append(torch.cat(logits).to(inputs.device, torch.float32))
-        shapes = {name: tuple(answer.shape[1:]) for name, answer in zip(self.names, answers, strict=True)}
+                outputs.append(torch.cat(logits).to(inputs.device, torch.float32))
+        shapes = {name: tuple(output.shape[1:]) for name, output in zip(self.names, outputs, strict=True)}
         if len(set(shapes.values())) > 1:
             raise InputError(
-                "experts", shapes, "answers differ in shape", "give every expert the same classes"
+                "experts", shapes, "outputs differ in shape", "give every expert the same classes"
             )
         # Outside inference mode, so that later code may use the result in a graph.
-        return torch.stack(answers, dim=1)
+        return torch.stack(outputs, dim=1)
 
     def profile(self, example: torch.Tensor) -> dict[str, Profile]:
-        """Return what each expert takes, measured now on an example [B, ...]."""
+        """Return the costs of each expert by name, measured now.
+
+        Args:
+            example: [B, ...] inputs.
+        """
         return {expert.name: profile(expert.module, example) for expert in self.experts}
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all names, parameters and buffers: equal means bit-identical experts."""
+        """Return the SHA-256 of all names, parameters and buffers; it is equal for bit-identical experts."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._state().items()):
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -134,42 +147,51 @@ class ExpertPool:
         return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
-        """Write all weights to one safetensors file, atomically."""
-        settings = {"schema_version": 1, "experts": list(self.names), "fingerprint": self.fingerprint()}
-        # Tied parameters would be refused; a clone each is what the file needs anyway.
+        """Write all weights to one safetensors file, atomically.
+
+        Args:
+            path: the file.
+        """
+        metadata = {"schema_version": 1, "experts": list(self.names), "fingerprint": self.fingerprint()}
+        # safetensors refuses tied parameters, so each is cloned.
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self._state().items()}
         with replacing(path) as temporary:
-            save_file(state, temporary, metadata={_METADATA: json.dumps(settings)})
+            save_file(state, temporary, metadata={_METADATA: json.dumps(metadata)})
 
     def load(self, path: Path | str) -> None:
         """Read weights that `save` wrote for experts of the same names and shapes.
 
+        Args:
+            path: the file.
+
         Raises:
-            InputError: the file is missing, is not safetensors, or belongs to another pool.
+            InputError: the file does not exist, is not safetensors, or belongs to another pool.
         """
         path = Path(path)
         if not path.is_file():
             raise InputError("weights", str(path), "no such file", "pretrain the experts and save them")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                settings = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+                metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             state = load_file(path)
         except (safetensors.SafetensorError, ValueError) as error:
             problem = f"is not a safetensors file ({error})"
-            raise InputError("weights", str(path), problem, "pretrain the experts anew") from error
-        found = settings.get("experts")
-        if found != list(self.names):
+            raise InputError("weights", str(path), problem, "pretrain the experts again") from error
+        names = metadata.get("experts")
+        if names != list(self.names):
             problem = f"{path} belongs to another pool, this one has {list(self.names)}"
-            raise InputError("experts", found, problem, "load the file of this pool")
+            raise InputError("experts", names, problem, "load the file of this pool")
         own = self._state()
         if {name: tensor.shape for name, tensor in own.items()} != {k: v.shape for k, v in state.items()}:
             problem = "holds weights of other shapes"
-            raise InputError("weights", str(path), problem, "pretrain the experts anew")
+            raise InputError("weights", str(path), problem, "pretrain the experts again")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
-        if self.fingerprint() != settings.get("fingerprint"):
-            raise InputError("weights", str(path), "its fingerprint is wrong", "pretrain the experts anew")
+        if self.fingerprint() != metadata.get("fingerprint"):
+            raise InputError(
+                "weights", str(path), "its fingerprint does not match", "pretrain the experts again"
+            )
 
     def _state(self) -> dict[str, torch.Tensor]:
         return {

@@ -1,4 +1,4 @@
-"""Readers of results that others measured: what each expert did on each query, one outcome at a time."""
+"""Readers of evaluation results in other projects' formats, one outcome of an expert on a query at a time."""
 
 from .files import records, result_files
 from .outcome import Outcome, Reader, ReaderOptions

@@ -1,4 +1,4 @@
-"""Outcomes that come one at a time, in any order, put together query by query and expert by expert."""
+"""Outcomes in any order, assembled into arrays of queries by experts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FACTS = ("prompt", "group", "split", "fold", "features")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Assembled:
-    """T queries and N experts, with holes.
+    """Outcomes of T queries and N experts, with missing values.
 
     Attributes:
-        experts: names, in the order they were met.
-        query: [T] str.
-        numbers: [T, N] float32 by kind (quality, cost, tokens_in, tokens_out, latency_s), NaN where not told.
-        facts: [T] by name (prompt, group, split, fold, features), None where not told.
-        repeated: outcomes of an expert on a query that it had one of already; the first counts.
+        experts: names in the order of their first outcome.
+        query: [T] str, ids in the order of their first outcome.
+        numbers: [T, N] float32 by name (quality, cost, tokens_in, tokens_out, latency_s), NaN if missing.
+        facts: [T] by name (prompt, group, split, fold, features), None if missing.
+        repeated: number of outcomes for a pair that has one already; the first counts.
     """
 
     experts: tuple[str, ...]
@@ -38,7 +38,7 @@ class Assembled:
 
 
 def assemble(outcomes: Iterable[Outcome]) -> Assembled:
-    """Put outcomes together. Held are prompts and a few numbers a pair; answers never come this far.
+    """Assemble outcomes; memory holds the prompts and a few numbers for each pair.
 
     Args:
         outcomes: in any order.
@@ -50,24 +50,24 @@ def assemble(outcomes: Iterable[Outcome]) -> Assembled:
     for outcome in outcomes:
         row = rows.setdefault(outcome.query, len(rows))
         for name, values in facts.items():
-            told = getattr(outcome, name)
+            value = getattr(outcome, name)
             if row == len(values):
-                values.append(told)
+                values.append(value)
             elif values[row] is None:
-                values[row] = told
+                values[row] = value
         own = columns.get(outcome.expert)
         if own is None:
-            own = columns[outcome.expert] = {kind: array("f") for kind in (*_NUMBERS, "seen")}
-        seen = own["seen"]
-        if row < len(seen) and seen[row] == 1.0:
+            own = columns[outcome.expert] = {kind: array("f") for kind in (*_NUMBERS, "present")}
+        present = own["present"]
+        if row < len(present) and present[row] == 1.0:
             repeated += 1
             continue
         for kind, column in own.items():
             if len(column) <= row:
                 column.extend([nan] * (row + 1 - len(column)))
-            told = 1.0 if kind == "seen" else getattr(outcome, kind)
-            if told is not None:
-                column[row] = told
+            value = 1.0 if kind == "present" else getattr(outcome, kind)
+            if value is not None:
+                column[row] = value
     return Assembled(
         experts=tuple(columns),
         query=list(rows),
@@ -85,7 +85,7 @@ def _matrix(columns: list[array[float]], rows: int) -> np.ndarray:
 
 
 def _objects(values: list[Any]) -> np.ndarray:
-    found = np.empty(len(values), dtype=object)
-    for row, value in enumerate(values):  # one by one, or numpy would look into lists
-        found[row] = value
-    return found
+    objects = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):  # one by one, because numpy would unpack lists
+        objects[row] = value
+    return objects

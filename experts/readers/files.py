@@ -1,6 +1,6 @@
 """Rows of result files, one at a time: Parquet, CSV, JSON Lines and JSON arrays, gzipped or not.
 
-Pickles are refused by their name and by their first byte: opening one runs whatever its maker wrote into it.
+Pickles are refused by their name and by their first bytes, because opening one runs arbitrary code.
 """
 
 from __future__ import annotations
@@ -25,40 +25,46 @@ Record = dict[str, Any]
 
 _KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _PICKLES = (".pkl", ".pickle", ".pt", ".joblib", ".npy")
-_BATCH = 1024  # rows of Parquet held together
-_AHEAD = 1 << 16  # characters of JSON read together
+_BATCH = 1024  # rows of Parquet read at a time
+_AHEAD = 1 << 16  # characters of JSON read at a time
 
 
 def result_files(path: Path) -> list[Path]:
-    """The files of a folder that can be read, below it and sorted; or the file itself.
+    """Return the result files of a folder and its subfolders, sorted, or the file itself.
+
+    Args:
+        path: a file or a folder.
 
     Raises:
-        InputError: nothing is there, or nothing that can be read.
+        InputError: the path does not exist, or holds no file of a known kind.
     """
     if path.is_file():
         _refuse_pickle(path)
         return [path]
     if not path.is_dir():
         raise InputError("input", str(path), "no such file or folder", "give results or a folder of them")
-    found = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) in _KINDS)
-    if not found:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) in _KINDS)
+    if not files:
         for file in sorted(path.rglob("*")):
             _refuse_pickle(file)
         raise InputError("input", str(path), "holds no result files", f"give {', '.join(_KINDS)} files")
-    return found
+    return files
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a file as dicts, as it is read.
+    """Yield the rows of a file as dictionaries, without loading the whole file.
+
+    Args:
+        path: a Parquet, CSV, TSV, JSON Lines or JSON file, gzipped or not.
 
     Raises:
-        InputError: the file is a pickle, of an unknown kind, or broken; names the line where it can.
+        InputError: the file is a pickle, of an unknown kind, or invalid; names the line if it is known.
     """
     _refuse_pickle(path)
     try:
         yield from _rows(path)
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        fix = "save it as UTF-8, and compress it anew if it is compressed"
+        fix = "save it as UTF-8, and compress it again if it is compressed"
         raise InputError("input", str(path), f"cannot be read ({error})", fix) from error
 
 
@@ -92,7 +98,7 @@ def _refuse_pickle(path: Path) -> None:
         raise InputError(
             "input",
             str(path),
-            "is a pickle, which runs code of its maker when opened; nothing here unpickles",
+            "is a pickle; opening one runs arbitrary code, so pickles are not read",
             'convert it where you trust it: pandas.read_pickle("x.pkl").to_parquet("x.parquet")',
         )
 
@@ -100,12 +106,14 @@ def _refuse_pickle(path: Path) -> None:
 def _parquet(path: Path) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path) as file:
-            # Columns that are long and never read (answers) would only be decoded to be thrown away.
+            # Answers are long and not used, so they are not decoded.
             names = [name for name in file.schema_arrow.names if not name.endswith("|model_response")]
             for batch in file.iter_batches(batch_size=_BATCH, columns=names):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise InputError("input", str(path), f"is no readable Parquet ({error})", "write it anew") from error
+        raise InputError(
+            "input", str(path), f"is not a readable Parquet file ({error})", "write it again"
+        ) from error
 
 
 def _open(path: Path) -> TextIO:
@@ -115,7 +123,7 @@ def _open(path: Path) -> TextIO:
 
 
 def _csv(path: Path, separator: str) -> Iterator[Record]:
-    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the 128 kB allowed by default
+    csv.field_size_limit(sys.maxsize)  # an answer can be longer than the default limit of 128 kB
     with _open(path) as stream:
         rows = csv.DictReader(stream, delimiter=separator)
         try:
@@ -143,27 +151,29 @@ def _json_lines(path: Path) -> Iterator[Record]:
 
 
 def _json(path: Path) -> Iterator[Record]:
-    """The entries of an array; what is held is one of them and what was read ahead."""
+    """Yield the entries of an array; memory holds one entry and what was read ahead."""
     decoder, number = json.JSONDecoder(), 0
     with _open(path) as stream:
         text = stream.read(_AHEAD).lstrip()
         if not text.startswith("["):
-            raise InputError("input", str(path), "is no array", "write an array of objects, or JSON Lines")
+            raise InputError(
+                "input", str(path), "is not an array", "write an array of objects, or JSON Lines"
+            )
         text = text[1:].lstrip()
         while not text.startswith("]"):
             number += 1
-            while (found := _first_value(decoder, text)) is None:
+            while (value := _first_value(decoder, text)) is None:
                 ahead = stream.read(max(_AHEAD, len(text)))
                 if not ahead:
                     fix = "write an array of objects"
                     raise InputError("input", str(path), f"is not JSON from entry {number} on", fix)
                 text = (text + ahead).lstrip()
-            row, text = found
+            row, text = value
             yield _object(row, path, f"entry {number}")
 
 
 def _first_value(decoder: json.JSONDecoder, text: str) -> tuple[Any, str] | None:
-    """The value that a text begins with, and the text from the next value or bracket on; None if cut off."""
+    """The first value of a text and the text after it; None if the value is incomplete."""
     try:
         value, end = decoder.raw_decode(text)
     except json.JSONDecodeError:
@@ -177,5 +187,5 @@ def _first_value(decoder: json.JSONDecoder, text: str) -> tuple[Any, str] | None
 
 def _object(row: Any, path: Path, place: str) -> Record:
     if not isinstance(row, dict):
-        raise InputError("input", str(path), f"{place} is no object", "write one JSON object a row")
+        raise InputError("input", str(path), f"{place} is not an object", "write one JSON object a row")
     return cast(Record, row)

@@ -1,4 +1,4 @@
-"""Results that others measured, as the project's Parquet: read, priced, checked, and what was odd told."""
+"""Import of evaluation results into an outcome table: read, priced, checked, with a report of findings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ __all__ = ["ImportReport", "import_results"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What an import read, kept and found.
+    """The result of an import.
 
     Attributes:
         format: of the results.
         cost_unit: of the table.
-        queries, experts: read.
-        kept: rows that were written.
-        dropped: rows left out, by reason.
-        findings: what is odd.
-        best_single, oracle: mean quality of the best expert, and of the best expert on each row.
+        queries: number of queries read.
+        experts: mean quality and cost of each expert in the table.
+        kept: number of rows written.
+        dropped: number of rows left out, by reason.
+        findings: see `experts.table.findings`.
+        best_single: mean quality of the best expert.
+        oracle: mean quality of the best expert on each row.
         notes: of the table.
     """
 
@@ -66,41 +68,42 @@ def import_results(
     seed: int = 0,
     progress: bool = True,
 ) -> ImportReport:
-    """Turn results into an outcome table on disk; nothing is written unless all of it holds.
+    """Import results as an outcome table; the file is written only if the whole table is valid.
 
-    Rows are read one at a time; answers are not kept. Held are prompts and a few numbers a pair.
+    Memory holds the prompts and a few numbers for each pair of query and expert, not the answers.
 
     Args:
-        source: a file, or a folder of them.
+        source: a file, or a folder of files.
         out: the Parquet file to write.
-        format: a name in `FORMATS`, or `auto`.
-        prices: `litellm` or a YAML price table; costs then come from tokens.
-        on: the day whose prices count; the latest if None.
-        cost_unit: of costs that the source states: usd, flops or seconds; the format's own if None.
-        metric: the score to take where there are several.
-        full_marks: what the source calls perfect; qualities are divided by it.
-        missing: leave out rows that lack an expert, or experts that lack a row.
-        drop_leaks: leave out training and validation rows whose prompt is a test row's.
-        seed: of the split that is made where the source has none.
+        format: a format_name in `FORMATS`, or `auto`.
+        prices: `litellm` or a YAML price table; costs are then computed from tokens.
+        on: the date of the prices; None: the latest.
+        cost_unit: of the costs in the source: usd, flops or seconds; None: the format's default.
+        metric: the score to use if the source has several.
+        full_marks: the source's highest score; qualities are divided by it.
+        missing: `rows` drops rows without an outcome of every expert, `experts` drops experts without an
+            outcome on every row.
+        drop_leaks: drop training and validation rows whose prompt is also in a test row.
+        seed: of the split, if the source has none.
         progress: show progress on stderr.
 
     Raises:
         InputError: names the file, the field, the value and the fix.
     """
     files = result_files(Path(source))
-    name = find_format(format, files)
+    format_name = find_format(format, files)
     out = writable_file("out", out)
-    reader = FORMATS[name]
+    reader = FORMATS[format_name]
     outcomes = reader.read(files, ReaderOptions(metric=metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
     if not read.query:
         raise InputError("input", str(source), "has no outcomes", "give results with rows")
-    notes = [f"imported from {Path(source).name} ({name})"]
+    notes = [f"imported from {Path(source).name} ({format_name})"]
     cost, priced = _costs(read, prices, on)
     if priced:
         notes += [priced, *reader.notes]
     numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, full_marks)}
-    odd = findings(read.experts, read.query, numbers, read.facts)
+    messages = findings(read.experts, read.query, numbers, read.facts)
     experts, rows, dropped = _complete(read, numbers, missing)
     if drop_leaks:
         leaking = _leaks_into_test(read, rows)
@@ -109,7 +112,7 @@ def import_results(
     dropped = {reason: count for reason, count in dropped.items() if count}
     if read.repeated:
         message = f"{read.repeated} outcomes repeat an expert on a query; the first of each counts"
-        odd.append(Finding(kind="repeated", count=read.repeated, message=message))
+        messages.append(Finding(kind="repeated", count=read.repeated, message=message))
     columns = _columns(read, numbers, experts, rows, notes)
     columns["cost_unit"] = "usd" if priced else cost_unit or reader.cost_unit
     table = OutcomeTable(**allow_leaks(complete_split(columns, seed=seed)))
@@ -117,7 +120,7 @@ def import_results(
     quality = table.quality.mean(axis=0, dtype=np.float64)
     price = table.cost.mean(axis=0, dtype=np.float64)
     return ImportReport(
-        format=name,
+        format=format_name,
         cost_unit=table.cost_unit,
         queries=len(read.query),
         experts={
@@ -126,7 +129,7 @@ def import_results(
         },
         kept=len(table),
         dropped=dropped,
-        findings=tuple(odd),
+        findings=tuple(messages),
         best_single=float(quality.max()),
         oracle=float(table.quality.max(axis=1).mean(dtype=np.float64)),
         notes=table.notes,
@@ -134,20 +137,22 @@ def import_results(
 
 
 def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) -> tuple[np.ndarray, str]:
-    """Costs [T, N], from prices where they are given, and a note on which."""
-    known = read.numbers["cost"]
+    """Costs [T, N], computed if prices are given, and a note that names the prices."""
+    stated = read.numbers["cost"]
     if prices is None:
-        seen = ~np.isnan(read.numbers["quality"])
-        lacking = np.argwhere(seen & np.isnan(known))
+        present = ~np.isnan(read.numbers["quality"])
+        lacking = np.argwhere(present & np.isnan(stated))
         if len(lacking):
             row, expert = (int(index) for index in lacking[0])
-            problem = f"query {read.query[row]!r} has no cost, as {len(lacking)} of {seen.sum()} outcomes"
+            problem = (
+                f"query {read.query[row]!r} has no cost, like {len(lacking)} of {present.sum()} outcomes"
+            )
             fix = "fill it in, or give --prices: litellm, or a YAML table, per million tokens or per `call`"
             raise InputError("cost", read.experts[expert], problem, fix)
-        return known, ""
+        return stated, ""
     table = read_prices(prices, read.experts, on)
-    found = [table.prices[expert] for expert in read.experts]
-    cost = token_costs(found, read.numbers["tokens_in"], read.numbers["tokens_out"])
+    priced = [table.prices[expert] for expert in read.experts]
+    cost = token_costs(priced, read.numbers["tokens_in"], read.numbers["tokens_out"])
     wrong = np.argwhere(np.isnan(cost) & ~np.isnan(read.numbers["quality"]))
     if len(wrong):
         row, expert = (int(index) for index in wrong[0])
@@ -160,14 +165,14 @@ def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) ->
 def _scaled(read: Assembled, full_marks: float) -> np.ndarray:
     """Qualities in [0, 1]."""
     if not 0.0 < full_marks < float("inf"):
-        raise InputError("full_marks", full_marks, "is no score", "use what the source calls perfect")
+        raise InputError("full_marks", full_marks, "is not a score", "use the source's highest score")
     quality = read.numbers["quality"] / full_marks
     wrong = np.argwhere((quality < 0.0) | (quality > 1.0))
     if len(wrong):
         row, expert = (int(index) for index in wrong[0])
         value = float(read.numbers["quality"][row, expert])
         problem = f"query {read.query[row]!r} scores outside 0 to {full_marks:g}"
-        fix = "give the source's full marks, such as --full-marks 10 or 100"
+        fix = "give the source's highest score, such as --full-marks 10 or 100"
         raise InputError(f"quality/{read.experts[expert]}", value, problem, fix)
     return quality
 
@@ -175,22 +180,22 @@ def _scaled(read: Assembled, full_marks: float) -> np.ndarray:
 def _complete(
     read: Assembled, numbers: dict[str, np.ndarray], missing: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """The experts and rows that make a table without holes, and rows left out by reason."""
+    """The experts and rows of a table without missing outcomes, and the number of rows dropped by reason."""
     if missing not in ("rows", "experts"):
         raise InputError("missing", missing, "is unknown", "use rows or experts")
-    holes = np.isnan(numbers["quality"]) | np.isnan(numbers["cost"])
+    lacking = np.isnan(numbers["quality"]) | np.isnan(numbers["cost"])
     experts = np.arange(len(read.experts))
     if missing == "experts":
-        answered = ~holes.all(axis=1)
-        experts = experts[~holes[answered].any(axis=0)]
+        answered = ~lacking.all(axis=1)
+        experts = experts[~lacking[answered].any(axis=0)]
         if len(experts) < 2:
-            problem = f"leaves {len(experts)} experts that answered every query"
+            problem = f"leaves {len(experts)} experts with an outcome on every query"
             raise InputError("missing", missing, problem, "use --missing rows")
-    rows = np.flatnonzero(~holes[:, experts].any(axis=1))
+    rows = np.flatnonzero(~lacking[:, experts].any(axis=1))
     if len(rows) == 0:
         problem = "no query has every expert"
         raise InputError("missing", missing, problem, "use --missing experts, or check the query ids")
-    return experts, rows, {"an expert is missing": len(holes) - len(rows)}
+    return experts, rows, {"an expert is missing": len(lacking) - len(rows)}
 
 
 def _leaks_into_test(read: Assembled, rows: np.ndarray) -> np.ndarray:
@@ -208,7 +213,7 @@ def _columns(
     rows: np.ndarray,
     notes: list[str],
 ) -> dict[str, Any]:
-    """The fields of an OutcomeTable; those that the source does not tell of every row are left out."""
+    """The fields of an OutcomeTable; a field that is missing on some row is left out."""
     columns: dict[str, Any] = {
         "experts": tuple(read.experts[index] for index in experts),
         "query_id": np.array([read.query[row].replace("\0", "/") for row in rows], dtype=object),

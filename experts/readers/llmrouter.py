@@ -2,7 +2,7 @@
 
 Logs: JSON Lines, a row a query and model, with `query`, `task_name`, `model_name`, `performance`,
 `input_tokens`, `output_tokens`, `response_time`. Scores: an array of `{"question", "scores": {model: n}}`,
-split by the file's name. `cluster_id` is made of the scores, that is of the answer: it is not read.
+split by the file's name. `cluster_id` is not read: it is computed from the scores, so it leaks the answer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from .outcome import Outcome, ReaderOptions, estimated_tokens, first_of, integer
 __all__ = ["NOTE", "read"]
 
 NOTE = (
-    "LLMRouter's prepared scores have no token counts: where costs come from prices, tokens are estimated "
-    "at 4 characters each, and an answer as one token"
+    "LLMRouter's prepared scores have no token counts: costs from prices estimate 4 characters per token, "
+    "and one token per answer"
 )
 _SPLITS = ("train", "validation", "test")
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield what the rows say of each model.
+    """Yield the outcome of each model in each row.
+
+    Args:
+        files: routing logs or prepared scores.
+        options: not used.
 
     Raises:
         InputError: a row is of neither form.
@@ -36,8 +40,8 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
         for index, row in enumerate(records(file)):
             place = f"{file}: row {index}"
             if "model_name" in row:
-                found = outcome_of(row, place, f"{row.get('task_name')}\0{row.get('query')}")
-                yield found._replace(split=found.split or split)
+                outcome = outcome_of(row, place, f"{row.get('task_name')}\0{row.get('query')}")
+                yield outcome._replace(split=outcome.split or split)
                 continue
             scores: Any = row.get("scores")
             if not isinstance(scores, dict):

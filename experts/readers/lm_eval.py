@@ -1,9 +1,10 @@
 """Sample logs of lm-evaluation-harness (`--log_samples`): `<model>/samples_<task>_<date>.jsonl`.
 
-A row a document: `doc`, `arguments` (the prompt with its few-shot examples), `resps`, and a column a metric.
-The folder names the model (`org__name`), the file the task. Of several dates of a task the latest counts, of
-several filters (`strict-match`, `flexible-extract`) the first. Source: EleutherAI/lm-evaluation-harness,
-`lm_eval/loggers/evaluation_tracker.py`.
+Each row is a document: `doc`, `arguments` (the prompt with its few-shot examples), `resps`, and one column
+per metric. The folder names the model (`org__name`), the file names the task. The latest date of a task is
+read, and the first of several filters (`strict-match`, `flexible-extract`).
+
+Source: EleutherAI/lm-evaluation-harness, `lm_eval/loggers/evaluation_tracker.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .outcome import Outcome, ReaderOptions, estimated_tokens, number, text
 __all__ = ["NOTE", "read"]
 
 NOTE = (
-    "lm-evaluation-harness logs no token counts: where costs come from prices, tokens are estimated at 4 "
-    "characters each, of the whole prompt; a multiple-choice answer counts one"
+    "lm-evaluation-harness logs no token counts: costs from prices estimate 4 characters per token of the "
+    "whole prompt and the answer, and one token per multiple-choice answer"
 )
 _METRICS = ("acc", "exact_match", "acc_norm", "pass@1", "em", "f1", "prompt_level_strict_acc", "mc2")
 _QUESTIONS = ("question", "query", "problem", "prompt", "input", "instruction", "text", "sentence")
@@ -29,17 +30,21 @@ _NAME = re.compile(r"samples_(?P<task>.+?)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)$")
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield each document's outcome.
+    """Yield the outcome of each document.
+
+    Args:
+        files: sample logs; other files are skipped.
+        options: `metric` names the score to use.
 
     Raises:
-        InputError: a row has no metric that is known, or not the one asked for.
+        InputError: a row has no known metric, or not the one of the options.
     """
     for (model, task), file in _latest(files).items():
-        wanted: Any = None
+        first_filter: Any = None
         for index, row in enumerate(records(file)):
-            kept = row.get("filter")
-            wanted = kept if index == 0 else wanted
-            if kept != wanted:
+            filter_name = row.get("filter")
+            first_filter = filter_name if index == 0 else first_filter
+            if filter_name != first_filter:
                 continue
             place = f"{file}: row {index}"
             context, answer = _context(row), _answer(row)
@@ -55,8 +60,8 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
 
 
 def _latest(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
-    """The file of each model and task whose date is the last."""
-    found: dict[tuple[str, str], tuple[str, Path]] = {}
+    """The latest file of each model and task."""
+    latest: dict[tuple[str, str], tuple[str, Path]] = {}
     for file in files:
         stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
         if not stem.startswith("samples_"):
@@ -65,19 +70,19 @@ def _latest(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
         task = match["task"] if match else stem.removeprefix("samples_")
         date = match["date"] if match else ""
         key = (file.parent.name.replace("__", "/"), task)
-        if key not in found or found[key][0] < date:
-            found[key] = (date, file)
-    return {key: file for key, (_, file) in found.items()}
+        if key not in latest or latest[key][0] < date:
+            latest[key] = (date, file)
+    return {key: file for key, (_, file) in latest.items()}
 
 
-def _metric(row: Record, asked: str | None, place: str) -> str:
+def _metric(row: Record, metric: str | None, place: str) -> str:
     listed: list[str] = row.get("metrics") or []
-    names = [asked] if asked is not None else [*(name for name in _METRICS if name in row), *listed]
+    names = [metric] if metric is not None else [*(name for name in _METRICS if name in row), *listed]
     for name in names:
         if name in row:
             return name
     fix = f"name one with --metric; the row has {', '.join(listed) or ', '.join(row)}"
-    raise InputError("metric", asked, f"{place} has no such score", fix)
+    raise InputError("metric", metric, f"{place} has no such score", fix)
 
 
 def _context(row: Record) -> str | None:
@@ -103,7 +108,7 @@ def _question(row: Record) -> str | None:
 
 
 def _answer(row: Record) -> str:
-    """What was generated, or a letter for an answer that was chosen by its likelihood."""
+    """The generated text, or a letter for an answer that was selected by its likelihood."""
     answer: Any = row.get("resps")
     while isinstance(answer, list) and answer:
         answer = cast("list[Any]", answer)[0]

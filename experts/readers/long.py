@@ -1,6 +1,6 @@
-"""One row a query and expert, with columns named in any of the usual ways: `query`, `model`, `score`.
+"""Tables with one row per query and expert, under common column names such as `query`, `model`, `score`.
 
-Rows of one query are those with the same id, or else with the same group and prompt.
+Rows with the same id belong to one query; without ids, rows with the same group and prompt do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ __all__ = ["read"]
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield each row.
+    """Yield the outcome of each row.
+
+    Args:
+        files: tables.
+        options: not used.
 
     Raises:
-        InputError: a row lacks an expert, or anything to tell queries apart by.
+        InputError: a row has no expert, or neither an id nor a prompt.
     """
     for file in files:
         for index, row in enumerate(records(file)):
@@ -27,11 +31,20 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
 
 
 def outcome_of(row: Record, place: str, query: str | None = None) -> Outcome:
-    """One row as an outcome; `query` replaces what would tell its query apart."""
+    """Return a row's outcome.
+
+    Args:
+        row: the row.
+        place: the file and row number, for the error.
+        query: the query's id; None: the id in the row, or its group and prompt.
+
+    Raises:
+        InputError: the row has no expert, or neither an id nor a prompt.
+    """
     expert = text(first_of(row, "expert"))
     if expert is None:
         fix = f"name the column one of {', '.join(ALIASES['expert'])}"
-        raise InputError("expert", None, f"{place} names no expert", fix)
+        raise InputError("expert", None, f"{place} has no expert", fix)
     prompt, group = text(first_of(row, "prompt")), text(first_of(row, "group"))
     query = query or text(first_of(row, "query_id"))
     if query is None and prompt is None:

@@ -1,4 +1,4 @@
-"""What one expert did on one query, as readers of result files tell it."""
+"""The outcome of one expert on one query, as the readers of result files return it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ __all__ = [
     "text",
 ]
 
-CHARACTERS_A_TOKEN = 4.0  # of English under today's tokenizers; what a source without counts is priced by
+CHARACTERS_A_TOKEN = 4.0  # of English text; the estimate for sources without token counts
 
 
 class Outcome(NamedTuple):
-    """One expert on one query; None where the source does not say.
+    """The outcome of one expert on one query; None for what the source does not state.
 
     Attributes:
-        query: the same for all experts on the query, and for no other query.
-        expert: its name.
-        quality: on the source's own scale.
+        query: the query's id.
+        expert: the expert's name.
+        quality: on the source's scale.
+        prompt: the query's text.
+        group: the query's task, subject or dataset.
+        split: train, validation or test.
+        fold: of cross-validation.
         cost: in the table's unit.
-        prompt, group, split, fold: of the query.
-        tokens_in, tokens_out: counted, or estimated where the reader says so.
+        tokens_in: prompt tokens, counted or estimated.
+        tokens_out: answer tokens, counted or estimated.
         latency_s: seconds.
-        features: of the query, where the source has what a router sees.
+        features: [D], the router's inputs.
     """
 
     query: str
@@ -58,10 +62,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """What a reader may be told.
+    """Options of a reader.
 
     Attributes:
-        metric: the score to take where a file has several (lm-evaluation-harness); None: the first it knows.
+        metric: the score to use if a file has several (lm-evaluation-harness); None: the first known one.
     """
 
     metric: str | None = None
@@ -72,10 +76,10 @@ class Reader:
     """One format of results.
 
     Attributes:
-        read: files to outcomes, streaming.
-        about: one line.
-        notes: what must be known of this format where its costs come from prices.
-        cost_unit: of the costs it states.
+        read: yields the outcomes of files.
+        about: a one-line description.
+        notes: for the table, if costs are computed from prices.
+        cost_unit: of the costs in the files.
     """
 
     read: Callable[[Sequence[Path], ReaderOptions], Iterator[Outcome]]
@@ -84,7 +88,7 @@ class Reader:
     cost_unit: str = "unknown"
 
 
-# What other projects call our columns; the first that a row has is taken.
+# Column names in other projects; the first that a row has is used.
 ALIASES: dict[str, tuple[str, ...]] = {
     "query_id": ("query_id", "sample_id", "question_id", "id", "doc_id"),
     "prompt": ("prompt", "query", "question", "input", "instruction"),
@@ -104,7 +108,12 @@ _SPLITS = {"training": "train", "dev": "validation", "valid": "validation", "val
 
 
 def first_of(row: Record, field: str) -> Any:
-    """The value of our field under whichever of its names the row has, or None."""
+    """Return the value of a field under the first of its names that the row has, or None.
+
+    Args:
+        row: the row.
+        field: a key of `ALIASES`.
+    """
     for name in ALIASES[field]:
         if name in row:
             return _split(row[name]) if field == "split" else row[name]
@@ -112,10 +121,15 @@ def first_of(row: Record, field: str) -> Any:
 
 
 def number(row: Record, name: str, place: str) -> float | None:
-    """A value as a number; None where it is empty; truth values count 1 and 0.
+    """Return a value as a number, 1 or 0 for a truth value, or None if it is empty.
+
+    Args:
+        row: the row.
+        name: its column.
+        place: the file and row number, for the error.
 
     Raises:
-        InputError: it is something else; names the column and the place.
+        InputError: the value is not a number; names the column and the place.
     """
     value = row.get(name)
     if value is None or value == "":
@@ -123,14 +137,20 @@ def number(row: Record, name: str, place: str) -> float | None:
     if isinstance(value, str):
         value = _TRUTH.get(value.strip().lower(), value)
     try:
-        found = float(value)
+        parsed = float(value)
     except (TypeError, ValueError) as error:
-        raise InputError(name, value, f"{place}: is no number", "correct it, or leave it empty") from error
-    return None if math.isnan(found) else found
+        raise InputError(name, value, f"{place}: is not a number", "correct it, or leave it empty") from error
+    return None if math.isnan(parsed) else parsed
 
 
 def named(row: Record, field: str, place: str) -> float | None:
-    """`number` of our field under whichever of its names the row has."""
+    """Return `number` of a field under the first of its names that the row has.
+
+    Args:
+        row: the row.
+        field: a key of `ALIASES`.
+        place: the file and row number, for the error.
+    """
     for name in ALIASES[field]:
         if name in row:
             return number(row, name, place)
@@ -138,17 +158,17 @@ def named(row: Record, field: str, place: str) -> float | None:
 
 
 def estimated_tokens(answer: Any) -> float | None:
-    """Tokens of a text by its length, at least one; None where there is no text."""
+    """Return the estimated tokens of a text, at least 1, or None for None."""
     return None if answer is None else max(1.0, len(str(answer)) / CHARACTERS_A_TOKEN)
 
 
 def text(value: Any) -> str | None:
-    """A value as text; None where it is empty."""
+    """Return a value as text, or None if it is empty."""
     return None if value is None or value == "" else str(value)
 
 
 def integer(value: Any) -> int | None:
-    """A value as a whole number; None where it is empty or none."""
+    """Return a value as an integer, or None if it is empty or not an integer."""
     try:
         return None if value is None or value == "" else int(value)
     except (TypeError, ValueError):

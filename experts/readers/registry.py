@@ -1,4 +1,4 @@
-"""The formats of results by name: one file and one line each; and which of them some files are."""
+"""The formats of result files by name, one file and one line each, and their detection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["FORMATS", "detect", "find_format"]
 
 FORMATS: dict[str, Reader] = {
     "wide": Reader(
-        read=wide.read, about="a row a query, quality/<expert> and cost/<expert>", notes=(wide.NOTE,)
+        read=wide.read, about="one row per query, with quality/<expert> and cost/<expert>", notes=(wide.NOTE,)
     ),
-    "long": Reader(read=long.read, about="a row a query and expert"),
+    "long": Reader(read=long.read, about="one row per query and expert"),
     "routellm": Reader(
         read=routellm.read, about="RouteLLM's responses and judgements", notes=(routellm.NOTE,)
     ),
@@ -33,32 +33,36 @@ FORMATS: dict[str, Reader] = {
 
 
 def find_format(name: str, files: Sequence[Path]) -> str:
-    """The name itself, or for `auto` the format that the first row of the first file with rows shows.
+    """Return the name of a format; `auto` detects it by the first row of the first file with rows.
+
+    Args:
+        name: a key of `FORMATS`, or `auto`.
+        files: result files.
 
     Raises:
-        InputError: the name is unknown, or no format shows.
+        InputError: the name is unknown, or no format is detected.
     """
     if name != "auto":
         if name not in FORMATS:
             raise unknown_name("format", name, ["auto", *FORMATS])
         return name
     for file in files:
-        # Questions stand beside RouteLLM's judgements, results_*.json beside lm-eval's samples.
+        # RouteLLM has questions beside its judgements, lm-eval has results_*.json beside its samples.
         if file.name.startswith(("question", "contaminated", "results_")):
             continue
         row = next(records(file), None)
         if row is not None:
-            found = detect(row)
-            if found is None:
+            detected = detect(row)
+            if detected is None:
                 shown = ", ".join(list(row)[:8])
                 problem = f"is of no known format; its columns begin {shown}"
                 raise InputError("input", str(file), problem, f"name a --format: {', '.join(FORMATS)}")
-            return found
+            return detected
     raise InputError("input", str(files[0]), "has no rows", "give results")
 
 
 def detect(row: Record) -> str | None:
-    """The format that a row shows, or None."""
+    """Return the name of a row's format, or None if it is unknown."""
     if any(name.startswith("quality/") for name in row):
         return "wide"
     if any(name.endswith("|total_cost") for name in row) or {"eval_name", "performance"} <= row.keys():

@@ -1,8 +1,8 @@
 """RouteLLM's evaluation files (Ong et al. 2024, https://arxiv.org/abs/2406.18665; lm-sys/RouteLLM).
 
-MMLU and GSM8K: CSV with `prompt`, a column of True/False for each model, maybe `<model>_response`. The group
-is the file's name (`mmlu_anatomy.csv`: anatomy). MT-Bench: `judgements.jsonl`, a row a question, turn and
-model with a score of 10; its questions are read from `question.jsonl` beside it.
+MMLU and GSM8K: CSV with `prompt`, a column of True/False for each model, and optionally `<model>_response`.
+The group is the file's name (`mmlu_anatomy.csv`: anatomy). MT-Bench: `judgements.jsonl`, one row per
+question, turn and model with a score of 0 to 10; the questions are read from `question.jsonl` beside it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from .outcome import Outcome, ReaderOptions, estimated_tokens, number, text
 __all__ = ["NOTE", "is_verdict", "read"]
 
 NOTE = (
-    "RouteLLM's files have no token counts: where costs come from prices, tokens are estimated at 4 "
-    "characters each, of the prompt without its few-shot examples and of the answer where it is stored"
+    "RouteLLM's files have no token counts: costs from prices estimate 4 characters per token of the prompt "
+    "without its few-shot examples, and of the answer if the file has it"
 )
-_FULL_MARKS = 10.0  # of MT-Bench's judge
+_HIGHEST = 10.0  # score of MT-Bench's judge
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield what the files say of each model.
+    """Yield the outcome of each model in each row.
+
+    Args:
+        files: responses or judgements, with the questions.
+        options: not used.
 
     Raises:
         InputError: a file is neither responses nor judgements.
@@ -47,7 +51,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
 
 
 def is_verdict(value: Any) -> bool:
-    """Whether a value is true or false, as these files write it."""
+    """Return whether a value is a truth value, or the text True or False."""
     return isinstance(value, bool) or str(value) in ("True", "False")
 
 
@@ -77,8 +81,8 @@ def _judgement(row: Record, questions: dict[str, Record], place: str) -> Outcome
     return Outcome(
         query=f"{question}/{turn}",
         expert=str(row["model"]),
-        # A verdict that could not be read is -1.
-        quality=None if score is None or score < 0 else score / _FULL_MARKS,
+        # -1 is a verdict that RouteLLM could not parse.
+        quality=None if score is None or score < 0 else score / _HIGHEST,
         prompt=prompt,
         group=text(known.get("category")) or "mt_bench",
         tokens_in=estimated_tokens(prompt),

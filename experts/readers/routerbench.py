@@ -1,8 +1,8 @@
 """RouterBench's tables (Hu et al. 2024, https://arxiv.org/abs/2403.12031), converted from their pickles.
 
 Wide: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (performance), `<model>|total_cost` (US
-dollars) and `<model>|model_response`, which is not read. Long (the raw file): a row a model:
-`model_name`, `performance` and `cost`.
+dollars) and `<model>|model_response`, which is not read. Long (the raw file): one row per query and model,
+with `model_name`, `performance` and `cost`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _COST = "|total_cost"
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield what the rows say of each model; a query is a sample of an evaluation.
+    """Yield the outcome of each model in each row; a query is a sample of an evaluation.
+
+    Args:
+        files: tables, wide or long.
+        options: not used.
 
     Raises:
         InputError: a row has none of the format's columns.
@@ -51,10 +55,10 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
 
 
 def _plain(prompt: object) -> str | None:
-    """A prompt that is a list of messages, or the text of one, as the text alone."""
+    """The text of a prompt that is a list of messages, or the text of such a list."""
     if isinstance(prompt, list):
         return "\n".join(map(str, prompt))
-    found = text(prompt)
-    if found is not None and found[:2] in ("['", '["') and found[-1:] == "]":
-        return found[2:-2]
-    return found
+    plain = text(prompt)
+    if plain is not None and plain[:2] in ("['", '["') and plain[-1:] == "]":
+        return plain[2:-2]
+    return plain

@@ -1,7 +1,7 @@
-"""One row a query, a column an expert: `quality/<expert>`, `cost/<expert>`, and the other columns of a table.
+"""Tables with one row per query: `quality/<expert>`, `cost/<expert>`, and the other columns of a table.
 
-This is the project's own layout, so any CSV or JSON Lines of that shape becomes a checked Parquet file. A
-column `tokens_in/<tokenizer>` counts for experts that have none of their own.
+This is the project's own layout in CSV, JSON Lines or Parquet. Experts without `tokens_in/<expert>` have the
+counts of a column `tokens_in/<tokenizer>`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from .outcome import Outcome, ReaderOptions, first_of, integer, number, text
 
 __all__ = ["NOTE", "read"]
 
-NOTE = (
-    "experts without prompt tokens of their own have those of a tokenizer's column (such as tokens_in/cl100k)"
-)
+NOTE = "experts without prompt token counts have those of a tokenizer's column, such as tokens_in/cl100k"
 
 _KINDS = ("cost", "tokens_in", "tokens_out", "latency_s")
 
 
 def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
-    """Yield what the rows say of each expert.
+    """Yield the outcome of each expert in each row.
+
+    Args:
+        files: tables.
+        options: not used.
 
     Raises:
-        InputError: a file has no `quality/<expert>` column, or a value is no number.
+        InputError: a file has no `quality/<expert>` column, or a value is not a number.
     """
     for file in files:
         for index, row in enumerate(records(file)):
@@ -55,6 +57,6 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
 
 
 def _shared_count(row: Record, experts: Sequence[str]) -> str | None:
-    """The first column of prompt tokens that is no expert's own."""
+    """The first column of prompt tokens that does not belong to an expert."""
     counts = (name for name in row if name.startswith("tokens_in/"))
     return next((name for name in counts if name.removeprefix("tokens_in/") not in experts), None)

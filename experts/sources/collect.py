@@ -1,4 +1,4 @@
-"""Run every expert on every query, once: batched, resumable after a kill, written atomically."""
+"""Collection of outcomes: every expert runs on every query once, in batches that survive a kill."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def collect(
 ) -> OutcomeTable:
     """Collect a source's outcomes into a Parquet file.
 
-    Finished batches are kept in `<out>.parts/` until the file is written, so a run that was killed goes on
-    where it was. Parts of other experts, queries or batch sizes are thrown away, and this is said on stderr.
+    Finished batches are kept in `<out>.parts/` until the file is written: an interrupted run resumes. Batches
+    of other experts, queries or batch sizes are deleted, with a message on stderr.
 
     Args:
-        source: a source, or the name of an embedded one.
+        source: a source, or its name.
         out: the Parquet file.
-        batch_size: queries run, and kept, together.
+        batch_size: queries per forward pass and per kept batch.
         seed: of the source.
         progress: show progress on stderr.
 
     Returns:
-        The table that was written. Quality is 1 where the likeliest class is right, else 0; cost is the
-        expert's FLOPs per item; confidence is the likeliest class's probability.
+        The table that was written. Quality is 1 if the most likely class is correct, else 0. Cost is the
+        expert's FLOPs per item. Confidence is the probability of the most likely class.
 
     Raises:
-        InputError: the source is unknown, the batch size is below 1, or `out` cannot be written.
+        InputError: the source is unknown, the batch size is below 1, or `out` cannot be written to.
     """
     if isinstance(source, str):
-        opened = open_source(source)
-        if opened is None:
+        embedded = open_source(source)
+        if embedded is None:
             raise unknown_name("source", source, SOURCES)
-        source = opened
+        source = embedded
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "is below 1", "give 1 or more")
     out = writable_file("out", out)
@@ -70,9 +70,14 @@ def collect(
 
 
 def collected(source: Source, *, seed: int = 0, progress: bool = True) -> OutcomeTable:
-    """Return a source's outcomes from the cache, where they are collected the first time.
+    """Return a source's outcomes from the cache; the first call collects them.
 
-    Processes that ask at the same time wait for the first one.
+    Processes that call it at the same time wait for the first one.
+
+    Args:
+        source: of the outcomes.
+        seed: of the source.
+        progress: show progress on stderr.
     """
     path = cache_folder(source.name) / f"table-{source.digest(seed)}.parquet"
     if not path.exists():
@@ -83,7 +88,7 @@ def collected(source: Source, *, seed: int = 0, progress: bool = True) -> Outcom
 
 
 def _run(pool: ExpertPool, queries: Queries, parts: Path, batch_size: int, *, progress: bool) -> np.ndarray:
-    """Return class probabilities [T, N, C] float32, from the parts that exist and by running the rest."""
+    """Return class probabilities [T, N, C] float32, from the existing parts and by running the rest."""
     manifest: dict[str, object] = {
         "schema_version": 1,
         "fingerprint": _fingerprint(pool, queries),
@@ -91,31 +96,31 @@ def _run(pool: ExpertPool, queries: Queries, parts: Path, batch_size: int, *, pr
     }
     _prepare(parts, manifest)
     starts = range(0, len(queries.inputs), batch_size)
-    found: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     for start in track(starts, "running experts", len(starts), shown=progress):
         part = parts / f"{start:09d}.safetensors"
         if not part.exists():
             logits = pool.run(queries.inputs[start : start + batch_size], batch_size)
             with replacing(part) as temporary:
                 save_file({"probabilities": torch.softmax(logits, dim=-1).numpy()}, temporary)
-        found.append(load_file(part)["probabilities"])
-    return np.concatenate(found)
+        batches.append(load_file(part)["probabilities"])
+    return np.concatenate(batches)
 
 
 def _prepare(parts: Path, manifest: dict[str, object]) -> None:
-    """Leave a folder whose manifest is this one, with the parts that belong to it and no others."""
-    note = parts / "manifest.json"
+    """Create the folder, or keep the existing one if its manifest is the same."""
+    stored = parts / "manifest.json"
     if parts.exists():
         try:
-            fits = json.loads(note.read_text(encoding="utf-8")) == manifest
+            same = json.loads(stored.read_text(encoding="utf-8")) == manifest
         except (OSError, ValueError):
-            fits = False
-        if fits:
+            same = False
+        if same:
             return
-        say(f"{parts}: made from other experts, queries or settings; starting afresh")
+        say(f"{parts} has batches of other experts, queries or options; starting again")
         shutil.rmtree(parts)
     parts.mkdir(parents=True)
-    write_json(note, manifest)
+    write_json(stored, manifest)
 
 
 def _fingerprint(pool: ExpertPool, queries: Queries) -> str:
@@ -129,13 +134,13 @@ def _fingerprint(pool: ExpertPool, queries: Queries) -> str:
 def _table(
     source: Source, pool: ExpertPool, queries: Queries, probabilities: np.ndarray, seed: int
 ) -> OutcomeTable:
-    right = probabilities.argmax(axis=2) == queries.label[:, None]
-    cost = np.broadcast_to(pool.costs.numpy(), right.shape)
+    correct = probabilities.argmax(axis=2) == queries.label[:, None]
+    cost = np.broadcast_to(pool.costs.numpy(), correct.shape)
     return OutcomeTable(
         experts=pool.names,
         query_id=queries.query_id,
         features=queries.features,
-        quality=right.astype(np.float32),
+        quality=correct.astype(np.float32),
         cost=cost.astype(np.float32),
         split=queries.split,
         cost_unit="flops",

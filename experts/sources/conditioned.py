@@ -1,8 +1,8 @@
-"""Images under several conditions, with specialists for each condition and generalists for all.
+"""Images under several conditions, with a specialist for each condition and generalists for all.
 
-Every expert is pretrained on the same number of images. A specialist sees all of them under its condition; a
-generalist sees an equal share of them under each. That is why a specialist is better at home although a
-generalist may be far larger, and why there is something to route. The images of the queries are others.
+Every expert is pretrained on the same number of images: a specialist on all of them under its condition, a
+generalist on an equal share under each condition. A specialist is therefore better under its condition than a
+larger generalist, which makes routing useful. No pretraining image is a query.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ __all__ = ["ConditionedImages", "ExpertPlan", "Images"]
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Images:
-    """Base images, divided once: pretraining and queries share none.
+    """Base images, divided into disjoint sets for pretraining and for queries.
 
     Args:
-        pretraining: [P, H, W] float32 in [0, 1], with labels [P] int64.
-        queries: [Q, H, W] float32 in [0, 1], with labels [Q] int64.
-        base: [Q] int64, the number of each query's image in the source.
+        pretraining: [P, H, W] float32 in [0, 1].
+        pretraining_labels: [P] int64.
+        queries: [Q, H, W] float32 in [0, 1].
+        query_labels: [Q] int64.
+        base: [Q] int64, the index of each query's image in the source.
     """
 
     pretraining: torch.Tensor
@@ -46,13 +48,13 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertPlan:
-    """How one expert comes to be.
+    """The architecture and training of one expert.
 
     Args:
         name: of the expert.
-        widths: what `build` of the source makes a module from.
-        conditions: what it is pretrained on; the images are shared out evenly among them.
-        recipe: how it is trained.
+        widths: layer widths, the argument of the source's `build`.
+        conditions: of its pretraining images, in equal shares.
+        recipe: training hyperparameters.
     """
 
     name: str
@@ -62,41 +64,52 @@ class ExpertPlan:
 
 
 class ConditionedImages(ABC):
-    """A source made of base images; a concrete one gives data, experts and router features."""
+    """Base class of image sources; a subclass provides the data, the experts and the router's features."""
 
     name: str
-    version: int  # raise it whenever queries or experts change
+    version: int  # increase it when queries or experts change
     plans: tuple[ExpertPlan, ...]
     noise: float
     patch: int
 
     @abstractmethod
     def describe(self) -> str:
-        """Return one sentence on where the outcomes come from."""
+        """Return one sentence that says what the outcomes are of."""
 
     @abstractmethod
     def images(self, seed: int) -> Images:
-        """Return the base images, divided by the seed."""
+        """Return the base images; the seed determines the division."""
 
     @abstractmethod
     def build(self, widths: tuple[int, ...]) -> nn.Module:
-        """Return an untrained classifier; it draws its weights from torch's global generator."""
+        """Return an untrained classifier, initialised from torch's global generator.
+
+        Args:
+            widths: layer widths, as in `ExpertPlan`.
+        """
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the router sees, [T, D] float32, of conditioned images [T, H, W]."""
+        """Return the router's features.
+
+        Args:
+            images: [T, H, W] float32, under their conditions.
+
+        Returns:
+            [T, D] float32.
+        """
 
     def data_digest(self) -> str:
-        """Return a name for the data, where it is not part of the installed packages."""
+        """Return a digest of data that is not part of an installed package."""
         return ""
 
     def digest(self, seed: int) -> str:
-        """Return a name for this source's data, settings and seed, for use as a cache key."""
-        settings = (self.name, self.version, self.plans, self.noise, self.patch, self.data_digest(), seed)
-        return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+        """Return a cache key of this source's data, configuration and seed."""
+        identity = (self.name, self.version, self.plans, self.noise, self.patch, self.data_digest(), seed)
+        return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
     def queries(self, seed: int) -> Queries:
-        """Return every query image under every condition; the split is by image."""
+        """Return every query image under every condition, split by image."""
         images = self.images(seed)
         by_name = conditions(noise=self.noise, patch=self.patch)
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +127,7 @@ class ConditionedImages(ABC):
         )
 
     def pool(self, seed: int, *, progress: bool = True) -> ExpertPool:
-        """Return the frozen experts, pretrained the first time and loaded from then on."""
+        """Return the frozen experts, which are pretrained on the first call and loaded on later ones."""
         images = self.images(seed)
         modules: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
@@ -128,7 +141,7 @@ class ConditionedImages(ABC):
                 draw = _drawing(images.pretraining, plan.conditions, noise=self.noise, patch=self.patch)
                 labels = images.pretraining_labels
                 train_classifier(module, draw, labels, plan.recipe, seed=1000 * seed + place)
-            # Profiled on loading only: saving needs no costs.
+            # Costs are measured after loading; the file does not hold them.
             untimed = [
                 Expert(plan.name, module, 0.0) for plan, module in zip(self.plans, modules, strict=True)
             ]
@@ -143,7 +156,7 @@ class ConditionedImages(ABC):
 def _drawing(
     images: torch.Tensor, names: tuple[str, ...], *, noise: float, patch: int
 ) -> Callable[[torch.Generator], torch.Tensor]:
-    """Return a function that draws one epoch: image i under condition i mod len(names), noise drawn anew."""
+    """Return a function that makes one epoch: image i under condition i mod len(names), with new noise."""
     by_name = conditions(noise=noise, patch=patch)
 
     def draw(generator: torch.Generator) -> torch.Tensor:

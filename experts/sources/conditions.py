@@ -1,4 +1,4 @@
-"""Conditions under which an image is seen; what one expert learned in one of them fails in the next."""
+"""Conditions: image transformations under which an expert that was trained on another one fails."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def conditions(*, noise: float, patch: int) -> dict[str, Condition]:
     """Return the five conditions by name.
 
     Args:
-        noise: standard deviation of the noise, where pixels lie in [0, 1].
-        patch: side of the hidden square, in pixels.
+        noise: standard deviation of the noise, for pixels in [0, 1].
+        patch: side of the occluded square, in pixels.
     """
     return {
         "clean": clean,
@@ -28,22 +28,22 @@ def conditions(*, noise: float, patch: int) -> dict[str, Condition]:
 
 
 def clean(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return images [T, H, W] as they are."""
+    """Return images [T, H, W] unchanged."""
     return images
 
 
 def rotated(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return images [T, H, W] turned by 90 degrees anticlockwise, which loses no pixel."""
+    """Return images [T, H, W] rotated by 90 degrees anticlockwise, which loses no pixel."""
     return torch.rot90(images, 1, (1, 2))
 
 
 def noisy(images: torch.Tensor, generator: torch.Generator, noise: float) -> torch.Tensor:
-    """Return images [T, H, W] plus Gaussian noise of this standard deviation, not clipped."""
+    """Return images [T, H, W] plus unclipped Gaussian noise of the standard deviation `noise`."""
     return images + noise * torch.randn(images.shape, generator=generator)
 
 
 def occluded(images: torch.Tensor, generator: torch.Generator, patch: int) -> torch.Tensor:
-    """Return images [T, H, W] with a square of `patch` pixels a side, anywhere inside, set to 0."""
+    """Return images [T, H, W] with a square of `patch` x `patch` pixels at a random place set to 0."""
     count, height, width = images.shape
     top = torch.randint(0, height - patch + 1, (count, 1), generator=generator)
     left = torch.randint(0, width - patch + 1, (count, 1), generator=generator)
@@ -54,5 +54,5 @@ def occluded(images: torch.Tensor, generator: torch.Generator, patch: int) -> to
 
 
 def inverted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return images [T, H, W], pixels in [0, 1], with black and white exchanged."""
+    """Return images [T, H, W], pixels in [0, 1], with inverted brightness."""
     return 1.0 - images

@@ -1,4 +1,4 @@
-"""1,797 scans of handwritten digits, 8 x 8, which come with scikit-learn: nothing is downloaded.
+"""1,797 scans of handwritten digits, 8 x 8, from scikit-learn; nothing is downloaded.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
 https://doi.org/10.24432/C50P49.
@@ -24,7 +24,7 @@ _PRETRAINING_SHARE = 0.4
 
 
 class Digits(ConditionedImages):
-    """Five specialists, a cheap and a dear generalist, all multilayer perceptrons; seconds to make."""
+    """Five specialists, a cheap and an expensive generalist, all perceptrons; pretraining takes seconds."""
 
     name = "digits"
     version = 1
@@ -37,7 +37,7 @@ class Digits(ConditionedImages):
             for name in _NAMES
         ),
         ExpertPlan(
-            name="dear-generalist",
+            name="expensive-generalist",
             widths=(256, 128),
             conditions=_NAMES,
             recipe=Recipe(epochs=60, learning_rate=1e-3),
@@ -45,22 +45,25 @@ class Digits(ConditionedImages):
     )
 
     def __init__(self, argument: str | None = None) -> None:
-        """Make the source; "digits" takes no argument.
+        """Create the source.
+
+        Args:
+            argument: None; this source takes no argument.
 
         Raises:
-            InputError: an argument was given.
+            InputError: there is an argument.
         """
         if argument is not None:
-            raise InputError("digits", argument, "takes no argument", 'say "digits"')
+            raise InputError("digits", argument, "takes no argument", 'use "digits"')
 
     def describe(self) -> str:
-        """Return one sentence on where the outcomes come from."""
+        """Return one sentence that says what the outcomes are of."""
         return (
             "scikit-learn's handwritten digits under five conditions, perceptrons pretrained on other digits"
         )
 
     def images(self, seed: int) -> Images:
-        """Return the scans, divided by the seed: 40 % for pretraining, the others for queries."""
+        """Return the scans: a seeded 40 % for pretraining, the others for queries."""
         from sklearn.datasets import load_digits  # scikit-learn takes a second to import
 
         data: Any = load_digits()
@@ -78,7 +81,7 @@ class Digits(ConditionedImages):
         )
 
     def build(self, widths: tuple[int, ...]) -> nn.Module:
-        """Return a perceptron 64 - widths - 10."""
+        """Return a perceptron with 64 inputs, hidden layers of the given widths, and 10 outputs."""
         layers: list[nn.Module] = [nn.Flatten()]
         size = 64
         for width in widths:
@@ -87,5 +90,5 @@ class Digits(ConditionedImages):
         return nn.Sequential(*layers, nn.Linear(size, 10))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the 64 pixels as they are, [T, 64]."""
+        """Return the pixels [T, 64] float32 of images [T, 8, 8]."""
         return images.flatten(1).contiguous()

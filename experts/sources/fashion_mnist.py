@@ -1,4 +1,4 @@
-"""70,000 pictures of clothes, 28 x 28, read from files the user has: nothing is downloaded.
+"""70,000 images of clothes, 28 x 28, read from local files; nothing is downloaded.
 
 Source: H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST, https://arxiv.org/abs/1708.07747 (MIT licence).
 """
@@ -28,7 +28,7 @@ _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class FashionMnist(ConditionedImages):
-    """Five small convolutional specialists, a cheap perceptron and a dear convolutional generalist."""
+    """Five small convolutional specialists, a cheap perceptron, an expensive convolutional generalist."""
 
     name = "fashion-mnist"
     version = 1
@@ -48,7 +48,7 @@ class FashionMnist(ConditionedImages):
             for name in _NAMES
         ),
         ExpertPlan(
-            name="dear-generalist",
+            name="expensive-generalist",
             widths=(32, 64, 128),
             conditions=_NAMES,
             recipe=Recipe(epochs=8, batch_size=128, learning_rate=1e-3),
@@ -56,24 +56,24 @@ class FashionMnist(ConditionedImages):
     )
 
     def __init__(self, argument: str | None = None) -> None:
-        """Find the files.
+        """Locate the files.
 
         Args:
-            argument: the folder that holds them, or a torchvision root above it; without it, the folder in
-                $ROUTER_RL_FASHION_MNIST, or else that of the Debian package dataset-fashion-mnist.
+            argument: the folder with the files, or torchvision's root above it; None:
+                $ROUTER_RL_FASHION_MNIST, or else the folder of the Debian package dataset-fashion-mnist.
 
         Raises:
-            InputError: they are not there; says how to get them.
+            InputError: the files do not exist; says how to get them.
         """
-        given = argument or os.environ.get("ROUTER_RL_FASHION_MNIST")
-        self.folder = _find(Path(given) if given else _DEBIAN)
+        root = argument or os.environ.get("ROUTER_RL_FASHION_MNIST")
+        self.folder = _find(Path(root) if root else _DEBIAN)
 
     def describe(self) -> str:
-        """Return one sentence on where the outcomes come from."""
-        return "Fashion-MNIST under five conditions, small networks pretrained on other pictures"
+        """Return one sentence that says what the outcomes are of."""
+        return "Fashion-MNIST under five conditions, small networks pretrained on other images"
 
     def data_digest(self) -> str:
-        """Return a digest of all labels and of the pictures' file sizes."""
+        """Return a digest of all labels and of the image files' sizes."""
         digest = hashlib.sha256()
         for part in ("train", "t10k"):
             digest.update(_file(self.folder, f"{part}-labels-idx1-ubyte").read_bytes())
@@ -81,7 +81,7 @@ class FashionMnist(ConditionedImages):
         return digest.hexdigest()
 
     def images(self, seed: int) -> Images:
-        """Return a seeded 10,000 training pictures for pretraining and 2,000 test pictures for queries."""
+        """Return a seeded 10,000 training images for pretraining and 2,000 test images for queries."""
         generator = torch.Generator().manual_seed(seed)
         pixels, labels = self._read("train")
         own = torch.randperm(len(pixels), generator=generator)[:_PRETRAINING]
@@ -96,7 +96,7 @@ class FashionMnist(ConditionedImages):
         )
 
     def build(self, widths: tuple[int, ...]) -> nn.Module:
-        """Return a perceptron for one width, else convolutions (a third width is a hidden layer)."""
+        """Return a perceptron for one width, else two convolutions and a hidden layer per further width."""
         if len(widths) == 1:
             return nn.Sequential(nn.Flatten(), nn.Linear(784, widths[0]), nn.ReLU(), nn.Linear(widths[0], 10))
         first, second, *hidden = widths
@@ -115,7 +115,11 @@ class FashionMnist(ConditionedImages):
         return nn.Sequential(*layers, nn.Linear(size, 10))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return [T, 53]: 7 x 7 mean pixels, then mean, deviation and mean steps down and across."""
+        """Return features [T, 53] float32 of images [T, 28, 28].
+
+        They are 7 x 7 mean pixels, the mean, the standard deviation, and the mean absolute vertical and
+        horizontal differences.
+        """
         pooled = functional.avg_pool2d(images[:, None], 4).flatten(1)
         flat = images.flatten(1)
         steps = [images.diff(dim=axis).abs().mean(dim=(1, 2)) for axis in (1, 2)]
@@ -127,33 +131,33 @@ class FashionMnist(ConditionedImages):
         labels = read_idx(_file(self.folder, f"{part}-labels-idx1-ubyte"), 1)
         if pixels.shape[1:] != (28, 28) or len(pixels) != len(labels):
             problem = f"holds {pixels.shape} pixels for {len(labels)} labels"
-            raise InputError("file", str(images_file), problem, "get both files again, from one place")
-        least = _PRETRAINING if part == "train" else _QUERIES
-        if len(pixels) < least:
+            raise InputError("file", str(images_file), problem, "get both files again from one source")
+        needed = _PRETRAINING if part == "train" else _QUERIES
+        if len(pixels) < needed:
             raise InputError(
-                "file", str(images_file), f"holds {len(pixels)} pictures", f"give {least} or more"
+                "file", str(images_file), f"holds {len(pixels)} images", f"give {needed} or more"
             )
         return torch.from_numpy(pixels.copy()), torch.from_numpy(labels.astype("int64"))
 
 
-def _find(given: Path) -> Path:
-    for folder in (given, given / "raw", given / "FashionMNIST" / "raw"):
+def _find(root: Path) -> Path:
+    for folder in (root, root / "raw", root / "FashionMNIST" / "raw"):
         if _candidates(folder, "train-images-idx3-ubyte"):
             return folder
     raise InputError(
         "fashion-mnist",
-        str(given),
-        "the files are not there",
+        str(root),
+        "the files do not exist",
         "apt install dataset-fashion-mnist, or download with torchvision.datasets.FashionMNIST(root, "
-        'download=True) and say "fashion-mnist:ROOT" or set ROUTER_RL_FASHION_MNIST to ROOT',
+        'download=True) and use "fashion-mnist:ROOT" or set ROUTER_RL_FASHION_MNIST to ROOT',
     )
 
 
 def _file(folder: Path, name: str) -> Path:
-    found = _candidates(folder, name)
-    if not found:
+    files = _candidates(folder, name)
+    if not files:
         raise InputError("fashion-mnist", str(folder), f"{name}(.gz) is missing", "get all four files")
-    return found[0]
+    return files[0]
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""IDX files, the format of the MNIST family: a magic number, the sizes, then bytes.
+"""IDX files, the format of the MNIST data sets: a magic number, the sizes, then bytes.
 
 Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, "File formats".
 """
@@ -21,17 +21,17 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Return an IDX file of unsigned bytes, gzipped where its name ends in .gz.
+    """Return the array of an IDX file of unsigned bytes.
 
     Args:
-        path: the file.
-        dimensions: how many it should have: 1 for labels, 3 for images.
+        path: the file, gzipped if its name ends in .gz.
+        dimensions: the expected number: 1 for labels, 3 for images.
 
     Returns:
-        uint8, of the shape the file states.
+        uint8, of the shape in the file's header.
 
     Raises:
-        InputError: the file is damaged, cut short, too long, or something else.
+        InputError: the file is damaged, has the wrong length, or is not an IDX file of these dimensions.
     """
     fix = "get the file again"
     try:

@@ -1,8 +1,8 @@
-"""Logs of decisions: of each query the one expert that was asked, how likely that was, and what it did.
+"""Decision logs: for each query the expert that was chosen, its propensity and its outcome.
 
-A service that routes knows the outcome of the expert it chose and of no other (bandit feedback). With the
-probability of the choice kept, the log says what another router would have earned
-(`router_rl/problems/off_policy.py`) and can be learned from (`router_rl/problems/logged_feedback.py`).
+A service observes the outcome of the chosen expert only (bandit feedback). With propensities, the log gives
+off-policy estimates of another router (`router_rl/problems/off_policy.py`) and is training data
+(`router_rl/problems/logged_feedback.py`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class DecisionLog:
 
     Args:
         experts: N distinct names.
-        query_id: [T] str; a query may have been asked more than once.
-        action: [T] int64, the expert that was asked, 0 to N - 1.
-        propensity: [T] float32 in (0, 1], the probability with which it was chosen.
-        quality: [T] float32 in [0, 1], its.
-        cost: [T] float32 >= 0, its, in the unit of the table that goes with the log.
-        features: [T, D] float32, finite: what the router sees; None where a table has them by `query_id`.
+        query_id: [T] str; a query may occur more than once.
+        action: [T] int64, the chosen expert, 0 to N - 1.
+        propensity: [T] float32 in (0, 1], the probability of choosing that expert.
+        quality: [T] float32 in [0, 1], of that expert.
+        cost: [T] float32 >= 0, of that expert, in the unit of the table that goes with the log.
+        features: [T, D] float32, finite, the router's inputs; None if a table has them by `query_id`.
 
     Raises:
         InputError: names the column, the row and the fix.
@@ -69,13 +69,14 @@ class DecisionLog:
             shape = getattr(self, name).shape
             if shape != (len(self),):
                 raise InputError(name, shape, f"should have shape ({len(self)},)", "one value a decision")
-        self._check("action", (self.action < 0) | (self.action >= len(self.experts)), "is no expert")
+        wrong = (self.action < 0) | (self.action >= len(self.experts))
+        self._check("action", wrong, f"is not in 0 to {len(self.experts) - 1}")
         inside = {
             "propensity": (self.propensity > 0) & (self.propensity <= 1),
             "quality": (self.quality >= 0) & (self.quality <= 1),
             "cost": (self.cost >= 0) & (self.cost < np.inf),
         }
-        for name, good in inside.items():  # NaN is not inside anything
+        for name, good in inside.items():  # NaN fails every comparison
             self._check(name, ~good, f"is outside {_NUMBERS[name]}")
         if self.features is not None:
             if self.features.ndim != 2 or len(self.features) != len(self):
@@ -83,8 +84,8 @@ class DecisionLog:
                 raise InputError(
                     "features", shape, f"should have shape ({len(self)}, D)", "one row a decision"
                 )
-            wrong: Any = ~np.isfinite(self.features)
-            self._check("features", wrong.any(axis=1), "is not finite")
+            infinite: Any = ~np.isfinite(self.features)
+            self._check("features", infinite.any(axis=1), "is not finite")
 
     def _check(self, name: str, wrong: np.ndarray, problem: str) -> None:
         rows = np.flatnonzero(wrong)
@@ -97,7 +98,7 @@ class DecisionLog:
         return len(self.query_id)
 
     def take(self, rows: np.ndarray) -> DecisionLog:
-        """Return some decisions, in the order given.
+        """Return the log of some rows, in the given order.
 
         Args:
             rows: [M] integer row numbers.
@@ -121,10 +122,10 @@ class DecisionLog:
 
         Args:
             path: the file.
-            experts: the N names, in the order that numbers them.
+            experts: the N names in the order of their ids.
 
         Raises:
-            InputError: the file is missing or no Parquet, lacks a column, or names an unknown expert.
+            InputError: the file does not exist, is not Parquet, lacks a column, or names an unknown expert.
         """
         path = Path(path)
         if not path.is_file():
@@ -142,15 +143,15 @@ class DecisionLog:
             table = file.read(columns=["query_id", "expert", *_NUMBERS])
             features = read_features(file, path, progress=False) if "features" in names else None
         numbers = {name: _numbers(name, table[name]) for name in _NUMBERS}
-        numbered = {name: index for index, name in enumerate(experts)}
-        chosen = table["expert"].to_pylist()
-        for name in chosen:
-            if name not in numbered:
+        ids = {name: index for index, name in enumerate(experts)}
+        names = table["expert"].to_pylist()
+        for name in names:
+            if name not in ids:
                 raise unknown_name("expert", str(name), experts)
         return cls(
             experts=tuple(experts),
             query_id=np.array([str(name) for name in table["query_id"].to_pylist()], dtype=object),
-            action=np.array([numbered[name] for name in chosen], dtype=np.int64),
+            action=np.array([ids[name] for name in names], dtype=np.int64),
             features=features,
             **numbers,
         )
@@ -170,22 +171,24 @@ class DecisionLog:
 
 
 def log_decisions(table: OutcomeTable, probabilities: np.ndarray, seed: int) -> DecisionLog:
-    """Ask one expert a query, drawn from a policy, and keep what it did.
+    """Return the log of a stochastic policy on a table: one expert sampled per query, and its outcome.
 
     Args:
-        table: T queries and what every expert would do on them.
-        probabilities: [T, N] float at least 0, the policy; rows sum to 1.
-        seed: of the draws.
+        table: T queries with the outcomes of N experts.
+        probabilities: [T, N] float >= 0, the policy; rows sum to 1.
+        seed: of the samples.
 
     Returns:
-        a log of T decisions in the table's order, with its features.
+        T decisions in the table's order, with the table's features.
 
     Raises:
-        InputError: the probabilities do not fit the table or are none.
+        InputError: the probabilities do not fit the table, or a row is not a distribution.
     """
     shape = (len(table), len(table.experts))
     if probabilities.shape != shape:
-        raise InputError("probabilities", probabilities.shape, f"should have shape {shape}", "a row a query")
+        raise InputError(
+            "probabilities", probabilities.shape, f"should have shape {shape}", "give one row a query"
+        )
     total = probabilities.sum(axis=1, dtype=np.float64)
     wrong = np.flatnonzero(~((probabilities >= 0).all(axis=1) & (np.abs(total - 1) <= 1e-3)))
     if len(wrong):
@@ -193,7 +196,7 @@ def log_decisions(table: OutcomeTable, probabilities: np.ndarray, seed: int) -> 
         problem = f"row {row} is not a distribution"
         raise InputError("probabilities", probabilities[row].tolist(), problem, "make rows sum to 1")
     below = probabilities.cumsum(axis=1, dtype=np.float64)
-    # Over their own last value the sums end in exactly 1, so that rounding draws nobody of probability 0.
+    # Divided by their last value the sums end in exactly 1: rounding never samples a probability of 0.
     drawn = np.random.default_rng(seed).random((len(table), 1))
     action = (below / below[:, -1:] <= drawn).sum(axis=1)
     row = np.arange(len(table))
@@ -209,21 +212,24 @@ def log_decisions(table: OutcomeTable, probabilities: np.ndarray, seed: int) -> 
 
 
 def epsilon_greedy(choice: np.ndarray, experts: int, epsilon: float) -> np.ndarray:
-    """Probabilities [T, N] float64 of asking the choice [T], or with probability epsilon anyone.
+    """Return the epsilon-greedy policy: the given choice, or with probability epsilon a uniform expert.
 
     Args:
-        choice: [T] int64, the expert a router chooses.
+        choice: [T] int64, the expert that a router chooses.
         experts: N.
-        epsilon: in [0, 1]; 1 asks every expert alike, 0 never departs from the choice.
+        epsilon: in [0, 1], the probability of a uniformly random expert.
+
+    Returns:
+        [T, N] float64, rows sum to 1.
 
     Raises:
-        InputError: epsilon is no probability.
+        InputError: epsilon is not in [0, 1].
 
     >>> epsilon_greedy(np.array([1]), 4, 0.2).round(2)
     array([[0.05, 0.85, 0.05, 0.05]])
     """
     if not 0.0 <= epsilon <= 1.0:
-        raise InputError("epsilon", epsilon, "is no probability", "use 0 to 1")
+        raise InputError("epsilon", epsilon, "is not a probability", "use 0 to 1")
     return epsilon / experts + (1.0 - epsilon) * np.eye(experts)[choice]
 
 

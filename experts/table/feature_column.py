@@ -1,4 +1,4 @@
-"""The features of a table, which stay on disk where they are large."""
+"""The feature column of a table; a large one is memory-mapped."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..io.progress import track
 
 __all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
 
-MAP_FROM_BYTES = 64 * 2**20  # smaller columns are simply read
+MAP_FROM_BYTES = 64 * 2**20  # smaller columns are read into memory
 _CHUNK = 16_384  # rows extracted together
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Return whether a column of this type holds lists, of any kind."""
+    """Return whether a column of this Arrow type holds lists: plain, large or of fixed size."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
@@ -33,11 +33,11 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
 
     Args:
         file: the open table.
-        path: of that file; with its time and size it is the key of the cache.
+        path: of that file; the cache key is its path, modification time and size.
         progress: show progress on stderr while a large column is extracted.
 
     Returns:
-        [T, D] float32, memory-mapped and read-only where it is large; missing numbers are NaN.
+        [T, D] float32, memory-mapped and read-only if it is large; missing numbers are NaN.
 
     Raises:
         InputError: the column is not one list of D numbers a row.
@@ -56,7 +56,7 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
         _extract(file, target)
         return target
     stat = path.stat()
-    # One file a table: the older extraction of a table that changed is removed.
+    # One file a table: the extraction of an older version of the table is removed.
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     folder = cache_folder("features")
     cached = folder / f"{name}-{stat.st_mtime_ns}-{stat.st_size}.npy"
@@ -97,7 +97,7 @@ def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False
 
 
 def _batches(file: pq.ParquetFile, groups: Iterable[int]) -> Iterator[pa.RecordBatch]:
-    # One row group at a time: iter_batches over all of them holds the whole column in memory.
+    # One row group at a time: iter_batches over all groups holds the whole column in memory.
     for group in groups:
         for batch in file.iter_batches(batch_size=_CHUNK, row_groups=[group], columns=["features"]):
             if len(batch):

@@ -1,4 +1,4 @@
-"""What is odd about a table of outcomes: things that are not wrong, yet that its owner should look at."""
+"""Checks of a table that are not errors: duplicates, leakage, missing outcomes, constant columns, prices."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .splitting import leaking_rows
 __all__ = ["Finding", "findings"]
 
 _SHOWN = 5  # examples of each finding
-_SPREAD = 1000.0  # times the cheapest expert's mean cost: more is mostly a slip of units
-_LEAST, _MOST = 0.001, 1000.0  # US dollars per million tokens that anybody has charged
+_SPREAD = 1000.0  # times the cheapest expert's mean cost: a larger ratio is often a wrong unit
+_LOWEST, _HIGHEST = 0.001, 1000.0  # US dollars per million tokens: the range of real prices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One oddity.
+    """One finding.
 
     Attributes:
         kind: `duplicate_prompts`, `leakage`, `missing`, `constant_quality`, `constant_cost`, `price`.
-        count: rows or experts it concerns.
-        message: what and where, in a sentence.
-        examples: query ids or experts, a few.
+        count: number of rows or experts concerned.
+        message: one sentence that says what and where.
+        examples: a few query ids or experts.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Finding:
     examples: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As printed by `--json`."""
+        """Return the finding as `--json` prints it."""
         return {
             "kind": self.kind,
             "count": self.count,
@@ -45,7 +45,14 @@ class Finding:
 def findings(
     experts: tuple[str, ...], query: list[str], numbers: dict[str, np.ndarray], facts: dict[str, np.ndarray]
 ) -> list[Finding]:
-    """Look a table over; fields are those of `Assembled`, costs filled in."""
+    """Return the findings of a table.
+
+    Args:
+        experts: N names.
+        query: [T] query ids.
+        numbers: [T, N] float32 by name, as in `Assembled`, with every cost filled in.
+        facts: [T] by name (prompt, split, fold), as in `Assembled`.
+    """
     return [
         *_prompts(query, facts),
         *_missing(experts, numbers["quality"]),
@@ -55,20 +62,20 @@ def findings(
 
 
 def _prompts(query: list[str], facts: dict[str, np.ndarray]) -> list[Finding]:
-    """Prompts that stand twice, and those of them that straddle splits or folds."""
+    """Duplicate prompts, and those that occur in several splits or folds."""
     prompts = [" ".join(str(prompt).split()) for prompt in facts["prompt"] if prompt is not None]
-    found: list[Finding] = []
+    results: list[Finding] = []
     repeats = len(prompts) - len(set(prompts))
     if repeats:
         message = f"{repeats} rows repeat the prompt of another row"
-        found.append(Finding(kind="duplicate_prompts", count=repeats, message=message))
+        results.append(Finding(kind="duplicate_prompts", count=repeats, message=message))
     for name in ("split", "fold"):
         rows = leaking_rows(facts["prompt"], facts[name])
         if len(rows):
-            message = f"{len(rows)} rows have a prompt that also stands in another {name} (leakage)"
+            message = f"{len(rows)} rows have a prompt that also occurs in another {name} (leakage)"
             examples = tuple(query[row] for row in rows[:_SHOWN])
-            found.append(Finding(kind="leakage", count=len(rows), message=message, examples=examples))
-    return found
+            results.append(Finding(kind="leakage", count=len(rows), message=message, examples=examples))
+    return results
 
 
 def _missing(experts: tuple[str, ...], quality: np.ndarray) -> list[Finding]:
@@ -84,17 +91,19 @@ def _missing(experts: tuple[str, ...], quality: np.ndarray) -> list[Finding]:
 
 
 def _constant(experts: tuple[str, ...], numbers: dict[str, np.ndarray]) -> list[Finding]:
-    found: list[Finding] = []
+    results: list[Finding] = []
     for kind, name, consequence in (
-        ("quality", "constant_quality", "there is nothing to learn about it"),
-        ("cost", "constant_cost", "its price per query is a list price, not a measurement"),
+        ("quality", "constant_quality", "there is nothing to learn"),
+        ("cost", "constant_cost", "this is a list price, not a measurement"),
     ):
         values = numbers[kind]
         same = [expert for index, expert in enumerate(experts) if _is_constant(values[:, index])]
         if same:
             message = f"{', '.join(same[:_SHOWN])}: the same {kind} on every row; {consequence}"
-            found.append(Finding(kind=name, count=len(same), message=message, examples=tuple(same[:_SHOWN])))
-    return found
+            results.append(
+                Finding(kind=name, count=len(same), message=message, examples=tuple(same[:_SHOWN]))
+            )
+    return results
 
 
 def _is_constant(values: np.ndarray) -> bool:
@@ -103,35 +112,36 @@ def _is_constant(values: np.ndarray) -> bool:
 
 
 def _prices(experts: tuple[str, ...], numbers: dict[str, np.ndarray]) -> list[Finding]:
-    """Costs of 0, costs apart by orders of magnitude, and rates per token that nobody charges."""
+    """Costs of 0, costs that differ by orders of magnitude, and implausible rates per token."""
     cost = numbers["cost"]
     known = (~np.isnan(cost)).sum(axis=0)
     mean = np.nansum(cost, axis=0, dtype=np.float64) / np.maximum(known, 1)
-    found: list[Finding] = []
+    results: list[Finding] = []
 
-    def tell(names: list[str], what: str) -> None:
+    def add(names: list[str], what: str) -> None:
         if names:
             message = f"{', '.join(names[:_SHOWN])}: {what}"
-            found.append(
+            results.append(
                 Finding(kind="price", count=len(names), message=message, examples=tuple(names[:_SHOWN]))
             )
 
-    tell([name for name, c in zip(experts, mean, strict=True) if c == 0.0], "free on every row")
+    add([name for name, c in zip(experts, mean, strict=True) if c == 0.0], "free on every row")
     paid = mean[mean > 0]
     if paid.size and paid.max() > _SPREAD * paid.min():
-        dear, cheap = (
+        highest, lowest = (
             experts[int(np.nanargmax(mean))],
             experts[int(np.where(mean > 0, mean, np.inf).argmin())],
         )
         ratio = paid.max() / paid.min()
-        tell([dear], f"costs {ratio:,.0f} times as much as {cheap}; are both in the same unit?")
+        add([highest], f"costs {ratio:,.0f} times as much as {lowest}; are both in the same unit?")
     tokens = np.nansum(numbers["tokens_in"], axis=0) + np.nansum(numbers["tokens_out"], axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.nansum(cost, axis=0) / tokens * 1e6
-    odd = [
+    implausible = [
         f"{name} ({value:.3g})"
         for name, value in zip(experts, rate, strict=True)
-        if np.isfinite(value) and value > 0 and not _LEAST <= value <= _MOST
+        if np.isfinite(value) and value > 0 and not _LOWEST <= value <= _HIGHEST
     ]
-    tell(odd, f"US dollars per million tokens outside {_LEAST:g} to {_MOST:g}; are costs in dollars?")
-    return found
+    what = f"US dollars per million tokens outside {_LOWEST:g} to {_HIGHEST:g}; are costs in dollars?"
+    add(implausible, what)
+    return results

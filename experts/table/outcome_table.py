@@ -1,4 +1,4 @@
-"""What every expert would have done on every query, known once because the experts are frozen."""
+"""The outcome of every expert on every query; experts are frozen, so it is measured once."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ _ROWWISE = (*_TEXTS, *_INTEGERS, *_FLOATS)
 class OutcomeTable:
     """T queries, N experts, and the outcome of every pair.
 
-    Arrays are converted to the types below and checked when the table is made; do not write to them.
+    Arrays are converted to the types below and checked when the table is created. Do not write to them.
 
     Args:
         experts: N >= 2 distinct names.
         query_id: [T] str, distinct.
-        features: [T, D] float32, finite, maybe memory-mapped; None where the table has none.
+        features: [T, D] float32, finite, possibly memory-mapped; None if the table has none.
         quality: [T, N] float32 in [0, 1].
         cost: [T, N] float32 >= 0, in `cost_unit`.
         split: [T] str, each one of `SPLITS`.
         cost_unit: "usd", "flops", "seconds" or "unknown".
-        source: where the outcomes come from, in words.
-        prompt: [T] str, what was asked.
+        source: a description of where the outcomes come from.
+        prompt: [T] str, the text of each query.
         group: [T] str, the task, subject or condition.
         fold: [T] int64, for cross-validation.
-        confidence: [T, N] float32, each expert's own, NaN where unknown.
-        tokens_in: [T, N] float32 >= 0, prompt tokens as each expert counts them, NaN where unknown.
-        tokens_out: [T, N] float32 >= 0, answer tokens, NaN where unknown.
-        latency_s: [T, N] float32 >= 0, seconds, NaN where unknown.
-        probabilities: [T, N, C] float32, the class distribution each expert gave; rows sum to 1.
-        label: [T] int64, the right class; present exactly when `probabilities` is.
-        extra: T rows of columns this version does not know, kept and ignored.
-        notes: sentences that every output made from this table must carry.
+        confidence: [T, N] float32, stated by each expert about its answer, NaN if unknown.
+        tokens_in: [T, N] float32 >= 0, prompt tokens by each expert's tokenizer, NaN if unknown.
+        tokens_out: [T, N] float32 >= 0, answer tokens, NaN if unknown.
+        latency_s: [T, N] float32 >= 0, seconds, NaN if unknown.
+        probabilities: [T, N, C] float32, the class distribution of each expert; rows sum to 1.
+        label: [T] int64, the correct class; required with `probabilities`, and only then.
+        extra: T rows of unknown columns, which are kept and ignored.
+        notes: sentences that every output made from this table repeats.
 
     Raises:
         InputError: names the column, the row and the fix.
@@ -104,6 +104,9 @@ class OutcomeTable:
     def part(self, split: str) -> OutcomeTable:
         """Return the rows of one split, in table order.
 
+        Args:
+            split: train, validation or test.
+
         Raises:
             InputError: the split is unknown or has no rows.
         """
@@ -112,10 +115,10 @@ class OutcomeTable:
         return self.take(np.flatnonzero(self.split == split))
 
     def take(self, rows: np.ndarray) -> OutcomeTable:
-        """Return some rows, in the order given.
+        """Return the table of some rows, in the given order.
 
         Args:
-            rows: [M] integer row numbers, repeats allowed (a bootstrap), or a [T] boolean mask.
+            rows: [M] integer row numbers, with repeats allowed (bootstrap), or a [T] boolean mask.
 
         Raises:
             InputError: no rows are left.
@@ -126,21 +129,21 @@ class OutcomeTable:
         if len(rows) == 0:
             present = ", ".join(name for name in SPLITS if (self.split == name).any())
             raise InputError("rows", 0, "no rows are left", f"this table has rows in: {present}")
-        chosen = _as_slice(rows)
-        # Rows of a valid table are valid, so a shallow copy skips the checks (and may repeat rows).
+        index = _as_slice(rows)
+        # Rows of a valid table are valid, so a shallow copy skips the checks, and rows may repeat.
         part = copy.copy(self)
         for name in _ROWWISE:
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(part, name, value[chosen])
+                object.__setattr__(part, name, value[index])
         if self.extra is not None:
             object.__setattr__(part, "extra", self.extra.take(pa.array(rows)))
         return part
 
     def with_estimates(self, quality: np.ndarray, cost: np.ndarray) -> OutcomeTable:
-        """Return the same queries with estimates in place of outcomes, and nothing else that experts did.
+        """Return the same queries with estimated quality and cost, and without the experts' other outcomes.
 
-        Estimates without bias may leave the range of what they estimate; they are not checked against it.
+        Unbiased estimates can be outside the range of quality and cost; ranges are not checked.
 
         Args:
             quality: [T, N] float.
@@ -177,7 +180,11 @@ class OutcomeTable:
         return cls(**allow_leaks(values) if allow_leakage else values)
 
     def write(self, path: Path | str) -> None:
-        """Write the table as Parquet (zstd), atomically."""
+        """Write the table as Parquet (zstd), atomically.
+
+        Args:
+            path: the file.
+        """
         columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         write_table(Path(path), columns)
 
@@ -198,7 +205,9 @@ def _as_int64(name: str, value: Any) -> np.ndarray:
         raise InputError(name, type(value).__name__, f"is not integer ({error})", "give integers") from error
     wrong = np.flatnonzero(np.ravel(whole != array))
     if len(wrong):
-        raise InputError(name, np.ravel(array)[wrong[0]], f"row {wrong[0]} is not whole", "give integers")
+        raise InputError(
+            name, np.ravel(array)[wrong[0]], f"row {wrong[0]} is not an integer", "give integers"
+        )
     return whole
 
 
@@ -207,7 +216,7 @@ def _as_text(name: str, value: Any) -> np.ndarray:
     if array.ndim != 1:
         raise InputError(name, array.shape, "is not one value a row", "give T values")
     for row, item in enumerate(array):
-        if item is None or item != item:  # NaN is how a missing text arrives from a data frame
+        if item is None or item != item:  # a data frame has NaN for a missing text
             raise InputError(name, item, f"row {row} is missing", "fill it in or drop the row")
     text = np.array([str(item) for item in array], dtype=object)
     return text.astype("U10") if name == "split" and all(item in SPLITS for item in text) else text

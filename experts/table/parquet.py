@@ -20,23 +20,27 @@ from .splitting import LEAKAGE
 __all__ = ["SCHEMA_VERSION", "read_columns", "write_table"]
 
 SCHEMA_VERSION = 1
-_METADATA = b"router_rl"
+_METADATA_KEY = b"router_rl"
 _TEXTS = ("query_id", "prompt", "group", "split")
 _PER_EXPERT = ("quality", "cost", "confidence", "tokens_in", "tokens_out", "latency_s")
 _CHUNK = 16_384  # rows written together
 
 
 def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Read a Parquet file into the fields of an OutcomeTable; `split` is left out where the file has none.
+    """Return the fields of an OutcomeTable from a Parquet file; without a `split` column there is no `split`.
+
+    Args:
+        path: the file.
+        progress: show progress on stderr.
 
     Raises:
-        InputError: the file is missing, is not Parquet, or lacks or garbles a column.
+        InputError: the file does not exist or is not Parquet, or a column is missing or invalid.
     """
     file = _open(path)
     with closing(file):
         schema = file.schema_arrow
-        settings = _settings(path, schema.metadata)
-        experts = _experts(path, schema.names, settings.get("experts"))
+        stored = _metadata(path, schema.metadata)
+        experts = _experts(path, schema.names, stored.get("experts"))
         if file.metadata.num_rows == 0:
             raise InputError("table", str(path), "has no rows", "collect at least one query")
         try:
@@ -47,10 +51,10 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "experts": experts,
         "features": features,
-        "cost_unit": settings.get("cost_unit", "unknown"),
-        "source": settings.get("source", path.name),
-        # A file cannot lift the leakage check by itself: whoever reads it must.
-        "notes": tuple(note for note in settings.get("notes", ()) if not note.startswith(LEAKAGE)),
+        "cost_unit": stored.get("cost_unit", "unknown"),
+        "source": stored.get("source", path.name),
+        # A file cannot disable the leakage check: only the caller who reads it can.
+        "notes": tuple(note for note in stored.get("notes", ()) if not note.startswith(LEAKAGE)),
     }
     known = {*_TEXTS, "fold", "label", "features"}
     for name in _TEXTS:
@@ -68,7 +72,7 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
         names = [f"probabilities/{expert}" for expert in experts]
         known.update(names)
         columns["probabilities"] = _probabilities(table, names)
-    elif "label" in columns:  # somebody else's `label`: not ours without probabilities
+    elif "label" in columns:  # a `label` without probabilities is an unknown column
         del columns["label"]
         known.remove("label")
     unknown = [name for name in table.column_names if name not in known]
@@ -77,9 +81,14 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
 
 
 def write_table(path: Path, columns: dict[str, Any]) -> None:
-    """Write the fields of an OutcomeTable as Parquet, atomically, a chunk of rows at a time."""
+    """Write the fields of an OutcomeTable as Parquet, atomically and in chunks of rows.
+
+    Args:
+        path: the file.
+        columns: every field of the table by name.
+    """
     experts: tuple[str, ...] = columns["experts"]
-    settings = {
+    stored = {
         "schema_version": SCHEMA_VERSION,
         "cost_unit": columns["cost_unit"],
         "experts": list(experts),
@@ -93,7 +102,7 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
             for start in range(0, rows, _CHUNK):
                 chunk = _chunk(columns, experts, slice(start, start + _CHUNK))
                 if writer is None:
-                    schema = chunk.schema.with_metadata({_METADATA: json.dumps(settings).encode()})
+                    schema = chunk.schema.with_metadata({_METADATA_KEY: json.dumps(stored).encode()})
                     writer = pq.ParquetWriter(temporary, schema, compression="zstd")
                 writer.write_table(chunk.replace_schema_metadata(writer.schema.metadata))
         finally:
@@ -118,34 +127,34 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError("table", str(path), problem, "write it with OutcomeTable.write")
 
 
-def _settings(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    raw = (metadata or {}).get(_METADATA)
+def _metadata(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    raw = (metadata or {}).get(_METADATA_KEY)
     if raw is None:
         return {}
     try:
-        settings: Any = json.loads(raw)
+        content: Any = json.loads(raw)
     except ValueError as error:
-        raise InputError("router_rl", str(path), f"is not JSON ({error})", "write the table anew") from error
-    if not isinstance(settings, dict) or settings.get("schema_version") != SCHEMA_VERSION:
-        found = settings.get("schema_version") if isinstance(settings, dict) else settings
+        raise InputError("router_rl", str(path), f"is not JSON ({error})", "write the table again") from error
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        version = content.get("schema_version") if isinstance(content, dict) else content
         problem = f"{path}: this version reads schema_version {SCHEMA_VERSION}"
-        raise InputError("schema_version", found, problem, "upgrade, or write the table anew")
+        raise InputError("schema_version", version, problem, "upgrade, or write the table again")
     for key, kind in (("experts", "names"), ("notes", "sentences")):
-        listed: Any = settings.get(key, [])
+        listed: Any = content.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-            raise InputError(key, listed, f"{path}: should be a list of {kind}", "write the table anew")
-    return settings
+            raise InputError(key, listed, f"{path}: should be a list of {kind}", "write the table again")
+    return content
 
 
-def _experts(path: Path, names: list[str], listed: Any) -> tuple[str, ...]:
-    """Return the experts in the order the metadata lists them, or else the columns show them."""
+def _experts(path: Path, names: list[str], stored: Any) -> tuple[str, ...]:
+    """Return the experts in the order of the metadata, or of the columns if the metadata has none."""
     for name in names:
         if names.count(name) > 1:
-            raise InputError(name, names.count(name), "stands in the file twice", "rename one column")
+            raise InputError(name, names.count(name), "occurs twice in the file", "rename one column")
     kinds = ("quality/", "cost/")
-    shown = [name.split("/", 1)[1] for kind in kinds for name in names if name.startswith(kind)]
-    experts = tuple(str(name) for name in (shown if listed is None else listed))
-    experts = tuple(dict.fromkeys(experts)) if listed is None else experts
+    named = [name.split("/", 1)[1] for kind in kinds for name in names if name.startswith(kind)]
+    experts = tuple(str(name) for name in (named if stored is None else stored))
+    experts = tuple(dict.fromkeys(experts)) if stored is None else experts
     if not experts:
         problem = "has no quality/<expert> column"
         raise InputError("table", str(path), problem, "add quality/<expert> and cost/<expert>")
@@ -174,7 +183,7 @@ def _whole(name: str, column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _float32(table: pa.Table, name: str) -> np.ndarray:
-    if name not in table.column_names:  # an optional column that only some experts have
+    if name not in table.column_names:  # an optional column of some experts only
         return np.full(table.num_rows, np.nan, dtype=np.float32)
     column = table[name]
     try:

@@ -1,6 +1,6 @@
-"""What tokens cost: LiteLLM's packaged price map, or a dated table in YAML; and tables priced anew.
+"""Prices of tokens, from LiteLLM's packaged price map or a dated YAML table, and tables at other prices.
 
-A price table holds US dollars per million tokens, or for a whole call, and may hold several dates:
+A price table holds US dollars per million tokens or per call, and can hold several dates:
 
     date: 2024-07-01
     prices:
@@ -49,11 +49,15 @@ _MAP = "model_prices_and_context_window_backup.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """What one expert charges.
+    """The price of one expert.
 
     Attributes:
-        input, output: US dollars per million tokens.
-        call: US dollars for a call, whatever its tokens.
+        input: US dollars per million prompt tokens.
+        output: US dollars per million answer tokens.
+        call: US dollars per call, independent of its tokens.
+
+    Raises:
+        InputError: a price is negative or not finite.
     """
 
     input: float = 0.0
@@ -64,16 +68,16 @@ class Price:
         for name in ("input", "output", "call"):
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):
-                raise InputError(f"prices.{name}", value, "is no price", "use US dollars, 0 or more")
+                raise InputError(f"prices.{name}", value, "is not a price", "use US dollars, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriceTable:
-    """Prices of some experts.
+    """Prices of experts.
 
     Attributes:
         prices: by expert.
-        source: where they stand, with their date, in words.
+        source: a description of where they come from, with their date.
     """
 
     prices: dict[str, Price]
@@ -81,20 +85,20 @@ class PriceTable:
 
 
 def read_prices(source: str | Path, experts: Sequence[str], on: str | date | None = None) -> PriceTable:
-    """Read prices of some experts.
+    """Return the prices of some experts.
 
     Args:
         source: `litellm`, or the path of a YAML price table.
-        experts: whose prices are wanted.
-        on: the day whose prices count, where an entry has several; the latest if None.
+        experts: names.
+        on: the date of the prices, if an entry has several; None: the latest.
 
     Raises:
-        InputError: the table cannot be read, or lacks an expert; litellm is not installed.
+        InputError: the table cannot be read or lacks an expert, or litellm is not installed.
     """
     day = _day("on", on) if on is not None else None
     if str(source) == LITELLM:
-        found = {expert: _from_litellm(expert) for expert in experts}
-        return PriceTable(prices=found, source=f"LiteLLM {version('litellm')}'s price map")
+        priced = {expert: _from_litellm(expert) for expert in experts}
+        return PriceTable(prices=priced, source=f"LiteLLM {version('litellm')}'s price map")
     path = Path(source)
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -118,13 +122,15 @@ def read_prices(source: str | Path, experts: Sequence[str], on: str | date | Non
 
 
 def token_costs(prices: Sequence[Price], tokens_in: np.ndarray, tokens_out: np.ndarray) -> np.ndarray:
-    """Cost [T, N] float64 in US dollars: `call + (tokens_in * input + tokens_out * output) / 1e6`.
-
-    Where an expert's price does not depend on a count, that count may be NaN.
+    """Return costs in US dollars: `call + (tokens_in * input + tokens_out * output) / 1e6`.
 
     Args:
-        prices: N of them.
-        tokens_in, tokens_out: [T, N] float.
+        prices: N prices.
+        tokens_in: [T, N] float, prompt tokens; NaN is allowed where the price does not depend on it.
+        tokens_out: [T, N] float, answer tokens; likewise.
+
+    Returns:
+        [T, N] float64, US dollars.
 
     >>> token_costs([Price(input=10, output=30)], np.array([[1000.0]]), np.array([[100.0]])).round(6)
     array([[0.013]])
@@ -139,34 +145,34 @@ def token_costs(prices: Sequence[Price], tokens_in: np.ndarray, tokens_out: np.n
 
 
 def reprice(table: OutcomeTable, prices: PriceTable) -> OutcomeTable:
-    """The same outcomes at other prices; a note says which.
+    """Return the same outcomes at other prices; the table's `notes` name the prices.
 
     Args:
-        table: with token counts of every expert that is priced by tokens.
+        table: with token counts of every expert that has a price per token.
         prices: of its experts.
 
     Raises:
-        InputError: an expert has no token counts where its price needs them.
+        InputError: an expert has a price per token and no token counts.
     """
-    found = [prices.prices[expert] for expert in table.experts]
+    charged = [prices.prices[expert] for expert in table.experts]
     notes = [f"prices: {prices.source}"]
     tokens_in, note = _tokens_in(table)
     unknown = np.full(table.quality.shape, np.nan, dtype=np.float32)
     tokens_out = unknown if table.tokens_out is None else table.tokens_out
-    cost = token_costs(found, unknown if tokens_in is None else tokens_in, tokens_out)
+    cost = token_costs(charged, unknown if tokens_in is None else tokens_in, tokens_out)
     wrong = np.argwhere(np.isnan(cost))
     if len(wrong):
         row, expert = (int(index) for index in wrong[0])
         problem = f"row {row} has no token counts, which its price needs"
         fix = "add tokens_in/<expert> and tokens_out/<expert>, or give a price for a `call`"
         raise InputError("prices", table.experts[expert], problem, fix)
-    if note and any(price.input for price in found):
+    if note and any(price.input for price in charged):
         notes.append(note)
     return replace(table, cost=cost, cost_unit="usd", notes=(*table.notes, *notes))
 
 
 def _tokens_in(table: OutcomeTable) -> tuple[np.ndarray | None, str]:
-    """Prompt tokens [T, N], from a tokenizer's own column where an expert has none; and the note on that."""
+    """Prompt tokens [T, N], from a tokenizer's column for experts without a count, and the note on that."""
     counts = table.tokens_in
     extra = [] if table.extra is None else table.extra.column_names
     shared = [name for name in extra if name.startswith("tokens_in/")]
@@ -175,12 +181,12 @@ def _tokens_in(table: OutcomeTable) -> tuple[np.ndarray | None, str]:
     assert table.extra is not None
     common = np.asarray(table.extra[shared[0]].to_numpy(), dtype=np.float32)[:, None]
     filled = common.repeat(len(table.experts), axis=1)
-    note = f"prompt tokens are those of the column {shared[0]} for experts without a count of their own"
+    note = f"experts without prompt token counts have those of the column {shared[0]}"
     return (filled if counts is None else np.where(np.isnan(counts), filled, counts)), note
 
 
 def _entry(name: str, entry: Any, day: date | None) -> Price:
-    """One expert's entry: a price, or several with their dates."""
+    """The price in an expert's entry, which is one price or several with their dates."""
     if isinstance(entry, list) and entry and all(isinstance(each, dict) for each in cast("list[Any]", entry)):
         dated = sorted(
             ((_day(f"prices.{name}.from", each.get("from")), each) for each in cast("list[Any]", entry)),
@@ -189,26 +195,30 @@ def _entry(name: str, entry: Any, day: date | None) -> Price:
         current = [each for since, each in dated if day is None or since <= day]
         if not current:
             fix = "add an earlier price"
-            raise InputError(f"prices.{name}", str(day), f"begins on {dated[0][0]}", fix)
+            raise InputError(f"prices.{name}", str(day), f"its first price is of {dated[0][0]}", fix)
         entry = {key: value for key, value in current[-1].items() if key != "from"}
     return price_from(f"prices.{name}", entry)
 
 
 def price_from(field: str, entry: Any) -> Price:
-    """A price as YAML has it: `{input: 1, output: 2}`, `{call: 0.1}` or `{litellm: provider/model}`.
+    """Return the price of a YAML entry.
+
+    Args:
+        field: the entry's name, for the error.
+        entry: `{input: 1, output: 2}`, `{call: 0.1}` or `{litellm: provider/model}`.
 
     Raises:
-        InputError: it is something else; names the field.
+        InputError: the entry has another form; names the field.
     """
     if not isinstance(entry, dict):
-        raise InputError(field, entry, "is no price", "write {input: 1, output: 2}")
+        raise InputError(field, entry, "is not a price", "write {input: 1, output: 2}")
     values = cast("dict[str, Any]", entry)
     if set(values) == {LITELLM}:
         return _from_litellm(str(values[LITELLM]))
     unknown = set(values) - {"input", "output", "call"}
     if unknown or not values:
-        problem = f"does not know {', '.join(sorted(unknown))}" if unknown else "is empty"
-        raise InputError(field, values, problem, "use input, output, call, or litellm alone")
+        problem = f"has unknown keys: {', '.join(sorted(unknown))}" if unknown else "is empty"
+        raise InputError(field, values, problem, "use input, output and call, or litellm alone")
     try:
         return Price(**{key: float(value) for key, value in values.items()})
     except (TypeError, ValueError) as error:
@@ -229,11 +239,14 @@ def _day(field: str, value: Any) -> date:
     try:
         return date.fromisoformat(str(value))
     except ValueError as error:
-        raise InputError(field, value, "is no date", "write 2024-07-01") from error
+        raise InputError(field, value, "is not a date", "write 2024-07-01") from error
 
 
 def mapped_price(model: str) -> Price | None:
-    """A model's price in LiteLLM's packaged map, as LiteLLM spells the model; None where the map has none.
+    """Return a model's price in LiteLLM's packaged map, or None if the map has none.
+
+    Args:
+        model: as LiteLLM spells it: `provider/model` or `model`.
 
     >>> mapped_price("openai/gpt-4o-mini") == mapped_price("gpt-4o-mini") != None
     True
@@ -252,24 +265,24 @@ def mapped_price(model: str) -> Price | None:
 
 
 def _from_litellm(name: str) -> Price:
-    """A model's price in LiteLLM's map: its own, or the only provider's that ends in its name."""
-    found = mapped_price(name)
-    if found is None:
+    """The price of a name in LiteLLM's map, or of the only provider whose entry ends in that name."""
+    price = mapped_price(name)
+    if price is None:
         known = _litellm_map()
         served = [key for key in known if key.endswith("/" + name)]
         if len(served) > 1:
             shown = ", ".join(served[:4])
-            problem = f"LiteLLM knows it at several providers ({shown})"
-            raise InputError("prices", name, problem, "say which in a YAML table: {litellm: provider/model}")
-        found = mapped_price(served[0]) if served else None
-        if found is None:
+            problem = f"LiteLLM has it at several providers ({shown})"
+            raise InputError("prices", name, problem, "name one in a YAML table: {litellm: provider/model}")
+        price = mapped_price(served[0]) if served else None
+        if price is None:
             raise _unpriced(name, "LiteLLM's map", known)
-    return found
+    return price
 
 
 @lru_cache(maxsize=1)
 def _litellm_map() -> dict[str, Any]:
-    """The map that comes with LiteLLM, read as a file: importing LiteLLM asks the network."""
+    """The map that comes with LiteLLM, read as a file, because importing LiteLLM accesses the network."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         raise InputError("prices", LITELLM, "LiteLLM is not installed", "pip install 'router-rl[llm]'")

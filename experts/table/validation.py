@@ -1,4 +1,4 @@
-"""What makes an outcome table valid; each error names the column, the row and the fix."""
+"""Validation of outcome tables; each error names the column, the row and the fix."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .splitting import LEAKAGE, SPLITS, find_leak
 __all__ = ["COST_UNITS", "TableColumns", "check_leaks", "check_table"]
 
 COST_UNITS = ("usd", "flops", "seconds", "unknown")
-_CHUNK = 65_536  # rows looked at together, so that memory-mapped features never stand in memory whole
-_SUM_TOLERANCE = 1e-3  # float32 softmax over a thousand classes stays well inside; unnormalised scores do not
+_CHUNK = 65_536  # rows checked at a time, so that memory-mapped features are never loaded as a whole
+_SUM_TOLERANCE = 1e-3  # a float32 softmax over a thousand classes is well within it
 
 
 class TableColumns(Protocol):
@@ -47,7 +47,10 @@ class TableColumns(Protocol):
 
 
 def check_table(table: TableColumns) -> None:
-    """Check names, shapes and values.
+    """Check names, shapes and values of a table.
+
+    Args:
+        table: the fields of an OutcomeTable.
 
     Raises:
         InputError: names the column, the row and the fix.
@@ -74,7 +77,10 @@ def check_table(table: TableColumns) -> None:
 
 
 def check_leaks(table: TableColumns) -> None:
-    """Check that no prompt stands in two splits or two folds, unless a note of the table admits it.
+    """Check that no prompt occurs in two splits or two folds, unless a note of the table allows leakage.
+
+    Args:
+        table: the fields of an OutcomeTable.
 
     Raises:
         InputError: names the prompt and both rows.
@@ -103,7 +109,7 @@ def _check_names(table: TableColumns) -> None:
         raise InputError("experts", list(experts), "routing needs a choice", "give 2 or more experts")
     if len(set(experts)) < len(experts):
         twice = next(name for name in experts if experts.count(name) > 1)
-        raise InputError("experts", twice, "stands twice", "give each expert its own name")
+        raise InputError("experts", twice, "occurs twice", "give each expert its own name")
     if not all(experts):
         raise InputError("experts", "", "an expert has no name", "name every expert")
     if table.cost_unit not in COST_UNITS:
@@ -197,7 +203,7 @@ def _check_probabilities(table: TableColumns, probabilities: np.ndarray, label: 
     for start in range(0, len(probabilities), _CHUNK):
         chunk: Any = probabilities[start : start + _CHUNK]
         total = chunk.sum(axis=2, dtype=np.float64)
-        # NaN fails every comparison, so the condition is what holds and not what is broken.
+        # NaN fails every comparison, so the condition says what is valid, not what is invalid.
         good = (chunk >= 0).all(axis=2) & (np.abs(total - 1) <= _SUM_TOLERANCE)
         wrong = np.argwhere(~good)
         if len(wrong):

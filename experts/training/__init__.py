@@ -1,4 +1,4 @@
-"""How experts come to be."""
+"""Training of experts: classifiers by gradient descent, mixtures by expectation-maximisation."""
 
 from .em import EMFit, Mixture, e_step, fit_em
 from .em_experts import EMExpert, LinearGaussianExpert, LogisticExpert, NetworkExpert

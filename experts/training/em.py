@@ -1,9 +1,9 @@
 """The classic mixture of experts, trained by expectation-maximisation.
 
 Jacobs, Jordan, Nowlan and Hinton 1991, https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994,
-https://doi.org/10.1162/neco.1994.6.2.181 (the tree of gates). E-step: how far each expert
-is responsible for each row. M-step: experts by responsibility-weighted maximum likelihood, gates by weighted
-logistic regression. The log-likelihood never falls.
+https://doi.org/10.1162/neco.1994.6.2.181 (the tree of gates). E-step: the responsibility of each expert for
+each row. M-step: experts by responsibility-weighted maximum likelihood, gates by weighted logistic
+regression. The log-likelihood never decreases.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Mixture:
 
     Args:
         gate: a flat gate or a tree of gates.
-        experts: N of them, in the order of the gate's leaves.
+        experts: N experts in the order of the gate's leaves.
 
     Raises:
-        InputError: the gate has another number of leaves.
+        InputError: the number of experts is not the gate's number of leaves.
     """
 
     gate: GateTree
@@ -39,21 +39,29 @@ class Mixture:
 
     def __post_init__(self) -> None:
         if len(self.experts) != self.gate.experts:
-            problem = f"but the gate has {self.gate.experts} leaves"
-            raise InputError("experts", len(self.experts), problem, "give one expert a leaf")
+            problem = f"the gate has {self.gate.experts} leaves"
+            raise InputError("experts", len(self.experts), problem, "give one expert per leaf")
 
     def log_joint(self, x: Tensor, y: Tensor) -> Tensor:
-        """`log(g_te P(y_t | x_t, e))`, [T, N] float64."""
-        likelihood = torch.stack([expert.log_likelihood(x, y) for expert in self.experts], dim=1)
-        return self.gate.log_probabilities(x) + likelihood
-
-    def objective(self, x: Tensor, y: Tensor, *, hard: bool = False) -> float:
-        """What EM climbs: `sum_t log sum_e g_te P_te`, less the penalties of gate and experts.
+        """Return `log(g_te P(y_t | x_t, e))`.
 
         Args:
             x: [T, D] float64.
             y: [T] int64 or [T, M] float64, as the experts take it.
-            hard: the classification likelihood `sum_t max_e log(g_te P_te)` instead, which hard EM climbs
+
+        Returns:
+            [T, N] float64.
+        """
+        likelihood = torch.stack([expert.log_likelihood(x, y) for expert in self.experts], dim=1)
+        return self.gate.log_probabilities(x) + likelihood
+
+    def objective(self, x: Tensor, y: Tensor, *, hard: bool = False) -> float:
+        """Return the objective of EM: `sum_t log sum_e g_te P_te` minus the penalties of gate and experts.
+
+        Args:
+            x: [T, D] float64.
+            y: [T] int64 or [T, M] float64, as the experts take it.
+            hard: return the classification likelihood `sum_t max_e log(g_te P_te)`, the objective of hard EM
                 (Celeux and Govaert 1992, https://doi.org/10.1016/0167-9473(92)90042-E).
         """
         joint = self.log_joint(x, y)
@@ -62,7 +70,13 @@ class Mixture:
         return float(total.sum()) - penalty
 
     def maximise(self, x: Tensor, y: Tensor, responsibilities: Tensor) -> None:
-        """The M-step, given responsibilities [T, N] float64."""
+        """Run the M-step.
+
+        Args:
+            x: [T, D] float64.
+            y: [T] int64 or [T, M] float64, as the experts take it.
+            responsibilities: [T, N] float64, rows sum to 1.
+        """
         for number, expert in enumerate(self.experts):
             expert.maximise(x, y, responsibilities[:, number])
         self.gate.maximise(x, responsibilities)
@@ -70,11 +84,10 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class EMFit:
-    """How a fit went.
+    """The result of a fit.
 
     Attributes:
-        history: the objective after the first M-step and after every further one; it never falls from
-            the last tempered iteration on.
+        history: the objective after each M-step; it never decreases after the last tempered iteration.
         responsibilities: [T, N] float64, of the fitted mixture.
     """
 
@@ -83,13 +96,16 @@ class EMFit:
 
 
 def e_step(log_joint: Tensor, *, hard: bool = False, temperature: float = 1.0) -> Tensor:
-    """Responsibilities `h_te = g_te P_te / sum_j g_tj P_tj`, [T, N], rows sum to 1.
+    """Return the responsibilities `h_te = g_te P_te / sum_j g_tj P_tj`.
 
     Args:
         log_joint: [T, N] float, `log(g_te P_te)`.
-        hard: all to the expert with the largest, the lowest number among equals.
-        temperature: above 1, `(g P)^(1/temperature)` instead: deterministic annealing (Ueda and Nakano
-            1998, https://doi.org/10.1016/S0893-6080(97)00133-0).
+        hard: assign each row to the expert with the largest value, ties to the lowest id.
+        temperature: above 1, use `(g P)^(1/temperature)`: deterministic annealing (Ueda and Nakano 1998,
+            https://doi.org/10.1016/S0893-6080(97)00133-0).
+
+    Returns:
+        [T, N] float, rows sum to 1.
 
     >>> e_step(torch.tensor([[0.6 * 0.1, 0.4 * 0.6]]).log())
     tensor([[0.2000, 0.8000]])
@@ -110,21 +126,21 @@ def fit_em(
     tolerance: float = 1e-8,
     temperatures: Sequence[float] = (),
 ) -> EMFit:
-    """Train a mixture in place.
+    """Train a mixture in place by expectation-maximisation.
 
     Args:
         mixture: gate and experts.
         x: [T, D] float64.
         y: [T] int64 or [T, M] float64, as the experts take it.
-        start: [T, N] float64, responsibilities of the first M-step. Experts and gates that are all alike
-            stay alike, so these have to differ.
-        hard: give each row wholly to one expert.
-        iterations: of E-step and M-step at most.
-        tolerance: stop where an iteration gains less than this share of the objective.
-        temperatures: of the first E-steps; the others are at 1.
+        start: [T, N] float64, responsibilities of the first M-step. They must differ between experts, because
+            equal experts stay equal.
+        hard: assign each row to one expert (hard EM).
+        iterations: maximum number of E- and M-steps.
+        tolerance: stop when an iteration improves the objective by less than this fraction of it.
+        temperatures: of the first E-steps; later ones use 1.
 
     Returns:
-        the objective's history and the last responsibilities.
+        The history of the objective and the last responsibilities.
     """
     mixture.maximise(x, y, start)
     history = [mixture.objective(x, y, hard=hard)]

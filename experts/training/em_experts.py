@@ -1,8 +1,8 @@
-"""Experts that EM can train: each knows its log-likelihood and its responsibility-weighted M-step.
+"""Experts for EM: each has a log-likelihood and a responsibility-weighted M-step.
 
 The M-steps of the linear experts are exact (Jordan and Jacobs 1994,
-https://doi.org/10.1162/neco.1994.6.2.181); a network's only improves (generalised EM, Dempster, Laird and
-Rubin 1977).
+https://doi.org/10.1162/neco.1994.6.2.181). A network's M-step only improves the objective (generalised EM,
+Dempster, Laird and Rubin 1977).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .logistic import fit_logistic, logistic_log_probabilities, ridge_penalty
 
 __all__ = ["EMExpert", "LinearGaussianExpert", "LogisticExpert", "NetworkExpert", "weighted_least_squares"]
 
-_NOTHING = 1e-9  # an expert responsible for less than this many rows stays as it is
+_MIN_ROWS = 1e-9  # an expert responsible for fewer rows is not changed
 
 
 class EMExpert(Protocol):
-    """What EM asks of an expert."""
+    """The interface of an expert that EM trains."""
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """`log P(y_t | x_t)`, [T] float64."""
+        """Return `log P(y_t | x_t)`, [T] float64, of x [T, D] float64."""
         ...
 
     def maximise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """Raise (or keep) `sum_t weight_t log P(y_t | x_t) - penalty`, weight [T] float64."""
+        """Increase, or keep, `sum_t weight_t log P(y_t | x_t) - penalty`, with weight [T] float64."""
         ...
 
     def penalty(self) -> float:
-        """What is taken from the log-likelihood."""
+        """Return the penalty that is subtracted from the log-likelihood."""
         ...
 
 
@@ -44,31 +44,31 @@ class LinearGaussianExpert:
     Args:
         inputs: D.
         outputs: M; y is [T, M] float64.
-        least_variance: the variance stays at or above it: a line through a single point has none.
+        min_variance: the lower bound of the variance, since a line through a single point has variance 0.
     """
 
-    def __init__(self, inputs: int, outputs: int = 1, *, least_variance: float = 1e-6) -> None:
+    def __init__(self, inputs: int, outputs: int = 1, *, min_variance: float = 1e-6) -> None:
         self.weights = torch.zeros(outputs, inputs + 1, dtype=torch.float64)
         self.variance = 1.0
-        self.least_variance = least_variance
+        self.min_variance = min_variance
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gaussian log-density, [T] float64, of x [T, D] and y [T, M]."""
+        """Return the Gaussian log-density, [T] float64, of x [T, D] and y [T, M] float64."""
         square = (y - x @ self.weights[:, :-1].T - self.weights[:, -1]).square().sum(dim=1)
         return -0.5 * (square / self.variance + y.shape[1] * math.log(2 * math.pi * self.variance))
 
     def maximise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """Weighted least squares, then the weighted mean of the squared residuals."""
+        """Fit weights by weighted least squares, and the variance by the weighted mean squared residual."""
         total = float(weight.sum())
-        if total <= _NOTHING:
+        if total <= _MIN_ROWS:
             return
         self.weights = weighted_least_squares(x, y, weight)
         square = (y - x @ self.weights[:, :-1].T - self.weights[:, -1]).square().sum(dim=1)
-        # The likelihood rises up to this variance and falls after it: the bound is exact too.
-        self.variance = max(float((weight * square).sum()) / (total * y.shape[1]), self.least_variance)
+        # The likelihood increases up to this variance and decreases after it, so the bound is exact.
+        self.variance = max(float((weight * square).sum()) / (total * y.shape[1]), self.min_variance)
 
     def penalty(self) -> float:
-        """Nothing."""
+        """Return 0: there is no penalty."""
         return 0.0
 
 
@@ -86,29 +86,29 @@ class LogisticExpert:
         self.ridge = ridge
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log-probability of the label, [T] float64, of x [T, D] and y [T] int64."""
+        """Return the log-probability of the label, [T] float64, of x [T, D] float64 and y [T] int64."""
         return logistic_log_probabilities(x, self.weights).gather(1, y[:, None]).squeeze(1)
 
     def maximise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """Newton's method to convergence."""
-        if float(weight.sum()) > _NOTHING:
+        """Fit by Newton's method to convergence."""
+        if float(weight.sum()) > _MIN_ROWS:
             targets = functional.one_hot(y, len(self.weights)).to(x) * weight[:, None]
             self.weights = fit_logistic(x, targets, self.weights, ridge=self.ridge)
 
     def penalty(self) -> float:
-        """What the ridge takes."""
+        """Return the ridge penalty."""
         return float(ridge_penalty(self.weights, self.ridge))
 
 
 class NetworkExpert:
-    """A classifier whose M-step is some epochs of AdamW, undone where they did not help.
+    """A classifier whose M-step is some epochs of AdamW, undone if they do not improve the objective.
 
     Args:
         module: maps float32 inputs [B, D] to logits [B, C]; trained in place.
-        learning_rate: of AdamW at first; halved after every M-step that was undone.
+        learning_rate: of AdamW at the start; halved after every undone M-step.
         ridge: on all parameters, as a penalty on the log-likelihood.
-        epochs: passes over the rows an M-step.
-        batch: rows a step.
+        epochs: of an M-step.
+        batch: rows per gradient step.
         seed: of the order of rows.
     """
 
@@ -131,29 +131,27 @@ class NetworkExpert:
 
     @torch.no_grad()
     def log_probabilities(self, x: Tensor) -> Tensor:
-        """Log-probability of every class, [T, C] float64, of x [T, D]."""
+        """Return the log-probability of every class, [T, C] float64, of x [T, D] float64."""
         return self.module(x.float()).double().log_softmax(dim=1)
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log-probability of the label, [T] float64, of x [T, D] and y [T] int64."""
+        """Return the log-probability of the label, [T] float64, of x [T, D] float64 and y [T] int64."""
         return self.log_probabilities(x).gather(1, y[:, None]).squeeze(1)
 
     def maximise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """Train on the weighted rows; go back to the old parameters if the objective fell."""
-        if float(weight.sum()) <= _NOTHING:
+        """Train on the weighted rows; restore the old parameters if the objective decreased."""
+        if float(weight.sum()) <= _MIN_ROWS:
             return
         before = self._objective(x, y, weight)
         old = copy.deepcopy(self.module.state_dict())
-        # Rows of no weight only cost time; whether the step helped is judged on all of them.
+        # Rows of tiny weight only cost time; the objective before and after is of all rows.
         rows = (weight > 1e-3 * weight.max()).nonzero().squeeze(1)
         inputs, labels, mass = x[rows].float(), y[rows], weight[rows].float()
         total = float(mass.sum())
         for _ in range(self.epochs):
-            for chosen in torch.randperm(len(rows), generator=self._generator).split(self.batch):
-                losses = functional.cross_entropy(
-                    self.module(inputs[chosen]), labels[chosen], reduction="none"
-                )
-                loss = (mass[chosen] * losses).sum() * len(rows) / (len(chosen) * total)
+            for part in torch.randperm(len(rows), generator=self._generator).split(self.batch):
+                losses = functional.cross_entropy(self.module(inputs[part]), labels[part], reduction="none")
+                loss = (mass[part] * losses).sum() * len(rows) / (len(part) * total)
                 loss = loss + self._ridge_term() / total
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -164,7 +162,7 @@ class NetworkExpert:
                 group["lr"] /= 2
 
     def penalty(self) -> float:
-        """What the ridge takes."""
+        """Return the ridge penalty."""
         return float(self._ridge_term().detach())
 
     def _ridge_term(self) -> Tensor:
@@ -176,17 +174,17 @@ class NetworkExpert:
 
 
 def weighted_least_squares(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Minimise `sum_t weight_t |y_t - W x_t - b|^2`; of several solutions the shortest.
+    """Return the minimiser of `sum_t weight_t |y_t - W x_t - b|^2` with the smallest norm.
 
     Args:
         x: [T, D] float64.
         y: [T, M] float64.
-        weight: [T] float64, not negative.
+        weight: [T] float64 >= 0.
 
     Returns:
         [M, D + 1] float64, W with b as its last column.
     """
     root = weight.sqrt()[:, None]
     inputs = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    # gelsd takes matrices of any rank: few rows may be all that an expert is responsible for.
+    # gelsd takes matrices of any rank: an expert can be responsible for few rows.
     return torch.linalg.lstsq(root * inputs, root * y, driver="gelsd").solution.T

@@ -1,7 +1,7 @@
-"""Where EM starts: the responsibilities of the first M-step.
+"""Initial responsibilities of EM, for its first M-step.
 
-Experts and gates that are all alike stay alike, so a start has to tell rows apart; EM ends at a maximum near
-it. None of these looks at a label or a condition.
+Equal experts and gates stay equal, so the start must distinguish rows. EM converges to a local maximum near
+it. These functions use neither labels nor conditions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ __all__ = ["kmeans_responsibilities", "random_responsibilities"]
 
 
 def random_responsibilities(rows: int, experts: int, generator: torch.Generator) -> Tensor:
-    """Every row wholly to a random expert, as evenly as their numbers allow; [T, N] float64.
+    """Return a random assignment of rows to experts, with group sizes that differ by at most 1.
+
+    Args:
+        rows: T.
+        experts: N.
+        generator: of the assignment.
+
+    Returns:
+        [T, N] float64, one-hot.
 
     >>> random_responsibilities(7, 3, torch.Generator().manual_seed(0)).sum(dim=0).sort().values
     tensor([2., 2., 3.], dtype=torch.float64)
@@ -26,7 +34,15 @@ def random_responsibilities(rows: int, experts: int, generator: torch.Generator)
 
 
 def kmeans_responsibilities(x: Tensor, experts: int, seed: int) -> Tensor:
-    """Every row of x [T, D] wholly to the expert of its cluster; [T, N] float64.
+    """Return an assignment of rows to experts by k-means clusters.
+
+    Args:
+        x: [T, D] float64.
+        experts: N, the number of clusters.
+        seed: of k-means.
+
+    Returns:
+        [T, N] float64, one-hot.
 
     >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
     >>> kmeans_responsibilities(x, 2, seed=0).sum(dim=0)

@@ -1,6 +1,6 @@
-"""Weighted multinomial logistic regression by Newton's method, which for this loss is IRLS.
+"""Weighted multinomial logistic regression by Newton's method, which is IRLS for this loss.
 
-It is the M-step of every gate and of every linear classifier in a mixture of experts: Jordan and Jacobs 1994,
+It is the M-step of gates and linear classifiers in a mixture of experts: Jordan and Jacobs 1994,
 https://doi.org/10.1162/neco.1994.6.2.181.
 """
 
@@ -21,16 +21,16 @@ def fit_logistic(
     steps: int = 100,
     tolerance: float = 1e-14,
 ) -> Tensor:
-    """Maximise `sum_tc q_tc log softmax(W x_t + b)_c - ridge / 2 |W|^2`.
+    """Return the weights that maximise `sum_tc q_tc log softmax(W x_t + b)_c - ridge / 2 |W|^2`.
 
     Args:
         x: [T, D] float64.
-        targets: [T, C] float64, q, not negative; a row's sum is its weight, so rows need not sum to 1.
-        start: [C, D + 1] float64, where to begin: W with b as its last column.
-        ridge: on W; b is free. Without it separable targets have no finite maximum, and the search ends
-            where another step gains nothing.
-        steps: Newton steps at most.
-        tolerance: stop where the Newton decrement is below this share of the loss.
+        targets: [T, C] float64 >= 0, q; a row's sum is its weight.
+        start: [C, D + 1] float64, initial weights: W with b as its last column.
+        ridge: on W, not on b. Without it separable targets have no finite maximum, and the search stops when
+            a step no longer improves the loss.
+        steps: maximum number of Newton steps.
+        tolerance: stop when the Newton decrement is below this fraction of the loss.
 
     Returns:
         [C, D + 1] float64, never worse than the start.
@@ -49,7 +49,7 @@ def fit_logistic(
         p = (inputs @ weights.T).softmax(dim=-1)
         gradient = (mass * p - targets).T @ inputs + ridge * penalised * weights
         hessian = _hessian(inputs, p, mass) + torch.diag(ridge * penalised.reshape(-1))
-        # Adding one vector to all rows of W changes no probability, so the Hessian alone is singular.
+        # Adding one vector to all rows of W changes no probability, so the Hessian is singular.
         damping = 1e-9 * float(hessian.diagonal().mean()) + 1e-12
         hessian.diagonal().add_(damping)
         direction = torch.linalg.solve(hessian, gradient.reshape(-1)).reshape(weights.shape)
@@ -57,26 +57,26 @@ def fit_logistic(
         if not decrement > tolerance * (1.0 + abs(value)):
             break
         size = 1.0
-        while (found := loss(weights - size * direction)) > value - 1e-4 * size * decrement and size > 1e-8:
+        while (trial := loss(weights - size * direction)) > value - 1e-4 * size * decrement and size > 1e-8:
             size /= 2
-        if not found < value:
+        if not trial < value:
             break
-        weights, value = weights - size * direction, found
+        weights, value = weights - size * direction, trial
     return weights
 
 
 def logistic_log_probabilities(x: Tensor, weights: Tensor) -> Tensor:
-    """`log softmax(W x + b)`, [T, C] float64, of x [T, D] and weights [C, D + 1]."""
+    """Return `log softmax(W x + b)`, [T, C] float64, of x [T, D] and weights [C, D + 1] float64."""
     return (_with_ones(x) @ weights.T).log_softmax(dim=-1)
 
 
 def ridge_penalty(weights: Tensor, ridge: float) -> Tensor:
-    """`ridge / 2 |W|^2`, a scalar; the last column b of weights [C, D + 1] is free."""
+    """Return `ridge / 2 |W|^2`, a scalar; the last column of weights [C, D + 1], b, has no penalty."""
     return 0.5 * ridge * weights[:, :-1].square().sum()
 
 
 def _hessian(inputs: Tensor, p: Tensor, mass: Tensor) -> Tensor:
-    """[C (D+1), C (D+1)]: block (a, b) is `sum_t m_t p_ta (1[a = b] - p_tb) x_t x_t^T`."""
+    """The Hessian [C (D+1), C (D+1)]: block (a, b) is `sum_t m_t p_ta (1[a = b] - p_tb) x_t x_t^T`."""
     classes, size = p.shape[1], inputs.shape[1]
     hessian = inputs.new_empty(classes, size, classes, size)
     for a in range(classes):

@@ -1,4 +1,4 @@
-"""How far experts have specialised: what the responsible expert tells about a row's condition."""
+"""Specialisation of experts: mutual information of the responsible expert and a row's condition."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["entropy_bits", "mutual_information_bits"]
 
 
 def mutual_information_bits(conditions: Tensor, responsibilities: Tensor) -> float:
-    """`I(C; E)` in bits, of the joint `p(c, e) = sum_t 1[c_t = c] h_te / T`.
+    """Return the mutual information `I(C; E)` in bits of `p(c, e) = sum_t 1[c_t = c] h_te / T`.
 
     Args:
-        conditions: [T] int64, from 0.
+        conditions: [T] int64, numbered from 0.
         responsibilities: [T, N] float, rows sum to 1.
 
     Returns:
-        0 where experts ignore the condition, the condition's entropy where each has its own.
+        Bits: 0 if experts do not depend on the condition, its entropy if each condition has its own expert.
 
     >>> mutual_information_bits(torch.tensor([0, 0, 1, 1]), torch.eye(2).repeat_interleave(2, 0))
     1.0
@@ -27,7 +27,7 @@ def mutual_information_bits(conditions: Tensor, responsibilities: Tensor) -> flo
 
 
 def entropy_bits(p: Tensor) -> float:
-    """`-sum_i p_i log2 p_i` of a distribution [n]."""
+    """Return the entropy `-sum_i p_i log2 p_i` in bits of a distribution p [n] float."""
     return float(torch.special.entr(p.double()).sum()) / float(
         torch.log(torch.tensor(2.0, dtype=torch.float64))
     )

@@ -1,4 +1,4 @@
-"""Pretrain one classifier on what it is to be an expert in."""
+"""Supervised pretraining of one classifier."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Recipe", "train_classifier"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How long and how hard to train.
+    """Training hyperparameters of a classifier.
 
     Args:
-        epochs: passes over the examples.
-        batch_size: examples a step.
-        learning_rate: of AdamW at the start; it falls to zero along a cosine.
+        epochs: number of epochs.
+        batch_size: examples per gradient step.
+        learning_rate: of AdamW at the start; it decreases to zero (cosine).
         weight_decay: of AdamW.
 
     Raises:
-        InputError: a value that cannot train.
+        InputError: a value is too small.
     """
 
     epochs: int = 30
@@ -34,15 +34,15 @@ class Recipe:
     weight_decay: float = 1e-3
 
     def __post_init__(self) -> None:
-        for field, least in (
+        for field, lowest in (
             ("epochs", 1),
             ("batch_size", 1),
             ("learning_rate", 1e-12),
             ("weight_decay", 0.0),
         ):
-            if not getattr(self, field) >= least:
+            if not getattr(self, field) >= lowest:
                 raise InputError(
-                    f"Recipe.{field}", getattr(self, field), "too small", f"give {least} or more"
+                    f"Recipe.{field}", getattr(self, field), "too small", f"give {lowest} or more"
                 )
 
 
@@ -55,15 +55,15 @@ def train_classifier(
     seed: int,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
-    """Train a classifier by cross-entropy; leaves it in evaluation mode.
+    """Train a classifier by cross-entropy, and set it to evaluation mode.
 
     Args:
         module: maps inputs [B, ...] to logits [B, C]; trained in place.
-        draw: returns the inputs [T, ...] of one epoch, so that noise may be drawn anew each time.
+        draw: returns the inputs [T, ...] of one epoch, which can have new noise in each.
         labels: [T] int64.
-        recipe: how.
+        recipe: hyperparameters.
         seed: of the order of examples and of `draw`.
-        on_epoch: called with (epochs done, mean loss of the epoch).
+        on_epoch: a callback with the number of finished epochs and the epoch's mean loss.
 
     Returns:
         The module.

@@ -205,9 +205,9 @@ def test_a_judge_grades(server, write_models, write_prompts, tmp_path):
     gather(models, write_prompts(3), tmp_path, scorer="judge")
     assert len(server.requests) == asked
     server.answer = lambda model, prompt: "no idea" if model == "grader" else "4"
-    with pytest.raises(InputError, match="failed with: judge: gave no grade"):
+    with pytest.raises(InputError, match="failed with: judge: no grade"):
         gather(write_models("x", "y", judge=judge), write_prompts(3), tmp_path, scorer="judge")
-    with pytest.raises(InputError, match="scorer='judge': the model list names no judge"):
+    with pytest.raises(InputError, match="scorer='judge': the model list has no judge"):
         gather(write_models(), write_prompts(3), tmp_path, scorer="judge")
 
 
@@ -225,8 +225,8 @@ def test_mistakes_are_found_before_anything_is_asked(server, write_models, write
     none.write_text("prompt,reference\na,x\n")
     wrong = [
         (models, bad, {}, "the same prompt is in split"),
-        (models, none, {}, "reference='x': holds no number"),
-        (models, none, {"scorer": "multiple_choice"}, "reference='x': row 0 is no right answer"),
+        (models, none, {}, "reference='x': has no number"),
+        (models, none, {"scorer": "multiple_choice"}, "reference='x': row 0 is not a correct answer"),
         (models, prompts, {"scorer": "exact"}, "scorer='exact': unknown"),
         (models, prompts, {"concurrency": 0}, "concurrency=0"),
         (models, prompts, {"limit": 0}, "limit=0"),

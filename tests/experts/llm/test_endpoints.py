@@ -37,24 +37,24 @@ def test_reads_every_field(tmp_path):
     ("text", "message"),
     [
         ("models: [", "is not YAML"),
-        ("- a", r"models=\['a'\]: is no mapping"),
+        ("- a", r"models=\['a'\]: is not a mapping"),
         ("model: []", "models='model': unknown; did you mean 'models'"),
         ("models: {}", "has no list `models`"),
         ("models: [{name: a, model: x}]", "routing needs a choice; list 2 or more"),
-        ("models: [{name: a, model: x}, {name: a, model: y}]", "models='a': stands twice"),
+        ("models: [{name: a, model: x}, {name: a, model: y}]", "models='a': occurs twice"),
         ("models: [{model: x}]", r"models\[0\].name=None: is missing; add it"),
         ("models: [{name: a, model: x, max_token: 5}]", r"models\[0\]='max_token': unknown; did you mean"),
         ("models: [{name: a, model: 5}]", r"models\[0\].model=5: is not text"),
-        ("models: [{name: a, model: x, options: 5}]", r"models\[0\].options=5: is no mapping"),
+        ("models: [{name: a, model: x, options: 5}]", r"models\[0\].options=5: is not a mapping"),
         ("models: [{name: a, model: x, timeout: 0}]", "models.a.timeout=0: is out of range"),
-        ("models: [{name: a, model: x, timeout: soon}]", "models.a.timeout='soon': is no such number"),
-        ("models: [{name: a, model: x, retries: 1.5}]", "models.a.retries=1.5: is no such number"),
-        ("models: [{name: a, model: x, retries: null}]", "models.a.retries=None: is no such number"),
-        ("models: [{name: a, model: x, price: 5}]", r"models\[0\].price=5: is no price"),
-        ("models: [{name: a, model: x, price: {in: 5}}]", r"models\[0\].price=.*: does not know in"),
-        ("models: [{name: a, model: x, price: {input: -1}}]", r"prices.input=-1.0: is no price"),
-        (GOOD.replace("{answer}", "it"), "judge.prompt='Grade it': does not show the answer"),
-        (GOOD.replace("scale: 5", "scale: 0"), "judge.scale=0: is no best grade"),
+        ("models: [{name: a, model: x, timeout: soon}]", "models.a.timeout='soon': is not such a number"),
+        ("models: [{name: a, model: x, retries: 1.5}]", "models.a.retries=1.5: is not such a number"),
+        ("models: [{name: a, model: x, retries: null}]", "models.a.retries=None: is not such a number"),
+        ("models: [{name: a, model: x, price: 5}]", r"models\[0\].price=5: is not a price"),
+        ("models: [{name: a, model: x, price: {in: 5}}]", r"models\[0\].price=.*: has unknown keys: in"),
+        ("models: [{name: a, model: x, price: {input: -1}}]", r"prices.input=-1.0: is not a price"),
+        (GOOD.replace("{answer}", "it"), "judge.prompt='Grade it': lacks {answer}"),
+        (GOOD.replace("scale: 5", "scale: 0"), "judge.scale=0: is not a grade"),
     ],
 )
 def test_says_what_is_wrong(tmp_path, text, message):
@@ -89,5 +89,5 @@ def test_what_nobody_could_answer_or_price_is_found_before_it_is_asked():
     assert prices_of([known]).source.endswith("'s price map for a")
     with pytest.raises(InputError, match=r"models.b.price=None: LiteLLM's price map does not have openai/m"):
         prices_of([known, mine])
-    with pytest.raises(InputError, match=r"models.a.model='mine': names no provider"):
+    with pytest.raises(InputError, match=r"models.a.model='mine': has a provider that is unknown"):
         check_endpoints([Endpoint(name="a", model="mine", price=Price())])

@@ -52,7 +52,7 @@ def test_a_broken_line_within_is_an_error_and_nothing_is_changed(tmp_path):
     for broken in (b"{]\n", b"[1]\n", b'{"key": "b"}\n'):
         content = b'{"key": "a", "record": {}}\n' + broken + b'{"key": "c", "record": {}}\n'
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"journal='.*': line 2 is no record .*; remove that line"):
+        with pytest.raises(InputError, match=r"journal='.*': line 2 is not a record .*; remove that line"):
             Journal(path)
         assert path.read_bytes() == content
 

@@ -42,7 +42,7 @@ def workers_of(process: int) -> list[int]:
     below = {process}
     for _ in range(4):
         below |= {child for child, parent in parents.items() if parent in below}
-    return sorted(worker for worker in below if titles.get(worker, b"").startswith(b"ray::Asker"))
+    return sorted(worker for worker in below if titles.get(worker, b"").startswith(b"ray::Client"))
 
 
 @needs_ray

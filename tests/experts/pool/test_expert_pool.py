@@ -111,7 +111,7 @@ def test_changed_weights_are_refused(tmp_path):
     settings = {"experts": list(made.names), "fingerprint": made.fingerprint()}
     state = {f"{e.name}/{k}": v + 1 for e in made.experts for k, v in e.module.state_dict().items()}
     save_file(state, path, metadata={"router_rl": json.dumps(settings)})
-    with pytest.raises(InputError, match="fingerprint is wrong"):
+    with pytest.raises(InputError, match="fingerprint does not match"):
         made.load(path)
 
 
@@ -119,11 +119,11 @@ def test_changed_weights_are_refused(tmp_path):
     ("make", "message"),
     [
         (lambda: ExpertPool([Expert("a", nn.Identity(), 1.0)]), r"experts=\['a'\]: routing needs a choice"),
-        (lambda: pool(names=("a", "a")), "experts='a': stands twice"),
+        (lambda: pool(names=("a", "a")), "experts='a': occurs twice"),
         (lambda: Expert("", nn.Identity(), 1.0), "name='': an expert needs one"),
         (lambda: Expert("a", nn.Identity(), -1.0), "cost=-1.0: expert 'a' needs a finite cost >= 0"),
         (lambda: Expert("a", nn.Identity(), float("nan")), "cost=nan"),
-        (lambda: pool().run(torch.zeros(0, 4)), "inputs=.*there are none"),
+        (lambda: pool().run(torch.zeros(0, 4)), "inputs=.*is empty"),
         (lambda: pool().run(torch.zeros(1, 4), batch_size=0), "batch_size=0: is below 1"),
     ],
 )
@@ -134,7 +134,7 @@ def test_mistakes_are_named(make, message):
 
 def test_experts_must_answer_the_same_question():
     mixed = ExpertPool([Expert("a", nn.Linear(4, 3), 1.0), Expert("b", nn.Linear(4, 2), 1.0)])
-    with pytest.raises(InputError, match="answers differ in shape"):
+    with pytest.raises(InputError, match="outputs differ in shape"):
         mixed.run(torch.zeros(2, 4))
 
 

@@ -67,14 +67,14 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str) -> None:
     ("name", "text", "message"),
     [
         ("a.jsonl", '{"x": 1}\n{"x": \n', "line 2 is not JSON"),
-        ("a.jsonl", "[1]\n", "line 1 is no object"),
-        ("a.json", '{"x": 1}', "is no array"),
+        ("a.jsonl", "[1]\n", "line 1 is not an object"),
+        ("a.json", '{"x": 1}', "is not an array"),
         ("a.json", "[", "is not JSON from entry 1 on"),
         ("a.json", '[{"x": 1}, {"y": ', "is not JSON from entry 2 on"),
         ("a.json", '[{"x": 1} {"y": 1}]', "is not JSON from entry 1 on"),
-        ("a.json", "[1]", "entry 1 is no object"),
+        ("a.json", "[1]", "entry 1 is not an object"),
         ("a.csv", "x,y\n1,2,3\n", "line 2 has more values"),
-        ("a.parquet", "PAR?", "no readable Parquet"),
+        ("a.parquet", "PAR?", "not a readable Parquet"),
         ("a.docx", "x", "unknown kind '.docx'"),
     ],
 )

@@ -224,9 +224,9 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, format: str, row: d
     ("format", "text", "message"),
     [
         ("wide", '{"prompt": "x"}', "quality=None"),
-        ("long", '{"prompt": "x", "score": 1}', "names no expert"),
+        ("long", '{"prompt": "x", "score": 1}', "has no expert"),
         ("long", '{"model": "x", "score": 1}', "neither an id nor a prompt"),
-        ("long", '{"model": "x", "prompt": "p", "score": "good"}', "score='good'.*row 0: is no number"),
+        ("long", '{"model": "x", "prompt": "p", "score": "good"}', "score='good'.*row 0: is not a number"),
         ("routellm", '{"prompt": "x", "a": 3}', "columns of True and False"),
         ("routerbench", '{"prompt": "x", "a": 3}', "no <model>.total_cost"),
         ("llmrouter", '{"prompt": "x", "a": 3}', "neither `model_name` nor `scores`"),

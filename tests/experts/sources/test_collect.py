@@ -160,7 +160,7 @@ def test_parts_of_other_settings_are_thrown_away_and_this_is_said(tmp_path, caps
     said = capsys.readouterr().err
     if change:
         assert batches(log) == starts
-        assert "starting afresh" in said
+        assert "starting again" in said
     else:
         assert batches(log) == starts[3:]
         assert said == ""
@@ -173,7 +173,7 @@ def test_a_damaged_manifest_means_afresh(tmp_path, capsys):
     log.unlink()
     collect(Counted(log), out, batch_size=BATCH)
     assert len(batches(log)) == ROWS // BATCH
-    assert "starting afresh" in capsys.readouterr().err
+    assert "starting again" in capsys.readouterr().err
 
 
 def test_the_experts_stay_as_they_were(tmp_path):

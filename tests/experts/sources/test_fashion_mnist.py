@@ -52,7 +52,7 @@ def test_the_variable_names_the_folder(folder, monkeypatch):
 
 
 def test_too_few_pictures_are_an_error(folder):
-    with pytest.raises(InputError, match="holds 3 pictures; give 10000 or more"):
+    with pytest.raises(InputError, match="holds 3 images; give 10000 or more"):
         FashionMnist(str(folder)).images(0)
 
 
@@ -103,4 +103,4 @@ def test_it_is_worth_routing(fashion):
     ]
     assert np.mean(home) >= accuracy.max() + 0.01
     cost = dict(zip(test.experts, test.cost[0], strict=True))
-    assert cost["dear-generalist"] > 10 * cost["clean-specialist"] > 20 * cost["cheap-generalist"]
+    assert cost["expensive-generalist"] > 10 * cost["clean-specialist"] > 20 * cost["cheap-generalist"]

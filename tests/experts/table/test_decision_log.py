@@ -53,7 +53,7 @@ def test_parquet_gives_back_what_it_got(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"action": [0, 1, 2]}, "action=2: row 2 is no expert"),
+        ({"action": [0, 1, 2]}, "action=2: row 2 is not in 0 to"),
         ({"propensity": [0.5, 0.0, 1.0]}, r"propensity=0.0: row 1 is outside \(0, 1\]"),
         ({"quality": [0.5, 2.0, 1.0]}, r"quality=2.0: row 1 is outside \[0, 1\]"),
         ({"cost": [0.5, 1.0, float("nan")]}, r"cost=nan: row 2 is outside \[0, inf\)"),
@@ -116,5 +116,5 @@ def test_a_policy_has_to_be_one() -> None:
         log_decisions(_table(2), np.array([[1.0, 0.0, 0.0], [0.5, 0.0, 0.0]]), seed=0)
     with pytest.raises(InputError, match=r"should have shape \(2, 3\)"):
         log_decisions(_table(2), np.ones((2, 2)) / 2, seed=0)
-    with pytest.raises(InputError, match=r"epsilon=1\.5: is no probability"):
+    with pytest.raises(InputError, match=r"epsilon=1\.5: is not a probability"):
         epsilon_greedy(np.array([0]), 2, 1.5)

@@ -242,7 +242,7 @@ def test_leakage_must_be_allowed_by_the_reader_and_is_noted(tmp_path):
     with pytest.raises(InputError, match="allow-leakage"):
         OutcomeTable.read(path)
     table = OutcomeTable.read(path, allow_leakage=True)
-    assert table.notes == ("leakage allowed: 1 prompts stand in more than one split",)
+    assert table.notes == ("leakage allowed: 1 prompts occur in more than one split",)
     assert table.part("test").notes == table.notes
     table.write(tmp_path / "again.parquet")
     with pytest.raises(InputError, match="allow-leakage"):

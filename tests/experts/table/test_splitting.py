@@ -47,7 +47,7 @@ def test_white_space_does_not_make_another_prompt():
     ("given_split", "note", "counts"),
     [
         (None, "made here, 60/20/20 by prompt, seed 3", (60, 20, 20)),
-        (["test"] * 100, "the table was all test; split anew, 60/20/20 by prompt, seed 3", (60, 20, 20)),
+        (["test"] * 100, "the table was all test; split again, 60/20/20 by prompt, seed 3", (60, 20, 20)),
         (
             ["train"] * 80 + ["test"] * 20,
             "a quarter of train became validation, by prompt, seed 3",

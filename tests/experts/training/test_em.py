@@ -99,5 +99,5 @@ def test_what_starts_alike_stays_alike():
 
 
 def test_a_gate_needs_an_expert_for_every_leaf():
-    with pytest.raises(InputError, match="experts=1: but the gate has 2 leaves"):
+    with pytest.raises(InputError, match="experts=1: the gate has 2 leaves"):
         Mixture(GateTree((0, 1), 1), [LinearGaussianExpert(1)])

@@ -41,8 +41,8 @@ def test_an_expert_responsible_for_nothing_stays_as_it_is():
     assert (classifier.weights == 0).all()
 
 
-def test_a_single_row_leaves_the_least_variance():
-    expert = LinearGaussianExpert(1, least_variance=1e-4)
+def test_a_single_row_leaves_the_min_variance():
+    expert = LinearGaussianExpert(1, min_variance=1e-4)
     expert.maximise(
         torch.ones(2, 1, dtype=torch.float64),
         torch.tensor([[5.0], [9.0]], dtype=torch.float64),
