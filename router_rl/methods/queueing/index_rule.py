@@ -1,109 +1,163 @@
-"""The index rule and the simpler rules in it, with weights tuned on the training half of the process.
+"""Index rules: the expert with the best weighted sum of predictions and expected waits, weights tuned.
 
-The index is in `router_rl.routing.QueueScorer`. All candidates of a round play the same requests, arrivals
-and outages at once, each in lanes of its own, so that their differences are not noise (common random
-numbers).
+`router_rl.routing.QueueScorer` defines the terms of the index. The candidate weights of an iteration run on
+the same requests, arrivals and outages, each in lanes of its own, so that they differ by more than noise
+(common random numbers).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from envs import QueueingCore
-
-from ...problems.queueing.queue_measurement import play_queues
-from ...problems.queueing.queue_task import QueueTask
-from ...routing import QueueScorer, Router
+from ...problems.problem import ActionPolicy
+from ...problems.queueing.problem import QueueingProblem
+from ...problems.queueing.queue_measurement import measure_queues
+from ...routing import Router
 from ...routing.scorers.queue_scorer import TERMS
+from ..method import Fit, Method, Run
+from .index_router import index_router, scorer_of, with_weights
 
-__all__ = ["IndexHyperparameters", "fit_index", "with_weights"]
+__all__ = ["ALL_TERMS", "METHODS", "IndexHyperparameters", "fit_index", "tuned_index"]
+
+ALL_TERMS = ("compute", "lateness", "wait", "jobs", "pace")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexHyperparameters:
-    """How the weights are searched.
+    """How the weights of an index are searched.
 
     Attributes:
-        terms: those whose weights are searched, the pace's under a budget alone; the quality's is 1, the
-            others' 0.
-        candidates: weights tried in the first round.
-        lanes: episodes each plays.
-        validation_lanes: episodes that choose among the best eighth.
-        rounds: rounds that look around the best, half as far each time.
+        candidates: weights tried in an iteration.
+        lanes: training episodes of each candidate.
+        validation_lanes: validation episodes that choose among the best eighth.
+        iterations: searches around the best candidates, each half as wide as the one before.
     """
 
-    terms: tuple[str, ...] = ("compute", "lateness", "wait", "jobs", "pace")
     candidates: int = 48
     lanes: int = 6
     validation_lanes: int = 96
-    rounds: int = 2
+    iterations: int = 2
 
 
-def fit_index(task: QueueTask, settings: IndexHyperparameters, seed: int = 0) -> Router:
-    """Draw weights log-uniformly, look around the best, and keep the best on validation."""
-    router = task.router()
-    known = TERMS if task.config.budget is not None else TERMS[:-1]  # without a budget there is no pace
-    names = [name for name in settings.terms if name in known]
+def tuned_index(
+    problem: QueueingProblem, hyperparameters: IndexHyperparameters, seed: int, terms: Sequence[str]
+) -> Router:
+    """A copy of the tuned index, which is tuned once in this process.
+
+    Args:
+        problem: with one case.
+        hyperparameters: of the search.
+        seed: of the search.
+        terms: as for `fit_index`.
+    """
+    terms = tuple(terms)
+    key = ("index", problem.case.values["load"], terms, hyperparameters, seed)
+    return copy.deepcopy(problem.cached(key, lambda: fit_index(problem, hyperparameters, seed, terms)))
+
+
+def fit_index(
+    problem: QueueingProblem,
+    hyperparameters: IndexHyperparameters,
+    seed: int = 0,
+    terms: Sequence[str] = ALL_TERMS,
+) -> Router:
+    """Draw weights log-uniformly, search around the best, and keep the best on validation.
+
+    Args:
+        problem: with one case.
+        hyperparameters: of the search.
+        seed: of the candidates and of the training episodes.
+        terms: whose weights are searched, `pace` only under a budget. The weight of quality is 1, and of
+            terms that are not searched 0.
+    """
+    router = index_router(problem)
+    known = TERMS if problem.config.budget is not None else TERMS[:-1]  # without a budget there is no pace
+    names = [name for name in terms if name in known]
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.tensor([_guess(task, name) for name in names])
-    count = settings.candidates
+    centre = torch.tensor([_first_guess(problem, name) for name in names])
+    count = hyperparameters.candidates
     draws = centre * 10.0 ** (3.0 * torch.rand(count, len(centre), generator=generator) - 1.5)
-    draws[torch.rand(draws.shape, generator=generator) < 0.15] = 0.0  # to do without one may be best
+    draws[torch.rand(draws.shape, generator=generator) < 0.15] = 0.0  # the best index may lack a term
     draws[0] = centre
-    draws = _full(draws, names)
+    draws = _all_weights(draws, names)
     best = draws
-    for number in range(settings.rounds + 1):
-        if number:
-            around = best.repeat(count // len(best) - 1, 1)
-            width = 0.5**number
-            noise = torch.randn(len(around), len(known), generator=generator)
-            around[:, : len(known)] *= 10.0 ** (width * noise)
-            draws = torch.cat([best, _only(around, names)])
-        scores = _play_all(task, router, draws, "train", settings.lanes, seed + number)
-        best = draws[scores.argsort(descending=True)[: max(4, count // 8)]]
-    scores = _play_all(task, router, best, "validation", settings.validation_lanes, seed)
-    return with_weights(router, dict(zip(TERMS, best[scores.argmax()].tolist(), strict=True)))
+    for iteration in range(hyperparameters.iterations + 1):
+        if iteration:
+            near = best.repeat(count // len(best) - 1, 1)
+            width = 0.5**iteration
+            noise = torch.randn(len(near), len(known), generator=generator)
+            near[:, : len(known)] *= 10.0 ** (width * noise)
+            draws = torch.cat([best, _all_weights(near[:, [TERMS.index(name) for name in names]], names)])
+        utility = _utility(problem, router, draws, "train", hyperparameters.lanes, seed + iteration)
+        best = draws[utility.argsort(descending=True)[: max(4, count // 8)]]
+    utility = _utility(problem, router, best, "validation", hyperparameters.validation_lanes, seed)
+    return with_weights(router, dict(zip(TERMS, best[utility.argmax()].tolist(), strict=True)))
 
 
-def with_weights(router: Router, weights: dict[str, float]) -> Router:
-    """The router with these weights of its terms, and 0 for those not named."""
-    scorer = cast(QueueScorer, router.scorer)
-    scorer.weights.copy_(torch.tensor([weights.get(name, 0.0) for name in TERMS]))
-    return router
-
-
-def _guess(task: QueueTask, name: str) -> float:
+def _first_guess(problem: QueueingProblem, name: str) -> float:
     if name == "compute":
-        return task.config.compute_weight or 0.1
-    suffered = task.config.lateness_weight + task.config.miss_weight
-    return {"lateness": suffered or 0.1, "wait": 0.1, "jobs": 0.01, "pace": 0.3}[name]
+        return problem.config.compute_weight or 0.1
+    late = problem.config.lateness_weight + problem.config.miss_weight
+    return {"lateness": late or 0.1, "wait": 0.1, "jobs": 0.01, "pace": 0.3}[name]
 
 
-def _full(draws: Tensor, names: Sequence[str]) -> Tensor:
-    """Weights [M, 6] of all terms from those of some [M, K]; quality weighs 1."""
-    whole = torch.zeros(len(draws), len(TERMS))
-    whole[:, 0] = 1.0
-    whole[:, [TERMS.index(name) for name in names]] = draws
-    return whole
+def _all_weights(draws: Tensor, names: Sequence[str]) -> Tensor:
+    """Weights [M, 6] of all terms from those of some [M, K]; the weight of quality is 1."""
+    weights = torch.zeros(len(draws), len(TERMS))
+    weights[:, 0] = 1.0
+    weights[:, [TERMS.index(name) for name in names]] = draws
+    return weights
 
 
-def _only(draws: Tensor, names: Sequence[str]) -> Tensor:
-    """Weights [M, 6] with those of other terms put back."""
-    return _full(draws[:, [TERMS.index(name) for name in names]], names)
-
-
-def _play_all(task: QueueTask, router: Router, draws: Tensor, split: str, lanes: int, seed: int) -> Tensor:
-    """Mean utility [M] of each weights [M, 6], all on the same episodes."""
-    scorer, count = cast(QueueScorer, router.scorer), len(draws)
-    core = task.core(split, lanes * count, seed=1_000 * seed, group=count)
+def _utility(
+    problem: QueueingProblem, router: Router, draws: Tensor, split: str, lanes: int, seed: int
+) -> Tensor:
+    """Mean utility [M] float64 of each candidate's weights [M, 6], on the same episodes for all."""
+    scorer, count = scorer_of(router), len(draws)
+    core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
     weights = draws.repeat(lanes, 1).unsqueeze(-1)
 
-    def act(core: QueueingCore, seen: Tensor) -> Tensor:
-        return (scorer.terms(seen) @ weights).squeeze(-1).argmax(dim=-1)
+    def actions(observation: Tensor) -> Tensor:
+        return (scorer.terms(observation) @ weights).squeeze(-1).argmax(dim=-1)
 
-    return torch.from_numpy(play_queues(core, act).utility).reshape(lanes, count).mean(dim=0)
+    measured = measure_queues(core, ActionPolicy(actions=actions))
+    return torch.from_numpy(measured.utility).reshape(lanes, count).mean(dim=0)
+
+
+def _fit_of(terms: tuple[str, ...]) -> Fit:
+    """The fit of the index rule of some terms."""
+
+    def fit(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> Router:
+        return tuned_index(problem, hyperparameters, run.seed, terms)
+
+    return fit
+
+
+METHODS = (
+    Method(
+        name="index_rule_late",
+        family="baseline",
+        fit=_fit_of(("compute", "lateness", "wait", "jobs")),
+        hyperparameters=IndexHyperparameters,
+        about="predicted quality less compute, expected lateness, expected wait and jobs, weights tuned",
+    ),
+    Method(
+        name="index_rule_paced",
+        family="baseline",
+        fit=_fit_of(ALL_TERMS),
+        hyperparameters=IndexHyperparameters,
+        about="index_rule_late, with compute priced by the budget that is left, where there is one",
+    ),
+    Method(
+        name="index_rule",
+        family="baseline",
+        fit=_fit_of(("compute", "wait")),
+        hyperparameters=IndexHyperparameters,
+        about="predicted quality less compute and expected wait, weights tuned",
+    ),
+)

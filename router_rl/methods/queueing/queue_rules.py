@@ -1,122 +1,219 @@
-"""The rules that a policy must beat: some see the queues, some do not."""
+"""The rules and gates to compare with: some read the queues, some do not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs import QueueingCore
+from envs import Core, QueueingCore
+from envs.reward import utility
 
-from ...problems.objective import Objective
-from ...problems.problem import Played
-from ...problems.queueing.queue_measurement import Act, act_of
-from ...problems.queueing.queue_task import QueueTask
-from ...routing import Router
-from ..fit import fit
-from .index_rule import with_weights
+from ...problems.queueing.problem import QueueingProblem
+from ...routing import ConstantScorer, Hard, Router
+from ..gates.softmax_gate import METHOD as SOFTMAX_GATE
+from ..method import Fit, Method, NoHyperparameters, Run
+from .index_router import index_router, with_weights
 
 __all__ = [
-    "QueuePolicy",
+    "METHODS",
+    "PowerOfTwo",
+    "RandomExpert",
+    "RoundRobin",
     "best_single",
     "least_wait",
-    "power_of_two",
-    "random_expert",
-    "round_robin",
-    "routed",
     "shortest_queue",
     "softmax_gate",
     "static_gate",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueuePolicy:
-    """A fitted method.
+@dataclass(kw_only=True)
+class RandomExpert:
+    """Sends each request to an expert drawn uniformly.
 
     Attributes:
-        begin: makes what acts, anew for every measurement, so that draws are the same each time.
-        router: what is exported, if the policy is one.
-        played: what it earned by load and split, so that a rule that knows no seed is measured once.
+        seed: of the draws, which begin again with every core.
     """
 
-    begin: Callable[[], Act]
-    router: Router | None = None
-    played: dict[tuple[float, str], Played] = field(default_factory=dict)
+    seed: int
+
+    def start(self, core: Core) -> None:
+        """Begin the draws again."""
+        self._experts = core.experts
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Experts [B] int64 of observations [B, O]."""
+        return torch.randint(self._experts, (len(observation),), generator=self._generator)
 
 
-def routed(router: Router) -> QueuePolicy:
-    """A router's choices."""
-    return QueuePolicy(begin=lambda: act_of(router), router=router)
+class RoundRobin:
+    """Sends the requests to one expert after the other."""
+
+    def start(self, core: Core) -> None:
+        """Keep the core, whose number of requests is the turn."""
+        assert isinstance(core, QueueingCore)
+        self._core = core
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Experts [B] int64 of observations [B, O]."""
+        return self._core.state.step % self._core.experts
 
 
-def random_expert(task: QueueTask, seed: int) -> QueuePolicy:
-    """Any expert, all as likely."""
+@dataclass(kw_only=True)
+class PowerOfTwo:
+    """Draws two experts and sends the request to the one with fewer requests for each replica.
 
-    def begin() -> Act:
-        generator = torch.Generator().manual_seed(seed)
-        return lambda core, seen: torch.randint(core.experts, (core.lanes,), generator=generator)
-
-    return QueuePolicy(begin=begin)
-
-
-def round_robin(task: QueueTask, seed: int) -> QueuePolicy:
-    """One expert after the other."""
-    return QueuePolicy(begin=lambda: lambda core, seen: core.state.step % core.experts)
-
-
-def power_of_two(task: QueueTask, seed: int) -> QueuePolicy:
-    """The one with fewer requests a replica, of two drawn at random.
+    Attributes:
+        shortest_queue: scores the experts by their requests.
+        seed: of the draws, which begin again with every core.
 
     Source: Mitzenmacher 2001, https://doi.org/10.1109/71.963420.
     """
-    jobs = shortest_queue(task, seed).router
-    assert jobs is not None
 
-    def begin() -> Act:
-        generator = torch.Generator().manual_seed(seed)
+    shortest_queue: Router
+    seed: int
 
-        def act(core: QueueingCore, seen: Tensor) -> Tensor:
-            scores = jobs.scores(seen[:, : jobs.features], seen[:, jobs.features :])
-            drawn = torch.rand(scores.shape, generator=generator).topk(2, dim=-1).indices
-            return drawn.gather(1, scores.gather(1, drawn).argmax(dim=-1, keepdim=True)).squeeze(1)
+    def start(self, core: Core) -> None:
+        """Begin the draws again."""
+        self._generator = torch.Generator().manual_seed(self.seed)
 
-        return act
-
-    return QueuePolicy(begin=begin)
-
-
-def best_single(task: QueueTask, seed: int) -> QueuePolicy:
-    """The expert of the highest mean utility on the training rows, queues apart."""
-    train = task.table.part("train")
-    compute = train.cost.mean(axis=0) / task.units.compute
-    best = int((train.quality.mean(axis=0) - task.config.compute_weight * compute).argmax())
-    return QueuePolicy(begin=lambda: lambda core, seen: torch.full((core.lanes,), best))
+    def act(self, observation: Tensor) -> Tensor:
+        """Experts [B] int64 of observations [B, D + 3 N + 6] float32."""
+        features = self.shortest_queue.features
+        scores = self.shortest_queue.scores(observation[:, :features], observation[:, features:])
+        drawn = torch.rand(scores.shape, generator=self._generator).topk(2, dim=-1).indices
+        return drawn.gather(1, scores.gather(1, drawn).argmax(dim=-1, keepdim=True)).squeeze(1)
 
 
-def shortest_queue(task: QueueTask, seed: int) -> QueuePolicy:
-    """The fewest requests, waiting and at work, for each replica."""
-    return routed(with_weights(task.router(), {"jobs": 1.0}))
+def best_single(problem: QueueingProblem) -> Router:
+    """The constant router to the expert with the highest mean quality less compute on the training rows.
+
+    Args:
+        problem: its training rows and compute weight are used, not its queues.
+    """
+    train = problem.table.part("train")
+    compute = train.cost.mean(axis=0) / problem.units.compute
+    means = {"quality": train.quality.mean(axis=0), "compute": compute}
+    best = int(utility(means, {"compute": problem.objective.compute_weight}).argmax())
+    assert train.features is not None
+    scorer = ConstantScorer(train.features.shape[1], len(problem.experts))
+    scorer.logits[best] = 1.0
+    return Router(scorer, Hard(), problem.experts, fallback=best).eval()
 
 
-def least_wait(task: QueueTask, seed: int) -> QueuePolicy:
-    """The shortest expected wait."""
-    return routed(with_weights(task.router(), {"wait": 1.0}))
+def shortest_queue(problem: QueueingProblem) -> Router:
+    """The router to the expert with the fewest requests, waiting and at work, for each replica.
+
+    Args:
+        problem: with one case.
+    """
+    return with_weights(index_router(problem), {"jobs": 1.0})
 
 
-def static_gate(task: QueueTask, seed: int) -> QueuePolicy:
-    """The highest predicted quality less compute, whatever the queues."""
-    return routed(with_weights(task.router(), {"quality": 1.0, "compute": task.config.compute_weight}))
+def least_wait(problem: QueueingProblem) -> Router:
+    """The router to the expert with the shortest expected wait.
+
+    Args:
+        problem: with one case.
+    """
+    return with_weights(index_router(problem), {"wait": 1.0})
 
 
-def softmax_gate(task: QueueTask, seed: int) -> QueuePolicy:
-    """The learned softmax gate of the static task, whatever the queues."""
-    objective = Objective(compute_weight=task.config.compute_weight)
-    gate = fit("softmax_gate", task.table, objective, seed=seed)
+def static_gate(problem: QueueingProblem) -> Router:
+    """The router to the expert with the highest predicted quality less compute; it ignores the queues.
 
-    def act(core: QueueingCore, seen: Tensor) -> Tensor:
-        return gate(seen[:, : gate.features]).experts[:, 0]
+    Args:
+        problem: with one case.
+    """
+    weights = {"quality": 1.0, "compute": problem.objective.compute_weight}
+    return with_weights(index_router(problem), weights)
 
-    return QueuePolicy(begin=lambda: act)
+
+def softmax_gate(problem: QueueingProblem, hyperparameters: Any, run: Run) -> Router:
+    """The softmax gate of the routing problem on the same table; it ignores the queues.
+
+    Args:
+        problem: its table and compute weight are used.
+        hyperparameters: of the gate of routing.
+        run: seed, callback and checkpoint.
+    """
+    return SOFTMAX_GATE.fit(problem.routing(), hyperparameters, run)
+
+
+def _seedless(rule: Callable[[QueueingProblem], Any]) -> Fit:
+    """The fit of a rule that nothing random enters."""
+
+    def fit(problem: QueueingProblem, hyperparameters: NoHyperparameters, run: Run) -> Any:
+        return rule(problem)
+
+    return fit
+
+
+def _power_of_two(problem: QueueingProblem, hyperparameters: NoHyperparameters, run: Run) -> PowerOfTwo:
+    return PowerOfTwo(shortest_queue=shortest_queue(problem), seed=run.seed)
+
+
+def _round_robin(problem: QueueingProblem) -> RoundRobin:
+    return RoundRobin()
+
+
+def _random(problem: QueueingProblem, hyperparameters: NoHyperparameters, run: Run) -> RandomExpert:
+    return RandomExpert(seed=run.seed)
+
+
+METHODS = (
+    Method(
+        name="least_wait",
+        family="baseline",
+        fit=_seedless(least_wait),
+        about="the shortest expected wait",
+    ),
+    Method(
+        name="shortest_queue",
+        family="baseline",
+        fit=_seedless(shortest_queue),
+        about="the fewest requests for each replica",
+    ),
+    Method(
+        name="power_of_two",
+        family="baseline",
+        fit=_power_of_two,
+        about="the shorter queue of two drawn at random (Mitzenmacher 2001)",
+    ),
+    Method(
+        name="round_robin",
+        family="baseline",
+        fit=_seedless(_round_robin),
+        about="one expert after the other",
+    ),
+    Method(
+        name="random",
+        family="baseline",
+        fit=_random,
+        about="every expert with equal probability",
+    ),
+    Method(
+        name="best_single",
+        family="baseline",
+        fit=_seedless(best_single),
+        about="one expert for every request",
+    ),
+    Method(
+        name="static_gate",
+        family="gate",
+        fit=_seedless(static_gate),
+        about="ridge: predicted quality less compute; ignores the queues",
+    ),
+    replace(
+        SOFTMAX_GATE,
+        fit=softmax_gate,
+        about="mixture trained by its task loss; ignores the queues",
+        selections=(),
+        holds_budget=False,
+    ),
+)

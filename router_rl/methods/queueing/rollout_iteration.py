@@ -1,16 +1,16 @@
-"""Policy iteration by rollouts: try every expert at a state, see what follows, and learn to choose so.
+"""Policy iteration by rollouts: try every expert at a state, measure what follows, and learn to choose so.
 
-The process can be copied. At states that the policy visits, the lane is forked once for each expert; each
-fork sends the request to its expert and then follows the policy for a while, all meeting the same requests,
-service times, arrivals and outages (common random numbers), so that what they earn differs by the choice
-alone. The next policy's prices (`QueueScorer.prices`) come from these advantages in two ways: by regression,
-which makes scores of them, and by ascending `sum_e pi(e | s) A(s, e)`, the policy gradient with the sum over
-experts taken exactly. Of both, at several penalties and temperatures, and of steps part of the way, the best
-on validation is kept. It begins as the tuned index rule, and stays it where nothing is better by more than
-the noise of the validation episodes.
+The environment can be copied. At states that the policy visits, the lane is forked once for each expert. Each
+fork sends the request to its expert and then follows the policy for some requests. All forks get the same
+requests, service times, arrivals and outages (common random numbers), so their returns differ by the choice
+only. The next policy's prices (`QueueScorer.prices`) come from these advantages in two ways: by regression,
+which fits scores to them, and by gradient ascent on `sum_e pi(e | s) A(s, e)`, the policy gradient with the
+sum over experts taken exactly. Of both, at several penalties and temperatures and with several step sizes,
+the best on validation is kept. The first policy is the tuned index rule; it is replaced only by a policy that
+is better by more than the noise of the validation episodes.
 
 Quality and compute of the forks are the scorer's predictions, not the outcomes: one outcome of 0 or 1 is far
-noisier than what it would say about the choice. Waits, lateness and misses are the simulation's.
+noisier than the difference between two choices. Waits, lateness and misses are simulated.
 
 Sources: rollouts, Tesauro and Galperin 1996, https://papers.nips.cc/paper/1302; least-squares policy
 iteration, Lagoudakis and Parr 2003, https://jmlr.org/papers/v4/lagoudakis03a.html (with rollouts in place of
@@ -21,9 +21,9 @@ numbers, Ng and Jordan 2000, https://arxiv.org/abs/1301.3878.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,114 +31,130 @@ from torch import Tensor
 
 from envs import Outcomes, QueueingCore
 
-from ...problems.queueing.queue_measurement import play_queues
-from ...problems.queueing.queue_task import QueueTask
+from ...problems.measure import Measurement
+from ...problems.problem import ActionPolicy
+from ...problems.queueing.problem import QueueingProblem
+from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import QueueScorer, Router
-from .index_rule import IndexHyperparameters, fit_index
+from ..method import Method, Run
+from .index_router import scorer_of
+from .index_rule import ALL_TERMS, IndexHyperparameters, tuned_index
 
-__all__ = ["RolloutHyperparameters", "Tried", "ascend", "fit_rollouts", "regress"]
-
-Watch = Callable[[int, int, float, float], None]
-"""Is told: rounds done, rounds in all, validation utility of the policy, and of the index rule."""
+__all__ = ["METHOD", "RolloutHyperparameters", "Rollouts", "ascend", "fit_rollouts", "regress"]
 
 _CLIP, _MOST = 1.5, 2.0  # utility: beyond, an advantage says that a choice is bad, not how bad
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutHyperparameters:
-    """Hyperparameters.
+    """Hyperparameters of policy iteration by rollouts.
 
     Attributes:
-        index: how the index rule is tuned, from which it starts.
-        rounds: of forking and fitting.
-        states: tried in each round; fits are to the states of all rounds so far.
-        follow: requests that each fork plays; under a budget it plays to the end, where the bill comes, and a
-            quarter of the states is tried.
+        index: how the index rule is tuned, from which the policy starts.
+        iterations: of forking and fitting.
+        states: forked in each iteration; fits use the states of all iterations so far.
+        horizon: requests that each fork plays; under a budget it plays to the end of the episode, where
+            overspending is paid, and a quarter of the states is forked.
         experts: tried at a state, the best by score; all where there are no more.
-        lanes: episodes played at a time.
-        explore: share of requests that go to a random expert while states are visited.
+        lanes: episodes that are played at a time.
+        exploration: fraction of requests that go to a random expert while states are visited.
         penalties: of the regression, as multiples of the states.
-        temperatures: of the policy that ascends, utility.
-        learning_rate, epochs, batch: of Adam, which ascends; `batch` states a step.
-        steps: how far to go towards a fit.
+        temperatures: of the policy in gradient ascent, utility.
+        learning_rate: of Adam, in gradient ascent.
+        epochs: of gradient ascent over the states.
+        batch: states of a gradient step.
+        step_sizes: fractions of the way to a fit's prices.
         validation_lanes: episodes that choose.
         guard: standard errors by which a policy must be better than the index rule to replace it.
     """
 
     index: IndexHyperparameters = field(default_factory=IndexHyperparameters)
-    rounds: int = 2
+    iterations: int = 2
     states: int = 3_000
-    follow: int = 64
+    horizon: int = 64
     experts: int = 6
     lanes: int = 128
-    explore: float = 0.05
+    exploration: float = 0.05
     penalties: tuple[float, ...] = (0.01, 0.1)
     temperatures: tuple[float, ...] = (0.1,)
     learning_rate: float = 0.01
     epochs: int = 10
     batch: int = 256
-    steps: tuple[float, ...] = (0.5, 1.0)
+    step_sizes: tuple[float, ...] = (0.5, 1.0)
     validation_lanes: int = 96
     guard: float = 2.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.index, Mapping):  # as a command line or a file has it
+            object.__setattr__(self, "index", IndexHyperparameters(**self.index))
 
-class Tried(NamedTuple):
-    """M states and what K experts of each would have led to.
+
+class Rollouts(NamedTuple):
+    """M states, with the returns of K experts at each.
 
     Attributes:
-        scored: [M, K], the index of each.
-        priced: [M, K, P], what the scorer prices.
-        earned: [M, K], the return of its fork.
+        scores: [M, K] float32, the index of each expert.
+        products: [M, K, P] float32, the quantities that the scorer prices.
+        returns: [M, K] float32, the utility that each fork earned.
     """
 
-    scored: Tensor
-    priced: Tensor
-    earned: Tensor
+    scores: Tensor
+    products: Tensor
+    returns: Tensor
 
 
 def fit_rollouts(
-    task: QueueTask,
-    settings: RolloutHyperparameters,
-    seed: int = 0,
-    watch: Watch | None = None,
+    problem: QueueingProblem,
+    hyperparameters: RolloutHyperparameters,
+    run: Run | None = None,
     start: Router | None = None,
 ) -> Router:
-    """Train a policy from the tuned index rule, or from another index if one is given."""
-    router = start or fit_index(task, settings.index, seed)
-    scorer = cast(QueueScorer, router.scorer)
+    """Train a policy from the tuned index rule.
+
+    Args:
+        problem: with one case.
+        hyperparameters: see the class.
+        run: seed, callback and checkpoint; an interrupted fit resumes after its last iteration.
+        start: a router by index to start from, which is changed; the tuned index rule if None.
+    """
+    run = run or Run()
+    router = start or tuned_index(problem, hyperparameters.index, run.seed, ALL_TERMS)
+    scorer = scorer_of(router)
     scorer.prices.zero_()
-    (index_alone,) = _validate(task, scorer, scorer.prices.unsqueeze(0), settings)
-    best = index_alone
-    seen: list[Tried] = []
-    for number in range(settings.rounds):
-        seen.append(_try_experts(task, scorer, settings, 10_000 * seed + 1_000 * number))
-        tried = Tried(*(torch.cat(part) for part in zip(*seen, strict=True)))
-        now = scorer.prices.clone()
-        aims = [regress(tried, penalty) for penalty in settings.penalties]
-        aims += [ascend(tried, now, settings, warmth, seed) for warmth in settings.temperatures]
-        ways = torch.stack(
-            [now + step * (aim - now) for aim, step in itertools.product(aims, settings.steps)]
-        )
-        for prices, found in zip(ways, _validate(task, scorer, ways, settings), strict=True):
-            gain = found - index_alone
-            sure = gain.mean() > settings.guard * gain.std() / np.sqrt(len(gain))
-            if sure and found.mean() > best.mean():
-                best = found
+    (of_index,) = _validate(problem, scorer, scorer.prices.unsqueeze(0), hyperparameters)
+    best = of_index
+    parts: list[Rollouts] = []
+    saved = run.checkpoint.load()
+    if saved is not None:
+        scorer.prices.copy_(saved["prices"])
+        best = saved["best"].numpy()
+        parts = [Rollouts(**saved["rollouts"][name]) for name in saved["rollouts"]]
+    for iteration in range(len(parts), hyperparameters.iterations):
+        parts.append(_fork_states(problem, scorer, hyperparameters, 10_000 * run.seed + 1_000 * iteration))
+        rollouts = Rollouts(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        candidates = _candidates(rollouts, scorer.prices.clone(), hyperparameters, run.seed)
+        measured = _validate(problem, scorer, candidates, hyperparameters)
+        for prices, utility in zip(candidates, measured, strict=True):
+            gain = utility - of_index
+            noise = hyperparameters.guard * gain.std() / np.sqrt(len(gain))
+            if gain.mean() > noise and utility.mean() > best.mean():
+                best = utility
                 scorer.prices.copy_(prices)
-        if watch is not None:
-            watch(number + 1, settings.rounds, float(best.mean()), float(index_alone.mean()))
+        run.checkpoint.save(_state(scorer, best, parts))
+        message = f"validation utility {best.mean():.4f}, index rule {of_index.mean():.4f}"
+        run.report(iteration + 1, hyperparameters.iterations, message, Measurement(utility=best, parts={}))
     return router
 
 
-def regress(tried: Tried, penalty: float) -> Tensor:
+def regress(rollouts: Rollouts, penalty: float) -> Tensor:
     """Prices [P] float32 that explain what the index does not, by ridge regression within states.
 
     Args:
-        tried: the states.
+        rollouts: the states.
         penalty: on the squared prices of standardised products, as a multiple of the states.
     """
-    x = tried.priced - tried.priced.mean(dim=1, keepdim=True)
-    y = tried.earned - tried.scored
+    x = rollouts.products - rollouts.products.mean(dim=1, keepdim=True)
+    y = rollouts.returns - rollouts.scores
     y = (y - y.mean(dim=1, keepdim=True)).clamp(-_CLIP, _CLIP).flatten().double()
     x = x.flatten(0, 1).double()
     spread = x.std(dim=0)
@@ -151,78 +167,107 @@ def regress(tried: Tried, penalty: float) -> Tensor:
 
 
 def ascend(
-    tried: Tried, start: Tensor, settings: RolloutHyperparameters, temperature: float, seed: int = 0
+    rollouts: Rollouts,
+    start: Tensor,
+    hyperparameters: RolloutHyperparameters,
+    temperature: float,
+    seed: int = 0,
 ) -> Tensor:
     """Prices [P] float32 whose softmax policy has a higher expected advantage over the states' experts.
 
     Args:
-        tried: the states.
-        start: [P], prices to start from.
-        settings: learning rate, epochs and batch.
+        rollouts: the states.
+        start: [P] float32, prices to start from.
+        hyperparameters: learning rate, epochs and batch.
         temperature: of the policy, utility.
         seed: of the order of the states.
     """
     generator = torch.Generator().manual_seed(seed)
-    spread = (tried.priced - tried.priced.mean(dim=1, keepdim=True)).flatten(0, 1).std(dim=0)
+    centred = rollouts.products - rollouts.products.mean(dim=1, keepdim=True)
+    spread = centred.flatten(0, 1).std(dim=0)
     scale = torch.where(spread > 1e-6, 1.0 / spread.clamp(min=1e-6), 0.0)
-    gain = (tried.earned - tried.earned.mean(dim=1, keepdim=True)).clamp(-_MOST, _MOST)
-    x = tried.priced * scale
+    advantage = (rollouts.returns - rollouts.returns.mean(dim=1, keepdim=True)).clamp(-_MOST, _MOST)
+    x = rollouts.products * scale
     prices = torch.nn.Parameter(start * spread)
-    optimizer = torch.optim.Adam([prices], lr=settings.learning_rate)
+    optimizer = torch.optim.Adam([prices], lr=hyperparameters.learning_rate)
     with torch.enable_grad():
-        for _ in range(settings.epochs):
-            for rows in torch.randperm(len(x), generator=generator).split(settings.batch):
-                chance = ((tried.scored[rows] + x[rows] @ prices) / temperature).softmax(dim=-1)
-                loss = -(chance * gain[rows]).sum(dim=-1).mean()
+        for _ in range(hyperparameters.epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(hyperparameters.batch):
+                chance = ((rollouts.scores[rows] + x[rows] @ prices) / temperature).softmax(dim=-1)
+                loss = -(chance * advantage[rows]).sum(dim=-1).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
     return prices.detach() * scale
 
 
+def _candidates(
+    rollouts: Rollouts, now: Tensor, hyperparameters: RolloutHyperparameters, seed: int
+) -> Tensor:
+    """Prices [M, P] of all fits, each with every step size from the prices of now."""
+    fits = [regress(rollouts, penalty) for penalty in hyperparameters.penalties]
+    fits += [
+        ascend(rollouts, now, hyperparameters, temperature, seed)
+        for temperature in hyperparameters.temperatures
+    ]
+    steps = itertools.product(fits, hyperparameters.step_sizes)
+    return torch.stack([now + step * (prices - now) for prices, step in steps])
+
+
 def _validate(
-    task: QueueTask, scorer: QueueScorer, prices: Tensor, settings: RolloutHyperparameters
+    problem: QueueingProblem, scorer: QueueScorer, prices: Tensor, hyperparameters: RolloutHyperparameters
 ) -> np.ndarray:
-    """Utility [M, B] of each validation episode under each prices [M, P]; all are played at once."""
-    count, lanes = len(prices), settings.validation_lanes
-    core = task.core("validation", count * lanes, seed=500_000, group=count)
+    """Utility [M, B] float64 of each validation episode at each prices [M, P], all on the same episodes."""
+    count, lanes = len(prices), hyperparameters.validation_lanes
+    core = problem.core("validation", problem.case, lanes=count * lanes, seed=500_000, group=count)
     each = prices.repeat(lanes, 1)
 
-    def act(core: QueueingCore, seen: Tensor) -> Tensor:
-        return scorer.scores(seen, each).argmax(dim=-1)
+    def actions(observation: Tensor) -> Tensor:
+        return scorer.scores(observation, each).argmax(dim=-1)
 
-    return play_queues(core, act).utility.reshape(lanes, count).T
+    return measure_queues(core, ActionPolicy(actions=actions)).utility.reshape(lanes, count).T
+
+
+def _state(scorer: QueueScorer, best: np.ndarray, parts: list[Rollouts]) -> dict[str, Any]:
+    """What a resumed fit continues from, after as many iterations as there are parts."""
+    return {
+        "prices": scorer.prices,
+        "best": torch.from_numpy(np.ascontiguousarray(best)),
+        "rollouts": {str(iteration): part._asdict() for iteration, part in enumerate(parts)},
+    }
 
 
 @torch.no_grad()
-def _try_experts(task: QueueTask, scorer: QueueScorer, settings: RolloutHyperparameters, seed: int) -> Tried:
+def _fork_states(
+    problem: QueueingProblem, scorer: QueueScorer, hyperparameters: RolloutHyperparameters, seed: int
+) -> Rollouts:
     """Visit states with the policy and fork at some of them."""
     generator = torch.Generator().manual_seed(seed)
-    core = task.core("train", settings.lanes, seed=seed)
+    core = problem.core("train", problem.case, lanes=hyperparameters.lanes, seed=seed)
     core.outcomes = _predicted(core, scorer)
-    count, lanes = min(settings.experts, core.experts), torch.arange(settings.lanes)
+    count, lanes = min(hyperparameters.experts, core.experts), torch.arange(hyperparameters.lanes)
     window, budget = core.config.window, core.config.budget is not None
-    follow = window if budget else min(settings.follow, window)
-    count_times = -(-settings.states // settings.lanes // (4 if budget else 1))
-    times = _spread(window if budget else window - follow + 1, count_times, generator)
-    found: list[Tried] = []
+    horizon = window if budget else min(hyperparameters.horizon, window)
+    fork_times = -(-hyperparameters.states // hyperparameters.lanes // (4 if budget else 1))
+    times = _spread(window if budget else window - horizon + 1, fork_times, generator)
+    parts: list[Rollouts] = []
     for time in range(times[-1] + 1):
-        index, priced = scorer.priced(core.observation())
-        score = index + priced @ scorer.prices
+        index, products = scorer.priced(core.observation())
+        score = index + products @ scorer.prices
         if time in times:
             experts = score.topk(count, dim=-1).indices
             fork = core.fork(lanes.repeat_interleave(count))
-            earned = _follow(fork, experts.flatten(), scorer, min(follow, window - time))
-            each = priced.gather(1, experts.unsqueeze(-1).expand(-1, -1, priced.shape[-1]))
-            found.append(Tried(index.gather(1, experts), each, earned.reshape(-1, count)))
-        wanders = torch.rand(len(score), generator=generator) < settings.explore
-        elsewhere = torch.randint(core.experts, (len(score),), generator=generator)
-        core.step(torch.where(wanders, elsewhere, score.argmax(dim=-1)))
-    return Tried(*(torch.cat(part) for part in zip(*found, strict=True)))
+            returns = _follow(fork, experts.flatten(), scorer, min(horizon, window - time))
+            own = products.gather(1, experts.unsqueeze(-1).expand(-1, -1, products.shape[-1]))
+            parts.append(Rollouts(index.gather(1, experts), own, returns.reshape(-1, count)))
+        explores = torch.rand(len(score), generator=generator) < hyperparameters.exploration
+        drawn = torch.randint(core.experts, (len(score),), generator=generator)
+        core.step(torch.where(explores, drawn, score.argmax(dim=-1)))
+    return Rollouts(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _predicted(core: QueueingCore, scorer: QueueScorer) -> Outcomes:
-    """The outcomes with quality and compute as the scorer predicts them."""
+    """The outcomes, with quality and compute as the scorer predicts them."""
     x = (core.outcomes.features - scorer.shift) * scorer.scale
     quality, compute, _ = scorer.estimate(x).chunk(3, dim=-1)
     return replace(core.outcomes, quality=quality, compute=compute)
@@ -236,8 +281,18 @@ def _spread(steps: int, count: int, generator: torch.Generator) -> list[int]:
 
 
 def _follow(fork: QueueingCore, experts: Tensor, scorer: QueueScorer, steps: int) -> Tensor:
-    """Returns [M] float32 of sending the requests to these experts [M], then as the policy does."""
-    earned = fork.step(experts).reward.double()
+    """Returns [M] float32 of sending the requests to these experts [M], then acting as the policy does."""
+    returns = fork.step(experts).reward.double()
     for _ in range(steps - 1):
-        earned += fork.step(scorer(fork.observation()).argmax(dim=-1)).reward
-    return earned.float()
+        returns += fork.step(scorer(fork.observation()).argmax(dim=-1)).reward
+    return returns.float()
+
+
+METHOD = Method(
+    name="rollout_iteration",
+    family="rl",
+    fit=fit_rollouts,
+    hyperparameters=RolloutHyperparameters,
+    space={"horizon": (64, 128), "states": (3_000, 9_000), "exploration": (0.05, 0.2)},
+    about="prices learned by trying every expert in simulation, from the tuned index rule",
+)

@@ -1,93 +1,206 @@
-"""The queueing environment on one table: what `--options` may hold, and the loads that are compared."""
+"""Queueing: every request is sent to one expert as it arrives, and waits there for a replica."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
 
-from envs import QueueingConfig
-from experts import InputError, open_table
+from envs import QueueingConfig, QueueingCore, QueueUnits, build_queueing
+from envs.traces import ARRIVALS, Arrivals, open_arrivals
+from experts import InputError, OutcomeTable
 
-from ...methods.queueing.index_rule import IndexHyperparameters, fit_index
 from ...routing import Router
-from ..problem import Case
-from .queue_task import QueueTask
+from ..data_digest import digest_of, table_digest
+from ..measure import Measurement
+from ..objective import Objective
+from ..objective_fields import only_objective
+from ..options import options_as_json, with_changes
+from ..problem import Case, FigureData, Policy, Problem, ProblemCard
+from ..prompt_features import with_features
+from ..routing.problem import RoutingProblem
+from ..table_facts import table_facts
+from .queue_measurement import measure_queues
+from .queue_timeline import queue_timeline
+from .queueing_options import QueueingOptions, errors_name_options
 
-__all__ = ["DEFAULTS", "QueueProblem", "cases_of", "prepare"]
+__all__ = ["QueueingProblem"]
 
-_CONFIG = {one.name: one.default for one in fields(QueueingConfig) if one.name != "load"}
-DEFAULTS: Mapping[str, Any] = {
-    "arrivals": "poisson",
-    "test_arrivals": None,
-    "loads": (0.5, 0.8, 0.95),
-    "episodes": 128,
-    **_CONFIG,
-}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class QueueProblem:
-    """What every method is given.
-
-    Attributes:
-        tasks: one for each load.
-        episodes: played on validation and on test.
-        rules: policies that know no seed, by name and load, made once.
-    """
-
-    tasks: Mapping[float, QueueTask]
-    episodes: int
-    rules: dict[tuple[str, float], Any] = field(default_factory=dict)
-    _tuned: dict[tuple[float, tuple[str, ...], int], Router] = field(default_factory=dict)
-
-    def index(self, load: float, terms: tuple[str, ...], seed: int) -> Router:
-        """The index rule of these terms tuned at a load, a copy; tuned once for all that begin with it."""
-        key = (load, terms, seed)
-        if key not in self._tuned:
-            self._tuned[key] = fit_index(self.tasks[load], IndexHyperparameters(terms=terms), seed)
-        return copy.deepcopy(self._tuned[key])
+_SEEDS = {"validation": 700_000, "test": 800_000}
 
 
-def prepare(table: str | None, options: Mapping[str, Any]) -> QueueProblem:
-    """Read the table and the arrivals.
+class QueueingProblem(Problem):
+    """To which expert's queue each request is sent, at one or more loads.
 
     Args:
-        table: a Parquet path or an embedded source's name; digits if None.
-        options: `arrivals` (`poisson`, `bursts` or the path of a trace), `test_arrivals` (another trace to
-            test on), `loads`, `episodes` to measure with, and the fields of `QueueingConfig`.
+        table: an outcome table with a split, and with features or prompts to make features of. Service times
+            are its latencies, else output tokens, else costs.
+        objective: the compute weight; the weights of lateness, misses and overspending are options.
+        options: the other options; the defaults if None.
+        changes: fields of `QueueingOptions`, in place of those of `options`.
+
+    Attributes:
+        objective: see Args.
+        units: of compute, deadlines and load, measured on the training rows.
+        arrivals: `poisson`, `bursts` or a trace; each split has its own part.
+        test_arrivals: those of the test split.
+        text: the pipeline that makes features of prompts; None where the table has features.
+        out_of_fold: which of the features are cross-fitted predictions of the training rows.
 
     Raises:
-        InputError: an option does not fit, or a file cannot be read.
+        InputError: the table lacks a split, service times or features, a trace cannot be read, or an option
+            or the objective does not fit.
     """
-    loads, episodes = _numbers("options.loads", options["loads"]), int(options["episodes"])
-    if not loads or len(set(loads)) < len(loads):
-        raise InputError("options.loads", list(loads), "are none, or stand twice", "use 0.5,0.8,0.95")
-    if episodes < 2:
-        raise InputError("options.episodes", episodes, "give no interval", "use 2 or more")
-    whole = open_table(table or "digits")
-    settings = {name: _plain(options[name]) for name in _CONFIG}
-    tasks = {
-        load: QueueTask.of(whole, options["arrivals"], options["test_arrivals"], load=load, **settings)
-        for load in loads
-    }
-    return QueueProblem(tasks=tasks, episodes=episodes)
+
+    name: ClassVar[str] = "queueing"
+    environment: ClassVar[str] = "RouterRL/Queueing-v0"
+    about: ClassVar[str] = "send each request to an expert's queue"
+    options_type: ClassVar[type] = QueueingOptions
+    always: ClassVar[tuple[str, ...]] = ("random", "best_single")
+    rival: ClassVar[str | None] = "index_rule_late"
+
+    table: OutcomeTable
+
+    def __init__(
+        self,
+        table: OutcomeTable,
+        objective: Objective | Sequence[Objective] | None = None,
+        *,
+        options: QueueingOptions | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        self.options: QueueingOptions = with_changes(options or QueueingOptions(), changes)
+        self.objective = only_objective(QueueingProblem, Objective() if objective is None else objective)
+        self.cases = tuple(Case(label=f"load {load:g}", values={"load": load}) for load in self.options.loads)
+        featured = with_features(table, self.options.features)
+        self.table = featured.table  # pyright: ignore[reportIncompatibleVariableOverride] (never None)
+        self.text, self.out_of_fold = featured.text, featured.out_of_fold
+        rows = {split: self.table.part(split) for split in ("train", "validation", "test")}
+        config = self.options.config(self.options.loads[0], self.objective.compute_weight)
+        self.units = QueueUnits.of(rows["train"], config)
+        with errors_name_options():
+            config.replicas_of(len(self.experts))
+            self.arrivals = _read(self.options.arrivals)
+        with errors_name_options("test_arrivals"):
+            other = self.options.test_arrivals
+            self.test_arrivals = self.arrivals if other is None else _read(other)
+
+    @property
+    def config(self) -> QueueingConfig:
+        """The environment's options in the only case."""
+        return self._config(self.case)
+
+    @property
+    def scale(self) -> float:
+        """The unit of compute: the most expensive expert's mean cost on the training rows."""
+        return self.units.compute
+
+    def routing(self) -> RoutingProblem:
+        """The routing problem on the same table, without queues."""
+        return self.cached(
+            "routing", lambda: RoutingProblem(self.table, self.objective, out_of_fold=self.out_of_fold)
+        )
+
+    def digest(self) -> str:
+        """A digest of the outcomes, the traces, the compute weight and the options."""
+        traces = (self.arrivals, self.test_arrivals)
+        names = [each if isinstance(each, str) else "trace" for each in traces]
+        options = options_as_json(self.options) | {"arrivals": names[0], "test_arrivals": names[1]}
+        times = [None if isinstance(each, str) else each.arrival_s for each in traces]
+        return digest_of(table_digest(self.table), options, self.objective.compute_weight, *times)
+
+    def core(self, split: str, case: Case, *, lanes: int, seed: int, group: int = 1) -> QueueingCore:
+        """The environment at a case's load, on the rows and the arrivals of a split.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            case: its load.
+            lanes: B.
+            seed: lane i uses the random stream `seed + i // group`.
+            group: consecutive lanes that get the same requests, arrivals and outages.
+        """
+        config = self._config(case)
+        return build_queueing(
+            self.table,
+            lanes,
+            split=split,
+            arrivals=self.test_arrivals if split == "test" else self.arrivals,
+            units=self.units,
+            seed=seed,
+            group=group,
+            **{each.name: getattr(config, each.name) for each in fields(config)},
+        )
+
+    def evaluate(
+        self, policy: Policy | Router, split: str, case: Case | None = None, *, seed: int = 0
+    ) -> Measurement:
+        """Run the split's episodes; utility and its parts are means over the requests of each.
+
+        Args:
+            policy: observations [B, D + 3 N + 6] float32 to experts [B] int64. A router reads the features,
+                and the rest where it has a state.
+            split: `validation` or `test`.
+            case: the case; the only one if None.
+            seed: not used: a random policy draws by its own seed.
+
+        Returns:
+            utility [B] float64 of B episodes; the parts quality, compute, missed (fraction of requests),
+            lateness (deadlines) and, under a budget, overspend; the response time's percentiles `p50_s`,
+            `p95_s` and `p99_s` in seconds; each expert's share of the requests.
+
+        Raises:
+            InputError: the split has no evaluation episodes.
+            RouterError: a router's experts or feature size are not the table's.
+        """
+        if split not in _SEEDS:
+            raise InputError("split", split, "has no evaluation episodes", "use validation or test")
+        if isinstance(policy, Router):
+            assert self.table.features is not None
+            policy.check_pool(self.experts, self.table.features.shape[1])
+        case = case or self.case
+
+        def measured() -> Measurement:
+            core = self.core(split, case, lanes=self.options.episodes, seed=_SEEDS[split])
+            return measure_queues(core, policy).summary(budget=self.options.budget is not None)
+
+        if not isinstance(policy, Router) or policy.stochastic:
+            return measured()
+        # Rules that know no seed, and policies that stayed at their start, are equal routers.
+        return self.cached(("measured", split, case.values["load"], _content(policy)), measured)
+
+    def figures(self, policy: Policy | Router, case: Case) -> Sequence[FigureData]:
+        """The queues over the first requests of one test episode."""
+        core = self.core("test", case, lanes=1, seed=_SEEDS["test"])
+        return (queue_timeline(core, policy, self.experts, case),)
+
+    def describe(self) -> ProblemCard:
+        """What the report and `list` say."""
+        return ProblemCard(
+            name=self.name,
+            environment=self.environment,
+            about=self.about,
+            source=self.table.source,
+            experts=self.experts,
+            options=options_as_json(self.options) | {"compute_weight": self.objective.compute_weight},
+            facts=table_facts(self.table, self.scale) | {"mean_service_s": self.units.mean_service},
+            notes=self.table.notes,
+        )
+
+    def parity_rows(self) -> OutcomeTable:
+        """The validation rows."""
+        return self.table.part("validation")
+
+    def _config(self, case: Case) -> QueueingConfig:
+        return self.options.config(case.values["load"], self.objective.compute_weight)
 
 
-def cases_of(problem: QueueProblem) -> list[Case]:
-    """A case for each load."""
-    return [Case(label=f"load {load:g}", values={"load": load}) for load in problem.tasks]
+def _content(router: Router) -> str:
+    """A digest of all that a router's choices depend on."""
+    weights = router.state_dict()
+    return digest_of(router.spec(), list(weights), *[weights[name].cpu().numpy() for name in weights])
 
 
-def _numbers(field: str, value: Any) -> tuple[float, ...]:
-    """One number, or several."""
-    try:
-        return tuple(float(one) for one in (value if isinstance(value, list | tuple) else (value,)))
-    except (TypeError, ValueError) as error:
-        raise InputError(field, value, f"are not numbers ({error})", "use [0.5,0.8,0.95]") from error
-
-
-def _plain(value: Any) -> Any:
-    """A list, as YAML has it, as the tuple that a setting is."""
-    return tuple(value) if isinstance(value, list) else value
+def _read(arrivals: str) -> Arrivals | str:
+    """A trace, read once; the name of made arrivals, since each split draws its own."""
+    return arrivals if arrivals in ARRIVALS else open_arrivals(arrivals)

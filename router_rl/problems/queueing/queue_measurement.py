@@ -1,8 +1,7 @@
-"""Play policies through the queueing process and measure what they earn."""
+"""Run a policy through episodes of the queueing environment and measure what it earns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +10,27 @@ from torch import Tensor
 
 from envs import QueueingCore
 
-from ...routing import Router
+from ..measure import Measurement
+from ..problem import Policy
 
-__all__ = ["Act", "QueueMeasurement", "act_of", "play_queues"]
+__all__ = ["QueueMeasurement", "measure_queues"]
 
-Act = Callable[[QueueingCore, Tensor], Tensor]
-"""Expert ids [B] int64, given the core and what it shows [B, D + S]."""
+_PERCENTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueMeasurement:
-    """One episode in each of B lanes.
+    """One episode of W requests in each of B lanes.
 
     Attributes:
-        utility, quality, compute, lateness, overspend: [B] float64, means over the lane's requests;
-            `lateness` is in deadlines and counts value.
-        response_s: [B, W] float64 seconds from arrival to finish.
-        missed: [B, W] bool, where that is over the deadline.
-        shares: [N] float64, of all requests.
+        utility: [B] float64, mean over the lane's requests.
+        quality: [B] float64, mean over the lane's requests, in [0, 1].
+        compute: [B] float64, mean over the lane's requests; 1 is a request of the most expensive expert.
+        lateness: [B] float64, mean over the lane's requests, in deadlines times the request's value.
+        overspend: [B] float64, compute above the episode's budget for each request.
+        response_s: [B, W] float64, seconds from arrival to finish.
+        missed: [B, W] bool, True where the response takes longer than the deadline.
+        share: [B, N] float32, how the lane's requests divide among the experts; rows sum to 1.
     """
 
     utility: np.ndarray
@@ -38,35 +40,41 @@ class QueueMeasurement:
     overspend: np.ndarray
     response_s: np.ndarray
     missed: np.ndarray
-    shares: np.ndarray
+    share: np.ndarray
 
-    def means(self) -> dict[str, float]:
-        """Utility and its parts, the seconds of the middle and the slowest requests, and the missed share."""
-        names = ("utility", "quality", "compute", "lateness", "overspend")
-        found = {name: float(getattr(self, name).mean()) for name in names}
-        slow = np.quantile(self.response_s, [0.5, 0.95, 0.99])
-        found |= {name: float(value) for name, value in zip(("p50_s", "p95_s", "p99_s"), slow, strict=True)}
-        return found | {"missed": float(self.missed.mean())}
+    def summary(self, *, budget: bool) -> Measurement:
+        """One number an episode, and percentiles of the response time over all requests, in seconds.
 
-
-def act_of(router: Router) -> Act:
-    """A router's choices."""
-
-    def act(core: QueueingCore, seen: Tensor) -> Tensor:
-        features, state = seen[:, : router.features], seen[:, router.features :]
-        return router(features, state if router.state else None).experts[:, 0]
-
-    return act
+        Args:
+            budget: whether there is one, so that overspending is a part of the utility.
+        """
+        parts = {
+            "quality": self.quality,
+            "compute": self.compute,
+            "missed": self.missed.mean(axis=1),
+            "lateness": self.lateness,
+        }
+        if budget:
+            parts["overspend"] = self.overspend
+        seconds = np.quantile(self.response_s, list(_PERCENTILES.values()))
+        facts = {name: float(value) for name, value in zip(_PERCENTILES, seconds, strict=True)}
+        return Measurement(utility=self.utility, parts=parts, facts=facts, share=self.share)
 
 
 @torch.inference_mode()
-def play_queues(core: QueueingCore, act: Act) -> QueueMeasurement:
-    """Play the episodes that stand at their beginning to their end."""
+def measure_queues(core: QueueingCore, policy: Policy) -> QueueMeasurement:
+    """Run one full episode in every lane.
+
+    Args:
+        core: B lanes at the start of their episodes.
+        policy: observations [B, D + 3 N + 6] float32 to experts [B] int64.
+    """
     earned = torch.zeros(core.lanes, dtype=torch.float64)
     parts: dict[str, Tensor] = {}
     window = core.config.window
+    policy.start(core)
     for _ in range(window):
-        step = core.step(act(core, core.observation()))
+        step = core.step(policy.act(core.observation()))
         earned += step.reward.double()
         for name, part in step.parts.items():
             parts[name] = parts.get(name, torch.zeros(())) + part.double()
@@ -80,5 +88,5 @@ def play_queues(core: QueueingCore, act: Act) -> QueueMeasurement:
         overspend=means["overspend"],
         response_s=response.numpy(),
         missed=(response > core.state.episodes.deadline[:, :window]).numpy(),
-        shares=means["share"].mean(axis=0),
+        share=means["share"].astype(np.float32),
     )

@@ -1,0 +1,106 @@
+"""The router of all index rules: predictions of the training rows, expected waits, and weights to be set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from envs.service_time import service_times
+
+from ...problems.queueing.problem import QueueingProblem
+from ...routing import Hard, QueueScorer, Router, queue_state_inputs
+from ...routing.scorers.queue_scorer import TERMS
+from ..baselines.ridge import solve_ridge
+
+__all__ = ["index_router", "scorer_of", "with_weights"]
+
+_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_LONGEST = 10.0  # mean service times
+
+
+def index_router(problem: QueueingProblem) -> Router:
+    """A router by index whose predictions are fitted; every weight and price is 0.
+
+    Args:
+        problem: with one case. The predictions are fitted once for a case.
+
+    Returns:
+        A router of features [T, D] and of the queues' state [T, 3 N + 6], in evaluation mode.
+    """
+    key = ("index_router", problem.case.values["load"])
+    return copy.deepcopy(problem.cached(key, lambda: _fitted(problem)))
+
+
+def scorer_of(router: Router) -> QueueScorer:
+    """The scorer of a router by index."""
+    return cast(QueueScorer, router.scorer)
+
+
+def with_weights(router: Router, weights: Mapping[str, float]) -> Router:
+    """Set the weights of a router's index, in place.
+
+    Args:
+        router: by index.
+        weights: by term, such as `quality` or `wait`; 0 for terms that are not named.
+
+    Returns:
+        The same router.
+    """
+    scorer_of(router).weights.copy_(torch.tensor([weights.get(name, 0.0) for name in TERMS]))
+    return router
+
+
+def _fitted(problem: QueueingProblem) -> Router:
+    config, units = problem.config, problem.units
+    train = problem.table.part("train")
+    assert train.features is not None
+    experts = len(problem.experts)
+    scorer = QueueScorer(
+        train.features.shape[1] + 3 * experts + 6,
+        experts,
+        service=units.service,
+        batch_service=units.batch_service,
+        replicas=config.replicas_of(experts).tolist(),
+        gap=config.gap(units.batch_service),
+        repair=config.mean_repair * units.mean_service,
+        batch=config.batch,
+        batch_slope=config.batch_slope,
+        budget=config.budget or 0.0,
+    )
+    features = torch.from_numpy(train.features).double()
+    spread = features.std(dim=0, correction=0)
+    scorer.shift.copy_(features.mean(dim=0))
+    scorer.scale.copy_(torch.where(spread > 1e-6, 1.0 / spread.clamp(min=1e-6), 0.0))
+    with torch.no_grad():
+        weight, bias = _predictions(problem, scorer)
+        scorer.estimate.weight.copy_(weight)
+        scorer.estimate.bias.copy_(bias)
+    return Router(scorer, Hard(), problem.experts, state=queue_state_inputs(problem.experts)).eval()
+
+
+def _predictions(problem: QueueingProblem, scorer: QueueScorer) -> tuple[Tensor, Tensor]:
+    """Ridge regressions of quality, compute and service time, each with its best penalty on validation."""
+    x, y = _regression_rows(problem, "train", scorer)
+    x_validation, y_validation = _regression_rows(problem, "validation", scorer)
+    chosen: list[tuple[Tensor, Tensor]] = []
+    for target, truth in zip(y.chunk(3, dim=1), y_validation.chunk(3, dim=1), strict=True):
+        fits = [solve_ridge(x, target, penalty) for penalty in _PENALTIES]
+        errors = [float((x_validation @ weight.T + bias - truth).square().mean()) for weight, bias in fits]
+        chosen.append(fits[errors.index(min(errors))])
+    return torch.cat([weight for weight, _ in chosen]), torch.cat([bias for _, bias in chosen])
+
+
+def _regression_rows(problem: QueueingProblem, split: str, scorer: QueueScorer) -> tuple[Tensor, Tensor]:
+    """Standardised features [T, D], and quality, compute and service seconds [T, 3 N], float64."""
+    rows = problem.table.part(split)
+    assert rows.features is not None
+    x = (torch.from_numpy(rows.features) - scorer.shift) * scorer.scale
+    compute = torch.from_numpy(rows.cost).double() / problem.units.compute
+    # A few service times are very long: uncapped, they would decide the penalty.
+    longest = _LONGEST * torch.tensor(problem.units.service, dtype=torch.float64)
+    service = torch.minimum(torch.from_numpy(service_times(rows)), longest)
+    return x.double(), torch.cat([torch.from_numpy(rows.quality).double(), compute, service], dim=1)
