@@ -1,21 +1,33 @@
-"""Weights of the index are searched on common random numbers, and what they find is good."""
+"""Weights of the index are searched on common random numbers, and the tuned index beats simpler rules."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from experts import OutcomeTable
-from router_rl.methods.queueing import queue_rules as rivals
-from router_rl.methods.queueing.index_rule import IndexHyperparameters, _play_all, fit_index, with_weights
-from router_rl.problems.queueing.queue_measurement import act_of, play_queues
-from router_rl.problems.queueing.queue_task import QueueTask
+from router_rl.methods.fit import fit
+from router_rl.methods.queueing.index_router import index_router, with_weights
+from router_rl.methods.queueing.index_rule import (
+    IndexHyperparameters,
+    _utility,
+    fit_index,
+    tuned_index,
+)
+from router_rl.problems.queueing.problem import QueueingProblem
+from router_rl.problems.queueing.queue_measurement import measure_queues
+
+FEW = IndexHyperparameters(candidates=8, lanes=2, validation_lanes=4)
+MORE = IndexHyperparameters(candidates=24, lanes=4, validation_lanes=24)
+UNPACED = ("compute", "lateness", "wait", "jobs")
 
 
 @pytest.fixture(scope="module")
-def task():
-    """Three experts: the better, the slower and the dearer."""
+def problem():
+    """Three experts: the better, the slower and the more expensive."""
     rng = np.random.default_rng(0)
     rows = 300
     features = rng.normal(size=(rows, 2))
@@ -29,78 +41,87 @@ def task():
         latency_s=rng.exponential(1.0, (rows, 3)) * [0.5, 1.0, 2.0] + 1e-3,
         split=["train"] * 150 + ["validation"] * 75 + ["test"] * 75,
     )
-    return QueueTask.of(table, load=0.6, window=128)
+    return QueueingProblem(table, loads=0.6, window=128)
 
 
-def utility(task, policy):
-    return play_queues(task.core("test", 32, seed=9), policy.begin()).utility.mean()
+def utility(problem, policy):
+    return measure_queues(problem.core("test", problem.case, lanes=32, seed=9), policy).utility.mean()
 
 
-def test_candidates_played_together_earn_what_each_earns_alone(task):
-    router = task.router()
+def test_candidates_measured_together_earn_what_each_earns_by_itself(problem):
+    router = index_router(problem)
     draws = torch.tensor([[1.0, 0.1, 0.5, 0.1, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]])
-    together = _play_all(task, router, draws, "train", lanes=3, seed=2)
-    for weights, found in zip(draws, together, strict=True):
+    together = _utility(problem, router, draws, "train", lanes=3, seed=2)
+    for weights, mean in zip(draws, together, strict=True):
         router.scorer.weights.copy_(weights)
-        alone = play_queues(task.core("train", 3, seed=2_000), act_of(router)).utility.mean()
-        assert float(found) == pytest.approx(alone, abs=1e-6)
+        core = problem.core("train", problem.case, lanes=3, seed=2_000)
+        assert float(mean) == pytest.approx(measure_queues(core, router).utility.mean(), abs=1e-6)
 
 
-def test_the_tuned_index_beats_every_simpler_rule(task):
-    tuned = rivals.routed(fit_index(task, IndexHyperparameters(candidates=24, lanes=4, validation_lanes=24)))
-    best = utility(task, tuned)
+def test_the_tuned_index_beats_every_simpler_rule(problem):
+    best = utility(problem, fit_index(problem, MORE))
     rules = (
-        rivals.random_expert,
-        rivals.round_robin,
-        rivals.power_of_two,
-        rivals.best_single,
-        rivals.shortest_queue,
-        rivals.least_wait,
-        rivals.static_gate,
-        rivals.softmax_gate,
+        "random",
+        "round_robin",
+        "power_of_two",
+        "best_single",
+        "shortest_queue",
+        "least_wait",
+        "static_gate",
+        "softmax_gate",
     )
-    assert best > max(utility(task, rule(task, 0)) for rule in rules) + 0.01
-    assert utility(task, rivals.static_gate(task, 0)) < best - 1.0  # it sends all to the best and drowns it
+    rivals = {name: utility(problem, fit(name, problem)) for name in rules}
+    assert best > max(rivals.values()) + 0.01
+    assert (
+        rivals["static_gate"] < best - 1.0
+    )  # it sends all requests to the best expert, whose queue explodes
 
 
-def test_terms_not_named_weigh_nothing(task):
-    found = fit_index(task, IndexHyperparameters(terms=("wait",), candidates=8, lanes=2, validation_lanes=4))
-    quality, compute, lateness, wait, jobs, pace = found.scorer.weights.tolist()
+def test_terms_not_named_weigh_nothing(problem):
+    router = fit_index(problem, FEW, terms=("wait",))
+    quality, compute, lateness, wait, jobs, pace = router.scorer.weights.tolist()
     assert (quality, compute, lateness, jobs, pace) == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert wait >= 0.0
 
 
-def test_the_pace_is_tuned_under_a_budget_alone(task):
-    few = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
-    blind = ("compute", "lateness", "wait", "jobs")
-    both = [fit_index(task, IndexHyperparameters(**few, **terms)) for terms in ({}, {"terms": blind})]
+def test_the_pace_is_tuned_under_a_budget_only(problem):
+    both = [fit_index(problem, FEW, terms=terms) for terms in ((*UNPACED, "pace"), UNPACED)]
     assert both[0].scorer.weights.equal(both[1].scorer.weights)
-    settings = {**task.settings, "budget": 0.05, "overspend_weight": 20.0}
-    held = QueueTask.of(task.table, **settings)
-    paced, unpaced = (
-        fit_index(held, IndexHyperparameters(candidates=24, lanes=4, validation_lanes=24, terms=terms))
-        for terms in ((*blind, "pace"), blind)
-    )
+    options = replace(problem.options, budget=0.05, overspend_weight=20.0)
+    limited = QueueingProblem(problem.table, problem.objective, options=options)
+    paced, unpaced = (fit_index(limited, MORE, terms=terms) for terms in ((*UNPACED, "pace"), UNPACED))
     assert paced.scorer.weights[5] > 0.0
-    assert utility(held, rivals.routed(paced)) > utility(held, rivals.routed(unpaced))
+    assert utility(limited, paced) > utility(limited, unpaced)
 
 
-def test_two_draws_choose_the_shorter_and_a_play_repeats(task):
-    policy = rivals.power_of_two(task, seed=3)
-    shortest = utility(task, rivals.shortest_queue(task, 0))
-    anybody = utility(task, rivals.random_expert(task, 0))
-    assert anybody < utility(task, policy) <= shortest + 0.05
-    assert utility(task, policy) == utility(task, policy)
+def test_an_index_is_tuned_once_and_given_as_a_copy(problem):
+    first = tuned_index(problem, FEW, 0, UNPACED)
+    kept = first.scorer.weights.clone()
+    first.scorer.weights.zero_()
+    again = tuned_index(problem.at(problem.case), FEW, 0, UNPACED)
+    assert again.scorer.weights.equal(kept)
+    other_seed = tuned_index(problem, FEW, 1, UNPACED)
+    other_terms = tuned_index(problem, FEW, 0, ("compute", "wait"))
+    assert not other_seed.scorer.weights.equal(kept)
+    assert not other_terms.scorer.weights.equal(kept)
 
 
-def test_a_measurement_adds_up(task):
-    router = with_weights(task.router(), {"wait": 1.0})
-    found = play_queues(task.core("test", 8, seed=1), act_of(router))
-    parts = found.quality - 0.1 * found.compute - 0.5 * found.lateness
-    np.testing.assert_allclose(found.utility, parts, atol=1e-5)
-    means = found.means()
+def test_two_draws_choose_the_shorter_queue_and_an_evaluation_repeats(problem):
+    policy = fit("power_of_two", problem, seed=3)
+    shortest = utility(problem, fit("shortest_queue", problem))
+    uniform = utility(problem, fit("random", problem))
+    assert uniform < utility(problem, policy) <= shortest + 0.05
+    assert utility(problem, policy) == utility(problem, policy)
+
+
+def test_a_measurement_adds_up(problem):
+    router = with_weights(index_router(problem), {"wait": 1.0})
+    measured = measure_queues(problem.core("test", problem.case, lanes=8, seed=1), router)
+    parts = measured.quality - 0.1 * measured.compute - 0.5 * measured.lateness
+    np.testing.assert_allclose(measured.utility, parts, atol=1e-5)
+    means = measured.summary(budget=False).means()
     assert means["p50_s"] < means["p95_s"] < means["p99_s"]
     assert 0.0 < means["missed"] < 1.0
-    assert found.shares.sum() == pytest.approx(1.0)
-    late = found.response_s > 2.0 * task.units.second
-    np.testing.assert_array_equal(found.missed, late)
+    np.testing.assert_allclose(measured.share.sum(axis=1), 1.0, atol=1e-6)
+    late = measured.response_s > 2.0 * problem.units.mean_service
+    np.testing.assert_array_equal(measured.missed, late)

@@ -9,18 +9,21 @@ import pytest
 import torch
 
 from experts import OutcomeTable
-from router_rl.methods.queueing.index_rule import with_weights
+from router_rl.methods.method import Run
+from router_rl.methods.queueing.index_router import index_router, with_weights
 from router_rl.methods.queueing.rollout_iteration import RolloutHyperparameters, fit_rollouts
-from router_rl.problems.queueing.queue_measurement import act_of, play_queues
-from router_rl.problems.queueing.queue_task import QueueTask
+from router_rl.problems.objective import Objective
+from router_rl.problems.problem import ActionPolicy
+from router_rl.problems.queueing.problem import QueueingProblem
+from router_rl.problems.queueing.queue_measurement import measure_queues
 
 RATE, DEADLINE, STATES = 0.9, 2.0, 80
 QUALITY = np.array([[1.0, 0.7], [1.0, 0.0]])  # of (good, quick) on an easy and on a hard request
 
 
 @pytest.fixture(scope="module")
-def task():
-    """An M/M/1 queue before a good expert, and a quick one that never keeps anybody waiting."""
+def problem():
+    """An M/M/1 queue before a good expert, and a quick one without a queue."""
     rng = np.random.default_rng(0)
     rows = 6_000
     hard = rng.integers(0, 2, rows)
@@ -36,7 +39,9 @@ def task():
     )
     pace = sum(1.0 / seconds for seconds in service[: rows // 3].mean(axis=0))
     unit = service[: rows // 3].mean()
-    return QueueTask.of(table, load=RATE / pace, deadlines=(DEADLINE / unit,), compute_weight=0.0, window=256)
+    return QueueingProblem(
+        table, Objective(compute_weight=0.0), loads=RATE / pace, deadlines=(DEADLINE / unit,), window=256
+    )
 
 
 def expected_lateness(ahead):
@@ -71,26 +76,28 @@ def test_the_erlang_tail_is_right():
     assert expected_lateness(2) == pytest.approx(np.maximum(draws - 2.0, 0.0).mean() / 2.0, rel=0.01)
 
 
-def test_the_learner_reaches_the_optimum(task):
+def test_the_learner_reaches_the_optimum(problem):
     mean, limits = solve()
     assert limits[1] > limits[0] >= 1  # hard requests may wait longer
 
-    def optimal(core, seen):
-        jobs, hard = seen[:, 1] + seen[:, 3], seen[:, 0].long()
+    def optimal(observation):
+        jobs, hard = observation[:, 1] + observation[:, 3], observation[:, 0].long()
         return (jobs >= torch.tensor(limits)[hard]).long()
 
-    def play(act):
-        return play_queues(task.core("test", 128, seed=77), act).utility
+    def utility(policy):
+        return measure_queues(problem.core("test", problem.case, lanes=128, seed=77), policy).utility
 
-    best = play(optimal)
+    best = utility(ActionPolicy(actions=optimal))
     # Test rows have a mean service of their own, and episodes begin empty: a few hundredths.
     assert best.mean() == pytest.approx(mean, abs=0.03)
-    static = with_weights(task.router(), {"quality": 1.0})
-    assert (play(act_of(static)) - best).mean() < -1.0  # sends all to the good expert
-    start = with_weights(task.router(), {"quality": 1.0, "lateness": 0.5})  # looks to itself alone
-    before = (play(act_of(start)) - best).mean()
-    settings = RolloutHyperparameters(states=1_500, follow=40, rounds=2, lanes=64, validation_lanes=64)
-    found = fit_rollouts(task, settings, seed=0, start=start)
-    gap = (play(act_of(found)) - best).mean()
+    static = with_weights(index_router(problem), {"quality": 1.0})
+    assert (utility(static) - best).mean() < -1.0  # sends all to the good expert
+    start = with_weights(index_router(problem), {"quality": 1.0, "lateness": 0.5})  # ignores later requests
+    before = (utility(start) - best).mean()
+    hyperparameters = RolloutHyperparameters(
+        states=1_500, horizon=40, iterations=2, lanes=64, validation_lanes=64
+    )
+    router = fit_rollouts(problem, hyperparameters, Run(seed=0), start=start)
+    gap = (utility(router) - best).mean()
     assert gap > -0.01
     assert gap > before
