@@ -8,124 +8,149 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
-import torch
-from rich.console import Console
-
-from experts import InputError
-from experts.io.atomic import replacing
-from router_rl.cli import COMMANDS
-from router_rl.reports.terminal import paths_of
-from router_rl.routing import RouterError
+from experts.io.errors import InputError, unknown_name
+from router_rl.cli import COMMANDS, Command, find_command
 
 __all__ = ["main"]
 
-out = Console()
-err = Console(stderr=True)
+_ABOUT = """Train a router over frozen experts by reinforcement learning, compare it fairly with softmax gates
+and simple rules, and export it as a small torch module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status."""
-    words = _switched_on(map(_with_underscores, sys.argv[1:] if arguments is None else arguments))
+    """Run the program; returns the exit status.
+
+    Args:
+        arguments: the words after the program's name; those of the process if None.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        import router_rl
+
+        print(f"router-rl {router_rl.__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _fail(unknown_name("command", words[0], COMMANDS), debug)
+    return _run(words[0], words[1:], debug)
+
+
+def _run(name: str, words: list[str], debug: bool) -> int:
+    import jsonargparse
+
+    from router_rl.cli.parsing import build_parser, names_given, normalised
+
     try:
-        parser, parsers = _parsers()
-        config = parser.parse_args([word for word in words if word != "--debug"])
-        name = config.subcommand
-        chosen = parser.instantiate(config)[name].as_dict()
+        words = normalised(words)
+        command = find_command(name)
+        words = _switched_on(words, command)
+        parser = build_parser(name, command, names_given(words), words)
+        config = parser.parse_args(words)
+        chosen: dict[str, Any] = parser.instantiate(config).as_dict()
         chosen.pop("config", None)
         as_json = chosen.pop("json")
-        command = COMMANDS[name]
-        torch.set_num_threads(1)  # routers are small: more threads only get in each other's way
+        _use_one_thread()
         found = command.run(**chosen)
         if command.keeps_config:
-            with replacing(Path(chosen["out"]) / "config.yaml") as temporary:
-                temporary.write_text(parsers[name].dump(config[name]), encoding="utf-8")
-    except (InputError, RouterError, jsonargparse.ArgumentError) as error:
+            _write_config(Path(chosen["out"]) / "config.yaml", parser.dump(config))
+    except (InputError, jsonargparse.ArgumentError) as error:
         return _fail(error, debug)
     except KeyboardInterrupt:
-        err.print("\nStopped. The same command goes on from the last checkpoint.")
+        print("\nStopped. The same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_router_error(error):
+            raise
+        return _fail(error, debug)
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        out.print(command.view(found))
-        for line in paths_of(found):
-            out.print(line, soft_wrap=True, markup=False, highlight=False)  # whole, to be copied
+        _show(command, found)
     return 0
 
 
-def _parsers() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:
-    """The whole parser, and each command's own by name."""
-    parser = jsonargparse.ArgumentParser(
-        prog="train_router.py",
-        description="Learn which frozen expert should do the work: by reinforcement learning, compared "
-        "fairly with softmax gates, exported as a small torch module.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subcommands(required=True)
-    each: dict[str, jsonargparse.ArgumentParser] = {}
-    for name, command in COMMANDS.items():
-        about = (command.run.__doc__ or "").split("\n")[0]
-        sub = jsonargparse.ArgumentParser(description=about, exit_on_error=False, allow_abbrev=False)
-        sub.add_argument("--config", action="config", help="a YAML file of options")
-        sub.add_argument("--json", action="store_true", help="print JSON")
-        for argument, kind, meaning in command.positional:
-            default = inspect.signature(command.run).parameters[argument].default
-            optional: dict[str, Any] = (
-                {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
-            )
-            sub.add_argument(argument, type=kind, help=meaning, **optional)
-        for switch, meaning in command.switches:
-            sub.add_argument(f"--{switch}", action="store_true", help=meaning)
-        skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
-        sub.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
-        commands.add_subcommand(name, sub, help=about)
-        each[name] = sub
-    return parser, each
+def _is_router_error(error: Exception) -> bool:
+    """Whether it is a `RouterError`, whose module is imported only where routers are used."""
+    module = sys.modules.get("router_rl.routing.router_error")
+    return module is not None and isinstance(error, module.RouterError)
 
 
-def _with_underscores(word: str) -> str:
-    """`--objective.compute-weight=0.1` as `--objective.compute_weight=0.1`; values are left alone."""
-    match = re.match(r"--[A-Za-z][\w.-]*", word)
-    return (
-        word
-        if match is None
-        else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: train_router.py COMMAND [options]     (train_router.py COMMAND --help lists them)",
+            "",
+            _ABOUT,
+            "",
+            "commands:",
+            *lines,
+            "",
+            "  --version  print the version",
+            "  --debug    show where an error comes from",
+        ]
     )
 
 
-def _switched_on(words: Iterable[str]) -> list[str]:
+def _use_one_thread() -> None:
+    """Routers are small: more threads only slow each other down."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def _show(command: Command, found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from router_rl.reports.terminal import facts_view, paths_of
+
+    out = Console()
+    out.print((command.view or facts_view)(found))
+    for line in paths_of(found):
+        out.print(line, soft_wrap=True, markup=False, highlight=False)  # whole, to be copied
+
+
+def _write_config(path: Path, content: str) -> None:
+    from experts.io.atomic import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def _switched_on(words: Sequence[str], command: Command) -> list[str]:
     """`--drop_leaks` alone as `--drop_leaks=true`, for every option of a command that is true or false."""
     switches = {
         f"--{name}"
-        for command in COMMANDS.values()
         for name, option in inspect.signature(command.run).parameters.items()
         if option.annotation == "bool" and name not in dict(command.switches)
     }
-    found: list[str] = []
-    for word in words:
-        if found and found[-1] in switches and word.lower() not in ("true", "false", "yes", "no"):
-            found[-1] += "=true"
-        found.append(word)
-    if found and found[-1] in switches:
-        found[-1] += "=true"
-    return found
+    values = ("true", "false", "yes", "no")
+    return [
+        f"{word}=true"
+        if word in switches and (place + 1 == len(words) or words[place + 1].lower() not in values)
+        else word
+        for place, word in enumerate(words)
+    ]
 
 
 def _fail(error: Exception, debug: bool) -> int:
+    from router_rl.cli.parsing import one_line
+
     if debug:
-        err.print_exception()
-    # The parser names options as train.out; the user typed --out.
-    text = re.sub(rf"\b({'|'.join(COMMANDS)})\.(\w+)", r"--\2", str(error))
-    err.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 2
 
 

@@ -26,10 +26,10 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import METHODS, Objective
+from router_rl import Objective
 from router_rl.methods.registry import find_method
 from router_rl.problems.logged_feedback import LogConfig
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.statistics import interval
 from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
@@ -66,7 +66,7 @@ class Study:
             logs = logs[:1]
         cells = [
             (Cell(method=method, settings=settings, objective=self.objective, seed=0), log)
-            for settings in METHODS[method].candidates(self.tries)
+            for settings in find_method("routing", method).candidates(self.tries)
             for log in logs
         ]
         first = self._run(cells)
@@ -84,7 +84,7 @@ class Study:
         def one(cell: Cell, log: LogConfig | None) -> CellResult:
             torch.set_num_threads(1)
             feedback = "full" if log is None else "bandit"
-            task = Task.of(self.table, self.objective, Hard(), feedback=feedback, log=log)
+            task = RoutingProblem(self.table, self.objective, Hard(), feedback=feedback, log=log)
             return run_cell(cell, task, test, self.folder / "cells", digest=digest)
 
         found: list[CellResult] = []
@@ -108,7 +108,7 @@ def row(study: Study, method: str) -> dict[str, Any]:
     values = {**utility, "lost": utility["full"] - utility["bandit"]}
     return {
         "method": method,
-        "family": METHODS[method].family,
+        "family": find_method("routing", method).family,
         **{name: asdict(interval(value)) for name, value in values.items()},
         "chosen": chosen,
     }
@@ -171,7 +171,7 @@ def main(
             err.print(f"{name}: not run: {error}")
             continue
         # Each method: its candidates in full and under every clip, then the other seeds of both.
-        tried = {method: len(METHODS[method].candidates(tries)) for method in methods}
+        tried = {method: len(find_method("routing", method).candidates(tries)) for method in methods}
         clips = {method: 1 if method in SELF_CHOOSING else len(CLIPS) for method in methods}
         fits = sum(tried[method] * (1 + clips[method]) + 2 * (seeds - 1) for method in methods)
         done = 0
@@ -189,7 +189,7 @@ def main(
                 objective=objective,
                 folder=out / Path(name).stem,
                 seeds=seeds,
-                tries=tries,
+                n_trials=tries,
                 jobs=jobs,
                 tell=tell,
             )

@@ -16,7 +16,7 @@ import numpy as np
 from experts import open_table
 from router_rl import Objective, fit
 from router_rl.methods.baselines.oracle import measure_oracle
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.problems.statistics import interval
 from router_rl.reports.table_format import signed
@@ -34,13 +34,13 @@ def study(source: str, budget: float, seeds: int) -> None:
     """Print one budget's rows."""
     table = open_table(source)
     test, objective = table.part("test"), Objective(budget=budget)
-    scale = Task.of(table, objective, Hard()).scale
+    scale = RoutingProblem(table, objective, Hard()).scale
     quality: dict[str, np.ndarray] = {}
     compute: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
     for name in METHODS:
         began = time.perf_counter()
-        routers = [fit(name, table, objective, seed=seed) for seed in range(seeds)]
+        routers = [fit(name, RoutingProblem(table, objective), seed=seed) for seed in range(seeds)]
         seconds[name] = (time.perf_counter() - began) / seeds
         found = [measure(r, test, objective, scale, seed=seed) for seed, r in enumerate(routers)]
         quality[name] = np.stack([each.quality for each in found]).astype(float)

@@ -18,25 +18,25 @@ from experts import open_table
 from router_rl import Objective, ScorerConfig
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.folding import for_objective
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.problems.statistics import interval
 from router_rl.reports.table_format import signed
 from router_rl.routing import Hard, Router
-from router_rl.studies.conditioned import fold_for
 
 SEPARATE = ("exact_pg", "warm_exact_pg")
 CONDITIONED = "conditioned_pg"
 
 
-def routers_of(name: str, task: Task, objectives: Sequence[Objective], seed: int) -> list[Router]:
+def routers_of(name: str, task: RoutingProblem, objectives: Sequence[Objective], seed: int) -> list[Router]:
     """A plain router for each objective; one fit for all of them where the method can."""
     method = find_method(name)
     settings = method.settings()
     if method.over is None:
         return [method.fit(task.with_objective(each), settings, Run(seed=seed)) for each in objectives]
     router = method.fit(task, method.over(settings, objectives), Run(seed=seed))
-    return [fold_for(router, each) for each in objectives]
+    return [for_objective(router, each) for each in objectives]
 
 
 def study(source: str, weights: Sequence[float], seeds: int, scorer: ScorerConfig) -> None:
@@ -44,7 +44,7 @@ def study(source: str, weights: Sequence[float], seeds: int, scorer: ScorerConfi
     table = open_table(source)
     test = table.part("test")
     objectives = [Objective(compute_weight=weight) for weight in weights]
-    task = Task.of(table, objectives[0], Hard(), scorer=scorer)
+    task = RoutingProblem(table, objectives[0], Hard(), scorer=scorer)
     utility: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
     for name in (CONDITIONED, *SEPARATE):

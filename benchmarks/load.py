@@ -32,7 +32,7 @@ from experts.io.atomic import write_json
 from router_rl import METHODS, Objective
 from router_rl.methods.gates.bias_controller import rebalanced
 from router_rl.methods.registry import find_method
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
@@ -74,16 +74,16 @@ class Study:
     jobs: int
     tell: Callable[[str], None]
 
-    def task(self, load_weight: float) -> Task:
+    def task(self, load_weight: float) -> RoutingProblem:
         """The task under a load weight; the router sees the load where it is charged for."""
         objective = Objective(compute_weight=COMPUTE_WEIGHT, load_weight=load_weight)
-        return Task.of(self.table, objective, Hard())
+        return RoutingProblem(self.table, objective, Hard())
 
     def fits(self, method: str, load_weight: float, **fixed: Any) -> list[CellResult]:
         """A fit for each seed, with some settings fixed and the others chosen on validation with seed 0."""
         task = self.task(load_weight)
         candidates = dict.fromkeys(
-            replace(found, **fixed) for found in METHODS[method].candidates(self.tries)
+            replace(found, **fixed) for found in find_method("routing", method).candidates(self.tries)
         )
         first = [
             Cell(method=method, settings=settings, objective=task.objective, seed=0)
@@ -93,7 +93,7 @@ class Study:
         rest = [replace(best.cell, seed=seed) for seed in range(1, self.seeds)]
         return [best, *self._run(task, rest)]
 
-    def _run(self, task: Task, cells: Sequence[Cell]) -> list[CellResult]:
+    def _run(self, task: RoutingProblem, cells: Sequence[Cell]) -> list[CellResult]:
         digest, test = table_digest(self.table), self.table.part("test")
 
         def one(cell: Cell) -> CellResult:
@@ -251,7 +251,7 @@ def main(
                 table=table,
                 folder=out / Path(name).stem,
                 seeds=seeds,
-                tries=tries,
+                n_trials=tries,
                 jobs=jobs,
                 tell=tell,
             )

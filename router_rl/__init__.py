@@ -1,6 +1,7 @@
-"""Learn which frozen expert should do the work.
+"""Learn which frozen expert should do the work: routers trained by reinforcement learning.
 
-The names below load when first used, so that `router_rl.routing` needs torch alone.
+The names below load when they are first used, so that importing this package loads nothing heavy and
+`router_rl.routing` needs torch alone.
 """
 
 from __future__ import annotations
@@ -12,19 +13,43 @@ if TYPE_CHECKING:
     from .exports import export
     from .exports.check_router import check_router
     from .methods.fit import fit
-    from .methods.registry import METHODS
+    from .problems.caching.problem import CachingProblem
+    from .problems.cascade.problem import CascadeProblem
     from .problems.objective import Objective
-    from .problems.routing.problem import ScorerConfig
-    from .studies.compare import compare
+    from .problems.queueing.problem import QueueingProblem
+    from .problems.routing.problem import RoutingProblem
+    from .problems.routing.routing_options import RoutingOptions, ScorerConfig
+    from .problems.token_moe.problem import TokenMoEProblem
+    from .studies.compare import Study, compare
 
     __version__: str
 
-__all__ = ["METHODS", "Objective", "ScorerConfig", "__version__", "check_router", "compare", "export", "fit"]
+__all__ = [
+    "CachingProblem",
+    "CascadeProblem",
+    "Objective",
+    "QueueingProblem",
+    "RoutingOptions",
+    "RoutingProblem",
+    "ScorerConfig",
+    "Study",
+    "TokenMoEProblem",
+    "check_router",
+    "compare",
+    "export",
+    "fit",
+]
 
 _HOMES = {
-    "METHODS": ".methods.registry",
+    "CachingProblem": ".problems.caching.problem",
+    "CascadeProblem": ".problems.cascade.problem",
     "Objective": ".problems.objective",
-    "ScorerConfig": ".problems.routing.problem",
+    "QueueingProblem": ".problems.queueing.problem",
+    "RoutingOptions": ".problems.routing.routing_options",
+    "RoutingProblem": ".problems.routing.problem",
+    "ScorerConfig": ".problems.routing.routing_options",
+    "Study": ".studies.compare",
+    "TokenMoEProblem": ".problems.token_moe.problem",
     "check_router": ".exports.check_router",
     "compare": ".studies.compare",
     "export": ".exports",
@@ -33,8 +58,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # of the installed distribution
-        return import_module("importlib.metadata").version("router-rl")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("router-rl")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)

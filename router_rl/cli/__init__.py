@@ -1,5 +1,6 @@
 """The commands of the command line: each a function whose arguments are its options."""
 
-from .registry import COMMANDS, Command
+from .command import Command
+from .registry import COMMANDS, find_command
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "Command", "find_command"]

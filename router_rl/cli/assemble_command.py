@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from .command import Command
 from .values import integers_in, names_in
 
-__all__ = ["assemble"]
+__all__ = ["COMMAND", "assemble"]
 
 
 def assemble(
@@ -70,3 +71,6 @@ def assemble(
         "trunk_distance": found.trunk_distance,
         "notes": notes,
     }
+
+
+COMMAND = Command(run=assemble)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ..reports.terminal import progress_of
+from .command import Command
 from .values import integers_in
 
-__all__ = ["Subject", "bench", "bench_any_view"]
+__all__ = ["COMMAND", "Subject", "bench", "bench_any_view"]
 
 Subject = Literal["learners", "router"]
 
@@ -69,3 +70,13 @@ def bench_any_view(found: dict[str, Any]) -> Any:
     from ..bench.learner_table import bench_view
 
     return bench_view(found)
+
+
+COMMAND = Command(
+    run=bench,
+    view=bench_any_view,
+    positional=(
+        ("subject", Subject, "learners, or router: a gate compared with a bare linear layer and top-k"),
+    ),
+    switches=(("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored"),),
+)

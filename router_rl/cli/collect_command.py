@@ -13,8 +13,9 @@ from experts import InputError, OutcomeTable
 from experts import collect as collect_outcomes
 
 from ..reports.terminal import facts_view
+from .command import Command
 
-__all__ = ["collect", "collect_view"]
+__all__ = ["COMMAND", "collect", "collect_view"]
 
 
 def collect(
@@ -114,3 +115,6 @@ def _facts(table: OutcomeTable, out: Path) -> dict[str, Any]:
         "oracle_quality": float(table.quality.max(axis=1).mean(dtype=float)),
         "notes": list(table.notes),
     }
+
+
+COMMAND = Command(run=collect, view=collect_view)

@@ -11,48 +11,59 @@ from experts import open_table
 
 from ..exports import export
 from ..problems.objective import Objective
-from ..reports.terminal import progress_of
-from ..routing import load
+from ..problems.routing.problem import RoutingProblem
+from ..reports.terminal import progress_of, results_view
+from ..routing import load_router
+from .command import Command
 
-__all__ = ["demo"]
+__all__ = ["COMMAND", "demo"]
 
 err = Console(stderr=True)
 
 
-def demo(*, out: Path = Path("demo"), seeds: int = 3, tries: int = 3, jobs: int = 2) -> dict[str, Any]:
+def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: int = 2) -> dict[str, Any]:
     """Route between seven digit classifiers: pretrain them, train routers, compare, export the best.
 
     Args:
         out: folder for results.json, report.html, TensorBoard curves and the exported router.
         seeds: training seeds for each method.
-        tries: settings tried for each method, chosen on validation.
+        n_trials: hyperparameter settings tried for each method, chosen on validation.
         jobs: processes.
     """
     from ..studies.compare import compare
 
     err.print(
-        "Seven frozen classifiers of scanned digits, each good at something: who should read which scan?"
+        "Seven frozen classifiers of scanned digits, each good at some of them: which one reads which scan?"
     )
     table = open_table("digits")
+    problem = RoutingProblem(table, [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)])
     methods = ["ppo", "a2c", "exact_pg", "warm_exact_pg", "softmax_gate", "switch_gate", "ridge"]
-    objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)]
-    with progress_of("fits", err) as progress:
-        results = compare(
-            table,
+    with progress_of("trials", err) as progress:
+        study = compare(
+            problem,
             methods,
-            objectives=objectives,
             seeds=seeds,
-            tries=tries,
+            n_trials=n_trials,
             out=out,
             jobs=jobs,
             command="train_router.py demo",
             progress=progress,
         )
     trained = [
-        r
-        for r in results["rows"]
-        if (r["family"], r["compute_weight"], r["split"]) == ("rl", 0.1, "validation")
+        row
+        for row in study.results["rows"]
+        if (row["family"], row["compute_weight"], row["split"]) == ("rl", 0.1, "validation")
     ]
     best = max(trained, key=lambda row: row["utility"])
-    parity = export(load(out / best["router"]), out / "router", table=table)
-    return {**results, "router": str(out / "router"), "parity": parity.to_json(), "out": str(out)}
+    router = load_router(out / best["router"])
+    parity = export(router, out / "router", rows=problem)
+    return {
+        **study.results,
+        "router": str(out / "router"),
+        "parity": parity.to_json(),
+        "out": str(out),
+        "reused": study.reused,
+    }
+
+
+COMMAND = Command(run=demo, view=results_view)

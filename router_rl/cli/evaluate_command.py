@@ -7,9 +7,11 @@ from typing import Any
 
 from experts import DecisionLog, InputError, open_table, read_prices
 
+from ..reports.terminal import evaluation_view
+from .command import Command
 from .values import integers_in
 
-__all__ = ["evaluate"]
+__all__ = ["COMMAND", "evaluate"]
 
 
 def evaluate(
@@ -56,3 +58,6 @@ def evaluate(
         return measured
     decisions = DecisionLog.read(log, found.router.experts)
     return evaluate_log(found, decisions, None if rows is None else rows.part(split)) | measured
+
+
+COMMAND = Command(run=evaluate, view=evaluation_view, positional=(("run", Path, "a run folder of `train`"),))

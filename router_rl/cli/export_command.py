@@ -11,9 +11,11 @@ from experts.io.atomic import write_json
 
 from ..exports import export as export_router
 from ..exports import export_layers, layers_in
-from ..routing import load
+from ..routing import Router, RouterError, load_router
+from ..studies.runs import TrainedRun
+from .command import Command
 
-__all__ = ["export"]
+__all__ = ["COMMAND", "export"]
 
 
 def export(
@@ -35,7 +37,7 @@ def export(
         at: the compute weight to fold a conditioned router at; without it the weight stays an input.
         distil: write a linear router that imitates this one, and say what it loses on the table's test rows.
     """
-    from ..studies.conditioned import fold_for
+    from ..problems.routing.folding import for_objective
     from ..studies.distillation import distil_for
     from ..studies.runs import read_run
 
@@ -43,21 +45,39 @@ def export(
     if layers:
         return _export_layers(run, layers, out, format, plain=(table, at, distil) == (None, None, False))
     found = read_run(run)
-    router, objective = found.router, found.objective
-    if at is not None:
-        objective = replace(objective, compute_weight=at)
-        router = fold_for(router, objective)
     rows = None if table is None else open_table(table)
+    if not isinstance(found.policy, Router):
+        return _export_policy(found, out, format, plain=(at, distil) == (None, False))
+    router = found.router
+    objective = found.objective
+    if at is not None:
+        if not any(part.name == "compute_weight" for part in router.state):
+            raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
+        objective = replace(objective, compute_weight=at)
+        router = for_objective(router, objective)
     figures: dict[str, Any] = {}
     if distil:
         if rows is None:
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
         distilled = distil_for(router, rows, objective, found.scale)
         router, figures = distilled.router, {"distilled": distilled.to_json()}
-    parity = export_router(router, out, format=format, table=rows)
+    parity = export_router(router, out, format=format, rows=rows)
     if distil:
         write_json(out / "distilled.json", figures["distilled"])
     return {"router": str(out), "format": format, **parity.to_json(), **figures}
+
+
+def _export_policy(found: TrainedRun, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
+    name = found.facts["problem"]["name"]
+    if found.policy is None:
+        fix = (
+            "give handover its router/routers.safetensors" if name == "token_moe" else "train another method"
+        )
+        raise InputError("run", str(found.folder), f"has no policy of {name} that can be exported", fix)
+    if not plain:
+        raise InputError("run", str(found.folder), f"has a policy of {name}", "leave --at and --distil out")
+    parity = export_router(found.policy, out, format=format)
+    return {"router": str(out), "format": format, **parity.to_json()}
 
 
 def _export_layers(
@@ -70,6 +90,15 @@ def _export_layers(
             "holds a router a layer, which go together into gguf alone, as they are",
             "use --format gguf without --table, --at and --distil, or export each",
         )
-    found = export_layers({layer: load(folder) for layer, folder in layers.items()}, out)
+    found = export_layers({layer: load_router(folder) for layer, folder in layers.items()}, out)
     parity = {f"layer {layer}": parity.to_json() for layer, parity in found.items()}
     return {"router": str(out), "format": format, "layers": parity}
+
+
+COMMAND = Command(
+    run=export,
+    positional=(("run", Path, "a run folder of `train`"),),
+    switches=(
+        ("distil", "write a linear router that imitates this one, and print what it loses; needs --table"),
+    ),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from ..exports.transformers import LayerRouter
     from ..routing import Router
 
-__all__ = ["handover"]
+from .command import Command
+
+__all__ = ["COMMAND", "handover"]
 
 
 def handover(
@@ -24,32 +27,32 @@ def handover(
     """Fold a mixture's trained routers into stock gates and write them as a patch of a few MB.
 
     Args:
-        routers: a folder of exported routers named layer-0, layer-1, ..., or a safetensors file with
+        routers: a folder of exported routers named layer-0, layer-1, ..., or a run's routers.safetensors with
             layers.N.weight [E, H] and, where there are any, layers.N.bias [E].
         model: the folder of the mixture they were trained on; it is not changed.
         out: the patch's folder.
-        distil: imitate routers that do not fold by linear ones, on the hidden states layers.N [T, H] of this
-            safetensors file; utility.N [T, E], each expert's worth on each, gives the utility lost.
-        temperature: what the logits are divided by.
+        distil: distil routers that do not fold into linear ones, on the hidden states layers.N [T, H] of this
+            safetensors file; utility.N [T, E], the utility of each expert on each state, gives the loss.
+        temperature: divides the logits.
     """
-    from ..exports.transformers import distil as imitate
+    from ..exports.transformers import distil as distilled
     from ..exports.transformers import host_of_folder, write_patch
     from ..routing import Router
 
-    found = _read(routers)
+    layers = _read(routers)
+    host = host_of_folder(model)[0]
     facts: dict[str, Any] = {}
     if distil is not None:
-        if not all(isinstance(router, Router) for router in found):
+        if not all(isinstance(router, Router) for router in layers):
             raise InputError("distil", str(distil), "weights and biases are linear already", "leave it out")
-        teachers = [router for router in found if isinstance(router, Router)]
+        teachers = [router for router in layers if isinstance(router, Router)]
         tensors = _tensors("distil", distil)
-        states = _numbered("distil", distil, tensors, r"layers\.(\d+)", len(found))
+        states = _numbered("distil", distil, tensors, r"layers\.(\d+)", len(layers))
         utility = _numbered("distil", distil, tensors, r"utility\.(\d+)", None)
         measure = None if not utility else _measure(states, utility)
-        result = imitate(teachers, states, measure=measure)
-        found = list(result.routers)
-        layers = host_of_folder(model)[0].layers
-        names = [f"layer {layer}" for layer in layers]
+        result = distilled(teachers, states, measure=measure)
+        layers = list(result.routers)
+        names = [f"layer {layer}" for layer in host.layers]
         facts = {
             "agreement": dict(zip(names, result.agreement, strict=False)),
             "held_out": result.held_out,
@@ -57,20 +60,28 @@ def handover(
         if result.before is not None and result.after is not None:
             facts["utility_before"], facts["utility_after"] = result.before, result.after
             facts["utility_lost"] = result.before - result.after
-    folder = write_patch(found, model, out, temperature=temperature)
-    size = (folder / "router_patch.safetensors").stat().st_size
-    return {"patch": str(folder), "layers": len(found), "bytes": size, **facts}
+    folder = write_patch(layers, model, out, temperature=temperature)
+    written = json.loads((folder / "router_patch.json").read_text(encoding="utf-8"))
+    return {
+        "patch": str(folder),
+        "architecture": host.architecture,
+        "layers": len(layers),
+        "experts_per_token": written["experts_per_token"],
+        "bytes": (folder / "router_patch.safetensors").stat().st_size,
+        "warnings": list(host.warnings(written["experts_per_token"])),
+        **facts,
+    }
 
 
 def _measure(states: Sequence[Tensor], utility: Sequence[Tensor]) -> Any:
-    """The mean worth of what routers choose, over the states that were not fitted to (the last quarter)."""
+    """The mean utility of the routers' choices on held-out states (the last quarter)."""
 
     def measure(routers: Sequence[Router]) -> float:
         total = 0.0
-        for router, seen, worth in zip(routers, states, utility, strict=True):
-            start = len(seen) - max(1, round(0.25 * len(seen)))
-            routing = router(seen[start:].float())
-            earned = worth[start:].float().gather(1, routing.experts) * routing.weights
+        for router, inputs, values in zip(routers, states, utility, strict=True):
+            start = len(inputs) - max(1, round(0.25 * len(inputs)))
+            routing = router(inputs[start:].float())
+            earned = values[start:].float().gather(1, routing.experts) * routing.weights
             total += float(earned.sum(dim=1).mean())
         return total / len(routers)
 
@@ -79,36 +90,34 @@ def _measure(states: Sequence[Tensor], utility: Sequence[Tensor]) -> Any:
 
 def _read(path: Path) -> list[LayerRouter]:
     from ..exports import layers_in
-    from ..routing import load
+    from ..exports.transformers import read_layer_routers
+    from ..routing import load_router
 
-    if path.is_dir():
-        found = layers_in(path)
-        if not found:
-            raise InputError(
-                "routers", str(path), "has no layer-0, layer-1, ...", "export one router a layer"
-            )
-        return [load(folder) for folder in found.values()]
-    tensors = _tensors("routers", path)
-    weights = _numbered("routers", path, tensors, r"layers\.(\d+)\.weight", None)
-    if not weights:
-        raise InputError("routers", str(path), "has no layers.N.weight", "write one weight [E, H] a layer")
-    numbers = sorted(int(name.split(".")[1]) for name in tensors if name.endswith(".weight"))
-    return [(weight, tensors.get(f"layers.{n}.bias")) for n, weight in zip(numbers, weights, strict=True)]
+    if not path.is_dir():
+        return read_layer_routers(path)
+    folders = layers_in(path)
+    if not folders:
+        raise InputError("routers", str(path), "has no layer-0, layer-1, ...", "export one router a layer")
+    return [load_router(folder) for folder in folders.values()]
 
 
 def _numbered(
     field: str, path: Path, tensors: dict[str, Tensor], pattern: str, count: int | None
 ) -> list[Tensor]:
-    """The tensors of this pattern by rising number; as many as there must be."""
-    found = {
+    """The tensors whose names match the pattern, by increasing number.
+
+    Raises:
+        InputError: there are not `count` of them.
+    """
+    numbered = {
         int(m.group(1)): tensor for name, tensor in tensors.items() if (m := re.fullmatch(pattern, name))
     }
-    if count is not None and len(found) != count:
+    if count is not None and len(numbered) != count:
         wanted = pattern.replace(r"\.(\d+)", ".N")
         raise InputError(
-            field, str(path), f"has {len(found)} {wanted} for {count} routers", "give one a router"
+            field, str(path), f"has {len(numbered)} {wanted} for {count} routers", "give one a router"
         )
-    return [found[number] for number in sorted(found)]
+    return [numbered[number] for number in sorted(numbered)]
 
 
 def _tensors(field: str, path: Path) -> dict[str, Tensor]:
@@ -119,3 +128,6 @@ def _tensors(field: str, path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(field, str(path), f"cannot be read ({error})", "give a safetensors file") from error
+
+
+COMMAND = Command(run=handover)

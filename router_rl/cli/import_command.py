@@ -11,7 +11,9 @@ from rich.text import Text
 
 from experts import import_results
 
-__all__ = ["import_", "import_view"]
+from .command import Command
+
+__all__ = ["COMMAND", "import_", "import_view"]
 
 
 def import_(
@@ -94,3 +96,10 @@ def import_view(found: dict[str, Any]) -> Group:
     told = [Text(sentence, style="yellow") for sentence in advice]
     notes = [Text(f"Note: {note}", style="dim") for note in found["notes"]]
     return Group("", Text(kept), "", experts, "", Text(gain), *odd, *told, *notes)
+
+
+COMMAND = Command(
+    run=import_,
+    view=import_view,
+    positional=(("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them"),),
+)

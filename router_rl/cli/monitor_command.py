@@ -11,7 +11,9 @@ from rich.text import Text
 
 from experts import DecisionLog, open_table
 
-__all__ = ["monitor", "monitor_view"]
+from .command import Command
+
+__all__ = ["COMMAND", "monitor", "monitor_view"]
 
 
 def monitor(
@@ -72,3 +74,6 @@ def monitor_view(found: dict[str, Any]) -> Group:
         table.add_row(alarm["expert"], alarm["kind"], *told, str(alarm["decision"]))
     advice = "Decisions are numbered from 1. Train again on outcomes from after the change."
     return Group("", Text("Drift:", style="yellow"), table, Text(advice), Text(seen, style="dim"), *notes)
+
+
+COMMAND = Command(run=monitor, view=monitor_view, positional=(("run", Path, "a run folder of `train`"),))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["patch"]
+from .command import Command
+
+__all__ = ["COMMAND", "patch"]
 
 
 def patch(patch: Path, *, model: Path, out: Path | None = None, undo: Path | None = None) -> dict[str, Any]:
@@ -23,3 +25,6 @@ def patch(patch: Path, *, model: Path, out: Path | None = None, undo: Path | Non
         extract_patch(model, undo)
     found = apply_patch(patch, model, out).to_json()
     return {**found, "layers": list(found["layers"])}
+
+
+COMMAND = Command(run=patch, positional=(("patch", Path, "a patch's folder, as `handover` writes it"),))

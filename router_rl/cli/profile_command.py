@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
-__all__ = ["profile", "profile_view"]
+from .command import Command
+
+__all__ = ["COMMAND", "profile", "profile_view"]
 
 
 def profile(model: str, *, context: int = 4096) -> dict[str, Any]:
@@ -53,3 +55,10 @@ def _scaled(number: float, unit: str = "") -> str:
         if number >= size:
             return f"{number / size:.2f} {letter}{unit}"
     return f"{number:.0f} {unit}".strip()
+
+
+COMMAND = Command(
+    run=profile,
+    view=profile_view,
+    positional=(("model", str, "a model's folder, its config.json, or a published model's name"),),
+)

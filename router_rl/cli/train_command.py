@@ -1,23 +1,22 @@
-"""`train`: one router."""
+"""`train`: one method on one problem."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from experts import InputError, open_table
+from ..methods.training_loop import Snapshot
+from ..problems.registry import find_problem
+from ..reports.terminal import evaluation_view, progress_of
+from ..studies.collapse import Reference, live
+from ..studies.runs import train_run
+from .command import Command
+from .problem_options import ComparedObjective, build_problem, train_groups
 
-from ..problems.logged_feedback import LogConfig
-from ..problems.objective import Objective
-from ..problems.prompt_features import FeatureConfig, with_features
-from ..problems.routing.problem import ScorerConfig
-from ..problems.selection_rules import selection
-from ..reports.terminal import progress_of
-from .values import device_named
-
-__all__ = ["train"]
+__all__ = ["COMMAND", "train"]
 
 err = Console(stderr=True)
 
@@ -26,93 +25,66 @@ def train(
     *,
     table: str | None = None,
     out: Path,
-    env: str | None = None,
-    options: dict[str, Any] | None = None,
+    env: str = "routing",
+    problem: Any,
+    objective: ComparedObjective,
     method: str | None = None,
-    select: str = "hard",
-    k: int = 2,
-    tree: dict[str, Any] | None = None,
-    objective: Objective = Objective(),  # noqa: B008 (frozen, and its fields become flags)
-    scorer: ScorerConfig = ScorerConfig(),  # noqa: B008
-    settings: dict[str, Any] | None = None,
-    observe_load: bool | None = None,
-    feedback: str = "full",
-    log: LogConfig = LogConfig(),  # noqa: B008
-    features: FeatureConfig = FeatureConfig(),  # noqa: B008
-    tries: int = 1,
+    hyperparameters: Any = None,
+    n_trials: int = 1,
     seed: int = 0,
-    device: str = "cpu",
-    compile: bool = False,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Train one router; a run that was stopped goes on where it was when the same command is given.
+    """Train one method on one problem; an interrupted run resumes when the same command is given again.
 
     Args:
-        table: a Parquet file or an embedded source's name.
+        table: a Parquet file or a source's name, see `list`.
         out: the run folder.
-        env: an environment whose decisions have consequences, see `list`; null: one choice a query. With it
-            only table, out, options, method, tries and seed are read.
-        options: of that environment, such as --options.limit 2.
-        method: see `list`; null: ppo, or the environment's first.
-        select: selection rule, see `list`.
-        k: experts a decision runs (topk) or may run (adaptive_k).
-        tree: for hierarchical, such as {"general": ["a"], "coding": ["b", "c"]}; null: grown from the data.
+        env: the problem, see `list`.
+        problem: options of the problem.
         objective: what to maximise.
-        scorer: the shape of the router's network.
-        settings: values for some of the method's settings, such as --settings.learning_rate 0.01.
-        observe_load: whether the router sees the window's load; null: where it is charged for.
-        feedback: full, or bandit: of each training and validation query one expert's outcome is known.
-        log: how that expert was chosen; read under bandit feedback.
-        features: made of the prompts where the table has no features.
-        tries: settings tried, chosen on validation.
+        method: see `list`; null: ppo for routing, else the problem's first.
+        hyperparameters: of the method; with any, there is one trial.
+        n_trials: hyperparameter settings tried; the best on validation is kept.
         seed: of everything random.
-        device: such as cpu or cuda.
-        compile: run the router's network through torch.compile while it trains; pays for wide networks.
         allow_leakage: accept a prompt that stands in two splits; every output then says so.
     """
-    from ..methods.registry import METHODS
-    from ..problems.routing.problem import Task
-    from ..studies.collapse import Reference, live
-    from ..studies.runs import train_run
-
-    if env is not None:
-        from ..studies.env_compare import train_env
-
-        with progress_of("training", err) as progress:
-            return train_env(
-                env, method, table=table, options=options, seed=seed, tries=tries, out=out, progress=progress
-            )
-    if table is None:
-        raise InputError("table", None, "there is nothing to learn from", "give --table, or --env")
-    method = "ppo" if method is None else method
-    rows, text, readouts = with_features(
-        open_table(table, allow_leakage=allow_leakage), features, feedback=feedback
-    )
-    rule = selection(select, rows, k=k, tree=tree, feedback=feedback)
-    task = Task.of(
-        rows,
-        objective,
-        rule,
-        scorer=scorer,
-        observe_load=observe_load,
-        device=device_named(device),
-        feedback=feedback,
-        log=log,
-        readouts=readouts,
-        compiled=compile,
-    )
-    reference = Reference.of(task)
-    # Searched within a budget, or for every weight, what is measured meanwhile is not what will be kept.
-    comparable = objective.budget is None and (method not in METHODS or METHODS[method].over is None)
+    kind = find_problem(env)
+    posed = build_problem(env, table, problem, objective, kind.trained_weights, allow_leakage=allow_leakage)
+    method = method or default_method(env)
+    changed = None if hyperparameters is None else _changed(hyperparameters)
+    # Within a budget the search measures routers that are not kept: no warnings meanwhile.
+    first = posed.cases[0]
+    watched = len(posed.cases) == 1 and (first.objective is None or first.objective.budget is None)
+    reference = Reference.of(posed, first) if watched else None
     with progress_of("training", err) as progress:
 
-        def watch(snapshot: Any) -> None:
-            utility = snapshot.validation.means()["utility"]
-            said = f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
-            trouble = live(snapshot, reference) if comparable else ""
-            progress(snapshot.step, snapshot.total, f"{said}; {trouble}" if trouble else said)
+        def callback(snapshot: Snapshot) -> None:
+            message = snapshot.message
+            if snapshot.validation is not None:
+                utility = snapshot.validation.means()["utility"]
+                message = f"validation utility {utility:.4f}, best {snapshot.best:.4f}"
+                warning = "" if reference is None else live(snapshot, reference)
+                message = f"{message}; {warning}" if warning else message
+            progress(snapshot.step, snapshot.total, message)
 
         run = train_run(
-            rows, task, method, out, seed=seed, tries=tries, settings=settings, watch=watch, text=text
+            posed, method, out, seed=seed, n_trials=n_trials, hyperparameters=changed, callback=callback
         )
     return {"run": str(out), **run.facts}
+
+
+def default_method(env: str) -> str:
+    """The method that is trained where none is named."""
+    from ..methods.registry import method_names
+
+    return method_names(env)[0]
+
+
+def _changed(hyperparameters: Any) -> dict[str, Any] | None:
+    """The fields that differ from the defaults; None where none does."""
+    default = asdict(type(hyperparameters)())
+    changed = {name: value for name, value in asdict(hyperparameters).items() if value != default[name]}
+    return changed or None
+
+
+COMMAND = Command(run=train, view=evaluation_view, groups=train_groups, keeps_config=True)

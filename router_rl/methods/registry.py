@@ -67,7 +67,7 @@ METHODS: dict[str, dict[str, str]] = {
         "warm_exact_pg": "router_rl.methods.cascade.query_routers:METHODS",
         "best_single": "router_rl.methods.cascade.query_routers:METHODS",
         "random": "router_rl.methods.cascade.query_routers:METHODS",
-        "ppo": "router_rl.methods.sb3_any_env:METHOD",
+        "ppo": "router_rl.methods.sb3_any_env:AMORTIZED",
         "oracle": "router_rl.methods.cascade.cascade_oracle:ORACLE",
     },
     "queueing": {

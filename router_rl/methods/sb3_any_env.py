@@ -1,13 +1,13 @@
-"""PPO of Stable-Baselines3 as it comes, on the batched core of any environment: what most would try first.
+"""PPO of Stable-Baselines3 on the batched core of any environment: the standard RL baseline.
 
-A network of two layers of 64 over the whole observation, standardised as it is seen, rewards scaled, SB3's
-defaults but for the size of a rollout. It is told nothing that the observation does not hold, and it is not
-told which actions are forbidden; where there are some it learns from what they pay.
+An MLP of two layers of 64 reads the whole observation, standardised by running statistics; rewards are
+scaled. Everything is SB3's default except the size of a rollout. PPO knows no action mask: it learns from
+rewards which actions are invalid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,23 +19,26 @@ from torch import Tensor
 
 from envs import Core, SB3VecEnv
 
-from ..problems.problem import Case, EnvMethod, Played, Tell
+from ..problems.problem import Policy, Problem
+from .method import Method, Run
 
-__all__ = ["PPO_LANES", "PPOHyperparameters", "fit_ppo", "ppo_method"]
+__all__ = ["AMORTIZED", "METHOD", "PPOHyperparameters", "PPOPolicy", "fit_amortized", "fit_case", "train_ppo"]
 
-PPO_LANES = 64
-Actions = Callable[[Tensor], Tensor]
+_LANES = 64
+_MEASUREMENTS = 8  # on validation, while it trains
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOHyperparameters:
-    """Settings of PPO.
+    """Hyperparameters of PPO.
 
     Attributes:
-        decisions: played in all.
-        steps: of each lane between two updates.
-        batch: decisions a gradient step.
-        learning_rate, entropy, discount: SB3's learning_rate, ent_coef and gamma.
+        decisions: number of environment steps, over all lanes.
+        steps: steps of each lane between two updates (SB3's n_steps).
+        batch: decisions a gradient step (batch_size).
+        learning_rate: of Adam.
+        entropy: coefficient of the entropy bonus (ent_coef).
+        discount: of future rewards (gamma).
     """
 
     decisions: int = 200_000
@@ -46,81 +49,116 @@ class PPOHyperparameters:
     discount: float = 0.99
 
 
-_TRIES = (
-    PPOHyperparameters(),
-    PPOHyperparameters(learning_rate=1e-3),
-    PPOHyperparameters(learning_rate=1e-3, discount=0.9),
-    PPOHyperparameters(learning_rate=1e-3, entropy=0.01),
-)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PPOPolicy:
+    """The greedy policy of a trained agent.
+
+    Attributes:
+        agent: of Stable-Baselines3.
+        env: what standardises observations.
+    """
+
+    agent: PPO
+    env: VecNormalize
+
+    def start(self, core: Core) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [B] or [B, k] int64, for observations [B, O] float32."""
+        normalised = self.env.normalize_obs(observation.cpu().numpy())
+        actions, _ = self.agent.predict(normalised, deterministic=True)
+        return torch.from_numpy(np.asarray(actions, dtype=np.int64))
 
 
-def fit_ppo(
-    core: Core, settings: PPOHyperparameters, seed: int, tell: Callable[[int], None] = lambda done: None
-) -> Actions:
-    """Train on some lanes; greedy choices, observations [B, O] to actions [B] or [B, k] int64."""
-    env = VecNormalize(SB3VecEnv(core), gamma=settings.discount)
+def fit_case(problem: Problem, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+    """Train in the only case of a problem."""
+    case = problem.case
+    core = problem.core("train", case, lanes=_LANES, seed=_first_seed(run))
+    return _trained(problem, core, hyperparameters, run)
+
+
+def fit_amortized(problem: Any, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+    """Train one policy for all cases of a problem whose core draws a case for each episode."""
+    core = problem.core("train", None, lanes=_LANES, seed=_first_seed(run))
+    return _trained(problem, core, hyperparameters, run)
+
+
+def train_ppo(
+    core: Core,
+    hyperparameters: PPOHyperparameters,
+    seed: int,
+    report: Callable[[int, Policy], None] = lambda done, policy: None,
+) -> PPOPolicy:
+    """Train PPO on the lanes of a core.
+
+    Args:
+        core: the environment, B lanes wide.
+        hyperparameters: of PPO.
+        seed: of the weights and of the draws.
+        report: is called after every update with the number of decisions and the policy.
+
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
+    """
+    env = VecNormalize(SB3VecEnv(core), gamma=hyperparameters.discount)
     env.seed(seed)
     agent = PPO(
         "MlpPolicy",
         env,
-        n_steps=settings.steps,
-        batch_size=settings.batch,
-        learning_rate=settings.learning_rate,
-        ent_coef=settings.entropy,
-        gamma=settings.discount,
+        n_steps=hyperparameters.steps,
+        batch_size=hyperparameters.batch,
+        learning_rate=hyperparameters.learning_rate,
+        ent_coef=hyperparameters.entropy,
+        gamma=hyperparameters.discount,
         seed=seed,
         device="cpu",
     )
-    a_rollout = settings.steps * core.lanes
-    for done in range(a_rollout, max(settings.decisions, a_rollout) + 1, a_rollout):
-        agent.learn(a_rollout, reset_num_timesteps=False)
-        tell(done)
+    policy = PPOPolicy(agent=agent, env=env)
+    in_rollout = hyperparameters.steps * core.lanes
+    for done in range(in_rollout, max(hyperparameters.decisions, in_rollout) + 1, in_rollout):
+        agent.learn(in_rollout, reset_num_timesteps=False)
+        report(done, policy)
     env.training = False
-
-    def actions(seen: Tensor) -> Tensor:
-        chosen, _ = agent.predict(env.normalize_obs(seen.cpu().numpy()), deterministic=True)
-        return torch.from_numpy(np.asarray(chosen, dtype=np.int64))
-
-    return actions
+    return policy
 
 
-def ppo_method(
-    core_of: Callable[[Any, Case, int], Core],
-    policy_of: Callable[[Actions], Any],
-    play: Callable[[Any, Any, Case, str], Played],
-    *,
-    once: bool = False,
-) -> EnvMethod:
-    """The method for an environment, its settings chosen on validation.
+def _trained(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+    """Train, and measure on validation in the middle case now and then."""
+    case = problem.cases[(len(problem.cases) - 1) // 2]
+    total = hyperparameters.decisions
+    interval = max(1, total // _MEASUREMENTS)
+    measured = 0
 
-    Args:
-        core_of: problem, case and seed to `PPO_LANES` lanes of training rows.
-        policy_of: its choices to a policy of the environment.
-        play: as `EnvKind.play`.
-        once: one policy serves all cases, trained on the first one's core.
-    """
+    def report(done: int, policy: Policy) -> None:
+        nonlocal measured
+        validation = None
+        if run.callback is not None and done // interval > measured:
+            measured = done // interval
+            validation = problem.evaluate(policy, "validation", case)
+        run.report(min(done, total), total, "decisions", validation)
 
-    def fit(problem: Any, cases: Sequence[Case], seed: int, tries: int, tell: Tell) -> list[Any]:
-        each = [tuple(cases)] if once else [(case,) for case in cases]
-        settings, policies = _TRIES[:tries], []
-        total, before = len(each) * sum(one.decisions for one in settings), 0
-        for group in each:
-            found: list[tuple[float, Any]] = []
-            for one in settings:
+    return train_ppo(core, hyperparameters, run.seed, report)
 
-                def told(done: int, before: int = before) -> None:
-                    tell(before + done, total, "decisions played")
 
-                policy = policy_of(fit_ppo(core_of(problem, group[0], seed), one, seed, told))
-                earned = [play(problem, policy, case, "validation").means()["utility"] for case in group]
-                found.append((sum(earned) / len(earned), policy))
-                before += one.decisions
-            policies += [max(found, key=lambda one: one[0])[1]] * len(group)
-        return policies
+def _first_seed(run: Run) -> int:
+    return 1_000_000 * (run.seed + 1)
 
-    return EnvMethod(
-        name="ppo",
-        family="rl",
-        about="PPO of Stable-Baselines3 on the observation as it is",
-        fit=fit,
-    )
+
+METHOD = Method(
+    name="ppo",
+    family="rl",
+    fit=fit_case,
+    hyperparameters=PPOHyperparameters,
+    space={"learning_rate": (3e-4, 1e-3), "discount": (0.9, 0.99), "entropy": (0.0, 0.01)},
+    about="PPO of Stable-Baselines3 on the whole observation",
+)
+
+AMORTIZED = Method(
+    name="ppo",
+    family="rl",
+    fit=fit_amortized,
+    hyperparameters=PPOHyperparameters,
+    space=METHOD.space,
+    about="PPO of Stable-Baselines3 on the whole observation; one policy for all cases",
+    amortizes=True,
+)

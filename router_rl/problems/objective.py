@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from envs import RoutingConfig
+from envs.reward import utility
 from experts import InputError
 
 __all__ = ["Objective"]
@@ -62,4 +63,5 @@ class Objective:
     def utility(self, quality: Number, compute: Number, load: Number) -> Number:
         """Utility of parts of the same shape."""
         price = self.compute_weight if self.budget is None else 0.0
-        return quality - price * compute - self.load_weight * load
+        parts = {"quality": quality, "compute": compute, "load": load}
+        return utility(parts, {"compute": price, "load": self.load_weight})

@@ -11,7 +11,7 @@ from experts.io.errors import unknown_name
 
 from ..routing import Selection
 
-__all__ = ["as_json", "options_as_json", "with_changes"]
+__all__ = ["as_json", "options_as_json", "options_from_json", "with_changes"]
 
 Options = TypeVar("Options")
 
@@ -33,6 +33,22 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
 def options_as_json(options: Any) -> dict[str, Any]:
     """Every field of an options dataclass as JSON, nested dataclasses too."""
     return {each.name: as_json(getattr(options, each.name)) for each in fields(options)}
+
+
+def options_from_json(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """Options from the JSON that `options_as_json` gives; fields that are dataclasses keep their defaults.
+
+    Args:
+        kind: the options dataclass.
+        values: by field; unknown ones are ignored, so that runs of other versions can be read.
+    """
+    default = kind()
+    plain = {
+        each.name: values[each.name]
+        for each in fields(default)  # type: ignore[arg-type]
+        if each.name in values and not is_dataclass(getattr(default, each.name))
+    }
+    return with_changes(default, plain)
 
 
 def as_json(value: Any) -> Any:

@@ -110,6 +110,7 @@ class ProblemCard:
         options: every option by name, as JSON.
         facts: numbers about the data, as JSON.
         notes: sentences that every output must carry.
+        utility: what is maximised, in words, such as `quality - compute weight x compute`; captions use it.
     """
 
     name: str
@@ -120,6 +121,7 @@ class ProblemCard:
     options: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    utility: str = ""
 
 
 class Problem(ABC):
@@ -133,6 +135,8 @@ class Problem(ABC):
         always: names of methods that every comparison holds, such as bounds and the best single expert.
         rival: the method that differences are taken to, beside the best on validation; None: only the latter.
         objective_fields: fields of `Objective` that it uses; other values than the defaults are errors.
+        compared_weights: compute weights of a comparison that names none, one case each.
+        trained_weights: compute weights of a training run that names none.
         needs_table: whether it is made of an outcome table.
         scores_training_rows: whether `evaluate` takes the split `train`.
 
@@ -151,6 +155,8 @@ class Problem(ABC):
     always: ClassVar[tuple[str, ...]] = ()
     rival: ClassVar[str | None] = None
     objective_fields: ClassVar[tuple[str, ...]] = ("compute_weight",)
+    compared_weights: ClassVar[tuple[float, ...]] = (0.1,)
+    trained_weights: ClassVar[tuple[float, ...]] = (0.1,)
     needs_table: ClassVar[bool] = True
     scores_training_rows: ClassVar[bool] = False
 

@@ -12,11 +12,9 @@ from experts import InputError, OutcomeTable
 from experts.io.errors import unknown_name
 
 from ..routing import AdaptiveK, ExpertChoice, Hard, Hierarchical, Selection, Soft, TopK, Tree
+from .rule_names import RULES
 
 __all__ = ["RULES", "grow_tree", "named_tree", "selection"]
-
-# What a user may ask for. A gate that learns a rule of its own (a bias, groups) returns it in its router.
-RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
 
 
 def selection(

@@ -12,8 +12,8 @@ from experts.table.decision_log import DecisionLog
 
 from ..problems.objective import Objective
 from ..problems.off_policy import off_policy
-from ..routing import ConditionedScorer, PricedScorer, Router
-from .conditioned import fold_for
+from ..problems.routing.folding import for_objective
+from ..routing import Router
 from .runs import TrainedRun
 
 __all__ = ["evaluate_log", "policy_of"]
@@ -44,8 +44,7 @@ def evaluate_log(run: TrainedRun, log: DecisionLog, table: OutcomeTable | None) 
     if features is None:
         raise InputError("log", len(log), "has no features", "add a `features` column to it, or give --table")
     run.router.check_pool(log.experts, features.shape[1])
-    conditioned = isinstance(run.router.scorer, ConditionedScorer | PricedScorer)
-    target = policy_of(fold_for(run.router, objective) if conditioned else run.router, features)
+    target = policy_of(for_objective(run.router, objective), features)
     reward = _utility(objective, log.quality, log.cost / run.scale)
     found = off_policy(features, log.action, log.propensity, reward, target, log.experts).to_json()
     found["truth"] = None

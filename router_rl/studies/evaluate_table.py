@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
 
 from ..methods.baselines.oracle import measure_oracle
 from ..problems.load import check_placement, load_report
+from ..problems.objective import Objective
+from ..problems.options import options_from_json
 from ..problems.prompt_features import featurised
+from ..problems.registry import find_problem
+from ..problems.routing.folding import for_objective
 from ..problems.routing.router_measurement import measure
 from .results import budget_facts
 from .runs import TrainedRun
@@ -22,18 +26,57 @@ __all__ = ["evaluate_run"]
 def evaluate_run(
     run: TrainedRun, table: OutcomeTable, split: str, placement: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """Measure a run's router on the rows of one split.
+    """Measure a run's router or policy on the rows of one split.
 
     Args:
-        run: the run; its objective and unit of compute are used.
+        run: the run; its objective, options and unit of compute are used.
         table: rows with the run's experts and features.
         split: train, validation or test.
-        placement: the device of each expert, for load by device; or None.
+        placement: the device of each expert, for a router's load by device; or None.
 
     Raises:
         RouterError: the experts or the feature size are not the router's.
-        InputError: the split is unknown or empty, or the placement does not fit the experts.
+        InputError: the split is unknown or empty, the placement does not fit the experts, or the run has no
+            policy that was saved.
     """
+    if run.facts["problem"]["name"] == "routing":
+        return _evaluate_router(run, table, split, placement)
+    return _evaluate_policy(run, table, split)
+
+
+def _evaluate_policy(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, Any]:
+    """Play a policy of another problem in every case of its run."""
+    name = run.facts["problem"]["name"]
+    kind = find_problem(name)
+    if run.policy is None or not kind.needs_table:
+        raise InputError("run", str(run.folder), f"has no policy of {name} to play on a table", "train again")
+    options = options_from_json(kind.options_type, run.facts["problem"]["options"])
+    weights = [case["values"].get("compute_weight") for case in run.facts["cases"]]
+    objectives = [Objective(compute_weight=weight) for weight in weights if weight is not None]
+    objective = objectives or Objective(**(run.facts["objective"] or {}))
+    problem = kind(table, objective, options=options)
+    labels = [case["label"] for case in run.facts["cases"]]
+    cases = [case for case in problem.cases if case.label in labels]
+    measured = {
+        case.label: problem.evaluate(run.policy, split, case, seed=run.facts["seed"]).means()
+        for case in cases
+    }
+    return {
+        "run": str(run.folder),
+        "problem": run.facts["problem"],
+        "method": run.facts["method"],
+        "objective": run.facts["objective"],
+        "split": split,
+        "experts": list(table.experts),
+        "cases": [{"label": label, split: means} for label, means in measured.items()],
+        split: {**next(iter(measured.values())), "shares": None},
+        "notes": list(table.notes),
+    }
+
+
+def _evaluate_router(
+    run: TrainedRun, table: OutcomeTable, split: str, placement: Sequence[int] | None
+) -> dict[str, Any]:
     if placement is not None:
         check_placement(placement, len(table.experts))
     if table.features is None and run.router.text is not None:
@@ -42,7 +85,8 @@ def evaluate_run(
     run.router.check_pool(table.experts, features)
     rows = table.part(split)
     objective = run.objective
-    found = measure(run.router, rows, objective, run.scale, seed=run.facts["seed"])
+    router = for_objective(run.router, objective)
+    found = measure(router, rows, objective, run.scale, seed=run.facts["seed"])
     can = run.router.allowed
     allowed = np.ones(len(rows.experts), dtype=bool) if can is None else can.cpu().numpy()
     sizes = run.router.rule.sizes(len(rows.experts))
@@ -53,6 +97,7 @@ def evaluate_run(
     best = int(np.where(allowed & alone_within, single, -np.inf).argmax())
     return {
         "run": str(run.folder),
+        "problem": run.facts["problem"],
         "method": run.facts["method"],
         "objective": run.facts["objective"],
         "split": split,

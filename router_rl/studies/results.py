@@ -23,7 +23,7 @@ from ..problems.measure import Measurement
 from ..problems.objective import Objective
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
-from ..problems.statistics import interval, iqm, paired_difference
+from ..problems.statistics import Interval, interval, iqm, paired_difference
 from .collapse import Collapse
 from .recommendation import recommend
 from .table_sections import table_sections
@@ -118,7 +118,7 @@ def assemble(
         "n_trials": n_trials,
         "seconds": sum(entry.seconds for entry in entries),
         "notes": [*card.notes, *notes],
-        "recommendation": recommend(summary, problem, sections["frontier"]),
+        "recommendation": _recommendation(summary, groups, problem, sections["frontier"]),
         "rows": [_row(entry, split, problem) for entry in entries for split in ("validation", "test")],
         "summary": summary,
         **sections,
@@ -215,6 +215,23 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
             group, groups, _best(groups, case, ("gate",)), _validation_utility
         ),
     }
+
+
+def _recommendation(
+    summary: Sequence[dict[str, Any]], groups: Groups, problem: Problem, frontier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The recommendation in the middle case."""
+    case = problem.cases[(len(problem.cases) - 1) // 2].label
+
+    def difference(method: str, other: str) -> Interval | None:
+        one, two = groups[method, case], groups[other, case]
+        if len(one) != len(two):
+            return None
+        return paired_difference(
+            _stack(one, lambda test: test.utility), _stack(two, lambda test: test.utility)
+        )
+
+    return recommend(summary, case, frontier, difference)
 
 
 def _best(groups: Groups, case: Case, families: Sequence[str]) -> str | None:

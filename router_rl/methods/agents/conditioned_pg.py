@@ -44,7 +44,7 @@ __all__ = [
 _JUDGED = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ConditionedPGHyperparameters:
     """Hyperparameters of the conditioned policy gradient.
 

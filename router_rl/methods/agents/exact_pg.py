@@ -36,7 +36,7 @@ from .rollout import Trajectory, logits_of
 __all__ = ["METHOD", "SPACE", "AscentHyperparameters", "ExactPGHyperparameters", "fit", "load_price"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ExactPGHyperparameters:
     """Hyperparameters of the exact policy gradient.
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
-from envs.reward import mixture, shares
+from envs.reward import mixture, shares, utility
 
 from ...routing import Hard, Hierarchical, ScoredTopK, Selection
 from ...routing.selection.log_softmax import log_softmax
@@ -66,8 +66,10 @@ class Payment:
         """Utility [B, N] float32 of every single expert on queries row [B] int64."""
         price = self.compute_weight
         if isinstance(price, Tensor):
-            charge = price.index_select(0, row).unsqueeze(-1) * self.outcomes.compute.index_select(0, row)
-            return self.quality.index_select(0, row) - charge
+            weight = price.index_select(0, row).unsqueeze(-1)
+            compute = self.outcomes.compute.index_select(0, row)
+            quality = self.quality.index_select(0, row)
+            return utility({"quality": quality, "compute": compute}, {"compute": weight})
         return self.utility.index_select(0, row)
 
     def of(self, row: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
@@ -82,7 +84,8 @@ class Payment:
             given = (weights * outcomes.probabilities[row.unsqueeze(-1), someone, right]).sum(dim=-1)
             quality = torch.lerp(quality, given, self.smoothing)
         price = self.compute_weight
-        return quality - (price[row] if isinstance(price, Tensor) else price) * compute
+        weight = price[row] if isinstance(price, Tensor) else price
+        return utility({"quality": quality, "compute": compute}, {"compute": weight})
 
 
 class Expectation(NamedTuple):

@@ -100,7 +100,7 @@ def judges_of(
         weights: [J], compute weights to judge at.
         seed: of the folds inside the folds, where the table has none.
     """
-    free = replace(problem.objective, limit=None, budget=None)  # whose means fewer rows need not share
+    free = replace(problem.objective, max_cost=None, budget=None)  # whose means fewer rows need not share
     found: list[Judge] = []
     for (part, away), (_, held) in zip(replace(problem, objective=free).parts(folds), folds, strict=True):
         ground = Ground.of(part, scorer, held_out(part.train, _FOLDS, seed))

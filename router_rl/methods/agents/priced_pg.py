@@ -51,7 +51,7 @@ _FOLDS = 5  # where the table has none
 _LEAST = 0.02  # of alpha at the start: at 0 it could not rise
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PricedPGHyperparameters:
     """Hyperparameters of the priced policy gradient.
 

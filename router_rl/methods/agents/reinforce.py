@@ -17,7 +17,7 @@ from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_
 __all__ = ["METHOD", "SPACE", "ReinforceHyperparameters", "fit"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ReinforceHyperparameters:
     """Hyperparameters of REINFORCE.
 

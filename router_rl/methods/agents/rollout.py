@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
-from envs.reward import load_charge, shares
-from envs.routing import RoutingState
-from envs.stream import query_rows
+from envs.reward import shares, utility
+from envs.routing import RoutingState, initial_state, next_query, start_windows
+from envs.window import load_penalty
 
 from ...problems.objective import Objective
 from ...routing import Hard, Router, Selection
@@ -50,16 +50,8 @@ def fresh(outcomes: Outcomes, lanes: int, group: int, seed: int) -> RoutingState
         group: lanes that share a stream.
         seed: of the first group's stream.
     """
-    device = outcomes.quality.device
-    seeds = torch.arange(lanes, dtype=torch.int64, device=device) // group + seed
-    drawn = torch.zeros(lanes, dtype=torch.int64, device=device)
-    return RoutingState(
-        seed=seeds,
-        drawn=drawn,
-        row=query_rows(seeds, drawn, outcomes.queries),
-        counts=torch.zeros((lanes, outcomes.experts), device=device),
-        decisions=torch.zeros(lanes, device=device),
-    )
+    seeds = torch.arange(lanes, dtype=torch.int64, device=outcomes.quality.device) // group + seed
+    return initial_state(outcomes, seeds)
 
 
 @torch.no_grad()
@@ -97,21 +89,13 @@ def play(
         reward = payment.of(state.row, experts, weights)
         share = shares(experts, outcomes.experts)
         if objective.load_weight:
-            reward = reward - objective.load_weight * load_charge(
-                state.counts, state.decisions, share, window
-            )
-        decisions = state.decisions + 1.0
-        last = decisions >= window
+            load = load_penalty(state.counts, state.decisions, share, window)
+            reward = utility({"quality": reward, "load": load}, {"load": objective.load_weight})
+        after = next_query(outcomes, state, share)
+        last = after.decisions >= window
         chance = log_prob(router.rule, scores, action.reshape(-1, group, action.shape[-1])).flatten()
         seen.append((state.row, counts, action, share, chance, reward, last))
-        going = (~last).float()
-        state = RoutingState(
-            seed=state.seed,
-            drawn=state.drawn + 1,
-            row=query_rows(state.seed, state.drawn + 1, outcomes.queries),
-            counts=(state.counts + share) * going.unsqueeze(-1),
-            decisions=decisions * going,
-        )
+        state = start_windows(after, last)
     return state, Trajectory(*(torch.stack(column) for column in zip(*seen, strict=True)))
 
 

@@ -21,7 +21,7 @@ from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_
 __all__ = ["METHOD", "SPACE", "RouterPPOHyperparameters", "clipped", "fit"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RouterPPOHyperparameters:
     """Hyperparameters; names as for `ReinforceHyperparameters`.
 

@@ -49,7 +49,7 @@ class _Budget(Protocol):
     def patience(self) -> int: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PPOHyperparameters:
     """Hyperparameters of PPO.
 
@@ -86,7 +86,7 @@ PPO_SPACE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class A2CHyperparameters:
     """Hyperparameters of A2C; names as for PPO."""
 
@@ -109,7 +109,7 @@ A2C_SPACE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DQNHyperparameters:
     """Hyperparameters of DQN; names as for PPO.
 

@@ -34,7 +34,7 @@ __all__ = ["METHOD", "SPACE", "WarmExactPGHyperparameters", "fit", "improving"]
 _MANY = 20_000  # validation rows that tell enough by themselves
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmExactPGHyperparameters:
     """Hyperparameters of the warm start; names as for `ExactPGHyperparameters`, and
 

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from envs.reward import expert_utility
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router
 from ...routing.selection.topk import largest
@@ -134,7 +136,7 @@ def train_bandit(
     x = torch.cat(
         [features, torch.ones_like(features[:, :1])], dim=1
     )  # the intercept is a feature like others
-    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    utility = expert_utility(outcomes, problem.objective.compute_weight).double()
     k = problem.rule.sizes(outcomes.experts).start
     once = problem.feedback == "bandit"  # a second meeting could show a second expert's outcome
     posterior, _ = play(x, utility, k, hyperparameters, explore, run.seed, once=once)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from envs.reward import expert_utility
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router
 from ..method import Method, Run
@@ -26,7 +28,7 @@ from .ridge import lifted_weights
 __all__ = ["METHOD", "SPACE", "CentroidHyperparameters", "fit", "memberships", "nearest_mean"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CentroidHyperparameters:
     """Hyperparameters of the centroid router.
 
@@ -49,7 +51,7 @@ def fit(problem: RoutingProblem, hyperparameters: CentroidHyperparameters, run: 
     assert isinstance(scorer, LinearScorer)
     outcomes = problem.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    utility = expert_utility(outcomes, problem.objective.compute_weight).double()
     weight, bias = nearest_mean(x, memberships(utility), hyperparameters.shrinkage, hyperparameters.prior)
     weight, bias = lifted_weights(problem.rule, x, weight, bias, temperature=1.0)
     with torch.no_grad():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.reward import expert_utility
 from experts import InputError
 
 from ...problems.routing.problem import RoutingProblem
@@ -23,7 +24,7 @@ from ..method import Method, Run
 __all__ = ["METHOD", "SPACE", "GroupLabelHyperparameters", "fit", "shrunken_means"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupLabelHyperparameters:
     """Hyperparameters of the group router.
 
@@ -52,7 +53,7 @@ def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run
         )
     labels, group = np.unique(problem.train.group.astype(str), return_inverse=True)
     outcomes = problem.outcomes()
-    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    utility = expert_utility(outcomes, problem.objective.compute_weight).double()
     means = shrunken_means(
         utility, torch.from_numpy(group).to(problem.device), len(labels), hyperparameters.strength
     )

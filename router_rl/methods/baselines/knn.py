@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from envs.reward import expert_utility
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import KNNScorer, Router
 from ..method import Method, Run
@@ -16,7 +18,7 @@ from ..method import Method, Run
 __all__ = ["METHOD", "SPACE", "KNNHyperparameters", "fit"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class KNNHyperparameters:
     """Hyperparameters of the nearest-neighbours router.
 
@@ -35,7 +37,7 @@ SPACE = {"neighbours": (5, 10, 20, 40, 80), "metric": ("euclidean", "cosine")}
 def fit(problem: RoutingProblem, hyperparameters: KNNHyperparameters, run: Run) -> Router:
     """Store the training queries with the utility of each expert on them; the logits are mean utilities."""
     outcomes = problem.outcomes()
-    utility = outcomes.quality - problem.objective.compute_weight * outcomes.compute
+    utility = expert_utility(outcomes, problem.objective.compute_weight)
     values = problem.rule.lift(utility, temperature=0.0)
     neighbours = min(hyperparameters.neighbours, outcomes.queries)
     scorer = KNNScorer(

@@ -24,7 +24,7 @@ from .bandit import train_bandit
 __all__ = ["METHOD", "SPACE", "LinUCBHyperparameters", "fit"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LinUCBHyperparameters:
     """Hyperparameters of LinUCB.
 

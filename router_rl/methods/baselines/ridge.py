@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from envs.reward import expert_utility
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router, Selection
 from ..method import Method, Run
@@ -17,7 +19,7 @@ from ..method import Method, Run
 __all__ = ["METHOD", "SPACE", "RidgeHyperparameters", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RidgeHyperparameters:
     """Hyperparameters of the ridge router.
 
@@ -38,7 +40,7 @@ def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run
     assert isinstance(scorer, LinearScorer)
     outcomes = problem.outcomes()
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    utility = (outcomes.quality - problem.objective.compute_weight * outcomes.compute).double()
+    utility = expert_utility(outcomes, problem.objective.compute_weight).double()
     weight, bias = solve_ridge(x, problem.rule.lift(utility, temperature=0.0), hyperparameters.penalty)
     with torch.no_grad():
         scorer.weight.copy_(weight)

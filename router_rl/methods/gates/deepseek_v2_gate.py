@@ -35,7 +35,7 @@ __all__ = [
 RULES = ("hard", "topk")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DeepSeekV2GateHyperparameters:
     """Hyperparameters of the DeepSeek-V2 gate.
 

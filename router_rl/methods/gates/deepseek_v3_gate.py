@@ -29,7 +29,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "DeepSeekV3GateHyperparameters", "fit", "
 RULES = ("hard", "topk")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DeepSeekV3GateHyperparameters:
     """Hyperparameters of the DeepSeek-V3 gate.
 

@@ -45,7 +45,7 @@ __all__ = [
 _CONVERGED = 500  # L-BFGS steps no linear scorer needs
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EMGateHyperparameters:
     """Hyperparameters of the EM gate.
 

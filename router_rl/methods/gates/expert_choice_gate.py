@@ -28,7 +28,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "ExpertChoiceGateHyperparameters", "fit"]
 RULES = ("hard", "topk", "expert_choice")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpertChoiceGateHyperparameters:
     """Hyperparameters of the expert-choice gate.
 

@@ -28,7 +28,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "MixtralGateHyperparameters", "fit"]
 RULES = ("hard", "topk")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class MixtralGateHyperparameters:
     """Hyperparameters of the Mixtral gate.
 

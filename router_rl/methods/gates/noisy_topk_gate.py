@@ -28,7 +28,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "NoisyTopKGateHyperparameters", "fit", "l
 RULES = ("hard", "topk")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class NoisyTopKGateHyperparameters:
     """Hyperparameters of the noisy top-k gate.
 

@@ -29,7 +29,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "ReMoEGateHyperparameters", "adapted", "f
 RULES = ("hard", "topk", "adaptive_k")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ReMoEGateHyperparameters:
     """Hyperparameters of the ReMoE gate.
 

@@ -28,7 +28,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "SinkhornGateHyperparameters", "fit", "tr
 RULES = ("hard", "topk")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SinkhornGateHyperparameters:
     """Hyperparameters of the Sinkhorn gate.
 

@@ -24,7 +24,7 @@ from .gate_training import balance_loss, train_gate
 __all__ = ["METHOD", "SPACE", "SoftmaxGateHyperparameters", "fit", "mixture_loss", "soft_targets"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftmaxGateHyperparameters:
     """Hyperparameters of the softmax gate.
 

@@ -28,7 +28,7 @@ __all__ = ["METHOD", "RULES", "SPACE", "StraightThroughGateHyperparameters", "fi
 RULES = ("hard", "topk", "hierarchical", "adaptive_k", "expert_choice")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StraightThroughGateHyperparameters:
     """Hyperparameters of the straight-through gate.
 

@@ -26,7 +26,7 @@ from .gate_training import balance_loss, train_gate
 __all__ = ["METHOD", "SPACE", "SwitchGateHyperparameters", "fit", "switch_loss", "within_capacity"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SwitchGateHyperparameters:
     """Hyperparameters of the Switch gate.
 

@@ -6,15 +6,23 @@ experts are frozen, so their paths were measured once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from experts.moe.token_pool import TokenPool
 
+from ...problems.measure import Measurement
+from ...problems.problem import Case
+from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem, selection_of
 from ...problems.token_moe.token_measurement import Choose
+from ..method import Bound, Fit, Method, NoHyperparameters, Run
+from .closed_form_start import closed_form_start
 
 __all__ = [
+    "METHODS",
     "average",
     "best_single",
     "dense",
@@ -98,3 +106,54 @@ def _most_common(row: np.ndarray) -> int:
     counts = np.bincount(row)
     tied = set(np.flatnonzero(counts == counts.max()).tolist())
     return int(next(value for value in row if int(value) in tied))
+
+
+def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> Fit:
+    """The fit of a path whose losses were measured with the text."""
+
+    def fit(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
+        return LayerPolicy(known=lambda split: loss(problem.pool, split))
+
+    return fit
+
+
+def _fit_ridge(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
+    routers = closed_form_start(problem).copy(selection_of(problem.experts_per_token))
+    return LayerPolicy(choose=routers.choose, routers=routers)
+
+
+def _fit_random(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
+    return LayerPolicy(choose=random_choice(problem.pool, run.seed))
+
+
+def _fit_uniform(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
+    return LayerPolicy(choose=uniform(problem.pool))
+
+
+def _measure_oracle(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
+    return problem.evaluate(LayerPolicy(known=lambda part: hindsight(problem.pool, part)), split, case)
+
+
+METHODS = (
+    Method(
+        name="ridge",
+        family="gate",
+        fit=_fit_ridge,
+        about="ridge regression in closed form: the warm start of all learners",
+    ),
+    Method(name="uniform", family="baseline", fit=_fit_uniform, about="all experts, equal weights"),
+    Method(name="average", family="baseline", fit=_known(average), about="the mean of the experts' weights"),
+    Method(name="dense", family="baseline", fit=_known(dense), about="the base model without experts"),
+    Method(
+        name="best_single",
+        family="baseline",
+        fit=_known(best_single),
+        about="the expert that is best on validation, for every token",
+    ),
+    Method(name="random", family="baseline", fit=_fit_random, about="an expert drawn uniformly"),
+    Bound(
+        name="oracle",
+        measure=_measure_oracle,
+        about="the expert whose path has the lowest loss, token by token",
+    ),
+)

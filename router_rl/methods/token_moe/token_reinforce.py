@@ -24,7 +24,7 @@ from .token_training import Fit, Training, train
 __all__ = ["TokenReinforceHyperparameters", "later_tokens", "train_reinforce"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenReinforceHyperparameters:
     """Settings of REINFORCE.
 

@@ -30,7 +30,7 @@ See = Callable[[int, Tensor, Tensor], None]
 _SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RidgeHyperparameters:
     """How the closed form is set.
 

@@ -18,7 +18,7 @@ from ...problems.token_moe.token_measurement import Choose, measure
 __all__ = ["Fit", "Training", "train"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Settings of the loop.
 
@@ -27,7 +27,8 @@ class Training:
         passes: over the training sequences.
         batch: sequences a step.
         seed: of the order of the sequences, and of whatever is drawn.
-        checks: how often validation is looked at; the best look is kept.
+        checks: number of validation measurements; the best router is kept.
+        report: is passed (step, steps, what was measured) after each; None: nobody listens.
     """
 
     learning_rate: float = 3e-3
@@ -35,6 +36,7 @@ class Training:
     batch: int = 8
     seed: int = 0
     checks: int = 4
+    report: Callable[[int, int, str], None] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -108,6 +110,8 @@ def train(
         if step in looks:
             seconds += time.perf_counter() - begun
             curve.append(judged())
+            if training.report is not None:
+                training.report(step, len(batches), f"validation loss {curve[-1]:.4f} nats a token")
             if curve[-1] < best:
                 best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
             begun = time.perf_counter()

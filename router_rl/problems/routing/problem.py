@@ -15,10 +15,8 @@ from experts import InputError, OutcomeTable
 
 from ...routing import (
     ConstantScorer,
-    KNNScorer,
     LinearScorer,
     MLPScorer,
-    PricedScorer,
     Router,
     Scorer,
     Selection,
@@ -80,6 +78,7 @@ class RoutingProblem(Problem):
     environment: ClassVar[str] = "RouterRL/Routing-v0"
     about: ClassVar[str] = "one decision a query: which experts answer it"
     options_type: ClassVar[type] = RoutingOptions
+    compared_weights: ClassVar[tuple[float, ...]] = (0.02, 0.1, 0.4)
     always: ClassVar[tuple[str, ...]] = ("random", "best_single", "zero_router", "oracle")
     objective_fields: ClassVar[tuple[str, ...]] = (
         "compute_weight",
@@ -105,7 +104,7 @@ class RoutingProblem(Problem):
         **changes: Any,
     ) -> None:
         super().__init__()
-        if select is not None:
+        if isinstance(select, str):
             changes["select"] = select
         self.options: RoutingOptions = with_changes(options or RoutingOptions(), changes)
         objective = Objective() if objective is None else objective
@@ -116,7 +115,11 @@ class RoutingProblem(Problem):
         self.table, self.text = featured.table, featured.text
         self.out_of_fold = featured.out_of_fold or out_of_fold
         self.rule = selection(
-            self.options.select, self.table, k=self.options.k, tree=self.options.tree, feedback=feedback
+            select if isinstance(select, Selection) else self.options.select,
+            self.table,
+            k=self.options.k,
+            tree=self.options.tree,
+            feedback=feedback,
         )
         if feedback == "bandit" and self.rule.k != 1:
             reason = f"a log holds one expert a query, {self.rule.name} chooses {self.rule.k}"
@@ -303,10 +306,8 @@ class RoutingProblem(Problem):
             state: what the router's second input holds.
         """
         assert self.train.features is not None
-        if isinstance(scorer, LinearScorer | MLPScorer | KNNScorer | PricedScorer):
-            # A weight of the objective is no feature: it is taken as it is.
-            inputs = () if isinstance(scorer, PricedScorer) else state
-            scale = [self._state_scale(part.name) for part in inputs for _ in range(part.size)]
+        if scorer.standardises:
+            scale = [self._state_scale(part.name) for part in state for _ in range(part.size)]
             _standardise(scorer, self.train.features, scale)
         best_single = int(self.mean_utility().argmax())
         allowed = None if self.objective.max_cost is None else self.affordable.tolist()
@@ -398,11 +399,7 @@ def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     return (StateInput("load", experts, meaning),)
 
 
-def _standardise(
-    scorer: LinearScorer | MLPScorer | KNNScorer | PricedScorer,
-    features: np.ndarray,
-    state_scale: list[float],
-) -> None:
+def _standardise(scorer: Scorer, features: np.ndarray, state_scale: list[float]) -> None:
     mean = features.mean(axis=0, dtype=np.float64)
     square = np.zeros_like(mean)
     for first in range(0, len(features), _CHUNK):
@@ -412,5 +409,4 @@ def _standardise(
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
     shift = np.concatenate([mean, np.zeros(len(state_scale))])
     scale = np.concatenate([scale, np.array(state_scale)])
-    scorer.shift.copy_(torch.from_numpy(shift))
-    scorer.scale.copy_(torch.from_numpy(scale))
+    scorer.standardise(torch.from_numpy(shift), torch.from_numpy(scale))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
-from envs.reward import load_charge, mixture, shares
+from envs.reward import mixture, shares
+from envs.window import penalties_in_order
 from experts import OutcomeTable
 
 from ...routing import Router
@@ -164,18 +165,10 @@ def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0
 
 def charges(share: Tensor, window: int) -> Tensor:
     """Load charge [T] of each decision, played in the evaluation order, given their shares [T, N]."""
-    queries, experts = share.shape
-    order = _order(queries, share.device)
-    window = min(window, queries)
-    lanes = -(-queries // window)
-    played = torch.zeros(lanes * window, experts, device=share.device)
-    played[:queries] = share[order]
-    played = played.reshape(lanes, window, experts)
-    before = played.cumsum(dim=1) - played
-    decisions = torch.arange(window, device=share.device, dtype=torch.float32).expand(lanes, -1)
-    charge = torch.empty(queries, device=share.device)
-    charge[order] = load_charge(before, decisions, played, window).reshape(-1)[:queries]
-    return charge
+    order = _order(len(share), share.device)
+    penalty = torch.empty(len(share), device=share.device)
+    penalty[order] = penalties_in_order(share[order], window)
+    return penalty
 
 
 def window_drops(share: Tensor, window: int) -> float:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from experts import InputError
 from experts.io.errors import unknown_name
 
-from ...routing import Selection
 from ..logged_feedback import LogConfig
 from ..prompt_features import FeatureConfig
 
@@ -56,9 +54,9 @@ class RoutingOptions:
         compile: train the router's network through torch.compile; faster for wide networks.
     """
 
-    select: str | Selection = "hard"
+    select: str = "hard"
     k: int = 2
-    tree: Mapping[str, Any] | None = None
+    tree: dict[str, Any] | None = None
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     observe_load: bool | None = None
     feedback: Literal["full", "bandit"] = "full"

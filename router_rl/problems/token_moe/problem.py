@@ -1,141 +1,282 @@
-"""Routing inside a mixture as `--env token_moe` poses it: frozen experts, text, and where all start."""
+"""Token-level routing inside a mixture of experts: frozen experts, and text whose loss is scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from envs.token_moe import TokenMoEConfig, TokenMoECore
 from experts import InputError
 from experts.moe.donor_pool import TextSizes, donor_pool
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 
-from ...methods.token_moe.handover import foldable
-from ...methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
-from ...methods.token_moe.token_training import Training
 from ...routing import Hard, Selection, TopK
-from ..problem import Case
+from ..data_digest import digest_of
+from ..measure import Measurement
+from ..objective import Objective
+from ..options import options_as_json, with_changes
+from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
 from .token_measurement import Choose, measure
 
-__all__ = ["DEFAULTS", "LayerPolicy", "MixtureProblem", "cases_of", "prepare", "rule_of"]
+__all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem", "selection_of"]
 
-DEFAULTS: Mapping[str, Any] = {
-    "base": None,
-    "experts": (),
-    "texts": None,
-    "keep": None,
-    "experts_per_token": (1,),
-    "length": 128,
-    "train": 192,
-    "validation": 48,
-    "test": 96,
-    "mixed": 0.25,
-    "passes": 4,
-    "batch": 8,
-}
 _TINY_DOMAINS = 6
-_RIDGES = [
-    RidgeHyperparameters(penalty=penalty, window=window) for penalty in (1e-2, 1e-1) for window in (4, 16)
-]
+_LABELS = {1: "one expert a token", 2: "two experts a token"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMoEOptions:
+    """The options of `TokenMoEProblem`.
+
+    Attributes:
+        base: the dense language model that the experts were fine-tuned from: a folder that transformers
+            reads; null, with no experts and texts: the packaged tiny pool.
+        experts: folders of the fine-tuned models.
+        texts: a folder of NAME.jsonl, one document a line.
+        keep: a folder that keeps the measured outcomes for the next run; null: none.
+        experts_per_token: 1, 2 or [1, 2]: one case each.
+        length: tokens of a sequence.
+        train: number of training sequences.
+        validation: number of validation sequences.
+        test: number of test sequences.
+        mixed: share of the sequences that join documents of several texts.
+        passes: epochs over the training sequences.
+        batch: sequences a gradient step.
+    """
+
+    base: str | None = None
+    experts: tuple[str, ...] | str = ()
+    texts: str | None = None
+    keep: str | None = None
+    experts_per_token: tuple[int, ...] | int = (1,)
+    length: int = 128
+    train: int = 192
+    validation: int = 48
+    test: int = 96
+    mixed: float = 0.25
+    passes: int = 4
+    batch: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerPolicy:
-    """How every token is routed: by a walk through the layers, or along paths whose losses are known.
+    """How every token is routed: layer by layer, or along paths whose losses were measured before.
 
     Attributes:
         choose: layer and gate inputs to experts and weights.
-        known: split to the loss of every token [S, T], where no walk is needed.
-        routers: linear routers without bias, where there are any to keep.
+        known: split to the loss of every token [S, T], where nothing has to be run.
+        routers: linear routers without bias, where there are any to export.
     """
 
     choose: Choose | None = None
     known: Callable[[str], np.ndarray] | None = None
     routers: LayerRouters | None = None
 
+    @property
+    def module(self) -> LayerRouters | None:
+        """The routers that can be exported, if there are any."""
+        return self.routers
 
-@dataclass(frozen=True, kw_only=True)
-class MixtureProblem:
-    """What every method is given.
+
+class TokenMoEProblem(Problem):
+    """Which expert, or which two experts, each token takes at each layer.
+
+    Utility is minus the loss of the language model, in nats per token, one value a sequence.
+
+    Args:
+        table: must be None: the outcomes come from running the experts.
+        objective: must be None: the loss is not weighed.
+        options: the experts, the text and the training; the defaults if None.
+        changes: fields of `TokenMoEOptions`, in place of those of `options`.
 
     Attributes:
         pool: the frozen experts and the text.
         texts: names of the texts.
-        counts: experts a token runs, a case each.
-        training: settings of the loop.
-    """
-
-    pool: TokenPool
-    texts: tuple[str, ...]
-    counts: tuple[int, ...]
-    training: Training
-
-    @cached_property
-    def start(self) -> LayerRouters:
-        """The warm start of all: closed form, chosen on validation, imitated by routers that a stock gate can
-        hold, which have no bias."""
-
-        def loss(routers: LayerRouters) -> float:
-            return float(measure(self.pool.tail, self.pool.parts["validation"], routers.choose).loss.mean())
-
-        found = [fit_ridge(self.pool.tail, self.pool.parts["train"], each) for each in _RIDGES]
-        return foldable(self.pool, min(found, key=loss))[0]
-
-
-def prepare(table: str | None, options: Mapping[str, Any]) -> MixtureProblem:
-    """Open the experts and measure the text.
-
-    Args:
-        table: None: outcomes come of running the experts.
-        options: `base`, `experts` and `texts`, as `donor_pool` takes them; all left out: the packaged tiny
-            pool, with as many sequences in every part as in training. `keep`, a folder for what is measured.
-            `experts_per_token`, one number or several. `length`, `train`, `validation`, `test`, `mixed`: how
-            much text. `passes`, `batch`: of training.
 
     Raises:
-        InputError: an option is missing or out of range, or models and texts do not fit.
+        InputError: an option is missing or out of range, or the models and texts do not fit each other.
     """
-    if table is not None:
-        fix = "leave it out, and give --options.base, --options.experts and --options.texts"
-        raise InputError("table", table, "a mixture is routed over text, not over a table", fix)
-    given = {name: options[name] for name in ("base", "experts", "texts")}
+
+    name: ClassVar[str] = "token_moe"
+    environment: ClassVar[str] = "RouterRL/TokenMoE-v0"
+    about: ClassVar[str] = "inside a mixture of experts: which expert each token takes at each layer"
+    options_type: ClassVar[type] = TokenMoEOptions
+    always: ClassVar[tuple[str, ...]] = ("dense", "average", "best_single", "random", "oracle")
+    objective_fields: ClassVar[tuple[str, ...]] = ()
+    needs_table: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        table: None = None,
+        objective: Objective | None = None,
+        *,
+        options: TokenMoEOptions | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        if table is not None:
+            fix = "leave it out, and give problem.base, problem.experts and problem.texts"
+            raise InputError("table", table, "token_moe routes text, not the rows of a table", fix)
+        if objective is not None:
+            raise InputError("objective", objective, "token_moe has no weights", "leave it out")
+        self.table = None
+        self.options: TokenMoEOptions = with_changes(options or TokenMoEOptions(), changes)
+        self.pool, self.texts = _open(self.options)
+        self.cases = tuple(_case(count) for count in _counts(self.options, self.pool))
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts."""
+        return tuple(self.pool.tail.names)
+
+    @property
+    def experts_per_token(self) -> int:
+        """Experts that a token runs, in the only case."""
+        return int(self.case.values["experts_per_token"])
+
+    def digest(self) -> str:
+        """A digest of the text, of every expert's losses on it, and of the options."""
+        parts: list[Any] = [list(self.pool.tail.names), list(self.texts)]
+        for name in ("train", "validation", "test"):
+            part = self.pool.parts[name]
+            parts += [
+                np.asarray(each) for each in (part.tokens, part.domain, part.dense_loss, part.path_loss)
+            ]
+        options = options_as_json(self.options)
+        for place in ("base", "experts", "texts", "keep", "experts_per_token"):
+            options.pop(place)  # their content is above; the case has the last
+        return digest_of(*parts, options)
+
+    def core(self, split: str, case: Case, *, lanes: int, seed: int) -> TokenMoECore:
+        """The environment on the sequences of a split: an episode is one pass through the layers."""
+        config = TokenMoEConfig(k=int(case.values["experts_per_token"]))
+        return TokenMoECore(self.pool.tail, self.pool.parts[split], config, lanes, seed)
+
+    def evaluate(
+        self, policy: LayerPolicy | LayerRouters, split: str, case: Case | None = None, *, seed: int = 0
+    ) -> Measurement:
+        """Score a policy: minus the mean loss of each sequence, nats per token.
+
+        Args:
+            policy: a policy, or the routers of all layers.
+            split: `train`, `validation` or `test`.
+            case: not used: a policy knows how many experts a token runs.
+            seed: not used: the choice is greedy.
+        """
+        if isinstance(policy, LayerRouters):
+            policy = LayerPolicy(choose=policy.choose, routers=policy)
+        part = self.pool.parts[split]
+        facts: dict[str, float] = {}
+        share: np.ndarray | None = None
+        if policy.known is not None:
+            loss = policy.known(split).mean(axis=1)
+        else:
+            assert policy.choose is not None
+            measured = measure(self.pool.tail, part, policy.choose)
+            loss = measured.loss.mean(axis=1)
+            facts = {"load_cv": measured.load_cv(), "experts_run": measured.compute}
+            share = measured.sequence_shares()
+        pure = ~part.mixed
+        by_text = {
+            f"loss/{name}": float(loss[pure & (part.domain[:, 0] == d)].mean())
+            for d, name in enumerate(self.texts)
+        }
+        if part.mixed.any():
+            by_text["loss/mixed"] = float(loss[part.mixed].mean())
+        perplexity = {"perplexity": float(np.exp(loss.mean()))}
+        return Measurement(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
+
+    def figures(self, policy: LayerPolicy, case: Case) -> Sequence[FigureData]:
+        """Which expert does the work in each layer, by text."""
+        if policy.routers is None:
+            return ()
+        part = self.pool.parts["test"]
+        chosen = measure(self.pool.tail, part, policy.routers.choose).experts  # [L, S, T, k]
+        shares = [
+            [
+                [float((layer[part.domain == d] == e).mean()) for e in range(self.pool.tail.experts)]
+                for d in range(len(self.texts))
+            ]
+            for layer in chosen
+        ]
+        below = self.pool.base.below
+        experts = ", ".join(self.pool.tail.names)
+        return (
+            FigureData(
+                form="layer_shares",
+                title="Share of the tokens by layer, text and expert",
+                note=f"One block a layer: rows are texts, columns experts ({experts}); darker: more of a row's tokens.",
+                data={
+                    "experts": list(self.pool.tail.names),
+                    "texts": list(self.texts),
+                    "layers": [below + layer for layer in range(len(shares))],
+                    "shares": shares,
+                },
+            ),
+        )
+
+    def describe(self) -> ProblemCard:
+        """What the report and `list` say."""
+        parts = ("train", "validation", "test")
+        return ProblemCard(
+            name=self.name,
+            environment=self.environment,
+            about=self.about,
+            source=f"{self.pool.name}: {', '.join(self.texts)}",
+            experts=self.experts,
+            options=options_as_json(self.options),
+            facts={
+                "sequences": {name: len(self.pool.parts[name]) for name in parts},
+                "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in parts},
+                "layers": self.pool.tail.depth,
+            },
+        )
+
+
+def selection_of(count: int) -> Selection:
+    """The selection rule of a case: the best expert, or the best two weighed by their probabilities.
+
+    Args:
+        count: experts that a token runs.
+    """
+    return Hard() if count == 1 else TopK(k=count)
+
+
+def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
+    """The pool and the names of its texts."""
+    given = {"base": options.base, "experts": options.experts, "texts": options.texts}
     missing = [name for name, value in given.items() if not value]
     if missing and len(missing) < len(given):
         name = missing[0]
         raise InputError(
-            f"options.{name}", given[name], "is missing", "give base, experts and texts, or none"
+            f"problem.{name}", given[name], "is missing", "give base, experts and texts, or none"
         )
     names = ("length", "train", "validation", "test", "mixed")
-    sizes = TextSizes(**{name: options[name] for name in names})
-    training = Training(passes=int(options["passes"]), batch=int(options["batch"]), checks=2)
-    if missing:
+    sizes = TextSizes(**{name: getattr(options, name) for name in names})
+    if options.base is None or options.texts is None:
         pool = tiny_pool(*sizes.of("train", _TINY_DOMAINS), sizes.length)
-        texts = pool.domains
-    else:
-        folders = given["experts"].split(",") if isinstance(given["experts"], str) else given["experts"]
-        keep = None if options["keep"] is None else Path(options["keep"])
-        pool, texts = donor_pool(given["base"], folders, given["texts"], sizes, keep=keep)
-    counts = options["experts_per_token"]
+        return pool, pool.domains
+    folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
+    keep = None if options.keep is None else Path(options.keep)
+    pool, texts = donor_pool(options.base, folders, options.texts, sizes, keep=keep)
+    return pool, tuple(texts)
+
+
+def _counts(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
+    counts = options.experts_per_token
     counts = (counts,) if isinstance(counts, int) else tuple(counts)
     for count in counts:
-        if count not in (1, 2) or count > pool.tail.experts:
-            problem = f"{pool.tail.experts} experts can be run 1 or 2 at a time"
-            raise InputError("options.experts_per_token", count, problem, "use 1, 2 or [1, 2]")
-    return MixtureProblem(pool=pool, texts=texts, counts=counts, training=training)
+        if count not in _LABELS or count > pool.tail.experts:
+            reason = f"{pool.tail.experts} experts can run 1 or 2 at a time"
+            raise InputError("problem.experts_per_token", count, reason, "use 1, 2 or [1, 2]")
+    return counts
 
 
-def rule_of(count: int) -> Selection:
-    """One expert alone, or the two likeliest in proportion to their probabilities."""
-    return Hard() if count == 1 else TopK(k=count)
-
-
-def cases_of(problem: MixtureProblem) -> list[Case]:
-    """A case for each number of experts a token runs."""
-    one = {1: "one expert a token", 2: "two experts a token"}
-    return [Case(label=one[count], values={"experts_per_token": count}) for count in problem.counts]
+def _case(count: int) -> Case:
+    return Case(label=_LABELS[count], values={"experts_per_token": count})

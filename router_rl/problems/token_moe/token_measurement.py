@@ -70,6 +70,11 @@ class Measured:
         """Experts run a token and layer in each sequence, [S] float64."""
         return (self.experts < self.total).sum(axis=-1).mean(axis=(0, 2))
 
+    def sequence_shares(self) -> np.ndarray:
+        """Share of each sequence's runs that each expert did, [S, N] float32; rows sum to 1."""
+        counts = np.stack([(self.experts == e).sum(axis=(0, 2, 3)) for e in range(self.total)], axis=1)
+        return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+
     def tiles(self, batch: int, tile: int = 128) -> float:
         """Tiles over the fewest there could be, mean over layers and batches of `batch` sequences.
 

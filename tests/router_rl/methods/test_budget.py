@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, check_router, compare, export, fit
+from router_rl import Objective, check_router, compare, export, fit
 from router_rl.methods.baselines.oracle import measure_oracle
 from router_rl.methods.calibration import least_that_meets
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import Measurement, measure
 from router_rl.reports.html_report import write_report
 from router_rl.reports.markdown import markdown
@@ -24,13 +25,13 @@ FAST = {"epochs": 15}
 
 
 def on_test(router: Router, table: OutcomeTable, objective: Objective) -> Measurement:
-    return measure(router, table.part("test"), objective, Task.of(table, objective, Hard()).scale)
+    return measure(router, table.part("test"), objective, RoutingProblem(table, objective, Hard()).scale)
 
 
 @pytest.mark.parametrize("budget", [0.2, 0.4])
 @pytest.mark.parametrize("method", ["exact_pg", "warm_exact_pg"])
 def test_a_budget_is_met_on_test_rows(digits: OutcomeTable, method: str, budget: float) -> None:
-    router = fit(method, digits, Objective(budget=budget), settings=FAST)
+    router = fit(method, RoutingProblem(digits, Objective(budget=budget)), hyperparameters=FAST)
     assert on_test(router, digits, Objective(budget=budget)).means()["compute"] <= 1.02 * budget
 
 
@@ -40,14 +41,18 @@ def test_a_budget_that_binds_is_used(digits: OutcomeTable, method: str) -> None:
     epochs = {"exact_pg": 15, "conditioned_pg": 10, "softmax_gate": 4}  # the gate is fitted many times
     settings = {"epochs": epochs[method]} if method in epochs else None
     objective = Objective(budget=0.1)
-    found = on_test(fit(method, digits, objective, settings=settings), digits, objective).means()
+    found = on_test(
+        fit(method, RoutingProblem(digits, objective), hyperparameters=settings), digits, objective
+    ).means()
     assert 0.09 <= found["compute"] <= 0.102
     assert found["utility"] == pytest.approx(found["quality"])
 
 
 def test_more_budget_more_quality(digits: OutcomeTable) -> None:
     quality = [
-        on_test(fit("exact_pg", digits, objective, settings=FAST), digits, objective).means()["quality"]
+        on_test(
+            fit("exact_pg", RoutingProblem(digits, objective), hyperparameters=FAST), digits, objective
+        ).means()["quality"]
         for objective in (Objective(budget=0.06), Objective(budget=0.2))
     ]
     assert quality == sorted(quality)
@@ -56,14 +61,14 @@ def test_more_budget_more_quality(digits: OutcomeTable) -> None:
 
 def test_a_router_without_a_bias_is_searched(kinds: OutcomeTable) -> None:
     objective = Objective(budget=0.3)
-    assert on_test(fit("knn", kinds, objective), kinds, objective).means()["compute"] <= 0.306
+    assert on_test(fit("knn", RoutingProblem(kinds, objective)), kinds, objective).means()["compute"] <= 0.306
 
 
 def test_the_bounds_keep_the_budget_too(kinds: OutcomeTable) -> None:
     objective = Objective(budget=0.3)
-    single = on_test(fit("best_single", kinds, objective), kinds, objective).means()
+    single = on_test(fit("best_single", RoutingProblem(kinds, objective)), kinds, objective).means()
     assert single["compute"] <= 0.3  # red or green: each is right on a quarter
-    mixed = on_test(fit("zero_router", kinds, objective), kinds, objective).means()
+    mixed = on_test(fit("zero_router", RoutingProblem(kinds, objective)), kinds, objective).means()
     assert mixed["compute"] == pytest.approx(0.3, abs=0.08)  # it draws
     assert mixed["quality"] > single["quality"]
     test = kinds.part("test")
@@ -77,18 +82,18 @@ def test_who_cannot_says_who_can(kinds: OutcomeTable, method: str) -> None:
     with pytest.raises(
         InputError, match=r"objective.budget=0.3: .* use exact_pg, warm_exact_pg, conditioned"
     ):
-        fit(method, kinds, Objective(budget=0.3))
+        fit(method, RoutingProblem(kinds, Objective(budget=0.3)))
 
 
 def test_what_cannot_be_met_is_said(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match=r"objective.budget=0.05: cannot be met.*red, takes 0.1"):
-        fit("ridge", kinds, Objective(budget=0.05))
+        fit("ridge", RoutingProblem(kinds, Objective(budget=0.05)))
     with pytest.raises(InputError, match=r"load_weight=0.1: exact_pg cannot be held"):
-        fit("exact_pg", kinds, Objective(budget=0.3, load_weight=0.1))
-    with pytest.raises(InputError, match=r"objective.limit=0.05: .*red, takes 0.1"):
-        fit("ridge", kinds, Objective(limit=0.05))
+        fit("exact_pg", RoutingProblem(kinds, Objective(budget=0.3, load_weight=0.1)))
+    with pytest.raises(InputError, match=r"objective.max_cost=0.05: .*red, takes 0.1"):
+        fit("ridge", RoutingProblem(kinds, Objective(max_cost=0.05)))
     with pytest.raises(InputError, match="leaves 1 experts where 2 must run"):
-        fit("ridge", kinds, Objective(limit=0.15), select="topk", k=2)
+        fit("ridge", RoutingProblem(kinds, Objective(max_cost=0.15), select="topk", k=2))
     for field in ("budget", "limit"):
         with pytest.raises(InputError, match=f"objective.{field}=0.0"):
             Objective(**{field: 0.0})  # type: ignore[arg-type]
@@ -97,7 +102,7 @@ def test_what_cannot_be_met_is_said(kinds: OutcomeTable) -> None:
 
 
 def test_results_carry_the_budget(kinds: OutcomeTable) -> None:
-    results = compare(kinds, ["ridge", "exact_pg"], objectives=[Objective(budget=0.3)], seeds=1, tries=1)
+    results = compare(kinds, ["ridge", "exact_pg"], objectives=[Objective(budget=0.3)], seeds=1, n_trials=1)
     assert {row["budget"] for row in results["rows"]} == {0.3}
     met = {row["method"]: row["met"] for row in results["summary"]}
     assert met["oracle"]
@@ -106,12 +111,12 @@ def test_results_carry_the_budget(kinds: OutcomeTable) -> None:
     assert any("budget of 0.3" in note for note in results["notes"])
 
 
-LIMITED = Objective(limit=0.5)  # of red .1, green .2, blue .4 and grey 1
+LIMITED = Objective(max_cost=0.5)  # of red .1, green .2, blue .4 and grey 1
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "conditioned_pg"])
 def test_no_method_chooses_a_forbidden_expert(kinds: OutcomeTable, method: str) -> None:
-    known = METHODS[method].settings.__dataclass_fields__
+    known = METHODS[method].hyperparameters.__dataclass_fields__
     short = {
         "decisions": 2048,
         "validate_every": 1024,
@@ -120,23 +125,25 @@ def test_no_method_chooses_a_forbidden_expert(kinds: OutcomeTable, method: str) 
         "iterations": 2,
         "minibatch": 64,
     }
-    router = fit(method, kinds, LIMITED, settings={k: v for k, v in short.items() if k in known})
+    router = fit(
+        method, RoutingProblem(kinds, LIMITED), hyperparameters={k: v for k, v in short.items() if k in known}
+    )
     found = measure(router, kinds, LIMITED, 10.0)
     assert found.share[:, 3].max() == 0.0
     assert found.share.sum() == pytest.approx(len(kinds))
 
 
 def test_a_conditioned_router_forbids_at_every_weight(kinds: OutcomeTable) -> None:
-    router = fit("conditioned_pg", kinds, LIMITED, settings={"epochs": 2})
+    router = fit("conditioned_pg", RoutingProblem(kinds, LIMITED), hyperparameters={"epochs": 2})
     assert router.at(compute_weight=1e-3).allowed is not None
     assert measure(router.at(compute_weight=1e-3), kinds, LIMITED, 10.0).share[:, 3].max() == 0.0
 
 
 def test_the_limit_outlives_an_export(kinds: OutcomeTable, tmp_path: Path) -> None:
-    router = fit("ridge", kinds, LIMITED)
+    router = fit("ridge", RoutingProblem(kinds, LIMITED))
     check_router(router, torch.tensor(kinds.features))
     for format in ("safetensors", "pt2"):
-        assert export(router, tmp_path / format, format=format, table=kinds).passed
+        assert export(router, tmp_path / format, format=format, rows=kinds).passed
     kept = load(tmp_path / "safetensors")
     grey = torch.zeros(1, 4)
     grey[0, 3] = 100.0
@@ -160,7 +167,7 @@ def test_bisection_finds_the_edge() -> None:
 
 def test_learners_score_no_forbidden_expert(kinds: OutcomeTable) -> None:
     """The unguarded scores, too: else a policy would be paid for choices it can never make."""
-    router = Task.of(kinds, LIMITED, Hard()).new_router(0)
+    router = RoutingProblem(kinds, LIMITED, Hard()).new_router(0)
     features = torch.tensor(kinds.features)
     scores = router.scores(features)
     assert scores[:, 3].max() == -2e4
@@ -174,17 +181,17 @@ def test_cells_without_budget_and_limit_are_named_as_before_there_were_any(kinds
     def objective(**values: float) -> dict[str, float]:
         at = Objective(**values)  # type: ignore[arg-type]
         cell = Cell(method="ridge", settings=settings, objective=at, seed=0)
-        return cell.identity(Task.of(kinds, at, Hard()), "")["objective"]
+        return cell.identity(RoutingProblem(kinds, at, Hard()), "")["objective"]
 
     assert objective() == {"compute_weight": 0.1, "load_weight": 0.0, "window": 256}
-    assert objective(limit=0.5) == {**objective(), "limit": 0.5}
+    assert objective(max_cost=0.5) == {**objective(), "limit": 0.5}
     assert objective(budget=0.5) == {**objective(), "budget": 0.5}
 
 
 def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> None:
     objective = Objective(budget=0.4)
     results = compare(
-        kinds, ["exact_pg", "ridge"], objectives=[objective], seeds=1, tries=1, feedback="bandit"
+        kinds, ["exact_pg", "ridge"], objectives=[objective], seeds=1, n_trials=1, feedback="bandit"
     )
     met = {row["method"]: row["met"] for row in results["summary"]}
     assert met["exact_pg"]
@@ -197,8 +204,8 @@ def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> 
 
 def test_collapse_is_judged_within_the_budget_and_the_limit(kinds: OutcomeTable) -> None:
     """Grey is right on everything and dear: no router may be held against it."""
-    for objective in (Objective(budget=0.3), Objective(compute_weight=0.0, limit=0.5)):
-        reference = Reference.of(Task.of(kinds, objective, Hard()))
+    for objective in (Objective(budget=0.3), Objective(compute_weight=0.0, max_cost=0.5)):
+        reference = Reference.of(RoutingProblem(kinds, objective, Hard()))
         assert reference.experts[reference.single] != "grey"
         assert reference.gain > 0.2
     assert reference.oracle_shares[3] == 0.0

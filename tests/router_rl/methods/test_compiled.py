@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from routing_methods import METHODS
 from torch import nn
 
 from experts import OutcomeTable
-from router_rl import METHODS, Objective
+from router_rl import Objective
 from router_rl.methods.method import Run
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, MLPScorer
 
 
@@ -28,7 +29,7 @@ def test_compiling_changes_nothing_but_the_speed(
     settings = METHODS[method].configure(changes)
     plain, fast = (
         METHODS[method].fit(
-            Task.of(kinds, Objective(compute_weight=0.1), Hard(), compiled=flag), settings, Run()
+            RoutingProblem(kinds, Objective(compute_weight=0.1), Hard(), compile=flag), settings, Run()
         )
         for flag in (False, True)
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, check_router, fit
+from router_rl import Objective, check_router, fit
 from router_rl.methods.registry import find_method
-from router_rl.problems.routing.problem import ScorerConfig, Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.routing.routing_options import ScorerConfig
 from router_rl.problems.selection_rules import selection
 from router_rl.routing import Hard, TopK
 
@@ -23,20 +25,20 @@ OBJECTIVE = Objective(compute_weight=0.05)
 
 
 def utility(table: OutcomeTable, method: str, **options: object) -> float:
-    router = fit(method, table, OBJECTIVE, **options)  # type: ignore[arg-type]
-    scale = Task.of(table, OBJECTIVE, Hard()).scale
+    router = fit(method, RoutingProblem(table, OBJECTIVE), **options)  # type: ignore[arg-type]
+    scale = RoutingProblem(table, OBJECTIVE, Hard()).scale
     return measure(router, table.part("test"), OBJECTIVE, scale).means()["utility"]
 
 
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in TRAPPED])
 def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) -> None:
     # The specialist of each kind earns 1 - .05 * cost / 10, .979 on average; the best single expert .65.
-    assert utility(kinds, method, tries=1 if method != "switch_gate" else 4) > 0.93
+    assert utility(kinds, method, n_trials=1 if method != "switch_gate" else 4) > 0.93
 
 
 @pytest.mark.parametrize("method", [name for name in GATES if name not in TRAPPED])
 def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeTable, method: str) -> None:
-    assert utility(kinds_without_probabilities, method, tries=4) > 0.93
+    assert utility(kinds_without_probabilities, method, n_trials=4) > 0.93
 
 
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in ("dqn", "priced_pg")])
@@ -47,20 +49,27 @@ def test_learns_with_two_experts_a_query(kinds: OutcomeTable, method: str) -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_passes_check_router(kinds: OutcomeTable, method: str) -> None:
-    router = fit(method, kinds, OBJECTIVE, settings=_short(method))
+    router = fit(method, RoutingProblem(kinds, OBJECTIVE), hyperparameters=_short(method))
     check_router(router, torch.tensor(kinds.features))
 
 
 @pytest.mark.parametrize("method", ["ppo", "softmax_gate", "em_gate", "ridge"])
 def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -> None:
-    router = fit(method, kinds, OBJECTIVE, settings=_short(method), scorer=ScorerConfig(kind="linear"))
+    router = fit(
+        method,
+        RoutingProblem(kinds, OBJECTIVE, scorer=ScorerConfig(kind="linear")),
+        hyperparameters=_short(method),
+    )
     assert router.spec()["scorer"]["kind"] == "linear"
     check_router(router, torch.tensor(kinds.features))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_router(kinds: OutcomeTable, method: str) -> None:
-    one, two = (fit(method, kinds, OBJECTIVE, settings=_short(method), seed=3) for _ in range(2))
+    one, two = (
+        fit(method, RoutingProblem(kinds, OBJECTIVE), hyperparameters=_short(method), seed=3)
+        for _ in range(2)
+    )
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
     assert one.rule == two.rule
@@ -76,7 +85,7 @@ def test_every_method_gets_the_same_number_of_tries() -> None:
 
 def test_dqn_refuses_two_experts(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match=r"select='topk'.*use hard"):
-        fit("dqn", kinds, OBJECTIVE, select="topk")
+        fit("dqn", RoutingProblem(kinds, OBJECTIVE, select="topk"))
 
 
 def test_names_are_checked(kinds: OutcomeTable) -> None:
@@ -91,29 +100,31 @@ def test_names_are_checked(kinds: OutcomeTable) -> None:
 
 def test_the_oracle_cannot_be_fitted(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match="knows the outcomes"):
-        fit("oracle", kinds, OBJECTIVE)
+        fit("oracle", RoutingProblem(kinds, OBJECTIVE))
 
 
 def test_load_is_heeded(kinds: OutcomeTable) -> None:
     """With a heavy load weight an agent that sees the window spreads its decisions more."""
     light, heavy = (
-        fit("ppo", kinds, Objective(compute_weight=2.0, load_weight=weight, window=32), seed=0)
+        fit(
+            "ppo", RoutingProblem(kinds, Objective(compute_weight=2.0, load_weight=weight, window=32)), seed=0
+        )
         for weight in (0.0, 0.5)
     )
     assert not light.state
     assert [part.name for part in heavy.state] == ["load"]
     objective = Objective(compute_weight=2.0, load_weight=0.5, window=32)
-    scale = Task.of(kinds, objective, Hard()).scale
+    scale = RoutingProblem(kinds, objective, Hard()).scale
     loads = [measure(r, kinds.part("test"), objective, scale).means()["load"] for r in (light, heavy)]
     assert loads[1] < 0.5 * loads[0]
 
 
 def _short(method: str) -> dict[str, object]:
-    known = METHODS[method].settings.__dataclass_fields__
+    known = METHODS[method].hyperparameters.__dataclass_fields__
     wanted = {"decisions": 2048, "validate_every": 1024, "lanes": 32, "epochs": 2, "minibatch": 64}
     return {name: value for name, value in wanted.items() if name in known}
 
 
 def test_a_short_run_is_short() -> None:
     assert "decisions" in _short("ppo")
-    assert np.isfinite(METHODS["ppo"].settings(**_short("ppo")).learning_rate)
+    assert np.isfinite(METHODS["ppo"].hyperparameters(**_short("ppo")).learning_rate)

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from routing_methods import METHODS
 from safetensors import safe_open
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective
+from router_rl import Objective
 from router_rl.methods.checkpoint import Checkpoint
 from router_rl.methods.method import Run
 from router_rl.methods.training_loop import Snapshot
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, Router
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ class _Stopped(Exception):
 def test_a_stopped_run_ends_as_an_unstopped_one(
     kinds: OutcomeTable, tmp_path: Path, method: str, load_weight: float
 ) -> None:
-    task = Task.of(kinds, Objective(load_weight=load_weight, window=16), Hard())
+    task = RoutingProblem(kinds, Objective(load_weight=load_weight, window=16), Hard())
     settings = METHODS[method].configure(SETTINGS[method])
 
     def run(path: Path | None, stop_after: int | None = None) -> tuple[Router, int]:
@@ -57,7 +58,7 @@ def test_a_stopped_run_ends_as_an_unstopped_one(
                 raise _Stopped
 
         checkpoint = Checkpoint(path, {"method": method}, seconds=0.0)
-        return METHODS[method].fit(task, settings, Run(seed=1, watch=watch, checkpoint=checkpoint)), seen
+        return METHODS[method].fit(task, settings, Run(seed=1, callback=watch, checkpoint=checkpoint)), seen
 
     whole, measured = run(None)
     path = tmp_path / "checkpoint.safetensors"

@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from envs import build_caching, build_cascade, build_queueing
-from router_rl.methods.environments import KINDS
 from router_rl.methods import sb3_any_env as ppo
+from router_rl.methods.environments import KINDS
 from router_rl.methods.sb3_any_env import PPOHyperparameters, fit_ppo
 
 
 def test_it_learns_whom_to_ask():
     """One expert is asked and answers: the reward is its quality, which the features tell."""
     core = build_queueing("digits", 32, load=0.05, lateness_weight=0.0, compute_weight=1.0, window=16)
-    actions = fit_ppo(core, PPOHyperparameters(decisions=6_144, steps=32, learning_rate=5e-3, discount=0.0), seed=0)
+    actions = fit_ppo(
+        core, PPOHyperparameters(decisions=6_144, steps=32, learning_rate=5e-3, discount=0.0), seed=0
+    )
     core.reset(7)
     chosen = actions(core.observation())
     assert chosen.dtype == torch.int64

@@ -9,11 +9,11 @@ import torch
 from experts import OutcomeTable
 from router_rl import Objective
 from router_rl.methods.training_loop import EarlyStopping, Snapshot
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import ConstantScorer, Hard, Router
 
 
-def _always(task: Task, expert: int) -> Router:
+def _always(task: RoutingProblem, expert: int) -> Router:
     router = task.new_router(0, kind="constant")
     assert isinstance(router.scorer, ConstantScorer)
     with torch.no_grad():
@@ -22,9 +22,9 @@ def _always(task: Task, expert: int) -> Router:
 
 
 def test_the_best_weights_are_kept(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
     seen: list[Snapshot] = []
-    stopping = EarlyStopping(task, patience=2, watch=seen.append)
+    stopping = EarlyStopping(task, patience=2, callback=seen.append)
     assert not stopping.update(_always(task, 0), 1, 10)
     assert not stopping.update(_always(task, 3), 2, 10)  # the best single expert
     assert not stopping.update(_always(task, 1), 3, 10)
@@ -37,12 +37,12 @@ def test_the_best_weights_are_kept(kinds: OutcomeTable) -> None:
 
 
 def test_the_curve_is_kept_over_a_resumption(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
     seen: list[Snapshot] = []
-    stopping = EarlyStopping(task, patience=9, watch=seen.append)
+    stopping = EarlyStopping(task, patience=9, callback=seen.append)
     stopping.update(_always(task, 0), 0, 10)
     stopping.update(task.new_router(0), 1, 10)
-    resumed = EarlyStopping(task, patience=9, watch=seen.append)
+    resumed = EarlyStopping(task, patience=9, callback=seen.append)
     resumed.load_state_dict(json.loads(json.dumps(stopping.state_dict() | {"weights": {}})))
     resumed.update(_always(task, 3), 2, 10)
     curve = seen[-1].curve
@@ -54,9 +54,9 @@ def test_the_curve_is_kept_over_a_resumption(kinds: OutcomeTable) -> None:
 
 
 def test_what_comes_after_does_not_change_what_was_kept(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
+    task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
     router = _always(task, 3)
-    stopping = EarlyStopping(task, patience=1, watch=None)
+    stopping = EarlyStopping(task, patience=1, callback=None)
     stopping.update(router, 1, 1)
     with torch.no_grad():
         router.scorer.logits.fill_(-5.0)  # type: ignore[operator, union-attr]

@@ -11,15 +11,15 @@ from experts import InputError, OutcomeTable
 from experts.table.decision_log import DecisionLog, epsilon_greedy, log_decisions
 from router_rl import Objective, fit
 from router_rl.problems.logged_feedback import LogConfig, impute, imputed
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, TopK
 
 OBJECTIVE = Objective(compute_weight=0.05)
 
 
-def _task(table: OutcomeTable, **options: object) -> Task:
-    return Task.of(table, OBJECTIVE, Hard(), feedback="bandit", log=LogConfig(**options))  # type: ignore[arg-type]
+def _task(table: OutcomeTable, **options: object) -> RoutingProblem:
+    return RoutingProblem(table, OBJECTIVE, Hard(), feedback="bandit", log=LogConfig(**options))  # type: ignore[arg-type]
 
 
 def test_by_hand() -> None:
@@ -59,8 +59,8 @@ def test_nothing_hidden_is_read(kinds: OutcomeTable) -> None:
 
 def test_validation_is_estimated_without_bias(kinds: OutcomeTable) -> None:
     """Over many logs, what a router is estimated to earn on validation is what it earns there."""
-    full = Task.of(kinds, OBJECTIVE, Hard())
-    router = fit("ridge", kinds, OBJECTIVE)
+    full = RoutingProblem(kinds, OBJECTIVE, Hard())
+    router = fit("ridge", RoutingProblem(kinds, OBJECTIVE))
     truth = measure(router, full.validation, OBJECTIVE, full.scale).means()["utility"]
     found = []
     for seed in range(40):
@@ -76,56 +76,61 @@ def test_validation_is_estimated_without_bias(kinds: OutcomeTable) -> None:
 )
 def test_learns_from_one_outcome_a_query(kinds: OutcomeTable, method: str) -> None:
     # The right expert of each kind earns .979 on average, the best single one .65.
-    router = fit(method, kinds, OBJECTIVE, feedback="bandit")
-    scale = Task.of(kinds, OBJECTIVE, Hard()).scale
+    router = fit(method, RoutingProblem(kinds, OBJECTIVE, feedback="bandit"))
+    scale = RoutingProblem(kinds, OBJECTIVE, Hard()).scale
     assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.85
 
 
 def test_a_lone_lane_learns_too(kinds: OutcomeTable) -> None:
     for method in ("reinforce", "router_ppo"):
-        router = fit(method, kinds, OBJECTIVE, settings={"group": 1, "decisions": 100_000})
-        scale = Task.of(kinds, OBJECTIVE, Hard()).scale
+        router = fit(
+            method, RoutingProblem(kinds, OBJECTIVE), hyperparameters={"group": 1, "decisions": 100000}
+        )
+        scale = RoutingProblem(kinds, OBJECTIVE, Hard()).scale
         assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.93
 
 
 def test_a_named_tree_learns(kinds: OutcomeTable) -> None:
     tree = {"warm": ["red"], "cool": ["green", "blue", "grey"]}
-    router = fit("exact_pg", kinds, OBJECTIVE, select="hierarchical", tree=tree, feedback="bandit")
-    scale = Task.of(kinds, OBJECTIVE, Hard()).scale
+    router = fit(
+        "exact_pg", RoutingProblem(kinds, OBJECTIVE, select="hierarchical", tree=tree, feedback="bandit")
+    )
+    scale = RoutingProblem(kinds, OBJECTIVE, Hard()).scale
     assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.85
 
 
 def test_a_usual_expert_is_logged_more(kinds: OutcomeTable) -> None:
     task = _task(kinds, epsilon=0.2)
     best = kinds.part("train").quality.mean(axis=0).argmax()
-    log = log_decisions(task.asked, epsilon_greedy(np.full(len(task.asked), best), 4, 0.2), seed=0)
+    log = log_decisions(task.logged, epsilon_greedy(np.full(len(task.logged), best), 4, 0.2), seed=0)
     assert (log.action == best).mean() == pytest.approx(0.85, abs=0.05)
     assert "drawn evenly with probability 0.2" in task.notes[0]
 
 
 def test_a_bandit_meets_each_query_once(kinds: OutcomeTable) -> None:
     once, thrice = (
-        fit("linucb", kinds, OBJECTIVE, feedback="bandit", settings={"passes": p}) for p in (1, 3)
+        fit("linucb", RoutingProblem(kinds, OBJECTIVE, feedback="bandit"), hyperparameters={"passes": p})
+        for p in (1, 3)
     )
     for name, value in once.state_dict().items():
         assert value.equal(thrice.state_dict()[name])
 
 
 def test_full_feedback_is_as_it_was(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, OBJECTIVE, Hard())
+    task = RoutingProblem(kinds, OBJECTIVE, Hard())
     assert task.feedback == "full"
-    assert task.asked is task.train
+    assert task.logged is task.train
     assert task.notes == ()
     np.testing.assert_array_equal(task.train.quality, kinds.part("train").quality)
 
 
 def test_mistakes(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match="feedback='bandid': unknown; did you mean 'bandit'"):
-        Task.of(kinds, OBJECTIVE, Hard(), feedback="bandid")
+        RoutingProblem(kinds, OBJECTIVE, Hard(), feedback="bandid")
     with pytest.raises(InputError, match="a log has one expert a query, topk chooses 2"):
-        Task.of(kinds, OBJECTIVE, TopK(k=2), feedback="bandit")
+        RoutingProblem(kinds, OBJECTIVE, TopK(k=2), feedback="bandit")
     with pytest.raises(InputError, match="tree=None: would be grown from all outcomes"):
-        fit("ridge", kinds, OBJECTIVE, select="hierarchical", feedback="bandit")
+        fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="hierarchical", feedback="bandit"))
     with pytest.raises(InputError, match=r"log\.epsilon=0\.0: leaves experts untried"):
         LogConfig(epsilon=0.0)
     with pytest.raises(InputError, match=r"log\.clip=-1\.0: is no weight"):

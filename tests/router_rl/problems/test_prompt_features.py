@@ -16,6 +16,7 @@ import torch
 from experts import InputError, OutcomeTable
 from router_rl import Objective, export, fit
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import RouterError, load
 from train_router import main
 
@@ -58,7 +59,7 @@ def _columns(table: OutcomeTable, config: FeatureConfig) -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize("text", ["tfidf", "hashed"])
 def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any) -> None:
-    made, served, table = _columns(prompts, FeatureConfig(text=text, dimensions=8, terms=256))
+    made, served, table = _columns(prompts, FeatureConfig(text=text, dimensions=8, max_features=256))
     assert made.shape == (120, 8 + 2 + 1 + 2 + 2)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
@@ -67,11 +68,11 @@ def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any)
 
 
 def test_words_and_characters_each_have_topics_and_readouts(prompts: OutcomeTable) -> None:
-    made, served, table = _columns(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    made, served, table = _columns(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
-    _, text, _ = with_features(prompts, FeatureConfig(analyser="both", dimensions=4, terms=256))
+    _, text, _ = with_features(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert text is not None
     assert text.readouts == ((4, 5), (10, 11), (15, 16))
 
@@ -143,7 +144,7 @@ def test_mistakes_are_named(
 
 def test_settings_are_checked() -> None:
     with pytest.raises(InputError, match=r"features.longest"):
-        FeatureConfig(shortest=3, longest=2)
+        FeatureConfig(ngram_range=(3, 2))
     with pytest.raises(InputError, match=r"features.dimensions"):
         FeatureConfig(dimensions=-1)
 
@@ -151,8 +152,8 @@ def test_settings_are_checked() -> None:
 def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp_path: Path) -> None:
     prompts = replace(prompts, group=None)
     config = FeatureConfig(dimensions=4, length=False)  # German words here are shorter
-    router = fit("ridge", prompts, Objective(compute_weight=0.01), features=config)
-    export(router, tmp_path / "router", table=prompts)
+    router = fit("ridge", RoutingProblem(prompts, Objective(compute_weight=0.01), features=config))
+    export(router, tmp_path / "router", rows=prompts)
     loaded = load(tmp_path / "router")
     routing = loaded.route(["sum of prime numbers", "ein wort im satz"])
     assert [loaded.experts[e] for e in routing.experts[:, 0]] == ["maths-7b", "german-7b"]
@@ -176,14 +177,16 @@ def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp
 
 
 def test_a_router_may_be_told_the_group(prompts: OutcomeTable) -> None:
-    router = fit("ridge", prompts, Objective(compute_weight=0.01), features=FeatureConfig(dimensions=0))
+    router = fit(
+        "ridge", RoutingProblem(prompts, Objective(compute_weight=0.01), features=FeatureConfig(dimensions=0))
+    )
     neither = "nothing of the two"
     assert router.route([neither] * 2, groups=["german", "maths"]).experts.tolist() == [[1], [0]]
     assert router.route(neither, groups="german").experts.tolist() == [[1]]
 
 
 def test_exports_that_do_not_fit_are_refused(prompts: OutcomeTable, tmp_path: Path) -> None:
-    router = fit("ridge", prompts, Objective(), features=FeatureConfig(dimensions=2))
+    router = fit("ridge", RoutingProblem(prompts, Objective(), features=FeatureConfig(dimensions=2)))
     export(router, tmp_path / "router")
     path = tmp_path / "router" / "text.json"
     path.write_text(path.read_text().replace("prime", "primes"))
@@ -192,7 +195,9 @@ def test_exports_that_do_not_fit_are_refused(prompts: OutcomeTable, tmp_path: Pa
     path.unlink()
     with pytest.raises(RouterError, match=r"text.json cannot be read"):
         load(tmp_path / "router")
-    plain = fit("ridge", replace(prompts, features=np.eye(120, 3, dtype=np.float32)), Objective())
+    plain = fit(
+        "ridge", RoutingProblem(replace(prompts, features=np.eye(120, 3, dtype=np.float32)), Objective())
+    )
     with pytest.raises(RouterError, match="cannot read prompts"):
         plain.route("x")
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from routing_methods import METHODS
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import envs
 from envs.routing import SHARPNESS
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, check_router, fit
-from router_rl.problems.routing.problem import Task
+from router_rl import Objective, check_router, fit
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.problems.selection_rules import RULES, grow_tree, named_tree, selection
 from router_rl.routing import SELECTIONS, Hierarchical
@@ -41,20 +42,24 @@ def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, metho
     settings = SHORT if method in ("a2c", "ppo") else None
     if not METHODS[method].learns(selection(select, kinds)):
         with pytest.raises(InputError, match="cannot learn to choose so"):
-            fit(method, kinds, OBJECTIVE, select=select)
+            fit(method, RoutingProblem(kinds, OBJECTIVE, select=select))
         return
     if (method, select) == ("mixtral_gate", "hard"):
         return  # it has no gradient there: gates/test_k1_trap.py
-    router = fit(method, kinds, OBJECTIVE, select=select, settings=settings)
+    router = fit(method, RoutingProblem(kinds, OBJECTIVE, select=select), hyperparameters=settings)
     check_router(router, torch.tensor(kinds.features))
     rule = selection(select, kinds)
-    scale = Task.of(kinds, OBJECTIVE, rule).scale
+    scale = RoutingProblem(kinds, OBJECTIVE, rule).scale
     quality = measure(router, kinds.part("test"), OBJECTIVE, scale).means()["quality"]
     assert quality > (0.85 if method not in ("hash", "random", "zero_router") else 0.2)
 
 
 def test_adaptive_k_asks_one_where_one_is_enough(kinds: OutcomeTable) -> None:
-    router = fit("ppo", kinds, Objective(compute_weight=1.0), select="adaptive_k", k=3, settings=SHORT)
+    router = fit(
+        "ppo",
+        RoutingProblem(kinds, Objective(compute_weight=1.0), select="adaptive_k", k=3),
+        hyperparameters=SHORT,
+    )
     experts = router(torch.tensor(kinds.part("test").features)).experts
     assert float((experts < 4).sum(dim=1).float().mean()) < 1.5
 
@@ -111,7 +116,7 @@ def test_one_expert_and_nobody_is_one_expert(kinds: OutcomeTable) -> None:
 
 
 def test_weights_are_a_softmax_of_the_action(kinds: OutcomeTable) -> None:
-    core = envs.build_core(kinds, 1, choose="weights")
+    core = envs.build_routing(kinds, 1, choose="weights")
     row = int(core.state.row)
     action = torch.tensor([[0.2, -0.1, 0.0, 0.3]])
     weights = (SHARPNESS * action).softmax(dim=-1)[0]

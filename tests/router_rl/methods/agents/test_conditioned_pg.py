@@ -7,15 +7,17 @@ from typing import Literal
 
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, compare, fit
+from router_rl import Objective, compare, fit
 from router_rl.methods.training_loop import Snapshot
-from router_rl.problems.routing.problem import ScorerConfig, Task
+from router_rl.problems.routing.folding import for_objective
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.routing.routing_options import ScorerConfig
 from router_rl.routing import Hard, Router, load
 from router_rl.studies.collapse import Reference
-from router_rl.studies.conditioned import fold_for
 
 WEIGHTS = (0.02, 0.1, 0.4)
 FAST = {"epochs": 12, "lowest": 0.01, "highest": 0.8}
@@ -23,15 +25,19 @@ FAST = {"epochs": 12, "lowest": 0.01, "highest": 0.8}
 
 def utility(router: Router, table: OutcomeTable, weight: float) -> float:
     objective = Objective(compute_weight=weight)
-    scale = Task.of(table, objective, Hard()).scale
+    scale = RoutingProblem(table, objective, Hard()).scale
     return measure(router, table.part("test"), objective, scale).means()["utility"]
 
 
 def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> None:
     """Within .02 of a policy trained for the weight alone, by its input and folded alike."""
-    router = fit("conditioned_pg", digits, Objective(), settings=FAST)
+    router = fit("conditioned_pg", RoutingProblem(digits, Objective()), hyperparameters=FAST)
     for weight in (0.02, 0.4):
-        alone = fit("exact_pg", digits, Objective(compute_weight=weight), settings={"epochs": 12})
+        alone = fit(
+            "exact_pg",
+            RoutingProblem(digits, Objective(compute_weight=weight)),
+            hyperparameters={"epochs": 12},
+        )
         found = utility(router, digits, weight)
         assert found > utility(alone, digits, weight) - 0.02
         assert utility(router.at(compute_weight=weight), digits, weight) == pytest.approx(found, abs=1e-6)
@@ -39,8 +45,12 @@ def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> N
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_a_dearer_weight_spends_less(digits: OutcomeTable, kind: Literal["linear", "mlp"]) -> None:
-    router = fit("conditioned_pg", digits, Objective(), settings=FAST, scorer=ScorerConfig(kind=kind))
-    scale = Task.of(digits, Objective(), Hard()).scale
+    router = fit(
+        "conditioned_pg",
+        RoutingProblem(digits, Objective(), scorer=ScorerConfig(kind=kind)),
+        hyperparameters=FAST,
+    )
+    scale = RoutingProblem(digits, Objective(), Hard()).scale
     spent = [
         measure(router, digits, Objective(compute_weight=weight), scale).means()["compute"]
         for weight in (0.01, 0.1, 0.8)
@@ -50,7 +60,11 @@ def test_a_dearer_weight_spends_less(digits: OutcomeTable, kind: Literal["linear
 
 def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: OutcomeTable) -> None:
     one, two = (
-        fit("conditioned_pg", kinds, Objective(compute_weight=weight), settings={**FAST, "epochs": 3})
+        fit(
+            "conditioned_pg",
+            RoutingProblem(kinds, Objective(compute_weight=weight)),
+            hyperparameters={**FAST, "epochs": 3},
+        )
         for weight in (0.02, 0.4)
     )
     for name, value in one.state_dict().items():
@@ -59,7 +73,7 @@ def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: Out
 
 def test_compare_fits_once_a_seed(kinds: OutcomeTable, tmp_path: Path) -> None:
     objectives = [Objective(compute_weight=weight) for weight in WEIGHTS]
-    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=2, tries=1, out=tmp_path)
+    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=2, n_trials=1, out=tmp_path)
     assert len(list(tmp_path.glob("cells/conditioned_pg-*/cell.json"))) == 2
     rows = [row for row in results["rows"] if row["method"] == "conditioned_pg"]
     assert len(rows) == 2 * 2 * len(WEIGHTS)
@@ -75,28 +89,34 @@ def test_compare_fits_once_a_seed(kinds: OutcomeTable, tmp_path: Path) -> None:
 
 def test_load_can_be_an_input_too(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=0.1, load_weight=0.05, window=32)
-    router = fit("conditioned_pg", kinds, objective, settings={"vary_load": True, "epochs": 10})
+    router = fit(
+        "conditioned_pg", RoutingProblem(kinds, objective), hyperparameters={"vary_load": True, "epochs": 10}
+    )
     assert [part.name for part in router.state] == ["compute_weight", "load_weight"]
-    assert not fold_for(router, objective).state
+    assert not for_objective(router, objective).state
     with pytest.raises(InputError, match=r"vary_load.*load is not charged.*load_weight"):
-        fit("conditioned_pg", kinds, Objective(), settings={"vary_load": True})
+        fit("conditioned_pg", RoutingProblem(kinds, Objective()), hyperparameters={"vary_load": True})
 
 
 def test_a_range_must_rise(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match=r"settings.lowest=0.5.*0 < lowest < highest"):
-        fit("conditioned_pg", kinds, Objective(), settings={"lowest": 0.5, "highest": 0.4})
+        fit(
+            "conditioned_pg",
+            RoutingProblem(kinds, Objective()),
+            hyperparameters={"lowest": 0.5, "highest": 0.4},
+        )
 
 
 def test_the_range_of_a_comparison() -> None:
     over = METHODS["conditioned_pg"].over
     assert over is not None
-    found = over(METHODS["conditioned_pg"].settings(), [Objective(compute_weight=w) for w in WEIGHTS])
+    found = over(METHODS["conditioned_pg"].hyperparameters(), [Objective(compute_weight=w) for w in WEIGHTS])
     assert (found.lowest, found.highest) == (0.01, 0.8)
 
 
 def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.4)]
-    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=1, tries=1)
+    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=1, n_trials=1)
     for objective in objectives:
         row = next(
             row
@@ -104,13 +124,18 @@ def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
             if (row["method"], row["split"], row["compute_weight"])
             == ("conditioned_pg", "validation", objective.compute_weight)
         )
-        single = Reference.of(Task.of(kinds, objective, Hard())).single_utility
+        single = Reference.of(RoutingProblem(kinds, objective, Hard())).single_utility
         assert row["collapse"]["regret_to_best_single"] == pytest.approx(single - row["utility"])
 
 
 def test_what_is_measured_while_training_is_over_all_weights(kinds: OutcomeTable) -> None:
     seen: list[Snapshot] = []
-    fit("conditioned_pg", kinds, Objective(), settings={"epochs": 1}, watch=seen.append)
+    fit(
+        "conditioned_pg",
+        RoutingProblem(kinds, Objective()),
+        hyperparameters={"epochs": 1},
+        callback=seen.append,
+    )
     measured = seen[-1].validation
     assert len(measured.utility) == len(measured.load) == 5 * len(kinds.part("validation"))
     assert measured.means()["utility"] == pytest.approx(seen[-1].curve[-1].utility)

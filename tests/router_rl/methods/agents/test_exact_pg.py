@@ -13,7 +13,7 @@ from router_rl import Objective
 from router_rl.methods.agents import exact_pg
 from router_rl.methods.agents.exact_pg import load_price
 from router_rl.methods.method import Run
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard
 
@@ -62,7 +62,7 @@ def test_a_policy_that_sees_nothing_is_charged_its_static_load() -> None:
 @pytest.mark.parametrize("load_weight", [0.0, 0.1])
 def test_it_learns_a_table_whose_answer_is_known(kinds: OutcomeTable, load_weight: float) -> None:
     objective = Objective(compute_weight=0.1, load_weight=load_weight, window=32)
-    task = Task.of(kinds, objective, Hard())
+    task = RoutingProblem(kinds, objective, Hard())
     settings = exact_pg.ExactPGHyperparameters(epochs=30, decisions=100_000)
     router = exact_pg.fit(task, settings, Run())
     found = measure(router, kinds.part("test"), objective, task.scale).means()

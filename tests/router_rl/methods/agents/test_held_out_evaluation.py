@@ -13,7 +13,7 @@ from router_rl import Objective, ScorerConfig
 from router_rl.methods.agents.held_out_evaluation import Judge, even_weights, judges_of
 from router_rl.problems.cross_fitting import held_out
 from router_rl.problems.prompt_features import FeatureConfig, with_features
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, PricedScorer
 
 WEIGHTS = torch.tensor([0.1, 0.4], dtype=torch.float64)
@@ -37,7 +37,7 @@ def _table(rows: int = 60) -> OutcomeTable:
 def _judges(table: OutcomeTable) -> list[Judge]:
     made, _, readouts = with_features(table, FeatureConfig(dimensions=3))
     shape = ScorerConfig(kind="linear")
-    task = Task.of(made, Objective(), Hard(), scorer=shape, readouts=readouts)
+    task = RoutingProblem(made, Objective(), Hard(), scorer=shape, out_of_fold=readouts)
     assert task.train.features is not None
     scorer = PricedScorer(task.train.features.shape[1] + 1, 2, [(0.1, 1.0)])
     task.wrap(scorer)

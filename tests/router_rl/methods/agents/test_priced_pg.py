@@ -12,10 +12,10 @@ import torch
 from experts import InputError, OutcomeTable
 from router_rl import Objective, ScorerConfig, fit
 from router_rl.problems.prompt_features import FeatureConfig
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.folding import for_objective
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, PricedScorer
-from router_rl.studies.conditioned import fold_for
 from router_rl.studies.runs import read_run, train_run
 
 QUICK = {"steps": 60, "batch": 256}
@@ -39,13 +39,13 @@ def _table(rows: int = 600, signal: float = 1.0) -> OutcomeTable:
 
 def test_one_fit_serves_every_weight_and_price() -> None:
     table = _table()
-    router = fit("priced_pg", table, Objective(compute_weight=0.1))
+    router = fit("priced_pg", RoutingProblem(table, Objective(compute_weight=0.1)))
     assert isinstance(router.scorer, PricedScorer)
     assert router.scorer.compute.tolist() == pytest.approx([0.2, 1.0])
     test = table.part("test")
     for weight in (0.02, 0.1, 0.4):
         objective = Objective(compute_weight=weight)
-        earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+        earned = measure(for_objective(router, objective), test, objective, 1.0).means()["utility"]
         oracle = (test.quality - weight * test.cost).max(axis=1).mean()
         single = (test.quality - weight * test.cost).mean(axis=0).max()
         assert earned > single + 0.6 * (oracle - single)
@@ -67,7 +67,9 @@ def test_readouts_are_used() -> None:
         prompt=np.array([f"query {i}" for i in range(rows)], dtype=object),
     )
     router = fit(
-        "priced_pg", table, Objective(compute_weight=0.1), features=FeatureConfig(text="none"), settings=QUICK
+        "priced_pg",
+        RoutingProblem(table, Objective(compute_weight=0.1), features=FeatureConfig(text="none")),
+        hyperparameters=QUICK,
     )
     weight = torch.full((2, 1), 0.1)
     assert router.route(["query x"] * 2, ["a", "b"], state=weight).experts.tolist() == [[0], [1]]
@@ -75,10 +77,10 @@ def test_readouts_are_used() -> None:
 
 def test_without_signal_it_stays_with_the_best_expert() -> None:
     table = _table(signal=0.0)
-    router = fit("priced_pg", table, Objective(compute_weight=0.4), settings=QUICK)
+    router = fit("priced_pg", RoutingProblem(table, Objective(compute_weight=0.4)), hyperparameters=QUICK)
     objective = Objective(compute_weight=0.4)
     test = table.part("test")
-    earned = measure(fold_for(router, objective), test, objective, 1.0).means()["utility"]
+    earned = measure(for_objective(router, objective), test, objective, 1.0).means()["utility"]
     single = (test.quality - 0.4 * test.cost).mean(axis=0).max()
     assert earned > single - 0.03
 
@@ -92,7 +94,9 @@ def test_what_a_query_takes_is_learned_too() -> None:
     quality = np.stack([rng.random(600) < 0.6, rng.random(600) < 0.9], axis=1)
     cost = np.stack([np.full(600, 0.1), np.where(long, 1.8, 0.2)], axis=1)
     router = fit(
-        "priced_pg", replace(table, quality=quality, cost=cost), Objective(compute_weight=0.3), settings=QUICK
+        "priced_pg",
+        RoutingProblem(replace(table, quality=quality, cost=cost), Objective(compute_weight=0.3)),
+        hyperparameters=QUICK,
     )
     scorer = router.scorer
     assert isinstance(scorer, PricedScorer)
@@ -116,7 +120,11 @@ def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
         prompt=np.array([" ".join(rng.choice(["red", "green", "blue", "grey"], 6)) for _ in range(400)]),
         notes=("leakage allowed: a test",),
     )
-    router = fit("priced_pg", table, Objective(compute_weight=0.1), settings={**QUICK, "caution": 3.0})
+    router = fit(
+        "priced_pg",
+        RoutingProblem(table, Objective(compute_weight=0.1)),
+        hyperparameters={**QUICK, "caution": 3.0},
+    )
     means = [np.mean(table.quality[(table.split == "train") & (group == name)], axis=0) for name in "ab"]
     routing = router.route(["red"] * 2, ["a", "b"], state=torch.full((2, 1), 1e-9))
     gap = (routing.logits[:, 0] - routing.logits[:, 1]) * 0.02  # tau
@@ -126,7 +134,7 @@ def test_the_group_is_kept_where_nothing_is_surely_better() -> None:
 
 def test_a_run_says_what_was_made(tmp_path: Path) -> None:
     """x0 decides, so regressions are surely better than the best expert for all; caution keeps that one."""
-    task = Task.of(_table(), Objective(compute_weight=0.1), Hard(), scorer=ScorerConfig(kind="linear"))
+    task = RoutingProblem(_table(), Objective(compute_weight=0.1), Hard(), scorer=ScorerConfig(kind="linear"))
     notes: list[str] = []
     for caution in (1.0, 1e9):
         settings = {**QUICK, "caution": caution}
@@ -138,13 +146,19 @@ def test_a_run_says_what_was_made(tmp_path: Path) -> None:
 
 def test_seeds_repeat() -> None:
     table = _table(200)
-    one, two = (fit("priced_pg", table, Objective(), seed=3, settings=QUICK) for _ in range(2))
+    one, two = (
+        fit("priced_pg", RoutingProblem(table, Objective()), seed=3, hyperparameters=QUICK) for _ in range(2)
+    )
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(InputError, match=r"objective.load_weight"):
-        fit("priced_pg", _table(100), Objective(load_weight=0.1))
+        fit("priced_pg", RoutingProblem(_table(100), Objective(load_weight=0.1)))
     with pytest.raises(InputError, match=r"settings.lowest"):
-        fit("priced_pg", _table(100), Objective(), settings={"lowest": 2.0, "highest": 1.0})
+        fit(
+            "priced_pg",
+            RoutingProblem(_table(100), Objective()),
+            hyperparameters={"lowest": 2.0, "highest": 1.0},
+        )

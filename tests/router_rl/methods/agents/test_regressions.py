@@ -12,8 +12,8 @@ from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.methods.agents.regressions import Regressions, demanded, regressed, stacked
 from router_rl.problems.cross_fitting import fold_numbers, held_out
-from router_rl.problems.out_of_fold import Readouts
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.out_of_fold import OutOfFold
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, PricedScorer
 
 
@@ -30,13 +30,15 @@ def _table() -> OutcomeTable:
     )
 
 
-def _task(table: OutcomeTable) -> tuple[Task, PricedScorer]:
+def _task(table: OutcomeTable) -> tuple[RoutingProblem, PricedScorer]:
     train = np.flatnonzero(table.split == "train")
     assert table.features is not None
     fold = fold_numbers(table.take(train), 4, seed=0)
     without = np.repeat(table.features[None, train, :2], 4, axis=0)
-    readouts = Readouts(columns=((0, 1),), fold=fold, without=without)
-    task = Task.of(table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), readouts=readouts)
+    readouts = OutOfFold(columns=((0, 1),), fold=fold, without=without)
+    task = RoutingProblem(
+        table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), out_of_fold=readouts
+    )
     scorer = PricedScorer(4, 2, [[0.1, 1.0]])
     task.wrap(scorer)
     return task, scorer

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, compare
+from router_rl import Objective, compare
 from router_rl.methods.agents import warm_start
 from router_rl.methods.agents.warm_start import WarmExactPGHyperparameters
 from router_rl.methods.gates import deepseek_v3_gate, softmax_gate
 from router_rl.methods.method import Run
-from router_rl.problems.out_of_fold import Readouts
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.out_of_fold import OutOfFold
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, Router
 
 QUICK = softmax_gate.SoftmaxGateHyperparameters(epochs=1)
@@ -32,57 +33,61 @@ def same(one: Router, two: Router) -> bool:
 
 
 @pytest.fixture(scope="module")
-def task(kinds: OutcomeTable) -> Task:
-    return Task.of(kinds, Objective(compute_weight=0.1), Hard())
+def task(kinds: OutcomeTable) -> RoutingProblem:
+    return RoutingProblem(kinds, Objective(compute_weight=0.1), Hard())
 
 
 @pytest.mark.parametrize(("caution", "kept"), [(1e9, True), (-1e9, False)])
 @pytest.mark.parametrize("folds", [0, 3])
 def test_caution_decides_between_the_gate_and_the_policy(
-    task: Task, caution: float, kept: bool, folds: int
+    task: RoutingProblem, caution: float, kept: bool, folds: int
 ) -> None:
     settings = WarmExactPGHyperparameters(
-        learning_rate=1e-2, epochs=3, gate_settings=QUICK, folds=folds, caution=caution
+        learning_rate=1e-2, epochs=3, gate_hyperparameters=QUICK, folds=folds, caution=caution
     )
     gate = softmax_gate.fit(task, QUICK, Run(seed=3))
     run = Run(seed=3)
     assert same(warm_start.fit(task, settings, run), gate) is kept
-    assert run.remarks[-1].startswith(f"warm_exact_pg keeps the {'gate' if kept else 'policy'}")
+    assert run.messages[-1].startswith(f"warm_exact_pg keeps the {'gate' if kept else 'policy'}")
 
 
-def test_a_gain_that_is_there_is_found(task: Task) -> None:
-    settings = WarmExactPGHyperparameters(learning_rate=1e-2, gate_settings=QUICK)
+def test_a_gain_that_is_there_is_found(task: RoutingProblem) -> None:
+    settings = WarmExactPGHyperparameters(learning_rate=1e-2, gate_hyperparameters=QUICK)
     assert not same(
         warm_start.fit(task, settings, Run()), softmax_gate.fit(task, QUICK, Run())
     )  # the gate has seen the rows once
 
 
 def test_every_training_row_is_asked_once_and_was_not_fitted_to(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: RoutingProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[np.ndarray] = []
 
-    def difference(policy: Router, gate: Router, part: Task, rows: OutcomeTable, seed: int) -> np.ndarray:
+    def difference(
+        policy: Router, gate: Router, part: RoutingProblem, rows: OutcomeTable, seed: int
+    ) -> np.ndarray:
         assert not set(rows.query_id) & {*part.train.query_id, *part.validation.query_id}
         asked.append(rows.query_id)
         return np.ones(len(rows))
 
     monkeypatch.setattr(warm_start, "_difference", difference)
-    settings = WarmExactPGHyperparameters(epochs=1, gate_settings=QUICK)
+    settings = WarmExactPGHyperparameters(epochs=1, gate_hyperparameters=QUICK)
     warm_start.fit(task, settings, Run())
     assert len(asked) == settings.folds
     assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
 
 
-def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readouts_are_those_of_a_fold_away(task: RoutingProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     """The readouts' own folds are asked, with what regressions said that had not seen them."""
     rows = len(task.train)
     fold = np.arange(rows) % 3
     without = np.repeat(np.arange(3.0, dtype=np.float32)[:, None, None], rows, axis=1)
-    readouts = Readouts(columns=((1,),), fold=fold, without=without)
+    readouts = OutOfFold(columns=((1,),), fold=fold, without=without)
     asked: list[int] = []
 
-    def difference(policy: Router, gate: Router, part: Task, away: OutcomeTable, seed: int) -> np.ndarray:
+    def difference(
+        policy: Router, gate: Router, part: RoutingProblem, away: OutcomeTable, seed: int
+    ) -> np.ndarray:
         number = len(asked)
         assert away.query_id.tolist() == task.train.query_id[fold == number].tolist()
         for table in (part.train, away):
@@ -92,12 +97,12 @@ def test_readouts_are_those_of_a_fold_away(task: Task, monkeypatch: pytest.Monke
         return np.ones(len(away))
 
     monkeypatch.setattr(warm_start, "_difference", difference)
-    settings = WarmExactPGHyperparameters(epochs=1, gate_settings=QUICK)
-    warm_start.fit(replace(task, readouts=readouts), settings, Run())
+    settings = WarmExactPGHyperparameters(epochs=1, gate_hyperparameters=QUICK)
+    warm_start.fit(replace(task, out_of_fold=readouts), settings, Run())
     assert asked == [0, 1, 2]
 
 
-def test_an_unknown_gate_is_refused(task: Task) -> None:
+def test_an_unknown_gate_is_refused(task: RoutingProblem) -> None:
     with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
         warm_start.fit(task, WarmExactPGHyperparameters(gate="softmax_gat"), Run())
 
@@ -108,7 +113,7 @@ def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTabl
         ["warm_exact_pg", "softmax_gate", "em_gate"],
         objectives=[Objective(compute_weight=0.1)],
         seeds=2,
-        tries=2,
+        n_trials=2,
     )
     rows: list[dict[str, Any]] = [row for row in results["rows"] if row["split"] == "validation"]
     mean = {
@@ -119,13 +124,18 @@ def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTabl
     warm = [row["settings"] for row in rows if row["method"] == "warm_exact_pg"]
     gate = next(row["settings"] for row in rows if row["method"] == best)
     assert [found["gate"] for found in warm] == [best, best]
-    assert all(found["gate_settings"] == gate for found in warm)
+    assert all(found["gate_hyperparameters"] == gate for found in warm)
 
 
-def test_a_gate_with_a_rule_of_its_own_keeps_it(task: Task) -> None:
+def test_a_gate_with_a_rule_of_its_own_keeps_it(task: RoutingProblem) -> None:
     gate = deepseek_v3_gate.DeepSeekV3GateHyperparameters(epochs=1, learning_rate=1e-5)
     settings = WarmExactPGHyperparameters(
-        gate="deepseek_v3_gate", gate_settings=gate, epochs=3, folds=0, caution=-1e9, learning_rate=1e-2
+        gate="deepseek_v3_gate",
+        gate_hyperparameters=gate,
+        epochs=3,
+        folds=0,
+        caution=-1e9,
+        learning_rate=1e-2,
     )
     start = deepseek_v3_gate.fit(task, gate, Run())
     router = warm_start.fit(task, settings, Run())

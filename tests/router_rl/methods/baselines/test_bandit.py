@@ -13,6 +13,7 @@ from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines.bandit import Posterior, play
 from router_rl.methods.baselines.linucb import LinUCBHyperparameters
+from router_rl.problems.routing.problem import RoutingProblem
 
 CPU = torch.device("cpu")
 
@@ -111,17 +112,19 @@ def test_a_thompson_score_has_the_law_of_a_drawn_parameter() -> None:
 
 @pytest.mark.parametrize("method", ["linucb", "thompson"])
 def test_is_greedy_and_linear_afterwards(kinds: OutcomeTable, method: str) -> None:
-    router = fit(method, kinds, Objective(compute_weight=0.05))
+    router = fit(method, RoutingProblem(kinds, Objective(compute_weight=0.05)))
     assert router.spec()["scorer"]["kind"] == "linear"
     assert not router.stochastic
-    other = fit(method, kinds, Objective(compute_weight=0.05), seed=1)
+    other = fit(method, RoutingProblem(kinds, Objective(compute_weight=0.05)), seed=1)
     assert not torch.equal(router.scorer.weight, other.scorer.weight)  # type: ignore[arg-type]
 
 
 def test_without_exploration_both_are_the_same_bandit(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=0.05)
-    still = fit("linucb", kinds, objective, settings={"alpha": 0.0})
-    cold, warm = (fit("thompson", kinds, objective, settings={"v": v}) for v in (0.0, 1.0))
+    still = fit("linucb", RoutingProblem(kinds, objective), hyperparameters={"alpha": 0.0})
+    cold, warm = (
+        fit("thompson", RoutingProblem(kinds, objective), hyperparameters={"v": v}) for v in (0.0, 1.0)
+    )
     for name, value in still.state_dict().items():
         assert value.equal(cold.state_dict()[name])
     assert not still.scorer.weight.equal(warm.scorer.weight)  # type: ignore[arg-type]

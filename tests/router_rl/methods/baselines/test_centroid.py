@@ -10,6 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines.centroid import memberships, nearest_mean
+from router_rl.problems.routing.problem import RoutingProblem
 
 
 def test_by_hand() -> None:
@@ -53,5 +54,5 @@ def test_an_expert_that_is_never_best_is_never_chosen(kinds: OutcomeTable) -> No
 
 
 def test_is_linear_and_tuned(kinds: OutcomeTable) -> None:
-    router = fit("centroid", kinds, Objective(compute_weight=0.05), tries=4)
+    router = fit("centroid", RoutingProblem(kinds, Objective(compute_weight=0.05)), n_trials=4)
     assert router.spec()["scorer"]["kind"] == "linear"

@@ -9,6 +9,7 @@ import torch
 from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines.constants import zero_mixture
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 
 
@@ -34,8 +35,8 @@ def test_the_mixture_is_the_best_of_a_grid(load_weight: float, seed: int) -> Non
 
 
 def test_best_single_is_best_for_the_objective(kinds: OutcomeTable) -> None:
-    dear = fit("best_single", kinds, Objective(compute_weight=0.0))
-    cheap = fit("best_single", kinds, Objective(compute_weight=5.0))
+    dear = fit("best_single", RoutingProblem(kinds, Objective(compute_weight=0.0)))
+    cheap = fit("best_single", RoutingProblem(kinds, Objective(compute_weight=5.0)))
     rows = torch.tensor(kinds.features)
     assert (dear(rows).experts == 3).all()
     assert (cheap(rows).experts == 0).all()
@@ -43,14 +44,14 @@ def test_best_single_is_best_for_the_objective(kinds: OutcomeTable) -> None:
 
 def test_zero_router_mixes_where_load_is_charged(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=0.0, load_weight=0.2)
-    zero = measure(fit("zero_router", kinds, objective), kinds, objective, 10.0).means()
-    single = measure(fit("best_single", kinds, objective), kinds, objective, 10.0).means()
+    zero = measure(fit("zero_router", RoutingProblem(kinds, objective)), kinds, objective, 10.0).means()
+    single = measure(fit("best_single", RoutingProblem(kinds, objective)), kinds, objective, 10.0).means()
     assert zero["utility"] > single["utility"]
 
 
 def test_random_is_uniform_and_seeded(kinds: OutcomeTable) -> None:
     objective = Objective()
-    router = fit("random", kinds, objective)
+    router = fit("random", RoutingProblem(kinds, objective))
     one, two = (measure(router, kinds, objective, 10.0, seed=seed) for seed in (0, 1))
     assert np.abs(one.shares - 0.25).max() < 0.08
     assert not np.array_equal(one.share, two.share)

@@ -11,6 +11,7 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, compare, export, fit
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import load
 
@@ -23,7 +24,7 @@ def without_groups(kinds: OutcomeTable) -> OutcomeTable:
 
 
 def test_chooses_by_the_group_alone(kinds: OutcomeTable, tmp_path: Path) -> None:
-    router = fit("group_label", kinds, OBJECTIVE, settings={"strength": 0.0})
+    router = fit("group_label", RoutingProblem(kinds, OBJECTIVE), hyperparameters={"strength": 0.0})
     (part,) = router.state
     assert (part.name, part.size, part.labels) == ("group", 4, ("blue", "green", "grey", "red"))
     test = kinds.part("test")
@@ -36,12 +37,12 @@ def test_chooses_by_the_group_alone(kinds: OutcomeTable, tmp_path: Path) -> None
     onehot = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     for features in (torch.zeros(1, 4), torch.full((1, 4), 1e6)):
         np.testing.assert_allclose(router(features, onehot).logits[0].detach().numpy(), mean, atol=1e-5)
-    export(router, tmp_path / "router", table=kinds)
+    export(router, tmp_path / "router", rows=kinds)
     assert load(tmp_path / "router").state == router.state
 
 
 def test_an_unseen_group_takes_the_best_single_expert(kinds: OutcomeTable) -> None:
-    router = fit("group_label", kinds, OBJECTIVE)
+    router = fit("group_label", RoutingProblem(kinds, OBJECTIVE))
     test = kinds.part("test")
     other = replace(test, group=np.full(len(test), "violet", dtype=object))
     found = measure(router, other, OBJECTIVE, 10.0)
@@ -50,15 +51,15 @@ def test_an_unseen_group_takes_the_best_single_expert(kinds: OutcomeTable) -> No
 
 
 def test_a_strong_mean_overrules_the_groups(kinds: OutcomeTable) -> None:
-    router = fit("group_label", kinds, OBJECTIVE, settings={"strength": 1e9})
+    router = fit("group_label", RoutingProblem(kinds, OBJECTIVE), hyperparameters={"strength": 1000000000.0})
     assert measure(router, kinds, OBJECTIVE, 10.0).shares[3] == 1.0
 
 
 def test_tables_without_groups(kinds: OutcomeTable, without_groups: OutcomeTable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="table='four kinds': has no groups; add a `group` column"):
-        fit("group_label", without_groups, OBJECTIVE)
+        fit("group_label", RoutingProblem(without_groups, OBJECTIVE))
     with pytest.raises(InputError, match="has no groups, which the router reads"):
-        measure(fit("group_label", kinds, OBJECTIVE), without_groups, OBJECTIVE, 10.0)
-    found = compare(without_groups, ["group_label", "hash"], objectives=[OBJECTIVE], seeds=1, tries=1)
+        measure(fit("group_label", RoutingProblem(kinds, OBJECTIVE)), without_groups, OBJECTIVE, 10.0)
+    found = compare(without_groups, ["group_label", "hash"], objectives=[OBJECTIVE], seeds=1, n_trials=1)
     assert "group_label needs a column the table lacks (group): left out" in found["notes"]
     assert "group_label" not in {row["method"] for row in found["rows"]}

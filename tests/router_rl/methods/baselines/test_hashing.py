@@ -10,6 +10,7 @@ import torch
 
 from experts import OutcomeTable
 from router_rl import Objective, export, fit
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import HashScorer
 
@@ -59,14 +60,14 @@ def test_signs_of_zero_are_one() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_is_balanced_and_not_a_function_of_the_answer(kinds: OutcomeTable, seed: int) -> None:
     objective = Objective()
-    router = fit("hash", kinds, objective, seed=seed)
+    router = fit("hash", RoutingProblem(kinds, objective), seed=seed)
     found = measure(router, kinds, objective, 10.0)
     assert np.abs(found.shares - 0.25).max() < 0.07
     assert found.means()["quality"] == pytest.approx(kinds.quality.mean(), abs=0.05)
 
 
 def test_two_choices_of_a_hash_are_balanced_too(kinds: OutcomeTable) -> None:
-    router = fit("hash", kinds, Objective(), select="topk", k=2)
+    router = fit("hash", RoutingProblem(kinds, Objective(), select="topk", k=2))
     experts = router(torch.tensor(kinds.features)).experts
     for place in range(2):
         share = torch.bincount(experts[:, place], minlength=4) / len(experts)
@@ -75,6 +76,8 @@ def test_two_choices_of_a_hash_are_balanced_too(kinds: OutcomeTable) -> None:
 
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_the_export_hashes_alike(kinds: OutcomeTable, tmp_path: Path, format: str) -> None:
-    parity = export(fit("hash", kinds, Objective()), tmp_path / "out", format=format, table=kinds)
+    parity = export(
+        fit("hash", RoutingProblem(kinds, Objective())), tmp_path / "out", format=format, rows=kinds
+    )
     assert parity.index_agreement == 1.0
     assert parity.logits_max_error == 0.0

@@ -11,6 +11,7 @@ from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines import oracle
 from router_rl.methods.baselines.oracle import measure_oracle
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 
 
@@ -43,7 +44,8 @@ def test_no_router_is_above_it(kinds: OutcomeTable) -> None:
     bound = measure_oracle(test, objective, 10.0, [1])
     for method in ("softmax_gate", "ridge", "best_single"):
         assert (
-            measure(fit(method, kinds, objective), test, objective, 10.0).utility <= bound.utility + 1e-6
+            measure(fit(method, RoutingProblem(kinds, objective)), test, objective, 10.0).utility
+            <= bound.utility + 1e-6
         ).all()
 
 

@@ -9,6 +9,7 @@ from experts import InputError, OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.gates.bias_controller import balancing_bias, rebalanced
 from router_rl.problems.load import load_cv
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, RouterError, TopK
 
@@ -33,7 +34,7 @@ def test_loads_reach_the_target(rule: Hard | TopK) -> None:
 
 def test_strength_is_a_dial(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=1.5)  # at which the dearest expert is hardly worth its kind
-    router = fit("ridge", kinds, objective)
+    router = fit("ridge", RoutingProblem(kinds, objective))
     features = torch.tensor(kinds.part("train").features)
     before = {name: value.clone() for name, value in router.state_dict().items()}
     found = [
@@ -50,12 +51,12 @@ def test_strength_is_a_dial(kinds: OutcomeTable) -> None:
 def test_what_is_refused(kinds: OutcomeTable) -> None:
     features = torch.tensor(kinds.features)
     with pytest.raises(InputError, match=r"strength=1.5: not in \[0, 1\]"):
-        rebalanced(fit("ridge", kinds, Objective()), features, 1.5)
+        rebalanced(fit("ridge", RoutingProblem(kinds, Objective())), features, 1.5)
     with pytest.raises(RouterError, match="only a linear or MLP scorer"):
-        rebalanced(fit("knn", kinds, Objective()), features, 0.5)
+        rebalanced(fit("knn", RoutingProblem(kinds, Objective())), features, 0.5)
     for router in (
-        fit("group_label", kinds, Objective()),
-        fit("ridge", kinds, Objective(), select="hierarchical"),
+        fit("group_label", RoutingProblem(kinds, Objective())),
+        fit("ridge", RoutingProblem(kinds, Objective(), select="hierarchical")),
     ):
         with pytest.raises(RouterError, match="features alone"):
             rebalanced(router, features, 0.5)

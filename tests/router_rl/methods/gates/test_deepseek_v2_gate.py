@@ -9,6 +9,7 @@ from experts import OutcomeTable
 from router_rl import Objective, check_router, fit
 from router_rl.methods.gates.deepseek_v2_gate import communication_loss, device_loss
 from router_rl.methods.gates.gate_training import balance_loss
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, RouterError, ScoredTopK
 
 P = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])  # mean (.25, .25, .25, .25)
@@ -36,14 +37,19 @@ def test_even_is_one_and_one_device_is_constant() -> None:
 
 def test_groups_are_served(kinds: OutcomeTable) -> None:
     settings = {"epochs": 3, "groups": 2}
-    router = fit("deepseek_v2_gate", kinds, Objective(), select="topk", settings=settings)
+    router = fit(
+        "deepseek_v2_gate", RoutingProblem(kinds, Objective(), select="topk"), hyperparameters=settings
+    )
     assert router.rule == ScoredTopK(k=2, score="softmax", groups=2, judged_by=1)
     check_router(router, torch.tensor(kinds.features))
     experts = router(torch.tensor(kinds.features)).experts
     assert (experts[:, 0] // 2 == experts[:, 1] // 2).all()
-    assert fit("deepseek_v2_gate", kinds, Objective(), settings={"epochs": 1}).rule == Hard()
+    assert (
+        fit("deepseek_v2_gate", RoutingProblem(kinds, Objective()), hyperparameters={"epochs": 1}).rule
+        == Hard()
+    )
 
 
 def test_groups_must_fit(kinds: OutcomeTable) -> None:
     with pytest.raises(RouterError, match="groups=3 does not divide 4"):
-        fit("deepseek_v2_gate", kinds, Objective(), settings={"groups": 3})
+        fit("deepseek_v2_gate", RoutingProblem(kinds, Objective()), hyperparameters={"groups": 3})

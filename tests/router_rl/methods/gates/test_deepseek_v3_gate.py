@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import OutcomeTable
-from router_rl import METHODS, Objective, check_router, export, fit
+from router_rl import Objective, check_router, export, fit
 from router_rl.methods.gates.deepseek_v3_gate import moved_bias
 from router_rl.methods.method import Run
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import ScoredTopK, TopK, load
 
 
@@ -47,12 +48,14 @@ def test_the_bias_alone_balances_scores_that_do_not_change() -> None:
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_an_export_carries_the_bias(kinds: OutcomeTable, tmp_path: Path, select: str, format: str) -> None:
     settings = {"epochs": 4, "gamma": 0.03}
-    router = fit("deepseek_v3_gate", kinds, Objective(), select=select, settings=settings)
+    router = fit(
+        "deepseek_v3_gate", RoutingProblem(kinds, Objective(), select=select), hyperparameters=settings
+    )
     assert isinstance(router.rule, ScoredTopK)
     assert router.rule.k == (1 if select == "hard" else 2)
     assert len(set(router.rule.bias)) > 1
     check_router(router, torch.tensor(kinds.features))
-    export(router, tmp_path / "router", format=format, table=kinds)
+    export(router, tmp_path / "router", format=format, rows=kinds)
     if format == "safetensors":
         assert load(tmp_path / "router").rule == router.rule
 
@@ -60,12 +63,12 @@ def test_an_export_carries_the_bias(kinds: OutcomeTable, tmp_path: Path, select:
 def test_the_best_weights_keep_the_bias_they_were_measured_with(kinds: OutcomeTable) -> None:
     seen: list[tuple[float, int]] = []
     method = METHODS["deepseek_v3_gate"]
-    task = Task.of(kinds, Objective(), TopK(k=2))
+    task = RoutingProblem(kinds, Objective(), TopK(k=2))
 
     def rule_after(epochs: int) -> ScoredTopK:
         run = Run(
             seed=1,
-            watch=lambda snapshot: seen.append((snapshot.validation.means()["utility"], snapshot.step)),
+            callback=lambda snapshot: seen.append((snapshot.validation.means()["utility"], snapshot.step)),
         )
         rule = method.fit(task, method.configure({"epochs": epochs, "gamma": 0.03}), run).rule
         assert isinstance(rule, ScoredTopK)
@@ -77,7 +80,11 @@ def test_the_best_weights_keep_the_bias_they_were_measured_with(kinds: OutcomeTa
 
 
 def test_groups_are_served(kinds: OutcomeTable) -> None:
-    router = fit("deepseek_v3_gate", kinds, Objective(), select="topk", settings={"epochs": 3, "groups": 2})
+    router = fit(
+        "deepseek_v3_gate",
+        RoutingProblem(kinds, Objective(), select="topk"),
+        hyperparameters={"epochs": 3, "groups": 2},
+    )
     experts = router(torch.tensor(kinds.features)).experts
     assert (experts[:, 0] // 2 == experts[:, 1] // 2).all()
     check_router(router, torch.tensor(kinds.features))

@@ -15,7 +15,8 @@ from router_rl.methods.gates import em_gate
 from router_rl.methods.gates.em_gate import expert_log_likelihood, gate_loss, responsibilities
 from router_rl.methods.method import Run
 from router_rl.methods.training_loop import Snapshot
-from router_rl.problems.routing.problem import ScorerConfig, Task
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.problems.routing.routing_options import ScorerConfig
 from router_rl.problems.selection_rules import selection
 
 
@@ -73,7 +74,7 @@ def test_em_and_the_mixtures_likelihood_have_the_same_gradient() -> None:
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_the_likelihood_never_falls(kinds: OutcomeTable, select: str, kind: str) -> None:
     scorer = ScorerConfig(kind=kind)  # type: ignore[arg-type]
-    task = Task.of(kinds, Objective(compute_weight=0.1), selection(select, kinds), scorer=scorer)
+    task = RoutingProblem(kinds, Objective(compute_weight=0.1), selection(select, kinds), scorer=scorer)
     data = task.outcomes()
     likelihood = expert_log_likelihood(data, 0.1, 0.2)
     found: list[float] = []
@@ -83,7 +84,7 @@ def test_the_likelihood_never_falls(kinds: OutcomeTable, select: str, kind: str)
         with pytest.MonkeyPatch.context() as patch:
             # The last weights, not the best on validation.
             patch.setattr(em_gate.EarlyStopping, "best", lambda self, router: router)
-            router = em_gate.fit(task, settings, Run(watch=last.append))
+            router = em_gate.fit(task, settings, Run(callback=last.append))
         share = router.rule.probabilities(router.logits(data.features)[0]).detach()
         joint = torch.cat([share, 1.0 - share.sum(dim=-1, keepdim=True)], dim=-1).clamp(min=0.0).log()
         found.append(float((joint + likelihood).logsumexp(dim=-1).mean()))

@@ -9,11 +9,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import OutcomeTable
-from router_rl import METHODS, Objective, fit
+from router_rl import Objective, fit
 from router_rl.methods.method import Run
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, TopK
 
@@ -67,7 +68,7 @@ def test_mixtral_stays_where_it_started(kinds: OutcomeTable) -> None:
     curve, _ = trap.learn(trap.task_of(kinds, 0.05), trap.renormalised, kinds.part("test"), trap.Training())
     assert set(curve) == {curve[0]}
     method = METHODS["mixtral_gate"]
-    task = Task.of(kinds, OBJECTIVE, Hard())
+    task = RoutingProblem(kinds, OBJECTIVE, Hard())
     settings = method.configure({"balance": 0.0, "weight_decay": 0.0})
     router = method.fit(task, settings, Run(seed=0))
     for name, value in task.new_router(0).state_dict().items():
@@ -76,8 +77,8 @@ def test_mixtral_stays_where_it_started(kinds: OutcomeTable) -> None:
 
 def test_its_auxiliary_loss_moves_it_but_teaches_it_nothing(kinds: OutcomeTable) -> None:
     # What moves is chosen on validation, so a lucky drift is kept; the table is not learned.
-    router = fit("mixtral_gate", kinds, OBJECTIVE, seed=0)
-    scale = Task.of(kinds, OBJECTIVE, Hard()).scale
+    router = fit("mixtral_gate", RoutingProblem(kinds, OBJECTIVE), seed=0)
+    scale = RoutingProblem(kinds, OBJECTIVE, Hard()).scale
     assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] < 0.93
 
 

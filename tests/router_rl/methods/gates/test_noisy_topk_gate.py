@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
+from routing_methods import METHODS
 
 from experts import OutcomeTable
-from router_rl import METHODS, Objective
+from router_rl import Objective
 from router_rl.methods.gates.mixture import squared_variation
 from router_rl.methods.gates.noisy_topk_gate import load_probability
 from router_rl.methods.method import Run
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard
 
 
@@ -54,7 +55,7 @@ def test_both_losses_pull_towards_an_even_load() -> None:
 
 def test_the_noise_is_learned_and_left_behind(kinds: OutcomeTable) -> None:
     method = METHODS["noisy_topk_gate"]
-    task = Task.of(kinds, Objective(), Hard())
+    task = RoutingProblem(kinds, Objective(), Hard())
     router = method.fit(task, method.configure({"epochs": 2}), Run(seed=0))
     assert sorted(router.state_dict()) == sorted(task.new_router(0).state_dict())
     features = torch.tensor(kinds.features)

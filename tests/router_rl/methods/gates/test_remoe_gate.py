@@ -8,6 +8,7 @@ import torch
 from experts import OutcomeTable
 from router_rl import Objective, check_router, fit
 from router_rl.methods.gates.remoe_gate import adapted, weighted_l1
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, ScoredTopK
 
 
@@ -47,11 +48,13 @@ def test_the_penalty_finds_the_target_sparsity(k: int) -> None:
 
 
 def test_it_is_served_by_relu(kinds: OutcomeTable) -> None:
-    router = fit("remoe_gate", kinds, Objective(), select="topk", settings={"epochs": 4})
+    router = fit(
+        "remoe_gate", RoutingProblem(kinds, Objective(), select="topk"), hyperparameters={"epochs": 4}
+    )
     assert router.rule == ScoredTopK(k=2, score="relu")
     check_router(router, torch.tensor(kinds.features))
     routing = router(torch.tensor(kinds.features))
     active = routing.logits.relu().gather(1, routing.experts)
     expected = active / active.sum(dim=1, keepdim=True)
     torch.testing.assert_close(routing.weights, expected)
-    assert fit("remoe_gate", kinds, Objective(), settings={"epochs": 1}).rule == Hard()
+    assert fit("remoe_gate", RoutingProblem(kinds, Objective()), hyperparameters={"epochs": 1}).rule == Hard()

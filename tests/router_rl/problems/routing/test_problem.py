@@ -8,12 +8,12 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, ScorerConfig
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, LinearScorer, MLPScorer, RouterError, TopK
 
 
 def test_features_are_standardised_on_the_training_rows(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(), Hard())
+    task = RoutingProblem(kinds, Objective(), Hard())
     scorer = task.new_router(0).scorer
     assert isinstance(scorer, MLPScorer)
     x = (torch.tensor(task.train.features) - scorer.shift) * scorer.scale
@@ -24,25 +24,25 @@ def test_features_are_standardised_on_the_training_rows(kinds: OutcomeTable) -> 
 def test_a_feature_that_never_varies_is_dropped(kinds: OutcomeTable) -> None:
     features = np.concatenate([kinds.features, np.full((len(kinds), 1), 7.0, dtype=np.float32)], axis=1)
     fields = {name: getattr(kinds, name) for name in kinds.__dataclass_fields__}
-    task = Task.of(OutcomeTable(**{**fields, "features": features}), Objective(), Hard())
+    task = RoutingProblem(OutcomeTable(**{**fields, "features": features}), Objective(), Hard())
     scorer = task.new_router(0, kind="linear").scorer
     assert isinstance(scorer, LinearScorer)
     assert scorer.scale[-1] == 0
 
 
 def test_the_fallback_is_the_best_single_expert_of_the_objective(kinds: OutcomeTable) -> None:
-    assert Task.of(kinds, Objective(compute_weight=0.0), Hard()).new_router(0).fallback == 3
-    assert Task.of(kinds, Objective(compute_weight=5.0), Hard()).new_router(0).fallback == 0
+    assert RoutingProblem(kinds, Objective(compute_weight=0.0), Hard()).new_router(0).fallback == 3
+    assert RoutingProblem(kinds, Objective(compute_weight=5.0), Hard()).new_router(0).fallback == 0
 
 
 def test_the_load_is_observed_where_it_is_charged(kinds: OutcomeTable) -> None:
-    assert not Task.of(kinds, Objective(), Hard()).observe_load
-    assert Task.of(kinds, Objective(load_weight=0.1), Hard()).observe_load
-    assert not Task.of(kinds, Objective(load_weight=0.1), Hard(), observe_load=False).observe_load
+    assert not RoutingProblem(kinds, Objective(), Hard()).observe_load
+    assert RoutingProblem(kinds, Objective(load_weight=0.1), Hard()).observe_load
+    assert not RoutingProblem(kinds, Objective(load_weight=0.1), Hard(), observe_load=False).observe_load
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(), Hard())
+    task = RoutingProblem(kinds, Objective(), Hard())
     torch.manual_seed(1)
     one = task.new_router(5).state_dict()
     torch.manual_seed(2)
@@ -56,11 +56,11 @@ def test_the_seed_decides_the_weights_and_nothing_else_does(kinds: OutcomeTable)
 def test_what_cannot_be_a_task(kinds: OutcomeTable) -> None:
     fields = {name: getattr(kinds, name) for name in kinds.__dataclass_fields__}
     with pytest.raises(InputError, match="has no features"):
-        Task.of(OutcomeTable(**{**fields, "features": None}), Objective(), Hard())
+        RoutingProblem(OutcomeTable(**{**fields, "features": None}), Objective(), Hard())
     with pytest.raises(RouterError, match=r"TopK.k=5 exceeds 4 experts; use 1 to 4"):
-        Task.of(kinds, Objective(), TopK(k=5))
+        RoutingProblem(kinds, Objective(), TopK(k=5))
     with pytest.raises(InputError, match="no rows are left"):
-        Task.of(kinds.take(kinds.split != "validation"), Objective(), Hard())
+        RoutingProblem(kinds.take(kinds.split != "validation"), Objective(), Hard())
     with pytest.raises(InputError, match=r"scorer.kind='cubic'"):
         ScorerConfig(kind="cubic")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"scorer.hidden=\[64, 0\]"):

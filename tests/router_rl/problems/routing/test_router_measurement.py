@@ -10,6 +10,7 @@ from envs import Outcomes, RoutingCore
 from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.problems.load import drops
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import charges, measure
 from router_rl.routing import Hard, LinearScorer, Router, RouterError, StateInput, TopK
 
@@ -115,7 +116,7 @@ def test_another_table_is_refused(kinds: OutcomeTable) -> None:
 
 
 def test_fallback_rows_are_counted(kinds: OutcomeTable) -> None:
-    router = fit("ridge", kinds, Objective())
+    router = fit("ridge", RoutingProblem(kinds, Objective()))
     assert measure(router, kinds, Objective(), 10.0).fallbacks == 0
     with torch.no_grad():
         router.scorer.bias.fill_(float("nan"))  # type: ignore[operator, union-attr]

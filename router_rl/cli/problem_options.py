@@ -1,0 +1,100 @@
+"""The options that `train` and `compare` share: from the command line to a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from experts import InputError, open_table
+
+from ..methods.method import Method, NoHyperparameters
+from ..methods.registry import find_method
+from ..problems.objective import Objective
+from ..problems.problem import Problem
+from ..problems.registry import find_problem
+from .command import Names
+from .values import numbers_in
+
+__all__ = ["ComparedObjective", "build_problem", "compare_groups", "train_groups"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedObjective:
+    """What to maximise: one case for each compute weight.
+
+    Attributes:
+        compute_weight: numbers with commas, utility per unit of compute; null: the problem's own.
+        load_weight: utility per unit of load, at least 0.
+        window: number of decisions over which load is charged.
+        budget: caps the mean compute per query, in place of the compute weights; the most expensive expert
+            costs 1.
+        max_cost: maximum mean compute of an expert; more expensive experts are never chosen.
+    """
+
+    compute_weight: list[float] | float | str | None = None
+    load_weight: float = 0.0
+    window: int = 256
+    budget: float | None = None
+    max_cost: float | None = None
+
+
+def train_groups(names: Names) -> Mapping[str, type]:
+    """The options of a problem, the objective, and the hyperparameters of a method."""
+    found = find_method(names.env, names.method) if names.method else None
+    own = found.hyperparameters if isinstance(found, Method) else NoHyperparameters
+    return {
+        "problem": find_problem(names.env).options_type,
+        "objective": ComparedObjective,
+        "hyperparameters": own,
+    }
+
+
+def compare_groups(names: Names) -> Mapping[str, type]:
+    """The options of a problem, and the objective."""
+    return {"problem": find_problem(names.env).options_type, "objective": ComparedObjective}
+
+
+def build_problem(
+    env: str,
+    table: str | None,
+    options: Any,
+    objective: ComparedObjective,
+    weights: tuple[float, ...],
+    *,
+    allow_leakage: bool = False,
+) -> Problem:
+    """The problem that a command line describes.
+
+    Args:
+        env: its name.
+        table: a Parquet file or a source's name; None where the problem takes none, or for its default.
+        options: an instance of the problem's options dataclass.
+        objective: what to maximise.
+        weights: the compute weights where the objective names none.
+        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+
+    Raises:
+        InputError: an option does not fit, or the table is missing or cannot be used.
+    """
+    kind = find_problem(env)
+    if not kind.needs_table:
+        if table is not None:
+            raise InputError("table", table, f"{env} is not made of a table", "leave it out")
+        if objective != ComparedObjective():
+            raise InputError("objective", None, f"{env} has no objective weights", "leave --objective out")
+        return kind(options=options)
+    if table is None and env == "routing":
+        raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
+    rows = open_table(table or "digits", allow_leakage=allow_leakage)
+    given = {each.name: getattr(objective, each.name) for each in fields(objective)}
+    for name, value in given.items():
+        if name not in kind.objective_fields and value != getattr(ComparedObjective(), name):
+            takes = ", ".join(each.replace("_", "-") for each in kind.objective_fields)
+            raise InputError(f"objective.{name}", value, f"{env} does not use it", f"it uses {takes}")
+    own = given.pop("compute_weight")
+    chosen = weights if own is None else tuple(numbers_in("objective.compute_weight", own))
+    if objective.budget is not None:
+        chosen = (Objective().compute_weight,)
+    objectives = [Objective(compute_weight=weight, **given) for weight in chosen]
+    return kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)

@@ -1,0 +1,34 @@
+"""The warm start of every token-level learner: closed-form routers without bias."""
+
+from __future__ import annotations
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.problem import TokenMoEProblem
+from ...problems.token_moe.token_measurement import measure
+from .handover import foldable
+from .token_ridge import RidgeHyperparameters, fit_ridge
+
+__all__ = ["closed_form_start"]
+
+_RIDGES = [
+    RidgeHyperparameters(penalty=penalty, window=window) for penalty in (1e-2, 1e-1) for window in (4, 16)
+]
+
+
+def closed_form_start(problem: TokenMoEProblem) -> LayerRouters:
+    """Ridge routers chosen on validation, imitated by routers that a stock gate can hold, which has no bias.
+
+    Args:
+        problem: the pool and its text; the result is kept for all methods of this process.
+    """
+    pool = problem.pool
+
+    def loss(routers: LayerRouters) -> float:
+        return float(measure(pool.tail, pool.parts["validation"], routers.choose).loss.mean())
+
+    def make() -> LayerRouters:
+        fits = [fit_ridge(pool.tail, pool.parts["train"], each) for each in _RIDGES]
+        return foldable(pool, min(fits, key=loss))[0]
+
+    start: LayerRouters = problem.cached("closed_form_start", make)
+    return start

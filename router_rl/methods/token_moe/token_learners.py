@@ -1,0 +1,125 @@
+"""The learners of token-level routing; all start from the same closed form, without labels, on the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem, selection_of
+from ..method import Fit, Method, Run
+from .backprop import GATES, Gate, joint, train_gate
+from .closed_form_start import closed_form_start
+from .counterfactual import OUTCOME_TABLE, train_counterfactual
+from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
+from .token_training import Training
+
+__all__ = ["METHODS", "LearningRate"]
+
+_CHECKS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """The hyperparameter of every token-level learner.
+
+    Attributes:
+        learning_rate: of AdamW, falling to zero (cosine).
+    """
+
+    learning_rate: float = 1e-2
+
+
+_SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
+
+Learn = Callable[[TokenMoEProblem, LayerRouters, Training], LayerRouters]
+
+
+def _fit(learn: Learn) -> Fit:
+    """A method's fit from a learner of routers."""
+
+    def fit(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> LayerPolicy:
+        options = problem.options
+        training = Training(
+            passes=options.passes,
+            batch=options.batch,
+            checks=_CHECKS,
+            learning_rate=hyperparameters.learning_rate,
+            seed=run.seed,
+            report=run.report,
+        )
+        learned = learn(problem, closed_form_start(problem), training)
+        routers = learned.copy(selection_of(problem.experts_per_token))
+        return LayerPolicy(choose=routers.choose, routers=routers)
+
+    return fit
+
+
+def _gate(problem: TokenMoEProblem) -> Gate:
+    """The softmax gate that runs as many experts as the case."""
+    return GATES["soft_gate" if problem.experts_per_token == 1 else "mixtral_top2"]
+
+
+def _joint(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    return train_gate(problem.pool, start, joint(_gate(problem)), training)[0].routers
+
+
+def _softmax_gate(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    return train_gate(problem.pool, start, _gate(problem), training)[0].routers
+
+
+def _straight_through(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    return train_gate(problem.pool, start, GATES["straight_through"], training)[0].routers
+
+
+def _outcome_table(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    return train_counterfactual(problem.pool, start, training, OUTCOME_TABLE).routers
+
+
+def _reinforce(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    start = start.copy(selection_of(problem.experts_per_token))
+    return train_reinforce(problem.pool, start, training, TokenReinforceHyperparameters()).routers
+
+
+METHODS = (
+    Method(
+        name="joint",
+        family="rl",
+        fit=_fit(_joint),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="policy gradient on the outcome table plus the gradient of the mixture's loss",
+    ),
+    Method(
+        name="outcome_table",
+        family="rl",
+        fit=_fit(_outcome_table),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="exact policy gradient on each expert's loss along its own path; forward passes only",
+    ),
+    Method(
+        name="reinforce",
+        family="rl",
+        fit=_fit(_reinforce),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="sampled paths through all layers, leave-one-out baseline (Williams 1992)",
+    ),
+    Method(
+        name="softmax_gate",
+        family="gate",
+        fit=_fit(_softmax_gate),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="backpropagation through the experts: all of them, or Mixtral's two",
+    ),
+    Method(
+        name="straight_through",
+        family="gate",
+        fit=_fit(_straight_through),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="the chosen experts run, the gradient is the mixture's (Bengio et al. 2013)",
+    ),
+)

@@ -1,0 +1,78 @@
+"""Check that an objective asks only for what a problem scores, and make one case of each compute weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from experts import InputError
+
+from .objective import Objective
+from .problem import Case, Problem
+
+__all__ = ["check_objective", "compute_weight_cases", "only_objective"]
+
+
+def check_objective(problem: type[Problem], objective: Objective) -> None:
+    """Raise InputError where a field that the problem does not use differs from its default.
+
+    Args:
+        problem: its `objective_fields` are the fields that it uses.
+        objective: what a user asks for.
+
+    Raises:
+        InputError: names the field, its value and the fields that the problem uses.
+    """
+    default = Objective()
+    for each in fields(Objective):
+        value = getattr(objective, each.name)
+        if each.name not in problem.objective_fields and value != getattr(default, each.name):
+            used = ", ".join(problem.objective_fields)
+            reason = f"{problem.name} does not use it"
+            raise InputError(f"objective.{each.name}", value, reason, f"leave it out; it uses {used}")
+
+
+def compute_weight_cases(problem: type[Problem], objectives: Sequence[Objective]) -> tuple[Case, ...]:
+    """One case for each objective, labelled by its compute weight.
+
+    Args:
+        problem: whose cases they are.
+        objectives: at least one, with distinct compute weights.
+
+    Raises:
+        InputError: there is none, two are equal, or one has a field that the problem does not use.
+    """
+    weights = [objective.compute_weight for objective in objectives]
+    if not weights:
+        raise InputError("objective", [], "there is none", "give at least one")
+    if len(set(weights)) < len(weights):
+        raise InputError("objective.compute_weight", weights, "one is given twice", "make them distinct")
+    for objective in objectives:
+        check_objective(problem, objective)
+    return tuple(
+        Case(
+            label=f"compute weight {objective.compute_weight:g}",
+            values={"compute_weight": objective.compute_weight},
+            objective=objective,
+        )
+        for objective in objectives
+    )
+
+
+def only_objective(problem: type[Problem], objective: Objective | Sequence[Objective]) -> Objective:
+    """The objective of a problem whose cases do not differ in it.
+
+    Args:
+        problem: whose objective it is.
+        objective: one, alone or in a sequence.
+
+    Raises:
+        InputError: there are several or none, or one has a field that the problem does not use.
+    """
+    given = (objective,) if isinstance(objective, Objective) else tuple(objective)
+    if len(given) != 1:
+        weights = [each.compute_weight for each in given]
+        reason = f"{problem.name} has one objective for all its cases"
+        raise InputError("objective.compute_weight", weights, reason, "give one compute weight")
+    check_objective(problem, given[0])
+    return given[0]

@@ -1,0 +1,24 @@
+"""Facts about an outcome table that every problem made of one says on its card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experts import OutcomeTable
+
+__all__ = ["table_facts"]
+
+
+def table_facts(table: OutcomeTable, scale: float) -> dict[str, Any]:
+    """The size of a table and its units, as JSON.
+
+    Args:
+        table: with a split.
+        scale: the unit of compute, in the table's cost unit.
+    """
+    return {
+        "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},
+        "features": 0 if table.features is None else int(table.features.shape[1]),
+        "cost_unit": table.cost_unit,
+        "compute_unit": scale,
+    }

@@ -1,0 +1,225 @@
+"""Read `results.json` of this version and of version 1, as schema 2.
+
+Version 1 wrote two forms of schema 1: comparisons on a table, and comparisons on an environment. Both are
+returned under the names of schema 2. What version 1 did not record is None or empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experts.io.errors import InputError
+
+from .results import SCHEMA_VERSION
+
+__all__ = ["read_results"]
+
+_VERSION_1_METHODS = {"gate": "method"}  # a paired difference named the other method so
+_ROUTING = "one decision a query: which experts answer it"
+
+
+def read_results(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `results.json`, as schema 2; reports and views take it.
+
+    Args:
+        source: the file, its folder, or its content. Content of schema 2 is returned unchanged.
+
+    Raises:
+        InputError: the file cannot be read, or its schema version is unknown.
+    """
+    if isinstance(source, Mapping):
+        content, name = dict(source), "results"
+    else:
+        content, name = _read(Path(source)), str(source)
+    version = content.get("schema_version")
+    if version == SCHEMA_VERSION:
+        return content
+    if version != 1:
+        problem = f"has schema version {version}, this release reads 1 and {SCHEMA_VERSION}"
+        raise InputError("results", name, problem, "run compare again, or use the release that wrote it")
+    if "env" in content:
+        return _from_environment(content)
+    if "experts" in content:
+        return _from_table(content)
+    raise InputError("results", name, "holds no comparison", "give the results.json of `compare`")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    place = path / "results.json" if path.is_dir() else path
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("results", str(place), f"cannot be read ({error})", "run compare again") from error
+    if not isinstance(content, dict):
+        raise InputError("results", str(place), "holds no comparison", "give the results.json of `compare`")
+    return content
+
+
+def _from_table(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1 of a comparison on a table."""
+    budget = old.get("budget")
+    facts = old.get("table_facts") or {}
+    load_weight = old.get("load_weight") or 0.0
+    charges = "" if budget is not None else " - compute weight x compute"
+    charges += f" - {load_weight:g} x load" if load_weight else ""
+    card = {
+        "name": "routing",
+        "environment": "RouterRL/Routing-v0",
+        "about": _ROUTING,
+        "source": old.get("source") or old.get("table") or "",
+        "experts": list(old["experts"]),
+        "options": {
+            name: old[name] for name in ("select", "scorer", "feedback") if old.get(name) is not None
+        },
+        "facts": {
+            name: facts[name]
+            for name in ("queries", "features", "cost_unit", "compute_unit")
+            if name in facts
+        },
+        "notes": list(old.get("notes") or []),
+        "utility": f"quality{charges}",
+    }
+    weights: Sequence[float] = old.get("compute_weights") or _distinct(old["summary"], "compute_weight")
+    cases = [_case(weight, load_weight, budget) for weight in weights]
+    labels = {case["values"]["compute_weight"]: case["label"] for case in cases}
+    shares: Mapping[str, Any] = old.get("shares_by_group") or {}
+    return {
+        **_common(old, card, cases),
+        "commit": old.get("commit"),
+        "versions": dict(old.get("versions") or {}),
+        "seconds": old.get("seconds"),
+        "notes": list(old.get("notes") or []),
+        "rows": [_row(row, labels[row["compute_weight"]]) for row in old.get("rows") or []],
+        "summary": [_table_summary(row, labels[row["compute_weight"]]) for row in old["summary"]],
+        "table_facts": old.get("table_facts"),
+        "frontier": dict(old.get("frontier") or {}),
+        "zero_frontier": list(old.get("zero_frontier") or []),
+        "singles": list(old.get("singles") or []),
+        "shares_by_group": _shares(shares, labels),
+        "goal": [_goal(goal, labels) for goal in old.get("goal") or []],
+        "verdict": list(old.get("verdict") or []),
+        "warnings": list(old.get("warnings") or []),
+    }
+
+
+def _from_environment(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1 of a comparison on an environment."""
+    card = {
+        "name": old["env"],
+        "environment": old.get("environment") or "",
+        "about": "",
+        "source": old.get("table") or "",
+        "experts": [],
+        "options": dict(old.get("options") or {}),
+        "facts": {},
+        "notes": [],
+        "utility": "",
+    }
+    cases = [
+        {"label": case["label"], "values": {name: value for name, value in case.items() if name != "label"}}
+        for case in old["cases"]
+    ]
+    return {
+        **_common(old, card, cases),
+        "rows": [_row(row, _label_of(row, cases)) for row in old.get("rows") or []],
+        "summary": [_environment_summary(row) for row in old["summary"]],
+    }
+
+
+def _common(old: Mapping[str, Any], card: dict[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every field of schema 2, with what both forms of schema 1 recorded."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "problem": card,
+        "cases": cases,
+        "created": old.get("created"),
+        "command": old.get("command"),
+        "versions": {},
+        "commit": None,
+        "seeds": list(old.get("seeds") or []),
+        "n_trials": old.get("tries"),
+        "seconds": None,
+        "notes": [],
+        "recommendation": None,
+        "rows": [],
+        "summary": [],
+        "table_facts": None,
+        "frontier": {},
+        "zero_frontier": [],
+        "singles": [],
+        "shares_by_group": None,
+        "goal": [],
+        "verdict": [],
+        "warnings": [],
+        "figures": [],
+    }
+
+
+def _case(weight: float, load_weight: float, budget: float | None) -> dict[str, Any]:
+    values = {"compute_weight": weight, "load_weight": load_weight}
+    if budget is None:
+        return {"label": f"compute weight {weight:g}", "values": values}
+    return {"label": f"budget {budget:g}", "values": values | {"budget": budget}}
+
+
+def _row(row: Mapping[str, Any], label: str) -> dict[str, Any]:
+    new = {"method": row["method"], "family": row["family"], "case": label, **row}
+    new["hyperparameters"] = new.pop("settings", None)
+    return {"collapsed": False, "collapse": None, "shares": None, "router": None} | new
+
+
+def _table_summary(row: Mapping[str, Any], label: str) -> dict[str, Any]:
+    new = {"method": row["method"], "family": row["family"], "case": label, **row}
+    new["extra_inputs"] = list(new.pop("sees", None) or [])
+    for name in ("paired_difference_to_best_gate", "validation_difference_to_best_gate"):
+        new[name] = _difference(row.get(name))
+    return new | {"paired_difference_to_rival": None, "paired_difference_to_best_rival": None}
+
+
+def _environment_summary(row: Mapping[str, Any]) -> dict[str, Any]:
+    nothing = dict.fromkeys(
+        (
+            "utility_iqm",
+            "utility_iqm_ci95",
+            "paired_difference_to_best_gate",
+            "validation_difference_to_best_gate",
+        )
+    )
+    return {**row, "extra_inputs": [], "collapsed": 0, "below_best_single": 0, **nothing}
+
+
+def _difference(old: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if old is None:
+        return None
+    return {_VERSION_1_METHODS.get(name, name): value for name, value in old.items()}
+
+
+def _goal(goal: Mapping[str, Any], labels: Mapping[float, str]) -> dict[str, Any]:
+    return {"case": labels[goal["compute_weight"]], **goal}
+
+
+def _shares(shares: Mapping[str, Any], labels: Mapping[float, str]) -> dict[str, Any] | None:
+    methods: Mapping[str, Any] = shares.get("methods") or {}
+    if not methods:
+        return None
+    weight = next(iter(methods.values())).get("compute_weight")
+    return {
+        "case": labels.get(weight, ""),
+        "groups": list(shares.get("groups") or []),
+        "methods": {name: each["shares"] for name, each in methods.items()},
+    }
+
+
+def _label_of(row: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
+    """The label of the case whose values a row has."""
+    for case in cases:
+        if all(row.get(name) == value for name, value in case["values"].items()):
+            return str(case["label"])
+    raise InputError("results.rows", row["method"], "belongs to none of the cases", "run compare again")
+
+
+def _distinct(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return list(dict.fromkeys(row[name] for row in rows))
