@@ -2,21 +2,23 @@
 
 import gymnasium
 
-from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv
+from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv, environment_classes
 from .caching import CachingConfig, CachingCore, CachingEnv, CachingTable, CachingVectorEnv, build_caching
 from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
-from .core import Core, Step
+from .core import BatchedCore, Core, Step
 from .layer_load import LoadRule
 from .memory import MemoryProfile
 from .outcomes import Outcomes, compute_scale
 from .queueing import QueueingConfig, QueueingCore, QueueingEnv, QueueingVectorEnv, QueueUnits, build_queueing
-from .reward import load_charge
-from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_core
-from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, open_core
+from .reward import utility
+from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_routing
+from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, build_token_moe
+from .window import load_penalty
 
 __all__ = [
     "ENVS",
     "SHARPNESS",
+    "BatchedCore",
     "CachingConfig",
     "CachingCore",
     "CachingEnv",
@@ -50,13 +52,16 @@ __all__ = [
     "VectorizedEnv",
     "build_caching",
     "build_cascade",
-    "build_core",
     "build_queueing",
+    "build_routing",
+    "build_token_moe",
     "compute_scale",
-    "load_charge",
-    "open_core",
+    "environment_classes",
+    "load_penalty",
+    "utility",
 ]
 
+# An environment is one file and one line here: its id, and the classes for `make` and `make_vec`.
 ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),

@@ -1,4 +1,4 @@
-"""What the caching process is like: its memories, and what is charged."""
+"""The options of the caching environment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ __all__ = ["CachingConfig"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachingConfig:
-    """The memories and what is charged.
+    """The memories, the requests and the weights of the reward.
 
     Attributes:
         compute_weight: utility per unit of compute, at least 0.
-        wait_weight: utility per second waited for weights, at least 0.
-        gpu_share: of the bytes of all experts, that fit in GPU memory.
-        host_share: of the bytes of all experts, that fit in host memory.
+        wait_weight: utility per second that a request waits for weights, at least 0.
+        gpu_share: size of GPU memory, as a fraction of the bytes of all experts.
+        host_share: size of host memory, as a fraction of the bytes of all experts.
         expert_bytes: bytes of each expert: one number, or N.
-        profile: of the bandwidths.
+        profile: bandwidths and latencies of the memories.
         gap: seconds between two requests.
-        persistence: chance that a request is of the topic of the one before.
-        window: W.
+        persistence: probability that a request keeps the topic of the one before; otherwise its topic is
+            drawn uniformly.
+        window: W, requests of an episode.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     compute_weight: float = 0.1
@@ -41,13 +45,13 @@ class CachingConfig:
         object.__setattr__(self, "expert_bytes", tuple(self.expert_bytes))
         for name in ("compute_weight", "wait_weight", "gap"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "negative or endless", "use at least 0")
+                raise InputError(name, getattr(self, name), "negative or infinite", "use at least 0")
         for name in ("gpu_share", "host_share"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise InputError(name, getattr(self, name), "not a share", "use above 0 and at most 1")
         if not self.expert_bytes or not all(0.0 < size < float("inf") for size in self.expert_bytes):
             raise InputError("expert_bytes", list(self.expert_bytes), "not sizes", "use bytes above 0")
         if not 0.0 <= self.persistence <= 1.0:
-            raise InputError("persistence", self.persistence, "not a chance", "use 0 to 1")
+            raise InputError("persistence", self.persistence, "not a probability", "use 0 to 1")
         if self.window < 1:
             raise InputError("window", self.window, "not positive", "use 1 or more")

@@ -1,6 +1,6 @@
-"""How evenly a layer's tokens fall on experts and devices, and what each token pays for it.
+"""Load of a mixture-of-experts layer over experts and devices, and the load penalty of each token.
 
-Every charge is made so that its mean over a lane's tokens is the layer's load.
+The mean penalty over a lane's tokens is the layer's load.
 
 Legend: B lanes, M tokens of a lane, N experts, D devices, k slots of a token.
 """
@@ -15,21 +15,25 @@ from torch import Tensor
 
 from experts import InputError
 
-__all__ = ["LoadRule", "charge", "counts", "keep_within"]
+__all__ = ["LoadRule", "apply_capacity", "token_penalties", "tokens_per_expert"]
 
 
 @dataclass(frozen=True)
 class LoadRule:
-    """What load is.
+    """The definition of load.
 
     Attributes:
         kind: `share`, the squared coefficient of variation of the experts' (or devices') shares,
-            `D sum f^2 - 1`; `tiles`, the tiles of the grouped product over the fewest that hold as many
-            rows, less 1: `sum_e ceil(n_e / tile) / ceil(runs / tile) - 1`. With a placement, tiles are those
-            of the busiest device over an even part of the fewest, since the others wait for it.
+            `D sum f^2 - 1`; `tiles`, the tiles of the grouped matrix product over the fewest that hold as
+            many rows, minus 1: `sum_e ceil(n_e / tile) / ceil(runs / tile) - 1`. With a placement, the tiles
+            are those of the busiest device over an equal part of the fewest, because the other devices wait
+            for it.
         tile: rows of a tile.
-        placement: the device of each expert, numbered from 0; None for one device an expert (`share`) or one
-            for all (`tiles`).
+        placement: the device of each expert, numbered from 0; None for one device per expert (`share`) or one
+            device for all experts (`tiles`).
+
+    Raises:
+        InputError: `kind` is unknown or `tile` is less than 1.
     """
 
     kind: Literal["share", "tiles"] = "share"
@@ -43,59 +47,71 @@ class LoadRule:
             raise InputError("load.tile", self.tile, "not positive", "use 1 or more")
 
     def check(self, experts: int) -> None:
-        """Raise InputError if the placement does not fit N experts."""
+        """Raise InputError if the placement does not match N experts."""
         if self.placement is None:
             return
         if len(self.placement) != experts or sorted(set(self.placement)) != list(
             range(max(self.placement) + 1)
         ):
-            problem = f"must give each of {experts} experts a device, numbered from 0 without a gap"
-            raise InputError("load.placement", list(self.placement), problem, "give such a list")
+            problem = f"must be a list of {experts} devices, one per expert, numbered from 0 without a gap"
+            raise InputError("load.placement", list(self.placement), problem, "change the list")
 
 
-def counts(experts: Tensor, total: int) -> Tensor:
-    """Tokens each expert takes: [B, M, k] int64 ids (N is nobody) to [B, N] float32."""
-    flat = experts.reshape(len(experts), -1)
-    found = torch.zeros((len(flat), total + 1), device=flat.device)
-    return found.scatter_add(1, flat, torch.ones(flat.shape, device=flat.device))[:, :total]
-
-
-def charge(rule: LoadRule, experts: Tensor, total: int) -> Tensor:
-    """What each token pays for its layer's load: [B, M] float32, its mean the load.
+def tokens_per_expert(experts: Tensor, total: int) -> Tensor:
+    """The tokens that each expert takes.
 
     Args:
-        rule: what load is.
-        experts: [B, M, k] int64, the experts that run; N is nobody.
+        experts: [B, M, k] int64; the id N stands for no expert.
         total: N.
 
+    Returns:
+        [B, N] float32.
+    """
+    flat = experts.reshape(len(experts), -1)
+    counts = torch.zeros((len(flat), total + 1), device=flat.device)
+    return counts.scatter_add(1, flat, torch.ones(flat.shape, device=flat.device))[:, :total]
+
+
+def token_penalties(rule: LoadRule, experts: Tensor, total: int) -> Tensor:
+    """The load penalty of each token; its mean is the layer's load.
+
+    Args:
+        rule: the definition of load.
+        experts: [B, M, k] int64, the experts that run; the id N stands for no expert.
+        total: N.
+
+    Returns:
+        [B, M] float32.
+
     >>> experts = torch.tensor([[[0], [0], [0], [1]]])
-    >>> charge(LoadRule(), experts, 2)
+    >>> token_penalties(LoadRule(), experts, 2)
     tensor([[ 0.5000,  0.5000,  0.5000, -0.5000]])
-    >>> charge(LoadRule("tiles", tile=2), experts, 2).mean()
+    >>> token_penalties(LoadRule("tiles", tile=2), experts, 2).mean()
     tensor(0.5000)
     """
-    n = counts(experts, total)
+    n = tokens_per_expert(experts, total)
     runs = n.sum(dim=1, keepdim=True).clamp(min=1.0)
-    price = _by_share(rule, n, runs) if rule.kind == "share" else _by_tiles(rule, n, runs)
-    padded = torch.cat([price, torch.zeros_like(price[:, :1])], dim=1)
+    penalty = _by_share(rule, n, runs) if rule.kind == "share" else _by_tiles(rule, n, runs)
+    padded = torch.cat([penalty, torch.zeros_like(penalty[:, :1])], dim=1)
     slots = padded.gather(1, experts.flatten(1)).reshape(experts.shape)
     return slots.sum(dim=-1) * experts.shape[1] / runs
 
 
-def keep_within(experts: Tensor, total: int, capacity: float | None) -> Tensor:
-    """Turn away the slots that find no room, first come first served.
+def apply_capacity(experts: Tensor, total: int, capacity: float | None) -> Tensor:
+    """Drop the tokens above each expert's capacity, first come first served.
 
     Args:
-        experts: [B, M, k] int64; N is nobody.
+        experts: [B, M, k] int64; the id N stands for no expert.
         total: N.
-        capacity: an expert has `ceil(capacity * runs / N)` slots in a lane; None for no limit.
+        capacity: capacity factor: an expert takes `ceil(capacity * runs / N)` tokens in a lane; None for no
+            bound.
 
     Returns:
-        [B, M, k] int64, N where there was no room.
+        [B, M, k] int64, N where the token was dropped.
 
     Source: Switch Transformers, Fedus et al. 2021, eq. 3, https://arxiv.org/abs/2101.03961.
 
-    >>> keep_within(torch.tensor([[[0], [0], [0], [1]]]), 2, 1.0).flatten().tolist()
+    >>> apply_capacity(torch.tensor([[[0], [0], [0], [1]]]), 2, 1.0).flatten().tolist()
     [0, 0, 2, 1]
     """
     if capacity is None:
@@ -109,7 +125,7 @@ def keep_within(experts: Tensor, total: int, capacity: float | None) -> Tensor:
 
 
 def _by_share(rule: LoadRule, n: Tensor, runs: Tensor) -> Tensor:
-    """`D f_d - 1` for each expert's device, [B, N]."""
+    """`D f_d - 1` of each expert's device, [B, N]."""
     share = n / runs
     if rule.placement is None:
         return share * n.shape[1] - 1.0
@@ -120,7 +136,7 @@ def _by_share(rule: LoadRule, n: Tensor, runs: Tensor) -> Tensor:
 
 
 def _by_tiles(rule: LoadRule, n: Tensor, runs: Tensor) -> Tensor:
-    """An expert's tiles, divided among its tokens, over the fewest there could be; less 1; [B, N]."""
+    """Tiles of each expert, divided among its tokens, over the fewest possible, minus 1; [B, N]."""
     tiles = torch.ceil(n / rule.tile)
     fewest = torch.ceil(runs / rule.tile)
     if rule.placement is not None:

@@ -1,7 +1,7 @@
-"""Failures and recoveries as a change of clock: an expert's own clock stands still while it is down.
+"""Failures and recoveries as a change of clock: an expert's uptime stops while it is down.
 
-On that clock queues know nothing of failures, so a job's finish is found in closed form: start plus service
-on the expert's clock, read back on everybody's. Work that an outage interrupts goes on after it.
+In uptime, queues do not depend on failures. So the finish of a job has a closed form: its start plus its
+service in uptime, converted back to wall time. Interrupted work continues after the outage.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from .stream import query_rows
 
-__all__ = ["Outages", "clock", "draw_outages", "is_down", "wall"]
+__all__ = ["Outages", "draw_outages", "is_down", "uptime", "wall_time"]
 
 _STEPS = 1 << 52
 
 
 class Outages(NamedTuple):
-    """The outages ahead, K for each expert, in order; K may be 0.
+    """The outages of an episode, K for each expert, in order; K can be 0.
 
     Attributes:
         fails: [..., K] float64 seconds, when it goes down.
-        returns: [..., K] float64 seconds, when it is up again; before the next failure.
-        lost: [..., K + 1] float64 seconds of being down before each outage, and in all.
-        stops: [..., K + 1] float64 seconds, each failure on the expert's own clock; the last is infinite.
+        returns: [..., K] float64 seconds, when it recovers; before the next failure.
+        lost: [..., K + 1] float64 seconds of downtime before each outage, and in total.
+        stops: [..., K + 1] float64 seconds of uptime at each failure; the last is infinite.
     """
 
     fails: Tensor
@@ -35,7 +35,7 @@ class Outages(NamedTuple):
 
     @classmethod
     def of(cls, fails: Tensor, returns: Tensor) -> Outages:
-        """Outages from their times."""
+        """Outages from the times of failures and recoveries, [..., K] float64 seconds each."""
         spells = (returns - fails).cumsum(dim=-1)
         lost = torch.cat([torch.zeros_like(fails.sum(dim=-1, keepdim=True)), spells], dim=-1)
         never = torch.full_like(lost[..., :1], float("inf"))
@@ -45,14 +45,14 @@ class Outages(NamedTuple):
 def draw_outages(
     seed: Tensor, counter: Tensor, experts: int, count: int, up: float, repair: float
 ) -> Outages:
-    """Outages whose spells up and down are exponential, a function of the seed and the counter alone.
+    """Outages with exponential times up and down, a function of the seed and the counter only.
 
     Args:
-        seed: [B] int64, the lanes' streams.
-        counter: [B] int64, where in the stream they begin.
+        seed: [B] int64, the random streams.
+        counter: [B] int64, where the numbers begin in the stream.
         experts: N.
-        count: K, outages drawn for each expert; after the last it stays up.
-        up, repair: mean seconds of a spell.
+        count: K, outages of each expert; after the last one it stays up.
+        up, repair: mean seconds up and down.
 
     Returns:
         outages [B, N, K].
@@ -65,8 +65,8 @@ def draw_outages(
     return Outages.of(changes[..., 0].contiguous(), changes[..., 1].contiguous())
 
 
-def clock(outages: Outages, time: Tensor) -> Tensor:
-    """Seconds an expert has been up by a time: [...] float64 of times [...] (outages [..., K])."""
+def uptime(outages: Outages, time: Tensor) -> Tensor:
+    """Uptime of an expert at wall times [...], [...] float64 seconds (outages [..., K])."""
     if not outages.fails.shape[-1]:
         return time
     over = (outages.returns <= time.unsqueeze(-1)).sum(dim=-1, keepdim=True)
@@ -74,8 +74,8 @@ def clock(outages: Outages, time: Tensor) -> Tensor:
     return torch.minimum(up, outages.stops.gather(-1, over).squeeze(-1))
 
 
-def wall(outages: Outages, up: Tensor) -> Tensor:
-    """The first time at which an expert has been up for so many seconds: the inverse of `clock`."""
+def wall_time(outages: Outages, up: Tensor) -> Tensor:
+    """First wall time at which an expert reaches an uptime, [...] float64 seconds: inverse of `uptime`."""
     if not outages.fails.shape[-1]:
         return up
     before = (outages.stops < up.unsqueeze(-1)).sum(dim=-1, keepdim=True)
@@ -83,6 +83,6 @@ def wall(outages: Outages, up: Tensor) -> Tensor:
 
 
 def is_down(outages: Outages, time: Tensor) -> Tensor:
-    """Whether an expert is down: [...] bool of times [...]."""
+    """Whether an expert is down at wall times [...], [...] bool."""
     time = time.unsqueeze(-1)
     return ((outages.fails <= time) & (time < outages.returns)).any(dim=-1)

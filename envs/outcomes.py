@@ -1,4 +1,4 @@
-"""An outcome table as tensors on one device: what the batched core looks things up in."""
+"""An outcome table as tensors on one device: the data of a batched core."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experts import InputError, OutcomeTable
+from experts import InputError, OutcomeTable, open_table
 
-__all__ = ["Outcomes", "compute_scale", "rows_of"]
+__all__ = ["Outcomes", "compute_scale", "open_rows"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Outcomes:
-    """What every expert would have done on every query.
+    """The outcome of every expert on every query.
 
     Attributes:
-        features: [T, D] float32; where the table's are memory-mapped and the device is the CPU they stay in
-            their file, rows being read as they are asked for, and must not be written to.
+        features: [T, D] float32. If the table's features are memory-mapped and the device is the CPU, they
+            stay in their file: rows are read on access, and must not be written to.
         quality: [T, N] float32 in [0, 1].
-        compute: [T, N] float32, cost over the dearest expert's mean cost.
-        probabilities: [T, N, C] float32, the class distribution each expert gave, or None.
-        label: [T] int64, the right class, or None.
+        compute: [T, N] float32, cost over the mean cost of the most expensive expert.
+        probabilities: [T, N, C] float32, the class distribution that each expert gave, or None.
+        label: [T] int64, the correct class, or None.
     """
 
     features: Tensor
@@ -39,15 +39,15 @@ class Outcomes:
         """Move a table to a device.
 
         Args:
-            table: the rows to play on.
+            table: the rows.
             scale: cost of one unit of compute (`compute_scale` of the training rows).
             device: where the tensors live.
 
         Raises:
-            InputError: the table has no features, or the unit of compute is not positive.
+            InputError: the table has no features, or `scale` is not positive.
         """
         if not 0.0 < scale < float("inf"):
-            raise InputError("scale", scale, "is no unit of compute", "use a cost above 0")
+            raise InputError("scale", scale, "is not a positive cost", "use a cost above 0")
         if table.features is None:
             raise InputError("table", table.source, "has no features", "add a `features` column to it")
         probabilities, label = table.probabilities, table.label
@@ -61,24 +61,42 @@ class Outcomes:
 
     @property
     def queries(self) -> int:
-        """T."""
+        """T, the number of queries."""
         return self.quality.shape[0]
 
     @property
     def experts(self) -> int:
-        """N."""
+        """N, the number of experts."""
         return self.quality.shape[1]
+
+    def feature_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds [D] of the features in an observation space."""
+        # A margin of 1: a constant feature has no range.
+        low, high = self.features.amin(dim=0), self.features.amax(dim=0)
+        return low.cpu().numpy() - 1.0, high.cpu().numpy() + 1.0
 
 
 def compute_scale(table: OutcomeTable) -> float:
-    """Mean cost per query of the dearest expert: the unit in which compute is counted (1 if all are free)."""
+    """The unit of compute: the mean cost per query of the most expensive expert (1 if all are free)."""
     return float(table.cost.mean(axis=0, dtype=np.float64).max()) or 1.0
 
 
-def rows_of(table: OutcomeTable | Path | str, split: str | None) -> OutcomeTable:
-    """The rows of a split, or all if None, of a table, a Parquet path or an embedded source's name."""
-    whole = table if isinstance(table, OutcomeTable) else OutcomeTable.read(table)
-    return whole if split is None else whole.part(split)
+def open_rows(
+    table: OutcomeTable | Path | str, split: str | None, scale: float | None = None
+) -> tuple[OutcomeTable, float]:
+    """The rows that an environment draws from, and their unit of compute.
+
+    Args:
+        table: an outcome table, a Parquet path or the name of an embedded source.
+        split: `train`, `validation` or `test`; None for all rows.
+        scale: the unit of compute, in the table's cost unit; `compute_scale` of the rows if None.
+
+    Raises:
+        InputError: the table cannot be read, or has no such split.
+    """
+    whole = table if isinstance(table, OutcomeTable) else open_table(table)
+    rows = whole if split is None else whole.part(split)
+    return rows, compute_scale(rows) if scale is None else scale
 
 
 def _mapped(array: np.ndarray) -> Tensor:

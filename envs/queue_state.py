@@ -1,4 +1,4 @@
-"""Where the lanes of the queueing process stand."""
+"""The state of the queueing environment."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["QueueState", "empty_queues", "flat", "mapped"]
 
 
 class QueueState(NamedTuple):
-    """Where B lanes stand. Times are float64 seconds since the episode began; `up` is on the experts' clocks.
+    """The state of B lanes. Times are float64 seconds since the episode began; `up` marks seconds of uptime.
 
     Attributes:
-        seed, episode: [B] int64, the lane's stream, and the episodes it has begun.
+        seed, episode: [B] int64, the random stream of each lane, and the episodes that it has begun.
         step: [B] int64, requests sent in this episode.
-        episodes: what the episode will bring: W + 1 requests and the outages.
-        up: [B, N], the experts' clocks now.
-        free: [B, N, C], when each replica has done what it was given (`up`).
-        starts: [B, N, W + 4], when each request sent to an expert begins (`up`), in order; else infinite.
-        sent, begun: [B, N] int64, requests sent to it, and those of them that have begun.
-        open_size: [B, N] int64, requests in the batch that still takes more; 0 if there is none.
-        open_work: [B, N], its longest request's service.
-        open_finish: [B, N], when it would be done (`up`).
+        episodes: W + 1 requests and the outages of the episode.
+        up: [B, N], uptime of the experts now.
+        free: [B, N, C], when each replica finishes its work (`up`).
+        starts: [B, N, W + 4], when each request sent to the expert begins (`up`), in order; else infinite.
+        sent, begun: [B, N] int64, requests sent to the expert, and those that have begun.
+        open_size: [B, N] int64, requests in the batch that is not yet full; 0 if there is none.
+        open_work: [B, N], service time of its longest request.
+        open_finish: [B, N], when it would finish (`up`).
         members: [B, N, batch] int64, its requests.
-        finish: [B, W + 1], when each request is done; the last column is for nobody.
+        finish: [B, W + 1], when each request finishes; the last column is for no request.
         gaps: [B, 2], running means of the time between arrivals, fast and slow.
-        spent: [B], compute used.
+        spent: [B], compute used in the episode.
     """
 
     seed: Tensor
@@ -61,14 +61,14 @@ def empty_queues(
     gap: float,
     room: int,
 ) -> QueueState:
-    """Lanes at the start of episodes.
+    """The state at the start of episodes.
 
     Args:
         seed, episode: [B] int64.
-        episodes: what they will bring.
+        episodes: their requests and outages.
         replicas: [N] int64; an expert's row of `free` is infinite where it has fewer than others.
-        config: of the process.
-        gap: mean seconds between arrivals, where the running means begin.
+        config: the options.
+        gap: mean seconds between arrivals, the initial running means.
         room: columns of `starts` beyond the requests.
     """
     lanes, experts, width = len(seed), len(replicas), int(replicas.max())
@@ -76,7 +76,7 @@ def empty_queues(
     whole = torch.zeros((lanes, experts), dtype=torch.int64, device=seed.device)
     absent = torch.arange(width, device=seed.device) >= replicas.unsqueeze(-1)
     finish = times.new_full((lanes, config.window + 1), float("nan"))
-    finish[:, config.window] = 0.0  # nobody is never late
+    finish[:, config.window] = 0.0  # no request is never late
     return QueueState(
         seed=seed.clone(),
         episode=episode.clone(),
@@ -98,12 +98,12 @@ def empty_queues(
 
 
 def flat(state: Any) -> Sequence[Tensor]:
-    """The tensors of a nest of tuples."""
+    """The tensors of nested tuples, in order."""
     return [state] if isinstance(state, Tensor) else [leaf for part in state for leaf in flat(part)]
 
 
 def mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A nest of named tuples with every tensor changed."""
+    """Nested named tuples with `change` applied to every tensor."""
     if isinstance(state, Tensor):
         return change(state)
     return type(state)(*(mapped(part, change) for part in state))

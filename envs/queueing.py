@@ -1,41 +1,91 @@
-"""Send each request to an expert's queue: the MDP of routing under load.
+"""Route requests to experts with queues: each request is sent to one expert as it arrives.
 
-Requests arrive one after another; each is sent to one expert at once, waits there first come first served for
-one of the expert's replicas, is worked on, and earns
+## Description
+Requests arrive one after another. The agent sends each to one expert at once. The request waits there, first
+come first served, for one of the expert's replicas. A decision delays the requests behind it, so a good agent
+trades quality and compute against queues, deadlines, outages and a budget.
 
-    value * (quality - lateness_weight * lateness - miss_weight * missed)
+A replica that becomes free takes up to `batch` waiting requests. A batch of n takes the time of its longest
+request times `1 + batch_slope * (n - 1)`. While an expert is down, its work stops. Quality, cost and
+service times come from an `OutcomeTable` (service times from `latency_s`, else `tokens_out`, else cost).
+
+Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
+
+## Action space
+`Discrete(N)`: the expert that the request is sent to.
+
+## Observation space
+`Box((D + 3 N + 6,), float32)`:
+
+| part | size | values |
+|---|---|---|
+| features of the query | D | |
+| waiting | N | requests waiting at the expert |
+| busy | N | replicas at work; all of them where a request waits |
+| down | N | 1 if the expert is down |
+| deadline | 1 | seconds from arrival |
+| value | 1 | of the request |
+| gaps | 2 | running means of the time between arrivals, fast and slow, seconds |
+| budget | 2 | compute left per request left, and the fraction of requests left; 0 without a budget |
+
+## Rewards
+    value * quality - lateness_weight * lateness - miss_weight * missed
         - compute_weight * compute - overspend_weight * overspend
 
-`lateness` is the time from arrival to finish beyond the deadline, counted in deadlines. It is charged when
-the request is sent, as what it adds to the lateness of all requests if nobody came after it, so that an
-episode's rewards sum to what its requests suffered and no reward is put off. Legend: B lanes, N experts,
-C replicas, W requests an episode, D features.
+- `quality`: of the expert on the query, in [0, 1]; `compute`: its cost over the unit of compute.
+- `lateness`: value times the time from arrival to finish beyond the deadline, in deadlines. `missed`: value,
+  if the deadline is missed. Both are paid when the request is sent, as what the request adds to the lateness
+  of all requests if no other request followed. So the rewards of an episode sum to the utility of its
+  requests, and no reward is delayed.
+- `overspend`: compute that the request adds above the episode's budget.
 
-A replica takes up to `batch` waiting requests when it becomes free; a batch of n works for its longest
-request's time times `1 + batch_slope * (n - 1)`. While an expert is down its work stands still.
+`info` holds these and `share` [N], 1 for the expert.
+
+## Starting state
+Empty queues, all experts up, and a random stretch of the arrivals. `reset(seed=s)` restarts the random
+stream; `reset()` draws the next episode.
+
+## Episode end
+The episode terminates after W requests. It is never truncated.
+
+## Arguments
+- `table`: an `OutcomeTable` with features, a Parquet path or the name of a source. Default `"digits"`.
+- `split`: rows to draw from: `"train"` (default), `"validation"`, `"test"`, or None for all. It also selects
+  the part of a recorded trace: the first half, the next quarter, the last quarter.
+- `arrivals`: `"poisson"` (default), `"bursts"`, an `Arrivals`, or the Parquet path of a trace.
+- `units`: `QueueUnits`. Default: of these rows.
+- `device`: where the tensors live. Default `"cpu"`.
+- `seed`, `group`: lane i uses the random stream `seed + i // group`.
+- the fields of `QueueingConfig`: `load`, `compute_weight`, `lateness_weight`, `miss_weight`, `window`,
+  `replicas`, `batch`, `batch_slope`, `deadlines`, `values`, `shares`, `mean_up`, `mean_repair`, `budget`,
+  `overspend_weight`.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.service_time import service_times
-from envs.traces import ARRIVALS, Arrivals, open_arrivals
-from experts import InputError, OutcomeTable
+from experts import OutcomeTable
 
-from .adapters import ScalarEnv, VectorizedEnv
-from .core import ActionSpace, Step
-from .outages import Outages, clock, is_down, wall
-from .outcomes import Outcomes, compute_scale, rows_of
+from .adapters import environment_classes
+from .arguments import config_from
+from .core import ActionSpace, BatchedCore, Step, float_box
+from .outages import Outages, is_down, uptime, wall_time
+from .outcomes import Outcomes, open_rows
 from .queue_episodes import draw_episodes
 from .queue_state import QueueState, empty_queues, flat, mapped
+from .queue_units import QueueUnits
 from .queueing_config import QueueingConfig
+from .reward import utility
+from .service_time import service_times
+from .traces import ARRIVALS, Arrivals, open_arrivals
 
 __all__ = [
     "QueueUnits",
@@ -46,53 +96,27 @@ __all__ = [
     "build_queueing",
 ]
 
-_LOOK = 4  # starts looked at together when counting who has begun
-_FAST, _SLOW = 1 / 8, 1 / 64  # of the two running means of the gaps
+_LOOK = 4  # starts that are compared together when counting the requests that began
+_FAST, _SLOW = 1 / 8, 1 / 64  # rates of the two running means of the gaps
 _PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.75), "test": (0.75, 1.0)}
 
 
-class QueueUnits(NamedTuple):
-    """What is counted in what, measured on the training rows.
-
-    Attributes:
-        compute: cost of one unit of compute.
-        service: [N] each expert's mean service time, seconds.
-        batch_service: [N] mean seconds of a full batch, whose longest request decides.
-    """
-
-    compute: float
-    service: tuple[float, ...]
-    batch_service: tuple[float, ...]
-
-    @classmethod
-    def of(cls, table: OutcomeTable, config: QueueingConfig) -> QueueUnits:
-        """The units of a table's rows."""
-        times = np.sort(service_times(table), axis=0)
-        below = np.linspace(0.0, 1.0, len(times) + 1) ** config.batch  # of the longest of a batch's draws
-        longest = np.diff(below) @ times * (1.0 + config.batch_slope * (config.batch - 1))
-        return cls(compute_scale(table), tuple(times.mean(axis=0).tolist()), tuple(longest.tolist()))
-
-    @property
-    def second(self) -> float:
-        """Mean service time over the experts, seconds: deadlines and outages are counted in it."""
-        return float(np.mean(self.service))
-
-
-class QueueingCore:
-    """B lanes of the queueing process on one table.
+class QueueingCore(BatchedCore[QueueState]):
+    """B lanes of the queueing environment on one table.
 
     Args:
-        outcomes: the table, on the device to play on.
+        outcomes: the table, on the device to use.
         service: [T, N] float64, seconds.
-        gaps: [M] float64, gaps between arrivals with mean 1, of which each episode plays a stretch.
-        config: the process.
-        units: what compute, deadlines and load are counted in.
+        gaps: [M] float64, gaps between arrivals with mean 1; an episode uses a random stretch of them.
+        config: the options.
+        units: of compute, deadlines and load.
         lanes: B.
-        seed: the first lane's stream.
-        group: lanes that share a stream, so that they meet the same requests, outages and arrivals.
+        seed: lane i uses the random stream `seed + i // group`.
+        group: consecutive lanes that share a random stream, so that they get the same requests, outages and
+            arrivals.
 
     Raises:
-        InputError: fewer than one lane, or lists whose length is not N.
+        InputError: `lanes` or `group` is less than 1, or a list does not have length N.
     """
 
     def __init__(
@@ -106,16 +130,11 @@ class QueueingCore:
         seed: int = 0,
         group: int = 1,
     ) -> None:
-        if lanes < 1:
-            raise InputError("lanes", lanes, "not positive", "use 1 or more")
+        super().__init__(outcomes.experts, outcomes.quality.device, lanes, group)
         self.outcomes = outcomes
         self.service = service
         self.config = config
         self.units = units
-        self.lanes = lanes
-        self.group = group
-        self.experts = outcomes.experts
-        self.device = outcomes.quality.device
         self.replicas = config.replicas_of(self.experts).to(self.device)
         self._width = int(self.replicas.max())  # C
         self.gap = config.gap(units.batch_service)
@@ -123,50 +142,43 @@ class QueueingCore:
         self.observation_space = self._space()
         self.action_space: ActionSpace = spaces.Discrete(self.experts)
         self._lane = torch.arange(lanes, device=self.device)
-        self.state = self._fresh(seed)
+        self._rates = torch.tensor([_FAST, _SLOW], dtype=torch.float64, device=self.device)
+        self._ahead = torch.arange(_LOOK, device=self.device)
+        self.state = self._initial_state(self._lane_seeds(seed))
 
     @property
     def now(self) -> Tensor:
-        """[B] float64 seconds, when the request to be sent arrives."""
+        """Arrival time of the current request, [B] float64 seconds."""
         place = self._lane * (self.config.window + 1) + self.state.step
         return _at(self.state.episodes.arrival, place)
 
-    def reset(self, seed: int | None = None) -> Tensor:
-        """Start an episode in every lane, with new streams if a seed is given; the observation."""
-        if seed is not None:
-            self.state = self._fresh(seed)
-        else:
-            self.clear(torch.ones(self.lanes, dtype=torch.bool, device=self.device))
-        return self.observation()
-
     def clear(self, finished: Tensor) -> None:
-        """Start a new episode, with empty queues, where `finished` [B] bool."""
+        """Start a new episode, with empty queues, where `finished` [B] bool is True."""
         if not bool(finished.any()):
             return
         state = self.state
-        fresh = self._begin(state.seed[finished], state.episode[finished] + 1)
-        for old, new in zip(flat(state), flat(fresh), strict=True):
+        first = self._begin(state.seed[finished], state.episode[finished] + 1)
+        for old, new in zip(flat(state), flat(first), strict=True):
             old[finished] = new
 
     def fork(self, lane: Tensor) -> QueueingCore:
-        """A core whose lanes are copies of these, [M] int64, to play on from here; lanes may repeat."""
-        twin = object.__new__(QueueingCore)
-        twin.__dict__.update(self.__dict__)
-        twin.lanes = len(lane)
-        twin._lane = torch.arange(len(lane), device=self.device)
-        twin.state = mapped(self.state, lambda value: value[lane])
-        return twin
+        """A core whose lanes are copies of lanes [M] int64, to simulate ahead from here; lanes may repeat."""
+        fork = copy(self)
+        fork.lanes = len(lane)
+        fork._lane = torch.arange(len(lane), device=self.device)
+        fork.state = mapped(self.state, lambda value: value[lane])
+        return fork
 
     def step(self, actions: Tensor) -> Step:
-        """Send the requests to experts [B] int64, and go on to the next arrivals."""
+        """Send the requests to experts [B] int64, and advance to the next arrivals."""
         state, config, episodes = self.state, self.config, self.state.episodes
-        request = self._lane * (config.window + 1) + state.step  # places in [B, W + 1], laid flat
-        expert = self._lane * self.experts + actions  # places in [B, N], laid flat
+        request = self._lane * (config.window + 1) + state.step  # index into [B, W + 1], flattened
+        expert = self._lane * self.experts + actions  # index into [B, N], flattened
         row = _at(episodes.row, request)
         up, work = _at(state.up, expert), _at(self.service, row * self.experts + actions)
         free, slot = state.free.flatten(0, 1).index_select(0, expert).min(dim=-1)
         outages = Outages(*(part.flatten(0, 1).index_select(0, expert) for part in episodes.outages))
-        start = torch.maximum(up, free)  # an open batch has not begun, so this is its start too
+        start = torch.maximum(up, free)  # also the start of an open batch, which has not begun
         if config.batch > 1:
             size = _at(state.open_size, expert)
             work = torch.maximum(work, torch.where(size > 0, _at(state.open_work, expert), work))
@@ -174,7 +186,7 @@ class QueueingCore:
             closed = (size + 1 == config.batch) | (start <= up)
         else:
             size, end, closed = torch.zeros_like(expert), start + work, None
-        finish = wall(outages, end)
+        finish = wall_time(outages, end)
         lateness, missed = self._late(request.unsqueeze(-1), finish.unsqueeze(-1))
         if closed is not None:
             lateness, missed = self._with_members(expert, size, finish, lateness, missed)
@@ -193,61 +205,50 @@ class QueueingCore:
         quality = _at(self.outcomes.quality, row * self.experts + actions).double()
         compute = _at(self.outcomes.compute, row * self.experts + actions).double()
         overspend = self._overspend(compute)
-        suffered = config.lateness_weight * lateness + config.miss_weight * missed
-        reward = _at(episodes.value, request) * quality - suffered - config.compute_weight * compute
-        reward = reward - config.overspend_weight * overspend
+        costs = {"lateness": lateness, "missed": missed, "compute": compute, "overspend": overspend}
+        reward = utility({"quality": _at(episodes.value, request) * quality, **costs}, self._cost_weights)
         self._advance()
-        parts = {"quality": quality, "compute": compute, "lateness": lateness, "missed": missed}
-        parts |= {"overspend": overspend}
         share = torch.zeros(self.lanes * self.experts, device=self.device)
         share[expert] = 1.0
-        return Step(
-            reward.float(),
-            self.state.step >= config.window,
-            {name: part.float() for name, part in parts.items()}
-            | {"share": share.reshape(self.lanes, self.experts)},
-        )
+        parts = {name: part.float() for name, part in {"quality": quality, **costs}.items()}
+        parts["share"] = share.reshape(self.lanes, self.experts)
+        return Step(reward.float(), self.state.step >= config.window, parts)
 
     def observation(self) -> Tensor:
-        """What the lanes see, [B, D + 3 N + 6] float32.
-
-        After the query's features: for each expert the requests waiting, the replicas taken and whether it is
-        down; then the seconds to the deadline, the request's value, the two running means of the gaps
-        (seconds), and under a budget the compute left for each request left, and the share of requests left.
-        """
+        """The current observations, [B, D + 3 N + 6] float32; the module docstring lists the parts."""
         state, episodes = self.state, self.state.episodes
         waiting = state.sent - state.begun
-        taken = (state.free > state.up.unsqueeze(-1)).sum(dim=-1) - (self._width - self.replicas)
-        taken = torch.where(waiting > 0, self.replicas, taken)
+        busy = (state.free > state.up.unsqueeze(-1)).sum(dim=-1) - (self._width - self.replicas)
+        busy = torch.where(waiting > 0, self.replicas, busy)
         request = self._lane * (self.config.window + 1) + state.step
-        told = [
+        parts = [
             self.outcomes.features.index_select(0, _at(episodes.row, request)),
             waiting,
-            taken,
+            busy,
             is_down(episodes.outages, self.now.unsqueeze(-1)),
             _at(episodes.deadline, request).unsqueeze(-1),
             _at(episodes.value, request).unsqueeze(-1),
             state.gaps,
             self._budget_left(),
         ]
-        return torch.cat([part.float() for part in told], dim=-1)
+        return torch.cat([part.float() for part in parts], dim=-1)
 
     def responses(self) -> Tensor:
-        """[B, W] float64 seconds from arrival to finish of the requests sent; NaN for those to come."""
+        """Seconds from arrival to finish of the requests, [B, W] float64; NaN for those not yet sent."""
         window = self.config.window
         return self.state.finish[:, :window] - self.state.episodes.arrival[:, :window]
 
     def state_dict(self) -> dict[str, Any]:
-        """The lanes' state as tensors by position."""
+        """The state of the lanes as tensors by position."""
         return {str(index): value.clone() for index, value in enumerate(flat(self.state))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state saved before."""
+        """Continue from a saved state."""
         for index, value in enumerate(flat(self.state)):
             value.copy_(state[str(index)])
 
     def _late(self, request: Tensor, finish: Tensor) -> tuple[Tensor, Tensor]:
-        """Lateness and missed deadlines times value, summed over requests [B, M] that end then [B, M]."""
+        """Lateness and misses times value, [B], summed over requests [B, M] that finish at times [B, M]."""
         episodes = self.state.episodes
         deadline, value = _at(episodes.deadline, request), _at(episodes.value, request)
         over = (finish - _at(episodes.arrival, request) - deadline).clamp(min=0.0)
@@ -256,7 +257,7 @@ class QueueingCore:
     def _with_members(
         self, expert: Tensor, size: Tensor, finish: Tensor, lateness: Tensor, missed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add what those suffer whose batch the request joins, and note when they will be done."""
+        """Add the delay of the requests whose batch the request joins, and update their finish times."""
         state, batch, window = self.state, self.config.batch, self.config.window
         there = torch.arange(batch, device=self.device) < size.unsqueeze(-1)
         joined = state.members.flatten(0, 1).index_select(0, expert)
@@ -268,7 +269,7 @@ class QueueingCore:
         return lateness + new[0] - old[0], missed + new[1] - old[1]
 
     def _overspend(self, compute: Tensor) -> Tensor:
-        """How far the request takes the episode's compute over the budget."""
+        """Compute that the request adds above the episode's budget, [B]."""
         spent = self.state.spent.clone()
         self.state.spent.add_(compute)
         if self.config.budget is None:
@@ -284,13 +285,13 @@ class QueueingCore:
         return torch.stack([allowed / left.clamp(min=1.0), left / self.config.window], dim=-1)
 
     def _advance(self) -> None:
-        """Go on to the next arrival: begin what begins before it."""
+        """Advance to the next arrival, and start the requests that begin before it."""
         state = self.state
         before = self.now
         state.step.add_(1)
         now = self.now
         state.gaps.lerp_((now - before).unsqueeze(-1), self._rates)
-        state.up.copy_(clock(state.episodes.outages, now.unsqueeze(-1).expand(-1, self.experts)))
+        state.up.copy_(uptime(state.episodes.outages, now.unsqueeze(-1).expand(-1, self.experts)))
         if self.config.batch > 1:
             free, slot = state.free.min(dim=-1, keepdim=True)
             begins = (state.open_size > 0).unsqueeze(-1) & (free <= state.up.unsqueeze(-1))
@@ -303,40 +304,45 @@ class QueueingCore:
             if not bool((more == _LOOK).any()):
                 return
 
-    def _fresh(self, seed: int) -> QueueState:
-        self._rates = torch.tensor([_FAST, _SLOW], dtype=torch.float64, device=self.device)
-        self._ahead = torch.arange(_LOOK, device=self.device)
-        seeds = self._lane // self.group + seed
+    def _initial_state(self, seeds: Tensor) -> QueueState:
         return self._begin(seeds, torch.zeros_like(seeds))
 
     def _begin(self, seed: Tensor, episode: Tensor) -> QueueState:
         """Lanes at the start of an episode."""
-        config, unit = self.config, self.units.second
+        config, unit = self.config, self.units.mean_service
         episodes = draw_episodes(seed, episode, self.gaps, self.outcomes.queries, self.experts, config, unit)
         return empty_queues(seed, episode, episodes, self.replicas, config, self.gap, room=_LOOK)
 
     def _space(self) -> spaces.Box:
-        """The features' range and what the counts, times and flags may be, as one float32 Box."""
-        config, features = self.config, self.outcomes.features
-        low = features.amin(dim=0).cpu().numpy() - 1.0  # a margin: a constant feature has no range
-        high = features.amax(dim=0).cpu().numpy() + 1.0
-        experts = self.experts
-        most = np.concatenate(
-            [np.full(experts, config.window), self.replicas.cpu().numpy(), np.ones(experts)]
-        )
+        """The bounds of the features, counts, times and flags."""
+        config, experts = self.config, self.experts
+        low, high = self.outcomes.feature_bounds()
         gap = max(float(self.gaps.max()), self.gap)
         spent = config.window * float(self.outcomes.compute.max())
         most_left = 1.0 if config.budget is None else config.budget * config.window
-        rest = [config.longest * self.units.second, max(config.values), gap, gap, most_left, 1.0]
-        least = [0.0, 0.0, 0.0, 0.0, 0.0 if config.budget is None else -spent, 0.0]
-        low = np.concatenate([low, np.zeros(3 * experts), least])
-        high = np.concatenate([high, most, np.array(rest) * 1.001])
-        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        least_left = 0.0 if config.budget is None else -spent
+        counts = [np.full(experts, config.window), self.replicas.cpu().numpy(), np.ones(experts)]
+        rest = [config.max_deadline * self.units.mean_service, max(config.values), gap, gap, most_left, 1.0]
+        return float_box(
+            [low, np.zeros(3 * experts), np.array([0.0, 0.0, 0.0, 0.0, least_left, 0.0])],
+            [high, *counts, np.array(rest) * 1.001],
+        )
+
+    @property
+    def _cost_weights(self) -> dict[str, float]:
+        """Utility per unit of each cost."""
+        config = self.config
+        return {
+            "lateness": config.lateness_weight,
+            "missed": config.miss_weight,
+            "compute": config.compute_weight,
+            "overspend": config.overspend_weight,
+        }
 
 
 def build_queueing(
-    table: OutcomeTable | Path | str,
-    lanes: int,
+    table: OutcomeTable | Path | str = "digits",
+    lanes: int = 1,
     *,
     split: str | None = "train",
     arrivals: Arrivals | Path | str = "poisson",
@@ -344,24 +350,27 @@ def build_queueing(
     device: torch.device | str = "cpu",
     seed: int = 0,
     group: int = 1,
-    **settings: Any,
+    **options: Any,
 ) -> QueueingCore:
-    """Build a core from what a user has at hand.
+    """Build a core from a table; the arguments are those of the environment.
 
     Args:
-        table: an outcome table, a Parquet path or an embedded source's name.
+        table: an outcome table, a Parquet path or the name of a source.
         lanes: B.
-        split: the rows to play on, or None for all. A recorded trace is divided too: training plays its first
-            half, validation the next quarter, test the last.
+        split: the rows to draw from; None for all. It also selects the part of a recorded trace: the first
+            half for training, the next quarter for validation, the last for test.
         arrivals: a trace, `poisson`, `bursts`, or the path of a trace.
-        units: of the training rows; of the rows played if None.
+        units: of the training rows; of these rows if None.
         device: where the tensors live.
-        seed: the first lane's stream.
-        group: lanes that share a stream.
-        settings: fields of `QueueingConfig`.
+        seed, group: lane i uses the random stream `seed + i // group`.
+        options: fields of `QueueingConfig`.
+
+    Raises:
+        InputError: an argument is unknown or out of range, the table has no features, or a service time is
+            missing.
     """
-    rows = rows_of(table, split)
-    config = QueueingConfig(**settings)
+    config = config_from(QueueingConfig, build_queueing, options)
+    rows, _ = open_rows(table, split)
     units = QueueUnits.of(rows, config) if units is None else units
     if isinstance(arrivals, str) and arrivals in ARRIVALS:
         trace = open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
@@ -380,22 +389,9 @@ def build_queueing(
     )
 
 
-class QueueingEnv(ScalarEnv):
-    """One lane, an ordinary Gymnasium environment; arguments as for `build_queueing`."""
-
-    def __init__(self, table: OutcomeTable | Path | str = "digits", **settings: Any) -> None:
-        super().__init__(build_queueing(table, 1, **settings))
-
-
-class QueueingVectorEnv(VectorizedEnv):
-    """B lanes at once, a Gymnasium vector environment; arguments as for `build_queueing`."""
-
-    def __init__(
-        self, num_envs: int = 1, table: OutcomeTable | Path | str = "digits", **settings: Any
-    ) -> None:
-        super().__init__(build_queueing(table, num_envs, **settings))
+QueueingEnv, QueueingVectorEnv = environment_classes("Queueing", build_queueing, __doc__)
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
-    """Values at places of the tensor laid flat, in the places' shape; far faster than indexing by columns."""
+    """Values at flat indices, in the shape of `place`; much faster than indexing by columns."""
     return values.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)

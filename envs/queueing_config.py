@@ -1,4 +1,4 @@
-"""What a queueing process is: load, queues, deadlines, failures and what is charged."""
+"""The options of the queueing environment: load, queues, deadlines, outages and the weights of the reward."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ __all__ = ["QueueingConfig"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueingConfig:
-    """The queues and what is charged.
+    """The arrivals, the queues and the weights of the reward.
 
-    Deadlines and outages are counted in the pool's mean service time, so that one setting suits experts of
-    milliseconds and of minutes.
+    The unit of deadlines and outages is the mean service time over the experts, so that the same options suit
+    experts of milliseconds and of minutes.
 
     Attributes:
-        load: arrival rate over what the pool can serve, every expert at work and its batches full.
-        compute_weight: utility per unit of compute (one request of the dearest expert).
-        lateness_weight: utility, per unit of value, of being one deadline late.
-        miss_weight: utility, per unit of value, of a deadline missed.
-        window: W, requests an episode; it begins with empty queues.
-        replicas: servers of each expert, one number for all or one each.
-        batch: requests that a replica works on together.
-        batch_slope: how much longer a batch works for each further request, as a share; 1 is no gain.
-        deadlines: mean service times a request may take, for each class of requests.
-        values: what a request of each class is worth.
-        shares: how common each class is; equal where empty.
-        mean_up: mean service times between an expert's recovery and its next failure; 0: none fails.
+        load: arrival rate over the capacity of all experts with full batches.
+        compute_weight: utility per unit of compute (one request of the most expensive expert).
+        lateness_weight: utility, per unit of value, of one deadline of lateness.
+        miss_weight: utility, per unit of value, of a missed deadline.
+        window: W, requests of an episode.
+        replicas: servers of each expert: one number, or N.
+        batch: the most requests that a replica works on together.
+        batch_slope: increase of a batch's time for each further request, as a fraction; 1 is no gain from
+            batching.
+        deadlines: of each class of requests, in mean service times.
+        values: of a request of each class.
+        shares: relative frequency of each class; equal where empty.
+        mean_up: mean service times between an expert's recovery and its next failure; 0 for no failures.
         mean_repair: mean service times that it is down.
-        budget: compute that a request may take on average over an episode; None: as much as it likes.
+        budget: mean compute per request of an episode; None for no bound.
         overspend_weight: utility per unit of compute above the budget.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     load: float = 0.8
@@ -63,47 +67,47 @@ class QueueingConfig:
                 raise InputError(name, getattr(self, name), "is not positive", "use a number above 0")
         for name in ("window", "batch"):
             if not isinstance(getattr(self, name), int):
-                raise InputError(name, getattr(self, name), "is not whole", "use 1, 2, ...")
+                raise InputError(name, getattr(self, name), "is not an integer", "use 1, 2, ...")
         if not 0.0 <= self.batch_slope <= 1.0:
-            raise InputError("batch_slope", self.batch_slope, "is no share", "use 0 to 1")
+            raise InputError("batch_slope", self.batch_slope, "is not a fraction", "use 0 to 1")
         if self.budget is not None and not 0.0 < self.budget < float("inf"):
-            raise InputError("budget", self.budget, "is not positive", "use a number above 0, or none")
+            raise InputError("budget", self.budget, "is not positive", "use a number above 0, or None")
         if not self.deadlines or min(self.deadlines) <= 0:
             raise InputError("deadlines", self.deadlines, "are not all positive", "use numbers above 0")
         for name, values in (("values", self.values), ("shares", self.shares or self.values)):
             if len(values) != len(self.deadlines) or min(values) < 0:
-                problem = f"do not suit {len(self.deadlines)} deadlines"
+                problem = f"do not match {len(self.deadlines)} deadlines"
                 raise InputError(name, values, problem, "give each class a number of at least 0")
         counts = (self.replicas,) if isinstance(self.replicas, int) else self.replicas
         if not counts or min(counts) < 1:
             raise InputError("replicas", self.replicas, "are not all positive", "use 1 or more")
 
     @property
-    def longest(self) -> float:
+    def max_deadline(self) -> float:
         """The longest deadline, in mean service times."""
         return max(self.deadlines)
 
     @property
-    def chances(self) -> tuple[float, ...]:
-        """How likely a request is to be of each class; they sum to 1."""
+    def class_shares(self) -> tuple[float, ...]:
+        """The probability of each class; they sum to 1."""
         shares = self.shares or tuple(1.0 for _ in self.deadlines)
         return tuple(share / sum(shares) for share in shares)
 
     def replicas_of(self, experts: int) -> Tensor:
-        """[N] int64, the servers of each expert.
+        """The servers of each expert, [N] int64.
 
         Raises:
-            InputError: there is a list of another length.
+            InputError: `replicas` has another length.
         """
         if isinstance(self.replicas, int):
             return torch.full((experts,), self.replicas)
         if len(self.replicas) != experts:
-            fix = "give one number, or one an expert"
+            fix = "give one number, or one for each expert"
             raise InputError("replicas", self.replicas, f"there are {experts} experts", fix)
         return torch.tensor(self.replicas)
 
     def gap(self, batch_service: Sequence[float]) -> float:
-        """Mean seconds between arrivals that make the load, given the mean seconds of full batches [N]."""
+        """Mean seconds between arrivals that give the load, for mean seconds of full batches [N]."""
         counts = self.replicas_of(len(batch_service)).tolist()
         pace = sum(count * self.batch / seconds for count, seconds in zip(counts, batch_service, strict=True))
         up = self.mean_up / (self.mean_up + self.mean_repair) if self.mean_up else 1.0

@@ -1,29 +1,87 @@
-"""The parts of the reward: quality of the chosen mixture, compute, and each decision's share of the load.
+"""The reward: the utility of its parts, and quality and compute of the experts that a decision runs.
 
-Legend: B lanes, N experts, k chosen, C classes, W window.
+Legend: B lanes, T queries, N experts, k experts a decision, C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from .outcomes import Outcomes
 
-__all__ = ["load_charge", "mixture", "running", "shares"]
+__all__ = ["expert_utility", "mixture", "running", "shares", "utility"]
+
+Value = TypeVar("Value", float, np.ndarray, Tensor)
+
+
+def utility(parts: Mapping[str, Value], weights: Mapping[str, float | Value]) -> Value:
+    """Quality minus the weighted costs: `quality - sum_i weight_i * part_i`.
+
+    This is the only place where a utility is computed. The costs are subtracted in the order of `weights`, so
+    that equal arguments give equal bits.
+
+    Args:
+        parts: by name; `quality`, or `nats` (a loss, which counts as -quality), and every part that has a
+            weight. Parts without a weight are ignored. All have one shape, or shapes that broadcast.
+        weights: utility per unit of each part that costs something; a number, or one for each entry.
+
+    Returns:
+        utility, in the shape of the parts.
+
+    >>> round(utility({"quality": 1.0, "compute": 0.5, "load": 2.0}, {"compute": 0.2, "load": 0.1}), 6)
+    0.7
+    >>> utility({"nats": 2.5, "compute": 1.0}, {"compute": 0.5})
+    -3.0
+    """
+    total = parts["quality"] if "quality" in parts else -parts["nats"]
+    for name, weight in weights.items():
+        total = total - weight * parts[name]
+    return total
+
+
+def expert_utility(outcomes: Outcomes, compute_weight: float) -> Tensor:
+    """Utility of each single expert on each query, without load.
+
+    Args:
+        outcomes: the table.
+        compute_weight: utility per unit of compute.
+
+    Returns:
+        [T, N] float32.
+    """
+    parts = {"quality": outcomes.quality, "compute": outcomes.compute}
+    return utility(parts, {"compute": compute_weight})
 
 
 def running(experts: Tensor, total: int) -> Tensor:
-    """Which experts run: [..., k] int64 ids to [..., N] float32 zeros and ones.
+    """The experts that run, as zeros and ones.
 
-    A repeated id runs once; the id N is nobody.
+    Args:
+        experts: [..., k] int64 ids; a repeated id runs once, and the id N stands for no expert.
+        total: N.
+
+    Returns:
+        [..., N] float32.
     """
     mask = torch.zeros((*experts.shape[:-1], total + 1), device=experts.device)
     return mask.scatter(-1, experts, 1.0)[..., :total]
 
 
 def shares(experts: Tensor, total: int) -> Tensor:
-    """How a decision divides among the experts that run: [..., N] float32, rows sum to 1 (0 if none runs)."""
+    """How a decision divides among the experts that run.
+
+    Args:
+        experts: [..., k] int64 ids, as for `running`.
+        total: N.
+
+    Returns:
+        [..., N] float32; rows sum to 1, or to 0 where no expert runs.
+    """
     run = running(experts, total)
     return run / run.sum(dim=-1, keepdim=True).clamp(min=1.0)
 
@@ -31,15 +89,16 @@ def shares(experts: Tensor, total: int) -> Tensor:
 def mixture(outcomes: Outcomes, row: Tensor, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Quality and compute of running a weighted set of experts on queries.
 
-    One expert gives its own quality. Several give their mixture: where the table has class probabilities,
-    1 if the largest entry of `sum_j w_j P_j` is the label, else 0; otherwise the weighted mean of their
-    qualities (the expected quality of an answer drawn by weight). Compute is the sum over those that run.
+    One expert has its own quality. Several experts have the quality of their mixture. If the table has class
+    probabilities, that is 1 where the largest entry of `sum_j w_j P_j` is the label, else 0. Otherwise it is
+    the weighted mean of their qualities (the expected quality of an answer drawn by weight). Compute is
+    summed over the experts that run.
 
     Args:
         outcomes: the table.
         row: [B] int64, the queries.
-        experts: [B, k] int64; a repeated id runs once and keeps both weights, the id N is nobody.
-        weights: [B, k] float32, rows sum to 1; 0 for nobody.
+        experts: [B, k] int64; a repeated id runs once and keeps both weights, the id N stands for no expert.
+        weights: [B, k] float32, rows sum to 1; 0 where there is no expert.
 
     Returns:
         quality [B] and compute [B], float32.
@@ -52,36 +111,10 @@ def mixture(outcomes: Outcomes, row: Tensor, experts: Tensor, weights: Tensor) -
     run = running(experts, outcomes.experts)
     compute = (run * outcomes.compute[row]).sum(dim=-1)
     answered = run.amax(dim=-1)
-    experts = experts.clamp(max=outcomes.experts - 1)  # nobody weighs 0, whoever stands for nobody here
+    experts = experts.clamp(max=outcomes.experts - 1)  # the id N has weight 0, so any valid id can replace it
     if outcomes.probabilities is None or outcomes.label is None:
         return (outcomes.quality[row].gather(-1, experts) * weights).sum(dim=-1) * answered, compute
     classes = outcomes.probabilities.shape[-1]
-    chosen = outcomes.probabilities[row].gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
-    answer = (chosen * weights.unsqueeze(-1)).sum(dim=1).argmax(dim=-1)
+    probabilities = outcomes.probabilities[row].gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
+    answer = (probabilities * weights.unsqueeze(-1)).sum(dim=1).argmax(dim=-1)
     return (answer == outcomes.label[row]).float() * answered, compute
-
-
-def load_charge(counts: Tensor, decisions: Tensor, share: Tensor, window: int) -> Tensor:
-    """What a decision adds to the load of its window.
-
-    The load of a window of W decisions with shares `f_e` is the squared coefficient of variation
-    `N sum_e f_e^2 - 1`: 0 if uniform, N - 1 if one expert takes everything. With counts `n_e` after t
-    decisions, `Phi_t = (N sum_e n_e^2 - t^2) / W` is 0 at the start and W times the load at the end, so
-    charging each decision its increment
-
-        Phi_{t+1} - Phi_t = (N (2 n . a + a . a) - (2 t + 1)) / W
-
-    makes the mean charge over a full window its load exactly, while each decision pays for its own effect.
-
-    Args:
-        counts: [..., N] float32, decisions each expert has taken in the window so far.
-        decisions: [...] float32, t, their number.
-        share: [..., N] float32, how this decision divides among the experts; rows sum to 1.
-        window: W.
-
-    Returns:
-        [...] float32.
-    """
-    experts = counts.shape[-1]
-    own = (share * (2.0 * counts + share)).sum(dim=-1)
-    return (experts * own - (2.0 * decisions + 1.0)) / window

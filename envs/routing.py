@@ -1,9 +1,52 @@
-"""`RouterRL/Routing-v0`: a query arrives, the agent chooses its experts, and is paid
+"""Route each query to frozen experts: one decision per query, rewarded for quality, compute and load.
 
-    quality - compute_weight * compute - load_weight * (what the choice adds to the window's load).
+## Description
+Queries arrive one after another. For each query the agent chooses the experts that answer it. The load term
+couples the decisions of a window: an expert that was used often in the window costs more to use again.
+Without a load weight the environment is a contextual bandit. The outcomes come from an `OutcomeTable`, so a
+step is a lookup and calls no model.
 
-The observation is the query's features and, if asked for, the window's counts over W. An episode is one
-window of W decisions; it ends there because the load is settled there, so the end is a termination.
+Legend: B lanes, N experts, D features, k experts a decision, W decisions a window.
+
+## Action space
+Depends on `choose`.
+
+| `choose` | action space | meaning |
+|---|---|---|
+| `experts`, `k=1` | `Discrete(N)` | the expert |
+| `experts`, `k>1` | `MultiDiscrete([N] * k)` | k experts; an id given twice runs once |
+| `some` | `MultiDiscrete([N + 1] * k)` | up to k experts; the id N stands for no expert |
+| `weights` | `Box(-1, 1, (N,), float32)` | all experts run, with weights `softmax(SHARPNESS * action)` |
+
+## Observation space
+`Box((D,), float32)`: the features of the query. With `observe_load` it is `Box((D + N,), float32)`: the
+features, then the decisions that each expert took in the current window, over W.
+
+## Rewards
+    quality - compute_weight * compute - load_weight * load
+
+- `quality`, in [0, 1]: the table's quality of the expert. For several experts it is the quality of their
+  mixture, with equal weights unless the action gives weights (see `envs.reward.mixture`).
+- `compute`: the cost of the experts that run, over `scale`.
+- `load`: what the decision adds to the load of the window (see `envs.window.load_penalty`). Its mean over a
+  full window is the squared coefficient of variation of the experts' shares.
+
+`info` holds `quality`, `compute`, `load` and `share` [N], how the decision divides among the experts.
+
+## Starting state
+A query drawn uniformly from the rows of `split`, and an empty window. `reset(seed=s)` restarts the random
+stream of queries; `reset()` continues it.
+
+## Episode end
+The episode terminates after W decisions, where the load of the window is complete. It is never truncated.
+
+## Arguments
+- `table`: an `OutcomeTable` with features, a Parquet path or the name of a source. Default `"digits"`.
+- `split`: rows to draw from: `"train"` (default), `"validation"`, `"test"`, or None for all.
+- `scale`: the unit of compute, in the table's cost unit. Default: the mean cost of the most expensive expert
+  on these rows.
+- `device`: where the tensors live. Default `"cpu"`.
+- the fields of `RoutingConfig`: `compute_weight`, `load_weight`, `window`, `k`, `observe_load`, `choose`.
 """
 
 from __future__ import annotations
@@ -20,11 +63,13 @@ from torch import Tensor
 
 from experts import InputError, OutcomeTable
 
-from .adapters import ScalarEnv, VectorizedEnv
-from .core import ActionSpace, Step
-from .outcomes import Outcomes, compute_scale, rows_of
-from .reward import load_charge, mixture, shares
+from .adapters import environment_classes
+from .arguments import config_from
+from .core import ActionSpace, BatchedCore, Step, float_box
+from .outcomes import Outcomes, open_rows
+from .reward import mixture, shares, utility
 from .stream import query_rows
+from .window import clear_windows, count_decision, load_penalty
 
 __all__ = [
     "SHARPNESS",
@@ -33,28 +78,35 @@ __all__ = [
     "RoutingEnv",
     "RoutingState",
     "RoutingVectorEnv",
-    "build_core",
+    "build_routing",
+    "initial_state",
+    "next_query",
     "observe",
+    "start_windows",
     "transition",
 ]
 
+# Observations [B, D or D + N] and experts [B, k] to weights [B, k].
 Weigh = Callable[[Tensor, Tensor], Tensor]
 
-SHARPNESS = 10.0  # of the weights that numbers in [-1, 1] stand for: from even to e^20 to 1
+SHARPNESS = 10.0  # scales an action in [-1, 1] to logits: weights from equal to a ratio of e^20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutingConfig:
-    """What the environment charges for and shows.
+    """The reward, observation and action of the routing environment.
 
     Attributes:
         compute_weight: utility per unit of compute, at least 0.
         load_weight: utility per unit of load, at least 0.
-        window: W, decisions over which load is settled; also the length of an episode.
+        window: W, decisions over which load is measured; also the length of an episode.
         k: experts a decision runs.
         observe_load: whether the window's counts are part of the observation.
-        choose: what an action is: `experts`, k ids; `some`, up to k ids, the id N being nobody; `weights`,
-            N numbers in [-1, 1], every expert running with weight `softmax(SHARPNESS * a)`.
+        choose: what an action is: `experts`, k ids; `some`, up to k ids, the id N standing for no expert;
+            `weights`, N numbers in [-1, 1], where every expert runs with weight `softmax(SHARPNESS * a)`.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     compute_weight: float = 0.1
@@ -76,13 +128,13 @@ class RoutingConfig:
 
 
 class RoutingState(NamedTuple):
-    """Where B lanes stand.
+    """The state of B lanes.
 
     Attributes:
-        seed: [B] int64, each lane's stream.
-        drawn: [B] int64, queries the lane has drawn from it.
-        row: [B] int64, the query being asked.
-        counts: [B, N] float32, decisions each expert took in the window.
+        seed: [B] int64, the random stream of each lane.
+        drawn: [B] int64, queries that the lane drew from its stream before this one.
+        row: [B] int64, the current query.
+        counts: [B, N] float32, decisions that each expert took in the window.
         decisions: [B] float32, their number.
     """
 
@@ -93,53 +145,72 @@ class RoutingState(NamedTuple):
     decisions: Tensor
 
 
+def initial_state(outcomes: Outcomes, seeds: Tensor) -> RoutingState:
+    """The first query and an empty window of random streams `seeds` [B] int64."""
+    drawn = torch.zeros_like(seeds)
+    return RoutingState(
+        seed=seeds,
+        drawn=drawn,
+        row=query_rows(seeds, drawn, outcomes.queries),
+        counts=torch.zeros((len(seeds), outcomes.experts), device=seeds.device),
+        decisions=torch.zeros(len(seeds), device=seeds.device),
+    )
+
+
+def next_query(outcomes: Outcomes, state: RoutingState, share: Tensor) -> RoutingState:
+    """The state after a decision of share [B, N]: counted in its window, and the next query drawn."""
+    counts, decisions = count_decision(state.counts, state.decisions, share)
+    drawn = state.drawn + 1
+    row = query_rows(state.seed, drawn, outcomes.queries)
+    return RoutingState(seed=state.seed, drawn=drawn, row=row, counts=counts, decisions=decisions)
+
+
+def start_windows(state: RoutingState, finished: Tensor) -> RoutingState:
+    """The state with an empty window where `finished` [B] bool is True; the drawn query stays."""
+    counts, decisions = clear_windows(state.counts, state.decisions, finished)
+    return state._replace(counts=counts, decisions=decisions)
+
+
 def transition(
     outcomes: Outcomes, config: RoutingConfig, state: RoutingState, experts: Tensor, weights: Tensor
 ) -> tuple[RoutingState, Step]:
-    """Play one decision in every lane; pure.
+    """Apply one decision in every lane; pure.
 
     Args:
         outcomes: the table.
-        config: what is charged.
-        state: where the lanes stand.
-        experts: [B, k] int64, the experts chosen; the id N is nobody.
-        weights: [B, k] float32, rows sum to 1; 0 for nobody.
+        config: the weights and the window.
+        state: the lanes.
+        experts: [B, k] int64; the id N stands for no expert.
+        weights: [B, k] float32, rows sum to 1; 0 where there is no expert.
 
     Returns:
-        the state with the next query drawn (the finished window is not cleared), and the step.
+        the state with the next query drawn (a full window is not cleared), and the step.
     """
     quality, compute = mixture(outcomes, state.row, experts, weights)
     share = shares(experts, outcomes.experts)
-    load = load_charge(state.counts, state.decisions, share, config.window)
-    reward = quality - config.compute_weight * compute - config.load_weight * load
-    decisions = state.decisions + 1.0
-    after = RoutingState(
-        seed=state.seed,
-        drawn=state.drawn + 1,
-        row=query_rows(state.seed, state.drawn + 1, outcomes.queries),
-        counts=state.counts + share,
-        decisions=decisions,
-    )
+    load = load_penalty(state.counts, state.decisions, share, config.window)
     parts = {"quality": quality, "compute": compute, "load": load, "share": share}
-    return after, Step(reward, decisions >= config.window, parts)
+    reward = utility(parts, {"compute": config.compute_weight, "load": config.load_weight})
+    after = next_query(outcomes, state, share)
+    return after, Step(reward, after.decisions >= config.window, parts)
 
 
 def observe(outcomes: Outcomes, config: RoutingConfig, state: RoutingState) -> Tensor:
-    """What the lanes see: [B, D] float32, or [B, D + N] with the window's counts over W."""
+    """The observations: [B, D] float32, or [B, D + N] with the window's counts over W."""
     features = outcomes.features[state.row]
     return torch.cat([features, state.counts / config.window], dim=-1) if config.observe_load else features
 
 
-class RoutingCore:
-    """B lanes of the routing process on one table; holds the state and nothing else.
+class RoutingCore(BatchedCore[RoutingState]):
+    """B lanes of the routing environment on one table.
 
     Args:
-        outcomes: the table, on the device to play on.
-        config: what is charged and shown.
+        outcomes: the table, on the device to use.
+        config: the reward, observation and action.
         lanes: B.
-        seed: the first lane's stream; lane i uses seed + i.
-        weigh: weights [B, k] of chosen experts, given the observation and the experts; equal weights if
-            None. A policy whose mixture weights come from its own logits sets it.
+        seed: lane i uses the random stream `seed + i`.
+        weigh: weights [B, k] of the experts, given the observation and the experts; equal weights if None. A
+            policy whose mixture weights come from its own logits sets it.
 
     Raises:
         InputError: fewer than one lane, or k above the number of experts.
@@ -153,38 +224,23 @@ class RoutingCore:
         seed: int = 0,
         weigh: Weigh | None = None,
     ) -> None:
-        experts = outcomes.experts
-        if lanes < 1:
-            raise InputError("lanes", lanes, "not positive", "use 1 or more")
-        if config.k > experts:
-            raise InputError("k", config.k, f"exceeds {experts} experts", f"use 1 to {experts}")
+        super().__init__(outcomes.experts, outcomes.quality.device, lanes)
+        if config.k > self.experts:
+            fix = f"use 1 to {self.experts}"
+            raise InputError("k", config.k, f"exceeds {self.experts} experts", fix)
         self.outcomes = outcomes
         self.config = config
-        self.lanes = lanes
         self.weigh = weigh
-        self.experts = experts
-        self.device = outcomes.quality.device
         self.observation_space = _observation_space(outcomes, config)
-        self.action_space = _action_space(experts, config)
-        self.state = self._fresh(seed)
-
-    def reset(self, seed: int | None = None) -> Tensor:
-        """Start a window in every lane, with new streams if a seed is given; the observation."""
-        if seed is not None:
-            self.state = self._fresh(seed)
-        else:
-            self.clear(torch.ones(self.lanes, dtype=torch.bool, device=self.device))
-        return self.observation()
+        self.action_space: ActionSpace = _action_space(self.experts, config)
+        self.state = self._initial_state(self._lane_seeds(seed))
 
     def clear(self, finished: Tensor) -> None:
-        """Start a new window where `finished` [B] bool; the query already drawn stays the next one."""
-        keep = (~finished).float()
-        self.state = self.state._replace(
-            counts=self.state.counts * keep.unsqueeze(-1), decisions=self.state.decisions * keep
-        )
+        """Start a new window where `finished` [B] bool is True; the drawn query stays the next one."""
+        self.state = start_windows(self.state, finished)
 
     def step(self, actions: Tensor) -> Step:
-        """Play one decision in every lane: expert ids [B] or [B, k] int64, or numbers [B, N] float32."""
+        """Apply one decision in every lane: expert ids [B] or [B, k] int64, or numbers [B, N] float32."""
         if self.config.choose == "weights":
             weights = (SHARPNESS * actions).softmax(dim=-1)
             experts = torch.arange(self.experts, device=self.device).expand(self.lanes, -1)
@@ -200,82 +256,52 @@ class RoutingCore:
         return step
 
     def observation(self) -> Tensor:
-        """What the lanes see now."""
+        """The current observations, [B, D] or [B, D + N] float32."""
         return observe(self.outcomes, self.config, self.state)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The lanes' state as tensors by name."""
-        return self.state._asdict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state saved before."""
-        self.state = RoutingState(**state)
-
-    def _fresh(self, seed: int) -> RoutingState:
-        seeds = torch.arange(self.lanes, dtype=torch.int64, device=self.device) + seed
-        drawn = torch.zeros(self.lanes, dtype=torch.int64, device=self.device)
-        return RoutingState(
-            seed=seeds,
-            drawn=drawn,
-            row=query_rows(seeds, drawn, self.outcomes.queries),
-            counts=torch.zeros((self.lanes, self.outcomes.experts), device=self.device),
-            decisions=torch.zeros(self.lanes, device=self.device),
-        )
+    def _initial_state(self, seeds: Tensor) -> RoutingState:
+        return initial_state(self.outcomes, seeds)
 
 
-def build_core(
-    table: OutcomeTable | Path | str,
-    lanes: int,
+def build_routing(
+    table: OutcomeTable | Path | str = "digits",
+    lanes: int = 1,
     *,
     split: str | None = "train",
     scale: float | None = None,
     device: torch.device | str = "cpu",
-    **settings: Any,
+    **options: Any,
 ) -> RoutingCore:
-    """Build a core from what a user has at hand.
+    """Build a core from a table; the arguments are those of the environment.
 
     Args:
-        table: an outcome table, a Parquet path or an embedded source's name.
+        table: an outcome table, a Parquet path or the name of a source.
         lanes: B.
-        split: the rows to play on, or None for all.
-        scale: the unit of compute, in the table's cost unit; the dearest expert's mean cost on the rows
-            played if None.
+        split: the rows to draw from; None for all.
+        scale: the unit of compute, in the table's cost unit; the mean cost of the most expensive expert on
+            these rows if None.
         device: where the tensors live.
-        settings: fields of `RoutingConfig`.
+        options: fields of `RoutingConfig`.
+
+    Raises:
+        InputError: an argument is unknown or out of range, or the table has no features.
     """
-    rows = rows_of(table, split)
-    outcomes = Outcomes.of(rows, compute_scale(rows) if scale is None else scale, device)
-    return RoutingCore(outcomes, RoutingConfig(**settings), lanes)
+    config = config_from(RoutingConfig, build_routing, options)
+    rows, scale = open_rows(table, split, scale)
+    return RoutingCore(Outcomes.of(rows, scale, device), config, lanes)
 
 
-class RoutingEnv(ScalarEnv):
-    """One lane, an ordinary Gymnasium environment; arguments as for `build_core`."""
-
-    def __init__(self, table: OutcomeTable | Path | str = "digits", **settings: Any) -> None:
-        super().__init__(build_core(table, 1, **settings))
-
-
-class RoutingVectorEnv(VectorizedEnv):
-    """B lanes at once, a Gymnasium vector environment; arguments as for `build_core`."""
-
-    def __init__(
-        self, num_envs: int = 1, table: OutcomeTable | Path | str = "digits", **settings: Any
-    ) -> None:
-        super().__init__(build_core(table, num_envs, **settings))
+RoutingEnv, RoutingVectorEnv = environment_classes("Routing", build_routing, __doc__)
 
 
 def _observation_space(outcomes: Outcomes, config: RoutingConfig) -> spaces.Box:
-    """The features' range in the table and [0, 1] for each expert's count over W, as one float32 Box."""
-    low = outcomes.features.amin(dim=0).cpu().numpy() - 1.0  # a margin: a constant feature has no range
-    high = outcomes.features.amax(dim=0).cpu().numpy() + 1.0
-    if config.observe_load:
-        low = np.concatenate([low, np.zeros(outcomes.experts)])
-        high = np.concatenate([high, np.ones(outcomes.experts)])
-    return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+    """The bounds of the features, and [0, 1] for each expert's count over W."""
+    low, high = outcomes.feature_bounds()
+    experts = outcomes.experts if config.observe_load else 0
+    return float_box([low, np.zeros(experts)], [high, np.ones(experts)])
 
 
 def _action_space(experts: int, config: RoutingConfig) -> ActionSpace:
-    """One expert id, k ids (an id given twice runs once), k ids or nobody, or a number an expert."""
     if config.choose == "weights":
         return spaces.Box(-1.0, 1.0, (experts,), dtype=np.float32)
     if config.choose == "some":

@@ -1,7 +1,7 @@
-"""Which query a lane draws next: a counter put through a hash.
+"""The random stream of a lane: a counter-based generator.
 
-Lane i of a core seeded s draws the queries that a single lane seeded s + i would, on every device, with no
-state beyond the count: SplitMix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2714064.2660195).
+Lane i of a core with seed s draws the same numbers as a single lane with seed s + i, on every device. The
+only state is the counter. SplitMix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2714064.2660195).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def query_rows(seed: Tensor, drawn: Tensor, queries: int) -> Tensor:
-    """The query a lane draws, a function of its seed and its count alone.
+    """The query that a lane draws, a function of its seed and its counter only.
 
     Args:
-        seed: [B] int64, the lanes' streams.
-        drawn: [B] int64, queries drawn before.
+        seed: [B] int64, the random streams.
+        drawn: [B] int64, the counter: queries drawn before.
         queries: T.
 
     Returns:
@@ -31,11 +31,11 @@ def query_rows(seed: Tensor, drawn: Tensor, queries: int) -> Tensor:
 
 
 def _splitmix(z: Tensor) -> Tensor:
-    """The SplitMix64 finaliser on int64 tensors, whose multiplication wraps as unsigned does."""
+    """The SplitMix64 finaliser on int64 tensors, whose multiplication wraps like that of uint64."""
     z = (z ^ _shift_right(z, 30)) * _MIX_1
     z = (z ^ _shift_right(z, 27)) * _MIX_2
     return z ^ _shift_right(z, 31)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts keep the sign; the mask drops it
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # an int64 shift keeps the sign; the mask drops it

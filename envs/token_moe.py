@@ -1,17 +1,46 @@
-"""`RouterRL/TokenMoE-v0`: agents are tokens, time is the depth of the network.
+"""Route the tokens of a mixture-of-experts language model: a step is one layer, an agent is one token.
 
-At each layer of a mixture-of-experts every token of a lane chooses its experts, seeing what the layer's gate
-would see. An episode is one walk through the L routed layers. A token is paid
+## Description
+At each routed layer every token of a lane chooses its experts, from the same input as the layer's gate. The
+rest of the network is frozen. An episode is one forward pass through the L routed layers, so an early choice
+changes what later layers see. The loss of the tokens is known after the last layer.
 
-    reference loss - own loss                                       after the last layer, in nats
-    - compute_weight * (experts it ran) / L                         at each layer
-    - load_weight * (its part of the layer's load) / L              at each layer
+Legend: B lanes, G sequences of a lane, T tokens of a sequence, M = G T tokens of a lane, L layers, N experts,
+k experts a token, H hidden size.
 
-so with one expert a layer the whole path costs one unit of compute. A lane's reward is the mean over its
-tokens; each token's own stands in `parts["token_reward"]`.
+## Action space
+`MultiDiscrete([N] * (M * k))`: k expert ids for each token. With `choose="some"` it is
+`MultiDiscrete([N + 1] * (M * k))`, where the id N stands for no expert; a token without an expert keeps its
+residual stream.
 
-Legend: B lanes, G sequences served together in a lane, T tokens of a sequence, M = G T agents of a lane, L
-layers, N experts, k chosen, H hidden size.
+## Observation space
+`Box((M, H), float32)`: the input of the layer's gate for each token, after RMSNorm. Its bound follows from
+the norm's gain.
+
+## Rewards
+Each token receives
+
+    reference loss - own loss                                  after the last layer, in nats
+    - compute_weight * (experts that it ran) / L               at each layer
+    - load_weight * (its penalty for the layer's load) / L     at each layer
+
+so with one expert a layer a full episode costs one unit of compute. The reward of a lane is the mean over its
+tokens; `info["token_reward"]` [M] has the reward of each token. `info` also holds the means `quality`
+(reference minus own loss; 0 before the last layer), `compute`, `load` and `dropped` (the fraction of a
+layer's choices above capacity), and `share` [N].
+
+## Starting state
+G sequences drawn uniformly from `part`, at the first routed layer. `reset(seed=s)` restarts the random
+stream; `reset()` draws the next sequences.
+
+## Episode end
+The episode terminates after the L routed layers, in all lanes at once. It is never truncated.
+
+## Arguments
+- `pool`: a `TokenPool`, or `"tiny"` (default), a small pool that is part of the package.
+- `part`: sequences to draw from: `"train"` (default), `"validation"` or `"test"`.
+- the fields of `TokenMoEConfig`: `compute_weight`, `load_weight`, `load`, `capacity`, `k`, `choose`,
+  `sequences`, `reference`.
 """
 
 from __future__ import annotations
@@ -30,12 +59,21 @@ from experts.moe.sequences import Sequences
 from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
 
-from .adapters import ScalarEnv, VectorizedEnv
-from .core import ActionSpace, Step
-from .layer_load import LoadRule, charge, keep_within
+from .adapters import environment_classes
+from .arguments import config_from
+from .core import ActionSpace, BatchedCore, Step
+from .layer_load import LoadRule, apply_capacity, token_penalties
+from .reward import utility
 from .stream import query_rows
 
-__all__ = ["TokenMoEConfig", "TokenMoECore", "TokenMoEEnv", "TokenMoEState", "TokenMoEVectorEnv", "open_core"]
+__all__ = [
+    "TokenMoEConfig",
+    "TokenMoECore",
+    "TokenMoEEnv",
+    "TokenMoEState",
+    "TokenMoEVectorEnv",
+    "build_token_moe",
+]
 
 # Layer number, gate inputs [B, M, H] and experts [B, M, k] to weights [B, M, k].
 Weigh = Callable[[int, Tensor, Tensor], Tensor]
@@ -43,19 +81,22 @@ Weigh = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenMoEConfig:
-    """What the environment charges for.
+    """The reward and action of the token-level environment.
 
     Attributes:
-        compute_weight: nats for an expert a layer, at least 0.
-        load_weight: nats for a unit of load, at least 0.
-        load: how a layer's load is counted (`envs.layer_load`).
-        capacity: an expert takes at most `ceil(capacity * runs / N)` of a lane's tokens in a layer, in their
-            order; a token that finds no room is passed on by the residual stream alone. None for no limit.
-        k: experts a token runs at a layer.
-        choose: `experts`, k ids; `some`, up to k ids, the id N being nobody.
+        compute_weight: nats per expert and layer, at least 0.
+        load_weight: nats per unit of load, at least 0.
+        load: the definition of a layer's load (`envs.layer_load`).
+        capacity: capacity factor: an expert takes at most `ceil(capacity * runs / N)` of a lane's tokens in a
+            layer, in their order; a dropped token keeps its residual stream. None for no bound.
+        k: experts that a token runs at a layer.
+        choose: `experts`, k ids; `some`, up to k ids, the id N standing for no expert.
         sequences: G.
-        reference: whose loss a token is compared with: the `dense` base's, or the `oracle`'s, the matching
-            expert by domain label.
+        reference: the loss that a token is compared with: `dense`, the base model's; `oracle`, that of the
+            expert of the token's domain label.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     compute_weight: float = 0.0
@@ -83,15 +124,15 @@ class TokenMoEConfig:
 
 
 class TokenMoEState(NamedTuple):
-    """Where B lanes stand; they walk in step.
+    """The state of B lanes; all are at the same layer.
 
     Attributes:
-        seed: [B] int64, each lane's stream.
-        drawn: [B] int64, sequences the lane has drawn from it.
-        rows: [B, G] int64, the sequences being routed.
-        layer: [] int64, the layer whose gate is asked; L once the walk is over.
+        seed: [B] int64, the random stream of each lane.
+        drawn: [B] int64, sequences that the lane drew from its stream before these.
+        rows: [B, G] int64, the current sequences.
+        layer: [] int64, the current layer; L after the last one.
         hidden: [B, M, H] float32, the residual stream after that layer's attention.
-        x: [B, M, H] float32, what the gate sees.
+        x: [B, M, H] float32, the input of the layer's gate.
     """
 
     seed: Tensor
@@ -102,19 +143,20 @@ class TokenMoEState(NamedTuple):
     x: Tensor
 
 
-class TokenMoECore:
-    """B lanes of G sequences each, on the device of the tail.
+class TokenMoECore(BatchedCore[TokenMoEState]):
+    """B lanes of G sequences each, on the CPU.
 
     Args:
         tail: the frozen layers.
-        sequences: what is routed.
-        config: what is charged.
+        sequences: the data.
+        config: the reward and action.
         lanes: B.
-        seed: the first lane's stream; lane i uses seed + i.
-        weigh: weights of the chosen experts; equal ones if None.
+        seed: lane i uses the random stream `seed + i`.
+        weigh: weights of the experts that run; equal weights if None.
 
     Raises:
-        InputError: fewer than one lane, or k above the number of experts.
+        InputError: fewer than one lane, k above the number of experts, or a placement that does not
+            match them.
     """
 
     def __init__(
@@ -126,18 +168,14 @@ class TokenMoECore:
         seed: int = 0,
         weigh: Weigh | None = None,
     ) -> None:
-        if lanes < 1:
-            raise InputError("lanes", lanes, "not positive", "use 1 or more")
+        super().__init__(tail.experts, torch.device("cpu"), lanes)
         if config.k > tail.experts:
             raise InputError("k", config.k, f"exceeds {tail.experts} experts", f"use 1 to {tail.experts}")
         config.load.check(tail.experts)
         self.tail = tail
         self.sequences = sequences
         self.config = config
-        self.lanes = lanes
         self.weigh = weigh
-        self.experts = tail.experts
-        self.device = torch.device("cpu")
         self.agents = config.sequences * sequences.length
         # RMSNorm bounds its output: each entry by sqrt(H) times the gain.
         gain = max(float(norm.get_parameter("weight").abs().max()) for norm in tail.norm_out)
@@ -149,31 +187,23 @@ class TokenMoECore:
         self.action_space: ActionSpace = spaces.MultiDiscrete([ids] * (self.agents * config.k))
         self._reference = torch.from_numpy(_reference(sequences, config.reference))
         self._outputs: Tensor | None = None
-        self.state = self._fresh(seed)
-
-    def reset(self, seed: int | None = None) -> Tensor:
-        """Start a walk in every lane, with new streams if a seed is given; the observation."""
-        if seed is not None:
-            self.state = self._fresh(seed)
-        else:
-            self.clear(torch.ones(self.lanes, dtype=torch.bool))
-        return self.observation()
+        self.state = self._initial_state(self._lane_seeds(seed))
 
     def start(self, rows: Tensor) -> Tensor:
-        """Start a walk on these sequences, rows [B, G] int64; the streams stay as they are."""
+        """Start an episode on sequences rows [B, G] int64; the random streams stay as they are."""
         self.state = self._at_first_layer(self.state.seed, self.state.drawn, rows)
         return self.observation()
 
     def clear(self, finished: Tensor) -> None:
-        """Start a walk on new sequences in every lane; they end together, so `finished` [B] is all True."""
+        """Start an episode in every lane; lanes end together, so `finished` [B] is all True or all False."""
         if not bool(finished.all()):
-            assert not bool(finished.any()), "lanes walk in step and end together"
+            assert not bool(finished.any()), "all lanes end together"
             return
         drawn = self.state.drawn + self.config.sequences
         self.state = self._at_first_layer(self.state.seed, drawn, self._rows(self.state.seed, drawn))
 
     def outputs(self) -> Tensor:
-        """What every expert of this layer makes of every token, [B, M, N, H] float32; once a step."""
+        """Output of every expert of this layer for every token, [B, M, N, H] float32; cached in a step."""
         if self._outputs is None:
             with torch.no_grad():
                 self._outputs = self.tail.outputs(int(self.state.layer), self.state.x)
@@ -184,51 +214,49 @@ class TokenMoECore:
         """Route every token at this layer: expert ids [B, M * k] or [B, M, k] int64."""
         config, state = self.config, self.state
         layer = int(state.layer)
-        assert layer < self.tail.depth, "the walk is over; clear the lanes first"
+        assert layer < self.tail.depth, "the episode is over; clear the lanes first"
         wanted = actions.reshape(self.lanes, self.agents, config.k)
         weights = self._weights(layer, state.x, wanted)
-        experts = keep_within(wanted, self.experts, config.capacity)
+        experts = apply_capacity(wanted, self.experts, config.capacity)
         weights = weights * (experts < self.experts)
         hidden = state.hidden + self._mixed(layer, experts, weights)
         runs = (experts < self.experts).float().sum(dim=-1)
-        load = charge(config.load, experts, self.experts)
-        paid = -(config.compute_weight * runs + config.load_weight * load) / self.tail.depth
+        load = token_penalties(config.load, experts, self.experts)
+        weights_of = {"compute": config.compute_weight, "load": config.load_weight}
+        costs = {"quality": torch.zeros_like(runs), "compute": runs, "load": load}
+        reward = utility(costs, weights_of) / self.tail.depth
         parts = {"compute": runs / self.tail.depth, "load": load / self.tail.depth}
         parts["dropped"] = ((wanted < self.experts) & (experts == self.experts)).float().mean(dim=-1)
         self._outputs = None
         last = layer + 1 == self.tail.depth
-        quality = torch.zeros_like(paid)
+        quality = torch.zeros_like(reward)
         if last:
             self.state = state._replace(layer=state.layer + 1, hidden=hidden)
             quality = self._gain(hidden)
         else:
             hidden, x = self._attend(layer + 1, hidden)
             self.state = state._replace(layer=state.layer + 1, hidden=hidden, x=x)
-        paid = paid + quality
+        reward = reward + quality
         share = torch.stack([(experts == e).float().sum(dim=(1, 2)) for e in range(self.experts)], dim=-1)
         means = {name: part.mean(dim=-1) for name, part in parts.items()}
         return Step(
-            paid.mean(dim=-1),
+            reward.mean(dim=-1),
             torch.full((self.lanes,), last),
             {
                 **means,
                 "quality": quality.mean(dim=-1),
                 "share": share / share.sum(dim=-1, keepdim=True).clamp(min=1.0),
-                "token_reward": paid,
+                "token_reward": reward,
             },
         )
 
     def observation(self) -> Tensor:
-        """What this layer's gate sees of each token, [B, M, H] float32; the caller's to keep."""
+        """The input of this layer's gate for each token, [B, M, H] float32; a copy."""
         return self.state.x.clone()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The lanes' state as tensors by name."""
-        return self.state._asdict()
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state saved before."""
-        self.state = TokenMoEState(**state)
+        """Continue from a saved state."""
+        super().load_state_dict(state)
         self._outputs = None
 
     def _weights(self, layer: int, x: Tensor, experts: Tensor) -> Tensor:
@@ -266,26 +294,26 @@ class TokenMoECore:
         hidden, x = self._attend(0, self.sequences.states(rows.flatten()))
         return TokenMoEState(seed, drawn, rows, torch.tensor(0), hidden, x)
 
-    def _fresh(self, seed: int) -> TokenMoEState:
-        seeds = torch.arange(self.lanes, dtype=torch.int64) + seed
-        drawn = torch.zeros(self.lanes, dtype=torch.int64)
+    def _initial_state(self, seeds: Tensor) -> TokenMoEState:
+        drawn = torch.zeros_like(seeds)
         return self._at_first_layer(seeds, drawn, self._rows(seeds, drawn))
 
 
-def open_core(
-    pool: TokenPool | str = "tiny", lanes: int = 1, *, part: str = "train", **settings: Any
+def build_token_moe(
+    pool: TokenPool | str = "tiny", lanes: int = 1, *, part: str = "train", **options: Any
 ) -> TokenMoECore:
-    """Build a core from what a user has at hand.
+    """Build a core from a pool; the arguments are those of the environment.
 
     Args:
         pool: a pool, or `tiny`, the one that is part of the package.
         lanes: B.
-        part: train, validation or test.
-        settings: fields of `TokenMoEConfig`.
+        part: `train`, `validation` or `test`.
+        options: fields of `TokenMoEConfig`.
 
     Raises:
-        InputError: no such pool or part.
+        InputError: an argument is unknown or out of range, or there is no such pool or part.
     """
+    config = config_from(TokenMoEConfig, build_token_moe, options)
     if isinstance(pool, str):
         if pool != "tiny":
             raise InputError("pool", pool, "unknown", 'use "tiny", or give a TokenPool')
@@ -294,25 +322,14 @@ def open_core(
         pool = tiny_pool()
     if part not in pool.parts:
         raise InputError("part", part, "unknown", f"use {', '.join(pool.parts)}")
-    return TokenMoECore(pool.tail, pool.parts[part], TokenMoEConfig(**settings), lanes)
+    return TokenMoECore(pool.tail, pool.parts[part], config, lanes)
 
 
-class TokenMoEEnv(ScalarEnv):
-    """One lane, an ordinary Gymnasium environment; arguments as for `open_core`."""
-
-    def __init__(self, pool: TokenPool | str = "tiny", **settings: Any) -> None:
-        super().__init__(open_core(pool, 1, **settings))
+TokenMoEEnv, TokenMoEVectorEnv = environment_classes("TokenMoE", build_token_moe, __doc__)
 
 
-class TokenMoEVectorEnv(VectorizedEnv):
-    """B lanes at once, a Gymnasium vector environment; arguments as for `open_core`."""
-
-    def __init__(self, num_envs: int = 1, pool: TokenPool | str = "tiny", **settings: Any) -> None:
-        super().__init__(open_core(pool, num_envs, **settings))
-
-
-def _reference(sequences: Sequences, kind: str) -> np.ndarray:
-    """Loss [S, T] float32 that a token is compared with."""
-    if kind == "dense":
+def _reference(sequences: Sequences, reference: str) -> np.ndarray:
+    """The loss that a token is compared with, [S, T] float32."""
+    if reference == "dense":
         return sequences.dense_loss
     return np.take_along_axis(sequences.path_loss, sequences.domain[:, None], axis=1)[:, 0]

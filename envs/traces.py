@@ -1,6 +1,6 @@
-"""When requests arrive: recorded traces as Parquet, Poisson arrivals and bursts.
+"""Arrival times of requests: recorded traces as Parquet, Poisson arrivals and bursts.
 
-A queueing study scales the rate of a trace to the load it wants, so what counts here is the pattern of gaps.
+The queueing environment scales the rate of a trace to its load, so only the pattern of the gaps matters.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["ARRIVALS", "Arrivals", "open_arrivals"]
 
 ARRIVALS = ("poisson", "bursts")
 _SYNTHETIC = 65_536
-_RATES = (0.5, 5.0)  # calm and busy, requests in a mean gap of the calm state's unit
-_DWELL = (200.0, 200.0)  # mean requests in each state before it changes
+_RATES = (0.5, 5.0)  # calm and busy, requests per unit of time
+_DWELL = (200.0, 200.0)  # mean requests in each state before it switches
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -27,11 +27,11 @@ class Arrivals:
     """A sequence of arrivals.
 
     Args:
-        name: where it comes from, in words.
+        name: of the trace or process.
         arrival_s: [M] float64, seconds, non-decreasing, M >= 3, the last after the first.
 
     Raises:
-        InputError: names the row and the fix.
+        InputError: a time is missing, not finite or out of order; names the row and the fix.
     """
 
     name: str
@@ -44,20 +44,26 @@ class Arrivals:
             raise InputError("arrival_s", times.shape, "is too short", "give a column of 3 or more times")
         wrong = np.flatnonzero(~np.isfinite(times))
         if len(wrong):
-            raise InputError("arrival_s", times[wrong[0]], f"row {wrong[0]} is not finite", "drop the row")
+            raise InputError(
+                "arrival_s", float(times[wrong[0]]), f"row {wrong[0]} is not finite", "drop the row"
+            )
         wrong = np.flatnonzero(np.diff(times) < 0)
         if len(wrong):
             row = int(wrong[0]) + 1
-            raise InputError("arrival_s", times[row], f"row {row} is before row {row - 1}", "sort the trace")
+            raise InputError(
+                "arrival_s", float(times[row]), f"row {row} is before row {row - 1}", "sort the trace"
+            )
         if times[-1] == times[0]:
-            raise InputError("arrival_s", times[0], "all arrive at once", "use a trace with a rate")
+            raise InputError(
+                "arrival_s", float(times[0]), "all requests arrive at once", "use a trace with a rate"
+            )
 
     @classmethod
     def read(cls, path: Path | str) -> Arrivals:
         """Read the column `arrival_s` of a Parquet file.
 
         Raises:
-            InputError: the file or the column is missing, or holds no times.
+            InputError: the file or the column is missing, or does not hold times.
         """
         path = Path(path)
         if not path.is_file():
@@ -72,17 +78,17 @@ class Arrivals:
         return cls(name=path.stem, arrival_s=times)
 
     def gaps(self) -> np.ndarray:
-        """Gaps between arrivals over their mean, [M - 1] float64: a pattern without a rate."""
+        """Gaps between arrivals, scaled to mean 1, [M - 1] float64."""
         gaps = np.diff(self.arrival_s)
         return gaps / gaps.mean()
 
     def part(self, first: float, last: float) -> Arrivals:
-        """The arrivals between two shares of the trace, by number: `part(0.0, 0.5)` is its first half."""
+        """The arrivals between two fractions of the trace, by number: `part(0.0, 0.5)` is its first half."""
         rows = len(self.arrival_s)
         return Arrivals(name=self.name, arrival_s=self.arrival_s[int(first * rows) : int(last * rows)])
 
     def jittered(self, seconds: float, seed: int = 0) -> Arrivals:
-        """Spread each arrival over the seconds after its stamp, for traces whose stamps were rounded."""
+        """Spread each arrival over the seconds after its time stamp, for traces with rounded time stamps."""
         noise = np.random.default_rng(seed).uniform(0.0, seconds, len(self.arrival_s))
         return Arrivals(name=self.name, arrival_s=np.sort(self.arrival_s + noise))
 

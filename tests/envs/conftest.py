@@ -15,7 +15,7 @@ def make_table() -> Callable[..., OutcomeTable]:
     """Return a function that makes a table of N experts, 3 features, 19 training queries and 4 others.
 
     With probabilities (over 3 classes), quality is 1 where an expert's likeliest class is the label; without,
-    it is anything in [0, 1]. The dearest expert is the last one.
+    it is anything in [0, 1]. The most expensive expert is the last one.
     """
 
     def make(experts: int = 3, *, probabilities: bool = True, **changes: object) -> OutcomeTable:

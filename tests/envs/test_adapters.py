@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import envs
-from envs import ENVS, SB3VecEnv, VectorizedEnv, build_core
+from envs import ENVS, SB3VecEnv, VectorizedEnv, build_routing
 from experts import InputError
 
 ID = "RouterRL/Routing-v0"
@@ -71,7 +71,7 @@ def test_spaces_agree(make_table, case):
     table = make_table()
     scalar = gymnasium.make(ID, table=table, **settings_for(case))
     many = vector_env(table, 3, **settings_for(case))
-    sb3 = SB3VecEnv(build_core(table, 3, **settings_for(case)))
+    sb3 = SB3VecEnv(build_routing(table, 3, **settings_for(case)))
     assert scalar.observation_space == many.single_observation_space == sb3.observation_space
     assert scalar.action_space == many.single_action_space == sb3.action_space
     observation, _ = many.reset(seed=0)
@@ -84,7 +84,7 @@ def test_the_scalar_env_is_row_0_of_the_others(make_table, case):
     table, lanes, ends = make_table(), 3, 0
     scalar = gymnasium.make(ID, table=table, **settings_for(case)).unwrapped
     many = vector_env(table, lanes, **settings_for(case))
-    sb3 = SB3VecEnv(build_core(table, lanes, **settings_for(case)))
+    sb3 = SB3VecEnv(build_routing(table, lanes, **settings_for(case)))
     seen, info = scalar.reset(seed=21)
     assert info == {}
     observation, info = many.reset(seed=21)
@@ -145,7 +145,7 @@ def test_an_ending_lane_starts_anew_in_the_same_step(make_table):
 
 
 def test_terminal_observations_of_sb3_are_only_where_a_lane_ended(make_table):
-    sb3 = SB3VecEnv(build_core(make_table(), 3, window=4))
+    sb3 = SB3VecEnv(build_routing(make_table(), 3, window=4))
     sb3.reset()
     sb3.core.state = sb3.core.state._replace(decisions=torch.tensor([0.0, 3.0, 2.0]))
     observation, _, dones, infos = sb3.step(np.array([0, 1, 2]))
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_trajectory(make_table, build):
             env = vector_env(table, 2, window=3)
             first, _ = env.reset(seed=seed)
         else:
-            env = SB3VecEnv(build_core(table, 2, window=3))
+            env = SB3VecEnv(build_routing(table, 2, window=3))
             env.seed(seed)
             first = env.reset()
         seen = [first]
@@ -207,7 +207,7 @@ def test_a_seed_reset_starts_the_stream_anew_and_no_seed_goes_on(make_table):
 
 
 def test_sb3_seeds_once(make_table):
-    sb3 = SB3VecEnv(build_core(make_table(), 2, window=3))
+    sb3 = SB3VecEnv(build_routing(make_table(), 2, window=3))
     assert list(sb3.seed(9)) == [9, 10]
     sb3.reset()
     assert sb3.core.state.seed.tolist() == [9, 10]
@@ -222,7 +222,7 @@ def test_a_list_of_seeds_must_be_what_the_lanes_can_have(make_table):
     counted, _ = many.reset(seed=4)
     np.testing.assert_array_equal(listed, counted)
     for seeds in ([4, 4, 4], [4, None, None], [4, 5], [None, 5, 6], []):
-        with pytest.raises(InputError, match=r"seed=\[.*\]: lane i plays stream s \+ i; give s alone"):
+        with pytest.raises(InputError, match=r"seed=\[.*\]: lane i uses random stream s \+ i; give s only"):
             many.reset(seed=seeds)
     state = many.unwrapped.core.state
     many.reset(seed=[None, None, None])
@@ -230,11 +230,11 @@ def test_a_list_of_seeds_must_be_what_the_lanes_can_have(make_table):
 
 
 def test_take_averages(make_table):
-    sb3 = SB3VecEnv(build_core(make_table(), 4, window=3, load_weight=0.2))
+    sb3 = SB3VecEnv(build_routing(make_table(), 4, window=3, load_weight=0.2))
     sb3.seed(1)
     sb3.reset()
     assert sb3.take_averages() == {}
-    twin = build_core(make_table(), 4, window=3, load_weight=0.2)
+    twin = build_routing(make_table(), 4, window=3, load_weight=0.2)
     twin.reset(1)
     for steps in (5, 2):  # across an episode's end, and anew after being taken
         paid, parts = [], {name: [] for name in PARTS}
@@ -260,7 +260,7 @@ def test_take_averages(make_table):
 
 
 def test_the_lanes_of_sb3_share_one_object(make_table):
-    sb3 = SB3VecEnv(build_core(make_table(), 3, window=3))
+    sb3 = SB3VecEnv(build_routing(make_table(), 3, window=3))
     assert sb3.get_attr("num_envs", [0, 2]) == [3, 3]
     assert sb3.env_method("take_averages") == [{}] * 3
     sb3.set_attr("note", "all")
@@ -282,7 +282,7 @@ def test_actions_come_in_any_ordinary_form(make_table, container):
 
 
 def test_one_lane_as_a_vector(make_table):
-    many = VectorizedEnv(build_core(make_table(), 1, window=2, k=2))
+    many = VectorizedEnv(build_routing(make_table(), 1, window=2, k=2))
     observation, _ = many.reset(seed=3)
     assert observation.shape == (1, 6)
     observation, rewards, terminated, truncated, _ = many.step(np.array([[0, 2]]))

@@ -25,7 +25,7 @@ CONFIGS = [
 
 
 class SlowCache:
-    """One lane as the documentation tells it, in Python numbers."""
+    """One lane as the docstring specifies it, in Python numbers."""
 
     def __init__(self, core, table, config):
         self.table, self.config = table, config
@@ -34,7 +34,7 @@ class SlowCache:
         self.size = [float(size) for size in sizes]
         total = sum(self.size)
         self.gpu, self.host_room = config.gpu_share * total + 1e-3, config.host_share * total + 1e-3
-        self.dearest = max(float(np.mean(table.cost[:, e], dtype=np.float64)) for e in range(count))
+        self.most_expensive = max(float(np.mean(table.cost[:, e], dtype=np.float64)) for e in range(count))
         self.start()
 
     def start(self):
@@ -78,7 +78,10 @@ class SlowCache:
         self.used[e] = self.tick
         self.tick += 1
         self.now += self.config.gap
-        quality, compute = float(self.table.quality[row, e]), float(self.table.cost[row, e]) / self.dearest
+        quality, compute = (
+            float(self.table.quality[row, e]),
+            float(self.table.cost[row, e]) / self.most_expensive,
+        )
         reward = quality - self.config.compute_weight * compute - self.config.wait_weight * wait
         return reward, wait, loaded
 
@@ -136,7 +139,7 @@ def test_evicted_by_hand():
 
 
 def two_topics():
-    """Two experts, each right on its own topic alone; one fits in memory, loading takes 1 second."""
+    """Two experts, each correct on its own topic only; one fits in memory, loading takes 1 second."""
     return OutcomeTable(
         experts=["a", "b"],
         query_id=range(4),

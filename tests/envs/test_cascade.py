@@ -19,61 +19,63 @@ from experts import InputError, OutcomeTable
 ID = "RouterRL/Cascade-v0"
 CONFIGS = [
     {},
-    {"compute_weights": (0.05, 0.4), "limit": 2},
-    {"budget": 0.2, "limit": 3, "compute_weights": (0.3,)},
+    {"compute_weights": (0.05, 0.4), "max_calls": 2},
+    {"budget": 0.2, "max_calls": 3, "compute_weights": (0.3,)},
     {"failure": 0.5, "compute_weights": (0.1, 0.2, 0.7)},
 ]
 
 
 class SlowCascade:
-    """One query's cascade as the documentation tells it, in Python numbers."""
+    """One query's cascade as the docstring specifies it, in Python numbers."""
 
-    def __init__(self, table, row, weight, alive, *, limit=3, budget=None):
+    def __init__(self, table, row, weight, alive, *, max_calls=3, budget=None):
         self.table, self.row, self.weight, self.alive = table, row, weight, alive
-        self.limit, self.budget = limit, budget
-        self.asked, self.spent = [], 0.0
+        self.max_calls, self.budget = max_calls, budget
+        self.called, self.spent = [], 0.0
         count = len(table.experts)
-        dearest = max(float(np.mean(table.cost[:, e], dtype=np.float64)) for e in range(count))
-        self.compute = table.cost[row] / dearest
-        self.price = [float(np.mean(table.cost[:, e], dtype=np.float64)) / dearest for e in range(count)]
+        most_expensive = max(float(np.mean(table.cost[:, e], dtype=np.float64)) for e in range(count))
+        self.compute = table.cost[row] / most_expensive
+        self.price = [
+            float(np.mean(table.cost[:, e], dtype=np.float64)) / most_expensive for e in range(count)
+        ]
         self.answer = table.probabilities[row].argmax(axis=1)
 
-    def askable(self):
-        free = [e for e in range(len(self.alive)) if self.alive[e] and e not in self.asked]
-        if len(self.asked) == self.limit:
+    def available(self):
+        free = [e for e in range(len(self.alive)) if self.alive[e] and e not in self.called]
+        if len(self.called) == self.max_calls:
             return []
         if self.budget is None:
             return free
         within = [e for e in free if self.spent + self.price[e] <= self.budget]
-        return within or ([] if self.asked else [min(free, key=lambda e: self.price[e])])
+        return within or ([] if self.called else [min(free, key=lambda e: self.price[e])])
 
     def voted(self):
-        answers = [self.answer[e] for e in self.asked]
+        answers = [self.answer[e] for e in self.called]
         rank = {
-            e: (answers.count(self.answer[e]), self.table.confidence[self.row, e], -e) for e in self.asked
+            e: (answers.count(self.answer[e]), self.table.confidence[self.row, e], -e) for e in self.called
         }
-        return max(self.asked, key=rank.__getitem__)
+        return max(self.called, key=rank.__getitem__)
 
     def step(self, action):
         count = len(self.alive)
         if action < count:
-            if action not in self.askable():
+            if action not in self.available():
                 return 0.0, True
-            self.asked.append(action)
+            self.called.append(action)
             self.spent += float(self.compute[action])
             return -self.weight * float(self.compute[action]), False
-        given = self.voted() if action == 2 * count and self.asked else action - count
-        return (float(self.table.quality[self.row, given]) if given in self.asked else 0.0), True
+        given = self.voted() if action == 2 * count and self.called else action - count
+        return (float(self.table.quality[self.row, given]) if given in self.called else 0.0), True
 
     def observation(self):
-        count, ask = len(self.alive), self.askable()
-        asked = [float(e in self.asked) for e in range(count)]
-        sure = [float(self.table.confidence[self.row, e]) * asked[e] for e in range(count)]
+        count, ask = len(self.alive), self.available()
+        called = [float(e in self.called) for e in range(count)]
+        sure = [float(self.table.confidence[self.row, e]) * called[e] for e in range(count)]
         pairs = [
-            (1.0 if self.answer[e] == self.answer[f] else -1.0) if asked[e] and asked[f] else 0.0
+            (1.0 if self.answer[e] == self.answer[f] else -1.0) if called[e] and called[f] else 0.0
             for e, f in itertools.combinations(range(count), 2)
         ]
-        seen = [*self.table.features[self.row], *asked, *sure, *(float(e in ask) for e in range(count))]
+        seen = [*self.table.features[self.row], *called, *sure, *(float(e in ask) for e in range(count))]
         return np.array([*seen, *pairs, self.weight], dtype=np.float32)
 
 
@@ -93,7 +95,7 @@ def test_the_core_is_the_slow_cascade(sure_table, config):
     core = build_cascade(table, 5, **config)
     core.reset(3)
     generator = torch.Generator().manual_seed(0)
-    rules = {name: value for name, value in config.items() if name in ("limit", "budget")}
+    rules = {name: value for name, value in config.items() if name in ("max_calls", "budget")}
     state = core.state
 
     def slow(lane):
@@ -107,9 +109,9 @@ def test_the_core_is_the_slow_cascade(sure_table, config):
         for lane, twin in enumerate(twins):
             np.testing.assert_allclose(seen[lane], twin.observation(), rtol=1e-6, atol=1e-7)
             mask = core.action_mask()[lane].tolist()
-            assert [e for e in range(4) if mask[e]] == twin.askable()
-            assert [e for e in range(4) if mask[4 + e]] == sorted(twin.asked)
-            assert mask[8] == bool(twin.asked)
+            assert [e for e in range(4) if mask[e]] == twin.available()
+            assert [e for e in range(4) if mask[4 + e]] == sorted(twin.called)
+            assert mask[8] == bool(twin.called)
         actions = torch.randint(0, 9, (5,), generator=generator)
         illegal += int((~core.action_mask().gather(1, actions[:, None])).sum())
         step = core.step(actions)
@@ -152,10 +154,10 @@ def test_ties_of_the_vote_go_to_confidence_then_to_the_lowest(make_table):
         quality=probabilities.argmax(2) == 0,
         confidence=probabilities.max(axis=2),
     )
-    core = build_cascade(table, 3, limit=4)
+    core = build_cascade(table, 3, max_calls=4)
     core.reset(0)
-    asked = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]]) > 0
-    core.state = core.state._replace(asked=asked)
+    called = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]]) > 0
+    core.state = core.state._replace(called=called)
     step = core.step(torch.full((3,), 8))
     # Tied two to two: the surest, expert 3, is wrong. One to one and equally sure: the lowest. Two to one.
     assert step.reward.tolist() == [0.0, 1.0, 1.0]
@@ -164,13 +166,14 @@ def test_ties_of_the_vote_go_to_confidence_then_to_the_lowest(make_table):
 def hand_solved():
     """Two experts, four queries alike but for the cheap expert's confidence: .9 where right, .1 where wrong.
 
-    Compute weight 1, costs .1 and .5 of a dearest expert whose mean is .5: compute .2 and 1. With weight .5:
-    asking costs .1 and .5. Ask the cheap one (-.1); if it is sure (half the time) answer for 1, else ask the
-    dear one (-.5) and answer for 1: .1 less than (1 + .5) / 2, so .65. Dear alone .5, cheap alone .4.
+    Costs are .1 and .5, and .5 is the highest mean cost: compute .2 and 1. With compute weight .5 a call
+    costs .1 and .5. Call the cheap expert (-.1). If it is confident (half the time) give its answer for 1,
+    else call the expensive one (-.5) and give that answer for 1: (1 + .5) / 2 - .1 = .65. The expensive
+    expert only gets .5, the cheap one only .4.
     """
     right = np.array([1, 0, 1, 0] * 3)
     return OutcomeTable(
-        experts=["cheap", "dear"],
+        experts=["cheap", "expensive"],
         query_id=range(12),
         features=np.ones((12, 1)),
         quality=np.column_stack([right, np.ones(12)]),
@@ -208,7 +211,7 @@ def test_the_hand_solved_case():
     assert optimum(core) == pytest.approx(0.65, abs=1e-6)
     core.begin(torch.arange(4), 0.5)
     earned = core.step(torch.zeros(4, dtype=torch.int64)).reward
-    sure = core.observation()[:, 3] > 0.5  # after one feature and who was asked
+    sure = core.observation()[:, 3] > 0.5  # after one feature and the called experts
     earned = earned + core.step(torch.where(sure, 2, 1)).reward
     left = core.step(torch.where(sure, 2, 3)).reward * ~sure
     assert float((earned + left).mean()) == pytest.approx(0.65, abs=1e-6)
@@ -271,7 +274,7 @@ def test_a_state_goes_on_exactly(sure_table):
     assert core.observation().equal(other.observation())
 
 
-def test_without_answers_nothing_agrees_and_nobody_votes(make_table):
+def test_without_answers_nothing_agrees_and_there_is_no_majority(make_table):
     confidence = np.full((23, 3), 0.5)
     table = make_table(probabilities=False, confidence=confidence)
     core = build_cascade(table, 2)
@@ -284,14 +287,14 @@ def test_without_answers_nothing_agrees_and_nobody_votes(make_table):
 
 
 def test_mistakes_are_named(make_table):
-    with pytest.raises(InputError, match="nothing to look at; add confidence/<expert> columns"):
+    with pytest.raises(InputError, match="no confidence to observe; add confidence/<expert> columns"):
         build_cascade(make_table(probabilities=False), 1)
     holed = np.full((23, 3), 0.5)
     holed[4, 1] = np.nan
     with pytest.raises(InputError, match="row 4, expert 'expert1' is not in"):
         build_cascade(make_table(confidence=holed), 1)
     for settings, name in (
-        ({"limit": 0}, "limit"),
+        ({"max_calls": 0}, "max_calls"),
         ({"budget": 0.0}, "budget"),
         ({"failure": 1.0}, "failure"),
         ({"compute_weights": ()}, "compute_weights"),

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from envs.layer_load import LoadRule, charge, counts, keep_within
+from envs.layer_load import LoadRule, apply_capacity, token_penalties, tokens_per_expert
 from experts import InputError
 
-EXPERTS = torch.tensor([[[0], [0], [0], [1], [2], [0]], [[1], [1], [3], [2], [0], [3]]])  # 3 is nobody
+EXPERTS = torch.tensor([[[0], [0], [0], [1], [2], [0]], [[1], [1], [3], [2], [0], [3]]])  # 3 is no expert
 
 
 def slow_load(rule, ids, total):
@@ -38,9 +38,9 @@ def slow_load(rule, ids, total):
         LoadRule("tiles", tile=2, placement=(1, 0, 0)),
     ],
 )
-def test_the_mean_charge_is_the_load(rule):
+def test_the_mean_penalty_is_the_load(rule):
     rule.check(3)
-    paid = charge(rule, EXPERTS, 3)
+    paid = token_penalties(rule, EXPERTS, 3)
     for lane in range(2):
         assert paid[lane].mean().item() == pytest.approx(
             slow_load(rule, EXPERTS[lane].flatten().tolist(), 3), abs=1e-6
@@ -49,22 +49,24 @@ def test_the_mean_charge_is_the_load(rule):
 
 def test_two_slots_a_token():
     experts = torch.tensor([[[0, 1], [0, 3], [2, 1]]])
-    assert counts(experts, 3).tolist() == [[2, 2, 1]]
-    assert charge(LoadRule(), experts, 3).mean().item() == pytest.approx(3 * (0.16 + 0.16 + 0.04) - 1)
+    assert tokens_per_expert(experts, 3).tolist() == [[2, 2, 1]]
+    assert token_penalties(LoadRule(), experts, 3).mean().item() == pytest.approx(
+        3 * (0.16 + 0.16 + 0.04) - 1
+    )
 
 
-def test_nobody_pays_nothing():
-    nobody = torch.full((1, 4, 1), 2)
-    assert charge(LoadRule(), nobody, 2).eq(0).all()
-    assert charge(LoadRule("tiles"), nobody, 2).eq(0).all()
+def test_no_expert_has_no_penalty():
+    no_expert = torch.full((1, 4, 1), 2)
+    assert token_penalties(LoadRule(), no_expert, 2).eq(0).all()
+    assert token_penalties(LoadRule("tiles"), no_expert, 2).eq(0).all()
 
 
 def test_capacity_is_kept_in_order():
     experts = torch.tensor([[[0, 1], [0, 1], [0, 1], [1, 3]]])
-    kept = keep_within(experts, 3, 1.0)  # 7 runs, ceil(7 / 3) = 3 slots each
+    kept = apply_capacity(experts, 3, 1.0)  # 7 runs, ceil(7 / 3) = 3 slots each
     assert kept.tolist() == [[[0, 1], [0, 1], [0, 1], [3, 3]]]
-    assert keep_within(experts, 3, None) is experts
-    assert counts(keep_within(experts, 3, 0.4), 3).tolist() == [[1, 1, 0]]
+    assert apply_capacity(experts, 3, None) is experts
+    assert tokens_per_expert(apply_capacity(experts, 3, 0.4), 3).tolist() == [[1, 1, 0]]
 
 
 def test_mistakes_are_told():

@@ -1,32 +1,32 @@
-"""An expert's own clock: it stands still while the expert is down."""
+"""Uptime: it stops while the expert is down."""
 
 from __future__ import annotations
 
 import torch
 
-from envs.outages import Outages, clock, draw_outages, is_down, wall
+from envs.outages import Outages, draw_outages, is_down, uptime, wall_time
 
 TWO = Outages.of(torch.tensor([2.0, 7.0]).double(), torch.tensor([3.0, 10.0]).double())
 TIMES = [0.0, 1.5, 2.0, 2.5, 3.0, 5.0, 7.0, 9.0, 10.0, 12.0]
 
 
-def test_a_clock_by_hand():
+def test_uptime_by_hand():
     times = torch.tensor(TIMES).double()
     outages = Outages(*(part.expand(len(TIMES), -1) for part in TWO))
-    up = clock(outages, times)
+    up = uptime(outages, times)
     assert up.tolist() == [0.0, 1.5, 2.0, 2.0, 2.0, 4.0, 6.0, 6.0, 6.0, 8.0]
     assert (
         is_down(outages, times).tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2 + [False] * 2
     )
-    # The first time at which the clock shows it: where it stands still, the failure.
-    assert wall(outages, up).tolist() == [0.0, 1.5, 2.0, 2.0, 2.0, 5.0, 7.0, 7.0, 7.0, 12.0]
+    # The first wall time with that uptime: where uptime stops, the failure.
+    assert wall_time(outages, up).tolist() == [0.0, 1.5, 2.0, 2.0, 2.0, 5.0, 7.0, 7.0, 7.0, 12.0]
 
 
 def test_nothing_fails_without_outages():
     none = Outages.of(torch.zeros(3, 0).double(), torch.zeros(3, 0).double())
     times = torch.tensor([0.0, 1.0, 2.0]).double()
-    assert clock(none, times).equal(times)
-    assert wall(none, times).equal(times)
+    assert uptime(none, times).equal(times)
+    assert wall_time(none, times).equal(times)
     assert not is_down(none, times).any()
 
 

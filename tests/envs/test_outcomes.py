@@ -8,7 +8,7 @@ from envs import Outcomes, compute_scale
 from experts import InputError
 
 
-def test_the_scale_is_the_mean_cost_of_the_dearest_expert(make_table):
+def test_the_scale_is_the_mean_cost_of_the_most_expensive_expert(make_table):
     cost = np.array([[1.0, 2.0], [3.0, 8.0]])
     table = make_table(
         2,
@@ -37,14 +37,14 @@ def test_holds_the_table(make_table):
     assert outcomes.label.dtype == torch.int64
 
 
-def test_compute_is_1_on_average_for_the_dearest_expert(make_table):
+def test_compute_is_1_on_average_for_the_most_expensive_expert(make_table):
     table = make_table()
     mean = Outcomes.of(table, compute_scale(table)).compute.mean(dim=0)
     assert mean[-1].item() == pytest.approx(1.0, abs=1e-6)
     assert (mean <= mean[-1]).all()
 
 
-def test_writing_to_the_tensors_leaves_the_table_alone(make_table):
+def test_writing_to_the_tensors_leaves_the_table_unchanged(make_table):
     table = make_table()
     before = {name: getattr(table, name).copy() for name in ("features", "quality", "cost", "label")}
     outcomes = Outcomes.of(table, 1.0)

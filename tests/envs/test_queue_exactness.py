@@ -40,7 +40,7 @@ def simulate(arrival, work, chosen, replicas, batch, slope, outages):
 
     Args:
         arrival: times, non-decreasing.
-        work: seconds that each request's expert works on it alone.
+        work: seconds that each request's expert works on it outside a batch.
         chosen: the expert of each request.
         replicas: of each expert.
         batch, slope: as `QueueingConfig` has them.

@@ -48,7 +48,7 @@ def interval_of(lane_means):
 
 @pytest.mark.parametrize(("replicas", "load"), [(1, 0.5), (1, 0.8), (3, 0.8)])
 def test_waits_utilisation_and_littles_law_are_those_of_the_formulas(replicas, load):
-    # The second expert idles; it counts in the load, so the first alone carries twice its share.
+    # The second expert idles; it counts in the load, so the first one carries twice its share.
     core = build_queueing(single(), 64, load=load / 2, replicas=replicas, window=4000)
     wait, core = waits(core)
     served = core.responses().numpy()[:, 500:]  # the queue begins empty
@@ -157,31 +157,34 @@ def test_a_fork_and_a_loaded_state_go_on_alike(make_table):
     assert core.step(actions).reward.equal(mine.reward)
 
 
-def test_a_budget_charges_what_is_above_it(make_table):
+def test_a_budget_penalises_what_is_above_it(make_table):
     core = build_queueing(make_table(), 2, window=10, budget=0.2, overspend_weight=3.0)
     features = core.outcomes.features.shape[1]
     spent = torch.zeros(2)
-    charged = torch.zeros(2)
+    overspent = torch.zeros(2)
     for k in range(10):
         left = core.observation()[:, features + 9 + 4 :]
         torch.testing.assert_close(left[:, 0], (2.0 - spent) / (10 - k))
         torch.testing.assert_close(left[:, 1], torch.full((2,), (10 - k) / 10))
         step = core.step(torch.tensor([0, 2]))
         spent += step.parts["compute"]
-        charged += step.parts["overspend"]
-    torch.testing.assert_close(charged, (spent - 2.0).clamp(min=0.0))
-    assert charged[0] == 0 < charged[1]
+        overspent += step.parts["overspend"]
+    torch.testing.assert_close(overspent, (spent - 2.0).clamp(min=0.0))
+    assert overspent[0] == 0 < overspent[1]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch": 2.5}, "batch=2.5: is not whole; use 1, 2, ..."),
+        ({"batch": 2.5}, "batch=2.5: is not an integer; use 1, 2, ..."),
         ({"load": 0.0}, "load=0.0: is not positive; use a number above 0"),
-        ({"deadlines": (1.0, 2.0)}, "values=(1.0,): do not suit 2 deadlines"),
-        ({"replicas": (1, 2)}, "replicas=(1, 2): there are 3 experts; give one number, or one an expert"),
+        ({"deadlines": (1.0, 2.0)}, "values=(1.0,): do not match 2 deadlines"),
+        (
+            {"replicas": (1, 2)},
+            "replicas=(1, 2): there are 3 experts; give one number, or one for each expert",
+        ),
         ({"arrivals": "poison"}, "did you mean"),
-        ({"batch_slope": 2.0}, "batch_slope=2.0: is no share; use 0 to 1"),
+        ({"batch_slope": 2.0}, "batch_slope=2.0: is not a fraction; use 0 to 1"),
     ],
 )
 def test_mistakes_are_named(make_table, settings, message):

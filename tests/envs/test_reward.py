@@ -1,12 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from envs import Outcomes, load_charge
-from envs.reward import mixture, running
+from envs import Outcomes, utility
+from envs.reward import expert_utility, mixture, running
 
 
 def outcomes_of(table):
@@ -78,43 +77,36 @@ def test_without_probabilities_the_mixture_is_the_weighted_mean():
     torch.testing.assert_close(compute, torch.tensor([0.9]))
 
 
-def test_load_charge_golden():
-    # N = 2, W = 2. First decision: (2 * 1 - 1) / 2. Then the same expert: (2 * (2 + 1) - 3) / 2, or the
-    # other one: (2 * 1 - 3) / 2. Both on one expert: 2 = W (N - 1). One each: 0.
-    first = torch.tensor([[1.0, 0.0]])
-    second = torch.tensor([[0.0, 1.0]])
-    start = load_charge(torch.zeros(1, 2), torch.zeros(1), first, 2)
-    same = load_charge(first, torch.ones(1), first, 2)
-    other = load_charge(first, torch.ones(1), second, 2)
-    assert (start.item(), same.item(), other.item()) == (0.5, 1.5, -0.5)
-    # Half to each expert: (2 * 1/2 - 1) / 2.
-    assert load_charge(torch.zeros(1, 2), torch.zeros(1), (first + second) / 2, 2).item() == 0.0
+def test_utility_golden():
+    # 0.9 - 0.5 * 0.4 - 2 * 0.1
+    parts = {"quality": 0.9, "compute": 0.4, "load": 0.1, "share": 7.0}  # a part without a weight is ignored
+    assert utility(parts, {"compute": 0.5, "load": 2.0}) == pytest.approx(0.5)
+    assert utility(parts, {}) == 0.9
+    assert utility({"nats": 2.0, "compute": 1.0}, {"compute": 0.25}) == -2.25
 
 
-@settings(deadline=None, max_examples=150)
-@given(data=st.data(), experts=st.integers(2, 8), window=st.integers(1, 40))
-def test_charges_over_a_window_sum_to_its_load(data, experts, window):
-    k = data.draw(st.integers(1, experts))
-    ids = st.lists(st.integers(0, experts - 1), min_size=k, max_size=k, unique=True)
-    choices = data.draw(st.lists(ids, min_size=window, max_size=window))
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
-        counts, total = torch.zeros(experts, dtype=dtype), 0.0
-        for decision, chosen in enumerate(choices):
-            share = torch.zeros(experts, dtype=dtype)
-            share[chosen] = 1.0 / k
-            total += load_charge(counts, torch.tensor(decision, dtype=dtype), share, window).item()
-            counts = counts + share
-        shares = [sum(expert in chosen for chosen in choices) / (k * window) for expert in range(experts)]
-        load = experts * sum(share**2 for share in shares) - 1
-        assert total == pytest.approx(window * load, abs=tolerance * window)
+@pytest.mark.parametrize("convert", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_utility_of_arrays_subtracts_in_the_order_of_the_weights(convert):
+    generator = np.random.default_rng(0)
+    quality, compute, load = (convert(generator.random(999).astype(np.float32)) for _ in range(3))
+    before = [part.tolist() for part in (quality, compute, load)]
+    found = utility({"load": load, "compute": compute, "quality": quality}, {"compute": 0.37, "load": 0.21})
+    assert type(found) is type(quality)
+    assert found.dtype == quality.dtype
+    assert found.tolist() == (quality - 0.37 * compute - 0.21 * load).tolist()  # bit for bit
+    assert [part.tolist() for part in (quality, compute, load)] == before
 
 
-@settings(deadline=None, max_examples=50)
-@given(data=st.data(), experts=st.integers(2, 8))
-def test_permuting_experts_leaves_the_charge(data, experts):
-    order = torch.tensor(data.draw(st.permutations(range(experts))))
-    counts = torch.tensor(data.draw(st.lists(st.integers(0, 30), min_size=experts, max_size=experts))).float()
-    share = torch.zeros(experts)
-    share[data.draw(st.integers(0, experts - 1))] = 1.0
-    charge = load_charge(counts, counts.sum(), share, 64)
-    torch.testing.assert_close(load_charge(counts[order], counts.sum(), share[order], 64), charge)
+def test_utility_takes_one_weight_for_each_entry():
+    parts = {"quality": torch.ones(3), "compute": torch.tensor([1.0, 2.0, 4.0])}
+    assert utility(parts, {"compute": torch.tensor([0.0, 0.5, 0.25])}).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_utility_needs_every_part_that_has_a_weight():
+    with pytest.raises(KeyError, match="load"):
+        utility({"quality": 1.0}, {"load": 0.0})
+
+
+def test_expert_utility(make_table):
+    outcomes = outcomes_of(make_table())
+    assert expert_utility(outcomes, 0.3).equal(outcomes.quality - 0.3 * outcomes.compute)

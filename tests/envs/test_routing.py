@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs import Outcomes, RoutingConfig, RoutingCore, RoutingEnv, build_core, compute_scale
+from envs import Outcomes, RoutingConfig, RoutingCore, RoutingEnv, build_routing, compute_scale
 from envs.routing import observe, transition
 from experts import InputError
 
@@ -21,13 +21,13 @@ CONFIGS = [
 
 
 class SlowRouting:
-    """The routing process as its documentation tells it: one lane, Python numbers, no tensors."""
+    """The routing process as its docstring specifies it: one lane, Python numbers, no tensors."""
 
     def __init__(self, table, seed, *, k, window, compute_weight=0.1, load_weight=0.0, observe_load=True):
         self.table, self.seed, self.k, self.window = table, seed, k, window
         self.compute_weight, self.load_weight, self.observe_load = compute_weight, load_weight, observe_load
         self.experts = len(table.experts)
-        self.dearest = max(sum(map(float, table.cost[:, e])) / len(table) for e in range(self.experts))
+        self.most_expensive = max(sum(map(float, table.cost[:, e])) / len(table) for e in range(self.experts))
         self.drawn = 0
         self.history = []
 
@@ -65,7 +65,7 @@ class SlowRouting:
     def step(self, experts):
         row, before = self.row(), self.potential()
         quality = self.quality(row, experts)
-        compute = sum(float(self.table.cost[row, expert]) for expert in set(experts)) / self.dearest
+        compute = sum(float(self.table.cost[row, expert]) for expert in set(experts)) / self.most_expensive
         self.history.append(set(experts))
         load = self.potential() - before
         self.drawn += 1
@@ -90,7 +90,7 @@ def actions_for(core, steps, seed=0):
 @pytest.mark.parametrize("settings", CONFIGS, ids=lambda settings: f"k{settings['k']}-w{settings['window']}")
 def test_equals_the_slow_scalar_process(make_table, settings, probabilities):
     table, lanes = make_table(4, probabilities=probabilities), 3
-    core = build_core(table, lanes, **settings)
+    core = build_routing(table, lanes, **settings)
     core.reset(seed=10)
     slow = [SlowRouting(table.part("train"), 10 + lane, **settings) for lane in range(lanes)]
     for actions in actions_for(core, 4 * settings["window"] + 2):
@@ -111,22 +111,22 @@ def test_equals_the_slow_scalar_process(make_table, settings, probabilities):
                 one.clear()
 
 
-def test_the_mean_charge_of_a_window_is_its_load(make_table):
-    core = build_core(make_table(), 2, window=6, load_weight=1.0)
-    charges = [core.step(torch.tensor([0, lane])).parts["load"] for lane in (0, 1, 2, 0, 1, 2)]
+def test_the_mean_penalty_of_a_window_is_its_load(make_table):
+    core = build_routing(make_table(), 2, window=6, load_weight=1.0)
+    penalties = [core.step(torch.tensor([0, lane])).parts["load"] for lane in (0, 1, 2, 0, 1, 2)]
     # All six on one of 3 experts: N - 1 = 2. Two each: 0.
-    torch.testing.assert_close(torch.stack(charges).mean(dim=0), torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(torch.stack(penalties).mean(dim=0), torch.tensor([2.0, 0.0]))
 
 
 def test_share_divides_a_decision_among_the_experts_that_run(make_table):
-    core = build_core(make_table(), 2, k=2)
+    core = build_routing(make_table(), 2, k=2)
     step = core.step(torch.tensor([[0, 2], [1, 1]]))
     assert step.parts["share"].tolist() == [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
     assert core.state.counts.tolist() == step.parts["share"].tolist()
 
 
 def test_transition_is_pure(make_table):
-    core = build_core(make_table(), 3, window=4, k=2)
+    core = build_routing(make_table(), 3, window=4, k=2)
     before = {name: value.clone() for name, value in core.state_dict().items()}
     experts = torch.tensor([[0, 1], [1, 2], [2, 2]])
     weights = torch.full((3, 2), 0.5)
@@ -141,23 +141,23 @@ def test_transition_is_pure(make_table):
 
 def test_lane_i_of_seed_s_is_lane_0_of_seed_s_plus_i(make_table):
     table, lanes = make_table(), 4
-    many = build_core(table, lanes, window=3, load_weight=0.1)
+    many = build_routing(table, lanes, window=3, load_weight=0.1)
     many.reset(seed=100)
-    singles = [build_core(table, 1, window=3, load_weight=0.1) for _ in range(lanes)]
+    singles = [build_routing(table, 1, window=3, load_weight=0.1) for _ in range(lanes)]
     for lane, single in enumerate(singles):
         single.reset(seed=100 + lane)
     for actions in actions_for(many, 8):
         step = many.step(actions)
         for lane, single in enumerate(singles):
-            alone = single.step(actions[lane : lane + 1])
-            assert alone.reward.equal(step.reward[lane : lane + 1])
+            one = single.step(actions[lane : lane + 1])
+            assert one.reward.equal(step.reward[lane : lane + 1])
             assert single.observation()[0].equal(many.observation()[lane])
-            single.clear(alone.terminated)
+            single.clear(one.terminated)
         many.clear(step.terminated)
 
 
 def test_seeds_decide(make_table):
-    core = build_core(make_table(), 2, window=3)
+    core = build_routing(make_table(), 2, window=3)
 
     def play(seed):
         seen = [core.reset(seed)]
@@ -172,7 +172,7 @@ def test_seeds_decide(make_table):
 
 
 def test_reset_without_a_seed_goes_on_with_the_stream(make_table):
-    core = build_core(make_table(), 2, window=5)
+    core = build_routing(make_table(), 2, window=5)
     core.reset(3)
     for actions in actions_for(core, 2):
         core.step(actions)
@@ -186,7 +186,7 @@ def test_reset_without_a_seed_goes_on_with_the_stream(make_table):
 
 
 def test_clear_touches_only_what_finished(make_table):
-    core = build_core(make_table(), 3, window=5)
+    core = build_routing(make_table(), 3, window=5)
     core.step(torch.tensor([0, 1, 2]))
     counts = core.state.counts
     core.clear(torch.tensor([False, True, False]))
@@ -198,13 +198,13 @@ def test_clear_touches_only_what_finished(make_table):
 @pytest.mark.parametrize("settings", CONFIGS, ids=lambda settings: f"k{settings['k']}-w{settings['window']}")
 def test_a_saved_state_continues_exactly(make_table, settings, tmp_path):
     table = make_table(4)
-    core = build_core(table, 3, **settings)
+    core = build_routing(table, 3, **settings)
     core.reset(seed=8)
     played = actions_for(core, 2 * settings["window"] + 5)
     for actions in played[: settings["window"] + 2]:
         core.clear(core.step(actions).terminated)
     torch.save(core.state_dict(), tmp_path / "state.pt")
-    other = build_core(table, 3, **settings)
+    other = build_routing(table, 3, **settings)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert other.observation().equal(core.observation())
     for actions in played[settings["window"] + 2 :]:
@@ -219,7 +219,7 @@ def test_a_saved_state_continues_exactly(make_table, settings, tmp_path):
 
 
 def test_a_saved_state_is_not_changed_by_playing_on(make_table):
-    core = build_core(make_table(), 2, window=3)
+    core = build_routing(make_table(), 2, window=3)
     saved = core.state_dict()
     before = {name: value.clone() for name, value in saved.items()}
     for actions in actions_for(core, 5):
@@ -253,7 +253,7 @@ def test_a_policy_may_weigh_its_experts(make_table):
 @pytest.mark.parametrize("observe_load", [True, False])
 @pytest.mark.parametrize("k", [1, 2])
 def test_spaces(make_table, k, observe_load):
-    core = build_core(make_table(), 2, k=k, observe_load=observe_load, window=3)
+    core = build_routing(make_table(), 2, k=k, observe_load=observe_load, window=3)
     box = core.observation_space
     assert box.shape == (3 + 3 * observe_load,)
     assert box.dtype == np.float32
@@ -265,20 +265,20 @@ def test_spaces(make_table, k, observe_load):
         core.clear(terminated)
 
 
-def test_build_core_chooses_rows_and_the_unit_of_compute(make_table):
+def test_build_routing_chooses_rows_and_the_unit_of_compute(make_table):
     table = make_table()
-    assert build_core(table, 1).outcomes.queries == 19
-    assert build_core(table, 1, split="test").outcomes.queries == 2
-    assert build_core(table, 1, split=None).outcomes.queries == 23
-    scaled = build_core(table, 1, scale=2.0).outcomes.compute.numpy()
+    assert build_routing(table, 1).outcomes.queries == 19
+    assert build_routing(table, 1, split="test").outcomes.queries == 2
+    assert build_routing(table, 1, split=None).outcomes.queries == 23
+    scaled = build_routing(table, 1, scale=2.0).outcomes.compute.numpy()
     np.testing.assert_allclose(scaled, table.part("train").cost / 2.0, rtol=1e-6)
 
 
-def test_build_core_reads_a_file(make_table, tmp_path):
+def test_build_routing_reads_a_file(make_table, tmp_path):
     table = make_table()
     table.write(tmp_path / "table.parquet")
-    core = build_core(str(tmp_path / "table.parquet"), 2, window=7)
-    assert core.outcomes.quality.equal(build_core(table, 2).outcomes.quality)
+    core = build_routing(str(tmp_path / "table.parquet"), 2, window=7)
+    assert core.outcomes.quality.equal(build_routing(table, 2).outcomes.quality)
     assert core.config.window == 7
 
 
@@ -304,10 +304,10 @@ def test_bad_settings_name_their_field(make_table, settings, field):
 
 def test_lanes_and_k_must_fit_the_table(make_table):
     with pytest.raises(InputError, match="lanes=0: not positive; use 1 or more"):
-        build_core(make_table(), 0)
+        build_routing(make_table(), 0)
     with pytest.raises(InputError, match="k=4: exceeds 3 experts; use 1 to 3"):
-        build_core(make_table(), 1, k=4)
-    build_core(make_table(), 1, k=3)
+        build_routing(make_table(), 1, k=4)
+    build_routing(make_table(), 1, k=3)
 
 
 def test_a_table_without_features_is_refused(make_table):

@@ -30,7 +30,9 @@ def test_the_best_column_there_is_decides():
 
 def test_a_time_that_is_missing_or_0_is_named():
     seconds = np.array([[1.0, 1.0], [1.0, np.nan], [1.0, 1.0]])
-    with pytest.raises(InputError, match="row 1 of b gives no time above 0; fill latency_s in for all"):
+    with pytest.raises(
+        InputError, match="latency_s=nan: row 1 of b has no time above 0; fill in latency_s for all experts"
+    ):
         service_times(table(latency_s=seconds))
-    with pytest.raises(InputError, match="row 0 of a gives no time above 0"):
+    with pytest.raises(InputError, match="row 0 of a has no time above 0"):
         service_times(table(latency_s=np.zeros((3, 2))))

@@ -1,4 +1,4 @@
-"""Tokens walk through the layers as the model would, are paid once, and pass the checkers."""
+"""Tokens pass through the layers as in the model and are rewarded once; the env passes the checkers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from envs.layer_load import LoadRule
-from envs.token_moe import TokenMoEConfig, TokenMoECore, open_core
+from envs.token_moe import TokenMoEConfig, TokenMoECore, build_token_moe
 from experts import InputError
 from experts.moe.token_pool import TokenPool
 
@@ -165,9 +165,9 @@ def test_mistakes_are_told(pool):
     with pytest.raises(InputError, match="lanes"):
         core_of(pool, lanes=0)
     with pytest.raises(InputError, match='use "tiny"'):
-        open_core("huge")
+        build_token_moe("huge")
     with pytest.raises(InputError, match="use train, validation, test"):
-        open_core(pool, part="all")
+        build_token_moe(pool, part="all")
 
 
 def test_measured_outcomes_are_the_walks_of_the_core(pool):

@@ -39,7 +39,7 @@ def test_a_trace_is_read_from_parquet(tmp_path):
         ([0.0, 1.0], "is too short"),
         ([0.0, 2.0, 1.0], "row 2 is before row 1; sort the trace"),
         ([0.0, np.nan, 1.0], "row 1 is not finite; drop the row"),
-        ([3.0, 3.0, 3.0], "all arrive at once"),
+        ([3.0, 3.0, 3.0], "arrival_s=3.0: all requests arrive at once"),
     ],
 )
 def test_a_bad_trace_is_named(times, message):
