@@ -22,8 +22,9 @@ from experts import OutcomeTable, open_table
 from router_rl import Objective
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
-from router_rl.problems.routing.problem import ScorerConfig, Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.routing.routing_options import ScorerConfig
 from router_rl.problems.statistics import interval
 from router_rl.reports.table_format import signed
 from router_rl.reports.terminal import progress_of
@@ -47,17 +48,17 @@ class Row:
     name: str
     method: str = "warm_exact_pg"
     settings: tuple[tuple[str, float], ...] = ()
-    change: Callable[[Task], Task] = lambda task: task
+    change: Callable[[RoutingProblem], RoutingProblem] = lambda task: task
 
 
-def judged_by_training_rows(task: Task) -> Task:
+def judged_by_training_rows(task: RoutingProblem) -> RoutingProblem:
     """No early stopping: the checkpoint kept is the best on the rows trained on."""
-    return replace(task, validation=task.train)
+    return task.replaced(validation=task.train)
 
 
-def linear(task: Task) -> Task:
+def linear(task: RoutingProblem) -> RoutingProblem:
     """A scorer that is linear."""
-    return replace(task, scorer=ScorerConfig(kind="linear"))
+    return task.replaced(scorer=ScorerConfig(kind="linear"))
 
 
 DEFAULT = (("learning_rate", 3e-4), ("folds", 5), ("caution", 1.0))
@@ -126,7 +127,7 @@ def estimates(table: OutcomeTable) -> OutcomeTable:
 
 
 def _utilities(table: OutcomeTable, row: Row, weight: float, seeds: int) -> Iterator[np.ndarray]:
-    task = row.change(Task.of(table, Objective(compute_weight=weight), Hard()))
+    task = row.change(RoutingProblem(table, Objective(compute_weight=weight), Hard()))
     method = find_method(row.method)
     base = BASE if row.method == "warm_exact_pg" else {}
     settings = method.configure({**base, **dict(row.settings)})

@@ -35,7 +35,7 @@ from router_rl.methods.baselines.bandit import Posterior
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.statistics import interval
 from router_rl.reports.table_format import signed
 from router_rl.routing import Hard, Router
@@ -112,8 +112,8 @@ class _Stream:
 
     def _train(self, table: OutcomeTable, readouts: Any) -> Router:
         shape = ScorerConfig(kind="linear")
-        task = Task.of(table, self.objective, Hard(), scorer=shape, readouts=readouts)
-        task = replace(task, scale=self.scale)
+        task = RoutingProblem(table, self.objective, Hard(), scorer=shape, out_of_fold=readouts)
+        task = task.replaced(scale=self.scale)
         settings = self.method.settings()
         if self.method.over is not None:
             settings = self.method.over(settings, [self.objective])

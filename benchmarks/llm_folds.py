@@ -13,9 +13,9 @@ from rich.console import Console
 from experts import OutcomeTable
 from experts.io.atomic import replacing
 from router_rl import Objective, ScorerConfig
-from router_rl.problems.out_of_fold import Readouts
+from router_rl.problems.out_of_fold import OutOfFold
 from router_rl.problems.prompt_features import FeatureConfig, with_features
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard
 from router_rl.routing.embedding import Embedding
 
@@ -83,7 +83,7 @@ def fold_task(
             np.savez(stream, features=made.features, columns=columns, fold=fold_of, without=readouts.without)
     with np.load(cached, allow_pickle=False) as read:
         columns = tuple(tuple(group) for group in read["columns"].tolist())
-        readouts = Readouts(columns=columns, fold=read["fold"], without=read["without"])
+        readouts = OutOfFold(columns=columns, fold=read["fold"], without=read["without"])
         features = read["features"]
     features = np.hstack([features, study.vectors[rows]])
     return replace(part, features=features, split=watching(part.fold, fold, 1)), readouts, rows
@@ -95,7 +95,7 @@ def watching(fold: np.ndarray, test: int, turn: int) -> np.ndarray:
     return split if turn == 0 else np.where(fold == (test + turn) % 5, "validation", split).astype("U10")
 
 
-def learning_task(part: OutcomeTable, readouts: Readouts, fold: int, turn: int) -> Task:
+def learning_task(part: OutcomeTable, readouts: Readouts, fold: int, turn: int) -> RoutingProblem:
     """The fold's task, the fold `turn` after it validating; at 0 the next one does, and is trained on too."""
     assert part.fold is not None
     split = watching(part.fold, fold, turn)
@@ -103,8 +103,8 @@ def learning_task(part: OutcomeTable, readouts: Readouts, fold: int, turn: int) 
     shape = ScorerConfig(kind="linear")
     if turn:
         readouts = readouts.take(np.flatnonzero(split[part.fold != fold] == "train"))
-    task = Task.of(table, Objective(compute_weight=0.1), Hard(), scorer=shape, readouts=readouts)
+    task = RoutingProblem(table, Objective(compute_weight=0.1), Hard(), scorer=shape, out_of_fold=readouts)
     if turn == 0:
         rows = part.take(split == "train")
-        task = replace(task, train=rows, asked=rows)
+        task = task.replaced(train=rows, logged=rows)
     return task

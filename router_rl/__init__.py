@@ -34,6 +34,7 @@ __all__ = [
     "ScorerConfig",
     "Study",
     "TokenMoEProblem",
+    "__version__",
     "check_router",
     "compare",
     "export",

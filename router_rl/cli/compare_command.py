@@ -48,8 +48,8 @@ def compare(
         env: the problem, see `list`.
         problem: options of the problem.
         objective: what to maximise.
-        methods: names with commas, see `list`; null: a selection for routing, else all. The problem's bounds and
-            constant baselines always take part.
+        methods: names with commas, see `list`; null: a selection for routing, else all. Bounds and constant
+            baselines always take part.
         compute_weights: numbers with commas, the same as --objective.compute-weight.
         seeds: training seeds 0, 1, ...
         n_trials: hyperparameter settings tried for each method and case, chosen on validation.

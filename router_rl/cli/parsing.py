@@ -111,7 +111,8 @@ def build_parser(
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)
     grouped = [each for each in ("problem", "objective", _METHOD_KEY) if each in signature]
-    skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)} | set(grouped)
+    skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
+    skipped.update(grouped)
     parser.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
     for argument, options in groups.items():
         parser.add_argument(f"--{argument}", type=options, default=options())

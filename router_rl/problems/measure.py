@@ -20,7 +20,7 @@ class Measurement:
         utility: [T] float.
         parts: what utility is made of, such as quality and compute, [T] float each.
         facts: numbers that are no means of parts, such as p95.
-        share: [T, N] float32, how each decision divided among the experts, where that is known; rows sum to 1.
+        share: [T, N] float32, how each decision divided among the experts, where known; rows sum to 1.
     """
 
     utility: np.ndarray

@@ -22,16 +22,17 @@ class Objective:
     """The trade-off between quality, compute and load.
 
     Attributes:
-        compute_weight: utility per unit of compute (1 = a call of the dearest expert), at least 0.
+        compute_weight: utility per unit of compute (1 = one call of the most expensive expert), at least 0.
         load_weight: utility per unit of load (squared coefficient of variation of shares), at least 0.
-        window: decisions over which load is settled.
-        budget: caps the mean compute per query, in the same unit. Compute is then free within the budget,
+        window: number of decisions over which load is charged.
+        budget: caps the mean compute per query, in the same unit. Compute is free within the budget,
             utility is quality minus load, and the compute weight is only the start of the search for the
             multiplier.
-        max_cost: maximum mean compute of an expert, in the same unit; more expensive experts are never chosen.
+        max_cost: maximum mean compute of an expert, in the same unit; more expensive ones are never chosen.
 
     Raises:
-        InputError: a weight is negative or not finite, or the window, the budget or the maximum cost is not positive.
+        InputError: a weight is negative or not finite, or the window, the budget or the maximum cost is not
+            positive.
     """
 
     compute_weight: float = 0.1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from envs import Core
 from experts import InputError, OutcomeTable
 
-from ..routing import Router, Selection, TextFeatures
+from ..routing import Router, TextFeatures
 from .measure import Measurement
 from .objective import Objective
 
@@ -142,9 +142,9 @@ class Problem(ABC):
 
     Attributes:
         options: an instance of `options_type`.
-        table: the outcome table, if the problem has one.
+        table: the `OutcomeTable`, or None where the problem has none.
         cases: the settings that methods are compared under.
-        rule: the selection rule of its routers, where all have one.
+        rule: the `Selection` of its routers, or None where they have none in common.
         text: the pipeline that makes features of prompts, if there is one.
     """
 
@@ -161,19 +161,29 @@ class Problem(ABC):
     scores_training_rows: ClassVar[bool] = False
 
     options: Any
-    table: OutcomeTable | None
+    table: Any
     cases: tuple[Case, ...]
-    rule: Selection | None = None
+    rule: Any = None
     text: TextFeatures | None = None
 
-    def __init__(self) -> None:
+    def __init__(
+        self, table: Any = None, objective: Any = None, *, options: Any = None, **changes: Any
+    ) -> None:
+        """Start with nothing computed; the arguments are those of every problem.
+
+        Args:
+            table: an outcome table, where the problem is made of one.
+            objective: what to maximise; a sequence makes one case each, where cases are compute weights.
+            options: an instance of `options_type`; its defaults if None.
+            changes: fields of the options, in place of those of `options`.
+        """
         self.cache: dict[Any, Any] = {}
 
     @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts."""
-        assert self.table is not None
-        return self.table.experts
+        experts: tuple[str, ...] = self.table.experts
+        return experts
 
     @property
     def case(self) -> Case:
@@ -209,7 +219,8 @@ class Problem(ABC):
         return self.__dict__ | {"cache": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
 
     @abstractmethod
     def digest(self) -> str:

@@ -5,4 +5,4 @@ from __future__ import annotations
 __all__ = ["RULES"]
 
 RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
-"""A gate that learns a rule of its own (a bias, groups) keeps it in its router; such rules have no name here."""
+"""A gate that learns a rule of its own (a bias, groups) keeps it in its router; it has no name here."""

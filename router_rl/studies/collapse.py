@@ -255,7 +255,7 @@ def _unbalanced(facts: Facts, reference: Reference) -> str | None:
     when = f"early collapse: one expert does everything from step {curve[first].step} of {curve[-1].step} on"
     for name, what in _KEEPS_IN_PLAY.items():
         if name in facts.hyperparameters:
-            knob = f"{what} ({name}={facts.settings[name]:g})"
+            knob = f"{what} ({name}={facts.hyperparameters[name]:g})"
             return f"{when}; the {knob} is too small to keep the others in play"
     return f"{when}; nothing keeps the others in play"
 

@@ -18,7 +18,8 @@ from ..methods.registry import find_method, methods_of
 from ..problems.problem import Case, Problem
 from ..reports.html_report import write_report
 from .collapse import Facts, Reference, diagnose
-from .results import Entry, assemble
+from .entry import Entry
+from .results import assemble
 from .sweep import Progress, Sweep
 from .trial import CaseResult, TrialResult
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -13,7 +13,7 @@ from ..exports.transformers.distil import distil
 from ..problems.objective import Objective
 from ..problems.routing.router_measurement import measure
 from ..problems.statistics import Interval, paired_difference
-from ..routing import LinearScorer, Router, Scorer
+from ..routing import LinearScorer, Router
 
 __all__ = ["Distilled", "distil_for"]
 
@@ -73,7 +73,7 @@ def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale:
     rows = torch.cat([seen, unseen])
     found = distil([router], [rows], bias=True, held_out=len(unseen) / len(rows))
     allowed = None if router.allowed is None else [bool(value) for value in router.allowed.tolist()]
-    scorer = cast(Scorer, found.routers[0].scorer)
+    scorer = found.routers[0].scorer
     student = Router(scorer, router.rule, router.experts, fallback=router.fallback, allowed=allowed).eval()
     before, after = (measure(each, test, objective, scale) for each in (router, student))
     return Distilled(

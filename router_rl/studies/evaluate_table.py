@@ -16,7 +16,7 @@ from ..problems.options import options_from_json
 from ..problems.prompt_features import featurised
 from ..problems.registry import find_problem
 from ..problems.routing.folding import for_objective
-from ..problems.routing.router_measurement import measure
+from ..problems.routing.router_measurement import RouterMeasurement, measure
 from .results import budget_facts
 from .runs import TrainedRun
 
@@ -104,7 +104,7 @@ def _evaluate_router(
         "queries": len(rows),
         "experts": list(table.experts),
         split: {**found.means(), "shares": [float(share) for share in found.shares]},
-        "load": load_report(found.share, found.drops, objective.window, placement),
+        "load": load_report(_share(found), found.drops, objective.window, placement),
         **budget_facts(objective, found.means()["compute"]),
         "fallbacks": found.fallbacks,
         "random_utility": float(single[allowed].mean()),
@@ -113,3 +113,8 @@ def _evaluate_router(
         "oracle_utility": oracle.means()["utility"],
         "notes": list(table.notes),
     }
+
+
+def _share(measurement: RouterMeasurement) -> np.ndarray:
+    assert measurement.share is not None
+    return measurement.share

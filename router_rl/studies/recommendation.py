@@ -23,8 +23,8 @@ def recommend(
     """The recommendation in one case.
 
     A method is chosen by mean validation utility among those that need no extra inputs; test rows only
-    measure it. Unless its test utility is significantly above that of the best constant baseline (the 95% CI of
-    the paired difference is above 0), the baseline is recommended.
+    measure it. Unless its test utility is significantly above that of the best constant baseline (the 95%
+    CI of the paired difference is above 0), the baseline is recommended.
 
     Args:
         summary: of `results.json`.

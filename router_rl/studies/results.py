@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,61 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from ..methods.method import Family
 from ..problems.measure import Measurement
 from ..problems.objective import Objective
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
 from ..problems.statistics import Interval, interval, iqm, paired_difference
-from .collapse import Collapse
+from .entry import Entry, Group, Groups
 from .recommendation import recommend
 from .table_sections import table_sections
 from .verdict import goal_of, savings_of, verdict_of, warnings_of
 
-__all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "Entry", "assemble", "budget_facts"]
+__all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "assemble", "budget_facts"]
 
 SCHEMA_VERSION = 2
 BUDGET_TOLERANCE = 1.02  # compute on rows that no router was fitted to may exceed the budget by chance
 _RIVALS = ("gate", "baseline")
 _LEVEL_FACTS = ("load", "entropy")  # of routers; reported in rows, not in tables
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Entry:
-    """One method in one case with one seed.
-
-    Attributes:
-        method, family, case, seed: which.
-        hyperparameters: of the fit; None for a bound.
-        validation: means on validation by name.
-        validation_utility: [V] utility of each validation query or episode; None for a bound.
-        test: measured on the test split.
-        seconds: that the fit took; shared out among the cases that it serves.
-        folder: of the trial; None for a bound.
-        router: the folder of its saved router; None where nothing was saved.
-        extra_inputs: columns of the table, such as the group, that it reads and others do not.
-        collapse: the diagnosis of a learned policy.
-        figures: data of its figures, as JSON.
-    """
-
-    method: str
-    family: Family
-    case: Case
-    seed: int
-    hyperparameters: Any
-    validation: Mapping[str, float]
-    validation_utility: np.ndarray | None
-    test: Measurement
-    seconds: float
-    folder: Path | None = None
-    router: Path | None = None
-    extra_inputs: tuple[str, ...] = ()
-    collapse: Collapse | None = None
-    figures: Sequence[dict[str, Any]] = ()
-
-
-Group = list[Entry]
-Groups = dict[tuple[str, str], Group]
 
 
 def assemble(
@@ -235,7 +195,7 @@ def _recommendation(
 
 
 def _best(groups: Groups, case: Case, families: Sequence[str]) -> str | None:
-    """The method of these families with the highest mean validation utility, of those without extra inputs."""
+    """The method of these families with the highest mean validation utility and no extra inputs."""
     found = [
         group
         for (_, label), group in groups.items()

@@ -1,4 +1,4 @@
-"""The trials of a comparison: hyperparameters tried with one seed, the best of them fitted with the others."""
+"""The trials of a comparison: hyperparameters are tried with one seed, the best refitted with the others."""
 
 from __future__ import annotations
 

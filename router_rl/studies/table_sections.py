@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from experts import OutcomeTable
 from ..problems.problem import Problem
 from ..problems.routing.folding import for_objective
 from ..routing import Router, load
+from .entry import Entry, Groups
 from .frontier import Points, Ranking, frontier_facts, ranking_facts
 from .metrics import upper_hull
-
-if TYPE_CHECKING:
-    from .results import Entry
 
 __all__ = ["table_sections"]
 
@@ -30,8 +28,6 @@ _EMPTY: dict[str, Any] = {
     "singles": [],
     "shares_by_group": None,
 }
-
-Groups = Mapping[tuple[str, str], "list[Entry]"]
 
 
 def table_sections(groups: Groups, problem: Problem) -> dict[str, Any]:

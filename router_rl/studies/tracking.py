@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ..methods.training_loop import Snapshot
 from ..problems.load import share_entropy
-
-if TYPE_CHECKING:
-    from .trial import CaseResult, Trial
 
 __all__ = ["TensorBoard"]
 
@@ -62,22 +59,23 @@ class TensorBoard:
         edges: Any = list(range(share.shape[1] + 1))  # a bin for each expert
         self._writer.add_histogram("validation/experts", chosen, step, bins=edges)
 
-    def finish(self, trial: Trial, results: Sequence[CaseResult]) -> None:
-        """Write what the policy earned in each case, and the hyperparameters for the HParams page.
+    def finish(
+        self, hyperparameters: Any, values: Mapping[str, Any], results: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Write what the policy earned, and the hyperparameters for the HParams page.
 
         Args:
-            trial: which fit.
-            results: measured, one for each case that it serves.
+            hyperparameters: of the fit, a dataclass.
+            values: further columns of that page by name, such as the method and the seed.
+            results: means by name, by the label of the case and the split they were measured in, such as
+                `compute weight 0.1/test`; the first is the metric of the HParams page.
         """
-        for result in results:
-            for split, means in (("validation", result.validation), ("test", result.test.means())):
-                for name, value in means.items():
-                    self._writer.add_scalar(f"final/{result.case.label}/{split}_{name}", value, _FINAL_STEP)
-        first = results[0]
-        values = {"method": trial.method, "seed": trial.seed, "trial": trial.number, **first.case.values}
+        for place, means in results.items():
+            for name, value in means.items():
+                self._writer.add_scalar(f"final/{place}_{name}", value, _FINAL_STEP)
         parameters = {
             name: value if isinstance(value, int | float | str | bool) else str(value)
-            for name, value in {**values, **asdict(trial.hyperparameters)}.items()
+            for name, value in {**values, **asdict(hyperparameters)}.items()
         }
-        metrics = {f"test/{name}": value for name, value in first.test.means().items()}
+        metrics = {f"test/{name}": value for name, value in next(iter(results.values())).items()}
         self._writer.add_hparams(parameters, metrics, run_name="hparams")

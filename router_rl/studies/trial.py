@@ -208,7 +208,10 @@ def _fit(
     save_policy(policy, home / "router", rows=problem.parity_rows())
     if board is not None:
         with board:
-            board.finish(trial, results)
+            values = {"method": trial.method, "seed": trial.seed, "trial": trial.number}
+            measured = {f"{each.case.label}/test": each.test.means() for each in results}
+            measured |= {f"{each.case.label}/validation": dict(each.validation) for each in results}
+            board.finish(trial.hyperparameters, {**values, **results[0].case.values}, measured)
     _write(home, identity, trial, results, seconds, log.curve, run, _figures(policy, problem, trial))
     checkpoint.clear()
 

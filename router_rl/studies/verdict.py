@@ -18,7 +18,8 @@ def goal_of(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | No
     """RL compared with gates on test in one case, both as validation picks them; None without both.
 
     The gate is the one of the highest mean on validation. The RL method is the one whose paired difference
-    to that gate on validation has the highest lower end of its 95% CI. Methods with extra inputs take no part.
+    to that gate on validation has the highest lower end of its 95% CI. Methods with extra inputs take no
+    part.
 
     Args:
         summary: of `results.json`.
@@ -128,7 +129,7 @@ def warnings_of(diagnoses: Sequence[tuple[str, str, Collapse | None]]) -> list[s
 
 
 def _best(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any]:
-    """The row of the method that validation picks in a case, of those without extra inputs if there are any."""
+    """The row of the method that validation picks in a case; those without extra inputs come first."""
     here = [row for row in summary if row["case"] == case and row["family"] != "bound"]
     return max([row for row in here if not row["extra_inputs"]] or here, key=_by_validation)
 

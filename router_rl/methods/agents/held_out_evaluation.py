@@ -102,9 +102,9 @@ def judges_of(
     """
     free = replace(problem.objective, max_cost=None, budget=None)  # whose means fewer rows need not share
     found: list[Judge] = []
-    for (part, away), (_, held) in zip(replace(problem, objective=free).parts(folds), folds, strict=True):
+    for (part, away), (_, held) in zip(problem.with_objective(free).folds(folds), folds, strict=True):
         ground = Ground.of(part, scorer, held_out(part.train, _FOLDS, seed))
-        outcomes = replace(part, train=away).outcomes()
+        outcomes = part.replaced(train=away).outcomes()
         z = ((outcomes.features - scorer.shift) * scorer.scale).double()
         judge = Judge(
             ground=ground,

@@ -25,9 +25,9 @@ from ..training_loop import EarlyStopping, optimizer_state, restore_optimizer
 from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
 
 __all__ = [
-    "METHODS",
     "A2C_SPACE",
     "DQN_SPACE",
+    "METHODS",
     "PPO_SPACE",
     "A2CHyperparameters",
     "DQNHyperparameters",

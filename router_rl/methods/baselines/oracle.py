@@ -104,6 +104,8 @@ def _within(
     spent = np.cumsum(over.compute - found.compute, dtype=np.float64) + found.compute.sum(dtype=np.float64)
     change = spent <= budget * len(table)
     quality = np.where(change, over.quality, found.quality)
+    assert over.share is not None
+    assert found.share is not None
     share = np.where(change[:, None], over.share, found.share)
     return replace(
         found,

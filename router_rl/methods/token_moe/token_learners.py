@@ -1,4 +1,4 @@
-"""The learners of token-level routing; all start from the same closed form, without labels, on the same text."""
+"""The learners of token-level routing; all start from one closed form, without labels, on the same text."""
 
 from __future__ import annotations
 

@@ -36,13 +36,11 @@ class RouterMeasurement(Measurement):
     """What a router earned on each of T queries; `parts` are quality and compute, [T] float32 each.
 
     Attributes:
-        share: [T, N] float32, how each decision divided among the experts; rows sum to 1.
         window: W, decisions over which load is charged.
         entropy: mean entropy of the policy, nats.
         fallbacks: rows that took the fallback expert.
     """
 
-    share: np.ndarray
     window: int
     entropy: float
     fallbacks: int
@@ -64,12 +62,16 @@ class RouterMeasurement(Measurement):
     @cached_property
     def load(self) -> np.ndarray:
         """[T] float32, the load charge of each decision."""
-        return charges(torch.from_numpy(self.share), self.window).numpy()
+        return charges(self._share(), self.window).numpy()
 
     @cached_property
     def drops(self) -> float:
         """Fraction of expert calls over capacity (capacity factor 1.25), window by window."""
-        return window_drops(torch.from_numpy(self.share), self.window)
+        return window_drops(self._share(), self.window)
+
+    def _share(self) -> Tensor:
+        assert self.share is not None
+        return torch.from_numpy(self.share)
 
 
 class _LoadFacts(Mapping[str, float]):

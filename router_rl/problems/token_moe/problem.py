@@ -211,7 +211,7 @@ class TokenMoEProblem(Problem):
             FigureData(
                 form="layer_shares",
                 title="Share of the tokens by layer, text and expert",
-                note=f"One block a layer: rows are texts, columns experts ({experts}); darker: more of a row's tokens.",
+                note=f"One block a layer: rows are texts, columns experts ({experts}); dark: many of a row's tokens.",
                 data={
                     "experts": list(self.pool.tail.names),
                     "texts": list(self.texts),

@@ -98,7 +98,7 @@ def test_readouts_are_those_of_a_fold_away(task: RoutingProblem, monkeypatch: py
 
     monkeypatch.setattr(warm_start, "_difference", difference)
     settings = WarmExactPGHyperparameters(epochs=1, gate_hyperparameters=QUICK)
-    warm_start.fit(replace(task, out_of_fold=readouts), settings, Run())
+    warm_start.fit(task.replaced(out_of_fold=readouts), settings, Run())
     assert asked == [0, 1, 2]
 
 

@@ -1,0 +1,56 @@
+"""One method in one case with one seed: what `results.json` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..methods.method import Family
+from ..problems.measure import Measurement
+from ..problems.problem import Case
+from .collapse import Collapse
+
+__all__ = ["Entry", "Group", "Groups"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """One method in one case with one seed.
+
+    Attributes:
+        method, family, case, seed: which.
+        hyperparameters: of the fit; None for a bound.
+        validation: means on validation by name.
+        validation_utility: [V] utility of each validation query or episode; None for a bound.
+        test: measured on the test split.
+        seconds: that the fit took; shared out among the cases that it serves.
+        folder: of the trial; None for a bound.
+        router: the folder of its saved router; None where nothing was saved.
+        extra_inputs: columns of the table, such as the group, that it reads and others do not.
+        collapse: the diagnosis of a learned policy.
+        figures: data of its figures, as JSON.
+    """
+
+    method: str
+    family: Family
+    case: Case
+    seed: int
+    hyperparameters: Any
+    validation: Mapping[str, float]
+    validation_utility: np.ndarray | None
+    test: Measurement
+    seconds: float
+    folder: Path | None = None
+    router: Path | None = None
+    extra_inputs: tuple[str, ...] = ()
+    collapse: Collapse | None = None
+    figures: Sequence[dict[str, Any]] = ()
+
+
+Group = list[Entry]
+Groups = dict[tuple[str, str], Group]
+"""Entries by method and case label, each group by rising seed."""
