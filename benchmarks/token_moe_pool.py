@@ -107,7 +107,7 @@ def main(
         tokens = torch.from_numpy(pack(split[domain]["expert"], encode, sizes.length, sizes.expert))
         hidden = torch.cat([model.trunk(rows[:, :-1], numbers) for rows in tokens.split(16)])
         losses: list[float] = []
-        ffns = branch(model, hidden, tokens[:, 1:], recipe, dtype=numbers, tell=losses.append)
+        ffns = branch(model, hidden, tokens[:, 1:], recipe, dtype=numbers, on_step=losses.append)
         seconds[domain] = time.perf_counter() - start
         write_ffns(path, {domain: ffns}, seconds=seconds[domain])
         say(f"expert {domain}: loss {losses[0]:.3f} to {np.mean(losses[-3:]):.3f}, {seconds[domain]:.0f} s")

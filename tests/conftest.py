@@ -172,7 +172,7 @@ def micro_pool() -> TokenPool:
             tail,
             torch.cat([text(d, 2, seed=10 * number + d) for d in range(3)]).numpy(),
             domain,
-            shown=False,
+            doing=None,
         )
         for number, name in enumerate(("train", "validation", "test"), 1)
     }

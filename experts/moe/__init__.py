@@ -1,4 +1,4 @@
-"""Mixtures of experts assembled from dense models of one ancestor, in architectures transformers ships."""
+"""Mixtures of experts made of dense models with a common ancestor, in stock transformers architectures."""
 
 from .assemble import Assembly, assemble
 from .layout import Layout, layout_of

@@ -1,4 +1,4 @@
-"""Dense models of one ancestor become the experts of a mixture that stock transformers loads.
+"""Assembly of dense models with a common ancestor into a mixture of experts that stock transformers loads.
 
 Attention, embeddings and norms come from the base or are averaged; the feed-forward networks become experts
 (sparse upcycling, Komatsuzaki et al. 2023, https://arxiv.org/abs/2212.05055; Branch-Train-MiX, Sukhbaatar et
@@ -21,7 +21,7 @@ from ..io.atomic import writable_folder, write_json
 from ..io.errors import InputError, unknown_name
 from ..io.progress import track
 from .donors import Donor, feed_forward, open_base, open_donor, survey
-from .forms import SHARED_NOTHING, Form, configuration
+from .forms import EMPTY_SHARED_WIDTH, Form, configuration
 from .layout import Layout, layout_of
 from .model_files import CheckpointWriter
 from .segments import FFN, cut, mean
@@ -43,22 +43,22 @@ _COPIED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """What was assembled; kept as `assembly.json` in the folder.
+    """The description of an assembled mixture, written as `assembly.json` in its folder.
 
     Attributes:
         form: `mixtral` or `deepseek`.
         model_type: the architecture in transformers.
         base: the base's name.
-        experts: the donors' names, in the order of the experts; with segments, each has `segments - shared`
-            experts that stand together.
-        moe_layers: layers that are mixtures; the others are dense.
-        experts_per_token: donors whose worth of neurons a token runs.
-        segments: into how many an FFN is cut; 1 where it is whole.
-        shared: segments that run always.
-        trunk: where attention and embeddings come from.
-        trunk_distance: by donor, how far its own are from the base's, relative to the base's norm.
-        dropped_layers: dense layers in which the donors' feed-forward networks differ: those of the trunk are
-            taken.
+        experts: the donors' names in the order of the experts; with segments, each has `segments - shared`
+            consecutive experts.
+        moe_layers: layers with a mixture; the others are dense.
+        experts_per_token: donors that a token runs, counted in neurons.
+        segments: number of segments of an FFN; 1 for whole FFNs.
+        shared: number of segments that every token runs.
+        trunk: `base` or `average`, the origin of attention and embeddings.
+        trunk_distance: by donor, the distance of its attention and embeddings from the base's, relative to
+            the base's norm.
+        dropped_layers: dense layers in which the donors' FFNs differ; they use the trunk's FFN.
     """
 
     form: Form
@@ -74,7 +74,7 @@ class Assembly:
     dropped_layers: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `assembly.json`."""
+        """Return the content of `assembly.json`."""
         return {"schema_version": 1, **asdict(self)}
 
 
@@ -92,25 +92,28 @@ def assemble(
     seed: int = 0,
     progress: bool = True,
 ) -> Assembly:
-    """Write a mixture of experts as a standard folder: configuration, sharded safetensors, tokenizer.
+    """Write a mixture of experts as a transformers folder: configuration, sharded safetensors, tokenizer.
 
-    Gates start at random. In the `deepseek` form the segments of one donor start with the same row, so that a
-    token takes whole donors until the gates are trained.
+    Gates are random. In the `deepseek` form the segments of one donor have the same gate row, so that a token
+    selects whole donors until the gates are trained.
 
     Args:
         base: folder of the common ancestor, of Llama, Mistral, Qwen2 or Qwen3 form.
-        experts: folders of models fine-tuned from it; each may hold only the tensors that were trained.
+        experts: folders of models fine-tuned from it; a folder can hold the trained tensors only.
         out: the folder to write; an earlier assembly in it is replaced.
         form: `mixtral` (softmax gate, whole experts) or `deepseek` (sigmoid gate with selection bias,
             segments and shared experts).
-        layers: which become mixtures: those in which the donors' feed-forward networks differ, all, or these
-            layer numbers. The others stay dense.
-        experts_per_token: donors whose worth of neurons a token runs, 1 to their number.
-        segments: into how many the `deepseek` form cuts an FFN; divides its size.
-        shared: how many segments run always there, 1 to `segments - 1`.
+        layers: the layers with a mixture: `differing` (the donors' FFNs differ), `all`, or layer numbers. The
+            others stay dense.
+        experts_per_token: donors that a token runs, counted in neurons, 1 to the number of donors.
+        segments: number of segments of an FFN in the `deepseek` form; divides the FFN's size.
+        shared: number of segments that every token runs in that form, 1 to `segments - 1`.
         trunk: attention, embeddings, norms and dense layers of the base, or the donors' average.
         seed: of the gates.
-        progress: show bars on stderr.
+        progress: show progress on stderr.
+
+    Returns:
+        The description of the mixture.
 
     Raises:
         InputError: a donor has another form, shape, tokenizer or ancestor, or an option does not fit.
@@ -122,15 +125,15 @@ def assemble(
     out = Path(out)
     if out.exists() and not (out / "assembly.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("out", str(out), "exists and is not an assembly", "choose another folder")
-    stem = open_base(base)
-    donors = [open_donor(stem, folder) for folder in experts]
-    _check_numbers(stem.config, len(donors), form, experts_per_token, segments, shared)
-    found = survey(stem, donors, progress=progress)
-    moe_layers = _moe_layers(layers, found.differing, stem.config.num_hidden_layers, form)
+    ancestor = open_base(base)
+    donors = [open_donor(ancestor, folder) for folder in experts]
+    _check_numbers(ancestor.config, len(donors), form, experts_per_token, segments, shared)
+    differences = survey(ancestor, donors, progress=progress)
+    moe_layers = _moe_layers(layers, differences.differing, ancestor.config.num_hidden_layers, form)
     if form == "mixtral":
         segments, shared = 1, 0
     config = configuration(
-        stem.config,
+        ancestor.config,
         form,
         moe_layers=moe_layers,
         experts=len(donors),
@@ -142,26 +145,26 @@ def assemble(
     result = Assembly(
         form=form,
         model_type=config.model_type,
-        base=stem.name,
+        base=ancestor.name,
         experts=names,
         moe_layers=moe_layers,
         experts_per_token=experts_per_token,
         segments=segments,
         shared=shared,
         trunk=trunk,
-        trunk_distance=dict(zip(names, found.trunk_distance, strict=True)),
-        dropped_layers=tuple(layer for layer in found.differing if layer not in moe_layers),
+        trunk_distance=dict(zip(names, differences.trunk_distance, strict=True)),
+        dropped_layers=tuple(layer for layer in differences.differing if layer not in moe_layers),
     )
     parent = writable_folder("out", out.absolute().parent)
     fresh = parent / f".{out.name}.assembling"
     shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
     fresh.mkdir()
     try:
-        _write_weights(fresh, stem, donors, config, result, seed, progress)
+        _write_weights(fresh, ancestor, donors, config, result, seed, progress)
         config.save_pretrained(fresh)
         for name in _COPIED:
-            if (stem.weights.folder / name).is_file():
-                shutil.copyfile(stem.weights.folder / name, fresh / name)
+            if (ancestor.weights.folder / name).is_file():
+                shutil.copyfile(ancestor.weights.folder / name, fresh / name)
         write_json(fresh / "assembly.json", result.to_json())
         before = parent / f".{out.name}.before"
         shutil.rmtree(before, ignore_errors=True)
@@ -177,7 +180,7 @@ def assemble(
 def _write_weights(
     folder: Path, base: Donor, donors: list[Donor], config: Any, plan: Assembly, seed: int, progress: bool
 ) -> None:
-    """One file for what stands outside the layers, one a layer, one for all gates."""
+    """Write one file for tensors outside the layers, one for each layer, and one for all gates."""
     layout = layout_of(config)
     count = config.num_hidden_layers
     names: dict[int, list[str]] = {layer: [] for layer in range(-1, count)}
@@ -201,7 +204,7 @@ def _write_weights(
 def _mixture(
     layer: int, donors: list[Donor], config: Any, layout: Layout, plan: Assembly
 ) -> dict[str, Tensor]:
-    """The experts of one layer by their names."""
+    """The tensors of one layer's experts by name."""
     ffns = [FFN(*(donor.tensor(name) for name in feed_forward(layer))) for donor in donors]
     tensors: dict[str, Tensor] = {}
     block = f"model.layers.{layer}.{layout.block}"
@@ -214,14 +217,14 @@ def _mixture(
     if config.model_type == "qwen2_moe":
         dtype, hidden = ffns[0].up.dtype, config.hidden_size
         for part in layout.parts:
-            shape = (hidden, SHARED_NOTHING) if part == "down_proj" else (SHARED_NOTHING, hidden)
+            shape = (hidden, EMPTY_SHARED_WIDTH) if part == "down_proj" else (EMPTY_SHARED_WIDTH, hidden)
             tensors[f"{block}.shared_expert.{part}.weight"] = torch.zeros(shape, dtype=dtype)
         tensors[f"{block}.shared_expert_gate.weight"] = torch.zeros(1, hidden, dtype=dtype)
     return tensors
 
 
 def _gates(config: Any, layout: Layout, plan: Assembly, seed: int) -> dict[str, Tensor]:
-    """Random gates in float32, a row for each donor and the same for its segments."""
+    """Random gates in float32, with one row for each donor, repeated for its segments."""
     generator = torch.Generator().manual_seed(seed)
     own = plan.segments - plan.shared
     tensors: dict[str, Tensor] = {}
@@ -242,7 +245,7 @@ def _averaged(sources: Sequence[Donor], name: str) -> Tensor:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, numbered where one stands twice: a, a-2."""
+    """The names, numbered if they repeat: a, a-2."""
     return tuple(
         name if names.index(name) == at else f"{name}-{names[: at + 1].count(name)}"
         for at, name in enumerate(names)
@@ -253,9 +256,7 @@ def _check_numbers(
     config: Any, donors: int, form: str, experts_per_token: int, segments: int, shared: int
 ) -> None:
     if donors < 2:
-        raise InputError(
-            "experts", donors, "a mixture needs two or more", "give their folders, commas between"
-        )
+        raise InputError("experts", donors, "a mixture needs two or more", "give two or more folders")
     if experts_per_token not in range(1, donors + 1):
         raise InputError(
             "experts_per_token", experts_per_token, f"there are {donors} experts", f"use 1 to {donors}"
@@ -264,16 +265,18 @@ def _check_numbers(
         size = config.intermediate_size
         if segments < 2 or size % segments:
             raise InputError(
-                "segments", segments, f"does not cut {size} neurons evenly", "use a divisor, 2 or more"
+                "segments", segments, f"does not divide {size} neurons", "use a divisor, 2 or more"
             )
-        if size // segments % 8:  # 16 bytes in bfloat16, which grouped matrix products ask for
+        if size // segments % 8:  # grouped matrix products need multiples of 16 bytes
             width = size // segments
-            raise InputError("segments", segments, f"gives {width} neurons, no multiple of 8", "use fewer")
+            raise InputError(
+                "segments", segments, f"gives {width} neurons, which is not a multiple of 8", "use fewer"
+            )
         if shared not in range(1, segments):
             raise InputError(
                 "shared",
                 shared,
-                f"of {segments} segments some are shared and some routed",
+                f"of {segments} segments some must be shared and some routed",
                 f"use 1 to {segments - 1}",
             )
 
@@ -288,21 +291,21 @@ def _moe_layers(
             raise InputError(
                 "layers",
                 layers,
-                "the experts' feed-forward networks are all equal",
+                "the experts' FFNs are all equal",
                 "use other experts, or all",
             )
-        # The deepseek form has dense layers before the mixtures only.
+        # The deepseek form has dense layers only before the mixtures.
         return tuple(range(differing[0], count)) if form == "deepseek" else differing
     if isinstance(layers, str):
         raise InputError("layers", layers, "unknown", "use differing, all, or layer numbers")
-    chosen = tuple(sorted(set(layers)))
-    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+    numbers = tuple(sorted(set(layers)))
+    if not numbers or numbers[0] < 0 or numbers[-1] >= count:
         raise InputError("layers", list(layers), f"there are {count} layers", f"use 0 to {count - 1}")
-    if form == "deepseek" and chosen != tuple(range(chosen[0], count)):
+    if form == "deepseek" and numbers != tuple(range(numbers[0], count)):
         raise InputError(
             "layers",
             list(layers),
             "the deepseek form has dense layers first",
-            f"use {chosen[0]} to {count - 1}",
+            f"use {numbers[0]} to {count - 1}",
         )
-    return chosen
+    return numbers

@@ -1,8 +1,8 @@
-"""Experts from one ancestor: copies of a base's last FFNs, each trained on the text of one domain.
+"""Experts with a common ancestor: copies of a base's last FFNs, each trained on the text of one domain.
 
-Branch-Train-MiX (Sukhbaatar et al. 2024, section 2, https://arxiv.org/abs/2403.07816). We differ: the trunk,
-the attention and all norms stay the base's, and only the FFNs of the last layers are trained, so that the
-trunk's output is computed once and experts can be mixed layer by layer.
+Branch-Train-MiX (Sukhbaatar et al. 2024, section 2, https://arxiv.org/abs/2403.07816), with one difference:
+only the FFNs of the last layers are trained. The trunk, attention and norms are the base's, so the trunk's
+output is computed once and experts can be mixed layer by layer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ __all__ = ["BranchRecipe", "average", "branch"]
 
 @dataclass(frozen=True, kw_only=True)
 class BranchRecipe:
-    """How an expert is trained.
+    """Training hyperparameters of an expert.
 
     Attributes:
-        learning_rate: of AdamW at its height; it rises over a tenth of the steps and falls to zero (cosine).
-        epochs: passes over the domain's training sequences.
-        batch: sequences a step.
+        learning_rate: maximum of AdamW's; it warms up over a tenth of the steps and decays to 0 (cosine).
+        epochs: over the domain's training sequences.
+        batch: sequences per gradient step.
         seed: of the order.
+
+    Raises:
+        InputError: a value is not positive.
     """
 
     learning_rate: float = 1e-3
@@ -40,7 +43,7 @@ class BranchRecipe:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "batch"):
             if not getattr(self, name) > 0:
-                raise InputError(name, getattr(self, name), "not positive", "use a number above 0")
+                raise InputError(name, getattr(self, name), "is not positive", "use a number above 0")
 
 
 def branch(
@@ -50,23 +53,23 @@ def branch(
     recipe: BranchRecipe,
     *,
     dtype: torch.dtype = torch.float32,
-    tell: Callable[[float], None] | None = None,
+    on_step: Callable[[float], None] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Train one expert.
+    """Train one expert and return its FFNs.
 
     Args:
         base: the ancestor.
         hidden: [S, T, H] float32, trunk states of the domain's training text.
         targets: [S, T] int64, the next tokens.
-        recipe: how.
+        recipe: hyperparameters.
         dtype: of the matrix products; weights and their updates are float32.
-        tell: is told the loss of every step.
+        on_step: a callback with the loss of every step, in nats per token.
 
     Returns:
-        one FFN state a layer, as `Tail` takes them, float32.
+        One FFN state per layer, as `Tail` takes them, float32.
     """
     dense = base.dense()
-    # Two slots, since a tail has a choice; the first is trained, the second is never run.
+    # A tail needs two experts; neither is run, only the frozen parts are.
     tail = base.tail({"new": dense, "old": dense}, torch.float32)
     learned = [
         {part: weight.clone().requires_grad_(True) for part, weight in layer.items()} for layer in dense
@@ -74,7 +77,7 @@ def branch(
     weights = [weight for layer in learned for weight in layer.values()]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
     steps = recipe.epochs * -(-len(hidden) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _height(step / steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step / steps))
     generator = torch.Generator().manual_seed(recipe.seed)
     for _ in range(recipe.epochs):
         for rows in torch.randperm(len(hidden), generator=generator).split(recipe.batch):
@@ -85,27 +88,36 @@ def branch(
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
-            if tell is not None:
-                tell(float(loss.detach()))
+            if on_step is not None:
+                on_step(float(loss.detach()))
     return [{part: weight.detach() for part, weight in layer.items()} for layer in learned]
 
 
 def average(experts: list[list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
-    """The plain mean of several experts' weights (model soup, Wortsman et al. 2022,
-    https://arxiv.org/abs/2203.05482): one FFN of the size of one expert, and a strong rival."""
+    """Return the uniform mean of several experts' weights, a strong baseline of the size of one expert.
+
+    Args:
+        experts: one list of FFN states per expert, as `branch` returns them.
+
+    Returns:
+        One FFN state per layer.
+
+    Source:
+        Model soups, Wortsman et al. 2022, https://arxiv.org/abs/2203.05482.
+    """
     return [
         {part: torch.stack([layer[part] for layer in layers]).mean(dim=0) for part in layers[0]}
         for layers in zip(*experts, strict=True)
     ]
 
 
-def _height(done: float) -> float:
-    """The learning rate over its height, after this part of all steps."""
+def _schedule(done: float) -> float:
+    """The learning rate relative to its maximum after a fraction of all steps."""
     return 0.1 + 9.0 * done if done < 0.1 else 0.5 * (1.0 + math.cos(math.pi * (done - 0.1) / 0.9))
 
 
 def _loss(tail: Tail, learned: list[dict[str, Tensor]], hidden: Tensor, targets: Tensor) -> Tensor:
-    """Mean loss with the FFNs being trained; the tail gives the frozen parts."""
+    """Mean loss with the trained FFNs; the tail provides the frozen parts."""
     functional = torch.nn.functional
     for layer, ffn in enumerate(learned):
         hidden, x = tail.attend(layer, hidden)

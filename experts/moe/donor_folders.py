@@ -1,4 +1,4 @@
-"""Branched experts as folders that `assemble` takes: the base whole, of each expert what was trained."""
+"""Writer of branched experts as folders for `assemble`: the whole base, and each expert's trained tensors."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ def write_donors(
 ) -> tuple[Path, list[Path]]:
     """Write a base and its branched experts.
 
-    Also for a base that was read from GGUF, which transformers does not save: its weights are written as they
-    are in memory.
+    A base that was read from GGUF, which transformers cannot save, is written with its weights in memory.
 
     Args:
         base: the ancestor.
-        experts: name -> one FFN state for each of the base's last layers, as `branch` makes them.
-        folder: holds one folder each, `base` and the experts' names.
-        tokenizer: of transformers, saved beside the base; None to leave it out.
+        experts: name -> one FFN state for each of the base's last layers, as `branch` returns them.
+        folder: the parent of the new folders, `base` and one of each expert's name.
+        tokenizer: a transformers tokenizer, saved with the base; None: none.
 
     Returns:
-        the base's folder, and the experts' in their order.
+        The base's folder, and the experts' folders in their order.
     """
     home = Path(folder)
     state = {name: tensor.detach().contiguous() for name, tensor in base.model.state_dict().items()}
     config: Any = copy.deepcopy(base.model.config)
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # of the file it was read from
+        del config.quantization_config  # of the GGUF file
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     config.dtype = next(iter(state.values())).dtype

@@ -199,7 +199,7 @@ def _routed(base: Donor, donors: Sequence[Donor]) -> range:
         raise InputError("problem.experts", names, "routing needs a choice", "give two or more folders")
     differing = survey(base, donors).differing
     if not differing:
-        raise InputError("problem.experts", names, "all have the same FFNs", "give other folders")
+        raise InputError("problem.experts", names, "have FFNs that are all the same", "give other folders")
     last = range(differing[0], base.config.num_hidden_layers)
     same = [layer for layer in last if layer not in differing]
     if same:

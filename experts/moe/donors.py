@@ -1,4 +1,4 @@
-"""Donors of a mixture: dense models of one form, one tokenizer and one ancestor; what differs is named."""
+"""Donors of a mixture: dense models with the same architecture, tokenizer and ancestor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORM = (
     *("tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window"),
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
-# Fine-tuned models stay above .9; models trained apart are near 0.
+# The cosine of a fine-tuned model with its base is above 0.9; that of unrelated models is near 0.
 _SAME_ANCESTOR = 0.5
 _ROWS = 4096
 
@@ -38,10 +38,10 @@ class Donor:
     """A dense model in a folder.
 
     Attributes:
-        name: of the expert it becomes: the folder's.
+        name: the folder's name, which becomes the expert's.
         config: its transformers configuration.
-        weights: its tensors; a donor may hold those that were trained alone.
-        base: whose tensors stand for those it does not hold; None for the base itself.
+        weights: its tensors; a donor can hold the trained ones only.
+        base: provides the tensors that the donor does not hold; None for the base itself.
     """
 
     name: str
@@ -50,19 +50,23 @@ class Donor:
     base: Checkpoint | None = None
 
     def tensor(self, name: str) -> Tensor:
-        """One of its tensors, or the base's where it does not hold it."""
+        """Return one of its tensors, or the base's if it does not hold it.
+
+        Args:
+            name: of the tensor.
+        """
         held = name in self.weights or self.base is None
         return self.weights.tensor(name) if held else _not_none(self.base).tensor(name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """How donors differ from their base and from each other.
+    """The differences of donors from their base and from each other.
 
     Attributes:
-        differing: layers in which two donors have different feed-forward networks.
-        trunk_distance: by donor, `|donor - base| / |base|` over attention and embeddings: what is lost
-            where the mixture takes the base's.
+        differing: layers in which two donors have different FFNs.
+        trunk_distance: by donor, `|donor - base| / |base|` over attention and embeddings, which a mixture
+            with the base's trunk loses.
     """
 
     differing: tuple[int, ...]
@@ -70,15 +74,18 @@ class Survey:
 
 
 def open_base(folder: Path | str) -> Donor:
-    """The model that gives the mixture its form, and by default attention and embeddings.
+    """Open the base of a mixture, which provides its architecture and by default attention and embeddings.
+
+    Args:
+        folder: of the model.
 
     Raises:
-        InputError: it is not a dense model of a form that can be assembled.
+        InputError: it is not a dense model of a supported architecture.
     """
     config = read_configuration(_folder("base", folder))
     if config.model_type not in DENSE:
         raise InputError(
-            "base", str(folder), f"is of the form {config.model_type}", f"use one of {', '.join(DENSE)}"
+            "base", str(folder), f"has the architecture {config.model_type}", f"use one of {', '.join(DENSE)}"
         )
     weights = Checkpoint("base", folder)
     for layer in range(config.num_hidden_layers):
@@ -89,10 +96,14 @@ def open_base(folder: Path | str) -> Donor:
 
 
 def open_donor(base: Donor, folder: Path | str) -> Donor:
-    """A model that becomes an expert.
+    """Open a model that becomes an expert.
+
+    Args:
+        base: the opened base.
+        folder: of the model.
 
     Raises:
-        InputError: its form, its tokenizer or a tensor's shape is not the base's; names what differs.
+        InputError: its architecture, tokenizer or a tensor's shape is not the base's; names the differences.
     """
     path = _folder("experts", folder)
     config = read_configuration(path)
@@ -119,30 +130,35 @@ def open_donor(base: Donor, folder: Path | str) -> Donor:
 
 
 def survey(base: Donor, donors: Sequence[Donor], *, progress: bool = True) -> Survey:
-    """Compare donors with the base and with each other, reading a tensor at a time.
+    """Compare donors with the base and with each other, one tensor at a time.
+
+    Args:
+        base: the opened base.
+        donors: the opened donors.
+        progress: show progress on stderr.
 
     Raises:
-        InputError: a donor's attention and embeddings are no relatives of the base's.
+        InputError: a donor's attention and embeddings are unrelated to the base's.
     """
-    apart: set[int] = set()
+    differing: set[int] = set()
     sums = [[0.0, 0.0, 0.0] for _ in donors]  # base . donor, |donor|^2, |donor - base|^2
     norm = 0.0
     for name in track(base.weights.shapes, "comparing", len(base.weights.shapes), shown=progress):
         layer = _layer_of_ffn(name)
         if layer is not None:
             first = donors[0].tensor(name)
-            if layer not in apart and any(not first.equal(donor.tensor(name)) for donor in donors[1:]):
-                apart.add(layer)
+            if layer not in differing and any(not first.equal(donor.tensor(name)) for donor in donors[1:]):
+                differing.add(layer)
             continue
-        if len(base.weights.shapes[name]) < 2:  # norms are near 1 in any model
+        if len(base.weights.shapes[name]) < 2:  # norms are near 1 in every model
             continue
         ours = base.weights.tensor(name)
         _, own, _ = _products(ours, ours)
         norm += own
-        for donor, found in zip(donors, sums, strict=True):
+        for donor, sum_of in zip(donors, sums, strict=True):
             held = name in donor.weights
             parts = _products(ours, donor.weights.tensor(name)) if held else (own, own, 0.0)
-            found[:] = [total + part for total, part in zip(found, parts, strict=True)]
+            sum_of[:] = [total + part for total, part in zip(sum_of, parts, strict=True)]
     distance: list[float] = []
     for donor, (product, theirs, apart_by) in zip(donors, sums, strict=True):
         cosine = product / math.sqrt(norm * theirs) if norm * theirs > 0 else 0.0
@@ -150,30 +166,34 @@ def survey(base: Donor, donors: Sequence[Donor], *, progress: bool = True) -> Su
             raise InputError(
                 "experts",
                 str(donor.weights.folder),
-                f"has no ancestor in common with the base (cosine {cosine:.2f} of attention and embeddings)",
+                f"has no common ancestor with the base (cosine {cosine:.2f} of attention and embeddings)",
                 "use models fine-tuned from the base",
             )
         distance.append(math.sqrt(apart_by / norm))
-    return Survey(differing=tuple(sorted(apart)), trunk_distance=tuple(distance))
+    return Survey(differing=tuple(sorted(differing)), trunk_distance=tuple(distance))
 
 
 def feed_forward(layer: int) -> list[str]:
-    """The names of a dense layer's gate, up and down projections."""
+    """Return the names of a dense layer's gate, up and down projections.
+
+    Args:
+        layer: its number.
+    """
     return [f"model.layers.{layer}.mlp.{part}_proj.weight" for part in FFN._fields]
 
 
 def _layer_of_ffn(name: str) -> int | None:
-    found = re.fullmatch(r"model\.layers\.(\d+)\.mlp\..*", name)
-    return int(found.group(1)) if found else None
+    match = re.fullmatch(r"model\.layers\.(\d+)\.mlp\..*", name)
+    return int(match.group(1)) if match else None
 
 
 def _products(ours: Tensor, theirs: Tensor) -> tuple[float, float, float]:
-    """`a . b`, `|b|^2` and `|a - b|^2` in float32, some rows at a time: embeddings are as large as layers."""
-    found = torch.zeros(3, dtype=torch.float64)
+    """`a . b`, `|b|^2` and `|a - b|^2` in float32, in blocks of rows: embeddings are as large as layers."""
+    sums = torch.zeros(3, dtype=torch.float64)
     for a, b in zip(ours.split(_ROWS), theirs.split(_ROWS), strict=True):
         a, b = a.float(), b.float()
-        found += torch.stack([(a * b).sum(), b.square().sum(), (a - b).square().sum()]).double()
-    product, square, apart = found.tolist()
+        sums += torch.stack([(a * b).sum(), b.square().sum(), (a - b).square().sum()]).double()
+    product, square, apart = sums.tolist()
     return product, square, apart
 
 
@@ -187,13 +207,13 @@ def _folder(field: str, folder: Path | str) -> Path:
 
 
 def _tokenizer_differences(base: Path, donor: Path) -> list[str]:
-    """What differs in how text becomes ids; a donor without a tokenizer is taken to have the base's."""
-    found: list[str] = []
+    """Differences of two tokenizers; a donor without tokenizer files is assumed to have the base's."""
+    differences: list[str] = []
     for name in _TOKENIZERS:
         if (donor / name).is_file() and (base / name).is_file():
             ours, theirs = (_ids(folder / name) for folder in (base, donor))
-            found += [f"{name} ({key})" for key in ours if ours[key] != theirs.get(key)]
-    return found
+            differences += [f"{name} ({key})" for key in ours if ours[key] != theirs.get(key)]
+    return differences
 
 
 def _ids(path: Path) -> dict[str, Any]:
@@ -202,7 +222,7 @@ def _ids(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if path.name != "tokenizer.json":
         return {"content": content}
-    # Padding and truncation change nothing that a token means.
+    # Padding and truncation do not change the ids of a text.
     return {key: content.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
 
 

@@ -1,4 +1,4 @@
-"""The stock architecture that a mixture of dense models becomes, and its configuration."""
+"""The stock transformers architecture of an assembled mixture, and its configuration."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 from ..io.errors import InputError
 from .huggingface import transformers_library
 
-__all__ = ["SHARED_NOTHING", "Form", "configuration"]
+__all__ = ["EMPTY_SHARED_WIDTH", "Form", "configuration"]
 
 Form = Literal["mixtral", "deepseek"]
 
-SHARED_NOTHING = 8
-"""Width of the shared expert, all zeros, of an architecture that cannot do without one."""
+EMPTY_SHARED_WIDTH = 8
+"""Width of the all-zero shared expert in an architecture that requires one."""
 
 _COMMON = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
@@ -32,23 +32,26 @@ def configuration(
     segments: int,
     shared: int,
 ) -> Any:
-    """The configuration of the mixture, of a class that transformers ships.
+    """Return the configuration of a mixture, of a class in transformers.
 
-    `mixtral` becomes Mixtral, Qwen3-MoE for Qwen3, and Qwen2-MoE (the one with plain attention in which
-    layers may stay dense) for Qwen2 and wherever a Llama keeps dense layers. `deepseek` becomes GLM-4-MoE:
-    DeepSeek-V3's gate and shared experts on Llama's attention, with or without biases and query-key norms.
+    `mixtral` becomes Mixtral, Qwen3-MoE for Qwen3, and Qwen2-MoE for Qwen2 and for a Llama with dense layers,
+    because it has plain attention and allows dense layers. `deepseek` becomes GLM-4-MoE: DeepSeek-V3's gate
+    and shared experts with Llama's attention, with or without biases and query-key norms.
 
     Args:
         base: the dense models' configuration.
         form: `mixtral` or `deepseek`.
-        moe_layers: layers that become mixtures; for `deepseek` the last ones.
-        experts: donors, N.
-        experts_per_token: donors whose worth of neurons a token runs, K.
-        segments: into how many an FFN is cut, m; for `deepseek`.
-        shared: segments that run always, K_s; for `deepseek`.
+        moe_layers: layers with a mixture; for `deepseek` the last ones.
+        experts: N, the number of donors.
+        experts_per_token: K, donors that a token runs, counted in neurons.
+        segments: m, segments of an FFN; for `deepseek`.
+        shared: K_s, segments that every token runs; for `deepseek`.
+
+    Returns:
+        A transformers configuration.
 
     Raises:
-        InputError: the base has something that the architecture lacks.
+        InputError: the base has a feature that the architecture lacks.
     """
     fields = {name: getattr(base, name) for name in _COMMON}
     fields["head_dim"] = getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
@@ -68,7 +71,9 @@ def configuration(
     return config
 
 
-def _mixtral(base: Any, layers: Sequence[int], experts: int, chosen: int) -> tuple[str, dict[str, Any]]:
+def _mixtral(
+    base: Any, layers: Sequence[int], experts: int, experts_per_token: int
+) -> tuple[str, dict[str, Any]]:
     size = base.intermediate_size
     if base.model_type in ("llama", "mistral") and len(layers) == base.num_hidden_layers:
         window = getattr(base, "sliding_window", None)
@@ -76,13 +81,13 @@ def _mixtral(base: Any, layers: Sequence[int], experts: int, chosen: int) -> tup
             "intermediate_size": size,
             "sliding_window": window,
             "num_local_experts": experts,
-            "num_experts_per_tok": chosen,
+            "num_experts_per_tok": experts_per_token,
         }
     own = {
         "intermediate_size": size,
         "moe_intermediate_size": size,
         "num_experts": experts,
-        "num_experts_per_tok": chosen,
+        "num_experts_per_tok": experts_per_token,
         "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [layer for layer in range(base.num_hidden_layers) if layer not in set(layers)],
@@ -90,11 +95,11 @@ def _mixtral(base: Any, layers: Sequence[int], experts: int, chosen: int) -> tup
     if base.model_type == "qwen3":
         return "qwen3_moe", {**own, "attention_bias": base.attention_bias}
     biased = base.model_type == "qwen2"
-    return "qwen2_moe", {**own, "qkv_bias": biased, "shared_expert_intermediate_size": SHARED_NOTHING}
+    return "qwen2_moe", {**own, "qkv_bias": biased, "shared_expert_intermediate_size": EMPTY_SHARED_WIDTH}
 
 
 def _deepseek(
-    base: Any, layers: Sequence[int], experts: int, chosen: int, segments: int, shared: int
+    base: Any, layers: Sequence[int], experts: int, experts_per_token: int, segments: int, shared: int
 ) -> tuple[str, dict[str, Any]]:
     own = segments - shared  # routed segments of one donor
     return "glm4_moe", {
@@ -102,10 +107,10 @@ def _deepseek(
         "moe_intermediate_size": base.intermediate_size // segments,
         "n_routed_experts": experts * own,
         "n_shared_experts": shared,
-        "num_experts_per_tok": chosen * own,
+        "num_experts_per_tok": experts_per_token * own,
         "first_k_dense_replace": layers[0],
         "norm_topk_prob": True,
-        # Normalised weights of one donor's segments are 1 / own each: times own they are the donor's.
+        # A donor's segments have normalised weights of 1 / own each, so the sum is scaled by own.
         "routed_scaling_factor": float(own),
         "n_group": 1,
         "topk_group": 1,
@@ -116,7 +121,7 @@ def _deepseek(
 
 
 def _check_attention(base: Any, kind: str) -> None:
-    """Refuse what the target's attention or networks cannot hold."""
+    """Refuse a base with features that the target's attention or FFNs lack."""
     slides = getattr(base, "sliding_window", None)
     if (
         slides
@@ -127,19 +132,22 @@ def _check_attention(base: Any, kind: str) -> None:
         raise InputError(
             "base",
             f"sliding_window {slides}",
-            f"{kind} attends to everything",
+            f"{kind} has full attention only",
             "set it to null in config.json",
         )
     if base.model_type in ("qwen2", "qwen3") and slides:
         raise InputError(
             "base",
             f"sliding_window {slides}",
-            f"{kind} has no such layers",
+            f"{kind} has no sliding-window layers",
             "set use_sliding_window to false",
         )
     if getattr(base, "mlp_bias", False):
-        raise InputError("base", "mlp_bias", f"experts of {kind} have no bias", "use a base without")
+        raise InputError("base", "mlp_bias", f"experts of {kind} have no bias", "use a base without it")
     if getattr(base, "attention_bias", False) and kind != "qwen3_moe":
         raise InputError(
-            "base", "attention_bias", f"{kind} has no bias on all of attention", "use a base without"
+            "base",
+            "attention_bias",
+            f"{kind} has no bias on every attention projection",
+            "use a base without it",
         )

@@ -1,7 +1,7 @@
-"""The dense language model under a mixture: loaded, split into a frozen trunk and its last layers.
+"""The dense language model under a mixture, split into a frozen trunk and its last layers.
 
-Any folder that `AutoModelForCausalLM` reads in Llama, Mistral or Qwen form will do, or a folder with one
-GGUF file (needs the packages gguf and accelerate).
+It is read from a folder of a Llama, Mistral or Qwen model that `AutoModelForCausalLM` reads, or from a folder
+with one GGUF file (needs the packages gguf and accelerate).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _GGUF_NEEDS = ("gguf", "accelerate")
 
 
 class Base:
-    """A frozen dense model whose last layers can be given experts.
+    """A frozen dense model whose last layers can have experts.
 
     Args:
         model: a causal language model of transformers.
-        depth: L, how many of its last layers are to have experts.
-        name: where it came from, for the records.
+        depth: L, the number of last layers with experts.
+        name: of the model, for reports.
 
     Raises:
-        InputError: the model has fewer layers, or is of another form.
+        InputError: the model has fewer layers, or another architecture.
     """
 
     def __init__(self, model: nn.Module, depth: int, name: str) -> None:
         inner: Any = getattr(model, "model", None)
         if inner is None or not hasattr(inner, "layers") or not hasattr(inner, "rotary_emb"):
-            raise InputError("base", name, "is of another form", "use a Llama, Mistral or Qwen form")
+            raise InputError("base", name, "has another architecture", "use a Llama, Mistral or Qwen model")
         if not 1 <= depth <= len(inner.layers):
             raise InputError("layers", depth, f"{name} has {len(inner.layers)}", "use 1 or more of them")
         self.name = name
@@ -49,15 +49,15 @@ class Base:
 
     @property
     def below(self) -> int:
-        """How many layers the trunk has."""
+        """The number of layers of the trunk."""
         return len(self.inner.layers) - self.depth
 
     def dense(self) -> list[dict[str, Tensor]]:
-        """The model's own FFNs in its last layers, one state a layer."""
+        """Return the model's own FFNs in its last layers, one state per layer."""
         return [ffn_weights(layer) for layer in self.inner.layers[self.below :]]
 
     def trunk(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What enters the last layers.
+        """Return the trunk states, the input of the last layers.
 
         Args:
             tokens: [S, T] int64.
@@ -66,18 +66,23 @@ class Base:
         Returns:
             [S, T, H] float32.
         """
-        places = torch.arange(tokens.shape[1]).unsqueeze(0)
+        positions = torch.arange(tokens.shape[1]).unsqueeze(0)
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             hidden = self.inner.embed_tokens(tokens)
-            around = self.inner.rotary_emb(hidden, position_ids=places)
+            rotary = self.inner.rotary_emb(hidden, position_ids=positions)
             for layer in self.inner.layers[: self.below]:
-                hidden = layer(hidden, position_embeddings=around, attention_mask=None)
+                hidden = layer(hidden, position_embeddings=rotary, attention_mask=None)
         return hidden.float()
 
     def tail(
         self, experts: Mapping[str, Sequence[Mapping[str, Tensor]]], dtype: torch.dtype = torch.float32
     ) -> Tail:
-        """The last layers with these experts; shares no weights with the model."""
+        """Return a copy of the last layers with experts.
+
+        Args:
+            experts: name -> one FFN state per layer, as `Tail` takes them.
+            dtype: of the matrix products.
+        """
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         layers = copy.deepcopy(self.inner.layers[self.below :])
         norm = copy.deepcopy(self.inner.norm)
@@ -85,14 +90,14 @@ class Base:
 
 
 def load_base(folder: Path | str, depth: int) -> Base:
-    """Load a model from a folder, frozen, float32.
+    """Load a model from a folder, frozen and in float32.
 
     Args:
-        folder: holds config.json and weights, or one `*.gguf` file.
-        depth: L, how many of its last layers are to have experts.
+        folder: with config.json and weights, or one `*.gguf` file.
+        depth: L, the number of last layers with experts.
 
     Raises:
-        InputError: no such model, or transformers (for GGUF also gguf and accelerate) is missing.
+        InputError: there is no model, or transformers (for GGUF also gguf and accelerate) is not installed.
     """
     folder = Path(folder)
     library, gguf = transformers_library(), _gguf(folder)
@@ -100,13 +105,17 @@ def load_base(folder: Path | str, depth: int) -> Base:
         model: Any = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
     except (OSError, ValueError) as error:
         raise InputError(
-            "base", str(folder), f"no model there ({error})", "give a folder with config.json and weights"
+            "base", str(folder), f"holds no model ({error})", "give a folder with config.json and weights"
         ) from error
     return Base(model, depth, folder.name)
 
 
 def load_tokenizer(folder: Path | str) -> Any:
-    """The tokenizer beside the model."""
+    """Return the tokenizer of a model's folder.
+
+    Args:
+        folder: of the model.
+    """
     return transformers_library().AutoTokenizer.from_pretrained(Path(folder), **_gguf(Path(folder)))
 
 
@@ -116,6 +125,6 @@ def _gguf(folder: Path) -> dict[str, str]:
         return {}
     missing = [name for name in _GGUF_NEEDS if find_spec(name) is None]
     if missing:
-        found = f"a GGUF file, which {' and '.join(missing)} would read"
-        raise InputError("base", str(folder), found, f"pip install {' '.join(missing)}")
+        problem = f"is a GGUF file, which needs {' and '.join(missing)}"
+        raise InputError("base", str(folder), problem, f"pip install {' '.join(missing)}")
     return {"gguf_file": files[0].name}

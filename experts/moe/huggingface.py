@@ -1,4 +1,4 @@
-"""Hugging Face configurations from a folder, a file or by name: no weights, no network, no foreign code."""
+"""Hugging Face configurations from a folder, a file or by name, without weights, network or remote code."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["KNOWN", "read_configuration", "transformers_library"]
 
 _FOLDER = Path(__file__).parent / "configurations"
 KNOWN = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
-"""Names of published models whose configurations come with the package."""
+"""Names of published models whose configurations are packaged."""
 
 
 def transformers_library() -> Any:
-    """The transformers library, imported when first needed.
+    """Return the transformers library, imported on first use.
 
     Raises:
         InputError: it is not installed.
@@ -31,13 +31,13 @@ def transformers_library() -> Any:
 
 
 def read_configuration(where: Path | str) -> Any:
-    """A transformers configuration object.
+    """Return a transformers configuration.
 
     Args:
         where: a model's folder, its config.json, or a name in `KNOWN`.
 
     Raises:
-        InputError: there is no such thing, or transformers has no such architecture.
+        InputError: there is no such configuration, or transformers does not have its architecture.
     """
     path = Path(where)
     if path.is_dir():
@@ -61,10 +61,10 @@ def read_configuration(where: Path | str) -> Any:
         kind, fields = "glm4_moe", _deepseek_moe(fields)
     if kind not in library.CONFIG_MAPPING:
         raise unknown_name("model_type", str(kind), library.CONFIG_MAPPING.keys())
-    fields.pop("auto_map", None)  # code from elsewhere is never run
+    fields.pop("auto_map", None)  # remote code is never run
     try:
         config = library.CONFIG_MAPPING[kind].from_dict(fields)
-    except Exception as error:  # each architecture checks its fields in its own way
+    except Exception as error:  # architectures validate their fields with different errors
         reason = " ".join(str(error).split())
         raise InputError(
             "model", str(path), f"is not a {kind} model ({reason})", "correct the field"
@@ -74,13 +74,16 @@ def read_configuration(where: Path | str) -> Any:
 
 
 def _deepseek_moe(fields: dict[str, Any]) -> dict[str, Any]:
-    """DeepSeekMoE-16B, for which transformers has no class, as the class of the same parameters.
+    """The fields of DeepSeekMoE-16B, which transformers does not have, for a class with the same parameters.
 
     Both have Llama's attention, leading dense layers, shared and routed experts (Dai et al. 2024, section 3,
-    https://arxiv.org/abs/2401.06066); they differ in how the gate scores, which costs nothing.
+    https://arxiv.org/abs/2401.06066). Their gates score differently, which does not change costs.
     """
     if fields.get("moe_layer_freq", 1) != 1:
         raise InputError(
-            "moe_layer_freq", fields["moe_layer_freq"], "sparse layers in between are unknown", "use 1"
+            "moe_layer_freq",
+            fields["moe_layer_freq"],
+            "dense layers between sparse ones are not supported",
+            "use 1",
         )
     return {**fields, "use_qk_norm": False, "num_nextn_predict_layers": 0}

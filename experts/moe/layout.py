@@ -1,4 +1,4 @@
-"""Where each architecture keeps its gates and experts on disk, and what its gate computes."""
+"""Tensor names of gates and experts in each architecture, and the form of its gate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Layout:
     """The names of one architecture's tensors and the form of its gate.
 
     Attributes:
-        block: the mixture inside a layer, as files have it.
-        module: the mixture inside a layer, as a loaded model has it.
-        gate: the gate inside the mixture.
-        parts: the names of an expert's gate, up and down projections; empty where experts are one tensor.
-        score: how a logit becomes a weight: softmax over the chosen, or sigmoid renormalised.
+        block: name of the mixture inside a layer, in files.
+        module: name of the mixture inside a layer, in a loaded model.
+        gate: name of the gate inside the mixture.
+        parts: names of an expert's gate, up and down projections; empty if all experts are one tensor.
+        score: from logits to weights: softmax over the selected experts, or renormalised sigmoid.
         bias: whether the gate has a bias on its logits.
-        selection_bias: whether it has one that chooses without weighing.
+        selection_bias: whether the gate has a bias that affects the selection but not the weights.
     """
 
     block: str = "mlp"
@@ -33,23 +33,23 @@ class Layout:
     selection_bias: bool = False
 
     def gate_weight(self, layer: int) -> str:
-        """The name on disk of a layer's gate weight [E, H]."""
+        """Return the name in files of a layer's gate weight [E, H]."""
         return f"model.layers.{layer}.{self.block}.{self.gate}.weight"
 
     def gate_bias(self, layer: int) -> str:
-        """The name on disk of a layer's logit bias [E], where the architecture has one."""
+        """Return the name in files of a layer's logit bias [E], if the architecture has one."""
         return f"model.layers.{layer}.{self.block}.{self.gate}.bias"
 
     def gate_selection_bias(self, layer: int) -> str:
-        """The name on disk of a layer's selection bias [E], where the architecture has one."""
+        """Return the name in files of a layer's selection bias [E], if the architecture has one."""
         return f"model.layers.{layer}.{self.block}.{self.gate}.e_score_correction_bias"
 
     def gate_module(self, layer: int) -> str:
-        """The name of a layer's gate in a loaded causal language model."""
+        """Return the name of a layer's gate in a loaded causal language model."""
         return f"model.layers.{layer}.{self.module}.{self.gate}"
 
     def expert(self, layer: int, expert: int) -> list[str]:
-        """The names on disk of an expert's gate, up and down projections."""
+        """Return the names in files of an expert's gate, up and down projections."""
         return [f"model.layers.{layer}.{self.block}.experts.{expert}.{part}.weight" for part in self.parts]
 
 
@@ -68,10 +68,13 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def layout_of(config: Any) -> Layout:
-    """The layout of a configuration's architecture.
+    """Return the layout of a configuration's architecture.
+
+    Args:
+        config: a transformers configuration.
 
     Raises:
-        InputError: its gates are not known.
+        InputError: the architecture is not supported.
     """
     kind = str(config.model_type)
     if kind not in LAYOUTS:

@@ -1,4 +1,4 @@
-"""What a language model takes, by its configuration alone: built on the meta device, without weights."""
+"""Costs of a language model by its configuration: built on the meta device, without weights."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from .huggingface import read_configuration, transformers_library
 
 __all__ = ["ModelCosts", "model_costs"]
 
-# Bits a parameter is stored in, and which parameters: everything linear, or routed experts alone.
+# Bits per parameter, and the names of quantised parameters: all linear layers, or routed experts only.
 _QUANTISED = {
     "fp8": (8.0, r"_proj(_with_mqa)?\.weight$|\.experts\."),
-    "mxfp4": (4.25, r"\.experts\..*_proj$"),  # a scale of 8 bits for 32 numbers
+    "mxfp4": (4.25, r"\.experts\..*_proj$"),  # with a scale of 8 bits for 32 numbers
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCosts:
-    """What one language model takes.
+    """The costs of one language model.
 
     Attributes:
         model_type: the architecture's name in transformers.
-        layers: decoder layers.
-        moe_layers: those of them that have routed experts.
-        experts_per_layer: routed experts of such a layer; 0 where there are none.
-        experts_per_token: how many of them a token runs.
-        shared_parameters: of experts that run always, all layers.
-        parameters: all of them, tied ones once.
-        active_parameters: those that a token uses, embeddings among them.
-        active_parameters_without_embedding: the same without the input embedding, which is only looked up.
-        context: tokens that a token attends to in the two figures that follow.
-        flops_per_token: floating-point operations of a forward pass for one token; a multiply-add counts 2.
-            Matrix products and attention are counted, elementwise work is not.
-        attention_flops_per_token: the part of it that scores the context and mixes its values.
-        bytes: of all parameters as they are stored.
+        layers: number of decoder layers.
+        moe_layers: number of layers with routed experts.
+        experts_per_layer: routed experts of such a layer; 0 if there are none.
+        experts_per_token: routed experts that a token runs in such a layer.
+        shared_parameters: of shared experts, in all layers.
+        parameters: of the whole model; tied ones count once.
+        active_parameters: that a token uses, with embeddings.
+        active_parameters_without_embedding: the same without the input embedding, which is a lookup.
+        context: tokens of the context in the two figures that follow.
+        flops_per_token: floating-point operations of a forward pass for one token; a multiply-add counts as
+            2. Matrix products and attention are counted, elementwise operations are not.
+        attention_flops_per_token: the part of `flops_per_token` for attention scores and values.
+        bytes: of all parameters as stored.
         expert_bytes_resident: of the routed experts of all layers.
-        expert_bytes_moved: of the routed experts that one token alone runs: what it reads from memory.
-        dtype: in which parameters are stored, and their quantisation.
+        expert_bytes_moved: of the routed experts that a single token runs and reads from memory.
+        dtype: of stored parameters, and their quantisation.
     """
 
     model_type: str
@@ -63,17 +63,17 @@ class ModelCosts:
     dtype: str
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain dictionary."""
+        """Return the costs as a dictionary."""
         return asdict(self)
 
 
 def model_costs(config: Any, *, context: int = 4096) -> ModelCosts:
-    """Count what a causal language model takes.
+    """Return the costs of a causal language model.
 
     Args:
         config: a transformers configuration, or what `read_configuration` reads: a model's folder, its
             config.json, or the name of a published model.
-        context: tokens that a token attends to, at least 1; sliding windows cut it.
+        context: tokens that a token attends to, at least 1; sliding windows limit it.
 
     Raises:
         InputError: the configuration cannot be read or is not that of a causal language model.
@@ -86,22 +86,22 @@ def model_costs(config: Any, *, context: int = 4096) -> ModelCosts:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     routed = {name for name in sizes if ".experts." in name}
     counts = _experts_per_layer(model, routed)
-    # A hybrid of layers with different numbers of experts would need a table, and none is known.
+    # No supported architecture has layers with different numbers of experts.
     assert len(set(counts.values())) <= 1, counts
     experts = next(iter(counts.values()), 0)
-    chosen = int(config.num_experts_per_tok) if experts else 0
+    per_token = int(config.num_experts_per_tok) if experts else 0
     total = sum(sizes.values())
     in_experts = sum(sizes[name] for name in routed)
-    active = total - in_experts + _share(in_experts, chosen, experts)
+    active = total - in_experts + _share(in_experts, per_token, experts)
     embedding = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is embedding  # then the head's product uses it
+    tied = model.get_output_embeddings().weight is embedding  # the head multiplies with a tied embedding
     looked_up = 0 if tied else embedding.numel()
-    # Vectors (norms, biases) are elementwise work; a routed bias has two dimensions, one for the experts.
+    # Vectors (norms, biases) are elementwise; a routed bias has a second dimension for the experts.
     matrices = {
         name for name, weight in model.named_parameters() if weight.ndim > 1 and not name.endswith("bias")
     }
     products = sum(sizes[name] for name in matrices - routed) - looked_up
-    products += _share(sum(sizes[name] for name in matrices & routed), chosen, experts)
+    products += _share(sum(sizes[name] for name in matrices & routed), per_token, experts)
     attention = float(sum(_attention(config, layer, context) for layer in range(config.num_hidden_layers)))
     stored, dtype = _storage(config, {name: p.element_size() for name, p in model.named_parameters()})
     resident = sum(round(sizes[name] * stored[name]) for name in routed)
@@ -110,7 +110,7 @@ def model_costs(config: Any, *, context: int = 4096) -> ModelCosts:
         layers=int(config.num_hidden_layers),
         moe_layers=len(counts),
         experts_per_layer=experts,
-        experts_per_token=chosen,
+        experts_per_token=per_token,
         shared_parameters=sum(size for name, size in sizes.items() if ".shared_expert" in name),
         parameters=total,
         active_parameters=active,
@@ -120,7 +120,7 @@ def model_costs(config: Any, *, context: int = 4096) -> ModelCosts:
         attention_flops_per_token=attention,
         bytes=sum(round(sizes[name] * stored[name]) for name in sizes),
         expert_bytes_resident=resident,
-        expert_bytes_moved=_share(resident, chosen, experts),
+        expert_bytes_moved=_share(resident, per_token, experts),
         dtype=dtype,
     )
 
@@ -129,39 +129,39 @@ def _empty(config: Any) -> Any:
     library = transformers_library()
     if type(config) not in library.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
-            "model_type", config.model_type, "is not a causal language model", "give one that writes text"
+            "model_type", config.model_type, "is not a causal language model", "use one that generates text"
         )
     with torch.device("meta"):
         return library.AutoModelForCausalLM.from_config(config)
 
 
 def _experts_per_layer(model: Any, routed: set[str]) -> dict[str, int]:
-    """The number of routed experts by the name of the module that holds them."""
+    """The number of routed experts by the name of their module."""
     counts: dict[str, int] = {}
     for name in sorted(routed):
         holder, _, rest = name.partition(".experts.")
-        number = re.match(r"(\d+)\.", rest)  # a list of modules; otherwise one tensor holds them all
-        found = int(number.group(1)) + 1 if number else int(model.get_parameter(name).shape[0])
-        counts[holder] = max(counts.get(holder, 0), found)
+        number = re.match(r"(\d+)\.", rest)  # a list of modules; otherwise one tensor of all experts
+        count = int(number.group(1)) + 1 if number else int(model.get_parameter(name).shape[0])
+        counts[holder] = max(counts.get(holder, 0), count)
     return counts
 
 
-def _share(size: int, chosen: int, experts: int) -> int:
-    return size * chosen // experts if experts else 0
+def _share(size: int, per_token: int, experts: int) -> int:
+    return size * per_token // experts if experts else 0
 
 
 def _attention(config: Any, layer: int, context: int) -> int:
-    """FLOPs of one token's scores and mixing in a layer."""
+    """FLOPs of one token's attention scores and values in a layer."""
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
     slides = kinds[layer] == "sliding_attention" if kinds else _always_slides(config)
-    seen = min(context, window) if window and slides else context
+    attended = min(context, window) if window and slides else context
     heads = config.num_attention_heads
     if getattr(config, "kv_lora_rank", None):  # latent attention, keys and values expanded
         width = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
     else:
         width = 2 * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return 2 * seen * heads * width
+    return 2 * attended * heads * width
 
 
 def _always_slides(config: Any) -> bool:
@@ -169,7 +169,7 @@ def _always_slides(config: Any) -> bool:
 
 
 def _storage(config: Any, plain: dict[str, int]) -> tuple[dict[str, float], str]:
-    """Bytes of one number of each parameter, and the name of the format."""
+    """Bytes per number of each parameter, and the name of the format."""
     dtype = getattr(config, "dtype", None)
     width = torch.empty(0, dtype=dtype, device="meta").element_size() if dtype is not None else 0
     stored = {name: float(width or size) for name, size in plain.items()}

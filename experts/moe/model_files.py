@@ -1,4 +1,4 @@
-"""A folder of safetensors files, read a tensor at a time and written a file at a time."""
+"""Checkpoints of safetensors files, read one tensor at a time and written one file at a time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ _INDEX = "model.safetensors.index.json"
 
 
 class Checkpoint:
-    """A model's tensors on disk. Nothing is held: each read opens its file and returns one tensor.
+    """A model's tensors on disk; each read opens its file and returns one tensor.
 
     Args:
-        field: what the user calls the folder, for errors.
-        folder: holds `model.safetensors`, or `model.safetensors.index.json` and the files it names.
+        field: the option's name, for errors.
+        folder: with `model.safetensors`, or `model.safetensors.index.json` and the files in it.
+
+    Attributes:
+        shapes: of every tensor by name.
+        files: the file of every tensor by name.
 
     Raises:
-        InputError: there are no safetensors, the index names what is not there, or a file is damaged.
+        InputError: there are no safetensors, a file of the index does not exist, or a file is damaged.
     """
 
     def __init__(self, field: str, folder: Path | str) -> None:
@@ -44,21 +48,21 @@ class Checkpoint:
                 ) from error
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor."""
+        """Return one tensor by name, read from its file."""
         with safe_open(self.folder / self.files[name], framework="pt") as stream:
             return stream.get_tensor(name)
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name."""
+        """Return whether there is a tensor of this name."""
         return name in self.files
 
 
 class CheckpointWriter:
-    """Writes the files of a sharded checkpoint one after the other, then their index.
+    """Writer of a sharded checkpoint: its files in turn, then their index.
 
     Args:
-        folder: where they go; it exists.
-        files: how many there will be.
+        folder: an existing folder.
+        files: number of files.
     """
 
     def __init__(self, folder: Path, files: int) -> None:
@@ -69,7 +73,11 @@ class CheckpointWriter:
         self.index: dict[str, str] = {}
 
     def write(self, tensors: dict[str, Tensor]) -> None:
-        """Write the next file."""
+        """Write the next file.
+
+        Args:
+            tensors: by name.
+        """
         self.written += 1
         name = f"model-{self.written:05d}-of-{self.total:05d}.safetensors"
         save_file(tensors, self.folder / name, metadata={"format": "pt"})
@@ -77,7 +85,7 @@ class CheckpointWriter:
         self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
     def finish(self) -> None:
-        """Write the index; every file must have been written."""
+        """Write the index, after all files."""
         assert self.written == self.total
         write_json(self.folder / _INDEX, {"metadata": {"total_size": self.bytes}, "weight_map": self.index})
 

@@ -1,8 +1,7 @@
-"""Experts of few bits: the weights that a quantised kernel multiplies with, and what they lead to.
+"""Quantised experts: rounded weights, and a token-level pool measured with them.
 
-Such a kernel has no backward pass, and its rounding no useful gradient, so a gate that learns by
-backpropagation has to learn from other experts than those it will serve. The losses along the experts' paths
-can be measured as ever.
+A quantised kernel has no backward pass and rounding has no useful gradient, so a gate that is trained by
+backpropagation needs unquantised experts. Losses along the experts' paths can be measured with either.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["quantised_pool", "rounded"]
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """Symmetric rounding to `bits` bits with one scale a row, given back in the weight's own dtype.
+    """Return a weight rounded symmetrically to `bits` bits with one scale per row, in its own dtype.
 
     Args:
         weight: [..., out, in] float.
@@ -35,14 +34,23 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     tensor([[1., -0., 0.]])
     """
     if not 2 <= bits <= 8:
-        raise InputError("bits", bits, "not in 2 to 8", "use 4 or 8")
-    most = 2 ** (bits - 1) - 1
-    scale = weight.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / most
+        raise InputError("bits", bits, "is not in 2 to 8", "use 4 or 8")
+    highest = 2 ** (bits - 1) - 1
+    scale = weight.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / highest
     return ((weight.float() / scale).round() * scale).to(weight.dtype)
 
 
 def quantised_pool(pool: TokenPool, bits: int, batch: int = 16) -> TokenPool:
-    """The pool with its experts rounded and their paths measured again; the trunk and attention stay."""
+    """Return a pool with rounded experts and new path losses; the trunk and attention do not change.
+
+    Args:
+        pool: to quantise.
+        bits: 2 to 8.
+        batch: sequences per forward pass.
+
+    Raises:
+        InputError: bits are not in 2 to 8.
+    """
     tail = copy.deepcopy(pool.tail)
     for weights in (tail.gate, tail.up, tail.down):
         weights.copy_(rounded(weights, bits))
@@ -52,9 +60,9 @@ def quantised_pool(pool: TokenPool, bits: int, batch: int = 16) -> TokenPool:
 
 @torch.no_grad()
 def _measured(sequences: Sequences, tail: Tail, batch: int) -> Sequences:
-    found: list[Tensor] = []
+    losses: list[Tensor] = []
     for rows in torch.arange(len(sequences)).split(batch):
         hidden, targets = sequences.states(rows), sequences.targets(rows)
         paths = [tail.loss(tail.along(hidden, e), targets) for e in range(tail.experts)]
-        found.append(torch.stack(paths, dim=1))
-    return replace(sequences, path_loss=torch.cat(found).numpy())
+        losses.append(torch.stack(paths, dim=1))
+    return replace(sequences, path_loss=torch.cat(losses).numpy())

@@ -1,8 +1,8 @@
-"""A gated feed-forward network cut along its intermediate dimension; pure functions.
+"""Segments of a gated feed-forward network, cut along its intermediate dimension; pure functions.
 
-With intermediate size F, `FFN(x) = sum over f of down[:, f] * act(gate[f] x) * up[f] x`: a sum over neurons,
-so it is exactly the sum of the networks made of any partition of them, in any order (DeepSeekMoE, Dai et al.
-2024, section 3.1, https://arxiv.org/abs/2401.06066).
+With intermediate size F, `FFN(x) = sum over f of down[:, f] * act(gate[f] x) * up[f] x` is a sum over
+neurons. It is therefore exactly the sum of the networks of any partition of the neurons (DeepSeekMoE, Dai et
+al. 2024, section 3.1, https://arxiv.org/abs/2401.06066).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["FFN", "average", "by_disagreement", "cut", "mean", "take"]
 
 
 class FFN(NamedTuple):
-    """A gated network's weights.
+    """The weights of a gated feed-forward network.
 
     Attributes:
-        gate: [F, H], through the activation.
+        gate: [F, H], the projection before the activation.
         up: [F, H].
         down: [H, F].
     """
@@ -31,12 +31,17 @@ class FFN(NamedTuple):
 
 
 def take(ffn: FFN, neurons: Tensor) -> FFN:
-    """The network of some neurons [F'] int64, in their order."""
+    """Return the network of some neurons.
+
+    Args:
+        ffn: of F neurons.
+        neurons: [F'] int64, ids in the order of the new network.
+    """
     return FFN(ffn.gate[neurons], ffn.up[neurons], ffn.down[:, neurons].contiguous())
 
 
 def mean(tensors: Iterable[Tensor]) -> Tensor:
-    """The mean of one or more tensors in float32, two of them in memory."""
+    """Return the mean of one or more tensors in float32; memory holds two of them at a time."""
     total, count = torch.zeros(()), 0
     for tensor in tensors:
         total = total + tensor.float()
@@ -45,12 +50,12 @@ def mean(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def average(ffns: Sequence[FFN]) -> FFN:
-    """The mean of the weights, in float32, returned in the first network's dtype."""
+    """Return the mean of the weights, computed in float32, in the first network's dtype."""
     return FFN(*(mean(tensors).to(tensors[0].dtype) for tensors in zip(*ffns, strict=True)))
 
 
 def by_disagreement(ffns: Sequence[FFN]) -> Tensor:
-    """Neurons [F] int64 by how far the networks' weights are from their mean, least first; ties by id."""
+    """Return neurons [F] int64 in increasing order of the networks' deviation from their mean, ties by id."""
     score = torch.zeros(ffns[0].gate.shape[0])
     for tensors, across in zip(zip(*ffns, strict=True), (1, 1, 0), strict=True):
         middle = mean(tensors)
@@ -60,18 +65,18 @@ def by_disagreement(ffns: Sequence[FFN]) -> Tensor:
 
 
 def cut(ffns: Sequence[FFN], segments: int, shared: int) -> tuple[FFN, list[FFN]]:
-    """What networks have in common as one that runs always, and the rest of each in segments of one size.
+    """Return one shared network and the segments of every network.
 
-    The neurons on which the networks agree most are averaged into the shared experts; where the networks are
-    equal this is exact. Segments of one network stand together, in the order of the networks.
+    The neurons with the smallest deviation between the networks are averaged into the shared network, which
+    is exact for equal networks. Segments of one network are consecutive, in the order of the networks.
 
     Args:
         ffns: N networks of F neurons.
-        segments: into how many an FFN is cut, m; divides F.
-        shared: how many of them are shared, K_s, less than m.
+        segments: m, segments of an FFN; divides F.
+        shared: K_s, shared segments, less than m.
 
     Returns:
-        The shared network, of `F / m * K_s` neurons, and N * (m - K_s) networks of F / m neurons.
+        The shared network of `F / m * K_s` neurons, and N * (m - K_s) networks of F / m neurons.
     """
     neurons = ffns[0].gate.shape[0]
     width = neurons // segments

@@ -1,7 +1,7 @@
-"""Token sequences with what the frozen parts make of them, computed once and kept on disk.
+"""Token sequences with the outputs of the frozen parts, computed once and kept on disk.
 
-The trunk's states are as large as a text is long, so they stay memory-mapped; the losses along each expert's
-path are the outcomes that every router is trained and judged with.
+Trunk states are large and stay memory-mapped. The losses along each expert's path are the outcomes that
+routers are trained and evaluated with.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Sequences:
     """S sequences of T tokens to predict.
 
     Args:
-        hidden: [S, T, H] float32, what the trunk made of tokens 0 to T - 1; may be memory-mapped.
+        hidden: [S, T, H] float32, trunk states of tokens 0 to T - 1, possibly memory-mapped.
         tokens: [S, T + 1] int64.
-        domain: [S, T] int64, the domain of tokens 0 to T - 1; it changes within mixed sequences. A router
-            never sees it.
+        domain: [S, T] int64, the domain of tokens 0 to T - 1, which changes within mixed sequences. It is not
+            an input of routers.
         dense_loss: [S, T] float32, nats, of the next token under the dense base.
         path_loss: [S, N, T] float32, nats, with expert e for every token at every layer.
 
     Raises:
-        InputError: shapes do not fit each other.
+        InputError: the shapes do not match.
     """
 
     hidden: np.ndarray
@@ -64,28 +64,44 @@ class Sequences:
 
     @property
     def length(self) -> int:
-        """T."""
+        """T, the number of predicted tokens of a sequence."""
         return self.domain.shape[1]
 
     @property
     def mixed(self) -> np.ndarray:
-        """[S] bool, which sequences change their domain."""
+        """[S] bool, whether a sequence changes its domain."""
         return (self.domain != self.domain[:, :1]).any(axis=1)
 
     def states(self, rows: Tensor) -> Tensor:
-        """Trunk states of some sequences, [B, T, H] float32, read from disk where they are there."""
+        """Return trunk states [B, T, H] float32 of some sequences.
+
+        Args:
+            rows: [B] int64, sequence ids.
+        """
         return torch.from_numpy(np.ascontiguousarray(self.hidden[rows.numpy()], dtype=np.float32))
 
     def targets(self, rows: Tensor) -> Tensor:
-        """The next tokens of some sequences, [B, T] int64."""
+        """Return the next tokens [B, T] int64 of some sequences.
+
+        Args:
+            rows: [B] int64, sequence ids.
+        """
         return torch.from_numpy(self.tokens[rows.numpy(), 1:].astype(np.int64))
 
     def take(self, rows: np.ndarray) -> Sequences:
-        """Some of the sequences, in this order."""
+        """Return some sequences in the given order.
+
+        Args:
+            rows: [B] int64, sequence ids.
+        """
         return Sequences(**{name: getattr(self, name)[rows] for name in _FIELDS})
 
     def save(self, folder: Path | str) -> None:
-        """Write one `.npy` a field, each atomically, and last the file that says that all are there."""
+        """Write one `.npy` file per field, each atomically, and last `sequences.json`, which marks the end.
+
+        Args:
+            folder: of the files.
+        """
         folder = Path(folder)
         for name in _FIELDS:
             with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
@@ -97,22 +113,25 @@ class Sequences:
     def load(cls, folder: Path | str) -> Sequences:
         """Read what `save` wrote; trunk states stay on disk.
 
+        Args:
+            folder: of the files.
+
         Raises:
             InputError: the folder is not complete.
         """
         folder = Path(folder)
         try:
             shapes = json.loads((folder / "sequences.json").read_text(encoding="utf-8"))["shapes"]
-            found = {
+            arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "hidden" else None)
                 for name in _FIELDS
             }
         except (OSError, ValueError, KeyError) as error:
             problem = f"is not complete ({type(error).__name__})"
             raise InputError("sequences", str(folder), problem, "measure them again") from error
-        if any(list(found[name].shape) != shapes[name] for name in _FIELDS):
+        if any(list(arrays[name].shape) != shapes[name] for name in _FIELDS):
             raise InputError("sequences", str(folder), "sizes differ", "measure them again")
-        return cls(**found)
+        return cls(**arrays)
 
 
 def measure_sequences(
@@ -123,10 +142,9 @@ def measure_sequences(
     *,
     dtype: torch.dtype = torch.float32,
     batch: int = 16,
-    doing: str = "trunk states",
-    shown: bool = True,
+    doing: str | None = "trunk states",
 ) -> Sequences:
-    """Run the trunk once and every expert's path once.
+    """Return sequences with trunk states and losses, from one run of the trunk and of every expert's path.
 
     Args:
         base: the dense model.
@@ -134,19 +152,19 @@ def measure_sequences(
         tokens: [S, T + 1] int64.
         domain: [S, T + 1] int64, of each token.
         dtype: of the trunk's matrix products.
-        batch: sequences run together.
-        doing, shown: of the progress bar.
+        batch: sequences per forward pass.
+        doing: the progress bar's label; None: no bar.
     """
     dense = base.tail({"dense": base.dense(), "same": base.dense()}, tail.dtype)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("hidden", "dense_loss", "path_loss")}
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in ("hidden", "dense_loss", "path_loss")}
     parts = torch.arange(len(tokens)).split(batch)
     with torch.no_grad():
-        for rows in track(parts, doing, len(parts), shown=shown):
+        for rows in track(parts, doing or "", len(parts), shown=doing is not None):
             text = torch.from_numpy(tokens[rows.numpy()])
             hidden, targets = base.trunk(text[:, :-1], dtype), text[:, 1:]
             paths = [tail.loss(tail.along(hidden, e), targets) for e in range(tail.experts)]
-            found["hidden"].append(hidden.numpy())
-            found["dense_loss"].append(dense.loss(dense.along(hidden, 0), targets).numpy())
-            found["path_loss"].append(torch.stack(paths, dim=1).numpy())
-    arrays = {name: np.concatenate(rows) for name, rows in found.items()}
+            outputs["hidden"].append(hidden.numpy())
+            outputs["dense_loss"].append(dense.loss(dense.along(hidden, 0), targets).numpy())
+            outputs["path_loss"].append(torch.stack(paths, dim=1).numpy())
+    arrays = {name: np.concatenate(rows) for name, rows in outputs.items()}
     return Sequences(tokens=tokens, domain=domain[:, :-1].copy(), **arrays)

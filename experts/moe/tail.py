@@ -1,14 +1,14 @@
-"""The last layers of a frozen language model, with N frozen FFNs to choose from in each.
+"""The last layers of a frozen language model with N frozen FFNs in each, of which a router selects.
 
-The trunk below is frozen too, so its output on a text is computed once; everything a router decides happens
-in the tail:
+The trunk below is frozen too, so its output on a text is computed once. Routing happens in the tail:
 
     h <- h + attention(norm(h));  x = norm(h);  h <- h + sum_j w_j E_{e_j}(x)        at each layer
     logits = head(norm(h))                                                          after the last
 
-`x` is what a stock gate sees. Experts are SwiGLU FFNs of one shape (Llama, Mistral, Qwen).
+`x` is the input of a stock gate. Experts are SwiGLU FFNs of the same shape (Llama, Mistral, Qwen).
 
-Legend: S sequences, T tokens, L layers of the tail, N experts, H hidden size, I intermediate size, V words.
+Legend: S sequences, T tokens, L layers of the tail, N experts, H hidden size, I intermediate size,
+V vocabulary size, k experts per token.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from ..io.errors import InputError
 
 __all__ = ["Choose", "Tail", "ffn_weights"]
 
-# Layer number and gate inputs [S, T, H] to expert ids [S, T, k] int64 (N is nobody) and weights [S, T, k].
+# Layer number and gate inputs [S, T, H] to expert ids [S, T, k] int64 (N: no expert) and weights [S, T, k].
 Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
-_WORDS_AT_ONCE = 2**26  # logits held at a time, so that a large vocabulary does not fill the memory
+_LOGITS = 2**26  # maximum number of logits in memory
 _PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
 class Tail(nn.Module):
-    """L layers whose FFN is chosen for each token; frozen.
+    """L frozen layers whose FFN is selected for each token.
 
     Args:
         layers: the decoder layers, transformers modules with `input_layernorm`, `self_attn` and
             `post_attention_layernorm`.
-        norm: the model's last norm.
+        norm: the model's final norm.
         head: [V, H] weight of the language-model head.
         rotary: the model's rotary embedding.
         experts: name -> one state per layer, `{"gate_proj": [I, H], "up_proj": [I, H], "down_proj": [H, I]}`.
-        dtype: of the frozen matrix products; the residual stream stays float32.
+        dtype: of the frozen matrix products; the residual stream is float32.
+
+    Raises:
+        InputError: there are fewer than two experts, or an expert lacks an FFN of a layer.
     """
 
     gate: Tensor
@@ -66,7 +69,7 @@ class Tail(nn.Module):
         wrong = {name: len(states) for name, states in experts.items() if len(states) != len(layers)}
         if wrong:
             raise InputError(
-                "experts", wrong, f"the tail has {len(layers)} layers", "give each expert an FFN a layer"
+                "experts", wrong, f"the tail has {len(layers)} layers", "give each expert one FFN per layer"
             )
         self.names = tuple(experts)
         self.dtype = dtype
@@ -87,22 +90,22 @@ class Tail(nn.Module):
 
     @property
     def depth(self) -> int:
-        """L."""
+        """L, the number of layers."""
         return len(self.attention)
 
     @property
     def experts(self) -> int:
-        """N."""
+        """N, the number of experts."""
         return self.gate.shape[1]
 
     @property
     def hidden(self) -> int:
-        """H."""
+        """H, the hidden size."""
         return self.gate.shape[3]
 
     @property
     def flops(self) -> float:
-        """FLOPs of one expert on one token at one layer; a multiply-add counts 2."""
+        """FLOPs of one expert on one token at one layer; a multiply-add counts as 2."""
         return 2.0 * 3.0 * self.gate.shape[2] * self.gate.shape[3]
 
     def attend(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,34 +116,51 @@ class Tail(nn.Module):
             hidden: [S, T, H] float32, the residual stream.
 
         Returns:
-            the residual stream after attention, and the gate's input x, both [S, T, H] float32.
+            The residual stream after attention, and the gate's input x, both [S, T, H] float32.
         """
         normed = self.norm_in[layer](hidden).to(self.dtype)
-        places = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
-        around: Any = self.rotary(normed, position_ids=places)
-        mixed = self.attention[layer](normed, position_embeddings=around, attention_mask=None)[0]
+        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
+        rotary: Any = self.rotary(normed, position_ids=positions)
+        mixed = self.attention[layer](normed, position_embeddings=rotary, attention_mask=None)[0]
         hidden = hidden + mixed.float()
         return hidden, self.norm_out[layer](hidden)
 
     def outputs(self, layer: int, x: Tensor) -> Tensor:
-        """Every expert's output on the same inputs: [..., H] to [..., N, H] float32."""
+        """Return every expert's output on the same inputs.
+
+        Args:
+            layer: 0 to L - 1.
+            x: [..., H] float32.
+
+        Returns:
+            [..., N, H] float32.
+        """
         flat = x.reshape(-1, x.shape[-1])
         every = [self.run(layer, expert, flat) for expert in range(self.experts)]
         return torch.stack(every, dim=1).reshape(*x.shape[:-1], self.experts, -1)
 
     def run(self, layer: int, expert: int, x: Tensor) -> Tensor:
-        """One expert's output: [..., H] to [..., H] float32."""
+        """Return one expert's output.
+
+        Args:
+            layer: 0 to L - 1.
+            expert: 0 to N - 1.
+            x: [..., H] float32.
+
+        Returns:
+            [..., H] float32.
+        """
         x = x.to(self.dtype)
         opened = F.silu(F.linear(x, self.gate[layer, expert])) * F.linear(x, self.up[layer, expert])
         return F.linear(opened, self.down[layer, expert]).float()
 
     def mix(self, layer: int, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """`sum_j w_j E_{e_j}(x)`, running only the experts that were chosen.
+        """Return `sum_j w_j E_{e_j}(x)`; only the selected experts run.
 
         Args:
             layer: 0 to L - 1.
             x: [..., H] float32.
-            experts: [..., k] int64; the id N is nobody.
+            experts: [..., k] int64; the id N stands for no expert.
             weights: [..., k] float32.
 
         Returns:
@@ -159,21 +179,29 @@ class Tail(nn.Module):
         return mixed.reshape(x.shape)
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of the next token: [S, T, H] and [S, T] int64 to [S, T] float32, nats."""
-        flat, right = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-        rows = max(1, _WORDS_AT_ONCE // len(self.head))
+        """Return the cross-entropy of the next token.
+
+        Args:
+            hidden: [S, T, H] float32, the residual stream after the last layer.
+            targets: [S, T] int64, the next tokens.
+
+        Returns:
+            [S, T] float32, nats.
+        """
+        flat, labels = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        rows = max(1, _LOGITS // len(self.head))
         parts = [
             F.cross_entropy(F.linear(self.norm(h).to(self.dtype), self.head).float(), t, reduction="none")
-            for h, t in zip(flat.split(rows), right.split(rows), strict=True)
+            for h, t in zip(flat.split(rows), labels.split(rows), strict=True)
         ]
         return torch.cat(parts).reshape(targets.shape)
 
     def forward(self, hidden: Tensor, choose: Choose) -> Tensor:
-        """Walk through the layers.
+        """Run all layers with a router.
 
         Args:
-            hidden: [S, T, H] float32, what the trunk made of the tokens.
-            choose: the router.
+            hidden: [S, T, H] float32, trunk states.
+            choose: the router, see `Choose`.
 
         Returns:
             [S, T, H] float32, the residual stream after the last layer.
@@ -184,14 +212,22 @@ class Tail(nn.Module):
         return hidden
 
     def along(self, hidden: Tensor, expert: int) -> Tensor:
-        """Walk with one expert for every token at every layer; [S, T, H] float32."""
+        """Run all layers with one expert for every token.
+
+        Args:
+            hidden: [S, T, H] float32, trunk states.
+            expert: 0 to N - 1.
+
+        Returns:
+            [S, T, H] float32, the residual stream after the last layer.
+        """
         for layer in range(self.depth):
             hidden, x = self.attend(layer, hidden)
             hidden = hidden + self.run(layer, expert, x)
         return hidden
 
     def fingerprint(self) -> str:
-        """SHA-256 of the experts' names and of all weights: equal means bit-identical frozen parts."""
+        """Return the SHA-256 of the experts' names and all weights, equal for bit-identical frozen parts."""
         digest = hashlib.sha256("\0".join(self.names).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -201,17 +237,20 @@ class Tail(nn.Module):
 
 
 def ffn_weights(layer: nn.Module) -> dict[str, Tensor]:
-    """The weights of a decoder layer's FFN, by the names that `Tail` takes.
+    """Return the weights of a decoder layer's FFN, by the names that `Tail` takes.
+
+    Args:
+        layer: a transformers decoder layer.
 
     Raises:
-        InputError: the FFN is not a SwiGLU without biases.
+        InputError: the FFN is not SwiGLU, or has biases.
     """
     ffn = _part(layer, "mlp")
     state = {name.removesuffix(".weight"): tensor.detach() for name, tensor in ffn.state_dict().items()}
     act = getattr(ffn, "act_fn", None)
     if set(state) != set(_PARTS) or not (act is None or "silu" in type(act).__name__.lower()):
         raise InputError(
-            "base", sorted(state), "its FFNs are not SwiGLU", "use a Llama, Mistral or Qwen form"
+            "base", sorted(state), "its FFNs are not SwiGLU", "use a Llama, Mistral or Qwen model"
         )
     return state
 
@@ -219,5 +258,5 @@ def ffn_weights(layer: nn.Module) -> dict[str, Tensor]:
 def _part(layer: nn.Module, name: str) -> nn.Module:
     part = getattr(layer, name, None)
     if not isinstance(part, nn.Module):
-        raise InputError("base", type(layer).__name__, f"has no {name}", "use a Llama, Mistral or Qwen form")
+        raise InputError("base", type(layer).__name__, f"has no {name}", "use a Llama, Mistral or Qwen model")
     return part

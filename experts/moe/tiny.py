@@ -94,7 +94,7 @@ def tiny_pool(pure: int = 16, mixed: int = 32, length: int = LENGTH) -> TokenPoo
     def part(first: int) -> Sequences:
         rows = {d: token_rows(name, first, pure + _RESERVE, length) for d, name in enumerate(DOMAINS)}
         tokens, domain = pure_and_mixed(rows, pure, mixed, _SEGMENTS, seed=first)
-        return measure_sequences(base, tail, tokens, domain, batch=64, shown=False)
+        return measure_sequences(base, tail, tokens, domain, batch=64, doing=None)
 
     return TokenPool(
         name="tiny",

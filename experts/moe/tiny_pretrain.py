@@ -1,7 +1,7 @@
-"""Make the weights of the tiny pool: `python -m experts.moe.tiny_pretrain` (about ten minutes of one core).
+"""Training of the tiny pool's weights: `python -m experts.moe.tiny_pretrain` (about ten minutes on one core).
 
-A base of Llama form learns a little of all domains; then its last FFNs branch, one copy a domain. Weights are
-stored as float16; whoever loads them sees float32.
+A Llama base is trained briefly on all domains; then a copy of its last FFNs is trained on each domain.
+Weights are stored as float16 and loaded as float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIRST = 100_000  # documents from here on train the models; those below are for
 
 
 def main() -> None:
-    """Train and write."""
+    """Train the base and its experts, and write their weights."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rows = {domain: torch.from_numpy(token_rows(domain, _FIRST, _ROWS, LENGTH)) for domain in DOMAINS}
@@ -50,7 +50,7 @@ def main() -> None:
         hidden = base.trunk(rows[domain][:, :-1])
         recipe = BranchRecipe(learning_rate=3e-3, epochs=5, batch=32)
         losses: list[float] = []
-        experts[domain] = branch(base, hidden, rows[domain][:, 1:], recipe, tell=losses.append)
+        experts[domain] = branch(base, hidden, rows[domain][:, 1:], recipe, on_step=losses.append)
         say(f"{domain}: {losses[0]:.3f} to {np.mean(losses[-10:]):.3f}")
     half = {
         name: [{part: weight.half() for part, weight in layer.items()} for layer in layers]

@@ -1,7 +1,7 @@
-"""Text of six made-up domains, the same for everybody: what the tiny pool was trained on.
+"""Deterministic text of six synthetic domains, the training data of the tiny pool.
 
-Three languages share an alphabet and part of their words; three formal ones share identifiers. So a single
-character rarely gives a domain away, and a router has to read.
+Three languages share an alphabet and part of their words; three formal ones share identifiers. A single
+character rarely identifies a domain, so a router needs the context.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ def _word(rng: random.Random) -> str:
 
 
 def _lexicons() -> dict[str, list[str]]:
-    """Words of each language; the first are shared by all."""
+    """The words of each language; the first ones are common to all."""
     rng = random.Random(20)
     shared = list(dict.fromkeys(_word(rng) for _ in range(4 * _SHARED)))[:_SHARED]
-    found: dict[str, list[str]] = {}
+    lexicons: dict[str, list[str]] = {}
     for name, endings in _ENDINGS.items():
         own = (_word(rng) + rng.choice(endings) for _ in range(4 * _LEXICON))
-        found[name] = shared + list(dict.fromkeys(own))[: _LEXICON - _SHARED]
-    return found
+        lexicons[name] = shared + list(dict.fromkeys(own))[: _LEXICON - _SHARED]
+    return lexicons
 
 
 def _grammars() -> dict[str, list[list[int]]]:
-    """Which words like to follow each word, in each language."""
+    """The likely followers of each word in each language."""
     rng = random.Random(21)
     return {
         name: [[rng.randrange(len(words)) for _ in range(_FOLLOWERS)] for _ in words]
@@ -68,18 +68,18 @@ NAMES = LEXICONS["alban"][:24]  # identifiers of the formal domains are words of
 
 
 def _language(name: str, rng: random.Random) -> str:
-    words, word, said = LEXICONS[name], rng.randrange(_LEXICON), 0
+    words, word, count = LEXICONS[name], rng.randrange(_LEXICON), 0
     parts: list[str] = []
-    while said < 160:
+    while count < 160:
         sentence: list[str] = []
         for _ in range(rng.randint(4, 9)):
             follows = FOLLOWERS[name][word]
-            # Mostly a usual follower, the first of them likeliest; sometimes a new subject.
+            # Mostly a likely follower, the first most often; sometimes a new subject.
             word = follows[min(int(rng.expovariate(0.8)), _FOLLOWERS - 1)]
             if rng.random() < 0.15:
                 word = min(int(rng.expovariate(0.02)), _LEXICON - 1)
             sentence.append(words[word])
-        said += len(sentence)
+        count += len(sentence)
         parts.append(" ".join(sentence) + rng.choice((".", ".", ",", "?")))
     return " ".join(parts)
 
@@ -129,17 +129,32 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
 
 
 def document(domain: str, number: int) -> str:
-    """One document, a function of its domain and number."""
+    """Return one document, determined by its domain and number.
+
+    Args:
+        domain: a name in `DOMAINS`.
+        number: any integer.
+    """
     return _MAKERS[domain](random.Random(f"{domain}/{number}"))
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of a text: its bytes."""
+    """Return the token ids of an ASCII text, its bytes."""
     return list(text.encode("ascii"))
 
 
 def token_rows(domain: str, first: int, count: int, length: int) -> np.ndarray:
-    """One sequence from each of `count` documents, numbered from `first`: [count, T + 1] int64."""
+    """Return one sequence of each of `count` documents.
+
+    Args:
+        domain: a name in `DOMAINS`.
+        first: number of the first document.
+        count: number of documents.
+        length: T, less than every document.
+
+    Returns:
+        [count, T + 1] int64.
+    """
     rows: list[list[int]] = []
     for number in range(first, first + count):
         ids = encode(document(domain, number))

@@ -1,7 +1,6 @@
 """A pool for token-level routing: experts with a common ancestor, the tree of their domains, and text.
 
-On disk: `experts.safetensors` (the FFNs of every expert and of their average), one folder of sequences a
-part, and `pool.json`.
+The experts' FFNs are stored in one safetensors file, see `write_ffns`.
 """
 
 from __future__ import annotations
@@ -36,12 +35,15 @@ class TokenPool:
     Args:
         name: of the pool.
         base: the ancestor.
-        tail: the last layers with one expert a domain, and after them those of no domain, such as the
+        tail: the last layers with one expert per domain, followed by experts without a domain, such as the
             base's own FFN (a general expert, as in Branch-Train-MiX).
-        average: the same layers with the plain mean of the experts' weights, in both slots.
-        domains: their names; expert e is of domain e.
-        tree: of the experts: (name, children), a child being an expert's id or again (name, children).
+        average: the same layers with the uniform mean of the experts' weights as both experts.
+        domains: names; expert e is of domain e.
+        tree: of the experts: (name, children), where a child is an expert's id or another (name, children).
         parts: `train`, `validation` and `test` sequences.
+
+    Raises:
+        InputError: a part is missing, or the first experts are not the domains.
     """
 
     name: str
@@ -55,42 +57,55 @@ class TokenPool:
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test"} - set(self.parts)
         if missing:
-            raise InputError("parts", sorted(self.parts), f"lacks {sorted(missing)}", "measure them too")
+            raise InputError(
+                "parts", sorted(self.parts), f"lacks {sorted(missing)}", "measure these parts too"
+            )
         if self.tail.names[: len(self.domains)] != self.domains:
-            raise InputError("domains", self.domains, f"the experts are {self.tail.names}", "name them alike")
+            raise InputError(
+                "domains", self.domains, f"the experts are {self.tail.names}", "use the same names"
+            )
 
 
 def write_ffns(path: Path | str, experts: Mapping[str, Sequence[Mapping[str, Tensor]]], **notes: Any) -> None:
-    """Write FFNs to one safetensors file, atomically; `notes` stand in its metadata as JSON."""
+    """Write FFNs to one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        experts: name -> one FFN state per layer.
+        notes: values for the file's metadata, as JSON.
+    """
     state = {
         f"{name}.{layer}.{part}": weight.detach().contiguous().clone()
         for name, layers in experts.items()
         for layer, weights in enumerate(layers)
         for part, weight in weights.items()
     }
-    settings = json.dumps({"schema_version": 1, "experts": list(experts), **notes})
+    metadata = json.dumps({"schema_version": 1, "experts": list(experts), **notes})
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"router_rl": settings})
+        save_file(state, temporary, metadata={"router_rl": metadata})
 
 
 def read_ffns(path: Path | str, names: Sequence[str] | None = None) -> Ffns:
     """Read FFNs as float32.
 
     Args:
-        path: what `write_ffns` wrote.
-        names: the experts wanted, in this order; all, sorted, if None.
+        path: a file of `write_ffns`.
+        names: the experts to read, in this order; None: all, sorted.
+
+    Returns:
+        Name -> one FFN state per layer.
 
     Raises:
-        InputError: the file or an expert is missing.
+        InputError: the file or an expert does not exist.
     """
     if not Path(path).is_file():
         raise InputError("experts", str(path), "no such file", "train the experts first")
     state = load_file(path)
-    found = sorted({key.split(".")[0] for key in state})
-    wanted = found if names is None else list(names)
-    unknown = [name for name in wanted if name not in found]
+    stored = sorted({key.split(".")[0] for key in state})
+    wanted = stored if names is None else list(names)
+    unknown = [name for name in wanted if name not in stored]
     if unknown:
-        raise InputError("experts", unknown, f"{path} holds {', '.join(found)}", "train them first")
+        raise InputError("experts", unknown, f"{path} holds {', '.join(stored)}", "train them first")
     ffns: Ffns = {}
     for name in wanted:
         depth = len({key.split(".")[1] for key in state if key.startswith(f"{name}.")})

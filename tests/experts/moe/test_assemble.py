@@ -66,7 +66,7 @@ def test_a_window_is_kept_or_refused(dense: Any, tmp_path: Path) -> None:
     assemble(base, [base, base], tmp_path / "moe", layers="all")
     torch.testing.assert_close(logits(load(tmp_path / "moe")), logits(model), atol=1e-5, rtol=0)
     for options in ({"form": "deepseek", "layers": "all"}, {"layers": [1]}):
-        with pytest.raises(InputError, match=r"sliding_window 4.*attends to everything"):
+        with pytest.raises(InputError, match=r"sliding_window 4.*has full attention only"):
             assemble(base, [base, base], tmp_path / "other", **options)
 
 
@@ -249,7 +249,7 @@ def test_donors_that_do_not_fit(family: tuple[Path, list[Any]], dense: Any, tmp_
     dense(tmp_path / "other-form", "mistral")
     refused(tmp_path / "other-form", r"model_type \(mistral, the base has llama\)")
     dense(tmp_path / "stranger")
-    refused(tmp_path / "stranger", r"no ancestor in common with the base \(cosine -?0\.0\d")
+    refused(tmp_path / "stranger", r"has no common ancestor with the base \(cosine -?0\.0\d")
     shutil.copytree(good, tmp_path / "extra")
     tensors = load_file(good / "model.safetensors")
     save_file(
@@ -280,13 +280,13 @@ def test_options_that_do_not_fit(family: tuple[Path, list[Any]], dense: Any, tmp
     refused("did you mean 'average'", trunk="averages")
     refused("needs two or more", experts=experts[:1])
     refused("experts_per_token=3: there are 2 experts", experts_per_token=3)
-    refused("segments=5: does not cut 64 neurons evenly", form="deepseek", segments=5)
+    refused("segments=5: does not divide 64 neurons", form="deepseek", segments=5)
     refused("segments=16: gives 4 neurons", form="deepseek", segments=16)
     refused("shared=4", form="deepseek", segments=4, shared=4)
     refused("there are 3 layers", layers=[3])
     refused("use 0 to 2", form="deepseek", layers=[0])
     refused("layers='some'", layers="some")
-    refused("feed-forward networks are all equal", experts=[experts[0], experts[0]])
+    refused("FFNs are all equal", experts=[experts[0], experts[0]])
     assemble(folder / "base", experts, tmp_path / "moe")
     refused("is of the form mixtral", base=tmp_path / "moe")
     dense(tmp_path / "biased", mlp_bias=True)

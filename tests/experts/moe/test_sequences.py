@@ -18,7 +18,7 @@ def measured(base, ffns):
     tokens = np.random.default_rng(0).integers(0, 23, (5, 9))
     domain = np.repeat(np.array([0, 1, 2, 0, 1])[:, None], 9, axis=1)
     domain[4, 5:] = 2
-    return measure_sequences(base, base.tail(ffns), tokens, domain, batch=2, shown=False)
+    return measure_sequences(base, base.tail(ffns), tokens, domain, batch=2, doing=None)
 
 
 def test_losses_are_those_of_the_model(base, measured):
@@ -92,9 +92,9 @@ def test_a_branch_learns_its_text_and_leaves_the_base_alone(base):
     before = {name: p.clone() for name, p in base.model.named_parameters()}
     tokens = torch.arange(60).reshape(6, 10) % 5
     hidden, targets = base.trunk(tokens[:, :-1]), tokens[:, 1:]
-    told: list[float] = []
-    ffns = branch(base, hidden, targets, BranchRecipe(learning_rate=1e-2, epochs=10), tell=told.append)
-    assert len(told) == 30
+    losses: list[float] = []
+    ffns = branch(base, hidden, targets, BranchRecipe(learning_rate=1e-2, epochs=10), on_step=losses.append)
+    assert len(losses) == 30
     tail = base.tail({"new": ffns, "old": base.dense()})
     new, old = (tail.loss(tail.along(hidden, e), targets).mean() for e in (0, 1))
     assert new < old - 0.5

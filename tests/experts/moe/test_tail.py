@@ -96,12 +96,12 @@ def test_the_fingerprint_sees_any_change(base, ffns):
 def test_mistakes_are_told(base, ffns):
     with pytest.raises(InputError, match="give 2 or more experts"):
         base.tail({"one": ffns["one"]})
-    with pytest.raises(InputError, match="give each expert an FFN a layer"):
+    with pytest.raises(InputError, match="give each expert one FFN per layer"):
         base.tail({"one": ffns["one"], "two": ffns["two"][:1]})
-    with pytest.raises(InputError, match="use a Llama, Mistral or Qwen form"):
+    with pytest.raises(InputError, match="use a Llama, Mistral or Qwen model"):
         ffn_weights(torch.nn.Linear(2, 2))
     with pytest.raises(InputError, match="layers=9: random has 3"):
         Base(base.model, 9, "random")
-    with pytest.raises(InputError, match="use a Llama, Mistral or Qwen form"):
+    with pytest.raises(InputError, match="use a Llama, Mistral or Qwen model"):
         Base(torch.nn.Linear(2, 2), 1, "linear")
     assert isinstance(base.tail(ffns), Tail)
