@@ -19,8 +19,8 @@ Legend: B lanes, N experts, D features.
 The majority answer is the answer that most called experts gave. Ties go to the highest confidence, then to
 the lowest expert id.
 
-An expert is called at most once, and at most `max_calls` experts are called. A call is invalid if the expert
-is down, or if its mean compute would exceed the budget. Only a called expert's answer can be given.
+An expert is called at most once, and at most `max_experts` experts are called. A call is invalid if the
+expert is down, or if its mean compute would exceed the budget. Only a called expert's answer can be given.
 `CascadeEnv.action_masks()` returns the valid actions. An invalid action gives no answer: the episode
 terminates with reward 0.
 
@@ -57,7 +57,7 @@ The episode terminates when an answer is given, or after an invalid action. It i
 - `scale`: the unit of compute, in the table's cost unit. Default: the mean cost of the most expensive expert
   on these rows.
 - `device`: where the tensors live. Default `"cpu"`.
-- the fields of `CascadeConfig`: `compute_weights`, `max_calls`, `budget`, `failure`.
+- the fields of `CascadeConfig`: `compute_weights`, `max_experts`, `budget`, `failure`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def available(table: CascadeTable, config: CascadeConfig, state: CascadeState) -
         price = torch.where(free, table.price, float("inf"))
         cheapest = torch.zeros_like(free).scatter(-1, price.argmin(dim=-1, keepdim=True), True)
         within = within | (stuck & cheapest)
-    return within & (state.called.sum(dim=-1, keepdim=True) < config.max_calls)
+    return within & (state.called.sum(dim=-1, keepdim=True) < config.max_experts)
 
 
 def majority(table: CascadeTable, state: CascadeState) -> Tensor:

@@ -16,7 +16,7 @@ class CascadeConfig:
     Attributes:
         compute_weights: utility per unit of compute, at least 0; an episode draws and observes one of
             them.
-        max_calls: the most experts that an episode calls.
+        max_experts: the most experts that an episode calls.
         budget: the most compute that an episode spends, in mean compute; None for no bound. If no expert fits
             the budget at the start, the cheapest live expert can still be called.
         failure: the probability that an expert is down in an episode; at least one expert is up.
@@ -26,7 +26,7 @@ class CascadeConfig:
     """
 
     compute_weights: tuple[float, ...] = (0.1,)
-    max_calls: int = 3
+    max_experts: int = 3
     budget: float | None = None
     failure: float = 0.0
 
@@ -35,8 +35,8 @@ class CascadeConfig:
         if not self.compute_weights or not all(0.0 <= w < float("inf") for w in self.compute_weights):
             fix = "give numbers of at least 0"
             raise InputError("compute_weights", list(self.compute_weights), "not weights", fix)
-        if self.max_calls < 1:
-            raise InputError("max_calls", self.max_calls, "not positive", "use 1 or more")
+        if self.max_experts < 1:
+            raise InputError("max_experts", self.max_experts, "not positive", "use 1 or more")
         if self.budget is not None and not 0.0 < self.budget < float("inf"):
             raise InputError("budget", self.budget, "is not a positive compute", "use a number above 0")
         if not 0.0 <= self.failure < 1.0:

@@ -19,8 +19,8 @@ from experts import InputError, OutcomeTable
 ID = "RouterRL/Cascade-v0"
 CONFIGS = [
     {},
-    {"compute_weights": (0.05, 0.4), "max_calls": 2},
-    {"budget": 0.2, "max_calls": 3, "compute_weights": (0.3,)},
+    {"compute_weights": (0.05, 0.4), "max_experts": 2},
+    {"budget": 0.2, "max_experts": 3, "compute_weights": (0.3,)},
     {"failure": 0.5, "compute_weights": (0.1, 0.2, 0.7)},
 ]
 
@@ -28,9 +28,9 @@ CONFIGS = [
 class SlowCascade:
     """One query's cascade as the docstring specifies it, in Python numbers."""
 
-    def __init__(self, table, row, weight, alive, *, max_calls=3, budget=None):
+    def __init__(self, table, row, weight, alive, *, max_experts=3, budget=None):
         self.table, self.row, self.weight, self.alive = table, row, weight, alive
-        self.max_calls, self.budget = max_calls, budget
+        self.max_experts, self.budget = max_experts, budget
         self.called, self.spent = [], 0.0
         count = len(table.experts)
         most_expensive = max(float(np.mean(table.cost[:, e], dtype=np.float64)) for e in range(count))
@@ -42,7 +42,7 @@ class SlowCascade:
 
     def available(self):
         free = [e for e in range(len(self.alive)) if self.alive[e] and e not in self.called]
-        if len(self.called) == self.max_calls:
+        if len(self.called) == self.max_experts:
             return []
         if self.budget is None:
             return free
@@ -95,7 +95,7 @@ def test_the_core_is_the_slow_cascade(sure_table, config):
     core = build_cascade(table, 5, **config)
     core.reset(3)
     generator = torch.Generator().manual_seed(0)
-    rules = {name: value for name, value in config.items() if name in ("max_calls", "budget")}
+    rules = {name: value for name, value in config.items() if name in ("max_experts", "budget")}
     state = core.state
 
     def slow(lane):
@@ -154,7 +154,7 @@ def test_ties_of_the_vote_go_to_confidence_then_to_the_lowest(make_table):
         quality=probabilities.argmax(2) == 0,
         confidence=probabilities.max(axis=2),
     )
-    core = build_cascade(table, 3, max_calls=4)
+    core = build_cascade(table, 3, max_experts=4)
     core.reset(0)
     called = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]]) > 0
     core.state = core.state._replace(called=called)
@@ -294,7 +294,7 @@ def test_mistakes_are_named(make_table):
     with pytest.raises(InputError, match="row 4, expert 'expert1' is not in"):
         build_cascade(make_table(confidence=holed), 1)
     for settings, name in (
-        ({"max_calls": 0}, "max_calls"),
+        ({"max_experts": 0}, "max_experts"),
         ({"budget": 0.0}, "budget"),
         ({"failure": 1.0}, "failure"),
         ({"compute_weights": ()}, "compute_weights"),
