@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.reward import utility
+
 from ...problems.cross_fitting import Fold, held_out
 from ...problems.routing.problem import RoutingProblem
 from ...routing import PricedScorer
@@ -83,8 +85,8 @@ class Judge:
         earned = torch.zeros(len(worth), dtype=torch.float64, device=worth.device)
         for weight in self.weights:
             choice = (worth - weight * self.price).argmax(dim=1, keepdim=True)
-            utility = self.quality - weight * self.compute
-            earned += utility.gather(1, choice).squeeze(1) / len(self.weights)
+            each = utility({"quality": self.quality, "compute": self.compute}, {"compute": weight})
+            earned += each.gather(1, choice).squeeze(1) / len(self.weights)
         return earned.cpu().numpy()
 
 

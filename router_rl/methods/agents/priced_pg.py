@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.reward import utility
 from experts import InputError
 
 from ...problems.cross_fitting import held_out
@@ -220,7 +221,8 @@ def _ascended(
         worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
         expected = price * ground.mean * ground.demand.unseen[row]
         chance = ((worth - expected) / hyperparameters.temperature).softmax(dim=-1)
-        earned = (chance * (ground.quality[row] - price * ground.compute[row])).sum(dim=-1).mean()
+        each = utility({"quality": ground.quality[row], "compute": ground.compute[row]}, {"compute": price})
+        earned = (chance * each).sum(dim=-1).mean()
         optimizer.zero_grad(set_to_none=True)
         (-earned).backward()
         optimizer.step()
