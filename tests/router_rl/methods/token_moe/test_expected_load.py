@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from envs.layer_load import LoadRule, charge
+from envs.layer_load import LoadRule, token_penalties
 from experts import InputError
 from router_rl.methods.token_moe.expected_load import expected_load
 
@@ -21,7 +21,7 @@ def probabilities(tokens: int, experts: int, seed: int = 0) -> torch.Tensor:
 
 
 def load(rule: LoadRule, experts: torch.Tensor, total: int) -> torch.Tensor:
-    return charge(rule, experts.reshape(1, -1, 1), total).mean()
+    return token_penalties(rule, experts.reshape(1, -1, 1), total).mean()
 
 
 def test_shares_are_exact():
