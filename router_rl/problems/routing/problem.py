@@ -32,12 +32,12 @@ from ..problem import Case, Problem, ProblemCard
 from ..prompt_features import with_features
 from ..selection_rules import selection
 from .folding import for_objective
+from .objective_cases import check_objectives, objective_case
 from .router_measurement import RouterMeasurement, Rows, measure_rows
 from .routing_options import RoutingOptions, ScorerConfig
+from .standardisation import standardisation
 
 __all__ = ["RoutingProblem"]
-
-_CHUNK = 65_536  # rows converted to float64 at a time, so that memory-mapped features are never copied whole
 
 
 class RoutingProblem(Problem):
@@ -109,7 +109,7 @@ class RoutingProblem(Problem):
         self.options: RoutingOptions = with_changes(options or RoutingOptions(), changes)
         objective = Objective() if objective is None else objective
         self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
-        _check_cases(self.objectives)
+        check_objectives(self.objectives)
         feedback = self.options.feedback
         featured = with_features(table, self.options.features, feedback=feedback)
         self.table, self.text = featured.table, featured.text
@@ -133,7 +133,7 @@ class RoutingProblem(Problem):
         if self.log is not None:
             self.train, self.validation = impute(self.logged, self.validation, self.log)
         self.scale = compute_scale(self.logged)
-        self.cases = tuple(_case(each) for each in self.objectives)
+        self.cases = tuple(objective_case(each) for each in self.objectives)
         for each in self.objectives:
             self._check_affordable(each)
 
@@ -182,7 +182,7 @@ class RoutingProblem(Problem):
         """The same problem under other objectives."""
         for each in objectives:
             self._check_affordable(each)
-        return self.replaced(objectives=objectives, cases=tuple(_case(each) for each in objectives))
+        return self.replaced(objectives=objectives, cases=tuple(objective_case(each) for each in objectives))
 
     def replaced(self, **attributes: Any) -> RoutingProblem:
         """A copy with some attributes changed, such as `train` and `validation`; nothing is checked."""
@@ -308,7 +308,7 @@ class RoutingProblem(Problem):
         assert self.train.features is not None
         if scorer.standardises:
             scale = [self._state_scale(part.name) for part in state for _ in range(part.size)]
-            _standardise(scorer, self.train.features, scale)
+            scorer.standardise(*standardisation(self.train.features, scale))
         best_single = int(self.mean_utility().argmax())
         allowed = None if self.objective.max_cost is None else self.affordable.tolist()
         router = Router(
@@ -371,42 +371,9 @@ class RoutingProblem(Problem):
             raise InputError("objective.budget", budget, reason, "raise the budget")
 
 
-def _case(objective: Objective) -> Case:
-    values = {"compute_weight": objective.compute_weight, "load_weight": objective.load_weight}
-    label = f"compute weight {objective.compute_weight:g}"
-    if objective.budget is not None:
-        label, values = f"budget {objective.budget:g}", {**values, "budget": objective.budget}
-    return Case(label=label, values=values, objective=objective)
-
-
-def _check_cases(objectives: Sequence[Objective]) -> None:
-    """Raise InputError unless results can tell the cases apart."""
-    if not objectives:
-        raise InputError("objective", [], "there is none", "give at least one")
-    labels = [_case(each).label for each in objectives]
-    if len(set(labels)) < len(labels):
-        raise InputError("objective.compute_weight", labels, "one is given twice", "make them distinct")
-    if len(labels) > 1 and any(each.budget is not None for each in objectives):
-        reason = "a budget replaces the compute weights that cases differ in"
-        raise InputError("objective.budget", labels, reason, "compare one budget at a time")
-
-
 def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     meaning = (
         f"decisions each expert has taken since the last window of {window} began, divided by {window}; "
         "a decision that runs k experts counts 1/k for each; start anew from zeros after every window"
     )
     return (StateInput("load", experts, meaning),)
-
-
-def _standardise(scorer: Scorer, features: np.ndarray, state_scale: list[float]) -> None:
-    mean = features.mean(axis=0, dtype=np.float64)
-    square = np.zeros_like(mean)
-    for first in range(0, len(features), _CHUNK):
-        square += ((features[first : first + _CHUNK] - mean) ** 2).sum(axis=0)
-    deviation = np.sqrt(square / len(features))
-    # A feature that (nearly) never varies carries nothing and must not be blown up.
-    scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
-    shift = np.concatenate([mean, np.zeros(len(state_scale))])
-    scale = np.concatenate([scale, np.array(state_scale)])
-    scorer.standardise(torch.from_numpy(shift), torch.from_numpy(scale))

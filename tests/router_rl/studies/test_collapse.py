@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from experts import OutcomeTable
-from router_rl import Objective, compare
-from router_rl.methods.method import Run
-from router_rl.methods.registry import find_method
+from router_rl import Objective, compare, fit
 from router_rl.methods.training_loop import CurvePoint, Snapshot
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, TopK
 from router_rl.studies.collapse import Collapse, Facts, Reference, diagnose, live
@@ -24,7 +22,7 @@ from router_rl.studies.runs import train_run
 REFERENCE = Reference(
     experts=("a", "b", "c"),
     runs=1,
-    single=0,
+    single="a",
     single_utility=0.7,
     single_train_utility=0.72,
     gain=0.2,
@@ -42,7 +40,7 @@ def facts(**changes: Any) -> Facts:
     """A router that is well, and then what is wrong with it."""
     well = Facts(
         method="exact_pg",
-        settings={"entropy": 0.01},
+        hyperparameters={"entropy": 0.01},
         shares=np.array([0.5, 0.3, 0.2]),
         utility=0.8,
         train_utility=0.82,
@@ -130,7 +128,7 @@ def test_learning_that_stops_at_once() -> None:
 )
 def test_an_early_collapse(settings: dict[str, float], said: str) -> None:
     early = curve((0.3, 0.4), (0.5, 0.8), (0.7, 1.0), *[(0.7, 1.0)] * 10)
-    found = diagnose(facts(shares=ALL_TO_A, settings=settings, curve=early), REFERENCE)
+    found = diagnose(facts(shares=ALL_TO_A, hyperparameters=settings, curve=early), REFERENCE)
     assert reason(found).startswith("early collapse: one expert does everything from step 2 of 12 on")
     assert said in reason(found)
 
@@ -142,8 +140,8 @@ def test_a_late_or_passing_collapse_is_not_early() -> None:
 
 
 def trained(table: OutcomeTable, method: str, folder: Path, weight: float, **settings: Any) -> dict[str, Any]:
-    task = Task.of(table, Objective(compute_weight=weight), Hard())
-    return train_run(table, task, method, folder, settings=settings).facts["collapse"]
+    task = RoutingProblem(table, Objective(compute_weight=weight), Hard())
+    return train_run(task, method, folder, hyperparameters=settings).facts["collapse"]
 
 
 def test_the_renormalised_gate_gets_no_gradient(kinds: OutcomeTable, tmp_path: Path) -> None:
@@ -153,8 +151,8 @@ def test_the_renormalised_gate_gets_no_gradient(kinds: OutcomeTable, tmp_path: P
         "no gradient",
         "learning stopped at once",
     ]
-    task = Task.of(kinds, Objective(compute_weight=0.05), TopK(k=2))
-    two = train_run(kinds, task, "mixtral_gate", tmp_path / "two", settings={"epochs": 5}).facts["collapse"]
+    task = RoutingProblem(kinds, Objective(compute_weight=0.05), TopK(k=2))
+    two = train_run(task, "mixtral_gate", tmp_path / "two", hyperparameters={"epochs": 5}).facts["collapse"]
     assert not any("no gradient" in reason for reason in two["reasons"])
 
 
@@ -190,9 +188,9 @@ def noisy(table: OutcomeTable, features: int) -> OutcomeTable:
 
 def test_twins_are_nothing_to_route(kinds: OutcomeTable) -> None:
     twins = replace(kinds, quality=np.repeat(kinds.quality[:, 3:], 4, axis=1), probabilities=None, label=None)
-    task = Task.of(twins, Objective(compute_weight=0.001), Hard())
-    reference = Reference.of(task)
-    assert reference.experts[reference.single] == "red"  # as good as the others, and cheapest
+    task = RoutingProblem(twins, Objective(compute_weight=0.001), Hard())
+    reference = Reference.of(task, task.case)
+    assert reference.single == "red"  # as good as the others, and cheapest
     assert reference.gain == pytest.approx(0.0, abs=1e-6)
 
 
@@ -201,17 +199,17 @@ def test_the_reference_is_chosen_on_the_training_rows(kinds: OutcomeTable) -> No
     assert kinds.split is not None
     quality = kinds.quality.copy()
     quality[kinds.split == "validation"] = np.eye(4, dtype=np.float32)[0]  # red, and red alone
-    task = Task.of(replace(kinds, quality=quality, probabilities=None, label=None), objective, Hard())
-    reference = Reference.of(task)
-    assert reference.experts[reference.single] == "grey"
+    task = RoutingProblem(replace(kinds, quality=quality, probabilities=None, label=None), objective, Hard())
+    reference = Reference.of(task, task.case)
+    assert reference.single == "grey"
     assert reference.single_utility == 0.0
     assert reference.gain == 1.0
 
 
 def test_it_is_said_while_training(kinds: OutcomeTable) -> None:
-    task = Task.of(kinds, Objective(compute_weight=0.0), Hard())
-    reference = Reference.of(task)
-    router = find_method("best_single").fit(task, find_method("best_single").settings(), Run())
+    task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
+    reference = Reference.of(task, task.case)
+    router = fit("best_single", task)
     result = measure(router, task.validation, task.objective, task.scale)
     best = result.means()["utility"]
     snapshot = Snapshot(step=1, total=9, validation=result, best=best)
@@ -224,13 +222,8 @@ def test_it_is_said_while_training(kinds: OutcomeTable) -> None:
 
 
 def test_a_comparison_says_so(kinds: OutcomeTable) -> None:
-    found = compare(
-        kinds,
-        ["mixtral_gate", "ridge"],
-        objectives=[Objective(compute_weight=weight) for weight in (0.02, 0.1)],
-        seeds=1,
-        tries=1,
-    )
+    problem = RoutingProblem(kinds, [Objective(compute_weight=weight) for weight in (0.02, 0.1)])
+    found = compare(problem, ["mixtral_gate", "ridge"], seeds=1, n_trials=1).results
     rows = {row["method"]: row for row in found["rows"]}
     assert rows["mixtral_gate"]["collapse"]["problems"]
     for method in ("ridge", "best_single", "random", "oracle"):  # not judged

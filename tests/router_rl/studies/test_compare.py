@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
-from router_rl import METHODS, Objective, compare
-from router_rl.routing import RouterError, load
-from router_rl.studies import trial as cells
+from router_rl import Objective, RoutingProblem, compare
+from router_rl.problems.data_digest import table_digest
+from router_rl.routing import RouterError, load, load_router
+from router_rl.studies import trial as trials
+from router_rl.studies.trial import Trial
 
 OBJECTIVES = [Objective(compute_weight=weight) for weight in (0.05, 0.5)]
 METHOD_NAMES = ["softmax_gate", "ridge"]
 
 
 def run(table: OutcomeTable, out: Path | None = None, **options: Any) -> dict[str, Any]:
-    return compare(
-        table, METHOD_NAMES, objectives=OBJECTIVES, **{"seeds": 2, "tries": 2, "out": out, **options}
-    )
+    problem = RoutingProblem(table, OBJECTIVES)
+    return compare(problem, METHOD_NAMES, **{"seeds": 2, "n_trials": 2, "out": out, **options}).results
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,11 @@ def results(kinds: OutcomeTable, folder: Path) -> dict[str, Any]:
 
 
 def test_the_schema(results: dict[str, Any], folder: Path) -> None:
-    assert results["schema_version"] == 1
-    assert results["feedback"] == "full"
+    assert results["schema_version"] == 2
+    assert results["problem"]["options"]["feedback"] == "full"
     assert json.loads((folder / "results.json").read_text()) == results
     assert (folder / "report.html").exists()
-    assert list((folder / "tensorboard").glob("softmax_gate-*/events*"))
+    assert list((folder / "tensorboard").glob("softmax_gate/c=0.05/seed=0/trial=1/events*"))
     row = results["rows"][0]
     for name, kind in {
         "method": str,
@@ -101,12 +103,14 @@ def test_the_summary_is_the_mean_of_its_rows(results: dict[str, Any]) -> None:
 def test_two_seeds_have_no_quarter_to_leave_out(results: dict[str, Any]) -> None:
     for line in results["summary"]:
         assert (line["utility_iqm"], line["utility_iqm_ci95"]) == (line["utility_mean"], line["utility_ci95"])
-        assert line["sees"] == []
+        assert line["extra_inputs"] == []
 
 
 def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[str, Any]) -> None:
     assert results["goal"] == []  # no RL
-    found = compare(kinds, ["exact_pg", *METHOD_NAMES], objectives=OBJECTIVES[:1], seeds=1, tries=1)
+    found = compare(
+        RoutingProblem(kinds, OBJECTIVES[0]), ["exact_pg", *METHOD_NAMES], seeds=1, n_trials=1
+    ).results
     (goal,) = found["goal"]
     line = next(line for line in found["summary"] if line["method"] == "exact_pg")
     assert (goal["rl"], goal["gate"]) == ("exact_pg", "softmax_gate")
@@ -114,8 +118,8 @@ def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[
 
 
 def test_the_group_s_router_is_known_to_see_it(kinds: OutcomeTable) -> None:
-    found = compare(kinds, ["group_label"], objectives=OBJECTIVES[:1], seeds=1, tries=1)
-    assert {line["method"] for line in found["summary"] if line["sees"]} == {"group_label"}
+    found = compare(RoutingProblem(kinds, OBJECTIVES[0]), ["group_label"], seeds=1, n_trials=1).results
+    assert {line["method"] for line in found["summary"] if line["extra_inputs"]} == {"group_label"}
 
 
 def test_the_oracle_is_on_top_and_the_difference_to_the_gate_adds_up(results: dict[str, Any]) -> None:
@@ -125,7 +129,7 @@ def test_the_oracle_is_on_top_and_the_difference_to_the_gate_adds_up(results: di
         assert lines["oracle"]["utility_mean"] == pytest.approx(highest)
         assert lines["softmax_gate"]["paired_difference_to_best_gate"] is None
         found = lines["ridge"]["paired_difference_to_best_gate"]
-        assert found["gate"] == "softmax_gate"
+        assert found["method"] == "softmax_gate"
         expected = lines["ridge"]["utility_mean"] - lines["softmax_gate"]["utility_mean"]
         assert found["mean"] == pytest.approx(expected, abs=1e-6)
 
@@ -138,15 +142,18 @@ def test_its_routers_can_be_loaded(results: dict[str, Any], folder: Path) -> Non
 def test_the_second_run_fits_nothing(
     kinds: OutcomeTable, results: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "find_method", lambda name: pytest.fail(f"{name} was fitted again"))
-    again = run(kinds, folder)
-    assert again["summary"] == results["summary"]
+    monkeypatch.setattr(trials, "fit_method", lambda *_: pytest.fail("something was fitted again"))
+    study = compare(RoutingProblem(kinds, OBJECTIVES), METHOD_NAMES, seeds=2, n_trials=2, out=folder)
+    assert study.results["summary"] == results["summary"]
+    assert study.reused == 2 * 5 * 2  # cases, methods, seeds: the trials whose results are kept
+    assert study.recommendation.startswith("Use ")
 
 
-def test_an_interrupted_comparison_goes_on(
+def test_an_interrupted_comparison_resumes(
     kinds: OutcomeTable, results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = 0
+    fits = 0
+    fit_method = trials.fit_method
 
     def stop(finished: int, total: int, what: str) -> None:
         if finished == 6:
@@ -155,19 +162,32 @@ def test_an_interrupted_comparison_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run(kinds, tmp_path, progress=stop)
     assert not (tmp_path / "results.json").exists()
-    find = cells.find_method
 
-    def count(name: str) -> Any:
-        nonlocal done
-        done += 1
-        return find(name)
+    def count(*arguments: Any) -> Any:
+        nonlocal fits
+        fits += 1
+        return fit_method(*arguments)
 
-    monkeypatch.setattr(cells, "find_method", count)
+    monkeypatch.setattr(trials, "fit_method", count)
     again = run(kinds, tmp_path)
     total = 2 * (2 + 2 + 1 + 1 + 1) + 2 * 5
-    assert done == total - 6
+    assert fits == total - 6
     for before, after in zip(results["summary"], again["summary"], strict=True):
         assert before["utility_ci95"] == after["utility_ci95"]
+
+
+def test_other_data_under_the_same_path_are_fitted_again(kinds: OutcomeTable, tmp_path: Path) -> None:
+    before = run(kinds, tmp_path, seeds=1, n_trials=1)
+    changed = replace(kinds, quality=1.0 - kinds.quality)
+    after = run(changed, tmp_path, seeds=1, n_trials=1)
+    assert [row["utility"] for row in before["rows"]] != [row["utility"] for row in after["rows"]]
+
+
+def test_a_table_of_prompts_is_compared(kinds: OutcomeTable) -> None:
+    prompts = np.array([f"query {row % 7} {row}" for row in range(len(kinds))], dtype=object)
+    table = replace(kinds, features=None, prompt=prompts)
+    study = compare(RoutingProblem(table, OBJECTIVES[0]), ["ridge"], seeds=1, n_trials=1)
+    assert {row["method"] for row in study.summary} >= {"ridge", "best_single"}
 
 
 def test_processes_change_nothing(kinds: OutcomeTable, results: dict[str, Any], tmp_path: Path) -> None:
@@ -176,22 +196,30 @@ def test_processes_change_nothing(kinds: OutcomeTable, results: dict[str, Any], 
         assert (one["method"], one["utility_mean"]) == (two["method"], two["utility_mean"])
 
 
-def test_other_settings_are_other_fits(kinds: OutcomeTable, tmp_path: Path) -> None:
-    cell = cells.Cell(method="ridge", settings=METHODS["ridge"].settings(), objective=OBJECTIVES[0], seed=0)
-    other = cells.Cell(method="ridge", settings=METHODS["ridge"].settings(), objective=OBJECTIVES[0], seed=1)
-    from router_rl.problems.routing.problem import Task
-    from router_rl.routing import Hard
+def test_other_seeds_and_data_are_other_trials(kinds: OutcomeTable) -> None:
+    problem = RoutingProblem(kinds, OBJECTIVES[0])
+    hyperparameters = METHODS["ridge"].hyperparameters()
+    one, other = (
+        Trial(method="ridge", hyperparameters=hyperparameters, case=problem.case, seed=seed)
+        for seed in (0, 1)
+    )
+    assert one.identity(problem, "a") != other.identity(problem, "a")
+    assert one.identity(problem, "a") != one.identity(problem, "b")
 
-    task = Task.of(kinds, OBJECTIVES[0], Hard())
-    assert cell.identity(task, "a") != other.identity(task, "a")
-    assert cell.identity(task, "a") != cell.identity(task, "b")
+
+def test_other_groups_and_prompts_are_another_table(kinds: OutcomeTable) -> None:
+    changes = [{}, {"group": None}, {"group": kinds.query_id}, {"prompt": kinds.query_id}]
+    assert len({table_digest(replace(kinds, **change)) for change in changes}) == len(changes)
 
 
-def test_other_groups_are_another_table(kinds: OutcomeTable) -> None:
-    digests = {
-        cells.table_digest(replace(kinds, group=group)) for group in (None, kinds.group, kinds.query_id)
-    }
-    assert len(digests) == 3
+def test_options_are_part_of_the_digest(kinds: OutcomeTable) -> None:
+    problems = [
+        RoutingProblem(kinds, OBJECTIVES[0]),
+        RoutingProblem(kinds, OBJECTIVES[0], "topk"),
+        RoutingProblem(kinds, OBJECTIVES[0], feedback="bandit"),
+        RoutingProblem(kinds, OBJECTIVES[0], observe_load=True),
+    ]
+    assert len({problem.digest() for problem in problems}) == len(problems)
 
 
 def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:
@@ -209,33 +237,33 @@ def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:
     results = run(pair)
     found = results["frontier"]
     assert found["ridge"]["apgr"] > 0.6
-    assert any("of the cost saved" in line or "no sure saving" in line for line in results["verdict"])
+    assert any("of the cost saved" in line or "no significant saving" in line for line in results["verdict"])
     assert found["random"]["apgr"] is None  # it scores all queries alike
 
 
 def test_with_load_and_two_experts_a_query(kinds: OutcomeTable, tmp_path: Path) -> None:
-    objectives = [Objective(compute_weight=0.05, load_weight=0.1, window=32)]
-    found = compare(
-        kinds, ["a2c", "softmax_gate"], objectives=objectives, seeds=1, tries=1, select="topk", out=tmp_path
-    )
-    assert found["load_weight"] == 0.1
-    assert found["select"] == "topk(k=2)"
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.05, load_weight=0.1, window=32), "topk")
+    found = compare(problem, ["a2c", "softmax_gate"], seeds=1, n_trials=1, out=tmp_path).results
+    assert found["cases"][0]["values"]["load_weight"] == 0.1
+    assert found["problem"]["options"]["select"] == "topk"
     assert "load weight 0.1" in found["verdict"][0]
     a2c = next(row for row in found["rows"] if row["method"] == "a2c" and row["split"] == "test")
-    assert load(tmp_path / a2c["router"]).state[0].name == "load"
+    assert load_router(tmp_path / a2c["router"]).state[0].name == "load"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seeds": 0}, "seeds=0"),
-        ({"tries": 0}, "tries=0"),
-        ({"select": "topk", "k": 9}, "TopK.k=9 exceeds 4 experts"),
-        ({"objectives": []}, "objectives"),
-    ],
-)
-def test_bad_options(kinds: OutcomeTable, options: dict[str, Any], message: str) -> None:
-    with pytest.raises((InputError, RouterError), match=message):
-        compare(kinds, ["ridge"], **{"objectives": OBJECTIVES, "seeds": 1, "tries": 1, **options})
+@pytest.mark.parametrize("name", ["seeds", "n_trials", "jobs"])
+def test_bad_counts(kinds: OutcomeTable, name: str) -> None:
+    options = {"seeds": 1, "n_trials": 1, name: 0}
+    with pytest.raises(InputError, match=f"{name}=0"):
+        compare(RoutingProblem(kinds, OBJECTIVES), ["ridge"], **options)
+
+
+def test_bad_problems_and_names(kinds: OutcomeTable) -> None:
+    with pytest.raises(RouterError, match="TopK.k=9 exceeds 4 experts"):
+        RoutingProblem(kinds, OBJECTIVES, "topk", k=9)
+    with pytest.raises(InputError, match="objective"):
+        RoutingProblem(kinds, [])
+    with pytest.raises(InputError, match="did you mean 'feedback'"):
+        RoutingProblem(kinds, OBJECTIVES, fedback="bandit")
     with pytest.raises(InputError, match="did you mean 'ridge'"):
-        compare(kinds, ["rigde"], objectives=OBJECTIVES)
+        compare(RoutingProblem(kinds, OBJECTIVES), ["rigde"])

@@ -12,7 +12,7 @@ import pytest
 from experts import InputError, OutcomeTable
 from experts.table.decision_log import DecisionLog, epsilon_greedy, log_decisions
 from router_rl import Objective, fit
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard
 from router_rl.studies.evaluate_log import evaluate_log, policy_of
 from router_rl.studies.runs import TrainedRun, train_run
@@ -22,8 +22,8 @@ OBJECTIVE = Objective(compute_weight=0.05)
 
 @pytest.fixture(scope="module")
 def run(kinds: OutcomeTable, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    task = Task.of(kinds, OBJECTIVE, Hard(), feedback="bandit")
-    return train_run(kinds, task, "ridge", tmp_path_factory.mktemp("run") / "run")
+    task = RoutingProblem(kinds, OBJECTIVE, Hard(), feedback="bandit")
+    return train_run(task, "ridge", tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def log(kinds: OutcomeTable) -> DecisionLog:
 
 
 def test_the_run_says_what_it_learned_from(run: TrainedRun) -> None:
-    assert run.facts["feedback"] == "bandit"
-    assert run.facts["log"] == {"epsilon": 1.0, "clip": None, "seed": 0}
-    assert run.facts["notes"][-1].startswith("bandit feedback")
+    assert run.facts["problem"]["options"]["feedback"] == "bandit"
+    assert run.facts["problem"]["options"]["log"] == {"epsilon": 1.0, "clip": None, "seed": 0}
+    assert any(note.startswith("bandit feedback") for note in run.facts["notes"])
 
 
 def test_a_log_alone_and_with_a_table(kinds: OutcomeTable, run: TrainedRun, log: DecisionLog) -> None:
@@ -61,7 +61,9 @@ def test_a_routers_own_log_gives_its_mean(kinds: OutcomeTable, run: TrainedRun) 
 
 def test_the_policy_of_a_random_router_is_even(kinds: OutcomeTable) -> None:
     assert kinds.features is not None
-    np.testing.assert_allclose(policy_of(fit("random", kinds, OBJECTIVE), kinds.features), 0.25)
+    np.testing.assert_allclose(
+        policy_of(fit("random", RoutingProblem(kinds, OBJECTIVE)), kinds.features), 0.25
+    )
 
 
 def test_what_a_log_cannot_judge(kinds: OutcomeTable, run: TrainedRun, log: DecisionLog) -> None:
@@ -74,9 +76,9 @@ def test_what_a_log_cannot_judge(kinds: OutcomeTable, run: TrainedRun, log: Deci
     with pytest.raises(InputError, match="load depends on what was decided before"):
         evaluate_log(replace(run, facts={**run.facts, "objective": loaded}), log, None)
     with pytest.raises(InputError, match="the router runs 2"):
-        policy_of(fit("ridge", kinds, OBJECTIVE, select="topk"), kinds.features)
+        policy_of(fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="topk")), kinds.features)
     with pytest.raises(InputError, match="log='group': the router reads more than features"):
-        policy_of(fit("group_label", kinds, OBJECTIVE), kinds.features)
+        policy_of(fit("group_label", RoutingProblem(kinds, OBJECTIVE)), kinds.features)
 
 
 def test_a_usual_expert_and_its_log(kinds: OutcomeTable, run: TrainedRun, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_usual_expert_and_its_log(kinds: OutcomeTable, run: TrainedRun, tmp_pa
 def test_a_conditioned_router_is_judged_at_its_objective(
     kinds: OutcomeTable, log: DecisionLog, tmp_path: Path
 ) -> None:
-    task = Task.of(kinds, OBJECTIVE, Hard())
-    run = train_run(kinds, task, "conditioned_pg", tmp_path / "run", settings={"epochs": 2})
+    task = RoutingProblem(kinds, OBJECTIVE, Hard())
+    run = train_run(task, "conditioned_pg", tmp_path / "run", hyperparameters={"epochs": 2})
     found = evaluate_log(run, log, kinds.part("test"))["off_policy"]
     assert found["truth"] == pytest.approx(run.facts["test"]["utility"], abs=1e-6)

@@ -1,0 +1,43 @@
+"""The cases of a problem that is compared under several objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experts import InputError
+
+from ..objective import Objective
+from ..problem import Case
+
+__all__ = ["check_objectives", "objective_case"]
+
+
+def objective_case(objective: Objective) -> Case:
+    """The case of an objective, named by its compute weight or budget.
+
+    Args:
+        objective: what to maximise.
+    """
+    values = {"compute_weight": objective.compute_weight, "load_weight": objective.load_weight}
+    label = f"compute weight {objective.compute_weight:g}"
+    if objective.budget is not None:
+        label, values = f"budget {objective.budget:g}", {**values, "budget": objective.budget}
+    if objective.load_weight:
+        label = f"{label}, load weight {objective.load_weight:g}"
+    return Case(label=label, values=values, objective=objective)
+
+
+def check_objectives(objectives: Sequence[Objective]) -> None:
+    """Raise InputError unless results can tell the cases of these objectives apart.
+
+    Args:
+        objectives: one for each case.
+    """
+    if not objectives:
+        raise InputError("objective", [], "there is none", "give at least one")
+    labels = [objective_case(each).label for each in objectives]
+    if len(set(labels)) < len(labels):
+        raise InputError("objective.compute_weight", labels, "one is given twice", "make them distinct")
+    if len(labels) > 1 and any(each.budget is not None for each in objectives):
+        reason = "a budget replaces the compute weights that cases differ in"
+        raise InputError("objective.budget", labels, reason, "compare one budget at a time")
