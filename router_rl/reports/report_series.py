@@ -13,7 +13,7 @@ __all__ = ["MOST_SHOWN", "SHAPES", "Mean", "Point", "Series", "leading_methods",
 Point = tuple[float, float]
 
 COLOURS_PER_FAMILY = 3
-MOST_SHOWN = 14  # methods that a figure bears; with more, only those that lead are shown from the start
+MOST_SHOWN = 14  # with more methods, only those that lead are shown from the start
 SHAPES = (
     "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",  # circle
     "M-3.6 -3.6H3.6V3.6H-3.6Z",  # square
@@ -28,9 +28,9 @@ STAR = "M0 -7L1.7 -2.3H6.7L2.7 0.7L4.2 5.6L0 2.7L-4.2 5.6L-2.7 0.7L-6.7 -2.3H-1.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mean:
-    """A method's mean at one compute weight, with its 95 % intervals where they are known."""
+    """A method's mean in one case (its label), with 95% intervals where they are known."""
 
-    compute_weight: float
+    case: str
     compute: float
     quality: float
     compute_ci95: Point | None
@@ -48,7 +48,7 @@ class Series:
 
     Attributes:
         leading: shown from the start; the others are faint until they are ticked.
-        label: its name, with a dagger if it sees more than the features.
+        label: its name, with a dagger if it uses extra inputs.
     """
 
     name: str
@@ -61,27 +61,30 @@ class Series:
 
 
 def series_of(summary: Sequence[dict[str, Any]]) -> list[Series]:
-    """Group the summary by method, in order of appearance, and give every method its look.
+    """The methods of a summary in order of appearance, each with its look.
 
     Colour names the family (three shades of it); shape tells its methods apart. 3 and 7 share no factor,
     so 21 methods of one family look different. Those that lead take their looks first: they differ in both.
+
+    Args:
+        summary: of `results.json`.
     """
     leading = leading_methods(summary)
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
     for row in summary:
-        found.setdefault(row["method"], []).append(row)
+        by_method.setdefault(row["method"], []).append(row)
     places: dict[str, int] = {}  # among the methods of its family
     seen: dict[str, int] = {}
-    for name in sorted(found, key=lambda name: name not in leading):
-        family = found[name][0]["family"]
+    for name in sorted(by_method, key=lambda name: name not in leading):
+        family = by_method[name][0]["family"]
         places[name] = seen[family] = seen.get(family, -1) + 1
     series: list[Series] = []
-    for name, rows in found.items():
+    for name, rows in by_method.items():
         family, place = rows[0]["family"], places[name]
         known = family if family in ("rl", "gate", "baseline", "bound") else "baseline"
         means = [
             Mean(
-                compute_weight=row["compute_weight"],
+                case=row["case"],
                 compute=row["compute_mean"],
                 quality=row["quality_mean"],
                 compute_ci95=_pair(row.get("compute_ci95")),
@@ -107,22 +110,25 @@ def series_of(summary: Sequence[dict[str, Any]]) -> list[Series]:
 def leading_methods(summary: Sequence[dict[str, Any]]) -> set[str]:
     """The methods to show from the start: all where they are few, else the best of each family.
 
-    Those are the methods that validation picks at some compute weight (test, where validation is unknown),
-    the bounds, and the best single expert. One that sees more than the features leads nobody.
+    Those are the methods that validation picks in some case (test, where validation is unknown), the bounds,
+    and the best single expert. A method with extra inputs is never picked.
+
+    Args:
+        summary: of `results.json`.
     """
     methods = {row["method"] for row in summary}
     if len(methods) <= MOST_SHOWN:
         return methods
     leading = {row["method"] for row in summary if row["family"] == "bound" or row["method"] == "best_single"}
-    best: dict[tuple[str, float], dict[str, Any]] = {}
+    best: dict[tuple[str, str], dict[str, Any]] = {}
     for row in summary:
-        place = (row["family"], row["compute_weight"])
-        if not row.get("sees") and (place not in best or _judged(row) > _judged(best[place])):
+        place = (row["family"], row["case"])
+        if not row.get("extra_inputs") and (place not in best or _utility(row) > _utility(best[place])):
             best[place] = row
     return leading | {row["method"] for row in best.values()}
 
 
-def _judged(row: dict[str, Any]) -> float:
+def _utility(row: dict[str, Any]) -> float:
     for value in (row.get("validation_utility_mean"), row["utility_mean"]):
         if value is not None:
             return float(value)
