@@ -1,4 +1,4 @@
-"""Draw the report's figures as inline SVG, coloured by the page's style sheet.
+"""Draw quality against compute as inline SVG, coloured by the page's style sheet.
 
 Drawn by hand and not with a plotting library, for three reasons: the page's light and dark colours reach
 every mark, the same figure is laid out twice (laptop, phone) with text at its true size, and equal input
@@ -42,9 +42,9 @@ def frontier_figure(
     series: Sequence[Series],
     singles: Sequence[dict[str, Any]],
     zero_frontier: Sequence[Sequence[float]],
-    across: str = "compute (1 = the dearest expert)",
+    across: str = "compute (1 = the most expensive expert)",
 ) -> FrontierFigure | None:
-    """Draw quality against compute, or return None where there is nothing to draw.
+    """The figure of quality against compute, or None where there is nothing to draw.
 
     Args:
         series: the methods, see `series_of`.
@@ -69,7 +69,7 @@ def frontier_figure(
     if closest:
         near = (
             _padded(_fenced([x for x, _ in closest]), 0.12),
-            _padded(_fenced([y for _, y in closest]), 0.2, least=_half_interval(learned)),
+            _padded(_fenced([y for _, y in closest]), 0.2, minimum=_half_interval(learned)),
         )
     outside = [
         at for at in closest if not (near[0][0] <= at[0] <= near[0][1] and near[1][0] <= at[1] <= near[1][1])
@@ -85,7 +85,9 @@ def frontier_figure(
         if closest:
             chart.frame(*near)
         for name, at in experts:
-            chart.mark(at, "expert", SHAPES[0], f"{name} alone: quality {at[1]:.3f}, compute {at[0]:.3f}")
+            chart.mark(
+                at, "expert", SHAPES[0], f"single expert {name}: quality {at[1]:.3f}, compute {at[0]:.3f}"
+            )
         _draw(chart, series)
         for one in by_importance:
             if one.family not in ("rl", "gate") or not closest:
@@ -93,7 +95,7 @@ def frontier_figure(
         labelled = experts if len(experts) <= MOST_EXPERT_LABELS else [e for e in experts if e[1] in hull]
         for name, at in sorted(labelled, key=lambda expert: -expert[1][1]):
             chart.label([at], name, "expert", crossing)
-        return chart.svg("Quality against compute: single experts, Zero frontier, bound and every method.")
+        return chart.svg("Quality against compute: single experts, zero router, bounds and every method.")
 
     def close(size: tuple[int, int]) -> str:
         if not closest:
@@ -104,7 +106,7 @@ def frontier_figure(
         for one in learned + [one for one in by_importance if one not in learned]:
             chart.label([mean.at for mean in reversed(one.means)], one.name, one.css, crossing)
         return chart.svg(
-            "Close-up of quality against compute around the learned routers, with 95 % intervals."
+            "Close-up of quality against compute around the learned routers, with 95% intervals."
         )
 
     return FrontierFigure(
@@ -126,9 +128,8 @@ def _draw(chart: _Chart, series: Iterable[Series]) -> None:
             chart.bars(mean, one.css)
     for one in layers:
         for mean in one.means:
-            told = f"{one.name}, compute weight {mean.compute_weight:g}: "
-            told += f"quality {mean.quality:.3f}, compute {mean.compute:.3f}"
-            chart.mark(mean.at, one.css, one.shape, told)
+            words = f"{one.name}, {mean.case}: quality {mean.quality:.3f}, compute {mean.compute:.3f}"
+            chart.mark(mean.at, one.css, one.shape, words)
 
 
 class _Chart:
@@ -175,11 +176,11 @@ class _Chart:
             low, high = (self.place((compute, mean.quality))[0] for compute in mean.compute_ci95)
             self.parts.append(f'<path class="bar {css}" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
 
-    def mark(self, at: Point, css: str, shape: str, told: str) -> None:
+    def mark(self, at: Point, css: str, shape: str, tooltip: str) -> None:
         x, y = self.place(at)
         self.parts.append(
             f'<path class="mark {css}" transform="translate({x:.1f} {y:.1f})" d="{shape}">'
-            f"<title>{escape(told)}</title></path>"
+            f"<title>{escape(tooltip)}</title></path>"
         )
         self.taken.append((x - 6, y - 6, x + 6, y + 6))
 
@@ -214,13 +215,13 @@ class _Chart:
                             self._write(box, (x, y), across, short, css, leader=gap > 9.0)
                             return
 
-    def svg(self, told: str) -> str:
+    def svg(self, label: str) -> str:
         """Return the chart: axes beneath, marks cut off at the frame, labels on top."""
         width, height = self.right - self.left, self.bottom - self.top
         inner = f"{self.left:g} {self.top:g} {width:g} {height:g}"
         return (
             f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img"'
-            f' aria-label="{escape(told)}">{self._axes()}'
+            f' aria-label="{escape(label)}">{self._axes()}'
             f'<svg x="{self.left:g}" y="{self.top:g}" width="{width:g}" height="{height:g}"'
             f' viewBox="{inner}">{"".join(self.parts)}</svg>{"".join(self.labels)}</svg>'
         )
@@ -307,10 +308,10 @@ def _half_interval(series: Iterable[Series]) -> float:
     return widths[len(widths) // 2] / 2 if widths else 0.0
 
 
-def _padded(values: Sequence[float], share: float, floor: float | None = None, least: float = 0.0) -> Point:
+def _padded(values: Sequence[float], share: float, floor: float | None = None, minimum: float = 0.0) -> Point:
     """Return the values' range with a margin, never empty, reaching down to `floor` where one is given."""
     low, high = min(values), max(values)
-    margin = max(share * (high - low), least) or 0.02
+    margin = max(share * (high - low), minimum) or 0.02
     return (low - margin if floor is None else min(floor, low - margin), high + margin)
 
 

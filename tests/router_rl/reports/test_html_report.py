@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from experts.io.errors import InputError
-from router_rl.reports.html_report import _interval_svg, write_report
-from router_rl.reports.report_figures import NARROW, WIDE, frontier_figure
+from router_rl.reports.frontier_chart import NARROW, WIDE, frontier_figure
+from router_rl.reports.html_report import write_report
 from router_rl.reports.report_series import series_of
+from router_rl.reports.report_table import interval_svg
 
 METHODS = {  # method: (family, quality against the best gate, compute)
     "warm_exact_pg": ("rl", 0.0035, 0.31),
@@ -35,7 +36,7 @@ METHODS = {  # method: (family, quality against the best gate, compute)
     "oracle": ("bound", 0.035, 0.18),
 }
 WEIGHTS = (0.02, 0.1, 0.4)
-CROWD = {  # 24 of them, and one that sees more
+CROWD = {  # 24 methods, one of them with extra inputs
     **{f"{family}_{i}": (family, -0.004 * i, 0.3) for family in ("rl", "gate", "baseline") for i in range(7)},
     "group_label": ("baseline", 0.02, 0.2),
     "best_single": METHODS["best_single"],
@@ -60,6 +61,7 @@ def sample_results(
     summary: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for weight in WEIGHTS:
+        case = {"case": f"compute weight {weight:g}", "compute_weight": weight, "load_weight": 0.0}
         for name, (family, above, spent) in methods.items():
             moved = spent if name in ("random", "best_single") else spent * (0.02 / weight) ** 0.35
             reached = (
@@ -69,24 +71,26 @@ def sample_results(
             difference = above - weight * (moved - 0.32 * (0.02 / weight) ** 0.35)
             half = 0.003 if family != "baseline" else 0.02
             summary.append(
-                {"method": name, "family": family, "compute_weight": weight, "load_weight": 0.0}
-                | {"sees": ["group"] if name.startswith("group_label") else []}
+                {"method": name, "family": family, **case}
+                | {"extra_inputs": ["group"] if name.startswith("group_label") else []}
                 | {"utility_mean": utility, "utility_ci95": [utility - 0.011, utility + 0.01]}
                 | {"utility_iqm": utility + 0.0005, "utility_iqm_ci95": [utility - 0.01, utility + 0.01]}
                 | {"quality_mean": reached, "quality_ci95": [reached - 0.01, reached + 0.009]}
                 | {"compute_mean": moved, "compute_ci95": [moved * 0.96, moved * 1.04]}
-                | {"cost_mean": moved * 41e3, "load_cv_mean": 0.7 + 2 * abs(above), "fit_seconds_mean": 3.2}
+                | {"load_cv_mean": 0.7 + 2 * abs(above), "max_over_mean_mean": 2.0, "drops_mean": 0.1}
+                | {"fit_seconds_mean": 3.2, "validation_utility_mean": utility + 0.001}
                 | {"collapsed": 2 if name == "renormalised_gate" else 0, "below_best_single": 0}
+                | {"paired_difference_to_rival": None, "paired_difference_to_best_rival": None}
                 | {
                     "paired_difference_to_best_gate": None
                     if name == "softmax_gate"
-                    else {"gate": "softmax_gate", "mean": difference}
+                    else {"method": "softmax_gate", "mean": difference}
                     | {"ci95": [difference - half, difference + half]}
                 }
             )
             for seed in range(3):
                 rows.append(
-                    {"method": name, "family": family, "compute_weight": weight, "load_weight": 0.0}
+                    {"method": name, "family": family, **case}
                     | {
                         "seed": seed,
                         "split": "test",
@@ -100,23 +104,33 @@ def sample_results(
                         "fit_seconds": 3.2,
                         "collapsed": False,
                     }
-                    | {"shares": [1 / experts] * experts, "settings": {"learning_rate": 0.001, "steps": 400}}
+                    | {
+                        "shares": [1 / experts] * experts,
+                        "hyperparameters": {"learning_rate": 0.001, "steps": 400},
+                    }
                 )
-    shares = {
-        name: {
-            "compute_weight": 0.1,
-            "shares": draw.dirichlet([0.4] * experts, len(groups)).round(4).tolist(),
-        }
-        for name in methods
-    }
+    shares = {name: draw.dirichlet([0.4] * experts, len(groups)).round(4).tolist() for name in methods}
     hull = [0, 1, experts // 2, experts - 1] if experts > 3 else [0]
     return {
-        "schema_version": 1,
-        "table": "digits",
-        "source": "scikit-learn's handwritten digits, 8 experts trained on different views",
-        "experts": names,
-        "select": "hard",
-        "scorer": "mlp(64)",
+        "schema_version": 2,
+        "problem": {
+            "name": "routing",
+            "environment": "RouterRL/Routing-v0",
+            "about": "one decision a query: which experts answer it",
+            "source": "digits: scikit-learn's handwritten digits, 8 experts trained on different views",
+            "experts": names,
+            "options": {"select": "hard", "scorer": {"kind": "mlp", "hidden": [64]}, "tree": None},
+            "facts": {"queries": {"train": 1078, "validation": 359, "test": 360}, "features": 64},
+            "notes": [],
+            "utility": "quality - compute weight x compute",
+        },
+        "cases": [
+            {
+                "label": f"compute weight {weight:g}",
+                "values": {"compute_weight": weight, "load_weight": 0.0},
+            }
+            for weight in WEIGHTS
+        ],
         "created": "2026-11-24T20:00:00Z",
         "command": "train_router.py compare --table digits --methods "
         + ",".join(methods)
@@ -124,10 +138,14 @@ def sample_results(
         "versions": {"router-rl": "0.1.0", "torch": "2.9.0", "python": "3.11.7"},
         "commit": "eaf89d6",
         "seeds": [0, 1, 2],
-        "compute_weights": list(WEIGHTS),
-        "load_weight": 0.0,
-        "tries": 4,
+        "n_trials": 4,
         "seconds": 88.1,
+        "recommendation": {
+            "method": "warm_exact_pg",
+            "family": "rl",
+            "case": "compute weight 0.1",
+            "sentence": "Use warm_exact_pg (compute weight 0.1): utility 0.8980 (95% CI 0.8870 to 0.9080).",
+        },
         "notes": [
             "The table was read with --allow-leakage: 3 prompts stand in two splits: test quality flatters."
         ],
@@ -151,32 +169,103 @@ def sample_results(
             {"expert": name, "compute": float(compute[i]), "quality": float(quality[i])}
             for i, name in enumerate(names)
         ],
-        "shares_by_group": {"groups": groups, "methods": shares},
+        "shares_by_group": {"case": "compute weight 0.1", "groups": groups, "methods": shares},
         "goal": [
-            {"compute_weight": weight, "load_weight": 0.0, "rl": "warm_exact_pg", "gate": "softmax_gate"}
+            {"case": f"compute weight {weight:g}", "rl": "warm_exact_pg", "gate": "softmax_gate"}
             | {"mean": 0.004, "ci95": [0.001, 0.007], "margin": -0.002, "reached": True}
             for weight in WEIGHTS
         ],
         "verdict": [
-            "At compute weight 0.02, warm_exact_pg is better than the best gate (softmax_gate) by 0.0039 "
-            "of utility, 95 % interval [0.0009, 0.0069].",
-            "At compute weights 0.1 and 0.4 it is also better; ppo loses to the gate at every weight.",
+            "Compute weight 0.02: warm_exact_pg is significantly better than softmax_gate: +0.0039 utility "
+            "(95% CI +0.0009 to +0.0069).",
+            "Compute weight 0.1: warm_exact_pg is significantly better than softmax_gate.",
         ],
         "warnings": [
             "renormalised_gate collapsed in 2 of 3 seeds: a renormalised top-1 gate gets no gradient."
         ],
+        "figures": [],
     }
 
 
+def environment_results() -> dict[str, Any]:
+    """Return made-up results of an environment: no table facts, a rival, other columns, figures."""
+    methods = {"rollout": ("rl", 0.03), "index_rule": ("baseline", 0.0), "gate": ("gate", -0.2)}
+    methods |= {"best_rule": ("baseline", 0.01), "hindsight": ("bound", 0.1)}
+    summary: list[dict[str, Any]] = []
+    for load in (0.5, 0.9):
+        for name, (family, above) in methods.items():
+            utility = 0.9 - load / 10 + above
+
+            def to(other: str, name: str = name, above: float = above) -> dict[str, Any] | None:
+                difference = above - methods[other][1]
+                ci95 = [difference - 0.005, difference + 0.005]
+                return None if name == other else {"method": other, "mean": difference, "ci95": ci95}
+
+            summary.append(
+                {"method": name, "family": family, "extra_inputs": [], "case": f"load {load:g}", "load": load}
+                | {"utility_mean": utility, "utility_ci95": [utility - 0.01, utility + 0.01]}
+                | {"utility_iqm": utility, "quality_mean": 0.9, "compute_mean": 0.2, "missed_mean": 0.01}
+                | {"p95_s_mean": 2.5, "validation_utility_mean": utility, "fit_seconds_mean": 1.0}
+                | {"collapsed": 0, "below_best_single": 0}
+                | {f"paired_difference_to_{role}": to(other) for role, other in _ROLES.items()}
+            )
+    moments = [{"second": 0.1 * i, "jobs": [i % 3, 1], "down": [False, i == 2]} for i in range(5)]
+    data = {"experts": ["small", "large"], "case": "load 0.9", "seen": moments}
+    figure = {
+        "form": "queue_timeline",
+        "title": "Queues over time",
+        "note": "One test episode.",
+        "data": data,
+    }
+    return {
+        "schema_version": 2,
+        "problem": {
+            "name": "queueing",
+            "environment": "RouterRL/Queueing-v0",
+            "about": "send each request to an expert's queue",
+            "source": "digits",
+            "experts": ["small", "large"],
+            "options": {"loads": [0.5, 0.9], "arrivals": "poisson"},
+            "facts": {"requests": 256, "cost_unit": "usd", "compute_unit": 0.002},
+            "notes": [],
+            "utility": "quality - compute weight x compute - lateness",
+        },
+        "cases": [{"label": f"load {load:g}", "values": {"load": load}} for load in (0.5, 0.9)],
+        "created": "2026-11-24T20:00:00Z",
+        "command": "",
+        "versions": {"router-rl": "0.2.0"},
+        "commit": None,
+        "seeds": [0, 1],
+        "n_trials": 2,
+        "seconds": 9.0,
+        "notes": [],
+        "recommendation": {"method": "rollout", "sentence": "Use rollout (load 0.5): utility 0.8800."},
+        "rows": [],
+        "summary": summary,
+        "table_facts": None,
+        "frontier": {},
+        "zero_frontier": [],
+        "singles": [],
+        "shares_by_group": None,
+        "goal": [],
+        "verdict": ["Load 0.5: rollout earns 0.880."],
+        "warnings": [],
+        "figures": [{"method": name, **figure} for name in ("index_rule", "rollout")],
+    }
+
+
+_ROLES = {"rival": "index_rule", "best_rival": "best_rule", "best_gate": "gate"}
+
+
 def bare_results() -> dict[str, Any]:
-    """Return the least that results may hold: every optional list empty, every optional value null."""
+    """Return the minimum that results may hold: every optional list empty, every optional value null."""
     results = sample_results({"ppo": METHODS["ppo"]}, experts=2)
     for key in ("notes", "rows", "summary", "zero_frontier", "singles", "verdict", "warnings", "seeds"):
         results[key] = []
-    for key in ("source", "commit", "command", "tries", "seconds", "created"):
+    for key in ("commit", "command", "n_trials", "seconds", "created", "recommendation", "shares_by_group"):
         results[key] = None
     results["frontier"] = {}
-    results["shares_by_group"] = {"groups": [], "methods": {}}
+    results["problem"] |= {"about": "", "options": {}, "facts": {}, "utility": ""}
     results["table_facts"] = {"queries": {}, "expert_quality": [], "expert_cost": [], "oracle_quality": None}
     return results
 
@@ -235,11 +324,12 @@ class _Checker(HTMLParser):
             self.texts.append(data)
 
 
-def test_says_the_verdict_first_and_the_table_s_numbers(tmp_path: Path) -> None:
+def test_says_the_recommendation_first_and_the_table_s_numbers(tmp_path: Path) -> None:
     results = sample_results()
     text = plain(rendered(results, tmp_path))
-    order = ["Routing report: digits", results["verdict"][0], results["notes"][0], "Routing could gain"]
-    order += ["Quality against compute", "Results on the test queries", "Who does the work", "The experts"]
+    order = ["Routing report: digits", results["recommendation"]["sentence"], results["verdict"][0]]
+    order += [results["notes"][0], "Routing can gain"]
+    order += ["Quality against compute", "Results on test", "Expert shares by group", "The experts"]
     order += ["What was run", "How to read the numbers", "gets no gradient"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
@@ -247,6 +337,26 @@ def test_says_the_verdict_first_and_the_table_s_numbers(tmp_path: Path) -> None:
         assert f"{row['utility_mean']:.4f}" in text
     assert results["command"] in text
     assert "2/3" in text  # collapsed
+
+
+def test_an_environment_has_its_own_columns_and_no_sections_of_tables(tmp_path: Path) -> None:
+    results = environment_results()
+    html = rendered(results, tmp_path)
+    text = plain(html)
+    order = ["Queueing report: digits", "Use rollout", "Load 0.5: rollout earns", "Results on test"]
+    order += ["Difference to the rival", "Difference to the best rival", "P95 (s)", "Queues over time"]
+    order += ["What was run", "RouterRL/Queueing-v0", "arrivals=poisson", "How to read the numbers"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    for part in ("Quality against compute", "Expert shares by group", "The experts", "AIQ", "Zero router"):
+        assert part not in text
+    assert "the rival (index_rule)" in text
+    # In two cases: rollout in both columns and the phone's line, best_rule in one column and that line.
+    assert text.count("▲ better") == 2 * (3 + 2)
+    assert text.count("best rival") > text.count("Difference to the best rival")
+    assert "US$ per 1,000 queries" in text
+    assert html.count("<td>0.4</td>") == len(results["summary"])  # compute 0.2 of US$ 2 per 1,000
+    assert html.count('<svg class="drawing"') == 1  # both methods in one picture
 
 
 def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
@@ -261,12 +371,12 @@ def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ci95", "mark"), [([0.001, 0.01], "▲ win"), ([-0.01, -0.001], "▼ loss"), ([-0.001, 0.001], "= level")]
+    ("ci95", "mark"), [([0.001, 0.01], "▲ better"), ([-0.01, -0.001], "▼ worse"), ([-0.001, 0.001], "= n.s.")]
 )
 def test_the_mark_against_the_gate_is_a_word(ci95: list[float], mark: str, tmp_path: Path) -> None:
     results = sample_results({"ppo": METHODS["ppo"]})
     for row in results["summary"]:
-        row["paired_difference_to_best_gate"] = {"gate": "g", "mean": sum(ci95) / 2, "ci95": ci95}
+        row["paired_difference_to_best_gate"] = {"method": "g", "mean": sum(ci95) / 2, "ci95": ci95}
     text = plain(rendered(results, tmp_path))
     assert text.count(mark) == 2 * len(WEIGHTS)  # a column, and a phone's line under the name
 
@@ -274,15 +384,24 @@ def test_the_mark_against_the_gate_is_a_word(ci95: list[float], mark: str, tmp_p
 def test_text_from_outside_is_escaped_everywhere(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\"'<img src=x onerror=y>"
     results = json.loads(json.dumps(sample_results()).replace("ppo", json.dumps(evil)[1:-1]))
-    for key in ("table", "source", "command", "commit", "select", "scorer", "created"):
+    for key in ("command", "commit", "created"):
         results[key] = evil
+    for key in ("name", "environment", "about", "source", "utility"):
+        results["problem"][key] = evil
+    results["problem"]["options"] = {evil: evil}
+    results["problem"]["facts"] = {evil: evil}
+    results["recommendation"]["sentence"] = evil
+    results["cases"][1]["label"] = results["shares_by_group"]["case"] = evil
+    for row in results["summary"]:
+        if row["compute_weight"] == 0.1:
+            row["case"] = evil
     for key in ("notes", "verdict", "warnings"):
         results[key] = [evil]
-    results["experts"][2] = results["singles"][2]["expert"] = evil
+    results["problem"]["experts"][2] = results["singles"][2]["expert"] = evil
     results["shares_by_group"]["groups"][1] = results["table_facts"]["groups"][1] = evil
     results["table_facts"]["cost_unit"] = evil
     results["versions"] = {evil: evil}
-    results["rows"][0]["settings"] = {evil: evil}
+    results["rows"][0]["hyperparameters"] = {evil: evil}
     html = rendered(results, tmp_path)  # the checker refuses scripts, images and handlers
     assert evil in plain(html)
     assert "<script" not in html
@@ -292,12 +411,21 @@ def test_empty_optionals_still_make_a_page(tmp_path: Path) -> None:
     text = plain(rendered(bare_results(), tmp_path))
     assert "Routing report: digits" in text
     assert "Warnings None." in text
-    least = {"schema_version": 1, "table": "t", "experts": ["a"], "rows": [], "summary": []}
-    assert "Routing report: t" in plain(rendered(least, tmp_path))
+    minimum = {"schema_version": 2, "problem": {"name": "routing", "source": "t"}}
+    assert "Routing report: t" in plain(rendered(minimum, tmp_path))
+
+
+def test_an_unknown_figure_is_a_sentence(tmp_path: Path) -> None:
+    results = environment_results()
+    results["figures"][0]["form"] = "hologram"
+    html = rendered(results, tmp_path)
+    assert "cannot draw figures of the form 'hologram' (index_rule)" in plain(html)
+    assert html.count('<svg class="drawing"') == 1
 
 
 @pytest.mark.parametrize(
-    "key", ["notes", "rows", "summary", "zero_frontier", "singles", "verdict", "warnings"]
+    "key",
+    ["notes", "rows", "summary", "cases", "zero_frontier", "singles", "verdict", "warnings", "figures"],
 )
 def test_any_one_list_may_be_empty(key: str, tmp_path: Path) -> None:
     rendered(sample_results() | {key: []}, tmp_path)
@@ -331,7 +459,7 @@ def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> N
     for row in results["summary"]:
         row["validation_utility_mean"] = 1.5 if row["method"] == "rl_5" else row["utility_mean"]
         if row["method"] == "group_label":
-            row["validation_utility_mean"] = 2.0  # sees more, so it leads nobody
+            row["validation_utility_mean"] = 2.0  # has extra inputs, so it does not lead
     series = series_of(results["summary"])
     leading = {one.name for one in series if one.leading}
     assert leading == {"rl_5", "gate_0", "baseline_0", "best_single", "oracle"}
@@ -344,15 +472,15 @@ def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> N
     assert len(set(looks)) == len(looks)
 
 
-def test_one_that_sees_more_has_a_dagger_and_is_never_the_best(tmp_path: Path) -> None:
+def test_a_method_with_extra_inputs_has_a_dagger_and_is_never_the_best(tmp_path: Path) -> None:
     results = sample_results({"group_label": ("baseline", 0.03, 0.2), **METHODS})
     html = rendered(results, tmp_path)
     text = plain(html)
-    assert "† told each query's group as well" in text
+    assert "† uses extra inputs (group)" in text
     assert "group_label †" in text
     best = re.findall(r'<tr class="best"><th scope="row">.*?title="([^"]+)"', html)
     assert best == ["warm_exact_pg"] * len(WEIGHTS)
-    assert "† told" not in plain(rendered(sample_results(), tmp_path))
+    assert "† uses" not in plain(rendered(sample_results(), tmp_path))
 
 
 def test_the_iqm_is_shown_where_it_is_not_the_mean(tmp_path: Path) -> None:
@@ -393,8 +521,8 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"results\.schema_version=2"):
-        write_report(sample_results() | {"schema_version": 2}, tmp_path / "report.html")
+    with pytest.raises(InputError, match=r"results\.schema_version=1.*read_results"):
+        write_report(sample_results() | {"schema_version": 1}, tmp_path / "report.html")
 
 
 def test_the_style_sheet_s_hash_is_the_one_allowed(tmp_path: Path) -> None:
@@ -436,7 +564,7 @@ def test_the_figure_needs_a_point_and_bears_a_single_one() -> None:
 def test_costs_in_dollars_are_shown_as_such(tmp_path: Path) -> None:
     results = sample_results()
     text = plain(rendered(results, tmp_path))
-    assert "compute (1 = the dearest expert) →" in text
+    assert "compute (1 = the most expensive expert) →" in text
     results["table_facts"] |= {"cost_unit": "usd", "compute_unit": 0.0157}
     html = rendered(results, tmp_path)
     assert "Quality against cost" in plain(html)
@@ -455,7 +583,7 @@ def test_a_collapsed_router_does_not_end_the_close_up() -> None:
 
 
 def test_an_interval_beyond_the_scale_gets_an_arrow() -> None:
-    assert "circle" in _interval_svg(0.0, [-0.1, 0.1], 1.0)
-    beyond = _interval_svg(-3.0, [-4.0, -2.0], 1.0)
+    assert "circle" in interval_svg(0.0, [-0.1, 0.1], 1.0)
+    beyond = interval_svg(-3.0, [-4.0, -2.0], 1.0)
     assert "circle" not in beyond
-    assert 'class="interval loss"' in beyond
+    assert 'class="interval worse"' in beyond

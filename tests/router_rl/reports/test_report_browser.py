@@ -89,16 +89,31 @@ def crowd() -> dict[str, Any]:
     return SAMPLES["sample_results"](SAMPLES["CROWD"], experts=7) | {"seeds": [0, 1, 2, 3, 4]}
 
 
+def caching() -> dict[str, Any]:
+    """An environment with a figure of each layout: one of the summary, one of a method."""
+    results = SAMPLES["environment_results"]()
+    sizes = {"load 0.5": 2.0, "load 0.9": 4.0}
+    results["summary"] = [
+        {**row, "resident_gb": sizes[row["case"]], "resident_share": 0.5} for row in results["summary"]
+    ]
+    data = {"experts": ["small", "large"], "resident": [[1, 0]] * 96, "answered": [0] * 96}
+    figure = {"form": "cache_residency", "title": "Residency", "note": "One test episode.", "data": data}
+    return results | {"figures": [{"method": "rollout", **figure}]}
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["usual", "crowd", "many", "bare", "long words"])
+@pytest.mark.parametrize("kind", ["usual", "crowd", "many", "bare", "environment", "caching", "long words"])
 def test_opens_clean_and_fits(browser: webdriver.Chrome, tmp_path: Path, size: str, kind: str) -> None:
-    made = {"many": many, "crowd": crowd, "bare": SAMPLES["bare_results"]}
+    made = {"many": many, "crowd": crowd, "bare": SAMPLES["bare_results"], "caching": caching}
+    made["environment"] = SAMPLES["environment_results"]
     results = made.get(kind, SAMPLES["sample_results"])()
     if kind == "long words":
         long = "word" * 60
-        results |= {"table": long, "source": long, "command": long, "verdict": [long], "notes": [long]}
-        results |= {"warnings": [long], "commit": long, "scorer": long, "versions": {long: long}}
-        results["experts"][0] = results["singles"][0]["expert"] = long
+        results |= {"command": long, "verdict": [long], "notes": [long], "warnings": [long]}
+        results |= {"commit": long, "versions": {long: long}}
+        results["recommendation"]["sentence"] = long
+        results["problem"] |= {"source": long, "about": long, "utility": long, "options": {long: long}}
+        results["problem"]["experts"][0] = results["singles"][0]["expert"] = long
         results = json.loads(json.dumps(results).replace("warm_exact_pg", long).replace("digits 0", long))
     path = tmp_path / "report.html"
     write_report(results, path)
@@ -109,7 +124,9 @@ def test_opens_clean_and_fits(browser: webdriver.Chrome, tmp_path: Path, size: s
     assert browser.execute_script("return window.innerWidth") == width
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     charts = [chart for chart in browser.find_elements(By.CSS_SELECTOR, "svg.chart") if chart.is_displayed()]
-    assert len(charts) == (0 if kind == "bare" else 2)
+    assert len(charts) == (0 if kind in ("bare", "environment", "caching") else 2)
+    drawings = browser.find_elements(By.CSS_SELECTOR, "svg.drawing")
+    assert len(drawings) == {"environment": 1, "caching": 2}.get(kind, 0)
     assert all(chart.size["width"] > 300 and chart.size["height"] > 300 for chart in charts)
 
 
@@ -132,6 +149,25 @@ def test_numbers_are_in_the_page_and_text_is_legible(
         ".filter(t => t.getClientRects().length).map(t => 12 * t.ownerSVGElement.getScreenCTM().a))"
     )
     assert smallest >= 10.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_drawings_are_coloured_by_the_page(browser: webdriver.Chrome, tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "report.html"
+    write_report(caching(), path)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        opened(browser, path, "laptop")
+        text = browser.find_element(By.CSS_SELECTOR, ".drawing text").value_of_css_property("fill")
+        strong = browser.find_element(By.CSS_SELECTOR, ".drawing .strong").value_of_css_property("fill")
+        expected = {
+            "light": ("rgb(27, 31, 36)", "rgb(11, 92, 173)"),
+            "dark": ("rgb(232, 230, 225)", "rgb(116, 182, 247)"),
+        }
+        assert (text, strong) == expected[scheme]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_choosing_works_without_scripts(browser: webdriver.Chrome, tmp_path: Path) -> None:
