@@ -1,56 +1,33 @@
-"""A comparison as Markdown, for documents: a table for each compute weight, the goal, the warnings."""
+"""A comparison as Markdown, for documents: a table for each case, the verdict, the goal, the warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from .table_format import FAMILIES, best_of, footnote, marked, signed
+from ..problems.statistics import SEEDS_FOR_IQM
+from .results_table import Column, Reference, by_case, capitalised, columns_of, difference_of, references_of
+from .table_format import best_of, family_name, footnote, marked, signed
 
 __all__ = ["goal_line", "markdown", "table_rows"]
 
-_COLUMNS = (
-    "router",
-    "family",
-    "utility",
-    "95% interval",
-    "IQM",
-    "minus best gate",
-    "95% interval",
-    "quality",
-    "compute",
-    "load CV",
-)
-
 
 def markdown(results: dict[str, Any], title: str) -> str:
-    """Write the content of `results.json` as a section of a document.
+    """The content of `results.json` as a section of a document.
 
     Fit times are left out: on a machine that does other work they mislead.
 
     Args:
-        results: what `compare` returns.
+        results: the content of `results.json`, schema 2, of any problem.
         title: of the section.
     """
-    facts = results["table_facts"]
-    summary = results["summary"]
-    seeds = len(results["seeds"])
-    iqm = "with fewer than 4 seeds the IQM is the mean" if seeds < 4 else "IQM is the mean of the middle half"
-    lines = [
-        f"### {title}",
-        "",
-        f"{facts['queries']['test']} test queries, {len(results['experts'])} experts, best single "
-        f"{facts['best_single_quality']:.3f}, oracle {facts['oracle_quality']:.3f}; scorer "
-        f"{results['scorer']}, {results['select']} selection, load weight {results['load_weight']:g}; "
-        f"{results['tries']} tries for every method and weight, chosen on validation; {seeds} seeds ({iqm}).",
-        "",
-    ]
-    budget = results.get("budget")
-    for weight in results["compute_weights"]:
-        rows = [row for row in summary if row["compute_weight"] == weight]
-        at = f"Compute weight {weight:g}:" if budget is None else f"Within a budget of {budget:g}:"
-        lines += [at, "", *table_rows(rows), ""]
-    note = footnote(summary)
+    recommendation, note = results.get("recommendation"), footnote(results["summary"])
+    lines = [f"### {title}", ""]
+    if recommendation:
+        lines += [recommendation["sentence"], ""]
+    lines += [_about(results), ""]
+    for label, rows in by_case(results):
+        lines += [f"{capitalised(label)}:", "", *table_rows(rows, results), ""]
     lines += [note, ""] if note else []
     lines += [f"- {sentence}" for sentence in results["verdict"]]
     lines += [f"- {goal_line(goal)}" for goal in results["goal"]]
@@ -58,54 +35,99 @@ def markdown(results: dict[str, Any], title: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def table_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table, by falling utility; bold: the best that sees what all see.
+def table_rows(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> list[str]:
+    """Lines of a Markdown table; bold: the best method that is no bound and has no extra inputs.
 
     Args:
-        rows: of the `summary`, all under one objective.
+        rows: of the `summary`, all of one case, in the order to print.
+        results: the content of `results.json`; gives the columns.
     """
+    references, columns = references_of(results), columns_of(results)
+    iqm = _has_iqm(results)
+    names = ["method", "family", "utility", "95% CI", *(["IQM"] if iqm else [])]
+    for reference in references:
+        names += [f"minus {reference.name}", "95% CI"]
+    names += [column.term.label for column in columns]
     best = best_of(rows)
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|" + "---:|" * (len(_COLUMNS) - 2)]
-    for row in sorted(rows, key=lambda row: -row["utility_mean"]):
-        name, utility = marked(row), f"{row['utility_mean']:.4f}"
-        if row["method"] == best:
-            name, utility = f"**{name}**", f"**{utility}**"
-        cells = [
-            name,
-            FAMILIES[row["family"]],
-            utility,
-            _interval(row["utility_ci95"]),
-            f"{row['utility_iqm']:.4f}",
-            *_compared(row),
-            f"{row['quality_mean']:.4f}",
-            f"{row['compute_mean']:.4f}",
-            f"{row['load_cv_mean']:.2f}",
-        ]
+    lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
+    for row in rows:
+        cells = [*_first_cells(row, row["method"] == best, iqm)]
+        for reference in references:
+            cells += _compared(row, reference)
+        cells += [_cell(column, row) for column in columns]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def goal_line(goal: dict[str, Any]) -> str:
-    """One entry of `goal` as a sentence."""
+    """One entry of `goal` as a sentence.
+
+    Args:
+        goal: of the `goal` in `results.json`.
+    """
     word = "reached" if goal["reached"] else "not reached"
-    at = (
-        f"compute weight {goal['compute_weight']:g}" if "budget" not in goal else f"budget {goal['budget']:g}"
-    )
-    if goal["load_weight"]:
-        at += f", load weight {goal['load_weight']:g}"
+    low, high = map(signed, goal["ci95"])
     return (
-        f"Goal at {at} {word}: {goal['rl']} minus {goal['gate']} is {signed(goal['mean'])}, 95% interval "
-        f"{' to '.join(map(signed, goal['ci95']))}; the lower end must lie above {goal['margin']:g}."
+        f"Goal at {goal['case']} {word}: {goal['rl']} minus {goal['gate']} is {signed(goal['mean'])} "
+        f"(95% CI {low} to {high}); the lower end must be above {goal['margin']:g}."
     )
 
 
-def _compared(row: dict[str, Any]) -> tuple[str, str]:
-    difference = row["paired_difference_to_best_gate"]
+def _about(results: dict[str, Any]) -> str:
+    """What was compared, in one sentence."""
+    problem, facts = results["problem"], results.get("table_facts")
+    seeds, trials = len(results["seeds"]), results["n_trials"]
+    parts: list[str] = []
+    if facts:
+        parts.append(
+            f"{facts['queries']['test']} test queries, {len(problem['experts'])} experts, best single "
+            f"{facts['best_single_quality']:.3f}"
+        )
+        if facts.get("oracle_quality") is not None:
+            parts[-1] += f", oracle {facts['oracle_quality']:.3f}"
+    elif problem["experts"]:
+        parts.append(f"{len(problem['experts'])} experts")
+    if problem.get("utility"):
+        parts.append(f"utility = {problem['utility']}")
+    if trials is not None:
+        parts.append(f"{trials} trial{'s' * (trials != 1)} for every method and case, chosen on validation")
+    parts.append(f"{seeds} seed{'s' * (seeds != 1)}; measured on test")
+    return f"{'; '.join(parts)}."
+
+
+def _has_iqm(results: dict[str, Any]) -> bool:
+    """Whether the interquartile mean is another number than the mean."""
+    known = any(row.get("utility_iqm") is not None for row in results["summary"])
+    return known and len(results["seeds"]) >= SEEDS_FOR_IQM
+
+
+def _first_cells(row: dict[str, Any], bold: bool, iqm: bool) -> list[str]:
+    name, utility = marked(row), f"{row['utility_mean']:.4f}"
+    if bold:
+        name, utility = f"**{name}**", f"**{utility}**"
+    cells = [name, family_name(row["family"]), utility, _interval(row["utility_ci95"])]
+    if iqm:
+        cells.append("" if row.get("utility_iqm") is None else f"{row['utility_iqm']:.4f}")
+    return cells
+
+
+def _compared(row: dict[str, Any], reference: Reference) -> tuple[str, str]:
+    if reference.holds(row):
+        return reference.role, ""
+    difference = difference_of(row, reference)
     if difference is None:
-        return ("best gate" if row["family"] == "gate" else "", "")
+        return "", ""
     return signed(difference["mean"]), " to ".join(map(signed, difference["ci95"]))
 
 
+def _cell(column: Column, row: dict[str, Any]) -> str:
+    value = column.value(row)
+    if value is None or column.name == "cost":
+        return column.text(value)
+    digits = 2 if column.term.digits == 2 else 4
+    return f"{value:.{digits}f}" if abs(value) < 1_000.0 else f"{value:.4g}"
+
+
 def _interval(ci95: Sequence[float]) -> str:
-    low, high = (f"{limit:.4f}" for limit in ci95)
+    low, high = (f"{end:.4f}" for end in ci95)
     return f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""A comparison as Markdown: every method once a weight, marks, and the goal in words."""
+"""A comparison as Markdown: every method once a case, marks, and the goal in words."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ def sample(**changes: Any) -> dict[str, Any]:
     return SAMPLES["sample_results"](methods) | changes
 
 
-def test_a_row_for_each_method_and_weight_by_falling_utility() -> None:
+def table_lines(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "| family" not in line]
+    return [line.split(" | ") for line in lines]
+
+
+def test_a_row_for_each_method_and_case_by_falling_utility() -> None:
     results = sample()
     text = markdown(results, "digits")
-    assert text.startswith("### digits\n\n360 test queries, 8 experts")
-    assert "3 seeds (with fewer than 4 seeds the IQM is the mean)" in text
-    lines = [
-        line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "| family" not in line
-    ]
+    assert text.startswith("### digits\n\nUse warm_exact_pg (compute weight 0.1)")
+    assert "360 test queries, 8 experts" in text
+    assert "utility = quality - compute weight x compute" in text
+    lines = table_lines(text)
     assert len(lines) == len(results["summary"])
-    assert {len(line) for line in lines} == {10}
+    assert {len(line) for line in lines} == {9}
     first = [float(line[2].strip("*")) for line in lines[: len(lines) // 3]]
     assert first == sorted(first, reverse=True)
     for sentence in [*results["verdict"], *results["warnings"]]:
@@ -34,27 +38,46 @@ def test_a_row_for_each_method_and_weight_by_falling_utility() -> None:
     assert text.count("Goal at compute weight") == 3
 
 
+def test_the_iqm_is_shown_where_it_is_not_the_mean() -> None:
+    assert "| IQM |" not in markdown(sample(), "digits")
+    text = markdown(sample(seeds=[0, 1, 2, 3]), "digits")
+    assert "| IQM |" in text
+    assert {len(line) for line in table_lines(text)} == {10}
+
+
 def test_the_numbers_of_a_row() -> None:
-    row = next(row for row in sample()["summary"] if row["method"] == "ppo")
-    (line,) = table_rows([row | {"utility_mean": 0.5, "utility_ci95": [0.4, 0.6], "utility_iqm": 0.51}])[2:]
-    assert line.startswith("| **ppo** | RL | **0.5000** | 0.4000 to 0.6000 | 0.5100 | -0.0")
-    assert table_rows([])[0].count("|") == line.count("|") == 11
+    results = sample()
+    row = next(row for row in results["summary"] if row["method"] == "ppo")
+    head, _, line = table_rows([row | {"utility_mean": 0.5, "utility_ci95": [0.4, 0.6]}], results)
+    assert line.startswith("| **ppo** | RL | **0.5000** | 0.4000 to 0.6000 | -0.0")
+    assert "| minus best gate | 95% CI | quality | compute | load CV |" in head
+    assert head.count("|") == line.count("|") == 10
 
 
-def test_bold_is_the_best_that_sees_what_all_see() -> None:
+def test_an_environment_has_its_own_columns_and_both_differences() -> None:
+    text = markdown(SAMPLES["environment_results"](), "queues")
+    assert "Load 0.9:" in text
+    head = next(line for line in text.splitlines() if "| family" in line)
+    names = "minus index_rule | 95% CI | minus best rival | 95% CI | quality | compute"
+    assert f"| {names} | US$ per 1,000 queries | missed | p95 (s) |" in head
+    (line,) = [line for line in table_lines(text)[:5] if line[0] == "| index_rule"]
+    assert line[4:8] == ["rival", "", "-0.0100", "-0.0150 to -0.0050"]
+
+
+def test_bold_is_the_best_without_extra_inputs() -> None:
     text = markdown(sample(), "digits")
     assert text.count("| **warm_exact_pg** | RL |") == 3
     assert "| group_label † | baseline |" in text
     assert "**group_label" not in text
-    assert "† told each query's group as well" in text
+    assert "† uses extra inputs (group)" in text
     assert "**oracle" not in text
 
 
 def test_the_goal_in_words() -> None:
-    goal = {"compute_weight": 0.1, "load_weight": 0.0, "rl": "ppo", "gate": "g", "mean": -0.001}
+    goal = {"case": "compute weight 0.1", "rl": "ppo", "gate": "g", "mean": -0.001}
     goal |= {"ci95": [-0.003, 0.001], "margin": -0.002, "reached": False}
     assert goal_line(goal) == (
-        "Goal at compute weight 0.1 not reached: ppo minus g is -0.0010, 95% interval -0.0030 to +0.0010; "
-        "the lower end must lie above -0.002."
+        "Goal at compute weight 0.1 not reached: ppo minus g is -0.0010 (95% CI -0.0030 to +0.0010); "
+        "the lower end must be above -0.002."
     )
-    assert "load weight 0.05 reached" in goal_line(goal | {"load_weight": 0.05, "reached": True})
+    assert "load 0.8 reached" in goal_line(goal | {"case": "load 0.8", "reached": True})
