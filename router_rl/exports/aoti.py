@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from experts import InputError
 from experts.io.atomic import write_json
@@ -24,7 +25,7 @@ from ..routing import Router, Routing
 from .format import Format
 from .program import export_program, input_names, unmasked_or_masked
 
-__all__ = ["FORMAT", "load", "usage", "write"]
+__all__ = ["FORMAT", "compile_package", "load", "usage", "write"]
 
 _MODELS = ("model", "masked")  # the first is what the loaders take by default
 
@@ -44,6 +45,21 @@ def write(router: Router, folder: Path) -> None:
         raise InputError("format", "aoti", problem, "install one, or use pt2, which compiles nothing")
     folder.mkdir(parents=True, exist_ok=True)
     programs = {name: export_program(router, masked=name == "masked") for name in _MODELS}
+    compile_package(programs, folder / "router.pt2")
+    shutil.copyfile(Path(__file__).with_name("route.cpp"), folder / "route.cpp")
+    built = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
+    write_json(
+        folder / "router.json", {"schema_version": 1, "format": "aoti", "built_for": built, **router.spec()}
+    )
+
+
+def compile_package(programs: Mapping[str, ExportedProgram], path: Path) -> None:
+    """Compile programs for this machine's CPU into one package.
+
+    Args:
+        programs: by the name of their model in the package.
+        path: of the package, a `.pt2` file.
+    """
     with _quiet():
         from torch._inductor import aot_compile
         from torch._inductor.package.package import package_aoti
@@ -53,12 +69,7 @@ def write(router: Router, folder: Path) -> None:
             name: aot_compile(program.module(), cast(Any, program.example_inputs)[0], options=options)
             for name, program in programs.items()
         }
-        package_aoti(str(folder / "router.pt2"), files)
-    shutil.copyfile(Path(__file__).with_name("route.cpp"), folder / "route.cpp")
-    built = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
-    write_json(
-        folder / "router.json", {"schema_version": 1, "format": "aoti", "built_for": built, **router.spec()}
-    )
+        package_aoti(str(path), files)
 
 
 def load(folder: Path) -> Callable[..., Routing]:
