@@ -20,7 +20,7 @@ from ..problems.objective import Objective
 from ..problems.problem import Problem
 from ..problems.routing.problem import RoutingProblem
 from ..problems.routing.router_measurement import measure
-from ..routing import ConditionedScorer, PricedScorer, Router
+from ..routing import Router
 from .calibration import calibrated, least_that_meets, spends
 from .method import Method, Run
 
@@ -93,7 +93,6 @@ def _priced(problem: RoutingProblem, weight: float) -> RoutingProblem:
 
 def _folded_within(router: Router, problem: RoutingProblem) -> Router:
     """A conditioned router at the least weight that meets the budget on validation rows."""
-    assert isinstance(router.scorer, ConditionedScorer | PricedScorer)
     low, high = router.scorer.ranges[0]
 
     def at(place: float) -> Router:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs import Outcomes
 from envs.reward import running
@@ -21,7 +21,7 @@ from envs.reward import running
 from ..problems.routing.problem import RoutingProblem
 from ..problems.routing.router_measurement import RouterMeasurement, measure
 from ..problems.routing.router_state import state_of
-from ..routing import ConstantScorer, LinearScorer, MLPScorer, Router
+from ..routing import Router
 
 __all__ = ["calibrated", "least_that_meets", "measure_within", "spends"]
 
@@ -38,7 +38,7 @@ def calibrated(router: Router, problem: RoutingProblem) -> Router:
         router: under the problem's rule, over the problem's experts.
         problem: with a budget.
     """
-    if router.stochastic or _bias_of(router) is None:
+    if router.stochastic or router.scorer.output_bias() is None:
         return router
     device = next(router.parameters()).device
     outcomes = Outcomes.of(problem.validation, problem.scale, device)
@@ -98,19 +98,10 @@ def _quality(router: Router, problem: RoutingProblem) -> float:
     return measure(router, problem.validation, problem.objective, problem.scale).means()["utility"]
 
 
-def _bias_of(router: Router) -> Tensor | None:
-    scorer = router.scorer
-    if isinstance(scorer, LinearScorer):
-        return scorer.bias
-    if isinstance(scorer, MLPScorer):
-        return scorer.layers[-1].get_parameter("bias")
-    return scorer.logits if isinstance(scorer, ConstantScorer) else None
-
-
 def _moved(router: Router, offset: Tensor) -> Router:
     moved = copy.deepcopy(router)
-    bias = _bias_of(moved)
-    assert isinstance(bias, nn.Parameter)
+    bias = moved.scorer.output_bias()
+    assert bias is not None
     with torch.no_grad():
         bias += offset
     return moved

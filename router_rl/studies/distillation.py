@@ -13,7 +13,7 @@ from ..exports.transformers.distil import distil
 from ..problems.objective import Objective
 from ..problems.routing.router_measurement import measure
 from ..problems.statistics import Interval, paired_difference
-from ..routing import LinearScorer, Router
+from ..routing import Router
 
 __all__ = ["Distilled", "distil_for"]
 
@@ -62,7 +62,7 @@ def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale:
         InputError: the router is linear already.
         RouterError: the table is another router's, or the router's form has no linear twin.
     """
-    if isinstance(router.scorer, LinearScorer):
+    if router.scorer.linear_form() is not None:
         raise InputError("distil", True, "the router is linear already", "export it as it is")
     router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
     assert table.features is not None

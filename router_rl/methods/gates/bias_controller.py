@@ -14,12 +14,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.reward import shares
 from experts import InputError
 
-from ...routing import LinearScorer, MLPScorer, Router, RouterError, Selection
+from ...routing import Router, RouterError, Scorer, Selection
 
 __all__ = ["balancing_bias", "rebalanced"]
 
@@ -75,11 +75,8 @@ def _loads(rule: Selection, logits: Tensor) -> Tensor:
     return shares(rule.select(logits).experts, logits.shape[-1]).mean(dim=0)
 
 
-def _bias_of(scorer: nn.Module) -> Tensor:
-    if isinstance(scorer, LinearScorer):
-        return scorer.bias
-    if isinstance(scorer, MLPScorer):
-        last = scorer.layers[-1]
-        assert isinstance(last, nn.Linear)
-        return last.bias
-    raise RouterError("only a linear or MLP scorer has a bias to move")
+def _bias_of(scorer: Scorer) -> Tensor:
+    bias = scorer.output_bias()
+    if bias is None:
+        raise RouterError(f"a {scorer.kind} scorer has no output bias to move; use a linear or an MLP one")
+    return bias
