@@ -21,8 +21,8 @@ from ..prompt_features import with_features
 from ..routing.problem import RoutingProblem
 from ..table_facts import table_facts
 from .queue_measurement import measure_queues
-from .queue_timeline import queue_timeline
 from .queueing_options import QueueingOptions, errors_name_options
+from .timeline_data import queue_timeline
 
 __all__ = ["QueueingProblem"]
 
@@ -95,6 +95,12 @@ class QueueingProblem(Problem):
     def scale(self) -> float:
         """The unit of compute: the most expensive expert's mean cost on the training rows."""
         return self.units.compute
+
+    def at(self, case: Case) -> QueueingProblem:
+        """The same problem with one of its cases; what was computed before is shared."""
+        part = super().at(case)
+        part.cache = self.cache  # copying leaves the cache out, as sending to another process does
+        return part
 
     def routing(self) -> RoutingProblem:
         """The routing problem on the same table, without queues."""

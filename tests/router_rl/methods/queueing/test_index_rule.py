@@ -94,12 +94,18 @@ def test_the_pace_is_tuned_under_a_budget_only(problem):
     assert utility(limited, paced) > utility(limited, unpaced)
 
 
-def test_an_index_is_tuned_once_and_given_as_a_copy(problem):
+def test_an_index_is_tuned_once_and_given_as_a_copy(problem, monkeypatch):
     first = tuned_index(problem, FEW, 0, UNPACED)
     kept = first.scorer.weights.clone()
     first.scorer.weights.zero_()
+    cores = []
+    core = QueueingProblem.core
+    monkeypatch.setattr(
+        QueueingProblem, "core", lambda *args, **named: cores.append(1) or core(*args, **named)
+    )
     again = tuned_index(problem.at(problem.case), FEW, 0, UNPACED)
     assert again.scorer.weights.equal(kept)
+    assert not cores
     other_seed = tuned_index(problem, FEW, 1, UNPACED)
     other_terms = tuned_index(problem, FEW, 0, ("compute", "wait"))
     assert not other_seed.scorer.weights.equal(kept)

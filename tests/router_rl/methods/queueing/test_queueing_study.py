@@ -67,21 +67,28 @@ def test_a_comparison_resumes_and_fits_what_is_missing(table, tmp_path):
     assert [row for row in rows_of(again) if row["seed"] == 0] == rows_of(first)
 
 
-def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path):
+@pytest.mark.parametrize(("states", "seed", "improves"), [(16, 1, False), (64, 3, True)])
+def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path, states, seed, improves):
     problem = QueueingProblem(table, **FEW)
-    options = {"seed": 1, "hyperparameters": QUICK}
-    whole = train_run(problem, "rollout_iteration", tmp_path / "whole", **options)
-    steps = []
+    options = {"seed": seed, "hyperparameters": {**QUICK, "states": states, "guard": 0.0}}
+    expected, reported = [], []
+
+    def record(snapshot):
+        expected.append((snapshot.step, snapshot.best))
 
     def interrupt(snapshot):
-        steps.append(snapshot.step)
-        if len(steps) == 1:
+        reported.append((snapshot.step, snapshot.best))
+        if len(reported) == 1:
             raise KeyboardInterrupt
+
+    whole = train_run(problem, "rollout_iteration", tmp_path / "whole", **options, callback=record)
+    assert whole.policy.scorer.prices.any()
+    assert (expected[1][1] > expected[0][1]) == improves
 
     with pytest.raises(KeyboardInterrupt):
         train_run(problem, "rollout_iteration", tmp_path / "resumed", **options, callback=interrupt)
     resumed = train_run(problem, "rollout_iteration", tmp_path / "resumed", **options, callback=interrupt)
-    assert steps == [1, 2]
+    assert reported == expected
     assert resumed.facts["test"] == whole.facts["test"]
     for name, weight in whole.policy.state_dict().items():
         assert torch.equal(weight, resumed.policy.state_dict()[name]), name
