@@ -288,7 +288,7 @@ def test_options_that_do_not_fit(family: tuple[Path, list[Any]], dense: Any, tmp
     refused("layers='some'", layers="some")
     refused("FFNs are all equal", experts=[experts[0], experts[0]])
     assemble(folder / "base", experts, tmp_path / "moe")
-    refused("is of the form mixtral", base=tmp_path / "moe")
+    refused("has the architecture mixtral", base=tmp_path / "moe")
     dense(tmp_path / "biased", mlp_bias=True)
     refused("mlp_bias", base=tmp_path / "biased", experts=[tmp_path / "biased"] * 2, layers="all")
 
