@@ -156,12 +156,12 @@ def _form(router: Router, gate: Gate) -> tuple[object, ...]:
 
 
 def _tensors(gate: Gate, layer: int) -> dict[str, Tensor]:
-    found = {f"blk.{layer}.ffn_gate_inp.weight": gate.weight}
+    tensors = {f"blk.{layer}.ffn_gate_inp.weight": gate.weight}
     if gate.bias is not None:
-        found[f"blk.{layer}.ffn_gate_inp.bias"] = gate.bias
+        tensors[f"blk.{layer}.ffn_gate_inp.bias"] = gate.bias
     if gate.selection_bias is not None:
-        found[f"blk.{layer}.exp_probs_b.bias"] = gate.selection_bias
-    return found
+        tensors[f"blk.{layer}.exp_probs_b.bias"] = gate.selection_bias
+    return tensors
 
 
 def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:

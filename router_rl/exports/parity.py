@@ -124,8 +124,8 @@ def check_parity(
         torch.manual_seed(0)
         expected = copy.deepcopy(router).cpu().eval()(*inputs, **mask)
         torch.manual_seed(0)  # a stochastic router draws the same in both
-        found = exported(*inputs, **mask)
-    return _agreement(router, expected, found)
+        actual = exported(*inputs, **mask)
+    return _agreement(router, expected, actual)
 
 
 def check_text_parity(
@@ -147,8 +147,8 @@ def check_text_parity(
         torch.manual_seed(0)
         expected = copy.deepcopy(router).cpu().eval().route(prompts, groups, state)
         torch.manual_seed(0)
-        found = exported.route(prompts, groups, state)
-    return _agreement(router, expected, found)
+        actual = exported.route(prompts, groups, state)
+    return _agreement(router, expected, actual)
 
 
 def check_policy_parity(policy: Policy, exported: Policy, observations: Tensor) -> PolicyParity:
@@ -163,8 +163,8 @@ def check_policy_parity(policy: Policy, exported: Policy, observations: Tensor) 
         RouterError: an action differs; the message has the figures.
     """
     with torch.inference_mode():
-        expected, found = policy.act(observations), exported.act(observations)
-    agree = (expected == found).reshape(len(observations), -1).all(dim=1)
+        expected, actual = policy.act(observations), exported.act(observations)
+    agree = (expected == actual).reshape(len(observations), -1).all(dim=1)
     parity = PolicyParity(rows=len(observations), action_agreement=float(agree.double().mean()))
     if not parity.passed:
         raise RouterError(f"the exported policy does not agree with the trained one: {parity.to_json()}")
@@ -175,23 +175,23 @@ def _random_state(router: Router, rows: int, generator: torch.Generator) -> Tens
     return torch.rand(rows, router.state_size, generator=generator) / router.state_size
 
 
-def _agreement(router: Router, expected: Routing, found: Routing) -> Parity:
+def _agreement(router: Router, expected: Routing, actual: Routing) -> Parity:
     """Compare two routings of the same rows."""
     usual = expected.logits[~expected.fallback]  # fallback rows have a large constant,
     usual = usual[usual > -9e3].abs().tolist()  # as do experts that are never chosen
     tolerance = _TOLERANCE * max([1.0, *usual])
-    agree = (expected.experts == found.experts).all(dim=1)
-    tied = _tied(router.rule.ranking(expected.logits), expected, found, tolerance)
+    agree = (expected.experts == actual.experts).all(dim=1)
+    tied = _tied(router.rule.ranking(expected.logits), expected, actual, tolerance)
     if isinstance(router.rule, ScoredTopK):
         tied |= router.rule.group_margin(expected.logits) <= 2 * tolerance
     parity = Parity(
         rows=len(agree),
         index_agreement=float(agree.double().mean()),
         ties=int((~agree & tied).sum()),
-        weights_max_error=float((expected.weights - found.weights)[agree].abs().max())
+        weights_max_error=float((expected.weights - actual.weights)[agree].abs().max())
         if agree.any()
         else 0.0,
-        logits_max_error=_largest_error(expected.logits, found.logits),
+        logits_max_error=_largest_error(expected.logits, actual.logits),
         tolerance=tolerance,
     )
     if not parity.passed:
@@ -199,18 +199,18 @@ def _agreement(router: Router, expected: Routing, found: Routing) -> Parity:
     return parity
 
 
-def _largest_error(expected: Tensor, found: Tensor) -> float:
+def _largest_error(expected: Tensor, actual: Tensor) -> float:
     """The largest difference of finite values; infinity where they are not finite in the same places."""
     finite = expected.isfinite()
-    if not finite.equal(found.isfinite()):
+    if not finite.equal(actual.isfinite()):
         return float("inf")
-    return float((expected - found)[finite].abs().max()) if finite.any() else 0.0
+    return float((expected - actual)[finite].abs().max()) if finite.any() else 0.0
 
 
-def _tied(ranking: Tensor, expected: Routing, found: Routing, tolerance: float) -> Tensor:
+def _tied(ranking: Tensor, expected: Routing, actual: Routing, tolerance: float) -> Tensor:
     """Rows [T] whose chosen experts have, rank by rank, scores within twice the tolerance."""
     wanted = ranking.gather(1, expected.experts)
-    got = ranking.gather(1, found.experts)
+    got = ranking.gather(1, actual.experts)
     return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)
 
 

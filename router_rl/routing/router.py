@@ -373,5 +373,5 @@ class Router(nn.Module):
 
 def _check_mask(action_mask: Tensor, rows: int, experts: int) -> None:
     if action_mask.dtype != torch.bool or action_mask.shape not in ((experts,), (rows, experts)):
-        found = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
-        raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {found}")
+        given = f"{str(action_mask.dtype).removeprefix('torch.')} {list(action_mask.shape)}"
+        raise RouterError(f"action_mask must be bool [{experts}] or [{rows}, {experts}], not {given}")

@@ -168,10 +168,10 @@ def _read_text(folder: Path, digest: Any, features: int) -> TextFeatures:
         raise RouterError(
             f"{error.filename} cannot be read ({error.strerror}); export the router again"
         ) from error
-    found = text_digest(spec, tensors)
-    if found != digest:
+    actual = text_digest(spec, tensors)
+    if actual != digest:
         raise RouterError(
-            f"{folder}'s text.json and text.safetensors have digest {found} but router.json says {digest}; "
+            f"{folder}'s text.json and text.safetensors have digest {actual} but router.json says {digest}; "
             "they are not from one export: export the router again"
         )
     text = TextFeatures.of(json.loads(spec), read_safetensors(tensors))

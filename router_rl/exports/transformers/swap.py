@@ -200,8 +200,8 @@ def _check(
     """Run one forward pass and compare the recorded logits with the routers'; returns the auxiliary loss."""
     if tokens is None:
         tokens = torch.arange(8).remainder(model.config.vocab_size).unsqueeze(0)
-    seen: list[Tensor] = []
-    hooks = [gate.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for gate in gates]
+    captured: list[Tensor] = []
+    hooks = [gate.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0])) for gate in gates]
     try:
         outputs = model(tokens.to(model.device), use_cache=False, output_router_logits=True)
     except IndexError as error:  # the auxiliary loss of no logits
@@ -210,11 +210,11 @@ def _check(
         for hook in hooks:
             hook.remove()
     recorded = outputs.router_logits
-    if recorded is None or len(recorded) != len(gates) or len(seen) != len(gates):
+    if recorded is None or len(recorded) != len(gates) or len(captured) != len(gates):
         count = 0 if recorded is None else len(recorded)
         raise RouterError(f"{count} of {len(gates)} gates are recorded: the swap did not take effect")
     for at, plan in enumerate(planned):
-        hidden = seen[at].reshape(-1, host.hidden)
+        hidden = captured[at].reshape(-1, host.hidden)
         expected = _logits(host, plan, hidden)
         logits = recorded[at].reshape(len(hidden), -1).float()
         # bfloat16 products have three digits.

@@ -1,10 +1,10 @@
-"""The gate three times over: naive reference, torch, Triton; one answer. And as one torch operator.
+"""The gate in three implementations with equal results: naive, torch and Triton; and as one torch operator.
 
 ```python
-from router_rl.routing import load
+from router_rl.routing import load_router
 from router_rl.routing.kernels import Gate
 
-gate = Gate.of(load("router/"), dispatch=True)
+gate = Gate.of(load_router("router/"), dispatch=True)
 routed = gate(hidden)  # .weights [T, k], .experts [T, k], .dispatch.counts [E], .dispatch.order [T * k]
 ```
 """

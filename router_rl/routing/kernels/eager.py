@@ -1,7 +1,7 @@
-"""A gate on a CPU, where Python may look at values: torch's own top-k, wherever it has one answer.
+"""A gate on a CPU, where Python may read values: torch's own top-k, wherever its result is unique.
 
-Where a value is not finite, a score is 0 or two that matter tie, `torch_path` chooses. A gate of one row
-takes as long as a few operators: so they are counted here, and a handful of numbers goes through Python.
+Where a value is not finite, a score is 0 or relevant scores tie, `torch_path` chooses. A gate of one row
+takes as long as a few operators, so operators are few here, and small tensors go through Python.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .kernel_rule import GateRule, Routed
 __all__ = ["gate", "select"]
 
 _INFINITY = float("inf")
-_SCORES_ABOVE = -80.0  # softmax and sigmoid of a logit above it are not 0 in float32 (used with care below)
-_NEAR = 1e-6  # sums of scores that are closer than that may stand in another order in float32
-_FEW = 64  # numbers that Python looks at sooner than torch
-# Few experts times many rows: measured on x86 with MKL, up to three times as fast turned round.
+_SCORES_ABOVE = -80.0  # softmax and sigmoid of a logit above it are not 0 in float32 (see its use below)
+_NEAR = 1e-6  # sums of scores closer than this may rank differently in float32
+_FEW = 64  # up to so many numbers, Python is faster than torch
+# Few experts times many rows: measured on x86 with MKL, up to three times as fast transposed.
 _NARROW, _MANY_ROWS = 16, 8
 
 
@@ -38,19 +38,19 @@ def gate(
         logits = torch.mm(weight, hidden.mT).mT
         logits = logits if bias is None else logits + bias
     if T == 1 and correction is None and rule.score == "softmax" and rule.groups == 1:
-        found = _one_row(logits, E, rule)
+        routed = _one_row(logits, E, rule)
     else:
-        found = select(logits, correction, rule) if T else None
-    return torch_path.select(logits, correction, None, rule) if found is None else found
+        routed = select(logits, correction, rule) if T else None
+    return torch_path.select(logits, correction, None, rule) if routed is None else routed
 
 
 def select(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed | None:
-    """Choose and weigh as `torch_path.select` does where top-k has one answer, else None.
+    """Choose and weight as `torch_path.select` does where the top-k is unique, else None.
 
     Args:
         logits: [T, E] float32 or float64, T at least 1.
         correction: [E] or None.
-        rule: what is done with the logits.
+        rule: how logits are scored, chosen and weighted.
     """
     by_logit = rule.by_logit(correction is not None)
     low, high = _span(logits)
@@ -74,10 +74,10 @@ def select(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed 
             if columns is None:
                 return None
             rank = rank.gather(1, columns)
-    found = _largest(rank, rule.k)
-    if found is None:
+    best = _largest(rank, rule.k)
+    if best is None:
         return None
-    values, experts = found
+    values, experts = best
     experts = experts if columns is None else columns.gather(1, experts)
     if scores is None and rule.renormalise:
         weights = _softmax(values)
@@ -94,7 +94,7 @@ def select(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed 
 
 
 def _one_row(logits: Tensor, E: int, rule: GateRule) -> Routed | None:
-    """`select` of one row [1, E] whose logits decide."""
+    """`select` of one row [1, E] that is ranked by its logits."""
     k = rule.k
     if E <= _NARROW:
         row = logits.tolist()[0]
@@ -103,7 +103,7 @@ def _one_row(logits: Tensor, E: int, rule: GateRule) -> Routed | None:
         values, experts = logits.topk(k)
     else:
         values, experts = logits.topk(k + (k < E))
-        row = values.tolist()[0]  # a NaN comes first, then infinity
+        row = values.tolist()[0]  # a NaN ranks first, then infinity
         if not row[0] < _INFINITY or len(set(row)) < len(row) or logits.min().item() == -_INFINITY:
             return None
         if k < E:  # in a third of the time of a slice
@@ -116,7 +116,7 @@ def _one_row(logits: Tensor, E: int, rule: GateRule) -> Routed | None:
 
 
 def _softmax(values: Tensor) -> Tensor:
-    """Of rows [T, k]: torch is slow at many short rows, and not at a few long columns."""
+    """Softmax of rows [T, k]: torch is slow on many short rows, but not on a few long columns."""
     return values.softmax(1) if values.numel() <= 128 else values.mT.softmax(0).mT
 
 
@@ -127,7 +127,7 @@ def _span(logits: Tensor) -> tuple[float, float]:
 
 
 def _largest(rank: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
-    """Values and columns [T, k] of the largest, best first; None where it depends on the order of equals."""
+    """Values and columns [T, k] of the largest, best first; None where they depend on the order of ties."""
     T, n = rank.shape
     width = min(k + 1, n)
     values, columns = rank.topk(width)
@@ -140,7 +140,7 @@ def _largest(rank: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
 
 
 def _falls(values: Tensor) -> bool:
-    """Whether each number of the rows [T, n], n > 1, of contiguous values is less than the one before it."""
+    """Whether each row of contiguous values [T, n], n > 1, is strictly decreasing."""
     T, n = values.shape
     if T * n <= _FEW:
         return all(len(set(row)) == n for row in values.tolist())
@@ -152,10 +152,10 @@ def _barred(merit: Tensor, rule: GateRule) -> Tensor | None:
     """[E], minus infinity where a group is not kept by the one row [1, E], else 0; None where groups tie."""
     size = merit.shape[1] // rule.groups
     best = merit.view(rule.groups, size).topk(rule.judged_by).values.tolist()
-    worth = [sum(values) for values in best]
-    order = sorted(range(rule.groups), key=worth.__getitem__, reverse=True)
+    score = [sum(values) for values in best]
+    order = sorted(range(rule.groups), key=score.__getitem__, reverse=True)
     if rule.kept < rule.groups:
-        last, next_ = worth[order[rule.kept - 1]], worth[order[rule.kept]]
+        last, next_ = score[order[rule.kept - 1]], score[order[rule.kept]]
         if last - next_ <= _NEAR * (abs(last) + abs(next_)):
             return None
     return _bar(frozenset(order[: rule.kept]), rule.groups, size)

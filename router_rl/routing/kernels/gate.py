@@ -1,4 +1,4 @@
-"""The gate as a module: what a mixture-of-experts layer holds, and what a linear router is exported as."""
+"""The gate as a module, for mixture-of-experts layers; `Gate.of` makes one from a linear router."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Gate(nn.Module):
     Args:
         hidden: H.
         experts: E, up to 512.
-        rule: what is done with the logits.
+        rule: how logits are scored, chosen and weighted.
         bias: whether the linear layer has one.
-        correction: whether scores are corrected to choose by, as DeepSeek-V3's `e_score_correction_bias`.
+        correction: whether a bias is added to the scores to choose experts, as DeepSeek-V3's
+            `e_score_correction_bias`.
         dispatch: whether to sort the slots by expert too.
-        logits: whether the caller wants the logits.
+        logits: whether to return the logits.
         ids: int64 or int32.
         path: see `route`.
 
@@ -65,7 +66,12 @@ class Gate(nn.Module):
 
     @classmethod
     def of(cls, router: Router, *, dispatch: bool = False, ids: torch.dtype = torch.int64) -> Gate:
-        """The gate that a linear router is: the same experts and weights.
+        """The gate with the same experts and weights as a linear router.
+
+        Args:
+            router: linear, deterministic, of features alone.
+            dispatch: whether to sort the slots by expert too.
+            ids: int64 or int32.
 
         Raises:
             RouterError: the router is not a linear one with hard, topk or scored_topk selection, or it has a
@@ -111,9 +117,9 @@ class Gate(nn.Module):
 
         Args:
             hidden: [T, H] float.
-            alive: [E] bool, False where an expert may not work this time; None where all may.
+            alive: [E] bool, False where an expert may not be chosen; None: all may.
         """
-        # Looked up here, since a module's own lookup takes as long as a small product.
+        # Direct look-ups: a module's attribute look-up takes as long as a small matrix product.
         parameters, buffers = self._parameters, self._buffers
         allowed = buffers["allowed"]
         if allowed is not None:

@@ -1,4 +1,4 @@
-"""The gradient of a gate, written out: what the operator and its kernels go back by."""
+"""The gradient of a gate in closed form, which the operator and its kernels use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def logits_gradient(
         dz = torch.zeros_like(z).scatter(-1, experts, g * s * (1 - s))
     else:
         p = z.softmax(dim=-1)
-        p = p if alive is None else p.masked_fill(~alive, 0.0)  # NaN where nobody is alive
+        p = p if alive is None else p.masked_fill(~alive, 0.0)  # NaN where no expert is alive
         dense = torch.zeros_like(z).scatter(-1, experts, g)
         dz = p * (dense - (dense * p).sum(dim=-1, keepdim=True))
     dz = dz if grad_logits is None else dz + grad_logits
@@ -51,7 +51,7 @@ def logits_gradient(
 def gradients(
     dz: Tensor, hidden: Tensor, weight: Tensor, fallback: Tensor, needed: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the hidden states [T, H], the weight [E, H] and the bias [E], as far as needed.
+    """Gradients of the hidden states [T, H], the weight [E, H] and the bias [E], where needed.
 
     Args:
         dz: [T, E] float, of the logits.

@@ -1,4 +1,4 @@
-"""What a gate does with its logits, and what it returns: shared by every path."""
+"""The rule of a gate and the records it returns, shared by every implementation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..router_error import RouterError
 __all__ = ["ABSENT", "FALLBACK_LOGIT", "Dispatch", "GateRule", "Routed"]
 
 FALLBACK_LOGIT = 1e4  # of the fallback expert in a row that is not finite; the others have its negative
-ABSENT = 1e3  # taken from the merit of an expert whose score is exactly 0: after every expert that has one
+ABSENT = 1e3  # subtracted from the merit of an expert whose score is exactly 0, so that it ranks last
 
 
 class Dispatch(NamedTuple):
@@ -22,7 +22,7 @@ class Dispatch(NamedTuple):
     Attributes:
         counts: [E] slots an expert has.
         order: [T * k] slot numbers, sorted by expert, within an expert by rising slot.
-        places: [T, k] where each slot stands in `order`: its inverse.
+        places: [T, k] position of each slot in `order`, its inverse permutation.
     """
 
     counts: Tensor
@@ -31,15 +31,15 @@ class Dispatch(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """Where T rows go.
+    """The routing of T rows.
 
     Attributes:
         weights: [T, k] float32, best expert first; 0 for an expert that is not alive.
         experts: [T, k] int64 or int32, distinct within a row.
-        logits: [T, E] float32, before `alive`; in a row that was not finite, what it was routed by. Empty
-            where not asked for and not at hand.
-        fallback: [T] bool, True where a row was not finite; its sum is their number.
-        dispatch: the slots by expert, where asked for.
+        logits: [T, E] float32, before `alive`; in a row that was not finite, the logits of the fallback.
+            Empty where not requested and not computed.
+        fallback: [T] bool, True where a row was not finite; its sum counts them.
+        dispatch: the slots by expert, where requested.
     """
 
     weights: Tensor
@@ -51,17 +51,17 @@ class Routed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class GateRule:
-    """Score, choose, weigh.
+    """How a gate scores, chooses and weights experts.
 
     An expert's score is the softmax or the sigmoid of its logit. The k with the largest score + correction
     are chosen, within the best groups where experts form groups; ties go to the lowest id. The weights are
-    the scores of the chosen, renormalised if asked, times `scale`. A row with a logit that is not finite is
-    scored as if the fallback's logit were 1e4 and every other -1e4.
+    the scores of the chosen, renormalised if `renormalise`, times `scale`. A row with a logit that is not
+    finite is scored as if the fallback's logit were 1e4 and every other -1e4.
 
     Attributes:
-        k: experts a row.
+        k: experts per row.
         score: `softmax` over the experts alive, or `sigmoid`.
-        groups: the experts form this many groups of equal size, by rising id.
+        groups: the experts form this many groups of equal size, by increasing id.
         kept: groups whose experts may be chosen.
         judged_by: a group is as good as the sum of this many of its best experts.
         renormalise: weights are divided by their sum.
@@ -73,7 +73,7 @@ class GateRule:
         (https://arxiv.org/abs/2412.19437), eq. 13-16.
 
     Raises:
-        RouterError: a setting is out of range.
+        RouterError: a field is out of range.
     """
 
     k: int
@@ -111,5 +111,5 @@ class GateRule:
             raise RouterError(f"GateRule.fallback={self.fallback} is not an expert; use 0 to {experts - 1}")
 
     def by_logit(self, corrected: bool) -> bool:
-        """Whether the logits order experts as their scores do, without rounding two into a tie."""
+        """Whether the logits rank experts as their scores do, without ties by rounding."""
         return self.score == "softmax" and not corrected

@@ -1,4 +1,4 @@
-"""The reference: a gate row by row and expert by expert, in double precision. Slow and obvious."""
+"""The reference: a gate row by row and expert by expert, in double precision. Slow and simple."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def gate(
 
 
 def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
-    """Choose and weigh, row by row; as `gate`, from logits [T, E]."""
+    """Choose and weight, row by row; as `gate`, from logits [T, E]."""
     experts = logits.shape[1]
     corrections = [0.0] * experts if correction is None else correction.double().tolist()
     lives = [True] * experts if alive is None else alive.tolist()
@@ -66,7 +66,7 @@ def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule
         ]
         inside = _inside(merit, rule)
         rank = row if rule.by_logit(correction is not None) else merit
-        # The groups kept, then the others, by rank; then the dead; equals by rising id.
+        # The groups kept, then the others, by rank; then the dead; ties by increasing id.
         order = sorted(
             range(experts), key=lambda e: (0 if inside[e] else 1, -rank[e], e) if lives[e] else (2, 0.0, e)
         )
@@ -139,17 +139,17 @@ def dispatch(experts: Tensor, count: int) -> Dispatch:
     )
 
 
-def gather(hidden: Tensor, found: Dispatch) -> Tensor:
+def gather(hidden: Tensor, slots: Dispatch) -> Tensor:
     """Rows [T * k, H] in the order of their experts: row `order // k` at each place."""
-    k = found.places.shape[1]
-    rows = [hidden[slot // k] for slot in found.order.tolist()]
+    k = slots.places.shape[1]
+    rows = [hidden[slot // k] for slot in slots.order.tolist()]
     return torch.stack(rows) if rows else hidden.new_empty(0, hidden.shape[1])
 
 
-def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
-    """What the experts made of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
+def scatter_back(outputs: Tensor, weights: Tensor, slots: Dispatch) -> Tensor:
+    """The experts' combined outputs of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
     mixed = torch.zeros(len(weights), outputs.shape[1], dtype=outputs.dtype)
-    for t, places in enumerate(found.places.tolist()):
+    for t, places in enumerate(slots.places.tolist()):
         for j, place in enumerate(places):
             mixed[t] += weights[t, j].to(outputs.dtype) * outputs[place]
     return mixed

@@ -1,7 +1,7 @@
 """`router_rl::route`, the gate as one node: for torch.compile, torch.export and CUDA graphs.
 
-On a GPU it runs the Triton kernels, elsewhere the torch path; `router_rl::route_backward` is the kernel that
-goes back. `decompositions()` opens it up again for a runtime that does not know it:
+On a GPU it runs the Triton kernels, elsewhere the torch path; `router_rl::route_backward` is the backward
+kernel. `decompositions()` expands it into torch operators for a runtime that does not have it:
 `program.run_decompositions(decompositions())`.
 """
 
@@ -38,22 +38,25 @@ def route(
     logits: bool = True,
     path: Path = "auto",
 ) -> Routed:
-    """Route T rows: linear, score, choose, weigh, and sort the slots by expert if asked.
+    """Route T rows: linear layer, score, choose, weight, and sort the slots by expert on request.
 
-    On a CPU without gradients, and while exporting, the torch path runs in place; otherwise it is one node.
-    Nothing here waits for a GPU, and equal calls give equal bits.
+    On a CPU without gradients, and while exporting, the torch path runs inline; otherwise it is one node.
+    Nothing synchronises with a GPU, and equal calls return equal bits.
 
     Args:
         hidden: [T, H] float32, bfloat16 or float16, any strides.
         weight: [E, H] float, E up to 512.
         bias: [E] float or None, of the linear layer.
         correction: [E] float or None, added to scores to choose by; it gets no gradient.
-        alive: [E] bool or None, False where an expert may not work this time.
-        rule: what is done with the logits.
+        alive: [E] bool or None, False where an expert may not be chosen.
+        rule: how logits are scored, chosen and weighted.
         ids: int64 or int32, of every index returned.
         dispatch: whether to sort the slots.
-        logits: whether the caller wants them; a GPU then need not write them.
-        path: `torch` or `triton` by name; `auto` takes Triton's kernels for tensors on a GPU.
+        logits: whether to return the logits; False saves writing them on a GPU.
+        path: `torch` or `triton`; `auto` uses Triton's kernels for tensors on a GPU.
+
+    Returns:
+        weights and experts [T, k], logits, fallback and, on request, the dispatch.
 
     Raises:
         RouterError: shapes, dtypes or the path do not fit.
@@ -83,7 +86,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 class _Call(NamedTuple):
-    """What a call is told beside its tensors, in the order of the operator's schema."""
+    """The arguments of a call that are not tensors, in the order of the operator's schema."""
 
     k: int
     score: Literal["softmax", "sigmoid"]
@@ -133,8 +136,8 @@ def _in_torch(hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     experts = routed.experts.to(call.ids)
     slots = torch_path.dispatch(experts, weight.shape[0]) if call.dispatch else [experts.new_empty(0)] * 3
     # The fake kernel promises contiguous tensors, each its own.
-    found = (routed.weights, experts, routed.logits, routed.fallback)
-    return (*(value.contiguous() for value in found), *(value.clone() for value in slots))
+    outputs = (routed.weights, experts, routed.logits, routed.fallback)
+    return (*(value.contiguous() for value in outputs), *(value.clone() for value in slots))
 
 
 def _run(hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -188,8 +191,8 @@ def _backward(ctx: Any, grad_weights: Tensor, _: Any, grad_logits: Tensor, *rest
         dz = _backward_operator(grad_weights, grad_logits, *routed[:4], alive, *call)
     else:
         dz = gradient.logits_gradient(grad_weights, grad_logits, routed, alive, call.rule)
-    found = gradient.gradients(dz, hidden, weight, fallback, ctx.needs_input_grad[:3])
-    return (*found, None, None, *[None] * len(call))
+    gradients = gradient.gradients(dz, hidden, weight, fallback, ctx.needs_input_grad[:3])
+    return (*gradients, None, None, *[None] * len(call))
 
 
 def _run_backward(
@@ -208,7 +211,7 @@ def _fake_backward(
     return torch.empty_like(rest[0])
 
 
-# The backward kernel is a node of its own: a graph that learns is traced through `_backward`.
+# The backward kernel is a separate node: a graph with gradients is traced through `_backward`.
 _backward_operator = torch.library.custom_op(
     "router_rl::route_backward",
     _run_backward,
@@ -224,10 +227,10 @@ _operator.register_autograd(_backward, setup_context=_setup)
 
 @cache
 def _has_triton() -> bool:
-    found = importlib.util.find_spec("triton") is not None
-    if not found:
+    installed = importlib.util.find_spec("triton") is not None
+    if not installed:
         warnings.warn("triton is not installed, so gates on a GPU run in plain torch", stacklevel=3)
-    return found
+    return installed
 
 
 def _check(

@@ -44,7 +44,7 @@ def gate(
 def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x W^T + b`, [T, E], accumulated in float32, or in float64 if hidden is."""
     x, w, b = hidden, weight, bias
-    if not x.dtype == w.dtype == torch.float32:  # `to` takes long to find that there is nothing to do
+    if not x.dtype == w.dtype == torch.float32:  # `to` is slow even where it has no effect
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         x, w = x.to(dtype), w.to(dtype)
         b = None if b is None else b.to(dtype)
@@ -52,7 +52,7 @@ def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def select(logits: Tensor, correction: Tensor | None, alive: Tensor | None, rule: GateRule) -> Routed:
-    """Choose and weigh; as `gate`, from logits [T, E]."""
+    """Choose and weight; as `gate`, from logits [T, E]."""
     finite = logits.abs().amax(dim=-1, keepdim=True) < _INFINITY
     is_fallback = torch.arange(logits.shape[1], device=logits.device) == rule.fallback
     z = torch.where(finite, logits, torch.where(is_fallback, FALLBACK_LOGIT, -FALLBACK_LOGIT))
@@ -86,23 +86,23 @@ def dispatch(experts: Tensor, count: int) -> Dispatch:
     )
 
 
-def gather(hidden: Tensor, found: Dispatch) -> Tensor:
+def gather(hidden: Tensor, slots: Dispatch) -> Tensor:
     """Rows [T * k, H] in the order of their experts: row `order // k` at each place."""
-    k = found.places.shape[1]
-    return hidden.index_select(0, torch.div(found.order, k, rounding_mode="floor"))
+    k = slots.places.shape[1]
+    return hidden.index_select(0, torch.div(slots.order, k, rounding_mode="floor"))
 
 
-def scatter_back(outputs: Tensor, weights: Tensor, found: Dispatch) -> Tensor:
-    """What the experts made of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
-    # Sums in a fixed order, unlike an index_add of the slots, and no slot's row is copied.
-    return F.embedding_bag(found.places, outputs, mode="sum", per_sample_weights=weights.to(outputs.dtype))
+def scatter_back(outputs: Tensor, weights: Tensor, slots: Dispatch) -> Tensor:
+    """The experts' combined outputs of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
+    # Sums in a fixed order, unlike an index_add of the slots, without copying the slots' rows.
+    return F.embedding_bag(slots.places, outputs, mode="sum", per_sample_weights=weights.to(outputs.dtype))
 
 
 def _scores(masked: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:
     if rule.score == "sigmoid":
         return masked.sigmoid()
     scores = masked.softmax(dim=-1)
-    return scores if alive is None else scores.masked_fill(~alive, 0.0)  # NaN where nobody is alive
+    return scores if alive is None else scores.masked_fill(~alive, 0.0)  # NaN where no expert is alive
 
 
 def _inside(merit: Tensor, rule: GateRule) -> Tensor:
@@ -115,9 +115,9 @@ def _inside(merit: Tensor, rule: GateRule) -> Tensor:
 
 
 def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> Tensor:
-    """Ids [T, k]: the groups kept, then the others, by rank; then the dead; equals by rising id."""
+    """Ids [T, k]: the groups kept, then the others, by rank; then the dead; ties by increasing id."""
     if alive is None:
-        # All groups kept together have k experts, so nobody else is asked.
+        # The kept groups together have k experts, so no other is needed.
         return _top(rank, k, inside)
     tier = alive.long().expand(rank.shape)
     tier = tier if inside is None else tier + (inside & alive)

@@ -85,7 +85,7 @@ def _select(
         lives = lives & (tl.load(alive + ids, mask=exists, other=0) != 0)
     z = tl.where(lives[None, :], z, -_INF)
     top = tl.max(z, axis=1)
-    top = tl.where(top == -_INF, 0.0, top)  # nobody is alive
+    top = tl.where(top == -_INF, 0.0, top)  # no expert is alive
     rank = z
     if CORRECTED or G > 1 or not RENORMALISE:
         if SIGMOID:
@@ -115,7 +115,7 @@ def _select(
             kept = tl.where(group == first[:, None], 1, kept)
         inside = tl.reshape(tl.broadcast_to(kept[:, :, None], (BT, GP, SP)), (BT, EP))
         tier = tl.where(tier == 1, 1 + inside, 0)
-    # -1 are the columns of nobody and those already chosen.
+    # -1 are the padding columns and those already chosen.
     tier = tl.where(exists[None, :], tier, -1)
     rank = tl.where(tier > 0, rank, 0.0)
     slot = tl.arange(0, KP)[None, :]
@@ -242,9 +242,9 @@ def place_kernel(
     for start in range(0, blocks, BB):
         other = start + tl.arange(0, BB)
         there = (other < blocks)[:, None] & (column < E)[None, :]
-        found = tl.load(histogram + other.to(tl.int64)[:, None] * E + column[None, :], mask=there, other=0)
-        counts += tl.sum(found, axis=0)
-        before += tl.sum(tl.where((other < block)[:, None], found, 0), axis=0)
+        earlier = tl.load(histogram + other.to(tl.int64)[:, None] * E + column[None, :], mask=there, other=0)
+        counts += tl.sum(earlier, axis=0)
+        before += tl.sum(tl.where((other < block)[:, None], earlier, 0), axis=0)
     if block == 0:
         tl.store(counts_out + column, counts, mask=column < E)
     base = tl.cumsum(counts, axis=0) - counts + before
@@ -265,7 +265,7 @@ def small_kernel(
 ):  # fmt: skip
     """Few rows, one launch: the product is split over experts and hidden units; the last to finish goes on.
 
-    Partial sums are added in the order of the splits, whoever is last, so that equal calls give equal bits.
+    Partial sums are added in the order of the splits, so that equal calls give equal bits.
     Tickets are zero before and after.
     """
     blocks: tl.constexpr = EP // BE

@@ -115,9 +115,9 @@ def route(
         else new((E if dispatch else 0,), dtype=ids)
     )
     order, places = new((slots,), dtype=ids), new((T, k) if dispatch else (0,), dtype=ids)
-    found = (weights, experts, z, fallback, counts, order, places)
+    outputs = (weights, experts, z, fallback, counts, order, places)
     if T == 0:
-        return found
+        return outputs
     small = T <= _SMALL
     shape = shape_of(T, hidden.dtype, weight.dtype, E, rule)
     flags = {
@@ -141,7 +141,7 @@ def route(
                 hidden, weight, *given, weights, experts, z, fell, counts, order, places, partial,
                 _tickets(hidden.device), T, H, splits, width, chunks, *strides, rule.scale, **common,
             )  # fmt: skip
-            return found
+            return outputs
         blocks = triton.cdiv(T, shape.rows)
         histogram = new((blocks * E if dispatch else 0,), dtype=torch.int32)
         staged = new((T * shape.padded if shape.constants["BS"] < shape.rows else 0,), dtype=torch.float32)
@@ -156,7 +156,7 @@ def route(
                 BS=min(shape.rows, max(1, 4096 // padded)), BB=max(1, min(32, 4096 // padded)),
                 num_warps=shape.warps, maxnreg=255,
             )  # fmt: skip
-        return found
+        return outputs
 
 
 def logits_gradient(

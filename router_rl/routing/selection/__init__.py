@@ -1,7 +1,7 @@
 """Selection rules: one file a rule; `SELECTIONS` maps a rule's name to its class.
 
-It holds every rule that a stored router may have. Those that a user may ask for by name are fewer: some,
-such as `scored_topk`, are made by a gate (`router_rl.problems.selection_rules.RULES`).
+It has every rule that a stored router may have. A user can name fewer of them
+(`router_rl.problems.selection_rules.RULES`): some, such as `scored_topk`, are made by a gate.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ SELECTIONS: dict[str, type[Selection]] = {
 def selection_from_spec(spec: dict[str, Any]) -> Selection:
     """Build a rule from its JSON form.
 
+    Args:
+        spec: what `Selection.spec` gave.
+
     Raises:
-        RouterError: the rule is unknown or a setting does not fit it.
+        RouterError: the rule is unknown or an argument does not fit it.
     """
-    settings = dict(spec)
-    name = settings.pop("rule", None)
+    arguments = dict(spec)
+    name = arguments.pop("rule", None)
     if name not in SELECTIONS:
         raise RouterError(f"selection rule {name!r} is unknown; known: {', '.join(sorted(SELECTIONS))}")
     try:
-        return SELECTIONS[name](**settings)
+        return SELECTIONS[name](**arguments)
     except TypeError as error:
-        raise RouterError(f"selection rule {name!r} does not take {settings}: {error}") from error
+        raise RouterError(f"selection rule {name!r} does not take {arguments}: {error}") from error

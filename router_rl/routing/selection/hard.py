@@ -1,8 +1,8 @@
-"""Hard selection (top-1): one expert does the work, with weight 1.
+"""Hard selection (top-1): one expert runs, with weight 1.
 
 The policy is `Categorical(softmax(z))`. The weight is the renormalised one and therefore constant: it
-passes no gradient to the scorer, so a learned gate has to use the probability while it trains (Switch,
-Fedus et al. 2021, eq. 2, https://arxiv.org/abs/2101.03961), and a policy gradient does not care.
+passes no gradient to the scorer: a learned gate has to use the probability in training (Switch, Fedus et al.
+2021, eq. 2, https://arxiv.org/abs/2101.03961); a policy gradient needs no gradient of the weight.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Hard(Selection):
         return Choice(experts, self.weigh(logits, experts))
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw one expert a row by the Gumbel-max trick (Gumbel 1954); [T, 1] int64."""
+        """Draw one expert per row by the Gumbel-max trick (Gumbel 1954); [T, 1] int64."""
         return (logits + gumbel_like(logits, noise)).argmax(dim=-1, keepdim=True)
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
@@ -60,11 +60,11 @@ class Hard(Selection):
         return torch.ones(experts.shape, dtype=torch.float32, device=experts.device)
 
     def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
-        """`z_e - logsumexp(z)`, [T] float32; one row of logits [T, 1, N] does for actions [T, L, 1]."""
+        """`z_e - logsumexp(z)`, [T] float32; logits [T, 1, N] broadcast over actions [T, L, 1]."""
         return log_softmax(logits).expand(*action.shape[:-1], -1).gather(-1, action).squeeze(-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
-        """`-sum_e p_e log p_e`, [T] float32, nats; a masked expert adds nothing."""
+        """`-sum_e p_e log p_e`, [T] float32, nats; a masked expert contributes 0."""
         return categorical_entropy(log_softmax(logits))
 
 

@@ -1,8 +1,8 @@
-"""Hierarchical selection: down a named tree, choosing one child a level (general -> coding -> python).
+"""Hierarchical selection: one child per level of a named tree (general -> coding -> python).
 
 Every branch has its own logit; the children of a node share a softmax, and an expert's probability is the
 product along its path (Jordan and Jacobs 1994, eq. 5-6, https://doi.org/10.1162/neco.1994.6.2.181). Greedy
-selection takes the best child at each level, which need not lead to the likeliest expert.
+selection takes the best child at each level, which may not be the most probable expert.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tree = Union[int, tuple[str, tuple["Tree", ...]]]  # noqa: UP007 (a string canno
 
 @dataclass(frozen=True)
 class Hierarchical(Selection):
-    """One expert, found level by level.
+    """One expert, chosen level by level.
 
     Attributes:
         tree: the root: (name, children), where a child is an expert's id or again (name, children).
@@ -73,7 +73,7 @@ class Hierarchical(Selection):
         return len(self._walk())
 
     def select(self, logits: Tensor) -> Choice:
-        """Follow the best child from the root; ties go to the child that stands first."""
+        """Follow the best child from the root; ties go to the first child."""
         experts = self._follow(logits)
         return Choice(experts, self.weigh(logits, experts))
 
@@ -95,7 +95,7 @@ class Hierarchical(Selection):
 
     def leaf_log_probabilities(self, logits: Tensor) -> Tensor:
         """Log-probability [T, N] float32 of reaching each expert."""
-        # Minus infinity times 0 is not a number; a large negative number is as good and adds up.
+        # Minus infinity times 0 is NaN; a large negative number has the same effect.
         scores = logits.float().clamp(min=-1e6)
         branch = torch.cat([scores[..., a:b].log_softmax(dim=-1) for a, b in self._families()], dim=-1)
         return branch @ self._paths(logits.device).T
@@ -109,12 +109,12 @@ class Hierarchical(Selection):
         return torch.where(self._paths(torch.device("cpu"))[expert] > 0, 0.0, -1e4)
 
     def mask(self, logits: Tensor, allowed: Tensor) -> Tensor:
-        """A branch is open while an expert below it is allowed."""
+        """A branch may be chosen if any expert below it is allowed."""
         open_below = (allowed.float() @ self._paths(logits.device)) > 0
         return logits.masked_fill(~open_below, float("-inf"))
 
     def lift(self, values: Tensor, temperature: float = 1.0) -> Tensor:
-        """A branch is worth the log-sum-exp (at temperature 0 the maximum) of the experts below it."""
+        """A branch has the log-sum-exp (at temperature 0 the maximum) of the experts below it."""
         columns: list[Tensor] = []
         for _, below, _ in self._walk():
             inside = values[..., list(below)]
@@ -125,7 +125,7 @@ class Hierarchical(Selection):
         return torch.stack(columns, dim=-1)
 
     def _follow(self, scores: Tensor) -> Tensor:
-        """The leaf whose every branch is the best of its family, [T, 1]."""
+        """The leaf all of whose branches are the best among their siblings, [T, 1]."""
         best = torch.cat([_is_first_largest(scores[..., a:b]) for a, b in self._families()], dim=-1)
         paths = self._paths(scores.device)
         steps = best.float() @ paths.T
@@ -133,7 +133,7 @@ class Hierarchical(Selection):
 
     def _walk(self) -> list[tuple[str, tuple[int, ...], bool]]:
         """Branches family by family: name, experts below, whether it branches again."""
-        found: list[tuple[str, tuple[int, ...], bool]] = []
+        branches: list[tuple[str, tuple[int, ...], bool]] = []
         waiting: list[Tree] = [self.tree]
         while waiting:
             node = waiting.pop(0)
@@ -141,15 +141,15 @@ class Hierarchical(Selection):
                 continue
             for child in node[1]:
                 inner = not isinstance(child, int)
-                found.append(
+                branches.append(
                     (child[0] if isinstance(child, tuple) else str(child), tuple(_leaves(child)), inner)
                 )
                 waiting.append(child)
-        return found
+        return branches
 
     @functools.cache  # noqa: B019
     def _families(self) -> list[tuple[int, int]]:
-        """Where each family of siblings begins and ends among the branches."""
+        """The range of each family of siblings among the branches."""
         bounds: list[tuple[int, int]] = []
         waiting: list[Tree] = [self.tree]
         begin = 0
@@ -163,7 +163,7 @@ class Hierarchical(Selection):
         return bounds
 
     def _paths(self, device: torch.device) -> Tensor:
-        """[N, branches] float32, 1 where a branch is on the way to an expert."""
+        """[N, branches] float32, 1 where a branch is on the path to an expert."""
         return torch.tensor(self._path_rows(), device=device)
 
     @functools.cache  # noqa: B019 (a rule is small, and there are few)
@@ -188,7 +188,7 @@ def _leaves(node: Tree) -> Iterator[int]:
 
 
 def _frozen(node: Any) -> Tree:
-    """Lists, as JSON has them, to tuples; anything else is refused."""
+    """Lists, as in JSON, to tuples; raises RouterError for anything else."""
     if isinstance(node, int) and not isinstance(node, bool):
         return node
     if isinstance(node, list | tuple) and len(node) == 2 and isinstance(node[0], str):

@@ -1,4 +1,4 @@
-"""The logarithm of a softmax over few experts, as fast as the processor can."""
+"""A log-softmax that is fast for few experts on a CPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 __all__ = ["log_softmax"]
 
-_FEW = 16  # from here on torch's kernel fills its vectors along the row; measured on x86 with AVX2
+_FEW = 16  # from this width on, torch's kernel along the row is faster; measured on x86 with AVX2
 
 
 def log_softmax(logits: Tensor) -> Tensor:
     """`z - logsumexp(z)` over the last dimension, float32, of the same shape.
 
-    On a CPU torch works row by row: a row of 8 leaves its vectors empty. Turned round, the rows are what is
-    vectorised, which takes a fifth of the time.
+    On a CPU torch vectorises along each row, which is inefficient for rows of 8. Transposed, it vectorises
+    over the rows, in a fifth of the time.
 
     >>> import torch
     >>> log_softmax(torch.zeros(1, 4)).exp()

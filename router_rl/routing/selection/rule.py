@@ -14,11 +14,11 @@ __all__ = ["Choice", "Selection"]
 
 
 class Choice(NamedTuple):
-    """Which experts work, and with which weight.
+    """The chosen experts and their weights.
 
     Attributes:
-        experts: [T, k] int64, expert ids, distinct within a row, best first; the id N is nobody.
-        weights: [T, k] float32, rows sum to 1; 0 for nobody.
+        experts: [T, k] int64, expert ids, distinct within a row, best first; the id N means no expert.
+        weights: [T, k] float32, rows sum to 1; 0 for no expert.
     """
 
     experts: Tensor
@@ -28,17 +28,17 @@ class Choice(NamedTuple):
 class Selection(ABC):
     """Turns logits into chosen experts; the greedy form is what is exported.
 
-    A rule for which a logit is an expert, [T, N], has everything but the abstract methods here. A masked
-    expert has the logit minus infinity: it has probability 0 and weight 0 in every function. What `sample`
-    draws is an action: expert ids [T, k] int64, or for a rule that weighs all experts, its own floats.
+    A rule with one logit per expert, [T, N], needs to define the abstract methods only. A masked expert has
+    the logit minus infinity: it has probability 0 and weight 0 in every function. `sample` draws an action:
+    expert ids [T, k] int64, or floats for a rule that weights all experts.
     """
 
     name: ClassVar[str]
-    # Whether a row's choice depends on that row alone, as serving one request after another needs.
+    # Whether a row's choice depends on that row alone, which serving single requests requires.
     causal: ClassVar[bool] = True
 
     k: int
-    """How many experts a decision runs, at most."""
+    """The largest number of experts per decision."""
 
     @abstractmethod
     def check(self, experts: int) -> None:
@@ -69,48 +69,48 @@ class Selection(ABC):
         """Entropy [T] float32 of the draw, in nats."""
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Noise of the logits' shape for `sample`, from a generator rather than torch's own."""
+        """Noise of the logits' shape for `sample`, from the given generator."""
         return gumbel(shape, generator)
 
     def choice(self, logits: Tensor, action: Tensor) -> Choice:
-        """The experts and weights that an action stands for."""
+        """The experts and weights of an action."""
         return Choice(action, self.weigh(logits, action))
 
     def outputs(self, experts: int) -> int:
-        """How many logits a scorer gives for N experts."""
+        """Number of logits that a scorer gives for N experts."""
         return experts
 
     def sizes(self, experts: int) -> range:
-        """How many experts a decision may run."""
+        """Possible numbers of experts per decision."""
         return range(self.k, self.k + 1)
 
     def ranking(self, logits: Tensor) -> Tensor:
-        """What the rule orders its outputs by, [T, outputs]: two that are equal here are a tie."""
+        """The scores that the rule ranks its outputs by, [T, outputs]; equal scores are a tie."""
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probability [T, N] float32 that the first draw is each expert; what is missing to 1 is nobody's."""
+        """Probability [T, N] float32 that the first draw is each expert; rows may sum to less than 1."""
         return logits.float().softmax(dim=-1)
 
     def mixing(self, logits: Tensor) -> Tensor:
-        """Weights [T, N] float32 by which a gate mixes the experts as it learns; they carry the gradient."""
+        """Weights [T, N] float32 of the experts' mixture in training; they carry the gradient."""
         return self.probabilities(logits)
 
     def prefer(self, expert: int, experts: int) -> Tensor:
-        """Logits [outputs] float32 by which this expert alone is chosen, and the others by rising id."""
+        """Logits [outputs] float32 that rank this expert first and the others by increasing id."""
         row = torch.full((experts,), -1e4)
         row[expert] = 0.0
         return row
 
     def mask(self, logits: Tensor, allowed: Tensor) -> Tensor:
-        """Logits under which only experts allowed ([N] or [T, N] bool) are chosen."""
+        """Logits with every expert masked that is not allowed ([N] or [T, N] bool)."""
         return logits.masked_fill(~allowed, float("-inf"))
 
     def lift(self, values: Tensor, temperature: float = 1.0) -> Tensor:
-        """Logits [T, outputs] from one value an expert [T, N]: for routers that know only those.
+        """Logits [T, outputs] from one value per expert [T, N], for routers that predict values.
 
         Args:
-            values: [T, N] float, higher is better; log-probabilities keep their law at temperature 1.
-            temperature: how sharply a group of experts is worth its best member; 0 is its maximum.
+            values: [T, N] float, higher is better; log-probabilities stay so at temperature 1.
+            temperature: of the log-sum-exp that gives a group of experts its value; 0 is the maximum.
         """
         return values

@@ -1,10 +1,10 @@
-"""Scored top-k: what is chosen and what it weighs are two numbers, as in DeepSeek-V2, DeepSeek-V3 and ReMoE.
+"""Scored top-k: experts are chosen by one score and weighted by another, as in DeepSeek-V2, V3 and ReMoE.
 
 An expert has a score (softmax, sigmoid or ReLU of its logit). The k largest of score + bias are chosen,
-within the best groups where experts form groups; the weights are the bare scores of the chosen,
-renormalised. The bias balances load without touching the weights (DeepSeek-V3, section 2.1.2, eq. 13-16,
+within the best groups where experts form groups; the weights are the scores of the chosen without the bias,
+renormalised. The bias balances load without changing the weights (DeepSeek-V3, section 2.1.2, eq. 13-16,
 https://arxiv.org/abs/2412.19437); groups are devices (DeepSeek-V2, section 2.2.2,
-https://arxiv.org/abs/2405.04434). A trained gate carries its bias here, so that an export has it. DeepSeek's
+https://arxiv.org/abs/2405.04434). A trained gate stores its bias here, so that exports have it. DeepSeek's
 `routed_scaling_factor` and unnormalised weights are left to the layer that mixes: our weights sum to 1.
 """
 
@@ -23,9 +23,9 @@ from .topk import TopK, largest
 
 __all__ = ["ScoredTopK"]
 
-# Bounded scores and a bias that follows them differ by a few units, so these keep three ranks apart.
-_NO_SCORE = 1e3  # a score of exactly 0: after every expert that has one
-_OTHER_GROUP = 1e6  # only where the groups kept have fewer than k experts that may be chosen
+# Scores and biases differ by a few units, so these constants keep three ranks apart.
+_NO_SCORE = 1e3  # subtracted from a score of exactly 0, which then ranks last
+_OTHER_GROUP = 1e6  # chosen only where the kept groups have fewer than k experts that may be chosen
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class ScoredTopK(Selection):
     """Top-k of score + bias, weighted by score.
 
     Attributes:
-        k: experts a decision runs.
+        k: experts per decision.
         score: of a logit: `softmax` over all experts, `sigmoid`, or `relu`.
-        bias: added to each expert's score to choose, not to weigh; empty for none.
-        groups: the experts form this many groups of equal size, by rising id.
-        kept: groups whose experts may be chosen.
-        judged_by: a group is as good as the sum of this many of its best experts (1 in DeepSeek-V2, 2 in V3).
+        bias: added to each expert's score to choose, not to weight; empty for none.
+        groups: the experts form this many groups of equal size, by increasing id.
+        kept: number of groups whose experts may be chosen.
+        judged_by: a group's score is the sum of this many of its best experts (1 in DeepSeek-V2, 2 in V3).
 
     >>> rule = ScoredTopK(k=1, bias=(0.0, 0.5))
     >>> rule.select(torch.tensor([[1.0, 0.0]])).experts  # .73 against .5 + .5
@@ -85,7 +85,7 @@ class ScoredTopK(Selection):
         return Choice(experts, self.weigh(logits, experts))
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
-        """Scores of the chosen over their sum, [T, k] float32; where all are 0 the first weighs 1."""
+        """Scores of the chosen over their sum, [T, k] float32; where all are 0 the first has weight 1."""
         z = logits.float()
         if self.score == "relu":
             active = z.relu().gather(-1, experts)
@@ -93,7 +93,7 @@ class ScoredTopK(Selection):
             first[..., 0] = 1.0
             total = active.sum(dim=-1, keepdim=True)
             return torch.where(total > 0, active / total.clamp(min=torch.finfo(z.dtype).tiny), first)
-        # In logarithms, so that scores too small for float32 still have a ratio.
+        # In logarithms, so that scores that underflow in float32 still have a ratio.
         return (F.logsigmoid(z) if self.score == "sigmoid" else z).gather(-1, experts).softmax(dim=-1)
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -113,21 +113,21 @@ class ScoredTopK(Selection):
         return self.ranking(logits).softmax(dim=-1)
 
     def prefer(self, expert: int, experts: int) -> Tensor:
-        """This expert alone has a score."""
+        """Only this expert has a score above 0."""
         row = torch.full((experts,), -1e4)
         row[expert] = 1.0
         return row
 
     def scores(self, logits: Tensor) -> Tensor:
-        """The bare scores [T, N] float32; 0 for a masked expert."""
+        """The scores [T, N] float32 without the bias; 0 for a masked expert."""
         z = logits.float()
         return {"softmax": lambda: z.softmax(dim=-1), "sigmoid": z.sigmoid, "relu": z.relu}[self.score]()
 
     def ranking(self, logits: Tensor) -> Tensor:
-        """What experts are chosen by, [T, N] float32: highest first, minus infinity where masked.
+        """The scores that experts are chosen by, [T, N] float32: highest first, minus infinity where masked.
 
-        It is score + bias, or the logit itself where that orders alike (ReLU, whose zeros would all tie;
-        softmax without a bias). Greedy selection takes the best of it, the policy draws from its softmax.
+        It is score + bias, or the logit itself where that gives the same order (ReLU, whose zeros would all
+        tie; softmax without a bias). Greedy selection takes the largest, the policy draws from its softmax.
         """
         z = logits.float()
         merit = self._merit(z)
@@ -142,25 +142,25 @@ class ScoredTopK(Selection):
         return rank.masked_fill(z == float("-inf"), float("-inf"))
 
     def group_margin(self, logits: Tensor) -> Tensor:
-        """By how much the worst group kept is better than the best one left, [T] float32; 0 is a tie."""
+        """The score of the worst kept group minus that of the best other one, [T] float32; 0 is a tie."""
         if self.kept == self.groups:
             return torch.full(logits.shape[:-1], float("inf"), device=logits.device)
-        worth = self._group_worth(self._merit(logits)).sort(dim=-1, descending=True).values
-        return worth[..., self.kept - 1] - worth[..., self.kept]
+        score = self._group_score(self._merit(logits)).sort(dim=-1, descending=True).values
+        return score[..., self.kept - 1] - score[..., self.kept]
 
     def _merit(self, logits: Tensor) -> Tensor:
-        """Score + bias [T, N]; a score of 0 comes after every other."""
+        """Score + bias [T, N]; a score of 0 ranks after every other."""
         scores = self.scores(logits)
         bias = scores.new_tensor(self.bias) if self.bias else scores.new_zeros(scores.shape[-1])
         return torch.where(scores > 0, scores, scores - _NO_SCORE) + bias
 
-    def _group_worth(self, merit: Tensor) -> Tensor:
+    def _group_score(self, merit: Tensor) -> Tensor:
         """The sum of each group's best, [T, groups]."""
         grouped = merit.unflatten(-1, (self.groups, -1))
         return grouped.sort(dim=-1, descending=True).values[..., : self.judged_by].sum(dim=-1)
 
     def _in_best_groups(self, merit: Tensor) -> Tensor:
-        """Which experts [T, N] bool are in the groups kept; ties go to the lower group."""
-        worth = self._group_worth(merit)
-        inside = torch.zeros_like(worth, dtype=torch.bool).scatter(-1, largest(worth, self.kept), True)
+        """Whether each expert is in a kept group, [T, N] bool; ties go to the lower group."""
+        score = self._group_score(merit)
+        inside = torch.zeros_like(score, dtype=torch.bool).scatter(-1, largest(score, self.kept), True)
         return inside.repeat_interleave(merit.shape[-1] // self.groups, dim=-1)

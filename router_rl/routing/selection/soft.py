@@ -1,8 +1,8 @@
-"""Soft selection: every expert works, weighted by the softmax of its logit (such as .1 .2 .3 .4).
+"""Soft selection: every expert runs, weighted by the softmax of its logit (such as .1 .2 .3 .4).
 
 The policy is logistic-normal: it draws `a ~ Normal(z, noise^2)` and the weights are `softmax(a)` (Atchison
-and Shen 1980, https://doi.org/10.1093/biomet/67.2.261). Densities are those of a, in R^N, so they integrate
-to one there. It is the only rule that runs every expert, as in Jacobs, Jordan, Nowlan and Hinton 1991,
+and Shen 1980, https://doi.org/10.1093/biomet/67.2.261). Densities are those of a, in R^N, where they
+integrate to 1. It is the only rule that runs every expert, as in Jacobs, Jordan, Nowlan and Hinton 1991,
 eq. 1.1, https://doi.org/10.1162/neco.1991.3.1.79.
 """
 
@@ -46,14 +46,16 @@ class Soft(Selection):
     def check(self, experts: int) -> None:
         """Raise RouterError unless k is the number of experts."""
         if self.k != experts:
-            raise RouterError(f"Soft.k={self.k} but there are {experts} experts; soft selection runs all")
+            raise RouterError(
+                f"Soft.k={self.k} but there are {experts} experts; soft selection runs all of them"
+            )
 
     def spec(self) -> dict[str, Any]:
         """The rule as JSON."""
         return {"rule": self.name, "k": self.k, "noise": self.noise}
 
     def select(self, logits: Tensor) -> Choice:
-        """All experts, heaviest first, weighted by the softmax of the logits; ties by rising id."""
+        """All experts, largest weight first, weighted by the softmax of the logits; ties by increasing id."""
         return self.choice(logits, logits)
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -66,12 +68,12 @@ class Soft(Selection):
         return torch.randn(shape, generator=generator, device=generator.device)
 
     def choice(self, logits: Tensor, action: Tensor) -> Choice:
-        """The weights `softmax(a)`, heaviest first."""
+        """The weights `softmax(a)`, largest first."""
         experts = largest(action, self.k)
         return Choice(experts, self.weigh(action, experts))
 
     def lift(self, values: Tensor, temperature: float = 1.0) -> Tensor:
-        """Values at temperature 0 are utilities, not logits: a tenth of utility is worth a factor of e."""
+        """Values at temperature 0 are utilities, not logits: 0.1 of utility is a factor of e in weight."""
         return values * 10.0 if temperature == 0.0 else values
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
@@ -79,12 +81,12 @@ class Soft(Selection):
         return logits.float().softmax(dim=-1).gather(-1, experts)
 
     def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
-        """Normal log-density of a, summed over experts, [T] float32; a masked expert adds nothing."""
+        """Normal log-density of a, summed over experts, [T] float32; a masked expert contributes 0."""
         distance = (action.float() - logits.float()) / self.noise
         density = -0.5 * distance.square() - math.log(self.noise * math.sqrt(2 * math.pi))
         return torch.where(logits.isfinite(), density, 0.0).sum(dim=-1)
 
     def entropy(self, logits: Tensor) -> Tensor:
-        """Entropy of a, [T] float32, nats: the same wherever the policy stands."""
+        """Entropy of a, [T] float32, nats: the same for all logits."""
         each = math.log(self.noise * math.sqrt(2 * math.pi * math.e))
         return logits.isfinite().sum(dim=-1).float() * each

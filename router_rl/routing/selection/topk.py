@@ -1,4 +1,4 @@
-"""Sparse selection (top-k, such as 2 of 8): k experts work, weighted by the softmax over the chosen.
+"""Sparse selection (top-k, such as 2 of 8): k experts run, weighted by the softmax over the chosen.
 
 The policy draws experts one after the other without replacement, each from the softmax over those that
 remain (Plackett 1975; Luce 1959), which is the k largest of `z + Gumbel noise` (Kool et al. 2019, eq. 6,
@@ -29,7 +29,7 @@ class TopK(Selection):
     """Top-k selection.
 
     Attributes:
-        k: experts a decision runs, at least 1.
+        k: experts per decision, at least 1.
 
     >>> choice = TopK(k=2).select(torch.tensor([[0.0, 2.0, 2.0, 1.0]]))
     >>> choice.experts, choice.weights
@@ -62,11 +62,11 @@ class TopK(Selection):
         return Choice(experts, self.weigh(logits, experts))
 
     def mixing(self, logits: Tensor) -> Tensor:
-        """The weights of the chosen experts, 0 elsewhere: what is not chosen learns nothing."""
+        """The weights of the chosen experts, 0 elsewhere: other experts get no gradient."""
         return scattered(logits.shape[-1], self.select(logits))
 
     def sample(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw k distinct experts a row, in order, [T, k] int64 (Gumbel top-k)."""
+        """Draw k distinct experts per row, in order, [T, k] int64 (Gumbel top-k)."""
         return largest(logits + gumbel_like(logits, noise), self.k)
 
     def weigh(self, logits: Tensor, experts: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class TopK(Selection):
         """Entropy of the ordered draw, [T] float32, nats, by the chain rule.
 
         Exact while N^(k-1) is at most 4,096. Past that, each draw's entropy is taken after the greedy
-        draws before it: cheap, differentiable, and close when the policy is sharp.
+        draws before it: cheap, differentiable, and close where the policy is nearly deterministic.
         """
         exact = logits.shape[-1] ** (self.k - 1) <= _EXACT_PREFIXES
         return (_exact_entropy if exact else _greedy_entropy)(logits.float(), self.k)
@@ -100,7 +100,7 @@ def largest(scores: Tensor, k: int) -> Tensor:
 
 
 def scattered(experts: int, choice: Choice) -> Tensor:
-    """A choice as weights [T, N] float32, 0 for experts that do not work."""
+    """A choice as weights [T, N] float32, 0 for experts that do not run."""
     dense = choice.weights.new_zeros((*choice.weights.shape[:-1], experts + 1))
     return dense.scatter(-1, choice.experts, choice.weights)[..., :experts]
 

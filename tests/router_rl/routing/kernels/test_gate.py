@@ -38,7 +38,7 @@ def test_it_is_the_linear_router(make_router, rule, allowed):
 
 
 def test_what_is_no_gate(make_router):
-    with pytest.raises(RouterError, match="this one is mlp"):
+    with pytest.raises(RouterError, match="not this mlp one"):
         Gate.of(make_router("mlp", TopK(k=2)))
     with pytest.raises(RouterError, match="without state"):
         Gate.of(make_router(rule=TopK(k=2), stateful=True))

@@ -9,7 +9,8 @@ import torch
 from experts import OutcomeTable
 from router_rl import check_router
 from router_rl.exports import export
-from router_rl.problems.queueing.queue_task import QueueTask
+from router_rl.methods.queueing.index_router import index_router
+from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.routing import Hard, LiveQueues, QueueScorer, Router, RouterError, load, queue_state_inputs
 from router_rl.routing.scorers.queue_scorer import PRICES, TERMS
 
@@ -28,8 +29,12 @@ def table():
     )
 
 
-def priced_router(task):
-    router = task.router()
+def one_load(**options):
+    return QueueingProblem(table(), **{"loads": (0.8,), **options})
+
+
+def priced_router(problem):
+    router = index_router(problem)
     generator = torch.Generator().manual_seed(0)
     router.scorer.weights.copy_(torch.tensor([1.0, 0.1, 0.5, 0.1, 0.02, 0.3]))
     router.scorer.prices.copy_(0.02 * torch.randn(PRICES, generator=generator))
@@ -90,9 +95,9 @@ def test_a_batch_is_waited_for_once():
 
 
 def test_scores_are_the_index_and_the_priced_products():
-    task = QueueTask.of(table(), batch=3, mean_up=5.0, budget=0.5)
-    scorer = priced_router(task).scorer
-    core = task.core("train", 40)
+    problem = one_load(batch=3, mean_up=5.0, budget=0.5)
+    scorer = priced_router(problem).scorer
+    core = problem.core("train", problem.case, lanes=40, seed=0)
     for _ in range(30):
         core.step(torch.randint(3, (40,)))
     seen = core.observation()
@@ -102,24 +107,24 @@ def test_scores_are_the_index_and_the_priced_products():
 
 
 def test_a_queue_router_passes_the_check_and_exports():
-    task = QueueTask.of(table(), batch=2)
-    features = torch.from_numpy(task.table.features)
-    check_router(priced_router(task), features)
-    check_router(task.router(), features)
+    problem = one_load(batch=2)
+    features = torch.from_numpy(problem.table.features)
+    check_router(priced_router(problem), features)
+    check_router(index_router(problem), features)
 
 
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_both_formats_hold_it(tmp_path, format):
-    assert export(priced_router(QueueTask.of(table())), tmp_path / "router", format=format).passed
+    assert export(priced_router(one_load()), tmp_path / "router", format=format).passed
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch": 2, "mean_up": 5.0, "replicas": 2}, {"budget": 0.3}])
 def test_the_exported_router_serves_live_as_the_greedy_policy_plays(tmp_path, settings):
-    task = QueueTask.of(table(), load=1.2, window=80, deadlines=(2.0, 5.0), values=(2.0, 1.0), **settings)
-    router = priced_router(task)
+    problem = one_load(loads=(1.2,), window=80, deadlines=(2.0, 5.0), values=(2.0, 1.0), **settings)
+    router = priced_router(problem)
     export(router, tmp_path / "router")
-    queues = LiveQueues(load(tmp_path / "router"), budget=task.config.budget, requests=80)
-    core = task.core("test", 1, seed=5)
+    queues = LiveQueues(load(tmp_path / "router"), budget=problem.options.budget, requests=80)
+    core = problem.core("test", problem.case, lanes=1, seed=5)
     chosen = set()
     for _ in range(80):
         seen = core.observation()
@@ -144,9 +149,9 @@ def test_the_exported_router_serves_live_as_the_greedy_policy_plays(tmp_path, se
 
 
 def test_the_state_is_the_environments_to_the_bit():
-    task = QueueTask.of(table(), load=1.2, window=60, budget=0.3)
-    queues = LiveQueues(task.router(), budget=0.3, requests=60)
-    core = task.core("test", 1, seed=5)
+    problem = one_load(window=60, budget=0.3, loads=(1.2,))
+    queues = LiveQueues(index_router(problem), budget=0.3, requests=60)
+    core = problem.core("test", problem.case, lanes=1, seed=5)
     for step in range(60):
         seen = core.observation()[:, 4:]
         waiting, taken, down = seen[0, :9].reshape(3, 3).tolist()
@@ -158,7 +163,7 @@ def test_the_state_is_the_environments_to_the_bit():
 
 
 def test_mistakes_are_named():
-    router = QueueTask.of(table()).router()
+    router = index_router(one_load())
     queues = LiveQueues(router)
     with pytest.raises(RouterError, match="waiting has 2 numbers; give one for each of a, b, c"):
         queues.route(torch.zeros(4), 0.0, waiting=[0, 0], taken=[0, 0, 0], deadline_s=1.0)
@@ -166,6 +171,6 @@ def test_mistakes_are_named():
         LiveQueues(router, budget=0.2)
     from router_rl.routing import ConstantScorer
 
-    with pytest.raises(RouterError, match="knows no queues"):
+    with pytest.raises(RouterError, match="was not trained on queues"):
         LiveQueues(Router(ConstantScorer(4, 2), Hard(), ["a", "b"]))
     assert sum(part.size for part in queue_state_inputs(["a", "b"])) == 12
