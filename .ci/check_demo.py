@@ -29,29 +29,32 @@ COLLAPSE |= {"regret_to_best_single", "reasons", "problems"}
 def check(folder: Path) -> None:
     """Raise AssertionError where something is missing or wrong."""
     results = json.loads((folder / "results.json").read_text())
-    assert results["schema_version"] == 1
-    assert results["table"]
-    assert len(results["experts"]) >= 6
-    assert len(results["compute_weights"]) >= 3
+    assert results["schema_version"] == 2
+    assert results["problem"]["name"] == "routing"
+    assert len(results["problem"]["experts"]) >= 6
+    weights = [case["values"]["compute_weight"] for case in results["cases"]]
+    assert len(weights) >= 3
     assert len(results["seeds"]) >= 3
     rows = [row for row in results["rows"] if row["split"] == "test"]
     assert all(set(row) >= ROW for row in rows)
     for method, family in METHODS.items():
         found = [row for row in rows if row["method"] == method]
         assert {row["family"] for row in found} == {family}, method
-        assert len(found) == len(results["compute_weights"]) * len(results["seeds"]), method
+        assert len(found) == len(weights) * len(results["seeds"]), method
     assert all((row["collapse"] is not None) == (row["family"] in ("rl", "gate")) for row in rows)
     assert all(set(row["collapse"]) == COLLAPSE for row in rows if row["collapse"] is not None)
     assert not [row for row in rows if row["method"] == "ppo" and row["collapse"]["problems"]]
-    for weight in results["compute_weights"]:
+    for weight in weights:
         mean = {s["method"]: s["utility_mean"] for s in results["summary"] if s["compute_weight"] == weight}
         assert mean["ppo"] > mean["best_single"] > mean["random"], (weight, mean)
         assert mean["oracle"] >= max(mean.values()), (weight, mean)
     gates = [s["paired_difference_to_best_gate"] for s in results["summary"] if s["method"] == "ppo"]
     assert all(gate["ci95"][0] <= gate["mean"] <= gate["ci95"][1] for gate in gates)
-    assert len(results["goal"]) == len(results["compute_weights"])
-    assert sum(line.startswith("At compute weight") for line in results["verdict"]) == len(results["goal"])
+    assert len(results["goal"]) == len(weights)
+    assert sum(line.startswith("Compute weight") for line in results["verdict"]) == len(results["goal"])
     assert any("of the cost saved" in line for line in results["verdict"])
+    assert results["recommendation"]["routing_pays"]
+    assert results["recommendation"]["sentence"].startswith("Use ")
     assert all(goal["reached"] == (goal["ci95"][0] > goal["margin"]) for goal in results["goal"])
     for line in results["summary"]:
         low, high = line["utility_iqm_ci95"]

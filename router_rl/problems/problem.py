@@ -7,7 +7,6 @@ problem has every feature of the toolkit.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,8 +198,15 @@ class Problem(ABC):
 
     def at(self: Self, case: Case) -> Self:
         """The same problem with one of its cases; what was computed before is shared."""
-        part = copy.copy(self)
+        part = self.copied()
         part.cases = (case,)
+        return part
+
+    def copied(self: Self) -> Self:
+        """A shallow copy that shares the cache, unlike one made for another process."""
+        part = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            setattr(part, name, value)
         return part
 
     def cached(self, key: Any, make: Callable[[], Any]) -> Any:
