@@ -1,34 +1,42 @@
-"""A cascade as a partially observed decision process with a hidden state: who would be right on this query.
+"""A cascade as a partially observed decision process whose hidden state is which experts are right.
 
-Observations are the binned beliefs in the experts asked; given who is right they are taken as independent.
-With few experts asked the belief tree is small, and the process is solved exactly by backward induction.
+Observations are the binned beliefs in the experts asked; given the state they are taken as independent.
+With few experts the belief tree is small, and the process is solved exactly by backward induction.
 
 Source: Aggarwal, Madaan et al. 2024, AutoMix, section 3.3 (POMDP router), https://arxiv.org/abs/2310.12963.
-We differ in giving it more: any expert may come next, not only the next larger one; queries are grouped by
+We differ in favour of it: any expert may come next, not only the next larger one; queries are grouped by
 their priors, with a process for each group; and the solution is exact.
 
-Legend: T queries, N experts, K kinds of who is right, B bins, C groups of queries.
+Legend: T queries, N experts, K states (sets of experts that are right), B bins, C groups of queries.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from envs import Core
 from experts import InputError
 
+from ...problems.cascade.cascade_data import CascadeData
+from ...problems.cascade.problem import CascadeProblem
 from ...routing.policies.cascade_beliefs import Beliefs
 from ...routing.policies.cascade_policy import CascadeView
+from ..method import Method, NoHyperparameters, Run
+from .candidate_choice import best_candidate
 
-__all__ = ["AutoMix", "fit_automix"]
+__all__ = ["METHOD", "AutoMix", "fit", "fit_automix"]
 
-_MOST_EXPERTS = 12  # beyond it the tree is too large to solve exactly
+_MOST_EXPERTS = 12  # with more the tree is too large to solve exactly
+_GROUPS, _BINS = (1, 6, 16), (4, 7)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +45,7 @@ class AutoMix:
 
     Attributes:
         beliefs: what is observed.
-        centres: [C, N] of the groups, in chances of being right.
+        centres: [C, N] of the groups, as probabilities of being right.
         edges: [N, B - 1] log-odds between the bins.
         actions_of: for each set of asked experts, in order: [C, B, ..., B] the best action, one B an expert.
     """
@@ -47,78 +55,90 @@ class AutoMix:
     edges: Tensor
     actions_of: Mapping[tuple[int, ...], Tensor]
 
-    def actions(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment."""
+    def start(self, core: Core) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T] int64 of the environment, for observations [T, O] float32."""
         view = CascadeView.of(observation, len(self.edges))
         prior = self.beliefs.prior(view.features)
         return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
-        """Actions [T] int64, given the beliefs [T, N]."""
+        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
         group = torch.cdist(prior.sigmoid(), self.centres).argmin(dim=-1)
         bins = _binned(posterior, self.edges)
-        chosen = torch.zeros(len(prior), dtype=torch.int64)
+        actions = torch.zeros(len(prior), dtype=torch.int64)
         code = (view.asked * 2 ** torch.arange(len(self.edges))).sum(dim=-1)
-        for one in code.unique().tolist():
-            members = tuple(expert for expert in range(len(self.edges)) if one >> expert & 1)
-            rows = (code == one).nonzero().squeeze(-1)
-            chosen[rows] = self.actions_of[members][(group[rows], *bins[rows][:, list(members)].T)]
-        return chosen
+        for number in code.unique().tolist():
+            members = tuple(expert for expert in range(len(self.edges)) if number >> expert & 1)
+            rows = (code == number).nonzero().squeeze(-1)
+            actions[rows] = self.actions_of[members][(group[rows], *bins[rows][:, list(members)].T)]
+        return actions
+
+
+def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -> AutoMix:
+    """Solve processes of several sizes, and choose one by cross-fitted beliefs.
+
+    Raises:
+        InputError: too many experts to solve them exactly.
+    """
+    data = problem.data(run.seed)
+    weight, max_experts = problem.case.values["compute_weight"], problem.options.max_experts
+    candidates = [
+        fit_automix(data, weight, max_experts=max_experts, groups=groups, bins=bins, seed=run.seed)
+        for groups, bins in product(_GROUPS, _BINS)
+    ]
+    return best_candidate(candidates, problem, data)
 
 
 def fit_automix(
-    beliefs: Beliefs,
-    prior: Tensor,
-    posterior: Tensor,
-    quality: Tensor,
-    price: Tensor,
-    weight: float,
-    *,
-    limit: int,
-    groups: int,
-    bins: int,
-    seed: int,
+    data: CascadeData, weight: float, *, max_experts: int, groups: int, bins: int, seed: int
 ) -> AutoMix:
-    """Count the process on rows and solve it.
+    """Estimate the process on rows by counting, and solve it.
 
     Args:
-        beliefs: for new queries.
-        prior, posterior: [T, N] log-odds of the rows.
-        quality: [T, N].
-        price: [N] mean compute.
+        data: the rows, with cross-fitted beliefs.
         weight: utility per unit of compute.
-        limit: the most experts asked.
+        max_experts: maximum number of experts asked.
         groups, bins: C and B.
         seed: of the grouping.
 
     Raises:
         InputError: too many experts to solve it exactly.
     """
+    quality, price = data.quality, data.table.price
+    prior, posterior = data.fitted.prior, data.fitted.posterior
     experts = quality.shape[1]
     if experts > _MOST_EXPERTS:
-        problem = f"the belief tree of {experts} experts is too large to solve exactly"
-        raise InputError("method", "automix", problem, f"leave it out above {_MOST_EXPERTS} experts")
-    clusters = KMeans(groups, random_state=seed).fit(prior.sigmoid().double().numpy())
+        reason = f"the belief tree of {experts} experts is too large to solve exactly"
+        raise InputError("method", "automix", reason, f"leave it out above {_MOST_EXPERTS} experts")
+    with warnings.catch_warnings():
+        # Queries with equal priors make fewer groups, as without features; an empty group is harmless.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clusters = KMeans(groups, random_state=seed).fit(prior.sigmoid().double().numpy())
     group = np.asarray(clusters.labels_)
     edges = torch.quantile(posterior, torch.linspace(0.0, 1.0, bins + 1)[1:-1], dim=0).T.contiguous()
-    seen = _binned(posterior, edges).numpy()
+    binned = _binned(posterior, edges).numpy()
     right = (quality >= 0.5).numpy()
-    kinds, kind = np.unique(right, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)
-    worth = np.stack([quality[kind == one].mean(dim=0).numpy() for one in range(len(kinds))])  # [K, N]
-    overall = np.bincount(kind, minlength=len(kinds)) / len(kind)
+    states, state = np.unique(right, axis=0, return_inverse=True)
+    state = state.reshape(-1)
+    worth = np.stack([quality[state == k].mean(dim=0).numpy() for k in range(len(states))])  # [K, N]
+    overall = np.bincount(state, minlength=len(states)) / len(state)
     solved: dict[tuple[int, ...], list[np.ndarray]] = {}
-    everywhere = _likelihood(seen, right, kinds, bins, None)
-    for one in range(groups):
-        rows = group == one
-        # A few rows' worth of the whole keeps kinds and bins that a small group has not seen possible.
-        share = np.bincount(kind[rows], minlength=len(kinds)) + 2.0 * overall
-        likelihood = _likelihood(seen[rows], right[rows], kinds, bins, everywhere)
-        found = _solve(share / share.sum(), likelihood, worth, weight * price.double().numpy(), limit)
-        for members, actions in found.items():
+    everywhere = _likelihood(binned, right, states, bins, None)
+    for number in range(groups):
+        rows = group == number
+        # Two rows' worth of all queries: states and bins that a small group lacks stay possible.
+        share = np.bincount(state[rows], minlength=len(states)) + 2.0 * overall
+        likelihood = _likelihood(binned[rows], right[rows], states, bins, everywhere)
+        actions_of = _solve(
+            share / share.sum(), likelihood, worth, weight * price.double().numpy(), max_experts
+        )
+        for members, actions in actions_of.items():
             solved.setdefault(members, []).append(actions)
     return AutoMix(
-        beliefs=beliefs,
+        beliefs=data.fitted.beliefs,
         centres=torch.from_numpy(clusters.cluster_centers_).float(),
         edges=edges,
         actions_of={members: torch.from_numpy(np.stack(each)) for members, each in solved.items()},
@@ -131,34 +151,42 @@ def _binned(posterior: Tensor, edges: Tensor) -> Tensor:
 
 
 def _likelihood(
-    seen: np.ndarray, right: np.ndarray, kinds: np.ndarray, bins: int, otherwise: np.ndarray | None
+    binned: np.ndarray, right: np.ndarray, states: np.ndarray, bins: int, prior: np.ndarray | None
 ) -> np.ndarray:
-    """The chance [N, B, K] of each expert's bin given the kind, of bins seen [T, N] and right [T, N]."""
+    """The probability [N, B, K] of each expert's bin given the state.
+
+    Args:
+        binned: [T, N] int64 bins.
+        right: [T, N] bool.
+        states: [K, N] bool.
+        bins: B.
+        prior: the same of all queries, which counts four rows; None: uniform.
+    """
     experts = right.shape[1]
-    found = np.empty((experts, bins, len(kinds)))
+    likelihood = np.empty((experts, bins, len(states)))
     for expert in range(experts):
         for value in (False, True):
-            counts = np.bincount(seen[right[:, expert] == value, expert], minlength=bins) + 0.0
-            of = kinds[:, expert] == value
-            if not of.any():
+            counts = np.bincount(binned[right[:, expert] == value, expert], minlength=bins) + 0.0
+            of_value = states[:, expert] == value
+            if not of_value.any():
                 continue
-            rest = np.full(bins, 1.0 / bins) if otherwise is None else otherwise[expert][:, of][:, 0]
+            rest = np.full(bins, 1.0 / bins) if prior is None else prior[expert][:, of_value][:, 0]
             counts = counts + 4.0 * rest
-            found[expert][:, of] = (counts / counts.sum())[:, None]
-    return found
+            likelihood[expert][:, of_value] = (counts / counts.sum())[:, None]
+    return likelihood
 
 
 def _solve(
-    share: np.ndarray, likelihood: np.ndarray, worth: np.ndarray, price: np.ndarray, limit: int
+    share: np.ndarray, likelihood: np.ndarray, worth: np.ndarray, price: np.ndarray, max_experts: int
 ) -> dict[tuple[int, ...], np.ndarray]:
     """The best action for every set of asked experts and their bins.
 
     Args:
-        share: [K] of the kinds.
+        share: [K] of the states.
         likelihood: [N, B, K].
         worth: [K, N] quality of each expert's answer.
-        price: [N] what asking costs.
-        limit: the most experts asked.
+        price: [N] utility that asking costs.
+        max_experts: maximum number of experts asked.
 
     Returns:
         [B, ..., B] int64 for each set, one B an expert in order.
@@ -166,17 +194,17 @@ def _solve(
     experts = len(likelihood)
     actions: dict[tuple[int, ...], np.ndarray] = {}
     after: dict[tuple[int, ...], np.ndarray] = {}
-    for size in range(min(limit, experts), -1, -1):
+    for size in range(min(max_experts, experts), -1, -1):
         values: dict[tuple[int, ...], np.ndarray] = {}
         for members in combinations(range(experts), size):
-            joint = share  # [B, ..., B, K], the chance of these bins and the kind
+            joint = share  # [B, ..., B, K], the probability of these bins and the state
             for expert in members:
                 joint = joint[..., None, :] * likelihood[expert]
             mass = joint.sum(axis=-1)
-            # Worth times the chance of being here, so that going on is a plain sum over the next bin.
+            # Worth times the probability of the bins, so that the value of asking is a sum over the next bin.
             options = [joint @ worth[:, expert] for expert in members]
             names = [experts + expert for expert in members]
-            if size < min(limit, experts):
+            if size < min(max_experts, experts):
                 for expert in sorted(set(range(experts)) - set(members)):
                     joined = tuple(sorted((*members, expert)))
                     options.append(after[joined].sum(axis=joined.index(expert)) - price[expert] * mass)
@@ -186,3 +214,11 @@ def _solve(
             actions[members] = np.array(names)[stacked.argmax(axis=0)]
         after = values
     return actions
+
+
+METHOD = Method(
+    name="automix",
+    family="baseline",
+    fit=fit,
+    about="partially observed process, solved exactly (AutoMix, Aggarwal et al. 2024)",
+)

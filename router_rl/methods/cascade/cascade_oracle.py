@@ -1,38 +1,38 @@
-"""The oracle of the cascade: it knows the outcomes, and asks the one expert that pays best."""
+"""The oracle of the cascade: for each query it asks the one expert with the highest utility. A bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+
+from envs.reward import expert_utility
 
 from ...problems.cascade.problem import CascadeProblem
-from ...problems.problem import Case, EnvMethod, Played, Tell
+from ...problems.measure import Measurement
+from ...problems.problem import Case
+from ..method import Bound
 
-__all__ = ["ORACLE", "OracleMark", "play_oracle"]
-
-
-class OracleMark:
-    """Stands for the oracle where a policy would; it has no actions, since no policy of observations has."""
-
-    module = None
+__all__ = ["ORACLE", "measure_oracle"]
 
 
-def play_oracle(problem: CascadeProblem, case: Case, split: str) -> Played:
-    """What asking the best expert for each query earns: the most that any cascade could."""
-    outcomes = problem.rows[split].outcomes
-    utility = outcomes.quality - case.values["compute_weight"] * outcomes.compute
+def measure_oracle(problem: CascadeProblem, case: Case, split: str) -> Measurement:
+    """The highest utility that any cascade can earn, knowing all outcomes.
+
+    Args:
+        problem: the problem.
+        case: its compute weight.
+        split: `train`, `validation` or `test`.
+
+    Returns:
+        utility [T] float32; parts `quality`, `compute` and `asked`, which is 1.
+    """
+    outcomes = problem.rows(split).outcomes
+    utility = expert_utility(outcomes, case.values["compute_weight"])
     best = utility.argmax(dim=-1, keepdim=True)
     found = {"quality": outcomes.quality, "compute": outcomes.compute}
     parts = {name: part.gather(-1, best).squeeze(-1).numpy() for name, part in found.items()}
-    parts["asked"] = (best.squeeze(-1) >= 0).float().numpy()
-    return Played(utility=utility.amax(dim=-1).numpy(), parts=parts)
+    parts["asked"] = np.ones(len(utility), dtype=np.float32)
+    share = np.eye(outcomes.experts, dtype=np.float32)[best.squeeze(-1).numpy()]
+    return Measurement(utility=utility.amax(dim=-1).numpy(), parts=parts, share=share)
 
 
-def _marks(
-    problem: CascadeProblem, cases: Sequence[Case], seed: int, tries: int, tell: Tell
-) -> list[OracleMark]:
-    return [OracleMark()] * len(cases)
-
-
-ORACLE = EnvMethod(
-    name="oracle", family="bound", about="knows every outcome and asks the best expert", fit=_marks
-)
+ORACLE = Bound(name="oracle", measure=measure_oracle, about="knows every outcome and asks the best expert")

@@ -1,14 +1,14 @@
-"""Train the policy over all sets that a query's cascade could be in: exact policy gradient, or fitted Q.
+"""Train the cascade policy over all sets of asked experts: exact policy gradient, or fitted Q.
 
-The policy gradient climbs V(nobody asked), the exact utility of the stochastic policy, by backward induction
-over the sets on each query's own outcomes: no value is estimated and no step sampled. Fitted Q regresses the
-worth of every step in every set on what it earns if the policy goes on from there. Alone the gradient stays
-where it first comes to, since it learns nothing of steps that it does not take; so the regression goes beside
-it and fades to nothing.
+The policy gradient ascends V(no expert asked), the exact utility of the stochastic policy, by backward
+induction over the sets on each query's own outcomes: no value is estimated and no step is sampled. Fitted Q
+regresses the value of every step in every set on what the step earns if the policy continues from there. The
+gradient alone stays in its first optimum, since it learns nothing of steps that it does not take; so the
+regression is added to it with a weight that falls to 0.
 
-Compute weights are drawn anew for every query, so one policy serves them all. A query's sets are those of
-`pool` experts that look worth asking, with noise. A member does not see the rows of its fold and keeps the
-weights that were best on them.
+A compute weight is drawn for every query of a batch, so one policy serves all compute weights. A query's sets
+are those of `pool` experts that are likely to be worth asking, drawn with noise. Each member of the ensemble
+is trained without the rows of its fold, and keeps the weights that were best on that fold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,142 +26,214 @@ from experts import InputError
 
 from ...problems.cascade.cascade_data import CascadeData
 from ...problems.cascade.lattice import Lattice
+from ...problems.cascade.problem import CascadeProblem
+from ...problems.measure import Measurement
+from ...problems.problem import ActionPolicy
 from ...routing.policies.cascade_policy import CascadePolicy
+from ..method import Method, Run
 
-__all__ = ["CascadeHyperparameters", "fit_cascade", "greedy_utility"]
+__all__ = [
+    "METHODS",
+    "CascadeHyperparameters",
+    "ExactPGHyperparameters",
+    "LossWeights",
+    "fit_cascade",
+    "fit_exact_pg",
+    "fit_fitted_q",
+    "greedy_utility",
+]
 
-_EASE = 0.98  # of the slow copy a step: what is kept of it
-_NOISE = 0.4  # of utility: how much chance has in who is in a query's pool
+_AVERAGING = 0.98  # of the exponential moving average of the weights, a step
+_NOISE = 0.4  # of utility: the scale of the noise that draws a query's pool
+_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeHyperparameters:
-    """Settings of both learners.
+    """Hyperparameters of fitted Q, and of the exact policy gradient too.
 
     Attributes:
-        steps: of a member, gradient steps, rounded to whole passes over the rows that it sees.
+        steps: gradient steps of a member, rounded to whole epochs over its rows.
         batch: queries a step.
-        learning_rate: at the start; it falls in a line to 0.
+        learning_rate: at the start; it falls linearly to 0.
         weight_decay: of AdamW.
-        learner: `gradient`, or `regression` for fitted Q.
-        regression: of the gradient: how much the regression counts beside it at the start.
         pool: experts whose sets a query is trained on.
         hidden: width of the network.
-        members: networks, each blind to its own fold; at most 5.
-        lightest, heaviest: compute weights are drawn between them, evenly in their logarithm.
+        members: networks of the ensemble, each trained without its own fold; at most 5.
+        min_weight, max_weight: range of the compute weights drawn, uniform in their logarithm.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     steps: int = 320
     batch: int = 128
     learning_rate: float = 6e-3
     weight_decay: float = 0.05
-    learner: Literal["gradient", "regression"] = "gradient"
-    regression: float = 1.0
     pool: int = 5
     hidden: int = 48
     members: int = 5
-    lightest: float = 0.015
-    heaviest: float = 0.5
+    min_weight: float = 0.015
+    max_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "pool", "hidden", "members", "lightest"):
+        for name in ("steps", "batch", "learning_rate", "pool", "hidden", "members", "min_weight"):
             if getattr(self, name) <= 0:
-                raise InputError(f"settings.{name}", getattr(self, name), "not positive", "use more than 0")
-        if self.learner not in ("gradient", "regression"):
-            raise InputError("settings.learner", self.learner, "unknown", "use gradient or regression")
-        if self.members > 5:
-            raise InputError("settings.members", self.members, "there are 5 folds", "use 1 to 5")
-        if self.heaviest < self.lightest:
-            raise InputError("settings.heaviest", self.heaviest, "below the lightest", "use more")
+                raise InputError(f"method.{name}", getattr(self, name), "is not positive", "use more than 0")
+        if self.members > _FOLDS:
+            raise InputError("method.members", self.members, f"there are {_FOLDS} folds", "use 1 to 5")
+        if self.max_weight < self.min_weight:
+            raise InputError("method.max_weight", self.max_weight, "is below min_weight", "use more")
 
 
-Tell = Callable[[int, int, str], None]
+@dataclass(frozen=True, kw_only=True)
+class ExactPGHyperparameters(CascadeHyperparameters):
+    """Hyperparameters of the exact policy gradient: those of fitted Q, and
+
+    Attributes:
+        regression: weight of the regression beside the policy gradient at the start; it falls linearly to 0.
+    """
+
+    regression: float = 1.0
+
+
+class LossWeights(NamedTuple):
+    """How much the policy gradient and the regression count in the loss."""
+
+    gradient: float
+    regression: float
+
+
+Schedule = Callable[[float], LossWeights]
+"""The fraction of the steps that is left to the weights of the loss."""
+
+Report = Callable[[int, int, str, "Measurement | None"], None]
+"""Is passed steps done, all steps, a message, and what the policy earns on the fold it is not trained on."""
+
+
+def fit_exact_pg(problem: CascadeProblem, hyperparameters: ExactPGHyperparameters, run: Run) -> ActionPolicy:
+    """Train a policy for all compute weights by the exact policy gradient."""
+
+    def schedule(left: float) -> LossWeights:
+        return LossWeights(gradient=1.0, regression=hyperparameters.regression * left)
+
+    return _fit(problem, hyperparameters, run, schedule)
+
+
+def fit_fitted_q(problem: CascadeProblem, hyperparameters: CascadeHyperparameters, run: Run) -> ActionPolicy:
+    """Train a policy for all compute weights by fitted Q."""
+    return _fit(problem, hyperparameters, run, lambda left: LossWeights(gradient=0.0, regression=1.0))
 
 
 def fit_cascade(
     data: CascadeData,
-    limit: int,
+    max_experts: int,
     weights: Sequence[float],
-    settings: CascadeHyperparameters,
+    hyperparameters: CascadeHyperparameters,
+    schedule: Schedule,
+    *,
     seed: int,
-    tell: Tell | None = None,
+    report: Report | None = None,
 ) -> tuple[CascadePolicy, float]:
     """Fit one policy for all compute weights.
 
     Args:
         data: rows to learn from.
-        limit: the most experts asked.
-        weights: compute weights for whose mean utility a checkpoint is kept.
-        settings: of the learner.
+        max_experts: maximum number of experts asked.
+        weights: compute weights; the checkpoint with the highest mean utility over them is kept.
+        hyperparameters: of the learner.
+        schedule: the weights of the loss.
         seed: of everything random.
-        tell: is told of every pass: steps done, all steps, what.
+        report: is called after every epoch.
 
     Returns:
-        the policy, and the mean utility of its members over the rows each has not seen.
+        the policy, and the mean utility of its members on their held-out folds.
     """
-    lattice = Lattice(min(settings.pool, len(data.names)), limit)
+    lattice = Lattice(min(hyperparameters.pool, len(data.experts)), max_experts)
     members: list[CascadePolicy] = []
     utilities: list[float] = []
-    for fold in range(settings.members):
+    total = hyperparameters.members * hyperparameters.steps
+    for fold in range(hyperparameters.members):
         generator = torch.Generator().manual_seed(1_000 * seed + fold)
 
-        def told(step: int, what: str, fold: int = fold) -> None:
-            if tell is not None:
-                done = fold * settings.steps + min(step, settings.steps)
-                tell(done, settings.members * settings.steps, f"member {fold + 1}: {what}")
+        def after_epoch(step: int, held_out: Sequence[Tensor], best: float, fold: int = fold) -> None:
+            if report is not None:
+                done = fold * hyperparameters.steps + min(step, hyperparameters.steps)
+                message = f"member {fold + 1} of {hyperparameters.members}, best held-out utility {best:.4f}"
+                middle = held_out[(len(held_out) - 1) // 2]
+                report(done, total, message, Measurement(utility=middle.numpy(), parts={}))
 
-        member = _new(data, limit, settings, 1).initialise(generator)
-        utilities.append(_train(member, data, lattice, fold, weights, settings, generator, told))
+        member = _new_policy(data, max_experts, hyperparameters, 1).initialise(generator)
+        training = _Training(data, lattice, fold, weights, hyperparameters, schedule)
+        utilities.append(training.run(member, generator, after_epoch))
         members.append(member)
-    together = _new(data, limit, settings, settings.members)
+    ensemble = _new_policy(data, max_experts, hyperparameters, hyperparameters.members)
     with torch.no_grad():
-        for name, weight in together.named_parameters():
+        for name, weight in ensemble.named_parameters():
             if not name.startswith("beliefs."):
                 weight.copy_(torch.cat([member.get_parameter(name) for member in members]))
-    return together.requires_grad_(False).eval(), sum(utilities) / len(utilities)
+    return ensemble.requires_grad_(False).eval(), sum(utilities) / len(utilities)
 
 
 def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float) -> Tensor:
-    """What the greedy policy earns on training rows [B], by beliefs that have not seen them; [B]."""
-    asked = torch.zeros(len(rows), len(data.names), dtype=torch.bool)
-    earned = torch.zeros(len(rows))
+    """Utility of the greedy policy on rows of the data, by their cross-fitted beliefs.
+
+    Args:
+        policy: the policy.
+        data: rows that it learns from.
+        rows: [B] int64.
+        weight: utility per unit of compute.
+
+    Returns:
+        [B] float32.
+    """
+    asked = torch.zeros(len(rows), len(data.experts), dtype=torch.bool)
+    utility = torch.zeros(len(rows))
     left = torch.arange(len(rows))
     with torch.no_grad():
         while len(left):
-            row, told = rows[left], asked[left]
-            state = _state(policy, data, row, told, torch.full((len(left),), weight))
-            may = torch.cat([state[3], state[2]], dim=-1)
-            action = policy.chance(policy.values(*state), may).mean(dim=0).argmax(dim=-1)
-            expert = action % len(data.names)
-            asks = action < len(data.names)
+            row = rows[left]
+            state = _state(policy, data, row, asked[left], torch.full((len(left),), weight))
+            valid = torch.cat([state[3], state[2]], dim=-1)
+            action = policy.chance(policy.values(*state), valid).mean(dim=0).argmax(dim=-1)
+            expert = action % len(data.experts)
+            asks = action < len(data.experts)
             quality, compute = (part[row, expert] for part in (data.quality, data.compute))
-            earned[left] += torch.where(asks, -weight * compute, quality)
+            utility[left] += torch.where(asks, -weight * compute, quality)
             left, expert = left[asks], expert[asks]
             asked[left, expert] = True
-    return earned
+    return utility
+
+
+def _fit(
+    problem: CascadeProblem, hyperparameters: CascadeHyperparameters, run: Run, schedule: Schedule
+) -> ActionPolicy:
+    policy, _ = fit_cascade(
+        problem.data(run.seed),
+        problem.options.max_experts,
+        problem.weights,
+        hyperparameters,
+        schedule,
+        seed=run.seed,
+        report=run.report,
+    )
+    return ActionPolicy(actions=policy.act, module=policy)
 
 
 def _state(
     policy: CascadePolicy, data: CascadeData, rows: Tensor, asked: Tensor, weight: Tensor
 ) -> tuple[Tensor, ...]:
-    """What `CascadePolicy.values` takes, for rows [B] in sets [B, N]."""
+    """The arguments of `CascadePolicy.values`, for rows [B] with asked experts [B, N]."""
     askable = ~asked & (asked.sum(dim=-1, keepdim=True) < policy.limit)
     agree = data.same[rows] * asked.unsqueeze(-1) * asked.unsqueeze(-2)
     return data.fitted.prior[rows], data.fitted.posterior[rows], asked, askable, agree, weight
-
-
-class Learner(NamedTuple):
-    """How much the policy gradient and the regression count."""
-
-    climb: float
-    regress: float
 
 
 class _Sets(NamedTuple):
     """B queries in all S sets of their K experts.
 
     Attributes:
-        state: what `CascadePolicy.values` takes, [B S, ...].
+        state: the arguments of `CascadePolicy.values`, [B S, ...].
         quality: [B, K].
         price: [B, K], compute times its weight.
     """
@@ -171,107 +243,138 @@ class _Sets(NamedTuple):
     price: Tensor
 
 
-def _everywhere(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tensor, who: Tensor) -> _Sets:
-    """Queries in all sets of some experts each, `who` [B, K]; the others are as dead."""
+def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tensor, who: Tensor) -> _Sets:
+    """Queries in all sets of some of their experts, `who` [B, K]; the others cannot be asked."""
     count = len(lattice.asked)
     place = rows.unsqueeze(-1)
     same = data.same[place.unsqueeze(-1), who.unsqueeze(-1), who.unsqueeze(-2)]
     pairs = lattice.asked.unsqueeze(-1) & lattice.asked.unsqueeze(-2)
-    prior, posterior, unit, whose = (
+    prior, posterior, unit, experts = (
         part.repeat_interleave(count, dim=0)
         for part in (data.fitted.prior[place, who], data.fitted.posterior[place, who], weight, who)
     )
     asked, askable = (part.repeat(len(rows), 1) for part in (lattice.asked, lattice.askable))
-    state = (prior, posterior, asked, askable, (same.unsqueeze(1) * pairs).flatten(0, 1), unit, whose)
+    agree = (same.unsqueeze(1) * pairs).flatten(0, 1)
+    state = (prior, posterior, asked, askable, agree, unit, experts)
     return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1))
 
 
-def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, learner: Learner) -> Tensor:
-    """What is minimised: minus the exact utility of the stochastic policy, and the regression."""
+def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, weights: LossWeights) -> Tensor:
+    """Minus the exact utility of the stochastic policy, and the regression."""
     rows = len(sets.quality)
     worth = policy.values(*sets.state)[0].unflatten(0, (rows, -1))
-    may = torch.cat([lattice.askable, lattice.asked], dim=-1)
-    chance = policy.chance(worth, may)
+    valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
+    chance = policy.chance(worth, valid)
     value = lattice.values(chance, sets.quality, sets.price)
-    loss = -learner.climb * value[:, 0].mean()
-    if learner.regress > 0.0:
-        on = value.detach()
-        ask = on[:, lattice.child] - sets.price.unsqueeze(1)
-        earned = torch.cat([ask, sets.quality.unsqueeze(1).expand_as(ask)], dim=-1)
-        error = ((worth - earned) ** 2 * may).sum() / (may.sum() * rows)
-        loss = loss + learner.regress * error
+    loss = -weights.gradient * value[:, 0].mean()
+    if weights.regression > 0.0:
+        after = value.detach()
+        ask = after[:, lattice.child] - sets.price.unsqueeze(1)
+        target = torch.cat([ask, sets.quality.unsqueeze(1).expand_as(ask)], dim=-1)
+        error = ((worth - target) ** 2 * valid).sum() / (valid.sum() * rows)
+        loss = loss + weights.regression * error
     return loss
 
 
-def _new(data: CascadeData, limit: int, settings: CascadeHyperparameters, members: int) -> CascadePolicy:
-    beliefs = copy.deepcopy(data.fitted.beliefs)
-    features = data.table.outcomes.features.shape[1]
+def _new_policy(
+    data: CascadeData, max_experts: int, hyperparameters: CascadeHyperparameters, members: int
+) -> CascadePolicy:
     return CascadePolicy(
-        data.names,
-        features,
-        min(limit, len(data.names)),
+        data.experts,
+        data.table.outcomes.features.shape[1],
+        min(max_experts, len(data.experts)),
         data.table.price.tolist(),
-        beliefs,
+        copy.deepcopy(data.fitted.beliefs),
         members=members,
-        hidden=settings.hidden,
+        hidden=hyperparameters.hidden,
     )
 
 
-def _mean_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weights: Sequence[float]) -> float:
-    found = [float(greedy_utility(policy, data, rows, weight).mean()) for weight in weights]
-    return sum(found) / len(found)
+class _Training(NamedTuple):
+    """What one member is trained on."""
 
+    data: CascadeData
+    lattice: Lattice
+    fold: int
+    weights: Sequence[float]
+    hyperparameters: CascadeHyperparameters
+    schedule: Schedule
 
-def _train(
-    policy: CascadePolicy,
-    data: CascadeData,
-    lattice: Lattice,
-    fold: int,
-    weights: Sequence[float],
-    settings: CascadeHyperparameters,
-    generator: torch.Generator,
-    tell: Callable[[int, str], None],
-) -> float:
-    """Train a member in place, to its best checkpoint on the fold it does not see; the utility there."""
-    own = data.fitted.fold == fold
-    seen, held = (part.nonzero().squeeze(-1) for part in (~own, own))
-    learned = [weight for weight in policy.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    a_pass = math.ceil(len(seen) / settings.batch)
-    passes = max(1, round(settings.steps / a_pass))
-    steps = passes * a_pass
-    slow = copy.deepcopy(policy)
-    low, high = math.log(settings.lightest), math.log(settings.heaviest)
-    best, kept, step = -math.inf, slow.state_dict(), 0
-    for _ in range(passes):
-        for batch in torch.randperm(len(seen), generator=generator).split(settings.batch):
-            rows = seen[batch]
-            weight = torch.empty(len(rows)).uniform_(low, high, generator=generator).exp()
-            who = _pool(data, rows, weight, lattice.asked.shape[1], generator)
-            sets = _everywhere(data, lattice, rows, weight, who)
-            left = 1.0 - step / steps
-            gradient = settings.learner == "gradient"
-            learner = Learner(1.0, settings.regression * left) if gradient else Learner(0.0, 1.0)
-            loss = _loss(policy, lattice, sets, learner)
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * left
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            with torch.no_grad():
-                for ours, theirs in zip(slow.parameters(), policy.parameters(), strict=True):
-                    ours.lerp_(theirs, 1.0 - _EASE)
-        found = _mean_utility(slow, data, held, weights)
-        if found > best:
-            best, kept = found, copy.deepcopy(slow.state_dict())
-        tell(step, f"utility on rows it has not seen {found:.4f}, best {best:.4f}")
-    policy.load_state_dict(kept)
-    return best
+    def run(
+        self,
+        policy: CascadePolicy,
+        generator: torch.Generator,
+        after_epoch: Callable[[int, Sequence[Tensor], float], None],
+    ) -> float:
+        """Train a member in place, to its best checkpoint on its held-out fold; the utility there."""
+        hyperparameters, data = self.hyperparameters, self.data
+        own = data.fitted.fold == self.fold
+        rows, held_out = (part.nonzero().squeeze(-1) for part in (~own, own))
+        learned = [weight for weight in policy.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(
+            learned, lr=hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay
+        )
+        in_epoch = math.ceil(len(rows) / hyperparameters.batch)
+        epochs = max(1, round(hyperparameters.steps / in_epoch))
+        averaged = copy.deepcopy(policy)
+        low, high = math.log(hyperparameters.min_weight), math.log(hyperparameters.max_weight)
+        best, kept, step = -math.inf, averaged.state_dict(), 0
+        for _ in range(epochs):
+            for batch in torch.randperm(len(rows), generator=generator).split(hyperparameters.batch):
+                row = rows[batch]
+                weight = torch.empty(len(row)).uniform_(low, high, generator=generator).exp()
+                who = _pool(data, row, weight, self.lattice.asked.shape[1], generator)
+                left = 1.0 - step / (epochs * in_epoch)
+                sets = _in_all_sets(data, self.lattice, row, weight, who)
+                loss = _loss(policy, self.lattice, sets, self.schedule(left))
+                optimizer.param_groups[0]["lr"] = hyperparameters.learning_rate * left
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                step += 1
+                with torch.no_grad():
+                    for ours, theirs in zip(averaged.parameters(), policy.parameters(), strict=True):
+                        ours.lerp_(theirs, 1.0 - _AVERAGING)
+            utility = [greedy_utility(averaged, data, held_out, weight) for weight in self.weights]
+            mean = sum(float(each.mean()) for each in utility) / len(utility)
+            if mean > best:
+                best, kept = mean, copy.deepcopy(averaged.state_dict())
+            after_epoch(step, utility, best)
+        policy.load_state_dict(kept)
+        return best
 
 
 def _pool(data: CascadeData, rows: Tensor, weight: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Experts that look worth asking, with Gumbel noise, in order of their ids: [B, size] int64."""
+    """Experts that are likely to be worth asking, by Gumbel noise, in order of their ids: [B, size] int64."""
     worth = data.fitted.prior[rows].sigmoid() - weight.unsqueeze(-1) * data.table.price
     uniform = torch.rand(worth.shape, generator=generator).clamp(min=1e-9)
     noisy = worth / _NOISE - (-uniform.log()).log()
     return noisy.topk(size, dim=-1).indices.sort(dim=-1).values
+
+
+_SPACE = {
+    "weight_decay": (0.05, 0.3),
+    "hidden": (32, 48),
+    "learning_rate": (6e-3, 1e-2),
+}
+
+METHODS = (
+    Method(
+        name="exact_pg",
+        family="rl",
+        fit=fit_exact_pg,
+        hyperparameters=ExactPGHyperparameters,
+        space={"regression": (0.3, 1.0), **_SPACE},
+        about="exact policy gradient over all sets of asked experts; one policy for all compute weights",
+        amortizes=True,
+    ),
+    Method(
+        name="fitted_q",
+        family="rl",
+        fit=fit_fitted_q,
+        hyperparameters=CascadeHyperparameters,
+        space=_SPACE,
+        about="fitted Q over all sets of asked experts; one policy for all compute weights",
+        amortizes=True,
+    ),
+)

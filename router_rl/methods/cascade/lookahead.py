@@ -1,10 +1,11 @@
-"""One-step lookahead: ask whoever raises the chance of being right by more than it costs, else stop.
+"""One-step lookahead: ask the expert with the highest value of information, or stop where that is too low.
 
-The worth of asking e is `E max(b, b_e) - weight * price_e - b`, where b is the belief in the best answer so
-far and b_e, the belief after asking, is spread as on training rows with a similar prior. It is the myopic
-value of information (Howard 1966, https://doi.org/10.1109/TSSC.1966.300074), with a tuned margin.
+The gain of asking e is `E max(b, b_e) - weight * price_e - b`. Here b is the probability that the best
+answer so far is right, and b_e the one of e's answer, distributed as on training rows with a similar prior.
+It is the myopic value of information (Howard 1966, https://doi.org/10.1109/TSSC.1966.300074), with a tuned
+margin.
 
-Legend: T queries, N experts, P priors alike, G beliefs.
+Legend: T queries, N experts, P groups of similar priors, G probabilities.
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs import Core
+
+from ...problems.cascade.cascade_data import CascadeData
+from ...problems.cascade.problem import CascadeProblem
 from ...routing.policies.cascade_beliefs import Beliefs
 from ...routing.policies.cascade_policy import CascadeView
+from ..method import Method, NoHyperparameters, Run
+from .candidate_choice import best_candidate
 
-__all__ = ["MARGINS", "Lookahead", "gains_of"]
+__all__ = ["MARGINS", "METHOD", "Lookahead", "candidates", "fit", "gains_of"]
 
 MARGINS = (-0.04, -0.02, -0.01, 0.0, 0.01, 0.02)
-_ALIKE, _GRID = 12, 101
+"""The margins tried, in units of utility."""
+
+_PRIOR_GROUPS, _PROBABILITIES = 12, 101
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,12 +39,12 @@ class Lookahead:
     """A tuned one-step lookahead.
 
     Attributes:
-        beliefs: what judges the answers.
+        beliefs: the probability that each expert is right.
         price: [N] mean compute.
-        edges: [N, P - 1] priors that part the training rows into groups of equal size.
-        reached: [N, P, G] `E max(g, b_e)` for beliefs g evenly in [0, 1].
-        margin: what asking must gain.
-        pooled: experts that give the same answer add their log-odds, others take theirs off.
+        edges: [N, P - 1] log-odds of the prior between groups of equal size.
+        reached: [N, P, G] `E max(g, b_e)` for probabilities g evenly in [0, 1].
+        margin: the gain above which it asks, in units of utility.
+        pooled: experts with the same answer add their log-odds, the others subtract theirs.
     """
 
     beliefs: Beliefs
@@ -45,14 +54,17 @@ class Lookahead:
     margin: float
     pooled: bool
 
-    def actions(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment."""
+    def start(self, core: Core) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T] int64 of the environment, for observations [T, O] float32."""
         view = CascadeView.of(observation, len(self.price))
         prior = self.beliefs.prior(view.features)
         return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
-        """Actions [T] int64, given the beliefs [T, N]."""
+        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
         prior = self.beliefs.current(prior, posterior, view.asked)
         score = posterior
         if self.pooled:
@@ -60,43 +72,69 @@ class Lookahead:
             support = (view.agree @ known.unsqueeze(-1)).squeeze(-1)
             score = 2.0 * support - known.sum(dim=-1, keepdim=True)
         best, answer = score.masked_fill(~view.asked, -torch.inf).max(dim=-1)
-        sure = best.sigmoid()  # 0 where nobody was asked
-        group = torch.stack(
-            [
-                torch.searchsorted(edge, column)
-                for edge, column in zip(self.edges, prior.T.contiguous(), strict=True)
-            ],
-            dim=-1,
-        )
-        place = (sure * (_GRID - 1)).round().long().unsqueeze(-1)
+        likely = best.sigmoid()  # 0 where no expert was asked
+        group = _groups(self.edges, prior)
+        place = (likely * (_PROBABILITIES - 1)).round().long().unsqueeze(-1)
         reached = self.reached[torch.arange(len(self.price)), group, place]
-        gain = reached - view.weight.unsqueeze(-1) * self.price - sure.unsqueeze(-1)
+        gain = reached - view.weight.unsqueeze(-1) * self.price - likely.unsqueeze(-1)
         gain = gain.masked_fill(~view.askable, -torch.inf)
-        most, ask = gain.max(dim=-1)
-        go_on = ~view.asked.any(dim=-1) | (most > self.margin)
-        return torch.where(go_on, ask, answer + len(self.price))
+        highest, ask = gain.max(dim=-1)
+        asks = ~view.asked.any(dim=-1) | (highest > self.margin)
+        return torch.where(asks, ask, answer + len(self.price))
 
 
 def gains_of(prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
-    """`edges` and `reached` of a lookahead, from training rows [T, N]."""
-    quantiles = torch.from_numpy(np.linspace(0.0, 1.0, _ALIKE + 1)[1:-1]).float()
+    """`edges` and `reached` of a lookahead.
+
+    Args:
+        prior, posterior: [T, N] float32 log-odds of the rows it is tuned on.
+    """
+    quantiles = torch.from_numpy(np.linspace(0.0, 1.0, _PRIOR_GROUPS + 1)[1:-1]).float()
     edges = torch.quantile(prior, quantiles, dim=0).T.contiguous()
-    grid = torch.linspace(0.0, 1.0, _GRID)
-    reached = torch.zeros(prior.shape[1], _ALIKE, _GRID)
+    grid = torch.linspace(0.0, 1.0, _PROBABILITIES)
+    reached = torch.zeros(prior.shape[1], _PRIOR_GROUPS, _PROBABILITIES)
+    groups = _groups(edges, prior)
     for expert in range(prior.shape[1]):
-        group = torch.searchsorted(edges[expert], prior[:, expert].contiguous())
-        for one in range(_ALIKE):
-            belief = posterior[group == one, expert].sigmoid()
+        for group in range(_PRIOR_GROUPS):
+            belief = posterior[groups[:, expert] == group, expert].sigmoid()
             if len(belief):
-                reached[expert, one] = torch.maximum(belief.unsqueeze(-1), grid).mean(dim=0)
+                reached[expert, group] = torch.maximum(belief.unsqueeze(-1), grid).mean(dim=0)
     return edges, reached
 
 
-def candidates(beliefs: Beliefs, price: Tensor, prior: Tensor, posterior: Tensor) -> Sequence[Lookahead]:
-    """Every margin, with and without pooling."""
-    edges, reached = gains_of(prior, posterior)
+def candidates(data: CascadeData) -> Sequence[Lookahead]:
+    """Every margin, without and with pooling."""
+    fitted = data.fitted
+    edges, reached = gains_of(fitted.prior, fitted.posterior)
     return [
-        Lookahead(beliefs=beliefs, price=price, edges=edges, reached=reached, margin=margin, pooled=pooled)
+        Lookahead(
+            beliefs=fitted.beliefs,
+            price=data.table.price,
+            edges=edges,
+            reached=reached,
+            margin=margin,
+            pooled=pooled,
+        )
         for margin in MARGINS
         for pooled in (False, True)
     ]
+
+
+def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -> Lookahead:
+    """Choose the margin and the pooling by cross-fitted beliefs on training and validation rows."""
+    data = problem.data(run.seed)
+    return best_candidate(candidates(data), problem, data)
+
+
+def _groups(edges: Tensor, prior: Tensor) -> Tensor:
+    """The group [T, N] int64 of each prior [T, N]."""
+    columns = zip(edges, prior.T.contiguous(), strict=True)
+    return torch.stack([torch.searchsorted(edge, column) for edge, column in columns], dim=-1)
+
+
+METHOD = Method(
+    name="lookahead",
+    family="baseline",
+    fit=fit,
+    about="one step of value of information on calibrated beliefs",
+)

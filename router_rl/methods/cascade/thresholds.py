@@ -1,18 +1,19 @@
-"""Threshold cascades: ask experts in a fixed order, stop when an answer is sure enough.
+"""Threshold cascades: ask experts in a fixed order and stop at the first answer that is likely enough right.
 
-Every order of up to three experts is tried with every pair of thresholds on a grid, with and without
-answering by the surest of those asked. What a stage earns depends on the thresholds before it only through
-which queries arrive, so the utility of all pairs of an order is a table of prefix sums, exact on the grid.
+Every order of up to three experts is tried with every pair of thresholds on a grid, and with two rules for
+the answer: the last one, or the most likely of those asked. What a stage earns depends on the earlier
+thresholds only through the queries that reach it, so the utility of all pairs of thresholds is a table of
+prefix sums, exact on the grid.
 
 Source: Chen, Zaharia, Zou 2023, FrugalGPT, section 3 (LLM cascade), https://arxiv.org/abs/2305.05176. There a
-learned scorer judges the answer; here it is the calibrated belief that all cascades share.
+learned scorer judges the answer; here the calibrated belief that all cascade methods share does.
 
 Legend: T queries, N experts, G thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
@@ -21,20 +22,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs import Core, reward
+
+from ...problems.cascade.problem import CascadeProblem
 from ...routing.policies.cascade_beliefs import Beliefs
 from ...routing.policies.cascade_policy import CascadeView
+from ..method import Method, NoHyperparameters, Run
+from .by_weight import PolicyByWeight
 
-__all__ = ["ThresholdCascade", "best_thresholds", "threshold_tables"]
+__all__ = [
+    "METHOD",
+    "ThresholdCascade",
+    "ThresholdTable",
+    "fit",
+    "threshold_grid",
+    "threshold_tables",
+    "tuned_cascades",
+]
 
 _GRID = 40
-_LONGEST = 3
+_MAX_ORDER = 3
 
 
-class _Table(NamedTuple):
+class ThresholdTable(NamedTuple):
     """Mean quality and compute [G, G] of an order by its two thresholds."""
 
     order: tuple[int, ...]
-    surest: bool
+    most_likely: bool
     quality: np.ndarray
     compute: np.ndarray
 
@@ -44,83 +58,118 @@ class ThresholdCascade:
     """A tuned cascade.
 
     Attributes:
-        beliefs: what judges the answers.
-        order: three experts as they are asked, or as many as there are.
-        stops: log-odds at which each but the last stops it; -inf: always.
-        surest: answer with the surest of those asked, not the last.
+        beliefs: the probability that each expert is right.
+        order: the experts as they are asked, three or as many as there are.
+        stops: log-odds at which each but the last one stops it; -inf: always.
+        most_likely: return the most likely of the answers, not the last one.
         utility: mean on the rows it was tuned on.
     """
 
     beliefs: Beliefs
     order: tuple[int, ...]
     stops: tuple[float, ...]
-    surest: bool
+    most_likely: bool
     utility: float
 
-    def actions(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment."""
+    def start(self, core: Core) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T] int64 of the environment, for observations [T, O] float32."""
         experts = self.beliefs.sizes[1]
         view = CascadeView.of(observation, experts)
         score = self.beliefs.posterior(self.beliefs.prior(view.features), view.confidence)
         place = torch.tensor(self.order)
         asked, ordered = view.asked[:, place], score[:, place]
-        stage = asked.sum(dim=-1)  # how many of the order have answered
+        stage = asked.sum(dim=-1)  # how many of the order were asked
         last = (stage - 1).clamp(min=0).unsqueeze(-1)
         known = ordered.masked_fill(~asked, -torch.inf)
-        answer = known.argmax(dim=-1, keepdim=True) if self.surest else last
-        judged = known.gather(-1, answer).squeeze(-1)
+        answer = known.argmax(dim=-1, keepdim=True) if self.most_likely else last
+        reached = known.gather(-1, answer).squeeze(-1)
         stops = torch.tensor([torch.inf, *self.stops, -torch.inf])[stage]
         ask = place[stage.clamp(max=len(self.order) - 1)]
-        go_on = (stage == 0) | (judged < stops)
-        return torch.where(go_on, ask, place[answer.squeeze(-1)] + experts)
+        asks = (stage == 0) | (reached < stops)
+        return torch.where(asks, ask, place[answer.squeeze(-1)] + experts)
 
 
-def best_thresholds(
-    tables: list[_Table], grid: np.ndarray, beliefs: Beliefs, weight: float
-) -> ThresholdCascade:
-    """The best order and thresholds at a compute weight, of `threshold_tables`."""
-    utility = [table.quality - weight * table.compute for table in tables]
-    best = max(range(len(tables)), key=lambda index: utility[index].max())
-    first, second = np.unravel_index(utility[best].argmax(), utility[best].shape)
-    table = tables[best]
-    stops = (float(grid[first]), float(grid[second]))[: len(table.order) - 1]
-    found = float(utility[best].max())
-    return ThresholdCascade(
-        beliefs=beliefs, order=table.order, stops=stops, surest=table.surest, utility=found
+def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -> PolicyByWeight:
+    """Tune a cascade at every compute weight of the problem, by cross-fitted beliefs."""
+    data = problem.data(run.seed)
+    score, quality, compute = (
+        part.double().numpy() for part in (data.fitted.posterior, data.quality, data.compute)
     )
+    grid = threshold_grid(score)
+    tables = threshold_tables(score, quality, compute, grid, problem.options.max_experts)
+    cascades = tuned_cascades(tables, grid, data.fitted.beliefs, problem.weights)
+    return PolicyByWeight(weights=torch.tensor(problem.weights), policies=tuple(cascades))
+
+
+def tuned_cascades(
+    tables: Iterator[ThresholdTable], grid: np.ndarray, beliefs: Beliefs, weights: Sequence[float]
+) -> list[ThresholdCascade]:
+    """The best order and thresholds at each compute weight, the first of equals.
+
+    Args:
+        tables: of `threshold_tables`; they are read one at a time, for there are many with many experts.
+        grid: [G] the thresholds.
+        beliefs: of the cascades.
+        weights: utility per unit of compute.
+    """
+    best: list[ThresholdCascade | None] = [None] * len(weights)
+    for table in tables:
+        for place, weight in enumerate(weights):
+            parts = {"quality": table.quality, "compute": table.compute}
+            utility = reward.utility(parts, {"compute": weight})
+            highest = float(utility.max())
+            current = best[place]
+            if current is not None and highest <= current.utility:
+                continue
+            first, second = np.unravel_index(utility.argmax(), utility.shape)
+            best[place] = ThresholdCascade(
+                beliefs=beliefs,
+                order=table.order,
+                stops=(float(grid[first]), float(grid[second]))[: len(table.order) - 1],
+                most_likely=table.most_likely,
+                utility=highest,
+            )
+    return [cascade for cascade in best if cascade is not None]
+
+
+def threshold_grid(score: np.ndarray) -> np.ndarray:
+    """The thresholds [G] float64: -inf, quantiles of scores [T, N], and inf."""
+    inner = np.unique(np.quantile(score, np.linspace(0.0, 1.0, _GRID)))
+    return np.concatenate([[-np.inf], inner, [np.inf]])
 
 
 def threshold_tables(
-    score: np.ndarray, quality: np.ndarray, compute: np.ndarray
-) -> tuple[list[_Table], np.ndarray]:
-    """What every order earns and costs with every pair of thresholds, and the thresholds [G].
+    score: np.ndarray,
+    quality: np.ndarray,
+    compute: np.ndarray,
+    grid: np.ndarray,
+    max_experts: int = _MAX_ORDER,
+) -> Iterator[ThresholdTable]:
+    """What every order earns and costs with every pair of thresholds.
 
     Shorter cascades are among them: with a threshold of -inf a stage is the last.
 
     Args:
-        score: [T, N] log-odds that an expert is right, once it has answered.
-        quality, compute: [T, N].
+        score: [T, N] float64 log-odds that an expert is right, once it was asked.
+        quality, compute: [T, N] float64.
+        grid: [G] float64, rising.
+        max_experts: maximum number of experts asked; above 3 it changes nothing.
     """
-    inner = np.unique(np.quantile(score, np.linspace(0.0, 1.0, _GRID)))
-    grid = np.concatenate([[-np.inf], inner, [np.inf]])
-    return list(_tables(score, quality, compute, grid)), grid
-
-
-def _tables(
-    score: np.ndarray, quality: np.ndarray, compute: np.ndarray, grid: np.ndarray
-) -> Iterator[_Table]:
     experts = quality.shape[1]
-    for order in permutations(range(experts), min(_LONGEST, experts)):
+    for order in permutations(range(experts), min(_MAX_ORDER, max_experts, experts)):
         place = list(order)
         scores, answers, spent = score[:, place], quality[:, place], compute[:, place].cumsum(axis=1)
-        yield _Table(order, False, *_by_thresholds(scores, answers, spent, grid))
-        surest = scores.copy()
+        yield ThresholdTable(order, False, *_by_thresholds(scores, answers, spent, grid))
+        highest = scores.copy()
         given = answers.copy()
         for stage in range(1, len(order)):
-            kept = surest[:, stage - 1] >= scores[:, stage]
-            surest[:, stage] = np.where(kept, surest[:, stage - 1], scores[:, stage])
+            kept = highest[:, stage - 1] >= scores[:, stage]
+            highest[:, stage] = np.where(kept, highest[:, stage - 1], scores[:, stage])
             given[:, stage] = np.where(kept, given[:, stage - 1], answers[:, stage])
-        yield _Table(order, True, *_by_thresholds(surest, given, spent, grid))
+        yield ThresholdTable(order, True, *_by_thresholds(highest, given, spent, grid))
 
 
 def _by_thresholds(
@@ -129,18 +178,21 @@ def _by_thresholds(
     """Mean quality and compute [G, G] of stopping at the first stage whose score reaches its threshold.
 
     Args:
-        score: [T, L] of the answer that each stage would give, L 2 or 3 (a third's is not read).
+        score: [T, L] of the answer that each stage would give, L 1 to 3 (a third one's is not read).
         quality: [T, L] of that answer.
         spent: [T, L] compute up to that stage.
+        grid: [G] float64, rising.
     """
     rows, size = len(score), len(grid)
-    # The first `above` thresholds stop a query; the others let it go on.
+    if score.shape[1] == 1:  # the first expert is the last, whatever the thresholds
+        return np.full((size, size), quality.mean()), np.full((size, size), spent.mean())
+    # The first `above` thresholds stop a query; the others do not.
     above = np.searchsorted(grid, score[:, :2], side="right")
     pairs = above[:, 0] * (size + 1) + above[:, 1]
-    if score.shape[1] == 2:  # with two experts the second is the last whatever its threshold
+    if score.shape[1] == 2:  # with two experts the second one is the last, whatever its threshold
         pairs = above[:, 0] * (size + 1) + size
 
-    def going_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def not_stopped(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums over the queries that pass the first threshold [G], and both [G, G]."""
         counts = np.bincount(pairs, weights=values, minlength=(size + 1) ** 2).reshape(size + 1, size + 1)
         passed = counts.cumsum(axis=0)
@@ -148,10 +200,19 @@ def _by_thresholds(
 
     found: list[np.ndarray] = []
     for part in (quality, spent):
-        first, _ = going_on(part[:, 0])
-        second, beyond = going_on(part[:, 1])
+        first, _ = not_stopped(part[:, 0])
+        second, beyond = not_stopped(part[:, 1])
         total = (part[:, 0].sum(dtype=np.float64) - first + second)[:, None]
         if score.shape[1] > 2:
-            total = total - beyond + going_on(part[:, 2])[1]
+            total = total - beyond + not_stopped(part[:, 2])[1]
         found.append(np.broadcast_to(total, (size, size)) / rows)
     return found[0], found[1]
+
+
+METHOD = Method(
+    name="thresholds",
+    family="baseline",
+    fit=fit,
+    about="all orders of three experts with tuned thresholds (FrugalGPT, Chen et al. 2023)",
+    amortizes=True,
+)

@@ -1,4 +1,4 @@
-"""Fit the beliefs that every cascade works with, and give them for rows they were fitted to, out of fold."""
+"""Fit the beliefs that all cascade methods share, and cross-fit them on their own rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EXCHANGES = 240  # steps
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedBeliefs:
-    """Beliefs and what they say of the rows they were fitted to.
+    """Beliefs, and their out-of-fold predictions on the rows they were fitted on.
 
     Attributes:
         beliefs: for new rows: the mean of the folds' networks.
-        fold: [T] int64, which network has not seen a row.
-        prior: [T, N] float32 log-odds of each row by the network that has not seen it.
+        fold: [T] int64, the fold of each row: the network that was fitted without it.
+        prior: [T, N] float32 log-odds, out-of-fold predictions.
         posterior: [T, N] float32 log-odds, from that prior and the confidence.
     """
 
@@ -37,12 +37,12 @@ class FittedBeliefs:
 
 
 def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int) -> FittedBeliefs:
-    """Fit priors on all folds but one each, stop where the held-out loss is least, then calibrate.
+    """Fit a network for each fold on the other folds, keep the epoch of lowest held-out loss, and calibrate.
 
     Args:
         features: [T, D] float32.
-        confidence: [T, N] float32.
-        quality: [T, N] float32 in [0, 1], taken as the chance of being right.
+        confidence: [T, N] float32 in [0, 1].
+        quality: [T, N] float32 in [0, 1], taken as the probability of being right.
         seed: of the folds, the weights and the batches.
     """
     rows, experts = quality.shape
@@ -87,7 +87,7 @@ def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int
 
 
 def _held_out(beliefs: Beliefs, features: Tensor, fold: Tensor) -> Tensor:
-    """The prior [T, N] of each row by the network that has not seen it."""
+    """Out-of-fold predictions of the prior, [T, N] float32 log-odds."""
     members = beliefs.members(features)
     return members[fold, torch.arange(len(features))]
 
@@ -98,7 +98,7 @@ def _calibrate(beliefs: Beliefs, prior: Tensor, confidence: Tensor, quality: Ten
     for expert in range(quality.shape[1]):
         inputs = torch.stack([odds[:, expert], prior[:, expert]], dim=1).double().numpy()
         right = quality[:, expert].double().numpy()
-        # A quality between 0 and 1 counts as right and as wrong, in these shares.
+        # A quality between 0 and 1 counts partly as right and partly as wrong.
         both = np.concatenate([inputs, inputs])
         label = np.repeat([1, 0], len(right))
         weight = np.concatenate([right, 1.0 - right])
@@ -113,7 +113,7 @@ def _calibrate(beliefs: Beliefs, prior: Tensor, confidence: Tensor, quality: Ten
 def _exchange(
     beliefs: Beliefs, prior: Tensor, posterior: Tensor, quality: Tensor, generator: torch.Generator
 ) -> None:
-    """Fit what those that were asked say of the others, on random sets of up to three."""
+    """Fit how the experts asked change the beliefs in the others, on random sets of up to three experts."""
     optimizer = torch.optim.Adam([beliefs.influence], lr=0.03)
     rows, experts = quality.shape
     for step in range(_EXCHANGES):

@@ -1,20 +1,18 @@
-"""The rows a cascade learns from: what every expert would say, and beliefs in it from other rows."""
+"""What cascade methods learn from: the answers of all experts, and beliefs cross-fitted on the same rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from envs.cascade import CascadeTable
-from envs.outcomes import compute_scale
-from experts import OutcomeTable
 
 from .beliefs import FittedBeliefs, fit_beliefs
 
-__all__ = ["CascadeData"]
+__all__ = ["CascadeData", "agreement"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,40 +21,46 @@ class CascadeData:
 
     Attributes:
         table: the rows, as the environment has them.
-        names: of the experts.
-        fitted: beliefs; those of these rows come from networks that have not seen them.
-        same: [T, N, N] float32, 1 where two experts give the same answer, 0 where unknown.
-        scale: the unit of compute, in the table's cost unit.
+        experts: names of the experts.
+        fitted: beliefs; those of these rows are cross-fitted.
+        same: [T, N, N] float32, 1 where two experts give the same answer, 0 where that is unknown.
     """
 
     table: CascadeTable
-    names: tuple[str, ...]
+    experts: tuple[str, ...]
     fitted: FittedBeliefs
     same: Tensor
-    scale: float
 
     @classmethod
-    def of(cls, table: OutcomeTable, seed: int = 0) -> CascadeData:
-        """Take the training and validation rows of a table and fit the beliefs.
+    def of(
+        cls, table: CascadeTable, experts: Sequence[str], seed: int, same: Tensor | None = None
+    ) -> CascadeData:
+        """Fit the beliefs on some rows.
 
-        Raises:
-            InputError: the table has no features, or no confidences.
+        Args:
+            table: the rows.
+            experts: the N names.
+            seed: of the beliefs.
+            same: `agreement(table)`, where it is known already.
         """
-        rows = table.take(np.isin(table.split, ("train", "validation")))
-        scale = compute_scale(table.part("train"))
-        known = CascadeTable.of(rows, scale)
-        outcomes = known.outcomes
-        fitted = fit_beliefs(outcomes.features, known.confidence, outcomes.quality, seed)
-        alone = torch.eye(outcomes.experts).expand(outcomes.queries, -1, -1)
-        same = alone if known.same is None else known.same.float()
-        return cls(table=known, names=table.experts, fitted=fitted, same=same, scale=scale)
+        outcomes = table.outcomes
+        fitted = fit_beliefs(outcomes.features, table.confidence, outcomes.quality, seed)
+        same = agreement(table) if same is None else same
+        return cls(table=table, experts=tuple(experts), fitted=fitted, same=same)
 
     @property
     def quality(self) -> Tensor:
-        """[T, N] float32."""
+        """[T, N] float32 in [0, 1]."""
         return self.table.outcomes.quality
 
     @property
     def compute(self) -> Tensor:
-        """[T, N] float32."""
+        """[T, N] float32, in units of the most expensive expert's mean cost."""
         return self.table.outcomes.compute
+
+
+def agreement(table: CascadeTable) -> Tensor:
+    """Which experts give the same answer, [T, N, N] float32; an expert agrees with itself only if unknown."""
+    if table.same is not None:
+        return table.same.float()
+    return torch.eye(table.outcomes.experts).expand(table.outcomes.queries, -1, -1)

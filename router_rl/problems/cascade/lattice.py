@@ -1,9 +1,9 @@
-"""All sets of experts that a cascade may have asked, and what a policy is worth from each of them.
+"""All sets of experts that a cascade can have asked, and the exact value of a policy in each of them.
 
-Every outcome is known, so whatever a policy would do is known for every set it could be in: its value is
-computed by backward induction from the largest sets to none, exactly, and can be differentiated.
+Every outcome is known, so the value of a policy is computed by backward induction, from the largest sets to
+the empty one. It is exact and differentiable.
 
-Legend: B queries, N experts, S sets of at most `limit` experts.
+Legend: B queries, N experts, S sets of at most `max_experts` experts.
 """
 
 from __future__ import annotations
@@ -17,41 +17,46 @@ __all__ = ["Lattice"]
 
 
 class Lattice:
-    """The sets of at most `limit` of N experts, smallest first.
+    """The sets of at most `max_experts` of N experts, smallest first.
+
+    Args:
+        experts: N.
+        max_experts: maximum size of a set.
 
     Attributes:
-        asked: [S, N] bool, who is in a set.
-        askable: [S, N] bool, who may join it.
-        child: [S, N] int64, the set with one more; 0 where nobody may join.
-        levels: the sets' range for each size, from 0.
+        asked: [S, N] bool, the experts in a set.
+        askable: [S, N] bool, the experts that can be asked next.
+        child: [S, N] int64, the set with one expert more; 0 where it cannot be asked.
+        levels: the range of the sets of each size, from size 0.
     """
 
-    def __init__(self, experts: int, limit: int) -> None:
-        limit = min(limit, experts)
-        sets = [one for size in range(limit + 1) for one in combinations(range(experts), size)]
-        place = {one: index for index, one in enumerate(sets)}
+    def __init__(self, experts: int, max_experts: int) -> None:
+        max_experts = min(max_experts, experts)
+        sets = [members for size in range(max_experts + 1) for members in combinations(range(experts), size)]
+        place = {members: index for index, members in enumerate(sets)}
         self.asked = torch.zeros(len(sets), experts, dtype=torch.bool)
         self.child = torch.zeros(len(sets), experts, dtype=torch.int64)
-        for index, one in enumerate(sets):
-            self.asked[index, list(one)] = True
-            if len(one) < limit:
-                for expert in set(range(experts)) - set(one):
-                    self.child[index, expert] = place[tuple(sorted((*one, expert)))]
+        for index, members in enumerate(sets):
+            self.asked[index, list(members)] = True
+            if len(members) < max_experts:
+                for expert in set(range(experts)) - set(members):
+                    self.child[index, expert] = place[tuple(sorted((*members, expert)))]
         self.askable = self.child > 0
         sizes = self.asked.sum(dim=1).tolist()
         self.levels = [
-            slice(sizes.index(size), sizes.index(size) + sizes.count(size)) for size in range(limit + 1)
+            slice(sizes.index(size), sizes.index(size) + sizes.count(size)) for size in range(max_experts + 1)
         ]
 
     def values(self, policy: Tensor, quality: Tensor, price: Tensor) -> Tensor:
-        """What a policy earns from each set on: V [B, S], by
+        """The value of a policy in each set, V [B, S] float32:
 
             V(s) = sum_e p(answer e | s) quality_e + p(ask e | s) (V(s with e) - price_e).
 
         Args:
-            policy: [B, S, 2 N], chances of asking and of answering with each expert; rows sum to 1.
-            quality: [B, N].
-            price: [B, N], compute times its weight.
+            policy: [B, S, 2 N] float, probabilities of asking each expert and of returning its answer; rows
+                sum to 1.
+            quality: [B, N] float.
+            price: [B, N] float, compute times its weight.
         """
         experts = quality.shape[1]
         found: list[Tensor] = []

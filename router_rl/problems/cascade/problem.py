@@ -1,86 +1,209 @@
-"""The cascade on one table: its rows, the beliefs fitted on them, and what is allowed."""
+"""The cascade: ask an expert, read its confidence, then ask another one or return an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from envs.cascade import CascadeConfig, CascadeTable
+from envs.cascade import CascadeConfig, CascadeCore, CascadeTable
 from envs.outcomes import compute_scale
-from experts import OutcomeTable, open_table
+from experts import OutcomeTable
 
-from ..problem import Case
-from .cascade_data import CascadeData
+from ...routing import Router
+from ..data_digest import digest_of, table_digest
+from ..measure import Measurement
+from ..objective import Objective
+from ..objective_fields import compute_weight_cases
+from ..options import options_as_json, with_changes
+from ..problem import Case, FigureData, Policy, Problem, ProblemCard
+from ..prompt_features import with_features
+from ..routing.problem import RoutingProblem
+from ..table_facts import table_facts
+from .cascade_data import CascadeData, agreement
+from .cascade_episodes import measure_episodes, run_episodes
+from .cascade_options import CascadeOptions
+from .query_router import AskOnce
+from .tree_data import paths_of
 
-__all__ = ["DEFAULTS", "CascadeProblem", "cases_of", "prepare"]
+__all__ = ["CascadeProblem"]
 
-DEFAULTS: Mapping[str, Any] = {
-    "compute_weights": (0.02, 0.05, 0.1, 0.2, 0.4),
-    "limit": 3,
-    "features": True,
-    "seed": 0,
-}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CascadeProblem:
-    """What every method is given.
-
-    Attributes:
-        table: the whole outcome table, as the options left it.
-        config: what is allowed.
-        weights: compute weights to compare under.
-        rows: by split, as the environment has them.
-    """
-
-    table: OutcomeTable
-    config: CascadeConfig
-    weights: tuple[float, ...]
-    rows: Mapping[str, CascadeTable]
-    _data: dict[int, CascadeData] = field(default_factory=dict)
-
-    def data(self, seed: int) -> CascadeData:
-        """Training and validation rows with beliefs fitted by this seed, once."""
-        if seed not in self._data:
-            self._data.clear()  # one seed after the other: nothing is asked for twice
-            self._data[seed] = CascadeData.of(self.table, seed)
-        return self._data[seed]
+_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
-def prepare(table: str | None, options: Mapping[str, Any]) -> CascadeProblem:
-    """Read the table.
+class CascadeProblem(Problem):
+    """Which experts to ask for a query, one after another, and which answer to return.
 
     Args:
-        table: a Parquet path or an embedded source's name; digits if None.
-        options: `compute_weights`, `limit` (experts asked), `features` (False: the query itself is hidden, so
-            that only what the experts say can be acted on) and `seed` of an embedded source.
+        table: an outcome table with a split, with confidences or class probabilities, and with features or
+            prompts to make features of.
+        objective: what to maximise; several make one case each. None: compute weights 0.02, 0.05, 0.1, 0.2
+            and 0.4.
+        options: the other options; the defaults if None.
+        changes: fields of `CascadeOptions`, in place of those of `options`.
+
+    Attributes:
+        scale: the unit of compute, in the table's cost unit: the most expensive expert's mean cost on the
+            training rows.
+        config: the environment's options; an episode draws the compute weight of one of the cases.
+        text: the pipeline that makes features of prompts; None where the table has features.
+        out_of_fold: which of the features are cross-fitted predictions of the training rows.
 
     Raises:
-        InputError: the table lacks confidences or features.
+        InputError: the table has no confidences or lacks a split, features cannot be made, or an option or
+            an objective does not fit.
     """
-    whole = open_table(table or "digits", seed=int(options["seed"]))
-    if not options["features"]:
-        whole = _hidden(whole)
-    weights = tuple(float(weight) for weight in options["compute_weights"])
-    config = CascadeConfig(compute_weights=weights, limit=int(options["limit"]))
-    scale = compute_scale(whole.part("train"))
-    rows = {split: CascadeTable.of(whole.part(split), scale) for split in ("train", "validation", "test")}
-    return CascadeProblem(table=whole, config=config, weights=weights, rows=rows)
+
+    name: ClassVar[str] = "cascade"
+    environment: ClassVar[str] = "RouterRL/Cascade-v0"
+    about: ClassVar[str] = "ask an expert, read its confidence, ask another one or answer"
+    options_type: ClassVar[type] = CascadeOptions
+    always: ClassVar[tuple[str, ...]] = ("best_single", "random", "oracle")
+    rival: ClassVar[str | None] = "thresholds"
+    compared_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
+    trained_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
+
+    table: OutcomeTable
+
+    def __init__(
+        self,
+        table: OutcomeTable,
+        objective: Objective | Sequence[Objective] | None = None,
+        *,
+        options: CascadeOptions | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        self.options: CascadeOptions = with_changes(options or CascadeOptions(), changes)
+        if objective is None:
+            objective = [Objective(compute_weight=weight) for weight in _WEIGHTS]
+        objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
+        self.cases = compute_weight_cases(CascadeProblem, objectives)
+        if self.options.use_features:
+            featured = with_features(table, self.options.features)
+            self.table, self.text, self.out_of_fold = featured
+        else:
+            self.table, self.text, self.out_of_fold = _without_features(table), None, None
+        self.scale = compute_scale(self.table.part("train"))
+        for split in ("train", "validation", "test"):
+            self.rows(split)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The compute weight of each case."""
+        return tuple(case.values["compute_weight"] for case in self.cases)
+
+    @property
+    def config(self) -> CascadeConfig:
+        """The environment's options."""
+        return CascadeConfig(compute_weights=self.weights, max_experts=self.options.max_experts)
+
+    def rows(self, split: str) -> CascadeTable:
+        """The rows of a split, as the environment has them."""
+        return self.cached(("rows", split), lambda: CascadeTable.of(self.table.part(split), self.scale))
+
+    def data(self, seed: int) -> CascadeData:
+        """Training and validation rows, with beliefs fitted by a seed; each seed is fitted once."""
+
+        def fitted() -> CascadeData:
+            learned = self.table.take(np.isin(self.table.split, ("train", "validation")))
+            rows = self.cached("learned rows", lambda: CascadeTable.of(learned, self.scale))
+            same = self.cached("agreement", lambda: agreement(rows))
+            return CascadeData.of(rows, self.experts, seed, same)
+
+        return self.cached(("data", seed), fitted)
+
+    def routing(self) -> RoutingProblem:
+        """The routing problem on the same table, with the only case's objective."""
+        routing = self.cached("routing", lambda: RoutingProblem(self.table, out_of_fold=self.out_of_fold))
+        return routing.at(self.case)
+
+    def digest(self) -> str:
+        """A digest of the outcomes, the features and the options."""
+        return digest_of(table_digest(self.table), options_as_json(self.options))
+
+    def core(self, split: str, case: Case | None, *, lanes: int, seed: int) -> CascadeCore:
+        """The environment on the rows of a split; lane i draws queries by the seed + i.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            case: its compute weight; None: an episode draws the compute weight of one of the cases.
+            lanes: B.
+            seed: of lane 0.
+        """
+        weights = self.weights if case is None else (case.values["compute_weight"],)
+        config = replace(self.config, compute_weights=weights)
+        return CascadeCore(self.rows(split), config, lanes, seed=seed)
+
+    def evaluate(
+        self, policy: Policy | Router, split: str, case: Case | None = None, *, seed: int = 0
+    ) -> Measurement:
+        """Run one episode on every query of a split, greedily, with all experts up.
+
+        Args:
+            policy: a cascade policy, or a router of the query, which asks one expert.
+            split: `train`, `validation` or `test`.
+            case: the case; the only one if None.
+            seed: of a stochastic router's draws.
+
+        Raises:
+            RouterError: a router's experts or feature size are not the table's.
+        """
+        case = case or self.case
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            weight = case.values["compute_weight"]
+            return measure_episodes(self._policy(policy), self.rows(split), self.config, weight)
+
+    def figures(self, policy: Policy | Router, case: Case) -> Sequence[FigureData]:
+        """The tree of asked experts on test queries; none where the policy never asks a second one."""
+        rows = self.rows("test")
+        queries = torch.arange(rows.outcomes.queries)
+        weight = case.values["compute_weight"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            episodes = run_episodes(self._policy(policy), rows, self.config, weight, queries)
+        paths = paths_of(episodes, self.experts)
+        if all(len(path["asked"]) < 2 for path in paths):
+            return ()
+        note = (
+            "Shares of the test queries. The length of a bar is its share; a bar is indented below the "
+            "expert asked before it. Dark: the queries that stop there, with the quality of their answers. "
+            "Branches below 1% are left out."
+        )
+        title = f"Experts asked, in order, at {case.label}"
+        return (FigureData(form="cascade_tree", title=title, note=note, data={"paths": paths}),)
+
+    def describe(self) -> ProblemCard:
+        """What the report and `list` say."""
+        return ProblemCard(
+            name=self.name,
+            environment=self.environment,
+            about=self.about,
+            source=self.table.source,
+            experts=self.experts,
+            options=options_as_json(self.options),
+            facts=table_facts(self.table, self.scale),
+            notes=self.table.notes,
+        )
+
+    def parity_rows(self) -> OutcomeTable:
+        """The validation rows."""
+        return self.table.part("validation")
+
+    def _policy(self, policy: Policy | Router) -> Policy:
+        if not isinstance(policy, Router):
+            return policy
+        assert self.table.features is not None
+        policy.check_pool(self.experts, self.table.features.shape[1])
+        return AskOnce(router=policy)
 
 
-def cases_of(problem: CascadeProblem) -> list[Case]:
-    """A case for each compute weight."""
-    return [
-        Case(label=f"compute weight {weight:g}", values={"compute_weight": weight})
-        for weight in problem.weights
-    ]
-
-
-def _hidden(table: OutcomeTable) -> OutcomeTable:
-    """The table with one feature that says nothing."""
-    from dataclasses import replace
-
-    return replace(table, features=np.zeros((len(table), 1), dtype=np.float32))
+def _without_features(table: OutcomeTable) -> OutcomeTable:
+    """The table with one feature, which is always 0."""
+    note = "features: none; policies observe the experts' confidences alone"
+    features = np.zeros((len(table), 1), dtype=np.float32)
+    return replace(table, features=features, notes=(*table.notes, note))

@@ -1,4 +1,4 @@
-"""The learner reaches the optimum, and the exported policy with live state acts as the environment's."""
+"""The learners reach the optimum, and the exported policy with live state acts as in the environment."""
 
 from __future__ import annotations
 
@@ -9,83 +9,101 @@ import numpy as np
 import pytest
 import torch
 
-from envs import CascadeConfig, CascadeCore
+from experts import InputError
 from router_rl.exports.policy_files import write_policy
-from router_rl.methods.cascade.cascade_training import CascadeHyperparameters, fit_cascade, greedy_utility
-from router_rl.problems.cascade.cascade_data import CascadeData
-from router_rl.problems.cascade.cascade_episodes import play
-from router_rl.routing import RouterError
-from router_rl.routing.policies.policy_storage import load_policy
+from router_rl.methods.cascade.cascade_training import (
+    CascadeHyperparameters,
+    ExactPGHyperparameters,
+    fit_exact_pg,
+    fit_fitted_q,
+    greedy_utility,
+)
+from router_rl.methods.method import Run
+from router_rl.problems.cascade.cascade_episodes import measure_episodes
+from router_rl.routing import RouterError, load
 
-FEW = CascadeHyperparameters(steps=40, members=2, hidden=16)
+FEW = ExactPGHyperparameters(steps=40, members=2, hidden=16)
+SOLVED = {"steps": 240, "members": 1, "learning_rate": 1e-2, "batch": 32}
 
 
 @pytest.fixture(scope="module")
 def data(made):
-    return CascadeData.of(made)
+    return made.data(0)
 
 
 @pytest.fixture(scope="module")
-def policy(data):
-    return fit_cascade(data, 3, (0.1, 0.4), FEW, 0)[0]
+def policy(made):
+    return fit_exact_pg(made, FEW, Run(seed=0)).module
 
 
-@pytest.mark.parametrize("learner", ["gradient", "regression"])
-def test_the_learner_reaches_the_hand_solved_optimum(solved, learner):
-    data = CascadeData.of(solved)
-    settings = CascadeHyperparameters(steps=240, members=1, learner=learner, learning_rate=1e-2, batch=32)
+@pytest.mark.parametrize(
+    ("fit", "hyperparameters"),
+    [
+        (fit_exact_pg, ExactPGHyperparameters(**SOLVED)),
+        (fit_fitted_q, CascadeHyperparameters(**SOLVED)),
+    ],
+)
+def test_the_learners_reach_the_optimum_solved_by_hand(solved, fit, hyperparameters):
     for seed in range(2):
-        found, held = fit_cascade(data, 3, (0.5,), settings, seed)
-        assert held == pytest.approx(0.65, abs=0.01)
-        earned = play(lambda seen, p=found: p.actions(seen)[0], data.table, CascadeConfig(), 0.5)
-        assert earned.means()["utility"] == pytest.approx(0.65, abs=0.005)
+        held_out = []
+        run = Run(seed=seed, callback=lambda snapshot, kept=held_out: kept.append(snapshot))
+        found = fit(solved, hyperparameters, run)
+        for split in ("validation", "test"):
+            utility = solved.evaluate(found, split).means()["utility"]
+            assert utility == pytest.approx(0.65, abs=0.005)
+        assert held_out[-1].best == pytest.approx(0.65, abs=0.05)
+        assert held_out[-1].step == held_out[-1].total == hyperparameters.steps
 
 
-def test_greedy_utility_is_what_the_environment_pays(data, policy):
-    # With the beliefs of new rows in place of those out of fold, both see the same.
+def test_greedy_utility_is_what_the_environment_pays(made, data, policy):
+    # With the beliefs of new rows in place of the out-of-fold ones, both observe the same.
     features = data.table.outcomes.features
     prior = policy.beliefs.prior(features)
+    kept = data.fitted.prior.clone(), data.fitted.posterior.clone()
     data.fitted.prior.copy_(prior)
     data.fitted.posterior.copy_(policy.beliefs.posterior(prior, data.table.confidence))
     found = greedy_utility(policy, data, torch.arange(len(features)), 0.1)
-    earned = play(lambda seen: policy.actions(seen)[0], data.table, CascadeConfig(), 0.1)
-    np.testing.assert_allclose(found.numpy(), earned.utility, atol=1e-6)
+    data.fitted.prior.copy_(kept[0])
+    data.fitted.posterior.copy_(kept[1])
+    measured = measure_episodes(policy, data.table, made.config, 0.1)
+    np.testing.assert_allclose(found.numpy(), measured.utility, atol=1e-6)
 
 
-def test_live_state_acts_as_the_environment(made, data, policy, tmp_path):
+def test_live_state_acts_as_the_environment(made, policy, tmp_path):
     write_policy(policy, tmp_path / "policy")
-    live = load_policy(tmp_path / "policy")
-    table, rows, weight = data.table, torch.arange(200), 0.1
-    core = CascadeCore(table, CascadeConfig(), len(rows))
+    live = load(tmp_path / "policy")
+    rows, weight = torch.arange(80), 0.1
+    core = made.core("test", None, lanes=len(rows), seed=0)
     core.begin(rows, weight)
-    answers = torch.from_numpy(made.probabilities.argmax(axis=2))[rows]
+    test = made.table.part("test")
+    answers = torch.from_numpy(test.probabilities.argmax(axis=2))
     confidence = torch.full((len(rows), 4), float("nan"))
-    going = torch.ones(len(rows), dtype=torch.bool)
-    asked_twice = 0
+    running = torch.ones(len(rows), dtype=torch.bool)
+    calls = 0
     for _ in range(4):
-        seen = live.observe(
-            table.outcomes.features[rows],
+        observation = live.observe(
+            core.table.outcomes.features[rows],
             confidence,
             torch.where(confidence.isnan(), -1, answers),
             compute_weight=weight,
         )
-        assert seen[going].equal(core.observation()[going])
-        expected, _ = policy.actions(core.observation())
-        step = live.decide(seen)
-        assert torch.where(step.ask >= 0, step.ask, step.answer + 4)[going].equal(expected[going])
-        asks = going & (step.ask >= 0)
-        confidence[asks, step.ask[asks]] = table.confidence[rows[asks], step.ask[asks]]
-        asked_twice += int(asks.sum())
-        going = going & ~core.step(expected).terminated
-    assert not going.any()
-    assert asked_twice > len(rows)  # some ask on
+        assert observation[running].equal(core.observation()[running])
+        expected = policy.act(core.observation())
+        step = live.decide(observation)
+        assert torch.where(step.ask >= 0, step.ask, step.answer + 4)[running].equal(expected[running])
+        asks = running & (step.ask >= 0)
+        confidence[asks, step.ask[asks]] = core.table.confidence[rows[asks], step.ask[asks]]
+        calls += int(asks.sum())
+        running = running & ~core.step(expected).terminated
+    assert not running.any()
+    assert calls > len(rows)  # some queries ask a second expert
 
 
-def test_dead_experts_and_the_limit_are_masked(policy):
+def test_experts_that_are_down_and_the_maximum_are_masked(policy):
     features = torch.zeros(3, 2)
     confidence = torch.full((3, 4), float("nan"))
-    alive = torch.tensor([False, False, True, False]).expand(3, -1)
-    step = policy.decide(policy.observe(features, confidence, compute_weight=0.1, may_ask=alive))
+    up = torch.tensor([False, False, True, False]).expand(3, -1)
+    step = policy.decide(policy.observe(features, confidence, compute_weight=0.1, may_ask=up))
     assert step.ask.tolist() == [2, 2, 2]
     confidence[:, :3] = 0.4
     step = policy.decide(policy.observe(features, confidence, compute_weight=0.0))
@@ -103,26 +121,25 @@ def test_a_row_that_is_not_finite_takes_the_fallback(policy):
     assert step.answer[1] == 2
 
 
-def test_shapes_and_files_are_checked(policy, tmp_path):
+def test_shapes_and_hyperparameters_are_checked(policy):
     with pytest.raises(RouterError, match=r"features must be \[T, 2\]"):
         policy.observe(torch.zeros(2, 3), torch.zeros(2, 4), compute_weight=0.1)
-    with pytest.raises(RouterError, match="no readable policy"):
-        load_policy(tmp_path)
-    write_policy(policy, tmp_path / "p")
-    weights = tmp_path / "p" / "policy.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
-    with pytest.raises(RouterError, match="not from one export"):
-        load_policy(tmp_path / "p")
+    with pytest.raises(InputError, match=r"method.members=6"):
+        ExactPGHyperparameters(members=6)
+    with pytest.raises(InputError, match=r"method.max_weight=0.1: is below min_weight"):
+        CascadeHyperparameters(min_weight=0.2, max_weight=0.1)
+    with pytest.raises(InputError, match=r"method.steps=0: is not positive"):
+        CascadeHyperparameters(steps=0)
 
 
 def test_the_exported_policy_needs_torch_alone(policy, tmp_path):
     write_policy(policy, tmp_path / "p")
     code = (
         "import sys, torch\n"
-        "from router_rl.routing.policies.policy_storage import load_policy\n"
-        f"p = load_policy({str(tmp_path / 'p')!r})\n"
-        "seen = p.observe(torch.zeros(1, 2), torch.full((1, 4), float('nan')), compute_weight=.1)\n"
-        "print(int(p.decide(seen).ask), [m for m in ('gymnasium', 'envs', 'experts', 'safetensors') if m in "
+        "from router_rl.routing import load\n"
+        f"p = load({str(tmp_path / 'p')!r})\n"
+        "o = p.observe(torch.zeros(1, 2), torch.full((1, 4), float('nan')), compute_weight=.1)\n"
+        "print(int(p.decide(o).ask), [m for m in ('gymnasium', 'envs', 'experts', 'safetensors') if m in "
         "sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

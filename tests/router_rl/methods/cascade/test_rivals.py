@@ -1,25 +1,29 @@
-"""The rivals do what they say, and solve the case that was solved by hand."""
+"""The rules do what they say, and solve the case that was solved by hand."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from environment_tables import made_cascade
 
-from envs import CascadeConfig
-from router_rl.methods.cascade import automix, lookahead, thresholds
-from router_rl.problems.cascade.cascade_data import CascadeData
-from router_rl.problems.cascade.cascade_episodes import play
+from experts import InputError
+from router_rl.methods.cascade import automix, thresholds
+from router_rl.methods.fit import fit
+from router_rl.methods.method import NoHyperparameters, Run
+from router_rl.problems.cascade.cascade_episodes import measure_episodes
+from router_rl.problems.cascade.problem import CascadeProblem
 
 
 @pytest.fixture(scope="module")
 def data(made):
-    return CascadeData.of(made)
+    return made.data(0)
 
 
-def by_hand(order, stops, surest, score, quality, compute, weight):
+def by_hand(order, stops, most_likely, score, quality, compute, weight):
     """A threshold cascade, one query at a time."""
     total = 0.0
     for row in range(len(score)):
@@ -27,70 +31,86 @@ def by_hand(order, stops, surest, score, quality, compute, weight):
         for stage, expert in enumerate(order):
             asked.append(expert)
             total -= weight * compute[row, expert]
-            answer = max(asked, key=lambda e: score[row, e]) if surest else expert
+            answer = max(asked, key=lambda e: score[row, e]) if most_likely else expert
             if stage == len(order) - 1 or score[row, answer] >= stops[stage]:
                 break
         total += quality[row, answer]
     return total / len(score)
 
 
-@pytest.mark.parametrize("experts", [2, 4])
-def test_threshold_tables_are_what_the_cascades_earn(data, experts):
+@pytest.mark.parametrize(("experts", "max_experts"), [(2, 3), (4, 3), (4, 2), (4, 1)])
+def test_threshold_tables_are_what_the_cascades_earn(data, experts, max_experts):
     score, quality, compute = (
         part[:60, :experts].double().numpy() for part in (data.fitted.posterior, data.quality, data.compute)
     )
-    tables, grid = thresholds.threshold_tables(score, quality, compute)
-    longest = min(3, experts)
+    grid = thresholds.threshold_grid(score)
+    tables = list(thresholds.threshold_tables(score, quality, compute, grid, max_experts))
+    longest = min(max_experts, experts)
     assert len(tables) == 2 * len(list(itertools.permutations(range(experts), longest)))
     for table in tables[:: 7 if experts > 2 else 1]:
         for first, second in ((0, 0), (3, 8), (len(grid) - 1, 5), (12, len(grid) - 1)):
             stops = (grid[first], grid[second])
             found = table.quality[first, second] - 0.3 * table.compute[first, second]
-            expected = by_hand(table.order, stops, table.surest, score, quality, compute, 0.3)
+            expected = by_hand(table.order, stops, table.most_likely, score, quality, compute, 0.3)
             assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_tuned_cascade_earns_through_the_environment_what_the_table_says(made, data):
     fitted = data.fitted
     prior = fitted.beliefs.prior(data.table.outcomes.features)
-    score = fitted.beliefs.posterior(prior, data.table.confidence)
-    tables, grid = thresholds.threshold_tables(
-        score.double().numpy(), data.quality.double().numpy(), data.compute.double().numpy()
+    score = fitted.beliefs.posterior(prior, data.table.confidence).double().numpy()
+    grid = thresholds.threshold_grid(score)
+    tables = thresholds.threshold_tables(
+        score, data.quality.double().numpy(), data.compute.double().numpy(), grid
     )
-    for weight in (0.02, 0.4):
-        best = thresholds.best_thresholds(tables, grid, fitted.beliefs, weight)
-        earned = play(best.actions, data.table, CascadeConfig(), weight).means()["utility"]
+    for weight, best in zip(
+        (0.02, 0.4), thresholds.tuned_cascades(tables, grid, fitted.beliefs, (0.02, 0.4)), strict=True
+    ):
+        earned = measure_episodes(best, data.table, made.config, weight).means()["utility"]
         assert earned == pytest.approx(best.utility, abs=2e-4)  # ties of float32 scores with a threshold
 
 
-def solvers(data, weight):
-    fitted = data.fitted
-    score, quality, compute = (
-        part.double().numpy() for part in (fitted.posterior, data.quality, data.compute)
-    )
-    tables, grid = thresholds.threshold_tables(score, quality, compute)
-    yield thresholds.best_thresholds(tables, grid, fitted.beliefs, weight)
-    yield automix.fit_automix(
-        fitted.beliefs,
-        fitted.prior,
-        fitted.posterior,
-        data.quality,
-        data.table.price,
-        weight,
-        limit=3,
-        groups=1,
-        bins=4,
-        seed=0,
-    )
-    yield lookahead.candidates(fitted.beliefs, data.table.price, fitted.prior, fitted.posterior)[6]
+@pytest.mark.parametrize("max_experts", [1, 2, 3])
+def test_thresholds_ask_no_more_experts_than_they_may(max_experts):
+    """In version 1 they asked a third expert whatever the maximum, which ended the episode unanswered."""
+    problem = CascadeProblem(made_cascade(), max_experts=max_experts)
+    policy = thresholds.fit(problem, NoHyperparameters(), Run())
+    for case in problem.cases:
+        measured = problem.evaluate(policy, "test", case)
+        assert measured.facts["unanswered"] == 0.0
+        assert measured.parts["asked"].max() <= max_experts
 
 
-def test_rivals_solve_the_case_solved_by_hand(solved):
-    data = CascadeData.of(solved)
-    found = [play(one.actions, data.table, CascadeConfig(), 0.5) for one in solvers(data, 0.5)]
-    for one in found:
-        assert one.means()["utility"] == pytest.approx(0.65, abs=0.005)
-        assert one.facts["unanswered"] == 0.0
+def test_one_fit_of_thresholds_has_a_cascade_for_each_compute_weight(made):
+    together = thresholds.fit(made, NoHyperparameters(), Run())
+    for case in made.cases:
+        alone = thresholds.fit(made.at(case), NoHyperparameters(), Run())
+        found, expected = (made.evaluate(policy, "test", case) for policy in (together, alone))
+        np.testing.assert_array_equal(found.utility, expected.utility)
+    utility = [made.evaluate(each, "test", made.cases[1]).means()["compute"] for each in together.policies]
+    assert utility[0] > utility[1]  # tuned at a higher weight, it spends less
+
+
+@pytest.mark.parametrize("name", ["thresholds", "automix", "lookahead"])
+def test_rivals_solve_the_case_solved_by_hand(solved, name):
+    measured = solved.evaluate(fit(name, solved), "test")
+    assert measured.means()["utility"] == pytest.approx(0.65, abs=0.005)
+    assert measured.facts["unanswered"] == 0.0
+    np.testing.assert_allclose(measured.share.sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(measured.shares, [0.75, 0.25], atol=1e-6)  # half ask the expensive one too
+
+
+def test_automix_is_not_solved_for_too_many_experts(data):
+    many = dataclasses.replace(
+        data, table=dataclasses.replace(data.table, outcomes=_widened(data.table.outcomes))
+    )
+    with pytest.raises(InputError, match="13 experts is too large to solve exactly"):
+        automix.fit_automix(many, 0.1, max_experts=3, groups=1, bins=4, seed=0)
+
+
+def _widened(outcomes):
+    quality = outcomes.quality[:, [0] * 13]
+    return dataclasses.replace(outcomes, quality=quality, compute=outcomes.compute[:, [0] * 13])
 
 
 def test_the_solved_process_is_the_best_policy_of_its_own_model():
@@ -121,7 +141,7 @@ def test_the_solved_process_is_the_best_policy_of_its_own_model():
             assert int(actions[(0, 1)][at, other]) == value({0: at, 1: other})[1]
 
 
-def test_beliefs_of_rows_come_from_networks_that_have_not_seen_them(data):
+def test_beliefs_of_rows_are_out_of_fold(data):
     fitted = data.fitted
     assert fitted.fold.bincount().min() > 50
     features = data.table.outcomes.features

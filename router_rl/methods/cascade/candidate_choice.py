@@ -1,0 +1,66 @@
+"""Choose among candidate policies by what they earn on rows that their beliefs were not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from envs import Core
+
+from ...problems.cascade.cascade_data import CascadeData
+from ...problems.cascade.cascade_episodes import measure_episodes
+from ...problems.cascade.problem import CascadeProblem
+from ...routing.policies.cascade_policy import CascadeView
+
+__all__ = ["BeliefPolicy", "best_candidate"]
+
+
+class BeliefPolicy(Protocol):
+    """A policy that reads the query through beliefs only."""
+
+    def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
+        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
+        ...
+
+
+Candidate = TypeVar("Candidate", bound=BeliefPolicy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CrossFitted:
+    """A candidate on the rows of `data`, with their cross-fitted beliefs."""
+
+    candidate: BeliefPolicy
+    data: CascadeData
+
+    def start(self, core: Core) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions [T] int64 of the environment, where row t of the observation is row t of the data."""
+        view = CascadeView.of(observation, len(self.data.experts))
+        return self.candidate.choose(view, self.data.fitted.prior, self.data.fitted.posterior)
+
+
+def best_candidate(candidates: Sequence[Candidate], problem: CascadeProblem, data: CascadeData) -> Candidate:
+    """The candidate with the highest mean utility on training and validation rows, the first of equals.
+
+    Args:
+        candidates: at least one.
+        problem: with one case.
+        data: of the problem.
+    """
+    weight = problem.case.values["compute_weight"]
+    utility = [
+        float(
+            measure_episodes(
+                _CrossFitted(candidate=candidate, data=data), data.table, problem.config, weight
+            ).utility.mean()
+        )
+        for candidate in candidates
+    ]
+    return candidates[int(np.argmax(utility))]

@@ -1,0 +1,42 @@
+"""Routers of the query alone, trained as routing trains them: they ask one expert and return its answer.
+
+`CascadeProblem.evaluate` runs a router as a cascade policy. The rows, the compute weight and the features are
+those of the cascade, so the difference to a cascade policy is the worth of asking a second expert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...problems.cascade.problem import CascadeProblem
+from ...routing import Router
+from ..agents.warm_start import METHOD as WARM_EXACT_PG
+from ..baselines.constants import METHODS as CONSTANTS
+from ..gates.softmax_gate import METHOD as SOFTMAX_GATE
+from ..method import Fit, Method, Run
+
+__all__ = ["METHODS"]
+
+
+def _fit_of(method: Method) -> Fit:
+    """The fit of a routing method on the routing problem of a cascade's table."""
+
+    def fit(problem: CascadeProblem, hyperparameters: Any, run: Run) -> Router:
+        return method.fit(problem.routing(), hyperparameters, run)
+
+    return fit
+
+
+def _on_cascades(method: Method, about: str) -> Method:
+    return replace(method, fit=_fit_of(method), about=about, selections=(), holds_budget=False)
+
+
+_CONSTANTS = {method.name: method for method in CONSTANTS}
+
+METHODS = (
+    _on_cascades(SOFTMAX_GATE, "softmax gate of the query; asks one expert"),
+    _on_cascades(WARM_EXACT_PG, "router of the query, exact policy gradient from a gate; asks one expert"),
+    _on_cascades(_CONSTANTS["best_single"], "asks the same expert for every query"),
+    _on_cascades(_CONSTANTS["random"], "asks an expert drawn uniformly"),
+)

@@ -1,0 +1,31 @@
+"""The options of the cascade problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from experts import InputError
+
+from ..prompt_features import FeatureConfig
+
+__all__ = ["CascadeOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeOptions:
+    """The options of `CascadeProblem`.
+
+    Attributes:
+        max_experts: maximum number of experts asked for a query.
+        use_features: whether policies observe the query; without, only the experts' confidences and their
+            agreement.
+        features: made of the prompts where the table has no features.
+    """
+
+    max_experts: int = 3
+    use_features: bool = True
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_experts < 1:
+            raise InputError("problem.max_experts", self.max_experts, "is below 1", "use 1 or more")
