@@ -1,90 +1,72 @@
-"""Play caching policies: many weights side by side on the same requests, or one policy as it is served."""
+"""Run caching policies: one policy through the observation, or many candidates on the same requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from envs.caching import CachingCore, memories
+from envs.caching import CachingCore
 
-from ...routing.policies.caching_policy import CachingPolicy
-from ..problem import Played
-from .problem import CachingProblem
+from ..measure import Measurement
+from ..problem import Policy
 
-__all__ = ["Weights", "play_served", "utilities"]
+__all__ = ["CacheEpisodes", "run_episodes"]
 
-Actions = Callable[[Tensor], Tensor]
-
-
-class Weights(NamedTuple):
-    """P candidates: `answer` [P, 8] and `keep` [P, 5] of `CachingPolicy`."""
-
-    answer: Tensor
-    keep: Tensor
+_MEANS = ("quality", "compute", "wait_s")
 
 
-def utilities(
-    problem: CachingProblem,
-    share: float,
-    split: str,
-    policy: CachingPolicy,
-    weights: Weights,
-    *,
-    streams: int,
-    seed: int,
-) -> Tensor:
-    """Mean utility [P] of candidates on the same requests.
+class CacheEpisodes(NamedTuple):
+    """What happened in one episode of each of B lanes.
+
+    Attributes:
+        measurement: utility and parts [B], means over the requests of a lane: `quality`, `compute`, `wait_s`
+            (seconds) and `loaded_gb` (10^9 bytes moved to GPU memory). Facts: the 50th, 95th and 99th
+            percentile of the waits in seconds, and the share of requests that waited.
+        resident: at each request, [B, N] bool, the experts in GPU memory or being loaded.
+        answered: at each request, [B] int64, the expert that answered.
+    """
+
+    measurement: Measurement
+    resident: list[Tensor]
+    answered: list[Tensor]
+
+
+def run_episodes(policy: Policy, core: CachingCore) -> CacheEpisodes:
+    """Run one episode in every lane, through the observation.
 
     Args:
-        problem: the tables and beliefs.
-        share: of the bytes that is resident.
-        split: rows to play on.
-        policy: whose prices and masks hold.
-        weights: P candidates.
-        streams: episodes for each.
-        seed: of the streams.
-    """
-    many = len(weights.answer)
-    config, table = problem.configs[share], problem.rows[share, split]
-    core = CachingCore(table, config, many * streams, seed=seed, group=many)
-    answer, keep = weights.answer.repeat(streams, 1), weights.keep.repeat(streams, 1)
-    chance, later, total = problem.chance[split], problem.later[split], torch.zeros(many * streams)
-    for _ in range(config.window):
-        state = core.state
-        resident, wait, host, recent, often = memories(table, config, state)
-        seen = (chance[state.row], later[state.row], resident, wait, host, recent, often)
-        total += core.step(policy.choose(*seen, (answer, keep))).reward
-    return total.view(streams, many).mean(dim=0) / config.window
-
-
-def play_served(actions: Actions, core: CachingCore) -> tuple[Played, list[Tensor], list[Tensor]]:
-    """Play one window in every lane through the observation.
-
-    Returns:
-        what was earned, a mean over the requests of each lane; who was resident [B, N] and who answered [B]
-        at each request.
+        policy: observations [B, D + 5 N] to actions [B, 2].
+        core: at the start of an episode.
     """
     totals: dict[str, Tensor] = {}
-    waited: list[Tensor] = []
+    waits: list[Tensor] = []
     resident: list[Tensor] = []
     answered: list[Tensor] = []
+    share = torch.zeros(core.lanes, core.experts)
+    policy.start(core)
     for _ in range(core.config.window):
         resident.append(core.state.resident)
         with torch.inference_mode():
-            chosen = actions(core.observation())
-        answered.append(chosen[:, 0])
-        step = core.step(chosen)
-        waited.append(step.parts["wait_s"])
-        for name in ("quality", "compute", "wait_s"):
+            actions = policy.act(core.observation())
+        answered.append(actions[:, 0])
+        step = core.step(actions)
+        waits.append(step.parts["wait_s"])
+        share += step.parts["share"]
+        for name in _MEANS:
             totals[name] = totals.get(name, 0.0) + step.parts[name]
         totals["loaded_gb"] = totals.get("loaded_gb", 0.0) + step.parts["loaded_bytes"] / 1e9
         totals["utility"] = totals.get("utility", 0.0) + step.reward
     means = {name: (total / core.config.window).numpy() for name, total in totals.items()}
-    seconds = torch.stack(waited).flatten().numpy()
+    seconds = torch.stack(waits).flatten().numpy()
     facts = {f"wait_p{at}": float(np.percentile(seconds, at)) for at in (50, 95, 99)}
     facts["waited"] = float((seconds > 1e-9).mean())
-    return Played(utility=means.pop("utility"), parts=means, facts=facts), resident, answered
+    measurement = Measurement(
+        utility=means.pop("utility"),
+        parts=means,
+        facts=facts,
+        share=(share / core.config.window).numpy(),
+    )
+    return CacheEpisodes(measurement, resident, answered)

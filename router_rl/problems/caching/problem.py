@@ -1,151 +1,213 @@
-"""The caching process on one table at several sizes of GPU memory, and what is believed of its queries."""
+"""Caching: experts do not all fit in GPU memory; which one answers a request, and which one is evicted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from envs.caching import CachingConfig, CachingTable
+from envs.caching import CachingConfig, CachingCore, CachingTable
 from envs.memory import MemoryProfile
 from envs.outcomes import Outcomes, compute_scale
-from experts import open_table
+from experts import OutcomeTable
 
 from ...routing.policies.caching_policy import CachingPolicy
 from ..cascade.beliefs import FittedBeliefs, fit_beliefs
-from ..problem import Case
+from ..data_digest import digest_of, table_digest
+from ..measure import Measurement
+from ..objective import Objective
+from ..objective_fields import only_objective
+from ..options import options_as_json, with_changes
+from ..problem import Case, FigureData, Policy, Problem, ProblemCard
+from ..prompt_features import with_features
+from ..table_facts import table_facts
+from .cache_episodes import run_episodes
+from .caching_options import CachingOptions
 
-__all__ = ["DEFAULTS", "CachingProblem", "cases_of", "prepare"]
+__all__ = ["CachingProblem"]
 
-DEFAULTS: Mapping[str, Any] = {
-    "resident": (0.3, 0.5, 0.75, 1.0),
-    "compute_weight": 0.1,
-    "wait_weight": 0.5,
-    "host_share": 0.6,
-    "expert_bytes": 1.4e9,
-    "gap": 0.1,
-    "persistence": 0.9,
-    "window": 256,
-    "episodes": 48,
-    "profile": None,
-    "seed": 0,
-}
+_SEEDS = {"validation": 600_000, "test": 800_000}
+_SHOWN = 96  # requests of the residency figure
+_SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CachingProblem:
-    """What every method is given.
+class CachingProblem(Problem):
+    """Which expert answers each request, and which one leaves GPU memory for it.
+
+    Args:
+        table: an outcome table with a split, and with features or prompts to make features of. Its groups
+            are the topics of the requests.
+        objective: its compute weight is charged in every case.
+        options: the other options; the defaults if None.
+        changes: fields of `CachingOptions`, in place of those of `options`.
 
     Attributes:
-        names: of the experts.
-        configs: by share of the bytes that is resident.
-        rows: by share and split, as the environment has them.
-        fitted: beliefs from the training rows.
-        foreseen: beliefs in each expert on the next requests, from the topics of the training rows.
-        chance, later: by split, [T, N] of being right, on the request and on the next ones; of training rows
-            by networks that have not seen them.
-        episodes: played for a measurement.
-        rules: fitted methods that know no seed, by rule and share, made once.
+        objective: what to maximise, beside the waits.
+        scale: the unit of compute, in the table's cost unit: the most expensive expert's mean cost on the
+            training rows.
+        profile: bandwidths and latencies of the memories.
+        fitted: the probability that each expert is right, from the training rows.
+        foreseen: the same for the next requests, from the topics of the training rows.
+        chance, later: [T, N] float32 by split, the probability of being right on the request and on the next
+            ones; out-of-fold predictions on training rows.
+        text: the pipeline that makes features of prompts; None where the table has features.
+
+    Raises:
+        InputError: features cannot be made, the table lacks a split, an expert does not fit in GPU memory,
+            or an option or the objective does not fit.
     """
 
-    names: tuple[str, ...]
-    configs: Mapping[float, CachingConfig]
-    rows: Mapping[tuple[float, str], CachingTable]
-    fitted: FittedBeliefs
-    foreseen: FittedBeliefs
-    chance: Mapping[str, Tensor]
-    later: Mapping[str, Tensor]
-    episodes: int
-    rules: dict[tuple[Any, float], Any] = field(default_factory=dict)
+    name: ClassVar[str] = "caching"
+    environment: ClassVar[str] = "RouterRL/Caching-v0"
+    about: ClassVar[str] = "experts do not all fit in memory: which one answers, which one is evicted"
+    options_type: ClassVar[type] = CachingOptions
+    always: ClassVar[tuple[str, ...]] = ("lru", "belady")
 
-    def policy(self, share: float) -> CachingPolicy:
-        """A policy without weights."""
-        config, table = self.configs[share], self.rows[share, "train"]
+    table: OutcomeTable
+
+    def __init__(
+        self,
+        table: OutcomeTable,
+        objective: Objective | Sequence[Objective] | None = None,
+        *,
+        options: CachingOptions | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        self.options: CachingOptions = with_changes(options or CachingOptions(), changes)
+        self.objective = only_objective(CachingProblem, Objective() if objective is None else objective)
+        path = self.options.profile
+        self.profile = MemoryProfile() if path is None else MemoryProfile.read(path)
+        featured = with_features(table, self.options.features)
+        self.table, self.text = featured.table, featured.text
+        self.scale = compute_scale(self.table.part("train"))
+        self.cases = tuple(self._case(share) for share in self.options.resident_shares)
+        known = {split: self.rows(self.cases[0], split).outcomes for split in _SPLITS}
+        train = known["train"]
+        # A request is answered once, so confidences play no part.
+        even = torch.full_like(train.quality, 0.5)
+        topics = topic_quality(self.rows(self.cases[0], "train"))
+        self.fitted = fit_beliefs(train.features, even, train.quality, seed=0)
+        self.foreseen = fit_beliefs(train.features, even, topics, seed=0)
+        self.chance = _by_split(self.fitted, known)
+        self.later = _by_split(self.foreseen, known)
+
+    def config(self, case: Case) -> CachingConfig:
+        """The environment's options in a case."""
+        return self._config(case.values["resident_share"])
+
+    def rows(self, case: Case, split: str) -> CachingTable:
+        """The rows of a split and the memories of a case, as the environment has them."""
+        return self._rows(case.values["resident_share"], split)
+
+    def policy(self, case: Case) -> CachingPolicy:
+        """A policy whose weights are all 0."""
+        config, table = self.config(case), self.rows(case, "train")
         price = config.compute_weight * table.outcomes.compute.mean(dim=0)
         reload = torch.stack(config.profile.seconds(table.size))
-        features = table.outcomes.features.shape[1]
         return CachingPolicy(
-            self.names,
-            features,
+            self.experts,
+            table.outcomes.features.shape[1],
             price.tolist(),
             reload.tolist(),
             self.fitted.beliefs,
             self.foreseen.beliefs,
         ).requires_grad_(False)
 
+    def digest(self) -> str:
+        """A digest of the outcomes, the features, the memories, the compute weight and the options."""
+        options = options_as_json(self.options) | {"profile": asdict(self.profile)}
+        return digest_of(table_digest(self.table), options, self.objective.compute_weight)
 
-def prepare(table: str | None, options: Mapping[str, Any]) -> CachingProblem:
-    """Read the table and fit the beliefs.
+    def core(self, split: str, case: Case, *, lanes: int, seed: int) -> CachingCore:
+        """The environment on the rows of a split; lane i draws requests by the seed + i."""
+        return CachingCore(self.rows(case, split), self.config(case), lanes, seed=seed)
+
+    def evaluate(self, policy: Policy, split: str, case: Case | None = None, *, seed: int = 0) -> Measurement:
+        """Run `options.episodes` episodes, whose requests do not depend on the policy.
+
+        Args:
+            policy: a caching policy.
+            split: `validation` or `test`.
+            case: the case; the only one if None.
+            seed: not used: no policy of this problem is stochastic.
+        """
+        core = self.core(split, case or self.case, lanes=self.options.episodes, seed=_SEEDS[split])
+        return run_episodes(policy, core).measurement
+
+    def figures(self, policy: Policy, case: Case) -> Sequence[FigureData]:
+        """Residency over the first requests of one test episode."""
+        episode = run_episodes(policy, self.core("test", case, lanes=1, seed=_SEEDS["test"]))
+        data = {
+            "experts": list(self.experts),
+            "resident": [held[0].int().tolist() for held in episode.resident[:_SHOWN]],
+            "answered": [int(expert[0]) for expert in episode.answered[:_SHOWN]],
+        }
+        note = "One test episode, one column a request. Light: in GPU memory. Dark: the expert that answers."
+        title = f"Residency over time, {case.label}"
+        return (FigureData(form="cache_residency", title=title, note=note, data=data),)
+
+    def describe(self) -> ProblemCard:
+        """What the report and `list` say."""
+        return ProblemCard(
+            name=self.name,
+            environment=self.environment,
+            about=self.about,
+            source=self.table.source,
+            experts=self.experts,
+            options=options_as_json(self.options) | {"compute_weight": self.objective.compute_weight},
+            facts=table_facts(self.table, self.scale),
+            notes=self.table.notes,
+        )
+
+    def _case(self, share: float) -> Case:
+        """A case of one size of GPU memory; the label marks the one of half the experts' bytes."""
+        half = ", half" if share == 0.5 else ""
+        gigabytes = self._rows(share, "train").gpu_bytes / 1e9
+        values = {"resident_share": share, "resident_gb": round(gigabytes, 3)}
+        return Case(label=f"{share:.0%} of the experts' bytes resident{half}", values=values)
+
+    def _config(self, share: float) -> CachingConfig:
+        options = self.options
+        return CachingConfig(
+            gpu_share=share,
+            profile=self.profile,
+            compute_weight=self.objective.compute_weight,
+            wait_weight=options.wait_weight,
+            host_share=options.host_share,
+            expert_bytes=options.sizes,
+            gap=options.gap,
+            persistence=options.persistence,
+            window=options.window,
+        )
+
+    def _rows(self, share: float, split: str) -> CachingTable:
+        return self.cached(
+            ("rows", share, split),
+            lambda: CachingTable.of(self.table.part(split), self.scale, self._config(share)),
+        )
+
+
+def topic_quality(table: CachingTable) -> Tensor:
+    """The mean quality of each expert on the topic of each row: what it earns if the topic stays.
 
     Args:
-        table: a Parquet path or an embedded source's name; digits if None.
-        options: fields of `CachingConfig`; `resident`, shares of the experts' bytes that fit in GPU memory;
-            `profile`, the YAML of the bandwidths; `episodes` of a measurement; `seed` of an embedded source.
+        table: T rows, sorted into topics.
 
-    Raises:
-        InputError: an option is out of range, or the table does not serve.
+    Returns:
+        [T, N] float32.
     """
-    given = dict(options)
-    whole = open_table(table or "digits", seed=int(given.pop("seed")))
-    shares = tuple(float(share) for share in given.pop("resident"))
-    episodes, path, size = int(given.pop("episodes")), given.pop("profile"), given.pop("expert_bytes")
-    profile = MemoryProfile() if path is None else MemoryProfile.read(path)
-    sizes = tuple(size) if isinstance(size, list | tuple) else (float(size),)
-    configs = {
-        share: CachingConfig(gpu_share=share, profile=profile, expert_bytes=sizes, **given)
-        for share in shares
-    }
-    parts = {split: whole.part(split) for split in ("train", "validation", "test")}
-    scale = compute_scale(parts["train"])
-    rows = {
-        (share, split): CachingTable.of(part, scale, config)
-        for share, config in configs.items()
-        for split, part in parts.items()
-    }
-    known = {split: rows[shares[0], split].outcomes for split in parts}
-    train = known["train"]
-    # Nobody is asked twice, so confidences play no part.
-    even = torch.full_like(train.quality, 0.5)
-    fitted = fit_beliefs(train.features, even, train.quality, seed=0)
-    foreseen = fit_beliefs(train.features, even, _of_topic(rows[shares[0], "train"]), seed=0)
-    return CachingProblem(
-        names=whole.experts,
-        configs=configs,
-        rows=rows,
-        fitted=fitted,
-        foreseen=foreseen,
-        chance=_by_split(fitted, known),
-        later=_by_split(foreseen, known),
-        episodes=episodes,
-    )
+    quality = table.outcomes.quality
+    mean = torch.stack([part.mean(dim=0) for part in quality[table.rows].split(table.count.tolist())])
+    by_row = torch.empty_like(quality)
+    by_row[table.rows] = mean.repeat_interleave(table.count, dim=0)
+    return by_row
 
 
 def _by_split(fitted: FittedBeliefs, known: Mapping[str, Outcomes]) -> dict[str, Tensor]:
-    """The chances [T, N] of each split's rows."""
+    """Probabilities [T, N] of the rows of each split; out-of-fold predictions on training rows."""
     chance = {split: fitted.beliefs.prior(rows.features).sigmoid() for split, rows in known.items()}
     return {**chance, "train": fitted.prior.sigmoid()}
-
-
-def _of_topic(table: CachingTable) -> Tensor:
-    """The mean quality [T, N] of each row's topic: what a request that stays with it will bring."""
-    mean = torch.stack(
-        [part.mean(dim=0) for part in table.outcomes.quality[table.rows].split(table.count.tolist())]
-    )
-    each = torch.empty_like(table.outcomes.quality)
-    each[table.rows] = mean.repeat_interleave(table.count, dim=0)
-    return each
-
-
-def cases_of(problem: CachingProblem) -> list[Case]:
-    """A case for each size of GPU memory; the one of half the experts' bytes is marked."""
-    cases: list[Case] = []
-    for share in problem.configs:
-        table = problem.rows[share, "train"]
-        half = ", half" if share == 0.5 else ""
-        gigabytes = table.gpu_bytes / 1e9
-        label = f"{share:.0%} of the experts' bytes resident{half}"
-        cases.append(Case(label=label, values={"resident_share": share, "resident_gb": round(gigabytes, 3)}))
-    return cases

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from envs.caching import CachingCore
 from experts import OutcomeTable
-from router_rl.methods.caching.cache_rules import weighted
 from router_rl.methods.caching.cache_search import SearchHyperparameters, search
-from router_rl.methods.caching.kind import CACHING
-from router_rl.problems.caching.cache_episodes import play_served
-from router_rl.problems.caching.problem import prepare
+from router_rl.methods.caching.candidates import weighted
+from router_rl.problems.caching.cache_episodes import run_episodes
+from router_rl.problems.caching.problem import CachingProblem
+from router_rl.problems.objective import Objective
 
 LOADING = 1.2  # utility that the wait for an expert costs; being right earns 1
 FOLLOW = ({"worth": 1.0}, {"recent": 1.0})
@@ -20,7 +19,7 @@ STAY = ({"worth": 1.0, "resident": 1.2}, {"recent": 1.0})
 
 
 def problem_of(folder, persistence):
-    """Two experts, each right on its own topic alone, which the feature tells; one fits in memory."""
+    """Two experts, each right on its own topic only, which the feature tells; one fits in memory."""
     topic = np.arange(240) % 2
     table = OutcomeTable(
         experts=["a", "b"],
@@ -31,25 +30,24 @@ def problem_of(folder, persistence):
         group=topic.astype(str),
         split=np.repeat(["train", "validation", "test"], 80),
     )
-    table.write(folder / "topics.parquet")
     profile = {"gpu_bandwidth": 1e9, "gpu_latency": LOADING, "disk_bandwidth": 1e9, "disk_latency": 0.0}
     (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
-    options = {
-        "resident": (0.5,),
-        "compute_weight": 0.0,
-        "wait_weight": 1.0,
-        "host_share": 1.0,
-        "expert_bytes": 1.0,
-        "gap": 5.0,
-        "persistence": persistence,
-        "window": 128,
-        "profile": str(folder / "profile.yaml"),
-    }
-    return prepare(str(folder / "topics.parquet"), {**CACHING.options, **options})
+    return CachingProblem(
+        table,
+        Objective(compute_weight=0.0),
+        resident_shares=(0.5,),
+        wait_weight=1.0,
+        host_share=1.0,
+        expert_bytes=1.0,
+        gap=5.0,
+        persistence=persistence,
+        window=128,
+        profile=folder / "profile.yaml",
+    )
 
 
 def solve(persistence):
-    """Relative value iteration over (resident, topic): mean reward of the best policy, and its choices."""
+    """Relative value iteration over (resident, topic): mean reward of the best policy, and its decisions."""
     stay = persistence + (1.0 - persistence) / 2.0
     value = np.zeros((2, 2))
     for _ in range(2_000):
@@ -67,15 +65,16 @@ def test_the_search_reaches_the_optimum(tmp_path, persistence, start, best):
     mean, choice = solve(persistence)
     assert (choice == (np.array([[0, 1], [0, 1]]) if best is FOLLOW else np.array([[0, 0], [1, 1]]))).all()
 
-    def play(policy):
-        core = CachingCore(problem.rows[0.5, "test"], problem.configs[0.5], 64, seed=9)
-        return float(play_served(lambda seen: policy.actions(seen)[0], core)[0].utility.mean())
+    def utility(policy):
+        core = problem.core("test", problem.case, lanes=64, seed=9)
+        return run_episodes(policy, core).measurement.means()["utility"]
 
-    optimum = play(weighted(problem.policy(0.5), *best))
+    optimum = utility(weighted(problem.policy(problem.case), *best))
     assert optimum == pytest.approx(mean, abs=0.03)  # in so many requests
-    assert play(weighted(problem.policy(0.5), *start)) < optimum - 0.05
-    settings = SearchHyperparameters(generations=12, population=24, elite=6, streams=6)
+    first = weighted(problem.policy(problem.case), *start)
+    assert utility(first) < optimum - 0.05
+    hyperparameters = SearchHyperparameters(generations=12, population=24, elite=6, streams=6)
     for seed in range(2):
-        found = search(problem, 0.5, settings, seed, start=weighted(problem.policy(0.5), *start))
-        # Whom to stay with is all one on average, not in so many requests.
-        assert play(found) == pytest.approx(optimum, abs=0.005 if best is FOLLOW else 0.03)
+        found = search(problem, hyperparameters, seed=seed, start=first)
+        # Which expert stays makes no difference on average, but it does in so many requests.
+        assert utility(found) == pytest.approx(optimum, abs=0.005 if best is FOLLOW else 0.03)

@@ -1,0 +1,57 @@
+"""The options of the caching problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experts import InputError
+
+from ..prompt_features import FeatureConfig
+
+__all__ = ["CachingOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachingOptions:
+    """The options of `CachingProblem`.
+
+    Attributes:
+        resident_shares: sizes of GPU memory, as fractions of the bytes of all experts; one case each.
+        wait_weight: utility per second that a request waits for weights, at least 0.
+        host_share: size of host memory, as a fraction of the bytes of all experts.
+        expert_bytes: bytes of each expert: one number, or one for each expert.
+        gap: seconds between two requests.
+        persistence: probability that a request keeps the topic of the one before.
+        window: requests of an episode.
+        episodes: number of episodes that a policy is measured on.
+        profile: YAML file of the bandwidths and latencies of the memories; null: PCIe 4.0 x16 and a fast NVMe
+            drive.
+        features: made of the prompts where the table has no features.
+    """
+
+    resident_shares: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
+    wait_weight: float = 0.5
+    host_share: float = 0.6
+    expert_bytes: float | tuple[float, ...] = 1.4e9
+    gap: float = 0.1
+    persistence: float = 0.9
+    window: int = 256
+    episodes: int = 48
+    profile: Path | None = None
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def __post_init__(self) -> None:
+        shares = self.resident_shares
+        if not shares or len(set(shares)) < len(shares):
+            raise InputError(
+                "problem.resident_shares", list(shares), "are none, or one twice", "use [0.3,0.5,0.75,1.0]"
+            )
+        if self.episodes < 2:
+            raise InputError("problem.episodes", self.episodes, "give no interval", "use 2 or more")
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """Bytes: one number for all experts, or N."""
+        given = self.expert_bytes
+        return tuple(given) if isinstance(given, tuple | list) else (float(given),)
