@@ -1,8 +1,8 @@
 """PPO of Stable-Baselines3 on the batched core of any environment: the standard RL baseline.
 
-An MLP of two layers of 64 reads the whole observation, standardised by running statistics; rewards are
-scaled. Everything is SB3's default except the size of a rollout. PPO knows no action mask: it learns from
-rewards which actions are invalid.
+The policy is SB3's default MLP on the whole observation. Observations are normalized by running statistics
+and rewards are scaled (`VecNormalize`). All other options are SB3's defaults except the rollout size. PPO
+does not use the action mask: it learns from rewards which actions are invalid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .method import Method, Run
 __all__ = ["AMORTIZED", "METHOD", "PPOHyperparameters", "PPOPolicy", "fit_amortized", "fit_case", "train_ppo"]
 
 _LANES = 64
-_MEASUREMENTS = 8  # on validation, while it trains
+_VALIDATIONS = 8  # during training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ class PPOHyperparameters:
 
     Attributes:
         decisions: number of environment steps, over all lanes.
-        steps: steps of each lane between two updates (SB3's n_steps).
-        batch: decisions a gradient step (batch_size).
-        learning_rate: of Adam.
-        entropy: coefficient of the entropy bonus (ent_coef).
-        discount: of future rewards (gamma).
+        steps: steps per lane in a rollout (SB3's n_steps).
+        batch: decisions per gradient step (SB3's batch_size).
+        learning_rate: learning rate of Adam.
+        entropy: entropy bonus (SB3's ent_coef).
+        discount: discount of future rewards (SB3's gamma).
     """
 
     decisions: int = 200_000
@@ -51,37 +51,37 @@ class PPOHyperparameters:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PPOPolicy:
-    """The greedy policy of a trained agent.
+    """The greedy policy of a trained Stable-Baselines3 agent.
 
     Attributes:
-        agent: of Stable-Baselines3.
-        env: what standardises observations.
+        agent: the agent.
+        env: normalizes observations.
     """
 
     agent: PPO
     env: VecNormalize
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [B] or [B, k] int64, for observations [B, O] float32."""
+        """Return actions [B] or [B, k] int64 for observations [B, O] float32."""
         normalised = self.env.normalize_obs(observation.cpu().numpy())
         actions, _ = self.agent.predict(normalised, deterministic=True)
         return torch.from_numpy(np.asarray(actions, dtype=np.int64))
 
 
 def fit_case(problem: Problem, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
-    """Train in the only case of a problem."""
+    """Train PPO on the only case of a problem."""
     case = problem.case
     core = problem.core("train", case, lanes=_LANES, seed=_first_seed(run))
-    return _trained(problem, core, hyperparameters, run)
+    return _train(problem, core, hyperparameters, run)
 
 
 def fit_amortized(problem: Any, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
-    """Train one policy for all cases of a problem whose core draws a case for each episode."""
+    """Train one PPO policy for all cases of a problem whose core samples a case for each episode."""
     core = problem.core("train", None, lanes=_LANES, seed=_first_seed(run))
-    return _trained(problem, core, hyperparameters, run)
+    return _train(problem, core, hyperparameters, run)
 
 
 def train_ppo(
@@ -95,10 +95,13 @@ def train_ppo(
     Args:
         core: the environment, B lanes wide.
         hyperparameters: of PPO.
-        seed: of the weights and of the draws.
+        seed: random seed of the weights and the actions.
         report: is called after every update with the number of decisions and the policy.
 
-    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
+    Returns:
+        the greedy policy.
+
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347; implementation of Stable-Baselines3.
     """
     env = VecNormalize(SB3VecEnv(core), gamma=hyperparameters.discount)
     env.seed(seed)
@@ -122,11 +125,11 @@ def train_ppo(
     return policy
 
 
-def _trained(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
-    """Train, and measure on validation in the middle case now and then."""
+def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+    """Train, with validation in the middle case at regular intervals."""
     case = problem.cases[(len(problem.cases) - 1) // 2]
     total = hyperparameters.decisions
-    interval = max(1, total // _MEASUREMENTS)
+    interval = max(1, total // _VALIDATIONS)
     measured = 0
 
     def report(done: int, policy: Policy) -> None:
