@@ -49,14 +49,16 @@ def export(
     if not isinstance(found.policy, Router):
         return _export_policy(found, out, format, plain=(at, distil) == (None, False))
     router = found.router
-    objective = found.objective
+    objective = None if at is None and not distil else found.objective
     if at is not None:
+        assert objective is not None
         if not any(part.name == "compute_weight" for part in router.state):
             raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
         objective = replace(objective, compute_weight=at)
         router = for_objective(router, objective)
     figures: dict[str, Any] = {}
     if distil:
+        assert objective is not None
         if rows is None:
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
         distilled = distil_for(router, rows, objective, found.scale)

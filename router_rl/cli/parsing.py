@@ -18,6 +18,7 @@ import yaml
 from experts import InputError
 from experts.io.errors import unknown_name
 
+from ..methods.registry import method_names
 from .command import Command, Names
 
 __all__ = ["build_parser", "names_given", "normalised", "one_line"]
@@ -163,18 +164,33 @@ def _check_known(
 def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputError:
     typed = option.replace(f"{_METHOD_KEY}.", "method.").replace("_", "-")
     first = typed.partition(".")[0]
-    if first in ("problem", "method", "objective") and "." in typed:
+    if "." in typed and typed not in _OLD and first in ("problem", "method", "objective"):
         key = _METHOD_KEY if first == "method" else first
-        owner = {"problem": names.env, "method": names.method or "the method", "objective": names.env}[first]
-        fields = sorted(each.removeprefix(f"--{key}.") for each in known if each.startswith(f"--{key}."))
-        fields = [each for each in fields if each not in ("help",)]
         if key not in groups:
             return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
-        takes = ", ".join(each.replace("_", "-") for each in fields) or "none"
+        owner = (names.method or method_names(names.env)[0]) if first == "method" else names.env
+        takes = ", ".join(_fields_of(key, known)) or "none"
         return InputError("option", f"--{typed}", f"is not an option of {owner}", f"it takes {takes}")
-    for old in (typed, first):
-        if old in _OLD:
-            new = _OLD[old] + typed.removeprefix(old)
-            return InputError("option", f"--{typed}", "is the spelling of version 1", f"write --{new}")
+    old = typed if typed in _OLD else first
+    if old in _OLD:
+        new = _OLD[old] + typed.removeprefix(old)
+        if not _is_taken(new, known, groups):
+            return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
+        return InputError("option", f"--{typed}", "is the spelling of version 1", f"write --{new}")
     options = sorted(each.removeprefix("--").replace("_", "-") for each in known if each.count(".") == 0)
     return unknown_name("option", f"--{typed}", [f"--{each}" for each in options])
+
+
+def _fields_of(group: str, known: set[str]) -> list[str]:
+    """The fields of a group of options, as the user types them."""
+    prefix = f"--{group}."
+    fields = (each.removeprefix(prefix) for each in known if each.startswith(prefix))
+    return sorted(field.replace("_", "-") for field in fields if field.rpartition(".")[2] != "help")
+
+
+def _is_taken(option: str, known: set[str], groups: Any) -> bool:
+    """Whether a command takes an option, or has options of its group."""
+    group = option.partition(".")[0]
+    if "." in option:
+        return (_METHOD_KEY if group == "method" else group) in groups
+    return f"--{option.replace('-', '_')}" in known

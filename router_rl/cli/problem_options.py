@@ -9,14 +9,14 @@ from typing import Any
 from experts import InputError, open_table
 
 from ..methods.method import Method, NoHyperparameters
-from ..methods.registry import find_method
+from ..methods.registry import find_method, method_names
 from ..problems.objective import Objective
 from ..problems.problem import Problem
 from ..problems.registry import find_problem
 from .command import Names
 from .values import numbers_in
 
-__all__ = ["ComparedObjective", "build_problem", "compare_groups", "train_groups"]
+__all__ = ["ComparedObjective", "build_problem", "compare_groups", "default_method", "train_groups"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,11 @@ class ComparedObjective:
 
 def train_groups(names: Names) -> Mapping[str, type]:
     """The options of a problem, the objective, and the hyperparameters of a method."""
-    found = find_method(names.env, names.method) if names.method else None
+    problem = find_problem(names.env).options_type
+    found = find_method(names.env, names.method or default_method(names.env))
     own = found.hyperparameters if isinstance(found, Method) else NoHyperparameters
     return {
-        "problem": find_problem(names.env).options_type,
+        "problem": problem,
         "objective": ComparedObjective,
         "hyperparameters": own,
     }
@@ -53,6 +54,11 @@ def train_groups(names: Names) -> Mapping[str, type]:
 def compare_groups(names: Names) -> Mapping[str, type]:
     """The options of a problem, and the objective."""
     return {"problem": find_problem(names.env).options_type, "objective": ComparedObjective}
+
+
+def default_method(env: str) -> str:
+    """The method that is trained where none is named: the problem's first."""
+    return method_names(env)[0]
 
 
 def build_problem(

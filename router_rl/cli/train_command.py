@@ -14,7 +14,7 @@ from ..reports.terminal import evaluation_view, progress_of
 from ..studies.collapse import Reference, live
 from ..studies.runs import train_run
 from .command import Command
-from .problem_options import ComparedObjective, build_problem, train_groups
+from .problem_options import ComparedObjective, build_problem, default_method, train_groups
 
 __all__ = ["COMMAND", "train"]
 
@@ -71,13 +71,6 @@ def train(
             posed, method, out, seed=seed, n_trials=n_trials, hyperparameters=changed, callback=callback
         )
     return {"run": str(out), **run.facts}
-
-
-def default_method(env: str) -> str:
-    """The method that is trained where none is named."""
-    from ..methods.registry import method_names
-
-    return method_names(env)[0]
 
 
 def _changed(hyperparameters: Any) -> dict[str, Any] | None:

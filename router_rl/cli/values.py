@@ -1,12 +1,10 @@
-"""Values of options that are lists or name something of the machine."""
+"""Values of options that are lists."""
 
 from __future__ import annotations
 
-import torch
-
 from experts import InputError
 
-__all__ = ["device_named", "integers_in", "names_in", "numbers_in"]
+__all__ = ["integers_in", "names_in", "numbers_in"]
 
 
 def names_in(value: list[str] | str) -> list[str]:
@@ -29,13 +27,3 @@ def integers_in(field: str, value: list[int] | int | str, example: str) -> list[
         return [int(part) for part in parts]
     except ValueError as error:
         raise InputError(field, value, "not whole numbers with commas between", f"write {example}") from error
-
-
-def device_named(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError("device", name, f"cannot be used ({reason})", "use cpu") from error
-    return device

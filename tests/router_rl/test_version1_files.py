@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from router_rl.decisions.report import write_env_report
-from router_rl.decisions.view import env_view
-from router_rl.evaluation.report import write_report
-from router_rl.evaluation.terminal import results_view
-from router_rl.routing.cascade import CascadeView
-from router_rl.routing.policy import POLICIES, load_policy
-from router_rl.runs import read_run
 from safetensors.torch import load_file
 from torch import Tensor
 
 import train_router
 from experts import DecisionLog, OutcomeTable
 from router_rl.exports.transformers import apply_patch
-from router_rl.routing import SCORERS, SELECTIONS, LiveQueues, Router, load
+from router_rl.reports.html_report import write_report
+from router_rl.reports.terminal import results_view
+from router_rl.routing import POLICIES, SCORERS, SELECTIONS, LiveQueues, Router, load
+from router_rl.routing.policies.cascade_policy import CascadeView
+from router_rl.studies.results_reader import read_results
+from router_rl.studies.runs import read_run
 
 FILES = Path(__file__).parents[1] / "fixtures" / "version1"
 ROUTING = ("experts", "weights", "logits", "fallback")
@@ -150,7 +149,7 @@ def test_every_scorer_rule_and_policy_of_version_1_has_a_fixture() -> None:
 @pytest.mark.parametrize("name", folders("policies", "expected.safetensors"))
 def test_a_policy_decides_as_before(name: str) -> None:
     folder = FILES / "policies" / name
-    policy: Any = load_policy(folder / "policy")
+    policy: Any = load(folder / "policy")
     ((_, call),) = calls_of(folder / "expected.safetensors")
     arguments = inspect.signature(policy.observe).parameters
     seen = policy.observe(**{key: call[key] for key in arguments})
@@ -206,7 +205,7 @@ def test_a_run_is_read_evaluated_and_exported_as_before(name: str, tmp_path: Pat
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     loaded = read_run(folder)
     assert loaded.facts["method"] == facts["method"]
-    assert {key: getattr(loaded.objective, key) for key in facts["objective"]} == facts["objective"]
+    assert asdict(loaded.objective) == renamed(facts["objective"])
     assert loaded.scale == facts["compute_unit"]
     call = load_file(folder / "routed.safetensors")
     described(loaded.router, folder / "router")
@@ -228,14 +227,29 @@ def test_a_run_is_read_evaluated_and_exported_as_before(name: str, tmp_path: Pat
 def test_the_policy_of_a_run_on_an_environment_decides_as_before(name: str) -> None:
     folder = FILES / "runs" / name
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    assert facts["env"] == name.removeprefix("env_")
+    problem = name.removeprefix("env_")
+    assert facts["env"] == problem == read_run(folder).facts["problem"]["name"]
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        table = FILES / "tables" / "outcomes.parquet"
+        assert train_router.main(["evaluate", str(folder), "--table", str(table)]) == 2
+    assert f"kept no options of {problem}" in told.getvalue()
     if (folder / "policy" / "router.json").exists():
         router = load(folder / "policy")
         described(router, folder / "policy")
         replay(router, load_file(folder / "routed.safetensors"))
         return
     call = load_file(folder / "acted.safetensors")
-    decides(load_policy(folder / "policy"), call)
+    decides(load(folder / "policy"), call)
+
+
+@pytest.mark.parametrize("name", folders("runs", "policy"))
+def test_a_run_on_an_environment_can_be_exported(name: str, tmp_path: Path) -> None:
+    folder = FILES / "runs" / name
+    assert run("export", folder, "--out", tmp_path / "router")["passed"]
+    if (folder / "routed.safetensors").exists():
+        replay(load(tmp_path / "router"), load_file(folder / "routed.safetensors"))
+    else:
+        decides(load(tmp_path / "router"), load_file(folder / "acted.safetensors"))
 
 
 @pytest.mark.parametrize("name", folders("results", "results.json"))
@@ -243,12 +257,9 @@ def test_results_are_shown_and_reported(name: str, tmp_path: Path) -> None:
     results = json.loads((FILES / "results" / name / "results.json").read_text(encoding="utf-8"))
     assert results["schema_version"] == 1
     console = Console(file=io.StringIO(), width=200)
-    if "env" in results:
-        console.print(env_view(results))
-        write_env_report(results, (), tmp_path / "report.html")
-    else:
-        console.print(results_view(results))
-        write_report(results, tmp_path / "report.html")
+    upgraded = read_results(results)
+    console.print(results_view(upgraded))
+    write_report(upgraded, tmp_path / "report.html")
     terminal = console.file.getvalue()  # type: ignore[attr-defined]
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert results["summary"]
@@ -257,7 +268,7 @@ def test_results_are_shown_and_reported(name: str, tmp_path: Path) -> None:
         lines = [line for line in terminal.splitlines() if row["method"] in line]
         assert any(utility in line for utility in shown for line in lines), row
         assert row["method"] in report
-        assert any(utility in report for utility in shown), row
+        assert any(utility.replace("-", "\N{MINUS SIGN}") in report for utility in shown), row
 
 
 @pytest.mark.parametrize("name", ["outcomes", "prompts"])
@@ -283,6 +294,11 @@ def same_columns(holder: Any, expected: Mapping[str, Any]) -> None:
             np.testing.assert_array_equal(column, np.asarray(value, dtype=column.dtype), err_msg=name)
         else:
             assert (list(column) if isinstance(column, tuple) else column) == value, name
+
+
+def renamed(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective of version 1 under the names of version 2."""
+    return {"max_cost" if name == "limit" else name: value for name, value in objective.items()}
 
 
 def weights_in(folder: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pytest
 from experts import DecisionLog, OutcomeTable
 from train_router import main
 
-FEW = ["--settings.steps", "50", "--settings.batch", "128"]
+FEW = ["--method.steps", "50", "--method.batch", "128"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_run_at_other_prices(
     assert before["test"]["shares"][1] > 0.3  # type: ignore[index]
     assert after["test"]["shares"][1] == 0.0  # type: ignore[index]
     assert "prices: new.yaml of 2025-01-01" in after["notes"]  # type: ignore[operator]
-    assert any("told the new prices" in note for note in after["notes"])  # type: ignore[attr-defined]
+    assert any("uses the new prices" in note for note in after["notes"])  # type: ignore[attr-defined]
     assert main(["evaluate", run, "--prices", str(prices), "--log", "x"]) == 2
     assert "give --table" in capsys.readouterr().err
 
@@ -74,7 +74,7 @@ def test_a_router_that_knows_no_prices_pays_them(
     prices.write_text("prices: {cheap: {input: 1}, dear: {input: 100}}")
     found = _said(capsys, "evaluate", other, "--table", str(table), "--prices", str(prices))
     assert found["test"]["shares"][1] > 0.3  # type: ignore[index]
-    assert any("decides as before" in note for note in found["notes"])  # type: ignore[attr-defined]
+    assert any("does not use prices" in note for note in found["notes"])  # type: ignore[attr-defined]
 
 
 def test_dollars_do_not_mix_with_flops(
@@ -123,4 +123,4 @@ def test_monitor_flags_what_changed_and_nothing_else(
     assert main([*words, path]) == 0
     shown = capsys.readouterr().out
     assert "Drift:" in shown
-    assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith("run "))
+    assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith(("run ", "curves ")))

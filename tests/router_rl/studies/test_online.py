@@ -17,7 +17,8 @@ from envs.cascade import CascadeTable
 from experts import OutcomeTable
 from router_rl.exports.policy_files import write_policy
 from router_rl.exports.safetensors import write
-from router_rl.problems.queueing.queue_task import QueueTask
+from router_rl.methods.queueing.index_router import index_router
+from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.routing.policies.caching_policy import CachingPolicy
 from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.cascade_policy import CascadePolicy
@@ -37,7 +38,6 @@ class Blocker(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Blocker())
 import torch
 from router_rl.routing import LiveQueues, load
-from router_rl.routing.policies.policy_storage import load_policy
 
 folder, told = sys.argv[1], json.load(open(sys.argv[2]))
 found = []
@@ -49,7 +49,7 @@ if told["kind"] == "queueing":
         found.append(queues.route(**step).experts[0].tolist())
         queues.used(compute)
 else:
-    policy = load_policy(folder)
+    policy = load(folder)
     for step in told["steps"]:
         given = {name: torch.tensor(value) for name, value in step.items()}
         step = policy.decide(policy.observe(**given))
@@ -100,7 +100,7 @@ def test_cascade(table, tmp_path):
     outcomes = CascadeTable.of(table, 8.0)
     policy = CascadePolicy(NAMES, WIDTH, 3, outcomes.price.tolist(), beliefs(0), members=2, hidden=8)
     generator = torch.Generator().manual_seed(1)
-    policy.start(generator).requires_grad_(False).last.normal_(0.0, 0.2, generator=generator)
+    policy.initialise(generator).requires_grad_(False).last.normal_(0.0, 0.2, generator=generator)
     write_policy(policy, tmp_path / "policy")
     rows, weight = torch.arange(len(table)), 0.1
     core = CascadeCore(outcomes, CascadeConfig(), len(rows))
@@ -108,7 +108,7 @@ def test_cascade(table, tmp_path):
     answers = torch.from_numpy(table.probabilities.argmax(axis=2))
     going, steps, played = torch.ones(len(rows), dtype=torch.bool), [], []
     while going.any():
-        asked = core.state.asked
+        asked = core.state.called
         steps.append(
             {
                 "features": outcomes.outcomes.features.tolist(),
@@ -162,13 +162,15 @@ def test_caching(table, tmp_path):
 
 
 def test_queueing(table, tmp_path):
-    task = QueueTask.of(table, load=1.1, window=96, deadlines=(2.0, 5.0), values=(2.0, 1.0), budget=0.3)
-    router = task.router()
+    problem = QueueingProblem(
+        table, loads=1.1, window=96, deadlines=(2.0, 5.0), values=(2.0, 1.0), budget=0.3
+    )
+    router = index_router(problem)
     generator = torch.Generator().manual_seed(0)
     router.scorer.weights.copy_(torch.tensor([1.0, 0.1, 0.5, 0.1, 0.02, 0.3]))
     router.scorer.prices.normal_(0.0, 0.05, generator=generator)
     write(router, tmp_path / "policy")
-    core = task.core("test", 1, seed=5)
+    core = problem.core("test", problem.case, lanes=1, seed=5)
     steps, played = [], []
     for _ in range(96):
         seen = core.observation()

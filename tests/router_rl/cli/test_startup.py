@@ -1,0 +1,76 @@
+"""Help, names and the version cost little, and import nothing that they do not need."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import router_rl
+import train_router
+from router_rl.cli import COMMANDS
+from router_rl.exports.registry import find_format
+from router_rl.methods.registry import find_method
+from router_rl.problems.registry import find_problem
+from router_rl.problems.rule_names import RULES
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = ("torch", "numpy", "pyarrow", "gymnasium", "sklearn")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_router.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"router-rl {version('router-rl')}\n"
+    assert router_rl.__version__ == version("router-rl")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "--json"]])
+def test_help_and_names_import_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys, train_router; status = train_router.main(sys.argv[1:]); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+def test_help_takes_little_time() -> None:
+    """In CPU seconds, which other processes of the machine hardly change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "train_router.py", "--help"], cwd=ROOT, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_router.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert train_router.main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_every_name_of_list_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """Version 1 printed `methods of token moe`, which no option takes."""
+    assert train_router.main(["list", "--json"]) == 0
+    names = json.loads(capsys.readouterr().out)
+    for problem in names["problems"]:
+        assert find_problem(problem).name == problem
+        for method in names["methods"].pop(problem):
+            assert find_method(problem, method).name == method
+    assert names["methods"] == {}
+    for format in names["formats"]:
+        assert find_format(format).write
+    assert tuple(names["selections"]) == RULES
+    assert train_router.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"methods of {problem} " in shown for problem in names["problems"])
+    assert "RouterRL/" not in shown
