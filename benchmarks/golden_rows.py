@@ -63,7 +63,7 @@ def rows_of(results: Mapping[str, Any]) -> Rows:
     if version == 1:
         problem = results.get("env", "routing")
     elif version == 2:
-        problem = results["problem"]
+        problem = results["problem"]["name"]
     else:
         raise ValueError(f"schema version {version} is unknown")
     case = _CASE[problem]
@@ -80,7 +80,7 @@ def _numbers(row: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, float
     """Return the numbers of a row, the experts' shares among them."""
     numbers: dict[str, float] = {}
     for name, value in row.items():
-        if name == "shares":
+        if name == "shares" and value is not None:
             numbers |= {f"share {place}": float(share) for place, share in enumerate(value)}
         elif name not in left_out and isinstance(value, int | float) and not isinstance(value, bool):
             numbers[name] = float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .judging import grade_in, judgement
 from .questions import Questions, read_questions
 from .scoring import JUDGED, SCORERS, Scorer, scorer_named
 
-__all__ = ["Collected", "collect_answers"]
+__all__ = ["CollectOptions", "Collected", "collect_answers"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -42,17 +42,39 @@ class Collected:
     journal: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """How requests are sent and answers scored.
+
+    Attributes:
+        scorer: exact_match, multiple_choice, numeric, judge, or module:function, see `scoring.py`.
+        concurrency: the maximum number of open requests of each model.
+        workers: Ray processes that send the requests (extra `[scale]`); 0: this process.
+        limit: number of prompts, from the first; None: all.
+        seed: of the split, if the prompts have none.
+    """
+
+    scorer: str = "exact_match"
+    concurrency: int = 8
+    workers: int = 0
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (("concurrency", self.concurrency, 1), ("workers", self.workers, 0), ("limit", self.limit, 1))
+        for name, value, lowest in sizes:
+            if value is not None and value < lowest:
+                raise InputError(name, value, f"is below {lowest}", f"give {lowest} or more")
+
+
 def collect_answers(
     models: Path | str,
     prompts: Path | str,
     out: Path | str,
     *,
-    scorer: str = "exact_match",
-    concurrency: int = 8,
-    workers: int = 0,
-    limit: int | None = None,
-    seed: int = 0,
     progress: bool = True,
+    options: CollectOptions | None = None,
+    **changes: Any,
 ) -> Collected:
     """Send every prompt to every model once, score the answers, and write the outcome table.
 
@@ -67,12 +89,9 @@ def collect_answers(
         models: YAML, see `read_models`.
         prompts: Parquet, CSV or JSON Lines, see `read_questions`.
         out: the Parquet file.
-        scorer: exact_match, multiple_choice, numeric, judge, or module:function, see `scoring.py`.
-        concurrency: the maximum number of open requests of each model.
-        workers: Ray processes that send the requests (extra `[scale]`); 0: this process.
-        limit: number of prompts, from the first; None: all.
-        seed: of the split, if the prompts have none.
         progress: show progress on stderr.
+        options: how requests are sent and answers scored; the defaults if None.
+        changes: fields of `CollectOptions`, in place of those of `options`.
 
     Returns:
         The table that was written, with statistics. Costs are US dollars, at the prices of the model list or
@@ -81,20 +100,17 @@ def collect_answers(
     Raises:
         InputError: an input cannot be used, a model refuses every request, or no query has all answers.
     """
-    sizes = (("concurrency", concurrency, 1), ("workers", workers, 0), ("limit", limit, 1))
-    for name, value, lowest in sizes:
-        if value is not None and value < lowest:
-            raise InputError(name, value, f"is below {lowest}", f"give {lowest} or more")
+    plan = replace(options or CollectOptions(), **changes)
     listed = read_models(models)
-    judge = listed.judge if scorer == JUDGED else None
-    if scorer == JUDGED and judge is None:
-        raise InputError("scorer", scorer, "the model list has no judge", "add judge: with model: to it")
-    score = None if judge is not None else scorer_named(scorer)
-    questions = read_questions(prompts, limit)
+    judge = listed.judge if plan.scorer == JUDGED else None
+    if plan.scorer == JUDGED and judge is None:
+        raise InputError("scorer", plan.scorer, "the model list has no judge", "add judge: with model: to it")
+    score = None if judge is not None else scorer_named(plan.scorer)
+    questions = read_questions(prompts, plan.limit)
     answers = Answers(questions, listed.endpoints, prices_of(listed.endpoints))
-    answers.check(seed)
-    if scorer in SCORERS:
-        _check_references(scorer, questions)
+    answers.check(plan.seed)
+    if plan.scorer in SCORERS:
+        _check_references(plan.scorer, questions)
     check_endpoints([*listed.endpoints, *([] if judge is None else [judge.endpoint])])
     out = writable_file("out", out)
     path = out.with_name(out.name + ".journal.jsonl")
@@ -102,7 +118,12 @@ def collect_answers(
 
         def send(requests: Sequence[Request], doing: str) -> None:
             gather(
-                requests, journal, concurrency=concurrency, workers=workers, doing=doing, progress=progress
+                requests,
+                journal,
+                concurrency=plan.concurrency,
+                workers=plan.workers,
+                doing=doing,
+                progress=progress,
             )
 
         requests = _pairs(questions, listed.endpoints)
@@ -113,7 +134,7 @@ def collect_answers(
         if judge is not None:
             _judge(answers, requests, journal, judge, send)
     names = ", ".join(endpoint.model for endpoint in listed.endpoints)
-    table = answers.table(f"{Path(prompts).name} answered by {names}, scored by {scorer}", seed)
+    table = answers.table(f"{Path(prompts).name} answered by {names}, scored by {plan.scorer}", plan.seed)
     table.write(out)
     return Collected(table=table, queries=len(questions), models=answers.summary(), journal=path)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from .layout import Layout, layout_of
 from .model_files import CheckpointWriter
 from .segments import FFN, cut, mean
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "AssemblyOptions", "assemble"]
 
 _COPIED = (
     "tokenizer.json",
@@ -78,19 +78,39 @@ class Assembly:
         return {"schema_version": 1, **asdict(self)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class AssemblyOptions:
+    """The form of an assembled mixture.
+
+    Attributes:
+        form: `mixtral` (softmax gate, whole experts) or `deepseek` (sigmoid gate with selection bias,
+            segments and shared experts).
+        layers: the layers with a mixture: `differing` (the donors' FFNs differ), `all`, or layer numbers. The
+            others stay dense.
+        experts_per_token: donors that a token runs, counted in neurons, 1 to the number of donors.
+        segments: number of segments of an FFN in the `deepseek` form; divides the FFN's size.
+        shared: number of segments that every token runs in that form, 1 to `segments - 1`.
+        trunk: attention, embeddings, norms and dense layers of the base, or the donors' average.
+        seed: of the gates.
+    """
+
+    form: Form = "mixtral"
+    layers: Sequence[int] | Literal["differing", "all"] = "differing"
+    experts_per_token: int = 2
+    segments: int = 4
+    shared: int = 1
+    trunk: Literal["base", "average"] = "base"
+    seed: int = 0
+
+
 def assemble(
     base: Path | str,
     experts: Sequence[Path | str],
     out: Path | str,
     *,
-    form: Form = "mixtral",
-    layers: Sequence[int] | Literal["differing", "all"] = "differing",
-    experts_per_token: int = 2,
-    segments: int = 4,
-    shared: int = 1,
-    trunk: Literal["base", "average"] = "base",
-    seed: int = 0,
+    options: AssemblyOptions | None = None,
     progress: bool = True,
+    **changes: Any,
 ) -> Assembly:
     """Write a mixture of experts as a transformers folder: configuration, sharded safetensors, tokenizer.
 
@@ -101,16 +121,9 @@ def assemble(
         base: folder of the common ancestor, of Llama, Mistral, Qwen2 or Qwen3 form.
         experts: folders of models fine-tuned from it; a folder can hold the trained tensors only.
         out: the folder to write; an earlier assembly in it is replaced.
-        form: `mixtral` (softmax gate, whole experts) or `deepseek` (sigmoid gate with selection bias,
-            segments and shared experts).
-        layers: the layers with a mixture: `differing` (the donors' FFNs differ), `all`, or layer numbers. The
-            others stay dense.
-        experts_per_token: donors that a token runs, counted in neurons, 1 to the number of donors.
-        segments: number of segments of an FFN in the `deepseek` form; divides the FFN's size.
-        shared: number of segments that every token runs in that form, 1 to `segments - 1`.
-        trunk: attention, embeddings, norms and dense layers of the base, or the donors' average.
-        seed: of the gates.
+        options: the form of the mixture; the defaults if None.
         progress: show progress on stderr.
+        changes: fields of `AssemblyOptions`, in place of those of `options`.
 
     Returns:
         The description of the mixture.
@@ -118,40 +131,43 @@ def assemble(
     Raises:
         InputError: a donor has another form, shape, tokenizer or ancestor, or an option does not fit.
     """
-    if form not in ("mixtral", "deepseek"):
-        raise unknown_name("form", form, ["mixtral", "deepseek"])
-    if trunk not in ("base", "average"):
-        raise unknown_name("trunk", trunk, ["average", "base"])
+    plan = replace(options or AssemblyOptions(), **changes)
+    if plan.form not in ("mixtral", "deepseek"):
+        raise unknown_name("form", plan.form, ["mixtral", "deepseek"])
+    if plan.trunk not in ("base", "average"):
+        raise unknown_name("trunk", plan.trunk, ["average", "base"])
     out = Path(out)
     if out.exists() and not (out / "assembly.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("out", str(out), "exists and is not an assembly", "choose another folder")
     ancestor = open_base(base)
     donors = [open_donor(ancestor, folder) for folder in experts]
-    _check_numbers(ancestor.config, len(donors), form, experts_per_token, segments, shared)
+    _check_numbers(
+        ancestor.config, len(donors), plan.form, plan.experts_per_token, plan.segments, plan.shared
+    )
     differences = survey(ancestor, donors, progress=progress)
-    moe_layers = _moe_layers(layers, differences.differing, ancestor.config.num_hidden_layers, form)
-    if form == "mixtral":
-        segments, shared = 1, 0
+    moe_layers = _moe_layers(plan.layers, differences.differing, ancestor.config.num_hidden_layers, plan.form)
+    if plan.form == "mixtral":
+        plan = replace(plan, segments=1, shared=0)
     config = configuration(
         ancestor.config,
-        form,
+        plan.form,
         moe_layers=moe_layers,
         experts=len(donors),
-        experts_per_token=experts_per_token,
-        segments=segments,
-        shared=shared,
+        experts_per_token=plan.experts_per_token,
+        segments=plan.segments,
+        shared=plan.shared,
     )
     names = _distinct([donor.name for donor in donors])
     result = Assembly(
-        form=form,
+        form=plan.form,
         model_type=config.model_type,
         base=ancestor.name,
         experts=names,
         moe_layers=moe_layers,
-        experts_per_token=experts_per_token,
-        segments=segments,
-        shared=shared,
-        trunk=trunk,
+        experts_per_token=plan.experts_per_token,
+        segments=plan.segments,
+        shared=plan.shared,
+        trunk=plan.trunk,
         trunk_distance=dict(zip(names, differences.trunk_distance, strict=True)),
         dropped_layers=tuple(layer for layer in differences.differing if layer not in moe_layers),
     )
@@ -160,7 +176,7 @@ def assemble(
     shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
     fresh.mkdir()
     try:
-        _write_weights(fresh, ancestor, donors, config, result, seed, progress)
+        _write_weights(fresh, ancestor, donors, config, result, plan.seed, progress)
         config.save_pretrained(fresh)
         for name in _COPIED:
             if (ancestor.weights.folder / name).is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from .files import result_files
 from .outcome import ReaderOptions
 from .registry import FORMATS, find_format
 
-__all__ = ["ImportReport", "import_results"]
+__all__ = ["ImportOptions", "ImportReport", "import_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +53,12 @@ class ImportReport:
     notes: tuple[str, ...]
 
 
-def import_results(
-    source: Path | str,
-    out: Path | str,
-    *,
-    format: str = "auto",
-    prices: str | Path | None = None,
-    on: str | date | None = None,
-    cost_unit: str | None = None,
-    metric: str | None = None,
-    full_marks: float = 1.0,
-    missing: Literal["rows", "experts"] = "rows",
-    drop_leaks: bool = False,
-    seed: int = 0,
-    progress: bool = True,
-) -> ImportReport:
-    """Import results as an outcome table; the file is written only if the whole table is valid.
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How results are read.
 
-    Memory holds the prompts and a few numbers for each pair of query and expert, not the answers.
-
-    Args:
-        source: a file, or a folder of files.
-        out: the Parquet file to write.
-        format: a format_name in `FORMATS`, or `auto`.
+    Attributes:
+        format: a name in `FORMATS`, or `auto`.
         prices: `litellm` or a YAML price table; costs are then computed from tokens.
         on: the date of the prices; None: the latest.
         cost_unit: of the costs in the source: usd, flops or seconds; None: the format's default.
@@ -85,27 +68,58 @@ def import_results(
             outcome on every row.
         drop_leaks: drop training and validation rows whose prompt is also in a test row.
         seed: of the split, if the source has none.
+    """
+
+    format: str = "auto"
+    prices: str | Path | None = None
+    on: str | date | None = None
+    cost_unit: str | None = None
+    metric: str | None = None
+    full_marks: float = 1.0
+    missing: Literal["rows", "experts"] = "rows"
+    drop_leaks: bool = False
+    seed: int = 0
+
+
+def import_results(
+    source: Path | str,
+    out: Path | str,
+    *,
+    options: ImportOptions | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> ImportReport:
+    """Import results as an outcome table; the file is written only if the whole table is valid.
+
+    Memory holds the prompts and a few numbers for each pair of query and expert, not the answers.
+
+    Args:
+        source: a file, or a folder of files.
+        out: the Parquet file to write.
+        options: how results are read; the defaults if None.
         progress: show progress on stderr.
+        changes: fields of `ImportOptions`, in place of those of `options`.
 
     Raises:
         InputError: names the file, the field, the value and the fix.
     """
+    given = replace(options or ImportOptions(), **changes)
     files = result_files(Path(source))
-    format_name = find_format(format, files)
+    format_name = find_format(given.format, files)
     out = writable_file("out", out)
     reader = FORMATS[format_name]
-    outcomes = reader.read(files, ReaderOptions(metric=metric))
+    outcomes = reader.read(files, ReaderOptions(metric=given.metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
     if not read.query:
         raise InputError("input", str(source), "has no outcomes", "give results with rows")
     notes = [f"imported from {Path(source).name} ({format_name})"]
-    cost, priced = _costs(read, prices, on)
+    cost, priced = _costs(read, given.prices, given.on)
     if priced:
         notes += [priced, *reader.notes]
-    numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, full_marks)}
+    numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, given.full_marks)}
     messages = findings(read.experts, read.query, numbers, read.facts)
-    experts, rows, dropped = _complete(read, numbers, missing)
-    if drop_leaks:
+    experts, rows, dropped = _complete(read, numbers, given.missing)
+    if given.drop_leaks:
         leaking = _leaks_into_test(read, rows)
         dropped["leaking prompt"] = len(leaking)
         rows = rows[~np.isin(rows, leaking)]
@@ -114,8 +128,8 @@ def import_results(
         message = f"{read.repeated} outcomes repeat an expert on a query; the first of each counts"
         messages.append(Finding(kind="repeated", count=read.repeated, message=message))
     columns = _columns(read, numbers, experts, rows, notes)
-    columns["cost_unit"] = "usd" if priced else cost_unit or reader.cost_unit
-    table = OutcomeTable(**allow_leaks(complete_split(columns, seed=seed)))
+    columns["cost_unit"] = "usd" if priced else given.cost_unit or reader.cost_unit
+    table = OutcomeTable(**allow_leaks(complete_split(columns, seed=given.seed)))
     table.write(out)
     quality = table.quality.mean(axis=0, dtype=np.float64)
     price = table.cost.mean(axis=0, dtype=np.float64)

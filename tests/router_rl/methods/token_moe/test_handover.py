@@ -52,7 +52,7 @@ def test_trained_routers_run_in_stock_transformers(
     assert distillation.lost == pytest.approx(distillation.after - distillation.before)
     routers = start
     if rule.k == 1:  # what a learner makes of them still folds
-        training = Training(learning_rate=1e-2, passes=4, batch=3, checks=2)
+        training = Training(learning_rate=1e-2, epochs=4, batch=3, checks=2)
         routers = train_reinforce(micro_pool, start, training, TokenReinforceHyperparameters()).routers
         assert not routers.scorers[0].weight.equal(start.scorers[0].weight)
     found = hand_over(micro_pool, routers, tmp_path / "mixture")

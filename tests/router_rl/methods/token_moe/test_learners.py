@@ -38,7 +38,7 @@ from router_rl.problems.token_moe.token_measurement import flips, measure
 from router_rl.routing import AdaptiveK, Hard, Hierarchical, RouterError, Soft, TopK
 
 TREE = ("all", (0, ("larger", (1, 2))))
-TRAINING = Training(learning_rate=3e-2, passes=30, batch=3, checks=3)
+TRAINING = Training(learning_rate=3e-2, epochs=30, batch=3, checks=3)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,9 @@ def test_the_exact_gradient_pays_for_load(micro_pool, kind):
         for scorer in start.scorers:
             scorer.bias[0] += 4.0 if kind == "share" else 0.5
     rule = LoadRule(kind, tile=16)
-    settings = CounterfactualHyperparameters(credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3)
+    settings = CounterfactualHyperparameters(
+        credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3
+    )
     fit = train_counterfactual(micro_pool, start, TRAINING, settings, score=load)
     assert load(fit.routers) < load(start) - 0.05
 
@@ -240,7 +242,9 @@ def test_reinforce_learns(micro_pool, start, rule):
         routers = start.copy(rule)
     else:
         routers = LayerRouters(2, micro_pool.tail.hidden, rule, micro_pool.tail.names)
-    fit = train_reinforce(micro_pool, routers, TRAINING, TokenReinforceHyperparameters(rollouts=8, entropy=0.0))
+    fit = train_reinforce(
+        micro_pool, routers, TRAINING, TokenReinforceHyperparameters(rollouts=8, entropy=0.0)
+    )
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.02
 
 
@@ -257,7 +261,7 @@ def test_reinforce_pays_for_compute(micro_pool, start):
 
 
 def test_learners_repeat_themselves(micro_pool, start):
-    few = Training(passes=2, batch=3, checks=1)
+    few = Training(epochs=2, batch=3, checks=1)
     for learn in (
         lambda: train_reinforce(micro_pool, start, few, TokenReinforceHyperparameters()),
         lambda: train_counterfactual(micro_pool, start, few, CounterfactualHyperparameters(credit="local")),

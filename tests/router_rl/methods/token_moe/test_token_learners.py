@@ -17,9 +17,10 @@ from experts.moe import assemble
 from experts.moe.donor_folders import write_donors
 from experts.moe.donor_pool import TextSizes, donor_pool, read_documents
 from experts.moe.token_pool import TokenPool
+from router_rl import Objective, TokenMoEProblem, compare
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
-from router_rl.studies.env_compare import compare_env, train_env
+from router_rl.studies.runs import train_run
 
 STEPS = {"one": 1, "three": 3, "five": 5}  # names of the micro pool's experts, and how their text counts
 SIZES: dict[str, Any] = {"length": 10, "train": 12, "validation": 6, "test": 6, "mixed": 0.5}
@@ -64,11 +65,11 @@ def test_trained_routers_do_in_transformers_what_they_did_here(
     import transformers
 
     given = options(folders, experts_per_token=count, keep=str(tmp_path / "keep"))
-    found = train_env("token_moe", "joint", options=given, out=tmp_path / "run")
+    run = train_run(TokenMoEProblem(**given), "joint", tmp_path / "run")
     donors = [folders / name for name in STEPS]
     assemble(folders / "base", donors, tmp_path / "mixture", experts_per_token=count, progress=False)
-    trained = tmp_path / "run" / "policy" / "routers.safetensors"
-    assert found["policy"] == str(trained.parent)
+    trained = tmp_path / "run" / "router" / "routers.safetensors"
+    assert run.facts["router"] == "router"
     handover(routers=trained, model=tmp_path / "mixture", out=tmp_path / "patch")
     patch(patch=tmp_path / "patch", model=tmp_path / "mixture")
 
@@ -77,8 +78,7 @@ def test_trained_routers_do_in_transformers_what_they_did_here(
     with torch.inference_mode():
         logits = model(tokens[:, :-1]).logits
     loss = float(torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]))
-    said = next(value for key, value in found.items() if key.endswith("a token"))
-    assert f"utility {-loss:.4g}" in said
+    assert run.facts["test"]["utility"] == pytest.approx(-loss, abs=1e-4)
 
 
 def test_what_was_measured_is_kept(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,26 +117,28 @@ def test_texts_of_other_names_have_no_expert(folders: Path, tmp_path: Path) -> N
 def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
     names = ["joint", "outcome_table", "reinforce", "softmax_gate", "straight_through", "ridge", "uniform"]
     given = options(folders, experts_per_token=[1, 2])
-    found = compare_env("token_moe", names, options=given, seeds=2, tries=2, out=tmp_path)
+    problem = TokenMoEProblem(**given)
+    found = compare(problem, names, seeds=2, n_trials=2, out=tmp_path).results
     assert [case["label"] for case in found["cases"]] == ["one expert a token", "two experts a token"]
     mean = {row["method"]: row["utility_mean"] for row in found["summary"] if row["experts_per_token"] == 1}
     assert mean["oracle"] >= max(mean.values())
     assert mean["joint"] > mean["random"]
     runs = {row["experts_run_mean"] for row in found["summary"] if row["method"] == "joint"}
     assert runs == {1.0, 2.0}
-    again = compare_env("token_moe", names, options=given, seeds=2, tries=2, out=tmp_path)
-    assert again["summary"] == found["summary"]
+    again = compare(problem, names, seeds=2, n_trials=2, out=tmp_path)
+    assert again.results["summary"] == found["summary"]
+    assert again.reused == 2 * 2 * (len(names) + 4)
     kept = [path for path in tmp_path.rglob("routers.safetensors") if "joint" in str(path)]
     assert set(load_file(kept[0])) == {"layers.0.weight", "layers.1.weight"}
     report = (tmp_path / "report.html").read_text()
-    assert "Who does the work: joint" in report
+    assert "joint" in report
     assert "three" in report
 
 
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"texts": None}, r"options\.texts"),
+        ({"texts": None}, r"problem\.texts"),
         ({"expert": []}, "did you mean 'experts'"),
         ({"experts_per_token": 3}, "experts_per_token"),
         ({"mixed": 1.0}, "mixed"),
@@ -144,17 +146,25 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
         ({"experts": ["one"]}, "experts"),
     ],
 )
-def test_mistakes_are_told(folders: Path, tmp_path: Path, given: dict[str, Any], match: str) -> None:
+def test_mistakes_are_named(folders: Path, given: dict[str, Any], match: str) -> None:
     if "experts" in given:
         given = {"experts": [str(folders / name) for name in given["experts"]]}
     with pytest.raises(InputError, match=match):
-        train_env("token_moe", options={**options(folders), **given}, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        TokenMoEProblem(**{**options(folders), **given})
 
 
-def test_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="over text"):
-        train_env("token_moe", table="digits", out=tmp_path)
+def test_a_table_and_an_objective_are_refused() -> None:
+    with pytest.raises(InputError, match="routes text"):
+        TokenMoEProblem("digits")
+    with pytest.raises(InputError, match="no weights"):
+        TokenMoEProblem(objective=Objective())
+
+
+def test_other_text_is_another_digest(folders: Path) -> None:
+    problems = [TokenMoEProblem(**options(folders)), TokenMoEProblem(**options(folders, train=9))]
+    assert problems[0].digest() == TokenMoEProblem(**options(folders)).digest()
+    assert problems[0].digest() != problems[1].digest()
+    assert problems[0].digest() != TokenMoEProblem(**options(folders, epochs=3)).digest()
 
 
 def test_donors_that_do_not_fit(folders: Path) -> None:
