@@ -65,7 +65,7 @@ def wheel(session: nox.Session) -> None:
     session.chdir(folder)
     session.run("python", "-c", "import router_rl, envs, experts; print(router_rl.__version__)")
     session.run("train-router", "--version")
-    session.run("train-router", "demo", "--seeds", "1", "--out", str(folder / "demo"))
+    session.run("train-router", "demo", "--seeds", "1", "--n-trials", "1", "--out", str(folder / "demo"))
 
 
 def _pytest(session: nox.Session) -> None:
