@@ -7,7 +7,7 @@ import time
 import torch
 
 from ..methods.agents.exact_pg import ExactPGHyperparameters
-from ..methods.agents.expectation import Payment
+from ..methods.agents.expectation import RewardTable
 from ..methods.training_loop import adamw
 from ..problems.routing.problem import RoutingProblem
 from ..routing.selection.log_softmax import log_softmax
@@ -30,7 +30,7 @@ def bare_decisions_per_second(problem: RoutingProblem, decisions: int, seed: int
     router = problem.new_router(seed)
     outcomes = problem.outcomes()
     x = outcomes.features[: hyperparameters.batch].clone()
-    utility = Payment(outcomes, problem.objective.compute_weight).utility[: hyperparameters.batch].clone()
+    utility = RewardTable(outcomes, problem.objective.compute_weight).utility[: hyperparameters.batch].clone()
     optimizer = adamw(router.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay)
     steps = max(1, decisions // len(x))
     start = time.perf_counter()

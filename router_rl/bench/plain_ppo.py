@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from envs import Outcomes
 
-from ..methods.agents.expectation import Payment
+from ..methods.agents.expectation import RewardTable
 from ..methods.agents.sb3_policies import RouterActorCriticPolicy
 from ..methods.method import Run
 from ..methods.training_loop import EarlyStopping
@@ -101,7 +101,7 @@ class LanesEnv(gymnasium.Env[np.ndarray, Any]):
 def fit(problem: RoutingProblem, hyperparameters: PlainPPOHyperparameters, run: Run) -> Router:
     """Train a router with PPO, validated as the other methods are; load is not charged."""
     outcomes: Outcomes = problem.outcomes()
-    utility = Payment(outcomes, problem.objective.compute_weight).utility.numpy()
+    utility = RewardTable(outcomes, problem.objective.compute_weight).utility.numpy()
     features, window = outcomes.features.numpy(), problem.objective.window
 
     def lane(number: int) -> LanesEnv:

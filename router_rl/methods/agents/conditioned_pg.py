@@ -1,9 +1,10 @@
-"""One policy for every trade-off: the compute weight is an input, drawn anew for each query while training.
+"""Conditioned policy gradient: one policy for all compute weights, with the weight as an input.
 
-The all-action policy gradient of `exact_pg` ascends `E_c E_q sum_a pi(a | q, c) (quality - c * compute)` with
-c log-uniform over a range. It starts from a softmax gate trained at the range's middle, which the
-conditions do not change until they are trained. The router keeps the weight as its second input, so a server
-may change the trade-off from one call to the next; `router.at(compute_weight=0.1)` folds one in.
+The all-action policy gradient of `exact_pg` maximizes `E_c E_q sum_a pi(a | q, c) (quality - c * compute)`.
+The compute weight c is sampled for each query, log-uniformly over a range. Training starts from a softmax
+gate that is trained at the geometric mean of the range; its routing does not depend on c at first. The
+exported router keeps the compute weight as its second input, so that a server can change the trade-off at
+every call; `router.at(compute_weight=0.1)` fixes it.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from ...routing import ConditionedScorer, LinearScorer, MLPScorer, Router, State
 from ..gates import softmax_gate
 from ..gates.gate_training import train_gate
 from ..method import Method, Run
-from .expectation import Payment, expected
+from .expectation import RewardTable, expected_utility
 
 __all__ = [
     "METHOD",
     "SPACE",
     "ConditionedPGHyperparameters",
-    "declared",
+    "concatenate_measurements",
     "fit",
-    "grid",
-    "over",
-    "positive",
-    "together",
+    "for_objectives",
+    "objective_grid",
+    "positive_weight",
+    "weight_input",
 ]
 
-_JUDGED = 5
+_N_EVALUATED = 5  # objectives that validation averages over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +50,19 @@ class ConditionedPGHyperparameters:
     """Hyperparameters of the conditioned policy gradient.
 
     Attributes:
-        lowest, highest: the compute weights trained for; None: an eighth of the objective's and eight times
-            it. `compare` sets half the least and twice the greatest of those it is asked for.
-        vary_load: make the load weight an input too, from an eighth to eight times the objective's.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        entropy: utility per nat of the policy's entropy.
-        smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
-        epochs, patience, batch: of the training loop.
-        gate_compute: the gate's own compute weight, as a multiple of the range's middle.
+        lowest: lowest compute weight to train for; by default an eighth of the objective's. In `compare`,
+            half of the lowest compute weight that is compared.
+        highest: highest compute weight to train for; by default eight times the objective's. In `compare`,
+            twice the highest compute weight that is compared.
+        vary_load: also make the load weight an input, from an eighth to eight times the objective's.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        entropy: entropy bonus, utility per nat.
+        smoothing: share of the reward given by the correct class's probability instead of 0/1 correctness.
+        epochs: maximum number of epochs.
+        patience: epochs without improvement on validation before training stops.
+        batch: queries per gradient step.
+        gate_compute: compute weight of the initial gate, as a multiple of the geometric mean of the range.
     """
 
     lowest: float | None = None
@@ -82,84 +87,97 @@ SPACE = {
 }
 
 
-def over(
+def for_objectives(
     hyperparameters: ConditionedPGHyperparameters, objectives: Sequence[Objective]
 ) -> ConditionedPGHyperparameters:
-    """The settings of the one fit that serves objectives which differ in compute weight."""
+    """Return the hyperparameters of one fit that serves several objectives.
+
+    Args:
+        hyperparameters: values of `lowest` and `highest` that are set are kept.
+        objectives: objectives that differ in compute weight only.
+    """
     weights = [objective.compute_weight for objective in objectives]
-    low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
+    low, high = positive_weight(min(weights)) / 2.0, positive_weight(max(weights)) * 2.0
     return replace(
         hyperparameters, lowest=hyperparameters.lowest or low, highest=hyperparameters.highest or high
     )
 
 
 def fit(problem: RoutingProblem, hyperparameters: ConditionedPGHyperparameters, run: Run) -> Router:
-    """Train the gate, then ascend from its weights with a compute weight drawn for each query.
+    """Train a softmax gate, then improve it by policy gradient with a compute weight sampled for each query.
 
-    Load belongs to decisions taken together: where it is charged, the queries of a minibatch share a draw and
-    the load is that of a policy that sees nothing, `N (1 - 1/W) sum_e P_e^2`.
+    Load is a property of a whole window. If load is charged, all queries of a minibatch share one sample of
+    the weights, and the load is that of a policy that does not observe the window, `N (1 - 1/W) sum_e P_e^2`.
+
+    Args:
+        problem: training and validation rows, objectives and selection rule.
+        hyperparameters: the compute weight range and the optimizer's options.
+        run: seed, callback and checkpoint.
+
+    Returns:
+        a router with the compute weight (and the load weight, with `vary_load`) as a second input.
 
     Raises:
-        InputError: the range is not positive and rising, or the load weight cannot vary.
+        InputError: the range is not positive and increasing, or `vary_load` is set and load is not charged.
     """
     if len(problem.objectives) > 1:
-        hyperparameters = over(hyperparameters, problem.objectives)
+        hyperparameters = for_objectives(hyperparameters, problem.objectives)
     objective = problem.objective
     ranges = _ranges(objective, hyperparameters)
     router = _start(problem, hyperparameters, run, ranges)
     outcomes = problem.outcomes()
-    price = torch.zeros(outcomes.queries, device=problem.device)
-    payment = Payment(outcomes, price, hyperparameters.smoothing)
+    compute_weight = torch.zeros(outcomes.queries, device=problem.device)
+    rewards = RewardTable(outcomes, compute_weight, hyperparameters.smoothing)
     low = torch.tensor([pair[0] for pair in ranges.values()], device=problem.device)
     ratio = torch.tensor([pair[1] / pair[0] for pair in ranges.values()], device=problem.device)
     static = outcomes.experts * (1.0 - 1.0 / objective.window)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         draws = 1 if objective.load_weight else len(row)
-        place = torch.rand((draws, len(ranges)), generator=generator, device=problem.device)
-        conditions = (low * ratio**place).expand(len(row), -1)
-        price[row] = conditions[:, 0]
+        position = torch.rand((draws, len(ranges)), generator=generator, device=problem.device)
+        conditions = (low * ratio**position).expand(len(row), -1)
+        compute_weight[row] = conditions[:, 0]
         logits = router.scores(outcomes.features.index_select(0, row), conditions)
-        earned, share, entropy = expected(router.rule, logits, payment, row, generator)
+        earned, share, entropy = expected_utility(router.rule, logits, rewards, row, generator)
         value = (earned + hyperparameters.entropy * entropy).mean()
         if objective.load_weight:
             weight = conditions[0, 1] if hyperparameters.vary_load else objective.load_weight
             value = value - weight * static * share.mean(dim=0).square().sum()
         return -value
 
-    judged = grid(objective, ranges)
+    objectives = objective_grid(objective, ranges)
     rows = Rows.of(problem.validation, problem.scale, problem.device)
 
-    def judge(router: Router) -> RouterMeasurement:
-        return together([measure_rows(router, rows, each) for each in judged])
+    def evaluate(router: Router) -> RouterMeasurement:
+        return concatenate_measurements([measure_rows(router, rows, each) for each in objectives])
 
-    return train_gate(problem, hyperparameters, run, loss, router=router, judge=judge)
+    return train_gate(problem, hyperparameters, run, loss, router=router, evaluate=evaluate)
 
 
 def _ranges(
     objective: Objective, hyperparameters: ConditionedPGHyperparameters
 ) -> dict[str, tuple[float, float]]:
-    weight = positive(objective.compute_weight)
+    weight = positive_weight(objective.compute_weight)
     low = weight / 8.0 if hyperparameters.lowest is None else hyperparameters.lowest
     high = weight * 8.0 if hyperparameters.highest is None else hyperparameters.highest
     if not 0.0 < low < high < math.inf:
         raise InputError(
-            "settings.lowest",
+            "method.lowest",
             low,
-            f"does not begin a range that ends at {high:g}",
+            f"is not below the highest compute weight, {high:g}",
             "use 0 < lowest < highest",
         )
     ranges = {"compute_weight": (low, high)}
     if hyperparameters.vary_load:
         load = objective.load_weight
         if not load:
-            raise InputError("settings.vary_load", True, "load is not charged", "give objective.load_weight")
+            raise InputError("method.vary_load", True, "load is not charged", "give objective.load_weight")
         ranges["load_weight"] = (load / 8.0, load * 8.0)
     return ranges
 
 
-def positive(weight: float) -> float:
-    """The weight, or what stands for 0 on a logarithmic scale."""
+def positive_weight(weight: float) -> float:
+    """Return the weight, with 0 replaced by 0.001 so that it has a logarithm."""
     return max(weight, 1e-3)
 
 
@@ -169,11 +187,11 @@ def _start(
     run: Run,
     ranges: dict[str, tuple[float, float]],
 ) -> Router:
-    """A conditioned router that routes as the softmax gate of the range's middle, whatever its conditions."""
+    """Return a conditioned router that routes like a softmax gate trained at the middle of the range."""
     low, high = ranges["compute_weight"]
     middle = replace(problem.objective, compute_weight=math.sqrt(low * high))
-    gate_settings = softmax_gate.SoftmaxGateHyperparameters(own_compute=hyperparameters.gate_compute)
-    gate = softmax_gate.fit(problem.with_objective(middle), gate_settings, Run(seed=run.seed)).scorer
+    gate_hyperparameters = softmax_gate.SoftmaxGateHyperparameters(own_compute=hyperparameters.gate_compute)
+    gate = softmax_gate.fit(problem.with_objective(middle), gate_hyperparameters, Run(seed=run.seed)).scorer
     assert isinstance(gate, LinearScorer | MLPScorer)
     hidden = gate.hidden if isinstance(gate, MLPScorer) else ()
     scorer = ConditionedScorer(gate.inputs + len(ranges), gate.experts, hidden, list(ranges.values()))
@@ -184,30 +202,41 @@ def _start(
             layer.get_parameter("bias").copy_(trained.get_parameter("bias"))
         scorer.shift.copy_(gate.shift)
         scorer.scale.copy_(gate.scale)
-    return problem.wrap(scorer, [declared(name, *pair) for name, pair in ranges.items()])
+    return problem.wrap(scorer, [weight_input(name, *pair) for name, pair in ranges.items()])
 
 
-def declared(name: str, low: float, high: float) -> StateInput:
-    """A weight as a part of the router's second input."""
+def weight_input(name: str, low: float, high: float) -> StateInput:
+    """Describe a weight that is an input of the router.
+
+    Args:
+        name: `compute_weight` or `load_weight`.
+        low: lowest value of the training range.
+        high: highest value of the training range.
+    """
     meaning = (
-        f"the {name.replace('_', ' ')} to route for, utility per unit; free to change with every call; "
-        f"trained from {low:g} to {high:g}, and taken as the nearest of these outside"
+        f"the {name.replace('_', ' ')} to route for, in utility per unit; it can change at every call; "
+        f"trained from {low:g} to {high:g}, and clipped to this range"
     )
     return StateInput(name, 1, meaning)
 
 
-def grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[Objective]:
-    """Objectives evenly over the logarithm of the ranges, the ends among them."""
-    places = np.linspace(0.0, 1.0, _JUDGED)
+def objective_grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[Objective]:
+    """Return objectives whose weights are spaced evenly on a logarithmic scale, both ends included.
+
+    Args:
+        objective: gives everything but the weights.
+        ranges: lowest and highest value of each weight, by name.
+    """
+    positions = np.linspace(0.0, 1.0, _N_EVALUATED)
     return [
-        replace(objective, **{name: low * (high / low) ** place for name, (low, high) in ranges.items()})
-        for place in places.tolist()
+        replace(objective, **{name: low * (high / low) ** position for name, (low, high) in ranges.items()})
+        for position in positions.tolist()
     ]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Several(RouterMeasurement):
-    """Measurements under several objectives as one over all their rows; each has windows of its own."""
+class _ConcatenatedMeasurement(RouterMeasurement):
+    """Measurements under several objectives, concatenated along the rows. Each has its own windows."""
 
     members: Sequence[RouterMeasurement]
 
@@ -220,20 +249,20 @@ class _Several(RouterMeasurement):
         return float(np.mean([each.drops for each in self.members]))
 
 
-def together(found: Sequence[RouterMeasurement]) -> RouterMeasurement:
-    """Measurements of the same rows under several objectives as one."""
+def concatenate_measurements(measurements: Sequence[RouterMeasurement]) -> RouterMeasurement:
+    """Concatenate measurements of the same rows under several objectives into one."""
 
     def rows(name: str) -> np.ndarray:
-        return np.concatenate([getattr(each, name) for each in found])
+        return np.concatenate([getattr(each, name) for each in measurements])
 
-    return _Several(
+    return _ConcatenatedMeasurement(
         parts={"quality": rows("quality"), "compute": rows("compute")},
         utility=rows("utility"),
         share=rows("share"),
-        window=found[0].window,
-        entropy=float(np.mean([each.entropy for each in found])),
-        fallbacks=sum(each.fallbacks for each in found),
-        members=found,
+        window=measurements[0].window,
+        entropy=float(np.mean([each.entropy for each in measurements])),
+        fallbacks=sum(each.fallbacks for each in measurements),
+        members=measurements,
     )
 
 
@@ -243,6 +272,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ConditionedPGHyperparameters,
     space=SPACE,
-    about="one policy for every compute weight, which is its input",
+    about="one policy for all compute weights; the compute weight is an input",
     amortizes=True,
 )

@@ -1,15 +1,16 @@
-"""Exact policy gradient: ascends what the policy earns in expectation over its actions, with none drawn.
+"""Exact policy gradient: maximizes the policy's expected utility over all actions, without sampling actions.
 
-It starts from nothing; `warm_exact_pg` of `warm_start.py` ascends from a gate's weights. Where load is not
-charged the training rows are walked in minibatches. Where it is, the router sees the window and is played,
-and every action is credited with all it will cost the window: adding the share a to counts n after t of W
-decisions, when the W - t - 1 to come divide as the mean share P, raises W times the window's load by
+`exact_pg` starts from random weights; `warm_exact_pg` (`warm_start.py`) starts from a trained gate. Without
+a load penalty, training iterates over minibatches of the training rows. With a load penalty, the router
+observes the window and training uses rollouts. Every action is then charged for its full effect on the load
+of the window. Adding the share a to the counts n after t of W decisions, when the remaining W - t - 1 divide
+on average as the mean share P, raises W times the window's load by
 
     2 N a . (n + (W - t - 1) P) / W  =  2 N (1 - 1/W) a . P  +  2 N a . (n - t P) / W
 
-and by what is the same for every a (but for a . a / W, where actions differ in size). The first part is the
-gradient of `N (1 - 1/W) sum_e P_e^2`, the load of a policy that sees nothing; the second pays for evening
-out what chance has done to the window so far.
+plus a term that is equal for all a (except a . a / W, if actions differ in size). The first part is the
+gradient of `N (1 - 1/W) sum_e P_e^2`, the load of a policy that does not observe the window. The second part
+rewards evening out the imbalance that the window has accumulated by chance.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from ...routing import Router
 from ..calibration import measure_within
 from ..gates.gate_training import TrainingHyperparameters, train_gate
 from ..method import Method, Run
-from .expectation import Payment, expected
-from .on_policy import PlayedHyperparameters, Update, learn
+from .expectation import RewardTable, expected_utility
+from .on_policy import RolloutHyperparameters, Update, learn
 from .pid import PID
 from .rollout import Trajectory, logits_of
 
@@ -41,12 +42,16 @@ class ExactPGHyperparameters:
     """Hyperparameters of the exact policy gradient.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        entropy: utility per nat of the policy's entropy; where load is charged it falls to 0.
-        smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
-        epochs, patience, batch: of the training loop.
-        group, lanes, decisions: of the play where load is charged, as for `reinforce`.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        entropy: entropy bonus, utility per nat; decays linearly to 0 if load is charged.
+        smoothing: share of the reward given by the correct class's probability instead of 0/1 correctness.
+        epochs: maximum number of epochs (not used if load is charged).
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
+        group: lanes that receive the same queries (used if load is charged).
+        lanes: half the decisions per rollout (used if load is charged).
+        decisions: total number of training decisions (used if load is charged).
     """
 
     learning_rate: float = 3e-3
@@ -69,8 +74,8 @@ SPACE = {
 }
 
 
-class AscentHyperparameters(PlayedHyperparameters, TrainingHyperparameters, Protocol):
-    """What both ways of ascending read of a method's settings, a dataclass."""
+class AscentHyperparameters(RolloutHyperparameters, TrainingHyperparameters, Protocol):
+    """The hyperparameters that both training loops read; a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -78,43 +83,56 @@ class AscentHyperparameters(PlayedHyperparameters, TrainingHyperparameters, Prot
 def fit(
     problem: RoutingProblem, hyperparameters: AscentHyperparameters, run: Run, start: Router | None = None
 ) -> Router:
-    """Ascend the expected utility from a new router, or from `start`."""
+    """Maximize the expected utility of a router by gradient ascent.
+
+    Args:
+        problem: training and validation rows, objective and selection rule.
+        hyperparameters: of `exact_pg` or `warm_exact_pg`.
+        run: seed, callback and checkpoint.
+        start: router to start from; a new one if None.
+
+    Returns:
+        the router with the best validation utility, in evaluation mode.
+    """
     if problem.objective.budget is not None:
-        return _fit_within(problem, hyperparameters, run, start)
+        return _fit_within_budget(problem, hyperparameters, run, start)
     if problem.objective.load_weight:
         return _fit_windows(problem, hyperparameters, run, start)
-    payment = Payment(problem.outcomes(), problem.objective.compute_weight, hyperparameters.smoothing)
+    rewards = RewardTable(problem.outcomes(), problem.objective.compute_weight, hyperparameters.smoothing)
 
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         logits = router.scores(outcomes.features.index_select(0, row))
-        earned, _, entropy = expected(router.rule, logits, payment, row, generator)
+        earned, _, entropy = expected_utility(router.rule, logits, rewards, row, generator)
         return -(earned + hyperparameters.entropy * entropy).mean()
 
     return train_gate(problem, hyperparameters, run, loss, router=start)
 
 
 def load_price(counts: Tensor, share: Tensor, window: int) -> Tensor:
-    """What the counts so far add to the price of each expert, `2 N (n - t P) / W`; [B, N] float32.
+    """Return the extra load cost of each expert given the counts so far, `2 N (n - t P) / W`.
 
     Args:
-        counts: [B, N] float, n, decisions each expert has taken in the window.
-        share: [N] float, P, how decisions divide on average.
-        window: W.
+        counts: [B, N] float, n, decisions that each expert has received in the window.
+        share: [N] float, P, mean share of the decisions that each expert receives.
+        window: W, decisions per window.
+
+    Returns:
+        [B, N] float32, in units of W times the window's load.
     """
     return 2.0 * len(share) / window * (counts - counts.sum(dim=-1, keepdim=True) * share)
 
 
-def _fit_within(
+def _fit_within_budget(
     problem: RoutingProblem, hyperparameters: AscentHyperparameters, run: Run, start: Router | None
 ) -> Router:
-    """Ascend the Lagrangian of the budget; after each minibatch the controller sets the multiplier anew.
+    """Minimize the Lagrangian of the budget constraint; a PID controller updates the multiplier at each step.
 
-    The constraint is put as `E[compute] / B <= 1`, so that one set of gains suits every budget. The best
-    epoch is the one of most validation quality once it is calibrated to the budget.
+    The constraint is normalized to `E[compute] / B <= 1`, so that one set of gains suits every budget. The
+    best epoch is the one with the highest validation quality after calibration to the budget.
     """
     objective = problem.objective
     assert objective.budget is not None
-    free = Payment(problem.outcomes(), 0.0, hyperparameters.smoothing)
+    free = RewardTable(problem.outcomes(), 0.0, hyperparameters.smoothing)
     charged = replace(free, compute_weight=1.0)
     budget = objective.budget
     controller = PID(1.0, objective.compute_weight * budget).to(problem.device)
@@ -122,19 +140,19 @@ def _fit_within(
     def loss(router: Router, outcomes: Outcomes, row: Tensor, generator: torch.Generator) -> Tensor:
         logits = router.scores(outcomes.features.index_select(0, row))
         before = generator.get_state()
-        earned, _, entropy = expected(router.rule, logits, free, row, generator)
-        generator.set_state(before)  # the same draws, so that the difference is their compute
+        earned, _, entropy = expected_utility(router.rule, logits, free, row, generator)
+        generator.set_state(before)  # reuse the samples, so that the difference is exactly their compute
         quality = earned.mean()
-        compute = quality - expected(router.rule, logits, charged, row, generator).utility.mean()
+        compute = quality - expected_utility(router.rule, logits, charged, row, generator).utility.mean()
         multiplier = controller.update(compute / budget) / budget
         return multiplier * compute - quality - hyperparameters.entropy * entropy.mean()
 
-    def judge(router: Router) -> RouterMeasurement:
+    def evaluate(router: Router) -> RouterMeasurement:
         return measure_within(router, problem)
 
-    # The multiplier has some way to go before quality rises: patience would run out first.
+    # Quality rises only after the multiplier has converged; with patience, training would stop before.
     hyperparameters = replace(hyperparameters, patience=hyperparameters.epochs)
-    return train_gate(problem, hyperparameters, run, loss, router=start, extra=controller, judge=judge)
+    return train_gate(problem, hyperparameters, run, loss, router=start, extra=controller, evaluate=evaluate)
 
 
 def _fit_windows(
@@ -143,17 +161,17 @@ def _fit_windows(
     weight, window = problem.objective.load_weight, problem.objective.window
     static = len(problem.train.experts) * (1.0 - 1.0 / window)
 
-    def ascent(update: Update, seen: Trajectory) -> None:
-        rule, payment = update.router.rule, update.payment
-        row, counts = seen.row.flatten(), seen.counts.flatten(0, 1)
+    def ascent(update: Update, trajectory: Trajectory) -> None:
+        rule, rewards = update.router.rule, update.rewards
+        row, counts = trajectory.row.flatten(), trajectory.counts.flatten(0, 1)
         with torch.no_grad():
-            mean = seen.share.mean(dim=(0, 1))
+            mean = trajectory.share.mean(dim=(0, 1))
             price = load_price(counts * window, mean, window)
         order = torch.randperm(len(row), generator=update.generator, device=row.device)
         for part in order.split(hyperparameters.batch):
-            alone = row[part].unsqueeze(1)  # groups of one
-            logits = logits_of(update.router, payment.outcomes, alone, counts[part]).squeeze(1)
-            earned, share, entropy = expected(rule, logits, payment, row[part], update.generator)
+            single = row[part].unsqueeze(1)  # groups of one
+            logits = logits_of(update.router, rewards.outcomes, single, counts[part]).squeeze(1)
+            earned, share, entropy = expected_utility(rule, logits, rewards, row[part], update.generator)
             load = (share * price[part]).sum(dim=-1).mean() + static * share.mean(dim=0).square().sum()
             value = earned.mean() - weight * load
             update.ascend(value + update.entropy * entropy.mean())

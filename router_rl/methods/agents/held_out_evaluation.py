@@ -1,8 +1,8 @@
-"""What a policy of regressions is fitted to, and honest judges of it: folds that nothing in it has seen.
+"""Regression data of `priced_pg`, and its held-out evaluation on folds that no part of it was fitted to.
 
-A policy is judged by what its greedy choices earn at compute weights where something is decided. At most
-weights of a wide range everybody gets the dearest expert or everybody the cheapest, so the weights are spread
-evenly by what is spent, not by their logarithm.
+A policy is evaluated by the utility of its greedy choices at several compute weights. At most weights of a
+wide range, all queries go to the most expensive expert or all go to the cheapest. The weights are therefore
+spaced evenly by mean compute, not on a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -19,126 +19,165 @@ from envs.reward import utility
 from ...problems.cross_fitting import Fold, held_out
 from ...problems.routing.problem import RoutingProblem
 from ...routing import PricedScorer
-from .regressions import Demand, Regressions, demanded, regressed, stacked
+from .regressions import (
+    CostRegression,
+    Regressions,
+    fit_cost_regression,
+    fit_quality_regressions,
+    stacking_weights,
+)
 
-__all__ = ["Ground", "Judge", "decisive_weights", "even_weights", "judges_of"]
+__all__ = [
+    "HeldOutEvaluation",
+    "RegressionData",
+    "evaluation_weights",
+    "held_out_evaluations",
+    "weights_by_spend",
+]
 
-_FOLDS = 5  # where the table has none
-_JUDGED = 9  # compute weights at which a policy is judged
-_GRID = 128  # weights among which those are sought
+_FOLDS = 5  # if the table has none
+_N_WEIGHTS = 9  # compute weights at which a policy is evaluated
+_N_CANDIDATES = 128  # candidates for these weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ground:
-    """What a policy of regressions is fitted to; all float64, T rows.
+class RegressionData:
+    """Outcomes of T rows and the regressions fitted to them; all float64.
 
     Attributes:
-        quality, compute: [T, N].
+        quality: [T, N], quality of each expert.
+        compute: [T, N], compute of each expert.
         mean: [N], mean compute of each expert.
-        found, demand: the regressions.
+        quality_regressions: regressions of the quality of each expert.
+        cost_regression: regression of the compute of each expert, relative to its mean.
     """
 
     quality: Tensor
     compute: Tensor
     mean: Tensor
-    found: Regressions
-    demand: Demand
+    quality_regressions: Regressions
+    cost_regression: CostRegression
 
     @classmethod
-    def of(cls, problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold]) -> Ground:
-        """Fit the regressions to a task's training rows."""
+    def of(cls, problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold]) -> RegressionData:
+        """Fit the regressions to the training rows.
+
+        Args:
+            problem: holds the training rows.
+            scorer: standardises the features.
+            folds: folds of the training rows, for out-of-fold predictions.
+        """
         outcomes = problem.outcomes()
         compute = outcomes.compute.double()
         return cls(
             quality=outcomes.quality.double(),
             compute=compute,
             mean=compute.mean(dim=0),
-            found=regressed(problem, scorer, folds),
-            demand=demanded(problem, scorer, folds),
+            quality_regressions=fit_quality_regressions(problem, scorer, folds),
+            cost_regression=fit_cost_regression(problem, scorer, folds),
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judge:
-    """A fold: the ground of the rows seen, and M rows held out as it tells of them; all float64.
+class HeldOutEvaluation:
+    """A fold: regressions fitted without it, and their predictions on its M held-out rows; all float64.
 
     Attributes:
-        ground: of the rows seen.
-        rows: [M], the rows held out among all training rows.
-        said: [M, N, K], what the regressions say of them.
-        price: [M, N], what they are thought to take.
-        quality, compute: [M, N], what they earn and take.
+        data: the rows outside the fold and the regressions fitted to them.
+        rows: [M] int, indices of the held-out rows among all training rows.
+        predicted_quality: [M, N, K], quality predicted by each of the K regressions.
+        predicted_cost: [M, N], predicted compute.
+        quality: [M, N], observed quality.
+        compute: [M, N], observed compute.
         weights: [J], compute weights.
     """
 
-    ground: Ground
+    data: RegressionData
     rows: np.ndarray
-    said: Tensor
-    price: Tensor
+    predicted_quality: Tensor
+    predicted_cost: Tensor
     quality: Tensor
     compute: Tensor
     weights: Tensor
 
     def utility(self, alpha: Tensor, bias: Tensor) -> np.ndarray:
-        """Utility [M] of the greedy choices, mean over the compute weights."""
-        worth = self.ground.found.mean + bias + self.said @ alpha
-        earned = torch.zeros(len(worth), dtype=torch.float64, device=worth.device)
+        """Return the held-out utility of the greedy choices, averaged over the compute weights.
+
+        Args:
+            alpha: [K] float64, weights of the quality regressions.
+            bias: [N] float64, added to the predicted quality of each expert.
+
+        Returns:
+            [M] float64.
+        """
+        predicted = self.data.quality_regressions.mean + bias + self.predicted_quality @ alpha
+        mean = torch.zeros(len(predicted), dtype=torch.float64, device=predicted.device)
         for weight in self.weights:
-            choice = (worth - weight * self.price).argmax(dim=1, keepdim=True)
+            choice = (predicted - weight * self.predicted_cost).argmax(dim=1, keepdim=True)
             each = utility({"quality": self.quality, "compute": self.compute}, {"compute": weight})
-            earned += each.gather(1, choice).squeeze(1) / len(self.weights)
-        return earned.cpu().numpy()
+            mean += each.gather(1, choice).squeeze(1) / len(self.weights)
+        return mean.cpu().numpy()
 
 
-def judges_of(
+def held_out_evaluations(
     problem: RoutingProblem, scorer: PricedScorer, folds: Sequence[Fold], weights: Tensor, seed: int
-) -> list[Judge]:
-    """A judge for each fold: regressions are fitted again with the fold away, and tell of it.
+) -> list[HeldOutEvaluation]:
+    """Refit the regressions without each fold and predict its rows; one evaluation per fold.
 
     Args:
-        problem: training rows; readouts among its features are taken as they are with the fold away.
+        problem: holds the training rows; out-of-fold features are replaced by those fitted without the fold.
         scorer: standardises the features.
-        folds: of the training rows; those of the readouts where there are any.
-        weights: [J], compute weights to judge at.
-        seed: of the folds inside the folds, where the table has none.
+        folds: folds of the training rows; those of the out-of-fold features if there are any.
+        weights: [J] float64, compute weights to evaluate at.
+        seed: seed of the inner folds, if the table has none.
     """
-    free = replace(problem.objective, max_cost=None, budget=None)  # whose means fewer rows need not share
-    found: list[Judge] = []
-    for (part, away), (_, held) in zip(problem.with_objective(free).folds(folds), folds, strict=True):
-        ground = Ground.of(part, scorer, held_out(part.train, _FOLDS, seed))
+    # Constraints on means need not hold on fewer rows.
+    unconstrained = problem.with_objective(replace(problem.objective, max_cost=None, budget=None))
+    evaluations: list[HeldOutEvaluation] = []
+    for (part, away), (_, held) in zip(unconstrained.folds(folds), folds, strict=True):
+        data = RegressionData.of(part, scorer, held_out(part.train, _FOLDS, seed))
         outcomes = part.replaced(train=away).outcomes()
         z = ((outcomes.features - scorer.shift) * scorer.scale).double()
-        judge = Judge(
-            ground=ground,
+        quality, cost = data.quality_regressions, data.cost_regression
+        evaluation = HeldOutEvaluation(
+            data=data,
             rows=held,
-            said=torch.einsum("td,knd->tnk", z, ground.found.weight) + ground.found.bias.T,
-            price=ground.mean * (z @ ground.demand.weight.T + ground.demand.bias),
+            predicted_quality=torch.einsum("td,knd->tnk", z, quality.weight) + quality.bias.T,
+            predicted_cost=data.mean * (z @ cost.weight.T + cost.bias),
             quality=outcomes.quality.double(),
             compute=outcomes.compute.double(),
             weights=weights,
         )
-        found.append(judge)
-    return found
+        evaluations.append(evaluation)
+    return evaluations
 
 
-def decisive_weights(ground: Ground, low: float, high: float) -> Tensor:
-    """Compute weights [J] that are spread by what the stacked regressions spend."""
-    worth = ground.found.mean + ground.found.unseen @ stacked(ground.found, ground.quality)
-    return even_weights(worth, ground.mean * ground.demand.unseen, ground.compute, low, high)
-
-
-def even_weights(worth: Tensor, price: Tensor, compute: Tensor, low: float, high: float) -> Tensor:
-    """Rising weights [J] at which `argmax(worth - weight * price)` spends evenly less and less.
+def evaluation_weights(data: RegressionData, low: float, high: float) -> Tensor:
+    """Return compute weights [J] at which the stacked regressions spend evenly spaced amounts of compute.
 
     Args:
-        worth: [T, N] float64, what each expert is thought to be worth.
-        price: [T, N] float64, what it is thought to take.
-        compute: [T, N] float64, what it takes.
-        low, high: where weights are sought.
+        data: training rows and regressions.
+        low: lowest candidate.
+        high: highest candidate.
     """
-    asked = torch.from_numpy(np.geomspace(low, high, _GRID)).to(worth)
-    chosen = [(worth - weight * price).argmax(dim=1, keepdim=True) for weight in asked]
-    spent = torch.stack([compute.gather(1, choice).mean() for choice in chosen])
-    place = torch.arange(1, _JUDGED + 1, device=worth.device) / (_JUDGED + 1.0)
-    wanted = spent[0] + (spent[-1] - spent[0]) * place
-    return asked[(spent - wanted[:, None]).abs().argmin(dim=1)].sort().values
+    regressions = data.quality_regressions
+    quality = regressions.mean + regressions.out_of_fold @ stacking_weights(regressions, data.quality)
+    return weights_by_spend(quality, data.mean * data.cost_regression.out_of_fold, data.compute, low, high)
+
+
+def weights_by_spend(quality: Tensor, cost: Tensor, compute: Tensor, low: float, high: float) -> Tensor:
+    """Return increasing weights [J] at which `argmax(quality - weight * cost)` spends evenly spaced amounts.
+
+    Args:
+        quality: [T, N] float64, predicted quality of each expert.
+        cost: [T, N] float64, predicted compute of each expert.
+        compute: [T, N] float64, observed compute of each expert.
+        low: lowest candidate.
+        high: highest candidate.
+    """
+    candidates = torch.from_numpy(np.geomspace(low, high, _N_CANDIDATES)).to(quality)
+    choices = [(quality - weight * cost).argmax(dim=1, keepdim=True) for weight in candidates]
+    spend = torch.stack([compute.gather(1, choice).mean() for choice in choices])
+    position = torch.arange(1, _N_WEIGHTS + 1, device=quality.device) / (_N_WEIGHTS + 1.0)
+    targets = spend[0] + (spend[-1] - spend[0]) * position
+    return candidates[(spend - targets[:, None]).abs().argmin(dim=1)].sort().values

@@ -1,4 +1,4 @@
-"""The loop of learners that play their policy on device: play, ascend, measure, keep the best."""
+"""The on-policy training loop: collect a rollout, update, validate, keep the best weights."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ..method import Run
 from ..training_loop import EarlyStopping, adamw, optimizer_state, restore_optimizer
-from .expectation import Payment
-from .rollout import Trajectory, fresh, play
+from .expectation import RewardTable
+from .rollout import Trajectory, collect_rollout, initial_lanes
 
-__all__ = ["Ascent", "PlayedHyperparameters", "Update", "learn"]
+__all__ = ["Ascent", "RolloutHyperparameters", "Update", "learn"]
 
-_STRETCH = 32
+_ROLLOUT_STEPS = 32
 _VALIDATE_EVERY = 16_384
 
 
-class PlayedHyperparameters(Protocol):
-    """The part of a learner's settings that the loop reads."""
+class RolloutHyperparameters(Protocol):
+    """The hyperparameters that the training loop reads."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -42,24 +42,24 @@ class PlayedHyperparameters(Protocol):
 
 
 class Update(NamedTuple):
-    """What an ascent works with.
+    """What one policy update uses.
 
     Attributes:
         router: the policy.
-        optimizer: of its weights.
-        payment: what experts earn on the training rows.
-        entropy: the bonus now, utility per nat.
-        generator: of everything random.
+        optimizer: optimizer of its weights.
+        rewards: rewards of all experts on the training rows.
+        entropy: current entropy bonus, utility per nat.
+        generator: random generator of the run.
     """
 
     router: Router
     optimizer: torch.optim.Optimizer
-    payment: Payment
+    rewards: RewardTable
     entropy: float
     generator: torch.Generator
 
     def ascend(self, value: torch.Tensor) -> None:
-        """Take one step up a scalar."""
+        """Take one gradient step that increases a scalar."""
         self.optimizer.zero_grad(set_to_none=True)
         (-value).backward()
         self.optimizer.step()
@@ -70,38 +70,39 @@ Ascent = Callable[[Update, Trajectory], None]
 
 def learn(
     problem: RoutingProblem,
-    hyperparameters: PlayedHyperparameters,
+    hyperparameters: RolloutHyperparameters,
     run: Run,
     ascent: Ascent,
     start: Router | None = None,
 ) -> Router:
-    """Play and ascend in turn.
+    """Alternate between collecting rollouts and updating the policy.
 
-    Where load is charged a rollout is a stretch of 32 decisions in each lane, two times as many decisions
-    in all; elsewhere one decision a lane. The entropy bonus falls in a line to 0 over the budget.
+    With a load penalty, a rollout is 32 decisions in each lane and twice as many decisions in total;
+    otherwise it is one decision in each lane. The entropy bonus decays linearly to 0 over the training
+    decisions.
 
     Args:
-        problem: rows, objective, rule and scorer.
-        hyperparameters: lanes, budget and the optimizer's.
-        run: seed, watch and checkpoint.
-        ascent: what is learned from one rollout.
-        start: a router to go on from; a new one if None.
+        problem: rows, objective, selection rule and scorer.
+        hyperparameters: lanes, number of decisions and the optimizer's options.
+        run: seed, callback and checkpoint.
+        ascent: updates the policy from one rollout.
+        start: router to start from; a new one if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
     """
     objective = problem.objective
-    payment = Payment(problem.outcomes(), objective.compute_weight, hyperparameters.smoothing)
+    rewards = RewardTable(problem.outcomes(), objective.compute_weight, hyperparameters.smoothing)
     router = start or problem.new_router(run.seed, observe_load=problem.observe_load)
     if problem.compile:
         router.scorer.compile()
     optimizer = adamw(router.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay)
     generator = torch.Generator(device=problem.device).manual_seed(run.seed)
     stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
-    steps = _STRETCH if objective.load_weight else 1
+    steps = _ROLLOUT_STEPS if objective.load_weight else 1
     groups = max(1, hyperparameters.lanes * (2 if steps > 1 else 1) // steps // hyperparameters.group)
     lanes = groups * hyperparameters.group
-    state = fresh(payment.outcomes, lanes, hyperparameters.group, run.seed * lanes)
+    state = initial_lanes(rewards.outcomes, lanes, hyperparameters.group, run.seed * lanes)
     period = run.validate_every or _VALIDATE_EVERY
     played = 0
     saved = run.checkpoint.load()
@@ -115,13 +116,17 @@ def learn(
         stopping.load_state_dict(saved["stopping"])
         state = state._replace(**saved["lanes"])
     while played < hyperparameters.decisions:
-        state, seen = play(router, payment, objective, state, steps, generator, hyperparameters.group)
+        state, trajectory = collect_rollout(
+            router, rewards, objective, state, steps, generator, hyperparameters.group
+        )
         entropy = hyperparameters.entropy * (1.0 - played / hyperparameters.decisions)
-        ascent(Update(router, optimizer, payment, entropy, generator), seen)
+        ascent(Update(router, optimizer, rewards, entropy, generator), trajectory)
         before, played = played, played + lanes * steps
         if before // period == played // period:
             continue
-        if stopping.update(router, played, hyperparameters.decisions, {"return": float(seen.reward.mean())}):
+        if stopping.update(
+            router, played, hyperparameters.decisions, {"return": float(trajectory.reward.mean())}
+        ):
             break
         if run.checkpoint.due:
             run.checkpoint.save(

@@ -1,7 +1,7 @@
-"""A PID controller for the multiplier of a constraint (Stooke, Achiam, Abbeel 2020, section 4, algorithm 2).
+"""PID controller of a constraint's Lagrange multiplier (Stooke, Achiam, Abbeel 2020, section 4, algorithm 2).
 
-The Lagrange multiplier of `max E[quality] s.t. E[compute] <= B` is usually moved by gradient ascent, which is
-integral control alone: it overshoots and swings. A proportional and a derivative term damp it.
+The multiplier of `max E[quality] s.t. E[compute] <= B` is usually updated by gradient ascent. That is purely
+integral control, which overshoots and oscillates. A proportional and a derivative term damp it.
 
 Source: https://arxiv.org/abs/2007.03964.
 """
@@ -15,16 +15,18 @@ __all__ = ["PID"]
 
 
 class PID(nn.Module):
-    """The controller; its state is in buffers, so that a checkpoint holds it.
+    """PID controller of a Lagrange multiplier. Its state is in buffers, so that checkpoints include it.
 
-        delta = cost - budget;  I = (I + delta)+;  D = (cost - cost before)+
+        delta = cost - budget;  I = (I + delta)+;  D = (cost - previous cost)+
         multiplier = (K_P delta + K_I I + K_D D)+
 
     Args:
-        budget: what the cost must not exceed.
-        start: the multiplier before the first update.
-        proportional, integral, derivative: the gains K_P, K_I and K_D. The defaults suit a budget of 1 and
-            a quality of at most 1, moved once a minibatch.
+        budget: upper bound of the cost.
+        start: multiplier before the first update.
+        proportional: gain K_P. The default gains suit a budget of 1, quality of at most 1 and one update per
+            minibatch.
+        integral: gain K_I.
+        derivative: gain K_D.
     """
 
     total: Tensor
@@ -43,11 +45,13 @@ class PID(nn.Module):
         self._budget = budget
         self._gains = (proportional, integral, derivative)
         self.register_buffer("total", torch.tensor(start / integral))
-        self.register_buffer("before", torch.tensor(float("inf")))  # the first cost has not risen
+        self.register_buffer(
+            "before", torch.tensor(float("inf"))
+        )  # so that the first update has no derivative term
 
     @torch.no_grad()
     def update(self, cost: Tensor) -> Tensor:
-        """The multiplier, [] float32, after a cost [] float32 was measured."""
+        """Return the multiplier, [] float32, after observing a cost, [] float32."""
         proportional, integral, derivative = self._gains
         delta = cost - self._budget
         self.total.copy_((self.total + delta).clamp(min=0.0))

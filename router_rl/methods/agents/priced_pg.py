@@ -1,24 +1,26 @@
-"""A policy gradient that starts from the best of a few regressions and is kept where it is surely better.
+"""Priced policy gradient: a policy over a few regressions, kept if significantly better than the best one.
 
-Regressions tell what a query is worth to each expert and takes of it (`regressions.py`). The policy
+Regressions predict each expert's quality and cost for a query (`regressions.py`). The policy
 
     pi(a | x, c) = softmax_a((sum_k alpha_k r_k(x)_a + b_a - c compute_a demand_a(x)) / tau),  alpha_k >= 0
 
-has one weight a regression and one bias an expert. It ascends the expected utility exactly (`exact_pg`), with
-the compute weight c drawn anew for each query and, if asked, the experts' prices too. Few weights cannot fit
-the noise of single outcomes, which is what stops a policy of all features. The weights c are spread so that
-the stacked regressions spend evenly from the most to the least: at most weights of a wide range everybody
-gets the dearest expert or everybody the cheapest, and what is decided nowhere tells nothing.
+has one weight per regression and one bias per expert. Training maximizes the exact expected utility (as
+`exact_pg`), with the compute weight c sampled for each query and, if `spread` is set, the experts' prices
+too. So few parameters cannot overfit the noise of single outcomes, as a policy over all features does. The
+weights c are spaced so that the stacked regressions spend evenly spaced amounts of compute: at most weights
+of a wide range all queries go to one expert, and such weights give no training signal.
 
-Where it starts, and whether the ascent is kept, is asked of the training rows: everything is fitted again
-with a fold of them away, readouts and all, and judged by what its greedy choices earn on that fold at these
-c (`judging.py`). It starts at the last readout, which is the group's where there are groups, or else at the
-best expert for all; unless others earn more by `caution` standard errors of the paired difference, of whom
-the one that earns most is taken: the best expert for all, each other regression, the mean of the first and
-the last readout, the mean of all readouts, the least squares of all regressions (stacking). The ascent takes
-its place on the same terms. So the result is one of the strong baselines, or a policy that was better than it
-on rows that neither was fitted to. It is linear in the features, serves every compute weight, and is repriced
-without training. Validation rows are only watched.
+The initial weights, and whether training is kept, are decided by cross-validation on the training rows. For
+each fold everything is refitted without it, out-of-fold features included, and the greedy choices are
+evaluated on it (`held_out_evaluation.py`). The default start is the last out-of-fold prediction (the group
+mean if the table has groups), or else the best single expert. Another start replaces it if its utility is
+higher by more than `caution` standard errors of the paired difference; of several, the best is taken.
+Candidates are the best single expert, every single regression, the mean of the first and the last
+out-of-fold predictions, the mean of all out-of-fold predictions, and least-squares stacking. The trained
+weights replace the start under the same rule.
+
+The result is linear in the features, serves every compute weight, and accepts new prices without retraining.
+Validation rows are only reported.
 """
 
 from __future__ import annotations
@@ -42,14 +44,14 @@ from ...problems.routing.router_measurement import RouterMeasurement, Rows, meas
 from ...routing import PricedScorer, Router
 from ..method import Method, Run
 from ..training_loop import EarlyStopping
-from .conditioned_pg import declared, grid, positive, together
-from .held_out_evaluation import Ground, Judge, decisive_weights, judges_of
-from .regressions import Regressions, stacked
+from .conditioned_pg import concatenate_measurements, objective_grid, positive_weight, weight_input
+from .held_out_evaluation import HeldOutEvaluation, RegressionData, evaluation_weights, held_out_evaluations
+from .regressions import Regressions, stacking_weights
 
-__all__ = ["METHOD", "SPACE", "PricedPGHyperparameters", "fit", "over"]
+__all__ = ["METHOD", "SPACE", "PricedPGHyperparameters", "fit", "for_objectives"]
 
-_FOLDS = 5  # where the table has none
-_LEAST = 0.02  # of alpha at the start: at 0 it could not rise
+_FOLDS = 5  # if the table has none
+_MIN_ALPHA = 0.02  # of the initial weights: log(alpha) is trained, so 0 could not grow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +59,18 @@ class PricedPGHyperparameters:
     """Hyperparameters of the priced policy gradient.
 
     Attributes:
-        lowest, highest: the compute weights trained for, as for `conditioned_pg`.
-        spread: in training each expert's compute is multiplied by a draw from 1 / spread to spread.
-        temperature: tau, in units of utility.
-        learning_rate: of Adam, for the logarithms of alpha; the biases learn at a twentieth of it.
-        steps: gradient steps, each on `batch` queries.
-        batch: queries a step.
-        every: steps between two measurements on validation rows, which are told and change nothing.
-        caution: standard errors by which another start, or the ascent, must be better (1 is the rule of
-            Breiman et al. 1984, section 3.4.3).
+        lowest: lowest compute weight to train for; by default an eighth of the objective's. In `compare`,
+            half of the lowest compute weight that is compared.
+        highest: highest compute weight to train for; by default eight times the objective's. In `compare`,
+            twice the highest compute weight that is compared.
+        spread: each expert's compute is multiplied in training by a random factor from 1 / spread to spread.
+        temperature: temperature tau of the softmax, in units of utility.
+        learning_rate: learning rate of Adam for log(alpha); the biases use a twentieth of it.
+        steps: number of gradient steps.
+        batch: queries per gradient step.
+        every: gradient steps between two reported validations.
+        caution: standard errors by which another start, or the trained policy, must be better (1 is the rule
+            of Breiman et al. 1984, section 3.4.3).
     """
 
     lowest: float | None = None
@@ -85,157 +90,177 @@ SPACE = {
 }
 
 
-Start = Callable[[Ground], Tensor]  # the rows it may be fitted to, to alpha [K]
+Start = Callable[[RegressionData], Tensor]  # regression data to initial weights alpha [K]
 
 
-def over(
+def for_objectives(
     hyperparameters: PricedPGHyperparameters, objectives: Sequence[Objective]
 ) -> PricedPGHyperparameters:
-    """The settings of the one fit that serves objectives which differ in compute weight."""
+    """Return the hyperparameters of one fit that serves several objectives.
+
+    Args:
+        hyperparameters: values of `lowest` and `highest` that are set are kept.
+        objectives: objectives that differ in compute weight only.
+    """
     weights = [objective.compute_weight for objective in objectives]
-    low, high = positive(min(weights)) / 2.0, positive(max(weights)) * 2.0
+    low, high = positive_weight(min(weights)) / 2.0, positive_weight(max(weights)) * 2.0
     return replace(
         hyperparameters, lowest=hyperparameters.lowest or low, highest=hyperparameters.highest or high
     )
 
 
 def fit(problem: RoutingProblem, hyperparameters: PricedPGHyperparameters, run: Run) -> Router:
-    """Fit the regressions, find the start, ascend, and return what earned most out of fold.
+    """Fit the regressions, select the start, train, and return whichever has the higher held-out utility.
+
+    Args:
+        problem: training and validation rows and objectives; the selection rule is `hard`.
+        hyperparameters: the compute weight range and the optimizer's options.
+        run: seed, callback and messages.
+
+    Returns:
+        a router with the compute weight as a second input, in evaluation mode.
 
     Raises:
-        InputError: load is charged, which this policy does not see, or the range is not rising.
+        InputError: load is charged, which this policy does not observe, or the range is not increasing.
     """
     if len(problem.objectives) > 1:
-        hyperparameters = over(hyperparameters, problem.objectives)
+        hyperparameters = for_objectives(hyperparameters, problem.objectives)
     objective = problem.objective
     if objective.load_weight:
         reason = "priced_pg does not learn to balance"
         raise InputError("objective.load_weight", objective.load_weight, reason, "use conditioned_pg")
-    weight = positive(objective.compute_weight)
+    weight = positive_weight(objective.compute_weight)
     low = weight / 8.0 if hyperparameters.lowest is None else hyperparameters.lowest
     high = weight * 8.0 if hyperparameters.highest is None else hyperparameters.highest
     if not 0.0 < low < high < math.inf:
-        reason = f"does not begin a range that ends at {high:g}"
-        raise InputError("settings.lowest", low, reason, "use 0 < lowest < highest")
+        reason = f"is not below the highest compute weight, {high:g}"
+        raise InputError("method.lowest", low, reason, "use 0 < lowest < highest")
     assert problem.train.features is not None
     scorer = PricedScorer(problem.train.features.shape[1] + 1, len(problem.train.experts), [(low, high)])
-    router = problem.wrap(scorer, [declared("compute_weight", low, high)])
+    router = problem.wrap(scorer, [weight_input("compute_weight", low, high)])
     folds = (
         held_out(problem.train, _FOLDS, run.seed)
         if problem.out_of_fold is None
         else problem.out_of_fold.folds
     )
-    ground = Ground.of(problem, scorer, folds)
-    weights = decisive_weights(ground, low, high)
-    judges = judges_of(problem, scorer, folds, weights, run.seed)
+    data = RegressionData.of(problem, scorer, folds)
+    regressions = data.quality_regressions
+    weights = evaluation_weights(data, low, high)
+    evaluations = held_out_evaluations(problem, scorer, folds, weights, run.seed)
     with torch.no_grad():
-        scorer.compute.copy_(ground.mean)
-        scorer.demand_weight.copy_(ground.demand.weight)
-        scorer.demand_bias.copy_(ground.demand.bias)
-    name, start, earned = _best_start(judges, len(problem.train), hyperparameters.caution)
-    rest = torch.zeros_like(ground.found.mean)
+        scorer.compute.copy_(data.mean)
+        scorer.demand_weight.copy_(data.cost_regression.weight)
+        scorer.demand_bias.copy_(data.cost_regression.bias)
+    name, start, start_utility = _best_start(evaluations, len(problem.train), hyperparameters.caution)
+    no_bias = torch.zeros_like(regressions.mean)
     gain = np.zeros(len(problem.train))
-    for judge in judges:
-        alpha, bias = _ascended(judge.ground, weights, start(judge.ground), hyperparameters, run.seed)
-        gain[judge.rows] = judge.utility(alpha, bias) - earned[judge.rows]
+    for evaluation in evaluations:
+        alpha, bias = _train(evaluation.data, weights, start(evaluation.data), hyperparameters, run.seed)
+        gain[evaluation.rows] = evaluation.utility(alpha, bias) - start_utility[evaluation.rows]
     rows = Rows.of(problem.validation, problem.scale, problem.device)
-    judged = grid(objective, {"compute_weight": (low, high)})
+    objectives = objective_grid(objective, {"compute_weight": (low, high)})
 
-    def measured(router: Router) -> RouterMeasurement:
-        return together([measure_rows(router, rows, each) for each in judged])
+    def evaluate(router: Router) -> RouterMeasurement:
+        return concatenate_measurements([measure_rows(router, rows, each) for each in objectives])
 
-    watched = EarlyStopping(problem, hyperparameters.steps, run.callback, measured)
+    validation = EarlyStopping(problem, hyperparameters.steps, run.callback, evaluate)
 
-    def tell(step: int, alpha: Tensor, bias: Tensor) -> None:
-        _write(scorer, ground.found, alpha, bias, hyperparameters.temperature)
-        watched.update(router, step, hyperparameters.steps)
+    def report(step: int, alpha: Tensor, bias: Tensor) -> None:
+        _write(scorer, regressions, alpha, bias, hyperparameters.temperature)
+        validation.update(router, step, hyperparameters.steps)
 
-    tell(0, start(ground), rest)
-    alpha, bias = _ascended(ground, weights, start(ground), hyperparameters, run.seed, tell)
-    kept = _surely(gain, hyperparameters.caution)
-    if not kept:
-        alpha, bias = start(ground), rest
+    report(0, start(data), no_bias)
+    alpha, bias = _train(data, weights, start(data), hyperparameters, run.seed, report)
+    improved = _significant(gain, hyperparameters.caution)
+    if not improved:
+        alpha, bias = start(data), no_bias
     run.messages.append(
-        f"priced_pg starts from {name}; the ascent from there is {'' if kept else 'not '}kept: it earns "
-        f"{gain.mean():+.4f} a query on rows held out, standard error {gain.std() / len(gain) ** 0.5:.4f}"
+        f"priced_pg starts from {name}; RL {'improved' if improved else 'did not improve'} on it: "
+        f"{gain.mean():+.4f} ± {gain.std() / len(gain) ** 0.5:.4f} SE utility per query on held-out rows"
     )
-    _write(scorer, ground.found, alpha, bias, hyperparameters.temperature)
+    _write(scorer, regressions, alpha, bias, hyperparameters.temperature)
     return router.eval()
 
 
-def _best_start(judges: Sequence[Judge], rows: int, caution: float) -> tuple[str, Start, np.ndarray]:
-    """Where to start: its name, itself, and what it earns on rows held out, [T]."""
-    found = judges[0].ground.found
-    single = torch.eye(found.unseen.shape[-1], dtype=torch.float64, device=found.mean.device)
-    out_of_fold = found.out_of_fold
-    plain = [(f"readout {row + 1} of {out_of_fold}", single[row]) for row in reversed(range(out_of_fold))]
-    plain.insert(min(out_of_fold, 1), ("the best expert for all", single[0] * 0.0))
-    plain += [
-        (f"ridge regression {row + 1 - out_of_fold}", single[row]) for row in range(out_of_fold, len(single))
-    ]
-    if out_of_fold > 1:
-        plain.append(("the mean of the first and the last readout", single[[0, out_of_fold - 1]].mean(dim=0)))
-        plain.append(("the mean of the readouts", single[:out_of_fold].mean(dim=0)))
-    starts: list[tuple[str, Start]] = [(name, lambda _, alpha=alpha: alpha) for name, alpha in plain]
-    starts.append(("all regressions, stacked", lambda ground: stacked(ground.found, ground.quality)))
+def _best_start(
+    evaluations: Sequence[HeldOutEvaluation], rows: int, caution: float
+) -> tuple[str, Start, np.ndarray]:
+    """Select the initial weights; returns their name, the function and its held-out utility [T]."""
+    regressions = evaluations[0].data.quality_regressions
+    count = regressions.n_out_of_fold
+    single = torch.eye(regressions.out_of_fold.shape[-1], dtype=torch.float64, device=regressions.mean.device)
+    fixed = [(f"out-of-fold prediction {row + 1} of {count}", single[row]) for row in reversed(range(count))]
+    fixed.insert(min(count, 1), ("the best single expert", single[0] * 0.0))
+    fixed += [(f"ridge regression {row + 1 - count}", single[row]) for row in range(count, len(single))]
+    if count > 1:
+        ends = single[[0, count - 1]].mean(dim=0)
+        fixed.append(("the mean of the first and the last out-of-fold predictions", ends))
+        fixed.append(("the mean of the out-of-fold predictions", single[:count].mean(dim=0)))
+    starts: list[tuple[str, Start]] = [(name, lambda _, alpha=alpha: alpha) for name, alpha in fixed]
+    starts.append(
+        ("the stacked regressions", lambda data: stacking_weights(data.quality_regressions, data.quality))
+    )
 
-    def earned(start: Start) -> np.ndarray:
+    def held_out_utility(start: Start) -> np.ndarray:
         utility = np.empty(rows)
-        for judge in judges:
-            utility[judge.rows] = judge.utility(start(judge.ground), torch.zeros_like(judge.ground.mean))
+        for each in evaluations:
+            utility[each.rows] = each.utility(start(each.data), torch.zeros_like(each.data.mean))
         return utility
 
-    first, *others = [(name, start, earned(start)) for name, start in starts]
-    better = [other for other in others if _surely(other[2] - first[2], caution)]
+    first, *others = [(name, start, held_out_utility(start)) for name, start in starts]
+    better = [other for other in others if _significant(other[2] - first[2], caution)]
     return max(better, key=lambda other: other[2].mean(), default=first)
 
 
-def _surely(gain: np.ndarray, caution: float) -> bool:
+def _significant(gain: np.ndarray, caution: float) -> bool:
     return bool(gain.mean() > caution * gain.std() / np.sqrt(len(gain)))
 
 
-def _ascended(
-    ground: Ground,
+def _train(
+    data: RegressionData,
     weights: Tensor,
     start: Tensor,
     hyperparameters: PricedPGHyperparameters,
     seed: int,
-    tell: Callable[[int, Tensor, Tensor], None] | None = None,
+    report: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Alpha [K] and bias [N] after ascending the expected utility, at weights between those given."""
-    log_alpha = start.clamp(min=_LEAST).log().requires_grad_()
-    bias = torch.zeros_like(ground.found.mean).requires_grad_()
+    """Maximize the expected utility over compute weights; returns alpha [K] and bias [N]."""
+    regressions = data.quality_regressions
+    log_alpha = start.clamp(min=_MIN_ALPHA).log().requires_grad_()
+    bias = torch.zeros_like(regressions.mean).requires_grad_()
     rate = hyperparameters.learning_rate
     optimizer = torch.optim.Adam([{"params": [log_alpha], "lr": rate}, {"params": [bias], "lr": rate / 20.0}])
     generator = torch.Generator(device=bias.device).manual_seed(seed)
-    draw: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
-    rungs, spread = weights.log(), hyperparameters.spread
-    among = len(ground.quality)
+    uniform: Any = {"generator": generator, "device": bias.device, "dtype": torch.float64}
+    log_weights, spread = weights.log(), hyperparameters.spread
+    rows = len(data.quality)
     for step in range(1, hyperparameters.steps + 1):
-        row = torch.randint(among, (hyperparameters.batch,), generator=generator, device=bias.device)
-        place = torch.rand((len(row), 1), **draw) * (len(rungs) - 1)
-        below = place.long()
-        price = torch.lerp(rungs[below], rungs[below + 1], place - below).exp()
+        row = torch.randint(rows, (hyperparameters.batch,), generator=generator, device=bias.device)
+        position = torch.rand((len(row), 1), **uniform) * (len(log_weights) - 1)
+        below = position.long()
+        weight = torch.lerp(log_weights[below], log_weights[below + 1], position - below).exp()
         if spread != 1.0:
-            price = price * spread ** (2.0 * torch.rand((len(row), len(bias)), **draw) - 1.0)
-        worth = ground.found.mean + bias + ground.found.unseen[row] @ log_alpha.exp()
-        expected = price * ground.mean * ground.demand.unseen[row]
-        chance = ((worth - expected) / hyperparameters.temperature).softmax(dim=-1)
-        each = utility({"quality": ground.quality[row], "compute": ground.compute[row]}, {"compute": price})
-        earned = (chance * each).sum(dim=-1).mean()
+            weight = weight * spread ** (2.0 * torch.rand((len(row), len(bias)), **uniform) - 1.0)
+        quality = regressions.mean + bias + regressions.out_of_fold[row] @ log_alpha.exp()
+        cost = weight * data.mean * data.cost_regression.out_of_fold[row]
+        probability = ((quality - cost) / hyperparameters.temperature).softmax(dim=-1)
+        each = utility({"quality": data.quality[row], "compute": data.compute[row]}, {"compute": weight})
+        expected = (probability * each).sum(dim=-1).mean()
         optimizer.zero_grad(set_to_none=True)
-        (-earned).backward()
+        (-expected).backward()
         optimizer.step()
-        if tell is not None and step % hyperparameters.every == 0:
-            tell(step, log_alpha.detach().exp(), bias.detach())
+        if report is not None and step % hyperparameters.every == 0:
+            report(step, log_alpha.detach().exp(), bias.detach())
     return log_alpha.detach().exp(), bias.detach()
 
 
 @torch.no_grad()
-def _write(scorer: PricedScorer, found: Regressions, alpha: Tensor, bias: Tensor, temperature: float) -> None:
-    """Put the mixture of regressions into the scorer."""
-    scorer.weight.copy_(torch.einsum("k,knd->nd", alpha, found.weight))
-    scorer.bias.copy_(found.mean + bias + alpha @ found.bias)
+def _write(
+    scorer: PricedScorer, regressions: Regressions, alpha: Tensor, bias: Tensor, temperature: float
+) -> None:
+    """Write the weighted sum of the regressions into the scorer."""
+    scorer.weight.copy_(torch.einsum("k,knd->nd", alpha, regressions.weight))
+    scorer.bias.copy_(regressions.mean + bias + alpha @ regressions.bias)
     scorer.gain.fill_(1.0 / temperature)
 
 
@@ -245,7 +270,7 @@ METHOD = Method(
     fit=fit,
     hyperparameters=PricedPGHyperparameters,
     space=SPACE,
-    about="the surely best of a few regressions, or a policy over them, for every weight and price",
+    about="best of a few regressions, or an RL policy over them; takes weight and prices",
     selections=("hard",),
     amortizes=True,
 )

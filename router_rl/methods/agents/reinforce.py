@@ -1,7 +1,8 @@
-"""REINFORCE on device: each decision's reward-to-go against the other lanes that were asked the same query.
+"""REINFORCE on device, with a leave-one-out baseline over lanes that receive the same query.
 
-Williams 1992, https://doi.org/10.1007/BF00992696, with the leave-one-out baseline of Kool et al. 2019,
-https://openreview.net/forum?id=r1lgTGL5DE. One step a rollout. A decision's own reward is all it reads.
+Williams 1992, https://doi.org/10.1007/BF00992696; baseline of Kool et al. 2019,
+https://openreview.net/forum?id=r1lgTGL5DE. One gradient step per rollout. The learner reads only the reward
+of the selected experts.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ class ReinforceHyperparameters:
     """Hyperparameters of REINFORCE.
 
     Attributes:
-        learning_rate, weight_decay: of AdamW.
-        entropy: utility per nat of the policy's entropy at the start; falls in a line to 0.
-        smoothing: share of the reward that is the right class's probability in place of the 0/1 outcome.
-        group: lanes that are asked the same queries; 1 asks each for one expert alone.
-        lanes: decisions a rollout.
-        discount: of later rewards in the window; read only where load is charged.
-        decisions: the budget, decisions played.
-        patience: measurements (one in 16,384 decisions) without a better one before stopping.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        entropy: initial entropy bonus, utility per nat; decays linearly to 0.
+        smoothing: share of the reward given by the correct class's probability instead of 0/1 correctness.
+        group: lanes that receive the same queries; with 1, each query is answered once per rollout.
+        lanes: decisions per rollout (twice as many if load is charged).
+        discount: discount of later rewards in the window; used only if load is charged.
+        decisions: total number of training decisions.
+        patience: validations without improvement before training stops (one every 16,384 decisions).
     """
 
     learning_rate: float = 1e-2
@@ -52,15 +54,24 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: ReinforceHyperparameters, run: Run) -> Router:
-    """Train a policy by what its own draws earn."""
+    """Train a policy by REINFORCE with a leave-one-out baseline.
 
-    def ascent(update: Update, seen: Trajectory) -> None:
-        returns = rewards_to_go(seen.reward, seen.last, hyperparameters.discount)
+    Args:
+        problem: training and validation rows, objective and selection rule.
+        hyperparameters: of REINFORCE and its optimizer.
+        run: seed, callback and checkpoint.
+
+    Returns:
+        the router with the best validation utility, in evaluation mode.
+    """
+
+    def ascent(update: Update, trajectory: Trajectory) -> None:
+        returns = rewards_to_go(trajectory.reward, trajectory.last, hyperparameters.discount)
         advantage = leave_one_out(returns, hyperparameters.group)
-        rule, outcomes = update.router.rule, update.payment.outcomes
-        row = seen.row.reshape(-1, hyperparameters.group)
-        logits = logits_of(update.router, outcomes, row, seen.counts.flatten(0, 1))
-        action = seen.action.reshape(*row.shape, -1)
+        rule, outcomes = update.router.rule, update.rewards.outcomes
+        row = trajectory.row.reshape(-1, hyperparameters.group)
+        logits = logits_of(update.router, outcomes, row, trajectory.counts.flatten(0, 1))
+        action = trajectory.action.reshape(*row.shape, -1)
         score = log_prob(rule, logits, action).reshape(advantage.shape)
         update.ascend((score * advantage).mean() + update.entropy * rule.entropy(logits).mean())
 
@@ -73,5 +84,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ReinforceHyperparameters,
     space=SPACE,
-    about="score function with a leave-one-out baseline, on device",
+    about="REINFORCE with a leave-one-out baseline, on device",
 )

@@ -1,8 +1,8 @@
-"""PPO on device: thousands of decisions a rollout, the group as baseline, no critic, no host copies.
+"""PPO on device: large rollouts, a group baseline instead of a critic, no copies to the host.
 
-Schulman et al. 2017, eq. 7, https://arxiv.org/abs/1707.06347; the baseline is the group's, as in Shao et al.
-2024 (section 4.1, https://arxiv.org/abs/2402.03300) but leaving the decision itself out and not dividing by
-the group's deviation. A decision's own reward is all it reads.
+Schulman et al. 2017, eq. 7, https://arxiv.org/abs/1707.06347. The baseline is the mean of the group, as in
+Shao et al. 2024 (section 4.1, https://arxiv.org/abs/2402.03300), but it excludes the decision itself and is
+not divided by the group's standard deviation. The learner reads only the reward of the selected experts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,21 @@ __all__ = ["METHOD", "SPACE", "RouterPPOHyperparameters", "clipped", "fit"]
 
 @dataclass(frozen=True, kw_only=True)
 class RouterPPOHyperparameters:
-    """Hyperparameters; names as for `ReinforceHyperparameters`.
+    """Hyperparameters of on-device PPO.
 
     Attributes:
-        clip: how far the probability ratio may leave 1.
-        reuse: passes over a rollout.
-        minibatches: steps in a pass.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        entropy: initial entropy bonus, utility per nat; decays linearly to 0.
+        smoothing: share of the reward given by the correct class's probability instead of 0/1 correctness.
+        clip: clip range of the probability ratio.
+        reuse: epochs over each rollout.
+        minibatches: minibatches per epoch.
+        group: lanes that receive the same queries; with 1, each query is answered once per rollout.
+        lanes: decisions per rollout (twice as many if load is charged).
+        discount: discount of later rewards in the window; used only if load is charged.
+        decisions: total number of training decisions.
+        patience: validations without improvement before training stops (one every 16,384 decisions).
     """
 
     learning_rate: float = 3e-3
@@ -54,23 +63,29 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: RouterPPOHyperparameters, run: Run) -> Router:
-    """Train a policy by what its own draws earn, reusing each rollout within the clip."""
+    """Train a policy by PPO with a group baseline.
 
-    def ascent(update: Update, seen: Trajectory) -> None:
-        returns = rewards_to_go(seen.reward, seen.last, hyperparameters.discount)
-        shape = (
-            -1,
-            hyperparameters.group,
-        )  # whole groups go together, so that each query is scored once a step
+    Args:
+        problem: training and validation rows, objective and selection rule.
+        hyperparameters: of PPO and its optimizer.
+        run: seed, callback and checkpoint.
+
+    Returns:
+        the router with the best validation utility, in evaluation mode.
+    """
+
+    def ascent(update: Update, trajectory: Trajectory) -> None:
+        returns = rewards_to_go(trajectory.reward, trajectory.last, hyperparameters.discount)
+        shape = (-1, hyperparameters.group)  # minibatches hold whole groups, so that a query is scored once
         advantage = leave_one_out(returns, hyperparameters.group).reshape(shape)
-        row, old, rule = seen.row.reshape(shape), seen.log_prob.reshape(shape), update.router.rule
-        counts = seen.counts.reshape(*row.shape, -1)
-        action = seen.action.reshape(*row.shape, -1)
+        row, old, rule = trajectory.row.reshape(shape), trajectory.log_prob.reshape(shape), update.router.rule
+        counts = trajectory.counts.reshape(*row.shape, -1)
+        action = trajectory.action.reshape(*row.shape, -1)
         for _ in range(hyperparameters.reuse):
             order = torch.randperm(len(row), generator=update.generator, device=row.device)
             for part in order.chunk(hyperparameters.minibatches):
-                seen_by = counts[part].flatten(0, 1) if update.router.state else counts
-                logits = logits_of(update.router, update.payment.outcomes, row[part], seen_by)
+                observed = counts[part].flatten(0, 1) if update.router.state else counts
+                logits = logits_of(update.router, update.rewards.outcomes, row[part], observed)
                 ratio = (log_prob(rule, logits, action[part]) - old[part]).exp()
                 gain = clipped(ratio, advantage[part], hyperparameters.clip).mean()
                 update.ascend(gain + update.entropy * rule.entropy(logits).mean())
@@ -79,7 +94,13 @@ def fit(problem: RoutingProblem, hyperparameters: RouterPPOHyperparameters, run:
 
 
 def clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's surrogate `min(r A, clip(r, 1 - eps, 1 + eps) A)`, elementwise (eq. 7)."""
+    """Return PPO's clipped surrogate, `min(r A, clip(r, 1 - eps, 1 + eps) A)`, elementwise (eq. 7).
+
+    Args:
+        ratio: float, probability ratio of the new to the old policy.
+        advantage: float, of the same shape.
+        clip: eps.
+    """
     return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
 
 
@@ -89,5 +110,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=RouterPPOHyperparameters,
     space=SPACE,
-    about="clipped surrogate with a group baseline, on device",
+    about="PPO with a group baseline instead of a critic, on device",
 )

@@ -1,8 +1,8 @@
-"""PPO, A2C and DQN of Stable-Baselines3 as they are, on the batched routing environment.
+"""PPO, A2C and DQN of Stable-Baselines3, unmodified, on the batched routing environment.
 
-Their policy's distribution is the selection rule and its network is the scorer that is exported. The best
-checkpoint on validation is kept. A discount of 0 is right where nothing a decision does reaches the next
-one (no load charge); with a load charge the agent looks ahead.
+The policy's action distribution is the selection rule, and its network is the scorer that is exported. The
+weights with the best validation utility are kept. The discount is 0 without a load penalty, because a
+decision then does not affect later rewards, and 0.9 with one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 _LOAD_DISCOUNT = 0.9
 
 
-class _Budget(Protocol):
+class _TrainingLength(Protocol):
     @property
     def decisions(self) -> int: ...
     @property
@@ -54,13 +54,17 @@ class PPOHyperparameters:
     """Hyperparameters of PPO.
 
     Attributes:
-        learning_rate, epochs, minibatch, clip, entropy: SB3's learning_rate, n_epochs, batch_size,
-            clip_range and ent_coef.
-        weight_decay: of AdamW.
-        lanes, steps: decisions collected between updates are lanes times steps.
-        decisions: the budget, decisions played.
-        validate_every: decisions between two measurements on validation.
-        patience: measurements without a better one before stopping.
+        learning_rate: learning rate of AdamW (SB3's learning_rate).
+        epochs: epochs over each rollout (SB3's n_epochs).
+        minibatch: decisions per gradient step (SB3's batch_size).
+        clip: clip range of the probability ratio (SB3's clip_range).
+        entropy: entropy bonus (SB3's ent_coef).
+        weight_decay: weight decay of AdamW.
+        lanes: parallel environments; a rollout is lanes x steps decisions.
+        steps: decisions per lane in a rollout (SB3's n_steps).
+        decisions: total number of training decisions.
+        validate_every: decisions between two validations.
+        patience: validations without improvement before training stops.
         critic_hidden: widths of the critic's hidden layers.
     """
 
@@ -88,7 +92,19 @@ PPO_SPACE = {
 
 @dataclass(frozen=True, kw_only=True)
 class A2CHyperparameters:
-    """Hyperparameters of A2C; names as for PPO."""
+    """Hyperparameters of A2C.
+
+    Attributes:
+        learning_rate: learning rate of AdamW (SB3's learning_rate).
+        entropy: entropy bonus (SB3's ent_coef).
+        weight_decay: weight decay of AdamW.
+        lanes: parallel environments; a rollout is lanes x steps decisions.
+        steps: decisions per lane in a rollout (SB3's n_steps).
+        decisions: total number of training decisions.
+        validate_every: decisions between two validations.
+        patience: validations without improvement before training stops.
+        critic_hidden: widths of the critic's hidden layers.
+    """
 
     learning_rate: float = 3e-3
     entropy: float = 0.01
@@ -111,13 +127,21 @@ A2C_SPACE = {
 
 @dataclass(frozen=True, kw_only=True)
 class DQNHyperparameters:
-    """Hyperparameters of DQN; names as for PPO.
+    """Hyperparameters of DQN.
 
     Attributes:
-        exploration: SB3's exploration_fraction; the rate of random choices falls to 5% over it.
-        target_every: environment steps of all lanes between two copies to the target network.
-        memory: transitions in the replay buffer.
-        updates: gradient steps after each environment step of all lanes.
+        learning_rate: learning rate of AdamW (SB3's learning_rate).
+        weight_decay: weight decay of AdamW.
+        minibatch: transitions per gradient step (SB3's batch_size).
+        exploration: share of training over which the exploration rate falls to 5% (SB3's
+            exploration_fraction).
+        target_every: environment steps between updates of the target network.
+        memory: transitions in the replay buffer (SB3's buffer_size).
+        updates: gradient steps after each environment step (SB3's gradient_steps).
+        lanes: parallel environments.
+        decisions: total number of training decisions.
+        validate_every: decisions between two validations.
+        patience: validations without improvement before training stops.
     """
 
     learning_rate: float = 1e-3
@@ -142,7 +166,7 @@ DQN_SPACE = {
 
 
 def fit_ppo(problem: RoutingProblem, hyperparameters: PPOHyperparameters, run: Run) -> Router:
-    """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
+    """Train a router by proximal policy optimization (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)."""
     env = _env(problem, hyperparameters.lanes)
     agent = PPO(
         RouterActorCriticPolicy,
@@ -162,7 +186,7 @@ def fit_ppo(problem: RoutingProblem, hyperparameters: PPOHyperparameters, run: R
 
 
 def fit_a2c(problem: RoutingProblem, hyperparameters: A2CHyperparameters, run: Run) -> Router:
-    """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783)."""
+    """Train a router by advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783)."""
     env = _env(problem, hyperparameters.lanes)
     agent = A2C(
         RouterActorCriticPolicy,
@@ -180,7 +204,7 @@ def fit_a2c(problem: RoutingProblem, hyperparameters: A2CHyperparameters, run: R
 
 
 def fit_dqn(problem: RoutingProblem, hyperparameters: DQNHyperparameters, run: Run) -> Router:
-    """Deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236), of single experts."""
+    """Train a router of single experts by deep Q-learning (Mnih et al. 2015, https://doi.org/10.1038/nature14236)."""
     env = _env(problem, hyperparameters.lanes)
     agent = DQN(
         RouterDQNPolicy,
@@ -232,7 +256,7 @@ def _actor_critic(
 
 
 def _learn(
-    agent: BaseAlgorithm, env: SB3VecEnv, problem: RoutingProblem, hyperparameters: _Budget, run: Run
+    agent: BaseAlgorithm, env: SB3VecEnv, problem: RoutingProblem, hyperparameters: _TrainingLength, run: Run
 ) -> Router:
     policy: Any = agent.policy
     router: Router = policy.router
@@ -251,28 +275,34 @@ def _learn(
 
 
 class _Validation(BaseCallback):
-    """Measures on validation every so many decisions, between an update and the next rollout."""
+    """SB3 callback that measures validation utility between an update and the next rollout."""
 
     def __init__(
-        self, env: SB3VecEnv, router: Router, stopping: EarlyStopping, hyperparameters: _Budget, run: Run
+        self,
+        env: SB3VecEnv,
+        router: Router,
+        stopping: EarlyStopping,
+        hyperparameters: _TrainingLength,
+        run: Run,
     ) -> None:
         super().__init__()
         self._env = env
         self._router = router
         self._stopping = stopping
-        self._settings = hyperparameters
+        self._hyperparameters = hyperparameters
         self._run = run
         self._stop = False
         self._period = run.validate_every or hyperparameters.validate_every
 
     def _on_rollout_start(self) -> None:
         period = self._period
-        # What was measured last is a function of the count alone, so that a resumed run measures alike.
+        # Derived from the number of timesteps alone, so that a resumed run validates at the same steps.
         lanes = self._env.num_envs
         played = self.num_timesteps
         if played and played // period == (played - self._played_in_rollout(lanes)) // period:
             return
-        self._stop = self._stopping.update(self._router, played, self._settings.decisions, _means(self._env))
+        total = self._hyperparameters.decisions
+        self._stop = self._stopping.update(self._router, played, total, _means(self._env))
         if self._run.checkpoint.due:
             state = {"agent": _state(self.model, self._env), "stopping": self._stopping.state_dict()}
             self._run.checkpoint.save(state)
@@ -289,7 +319,7 @@ def _means(env: SB3VecEnv) -> dict[str, float]:
 
 
 def _state(agent: BaseAlgorithm, env: SB3VecEnv) -> dict[str, Any]:
-    """Everything the agent's next step depends on."""
+    """Return everything that the agent's next step depends on."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (SB3 draws from numpy's global generator)
     assert isinstance(numpy_state, dict)
     twister: dict[str, Any] = numpy_state["state"]
@@ -348,7 +378,7 @@ METHODS = (
         fit=fit_ppo,
         hyperparameters=PPOHyperparameters,
         space=PPO_SPACE,
-        about="proximal policy optimisation (Stable-Baselines3)",
+        about="proximal policy optimization (Stable-Baselines3)",
     ),
     Method(
         name="a2c",

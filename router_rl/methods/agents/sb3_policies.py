@@ -1,4 +1,4 @@
-"""Stable-Baselines3 policies whose distribution is the selection rule and whose network is the router's."""
+"""Stable-Baselines3 policies whose distribution is the selection rule and whose network is the router."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["RouterActorCriticPolicy", "RouterDQNPolicy", "split_observation"]
 
 
 def split_observation(router: Router, observation: Tensor) -> tuple[Tensor, Tensor | None]:
-    """An observation [B, D + S] as the router's two inputs, features [B, D] and state [B, S] or None."""
+    """Split an observation [B, D + S] into the router's inputs: features [B, D] and state [B, S] or None."""
     if not router.state:
         return observation, None
     return observation[:, : router.features], observation[:, router.features :]
 
 
 class RouterActorCriticPolicy(ActorCriticPolicy):
-    """Actor: the router that will be exported. Critic: a network of its own on the same standardised inputs.
+    """Actor-critic policy. The actor is the router to export; the critic is an MLP on the same inputs.
 
     Args:
-        make_router: builds the untrained router.
+        make_router: returns an untrained router.
         critic_hidden: widths of the critic's hidden layers.
     """
 
@@ -61,7 +61,7 @@ class RouterActorCriticPolicy(ActorCriticPolicy):
         self.optimizer = build(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions as the environment takes them, values [B, 1] and log-probabilities [B]."""
+        """Return actions in the environment's format, values [B, 1] and log-probabilities [B]."""
         logits = self._logits(obs)
         rule = self.router.rule
         if deterministic:
@@ -73,18 +73,18 @@ class RouterActorCriticPolicy(ActorCriticPolicy):
         return played.reshape(-1, *shape), self.critic(obs), rule.log_prob(logits, action)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values [B, 1], log-probabilities [B] and entropies [B] of actions taken before."""
+        """Return values [B, 1], log-probabilities [B] and entropies [B] of earlier actions."""
         logits = self._logits(obs)
         rule = self.router.rule
         action = actions * SHARPNESS if isinstance(rule, Soft) else actions.long().reshape(-1, rule.k)
         return self.critic(obs), rule.log_prob(logits, action), rule.entropy(logits)
 
     def predict_values(self, obs: Any) -> Tensor:
-        """Values [B, 1]."""
+        """Return the values [B, 1]."""
         return self.critic(obs)
 
     def weigh(self, observation: Tensor, experts: Tensor) -> Tensor:
-        """Mixture weights [B, k] of chosen experts: those the exported router would give them."""
+        """Return the mixture weights [B, k] that the exported router gives to selected experts."""
         with torch.no_grad():
             return self.router.rule.weigh(self._logits(observation), experts)
 
@@ -96,10 +96,10 @@ class RouterActorCriticPolicy(ActorCriticPolicy):
 
 
 class RouterDQNPolicy(DQNPolicy):
-    """The router's logits are the Q-values; the target network is a second router.
+    """DQN policy whose Q-values are the router's logits. The target network is a second router.
 
     Args:
-        make_router: builds the untrained router.
+        make_router: returns an untrained router.
     """
 
     def __init__(
@@ -116,17 +116,17 @@ class RouterDQNPolicy(DQNPolicy):
 
     @property
     def router(self) -> Router:
-        """The router that will be exported."""
+        """The router to export."""
         return cast(RouterQNetwork, self.q_net).router
 
     def make_q_net(self) -> QNetwork:
-        """A router as a Q-network."""
+        """Return a router wrapped as a Q-network."""
         network = RouterQNetwork(self.observation_space, self.action_space, self._make_router())
         return cast(QNetwork, network.to(self.device))
 
 
 class RouterQNetwork(BasePolicy):
-    """The Q-network that DQN asks for: Q-values [B, N] are a router's logits."""
+    """Q-network of `RouterDQNPolicy`: its Q-values [B, N] are a router's logits."""
 
     def __init__(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], router: Router
@@ -135,7 +135,7 @@ class RouterQNetwork(BasePolicy):
         self.router = router
 
     def forward(self, obs: Any) -> Tensor:
-        """Q-values [B, N]."""
+        """Return the Q-values [B, N]."""
         return self.router.logits(*split_observation(self.router, obs))[0]
 
     def _predict(self, observation: Any, deterministic: bool = True) -> Tensor:

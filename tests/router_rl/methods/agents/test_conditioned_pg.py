@@ -11,6 +11,7 @@ from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, compare, fit
+from router_rl.methods.agents.conditioned_pg import for_objectives
 from router_rl.methods.training_loop import Snapshot
 from router_rl.problems.routing.folding import for_objective
 from router_rl.problems.routing.problem import RoutingProblem
@@ -44,7 +45,7 @@ def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> N
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_a_dearer_weight_spends_less(digits: OutcomeTable, kind: Literal["linear", "mlp"]) -> None:
+def test_a_higher_compute_weight_spends_less(digits: OutcomeTable, kind: Literal["linear", "mlp"]) -> None:
     router = fit(
         "conditioned_pg",
         RoutingProblem(digits, Objective(), scorer=ScorerConfig(kind=kind)),
@@ -73,12 +74,12 @@ def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: Out
 
 def test_compare_fits_once_a_seed(kinds: OutcomeTable, tmp_path: Path) -> None:
     objectives = [Objective(compute_weight=weight) for weight in WEIGHTS]
-    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=2, n_trials=1, out=tmp_path)
-    assert len(list(tmp_path.glob("cells/conditioned_pg-*/cell.json"))) == 2
+    problem = RoutingProblem(kinds, objectives)
+    results = compare(problem, ["conditioned_pg"], seeds=2, n_trials=1, out=tmp_path).results
+    assert len(list(tmp_path.glob("trials/conditioned_pg-*/trial.json"))) == 2
     rows = [row for row in results["rows"] if row["method"] == "conditioned_pg"]
     assert len(rows) == 2 * 2 * len(WEIGHTS)
-    assert {row["settings"]["lowest"] for row in rows} == {0.01}
-    assert any("fitted once a seed" in note for note in results["notes"])
+    assert any("one fit per seed" in note for note in results["notes"])
     tested = next(
         row for row in rows if (row["compute_weight"], row["split"], row["seed"]) == (0.4, "test", 1)
     )
@@ -99,7 +100,7 @@ def test_load_can_be_an_input_too(kinds: OutcomeTable) -> None:
 
 
 def test_a_range_must_rise(kinds: OutcomeTable) -> None:
-    with pytest.raises(InputError, match=r"settings.lowest=0.5.*0 < lowest < highest"):
+    with pytest.raises(InputError, match=r"method.lowest=0.5.*0 < lowest < highest"):
         fit(
             "conditioned_pg",
             RoutingProblem(kinds, Objective()),
@@ -108,15 +109,16 @@ def test_a_range_must_rise(kinds: OutcomeTable) -> None:
 
 
 def test_the_range_of_a_comparison() -> None:
-    over = METHODS["conditioned_pg"].over
-    assert over is not None
-    found = over(METHODS["conditioned_pg"].hyperparameters(), [Objective(compute_weight=w) for w in WEIGHTS])
+    found = for_objectives(
+        METHODS["conditioned_pg"].hyperparameters(), [Objective(compute_weight=w) for w in WEIGHTS]
+    )
     assert (found.lowest, found.highest) == (0.01, 0.8)
 
 
 def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.4)]
-    results = compare(kinds, ["conditioned_pg"], objectives=objectives, seeds=1, n_trials=1)
+    problem = RoutingProblem(kinds, objectives)
+    results = compare(problem, ["conditioned_pg"], seeds=1, n_trials=1).results
     for objective in objectives:
         row = next(
             row
@@ -124,7 +126,8 @@ def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
             if (row["method"], row["split"], row["compute_weight"])
             == ("conditioned_pg", "validation", objective.compute_weight)
         )
-        single = Reference.of(RoutingProblem(kinds, objective, Hard())).single_utility
+        part = RoutingProblem(kinds, objective, Hard())
+        single = Reference.of(part, part.case).single_utility
         assert row["collapse"]["regret_to_best_single"] == pytest.approx(single - row["utility"])
 
 

@@ -1,4 +1,4 @@
-"""Judges have seen nothing of what they judge by, and weigh where something is decided."""
+"""Evaluations use held-out rows only, at compute weights that split the queries between experts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import torch
 
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
-from router_rl.methods.agents.held_out_evaluation import Judge, even_weights, judges_of
+from router_rl.methods.agents.held_out_evaluation import (
+    HeldOutEvaluation,
+    held_out_evaluations,
+    weights_by_spend,
+)
 from router_rl.problems.cross_fitting import held_out
 from router_rl.problems.prompt_features import FeatureConfig, with_features
 from router_rl.problems.routing.problem import RoutingProblem
@@ -34,54 +38,65 @@ def _table(rows: int = 60) -> OutcomeTable:
     )
 
 
-def _judges(table: OutcomeTable) -> list[Judge]:
-    made, _, readouts = with_features(table, FeatureConfig(dimensions=3))
+def _evaluations(table: OutcomeTable) -> list[HeldOutEvaluation]:
+    made, _, out_of_fold = with_features(table, FeatureConfig(dimensions=3))
     shape = ScorerConfig(kind="linear")
-    task = RoutingProblem(made, Objective(), Hard(), scorer=shape, out_of_fold=readouts)
+    task = RoutingProblem(made, Objective(), Hard(), scorer=shape, out_of_fold=out_of_fold)
     assert task.train.features is not None
     scorer = PricedScorer(task.train.features.shape[1] + 1, 2, [(0.1, 1.0)])
     task.wrap(scorer)
-    folds = held_out(task.train, 5, 0) if readouts is None else readouts.folds
-    return judges_of(task, scorer, folds, WEIGHTS, seed=0)
+    folds = held_out(task.train, 5, 0) if out_of_fold is None else out_of_fold.folds
+    return held_out_evaluations(task, scorer, folds, WEIGHTS, seed=0)
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_judge_has_not_seen_its_rows(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flip every outcome of a fold: all that its judge was told of it, and of the rows seen, stays."""
+def test_an_evaluation_does_not_use_the_outcomes_of_its_rows(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flip every outcome of a fold: no prediction for it or its evaluation changes."""
     monkeypatch.setattr("router_rl.problems.prompt_features._PENALTIES", (3.0,))
     table = _table()
     if own:
         table = replace(table, features=np.random.default_rng(1).normal(size=(60, 4)), prompt=None)
-    before = _judges(table)[1]
+    before = _evaluations(table)[1]
     quality = table.quality.copy()
     rows = np.flatnonzero(table.split == "train")[before.rows]
     quality[rows] = 1 - quality[rows]
-    after = _judges(replace(table, quality=quality))[1]
-    torch.testing.assert_close(after.said, before.said, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(after.ground.found.unseen, before.ground.found.unseen, atol=1e-5, rtol=1e-4)
+    after = _evaluations(replace(table, quality=quality))[1]
+    torch.testing.assert_close(after.predicted_quality, before.predicted_quality, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        after.data.quality_regressions.out_of_fold,
+        before.data.quality_regressions.out_of_fold,
+        atol=1e-5,
+        rtol=1e-4,
+    )
     torch.testing.assert_close(after.quality, 1 - before.quality)
 
 
 def test_utility_by_hand() -> None:
-    judge = _judges(_table())[0]
-    alpha = torch.full((judge.said.shape[-1],), 0.5, dtype=torch.float64)
+    evaluation = _evaluations(_table())[0]
+    alpha = torch.full((evaluation.predicted_quality.shape[-1],), 0.5, dtype=torch.float64)
     bias = torch.tensor([0.0, 0.1], dtype=torch.float64)
-    earned = judge.utility(alpha, bias)
-    for row in range(len(judge.rows)):
+    earned = evaluation.utility(alpha, bias)
+    for row in range(len(evaluation.rows)):
         total = 0.0
         for weight in WEIGHTS.tolist():
-            worth = judge.ground.found.mean + bias + 0.5 * judge.said[row].sum(dim=-1)
-            choice = int((worth - weight * judge.price[row]).argmax())
-            total += float(judge.quality[row, choice] - weight * judge.compute[row, choice]) / 2
+            worth = (
+                evaluation.data.quality_regressions.mean
+                + bias
+                + 0.5 * evaluation.predicted_quality[row].sum(dim=-1)
+            )
+            choice = int((worth - weight * evaluation.predicted_cost[row]).argmax())
+            total += float(evaluation.quality[row, choice] - weight * evaluation.compute[row, choice]) / 2
         assert earned[row] == pytest.approx(total)
 
 
-def test_weights_are_where_something_is_decided() -> None:
-    """The dear expert is better by 0 to 1, so at weight w a share 1 - w asks it; nobody at 1 and above."""
+def test_weights_split_the_queries_between_experts() -> None:
+    """The expensive expert gains 0 to 1: a share 1 - w of the queries selects it at weight w."""
     better = torch.linspace(0.0, 1.0, 1001, dtype=torch.float64)
     worth = torch.stack([torch.zeros_like(better), better], dim=1)
     price = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1001, 2)
-    found = even_weights(worth, price, price, 1e-3, 100.0)
+    found = weights_by_spend(worth, price, price, 1e-3, 100.0)
     assert found.tolist() == pytest.approx([0.1 * k for k in range(1, 10)], rel=0.05)
     # Where a range decides nothing, any weight of it will do.
-    assert ((even_weights(worth, price, price, 2.0, 100.0) - 2.0).abs() < 1e-9).all()
+    assert ((weights_by_spend(worth, price, price, 2.0, 100.0) - 2.0).abs() < 1e-9).all()

@@ -10,7 +10,12 @@ import torch
 
 from experts import OutcomeTable
 from router_rl import Objective, ScorerConfig
-from router_rl.methods.agents.regressions import Regressions, demanded, regressed, stacked
+from router_rl.methods.agents.regressions import (
+    Regressions,
+    fit_cost_regression,
+    fit_quality_regressions,
+    stacking_weights,
+)
 from router_rl.problems.cross_fitting import fold_numbers, held_out
 from router_rl.problems.out_of_fold import OutOfFold
 from router_rl.problems.routing.problem import RoutingProblem
@@ -35,45 +40,47 @@ def _task(table: OutcomeTable) -> tuple[RoutingProblem, PricedScorer]:
     assert table.features is not None
     fold = fold_numbers(table.take(train), 4, seed=0)
     without = np.repeat(table.features[None, train, :2], 4, axis=0)
-    readouts = OutOfFold(columns=((0, 1),), fold=fold, without=without)
+    out_of_fold = OutOfFold(columns=((0, 1),), fold=fold, without=without)
     task = RoutingProblem(
-        table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), out_of_fold=readouts
+        table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"), out_of_fold=out_of_fold
     )
     scorer = PricedScorer(4, 2, [[0.1, 1.0]])
     task.wrap(scorer)
     return task, scorer
 
 
-def test_a_row_has_no_say_in_what_is_told_of_it() -> None:
+def test_predictions_do_not_depend_on_the_rows_own_outcome() -> None:
     table = _table()
     task, scorer = _task(table)
     folds = held_out(task.train, 4, seed=0)
-    before = regressed(task, scorer, folds)
+    before = fit_quality_regressions(task, scorer, folds)
     flipped = table.quality.copy()
     flipped[0] = 1 - flipped[0]
     other, _ = _task(replace(table, quality=flipped))
-    after = regressed(other, scorer, folds)
+    after = fit_quality_regressions(other, scorer, folds)
     held = next(held for _, held in folds if 0 in held)
-    said = [found.unseen[0, :, found.readouts :] + found.mean[:, None] for found in (before, after)]
-    torch.testing.assert_close(*said)
+    predictions = [
+        found.out_of_fold[0, :, found.n_out_of_fold :] + found.mean[:, None] for found in (before, after)
+    ]
+    torch.testing.assert_close(*predictions)
     apart = [row for row in range(40) if row not in held]
-    assert not torch.allclose(before.unseen[apart], after.unseen[apart])
+    assert not torch.allclose(before.out_of_fold[apart], after.out_of_fold[apart])
 
 
 def test_the_weights_tell_what_the_regressions_tell() -> None:
     task, scorer = _task(_table())
-    found = regressed(task, scorer, held_out(task.train, 4, seed=0))
+    found = fit_quality_regressions(task, scorer, held_out(task.train, 4, seed=0))
     z = ((task.outcomes().features - scorer.shift) * scorer.scale).double()
-    readout = z @ found.weight[0].T + found.bias[0]
-    torch.testing.assert_close(readout, found.unseen[..., 0], atol=1e-6, rtol=1e-5)  # a readout needs no fit
-    assert found.readouts == 1
-    torch.testing.assert_close(found.unseen.sum(dim=1), torch.zeros(40, 5).double(), atol=1e-6, rtol=0)
+    predicted = z @ found.weight[0].T + found.bias[0]
+    torch.testing.assert_close(predicted, found.out_of_fold[..., 0], atol=1e-6, rtol=1e-5)  # used as it is
+    assert found.n_out_of_fold == 1
+    torch.testing.assert_close(found.out_of_fold.sum(dim=1), torch.zeros(40, 5).double(), atol=1e-6, rtol=0)
 
 
-def test_ridges_do_not_see_the_readouts() -> None:
-    """A readout of a row seen was fitted to the rows now held out and would tell their outcomes."""
-    task, scorer = _task(_table())  # the readouts are the first two features
-    found = regressed(task, scorer, held_out(task.train, 4, seed=0))
+def test_ridges_do_not_use_out_of_fold_features() -> None:
+    """Such a feature of a fitted row depends on the held-out rows and would leak their outcomes."""
+    task, scorer = _task(_table())  # the first two features are out-of-fold predictions
+    found = fit_quality_regressions(task, scorer, held_out(task.train, 4, seed=0))
     assert not found.weight[1:, :, :2].any()
     assert found.weight[1:, :, 2].all()
 
@@ -84,18 +91,18 @@ def test_stacking_by_hand() -> None:
     none = torch.zeros(0)
     found = Regressions(torch.stack([first, second], dim=-1).double(), none, none, torch.zeros(2).double(), 2)
     quality = (2 * first - second).double() + 7.0
-    assert stacked(found, quality).tolist() == pytest.approx([2.0, 0.0])
+    assert stacking_weights(found, quality).tolist() == pytest.approx([2.0, 0.0])
 
 
 def test_demand() -> None:
     task, scorer = _task(_table())
     folds = held_out(task.train, 4, seed=0)
-    found = demanded(task, scorer, folds)
+    found = fit_cost_regression(task, scorer, folds)
     assert found.weight[1, 1] > 0.05
     assert found.weight[0].abs().max() < 1e-9
     assert found.bias.tolist() == pytest.approx([1.0, 1.0])
     table = _table()
     same, _ = _task(replace(table, cost=np.ones((80, 2))))
-    still = demanded(same, scorer, folds)
+    still = fit_cost_regression(same, scorer, folds)
     assert not still.weight.any()
-    assert (still.unseen == 1.0).all()
+    assert (still.out_of_fold == 1.0).all()

@@ -9,66 +9,68 @@ import torch
 
 from envs import Outcomes, RoutingCore
 from router_rl import Objective
-from router_rl.methods.agents.expectation import Payment
-from router_rl.methods.agents.rollout import fresh, leave_one_out, play, rewards_to_go
+from router_rl.methods.agents.expectation import RewardTable
+from router_rl.methods.agents.rollout import collect_rollout, initial_lanes, leave_one_out, rewards_to_go
 from router_rl.routing import AdaptiveK, Hard, LinearScorer, Router, Selection, StateInput, TopK
 
 STEPS, LANES, GROUP = 11, 6, 3
 
 
-def _router(rule: Selection, experts: int, *, sees_load: bool) -> Router:
-    state = (StateInput("load", experts, ""),) if sees_load else ()
-    scorer = LinearScorer(3 + experts * sees_load, rule.outputs(experts))
+def _router(rule: Selection, experts: int, *, observes_load: bool) -> Router:
+    state = (StateInput("load", experts, ""),) if observes_load else ()
+    scorer = LinearScorer(3 + experts * observes_load, rule.outputs(experts))
     with torch.no_grad():
         scorer.weight.normal_(generator=torch.Generator().manual_seed(1))
     return Router(scorer, rule, [f"e{i}" for i in range(experts)], state=state)
 
 
 @pytest.mark.parametrize("classes", [False, True])
-@pytest.mark.parametrize("sees_load", [False, True])
+@pytest.mark.parametrize("observes_load", [False, True])
 @pytest.mark.parametrize("rule", [Hard(), TopK(k=2), AdaptiveK(k=2)], ids=lambda rule: rule.name)
 def test_play_earns_what_the_environment_pays(
-    outcomes_of: Callable[..., Outcomes], rule: Selection, sees_load: bool, classes: bool
+    outcomes_of: Callable[..., Outcomes], rule: Selection, observes_load: bool, classes: bool
 ) -> None:
     outcomes = outcomes_of(17, 4, classes=classes)
-    router = _router(rule, 4, sees_load=sees_load)
+    router = _router(rule, 4, observes_load=observes_load)
     objective = Objective(compute_weight=0.3, load_weight=0.2, window=4)
-    payment = Payment(outcomes, 0.3)
-    start = fresh(outcomes, LANES, GROUP, seed=2)
-    end, seen = play(router, payment, objective, start, STEPS, torch.Generator().manual_seed(0), GROUP)
+    rewards = RewardTable(outcomes, 0.3)
+    start = initial_lanes(outcomes, LANES, GROUP, seed=2)
+    end, trajectory = collect_rollout(
+        router, rewards, objective, start, STEPS, torch.Generator().manual_seed(0), GROUP
+    )
 
     choose = "some" if isinstance(rule, AdaptiveK) else "experts"
     config = objective.config(k=rule.k, observe_load=True, choose=choose)
 
     def weigh(observation: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
         features, counts = observation[:, :3], observation[:, 3:]
-        return rule.weigh(router.logits(features, counts if sees_load else None)[0], experts).detach()
+        return rule.weigh(router.logits(features, counts if observes_load else None)[0], experts).detach()
 
     core = RoutingCore(outcomes, config, LANES, weigh=weigh)
     core.load_state_dict(start._asdict())
     for step in range(STEPS):
-        assert core.state.row.equal(seen.row[step])
-        torch.testing.assert_close(core.state.counts / 4, seen.counts[step])
-        played = core.step(seen.action[step])
-        torch.testing.assert_close(seen.reward[step], played.reward)
-        torch.testing.assert_close(seen.share[step], played.parts["share"])
-        assert played.terminated.equal(seen.last[step])
+        assert core.state.row.equal(trajectory.row[step])
+        torch.testing.assert_close(core.state.counts / 4, trajectory.counts[step])
+        played = core.step(trajectory.action[step])
+        torch.testing.assert_close(trajectory.reward[step], played.reward)
+        torch.testing.assert_close(trajectory.share[step], played.parts["share"])
+        assert played.terminated.equal(trajectory.last[step])
         core.clear(played.terminated)
     for mine, theirs in zip(end, core.state, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
 def test_the_lanes_of_a_group_are_asked_the_same(outcomes_of: Callable[..., Outcomes]) -> None:
-    row = fresh(outcomes_of(101, 2), LANES, GROUP, seed=0).row.reshape(-1, GROUP)
+    row = initial_lanes(outcomes_of(101, 2), LANES, GROUP, seed=0).row.reshape(-1, GROUP)
     assert (row == row[:, :1]).all()
     assert row[0, 0] != row[1, 0]
 
 
 def test_a_query_scored_once_gives_what_every_lane_would(outcomes_of: Callable[..., Outcomes]) -> None:
-    outcomes, router = outcomes_of(17, 4), _router(Hard(), 4, sees_load=False)
-    start, payment = fresh(outcomes, LANES, GROUP, seed=0), Payment(outcomes, 0.1)
+    outcomes, router = outcomes_of(17, 4), _router(Hard(), 4, observes_load=False)
+    start, rewards = initial_lanes(outcomes, LANES, GROUP, seed=0), RewardTable(outcomes, 0.1)
     one, many = (
-        play(router, payment, Objective(), start, 3, torch.Generator().manual_seed(0), group)[1]
+        collect_rollout(router, rewards, Objective(), start, 3, torch.Generator().manual_seed(0), group)[1]
         for group in (GROUP, 1)
     )
     assert one.action.equal(many.action)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ def test_caution_decides_between_the_gate_and_the_policy(
     gate = softmax_gate.fit(task, QUICK, Run(seed=3))
     run = Run(seed=3)
     assert same(warm_start.fit(task, settings, run), gate) is kept
-    assert run.messages[-1].startswith(f"warm_exact_pg keeps the {'gate' if kept else 'policy'}")
+    assert run.messages[-1].endswith(f"warm_exact_pg returns the {'gate' if kept else 'policy'}")
 
 
 def test_a_gain_that_is_there_is_found(task: RoutingProblem) -> None:
@@ -77,12 +76,14 @@ def test_every_training_row_is_asked_once_and_was_not_fitted_to(
     assert sorted(np.concatenate(asked)) == sorted(task.train.query_id)
 
 
-def test_readouts_are_those_of_a_fold_away(task: RoutingProblem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The readouts' own folds are asked, with what regressions said that had not seen them."""
+def test_out_of_fold_features_bring_their_own_folds(
+    task: RoutingProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folds are used, with the features that were fitted without each fold."""
     rows = len(task.train)
     fold = np.arange(rows) % 3
     without = np.repeat(np.arange(3.0, dtype=np.float32)[:, None, None], rows, axis=1)
-    readouts = OutOfFold(columns=((1,),), fold=fold, without=without)
+    out_of_fold = OutOfFold(columns=((1,),), fold=fold, without=without)
     asked: list[int] = []
 
     def difference(
@@ -98,7 +99,7 @@ def test_readouts_are_those_of_a_fold_away(task: RoutingProblem, monkeypatch: py
 
     monkeypatch.setattr(warm_start, "_difference", difference)
     settings = WarmExactPGHyperparameters(epochs=1, gate_hyperparameters=QUICK)
-    warm_start.fit(task.replaced(out_of_fold=readouts), settings, Run())
+    warm_start.fit(task.replaced(out_of_fold=out_of_fold), settings, Run())
     assert asked == [0, 1, 2]
 
 
@@ -108,21 +109,17 @@ def test_an_unknown_gate_is_refused(task: RoutingProblem) -> None:
 
 
 def test_a_comparison_hands_it_the_gate_that_validation_picks(kinds: OutcomeTable) -> None:
-    results = compare(
-        kinds,
-        ["warm_exact_pg", "softmax_gate", "em_gate"],
-        objectives=[Objective(compute_weight=0.1)],
-        seeds=2,
-        n_trials=2,
-    )
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.1))
+    methods = ["warm_exact_pg", "softmax_gate", "em_gate"]
+    results = compare(problem, methods, seeds=2, n_trials=2).results
     rows: list[dict[str, Any]] = [row for row in results["rows"] if row["split"] == "validation"]
     mean = {
         name: np.mean([row["utility"] for row in rows if row["method"] == name])
         for name in ("softmax_gate", "em_gate")
     }
     best = max(mean, key=lambda name: mean[name])
-    warm = [row["settings"] for row in rows if row["method"] == "warm_exact_pg"]
-    gate = next(row["settings"] for row in rows if row["method"] == best)
+    warm = [row["hyperparameters"] for row in rows if row["method"] == "warm_exact_pg"]
+    gate = next(row["hyperparameters"] for row in rows if row["method"] == best)
     assert [found["gate"] for found in warm] == [best, best]
     assert all(found["gate_hyperparameters"] == gate for found in warm)
 
@@ -143,6 +140,6 @@ def test_a_gate_with_a_rule_of_its_own_keeps_it(task: RoutingProblem) -> None:
     assert not same(router, start)
 
 
-def test_alone_it_tries_several_gates() -> None:
-    tried = {settings.gate for settings in METHODS["warm_exact_pg"].candidates(12)}
-    assert len(tried) > 1
+def test_without_a_given_gate_it_searches_over_several() -> None:
+    gates = {settings.gate for settings in METHODS["warm_exact_pg"].candidates(12)}
+    assert len(gates) > 1
