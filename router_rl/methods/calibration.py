@@ -1,9 +1,9 @@
-"""The last step to a budget: move a trained router along its own trade-off until its greedy choices meet it.
+"""Calibrate a trained router to a budget by shifting its logits along each expert's mean compute.
 
-Taking `delta * k_e` off expert e's logit, k_e its mean compute, is what a dearer multiplier does to a router
-whose logits are utilities. Choices are counted on validation rows, since a router spends otherwise on rows
-it has learned from. The mean of other rows differs by chance, so the budget is met with one standard error
-of the difference to as many other rows to spare.
+Subtracting `delta * k_e` from expert e's logit, with k_e its mean compute, acts like a higher compute weight
+on a router whose logits are utilities. The mean compute is measured on validation rows, because a router
+spends differently on rows it was trained on. The mean on other rows differs by chance, so the budget is met
+with a margin of one standard error of the difference to as many other rows.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ..problems.routing.router_measurement import RouterMeasurement, measure
 from ..problems.routing.router_state import state_of
 from ..routing import Router
 
-__all__ = ["calibrated", "least_that_meets", "measure_within", "spends"]
+__all__ = ["calibrated", "measure_within", "smallest_feasible", "within_budget"]
 
-_HALVINGS = 30
+_BISECTIONS = 30
 
 
 def calibrated(router: Router, problem: RoutingProblem) -> Router:
-    """The router, its last bias moved so that it meets the problem's budget on validation rows.
+    """Return the router with its output bias shifted so that it meets the budget on validation rows.
 
-    Where compute is left over it is spent only if validation quality gains. A router without a bias to move,
-    or that draws its choices, is returned as it is.
+    If the router spends less than the budget, the rest is spent only if validation quality increases. A
+    router that has no bias, or that samples its choices, is returned unchanged.
 
     Args:
-        router: under the problem's rule, over the problem's experts.
+        router: a router with the problem's selection rule and experts.
         problem: with a budget.
     """
     if router.stochastic or router.scorer.output_bias() is None:
@@ -46,51 +46,55 @@ def calibrated(router: Router, problem: RoutingProblem) -> Router:
     state = state_of(router.state, problem.validation, problem.objective, device)
     with torch.inference_mode():
         logits, _ = router.logits(outcomes.features, state(rows, torch.zeros_like(outcomes.quality)))
-    dearness = problem.rule.lift(torch.from_numpy(-problem.mean_compute()).float(), temperature=0.0).to(
-        device
-    )
+    direction = problem.rule.lift(torch.from_numpy(-problem.mean_compute()).float(), temperature=0.0)
+    direction = direction.to(device)
 
-    def meets(delta: float) -> bool:
-        chosen = router.rule.select(logits + delta * dearness).experts
-        compute = (running(chosen, outcomes.experts) * outcomes.compute).sum(dim=-1)
-        return spends(compute.cpu().numpy(), problem)
+    def feasible(delta: float) -> bool:
+        experts = router.rule.select(logits + delta * direction).experts
+        compute = (running(experts, outcomes.experts) * outcomes.compute).sum(dim=-1)
+        return within_budget(compute.cpu().numpy(), problem)
 
     unit = float(logits[logits > -9e3].std()) or 1.0
-    if not meets(0.0):
+    if not feasible(0.0):
         high = unit
-        while not meets(high) and high < 1e6 * unit:
+        while not feasible(high) and high < 1e6 * unit:
             high *= 2.0
-        return _moved(router, dearness * least_that_meets(meets, 0.0, high))
+        return _shifted(router, direction * smallest_feasible(feasible, 0.0, high))
     low = -unit / 64.0
-    while meets(low) and low > -64.0 * unit:
+    while feasible(low) and low > -64.0 * unit:
         low *= 2.0
-    freer = _moved(router, dearness * least_that_meets(meets, low, 0.0))
-    as_is, spent = (_quality(each, problem) for each in (router, freer))
-    return freer if spent > as_is else router
+    more_expensive = _shifted(router, direction * smallest_feasible(feasible, low, 0.0))
+    quality, shifted_quality = (_quality(each, problem) for each in (router, more_expensive))
+    return more_expensive if shifted_quality > quality else router
 
 
 def measure_within(router: Router, problem: RoutingProblem) -> RouterMeasurement:
-    """What a router is worth under a budget while it trains: calibrated, on validation rows."""
+    """Evaluate a router on validation rows after calibration to the budget."""
     return measure(calibrated(router, problem), problem.validation, problem.objective, problem.scale)
 
 
-def spends(compute: np.ndarray, problem: RoutingProblem) -> bool:
-    """Whether the mean of compute [V] of validation rows, with that error to spare, is within the budget."""
+def within_budget(compute: np.ndarray, problem: RoutingProblem) -> bool:
+    """Return whether the mean of validation compute [V], plus the safety margin, is within the budget."""
     budget = problem.objective.budget
     assert budget is not None
     error = compute.std(dtype=np.float64) * np.sqrt(2.0 / len(compute))
     return bool(compute.mean(dtype=np.float64) + error <= budget * (1.0 + 1e-6))
 
 
-def least_that_meets(meets: Callable[[float], bool], low: float, high: float) -> float:
-    """The least number from low to high that meets, if all above it do; high where none below does.
+def smallest_feasible(feasible: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the smallest feasible number between two by bisection; high if none below it is feasible.
 
-    >>> round(least_that_meets(lambda x: x >= 0.3, 0.0, 1.0), 6)
+    Args:
+        feasible: increasing: if it is True for a number, it is True for larger ones.
+        low: lower end.
+        high: upper end.
+
+    >>> round(smallest_feasible(lambda x: x >= 0.3, 0.0, 1.0), 6)
     0.3
     """
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
-        low, high = (low, middle) if meets(middle) else (middle, high)
+        low, high = (low, middle) if feasible(middle) else (middle, high)
     return high
 
 
@@ -98,10 +102,10 @@ def _quality(router: Router, problem: RoutingProblem) -> float:
     return measure(router, problem.validation, problem.objective, problem.scale).means()["utility"]
 
 
-def _moved(router: Router, offset: Tensor) -> Router:
-    moved = copy.deepcopy(router)
-    bias = moved.scorer.output_bias()
+def _shifted(router: Router, offset: Tensor) -> Router:
+    shifted = copy.deepcopy(router)
+    bias = shifted.scorer.output_bias()
     assert bias is not None
     with torch.no_grad():
         bias += offset
-    return moved
+    return shifted

@@ -1,4 +1,4 @@
-"""Save a learner's state so that a killed run goes on where it was: safetensors, atomic, nothing pickled."""
+"""Checkpoints of a fit: safetensors files, written atomically, without pickle."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SEPARATOR = "/"
 
 
 class Checkpoint:
-    """The last state of one learner, in one file.
+    """The latest checkpoint of one fit, in one file.
 
     Args:
-        path: the file, or None to keep nothing.
-        identity: what the run is (method, seed, settings, table ...); a file of another identity is not
-            continued.
-        seconds: the least time between two saves.
+        path: the file; None disables checkpoints.
+        identity: identifies the run (method, seed, hyperparameters, table); `load` rejects a file of another
+            run.
+        seconds: minimum time between two saves.
     """
 
     def __init__(self, path: Path | None, identity: dict[str, Any], seconds: float = 2.0) -> None:
@@ -37,11 +37,11 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Whether enough time has passed to save again."""
         return self._path is not None and time.monotonic() - self._saved >= self._seconds
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a nested dict of tensors, numbers, strings and None, replacing the last one whole."""
+        """Replace the file by a nested dict of tensors, numbers, strings and None."""
         if self._path is None:
             return
         tensors: dict[str, torch.Tensor] = {}
@@ -51,7 +51,7 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, or None if there is none.
+        """Return the saved state, or None if there is none.
 
         Raises:
             InputError: the file is unreadable or belongs to another run.
@@ -71,19 +71,19 @@ class Checkpoint:
             raise InputError(
                 "checkpoint",
                 str(self._path),
-                "belongs to a run with other settings, table or seed",
-                "use another --out, or the same settings as before",
+                "belongs to a run with other hyperparameters, table or seed",
+                "use another --out, or the same hyperparameters as before",
             )
         return _join(plain, "", tensors)
 
     def clear(self) -> None:
-        """Remove the file: the run is finished."""
+        """Delete the file, after the run is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Move tensors out of a nested dict; what stays is JSON with null where a tensor was."""
+    """Move tensors out of a nested dict; the rest is JSON with null in place of tensors."""
     if isinstance(value, dict):
         return {str(key): _split(item, f"{name}{_SEPARATOR}{key}", tensors) for key, item in value.items()}
     if isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""A method: `fit(problem, hyperparameters, run) -> policy`. Agents, gates and baselines are all methods."""
+"""A method is `fit(problem, hyperparameters, run) -> policy`: agents, gates and baselines are all methods."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ Family = Literal["rl", "gate", "baseline", "bound"]
 
 @dataclass(frozen=True, kw_only=True)
 class NoHyperparameters:
-    """The hyperparameters of a method that has none."""
+    """Hyperparameters of a method that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The circumstances of one fit.
+    """Seed, callback and checkpoint of one fit.
 
     Attributes:
-        seed: of everything random.
-        callback: is passed a `Snapshot` after every validation measurement and, where there are none, as
-            the fit advances.
-        checkpoint: where the fit's state is kept, so that an interrupted one resumes.
-        validate_every: training queries between two validation measurements; None: the method's own.
-        messages: sentences of the method about what it made; the last one is reported.
+        seed: random seed.
+        callback: is called with a `Snapshot` after every validation, or as the fit advances.
+        checkpoint: stores the state of the fit, so that it can resume.
+        validate_every: training queries between two validations; by default the method's own.
+        messages: messages that the method adds about the result; the last one is reported.
     """
 
     seed: int = 0
@@ -46,12 +45,13 @@ class Run:
     messages: list[str] = field(default_factory=list)
 
     def report(self, step: int, total: int, message: str, validation: Measurement | None = None) -> None:
-        """Pass on how far the fit is.
+        """Report the progress of the fit to the callback.
 
         Args:
-            step, total: in the method's own unit.
+            step: progress in the method's unit.
+            total: the last step.
             message: what was done last.
-            validation: the policy measured on validation, where that was done.
+            validation: validation result of the current policy, if any.
         """
         if self.callback is not None:
             best = float("nan") if validation is None else validation.means()["utility"]
@@ -64,23 +64,23 @@ Fit = Callable[[Any, Any, Run], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to get a policy of a problem.
+    """A way to get a policy of a problem.
 
     Attributes:
-        name: as on the command line.
+        name: name on the command line.
         family: `rl`, `gate` or `baseline`.
-        fit: problem, hyperparameters and run to a policy, in evaluation mode. The problem has one case,
+        fit: maps problem, hyperparameters and run to a policy in evaluation mode. The problem has one case,
             unless the method amortizes.
-        hyperparameters: the frozen dataclass of its hyperparameters; its defaults are the first trial.
-        space: values to try for some of them, chosen on validation.
+        hyperparameters: frozen dataclass of its hyperparameters; the defaults are the first trial.
+        space: search space: values of some hyperparameters, selected on validation.
         about: one line for `list`.
-        amortizes: one fit serves all cases of a problem.
-        selections: names of the selection rules it can learn; empty: every one.
-        needs: optional columns of the table, such as `group`, that it cannot do without.
-        warm_starts_from: its hyperparameters, and a gate's name and hyperparameters, to the hyperparameters
-            of the fit that starts from that gate; a comparison lets it start from the gate that validation
-            picks. None: it starts from none.
-        holds_budget: its fit keeps to a budget itself, or has nothing to choose; for other gates and
+        amortizes: whether one fit serves all cases of a problem.
+        selections: names of the selection rules it supports; empty: all.
+        needs: optional columns of the table that it requires, such as `group`.
+        warm_starts_from: maps hyperparameters, a gate's name and its hyperparameters to the hyperparameters
+            of the fit that starts from this gate. A comparison passes the gate with the best validation
+            utility. None: the method does not start from a gate.
+        holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """
 
@@ -97,58 +97,68 @@ class Method:
     holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:
-        """Whether it can learn a selection rule; where experts choose there is no policy to train."""
+        """Return whether it supports a selection rule; RL does not if experts choose queries."""
         return (not self.selections or rule.name in self.selections) and (rule.causal or self.family != "rl")
 
     def require(self, rule: Selection) -> None:
-        """Raise InputError unless it can learn this selection rule."""
+        """Check that it supports a selection rule.
+
+        Raises:
+            InputError: it does not.
+        """
         if not self.learns(rule):
-            fits = " or ".join(self.selections) or "hard or topk"
-            reason = f"{self.name} cannot learn this selection rule"
-            raise InputError("problem.select", rule.name, reason, f"use {fits}, or another method")
+            supported = " or ".join(self.selections) or "hard or topk"
+            reason = f"{self.name} does not support this selection rule"
+            raise InputError("problem.select", rule.name, reason, f"use {supported}, or another method")
 
     def missing(self, table: OutcomeTable) -> list[str]:
-        """The columns it needs that a table lacks."""
+        """Return the columns it needs that a table lacks."""
         return [name for name in self.needs if getattr(table, name) is None]
 
     def candidates(self, n_trials: int) -> list[Any]:
-        """The hyperparameters to try: the defaults, then distinct seeded draws from the space.
+        """Return the hyperparameters of each trial: the defaults, then distinct random samples of the space.
 
         Args:
-            n_trials: how many; fewer where the space is smaller.
+            n_trials: number of trials; fewer if the space is smaller.
         """
         default = self.hyperparameters()
         if not self.space or n_trials <= 1:
             return [default]
         size = min(n_trials, len(ParameterGrid(dict(self.space))))
-        drawn = [
+        sampled = [
             self.hyperparameters(**values)
             for values in ParameterSampler(dict(self.space), size, random_state=0)
         ]
-        return [default, *(each for each in drawn if each != default)][:n_trials]
+        return [default, *(each for each in sampled if each != default)][:n_trials]
 
     def configure(self, values: Mapping[str, Any]) -> Any:
-        """Hyperparameters with some values changed.
+        """Return the default hyperparameters with some values replaced.
+
+        Args:
+            values: values by name.
 
         Raises:
-            InputError: a hyperparameter is unknown; names the known ones.
+            InputError: a hyperparameter is unknown; the error lists the known ones.
         """
         known = asdict(self.hyperparameters())
         for name in values:
             if name not in known:
                 fix = f"use one of {', '.join(known)}" if known else "it has none"
-                raise InputError(f"method.{name}", values[name], f"{self.name} has no such field", fix)
+                raise InputError(
+                    f"method.{name}", values[name], f"{self.name} has no such hyperparameter", fix
+                )
         return self.hyperparameters(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What no policy can reach, or reaches only with knowledge that no policy has.
+    """An upper bound: it uses the outcomes of the rows it is evaluated on, so it is not a policy.
 
     Attributes:
-        name: as on the command line.
-        measure: problem, case and split to what it earns.
+        name: name on the command line.
+        measure: maps problem, case and split to a measurement.
         about: one line for `list`.
+        family: `bound`.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Every method by problem and name: where it stands and its family. A new one is a file and a line here.
+"""Registry of the methods of each problem. A new method is one file and one line here.
 
-A method's module is imported when the method is used, so that names can be listed without torch. Installed
-packages add methods through the entry point group `router_rl.methods`: the entry's name is
+A method's module is imported when the method is used, so that names can be listed without importing torch.
+Installed packages add methods through the entry point group `router_rl.methods`: the entry's name is
 `problem.method`, its value the module and attribute of a `Method` or `Bound`.
 """
 
@@ -111,56 +111,64 @@ METHODS: dict[str, dict[str, str]] = {
         "oracle": "router_rl.methods.token_moe.token_bounds:METHODS",
     },
 }
-"""Problem and method name to `module:ATTRIBUTE`; a tuple of methods is searched for the name."""
+"""Problem and method name to `module:ATTRIBUTE`; if the attribute is a tuple, it is searched for the name."""
 
 
 def method_names(problem: str) -> list[str]:
-    """Names of the methods of a problem, those of installed packages last; imports none of them."""
-    return list(_places(problem))
+    """Return the names of a problem's methods, those of installed packages last, without importing them.
+
+    Args:
+        problem: name of the problem.
+    """
+    return list(_locations(problem))
 
 
 def find_method(problem: str, name: str) -> Method | Bound:
     """Import a method.
 
     Args:
-        problem: the problem's name.
-        name: the method's name.
+        problem: name of the problem.
+        name: name of the method.
 
     Raises:
-        InputError: unknown; suggests the nearest name.
+        InputError: the name is unknown; the error suggests the nearest one.
     """
-    places = _places(problem)
-    if name not in places:
-        raise unknown_name("method", name, places)
-    return _import(places[name], name)
+    locations = _locations(problem)
+    if name not in locations:
+        raise unknown_name("method", name, locations)
+    return _import(locations[name], name)
 
 
 def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | Bound]:
-    """Methods by name, all if None, and those that stand in every comparison of the problem.
+    """Return methods by name, plus those that every comparison of the problem includes.
+
+    Args:
+        problem: the problem.
+        names: names of methods; all if None.
 
     Raises:
         InputError: a name is unknown.
     """
-    wanted = [*(method_names(problem.name) if names is None else names), *problem.always]
-    return [find_method(problem.name, name) for name in dict.fromkeys(wanted)]
+    selected = [*(method_names(problem.name) if names is None else names), *problem.always]
+    return [find_method(problem.name, name) for name in dict.fromkeys(selected)]
 
 
 @cache
-def _places(problem: str) -> dict[str, str]:
-    places = dict(METHODS.get(problem, {}))
+def _locations(problem: str) -> dict[str, str]:
+    locations = dict(METHODS.get(problem, {}))
     for entry in entry_points(group=_ENTRY_POINTS):
-        kind, _, name = entry.name.partition(".")
-        if kind == problem:
-            places.setdefault(name, entry.value)
-    return places
+        owner, _, name = entry.name.partition(".")
+        if owner == problem:
+            locations.setdefault(name, entry.value)
+    return locations
 
 
 @cache
-def _import(place: str, name: str) -> Method | Bound:
-    module, _, attribute = place.partition(":")
+def _import(location: str, name: str) -> Method | Bound:
+    module, _, attribute = location.partition(":")
     value = getattr(import_module(module), attribute)
     methods = value if isinstance(value, tuple) else (value,)
     for method in methods:
         if method.name == name:
             return method
-    raise InputError("method", name, f"{place} has no method of this name", "correct the registry line")
+    raise InputError("method", name, f"{location} has no method of this name", "correct the registry line")

@@ -1,4 +1,4 @@
-"""What every trained method shares: validation as it goes, the best checkpoint kept, progress reported."""
+"""Early stopping on validation, progress snapshots and optimizer state, shared by all trained methods."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..problems.routing.router_measurement import RouterMeasurement, Rows, measu
 from ..routing import Router, Selection, selection_from_spec
 
 __all__ = [
+    "Callback",
     "CurvePoint",
     "EarlyStopping",
-    "Judge",
+    "Evaluator",
     "Snapshot",
-    "Callback",
     "adamw",
     "optimizer_state",
     "restore_optimizer",
@@ -31,13 +31,13 @@ __all__ = [
 
 
 class CurvePoint(NamedTuple):
-    """One measurement on the validation rows, in short.
+    """One validation result.
 
     Attributes:
-        step: in the learner's own unit.
-        utility: mean over the rows.
-        entropy: of the experts' shares, nats: 0 if one does everything, log N if all do the same.
-        largest_share: of the experts' shares.
+        step: in the method's unit, such as epochs or decisions.
+        utility: mean over the validation rows.
+        entropy: entropy of the experts' shares, in nats: 0 if one expert gets all queries, log N if balanced.
+        largest_share: largest share of one expert.
     """
 
     step: int
@@ -48,15 +48,16 @@ class CurvePoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far a fit is.
+    """Progress of a fit, as passed to its callback.
 
     Attributes:
-        step, total: in the learner's own unit, such as epochs or decisions.
-        validation: the policy measured on validation; None where the learner has not measured it.
-        best: the highest validation utility so far; NaN where nothing was measured.
+        step: progress in the method's unit, such as epochs or decisions.
+        total: the last step.
+        validation: validation result of the current policy; None if it was not validated.
+        best: highest validation utility so far; NaN without validation.
         training: means over the training data since the last snapshot.
-        curve: every validation measurement so far, this one last; kept when a fit resumes.
-        message: what was done last, in words.
+        curve: all validation results so far, including those before a resume.
+        message: what was done last.
     """
 
     step: int
@@ -69,30 +70,34 @@ class Snapshot:
 
 
 Callback = Callable[[Snapshot], None]
-Judge = Callable[[Router], RouterMeasurement]
+Evaluator = Callable[[Router], RouterMeasurement]
 
 
 class EarlyStopping:
-    """Measures a router on validation, keeps the best weights and their rule, and says when to stop.
+    """Early stopping: validates a router, keeps its best weights and rule, and says when to stop.
 
     Args:
-        problem: its validation rows and objective are the judge.
-        patience: measurements without a better one before stopping.
-        callback: is passed every measurement.
-        judge: measures the router; on the validation rows under the problem's objective if None.
+        problem: gives the validation rows and the objective.
+        patience: validations without improvement before training stops.
+        callback: is called with a `Snapshot` after every validation.
+        evaluate: evaluates the router; by default on the validation rows under the problem's objective.
     """
 
     def __init__(
-        self, problem: RoutingProblem, patience: int, callback: Callback | None, judge: Judge | None = None
+        self,
+        problem: RoutingProblem,
+        patience: int,
+        callback: Callback | None,
+        evaluate: Evaluator | None = None,
     ) -> None:
-        self._judge = judge or partial(
+        self._evaluate = evaluate or partial(
             measure_rows,
             rows=Rows.of(problem.validation, problem.scale, problem.device),
             objective=problem.objective,
         )
         self._compiled = problem.compile
         self._patience = patience
-        self._watch = callback
+        self._callback = callback
         self._best = float("-inf")
         self._stale = 0
         self._weights: dict[str, Tensor] = {}
@@ -102,8 +107,15 @@ class EarlyStopping:
     def update(
         self, router: Router, step: int, total: int, training: Mapping[str, float] | None = None
     ) -> bool:
-        """Measure; returns True if it is time to stop."""
-        result = self._judge(router)
+        """Validate the router; returns True if training should stop.
+
+        Args:
+            router: the current policy.
+            step: progress in the method's unit.
+            total: the last step.
+            training: means over the training data since the last update, for the callback.
+        """
+        result = self._evaluate(router)
         utility = float(result.utility.mean(dtype=np.float64))
         if utility > self._best:
             self._best, self._stale = utility, 0
@@ -113,8 +125,8 @@ class EarlyStopping:
             self._stale += 1
         shares = result.shares
         self._curve.append(CurvePoint(step, utility, share_entropy(shares), float(shares.max())))
-        if self._watch is not None:
-            self._watch(
+        if self._callback is not None:
+            self._callback(
                 Snapshot(
                     step=step,
                     total=total,
@@ -127,13 +139,13 @@ class EarlyStopping:
         return self._stale >= self._patience
 
     def best(self, router: Router) -> Router:
-        """Put the best weights seen, and the rule they had, into a router; return it in evaluation mode."""
+        """Load the best weights and their rule into a router; returns it in evaluation mode."""
         router.scorer.load_state_dict(self._weights)
         router.rule = self._rule or router.rule
-        return (copy.deepcopy(router) if self._compiled else router).eval()  # a copy is as it was written
+        return (copy.deepcopy(router) if self._compiled else router).eval()  # the copy is not compiled
 
     def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint."""
+        """Return the state for a checkpoint."""
         rule = None if self._rule is None else self._rule.spec()
         return {
             "best": self._best,
@@ -144,7 +156,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._best, self._stale = state["best"], state["stale"]
         self._weights = state["weights"]
         self._rule = None if state["rule"] is None else selection_from_spec(state["rule"])
@@ -152,21 +164,21 @@ class EarlyStopping:
 
 
 def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) in one kernel for all weights.
+    """Return AdamW in its fused implementation (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
 
-    A router's weights are so few that an optimizer which walks them one by one costs as much as a backward
+    A router has so few weights that an optimizer which updates them one by one takes as long as a backward
     pass.
     """
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's moments as a nested dict of tensors (its hyperparameters are the run's settings)."""
+    """Return an optimizer's moments as a nested dict of tensors, without its hyperparameters."""
     return {str(index): dict(state) for index, state in optimizer.state_dict()["state"].items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put moments saved by `optimizer_state` back."""
+    """Restore moments saved by `optimizer_state`."""
     groups = optimizer.state_dict()["param_groups"]
     moments = {int(index): values for index, values in state.items()}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})

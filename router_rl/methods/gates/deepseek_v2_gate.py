@@ -1,10 +1,10 @@
-"""The DeepSeek-V2 gate: softmax scores, group-limited top-k, weights as they are (DeepSeek-AI 2024).
+"""The DeepSeek-V2 gate: softmax scores, group-limited top-k, unnormalized weights (DeepSeek-AI 2024).
 
-`g_e = p_e` for the k experts chosen, not renormalised, among the M devices (here: groups of experts) that
-hold the best ones (section 2.2, eq. 20-22 of https://arxiv.org/abs/2405.04434). Three terms balance it:
-experts (eq. 23-25), devices (eq. 26-28) and what is sent to each device (eq. 29-31). While training, what
-the weights lack to 1 answers evenly, in place of the paper's shared experts and residual stream; the
-scaling factor belongs to that stream and is left out. With one group the last two terms are constant.
+`g_e = p_e` for the k selected experts, not renormalized, among the M devices (here: groups of experts) with
+the highest scores (section 2.2, eq. 20-22 of https://arxiv.org/abs/2405.04434). Three auxiliary losses
+balance the load of experts (eq. 23-25), of devices (eq. 26-28) and of communication (eq. 29-31). In training,
+the weight missing to 1 goes to a uniform guess, in place of the paper's shared experts and residual stream;
+the paper's scaling factor is left out. With one group the last two losses are constant.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ class DeepSeekV2GateHyperparameters:
     """Hyperparameters of the DeepSeek-V2 gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        balance: alpha_1, of the expert-level term.
-        device_balance: alpha_2, of the device-level term.
-        communication_balance: alpha_3, of the communication term.
-        groups: D, devices; must divide the number of experts.
-        kept: M, devices a query may be sent to.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        balance: coefficient alpha_1 of the expert-level balance loss.
+        device_balance: coefficient alpha_2 of the device-level balance loss.
+        communication_balance: coefficient alpha_3 of the communication balance loss.
+        groups: number of expert groups (devices) D; must divide the number of experts.
+        kept: number of groups M that a query can be sent to.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -74,7 +76,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: DeepSeekV2GateHyperparameters, run: Run) -> Router:
-    """Train the gate; with groups it returns a router whose rule is `scored_topk`."""
+    """Train the gate; with several groups the returned router's rule is `scored_topk`."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     groups, kept = hyperparameters.groups, hyperparameters.kept
     rule = ScoredTopK(k=problem.rule.k, score="softmax", groups=groups, kept=kept, judged_by=1)
@@ -95,14 +97,14 @@ def fit(problem: RoutingProblem, hyperparameters: DeepSeekV2GateHyperparameters,
 
 
 def device_loss(probabilities: Tensor, experts: Tensor, groups: int) -> Tensor:
-    """`sum_i f'_i P'_i`: 1 if devices are loaded evenly (eq. 26-28), scalar.
+    """Return the device-level balance loss, `sum_i f'_i P'_i`: 1 if devices are evenly loaded (eq. 26-28).
 
     `f'_i` is the mean of `f_e = N / (k T) count_e` over a device's experts and `P'_i` the sum of their P.
 
     Args:
         probabilities: [B, N] float; carries the gradient.
-        experts: [B, k] int64, the experts chosen.
-        groups: devices, each of N / groups experts by rising id.
+        experts: [B, k] int64, selected experts.
+        groups: number of devices, each with N / groups consecutive experts.
     """
     count = probabilities.shape[-1]
     counts = torch.bincount(experts.reshape(-1), minlength=count).float()
@@ -111,13 +113,15 @@ def device_loss(probabilities: Tensor, experts: Tensor, groups: int) -> Tensor:
 
 
 def communication_loss(probabilities: Tensor, experts: Tensor, groups: int, kept: int) -> Tensor:
-    """`sum_i f''_i P''_i` with `f''_i = D / (M T) * queries sent to device i` (eq. 29-31), scalar.
+    """Return the communication balance loss, `sum_i f''_i P''_i` (eq. 29-31).
+
+    `f''_i = D / (M T) * queries sent to device i`.
 
     Args:
         probabilities: [B, N] float; carries the gradient.
-        experts: [B, k] int64, the experts chosen.
-        groups: D, devices.
-        kept: M, devices a query may be sent to.
+        experts: [B, k] int64, selected experts.
+        groups: D, number of devices.
+        kept: M, number of devices that a query can be sent to.
     """
     rows, count = probabilities.shape
     device = experts // (count // groups)
@@ -132,6 +136,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=DeepSeekV2GateHyperparameters,
     space=SPACE,
-    about="group-limited top-k of a softmax (DeepSeek-AI 2024)",
+    about="softmax scores with group-limited top-k (DeepSeek-AI 2024)",
     selections=RULES,
 )

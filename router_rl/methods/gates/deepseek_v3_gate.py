@@ -1,11 +1,12 @@
-"""The DeepSeek-V3 gate: chosen by sigmoid score + bias, weighed by score, balanced by the bias.
+"""The DeepSeek-V3 gate: sigmoid scores, selection by score plus bias, auxiliary-loss-free load balancing.
 
-`s = sigmoid(z)`; the k largest of `s + b` are chosen and weigh `s_e / sum of the chosen s` (section 2.1.2,
-eq. 13-16 of https://arxiv.org/abs/2412.19437). After each step b_e falls by gamma where an expert had more
-than its share and rises where it had less, without a gradient (Wang et al. 2024,
-https://arxiv.org/abs/2408.15664, algorithm 1); a tiny sequence-wise term (eq. 17-20) adds to it, a batch
-being the sequence here. With groups, those with the largest sum of their top 2 are kept. The renormalised
-weight of a single expert is always 1, so the gate keeps at least two while training, whatever it serves.
+`s = sigmoid(z)`; the k largest of `s + b` are selected, with weights `s_e / sum of the selected s` (section
+2.1.2, eq. 13-16 of https://arxiv.org/abs/2412.19437). After each step b_e decreases by gamma if expert e is
+overloaded and increases if it is underloaded, without a gradient (Wang et al. 2024,
+https://arxiv.org/abs/2408.15664, algorithm 1). A small sequence-wise balance loss is added (eq. 17-20), with
+a batch as the sequence. With groups, those with the largest sum of their top 2 are kept. The renormalized
+weight of a single expert is always 1, so the gate selects at least two experts in training, whatever the
+selection rule at inference.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ class DeepSeekV3GateHyperparameters:
     """Hyperparameters of the DeepSeek-V3 gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        gamma: the bias update speed, in units of score.
-        balance: alpha, of the sequence-wise term.
-        groups: of experts; must divide their number.
-        kept: groups a query may be sent to.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        gamma: update speed of the bias, in units of score.
+        balance: coefficient alpha of the sequence-wise balance loss.
+        groups: number of expert groups; must divide the number of experts.
+        kept: number of groups that a query can be sent to.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -67,7 +70,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: DeepSeekV3GateHyperparameters, run: Run) -> Router:
-    """Train the gate; it returns a router whose rule is `scored_topk` with the learned bias."""
+    """Train the gate; the returned router's rule is `scored_topk` with the learned bias."""
     count = len(problem.train.experts)
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     served = ScoredTopK(
@@ -75,7 +78,7 @@ def fit(problem: RoutingProblem, hyperparameters: DeepSeekV3GateHyperparameters,
     )
     learned = replace(served, k=learning_k(served.k, count))
     learned.check(count)
-    bare = TopK(k=learned.k)
+    unbiased = TopK(k=learned.k)
     state = _Bias(count)
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,8 +87,10 @@ def fit(problem: RoutingProblem, hyperparameters: DeepSeekV3GateHyperparameters,
         value = expected_loss(scattered(count, choice), outcomes, rows, compute_weight)
         scores = logits.sigmoid()
         shares = scores / scores.sum(dim=-1, keepdim=True)
-        # The sequence-wise term counts the choice by the bare scores (eq. 18).
-        value = value + hyperparameters.balance * balance_loss(shares, bare.select(scores.detach()).experts)
+        # The sequence-wise term counts the experts selected by the unbiased scores (eq. 18).
+        value = value + hyperparameters.balance * balance_loss(
+            shares, unbiased.select(scores.detach()).experts
+        )
         state.bias.copy_(moved_bias(state.bias, choice.experts, hyperparameters.gamma))
         return value
 
@@ -96,12 +101,12 @@ def fit(problem: RoutingProblem, hyperparameters: DeepSeekV3GateHyperparameters,
 
 
 def moved_bias(bias: Tensor, experts: Tensor, gamma: float) -> Tensor:
-    """`b + gamma sign(mean load - load)`, [N] float32.
+    """Return the updated bias, `b + gamma sign(mean load - load)`, [N] float32.
 
     Args:
         bias: [N] float32.
-        experts: [B, k] int64, the experts chosen with it.
-        gamma: the step.
+        experts: [B, k] int64, experts selected with this bias.
+        gamma: update speed.
 
     >>> moved_bias(torch.zeros(3), torch.tensor([[0, 1], [0, 2], [0, 1]]), 0.5)
     tensor([-0.5000,  0.0000,  0.5000])
@@ -111,7 +116,7 @@ def moved_bias(bias: Tensor, experts: Tensor, gamma: float) -> Tensor:
 
 
 class _Bias(nn.Module):
-    """b [N] float32: a buffer, since no gradient reaches it."""
+    """The bias b [N] float32, as a buffer because it has no gradient."""
 
     bias: Tensor
 
@@ -120,7 +125,7 @@ class _Bias(nn.Module):
         self.register_buffer("bias", torch.zeros(experts))
 
     def values(self) -> tuple[float, ...]:
-        """The bias as the rule carries it."""
+        """Return the bias in the format of the rule."""
         return tuple(self.bias.tolist())
 
 
@@ -130,6 +135,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=DeepSeekV3GateHyperparameters,
     space=SPACE,
-    about="sigmoid scores balanced by a bias (DeepSeek-AI 2024)",
+    about="sigmoid scores with a load-balancing bias (DeepSeek-AI 2024)",
     selections=RULES,
 )

@@ -1,18 +1,17 @@
-"""The EM gate: expectation-maximisation of a mixture whose experts are frozen, so that only the gate moves.
+"""The EM gate: expectation-maximization of a mixture of frozen experts, in which only the gate is fitted.
 
-E-step: `h_te = g_te P_te / sum_j g_tj P_tj`, how far expert e is responsible for query t. M-step: the gate
-is fitted to h by weighted multinomial logistic regression (Jacobs, Jordan, Nowlan and Hinton 1991,
-https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994,
-https://doi.org/10.1162/neco.1994.6.2.181), here by full-batch L-BFGS from where the gate stands. With a
-linear scorer that problem is convex; with a perceptron the M-step only improves (generalised EM), and it is
-undone if it does not.
+E-step: `h_te = g_te P_te / sum_j g_tj P_tj`, the responsibility of expert e for query t. M-step: the gate is
+fitted to h by weighted multinomial logistic regression (Jacobs, Jordan, Nowlan and Hinton 1991,
+https://doi.org/10.1162/neco.1991.3.1.79; Jordan and Jacobs 1994, https://doi.org/10.1162/neco.1994.6.2.181),
+with full-batch L-BFGS from the current weights. With a linear scorer this problem is convex. With an MLP the
+M-step only improves the loss (generalized EM), and it is reverted if it does not.
 
-`P_te` is the likelihood the expert gave the label, times `exp(-c m_te / tau)` for its compute m at weight c:
-a prior that shuns dear experts. Tables without class probabilities have the pseudo-likelihood
-`exp(u_te / tau)` of its utility u instead. What climbs is `sum_t log sum_e g_te P_te` less the ridge. `g` is
-the rule's first draw, whichever rule: the product along the path in a tree, and with top-k all experts, not
-the chosen ones, since an expert left out could never earn responsibility. What g lacks to 1 is nobody's, who
-guesses evenly.
+`P_te` is the likelihood that the expert gives to the label, times `exp(-c m_te / tau)` for its compute m at
+weight c: a prior against expensive experts. For tables without class probabilities, the pseudo-likelihood
+`exp(u_te / tau)` of the utility u replaces it. EM increases `sum_t log sum_e g_te P_te` minus the ridge
+penalty. `g` is the rule's distribution of the first expert: the product along the path of a tree, and all
+experts under top-k, because an expert outside the top k could never gain responsibility. The probability
+missing to 1 goes to "no expert", which guesses uniformly.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ __all__ = [
 ]
 
 
-_CONVERGED = 500  # L-BFGS steps no linear scorer needs
+_MAX_STEPS = 500  # of L-BFGS with a linear scorer, which converges earlier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +49,13 @@ class EMGateHyperparameters:
     """Hyperparameters of the EM gate.
 
     Attributes:
-        ridge: penalty on the scorer's squared weights, a query; biases are free.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        temperature: tau, the utility that is worth one nat of likelihood.
-        hard: give each query wholly to one expert (classification EM) instead of sharing it.
-        iterations: of E-step and M-step at most.
-        patience: iterations without a better validation utility before stopping.
-        steps: L-BFGS steps an M-step of a perceptron; a linear scorer's runs to convergence.
+        ridge: L2 penalty on the scorer's weights, per query; biases are not penalized.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        temperature: temperature tau: utility that equals one nat of log-likelihood.
+        hard: assign each query to one expert (classification EM) instead of soft responsibilities.
+        iterations: maximum number of EM iterations.
+        patience: iterations without improvement on validation before training stops.
+        steps: L-BFGS steps per M-step of an MLP; a linear scorer is trained to convergence.
     """
 
     ridge: float = 1e-3
@@ -78,7 +77,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: EMGateHyperparameters, run: Run) -> Router:
-    """Alternate E-step and M-step; the weights with the best validation utility are kept."""
+    """Alternate E-step and M-step; returns the router with the best validation utility."""
     router = problem.new_router(run.seed)
     outcomes = problem.outcomes()
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
@@ -97,7 +96,7 @@ def fit(problem: RoutingProblem, hyperparameters: EMGateHyperparameters, run: Ru
         with torch.no_grad():
             share = router.rule.probabilities(router.logits(outcomes.features)[0])
         target = responsibilities(share, likelihood, hard=hyperparameters.hard)
-        loss = _maximise(router, outcomes.features, target, hyperparameters)
+        loss = _m_step(router, outcomes.features, target, hyperparameters)
         if stopping.update(router, iteration, hyperparameters.iterations, {"loss": loss}):
             break
         if run.checkpoint.due:
@@ -112,10 +111,16 @@ def fit(problem: RoutingProblem, hyperparameters: EMGateHyperparameters, run: Ru
 
 
 def expert_log_likelihood(outcomes: Outcomes, compute_weight: float, temperature: float) -> Tensor:
-    """What each expert makes of each query, and nobody last: [T, N + 1] float32, nats.
+    """Return the log-likelihood of each expert on each query, "no expert" last: [T, N + 1] float32, in nats.
 
-    Nobody guesses evenly among the classes; where there are none it earns nothing. A floor of a thousandth
-    of the even guess keeps one confident mistake from ruling out an expert for good.
+    "No expert" guesses uniformly among the classes; without class probabilities its utility is 0. The
+    likelihood has a floor of a thousandth of the uniform guess, so that one confident mistake does not
+    exclude an expert.
+
+    Args:
+        outcomes: training rows.
+        compute_weight: weight of the compute prior, utility per unit of compute.
+        temperature: tau, utility per nat.
     """
     if outcomes.probabilities is None or outcomes.label is None:
         utility = outcomes.quality - compute_weight * outcomes.compute
@@ -129,42 +134,42 @@ def expert_log_likelihood(outcomes: Outcomes, compute_weight: float, temperature
 
 
 def responsibilities(share: Tensor, likelihood: Tensor, *, hard: bool = False) -> Tensor:
-    """The E-step: `h = g P / sum g P`, [T, N + 1] float32, rows sum to 1, the last column nobody's.
+    """Return the responsibilities of the E-step, `h = g P / sum g P`, [T, N + 1] float32; rows sum to 1.
 
     Args:
-        share: [T, N] float32, g; what it lacks to 1 is nobody's.
+        share: [T, N] float32, g; the probability missing to 1 goes to "no expert", the last column.
         likelihood: [T, N + 1] float32, log P.
-        hard: all to the largest, the lowest id among equals.
+        hard: assign all to the largest, to the lowest id in a tie.
 
     >>> responsibilities(torch.tensor([[0.6, 0.4]]), torch.tensor([[0.1, 0.6, 0.5]]).log())
     tensor([[0.2000, 0.8000, 0.0000]])
     """
-    joint = _with_nobody(share).log() + likelihood
+    joint = _with_no_expert(share).log() + likelihood
     if hard:
         return F.one_hot(joint.argmax(dim=-1), joint.shape[-1]).float()
     return joint.softmax(dim=-1)
 
 
 def gate_loss(share: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy `-sum_e h_e log g_e` of gate [T, N] and responsibilities [T, N + 1]; [T] float32."""
-    return -(target * _with_nobody(share).clamp(min=1e-20).log()).sum(dim=-1)
+    """Return the cross-entropy `-sum_e h_e log g_e` of g [T, N] and h [T, N + 1], [T] float32."""
+    return -(target * _with_no_expert(share).clamp(min=1e-20).log()).sum(dim=-1)
 
 
-def _with_nobody(share: Tensor) -> Tensor:
-    """[T, N + 1]: with what the shares lack to 1; a rounding error is nobody's claim."""
-    nobody = 1.0 - share.sum(dim=-1, keepdim=True)
-    return torch.cat([share, torch.where(nobody > 1e-5, nobody, 0.0)], dim=-1)
+def _with_no_expert(share: Tensor) -> Tensor:
+    """Append the probability missing to 1, [T, N + 1]; rounding errors are set to 0."""
+    no_expert = 1.0 - share.sum(dim=-1, keepdim=True)
+    return torch.cat([share, torch.where(no_expert > 1e-5, no_expert, 0.0)], dim=-1)
 
 
-def _maximise(
+def _m_step(
     router: Router, features: Tensor, target: Tensor, hyperparameters: EMGateHyperparameters
 ) -> float:
-    """The M-step, in place; returns the mean loss it ended at, never above the one it began with."""
+    """Run the M-step in place; returns the final mean loss, which never exceeds the initial one."""
     parameters = list(router.parameters())
     matrices = _matrices(router)
     optimizer = torch.optim.LBFGS(
         parameters,
-        max_iter=_CONVERGED if isinstance(router.scorer, LinearScorer) else hyperparameters.steps,
+        max_iter=_MAX_STEPS if isinstance(router.scorer, LinearScorer) else hyperparameters.steps,
         tolerance_grad=1e-6,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
@@ -195,7 +200,7 @@ def _maximise(
 
 
 def _matrices(router: Router) -> list[Tensor]:
-    """The scorer's weights without its biases."""
+    """Return the scorer's weights without its biases."""
     scorer = cast("LinearScorer | MLPScorer", router.scorer)
     return [parameter for parameter in scorer.parameters() if parameter.dim() > 1]
 
@@ -206,5 +211,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=EMGateHyperparameters,
     space=SPACE,
-    about="responsibilities and maximum likelihood (Jordan & Jacobs 1994)",
+    about="expectation-maximization of the mixture (Jordan & Jacobs 1994)",
 )

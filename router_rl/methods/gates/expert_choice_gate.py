@@ -1,10 +1,10 @@
-"""The expert-choice gate: in training every expert takes its best queries of the batch (Zhou et al. 2022).
+"""The expert-choice gate: in training every expert selects its top queries of the batch (Zhou et al. 2022).
 
-`S = softmax(z)`; expert e takes the `ceil(c B / N)` rows with the largest S_te, and weighs S_te there, not
-renormalised (eq. 1-2 of https://arxiv.org/abs/2202.09368); load is balanced by construction, so there is no
-auxiliary loss. A row may be taken by none: then nobody answers it, evenly. Under the rule `expert_choice`
-experts choose at test too; under `hard` and `topk`, where a request is answered alone, a query goes to its
-largest scores.
+`S = softmax(z)`; expert e selects the `ceil(c B / N)` rows with the largest S_te, with weight S_te, not
+renormalized (eq. 1-2 of https://arxiv.org/abs/2202.09368). Load is balanced by construction, so there is no
+auxiliary loss. A row that no expert selects gets a uniform guess. Under the rule `expert_choice` experts also
+select queries at inference; under `hard` and `topk`, where requests are answered one by one, a query goes to
+its largest scores.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class ExpertChoiceGateHyperparameters:
     """Hyperparameters of the expert-choice gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        capacity_factor: c, mean experts a query while training.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        capacity_factor: mean number of experts per query in training (c).
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -59,7 +61,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: ExpertChoiceGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,6 +79,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ExpertChoiceGateHyperparameters,
     space=SPACE,
-    about="experts pick queries while training (Zhou et al. 2022)",
+    about="experts select their top queries in training (Zhou et al. 2022)",
     selections=RULES,
 )

@@ -1,4 +1,4 @@
-"""The loop every learned gate trains in: minibatches, AdamW, early stopping on validation utility."""
+"""Training loop of the learned gates: minibatches, AdamW, early stopping on validation utility."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envs import Outcomes
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, Selection
 from ..method import Run
-from ..training_loop import EarlyStopping, Judge, adamw, optimizer_state, restore_optimizer
+from ..training_loop import EarlyStopping, Evaluator, adamw, optimizer_state, restore_optimizer
 
 __all__ = ["GateLoss", "TrainingHyperparameters", "balance_loss", "train_gate"]
 
@@ -21,7 +21,7 @@ GateLoss = Callable[[Router, Outcomes, Tensor, torch.Generator], Tensor]
 
 
 class TrainingHyperparameters(Protocol):
-    """The part of a gate's settings that the loop reads."""
+    """The hyperparameters that the training loop reads."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -44,21 +44,21 @@ def train_gate(
     router: Router | None = None,
     extra: nn.Module | None = None,
     serve: Callable[[], Selection] | None = None,
-    judge: Judge | None = None,
+    evaluate: Evaluator | None = None,
 ) -> Router:
-    """Minimise a gate's loss over the training rows.
+    """Minimize a gate's loss over the training rows.
 
     Args:
-        problem: rows, objective, rule and scorer.
-        hyperparameters: learning rate, weight decay, epochs, patience (epochs without a better validation
-            utility) and batch (queries a step).
-        run: seed, watch and checkpoint.
-        loss: mean loss of a batch of row numbers [B] int64, given the router and a generator.
-        router: what to start from; a new router of the problem if None.
-        extra: what a gate has while it trains and not after: parameters (noise) are trained with the
-            router's, buffers (a bias that follows the load) the loss moves itself, once a step.
-        serve: the rule to measure, keep and return the router with, as it stands; the problem's own if None.
-        judge: measures the router after every epoch; under the problem's objective if None.
+        problem: rows, objective, selection rule and scorer.
+        hyperparameters: learning rate, weight decay, epochs, patience (validations without improvement) and
+            batch (queries per gradient step).
+        run: seed, callback and checkpoint.
+        loss: mean loss of a batch of row numbers [B] int64, given the router and a random generator.
+        router: router to start from; a new one if None.
+        extra: module that is used in training only. Its parameters (noise) are trained with the router's; its
+            buffers (a load-balancing bias) are updated by the loss, once per step.
+        serve: returns the current selection rule to validate and return; the problem's rule if None.
+        evaluate: evaluates the router; on the validation rows under the problem's objective if None.
 
     Returns:
         the router with the best weights on validation, in evaluation mode.
@@ -71,7 +71,7 @@ def train_gate(
     trained = [*router.parameters(), *extra.parameters()]
     optimizer = adamw(trained, hyperparameters.learning_rate, hyperparameters.weight_decay)
     generator = torch.Generator(device=problem.device).manual_seed(run.seed)
-    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback, judge)
+    stopping = EarlyStopping(problem, hyperparameters.patience, run.callback, evaluate)
     epoch = 0
     saved = run.checkpoint.load()
     if saved is None:
@@ -85,8 +85,8 @@ def train_gate(
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
     period = run.validate_every or outcomes.queries
-    seen, measured = epoch * outcomes.queries, epoch * outcomes.queries
-    losses: list[Tensor] = []  # of the batches since the last measurement, times their rows
+    processed, measured = epoch * outcomes.queries, epoch * outcomes.queries
+    losses: list[Tensor] = []  # of the batches since the last validation, times their rows
     while epoch < hyperparameters.epochs:
         epoch += 1
         order = torch.randperm(outcomes.queries, generator=generator, device=problem.device)
@@ -96,10 +96,10 @@ def train_gate(
             value.backward()
             optimizer.step()
             losses.append(value.detach() * len(rows))
-            before, seen = seen, seen + len(rows)
-            if before // period == seen // period:
+            before, processed = processed, processed + len(rows)
+            if before // period == processed // period:
                 continue
-            mean, measured = float(torch.stack(losses).sum()) / (seen - measured), seen
+            mean, measured = float(torch.stack(losses).sum()) / (processed - measured), processed
             losses.clear()
             _set_rule(router, serve)
             if stopping.update(router, epoch, hyperparameters.epochs, {"loss": mean}):
@@ -124,15 +124,20 @@ def _set_rule(router: Router, serve: Callable[[], Selection] | None) -> None:
 
 
 def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
-    """`N sum_e f_e P_e`: 1 if uniform, N if collapsed (Fedus et al. 2021, eq. 4, with k choices a row).
+    """Return the auxiliary load-balancing loss, `N sum_e f_e P_e`: 1 if uniform, N if collapsed.
+
+    Fedus et al. 2021, eq. 4, with k experts per row.
 
     Args:
         probabilities: [B, N] float, the gate's softmax; carries the gradient.
-        experts: [B, k] int64, the experts chosen; carries none.
+        experts: [B, k] int64, selected experts; carries no gradient. The id N means no expert.
+
+    Returns:
+        scalar float.
 
     Source: Switch Transformers, https://arxiv.org/abs/2101.03961.
     """
     count = probabilities.shape[-1]
-    counts = torch.bincount(experts.reshape(-1), minlength=count + 1)[:count]  # the id N is nobody
+    counts = torch.bincount(experts.reshape(-1), minlength=count + 1)[:count]  # the id N means no expert
     fraction = counts / counts.sum()
     return count * (fraction * probabilities.mean(dim=0)).sum()

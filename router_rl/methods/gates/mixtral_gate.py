@@ -1,11 +1,11 @@
-"""The Mixtral gate: `g = softmax(TopK(z))`, renormalised over the experts chosen (Jiang et al. 2024).
+"""The Mixtral gate: `g = softmax(TopK(z))`, renormalized over the selected experts (Jiang et al. 2024).
 
-Section 2.1 of https://arxiv.org/abs/2401.04088; the auxiliary loss `N sum f_e P_e` at 0.02 is that of the
+Section 2.1 of https://arxiv.org/abs/2401.04088. The auxiliary loss `N sum f_e P_e` at 0.02 is that of the
 released model (`router_aux_loss_coef`), with P the softmax over all experts (Fedus et al. 2021, eq. 4).
 
-With one expert a query the weight is `exp(z) / exp(z) = 1` whatever z is: the problem loss and the compute
-pass no gradient at all, and only the auxiliary loss moves the gate. That is the gate as published, and it
-is left so; `docs/k1_trap.md` shows what it costs.
+With one expert per query the weight is `exp(z) / exp(z) = 1` for any z, so the task loss and the compute
+penalty have no gradient, and only the auxiliary loss trains the gate. This is the gate as published;
+`docs/k1_trap.md` measures the effect.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class MixtralGateHyperparameters:
     """Hyperparameters of the Mixtral gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        balance: coefficient of the auxiliary load loss.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        balance: coefficient of the auxiliary load-balancing loss.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -59,7 +61,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: MixtralGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     top = TopK(k=problem.rule.k)
 
@@ -78,6 +80,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=MixtralGateHyperparameters,
     space=SPACE,
-    about="softmax over the k chosen (Jiang et al. 2024)",
+    about="softmax over the top k experts (Jiang et al. 2024)",
     selections=RULES,
 )

@@ -1,9 +1,9 @@
-"""What a sparse gate's mixture is worth: its task loss, and the compute it asks for.
+"""Task loss and compute penalty of a sparse mixture, shared by the gates.
 
 The task loss is the negative log-likelihood of the mixture (`softmax_gate.mixture_loss`). A table without
-class probabilities is read as one of two classes, right and wrong: an expert of quality q answers rightly
-with probability q, and right is what is wanted; an estimate of q is brought into [0, 1]. So every gate has
-one loss on every table, and none climbs the expected utility itself.
+class probabilities is treated as a two-class problem, right and wrong: an expert of quality q is right with
+probability q (clamped to [0, 1]). So every gate has one loss on every table, and none maximizes the expected
+utility directly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["answers", "at", "expected_loss", "learning_k", "squared_variation"]
 
 
 def answers(outcomes: Outcomes, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Class distribution of every expert [B, N, C] float32 and the class that is right [B] int64.
+    """Return the class distribution of every expert, [B, N, C] float32, and the correct class, [B] int64.
 
     Args:
         outcomes: the table.
@@ -32,20 +32,20 @@ def answers(outcomes: Outcomes, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def expected_loss(mixing: Tensor, outcomes: Outcomes, rows: Tensor, compute_weight: float) -> Tensor:
-    """Mean over a batch of `-log sum_e g_e P_e(y) + w sum_e g_e c_e`, scalar.
+    """Return the mean over a batch of `-log sum_e g_e P_e(y) + w sum_e g_e c_e`, a scalar.
 
     Args:
-        mixing: [B, N] float, g, 0 for experts that do not run; rows sum to at most 1.
+        mixing: [B, N] float, weights g, 0 for experts that do not run; rows sum to at most 1.
         outcomes: the table.
         rows: [B] int64, row numbers.
-        compute_weight: w, the gate's own.
+        compute_weight: w, compute weight in the gate's loss.
     """
     compute = (mixing * outcomes.compute[rows]).sum(dim=-1)
     return (mixture_loss(mixing, *answers(outcomes, rows)) + compute_weight * compute).mean()
 
 
 def at(values: Tensor, experts: Tensor) -> Tensor:
-    """Values [B, N] at the experts chosen [B, k], 0 elsewhere; the gradient goes to those alone.
+    """Return the values [B, N] of the selected experts [B, k], others 0; gradients pass to the selected ones.
 
     >>> at(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[2, 0]]))
     tensor([[0.5000, 0.0000, 0.2000]])
@@ -54,16 +54,20 @@ def at(values: Tensor, experts: Tensor) -> Tensor:
 
 
 def learning_k(k: int, experts: int) -> int:
-    """Experts that a gate with renormalised weights keeps while it learns: k, but 2 at least.
+    """Return how many experts a gate with renormalized weights selects in training: k, but at least 2.
 
-    The weight of a single one is always 1 and passes no gradient, so its papers keep several. A router that
-    serves one expert then takes the first of the two.
+    The weight of a single expert is always 1 and has no gradient, so the papers select several. A router that
+    selects one expert at inference takes the first of the two.
+
+    Args:
+        k: experts per query at inference.
+        experts: number of experts.
     """
     return min(max(k, 2), experts)
 
 
 def squared_variation(values: Tensor) -> Tensor:
-    """Squared coefficient of variation of [N] values, `var / mean^2`, scalar; 0 where all are alike.
+    """Return the squared coefficient of variation of [N] values, `var / mean^2`; 0 if all are equal.
 
     >>> squared_variation(torch.tensor([1.0, 3.0]))
     tensor(0.2500)

@@ -1,10 +1,10 @@
-"""The noisy top-k gate: noise of a learned size on the logits, k kept, softmax (Shazeer et al. 2017).
+"""The noisy top-k gate: logits with learned noise, top k, softmax (Shazeer et al. 2017).
 
 `H = z + eps softplus(x W_noise)` and `g = softmax(KeepTopK(H, k))` (eq. 3-5 of
-https://arxiv.org/abs/1701.06538). Two losses of weight 0.01 balance it: the squared coefficient of variation
-of the importance `sum_t g_te` (eq. 6-7) and of the load, a smooth estimate of how many queries each expert
-gets (appendix A, eq. 8-11). There is no noise at test. The paper keeps k > 1, and so do we while training:
-a single weight is always 1.
+https://arxiv.org/abs/1701.06538). Two losses of weight 0.01 balance the load: the squared coefficient of
+variation of the importance `sum_t g_te` (eq. 6-7) and of the load, a smooth estimate of the number of queries
+of each expert (appendix A, eq. 8-11). There is no noise at inference. As in the paper, training uses k > 1,
+because a single weight is always 1.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class NoisyTopKGateHyperparameters:
     """Hyperparameters of the noisy top-k gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
         importance: coefficient of the importance loss.
         load: coefficient of the load loss.
-        epochs, patience, batch: of the training loop.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -62,7 +64,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: NoisyTopKGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     kept = learning_k(problem.rule.k, len(problem.train.experts))
     top = TopK(k=kept)
@@ -72,8 +74,8 @@ def fit(problem: RoutingProblem, hyperparameters: NoisyTopKGateHyperparameters, 
         features = outcomes.features[rows]
         clean, _ = router.logits(features)
         spread = noise(features)
-        drawn = torch.randn(clean.shape, generator=generator, device=clean.device)
-        noisy = clean + drawn * spread
+        normal = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = clean + normal * spread
         mixing = top.mixing(noisy)
         importance = squared_variation(mixing.sum(dim=0))
         load = squared_variation(load_probability(clean, noisy, spread, kept).sum(dim=0))
@@ -84,27 +86,30 @@ def fit(problem: RoutingProblem, hyperparameters: NoisyTopKGateHyperparameters, 
 
 
 def load_probability(clean: Tensor, noisy: Tensor, spread: Tensor, k: int) -> Tensor:
-    """Chance [B, N] float that an expert is kept if its own noise were drawn anew (appendix A, eq. 8-9).
+    """Return the probability that an expert is selected if its own noise is resampled (appendix A, eq. 8-9).
 
     `P = Phi((z_e - the k-th largest of H without e) / softplus(x W_noise)_e)`.
 
     Args:
         clean: [B, N] float, z.
         noisy: [B, N] float, H.
-        spread: [B, N] float, the noise's standard deviation, positive.
-        k: experts kept; where all are, each is kept with probability 1.
+        spread: [B, N] float, standard deviation of the noise, positive.
+        k: experts selected; if k = N, all probabilities are 1.
+
+    Returns:
+        [B, N] float.
     """
     if k >= clean.shape[-1]:
         return torch.ones_like(clean)
     best = noisy.sort(dim=-1, descending=True).values[..., : k + 1]
     last, next_best = best[..., k - 1 : k], best[..., k : k + 1]
-    # Without an expert that is kept, the k-th largest is the one after the last kept.
+    # For an expert that is selected, the k-th largest of the others is the first one not selected.
     threshold = torch.where(noisy >= last, next_best, last)
     return torch.special.ndtr((clean - threshold) / spread)
 
 
 class _Noise(nn.Module):
-    """`softplus(x W_noise)` of standardised features; W_noise starts at 0, as in the paper's appendix A."""
+    """`softplus(x W_noise)` of the standardised features; W_noise is initialized to 0 (appendix A)."""
 
     shift: Tensor
     scale: Tensor
@@ -117,8 +122,8 @@ class _Noise(nn.Module):
         self.weight = nn.Parameter(torch.zeros(len(problem.train.experts), len(scorer.get_buffer("shift"))))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standard deviations [B, N] of features [B, D]."""
-        # The floor keeps the load's quotient finite once the gate has learned to do without noise.
+        """Return the standard deviations [B, N] of the noise for features [B, D]."""
+        # The floor keeps the quotient in the load loss finite when the learned noise vanishes.
         return F.softplus(F.linear((features - self.shift) * self.scale, self.weight)) + 1e-2
 
 
@@ -128,6 +133,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=NoisyTopKGateHyperparameters,
     space=SPACE,
-    about="noise on the logits, k kept (Shazeer et al. 2017)",
+    about="top k of logits with learned noise (Shazeer et al. 2017)",
     selections=RULES,
 )

@@ -1,11 +1,11 @@
-"""The ReMoE gate: `g = ReLU(z)`, as sparse as an adaptive L1 penalty makes it (Wang, Zhu and Chen 2025).
+"""The ReMoE gate: `g = ReLU(z)`, sparse by an adaptive L1 penalty (Wang, Zhu and Chen 2025).
 
-Every expert with a positive logit works with that weight, so the gate is differentiable throughout (section
-3 of https://arxiv.org/abs/2412.14711). The penalty's coefficient is multiplied by `alpha^sign(target -
-sparsity)` after each step, with target `1 - k / N`, and the penalty is weighed by each expert's load, so that
-it balances too. Weights are not normalised while training: they scale
-the experts' log-probabilities, as the paper's scale their outputs. The router chooses by the largest logits,
-k of them, weighed by ReLU and renormalised; under `adaptive_k` nobody's logit is the zero of the ReLU.
+Every expert with a positive logit runs with that weight, so the gate is fully differentiable (section 3 of
+https://arxiv.org/abs/2412.14711). The penalty's coefficient is multiplied by `alpha^sign(target - sparsity)`
+after each step, with target `1 - k / N`. Each expert's penalty is weighted by its load, so that it also
+balances the load. Weights are not normalized in training: they scale the experts' log-probabilities, as they
+scale the experts' outputs in the paper. The router selects the k largest logits, with ReLU weights,
+renormalized; under `adaptive_k` the logit of "no expert" corresponds to the zero of the ReLU.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ class ReMoEGateHyperparameters:
     """Hyperparameters of the ReMoE gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        penalty: lambda_0, the first coefficient of the L1 penalty.
-        alpha: factor by which the coefficient moves each step.
-        start: first bias of every expert's logit. An expert that is off passes no gradient, and frozen
-            experts give it no second chance, so all are on at first (the paper's dense stage).
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        penalty: initial coefficient lambda_0 of the L1 penalty.
+        alpha: factor that updates the coefficient at each step.
+        start: initial bias of every expert's logit. Experts with a negative logit have no gradient, so all
+            experts run at first (the paper's dense stage).
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -67,7 +69,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: ReMoEGateHyperparameters, run: Run) -> Router:
-    """Train the gate; under topk it returns a router whose rule is `scored_topk` with ReLU scores."""
+    """Train the gate; under `topk` the returned router's rule is `scored_topk` with ReLU scores."""
     count, k = len(problem.train.experts), problem.rule.k
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     state = _Penalty(hyperparameters.penalty)
@@ -77,10 +79,10 @@ def fit(problem: RoutingProblem, hyperparameters: ReMoEGateHyperparameters, run:
         if isinstance(problem.rule, AdaptiveK):
             logits = logits[..., :-1] - logits[..., -1:]
         gate = logits.relu()
-        everyone = torch.arange(count, device=rows.device).expand(len(rows), -1)
+        all_experts = torch.arange(count, device=rows.device).expand(len(rows), -1)
         probabilities, label = answers(outcomes, rows)
         compute = (gate * outcomes.compute[rows]).sum(dim=-1)
-        value = (switch_loss(gate, probabilities, everyone, label) + compute_weight * compute).mean()
+        value = (switch_loss(gate, probabilities, all_experts, label) + compute_weight * compute).mean()
         value = value + state.coefficient * weighted_l1(gate, k)
         sparsity = (gate.detach() == 0).float().mean()
         state.coefficient = adapted(state.coefficient, sparsity, 1.0 - k / count, hyperparameters.alpha)
@@ -89,17 +91,19 @@ def fit(problem: RoutingProblem, hyperparameters: ReMoEGateHyperparameters, run:
     serve = (lambda: ScoredTopK(k=k, score="relu")) if problem.rule.name == "topk" else None
     router = problem.new_router(run.seed)
     with torch.no_grad():
-        # The last parameter of a scorer is the bias of its logits; nobody's, after the experts', stays.
+        # The last parameter is the output bias; the entry of "no expert", after the experts, stays.
         list(router.scorer.parameters())[-1][:count] += hyperparameters.start
     return train_gate(problem, hyperparameters, run, loss, router=router, extra=state, serve=serve)
 
 
 def weighted_l1(gate: Tensor, k: int) -> Tensor:
-    """`mean_t sum_e f_e g_te` with `f_e = N / (k B) * queries that expert e works on`, scalar.
+    """Return the load-weighted L1 penalty, `mean_t sum_e f_e g_te`.
+
+    `f_e = N / (k B) * queries that expert e runs on`.
 
     Args:
-        gate: [B, N] float, not negative; carries the gradient, its load does not.
-        k: experts a query is meant to have.
+        gate: [B, N] float, non-negative; carries the gradient, its load does not.
+        k: target number of experts per query.
     """
     rows, count = gate.shape
     load = (gate.detach() > 0).sum(dim=0) * count / (k * rows)
@@ -107,7 +111,13 @@ def weighted_l1(gate: Tensor, k: int) -> Tensor:
 
 
 def adapted(coefficient: Tensor, sparsity: Tensor, target: float, alpha: float) -> Tensor:
-    """`coefficient * alpha^sign(target - sparsity)`: more penalty where too many experts work.
+    """Return `coefficient * alpha^sign(target - sparsity)`: a larger penalty if too many experts run.
+
+    Args:
+        coefficient: scalar float, current coefficient.
+        sparsity: scalar float, fraction of zero weights.
+        target: target sparsity.
+        alpha: update factor, above 1.
 
     >>> adapted(torch.tensor(1.0), torch.tensor(0.25), 0.5, 2.0)
     tensor(2.)
@@ -116,7 +126,7 @@ def adapted(coefficient: Tensor, sparsity: Tensor, target: float, alpha: float) 
 
 
 class _Penalty(nn.Module):
-    """lambda, a buffer: no gradient reaches it."""
+    """The penalty's coefficient lambda, as a buffer because it has no gradient."""
 
     coefficient: Tensor
 
@@ -131,6 +141,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ReMoEGateHyperparameters,
     space=SPACE,
-    about="ReLU weights under an adaptive L1 (Wang et al. 2025)",
+    about="ReLU weights with an adaptive L1 penalty (Wang et al. 2025)",
     selections=RULES,
 )

@@ -1,9 +1,9 @@
-"""The Sinkhorn gate: in training a balanced transport plan chooses (S-BASE, Clark et al. 2022).
+"""The Sinkhorn gate: a balanced transport plan selects experts in training (S-BASE, Clark et al. 2022).
 
-BASE (Lewis et al. 2021, https://arxiv.org/abs/2103.16716) assigns every expert equally many queries; S-BASE
-relaxes the assignment to entropic optimal transport, solved by Sinkhorn's iterations on the logits (section
-3.1 and appendix B of https://arxiv.org/abs/2202.01169). The plan passes no gradient: it says who works, and
-the weight is the bare softmax of who does. At test the largest logits are chosen.
+BASE (Lewis et al. 2021, https://arxiv.org/abs/2103.16716) assigns the same number of queries to every expert.
+S-BASE relaxes the assignment to entropic optimal transport, solved by Sinkhorn iterations on the logits
+(section 3.1 and appendix B of https://arxiv.org/abs/2202.01169). The plan has no gradient: it selects the
+experts, and their weights are those of the plain softmax. At inference the largest logits are selected.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class SinkhornGateHyperparameters:
     """Hyperparameters of the Sinkhorn gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        temperature: of the plan, in logits; towards 0 it is the assignment of BASE.
-        iterations: of Sinkhorn.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        temperature: temperature of the transport plan, in logits; as it approaches 0 the plan becomes BASE's.
+        iterations: number of Sinkhorn iterations.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -61,7 +63,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: SinkhornGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,14 +76,17 @@ def fit(problem: RoutingProblem, hyperparameters: SinkhornGateHyperparameters, r
 
 
 def transport_plan(logits: Tensor, temperature: float, iterations: int) -> Tensor:
-    """The plan `exp(z / temperature + u_t + v_e)`, [B, N] float32: rows sum to 1, columns to B / N.
+    """Return the transport plan `exp(z / temperature + u_t + v_e)`: rows sum to 1, columns to B / N.
 
-    Columns first and rows last, so that rows are exact and columns nearly so.
+    Columns are normalized first and rows last, so that row sums are exact and column sums approximate.
 
     Args:
         logits: [B, N] float, z.
-        temperature: of the plan, positive.
-        iterations: of rescaling columns and rows in turn.
+        temperature: positive.
+        iterations: number of Sinkhorn iterations.
+
+    Returns:
+        [B, N] float32.
     """
     rows, count = logits.shape
     log_plan = logits.float() / temperature
@@ -97,6 +102,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SinkhornGateHyperparameters,
     space=SPACE,
-    about="balanced transport plan (Lewis et al. 2021; Clark et al. 2022)",
+    about="balanced transport plan in training (Clark et al. 2022)",
     selections=RULES,
 )

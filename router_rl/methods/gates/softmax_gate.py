@@ -1,10 +1,10 @@
-"""The softmax gate of the literature: experts mixed by `g = softmax(z)`, trained by the mixture's task loss.
+"""The softmax gate: a mixture with weights `g = softmax(z)`, trained on its task loss.
 
-Where the table holds the class distribution each expert gave, the loss is the mixture's negative
-log-likelihood `-log sum_e g_e P_e(y)` (Jacobs, Jordan, Nowlan, Hinton 1991, eq. 1.3,
-https://doi.org/10.1162/neco.1991.3.1.79), plus the gate's own weight times its expected compute. Elsewhere
-it is the cross-entropy to soft targets `softmax(u / tau)` of each expert's utility u. Either way the gate
-sees its task, not the expected utility: that would be the all-action policy gradient, which is RL.
+If the table has the class distribution of each expert, the loss is the mixture's negative log-likelihood
+`-log sum_e g_e P_e(y)` (Jacobs, Jordan, Nowlan, Hinton 1991, eq. 1.3,
+https://doi.org/10.1162/neco.1991.3.1.79), plus a compute penalty. Otherwise it is the cross-entropy to soft
+targets `softmax(u / tau)` of each expert's utility u. In both cases the gate does not maximize the expected
+utility: that would be the all-action policy gradient, which is RL.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ class SoftmaxGateHyperparameters:
     """Hyperparameters of the softmax gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        temperature: tau of the soft targets, in units of utility (tables without probabilities).
-        balance: coefficient of the auxiliary load loss.
-        own_load: what the gate adds to it for each unit of the objective's load weight; at 2 the auxiliary
-            loss falls as steeply as the load it stands for.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        temperature: temperature tau of the soft targets, in utility (tables without class probabilities).
+        balance: coefficient of the auxiliary load-balancing loss.
+        own_load: added to `balance` per unit of the objective's load weight; at 2 the auxiliary loss has the
+            same gradient as the load penalty.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 3e-3
@@ -61,7 +63,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: SoftmaxGateHyperparameters, run: Run) -> Router:
-    """Train the gate; with top-k selection only the chosen experts are mixed, as they will be in use."""
+    """Train the gate; with top-k selection only the selected experts are mixed, as at inference."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     strength = hyperparameters.balance + hyperparameters.own_load * problem.objective.load_weight
 
@@ -84,16 +86,15 @@ def fit(problem: RoutingProblem, hyperparameters: SoftmaxGateHyperparameters, ru
 
 
 def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor:
-    """Negative log-likelihood of a mixture: `-log sum_e g_e P_e(y)`, [B] float32.
+    """Return the negative log-likelihood of a mixture, `-log sum_e g_e P_e(y)`, [B] float32.
 
-    What the weights lack to 1 is nobody's, who guesses evenly.
+    The weight missing to 1 goes to a uniform guess. A floor of a thousandth of the uniform guess limits the
+    loss of one confident mistake.
 
     Args:
-        mixing: [B, N] float, g; zero for experts that do not run.
-        probabilities: [B, N, C] float, the class distribution of each expert.
+        mixing: [B, N] float, g; 0 for experts that do not run.
+        probabilities: [B, N, C] float, class distribution of each expert.
         label: [B] int64, y.
-
-    A floor of a thousandth of the uniform guess keeps one confident mistake from ruling the loss.
     """
     count, classes = probabilities.shape[1:]
     likelihood = probabilities.gather(-1, label.reshape(-1, 1, 1).expand(-1, count, 1)).squeeze(-1)
@@ -102,7 +103,7 @@ def mixture_loss(mixing: Tensor, probabilities: Tensor, label: Tensor) -> Tensor
 
 
 def soft_targets(utility: Tensor, temperature: float) -> Tensor:
-    """`softmax(u / tau)` [B, N] of utilities [B, N]; experts of equal utility get equal shares.
+    """Return `softmax(u / tau)` [B, N] of utilities [B, N]; experts of equal utility get equal shares.
 
     >>> soft_targets(torch.tensor([[1.0, 1.0, 0.0]]), 0.1)[0, 0] > 0.49
     tensor(True)
@@ -116,5 +117,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SoftmaxGateHyperparameters,
     space=SPACE,
-    about="mixture trained by its task loss (Jacobs et al. 1991)",
+    about="softmax mixture trained on its task loss (Jacobs et al. 1991)",
 )

@@ -1,9 +1,10 @@
-"""The straight-through gate: the forward pass is the sparse choice, the gradient that of the dense mixture.
+"""The straight-through gate: sparse selection in the forward pass, dense gradient in the backward pass.
 
-DenseMixer (Yao et al. 2025, https://fengyao.notion.site/moe-posttraining) runs every expert while training,
-answers with the chosen ones, and passes the gradient to the gate as if all had been mixed:
-`g = p + stop_gradient(sparse - p)`, the straight-through estimator of Bengio, Leonard and Courville 2013,
-section 4 (https://arxiv.org/abs/1308.3432). Frozen experts' outcomes are known, so running all is free here.
+DenseMixer (Yao et al. 2025, https://fengyao.notion.site/moe-posttraining) runs every expert in training,
+outputs the selected ones, and passes the gradient to the gate as if all were mixed: `g = p +
+stop_gradient(sparse - p)`, the straight-through estimator of Bengio, Leonard and Courville 2013, section 4
+(https://arxiv.org/abs/1308.3432). The outcomes of frozen experts are known, so running all experts is free
+here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .mixture import expected_loss
 
 __all__ = ["METHOD", "RULES", "SPACE", "StraightThroughGateHyperparameters", "fit", "straight_through"]
 
-# Under soft selection nothing is sparse: that is the softmax gate.
+# Soft selection is not sparse: there this gate is the softmax gate.
 RULES = ("hard", "topk", "hierarchical", "adaptive_k", "expert_choice")
 
 
@@ -33,11 +34,13 @@ class StraightThroughGateHyperparameters:
     """Hyperparameters of the straight-through gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        balance: coefficient of the auxiliary load loss.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        balance: coefficient of the auxiliary load-balancing loss.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -59,7 +62,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: StraightThroughGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,10 +75,10 @@ def fit(problem: RoutingProblem, hyperparameters: StraightThroughGateHyperparame
 
 
 def straight_through(rule: Selection, logits: Tensor) -> Tensor:
-    """Weights [B, N] float32: the rule's own, 0 for experts not chosen, with the gradient of all of them.
+    """Return the rule's sparse weights with the gradient of the dense ones, [B, N] float32.
 
     Args:
-        rule: chooses and weighs.
+        rule: selection rule.
         logits: [B, outputs] float.
     """
     dense = rule.probabilities(logits)
@@ -89,6 +92,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=StraightThroughGateHyperparameters,
     space=SPACE,
-    about="sparse choice, gradient of the dense mixture (Yao et al. 2025)",
+    about="sparse selection, dense gradient (Yao et al. 2025)",
     selections=RULES,
 )

@@ -1,11 +1,12 @@
-"""The Switch gate: one expert a query, its output scaled by the gate's probability (Fedus et al. 2021).
+"""The Switch gate: one expert per query, its output scaled by the gate's probability (Fedus et al. 2021).
 
-Equation 2 of https://arxiv.org/abs/2101.03961 scales the chosen expert's output, which is the gate's only
-gradient; here that output is the expert's log-probabilities, so an unsure gate answers flatly and is drawn
-towards experts that are right. Where a table has no class probabilities, the output is the chosen expert's
-utility. Input jitter explores; the auxiliary loss `alpha N sum f_e P_e` (eq. 4) balances; an expert takes
-at most `capacity_factor * B k / N` queries of a batch while training and the rest teach nothing (section
-2.2). With top-k selection each chosen expert is scaled by its own unrenormalised probability.
+Equation 2 of https://arxiv.org/abs/2101.03961 scales the selected expert's output, which is the gate's only
+gradient. Here that output is the expert's log-probabilities, so a low gate probability flattens the
+prediction, and the gate learns to select experts that are right. For tables without class probabilities, the
+output is the expert's utility. Input jitter explores; the auxiliary loss `alpha N sum f_e P_e` (eq. 4)
+balances the load; in training an expert takes at most `capacity_factor * B k / N` queries of a batch, and the
+others have no gradient (section 2.2). With top-k selection each selected expert is scaled by its own
+unnormalized probability.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ class SwitchGateHyperparameters:
     """Hyperparameters of the Switch gate.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        own_compute: the gate's own compute weight, as a multiple of the objective's.
-        balance: alpha, the coefficient of the auxiliary load loss. The paper's 0.01 lets a gate over frozen
-            experts settle on one of them early: with nothing to gain from training the others, it stays.
-        own_load: what is added to alpha for each unit of the objective's load weight.
-        jitter: inputs are multiplied by a number drawn from 1 +- this while training.
-        capacity_factor: slots an expert has in a batch, as a multiple of its even share.
-        epochs, patience, batch: of the training loop.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        own_compute: compute weight in the gate's loss, as a multiple of the objective's.
+        balance: coefficient alpha of the auxiliary load-balancing loss. With the paper's 0.01, a gate over
+            frozen experts often collapses to one expert.
+        own_load: added to alpha per unit of the objective's load weight.
+        jitter: inputs are multiplied by uniform noise from 1 - jitter to 1 + jitter in training.
+        capacity_factor: maximum queries of an expert per batch, as a multiple of its uniform share.
+        epochs: maximum number of epochs.
+        patience: validations without improvement before training stops.
+        batch: queries per gradient step.
     """
 
     learning_rate: float = 1e-2
@@ -67,7 +70,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: SwitchGateHyperparameters, run: Run) -> Router:
-    """Train the gate."""
+    """Train the gate; returns the router with the best validation utility."""
     compute_weight = hyperparameters.own_compute * problem.objective.compute_weight
     strength = hyperparameters.balance + hyperparameters.own_load * problem.objective.load_weight
 
@@ -77,55 +80,56 @@ def fit(problem: RoutingProblem, hyperparameters: SwitchGateHyperparameters, run
         logits, _ = router.logits(features * (1.0 + hyperparameters.jitter * (2.0 * noise - 1.0)))
         probabilities = router.rule.probabilities(logits)
         experts = router.rule.select(logits.detach()).experts  # [B, k]
-        works = (experts < outcomes.experts).float()  # the id N is nobody
-        taught = within_capacity(experts, outcomes.experts, hyperparameters.capacity_factor) * works
-        chosen = experts.clamp(max=outcomes.experts - 1)
-        gate = probabilities.gather(-1, chosen)
-        compute = outcomes.compute[rows].gather(-1, chosen)
+        valid = (experts < outcomes.experts).float()  # the id N means no expert
+        accepted = within_capacity(experts, outcomes.experts, hyperparameters.capacity_factor) * valid
+        selected = experts.clamp(max=outcomes.experts - 1)
+        gate = probabilities.gather(-1, selected)
+        compute = outcomes.compute[rows].gather(-1, selected)
         if outcomes.probabilities is None or outcomes.label is None:
-            quality = outcomes.quality[rows].gather(-1, chosen)
-            value = -(gate * (quality - compute_weight * compute) * taught).sum(dim=-1).mean()
+            quality = outcomes.quality[rows].gather(-1, selected)
+            value = -(gate * (quality - compute_weight * compute) * accepted).sum(dim=-1).mean()
         else:
-            task_loss = switch_loss(gate * taught, outcomes.probabilities[rows], chosen, outcomes.label[rows])
-            value = (task_loss + compute_weight * (gate * compute * taught).sum(dim=-1)).mean()
+            gates, labels = gate * accepted, outcomes.label[rows]
+            task_loss = switch_loss(gates, outcomes.probabilities[rows], selected, labels)
+            value = (task_loss + compute_weight * (gate * compute * accepted).sum(dim=-1)).mean()
         return value + strength * balance_loss(probabilities, experts)
 
     return train_gate(problem, hyperparameters, run, loss)
 
 
 def switch_loss(gate: Tensor, probabilities: Tensor, experts: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy of the chosen experts' log-probabilities scaled by the gate, [B] float32.
+    """Return the cross-entropy of the selected experts' log-probabilities scaled by the gate, [B] float32.
 
     Args:
-        gate: [B, k] float, p of the chosen experts, 0 where one had no room.
-        probabilities: [B, N, C] float, the class distribution of each expert.
-        experts: [B, k] int64, the experts chosen.
-        label: [B] int64.
+        gate: [B, k] float, probabilities of the selected experts, 0 if the expert is at capacity.
+        probabilities: [B, N, C] float, class distribution of each expert.
+        experts: [B, k] int64, selected experts.
+        label: [B] int64, correct class.
     """
     classes = probabilities.shape[-1]
-    chosen = probabilities.gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
-    scaled = gate.unsqueeze(-1) * (chosen + 1e-3 / classes).log()
+    selected = probabilities.gather(1, experts.unsqueeze(-1).expand(-1, -1, classes))
+    scaled = gate.unsqueeze(-1) * (selected + 1e-3 / classes).log()
     return F.cross_entropy(scaled.sum(dim=1), label, reduction="none")
 
 
 def within_capacity(experts: Tensor, total: int, factor: float) -> Tensor:
-    """Which choices find room, first come first served.
+    """Return which selections are within an expert's capacity, first come first served.
 
     Args:
-        experts: [B, k] int64, the experts chosen; row order is arrival order.
+        experts: [B, k] int64, selected experts, in order of arrival.
         total: N.
-        factor: capacity is `ceil(factor * B k / N)` choices an expert.
+        factor: the capacity is `ceil(factor * B k / N)` selections per expert.
 
     Returns:
-        [B, k] float32, 1 where the expert still had room.
+        [B, k] float32, 1 if within capacity, else 0.
 
     >>> within_capacity(torch.tensor([[0], [0], [0], [1]]), 2, 1.0).squeeze(1)
     tensor([1., 1., 0., 1.])
     """
     capacity = -int(-factor * experts.numel() // total)
     taken = F.one_hot(experts.reshape(-1), total + 1).cumsum(dim=0)
-    place = taken.gather(1, experts.reshape(-1, 1)).reshape(experts.shape)
-    return (place <= capacity).float()
+    position = taken.gather(1, experts.reshape(-1, 1)).reshape(experts.shape)
+    return (position <= capacity).float()
 
 
 METHOD = Method(
@@ -134,5 +138,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SwitchGateHyperparameters,
     space=SPACE,
-    about="top-1 scaled by its probability (Fedus et al. 2021)",
+    about="top-1 output scaled by its probability (Fedus et al. 2021)",
 )
