@@ -14,15 +14,15 @@ FILES = "FILES/"
 """Placeholder, in a value, of the folder of `golden_tables.write_files`."""
 
 _ONE_WEIGHT = (
-    "under one compute weight, version 1's compare trained conditioned methods for half to twice the weight; now "
-    "they are trained for an eighth to eight times, as `train` and `fit` always did"
+    "under one compute weight, version 1's compare trained conditioned methods for half to twice the weight; "
+    "now they are trained for an eighth to eight times, as `train` and `fit` always did"
 )
 
 EXPECTED: dict[str, str] = {
     "bandit/conditioned_pg/*": _ONE_WEIGHT,
     "bandit/priced_pg/*": _ONE_WEIGHT,
     "load/conditioned_pg/*": _ONE_WEIGHT,
-    "cascade/thresholds/*": "version 1 asked a third expert where two are allowed, and left queries unanswered",
+    "cascade/thresholds/*": "version 1 asked a third expert where two are allowed, and left some unanswered",
     "*/oracle/*/validation/row": "version 1 measured the bounds of routing on test rows only",
     "cascade*/random/*": "version 1 draws from torch's global stream: methods that ran before change it",
 }
@@ -315,6 +315,7 @@ _NAMES = {
     "limit": "max_cost",
     "features.analyser": "features.analyzer",
     "resident": "resident_shares",
+    "passes": "epochs",
 }
 _CASCADE_NAMES = {"limit": "max_experts", "features": "use_features"}
 
