@@ -33,17 +33,15 @@ def save_policy(policy: Any, folder: Path, rows: OutcomeTable | None = None) -> 
         False where the policy has nothing to export.
     """
     from . import export
-    from .policy_files import write_policy
     from .safetensors import write
 
     module = exportable(policy)
     if module is None:
         return False
-    if not isinstance(module, Router):
-        if hasattr(module, "save"):
-            module.save(folder)
-        else:
-            write_policy(module, folder)
+    if hasattr(module, "save"):
+        module.save(folder)
+    elif not isinstance(module, Router):
+        export(module, folder)
     elif module.rule.causal:
         export(module, folder, rows=rows)
     else:  # it is read again by this toolkit, not served
