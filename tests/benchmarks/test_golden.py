@@ -71,7 +71,10 @@ def test_rows_of_every_schema():
     numbers = {"utility": 0.5, "share 0": 0.25, "share 1": 0.75}
     expected = {"knn/compute_weight=0.1/0/test": numbers}
     assert golden_rows.rows_of({"schema_version": 1, "rows": [static]}) == expected
-    assert golden_rows.rows_of({"schema_version": 2, "problem": "routing", "rows": [static]}) == expected
+    assert (
+        golden_rows.rows_of({"schema_version": 2, "problem": {"name": "routing"}, "rows": [static]})
+        == expected
+    )
     queueing = {"method": "knn", "load": 0.8, "seed": 0, "split": "test", "utility": 0.5, "p95_s": 3.0}
     found = golden_rows.rows_of({"schema_version": 1, "env": "queueing", "rows": [queueing]})
     assert found == {"knn/load=0.8/0/test": {"utility": 0.5, "p95_s": 3.0}}
@@ -124,5 +127,5 @@ def test_both_languages(tmp_path):
     first = golden_set.words_of(old, one, tmp_path, tmp_path / "out")
     second = golden_set.words_of(new, one, tmp_path, tmp_path / "out")
     assert {"--tries=1", "--options.limit=2", "--options.compute_weights=[0.05, 0.2]"} <= set(first)
-    assert {"--n-trials=1", "--problem.limit=2", "--compute-weights=0.05,0.2"} <= set(second)
+    assert {"--n-trials=1", "--problem.max_experts=2", "--compute-weights=0.05,0.2"} <= set(second)
     assert "--table=digits" in first
