@@ -2,9 +2,9 @@
 
     python benchmarks/ablations.py
 
-The base is `warm_exact_pg` from the softmax gate, in quick steps, and the policy is returned whether it was
-better than the gate or not. Settings are not tuned here: every row has the base's, but for those that it
-changes. Differences are paired over queries and seeds. Prints Markdown.
+The base is `warm_exact_pg` from the softmax gate, with a high learning rate, and the policy is returned even
+if it is not better than the gate. Hyperparameters are not tuned here: every row has those of the base, except
+the ones that it changes. Differences are paired over queries and seeds. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from experts import OutcomeTable, open_table
 from router_rl import Objective
+from router_rl.methods.fit import learnable
 from router_rl.methods.method import Run
-from router_rl.methods.registry import find_method
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.problems.routing.routing_options import ScorerConfig
@@ -41,42 +41,42 @@ class Row:
     Attributes:
         name: what the table calls it.
         method: that is fitted.
-        settings: changed ones.
-        change: to the task.
+        hyperparameters: changed ones.
+        change: to the problem.
     """
 
     name: str
     method: str = "warm_exact_pg"
-    settings: tuple[tuple[str, float], ...] = ()
-    change: Callable[[RoutingProblem], RoutingProblem] = lambda task: task
+    hyperparameters: tuple[tuple[str, float], ...] = ()
+    change: Callable[[RoutingProblem], RoutingProblem] = lambda problem: problem
 
 
-def judged_by_training_rows(task: RoutingProblem) -> RoutingProblem:
-    """No early stopping: the checkpoint kept is the best on the rows trained on."""
-    return task.replaced(validation=task.train)
+def validated_on_training_rows(problem: RoutingProblem) -> RoutingProblem:
+    """No early stopping: the checkpoint kept is the best on the training rows."""
+    return problem.replaced(validation=problem.train)
 
 
-def linear(task: RoutingProblem) -> RoutingProblem:
-    """A scorer that is linear."""
-    return task.replaced(scorer=ScorerConfig(kind="linear"))
+def linear(problem: RoutingProblem) -> RoutingProblem:
+    """A linear scorer."""
+    return problem.replaced(scorer=ScorerConfig(kind="linear"))
 
 
 DEFAULT = (("learning_rate", 3e-4), ("folds", 5), ("caution", 1.0))
 ROWS = (
     Row("warm start from the gate (base)"),
-    Row("the gate alone", "softmax_gate"),
-    Row("from nothing", "exact_pg"),
-    Row("checkpoint by training rows", change=judged_by_training_rows),
-    Row("from nothing, checkpoint by training rows", "exact_pg", change=judged_by_training_rows),
-    Row("reward a quarter probability", settings=(("smoothing", 0.25),)),
-    Row("reward all probability", settings=(("smoothing", 1.0),)),
-    Row("no entropy bonus", settings=(("entropy", 0.0),)),
-    Row("entropy bonus 0.1", settings=(("entropy", 0.1),)),
-    Row("no weight decay", settings=(("weight_decay", 0.0),)),
-    Row("weight decay 1", settings=(("weight_decay", 1.0),)),
+    Row("gate only", "softmax_gate"),
+    Row("from random weights", "exact_pg"),
+    Row("checkpoint by training rows", change=validated_on_training_rows),
+    Row("from random weights, checkpoint by training rows", "exact_pg", change=validated_on_training_rows),
+    Row("reward a quarter probability", hyperparameters=(("smoothing", 0.25),)),
+    Row("reward all probability", hyperparameters=(("smoothing", 1.0),)),
+    Row("no entropy bonus", hyperparameters=(("entropy", 0.0),)),
+    Row("entropy bonus 0.1", hyperparameters=(("entropy", 0.1),)),
+    Row("no weight decay", hyperparameters=(("weight_decay", 0.0),)),
+    Row("weight decay 1", hyperparameters=(("weight_decay", 1.0),)),
     Row("linear scorer", change=linear),
-    Row("small steps", settings=(("learning_rate", 3e-4),)),
-    Row("small steps, kept where surely better (default)", settings=DEFAULT),
+    Row("low learning rate", hyperparameters=(("learning_rate", 3e-4),)),
+    Row("low learning rate, kept only if better by one standard error (default)", hyperparameters=DEFAULT),
 )
 CALIBRATED = "features: cross-fitted estimates of each expert's quality"
 
@@ -90,7 +90,7 @@ def main(tables: tuple[str, ...] = ("digits", "fashion-mnist"), seeds: int = 5) 
     """
     for name in tables:
         table = open_table(name)
-        print(f"### {name}\n\n{seeds} seeds; difference to the base with its 95% interval.\n")
+        print(f"### {name}\n\n{seeds} seeds; difference to the base with its 95% CI.\n")
         print("| change | " + " | ".join(f"utility at {c:g} | minus base" for c in WEIGHTS) + " |")
         print("|---|" + "---:|---:|" * len(WEIGHTS))
         with progress_of(f"fits of {name}", Console(stderr=True)) as progress:
@@ -127,13 +127,13 @@ def estimates(table: OutcomeTable) -> OutcomeTable:
 
 
 def _utilities(table: OutcomeTable, row: Row, weight: float, seeds: int) -> Iterator[np.ndarray]:
-    task = row.change(RoutingProblem(table, Objective(compute_weight=weight), Hard()))
-    method = find_method(row.method)
+    problem = row.change(RoutingProblem(table, Objective(compute_weight=weight), Hard()))
+    method = learnable(row.method, problem)
     base = BASE if row.method == "warm_exact_pg" else {}
-    settings = method.configure({**base, **dict(row.settings)})
+    hyperparameters = method.configure({**base, **dict(row.hyperparameters)})
     for seed in range(seeds):
-        router = method.fit(task, settings, Run(seed=seed))
-        yield measure(router, table.part("test"), task.objective, task.scale).utility
+        router = method.fit(problem, hyperparameters, Run(seed=seed))
+        yield measure(router, table.part("test"), problem.objective, problem.scale).utility
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""One policy for every compute weight against a policy for each: what the convenience costs.
+"""Compare one policy for every compute weight with one policy for each weight.
 
     python benchmarks/conditioned.py --seeds 3
 
-Every method has its default settings. `conditioned_pg` is fitted once a seed over [c_min / 2, 2 c_max] and
-folded at each weight; the others are fitted once a seed and weight. Prints Markdown.
+Every method has its default hyperparameters. `conditioned_pg` is fitted once for each seed, for compute
+weights from c_min / 2 to 2 c_max, and fixed at each weight; the others are fitted once for each seed and
+weight. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Sequence
 
 import jsonargparse
 import numpy as np
+from conditioned_fit import fit_for_weights
 
 from experts import open_table
 from router_rl import Objective, ScorerConfig
+from router_rl.methods.fit import learnable
 from router_rl.methods.method import Run
-from router_rl.methods.registry import find_method
 from router_rl.problems.routing.folding import for_objective
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
@@ -29,30 +31,33 @@ SEPARATE = ("exact_pg", "warm_exact_pg")
 CONDITIONED = "conditioned_pg"
 
 
-def routers_of(name: str, task: RoutingProblem, objectives: Sequence[Objective], seed: int) -> list[Router]:
-    """A plain router for each objective; one fit for all of them where the method can."""
-    method = find_method(name)
-    settings = method.settings()
-    if method.over is None:
-        return [method.fit(task.with_objective(each), settings, Run(seed=seed)) for each in objectives]
-    router = method.fit(task, method.over(settings, objectives), Run(seed=seed))
+def routers_of(
+    name: str, problem: RoutingProblem, objectives: Sequence[Objective], seed: int
+) -> list[Router]:
+    """A router for each objective; a method that amortizes is fitted once for all of them."""
+    method = learnable(name, problem)
+    default = method.hyperparameters()
+    if not method.amortizes:
+        return [method.fit(problem.with_objective(each), default, Run(seed=seed)) for each in objectives]
+    weights = [each.compute_weight for each in objectives]
+    router = fit_for_weights(method, problem, default, weights, Run(seed=seed))
     return [for_objective(router, each) for each in objectives]
 
 
 def study(source: str, weights: Sequence[float], seeds: int, scorer: ScorerConfig) -> None:
-    """Print one table's rows: utility at each weight, the paired difference, and the seconds."""
+    """Print the rows of one table: utility at each weight, paired differences, and fit seconds."""
     table = open_table(source)
     test = table.part("test")
     objectives = [Objective(compute_weight=weight) for weight in weights]
-    task = RoutingProblem(table, objectives[0], Hard(), scorer=scorer)
+    problem = RoutingProblem(table, objectives[0], Hard(), scorer=scorer)
     utility: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
     for name in (CONDITIONED, *SEPARATE):
         began = time.perf_counter()
-        fitted = [routers_of(name, task, objectives, seed) for seed in range(seeds)]
+        fitted = [routers_of(name, problem, objectives, seed) for seed in range(seeds)]
         seconds[name] = (time.perf_counter() - began) / seeds
         utility[name] = [
-            np.stack([measure(routers[i], test, objective, task.scale).utility for routers in fitted])
+            np.stack([measure(routers[i], test, objective, problem.scale).utility for routers in fitted])
             for i, objective in enumerate(objectives)
         ]
     for name, found in utility.items():
@@ -74,18 +79,16 @@ def main(
     """Compare and print.
 
     Args:
-        tables: embedded sources or Parquet paths, with commas.
-        weights: compute weights, with commas.
+        tables: embedded sources or Parquet paths, separated by commas.
+        weights: compute weights, separated by commas.
         seeds: training seeds.
-        scorers: mlp or linear, with commas.
+        scorers: mlp or linear, separated by commas.
     """
     numbers = [float(weight) for weight in weights.split(",")]
     heads = " | ".join(f"c = {weight:g}" for weight in numbers)
-    print(
-        f"Test utility, mean of {seeds} seeds, default settings. In brackets: {CONDITIONED} less the method,"
-    )
-    print("paired, with its 95% interval over seeds and test queries.\n")
-    print(f"| table | scorer | method | {heads} | mean | seconds a seed |")
+    print(f"Test utility, mean of {seeds} seeds, default hyperparameters. In brackets: {CONDITIONED} minus")
+    print("the method, paired, with its 95% CI over seeds and test queries.\n")
+    print(f"| table | scorer | method | {heads} | mean | seconds per seed |")
     print("|---|---|---|" + "---|" * (len(numbers) + 2))
     for source in tables.split(","):
         for kind in scorers.split(","):
@@ -93,4 +96,4 @@ def main(
 
 
 if __name__ == "__main__":
-    jsonargparse.CLI(main)
+    jsonargparse.auto_cli(main)

@@ -1,21 +1,22 @@
-"""What a router loses when its experts change, and who notices: two snapshots of GPT-3.5 and GPT-4.
+"""What a router loses when its experts change, and what detects it: two snapshots of GPT-3.5 and GPT-4.
 
     python benchmarks/drift.py FOLDER/llmdrift_math.parquet
 
 The table is LLMDrift's (Chen, Zaharia, Zou 2023, https://arxiv.org/abs/2307.09009). Two slots, `gpt-4` and
-`gpt-3.5`. Routers are trained on 500 queries answered in March 2023. Then 1,000 others arrive: after 500 both
-slots change to the June snapshots. Everyone sees the outcome of what they asked, no other, and asks at random
-one time in twenty. Regret is to a router trained on the June outcomes of the same 500 training queries.
+`gpt-3.5`. Routers are trained on 500 queries answered in March 2023. Then 1,000 others arrive; after 500 of
+them, both slots change to the June snapshots. Each method observes only the outcome of the expert that it
+chose, and chooses at random for one query in twenty. Regret is to a router trained on the June outcomes of
+the same 500 training queries.
 
 - frozen: the March router.
-- bandit: LinUCB's posterior of the March outcomes, updated after every 25 decisions, the past fading by a
-  fifth each time (a discounted bandit); it asks whom its upper confidence bound prefers.
-- bandit without fading: the same, the past kept.
-- retrained: the March router until the monitor alarms; then both slots answer the next 100 queries, at the
-  price of both, and a new router is trained on these.
+- bandit: LinUCB's posterior of the March outcomes, updated after every 25 decisions and discounted by a fifth
+  each time; it chooses the expert with the highest upper confidence bound.
+- bandit without discount: the same, but old evidence keeps its weight.
+- retrained after the alarm: the March router until the monitor alarms; then both slots answer the next 100
+  queries, at the cost of both, and a new router is trained on these.
 
-Prints Markdown: one row a method, one column a hundred decisions, mean of the seeds with 95% intervals over
-seeds and queries.
+Prints Markdown: one row for each method, one column for each hundred decisions, mean of the seeds with 95% CI
+over seeds and queries.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from typing import Any
 import jsonargparse
 import numpy as np
 import torch
+from conditioned_fit import fit_for_weights
 
 from experts import DecisionLog, OutcomeTable
 from router_rl import Objective, ScorerConfig
 from router_rl.methods.baselines.bandit import Posterior
+from router_rl.methods.fit import learnable
 from router_rl.methods.method import Run
-from router_rl.methods.registry import find_method
+from router_rl.problems.out_of_fold import OutOfFold
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.statistics import interval
@@ -42,18 +45,18 @@ from router_rl.routing import Hard, Router
 from router_rl.studies.monitor import monitor
 
 SLOTS = {"gpt-4": ("gpt-4-0314", "gpt-4-0613"), "gpt-3.5": ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613")}
-TRAINING, FLIP, LIVE = 500, 500, 1000
+TRAINING, CHANGE, LIVE = 500, 500, 1000
 EXPLORE, BATCH, SAMPLE = 0.05, 25, 100
 WINDOW = 100
 
 
 def main(path: Path, seeds: int = 5, compute_weight: float = 0.1, method: str = "priced_pg") -> None:
-    """Play the stream and print.
+    """Run the stream and print.
 
     Args:
         path: llmdrift_math.parquet.
         seeds: orders of the queries.
-        compute_weight: of the utility; compute 1 is GPT-4's mean cost in March.
+        compute_weight: of the utility; compute 1 is the mean cost of GPT-4 in March.
         method: of the routers that are trained.
     """
     torch.set_num_threads(1)
@@ -73,23 +76,23 @@ class _Stream:
     """The queries of one seed, in order, at both dates."""
 
     def __init__(self, whole: OutcomeTable, seed: int, objective: Objective, method: str) -> None:
-        self.seed, self.objective, self.method = seed, objective, find_method(method)
+        self.seed, self.objective, self.method = seed, objective, method
         order = np.random.default_rng(seed).permutation(len(whole))[: TRAINING + LIVE]
         split = np.where(np.arange(len(order)) < TRAINING, "train", "test").astype("U10")
         split[: TRAINING // 5] = "validation"
         march, june = (self._dated(whole.take(order), split, date) for date in (0, 1))
-        march, text, readouts = with_features(march, FeatureConfig(dimensions=8))
+        march, text, predictions = with_features(march, FeatureConfig(dimensions=8))
         assert text is not None
         self.text, self.march = text, march
-        june_own, _, june_readouts = with_features(june, FeatureConfig(dimensions=8))
+        june_own, _, june_predictions = with_features(june, FeatureConfig(dimensions=8))
         assert march.features is not None
         assert june_own.features is not None
         self.scale = float(march.cost[split == "train"].mean(axis=0, dtype=float).max())
-        self.frozen = self._train(march, readouts)
-        self.best = self._train(june_own, june_readouts)
+        self.frozen = self._train(march, predictions)
+        self.best = self._train(june_own, june_predictions)
         self.best_features = june_own.features[TRAINING:]
         live = slice(TRAINING, TRAINING + LIVE)
-        late = (np.arange(LIVE) >= FLIP)[:, None]
+        late = (np.arange(LIVE) >= CHANGE)[:, None]
         self.quality = np.where(late, june.quality[live], march.quality[live]).astype(float)
         self.cost = np.where(late, june.cost[live], march.cost[live]).astype(float)
         self.utility = self.quality - objective.compute_weight * self.cost / self.scale
@@ -110,28 +113,29 @@ class _Stream:
             group=rows.group,
         )
 
-    def _train(self, table: OutcomeTable, readouts: Any) -> Router:
+    def _train(self, table: OutcomeTable, predictions: OutOfFold | None) -> Router:
         shape = ScorerConfig(kind="linear")
-        task = RoutingProblem(table, self.objective, Hard(), scorer=shape, out_of_fold=readouts)
-        task = task.replaced(scale=self.scale)
-        settings = self.method.settings()
-        if self.method.over is not None:
-            settings = self.method.over(settings, [self.objective])
-        router = self.method.fit(task, settings, Run(seed=self.seed))
-        return router.at(compute_weight=self.objective.compute_weight) if router.state else router
+        problem = RoutingProblem(table, self.objective, Hard(), scorer=shape, out_of_fold=predictions)
+        problem = problem.replaced(scale=self.scale)
+        method, run = learnable(self.method, problem), Run(seed=self.seed)
+        hyperparameters = method.hyperparameters()
+        if not method.amortizes:
+            return method.fit(problem, hyperparameters, run)
+        weight = self.objective.compute_weight
+        return fit_for_weights(method, problem, hyperparameters, [weight], run).at(compute_weight=weight)
 
     def choices(self, router: Router, features: np.ndarray) -> np.ndarray:
-        """What a router chooses [T], exploration aside."""
+        """The expert that a router chooses for each query [T], without exploration."""
         with torch.inference_mode():
             return router(torch.tensor(features)).experts[:, 0].numpy()
 
     def explored(self, choice: np.ndarray, first: int = 0) -> np.ndarray:
-        """Choices with one in twenty drawn at random, the same draws for everyone."""
+        """Choices with one in twenty drawn at random; the draws are the same for every method."""
         coin = self.coin[first : first + len(choice)]
         return np.where(coin[:, 0] < EXPLORE, (coin[:, 1] * 2).astype(int), choice)
 
     def alarm(self) -> tuple[int, list[str]]:
-        """When the monitor alarms on the frozen router's log, and what it says; LIVE where it never does."""
+        """The first alarmed decision on the frozen router's log (LIVE if there is none), and the alarms."""
         choice = self.choices(self.frozen, self.features)
         action = self.explored(choice)
         row = np.arange(LIVE)
@@ -145,21 +149,21 @@ class _Stream:
         )
         known = self.march.take(np.arange(TRAINING))
         found = monitor(self.frozen, known, log)
-        told = [f"{alarm.expert} {alarm.kind} at {alarm.decision}" for alarm in found]
-        return (found[0].decision if found else LIVE), told
+        lines = [f"{alarm.expert} {alarm.kind} at {alarm.decision}" for alarm in found]
+        return (found[0].decision if found else LIVE), lines
 
     def players(self, alarm: int) -> dict[str, Callable[[], np.ndarray]]:
-        """Each method by name; playing gives what it earned on every live query [LIVE]."""
+        """Each method by name; calling it gives its utility on every live query [LIVE]."""
         row = np.arange(LIVE)
         frozen = self.explored(self.choices(self.frozen, self.features))
         best = self.choices(self.best, self.best_features)
         march = self.choices(self.frozen, self.features)
-        known = np.where(row < FLIP, march, best)
+        known = np.where(row < CHANGE, march, best)
         return {
             "trained on June": lambda: self.utility[row, self.explored(known)],
             "frozen": lambda: self.utility[row, frozen],
             "bandit": lambda: self._bandit(0.8),
-            "bandit without fading": lambda: self._bandit(1.0),
+            "bandit without discount": lambda: self._bandit(1.0),
             "retrained after the alarm": lambda: self._retrained(alarm, frozen),
         }
 
@@ -177,8 +181,8 @@ class _Stream:
         past = self.march.quality[:TRAINING] - self.objective.compute_weight * (
             self.march.cost[:TRAINING] / self.scale
         )
-        everyone = torch.ones(TRAINING, 2, dtype=torch.bool)
-        posterior.update(inputs(known), everyone, torch.tensor(past, dtype=torch.float64))
+        both = torch.ones(TRAINING, 2, dtype=torch.bool)
+        posterior.update(inputs(known), both, torch.tensor(past, dtype=torch.float64))
         prior = torch.eye(known.shape[1] + 1, dtype=torch.float64) * penalty
         earned = np.empty(LIVE)
         for start in range(0, LIVE, BATCH):
@@ -187,14 +191,14 @@ class _Stream:
             action = self.explored((expected + 0.25 * spread).argmax(dim=1).numpy(), start)
             got = self.utility[start + np.arange(len(action)), action]
             earned[start : start + BATCH] = got
-            if keep < 1.0:  # the evidence fades; the penalty does not
+            if keep < 1.0:  # the evidence is discounted, the penalty is not
                 evidence = torch.linalg.inv(posterior.covariance)
                 towards = (evidence @ posterior.mean.unsqueeze(-1)) * keep
                 posterior.covariance = torch.linalg.inv(keep * (evidence - prior) + prior)
                 posterior.mean = (posterior.covariance @ towards).squeeze(-1)
-            seen = torch.nn.functional.one_hot(torch.tensor(action), 2).bool()
-            told = torch.tensor(got).unsqueeze(1).expand(-1, 2)
-            posterior.update(x, seen, told)
+            observed = torch.nn.functional.one_hot(torch.tensor(action), 2).bool()
+            utility = torch.tensor(got).unsqueeze(1).expand(-1, 2)
+            posterior.update(x, observed, utility)
         return earned
 
     def _retrained(self, alarm: int, frozen: np.ndarray) -> np.ndarray:
@@ -205,7 +209,7 @@ class _Stream:
             return earned
         sample = np.arange(alarm, end)
         paid = self.objective.compute_weight * self.cost[sample] / self.scale
-        # Both are asked, the better answer is served to nobody: the router's own choice is.
+        # Both experts are called, and the answer of the router's own choice is served.
         earned[sample] = self.quality[sample, frozen[sample]] - paid.sum(axis=1)
         fresh = replace(
             self.queries.take(sample),
@@ -214,9 +218,9 @@ class _Stream:
             cost=self.cost[sample],
             split=np.where(np.arange(SAMPLE) < SAMPLE // 4, "validation", "train").astype("U10"),
         )
-        made, text, readouts = with_features(fresh, FeatureConfig(dimensions=8))
+        made, text, predictions = with_features(fresh, FeatureConfig(dimensions=8))
         assert text is not None
-        router = self._train(made, readouts)
+        router = self._train(made, predictions)
         later = featurised(replace(self.queries, features=None), text).features
         assert later is not None
         choice = self.explored(self.choices(router, later))
@@ -226,9 +230,9 @@ class _Stream:
 
 def _shown(earned: dict[str, list[np.ndarray]], alarms: list[Any], objective: Objective) -> str:
     best = np.stack(earned["trained on June"])
-    heads = [f"{start}-{start + WINDOW}" for start in range(0, LIVE - FLIP, WINDOW)]
+    heads = [f"{start}-{start + WINDOW}" for start in range(0, LIVE - CHANGE, WINDOW)]
     lines = [
-        f"Regret a decision after the flip, compute weight {objective.compute_weight:g}, {len(best)} seeds.",
+        f"Regret per decision, compute weight {objective.compute_weight:g}, {len(best)} seeds.",
         "",
         f"| method | before | {' | '.join(heads)} | all after |",
         "|---|" + "---:|" * (len(heads) + 2),
@@ -236,15 +240,15 @@ def _shown(earned: dict[str, list[np.ndarray]], alarms: list[Any], objective: Ob
     for name, runs in earned.items():
         gap = best - np.stack(runs)
         parts = [
-            gap[:, :FLIP],
-            *(gap[:, FLIP + s : FLIP + s + WINDOW] for s in range(0, LIVE - FLIP, WINDOW)),
+            gap[:, :CHANGE],
+            *(gap[:, CHANGE + s : CHANGE + s + WINDOW] for s in range(0, LIVE - CHANGE, WINDOW)),
         ]
         cells = [signed(part.mean(), 3) for part in parts]
-        whole = interval(gap[:, FLIP:])
+        whole = interval(gap[:, CHANGE:])
         mean, low, high = (signed(value, 3) for value in (whole.mean, whole.low, whole.high))
         lines.append(f"| {name} | {' | '.join(cells)} | {mean} ({low} to {high}) |")
-    lines.append(f"\nMonitor at 1% false alarms; the flip is after decision {FLIP}:\n")
-    lines += [f"- seed {seed}: {'; '.join(told) or 'no alarm'}" for seed, (_, told) in enumerate(alarms)]
+    lines.append(f"\nMonitor with 1% false alarms; the experts change after decision {CHANGE}:\n")
+    lines += [f"- seed {seed}: {'; '.join(found) or 'no alarm'}" for seed, (_, found) in enumerate(alarms)]
     return "\n".join(lines)
 
 

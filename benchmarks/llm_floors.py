@@ -1,4 +1,4 @@
-"""Floors, constants and the oracle of a table, as operating points on the test rows of a fold."""
+"""Simple baselines, constants and the oracle of a table, as operating points on the test rows of a fold."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from experts import OutcomeTable
-from router_rl.problems.out_of_fold import Readouts
+from router_rl.problems.out_of_fold import OutOfFold
 
 FLOORS = ("group", "text ridge", "ridge+group")
 CONSTANTS = ("best single", "random")
-_STRENGTH = 5.0  # rows that the mean over all groups counts for
+_STRENGTH = 5.0  # pseudo-rows that shrink a group's mean to the mean over all groups
 
 
 class Played(NamedTuple):
@@ -28,34 +28,36 @@ class Played(NamedTuple):
     score: np.ndarray
 
 
-def floor(part: OutcomeTable, readouts: Readouts, name: str, strong: int, grid: Sequence[float]) -> Played:
-    """A floor's choices: what it thinks an expert is worth, less a price times what it thinks it costs.
+def floor(
+    part: OutcomeTable, predictions: OutOfFold, name: str, strong: int, grid: Sequence[float]
+) -> Played:
+    """Choices of a simple baseline: predicted quality minus a compute weight times predicted cost.
 
     Args:
         part: table with a split.
-        readouts: of which the first is the text's, the last the group's.
+        predictions: out-of-fold predictions among the features: the text's first, the group's last.
         name: one of FLOORS.
         strong: the expert that preferences are about.
-        grid: prices, in units of quality for the dearest expert's mean cost.
+        grid: compute weights, in units of quality per mean cost of the most expensive expert.
     """
     assert part.features is not None
     test = part.part("test")
     assert test.features is not None
-    text, group = (test.features[:, list(readouts.columns[which])] for which in (0, -1))
+    text, group = (test.features[:, list(predictions.columns[which])] for which in (0, -1))
     mean, by_group = _mean_cost(part, test)
-    said, price = {
+    quality, cost = {
         "group": (group, by_group),
         "text ridge": (text, mean),
         "ridge+group": ((text + group) / 2.0, (mean + by_group) / 2.0),
     }[name]
     scale = mean[0].max()
-    chosen = [(said - weight * price / scale).argmax(axis=1) for weight in grid]
-    other = 1 - strong if said.shape[1] == 2 else 0
-    return Played(*_outcomes(test, chosen), said[:, strong] - said[:, other])
+    chosen = [(quality - weight * cost / scale).argmax(axis=1) for weight in grid]
+    other = 1 - strong if quality.shape[1] == 2 else 0
+    return Played(*_outcomes(test, chosen), quality[:, strong] - quality[:, other])
 
 
 def constant(part: OutcomeTable, name: str) -> Played:
-    """The expert that is best on the rows that are not test rows; or any at random."""
+    """The expert that is best on the rows that are not test rows, or a random one."""
     test = part.part("test")
     if name == "random":
         cost, quality = (values.mean(axis=1, keepdims=True) for values in (test.cost, test.quality))
@@ -65,7 +67,7 @@ def constant(part: OutcomeTable, name: str) -> Played:
 
 
 def oracle(part: OutcomeTable, grid: Sequence[float]) -> Played:
-    """The best choice for each row; nobody can know it."""
+    """The best choice for each row, which uses the outcomes: an upper bound."""
     test = part.part("test")
     scale = test.cost.mean(axis=0, dtype=float).max()
     chosen = [(test.quality - max(weight, 1e-6) * test.cost / scale).argmax(axis=1) for weight in grid]
@@ -81,7 +83,7 @@ def _outcomes(test: OutcomeTable, chosen: Sequence[np.ndarray]) -> tuple[np.ndar
 
 
 def _mean_cost(part: OutcomeTable, test: OutcomeTable) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cost of each expert, and on the row's group, drawn to the former: twice [T, N]."""
+    """Mean cost of each expert, and its mean on the row's group, shrunk to the former: twice [T, N]."""
     known = part.take(part.split != "test")
     overall = known.cost.mean(axis=0, dtype=float)
     mean = np.tile(overall, (len(test), 1))

@@ -1,4 +1,4 @@
-"""The folds of a table of language models' outcomes: features, splits and what a router learns from."""
+"""The folds of a table of language models' outcomes: features, splits and problems."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ err = Console(stderr=True)
 
 
 class Study(NamedTuple):
-    """What all of a table's fits share.
+    """What all fits of a table share.
 
     Attributes:
-        out: folder of what is finished.
-        tries: settings tried for each trained method.
-        vectors: [T, D] float32, a sentence encoder's; D is 0 without one.
-        encoder: its name, or nothing.
+        out: folder of finished fits.
+        n_trials: hyperparameter settings tried for each trained method.
+        vectors: [T, D] float32, of a sentence encoder; D is 0 without one.
+        encoder: its path; empty without one.
     """
 
     out: Path
-    tries: int
+    n_trials: int
     vectors: np.ndarray
     encoder: str
 
@@ -58,12 +58,12 @@ def embedded(table: OutcomeTable, name: str, out: Path, encoder: Path | None) ->
         return read["vectors"]
 
 
-def fold_task(
+def fold_table(
     table: OutcomeTable, name: str, fold: int, study: Study, fraction: float = 1.0
 ) -> tuple[Any, ...]:
-    """Table with features and split for one fold, the readouts of the rows not tested, and its rows.
+    """The table of one fold with features and split, its out-of-fold predictions, and its row numbers.
 
-    Features see the training and the validation rows, each out of fold, and never the test rows.
+    Features are fitted to the training and validation rows, each out of fold, and never to the test rows.
     """
     assert table.fold is not None
     others = np.flatnonzero(table.fold != fold)
@@ -72,39 +72,48 @@ def fold_task(
     part = replace(table.take(rows), notes=())
     assert part.fold is not None
     seen = np.where(part.fold == fold, "test", "train").astype("U10")
-    cached = study.out / "features" / f"{name}-{fold}-{fraction:g}-readouts.npz"
+    cached = study.out / "features" / f"{name}-{fold}-{fraction:g}-out-of-fold.npz"
     if not cached.is_file():
-        made, _, readouts = with_features(replace(part, split=seen), FEATURES)
-        assert readouts is not None
+        made, _, predictions = with_features(replace(part, split=seen), FEATURES)
+        assert predictions is not None
         assert made.features is not None
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as temporary, temporary.open("wb") as stream:
-            columns, fold_of = np.array(readouts.columns), readouts.fold
-            np.savez(stream, features=made.features, columns=columns, fold=fold_of, without=readouts.without)
+            np.savez(
+                stream,
+                features=made.features,
+                columns=np.array(predictions.columns),
+                fold=predictions.fold,
+                without=predictions.without,
+            )
     with np.load(cached, allow_pickle=False) as read:
         columns = tuple(tuple(group) for group in read["columns"].tolist())
-        readouts = OutOfFold(columns=columns, fold=read["fold"], without=read["without"])
+        predictions = OutOfFold(columns=columns, fold=read["fold"], without=read["without"])
         features = read["features"]
     features = np.hstack([features, study.vectors[rows]])
-    return replace(part, features=features, split=watching(part.fold, fold, 1)), readouts, rows
+    return replace(part, features=features, split=split_of(part.fold, fold, 1)), predictions, rows
 
 
-def watching(fold: np.ndarray, test: int, turn: int) -> np.ndarray:
-    """The split of a fold where the one `turn` after it validates; no one, and all train, at turn 0."""
+def split_of(fold: np.ndarray, test: int, turn: int) -> np.ndarray:
+    """The split in which the fold `turn` after the test fold validates; at turn 0 all other folds train."""
     split = np.where(fold == test, "test", "train").astype("U10")
     return split if turn == 0 else np.where(fold == (test + turn) % 5, "validation", split).astype("U10")
 
 
-def learning_task(part: OutcomeTable, readouts: Readouts, fold: int, turn: int) -> RoutingProblem:
-    """The fold's task, the fold `turn` after it validating; at 0 the next one does, and is trained on too."""
+def fold_problem(part: OutcomeTable, predictions: OutOfFold, fold: int, turn: int) -> RoutingProblem:
+    """The problem in which the fold `turn` after the test fold validates.
+
+    At turn 0 the next fold validates and is trained on too.
+    """
     assert part.fold is not None
-    split = watching(part.fold, fold, turn)
-    table = replace(part, split=watching(part.fold, fold, 1) if turn == 0 else split)
+    split = split_of(part.fold, fold, turn)
+    table = replace(part, split=split_of(part.fold, fold, 1) if turn == 0 else split)
     shape = ScorerConfig(kind="linear")
     if turn:
-        readouts = readouts.take(np.flatnonzero(split[part.fold != fold] == "train"))
-    task = RoutingProblem(table, Objective(compute_weight=0.1), Hard(), scorer=shape, out_of_fold=readouts)
+        predictions = predictions.take(np.flatnonzero(split[part.fold != fold] == "train"))
+    objective = Objective(compute_weight=0.1)
+    problem = RoutingProblem(table, objective, Hard(), scorer=shape, out_of_fold=predictions)
     if turn == 0:
         rows = part.take(split == "train")
-        task = task.replaced(train=rows, logged=rows)
-    return task
+        problem = problem.replaced(train=rows, logged=rows)
+    return problem

@@ -37,17 +37,17 @@ ELSEWHERE = {
     "zeroeval_pool27": {"group": (0.8396,), "text ridge": (0.8174,), "ridge+group": (0.8310,)},
 }
 RL = ("priced_pg", "conditioned_pg", "exact_pg")
-_PLAIN = (*FLOORS, *CONSTANTS, "Zero", "oracle")
+_PLAIN = (*FLOORS, *CONSTANTS, "zero router", "oracle")
 
 
 def shown(name: str, found: dict[str, Any]) -> str:
-    """One table's results."""
+    """The results of one table."""
     facts, ranked = found["facts"], "apgr_less" in found
     floor = max(FLOORS, key=lambda each: facts[each]["aiq"]["value"])
     best = max(FLOORS, key=lambda each: (facts[each].get("apgr") or {"value": 0.0})["value"])
-    heads = ["method", "AIQ", "less Zero", f"less best floor ({floor})"]
+    heads = ["method", "AIQ", "minus zero router", f"minus best floor ({floor})"]
     if ranked:
-        heads += ["APGR", f"less best floor ({best})"]
+        heads += ["APGR", f"minus best floor ({best})"]
     lines = [f"### {name}\n", f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     order = sorted(facts.items(), key=lambda item: -item[1]["aiq"]["value"])
     for method, one in order:
@@ -80,8 +80,8 @@ def curve_shown(curve: dict[str, Any]) -> str:
 
 
 def prices_shown(facts: dict[str, Any]) -> str:
-    """The study of prices."""
-    lines = ["### Prices changed", "", "| policy | utility | regret to retraining |", "|---|---:|---:|"]
+    """What changed prices cost a router."""
+    lines = ["### Prices changed", "", "| router | utility | regret to retraining |", "|---|---:|---:|"]
     for label, one in facts.items():
         regret = _interval({"value": one["regret"], "ci95": one["ci95"]}, sign=True)
         lines.append(f"| {label} | {one['utility']:.4f} | {regret} |")
@@ -89,14 +89,14 @@ def prices_shown(facts: dict[str, Any]) -> str:
 
 
 def _rivals(found: dict[str, Any]) -> list[str]:
-    """Every RL method less every rival."""
+    """Differences of every RL method to every baseline."""
     lines: list[str] = []
     for metric, key in (("AIQ", "aiq_less"), ("APGR", "apgr_less")):
         rows = {method: found[key][method] for method in RL if method in found.get(key, {})}
         rivals = list(dict.fromkeys(rival for gaps in rows.values() for rival in gaps))
         if rows:
             lines += [
-                f"| {metric} less that of | {' | '.join(map(_named, rivals))} |",
+                f"| {metric} minus that of | {' | '.join(map(_named, rivals))} |",
                 "|---|" + "---:|" * len(rivals),
             ]
         for method, gaps in rows.items():
@@ -108,7 +108,7 @@ def _rivals(found: dict[str, Any]) -> list[str]:
 
 
 def _beside(name: str) -> list[str]:
-    """What others report of the same queries."""
+    """Numbers that others report for the same queries."""
     said: list[str] = []
     if name in ELSEWHERE:
         parts = [
@@ -116,7 +116,7 @@ def _beside(name: str) -> list[str]:
             for floor, values in ELSEWHERE[name].items()
         ]
         kind = "AIQ / APGR" if len(ELSEWHERE[name]["group"]) > 1 else "AIQ"
-        said.append(f"The floors by another implementation ({kind}): {', '.join(parts)}.")
+        said.append(f"Floors of another implementation ({kind}): {', '.join(parts)}.")
     if name in PUBLISHED:
         value, data = PUBLISHED[name]
         said.append(f"RouteLLM's best published APGR on these queries: {value:.3f}, trained on {data}.")

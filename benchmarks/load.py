@@ -2,16 +2,16 @@
 
     python benchmarks/load.py --out runs/load --jobs 2
 
-Three ways to spread work over experts, each swept over its own strength:
+Three ways to spread work over experts, each with a range of strengths:
 
 - an auxiliary loss while the gate trains (`softmax_gate` and `switch_gate`, coefficient `balance`);
-- a bias on each logit moved against the load of the training rows, after training (strength: from the
-  router's own shares, 0, to even ones, 1), on the unbalanced softmax gate and on the unbalanced RL router;
-- the load term of the RL objective (`load_weight`), where the router sees the window's load.
+- a bias on each logit, adjusted after training against the load of the training rows (strength: from 0, the
+  router's own shares, to 1, uniform shares), on the unbalanced softmax gate and on the unbalanced RL router;
+- the load term of the RL objective (`load_weight`), where the router observes the window's load.
 
-Settings other than the strength are tried alike for every strength, and chosen on validation by utility
-(the RL router's with the load it is charged for). Writes `load.json` and prints Markdown; finished fits are
-kept, and a stopped benchmark goes on where it was.
+The other hyperparameters are tried for every strength, and chosen on validation by utility (for the RL
+router, including the load penalty). Writes `load.json` and prints Markdown; finished trials are kept, and an
+interrupted run resumes from them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import jsonargparse
 import numpy as np
 import torch
+from parallel_trials import run_trials
 from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import METHODS, Objective
+from router_rl import Objective
+from router_rl.methods.fit import learnable
 from router_rl.methods.gates.bias_controller import rebalanced
-from router_rl.methods.registry import find_method
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.reports.terminal import progress_of
-from router_rl.routing import Hard
-from router_rl.studies.trial import Cell, CellResult, run_cell, table_digest
+from router_rl.routing import Hard, Router, load_router
+from router_rl.studies.trial import Trial, TrialResult
 
 COMPUTE_WEIGHT = 0.02
 EQUAL = 0.005  # quality within this of the best unbalanced router counts as equal
+SELF_BALANCING = ("deepseek_v3_gate",)
 SHOWN = ("quality", "compute", "load_cv", "max_over_mean", "drops")
 
 
@@ -56,56 +57,49 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One table, and the fits made on it.
+    """One table, and the trials run on it.
 
     Attributes:
         name: the table's name.
         table: its rows.
-        folder: where finished fits are kept.
-        seeds, tries, jobs: of every method and strength.
-        tell: is told of every finished fit.
+        folder: where finished trials are kept.
+        seeds, n_trials, jobs: of every method and strength.
+        on_trial: is passed the name of every finished trial.
     """
 
     name: str
     table: OutcomeTable
     folder: Path
     seeds: int
-    tries: int
+    n_trials: int
     jobs: int
-    tell: Callable[[str], None]
+    on_trial: Callable[[str], None]
 
-    def task(self, load_weight: float) -> RoutingProblem:
-        """The task under a load weight; the router sees the load where it is charged for."""
+    def problem(self, load_weight: float) -> RoutingProblem:
+        """The problem under a load weight; the router observes the load where it is charged."""
         objective = Objective(compute_weight=COMPUTE_WEIGHT, load_weight=load_weight)
         return RoutingProblem(self.table, objective, Hard())
 
-    def fits(self, method: str, load_weight: float, **fixed: Any) -> list[CellResult]:
-        """A fit for each seed, with some settings fixed and the others chosen on validation with seed 0."""
-        task = self.task(load_weight)
+    def fits(self, method: str, load_weight: float, **fixed: Any) -> list[TrialResult]:
+        """A result for each seed; hyperparameters that are not fixed are chosen on validation with seed 0."""
+        problem = self.problem(load_weight)
         candidates = dict.fromkeys(
-            replace(found, **fixed) for found in find_method("routing", method).candidates(self.tries)
+            replace(each, **fixed) for each in learnable(method, problem).candidates(self.n_trials)
         )
-        first = [
-            Cell(method=method, settings=settings, objective=task.objective, seed=0)
-            for settings in candidates
-        ]
-        best = max(self._run(task, first), key=lambda result: result.validation["utility"])
-        rest = [replace(best.cell, seed=seed) for seed in range(1, self.seeds)]
-        return [best, *self._run(task, rest)]
+        first = [Trial(method=method, hyperparameters=each, case=problem.case, seed=0) for each in candidates]
+        best = max(self._run(problem, first), key=lambda result: result.validation_utility)
+        rest = [replace(best.trial, seed=seed) for seed in range(1, self.seeds)]
+        return [best, *self._run(problem, rest)]
 
-    def _run(self, task: RoutingProblem, cells: Sequence[Cell]) -> list[CellResult]:
-        digest, test = table_digest(self.table), self.table.part("test")
-
-        def one(cell: Cell) -> CellResult:
-            torch.set_num_threads(1)
-            return run_cell(cell, task, test, self.folder / "cells", digest=digest)
-
-        found: list[CellResult] = []
-        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            for result in joblib.Parallel(return_as="generator")(joblib.delayed(one)(cell) for cell in cells):
-                found.append(result)
-                self.tell(f"{self.name}: {result.cell.method}, seed {result.cell.seed}")
-        return found
+    def _run(self, problem: RoutingProblem, trials: Sequence[Trial]) -> list[TrialResult]:
+        return run_trials(
+            [(trial, problem) for trial in trials],
+            self.folder / "trials",
+            jobs=self.jobs,
+            on_trial=lambda result: self.on_trial(
+                f"{self.name}: {result.trial.method}, seed {result.trial.seed}"
+            ),
+        )
 
     def point(self, balancer: str, strength: float, by_seed: Sequence[dict[str, float]]) -> Point:
         """Average over the seeds."""
@@ -114,13 +108,18 @@ class Study:
         return Point(table=self.name, balancer=balancer, strength=strength, means=means, by_seed=kept)
 
 
+def means_of(results: Sequence[TrialResult]) -> list[dict[str, float]]:
+    """Means on the test rows, for each seed."""
+    return [result.cases[0].test.means() for result in results]
+
+
 def auxiliary(study: Study, method: str, strengths: Sequence[float]) -> list[Point]:
     """Balance by the auxiliary loss of a gate."""
     return [
         study.point(
             f"{method}, auxiliary loss",
             strength,
-            [result.test.means() for result in study.fits(method, 0.0, balance=strength)],
+            means_of(study.fits(method, 0.0, balance=strength)),
         )
         for strength in strengths
     ]
@@ -132,7 +131,7 @@ def load_term(study: Study, method: str, strengths: Sequence[float]) -> list[Poi
         study.point(
             f"{method}, load term",
             strength,
-            [result.test.means() for result in study.fits(method, strength)],
+            means_of(study.fits(method, strength)),
         )
         for strength in strengths
     ]
@@ -140,36 +139,37 @@ def load_term(study: Study, method: str, strengths: Sequence[float]) -> list[Poi
 
 def controlled(study: Study, method: str, strengths: Sequence[float], **fixed: Any) -> list[Point]:
     """Balance by a bias, after training without balance."""
-    task = study.task(0.0)
-    features = torch.tensor(task.train.features)
+    problem = study.problem(0.0)
+    features = torch.tensor(problem.train.features)
     test = study.table.part("test")
-    trained = [result.router() for result in study.fits(method, 0.0, **fixed)]
+
+    def means_after(router: Router) -> dict[str, float]:
+        return measure(router, test, problem.objective, problem.scale).means()
+
+    trained = [load_router(result.folder / "router") for result in study.fits(method, 0.0, **fixed)]
     return [
         study.point(
             f"{method}, bias controller",
             strength,
-            [
-                measure(rebalanced(router, features, strength), test, task.objective, task.scale).means()
-                for router in trained
-            ],
+            [means_after(rebalanced(router, features, strength)) for router in trained],
         )
         for strength in strengths
     ]
 
 
 def as_trained(study: Study, method: str) -> list[Point]:
-    """A method that balances while it trains, as it is."""
-    return [study.point(method, 1.0, [result.test.means() for result in study.fits(method, 0.0)])]
+    """A method that balances while it trains."""
+    return [study.point(method, 1.0, means_of(study.fits(method, 0.0)))]
 
 
-def markdown(points: Sequence[Point], seeds: int, tries: int) -> str:
+def markdown(points: Sequence[Point], seeds: int, n_trials: int) -> str:
     """The points of one table, and the lowest CV of each balancer at equal quality."""
     floor = max(point.means["quality"] for point in points if point.strength == 0.0) - EQUAL
     lines = [
         f"### {points[0].table}: balancing",
         "",
         f"Compute weight {COMPUTE_WEIGHT:g}, hard selection, windows of {Objective().window} decisions, "
-        f"{tries} tries for every strength, mean of {seeds} seeds on test rows.",
+        f"{n_trials} trials for every strength, mean of {seeds} seeds on test rows.",
         "",
         "| balancer | strength | quality | compute | CV | max/mean | drops at 1.25 |",
         "|---|---|---|---|---|---|---|",
@@ -182,7 +182,7 @@ def markdown(points: Sequence[Point], seeds: int, tries: int) -> str:
         )
     lines += [
         "",
-        f"Lowest CV with quality of at least {floor:.4f} (the best unbalanced router's less {EQUAL:g}):",
+        f"Lowest CV with quality of at least {floor:.4f} (the best unbalanced router's minus {EQUAL:g}):",
         "",
         "| balancer | CV | strength | quality |",
         "|---|---|---|---|",
@@ -205,28 +205,26 @@ def main(
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
     method: str = "exact_pg",
     seeds: int = 3,
-    tries: int = 4,
+    n_trials: int = 4,
     jobs: int = 1,
     balances: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     load_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
     biases: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
 ) -> None:
-    """Sweep every way of balancing on every table.
+    """Measure every way of balancing on every table.
 
     Args:
-        out: folder for finished fits and JSON.
+        out: folder for finished trials and JSON.
         tables: embedded sources or Parquet paths.
-        method: the RL method whose load term is swept.
+        method: the RL method whose load weight is varied.
         seeds: training seeds for each strength.
-        tries: settings tried for each strength, chosen on validation.
+        n_trials: hyperparameter settings tried for each strength, chosen on validation.
         jobs: processes.
         balances: coefficients of the gates' auxiliary loss; 0 among them.
         load_weights: of the RL objective; 0 among them.
         biases: strengths of the bias controller.
     """
     err = Console(stderr=True)
-    if find_method(method).family != "rl":
-        raise InputError("method", method, "has no load term", "use a method of family rl")
     points: list[Point] = []
     for name in tables:
         try:
@@ -234,38 +232,39 @@ def main(
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue
-        extra = [gate for gate in ("deepseek_v3_gate",) if gate in METHODS]
-        fits = (2 * len(balances) + len(load_weights) + 2 + len(extra)) * (tries + seeds - 1)
+        total = (2 * len(balances) + len(load_weights) + 2 + len(SELF_BALANCING)) * (n_trials + seeds - 1)
         done = 0
         with progress_of(f"fits of {name}", err) as progress:
 
-            def tell(
-                what: str, fits: int = fits, progress: Callable[[int, int, str], None] = progress
+            def on_trial(
+                what: str, total: int = total, progress: Callable[[int, int, str], None] = progress
             ) -> None:
                 nonlocal done
                 done += 1
-                progress(done, fits, what)
+                progress(done, total, what)
 
             study = Study(
                 name=name,
                 table=table,
                 folder=out / Path(name).stem,
                 seeds=seeds,
-                n_trials=tries,
+                n_trials=n_trials,
                 jobs=jobs,
-                tell=tell,
+                on_trial=on_trial,
             )
+            if learnable(method, study.problem(0.0)).family != "rl":
+                raise InputError("method", method, "has no load term", "use a method of family rl")
             found = [
                 *auxiliary(study, "softmax_gate", balances),
                 *auxiliary(study, "switch_gate", balances),
                 *controlled(study, "softmax_gate", biases, balance=0.0),
                 *controlled(study, method, biases),
                 *load_term(study, method, load_weights),
-                *(point for gate in extra for point in as_trained(study, gate)),
+                *(point for gate in SELF_BALANCING for point in as_trained(study, gate)),
             ]
         points += found
         write_json(out / "load.json", {"points": [asdict(point) for point in points]})
-        print(markdown(found, seeds, tries), flush=True)
+        print(markdown(found, seeds, n_trials), flush=True)
 
 
 if __name__ == "__main__":
