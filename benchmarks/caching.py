@@ -1,11 +1,11 @@
-"""Expert memory: quality and utility against resident bytes, learned policies against rules and their bound.
+"""Expert memory: quality and utility by resident bytes, for learned policies, rules and their bound.
 
     python benchmarks/caching.py FOLDER --out runs/caching
 
 FOLDER holds the outcome table `llmrouter_pool9.parquet`: nine open models of 7 to 70 billion parameters, in
-bfloat16 as their cards count them, so that a load is what it would be. `digits` is embedded; its experts are
-given 1.4 GB each. Prints Markdown, a table for each size of GPU memory; a stopped benchmark goes on where it
-was. Rules are deterministic; what is learned has one fit a seed.
+bfloat16, with the sizes of their model cards. `digits` is embedded; its experts get 1.4 GB each. Prints
+Markdown, with a table for each size of GPU memory; an interrupted run resumes. Rules are deterministic;
+learned policies have one fit for each seed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from real_tables import featurised
 from rich.console import Console
 
-from experts import OutcomeTable
-from router_rl.reports.env_view import env_markdown
+from experts import OutcomeTable, open_table
+from router_rl import CachingProblem, Objective, compare
+from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
-from router_rl.studies.env_compare import compare_env
 
 # Gigabytes of each model's weights, by the parameters of its card at two bytes each.
 POOL9 = {
@@ -36,10 +36,10 @@ POOL9 = {
     "qwen2.5-7b-instruct": 15.2,
 }
 STUDIES: dict[str, dict[str, Any]] = {
-    "digits": {"resident": (0.3, 0.5, 0.75, 1.0)},
+    "digits": {"resident_shares": (0.3, 0.5, 0.75, 1.0)},
     # A request every 2 s, and .05 of utility a second; the largest model needs 32% of all bytes.
     "llmrouter_pool9": {
-        "resident": (0.33, 0.5, 0.75, 1.0),
+        "resident_shares": (0.33, 0.5, 0.75, 1.0),
         "expert_bytes": tuple(1e9 * size for size in POOL9.values()),
         "gap": 2.0,
         "wait_weight": 0.05,
@@ -72,22 +72,21 @@ def main(
     for name in tables:
         options = {
             **STUDIES[name],
-            "profile": None if profile is None else str(profile),
+            "profile": profile,
             "episodes": episodes,
         }
         with progress_of(f"fits of {name}", err) as progress:
-            results = compare_env(
-                "caching",
+            table = open_table(name if name == "digits" else str(_featurised(name, data, out)))
+            results = compare(
+                CachingProblem(table, Objective(), **options),
                 list(methods) or None,
-                table=name if name == "digits" else str(_featurised(name, data, out)),
-                options=options,
                 seeds=seeds,
-                tries=1,
+                n_trials=1,
                 out=out / name,
                 command="python benchmarks/caching.py FOLDER",
                 progress=progress,
-            )
-        print(env_markdown(results, name), flush=True)
+            ).results
+        print(markdown(results, name), flush=True)
 
 
 def _featurised(name: str, data: Path, out: Path) -> Path:

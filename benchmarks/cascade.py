@@ -3,13 +3,13 @@
     python benchmarks/cascade.py --out runs/cascade
     python benchmarks/cascade.py --data FOLDER --out runs/cascade
 
-Every table is played twice: as it is, and with the query hidden, so that only what the experts say can be
-acted on (the setting of threshold cascades). All methods see the same calibrated beliefs, fitted out of fold
-on training and validation rows. Prints Markdown; a stopped benchmark goes on where it was.
+Every table is compared twice: with query features, and without them, so that decisions depend on the answers
+alone (the setting of threshold cascades). All methods use the same calibrated beliefs, cross-fitted on
+training and validation rows. Prints Markdown; an interrupted run resumes.
 
-With FOLDER it plays `llmdrift_math.parquet` instead, the one table of language models there whose answers are
-known. Its models say nothing of how sure they are; what stands for it is how long the answer was, as a rank
-among the model's answers to training questions.
+With FOLDER the table is `llmdrift_math.parquet`, the only table of language models there whose answers are
+known. It has no confidences; the length of the answer stands in, as a rank among the model's answers to
+training questions.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from real_tables import featurised
 from rich.console import Console
 
 from experts import InputError, open_table
-from router_rl.reports.env_view import env_markdown
+from router_rl import CascadeProblem, Objective, compare
+from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
-from router_rl.studies.env_compare import compare_env
 
 
 def main(
@@ -41,7 +41,7 @@ def main(
     weights: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4),
     views: tuple[bool, ...] = (True, False),
     seeds: int = 5,
-    tries: int = 1,
+    n_trials: int = 1,
 ) -> None:
     """Compare on each table.
 
@@ -51,32 +51,32 @@ def main(
         tables: embedded sources or Parquet paths, with confidences.
         methods: see `train_router.py list`.
         weights: compute weights.
-        views: whether the query's features are seen; both in turn.
+        views: whether query features are used; both in turn.
         seeds: training seeds for each method.
-        tries: settings tried for each method that has some, chosen on validation.
+        n_trials: hyperparameter settings tried for each method, chosen on validation.
     """
     torch.set_num_threads(1)
     err = Console(stderr=True)
     for table in tables if data is None else [str(_llmdrift(data, out))]:
         for features in views:
-            title = Path(table).stem + ("" if features else ", the query hidden")
+            title = Path(table).stem + ("" if features else ", without query features")
             try:
                 with progress_of(f"fits of {title}", err) as progress:
-                    results = compare_env(
-                        "cascade",
+                    objectives = [Objective(compute_weight=weight) for weight in weights]
+                    problem = CascadeProblem(open_table(table), objectives, use_features=features)
+                    results = compare(
+                        problem,
                         list(methods),
-                        table=table,
-                        options={"features": features, "compute_weights": weights},
                         seeds=seeds,
-                        tries=tries,
-                        out=out / title.replace(", the query ", "-"),
+                        n_trials=n_trials,
+                        out=out / title.replace(", ", "-").replace(" ", "-"),
                         command="python benchmarks/cascade.py",
                         progress=progress,
-                    )
+                    ).results
             except InputError as error:
                 err.print(f"{title}: not run: {error}")
                 continue
-            print(env_markdown(results, title), flush=True)
+            print(markdown(results, title), flush=True)
 
 
 def _llmdrift(data: Path, out: Path) -> Path:

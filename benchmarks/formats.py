@@ -65,8 +65,8 @@ def main(
             found[name] = {
                 "kilobytes": sum(p.stat().st_size for p in (Path(folder) / name).iterdir()) / 1000,
                 "export_seconds": time.perf_counter() - began,
-                "agreement": parity.index_agreement if agreement is None else agreement,
-                "weights_max_error": parity.weights_max_error,
+                "agreement": parity.to_json()["index_agreement"] if agreement is None else agreement,
+                "weights_max_error": parity.to_json()["weights_max_error"],
                 "distilled": agreement is not None,
             }
             calls[name] = as_its_runtime_calls_it(name, Path(folder) / name)

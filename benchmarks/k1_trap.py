@@ -1,16 +1,16 @@
-"""The k = 1 trap: with one expert a query a renormalised gate has no gradient. The tables of docs/k1_trap.md.
+"""The k = 1 trap: with one expert per query a renormalised gate has no gradient. Tables of docs/k1_trap.md.
 
     python benchmarks/k1_trap.py
 
-One router, one loop, one table; only the signal that trains the scorer differs. No auxiliary loss and no
-weight decay, so that nothing but the signal moves the router. Prints Markdown and draws the learning curves.
+One router, one loop, one table; only the signal that trains the scorer differs. There is no auxiliary loss
+and no weight decay, so only the signal moves the router. Prints Markdown and draws the learning curves.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -28,7 +28,7 @@ from router_rl.methods.gates.straight_through_gate import straight_through
 from router_rl.methods.gates.switch_gate import switch_loss
 from router_rl.methods.method import Run
 from router_rl.methods.training_loop import Snapshot
-from router_rl.problems.routing.problem import Task
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import Hard, Router, TopK
 
@@ -39,7 +39,7 @@ Signal = Callable[[Tensor, Outcomes, Tensor, float, torch.Generator], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Settings of the loop, the same for every signal."""
+    """Hyperparameters of the loop, the same for every signal."""
 
     learning_rate: float = 1e-2
     weight_decay: float = 0.0
@@ -72,7 +72,7 @@ def dense_gradient(
 def score_function(
     z: Tensor, outcomes: Outcomes, rows: Tensor, w: float, generator: torch.Generator
 ) -> Tensor:
-    """REINFORCE: only the drawn expert's utility is seen; the batch's mean is the baseline."""
+    """REINFORCE: only the drawn expert's utility is used; the batch mean is the baseline."""
     drawn = torch.multinomial(z.detach().softmax(dim=-1), 1, generator=generator)
     utility = (outcomes.quality[rows] - w * outcomes.compute[rows]).gather(-1, drawn).squeeze(-1)
     return -((utility - utility.mean()) * HARD.log_prob(z, drawn)).mean()
@@ -95,12 +95,12 @@ SIGNALS: dict[str, Signal] = {
 }
 
 
-def task_of(table: OutcomeTable, compute_weight: float) -> Task:
+def task_of(table: OutcomeTable, compute_weight: float) -> RoutingProblem:
     """The task: one expert a query."""
-    return Task.of(table, Objective(compute_weight=compute_weight), HARD)
+    return RoutingProblem(table, Objective(compute_weight=compute_weight), HARD)
 
 
-def gradient_norm(task: Task, signal: Signal, seed: int = 0) -> float:
+def gradient_norm(task: RoutingProblem, signal: Signal, seed: int = 0) -> float:
     """Norm of the signal's gradient at the start, all scorer weights and all training rows together."""
     router, outcomes = task.new_router(seed), task.outcomes()
     rows = torch.arange(outcomes.queries)
@@ -112,7 +112,7 @@ def gradient_norm(task: Task, signal: Signal, seed: int = 0) -> float:
 
 
 def learn(
-    task: Task, signal: Signal, test: OutcomeTable, training: Training, seed: int = 0
+    task: RoutingProblem, signal: Signal, test: OutcomeTable, training: Training, seed: int = 0
 ) -> tuple[list[float], float]:
     """Train a router on a signal.
 
@@ -121,14 +121,15 @@ def learn(
     """
     curve: list[float] = []
 
-    def watch(snapshot: Snapshot) -> None:
-        curve.append(snapshot.validation.means()["utility"])
+    def on_validation(snapshot: Snapshot) -> None:
+        if snapshot.validation is not None:
+            curve.append(snapshot.validation.means()["utility"])
 
     def loss(router: Router, outcomes: Outcomes, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits, _ = router.logits(outcomes.features[rows])
         return signal(logits, outcomes, rows, task.objective.compute_weight, generator)
 
-    router = train_gate(task, training, Run(seed=seed, watch=watch), loss)
+    router = train_gate(task, training, Run(seed=seed, callback=on_validation), loss)
     return curve, measure(router, test, task.objective, task.scale).means()["utility"]
 
 
@@ -166,7 +167,7 @@ def main(
     figure.write_text(drawing(curves), encoding="utf-8")
 
 
-def measure_single(task: Task, test: OutcomeTable) -> float:
+def measure_single(task: RoutingProblem, test: OutcomeTable) -> float:
     """Test utility of the expert that is best on training and validation rows."""
     router = task.new_router(0, kind="constant")
     with torch.no_grad():
@@ -175,14 +176,21 @@ def measure_single(task: Task, test: OutcomeTable) -> float:
 
 
 def markdown_head(
-    name: str, table: OutcomeTable, task: Task, weight: float, seeds: int, epochs: int, single: float
+    name: str,
+    table: OutcomeTable,
+    task: RoutingProblem,
+    weight: float,
+    seeds: int,
+    epochs: int,
+    single: float,
 ) -> str:
     """What was run, and the head of the table."""
     return "\n".join(
         (
-            f"`{name}`: {len(table.experts)} experts, {len(task.train)} training queries, one expert a",
+            f"`{name}`: {len(table.experts)} experts, {len(task.train)} training queries, one expert per",
             f"query; scorer {task.scorer}, compute weight {weight:g}; {seeds} seeds, {epochs} epochs,",
-            f"one setting for every signal. The best single expert earns {single:.3f} on test.",
+            "the same hyperparameters for every signal. The best single expert has a test utility of",
+            f"{single:.3f}.",
             "",
             f"| signal | gradient norm at the start | utility at the start | 1 epoch | 5 | 20 | {epochs} "
             "| test, best epoch |",
@@ -195,7 +203,7 @@ COLOURS = ("#c0392b", "#b9770e", "#7d3c98", "#2471a3", "#1e8449")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "")
 
 
-def drawing(curves: dict[str, Sequence[float]]) -> str:
+def drawing(curves: Mapping[str, Sequence[float]]) -> str:
     """Mean validation utility by epoch as an SVG, one line a signal, with a legend beneath."""
     width, height, left, top, right = 640, 400, 56, 28, 14
     bottom = height - 44 - 18 * ((len(curves) + 1) // 2)
@@ -234,4 +242,4 @@ def drawing(curves: dict[str, Sequence[float]]) -> str:
 
 
 if __name__ == "__main__":
-    jsonargparse.CLI(main)
+    jsonargparse.auto_cli(main)

@@ -2,8 +2,8 @@
 
     python benchmarks/main_job.py --out runs/main_job
 
-Every comparison gives each method the same rows, tries and seeds; the captions say how many. Writes
-`main_job.json` beside the reports and prints Markdown. A stopped benchmark goes on where it was.
+Every comparison gives each method the same rows, number of trials and seeds; the captions say how many.
+Writes `main_job.json` next to the reports and prints Markdown. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rich.console import Console
 
 from experts import InputError, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, compare
+from router_rl import Objective, RoutingProblem, compare
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
-# Of Stable-Baselines3, slow: where load is charged they are left out, and dqn is in on digits alone.
+# Stable-Baselines3 is slow: left out where load is charged; dqn runs on digits only.
 SLOW = ["ppo", "a2c"]
 METHODS = [
     *("reinforce", "router_ppo", "exact_pg", "warm_exact_pg", "conditioned_pg"),
@@ -37,13 +37,13 @@ STUDIES: dict[str, tuple[str, float, str]] = {
 }
 
 
-def main(out: Path = Path("runs/main_job"), seeds: int = 5, tries: int = 4, jobs: int = 2) -> None:
+def main(out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, jobs: int = 2) -> None:
     """Run the studies.
 
     Args:
         out: folder for reports and JSON.
         seeds: training seeds for each method.
-        tries: settings tried for each method and weight, chosen on validation.
+        n_trials: hyperparameter settings tried for each method and weight, chosen on validation.
         jobs: processes.
     """
     err = Console(stderr=True)
@@ -59,18 +59,19 @@ def main(out: Path = Path("runs/main_job"), seeds: int = 5, tries: int = 4, jobs
             methods.append("dqn")
         folder = out / name.replace(",", "").replace(" ", "-")
         with progress_of(f"fits of {name}", err) as progress:
+            problem = RoutingProblem(
+                table, [Objective(compute_weight=c, load_weight=load_weight) for c in WEIGHTS], select
+            )
             found[name] = compare(
-                table,
+                problem,
                 methods,
-                objectives=[Objective(compute_weight=c, load_weight=load_weight) for c in WEIGHTS],
                 seeds=seeds,
-                tries=tries,
-                select=select,
+                n_trials=n_trials,
                 out=folder,
                 jobs=jobs,
                 command="python benchmarks/main_job.py",
                 progress=progress,
-            )
+            ).results
         print(markdown(found[name], name), flush=True)
     write_json(out / "main_job.json", found)
 

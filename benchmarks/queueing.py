@@ -1,12 +1,12 @@
-"""A learned policy against rules that see the queues, on real outcomes and real arrivals.
+"""Compare a learned policy with rules that observe the queues, on real outcomes and real arrivals.
 
     python benchmarks/queueing.py FOLDER --out runs/queueing
 
 FOLDER holds the outcome tables `llmdrift_math.parquet` and `zeroeval_pool27.parquet` and the arrival traces
 `trace_azure2023_conv.parquet`, `trace_azure2023_code.parquet` and `trace_mooncake_conversation.parquet`.
-Service times are measured latencies (llmdrift: of the calls, a caller giving up after 120 s; digits: of the
+Service times are measured latencies (llmdrift: of the calls, with a timeout of 120 s; digits: of the
 experts, on this machine) or tokens at 50 a second (zeroeval, six of its models). Prints Markdown and writes
-one folder a scenario; a stopped benchmark goes on where it was.
+one folder for each scenario; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from envs.traces import open_arrivals
 from experts import OutcomeTable, open_table
 from experts.io.atomic import replacing
 from experts.sources import open_source
-from router_rl.reports.env_view import env_markdown
+from router_rl import Objective, QueueingProblem, compare
+from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
-from router_rl.studies.env_compare import compare_env
 
 CONV, CODE = "trace_azure2023_conv.parquet", "trace_azure2023_code.parquet"
 POOL = (
@@ -58,7 +58,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "transfer": {"arrivals": CONV, "test_arrivals": "mooncake.parquet", "loads": [0.8]},
 }
-# The same where the rule is blind, tested on a trace that was looked at for none of them.
+# The same options, tested on a trace that no decision of this study was based on.
 SCENARIOS.update(
     {
         f"{name}_transfer": {**SCENARIOS[name], "test_arrivals": "mooncake.parquet"}
@@ -86,7 +86,7 @@ def main(
         data: folder of the tables and traces.
         out: folder for reports and JSON.
         only: scenarios such as llmdrift/batching; all if empty.
-        methods: see `train_router.py list`, both of the overview among them; all if empty.
+        methods: see `train_router.py list`; must include the two of the overview; all if empty.
         seeds: training seeds for each method.
         episodes: of 256 requests each, on validation and on test.
     """
@@ -104,18 +104,18 @@ def main(
                 folder = out if options[field] == "mooncake.parquet" else data
                 options[field] = str(folder / options[field])
         with progress_of(f"fits of {label}", err) as progress:
-            found = compare_env(
-                "queueing",
+            rows = OutcomeTable.read(_table(table, data, out))
+            objective = Objective(compute_weight=options.pop("compute_weight", 0.1))
+            found = compare(
+                QueueingProblem(rows, objective, **options, episodes=episodes, window=256),
                 list(methods) or None,
-                table=str(_table(table, data, out)),
-                options={**options, "episodes": episodes, "window": 256},
                 seeds=seeds,
-                tries=1,
+                n_trials=1,
                 out=out / table / name,
                 command=f"python benchmarks/queueing.py {data.name} --only {label}",
                 progress=progress,
-            )
-        print(env_markdown(found, label), flush=True)
+            ).results
+        print(markdown(found, label), flush=True)
         overview += _overview(found, label)
     print("\n".join(_HEAD + overview))
 
@@ -123,22 +123,23 @@ def main(
 _HEAD = [
     "### Overview",
     "",
-    "| scenario | load | index_rule_late | rollout_iteration | minus | 95% interval | missed | p95_s | is |",
+    "| scenario | load | index_rule_late | rollout_iteration | difference | 95% CI | missed | p95_s | is |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---|",
 ]
 
 
 def _overview(found: dict[str, Any], label: str) -> list[str]:
-    """A line a load: what was learned against the rule that it began as."""
+    """One line for each load: the learned policy compared with the rule that it starts from."""
     lines: list[str] = []
     for case in found["cases"]:
         rows = {row["method"]: row for row in found["summary"] if row["case"] == case["label"]}
         own, rule = rows["rollout_iteration"], rows["index_rule_late"]
         gap = own["paired_difference_to_rival"]
         low, high = gap["ci95"]
-        verdict = "ahead" if low > 0 else "level" if low > -0.002 else "behind" if high < 0 else "unsure"
+        verdict = "better" if low > 0 else "worse" if high < 0 else "no significant difference"
         lines.append(
-            f"| {label} | {case['load']:g} | {rule['utility_mean']:.4f} | {own['utility_mean']:.4f} "
+            f"| {label} | {case['values']['load']:g} "
+            f"| {rule['utility_mean']:.4f} | {own['utility_mean']:.4f} "
             f"| {gap['mean']:+.4f} | {low:+.4f} to {high:+.4f} "
             f"| {rule['missed_mean']:.3f} → {own['missed_mean']:.3f} "
             f"| {rule['p95_s_mean']:.3g} → {own['p95_s_mean']:.3g} | {verdict} |"
@@ -147,7 +148,7 @@ def _overview(found: dict[str, Any], label: str) -> list[str]:
 
 
 def _table(name: str, data: Path, out: Path) -> Path:
-    """The table with features and service times, made once."""
+    """The path of the table with features and service times, which is made once."""
     path = out / f"{name}.parquet"
     if not path.exists():
         TABLES[name](data).write(path)

@@ -3,9 +3,9 @@
     python benchmarks/real_tables.py FOLDER --out runs/real_tables
 
 FOLDER holds Parquet outcome tables with `prompt`, `group` and `fold`. Folds 0 to 2 train, 3 validates, 4
-tests. Every method sees the same features: TF-IDF of words and of characters, each reduced on the training
+tests. Every method uses the same features: TF-IDF of words and of characters, each reduced on the training
 rows (truncated SVD), the group one-hot, and the prompt's length. Prints Markdown and writes
-`real_tables.json`; a stopped benchmark goes on where it was.
+`real_tables.json`; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from experts import InputError, OutcomeTable
 from experts.io.atomic import write_json
-from router_rl import Objective, compare
+from router_rl import Objective, RoutingProblem, compare
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
@@ -41,7 +41,7 @@ def main(
     out: Path = Path("runs/real_tables"),
     tables: tuple[str, ...] = TABLES,
     seeds: int = 5,
-    tries: int = 4,
+    n_trials: int = 4,
     jobs: int = 2,
 ) -> None:
     """Compare on each table.
@@ -51,7 +51,7 @@ def main(
         out: folder for reports and JSON.
         tables: file names without `.parquet`.
         seeds: training seeds for each method.
-        tries: settings tried for each method and weight, chosen on validation.
+        n_trials: hyperparameter settings tried for each method and weight, chosen on validation.
         jobs: processes.
     """
     err = Console(stderr=True)
@@ -63,17 +63,17 @@ def main(
             err.print(f"{name}: not run: {error}")
             continue
         with progress_of(f"fits of {name}", err) as progress:
+            problem = RoutingProblem(table, [Objective(compute_weight=weight) for weight in WEIGHTS])
             found[name] = compare(
-                table,
+                problem,
                 METHODS,
-                objectives=[Objective(compute_weight=weight) for weight in WEIGHTS],
                 seeds=seeds,
-                tries=tries,
+                n_trials=n_trials,
                 out=out / name,
                 jobs=jobs,
                 command="python benchmarks/real_tables.py",
                 progress=progress,
-            )
+            ).results
         print(markdown(found[name], name), flush=True)
     write_json(out / "real_tables.json", found)
 

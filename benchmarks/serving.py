@@ -1,12 +1,13 @@
-"""What routing one prompt takes, from the text to the chosen expert, beside scikit-learn doing the same.
+"""Measure the time to route one prompt, from the text to the chosen expert, compared with scikit-learn.
 
     python benchmarks/serving.py FOLDER
 
 FOLDER holds Parquet outcome tables with prompts. On each a ridge router with the default features is trained,
 exported and loaded again; then test prompts are routed one at a time, with a mask of healthy experts, on one
-thread. The rival is what one would write without this package: the same TF-IDF, truncated SVD and a linear
-model as a scikit-learn pipeline, called with one prompt; it has no readouts, group or length: it does less.
-Times are CPU time of the thread, so that other work on the machine counts little. Prints Markdown.
+thread. The baseline is what one would write without this package: the same TF-IDF, truncated SVD and a linear
+model as a scikit-learn pipeline, called with one prompt. It does less: it has no out-of-fold predictions,
+group or length. Times are CPU time of the thread, which other work on the machine affects little. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ TABLES = ("routellm_mmlu", "routellm_gsm8k", "zeroeval_pool27", "llmrouter_pool9
 LIMIT_MS = 1.0
 
 
-def rival(table: OutcomeTable, config: FeatureConfig) -> Any:
+def baseline(table: OutcomeTable, config: FeatureConfig) -> Any:
     """The scikit-learn pipeline from a prompt to every expert's utility."""
     train = table.part("train")
     assert train.prompt is not None
     tfidf = TfidfVectorizer(
-        ngram_range=(config.shortest, config.longest),
-        min_df=config.least,
-        max_features=config.terms,
+        ngram_range=config.ngram_range,
+        min_df=config.min_df,
+        max_features=config.max_features,
         sublinear_tf=True,
     )
     pipeline: Any = make_pipeline(tfidf, TruncatedSVD(config.dimensions, random_state=0), Ridge())
@@ -63,7 +64,7 @@ def milliseconds(route: Callable[[str], object], prompts: Sequence[str]) -> np.n
 
 
 def measure(table: OutcomeTable, count: int) -> str:
-    """One table's row."""
+    """The row of one table."""
     with tempfile.TemporaryDirectory() as folder:
         export(
             fit("ridge", RoutingProblem(table, Objective(compute_weight=0.1)), seed=0),
@@ -75,7 +76,7 @@ def measure(table: OutcomeTable, count: int) -> str:
     assert test.prompt is not None
     prompts = [str(prompt) for prompt in test.prompt[:count]]
     breaker = CircuitBreaker(router)
-    pipeline = rival(table, FeatureConfig())
+    pipeline = baseline(table, FeatureConfig())
     ours = milliseconds(lambda prompt: router.route(prompt, action_mask=breaker.mask()), prompts)
     theirs = milliseconds(lambda prompt: pipeline.predict([prompt]).argmax(), prompts)
     characters = np.median([len(prompt) for prompt in prompts])

@@ -2,10 +2,10 @@
 
     python benchmarks/warm_start.py --out runs/warm_start [--data FOLDER]
 
-In every study each gate is tuned and fitted with every seed; `warm_exact_pg` starts from the gate that
-validation picks and takes its place where it is surely better on rows it was not fitted to. FOLDER holds the
-Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown and writes
-`warm_start.json`; a stopped benchmark goes on where it was.
+In every study each gate is tuned and fitted with every seed. `warm_exact_pg` starts from the gate with the
+best validation utility and replaces it only if it is better on held-out data by one standard error. FOLDER
+holds the Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown and
+writes `warm_start.json`; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, compare
+from router_rl import Objective, RoutingProblem, compare
 from router_rl.reports.table_format import signed
 from router_rl.reports.terminal import progress_of
 
 GATES = ["softmax_gate", "switch_gate", "deepseek_v3_gate", "straight_through_gate", "remoe_gate", "em_gate"]
 FEW = ["softmax_gate", "straight_through_gate", "em_gate"]  # on tables without class probabilities
-# Under a budget every fit of a gate is a search over compute weights, so only those that lead elsewhere.
+# Under a budget every fit of a gate is a search over compute weights, so only the gates that lead elsewhere.
 BUDGET_GATES = ["softmax_gate", "em_gate"]
 WEIGHTS = (0.02, 0.1, 0.4)
 BUDGETS = {"digits": 0.1, "fashion-mnist": 0.06}
@@ -42,7 +42,7 @@ class Study(NamedTuple):
 
 
 def studies(names: Sequence[str]) -> list[Study]:
-    """The comparisons made on the embedded tables and these."""
+    """The comparisons on the embedded tables and on these."""
     weighed = [Objective(compute_weight=weight) for weight in WEIGHTS]
     loaded = [Objective(compute_weight=0.1, load_weight=0.5)]
     return [
@@ -59,7 +59,7 @@ def main(
     out: Path = Path("runs/warm_start"),
     data: Path | None = None,
     seeds: int = 5,
-    tries: int = 4,
+    n_trials: int = 4,
     jobs: int = 2,
 ) -> None:
     """Compare on every table.
@@ -68,7 +68,7 @@ def main(
         out: folder for reports and JSON.
         data: folder of the tables of language models; null: only the embedded ones.
         seeds: training seeds for each method.
-        tries: settings tried for each method and objective, chosen on validation.
+        n_trials: hyperparameter settings tried for each method and objective, chosen on validation.
         jobs: processes.
     """
     err = Console(stderr=True)
@@ -90,16 +90,15 @@ def main(
             continue
         with progress_of(f"fits of {study.table}, {study.name}", err) as progress:
             results = compare(
-                table,
+                RoutingProblem(table, study.objectives),
                 ["warm_exact_pg", *study.gates],
-                objectives=study.objectives,
                 seeds=seeds,
-                tries=tries,
+                n_trials=n_trials,
                 out=out / study.table / study.name,
                 jobs=jobs,
                 command="python benchmarks/warm_start.py",
                 progress=progress,
-            )
+            ).results
         found[f"{study.table}, {study.name}"] = results
         for objective in study.objectives:
             print(line(study.table, results, objective), flush=True)
@@ -122,11 +121,11 @@ def line(name: str, results: dict[str, Any], objective: Objective) -> str:
     for row in results["rows"]:
         if row["split"] == "test" and row["compute_weight"] == objective.compute_weight:
             by_seed.setdefault(row["method"], {})[row["seed"]] = row["utility"]
-    gate = by_seed[gap["gate"]]
+    gate = by_seed[gap["method"]]
     kept = sum(abs(utility - gate[seed]) < 1e-12 for seed, utility in by_seed["warm_exact_pg"].items())
     low, high = gap["ci95"]
     return (
-        f"| {name} | {at} | {gap['gate']} | {rows[gap['gate']]['utility_mean']:.4f} | "
+        f"| {name} | {at} | {gap['method']} | {rows[gap['method']]['utility_mean']:.4f} | "
         f"{warm['utility_mean']:.4f} | {signed(gap['mean'])} | {signed(low)} to {signed(high)} | "
         f"{kept}/{len(gate)} |"
     )
