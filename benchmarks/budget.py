@@ -1,9 +1,10 @@
-"""Quality within a budget: a multiplier learned by PID, read off a conditioned policy, or searched for.
+"""Quality within a budget, for each way of finding the Lagrange multiplier (PID, lookup, bisection).
 
     python benchmarks/budget.py --seeds 5
 
-Every method has its default settings and ends with the same calibration on validation rows. `softmax_gate`
-and `ridge` are fitted up to eight times each, at compute weights found by bisection. Prints Markdown.
+Every method has its default hyperparameters and ends with the same calibration on validation rows.
+`softmax_gate` and `ridge` are fitted up to eight times each, at compute weights found by bisection. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from router_rl.studies.results import BUDGET_TOLERANCE
 
 METHODS = ("warm_exact_pg", "conditioned_pg", "softmax_gate", "ridge", "best_single", "zero_router")
 RIVAL = "softmax_gate"
-# Of the dearest expert: digits' cheap specialists take .19 and its smallest network .04; Fashion-MNIST's .06
-# and .02.
+# Fractions of the most expensive expert's cost. The cheap specialists cost .19 for digits and .06 for
+# Fashion-MNIST, the smallest networks .04 and .02.
 BUDGETS = {"digits": (0.06, 0.1, 0.2, 0.4), "fashion-mnist": (0.03, 0.06, 0.1, 0.2, 0.4)}
 
 
 def study(source: str, budget: float, seeds: int) -> None:
-    """Print one budget's rows."""
+    """Print the rows of one budget."""
     table = open_table(source)
     test, objective = table.part("test"), Objective(budget=budget)
     scale = RoutingProblem(table, objective, Hard()).scale
@@ -62,21 +63,21 @@ def main(tables: str = "digits,fashion-mnist", budgets: str | None = None, seeds
     """Compare and print.
 
     Args:
-        tables: embedded sources, with commas.
-        budgets: mean compute a decision, with commas; null: each table's own list.
+        tables: embedded sources, separated by commas.
+        budgets: mean compute per decision, separated by commas; null: each table's own list.
         seeds: training seeds.
     """
     print(
-        f"Test quality within a budget of mean compute, mean of {seeds} seeds, default settings; difference"
+        f"Test quality within a budget of mean compute, mean of {seeds} seeds, default hyperparameters. The"
     )
-    print(f"to {RIVAL} is paired, with its 95% interval; met: within 2% on test rows.\n")
-    print(f"| table | budget | method | quality | to {RIVAL} | compute | met | seconds a seed |")
+    print(f"difference to {RIVAL} is paired, with its 95% CI. met: within 2% of the budget on test rows.\n")
+    print(f"| table | budget | method | quality | to {RIVAL} | compute | met | seconds per seed |")
     print("|---|---|---|---|---|---|---|---|")
     for source in tables.split(","):
-        asked = BUDGETS.get(source, (0.1, 0.2, 0.4)) if budgets is None else map(float, budgets.split(","))
-        for budget in asked:
+        chosen = BUDGETS.get(source, (0.1, 0.2, 0.4)) if budgets is None else map(float, budgets.split(","))
+        for budget in chosen:
             study(source, budget, seeds)
 
 
 if __name__ == "__main__":
-    jsonargparse.CLI(main)
+    jsonargparse.auto_cli(main)

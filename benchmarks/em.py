@@ -1,9 +1,9 @@
-"""Do experts trained by EM specialise? Digits under five conditions that training never sees named.
+"""Do experts trained by EM specialise? Digits under five conditions without condition labels in training.
 
     python benchmarks/em.py
 
-Prints the Markdown of docs/em.md. Every model trains on the same rows by the same code (a lone network is an
-expert that is responsible for every row) for the same number of epochs, and its ridge is chosen on
+Prints the Markdown of docs/em.md. Every model trains on the same rows by the same code (a single network is
+an expert that is responsible for every row) for the same number of epochs, and its ridge is chosen on
 validation. The last columns compare with ONE network of the active size (as many parameters as one expert
 and the gate) and ONE of the total size (as all experts and the gate), seed by seed.
 """
@@ -81,7 +81,7 @@ def main(seeds: int = 5, iterations: int = 25, jobs: int = 2) -> None:
         iterations: of EM at most.
         jobs: processes.
     """
-    found = Parallel(n_jobs=jobs)(delayed(study)(seed, iterations) for seed in range(seeds))
+    found: Any = Parallel(n_jobs=jobs)(delayed(study)(seed, iterations) for seed in range(seeds))
     splits, names = digits(0)
     starts = [start_bits(seed) for seed in range(seeds)]
     print(markdown(found, starts, names, splits["test"].condition))
@@ -93,7 +93,7 @@ def study(seed: int, iterations: int) -> dict[str, dict[str, Any]]:
     splits, _ = digits(seed)
     results = {name: mixture(splits, variant, seed, iterations) for name, variant in VARIANTS.items()}
     for name, size in (("one network, active size", active()), ("one network, total size", total())):
-        results[name] = lone_network(splits, width_of(size), seed, iterations)
+        results[name] = single_network(splits, width_of(size), seed, iterations)
     print(f"seed {seed} done", file=sys.stderr, flush=True)
     return results
 
@@ -145,13 +145,13 @@ def mixture(splits: dict[str, Rows], variant: Variant, seed: int, iterations: in
 
 
 def start_bits(seed: int) -> tuple[float, float]:
-    """What the k-means start alone tells of a training row's condition and class, in bits."""
+    """Information of the k-means start about a training row's condition and class, in bits."""
     train = digits(seed)[0]["train"]
     start = kmeans_responsibilities(train.x, EXPERTS, seed)
     return mutual_information_bits(train.condition, start), mutual_information_bits(train.y, start)
 
 
-def lone_network(splits: dict[str, Rows], width: int, seed: int, iterations: int) -> dict[str, Any]:
+def single_network(splits: dict[str, Rows], width: int, seed: int, iterations: int) -> dict[str, Any]:
     """One network on all rows, for as many M-steps as the mixtures have."""
     train = splits["train"]
 
@@ -171,12 +171,12 @@ def lone_network(splits: dict[str, Rows], width: int, seed: int, iterations: int
 def best_of(trained: Callable[[float], tuple[float, dict[str, Any]]]) -> dict[str, Any]:
     """Train with every ridge; the result of the best on validation, the smallest ridge among equals."""
     began = time.perf_counter()
-    tries = [trained(ridge) for ridge in RIDGES]
-    return max(tries, key=lambda one: one[0])[1] | {"seconds": time.perf_counter() - began}
+    candidates = [trained(ridge) for ridge in RIDGES]
+    return max(candidates, key=lambda one: one[0])[1] | {"seconds": time.perf_counter() - began}
 
 
 def measured(model: Mixture, rows: Rows) -> dict[str, Any]:
-    """Accuracy of all experts mixed and of the gate's first alone, and what experts tell of conditions."""
+    """Accuracy of all experts and of the gate's first, and what responsibilities reveal of conditions."""
     gate = model.gate.log_probabilities(rows.x)
     answers = torch.stack([expert.log_probabilities(rows.x) for expert in model.experts], dim=1)  # type: ignore[attr-defined]
     mixed = (gate[:, :, None] + answers).logsumexp(dim=1).argmax(dim=1)
@@ -223,7 +223,7 @@ def total() -> int:
 
 
 def width_of(size: int) -> int:
-    """The hidden width whose perceptron has this many parameters, rounded up: the rival gets no less."""
+    """The hidden width whose perceptron has this many parameters, rounded up."""
     return -(-(size - CLASSES) // (PIXELS + 1 + CLASSES))
 
 
@@ -245,7 +245,7 @@ def markdown(
     sizes = [f"{width} ({parameters(width)} parameters)" for width in widths]
     lines = [
         f"{len(found)} seeds; {EXPERTS} experts 64-{HIDDEN}-10 ({parameters(HIDDEN)} parameters each), flat "
-        f"gate {gate_parameters()}; active {active()}, total {total()} parameters. The lone networks have "
+        f"gate {gate_parameters()}; active {active()}, total {total()} parameters. The single networks have "
         f"hidden widths {sizes[0]} and {sizes[1]}. Ridge of the networks: one of {RIDGES}, chosen on "
         f"validation; the condition has {possible:.3f} bits. Mean ± 95% Student interval over seeds.",
         "",

@@ -1,4 +1,4 @@
-"""Selection alone, from logits somebody else computed: the two-launch rival of `gpu.py`. Needs triton."""
+"""Selection from precomputed logits, for the two-launch baseline of `gpu.py`. Needs triton."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Token-level routing over frozen FFN experts: policy gradients against backpropagated gates.
 
     python benchmarks/token_moe.py --out runs/token_moe/study
-    python benchmarks/token_moe.py --pool runs/token_moe/pool --out runs/token_moe/study-pool --passes 2 \
+    python benchmarks/token_moe.py --pool runs/token_moe/pool --out runs/token_moe/study-pool --epochs 2 \
         --rates '[0.01, 0.003]'
 
 The first runs on the tiny pool of the package, the second on one that `token_moe_pool.py` made. Every trained
-method starts from the same closed-form routers, which saw no domain labels, and reads the same training
-sequences in as many passes; its learning rate is chosen on validation with seed 0. Prints Markdown; every
-finished fit is kept, and a stopped study goes on where it was.
+method starts from the same closed-form routers, which use no domain labels, and reads the same training
+sequences for as many epochs; its learning rate is chosen on validation with seed 0. Prints Markdown; finished
+fits are kept, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(
     tiny: tuple[int, int] = (12, 24),
     seeds: int = 5,
     rates: tuple[float, ...] = RATES,
-    passes: int = 4,
+    epochs: int = 4,
     batch: int = 8,
     sections: tuple[str, ...] = SECTIONS,
     methods: tuple[str, ...] = (),
@@ -61,38 +61,38 @@ def main(
         tiny: sequences of each domain, and mixed ones, in each part of the tiny pool.
         seeds: training seeds of each method.
         rates: learning rates tried with seed 0, chosen on validation.
-        passes: over the training sequences.
-        batch: sequences a step.
-        sections: run these; `quantised` is one more, for use with `bits`.
-        methods: run these instead, in this order.
-        bits: of the experts' weights; as they are if None.
+        epochs: passes over the training sequences.
+        batch: sequences per step.
+        sections: of methods to run; `quantised` is another one, for use with `bits`.
+        methods: names of methods to run instead, in this order.
+        bits: of the experts' weights; None: not quantised.
     """
     torch.set_num_threads(1)
     original = tiny_pool(*tiny) if pool is None else open_pool(pool)
-    cells = out / "cells"
+    trials = out / "trials"
     served = original if bits is None else quantised_pool(original, bits)
     study = Study(served, original, chosen_before(out / "ridge.json"))
-    write_json(out / "ridge.json", asdict(study.settings))
-    training = Training(passes=passes, batch=batch, checks=2)
-    fixed(study, cells, seeds)
+    write_json(out / "ridge.json", asdict(study.hyperparameters))
+    training = Training(epochs=epochs, batch=batch, checks=2)
+    fixed(study, trials, seeds)
     for name in methods or [name for name, method in METHODS.items() if method.section in sections]:
         if name not in METHODS:
             raise InputError("methods", name, "unknown", f"use some of {', '.join(METHODS)}")
-        first = [cell(study, cells, name, replace(training, learning_rate=rate)) for rate in rates]
+        first = [trial(study, trials, name, replace(training, learning_rate=rate)) for rate in rates]
         best = min(first, key=lambda found: found["validation"])["training"]["learning_rate"]
         for seed in range(1, seeds):
-            cell(study, cells, name, replace(training, learning_rate=best, seed=seed))
-    found = tables(cells, study.pool, {name: asdict_of(method) for name, method in METHODS.items()}, seeds)
+            trial(study, trials, name, replace(training, learning_rate=best, seed=seed))
+    found = tables(trials, study.pool, {name: asdict_of(method) for name, method in METHODS.items()}, seeds)
     write_json(out / "token_moe.json", found.as_json)
     print(found.markdown)
 
 
 def chosen_before(path: Path) -> RidgeHyperparameters | None:
-    """Settings of the warm start that a stopped study had chosen."""
+    """Hyperparameters of the warm start that an interrupted study chose."""
     return RidgeHyperparameters(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def cell(study: Study, folder: Path, name: str, training: Training) -> dict[str, Any]:
+def trial(study: Study, folder: Path, name: str, training: Training) -> dict[str, Any]:
     """Train a method once and measure it on the test part, unless that is done already."""
     path = folder / f"{name.replace(' ', '_')}-{training.learning_rate:g}-{training.seed}.json"
     if path.exists():
@@ -116,7 +116,7 @@ def cell(study: Study, folder: Path, name: str, training: Training) -> dict[str,
 
 
 def described(study: Study, choose: Choose) -> dict[str, Any]:
-    """Every measure of a route on the test part."""
+    """Every measure of a way of routing on the test part."""
     test = study.pool.parts["test"]
     found = measure(study.pool.tail, test, choose)
     generator = torch.Generator().manual_seed(0)
@@ -141,7 +141,7 @@ def described(study: Study, choose: Choose) -> dict[str, Any]:
 
 
 def fixed(study: Study, folder: Path, seeds: int) -> None:
-    """Measure the routes that are not trained, unless that is done already."""
+    """Measure the ways of routing that are not trained, unless that is done already."""
 
     def looked_up(name: str, loss: Callable[[TokenPool, str], np.ndarray]) -> None:
         path = folder / f"{name}.json"

@@ -3,8 +3,8 @@
     python benchmarks/token_moe_cost.py
     python benchmarks/token_moe_cost.py --pool runs/token_moe/pool
 
-Memory is what autograd keeps from the forward for the backward pass, weights not counted: nothing else sets
-the learners apart, since all hold the same frozen experts. Seconds are process time.
+Memory is what autograd keeps from the forward for the backward pass, without weights: the learners differ in
+nothing else, since all hold the same frozen experts. Seconds are process time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(pool: Path | None = None, batch: int = 8, repeats: int = 5) -> None:
 
     Args:
         pool: folder of a pool; the tiny one if None.
-        batch: sequences a step.
+        batch: sequences per step.
         repeats: steps timed.
     """
     torch.set_num_threads(1)
@@ -41,8 +41,8 @@ def main(pool: Path | None = None, batch: int = 8, repeats: int = 5) -> None:
     few = {name: part.take(np.arange(batch)) for name, part in whole.parts.items()}
     study = Study(replace(whole, parts=few))
     rows = whole.parts["train"].length * batch
-    print(f"`{whole.name}`: {batch} sequences of {rows // batch} tokens a step, one thread\n")
-    print("| learner | kept for backward, MB | bytes a token | seconds a step | tokens/s |")
+    print(f"`{whole.name}`: {batch} sequences of {rows // batch} tokens per step, one thread\n")
+    print("| learner | kept for backward, MB | bytes per token | seconds per step | tokens/s |")
     print("|---|---:|---:|---:|---:|")
     for name in SHOWN:
         kept, seconds = bytes_kept(study, name, batch), seconds_a_step(study, name, batch, repeats)
@@ -50,7 +50,7 @@ def main(pool: Path | None = None, batch: int = 8, repeats: int = 5) -> None:
 
 
 def bytes_kept(study: Study, name: str, batch: int) -> int:
-    """What autograd holds on to in one step, each storage once, the frozen weights left out."""
+    """Bytes that autograd keeps in one step, each storage once, without the frozen weights."""
     frozen = {
         t.untyped_storage().data_ptr() for t in (*study.pool.tail.buffers(), *study.pool.tail.parameters())
     }
@@ -65,16 +65,16 @@ def bytes_kept(study: Study, name: str, batch: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        METHODS[name].learn(study, Training(passes=1, batch=batch, checks=1))
+        METHODS[name].learn(study, Training(epochs=1, batch=batch, checks=1))
     return sum(seen.values())
 
 
 def seconds_a_step(study: Study, name: str, batch: int, repeats: int) -> float:
     """Process time of a step, from the difference of a long and a short training."""
     spent: list[float] = []
-    for passes in (1, 1 + repeats):
+    for epochs in (1, 1 + repeats):
         start = time.process_time()
-        METHODS[name].learn(study, Training(passes=passes, batch=batch, checks=1))
+        METHODS[name].learn(study, Training(epochs=epochs, batch=batch, checks=1))
         spent.append(time.process_time() - start)
     return (spent[1] - spent[0]) / repeats
 

@@ -1,11 +1,11 @@
-"""What it costs to hand trained routers over to stock transformers, and that it is exact.
+"""Hand trained routers over to stock transformers: what the missing bias costs, and a check that it is exact.
 
     python benchmarks/token_moe_handover.py --out runs/token_moe/handover
     python benchmarks/token_moe_handover.py --pool runs/token_moe/pool --out runs/token_moe/handover-smollm2
 
 The first runs on the tiny pool of the package, the second on one made by `token_moe_pool.py`. Stock gates
-have no bias. Routers are trained with one and without, from the same closed-form start, on the same text, the
-learning rate of each chosen on validation with seed 0; those without are written into a mixture that
+have no bias. Routers are trained with and without bias, from the same closed-form start, on the same text,
+each with a learning rate chosen on validation with seed 0. Those without are written into a mixture that
 transformers then loads. Prints Markdown.
 """
 
@@ -22,9 +22,9 @@ from token_moe_methods import RATES
 
 from experts.io.atomic import write_json
 from experts.moe.huggingface import transformers_library
+from experts.moe.model_costs import model_costs
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
-from experts.moe.model_costs import model_costs
 from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
 from router_rl.methods.token_moe.handover import foldable, hand_over
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
@@ -38,7 +38,7 @@ def main(
     out: Path = Path("runs/token_moe/handover"),
     pool: Path | None = None,
     seeds: int = 5,
-    passes: int = 4,
+    epochs: int = 4,
     prompts: int = 16,
     written: int = 32,
 ) -> None:
@@ -48,10 +48,9 @@ def main(
         out: folder for results.json and the mixture of the first seed.
         pool: folder of a pool; the tiny one if None.
         seeds: of the policy gradient on the outcome table.
-        passes: of its training over the training text.
-        prompts: sequences whose losses are compared, and that are continued greedily by our forward and by
-            `generate`.
-        written: tokens that each is continued by.
+        epochs: of its training, over the training text.
+        prompts: sequences whose losses are compared, and that our forward and `generate` continue greedily.
+        written: tokens generated for each.
     """
     torch.set_num_threads(1)
     known = tiny_pool() if pool is None else _open(pool)
@@ -63,7 +62,7 @@ def main(
         return measure(known.tail, test, routers.choose).loss.mean(axis=1)  # a sequence
 
     def learn(start: LayerRouters, rate: float, seed: int) -> Fit:
-        training = Training(learning_rate=rate, passes=passes, seed=seed, checks=2)
+        training = Training(learning_rate=rate, epochs=epochs, seed=seed, checks=2)
         return train_counterfactual(known, start, training, OUTCOME_TABLE)
 
     def best_rate(start: LayerRouters) -> float:
@@ -119,7 +118,7 @@ def main(
 def _exact(
     pool: TokenPool, routers: LayerRouters, folder: Path, prompts: int, written: int
 ) -> dict[str, Any]:
-    """The folder against our own forward: losses, tokens, sizes."""
+    """Compare the folder with our own forward: losses, tokens, sizes."""
     applied = hand_over(pool, routers, folder)
     model, theirs = _stock(pool, folder)
     tokens = torch.from_numpy(np.asarray(pool.parts["test"].tokens))
@@ -189,9 +188,9 @@ def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact:
     lines = [
         f"Pool `{pool.name}`: {pool.tail.experts} experts in {pool.tail.depth} layers, hard top-1, "
         f"{len(pool.parts['test'])} test sequences of {pool.parts['test'].length} tokens, {seeds} seeds; "
-        f"95% intervals over seeds and sequences, paired in the third column.",
+        f"95% CI over seeds and sequences, paired in the third column.",
         "",
-        "| router | loss, nats a token | against the one with bias | same choice |",
+        "| router | loss, nats per token | difference to the one with bias | same choice |",
         "|---|---:|---:|---:|",
     ]
     for name, value, gap, agreed in rows:
@@ -205,7 +204,8 @@ def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact:
         f"Handed over (policy gradient without bias, seed 0) as {exact['architecture']}: "
         f"{exact['parameters']:,} parameters, {exact['active_parameters']:,} active; "
         f"the routers are {exact['patch_bytes']:,} bytes. "
-        f"Largest difference of a token's loss to our forward {exact['largest_loss_difference']:.1e} nats; "
+        f"The largest difference of a token's loss to our forward is "
+        f"{exact['largest_loss_difference']:.1e} nats; "
         f"{exact['tokens_same']} of {exact['tokens']} greedily generated tokens are the same.",
         "",
         "| the same routers, loaded by transformers | loss | parameters | active |",

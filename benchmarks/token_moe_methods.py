@@ -40,7 +40,7 @@ class Method:
     """A trained method.
 
     Attributes:
-        section: the table it stands in.
+        section: the table that shows it.
         served: how many experts a token runs.
         family: RL or gate.
         learn: trains it.
@@ -53,40 +53,47 @@ class Method:
 
 
 class Study:
-    """A pool, and the warm start that everybody gets.
+    """A pool, and the warm start of all methods.
 
     Args:
         pool: the experts that serve.
-        original: the same before they were quantised, for gates that cannot learn through the others.
-        settings: of the warm start, where they have been chosen already.
+        original: the same before quantisation, for gates that need gradients through the experts.
+        hyperparameters: of the warm start, if they are chosen already.
     """
 
     def __init__(
-        self, pool: TokenPool, original: TokenPool | None = None, settings: RidgeHyperparameters | None = None
+        self,
+        pool: TokenPool,
+        original: TokenPool | None = None,
+        hyperparameters: RidgeHyperparameters | None = None,
     ) -> None:
         self.pool = pool
         self.original = original
-        self._settings = settings
+        self._hyperparameters = hyperparameters
 
     @cached_property
-    def settings(self) -> RidgeHyperparameters:
+    def hyperparameters(self) -> RidgeHyperparameters:
         """Of the warm start: chosen on validation, without labels."""
-        return self._settings or min(RIDGES, key=lambda each: self.validated(self.closed_form(each).choose))
+        if self._hyperparameters is not None:
+            return self._hyperparameters
+        return min(RIDGES, key=lambda each: self.validated(self.closed_form(each).choose))
 
     @cached_property
     def ridge(self) -> LayerRouters:
         """The warm start of top-1 routers."""
-        return self.closed_form(self.settings)
+        return self.closed_form(self.hyperparameters)
 
     @cached_property
     def labelled_ridge(self) -> LayerRouters:
-        """The closed form that was told the domains of the training text."""
+        """The closed form that uses the domain labels of the training text."""
         found = [self.closed_form(each) for each in LABELLED]
         return min(found, key=lambda routers: self.validated(routers.choose))
 
-    def closed_form(self, settings: RidgeHyperparameters, rule: Selection | None = None) -> LayerRouters:
+    def closed_form(
+        self, hyperparameters: RidgeHyperparameters, rule: Selection | None = None
+    ) -> LayerRouters:
         """Ridge routers."""
-        return fit_ridge(self.pool.tail, self.pool.parts["train"], settings, rule)
+        return fit_ridge(self.pool.tail, self.pool.parts["train"], hyperparameters, rule)
 
     def start(self, rule: Selection | None) -> LayerRouters:
         """The warm start for a rule: the same logits, or the same targets where it has logits of its own."""
@@ -94,10 +101,10 @@ class Study:
             return self.ridge
         if rule.outputs(self.pool.tail.experts) == self.pool.tail.experts:
             return self.ridge.copy(rule)
-        return self.closed_form(self.settings, rule)
+        return self.closed_form(self.hyperparameters, rule)
 
     def validation(self, choose: Choose) -> Measured:
-        """A walk over the validation part."""
+        """A measurement on the validation part."""
         return measure(self.pool.tail, self.pool.parts["validation"], choose)
 
     def validated(self, choose: Choose) -> float:
@@ -129,7 +136,7 @@ def soft_served(rule: Gate) -> Learn:
 
 
 def thresholded(learn_first: Learn, charged: TokenMoEConfig) -> Learn:
-    """A method's logits, served with one expert where its probability passes a threshold, else with two.
+    """A method's logits, served with one expert where its probability exceeds a threshold, else with two.
 
     The threshold is tuned on validation.
     """
@@ -147,14 +154,14 @@ def thresholded(learn_first: Learn, charged: TokenMoEConfig) -> Learn:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a policy gradient starts, and the part of the passes that this has used."""
+    """Where a policy gradient starts, and the fraction of the epochs that this uses."""
 
     routers: Callable[[Study, Training], LayerRouters]
     used: float = 0.0
 
     def left(self, training: Training) -> Training:
         """What is left of the training."""
-        return replace(training, passes=training.passes - round(self.used * training.passes))
+        return replace(training, epochs=training.epochs - round(self.used * training.epochs))
 
 
 def from_ridge(rule: Callable[[TokenPool], Selection] | None = None) -> Start:
@@ -162,36 +169,36 @@ def from_ridge(rule: Callable[[TokenPool], Selection] | None = None) -> Start:
     return Start(lambda study, training: study.start(None if rule is None else rule(study.pool)))
 
 
-def from_table(rule: Selection | None = None, nobody: bool = False) -> Start:
-    """Half of the passes on the outcome table; the learner that goes on has the other half."""
+def from_table(rule: Selection | None = None, no_expert: bool = False) -> Start:
+    """Half of the epochs on the outcome table; the next learner has the other half."""
 
     def routers(study: Study, training: Training) -> LayerRouters:
-        half = replace(training, passes=training.passes // 2, learning_rate=RATES[0], checks=2)
+        half = replace(training, epochs=training.epochs // 2, learning_rate=RATES[0], checks=2)
         fit = train_counterfactual(study.pool, study.ridge, half, OUTCOME_TABLE)
-        return fit.routers.with_nobody(2) if nobody else fit.routers.copy(rule)
+        return fit.routers.with_no_expert(2) if no_expert else fit.routers.copy(rule)
 
     return Start(routers, used=0.5)
 
 
 def from_gate(name: str) -> Start:
-    """Half of the passes as a gate; the learner that goes on has the other half."""
+    """Half of the epochs as a gate; the next learner has the other half."""
 
     def routers(study: Study, training: Training) -> LayerRouters:
-        half = replace(training, passes=training.passes // 2)
+        half = replace(training, epochs=training.epochs // 2)
         return train_gate(study.pool, study.ridge, GATES[name], half)[0].routers
 
     return Start(routers, used=0.5)
 
 
-def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: Any) -> Learn:
-    """Policy gradient over whole paths, in the environment; judged by what it is charged for."""
+def reinforce(start: Start, config: TokenMoEConfig | None = None, **hyperparameters: Any) -> Learn:
+    """Policy gradient over whole paths, in the environment; validated with its penalties."""
     charged = TokenMoEConfig() if config is None else config
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
         def score(routers: LayerRouters) -> float:
             return objective(study.validation(routers.choose), charged)
 
-        learner = TokenReinforceHyperparameters(**settings)
+        learner = TokenReinforceHyperparameters(**hyperparameters)
         routers = start.routers(study, training)
         fit = train_reinforce(study.pool, routers, start.left(training), learner, charged, score=score)
         return fit.routers.choose, fit
@@ -199,9 +206,9 @@ def reinforce(start: Start, config: TokenMoEConfig | None = None, **settings: An
     return learn
 
 
-def counterfactual(start: Start, **settings: Any) -> Learn:
+def counterfactual(start: Start, **hyperparameters: Any) -> Learn:
     """Exact policy gradient, a layer at a time."""
-    return table(start, settings=CounterfactualHyperparameters(**settings))
+    return table(start, hyperparameters=CounterfactualHyperparameters(**hyperparameters))
 
 
 def table(
@@ -209,18 +216,18 @@ def table(
     *,
     serve: Callable[[TokenPool], Selection] | None = None,
     charged: TokenMoEConfig | None = None,
-    settings: CounterfactualHyperparameters = OUTCOME_TABLE,
+    hyperparameters: CounterfactualHyperparameters = OUTCOME_TABLE,
 ) -> Learn:
     """Exact policy gradient on the outcome table.
 
     Args:
         start: the closed form if None.
         serve: the rule that the policy is served by, its probabilities being the weights; its own if None.
-        charged: what it is charged for besides its loss.
-        settings: of the learner.
+        charged: the penalties that it pays besides its loss.
+        hyperparameters: of the learner.
     """
     charged = TokenMoEConfig() if charged is None else charged
-    settings = replace(settings, load_weight=charged.load_weight, load=charged.load)
+    hyperparameters = replace(hyperparameters, load_weight=charged.load_weight, load=charged.load)
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
         def as_served(routers: LayerRouters) -> LayerRouters:
@@ -231,14 +238,14 @@ def table(
 
         begin = from_ridge() if start is None else start
         routers = begin.routers(study, training)
-        fit = train_counterfactual(study.pool, routers, begin.left(training), settings, score=score)
+        fit = train_counterfactual(study.pool, routers, begin.left(training), hyperparameters, score=score)
         return as_served(fit.routers).choose, fit
 
     return learn
 
 
 def then_balanced(learn_first: Learn) -> Learn:
-    """A top-1 method, then a bias an expert that evens out its load on the training text."""
+    """A top-1 method, then a bias for each expert that balances its load on the training text."""
 
     def learn(study: Study, training: Training) -> tuple[Choose, Fit]:
         _, fit = learn_first(study, training)
@@ -249,7 +256,7 @@ def then_balanced(learn_first: Learn) -> Learn:
 
 
 def objective(found: Measured, charged: TokenMoEConfig) -> float:
-    """Loss, and what the experts beyond the first and the load cost."""
+    """Loss plus the penalties for experts beyond the first and for load."""
     value = float(found.loss.mean()) + charged.compute_weight * (found.compute - 1.0)
     if charged.load_weight:
         tiled = charged.load.kind == "tiles"
@@ -267,7 +274,7 @@ def add(section: str, served_as: str, family: str, **methods: Learn) -> None:
         METHODS[name] = Method(section=section, served=served_as, family=family, learn=learn)
 
 
-def everybody(pool: TokenPool) -> Selection:
+def all_experts(pool: TokenPool) -> Selection:
     """All experts of a pool."""
     return Soft(k=pool.tail.experts)
 
@@ -316,9 +323,9 @@ add(
 add("main", "all", "gate", soft_mixture=soft_served(GATES["soft_gate"]))
 add(
     *("main", "all", "RL"),
-    outcome_table_soft=table(serve=everybody),
+    outcome_table_soft=table(serve=all_experts),
     joint_soft=soft_served(joint(GATES["soft_gate"])),
-    reinforce_soft=reinforce(from_ridge(everybody), entropy=0.0),
+    reinforce_soft=reinforce(from_ridge(all_experts), entropy=0.0),
 )
 for weight in COMPUTE:
     priced = TokenMoEConfig(compute_weight=weight)
@@ -327,7 +334,7 @@ for weight in COMPUTE:
     policies = {
         f"outcome_table, top_p at {weight:g}": thresholded(table(serve=two), priced),
         f"joint, top_p at {weight:g}": thresholded(gate(joint(GATES["mixtral_top2"])), priced),
-        f"reinforce_adaptive at {weight:g}": reinforce(from_table(nobody=True), priced),
+        f"reinforce_adaptive at {weight:g}": reinforce(from_table(no_expert=True), priced),
     }
     add("compute", "1 or 2", "RL", **policies)
 add(
@@ -350,8 +357,8 @@ add(
     **{"reinforce, discount 0.5": reinforce(RIDGE, discount=0.5)},
     **{"counterfactual, local": counterfactual(RIDGE, credit="local", layers=0)},
     **{"counterfactual, one layer a step": counterfactual(RIDGE)},
-    **{"outcome_table, discount 0.5": table(settings=replace(OUTCOME_TABLE, discount=0.5))},
-    **{"outcome_table, entropy 0.001": table(settings=replace(OUTCOME_TABLE, entropy=1e-3))},
+    **{"outcome_table, discount 0.5": table(hyperparameters=replace(OUTCOME_TABLE, discount=0.5))},
+    **{"outcome_table, entropy 0.001": table(hyperparameters=replace(OUTCOME_TABLE, entropy=1e-3))},
 )
 add(
     *("quantised", "1", "gate"),
@@ -363,5 +370,5 @@ add(
 
 
 def asdict_of(method: Method) -> dict[str, str]:
-    """What the tables need to know of a method."""
+    """What the tables show of a method."""
     return {name: value for name, value in asdict(method).items() if name != "learn"}

@@ -4,9 +4,9 @@
     python benchmarks/token_moe_pool.py --base runs/token_moe/model --texts runs/token_moe/texts \
         --out runs/token_moe/pool
 
-Any folder in Llama, Mistral or Qwen form will do for `--base`, and any folder of `DOMAIN.jsonl` files (a JSON
-string, one document, a line) for `--texts`. Documents are split between expert training, router training,
-validation and test. Every expert and every part is kept once it is finished; a stopped run goes on.
+`--base` takes any folder in Llama, Mistral or Qwen form, `--texts` any folder of `DOMAIN.jsonl` files (one
+JSON string, a document, per line). Documents are split between expert training, router training, validation
+and test. Finished experts and parts are kept; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Sizes:
 
     Attributes:
         length: T, tokens predicted in a sequence.
-        expert: training sequences an expert.
+        expert: training sequences per expert.
         train, validation, test: (sequences of one domain for each domain, mixed sequences) of each part.
         segments: domains in a mixed sequence.
     """

@@ -30,7 +30,7 @@ FIXED = {
 TITLES = {
     "main": "Loss at equal numbers of active experts",
     "compute": "An adaptive number of experts",
-    "quantised": "Gates that learned through the float experts",
+    "quantised": "Gates trained through the float experts",
     "load": "Load",
     "credit": "Where the credit comes from",
 }
@@ -58,30 +58,30 @@ class Row:
 
     @property
     def validation(self) -> float:
-        """Mean score on validation; not of routes that learn nothing."""
+        """Mean score on validation; only trained methods have one."""
         return float(np.mean([fit["validation"] for fit in self.fits]))
 
     @property
     def weight(self) -> float | None:
-        """What a second expert is charged, of a method that was trained for it."""
+        """The penalty of a second expert, for a method that was trained with it; None for others."""
         return float(self.name.rsplit(" at ", 1)[1]) if self.section == "compute" else None
 
     def mean(self, field: str) -> float | None:
-        """Of a measure, over the seeds."""
+        """Mean of a measure over the seeds."""
         values = [fit[field] for fit in self.fits if field in fit]
         return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What is printed and what is written."""
+    """The tables as Markdown and as JSON."""
 
     markdown: str
     as_json: dict[str, Any]
 
 
 def tables(folder: Path, pool: TokenPool, methods: dict[str, dict[str, str]], seeds: int) -> Tables:
-    """Read the fits and print what they say."""
+    """Read the finished fits and make the tables."""
     rows = [*fixed_rows(folder, seeds), *trained_rows(folder, methods, seeds)]
     by_name = {row.name: row for row in rows}
     mixed = pool.parts["test"].mixed
@@ -128,11 +128,11 @@ LOSSES = (
     "family",
     "experts run",
     "loss",
-    "95% interval",
+    "95% CI",
     "one domain",
     "mixed",
     "minus best gate",
-    "95% interval",
+    "95% CI",
     "kept",
 )
 SERVING = (
@@ -149,7 +149,7 @@ SERVING = (
 
 
 def best_of(rows: list[Row], family: str, wanted: Callable[[Row], bool]) -> Row | None:
-    """The trained row of a family that validation picks."""
+    """The trained row of a family with the best validation score."""
     found = [row for row in rows if row.family == family and wanted(row)]
     return min(found, key=lambda row: row.validation, default=None)
 
@@ -167,7 +167,7 @@ def line(cells: Iterable[str]) -> str:
 def losses(
     row: Row, rival: Row | None, by_name: dict[str, Row], mixed: np.ndarray
 ) -> tuple[list[str], dict[str, Any]]:
-    """What a row loses, printed and as JSON."""
+    """The losses of a row, printed and as JSON."""
     loss = interval(row.loss)
     pure, changing = row.loss[:, ~mixed].mean(), row.loss[:, mixed].mean() if mixed.any() else float("nan")
     base, home = (by_name[n].loss[:, ~mixed].mean() for n in ("dense", "label"))
@@ -213,7 +213,7 @@ def compared(
 
 
 def serving(row: Row) -> dict[str, Any]:
-    """What a row does to the machine, as JSON; None where it was not measured."""
+    """Load, robustness and speed of a row, as JSON; None where it was not measured."""
     fields = ("compute", "recovery", "load_cv", "device_cv", "tiles", "flips_bfloat16", "flips_noise")
     layers = [fit["load_cv_layers"] for fit in row.fits if "load_cv_layers" in fit]
     return {
@@ -237,13 +237,13 @@ def shown(row: Row) -> list[str]:
 
 
 def charged(rows: list[Row], weight: float) -> tuple[list[str], list[dict[str, Any]]]:
-    """The table of an adaptive number of experts: loss, and what experts beyond the first cost."""
+    """The table of an adaptive number of experts: loss, and loss plus the penalty of more experts."""
 
     def paid(row: Row) -> np.ndarray:
         return row.loss + weight * (row.runs - 1.0)
 
     def validated(row: Row) -> float:
-        # A fixed number of experts was not charged for when it was validated; what it costs is known.
+        # Validation of a fixed number of experts has no penalty; it is known, so it is added here.
         fixed = 0.0 if row.weight is not None else weight * (float(row.mean("compute") or 1.0) - 1.0)
         return row.validation + fixed
 
@@ -251,8 +251,8 @@ def charged(rows: list[Row], weight: float) -> tuple[list[str], list[dict[str, A
     few = [row for row in few if row.weight in (None, weight) and row.section in ("main", "compute")]
     gates = [row for row in few if row.family == "gate"]
     rival = min(gates, key=validated, default=None)
-    text = ["", f"### An adaptive number of experts, {weight:g} nats for a second one", ""]
-    text += head("router", "family", "experts run", "loss", "charged", "minus best gate", "95% interval")
+    text = ["", f"### An adaptive number of experts, {weight:g} nats for a second expert", ""]
+    text += head("router", "family", "experts run", "loss", "with penalty", "minus best gate", "95% CI")
     records: list[dict[str, Any]] = []
     for row in sorted(few, key=lambda row: float(paid(row).mean())):
         less, against = compared(row, rival, paid)
@@ -264,7 +264,7 @@ def charged(rows: list[Row], weight: float) -> tuple[list[str], list[dict[str, A
 
 
 def by_domain(rows: list[Row], pool: TokenPool) -> list[str]:
-    """Loss and perplexity by domain, of the routers that validation picks among those as sparse."""
+    """Loss and perplexity by domain, of the best routers on validation for each number of experts."""
     main = [row for row in rows if row.section == "main"]
     names = ["label", "dense", "average", "ridge"]
     for served in ("1", "2", "all"):
@@ -280,12 +280,12 @@ def by_domain(rows: list[Row], pool: TokenPool) -> list[str]:
 
 
 def spread_over(loss: np.ndarray, seeds: int) -> np.ndarray:
-    """A method without seeds stands beside each."""
+    """Repeat a method without seeds for each seed."""
     return np.repeat(loss, seeds, axis=0) if len(loss) == 1 else loss[:seeds]
 
 
 def fixed_rows(folder: Path, seeds: int) -> list[Row]:
-    """Routes that are not trained."""
+    """Ways of routing that are not trained."""
     rows: list[Row] = []
     for name, (family, served) in FIXED.items():
         paths = (
@@ -298,7 +298,7 @@ def fixed_rows(folder: Path, seeds: int) -> list[Row]:
 
 
 def trained_rows(folder: Path, methods: dict[str, dict[str, str]], seeds: int) -> list[Row]:
-    """Methods whose every seed is there, at the learning rate that validation chose."""
+    """Methods with all seeds finished, at the learning rate chosen on validation."""
     rows: list[Row] = []
     for name, method in methods.items():
         files = [read(path) for path in sorted(folder.glob(f"{name.replace(' ', '_')}-*.json"))]
