@@ -1,9 +1,9 @@
-"""Whether a policy collapsed, and likely why: checked on validation for every learned policy.
+"""Detect collapsed policies and their likely causes; every learned policy is checked on validation.
 
-A policy is reported if it sends (nearly) everything to one expert where the oracle uses several, or if it
-earns less than the best single expert. Every likely reason is one function of the facts, which returns a
-sentence or None; a new one is a function and a place in `_REASONS`. Under bandit feedback the check uses
-estimated outcomes, where the oracle is too optimistic: "nothing to route" is then rarely reported.
+A policy is reported if it sends (nearly) all queries to one expert while the oracle uses several, or if its
+utility is below that of the best single expert. Each likely cause is one function of the facts that returns a
+sentence or None; a new cause is one function and one entry of `_REASONS`. Under bandit feedback the check
+uses estimated outcomes, which make the oracle too optimistic, so "nothing to route" is then rarely reported.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from ..problems.problem import Case, Problem
 from ..problems.routing.problem import RoutingProblem
 from .metrics import ALL, busiest, collapsed
 
-__all__ = ["JUDGED", "Collapse", "Facts", "Reference", "diagnose", "live"]
+__all__ = ["Collapse", "Facts", "Reference", "diagnose", "live"]
 
-JUDGED = ("rl", "gate")  # families; the best single expert "collapses" by design, and so do others
-
-LITTLE_TO_GAIN = 0.02  # utility: an oracle this near the best single expert leaves nothing to route
-OVERFITTED = 0.05  # utility: how much further than the best single expert's training may lie above validation
-EARLY = 0.25  # of the measurements made
-_SAME = 1e-6  # utilities are means of float32
-# Gates that renormalise over the chosen experts: with one of them the weight is 1 and carries no gradient.
+LITTLE_TO_GAIN = 0.02  # utility of the oracle minus the best single expert below which routing cannot help
+OVERFITTED = 0.05  # gap between training and validation utility, in excess of the best single expert's gap
+EARLY = 0.25  # share of the validations
+_TOLERANCE = 1e-6  # utilities are means of float32
+# Gates that renormalize over the selected experts: with one expert the weight is 1 and has no gradient.
 _RENORMALISED = ("mixtral_gate",)
-# Settings that keep experts in play, and what they are called in a sentence; the first that exists is named.
-_KEEPS_IN_PLAY = {
+# Hyperparameters that keep experts in use, and their names in a sentence; the first that exists is named.
+_KEEP_IN_USE = {
     "balance": "auxiliary load loss",
     "importance": "auxiliary importance loss",
     "entropy": "entropy bonus",
@@ -43,17 +41,17 @@ _KEEPS_IN_PLAY = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
-    """What a policy is compared with in one case, the same for all methods.
+    """Reference values of one case, shared by all methods.
 
     Attributes:
-        experts: names.
-        runs: k, experts a decision runs.
-        single: name of the best single expert; None where the problem has no such method.
-        single_utility: what it earns on validation.
-        single_train_utility: what it earns on training rows; None where they are not scored.
-        gain: utility of the oracle minus the single expert's, on validation, load not charged; None where
-            the problem has no oracle.
-        oracle_shares: [N] the oracle's shares on validation, or None.
+        experts: names of the experts.
+        runs: k, experts per decision.
+        single: name of the best single expert; None if the problem has no such method.
+        single_utility: its mean utility on validation.
+        single_train_utility: its mean utility on training rows; None if they are not evaluated.
+        gain: validation utility of the oracle minus that of the best single expert, without load penalty;
+            None if the problem has no oracle.
+        oracle_shares: [N] float, the oracle's shares on validation, or None.
     """
 
     experts: tuple[str, ...]
@@ -66,7 +64,7 @@ class Reference:
 
     @classmethod
     def of(cls, problem: Problem, case: Case) -> Reference:
-        """Measure the best single expert and the oracle, where the problem has them.
+        """Evaluate the best single expert and the oracle, if the problem has them.
 
         Args:
             problem: the problem.
@@ -74,12 +72,12 @@ class Reference:
         """
         part = problem.at(case)
         names = method_names(problem.name)
-        single, here, there = None, None, None
+        single, validation, train = None, None, None
         if "best_single" in names:
             policy = _best_single(part)
-            here = part.evaluate(policy, "validation")
-            there = part.evaluate(policy, "train") if problem.scores_training_rows else None
-            single = _single_name(here, problem)
+            validation = part.evaluate(policy, "validation")
+            train = part.evaluate(policy, "train") if problem.scores_training_rows else None
+            single = _single_name(validation, problem)
         oracle = None
         if "oracle" in names:
             bound = find_method(problem.name, "oracle")
@@ -87,15 +85,15 @@ class Reference:
             oracle = bound.measure(part, case, "validation")
         gain = (
             None
-            if here is None or oracle is None
-            else _without_load(oracle, case) - _without_load(here, case)
+            if validation is None or oracle is None
+            else _without_load(oracle, case) - _without_load(validation, case)
         )
         return cls(
             experts=problem.experts,
             runs=1 if problem.rule is None else problem.rule.k,
             single=single,
-            single_utility=float("-inf") if here is None else here.means()["utility"],
-            single_train_utility=None if there is None else there.means()["utility"],
+            single_utility=float("-inf") if validation is None else validation.means()["utility"],
+            single_train_utility=None if train is None else train.means()["utility"],
             gain=gain,
             oracle_shares=None if oracle is None or oracle.share is None else oracle.shares,
         )
@@ -103,14 +101,15 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
-    """What is known of one fit.
+    """The facts of one fit that the check uses.
 
     Attributes:
-        method, settings: its name and hyperparameters.
-        shares: [N] of the kept policy, on validation; None where they are unknown.
-        utility: of the kept policy, on validation.
-        train_utility: of the kept policy, on training rows; None where it is not measured.
-        curve: every validation measurement of the fit.
+        method: name of the method.
+        hyperparameters: its hyperparameters.
+        shares: [N] float, the policy's shares on validation; None if unknown.
+        utility: mean utility on validation.
+        train_utility: mean utility on training rows; None if not evaluated.
+        curve: all validation results of the fit.
     """
 
     method: str
@@ -126,13 +125,13 @@ class Collapse:
     """The diagnosis of one fit, on validation.
 
     Attributes:
-        one_expert: it uses one expert (k, where a decision runs k) and the oracle several.
-        below_best_single: it earns less than the expert that is best on the training rows.
-        entropy: of the shares, nats.
-        largest_share: of the shares.
+        one_expert: whether it uses one expert (k, if a decision uses k) while the oracle uses several.
+        below_best_single: whether its utility is below that of the expert that is best on the training rows.
+        entropy: entropy of the shares, in nats.
+        largest_share: largest share of one expert.
         never_chosen: names of the experts without a query.
-        regret_to_best_single: utility of that expert less the router's; positive is bad.
-        reasons: likely ones in plain words; none found, or none needed: empty.
+        regret_to_best_single: utility of the best single expert minus the policy's; positive is worse.
+        reasons: likely causes; may be empty.
     """
 
     one_expert: bool
@@ -145,18 +144,18 @@ class Collapse:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, in sentences whose subject is the router; none if all is well."""
-        found: list[str] = []
+        """The problems, as sentences whose subject is the policy; empty if there are none."""
+        problems: list[str] = []
         if self.one_expert:
-            found.append("sends nearly everything to one expert where the oracle uses several")
+            problems.append("sends nearly all queries to one expert while the oracle uses several")
         if self.below_best_single:
-            found.append(
-                f"earns {self.regret_to_best_single:.4f} less than the best single expert on validation"
+            problems.append(
+                f"has a utility {self.regret_to_best_single:.4f} below the best single expert on validation"
             )
-        return found
+        return problems
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `results.json` and `run.json`."""
+        """Return the diagnosis as in `results.json` and `run.json`."""
         lists = {"never_chosen": list(self.never_chosen), "reasons": list(self.reasons)}
         return asdict(self) | lists | {"problems": self.problems}
 
@@ -164,17 +163,21 @@ class Collapse:
 def diagnose(facts: Facts, reference: Reference) -> Collapse:
     """Diagnose a fit.
 
-    Where one expert does everything and the oracle agrees, that is no collapse, and the reasons say so.
+    If the policy uses one expert and so does the oracle, it is not a collapse; the reasons then say so.
+
+    Args:
+        facts: of the fit.
+        reference: of its case.
     """
     regret = reference.single_utility - facts.utility if reference.single is not None else None
     shares, oracle = facts.shares, reference.oracle_shares
     one_expert = shares is not None and oracle is not None and collapsed(shares, oracle, reference.runs)
-    below = regret is not None and regret > _SAME
+    below = regret is not None and regret > _TOLERANCE
     reasons: Sequence[str | None] = ()
     if one_expert or below:
         reasons = [reason(facts, reference) for reason in _REASONS]
     elif shares is not None and oracle is not None and busiest(shares, reference.runs) > ALL:
-        reasons = [_one_is_right(reference)]
+        reasons = [_one_is_optimal(reference)]
     return Collapse(
         one_expert=one_expert,
         below_best_single=below,
@@ -187,7 +190,7 @@ def diagnose(facts: Facts, reference: Reference) -> Collapse:
 
 
 def live(snapshot: Snapshot, reference: Reference) -> str:
-    """A warning about a policy that is training, or an empty string; an untrained policy gets none."""
+    """Return a warning about a policy in training, or an empty string; an untrained policy gets none."""
     if snapshot.step == 0 or snapshot.validation is None:
         return ""
     oracle = reference.oracle_shares
@@ -195,26 +198,30 @@ def live(snapshot: Snapshot, reference: Reference) -> str:
         shares = snapshot.validation.shares
         if collapsed(shares, oracle, reference.runs):
             return f"collapsed: all to {_busiest_names(shares, reference)}"
-    if reference.single is not None and reference.single_utility - snapshot.best > _SAME:
+    if reference.single is not None and reference.single_utility - snapshot.best > _TOLERANCE:
         return f"below the best single expert ({reference.single_utility:.4f})"
     return ""
 
 
 def _best_single(part: Problem) -> Any:
-    """The best single expert of a problem with one case, chosen on training rows where they are scored."""
+    """Return the best single expert of a problem with one case, selected on training rows if possible."""
     method = find_method(part.name, "best_single")
     assert isinstance(method, Method)
-    if isinstance(part, RoutingProblem):  # the baseline of the tables looks at validation rows too
+    if isinstance(part, RoutingProblem):  # the baseline in the tables also uses validation rows
         part = part.replaced(validation=part.train)
     return method.fit(part, method.hyperparameters(), Run())
 
 
-def _single_name(measured: Measurement, problem: Problem) -> str:
-    return "best single expert" if measured.share is None else problem.experts[int(measured.shares.argmax())]
+def _single_name(measurement: Measurement, problem: Problem) -> str:
+    return (
+        "best single expert"
+        if measurement.share is None
+        else problem.experts[int(measurement.shares.argmax())]
+    )
 
 
-def _without_load(measured: Measurement, case: Case) -> float:
-    means = measured.means()
+def _without_load(measurement: Measurement, case: Case) -> float:
+    means = measurement.means()
     if case.objective is None or "compute" not in means:
         return means["utility"]
     return case.objective.utility(means["quality"], means["compute"], 0.0)
@@ -225,39 +232,39 @@ def _busiest_names(shares: np.ndarray, reference: Reference) -> str:
     return " and ".join(reference.experts[i] for i in order)
 
 
-def _one_is_right(reference: Reference) -> str:
+def _one_is_optimal(reference: Reference) -> str:
     assert reference.oracle_shares is not None
     share = busiest(reference.oracle_shares, reference.runs)
     names = _busiest_names(reference.oracle_shares, reference)
-    return f"no collapse: under this objective the oracle, too, sends {share:.0%} of the work to {names}"
+    return f"no collapse: under this objective the oracle, too, sends {share:.0%} of the queries to {names}"
 
 
 def _no_gradient(facts: Facts, reference: Reference) -> str | None:
     if facts.method not in _RENORMALISED or reference.runs > 1:
         return None
     return (
-        "no gradient: renormalised over the one expert chosen, the gate's weight is always 1, so the problem "
-        "teaches it nothing; choose two experts a query or use another gate"
+        "no gradient: renormalised over the one expert selected, the gate's weight is always 1, so the task "
+        "loss has no gradient; select two experts per query or use another gate"
     )
 
 
 def _unbalanced(facts: Facts, reference: Reference) -> str | None:
-    """The shares fell to one expert early, and mostly stayed there."""
+    """The largest share rose to (nearly) 1 early, and mostly stayed there."""
     curve = [point for point in facts.curve if point.step > 0]
-    fallen = [reference.runs * point.largest_share > ALL for point in curve]
-    if len(curve) < 2 or not any(fallen) or facts.shares is None or reference.oracle_shares is None:
+    collapses = [reference.runs * point.largest_share > ALL for point in curve]
+    if len(curve) < 2 or not any(collapses) or facts.shares is None or reference.oracle_shares is None:
         return None
     if not collapsed(facts.shares, reference.oracle_shares, reference.runs):
         return None
-    first = fallen.index(True)
-    if first > EARLY * (len(curve) - 1) or np.mean(fallen[first:]) < 0.5:
+    first = collapses.index(True)
+    if first > EARLY * (len(curve) - 1) or np.mean(collapses[first:]) < 0.5:
         return None
-    when = f"early collapse: one expert does everything from step {curve[first].step} of {curve[-1].step} on"
-    for name, what in _KEEPS_IN_PLAY.items():
+    when = f"early collapse: one expert gets all queries from step {curve[first].step} of {curve[-1].step} on"
+    for name, what in _KEEP_IN_USE.items():
         if name in facts.hyperparameters:
-            knob = f"{what} ({name}={facts.hyperparameters[name]:g})"
-            return f"{when}; the {knob} is too small to keep the others in play"
-    return f"{when}; nothing keeps the others in play"
+            term = f"{what} ({name}={facts.hyperparameters[name]:g})"
+            return f"{when}; the {term} is too small to keep the others in use"
+    return f"{when}; nothing keeps the others in use"
 
 
 def _overfitting(facts: Facts, reference: Reference) -> str | None:
@@ -288,7 +295,7 @@ def _stopped_at_once(facts: Facts, reference: Reference) -> str | None:
     if max(point.utility for point in facts.curve[1:]) > facts.curve[0].utility:
         return None
     return (
-        "learning stopped at once: none of the later measurements was better than the first, which was kept; "
+        "learning stopped at once: no later validation was better than the first, whose weights were kept; "
         "try another learning rate"
     )
 

@@ -1,4 +1,4 @@
-"""Compare methods on any problem: same data, same number of trials, same seeds, intervals always."""
+"""Compare methods on any problem: same data, trials and seeds for all, always with confidence intervals."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Study:
     """A finished comparison.
 
     Attributes:
-        results: the content of `results.json`, schema 2.
-        folder: where it is kept; None where nothing was kept.
-        reused: trials that were read from an earlier run.
+        results: content of `results.json`, schema 2.
+        folder: output folder; None if nothing was saved.
+        reused: number of trials that were read from an earlier run.
     """
 
     results: dict[str, Any]
@@ -47,7 +47,7 @@ class Study:
 
     @property
     def summary(self) -> list[dict[str, Any]]:
-        """One row for each method and case, with intervals and paired differences."""
+        """One row per method and case, with intervals and paired differences."""
         return list(self.results["summary"])
 
 
@@ -62,31 +62,35 @@ def compare(
     command: str = "",
     progress: Progress | None = None,
 ) -> Study:
-    """Fit every method in every case with every seed, and measure them on the test split.
+    """Fit every method in every case with every seed, and evaluate them on the test split.
 
-    Hyperparameters are chosen once per method and case, by mean validation utility with the first seed, among
-    the same number of trials for every method. The problem's bounds and constant baselines always take part.
+    Hyperparameters are selected once per method and case, by mean validation utility with the first seed,
+    with the same number of trials for every method. The problem's bounds and constant baselines are always
+    included.
 
     Args:
-        problem: what is decided, with one or more cases.
-        methods: names, see `train_router.py list`; all of the problem's if None.
-        seeds: training seeds 0, 1, ...
-        n_trials: hyperparameter settings tried for each method and case.
-        jobs: processes.
-        out: a folder for `results.json`, `report.html`, TensorBoard curves and the finished trials, from
-            which an interrupted comparison resumes; None keeps nothing.
-        command: what the user typed, for the report.
-        progress: is passed (trials done, trials in all, what was done last).
+        problem: the problem, with one or more cases.
+        methods: names of methods, see `train_router.py list`; all methods of the problem if None.
+        seeds: number of training seeds (0, 1, ...).
+        n_trials: number of hyperparameter settings tried per method and case.
+        jobs: number of processes.
+        out: folder for `results.json`, `report.html`, TensorBoard logs and finished trials; an interrupted
+            comparison resumes from it. None saves nothing.
+        command: command line, for the report.
+        progress: is called with (trials done, total trials, what was done last).
+
+    Returns:
+        the study.
 
     Raises:
-        InputError: a name is unknown, a value does not fit, or the folder cannot be written.
+        InputError: a name is unknown, a value is invalid, or the folder cannot be written.
     """
     for name, value in (("seeds", seeds), ("n_trials", n_trials), ("jobs", jobs)):
         if value < 1:
             raise InputError(name, value, "is below 1", "use 1 or more")
-    chosen = methods_of(problem, methods)
-    bounds = [method for method in chosen if isinstance(method, Bound)]
-    fitted, notes = _able([method for method in chosen if isinstance(method, Method)], problem)
+    selected = methods_of(problem, methods)
+    bounds = [method for method in selected if isinstance(method, Bound)]
+    fitted, notes = _supported([method for method in selected if isinstance(method, Method)], problem)
     for case in problem.cases:
         if case.objective is not None:
             check_budget(fitted, case.objective)
@@ -113,7 +117,9 @@ def compare(
                 entries += _bound_entries(bound, problem, case, seeds)
         shared = [method.name for method in fitted if amortizes(method, problem)]
         if shared and len(problem.cases) > 1:
-            notes.append(f"{', '.join(shared)}: one fit a seed serves all cases; its seconds are shared out")
+            notes.append(
+                f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
+            )
         results = assemble(entries, problem, n_trials=n_trials, command=command, notes=notes)
         if folder is not None:
             write_json(folder / "results.json", results)
@@ -121,8 +127,8 @@ def compare(
     return Study(results=results, folder=folder, reused=sum(trial.reused for trial in trials))
 
 
-def _able(methods: Sequence[Method], problem: Problem) -> tuple[list[Method], list[str]]:
-    """The methods that can be fitted to a problem, and a note on each of the others."""
+def _supported(methods: Sequence[Method], problem: Problem) -> tuple[list[Method], list[str]]:
+    """Return the methods that can be fitted to a problem, and a note on each of the others."""
     reasons = {method.name: check_method(method, problem) for method in methods}
     notes = [f"{name} {reason}: left out" for name, reason in reasons.items() if reason is not None]
     return [method for method in methods if reasons[method.name] is None], notes
@@ -162,7 +168,7 @@ def _entry(trial: TrialResult, result: CaseResult, problem: Problem, reference: 
 
 
 def _bound_entries(bound: Bound, problem: Problem, case: Case, seeds: int) -> list[Entry]:
-    """A bound's entries: the same for every seed."""
+    """Return the entries of a bound, equal for every seed."""
     part = problem.at(case)
     validation, test = (bound.measure(part, case, split) for split in ("validation", "test"))
     return [

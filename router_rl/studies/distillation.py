@@ -1,4 +1,4 @@
-"""A linear router in place of one that does not fold, and what that costs on rows neither has seen."""
+"""Distill a router that cannot be folded into a linear one, and measure the loss in utility on test rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Distilled", "distil_for"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Distilled:
-    """A linear router and how it does on the test rows.
+    """A linear router and its comparison with the teacher on the test rows.
 
     Attributes:
-        router: it folds into stock gates.
-        agreement: share of rows whose experts are the same set as the teacher's.
-        utility: the teacher's and its own, means.
-        lost: the teacher's utility less its own, with the paired 95% interval over rows.
-        rows: test rows.
+        router: the linear router, which can be folded into stock gates.
+        agreement: fraction of rows on which both select the same experts.
+        utility: mean utility of the teacher and of the linear router.
+        lost: utility of the teacher minus that of the linear router, with the paired 95% CI over rows.
+        rows: number of test rows.
     """
 
     router: Router
@@ -37,7 +37,7 @@ class Distilled:
     rows: int
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, without the router."""
+        """Return the numbers, without the router, as JSON."""
         before, after = self.utility
         return {
             "agreement": self.agreement,
@@ -50,35 +50,35 @@ class Distilled:
 
 
 def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale: float) -> Distilled:
-    """Fit a linear router to another's scores on training and validation rows; measure both on test rows.
+    """Fit a linear router to another's scores on training and validation rows; evaluate both on test rows.
 
     Args:
-        router: the teacher, of features alone; `hard`, `topk` or `scored_topk` selection.
-        table: of the pool it was trained on.
-        objective: what utility is.
-        scale: the unit of compute, in the table's cost unit.
+        router: the teacher, without state inputs; `hard`, `topk` or `scored_topk` selection.
+        table: outcome table of the pool it was trained on.
+        objective: defines the utility.
+        scale: unit of compute, in the table's cost unit.
 
     Raises:
-        InputError: the router is linear already.
-        RouterError: the table is another router's, or the router's form has no linear twin.
+        InputError: the router is already linear.
+        RouterError: the table has other experts or features, or the router cannot be approximated linearly.
     """
     if router.scorer.linear_form() is not None:
-        raise InputError("distil", True, "the router is linear already", "export it as it is")
+        raise InputError("distil", True, "the router is already linear", "export it as it is")
     router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
     assert table.features is not None
     test = table.part("test")
     assert test.features is not None
-    seen = torch.tensor(table.features[table.split != "test"])
-    unseen = torch.tensor(test.features)
-    rows = torch.cat([seen, unseen])
-    found = distil([router], [rows], bias=True, held_out=len(unseen) / len(rows))
+    fitted = torch.tensor(table.features[table.split != "test"])
+    held_out = torch.tensor(test.features)
+    rows = torch.cat([fitted, held_out])
+    distilled = distil([router], [rows], bias=True, held_out=len(held_out) / len(rows))
     allowed = None if router.allowed is None else [bool(value) for value in router.allowed.tolist()]
-    scorer = found.routers[0].scorer
+    scorer = distilled.routers[0].scorer
     student = Router(scorer, router.rule, router.experts, fallback=router.fallback, allowed=allowed).eval()
     before, after = (measure(each, test, objective, scale) for each in (router, student))
     return Distilled(
         router=student,
-        agreement=found.agreement[0],
+        agreement=distilled.agreement[0],
         utility=(before.means()["utility"], after.means()["utility"]),
         lost=paired_difference(before.utility[None], after.utility[None]),
         rows=len(test),

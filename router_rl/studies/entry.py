@@ -1,4 +1,4 @@
-"""One method in one case with one seed: what `results.json` is made of."""
+"""Result of one method in one case with one seed; `results.json` is assembled from these."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ __all__ = ["Entry", "Group", "Groups"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """One method in one case with one seed.
+    """Result of one method in one case with one seed.
 
     Attributes:
-        method, family, case, seed: which.
+        method: name of the method.
+        family: its family.
+        case: the case.
+        seed: the training seed.
         hyperparameters: of the fit; None for a bound.
-        validation: means on validation by name.
-        validation_utility: [V] utility of each validation query or episode; None for a bound.
-        test: measured on the test split.
-        seconds: that the fit took; shared out among the cases that it serves.
-        folder: of the trial; None for a bound.
-        router: the folder of its saved router; None where nothing was saved.
-        extra_inputs: columns of the table, such as the group, that it reads and others do not.
-        collapse: the diagnosis of a learned policy.
+        validation: means on validation, by name.
+        validation_utility: [V] float, utility of each validation query or episode; None for a bound.
+        test: measurement on the test split.
+        seconds: duration of the fit, divided among the cases that it serves.
+        folder: folder of the trial; None for a bound.
+        router: folder of the saved router; None if nothing was saved.
+        extra_inputs: columns of the table, such as the group, that it reads and other methods do not.
+        collapse: diagnosis of a learned policy.
         figures: data of its figures, as JSON.
     """
 
@@ -53,4 +56,4 @@ class Entry:
 
 Group = list[Entry]
 Groups = dict[tuple[str, str], Group]
-"""Entries by method and case label, each group by rising seed."""
+"""Entries by method and case label; the entries of a group are ordered by seed."""

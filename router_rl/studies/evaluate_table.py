@@ -1,4 +1,4 @@
-"""Measure a finished run beside random, the best single expert and the oracle."""
+"""Evaluate a finished run on a table, beside random, the best single expert and the oracle."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ __all__ = ["evaluate_run"]
 def evaluate_run(
     run: TrainedRun, table: OutcomeTable, split: str, placement: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """Measure a run's router or policy on the rows of one split.
+    """Evaluate a run's router or policy on the rows of one split.
 
     Args:
-        run: the run; its objective, options and unit of compute are used.
+        run: the run; gives the objective, options and unit of compute.
         table: rows with the run's experts and features.
         split: train, validation or test.
-        placement: the device of each expert, for a router's load by device; or None.
+        placement: device of each expert, for the load by device; or None.
+
+    Returns:
+        means on the split, load, baselines and notes, as JSON.
 
     Raises:
         RouterError: the experts or the feature size are not the router's.
         InputError: the split is unknown or empty, the placement does not fit the experts, or the run has no
-            policy that was saved.
+            saved policy.
     """
     if run.facts["problem"]["name"] == "routing":
         return _evaluate_router(run, table, split, placement)
@@ -45,16 +48,24 @@ def evaluate_run(
 
 
 def _evaluate_policy(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, Any]:
-    """Play a policy of another problem in every case of its run."""
+    """Evaluate a policy of another problem in every case of its run."""
     name = run.facts["problem"]["name"]
-    kind = find_problem(name)
-    if run.policy is None or not kind.needs_table:
-        raise InputError("run", str(run.folder), f"has no policy of {name} to play on a table", "train again")
-    options = options_from_json(kind.options_type, run.facts["problem"]["options"])
+    problem_type = find_problem(name)
+    if run.policy is None or not problem_type.needs_table:
+        raise InputError(
+            "run", str(run.folder), f"has no policy of {name} that a table can evaluate", "train again"
+        )
+    kept = run.facts["problem"].get("options")
+    if kept is None:
+        reason = f"was written by version 1, which kept no options of {name}"
+        raise InputError("run", str(run.folder), reason, "train again; `export` can read it")
+    options = options_from_json(problem_type.options_type, kept)
     weights = [case["values"].get("compute_weight") for case in run.facts["cases"]]
-    objectives = [Objective(compute_weight=weight) for weight in weights if weight is not None]
-    objective = objectives or Objective(**(run.facts["objective"] or {}))
-    problem = kind(table, objective, options=options)
+    # If cases are not compute weights, all share the one among the options.
+    own = kept.get("compute_weight", Objective().compute_weight)
+    weights = [weight for weight in weights if weight is not None] or [own]
+    objectives = [Objective(compute_weight=weight) for weight in weights]
+    problem = problem_type(table, objectives if len(objectives) > 1 else objectives[0], options=options)
     labels = [case["label"] for case in run.facts["cases"]]
     cases = [case for case in problem.cases if case.label in labels]
     measured = {
@@ -86,15 +97,15 @@ def _evaluate_router(
     rows = table.part(split)
     objective = run.objective
     router = for_objective(run.router, objective)
-    found = measure(router, rows, objective, run.scale, seed=run.facts["seed"])
-    can = run.router.allowed
-    allowed = np.ones(len(rows.experts), dtype=bool) if can is None else can.cpu().numpy()
+    measured = measure(router, rows, objective, run.scale, seed=run.facts["seed"])
+    mask = run.router.allowed
+    allowed = np.ones(len(rows.experts), dtype=bool) if mask is None else mask.cpu().numpy()
     sizes = run.router.rule.sizes(len(rows.experts))
     oracle = measure_oracle(rows, objective, run.scale, sizes, allowed)
-    alone = objective.utility(rows.quality, rows.cost / run.scale, np.zeros_like(rows.cost))
-    single = alone.mean(axis=0, dtype=np.float64)
-    alone_within = rows.cost.mean(axis=0, dtype=np.float64) / run.scale <= (objective.budget or np.inf)
-    best = int(np.where(allowed & alone_within, single, -np.inf).argmax())
+    utilities = objective.utility(rows.quality, rows.cost / run.scale, np.zeros_like(rows.cost))
+    single = utilities.mean(axis=0, dtype=np.float64)
+    affordable = rows.cost.mean(axis=0, dtype=np.float64) / run.scale <= (objective.budget or np.inf)
+    best = int(np.where(allowed & affordable, single, -np.inf).argmax())
     return {
         "run": str(run.folder),
         "problem": run.facts["problem"],
@@ -103,10 +114,10 @@ def _evaluate_router(
         "split": split,
         "queries": len(rows),
         "experts": list(table.experts),
-        split: {**found.means(), "shares": [float(share) for share in found.shares]},
-        "load": load_report(_share(found), found.drops, objective.window, placement),
-        **budget_facts(objective, found.means()["compute"]),
-        "fallbacks": found.fallbacks,
+        split: {**measured.means(), "shares": [float(share) for share in measured.shares]},
+        "load": load_report(_share(measured), measured.drops, objective.window, placement),
+        **budget_facts(objective, measured.means()["compute"]),
+        "fallbacks": measured.fallbacks,
         "random_utility": float(single[allowed].mean()),
         "best_single_utility": float(single[best]),
         "best_single_expert": table.experts[best],

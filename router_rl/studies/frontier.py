@@ -1,9 +1,9 @@
-"""What a set of operating points is worth, in the routing literature's own numbers, with intervals.
+"""Metrics of cost-quality frontiers from the routing literature, with bootstrap confidence intervals.
 
-A method has one operating point a compute weight (or price): what it spent and earned on every query. Two
-routers mixed at random reach every point between them, so a method is judged by the upper hull of its
-points, the cheapest expert alone among them. Intervals resample queries; all methods see the same resamples,
-so differences are paired.
+A method has one operating point per compute weight (or price): its cost and quality on every query. Mixing
+two routers at random reaches every point between them, so a method is evaluated by the upper convex hull of
+its points and the cheapest expert. Intervals resample queries; all methods use the same resamples, so
+differences are paired.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 RESAMPLES = 1000
-_ARENA_CHEAPEST, _ARENA_DEAREST = 0.0044, 200.0  # US dollars per 1,000 queries
+_ARENA_CHEAPEST, _ARENA_MOST_EXPENSIVE = 0.0044, 200.0  # US dollars per 1,000 queries
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,7 +38,8 @@ class Points:
     """P operating points on T queries.
 
     Attributes:
-        cost, quality: [T, P] float; the mean over training seeds, where there are several.
+        cost: [T, P] float, mean over training seeds.
+        quality: [T, P] float, mean over training seeds.
     """
 
     cost: np.ndarray
@@ -47,11 +48,12 @@ class Points:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ranking:
-    """Two experts, and how much a router prefers the strong one.
+    """A router's preference between two experts on T queries.
 
     Attributes:
-        weak, strong: [T] float, quality of each.
-        score: [T] float.
+        weak: [T] float, quality of the weak expert.
+        strong: [T] float, quality of the strong expert.
+        score: [T] float, preference for the strong expert.
     """
 
     weak: np.ndarray
@@ -60,15 +62,16 @@ class Ranking:
 
 
 def cpt(weak: np.ndarray, strong: np.ndarray, score: np.ndarray, recovered: float) -> float | None:
-    """Call-performance threshold: the least share of strong calls that recovers so much of the gap.
+    """Return the call-performance threshold: the least share of strong calls that recovers a gap share.
 
     Args:
-        weak, strong: [T] float, quality of each expert.
-        score: [T] float, queries are sent to the strong expert in this order.
-        recovered: share of the gap between the two, such as 0.5 for CPT(50%).
+        weak: [T] float, quality of the weak expert.
+        strong: [T] float, quality of the strong expert.
+        score: [T] float; queries go to the strong expert in descending order of it.
+        recovered: share of the quality gap to recover, such as 0.5 for CPT(50%).
 
     Returns:
-        a share, or None where the strong expert is no better.
+        a share, or None if the strong expert is not better.
 
     Source: RouteLLM, Ong et al. 2024, section 3.2, https://arxiv.org/abs/2406.18665.
 
@@ -84,33 +87,39 @@ def cpt(weak: np.ndarray, strong: np.ndarray, score: np.ndarray, recovered: floa
 
 
 def router_arena(
-    quality: float, cost: float, cheapest: float = _ARENA_CHEAPEST, dearest: float = _ARENA_DEAREST
+    quality: float,
+    cost: float,
+    cheapest: float = _ARENA_CHEAPEST,
+    most_expensive: float = _ARENA_MOST_EXPENSIVE,
 ) -> float:
-    """RouterArena's score `1.1 A C / (0.1 A + C)` of accuracy A and cost score C, both 0 to 1.
+    """Return RouterArena's score `1.1 A C / (0.1 A + C)` of accuracy A and cost score C, from 0 to 1.
 
         C = (log2 c_max - log2 c) / (log2 c_max - log2 c_min), clipped to [0, 1]
 
     Args:
-        quality: A.
+        quality: A, accuracy from 0 to 1.
         cost: c, US dollars per 1,000 queries.
-        cheapest, dearest: c_min and c_max, the benchmark's own by default.
+        cheapest: c_min, US dollars per 1,000 queries; the benchmark's own by default.
+        most_expensive: c_max, likewise.
 
     Source: RouterArena, Lu et al. 2025, section 4, https://arxiv.org/abs/2510.00202.
 
     >>> round(router_arena(0.5, 200.0), 3), round(router_arena(0.5, 0.0044), 3)
     (0.0, 0.524)
     """
-    place = (math.log2(dearest) - math.log2(max(cost, 1e-12))) / (math.log2(dearest) - math.log2(cheapest))
-    score = min(max(place, 0.0), 1.0)
+    span = math.log2(most_expensive) - math.log2(cheapest)
+    score = min(max((math.log2(most_expensive) - math.log2(max(cost, 1e-12))) / span, 0.0), 1.0)
     return 1.1 * quality * score / (0.1 * quality + score) if quality > 0 and score > 0 else 0.0
 
 
 def cost_saved(cost: np.ndarray, quality: np.ndarray, best_cost: float, best_quality: float) -> float | None:
-    """Share of the best expert's cost that is saved at its quality, or None where the hull stays below it.
+    """Return the share of the best expert's cost saved at equal quality; None if the hull is below it.
 
     Args:
-        cost, quality: [P] float, operating points.
-        best_cost, best_quality: of the best expert alone.
+        cost: [P] float, cost of the operating points.
+        quality: [P] float, their quality.
+        best_cost: cost of the best single expert.
+        best_quality: its quality.
 
     >>> cost_saved(np.array([0.0, 1.0]), np.array([0.5, 0.9]), 2.0, 0.7)
     0.75
@@ -122,11 +131,13 @@ def cost_saved(cost: np.ndarray, quality: np.ndarray, best_cost: float, best_qua
 
 
 def quality_gained(cost: np.ndarray, quality: np.ndarray, best_cost: float, best_quality: float) -> float:
-    """Quality above the best expert's at its cost; negative where the hull lies below it.
+    """Return the quality gained over the best expert at equal cost; negative if the hull is below it.
 
     Args:
-        cost, quality: [P] float, operating points.
-        best_cost, best_quality: of the best expert alone.
+        cost: [P] float, cost of the operating points.
+        quality: [P] float, their quality.
+        best_cost: cost of the best single expert.
+        best_quality: its quality.
 
     >>> quality_gained(np.array([0.0, 1.0, 3.0]), np.array([0.5, 0.7, 0.9]), 2.0, 0.75).__round__(6)
     0.05
@@ -143,15 +154,19 @@ def frontier_facts(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
-    """AIQ, AIQ above Zero, cost saved, quality gained and RouterArena score of each method, with intervals.
+    """Return AIQ, AIQ above the zero router, cost saved, quality gained and RouterArena score of each method.
 
-    The cheapest expert alone is added to every method's points; `zero_router` is all experts alone.
+    The cheapest expert is added to every method's points; `zero_router` is the hull of the single experts.
 
     Args:
-        methods: by name.
-        singles: the N experts alone, on the same queries.
-        cost_unit: the RouterArena score needs `usd`.
-        seed, resamples: of the bootstrap.
+        methods: operating points by name.
+        singles: the N single experts, on the same queries.
+        cost_unit: unit of the cost; the RouterArena score needs `usd`.
+        seed: seed of the bootstrap.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        value and 95% CI by method and metric.
     """
     names = list(methods)
     parts = [singles.cost, singles.quality]
@@ -164,19 +179,20 @@ def frontier_facts(
             cost, quality = own[2 * index], own[2 * index + 1]
             rows[name].append(_one(cost, quality, spent, earned, zero, cost_unit))
     return {
-        name: {key: _told([row[key] for row in found]) for key in found[0]} for name, found in rows.items()
+        name: {key: _with_interval([row[key] for row in own]) for key in own[0]} for name, own in rows.items()
     }
 
 
 def ranking_facts(
     rankings: Mapping[str, Sequence[Ranking]], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, dict[str, Any]]:
-    """APGR, CPT(50%) and CPT(80%) of routers between two experts, with intervals.
+    """Return APGR, CPT(50%) and CPT(80%) of routers between two experts, with 95% CI.
 
     Args:
-        rankings: by name, one a training seed, on the same queries; their mean is told. One whose scores
-            are all equal ranks nothing, and has none.
-        seed, resamples: of the bootstrap.
+        rankings: by name, one per training seed, on the same queries; the values are averaged over seeds. A
+            ranking with equal scores throughout is ignored.
+        seed: seed of the bootstrap.
+        resamples: number of bootstrap resamples.
     """
     measures: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float | None]] = {
         "apgr": apgr,
@@ -188,37 +204,38 @@ def ranking_facts(
         own = [one for one in every if np.ptp(one.score) > 0.0]
         values: dict[str, list[float | None]] = {key: [] for key in measures}
         orders = [np.argsort(-one.score, kind="stable") for one in own]
-        for chosen in _draws(len(every[0].weak), seed, resamples):
-            count = np.bincount(chosen, minlength=len(every[0].weak))
-            # Drawn rows by falling score: sorting them again takes one pass.
-            drawn = [order.repeat(count[order]) for order in orders]
-            pairs = list(zip(own, drawn, strict=True))
+        for rows in _row_samples(len(every[0].weak), seed, resamples):
+            count = np.bincount(rows, minlength=len(every[0].weak))
+            # Resampled rows in descending order of score: sorting them again is then linear.
+            resampled = [order.repeat(count[order]) for order in orders]
+            pairs = list(zip(own, resampled, strict=True))
             for key, measure in measures.items():
-                found = [measure(one.weak[rows], one.strong[rows], one.score[rows]) for one, rows in pairs]
-                known = [value for value in found if value is not None]
+                each = [measure(one.weak[rows], one.strong[rows], one.score[rows]) for one, rows in pairs]
+                known = [value for value in each if value is not None]
                 values[key].append(float(np.mean(known)) if known else None)
-        facts[name] = {key: _told(found) for key, found in values.items()}
+        facts[name] = {key: _with_interval(each) for key, each in values.items()}
     return facts
 
 
 def resampled_means(
     parts: Sequence[np.ndarray], seed: int = 0, resamples: int = RESAMPLES
 ) -> Iterator[list[np.ndarray]]:
-    """Column means of matrices [T, P] over all rows, and then over each bootstrap resample of the rows.
+    """Yield the column means of matrices [T, P] over all rows, then over each bootstrap sample of rows.
 
     Args:
-        parts: with the same rows.
-        seed, resamples: of the bootstrap; the same seed and rows give the same resamples.
+        parts: matrices with the same rows.
+        seed: seed of the bootstrap; the same seed and number of rows give the same resamples.
+        resamples: number of bootstrap resamples.
     """
     rows = len(parts[0])
     wide = [np.asarray(part, dtype=np.float64) for part in parts]
-    for chosen in _draws(rows, seed, resamples):
-        share = np.bincount(chosen, minlength=rows) / rows
+    for sample in _row_samples(rows, seed, resamples):
+        share = np.bincount(sample, minlength=rows) / rows
         yield [share @ part for part in wide]
 
 
-def _draws(rows: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """All row numbers, then resamples of them."""
+def _row_samples(rows: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield all row numbers, then bootstrap samples of them."""
     rng = np.random.default_rng(seed)
     yield np.arange(rows)
     for _ in range(resamples):
@@ -233,14 +250,14 @@ def _one(
     zero: float | None,
     cost_unit: str,
 ) -> dict[str, float | None]:
-    """Every measure of one method's points [P] beside the experts alone [N]."""
-    found = _aiq_of(cost, quality, spent, earned)
+    """Return all metrics of one method's points [P], given the single experts [N]."""
+    own = _aiq_of(cost, quality, spent, earned)
     best, cheapest = int(earned.argmax()), int(spent.argmin())
     with_cheapest = np.append(cost, spent[cheapest]), np.append(quality, earned[cheapest])
     arena = max(router_arena(q, 1000.0 * c) for c, q in zip(cost, quality, strict=True))
     return {
-        "aiq": found,
-        "aiq_above_zero": None if found is None or zero is None else found - zero,
+        "aiq": own,
+        "aiq_above_zero": None if own is None or zero is None else own - zero,
         "cost_saved": cost_saved(*with_cheapest, spent[best], earned[best]),
         "quality_gained": quality_gained(*with_cheapest, spent[best], earned[best]),
         "router_arena": arena if cost_unit == "usd" else None,
@@ -254,8 +271,8 @@ def _aiq_of(cost: np.ndarray, quality: np.ndarray, spent: np.ndarray, earned: np
     )
 
 
-def _told(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """The first value with the 95% percentile interval of the others; None where over a tenth have none."""
+def _with_interval(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Return the first value with the 95% percentile interval of the others; None if over 10% are None."""
     known = np.array([value for value in values[1:] if value is not None])
     if values[0] is None or len(known) < 0.9 * (len(values) - 1):
         return None

@@ -1,4 +1,4 @@
-"""Metrics of a set of operating points: hull, Zero frontier, AIQ, APGR."""
+"""Metrics of operating points: upper hull, AIQ, APGR, and the collapse criterion."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 __all__ = ["ALL", "SEVERAL", "aiq", "apgr", "busiest", "collapsed", "upper_hull"]
 
-ALL = 0.98  # a share above this is (nearly) everything
-SEVERAL = 0.9  # a largest share below this means that others matter
+ALL = 0.98  # a share above this counts as all queries
+SEVERAL = 0.9  # below this largest share, several experts are used
 
 
 def upper_hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """Non-decreasing upper convex hull of points: [M, 2] float64 (cost, quality), by rising cost.
+    """Return the non-decreasing upper convex hull of points, [M, 2] float64 (cost, quality), sorted by cost.
 
-    Two routers mixed at random reach every point between them, so the hull is what a set of operating
-    points can do at each cost (RouterBench, Hu et al. 2024, section 4, https://arxiv.org/abs/2403.12031).
+    Mixing two routers at random reaches every point between them, so the hull is the best quality at each
+    cost (RouterBench, Hu et al. 2024, section 4, https://arxiv.org/abs/2403.12031).
 
     Args:
         cost: [P] float.
@@ -26,7 +26,7 @@ def upper_hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
     hull: list[tuple[float, float]] = []
     for x, y in sorted(zip(map(float, cost), map(float, quality), strict=True), key=lambda p: (p[0], -p[1])):
         if hull and y <= hull[-1][1]:
-            continue  # dearer (or as dear) and no better
+            continue  # more expensive (or as expensive) and not better
         while len(hull) >= 2 and _below(hull[-1], hull[-2], (x, y)):
             hull.pop()
         hull.append((x, y))
@@ -34,17 +34,19 @@ def upper_hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
 
 
 def aiq(cost: np.ndarray, quality: np.ndarray, lowest: float, highest: float) -> float | None:
-    """Average improvement in quality: area under the upper hull from one cost to another, over that range.
+    """Return the average improvement in quality (AIQ): mean height of the upper hull between two costs.
 
-    Costs below the cheapest point count as that point's quality only if the point is the cheapest expert,
-    so give it among the points: every router can be told to use it alone.
+    Costs below the cheapest point get that point's quality. Include the cheapest expert among the points,
+    because every router can be set to use it only.
 
     Args:
-        cost, quality: [P] float, the operating points.
-        lowest, highest: mean cost of the cheapest and of the dearest expert.
+        cost: [P] float, cost of the operating points.
+        quality: [P] float, their quality.
+        lowest: mean cost of the cheapest expert.
+        highest: mean cost of the most expensive expert.
 
     Returns:
-        a quality, or None where all experts cost the same.
+        a quality, or None if all experts cost the same.
 
     Source: RouterBench, Hu et al. 2024, eq. 2, https://arxiv.org/abs/2403.12031.
     """
@@ -57,17 +59,18 @@ def aiq(cost: np.ndarray, quality: np.ndarray, lowest: float, highest: float) ->
 
 
 def apgr(weak: np.ndarray, strong: np.ndarray, score: np.ndarray) -> float | None:
-    """Average performance gap recovered: mean over the share of strong calls of the gap closed.
+    """Return the average performance gap recovered: the mean recovered gap over all shares of strong calls.
 
-    Queries are sent to the strong expert in order of their score; with ties in a fixed order, a random
-    score gives 0.5 in expectation, and an oracle can exceed 1.
+    Queries go to the strong expert in descending order of the score. A random score gives 0.5 in expectation,
+    and an oracle can exceed 1.
 
     Args:
-        weak, strong: [T] float, quality of each expert.
-        score: [T] float, the router's preference for the strong one.
+        weak: [T] float, quality of the weak expert.
+        strong: [T] float, quality of the strong expert.
+        score: [T] float, the router's preference for the strong expert; ties keep the row order.
 
     Returns:
-        a fraction, or None where the experts are equally good.
+        a fraction, or None if the strong expert is not better.
 
     Source: RouteLLM, Ong et al. 2024, eq. 7, https://arxiv.org/abs/2406.18665.
     """
@@ -80,12 +83,12 @@ def apgr(weak: np.ndarray, strong: np.ndarray, score: np.ndarray) -> float | Non
 
 
 def collapsed(shares: np.ndarray, oracle_shares: np.ndarray, k: int = 1) -> bool:
-    """Whether a router sends (nearly) everything to one expert where the oracle uses several.
+    """Return whether a router sends (nearly) all queries to one expert while the oracle uses several.
 
     Args:
-        shares: [N] of the router; they sum to 1.
-        oracle_shares: [N] of the oracle.
-        k: experts a decision runs; with more than one, the k largest shares count together.
+        shares: [N] float, the router's shares; they sum to 1.
+        oracle_shares: [N] float, the oracle's shares.
+        k: experts per decision; with more than one, the k largest shares are added.
 
     >>> collapsed(np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.3, 0.2]))
     True
@@ -96,11 +99,11 @@ def collapsed(shares: np.ndarray, oracle_shares: np.ndarray, k: int = 1) -> bool
 
 
 def busiest(shares: np.ndarray, k: int) -> float:
-    """Share of the work that the k busiest experts do."""
+    """Return the sum of the k largest shares."""
     return float(np.sort(shares)[-k:].sum())
 
 
 def _below(point: tuple[float, float], left: tuple[float, float], right: tuple[float, float]) -> bool:
-    """Whether a point lies on or below the line from left to right."""
+    """Return whether a point lies on or below the line from left to right."""
     rise = (right[0] - left[0]) * (point[1] - left[1]) - (point[0] - left[0]) * (right[1] - left[1])
     return rise <= 0

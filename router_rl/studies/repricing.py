@@ -1,4 +1,4 @@
-"""A finished run at other prices: the table's costs anew, and the router told of them where it can be."""
+"""Evaluate a finished run at other prices: costs are recomputed, and the router is repriced if it can be."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ import numpy as np
 from experts import InputError, OutcomeTable, reprice
 from experts.table.prices import PriceTable
 
-from ..routing import PricedScorer
 from .runs import TrainedRun
 
-__all__ = ["priced"]
+__all__ = ["reprice_run"]
 
 
-def priced(run: TrainedRun, table: OutcomeTable, prices: PriceTable) -> tuple[TrainedRun, OutcomeTable]:
-    """The run and its table at other prices; compute keeps the unit that the run was trained in.
+def reprice_run(run: TrainedRun, table: OutcomeTable, prices: PriceTable) -> tuple[TrainedRun, OutcomeTable]:
+    """Return a run and its table at other prices; compute keeps the unit that the run was trained in.
 
-    A router of `priced_pg` is told what its experts now take on average on the training rows. Any other
-    decides as before, and pays the new prices.
+    A router of `priced_pg` gets the new mean cost of each expert on the training rows. Other routers decide
+    as before and pay the new prices.
 
     Args:
         run: a finished run.
         table: its table, with token counts.
-        prices: of its experts.
+        prices: prices of its experts, in US dollars.
 
     Raises:
-        InputError: an expert has no token counts where its price needs them, or the run counts compute in
-            something else than dollars.
+        InputError: an expert lacks token counts that its price needs, or the table's costs are not dollars.
     """
     if table.cost_unit not in ("usd", "unknown"):
         problem = (
             f"are US dollars, and the table's costs, by which the run was trained, are {table.cost_unit}"
         )
         raise InputError("prices", prices.source, problem, "train on a table with costs in dollars")
-    fresh = reprice(table, prices)
-    scorer = run.router.scorer
-    if isinstance(scorer, PricedScorer):
-        trained = fresh.split == "train"
-        cost = fresh.cost[trained if trained.any() else slice(None)].mean(axis=0, dtype=np.float64)
-        run = replace(run, router=run.router.repriced((cost / run.scale).tolist()))
-        note = "the router was told the new prices; it was not trained again"
+    repriced = reprice(table, prices)
+    if run.router.scorer.repriceable:
+        trained = repriced.split == "train"
+        cost = repriced.cost[trained if trained.any() else slice(None)].mean(axis=0, dtype=np.float64)
+        run = replace(run, policy=run.router.repriced((cost / run.scale).tolist()))
+        note = "the router uses the new prices without retraining"
     else:
-        note = "the router does not know prices and decides as before; priced_pg trains one that does"
-    return run, replace(fresh, notes=(*fresh.notes, note))
+        note = (
+            "the router does not use prices, so its decisions do not change; priced_pg trains one that does"
+        )
+    return run, replace(repriced, notes=(*repriced.notes, note))

@@ -1,8 +1,8 @@
-"""`results.json` (schema 2): every trial, the summary of each method and case, and what follows from them.
+"""`results.json` (schema 2): trial results, the summary of each method and case, and conclusions.
 
-One schema serves every problem. `rows` holds one entry for each method, case, seed and split; `summary` one
-for each method and case, with intervals and paired differences. Sections that need an outcome table
-(frontier, experts, shares by group) are empty for problems without one.
+Every problem uses the same schema. `rows` has one entry per method, case, seed and split; `summary` has one
+per method and case, with intervals and paired differences. Sections that need an outcome table (frontier,
+experts, shares by group) are empty for problems without one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .verdict import goal_of, savings_of, verdict_of, warnings_of
 __all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "assemble", "budget_facts"]
 
 SCHEMA_VERSION = 2
-BUDGET_TOLERANCE = 1.02  # compute on rows that no router was fitted to may exceed the budget by chance
+BUDGET_TOLERANCE = 1.02  # mean compute on test rows can exceed the budget by chance
 _RIVALS = ("gate", "baseline")
-_LEVEL_FACTS = ("load", "entropy")  # of routers; reported in rows, not in tables
+_EXCLUDED_FACTS = ("load", "entropy")  # reported in rows, not in tables
 
 
 def assemble(
@@ -46,11 +46,11 @@ def assemble(
     """Build the content of `results.json`.
 
     Args:
-        entries: every method, case and seed.
+        entries: results of every method, case and seed.
         problem: the problem, with all its cases.
-        n_trials: hyperparameter settings tried for each method and case.
-        command: what the user typed.
-        notes: sentences that readers must know.
+        n_trials: number of hyperparameter settings tried per method and case.
+        command: command line.
+        notes: messages to include.
     """
     card = problem.describe()
     groups = _grouped(entries)
@@ -90,7 +90,7 @@ def assemble(
 
 
 def budget_facts(objective: Objective, compute: float) -> dict[str, Any]:
-    """The budget, where there is one, and whether a mean compute is within 2% of it."""
+    """Return the budget, if there is one, and whether the mean compute is within 2% of it."""
     if objective.budget is None:
         return {}
     return {"budget": objective.budget, "met": compute <= BUDGET_TOLERANCE * objective.budget}
@@ -118,7 +118,7 @@ def _row(entry: Entry, split: str, problem: Problem) -> dict[str, Any]:
         **budget,
         "seed": entry.seed,
         "split": split,
-        **{name: value for name, value in means.items() if name not in _LEVEL_FACTS},
+        **{name: value for name, value in means.items() if name not in _EXCLUDED_FACTS},
         **cost,
         "fit_seconds": entry.seconds,
         "collapsed": entry.collapse is not None and entry.collapse.one_expert,
@@ -136,13 +136,13 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
     middle = iqm(_stack(group, lambda test: test.utility))
     parts: dict[str, Any] = {}
     for name in first.test.parts:
-        found = interval(_stack(group, lambda test, name=name: test.parts[name]))
-        parts |= {f"{name}_mean": found.mean, f"{name}_ci95": [found.low, found.high]}
+        value = interval(_stack(group, lambda test, name=name: test.parts[name]))
+        parts |= {f"{name}_mean": value.mean, f"{name}_ci95": [value.low, value.high]}
     facts = [entry.test.facts for entry in group]
     parts |= {
         f"{name}_mean": float(np.mean([each[name] for each in facts]))
         for name in facts[0]
-        if name not in _LEVEL_FACTS and all(name in each for each in facts)
+        if name not in _EXCLUDED_FACTS and all(name in each for each in facts)
     }
     compute = parts.get("compute_mean")
     budget = {} if case.objective is None or compute is None else budget_facts(case.objective, compute)
@@ -162,8 +162,8 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
         **parts,
         "validation_utility_mean": _validation(group),
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
-        "collapsed": sum(found.one_expert for found in collapses),
-        "below_best_single": sum(found.below_best_single for found in collapses),
+        "collapsed": sum(each.one_expert for each in collapses),
+        "below_best_single": sum(each.below_best_single for each in collapses),
         "paired_difference_to_rival": _difference(group, groups, rival, _test_utility),
         "paired_difference_to_best_rival": _difference(
             group, groups, _best(groups, case, _RIVALS), _test_utility
@@ -180,7 +180,7 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
 def _recommendation(
     summary: Sequence[dict[str, Any]], groups: Groups, problem: Problem, frontier: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The recommendation in the middle case."""
+    """Return the recommendation in the middle case."""
     case = problem.cases[(len(problem.cases) - 1) // 2].label
 
     def difference(method: str, other: str) -> Interval | None:
@@ -195,23 +195,23 @@ def _recommendation(
 
 
 def _best(groups: Groups, case: Case, families: Sequence[str]) -> str | None:
-    """The method of these families with the highest mean validation utility and no extra inputs."""
-    found = [
+    """Return the method of these families with the highest mean validation utility and no extra inputs."""
+    candidates = [
         group
         for (_, label), group in groups.items()
         if label == case.label and group[0].family in families and not group[0].extra_inputs
     ]
-    return max(found, key=_validation)[0].method if found else None
+    return max(candidates, key=_validation)[0].method if candidates else None
 
 
 def _difference(
     group: Group, groups: Groups, other: str | None, utility: Callable[[Entry], np.ndarray | None]
 ) -> dict[str, Any] | None:
-    """Paired difference to another method; None for itself and where there is nothing to pair."""
+    """Return the paired difference to another method; None for itself and if the seeds do not match."""
     if other is None or other == group[0].method:
         return None
     rival = groups[other, group[0].case.label]
-    one, two = ([found for entry in each if (found := utility(entry)) is not None] for each in (group, rival))
+    one, two = ([u for entry in each if (u := utility(entry)) is not None] for each in (group, rival))
     if len(one) != len(two) or not one:
         return None
     difference = paired_difference(np.stack(one), np.stack(two))
@@ -219,7 +219,7 @@ def _difference(
 
 
 def _stack(group: Group, part: Callable[[Measurement], np.ndarray]) -> np.ndarray:
-    """One part of the test measurements of a method's seeds, [S, T]."""
+    """Return one part of the test measurements of a method's seeds, [S, T]."""
     return np.stack([part(entry.test) for entry in group])
 
 
@@ -236,11 +236,11 @@ def _validation_utility(entry: Entry) -> np.ndarray | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this runs from, or None elsewhere."""
+    """Return the commit of the checkout that this file is in, or None without a checkout."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
-    found = subprocess.run(
+    result = subprocess.run(
         ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
-    return found.stdout.strip() or None
+    return result.stdout.strip() or None

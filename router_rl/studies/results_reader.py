@@ -1,7 +1,7 @@
-"""Read `results.json` of this version and of version 1, as schema 2.
+"""Read `results.json` of this version or of version 1, as schema 2.
 
-Version 1 wrote two forms of schema 1: comparisons on a table, and comparisons on an environment. Both are
-returned under the names of schema 2. What version 1 did not record is None or empty.
+Version 1 wrote two forms of schema 1: comparisons on a table and comparisons on an environment. Both are
+converted to schema 2. Fields that version 1 did not record are None or empty.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .results import SCHEMA_VERSION
 
 __all__ = ["read_results"]
 
-_VERSION_1_METHODS = {"gate": "method"}  # a paired difference named the other method so
+_VERSION_1_METHODS = {"gate": "method"}  # name of the other method in a paired difference
 _ROUTING = "one decision a query: which experts answer it"
 
 
 def read_results(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `results.json`, as schema 2; reports and views take it.
+    """Return the content of a `results.json` as schema 2.
 
     Args:
         source: the file, its folder, or its content. Content of schema 2 is returned unchanged.
@@ -44,22 +44,26 @@ def read_results(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
         return _from_environment(content)
     if "experts" in content:
         return _from_table(content)
-    raise InputError("results", name, "holds no comparison", "give the results.json of `compare`")
+    raise InputError(
+        "results", name, "is not the result of a comparison", "give the results.json of `compare`"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    place = path / "results.json" if path.is_dir() else path
+    file = path / "results.json" if path.is_dir() else path
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError("results", str(place), f"cannot be read ({error})", "run compare again") from error
+        raise InputError("results", str(file), f"cannot be read ({error})", "run compare again") from error
     if not isinstance(content, dict):
-        raise InputError("results", str(place), "holds no comparison", "give the results.json of `compare`")
+        raise InputError(
+            "results", str(file), "is not the result of a comparison", "give the results.json of `compare`"
+        )
     return content
 
 
 def _from_table(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema 1 of a comparison on a table."""
+    """Convert schema 1 of a comparison on a table."""
     budget = old.get("budget")
     facts = old.get("table_facts") or {}
     load_weight = old.get("load_weight") or 0.0
@@ -106,7 +110,7 @@ def _from_table(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_environment(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema 1 of a comparison on an environment."""
+    """Convert schema 1 of a comparison on an environment."""
     card = {
         "name": old["env"],
         "environment": old.get("environment") or "",
@@ -130,7 +134,7 @@ def _from_environment(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _common(old: Mapping[str, Any], card: dict[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """Every field of schema 2, with what both forms of schema 1 recorded."""
+    """Return all fields of schema 2, filled with those that both forms of schema 1 recorded."""
     return {
         "schema_version": SCHEMA_VERSION,
         "problem": card,
@@ -214,11 +218,11 @@ def _shares(shares: Mapping[str, Any], labels: Mapping[float, str]) -> dict[str,
 
 
 def _label_of(row: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
-    """The label of the case whose values a row has."""
+    """Return the label of the case that has a row's values."""
     for case in cases:
         if all(row.get(name) == value for name, value in case["values"].items()):
             return str(case["label"])
-    raise InputError("results.rows", row["method"], "belongs to none of the cases", "run compare again")
+    raise InputError("results.rows", row["method"], "belongs to no case", "run compare again")
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:

@@ -1,10 +1,10 @@
-"""A run folder: what `train` leaves and `evaluate` and `export` read, for every problem.
+"""Run folders: written by `train`, read by `evaluate` and `export`, the same for every problem.
 
-run.json          what was trained on what, and what it earned; written last
-config.yaml       the resolved options
-router/           the trained router or policy, as `router_rl.routing.load` reads it
-tensorboard/      curves
-trials/           finished trials, and the checkpoint of the one under way
+run.json          problem, method, hyperparameters and results; written last
+config.yaml       resolved options
+router/           trained router or policy, readable by `router_rl.routing.load`
+tensorboard/      TensorBoard logs
+trials/           finished trials, and the checkpoint of the current one
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class TrainedRun:
     """A finished run.
 
     Attributes:
-        folder: where it is.
-        facts: the content of `run.json`.
-        policy: the trained router or policy; None where the method has none that can be saved.
+        folder: the run folder.
+        facts: content of `run.json`.
+        policy: trained router or policy; None if it cannot be saved.
     """
 
     folder: Path
@@ -59,23 +59,31 @@ class TrainedRun:
         """The trained router.
 
         Raises:
-            InputError: the run's policy is no router.
+            InputError: the run's policy is not a router.
         """
         if not isinstance(self.policy, Router):
             problem = self.facts.get("problem", {}).get("name", "this problem")
             raise InputError(
-                "run", str(self.folder), f"has a policy of {problem}, no router", "use a routing run"
+                "run", str(self.folder), f"has a policy of {problem}, not a router", "use a routing run"
             )
         return self.policy
 
     @property
     def objective(self) -> Objective:
-        """What it was trained to maximise."""
-        return Objective(**self.facts["objective"])
+        """The objective of the run.
+
+        Raises:
+            InputError: the run's problem has no objective per case.
+        """
+        objective = self.facts.get("objective")
+        if objective is None:
+            name = self.facts["problem"]["name"]
+            raise InputError("run", str(self.folder), f"is a run of {name}", "use a routing run")
+        return Objective(**objective)
 
     @property
     def scale(self) -> float:
-        """The unit of compute, in the table's cost unit."""
+        """Unit of compute, in the table's cost unit."""
         return float(self.facts["compute_unit"])
 
 
@@ -89,27 +97,30 @@ def train_run(
     hyperparameters: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
 ) -> TrainedRun:
-    """Train one method and leave a run folder; an interrupted run resumes when it is called again.
+    """Train one method and write a run folder; calling it again resumes an interrupted run.
 
-    A problem with several cases is trained in its middle case, unless the method serves all with one fit.
+    A problem with several cases is trained in its middle case, unless one fit serves all cases.
 
     Args:
-        problem: what is decided.
-        method: a name, see `train_router.py list`.
+        problem: the problem.
+        method: name of the method, see `train_router.py list`.
         out: the run folder.
-        seed: of everything random.
-        n_trials: hyperparameter settings tried; the best on validation is kept.
-        hyperparameters: values for some of the method's hyperparameters; then there is one trial.
-        callback: is passed every snapshot of the fits.
+        seed: random seed.
+        n_trials: number of hyperparameter settings to try; the one with the best validation utility is kept.
+        hyperparameters: values of some of the method's hyperparameters; disables the search.
+        callback: is called with every snapshot of the fits.
 
     Raises:
-        InputError: the method cannot be fitted, or the folder cannot be written or holds another run.
+        InputError: the method cannot be fitted, or the folder cannot be written or belongs to another run.
     """
-    found = learnable(method, problem)
+    learner = learnable(method, problem)
     if problem.cases[0].objective is not None:
-        check_budget([found], problem.cases[0].objective)
-    candidates = found.candidates(n_trials) if hyperparameters is None else [found.configure(hyperparameters)]
-    case = None if amortizes(found, problem) else problem.cases[(len(problem.cases) - 1) // 2]
+        check_budget([learner], problem.cases[0].objective)
+    if hyperparameters is None:
+        candidates = learner.candidates(n_trials)
+    else:
+        candidates = [learner.configure(hyperparameters)]
+    case = None if amortizes(learner, problem) else problem.cases[(len(problem.cases) - 1) // 2]
     trials = [
         Trial(method=method, hyperparameters=each, case=case, seed=seed, number=number)
         for number, each in enumerate(candidates)
@@ -139,10 +150,13 @@ def train_run(
 
 
 def read_run(folder: Path | str) -> TrainedRun:
-    """Read a finished run, of this version or of version 1.
+    """Read a finished run of this version or of version 1.
+
+    Args:
+        folder: the run folder.
 
     Raises:
-        InputError: it is no run folder, is not finished, or is of another schema version.
+        InputError: it is not a run folder, is not finished, or has an unknown schema version.
         RouterError: its router cannot be read.
     """
     folder = Path(folder)
@@ -167,16 +181,16 @@ def read_run(folder: Path | str) -> TrainedRun:
 
 
 def _policy(folder: Path) -> Any:
-    """The saved router or policy; version 1 kept policies in `policy/`."""
+    """Return the saved router or policy; version 1 saved policies in `policy/`."""
     for name in ("router", "policy"):
-        place = folder / name
-        if any((place / file).exists() for file in ("router.json", "policy.json")):
-            return load(place)
+        saved = folder / name
+        if any((saved / file).exists() for file in ("router.json", "policy.json")):
+            return load(saved)
     return None
 
 
 def _upgraded(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a run of version 1 under the names of version 2."""
+    """Convert the facts of a version 1 run to version 2."""
     if facts.get("schema_version") == SCHEMA_VERSION:
         return facts
     upgraded = dict(facts)
@@ -202,18 +216,18 @@ def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
         raise InputError(
             "out",
             str(folder),
-            f"holds a run with another {', '.join(changed)}",
-            "use another --out, or the same options as before",
+            f"belongs to a run with another {', '.join(changed)}",
+            "use another --out, or the options of that run",
         )
 
 
 def _keep(router: Path, target: Path) -> None:
-    """Copy an exported router, with its parity record, whole or not at all."""
+    """Copy an exported router and its parity record atomically."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        fresh = shutil.copytree(router, Path(temporary) / "export")
+        copied = shutil.copytree(router, Path(temporary) / "export")
         if target.exists():
             target.rename(Path(temporary) / "before")
-        fresh.rename(target)
+        copied.rename(target)
 
 
 def _facts(result: TrialResult, problem: Problem, digest: str, n_trials: int) -> dict[str, Any]:
@@ -274,4 +288,4 @@ def _which_case(problem: Problem, result: TrialResult) -> list[str]:
     if result.trial.case is None or len(problem.cases) == 1:
         return []
     others = ", ".join(case.label for case in problem.cases if case.label != result.trial.case.label)
-    return [f"trained at {result.trial.case.label}; give one of {others} alone to train there"]
+    return [f"trained at {result.trial.case.label} only; select {others} to train there"]

@@ -1,4 +1,4 @@
-"""The trials of a comparison: hyperparameters are tried with one seed, the best refitted with the others."""
+"""The trials of a comparison: hyperparameter search with one seed, then refits with the other seeds."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Key = tuple[str, "Case | None"]
 
 @dataclass(kw_only=True)
 class Sweep:
-    """Fits every method in every case with every seed; finished trials are read, not repeated.
+    """Fits every method in every case with every seed; finished trials are reused.
 
     Attributes:
-        problem: with all its cases.
-        folder: of the trials.
-        tensorboard: of the TensorBoard runs, or None.
-        jobs: processes.
-        seeds: training seeds 0, 1, ...
-        n_trials: hyperparameter settings tried for each method and case.
-        progress: is passed (trials done, trials in all, what was done last).
-        digest: of the problem; computed if empty.
+        problem: the problem, with all its cases.
+        folder: folder of the trials.
+        tensorboard: folder of the TensorBoard runs, or None.
+        jobs: number of processes.
+        seeds: number of training seeds (0, 1, ...).
+        n_trials: number of hyperparameter settings tried per method and case.
+        progress: is called with (trials done, total trials, what was done last).
+        digest: digest of the problem; computed if empty.
     """
 
     problem: Problem
@@ -52,10 +52,13 @@ class Sweep:
         self.digest = self.digest or self.problem.digest()
 
     def run(self, methods: Sequence[Method]) -> list[TrialResult]:
-        """Fit all; methods that start from a gate come last, from the gate that validation picks.
+        """Fit all methods; methods that start from a gate run last, from the best gate on validation.
 
         Args:
-            methods: distinct.
+            methods: distinct methods.
+
+        Returns:
+            one result per method, case (or all cases) and seed.
         """
         candidates: dict[Key, list[Any]] = {}
         for case in self.problem.cases:
@@ -63,26 +66,26 @@ class Sweep:
                 key = (method.name, None if amortizes(method, self.problem) else case)
                 if key not in candidates:
                     candidates[key] = method.candidates(self.n_trials)
-        self._total = sum(len(found) + self.seeds - 1 for found in candidates.values())
+        self._total = sum(len(each) + self.seeds - 1 for each in candidates.values())
         by_name = {method.name: method for method in methods}
         first = {key: c for key, c in candidates.items() if by_name[key[0]].warm_starts_from is None}
         results = self._fit(first)
         second = {key: c for key, c in candidates.items() if key not in first}
-        for (name, case), found in second.items():
+        for (name, case), options in second.items():
             gate = None if case is None else _best_gate(results, case, by_name)
             start = by_name[name].warm_starts_from
             if gate is not None and start is not None:
-                started = [start(each, gate.method, gate.hyperparameters) for each in found]
+                started = [start(each, gate.method, gate.hyperparameters) for each in options]
                 second[name, case] = list(dict.fromkeys(started))
-                self._total -= len(found) - len(second[name, case])
+                self._total -= len(options) - len(second[name, case])
         return [*results, *self._fit(second)]
 
     def _fit(self, candidates: Mapping[Key, Sequence[Any]]) -> list[TrialResult]:
-        """Try hyperparameters with seed 0, then fit the best of each method and case with the other seeds."""
+        """Search hyperparameters with seed 0, then refit the best of each method and case with more seeds."""
         first = [
             Trial(method=name, hyperparameters=each, case=case, seed=0, number=number)
-            for (name, case), found in candidates.items()
-            for number, each in enumerate(found)
+            for (name, case), options in candidates.items()
+            for number, each in enumerate(options)
         ]
         best: dict[tuple[str, str | None], TrialResult] = {}
         for result in self._run(first):
@@ -94,21 +97,21 @@ class Sweep:
         return [*best.values(), *self._run(rest)]
 
     def _run(self, trials: Sequence[Trial]) -> list[TrialResult]:
-        """Run trials, in parallel processes if there are several jobs; results in the trials' order."""
+        """Run trials, in parallel if there are several jobs; returns results in the trials' order."""
         if self.jobs == 1 or len(trials) <= 1:
             results: list[TrialResult] = []
             for trial in trials:
                 results.append(self._one(trial))
                 self._advance(results[-1])
             return results
-        found: dict[int, TrialResult] = {}
+        results_of: dict[int, TrialResult] = {}
         with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
             pool: Any = joblib.Parallel(return_as="generator_unordered")
             work = replace(self, progress=None)
             for index, result in pool(joblib.delayed(work._numbered)(i, t) for i, t in enumerate(trials)):
-                found[index] = result
+                results_of[index] = result
                 self._advance(result)
-        return [found[index] for index in range(len(trials))]
+        return [results_of[index] for index in range(len(trials))]
 
     def _numbered(self, index: int, trial: Trial) -> tuple[int, TrialResult]:
         torch.set_num_threads(1)
@@ -126,7 +129,7 @@ class Sweep:
 
 
 def _best_gate(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> Trial | None:
-    """The gate with the highest mean validation utility over its seeds in a case."""
+    """Return the gate with the highest mean validation utility over its seeds in a case."""
     gates: dict[str, list[TrialResult]] = {}
     for result in results:
         trial = result.trial
@@ -138,4 +141,4 @@ def _best_gate(results: Sequence[TrialResult], case: Case, methods: Mapping[str,
             gates.setdefault(trial.method, []).append(result)
     if not gates:
         return None
-    return max(gates.values(), key=lambda found: fmean(r.validation_utility for r in found))[0].trial
+    return max(gates.values(), key=lambda fits: fmean(fit.validation_utility for fit in fits))[0].trial

@@ -1,4 +1,4 @@
-"""Sections of `results.json` that need an outcome table: experts, frontier, and who answers which group."""
+"""Sections of `results.json` that need an outcome table: experts, frontier, shares by group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .metrics import upper_hull
 __all__ = ["table_sections"]
 
 _GROUPS_SHOWN = 24
-_RESAMPLES = 200  # of the frontier's intervals, each of which takes a hull
+_RESAMPLES = 200  # bootstrap resamples of the frontier
 _EMPTY: dict[str, Any] = {
     "table_facts": None,
     "frontier": {},
@@ -31,10 +31,10 @@ _EMPTY: dict[str, Any] = {
 
 
 def table_sections(groups: Groups, problem: Problem) -> dict[str, Any]:
-    """The sections of a problem whose cases are compute weights or a budget; empty ones for other problems.
+    """Return the sections of a problem with compute weights or a budget; empty ones for other problems.
 
     Args:
-        groups: entries by method and case label, by rising seed.
+        groups: entries by method and case label, ordered by seed.
         problem: the problem.
     """
     table, scale = problem.table, getattr(problem, "scale", None)
@@ -73,19 +73,19 @@ def _facts(table: OutcomeTable, test: OutcomeTable, groups: Groups, problem: Pro
 
 
 def _frontiers(groups: Groups, test: OutcomeTable, scale: float) -> dict[str, Any]:
-    """What every method's operating points are worth, and APGR and CPT where there are two experts."""
+    """Return the frontier metrics of each method, with APGR and CPT if there are two experts."""
     singles = Points(cost=test.cost, quality=test.quality)
     points: dict[str, Points] = {}
     rankings: dict[str, list[Ranking]] = {}
     for method in dict.fromkeys(method for method, _ in groups):
-        found = [group for (name, _), group in groups.items() if name == method]
+        own = [group for (name, _), group in groups.items() if name == method]
         points[method] = Points(
-            cost=np.stack([_mean_part(group, "compute") for group in found], axis=1) * scale,
-            quality=np.stack([_mean_part(group, "quality") for group in found], axis=1),
+            cost=np.stack([_mean_part(group, "compute") for group in own], axis=1) * scale,
+            quality=np.stack([_mean_part(group, "quality") for group in own], axis=1),
         )
-        if method == "zero_router":  # its whole frontier is known, not only the compute weights compared
+        if method == "zero_router":  # use its whole frontier, not only the compared compute weights
             points[method] = singles
-        ranked = _rankings(found[len(found) // 2], test) if len(test.experts) == 2 else None
+        ranked = _rankings(own[len(own) // 2], test) if len(test.experts) == 2 else None
         if ranked is not None:
             rankings[method] = ranked
     facts = frontier_facts(points, singles, cost_unit=test.cost_unit, resamples=_RESAMPLES)
@@ -104,27 +104,27 @@ def _frontiers(groups: Groups, test: OutcomeTable, scale: float) -> dict[str, An
 
 
 def _mean_part(group: Sequence[Entry], part: str) -> np.ndarray:
-    """One part of the test measurements, [T], the mean over the seeds."""
+    """Return one part of the test measurements, [T], averaged over seeds."""
     return np.stack([entry.test.parts[part] for entry in group]).mean(axis=0)
 
 
 def _ranked(facts: dict[str, Any] | None) -> dict[str, Any]:
-    """APGR and CPT of two experts; None for each where nothing ranks them."""
+    """Return APGR and CPT of two experts; None for each if there is no ranking."""
     facts = facts or {"apgr": None, "cpt50": None, "cpt80": None}
-    found = facts["apgr"]
+    measured = facts["apgr"]
     return {
-        "apgr": None if found is None else found["value"],
-        "apgr_ci95": None if found is None else found["ci95"],
+        "apgr": None if measured is None else measured["value"],
+        "apgr_ci95": None if measured is None else measured["ci95"],
         "cpt50": facts["cpt50"],
         "cpt80": facts["cpt80"],
     }
 
 
 def _rankings(group: Sequence[Entry], test: OutcomeTable) -> list[Ranking] | None:
-    """How each seed's router ranks the queries by the difference of its logits; None where it cannot."""
+    """Return each seed's ranking of the queries by its difference of logits; None if a router has none."""
     assert test.features is not None
     strong = int(test.quality.mean(axis=0, dtype=np.float64).argmax())
-    found: list[Ranking] = []
+    rankings: list[Ranking] = []
     for entry in group:
         router = None if entry.router is None else load(entry.router)
         if not isinstance(router, Router) or entry.case.objective is None:
@@ -135,8 +135,10 @@ def _rankings(group: Sequence[Entry], test: OutcomeTable) -> list[Ranking] | Non
         with torch.inference_mode():
             logits = router(torch.tensor(test.features)).logits.numpy()
         score = logits[:, strong] - logits[:, 1 - strong]
-        found.append(Ranking(weak=test.quality[:, 1 - strong], strong=test.quality[:, strong], score=score))
-    return found
+        rankings.append(
+            Ranking(weak=test.quality[:, 1 - strong], strong=test.quality[:, strong], score=score)
+        )
+    return rankings
 
 
 def _shares_by_group(groups: Groups, test: OutcomeTable, problem: Problem) -> dict[str, Any]:

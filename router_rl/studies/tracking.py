@@ -1,4 +1,4 @@
-"""TensorBoard: the curve of each trial, and which hyperparameters gave what."""
+"""TensorBoard logs: the learning curve of each trial, and the HParams page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from ..methods.training_loop import Snapshot
 from ..problems.load import share_entropy
@@ -21,7 +22,7 @@ _FINAL_STEP = 1000
 
 
 class TensorBoard:
-    """Writes every snapshot of one trial; all methods share the names of their curves.
+    """Writes the snapshots of one trial to TensorBoard; curves have the same names for all methods.
 
     Args:
         folder: the trial's own folder.
@@ -39,7 +40,7 @@ class TensorBoard:
         self._writer.close()
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Write one snapshot; the step is the completed share of the fit, in thousandths."""
+        """Write one snapshot; the step is the completed fraction of the fit, in thousandths."""
         step = round(_FINAL_STEP * snapshot.step / max(snapshot.total, 1))
         for name, value in snapshot.training.items():
             self._writer.add_scalar(f"training/{name}", value, step)
@@ -55,27 +56,33 @@ class TensorBoard:
         shares = snapshot.validation.shares
         self._writer.add_scalar("validation/share_entropy", share_entropy(shares), step)
         self._writer.add_scalar("validation/largest_share", float(shares.max()), step)
-        chosen = np.flatnonzero(share.ravel() > 0) % share.shape[1]
+        selected = np.flatnonzero(share.ravel() > 0) % share.shape[1]
         edges: Any = list(range(share.shape[1] + 1))  # a bin for each expert
-        self._writer.add_histogram("validation/experts", chosen, step, bins=edges)
+        self._writer.add_histogram("validation/experts", selected, step, bins=edges)
 
     def finish(
         self, hyperparameters: Any, values: Mapping[str, Any], results: Mapping[str, Mapping[str, float]]
     ) -> None:
-        """Write what the policy earned, and the hyperparameters for the HParams page.
+        """Write the final results, and the hyperparameters for the HParams page.
 
         Args:
-            hyperparameters: of the fit, a dataclass.
+            hyperparameters: dataclass of the fit's hyperparameters.
             values: further columns of that page by name, such as the method and the seed.
-            results: means by name, by the label of the case and the split they were measured in, such as
-                `compute weight 0.1/test`; the first is the metric of the HParams page.
+            results: means by name, by case label and split, such as `compute weight 0.1/test`; the first is
+                the metric of the HParams page.
         """
-        for place, means in results.items():
+        for label, means in results.items():
             for name, value in means.items():
-                self._writer.add_scalar(f"final/{place}_{name}", value, _FINAL_STEP)
+                self._writer.add_scalar(f"final/{label}_{name}", value, _FINAL_STEP)
         parameters = {
             name: value if isinstance(value, int | float | str | bool) else str(value)
             for name, value in {**values, **asdict(hyperparameters)}.items()
         }
         metrics = {f"test/{name}": value for name, value in next(iter(results.values())).items()}
-        self._writer.add_hparams(parameters, metrics, run_name="hparams")
+        # `SummaryWriter.add_hparams` would write a second run; this writes both into one.
+        events = self._writer.file_writer
+        assert events is not None
+        for summary in hparams(parameters, metrics):
+            events.add_summary(summary)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, _FINAL_STEP)

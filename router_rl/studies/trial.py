@@ -1,8 +1,8 @@
-"""One trial: a method fitted once, measured and kept on disk. Comparisons and runs are made of trials.
+"""Trials: one fit of a method, evaluated and cached on disk. Comparisons and runs consist of trials.
 
 A trial's folder is named by a digest of everything that its result depends on: the problem's data and
-options, the method, its hyperparameters, the case and the seed. `trial.json` is written last, so that a kill
-loses only the trial under way, which resumes from its checkpoint.
+options, the method, its hyperparameters, the case and the seed. `trial.json` is written last, so that a
+killed process loses only the current trial, which resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from .tracking import TensorBoard
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
 _SCHEMA_VERSION = 6
-_LEARNED = ("rl", "gate")  # families that are checked for a collapse
+_LEARNED = ("rl", "gate")  # families that are checked for collapse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One fit: a method with its hyperparameters and seed, in one case or, if it amortizes, in all.
+    """One fit: a method with hyperparameters and a seed, in one case or, if it amortizes, in all cases.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         hyperparameters: an instance of `Method.hyperparameters`.
-        case: the case; None: one fit serves all cases.
-        seed: of everything random.
-        number: which of the hyperparameter settings tried, from 0; it names the TensorBoard run only.
+        case: the case; None if one fit serves all cases.
+        seed: random seed.
+        number: number of the hyperparameter setting, from 0; it names the TensorBoard run only.
     """
 
     method: str
@@ -57,11 +57,11 @@ class Trial:
     number: int = 0
 
     def cases(self, problem: Problem) -> tuple[Case, ...]:
-        """The cases that the fit serves."""
+        """Return the cases that the fit serves."""
         return problem.cases if self.case is None else (self.case,)
 
     def identity(self, problem: Problem, digest: str) -> dict[str, Any]:
-        """Everything that the result depends on, as JSON.
+        """Return everything that the result depends on, as JSON.
 
         Args:
             problem: the problem.
@@ -78,22 +78,22 @@ class Trial:
         }
 
     def tag(self, problem: Problem) -> str:
-        """The name of its TensorBoard run, such as `ppo/c=0.1/seed=0/trial=2`."""
+        """Return the name of its TensorBoard run, such as `ppo/c=0.1/seed=0/trial=2`."""
         case = "all" if self.case is None else _short(self.case, problem)
         return f"{self.method}/{case}/seed={self.seed}/trial={self.number}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaseResult:
-    """What a fitted policy earned in one case.
+    """Results of a fitted policy in one case.
 
     Attributes:
         case: the case.
-        validation: means on the validation split by name.
+        validation: means on the validation split, by name.
         validation_utility: [V] float32, utility of each validation query or episode.
-        validation_shares: [N] float64, each expert's share of the decisions; None where it is unknown.
-        train_utility: mean utility on training rows; None where it is not measured.
-        test: measured on the test split.
+        validation_shares: [N] float64, each expert's share of the decisions; None if unknown.
+        train_utility: mean utility on training rows; None if not evaluated.
+        test: measurement on the test split.
     """
 
     case: Case
@@ -106,17 +106,17 @@ class CaseResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrialResult:
-    """What a trial gave.
+    """Result of a trial.
 
     Attributes:
-        trial: which fit.
-        folder: where it is kept; `router/` in it can be loaded, if the policy can be exported.
-        cases: a result for each case that the fit serves.
-        seconds: that the fit took.
-        curve: the validation measurements of the fit.
-        messages: sentences of the method about what it made.
-        figures: data of the policy's figures, as JSON; made for seed 0 in the middle case.
-        reused: it was read from an earlier run.
+        trial: the trial.
+        folder: its folder; `router/` in it can be loaded, if the policy can be exported.
+        cases: one result per case that the fit serves.
+        seconds: duration of the fit.
+        curve: validation results of the fit.
+        messages: messages of the method about the result.
+        figures: data of the policy's figures, as JSON; only for seed 0 in the middle case.
+        reused: whether it was read from an earlier run.
     """
 
     trial: Trial
@@ -130,7 +130,7 @@ class TrialResult:
 
     @property
     def router(self) -> Path | None:
-        """The folder of the saved router or policy, if there is one."""
+        """Folder of the saved router or policy, if there is one."""
         folder = self.folder / "router"
         return folder if folder.exists() else None
 
@@ -142,7 +142,7 @@ class TrialResult:
 
 @dataclass
 class _Log:
-    """Keeps the curve of a fit and passes snapshots on."""
+    """Callback that keeps the curve of a fit and forwards snapshots."""
 
     callbacks: list[Callback]
     curve: tuple[CurvePoint, ...] = field(default=())
@@ -162,15 +162,15 @@ def run_trial(
     tensorboard: Path | None = None,
     callback: Callback | None = None,
 ) -> TrialResult:
-    """Fit, measure and keep a trial, or read it if it is there already.
+    """Fit, evaluate and save a trial, or read it if it is already saved.
 
     Args:
-        trial: which fit.
+        trial: the trial.
         problem: the problem, with all its cases.
-        folder: the common folder of all trials.
-        digest: `problem.digest()`, where it is known already.
-        tensorboard: the folder of TensorBoard runs; None: none is written.
-        callback: is passed every snapshot of the fit.
+        folder: common folder of all trials.
+        digest: `problem.digest()`, if already computed.
+        tensorboard: folder of the TensorBoard runs; None disables them.
+        callback: is called with every snapshot of the fit.
     """
     identity = trial.identity(problem, digest or problem.digest())
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
@@ -193,7 +193,7 @@ def _fit(
     assert isinstance(method, Method)
     home.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
-    # Methods without hyperparameters to search have nothing to compare in TensorBoard.
+    # Methods without a search space have no hyperparameters to compare in TensorBoard.
     board = None
     if tensorboard is not None and method.space:
         board = TensorBoard(tensorboard / trial.tag(problem))
@@ -232,7 +232,7 @@ def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool
 
 
 def _figures(policy: Any, problem: Problem, trial: Trial) -> list[dict[str, Any]]:
-    """Figures of the middle case for the first seed, as JSON."""
+    """Return the figures of the middle case for the first seed, as JSON."""
     middle = problem.cases[(len(problem.cases) - 1) // 2]
     if trial.seed != 0 or trial.number != 0 or middle not in trial.cases(problem):
         return []
@@ -253,11 +253,11 @@ def _write(
     cases: list[dict[str, Any]] = []
     for index, result in enumerate(results):
         test = result.test
-        found = {"utility": test.utility, "validation_utility": result.validation_utility}
-        found |= {f"parts/{name}": part for name, part in test.parts.items()}
+        own = {"utility": test.utility, "validation_utility": result.validation_utility}
+        own |= {f"parts/{name}": part for name, part in test.parts.items()}
         if test.share is not None:
-            found["share"] = test.share
-        arrays |= {f"{index}/{name}": np.ascontiguousarray(part) for name, part in found.items()}
+            own["share"] = test.share
+        arrays |= {f"{index}/{name}": np.ascontiguousarray(part) for name, part in own.items()}
         shares = result.validation_shares
         cases.append(
             {
@@ -333,7 +333,7 @@ def _case_as_json(case: Case) -> dict[str, Any]:
 
 
 def _short(case: Case, problem: Problem) -> str:
-    """A case's numbers that differ between cases, such as `c=0.1`."""
+    """Return the values of a case that differ between cases, such as `c=0.1`."""
     names = [name for name in case.values if len({each.values.get(name) for each in problem.cases}) > 1]
     names = names or list(case.values)[:1]
     short = {"compute_weight": "c", "load_weight": "load_weight"}

@@ -1,4 +1,4 @@
-"""A comparison in sentences: RL against the gate, what routing saves, which policies collapsed."""
+"""Sentences about a comparison: RL against gates, savings by routing, collapsed policies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .collapse import Collapse
 
 __all__ = ["GOAL", "goal_of", "savings_of", "verdict_of", "warnings_of"]
 
-GOAL = -0.002  # utility: the lower end of RL's difference to the gate should lie above this
-UNEXPLAINED = "None of the reasons that are checked applies"
+GOAL = -0.002  # utility: lower bound that the 95% CI of RL's difference to the gate should exceed
+UNEXPLAINED = "None of the known causes applies"
 
 
 def goal_of(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | None:
-    """RL compared with gates on test in one case, both as validation picks them; None without both.
+    """Compare RL with gates on test in one case, with methods selected on validation; None without both.
 
-    The gate is the one of the highest mean on validation. The RL method is the one whose paired difference
-    to that gate on validation has the highest lower end of its 95% CI. Methods with extra inputs take no
-    part.
+    The gate is the one with the highest mean validation utility. The RL method is the one whose paired
+    difference to that gate on validation has the highest lower end of its 95% CI. Methods with extra inputs
+    are excluded.
 
     Args:
         summary: of `results.json`.
-        case: label.
+        case: label of the case.
     """
     here = [row for row in summary if row["case"] == case and not row["extra_inputs"]]
     agents = [row for row in here if row["family"] == "rl"]
@@ -31,8 +31,8 @@ def goal_of(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | No
     if not agents or not gates:
         return None
     agent, gate = max(agents, key=_lower_end), max(gates, key=_by_validation)
-    found = agent["paired_difference_to_best_gate"]
-    if found is None:
+    difference = agent["paired_difference_to_best_gate"]
+    if difference is None:
         return None
     return {
         "case": case,
@@ -40,15 +40,21 @@ def goal_of(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | No
         "rl_utility": agent["utility_mean"],
         "gate": gate["method"],
         "gate_utility": gate["utility_mean"],
-        "mean": found["mean"],
-        "ci95": found["ci95"],
+        "mean": difference["mean"],
+        "ci95": difference["ci95"],
         "margin": GOAL,
-        "reached": found["ci95"][0] > GOAL,
+        "reached": difference["ci95"][0] > GOAL,
     }
 
 
 def verdict_of(summary: Sequence[dict[str, Any]], goals: Sequence[dict[str, Any]], case: str) -> str:
-    """One sentence: which methods validation picks in a case, and what they earn on test."""
+    """Return one sentence: which methods validation selects in a case, and their test utility.
+
+    Args:
+        summary: of `results.json`.
+        goals: comparisons of `goal_of`.
+        case: label of the case.
+    """
     at = f"{case[:1].upper()}{case[1:]}"
     for goal in goals:
         if goal["case"] == case:
@@ -56,12 +62,12 @@ def verdict_of(summary: Sequence[dict[str, Any]], goals: Sequence[dict[str, Any]
             better = "is significantly better than" if low > 0 else "is significantly worse than"
             outcome = better if low > 0 or high < 0 else "is not significantly different from"
             return (
-                f"{at}: the RL method that validation picks ({goal['rl']}, {goal['rl_utility']:.3f}) "
-                f"{outcome} the gate it picks ({goal['gate']}, {goal['gate_utility']:.3f}): "
+                f"{at}: the RL method that validation selects ({goal['rl']}, {goal['rl_utility']:.3f}) "
+                f"{outcome} the gate it selects ({goal['gate']}, {goal['gate_utility']:.3f}): "
                 f"{signed(goal['mean'])} utility (95% CI {signed(low)} to {signed(high)})."
             )
     best = _best(summary, case)
-    return f"{at}: {best['method']} earns {best['utility_mean']:.3f}."
+    return f"{at}: {best['method']} has a mean utility of {best['utility_mean']:.3f}."
 
 
 def savings_of(
@@ -70,11 +76,11 @@ def savings_of(
     frontier: Mapping[str, Any],
     singles: Sequence[dict[str, Any]],
 ) -> list[str]:
-    """What the methods that validation picks save and gain over their operating points, a sentence each.
+    """Return what the selected methods save and gain over their operating points, one sentence per method.
 
     Args:
         summary: of `results.json`.
-        goals: of `goal_of`; without any, the best on validation in each case is picked.
+        goals: comparisons of `goal_of`; without any, the best method on validation in each case is used.
         frontier: of `results.json`, by method.
         singles: of `results.json`: every expert, with its quality on test.
     """
@@ -86,37 +92,37 @@ def savings_of(
     best = max(singles, key=lambda single: single["quality"])["expert"]
     sentences: list[str] = []
     for method in dict.fromkeys(picked):
-        found = frontier[method]
-        if found["aiq"] is None:  # all experts cost the same
+        metrics = frontier[method]
+        if metrics["aiq"] is None:  # all experts cost the same
             continue
-        saved, saves = found["cost_saved"], "no significant saving"
+        saved, saves = metrics["cost_saved"], "no significant saving"
         if saved is not None:
             share, low, high = (f"{value:.0%}" for value in (saved["value"], *saved["ci95"]))
             saves = f"{share} of the cost saved ({low} to {high})"
-        gained, above = (_with_interval(found[name]) for name in ("quality_gained", "aiq_above_zero"))
+        gained, above = (_with_interval(metrics[name]) for name in ("quality_gained", "aiq_above_zero"))
         sentences.append(
             f"{method} {over}, compared with {best} for every query: {saves} at equal quality; "
-            f"{gained} quality at equal cost; AIQ {found['aiq']:.3f}, {above} over the zero router."
+            f"{gained} quality at equal cost; AIQ {metrics['aiq']:.3f}, {above} over the zero router."
         )
     return sentences
 
 
 def warnings_of(diagnoses: Sequence[tuple[str, str, Collapse | None]]) -> list[str]:
-    """One sentence for each method that collapsed or stayed below the best single expert.
+    """Return one warning for each method that collapsed or is below the best single expert.
 
     Args:
         diagnoses: method, case label and diagnosis (None: not checked) of every fit.
     """
     warnings: list[str] = []
     for method in dict.fromkeys(name for name, _, _ in diagnoses):
-        fits = [(case, found) for name, case, found in diagnoses if name == method and found is not None]
-        found: list[str] = []
-        for what, is_so in _TROUBLES.items():
-            where = [case for case, collapse in fits if is_so(collapse)]
+        fits = [(case, each) for name, case, each in diagnoses if name == method and each is not None]
+        problems: list[str] = []
+        for what, applies in _PROBLEMS.items():
+            where = [case for case, collapse in fits if applies(collapse)]
             if where:
                 counts = [f"{case} ({where.count(case)})" for case in dict.fromkeys(where)]
-                found.append(f"{what} at {', '.join(counts)}")
-        if found:
+                problems.append(f"{what} at {', '.join(counts)}")
+        if problems:
             # Sentences contain numbers of their seed: reasons are equal if the text before the colon is.
             reasons: dict[str, str] = {}
             for _, collapse in fits:
@@ -124,24 +130,24 @@ def warnings_of(diagnoses: Sequence[tuple[str, str, Collapse | None]]) -> list[s
                     for reason in collapse.reasons:
                         reasons.setdefault(reason.partition(":")[0], reason)
             likely = f" Likely: {'. '.join(reasons.values())}." if reasons else f" {UNEXPLAINED}."
-            warnings.append(f"{method} {' and '.join(found)} (number of seeds in brackets).{likely}")
+            warnings.append(f"{method} {' and '.join(problems)} (number of seeds in brackets).{likely}")
     return warnings
 
 
 def _best(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any]:
-    """The row of the method that validation picks in a case; those without extra inputs come first."""
+    """Return the row of the method that validation selects in a case, without extra inputs if possible."""
     here = [row for row in summary if row["case"] == case and row["family"] != "bound"]
     return max([row for row in here if not row["extra_inputs"]] or here, key=_by_validation)
 
 
-def _with_interval(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    return f"{signed(found['value'], 3)} ({signed(low, 3)} to {signed(high, 3)})"
+def _with_interval(metric: dict[str, Any]) -> str:
+    low, high = metric["ci95"]
+    return f"{signed(metric['value'], 3)} ({signed(low, 3)} to {signed(high, 3)})"
 
 
 def _lower_end(row: dict[str, Any]) -> float:
-    found = row["validation_difference_to_best_gate"]
-    return float("-inf") if found is None else float(found["ci95"][0])
+    difference = row["validation_difference_to_best_gate"]
+    return float("-inf") if difference is None else float(difference["ci95"][0])
 
 
 def _by_validation(row: dict[str, Any]) -> float:
@@ -149,7 +155,7 @@ def _by_validation(row: dict[str, Any]) -> float:
     return float("-inf") if value is None else float(value)
 
 
-_TROUBLES: dict[str, Callable[[Collapse], bool]] = {
-    "sends nearly everything to one expert, where the oracle uses several,": lambda found: found.one_expert,
-    "earns less than the best single expert on validation": lambda found: found.below_best_single,
+_PROBLEMS: dict[str, Callable[[Collapse], bool]] = {
+    "sends nearly all queries to one expert while the oracle uses several,": lambda each: each.one_expert,
+    "is below the best single expert on validation": lambda each: each.below_best_single,
 }

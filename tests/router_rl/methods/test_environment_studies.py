@@ -96,7 +96,7 @@ def test_a_cascade_is_judged_by_the_oracle_and_the_thresholds(tmp_path):
         if method != "thresholds":
             assert row["paired_difference_to_rival"]["method"] == "thresholds"
         assert 1.0 <= row["asked_mean"] <= 2.0
-    assert "one fit a seed serves all cases" in " ".join(study.results["notes"])
+    assert "one fit per seed serves all cases" in " ".join(study.results["notes"])
     forms = {figure["form"] for figure in study.results["figures"]}
     assert forms == {"cascade_tree"}
     assert study.recommendation

@@ -74,13 +74,13 @@ def test_one_expert_where_the_oracle_uses_several() -> None:
     assert found.one_expert
     assert not found.below_best_single
     assert found.never_chosen == ("b", "c")
-    assert found.problems == ["sends nearly everything to one expert where the oracle uses several"]
+    assert found.problems == ["sends nearly all queries to one expert while the oracle uses several"]
 
 
 def test_below_the_best_single_expert() -> None:
     found = diagnose(facts(utility=0.688, train_utility=0.69), REFERENCE)
     assert not found.one_expert
-    assert found.problems == ["earns 0.0120 less than the best single expert on validation"]
+    assert found.problems == ["has a utility 0.0120 below the best single expert on validation"]
     assert not diagnose(facts(utility=0.7), REFERENCE).below_best_single  # as good is not below
 
 
@@ -93,7 +93,9 @@ def test_with_two_experts_a_decision_the_two_busiest_count_together() -> None:
 def test_one_expert_is_no_collapse_where_the_oracle_agrees() -> None:
     found = diagnose(facts(shares=ALL_TO_A), replace(REFERENCE, oracle_shares=np.array([0.96, 0.04, 0.0])))
     assert found.problems == []
-    assert reason(found) == ("no collapse: under this objective the oracle, too, sends 96% of the work to a")
+    assert reason(found) == (
+        "no collapse: under this objective the oracle, too, sends 96% of the queries to a"
+    )
 
 
 def test_overfitting() -> None:
@@ -123,13 +125,13 @@ def test_learning_that_stops_at_once() -> None:
     [
         ({"balance": 0.001, "entropy": 0.1}, "auxiliary load loss (balance=0.001) is too small"),
         ({"entropy": 0.01}, "entropy bonus (entropy=0.01) is too small"),
-        ({}, "nothing keeps the others in play"),
+        ({}, "nothing keeps the others in use"),
     ],
 )
 def test_an_early_collapse(settings: dict[str, float], said: str) -> None:
     early = curve((0.3, 0.4), (0.5, 0.8), (0.7, 1.0), *[(0.7, 1.0)] * 10)
     found = diagnose(facts(shares=ALL_TO_A, hyperparameters=settings, curve=early), REFERENCE)
-    assert reason(found).startswith("early collapse: one expert does everything from step 2 of 12 on")
+    assert reason(found).startswith("early collapse: one expert gets all queries from step 2 of 12 on")
     assert said in reason(found)
 
 
@@ -169,7 +171,7 @@ def test_a_high_compute_weight_is_no_collapse(kinds: OutcomeTable, tmp_path: Pat
     assert found["problems"] == []
     assert found["largest_share"] == 1.0
     assert found["reasons"] == [
-        "no collapse: under this objective the oracle, too, sends 100% of the work to red"
+        "no collapse: under this objective the oracle, too, sends 100% of the queries to red"
     ]
 
 
@@ -232,5 +234,5 @@ def test_a_comparison_says_so(kinds: OutcomeTable) -> None:
     lines = [line for line in found["summary"] if line["method"] == "mixtral_gate"]
     assert sum(line["below_best_single"] for line in lines) > 0
     (warning,) = found["warnings"]
-    assert warning.startswith("mixtral_gate earns less than the best single expert on validation at compute")
+    assert warning.startswith("mixtral_gate is below the best single expert on validation at compute")
     assert "Likely: no gradient: renormalised" in warning

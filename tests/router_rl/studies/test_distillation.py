@@ -33,7 +33,7 @@ def test_a_teacher_that_is_linear_is_matched(kinds: OutcomeTable, tmp_path) -> N
     assert found.agreement > 0.98
     assert abs(found.lost.mean) < 0.01
     assert found.rows == len(kinds.part("test"))
-    assert export(found.router, tmp_path / "out", format="gguf", table=kinds).passed
+    assert export(found.router, tmp_path / "out", format="gguf", rows=kinds).passed
 
 
 def test_what_is_lost_is_measured_on_the_test_rows(kinds: OutcomeTable) -> None:
@@ -64,7 +64,7 @@ def test_barred_experts_and_the_fallback_stay(kinds: OutcomeTable) -> None:
 
 def test_what_is_refused(kinds: OutcomeTable) -> None:
     linear = Router(LinearScorer(4, 4), Hard(), NAMES)
-    with pytest.raises(InputError, match="the router is linear already; export it as it is"):
+    with pytest.raises(InputError, match="the router is already linear; export it as it is"):
         distil_for(linear, kinds, OBJECTIVE, 10.0)
     with pytest.raises(RouterError, match="routes between a, b but the table has red"):
         distil_for(Router(MLPScorer(4, 2), Hard(), ("a", "b")), kinds, OBJECTIVE, 10.0)

@@ -73,11 +73,11 @@ def test_what_a_log_cannot_judge(kinds: OutcomeTable, run: TrainedRun, log: Deci
     with pytest.raises(InputError, match="none of its queries is in these rows"):
         evaluate_log(run, replace(log, query_id=np.array(["other"] * len(log))), kinds)
     loaded: dict[str, Any] = {**run.facts["objective"], "load_weight": 0.1}
-    with pytest.raises(InputError, match="load depends on what was decided before"):
+    with pytest.raises(InputError, match="load depends on earlier decisions"):
         evaluate_log(replace(run, facts={**run.facts, "objective": loaded}), log, None)
-    with pytest.raises(InputError, match="the router runs 2"):
+    with pytest.raises(InputError, match="the router selects 2"):
         policy_of(fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="topk")), kinds.features)
-    with pytest.raises(InputError, match="log='group': the router reads more than features"):
+    with pytest.raises(InputError, match="log='group': the router has inputs beside the features"):
         policy_of(fit("group_label", RoutingProblem(kinds, OBJECTIVE)), kinds.features)
 
 

@@ -115,8 +115,8 @@ def test_an_environment_keeps_its_cases_and_its_rival() -> None:
     ("content", "message"),
     [
         ({"schema_version": 3}, "has schema version 3"),
-        ({"schema_version": 1}, "holds no comparison"),
-        ([1], "holds no comparison"),
+        ({"schema_version": 1}, "is not the result of a comparison"),
+        ([1], "is not the result of a comparison"),
     ],
 )
 def test_other_files_are_errors(content: Any, message: str, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_validation_picks_the_gate_by_its_mean_and_the_rl_method_that_surely_bea
     assert (found["mean"], found["ci95"], found["margin"]) == (0.01, [-0.001, 0.02], -0.002)
     assert found["reached"]
     assert verdict_of(SUMMARY, [found], AT).startswith(
-        "Compute weight 0.1: the RL method that validation picks (good_rl, 0.500) is not significantly different "
+        "Compute weight 0.1: the RL method that validation selects (good_rl, 0.500) is not significantly "
+        "different "
     )
 
 
@@ -62,7 +63,7 @@ def test_the_lower_end_decides(low: float, reached: bool) -> None:
 def test_without_both_sides_there_is_no_goal() -> None:
     assert goal_of(SUMMARY[:4], AT) is None
     assert goal_of(SUMMARY, "compute weight 0.2") is None
-    assert verdict_of(SUMMARY[:3], [], AT) == "Compute weight 0.1: good_rl earns 0.500."
+    assert verdict_of(SUMMARY[:3], [], AT) == "Compute weight 0.1: good_rl has a mean utility of 0.500."
 
 
 def test_savings_of_the_picked_are_told_with_their_intervals() -> None:
@@ -114,11 +115,11 @@ def test_warnings_count_seeds_and_say_each_reason_once() -> None:
     ]
     first, second = warnings_of(fits)
     assert first == (
-        "a sends nearly everything to one expert, where the oracle uses several, at compute weight 0.4 (1) "
-        "and earns less than the best single expert on validation at compute weight 0.1 (2) (number of "
+        "a sends nearly all queries to one expert while the oracle uses several, at compute weight 0.4 (1) "
+        "and is below the best single expert on validation at compute weight 0.1 (2) (number of "
         "seeds in brackets). Likely: overfitting: 0.9 against 0.5."
     )
-    assert second.endswith("None of the reasons that are checked applies.")
+    assert second.endswith("None of the known causes applies.")
     assert warnings_of(fits[-1:]) == []
 
 
