@@ -1,4 +1,4 @@
-"""Rows held out in turn, so that what is told of a row comes from rows that have not seen it."""
+"""Cross-fitting: folds of training rows, and predictions of rows by models that were not fitted to them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from experts import OutcomeTable
 
 __all__ = ["Fold", "fold_numbers", "folds_of", "held_out", "twice_held_out"]
 
-Fold = tuple[np.ndarray, np.ndarray]  # rows seen, rows held out
+Fold = tuple[np.ndarray, np.ndarray]  # fitted rows, held-out rows
 
 
 def held_out(table: OutcomeTable, count: int, seed: int) -> list[Fold]:
-    """Rows seen and rows held out, of each of `fold_numbers`."""
+    """Return (fitted rows, held-out rows) of each fold of `fold_numbers`."""
     return folds_of(fold_numbers(table, count, seed))
 
 
 def folds_of(number: np.ndarray) -> list[Fold]:
-    """Rows seen and rows held out, of each fold, from the fold of each row [T]."""
+    """Return (fitted rows, held-out rows) of each fold, from the fold of each row [T]."""
     return [(np.flatnonzero(number != each), np.flatnonzero(number == each)) for each in np.unique(number)]
 
 
 def fold_numbers(table: OutcomeTable, count: int, seed: int) -> np.ndarray:
-    """The fold of each row, [T] int64.
+    """Return the fold of each row, [T] int64.
 
-    The table's own folds where it has several: whoever made them knew what belongs together, such as the
-    turns of a conversation. Else `count` random ones; rows of the same prompt stay together.
+    If the table has several folds, they are used: they keep together rows that belong together, such as the
+        turns of a
+    conversation. Otherwise rows are assigned at random; rows with the same prompt share a fold.
 
     Args:
         table: T rows.
-        count: folds, where the table has none.
-        seed: of the draw.
+        count: number of folds, if the table has none.
+        seed: random seed.
     """
     if table.fold is not None and len(np.unique(table.fold)) > 1:
         return np.asarray(table.fold)
@@ -42,28 +43,33 @@ def fold_numbers(table: OutcomeTable, count: int, seed: int) -> np.ndarray:
 
 
 def twice_held_out(
-    folds: Sequence[Fold], unseen: np.ndarray, predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    folds: Sequence[Fold],
+    out_of_fold: np.ndarray,
+    predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Predictions [F, M, N] of every row by what has seen neither its fold nor one more.
+    """Return predictions of every row by models fitted without its fold and without one further fold.
+
+    With two folds no rows are left to fit to; the out-of-fold predictions are then kept.
 
     Args:
-        folds: F, of M rows.
-        unseen: [M, N], of every row by what has not seen its fold.
-        predict: rows to fit to, and rows to predict [R], to their predictions [R, N].
+        folds: F folds of M rows.
+        out_of_fold: [M, N] float, out-of-fold predictions.
+        predict: maps rows to fit to and rows to predict [R] to predictions [R, N].
 
-    With two folds nothing is left to fit to; the rows seen keep what they have.
+    Returns:
+        [F, M, N] float; the first index is the further fold.
     """
-    found = np.repeat(unseen[None], len(folds), axis=0)
-    for one, (seen, held) in enumerate(folds):
+    predictions = np.repeat(out_of_fold[None], len(folds), axis=0)
+    for one, (fitted, held) in enumerate(folds):
         for other, (_, also) in enumerate(folds[:one]):
-            rest = np.setdiff1d(seen, also)
+            rest = np.setdiff1d(fitted, also)
             if len(rest):
-                said = predict(rest, np.concatenate([held, also]))
-                found[other, held], found[one, also] = said[: len(held)], said[len(held) :]
-    return found
+                both = predict(rest, np.concatenate([held, also]))
+                predictions[other, held], predictions[one, also] = both[: len(held)], both[len(held) :]
+    return predictions
 
 
 def _numbered(prompts: np.ndarray) -> np.ndarray:
-    """A number for each prompt, the same for prompts that differ in white space alone, [T] int64."""
+    """Return a number for each prompt, equal for prompts that differ only in white space, [T] int64."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(" ".join(str(prompt).split()), len(numbers)) for prompt in prompts])

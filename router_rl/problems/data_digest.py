@@ -1,4 +1,4 @@
-"""Digests of data and options: what a cached trial is keyed by."""
+"""Digests of data and options, the keys of cached trials."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["digest_of", "table_digest"]
 
 
 def digest_of(*parts: Any) -> str:
-    """A digest of JSON values and NumPy arrays, 16 hexadecimal digits.
+    """Return a digest of JSON values and NumPy arrays, 16 hexadecimal digits.
 
     Args:
-        parts: in order; None is a value of its own.
+        parts: values in order; None is distinct from every other value.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -31,7 +31,7 @@ def digest_of(*parts: Any) -> str:
 
 
 def table_digest(table: OutcomeTable) -> str:
-    """A digest of everything that training and evaluation read of a table, 16 hexadecimal digits."""
+    """Return a digest of everything that training and evaluation read from a table, 16 hexadecimal digits."""
     digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
     floats = (table.features, table.quality, table.cost, table.confidence, table.tokens_in, table.tokens_out)
     for array in (*floats, table.latency_s, table.probabilities, table.label, table.fold):

@@ -1,6 +1,6 @@
-"""How evenly experts, and the devices they live on, are used: pure functions of shares, counts and runs.
+"""Load-balance metrics of experts and devices: pure functions of shares, counts and selections.
 
-A share is the part of all decisions that an expert took; a decision that runs k experts counts 1/k for each.
+A share is the fraction of all decisions that an expert received; a decision of k experts counts 1/k for each.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = [
     "tiles",
 ]
 
-CAPACITY_FACTOR = 1.25  # of the drops that every table reports (Fedus et al. 2021, table 1)
+CAPACITY_FACTOR = 1.25  # of the dropped fraction in all tables (Fedus et al. 2021, table 1)
 TILE = 128  # rows of a grouped matmul's tile
 
 
 def load_cv(shares: np.ndarray) -> float:
-    """Coefficient of variation of shares [N]: `sqrt(N sum f^2 - 1)`, 0 if uniform.
+    """Return the coefficient of variation of shares [N]: `sqrt(N sum f^2 - 1)`, 0 if uniform.
 
     >>> load_cv(np.array([1.0, 0.0]))
     1.0
@@ -43,16 +43,16 @@ def load_cv(shares: np.ndarray) -> float:
 
 
 def max_over_mean(shares: np.ndarray) -> float:
-    """Largest share over the mean share, from shares [N]: 1 if uniform, N if collapsed.
+    """Return the largest share over the mean share of shares [N]: 1 if uniform, N if collapsed.
 
-    With one device an expert, a synchronous step takes this many times as long as a balanced one.
+    With one device per expert, a synchronous step takes this many times as long as a balanced one.
     """
     shares = np.asarray(shares, dtype=np.float64)
     return float(shares.max() / shares.mean())
 
 
 def share_entropy(shares: np.ndarray) -> float:
-    """Entropy of shares [N] in nats: log N if uniform, 0 if one expert does everything.
+    """Return the entropy of shares [N] in nats: log N if uniform, 0 if one expert gets all queries.
 
     >>> round(share_entropy(np.array([0.5, 0.5])), 4)
     0.6931
@@ -61,38 +61,39 @@ def share_entropy(shares: np.ndarray) -> float:
 
 
 def drops(runs: np.ndarray, factor: float, window: int) -> float:
-    """Fraction of runs that find no room, first come first served.
+    """Return the fraction of selections beyond an expert's capacity, first come first served.
 
-    In each window of W decisions an expert has `ceil(factor * n / N)` slots, n being the runs asked for in
-    the window (T k where every decision runs k experts); the last window may be shorter.
+    In each window of W decisions an expert has capacity for `ceil(factor * n / N)` selections, where n is the
+    number of selections in the window (W k if every decision selects k experts). The last window may be
+    shorter.
 
     Args:
-        runs: [T, N] bool, which experts each decision runs; rows in order of arrival.
-        factor: the capacity factor c, above 0.
-        window: W.
+        runs: [T, N] bool, experts that each decision selects; rows in order of arrival.
+        factor: capacity factor, above 0.
+        window: W, decisions per window.
 
     Source: Switch Transformers, Fedus et al. 2021, eq. 3, https://arxiv.org/abs/2101.03961.
 
     >>> drops(np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=bool), 1.0, 4)
     0.25
     """
-    asked = dropped = 0
+    total = dropped = 0
     for first in range(0, len(runs), window):
         batch = np.asarray(runs[first : first + window], dtype=bool)
         counts = batch.sum(axis=0)
-        # A hair less: 1.1 * 10 is a little above 11, and ceil would grant a slot that the formula does not.
+        # Subtract a rounding error: 1.1 * 10 is slightly above 11 in floating point.
         capacity = math.ceil(factor * int(counts.sum()) / batch.shape[1] - 1e-9)
-        asked += int(counts.sum())
+        total += int(counts.sum())
         dropped += int(np.maximum(counts - capacity, 0).sum())
-    return dropped / asked if asked else 0.0
+    return dropped / total if total else 0.0
 
 
 def tiles(counts: np.ndarray, tile: int = TILE) -> int:
-    """Tiles of a grouped matmul, `sum_e ceil(n_e / tile)`: what a GPU computes, whatever is asked for.
+    """Return the tiles of a grouped matmul, `sum_e ceil(n_e / tile)`, which a GPU computes in full.
 
     Args:
-        counts: [N] int, rows each expert takes at once.
-        tile: rows of a tile.
+        counts: [N] int, rows per expert.
+        tile: rows per tile.
 
     >>> tiles(np.array([129, 127, 0]))
     3
@@ -101,7 +102,7 @@ def tiles(counts: np.ndarray, tile: int = TILE) -> int:
 
 
 def ideal_tiles(counts: np.ndarray, tile: int = TILE) -> int:
-    """The fewest tiles that hold as many rows, `ceil(T k / tile)`.
+    """Return the minimum number of tiles for as many rows, `ceil(T k / tile)`.
 
     >>> ideal_tiles(np.array([129, 127, 0]))
     2
@@ -110,10 +111,14 @@ def ideal_tiles(counts: np.ndarray, tile: int = TILE) -> int:
 
 
 def check_placement(placement: Sequence[int], experts: int) -> np.ndarray:
-    """Device of each expert [N] int64.
+    """Return the device of each expert, [N] int64.
+
+    Args:
+        placement: N device numbers.
+        experts: N.
 
     Raises:
-        InputError: not one device an expert, or devices that are not numbered 0, 1, ... without a gap.
+        InputError: not one device per expert, or devices are not numbered 0, 1, ... without a gap.
     """
     devices = np.asarray(placement, dtype=np.int64)
     if len(devices) != experts:
@@ -130,11 +135,11 @@ def check_placement(placement: Sequence[int], experts: int) -> np.ndarray:
 
 
 def device_shares(shares: np.ndarray, devices: np.ndarray) -> np.ndarray:
-    """Share of all decisions that the experts of each device took.
+    """Return the share of all decisions that each device's experts received.
 
     Args:
         shares: [N] float.
-        devices: [N] int64, as `check_placement` returns.
+        devices: [N] int64, as returned by `check_placement`.
 
     >>> device_shares(np.array([0.5, 0.25, 0.25]), np.array([0, 1, 0])).tolist()
     [0.75, 0.25]
@@ -145,13 +150,13 @@ def device_shares(shares: np.ndarray, devices: np.ndarray) -> np.ndarray:
 def load_report(
     share: np.ndarray, dropped: float, window: int, placement: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """Every measure of load, as JSON.
+    """Return all load metrics, as JSON.
 
     Args:
-        share: [T, N] float, how each decision divided among the experts.
-        dropped: `drops` of the same decisions, in the order played, at `CAPACITY_FACTOR`.
-        window: decisions over which it was counted.
-        placement: the device of each expert, or None.
+        share: [T, N] float, share of each decision that each expert receives.
+        dropped: `drops` of the same decisions, in order of arrival, at `CAPACITY_FACTOR`.
+        window: decisions per window of `dropped`.
+        placement: device of each expert, or None.
 
     Raises:
         InputError: the placement does not fit the experts.

@@ -1,13 +1,13 @@
-"""Learn from a log: what every expert would have done, estimated from the one that was asked.
+"""Learn from a decision log (bandit feedback): estimate the outcomes of experts that were not selected.
 
 The utility of expert e on query t is estimated by doubly robust imputation (Dudik et al. 2011, eq. 5,
 https://arxiv.org/abs/1103.4601):
 
     u_te = q_e(x_t) + 1[a_t = e] min(1 / p_t, clip) (r_t - q_e(x_t))
 
-q being the cross-fitted model of the outcomes (`outcome_model.py`), and quality and cost standing for u in
-turn. Without a clip the mean of `u_te` over the draws of the log is what e would have done, so a mean over
-validation rows is the doubly robust estimate of a router; a lower clip trades bias for variance.
+with q the cross-fitted outcome model (`outcome_model.py`), applied to quality and cost separately. Without
+clipping, `u_te` is unbiased over the randomness of the log, so the mean over validation rows is the doubly
+robust estimate of a router. Clipping trades bias for variance.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["LogConfig", "impute", "imputed"]
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the command line reads its fields
 class LogConfig:
-    """How the log was made that a router learns from, and how it is read.
+    """How the decision log is simulated and used.
 
     Attributes:
-        epsilon: probability that a query's expert was drawn evenly; otherwise it was the expert of the
-            highest mean quality on the training rows.
-        clip: the largest weight of an outcome while learning; validation is never clipped. None: no limit.
-        seed: of the draws.
+        epsilon: exploration rate: probability of a uniformly random expert; otherwise the log selects the
+            expert with the highest mean quality on the training rows.
+        clip: maximum importance weight in training; validation is never clipped. None: no clipping.
+        seed: random seed of the log.
     """
 
     epsilon: float = 1.0
@@ -41,55 +41,56 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.epsilon <= 1.0:
-            fix = "use more than 0, to 1: a log that never tries an expert teaches nothing about it"
-            raise InputError("log.epsilon", self.epsilon, "leaves experts untried", fix)
+            fix = "use more than 0, to 1: without exploration the log has no outcomes of the other experts"
+            raise InputError("log.epsilon", self.epsilon, "is not an exploration rate", fix)
         if self.clip is not None and not self.clip >= 0.0:
-            raise InputError("log.clip", self.clip, "is no weight", "use 0 or more, or null")
+            raise InputError("log.clip", self.clip, "is not a weight", "use 0 or more, or null")
 
 
 def impute(
     train: OutcomeTable, validation: OutcomeTable, config: LogConfig
 ) -> tuple[OutcomeTable, OutcomeTable]:
-    """Hide all but one outcome of each row, and estimate the others from those that are left.
+    """Hide all but one outcome of each row, and impute the others.
 
     Args:
-        train, validation: rows with features and all their outcomes.
-        config: how the log is made and read.
+        train: training rows with features and all outcomes.
+        validation: validation rows with features and all outcomes.
+        config: how the log is simulated and used.
 
     Returns:
-        the same rows with estimates in place of outcomes; models of the validation rows have seen the
-        training rows alone.
+        the same rows with estimates in place of outcomes; the models for validation rows are fitted to the
+        training rows only.
     """
     assert train.features is not None
     assert validation.features is not None
     count = len(train.experts)
-    usual = int(train.quality.mean(axis=0, dtype=np.float64).argmax())
+    default = int(train.quality.mean(axis=0, dtype=np.float64).argmax())
 
     def logged(rows: OutcomeTable, part: int) -> DecisionLog:
-        policy = epsilon_greedy(np.full(len(rows), usual), count, config.epsilon)
+        policy = epsilon_greedy(np.full(len(rows), default), count, config.epsilon)
         return log_decisions(rows, policy, seed=2 * config.seed + part)
 
-    learned, judged = logged(train, 0), logged(validation, 1)
-    seen = np.stack([learned.quality, learned.cost], axis=1)
-    within = cross_fitted(train.features, learned.action, seen, count)
-    beyond = predicted(train.features, learned.action, seen, count, validation.features)
+    train_log, validation_log = logged(train, 0), logged(validation, 1)
+    outcome = np.stack([train_log.quality, train_log.cost], axis=1)
+    within = cross_fitted(train.features, train_log.action, outcome, count)
+    beyond = predicted(train.features, train_log.action, outcome, count, validation.features)
     return (
-        train.with_estimates(*imputed(learned, within, config.clip)),
-        validation.with_estimates(*imputed(judged, beyond, None)),
+        train.with_estimates(*imputed(train_log, within, config.clip)),
+        validation.with_estimates(*imputed(validation_log, beyond, None)),
     )
 
 
 def imputed(log: DecisionLog, model: np.ndarray, clip: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Estimated quality and cost [T, N] float64 of every expert.
+    """Return the doubly robust estimates of quality and cost [T, N] float64 of every expert.
 
     Args:
         log: T decisions.
         model: [T, N, 2] float, predicted quality and cost.
-        clip: the largest weight, or None.
+        clip: maximum importance weight, or None.
     """
     row = np.arange(len(log))
-    seen = np.stack([log.quality, log.cost], axis=1).astype(np.float64)
+    observed = np.stack([log.quality, log.cost], axis=1).astype(np.float64)
     weight = np.minimum(1.0 / log.propensity.astype(np.float64), np.inf if clip is None else clip)
-    found = model.copy()
-    found[row, log.action] += weight[:, None] * (seen - model[row, log.action])
-    return found[:, :, 0], found[:, :, 1]
+    estimates = model.copy()
+    estimates[row, log.action] += weight[:, None] * (observed - model[row, log.action])
+    return estimates[:, :, 0], estimates[:, :, 1]

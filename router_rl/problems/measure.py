@@ -1,4 +1,4 @@
-"""What a policy earned on the queries or episodes of a split."""
+"""Measurement: utility of a policy and its parts on the queries or episodes of a split."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Measurement"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measurement:
-    """What a policy earned on T queries or episodes.
+    """Utility of a policy on T queries or episodes.
 
     Attributes:
         utility: [T] float.
-        parts: what utility is made of, such as quality and compute, [T] float each.
-        facts: numbers that are no means of parts, such as p95.
-        share: [T, N] float32, how each decision divided among the experts, where known; rows sum to 1.
+        parts: components of the utility by name, such as quality and compute, [T] float each.
+        facts: statistics that are not means of parts, such as p95.
+        share: [T, N] float32, share of each decision that each expert receives, if known; rows sum to 1.
     """
 
     utility: np.ndarray
@@ -30,15 +30,15 @@ class Measurement:
 
     @property
     def shares(self) -> np.ndarray:
-        """[N] float64, the share of all decisions that each expert took."""
+        """Share of all decisions that each expert received, [N] float64."""
         assert self.share is not None
         return self.share.mean(axis=0, dtype=np.float64)
 
     def means(self) -> dict[str, float]:
-        """Means of utility and its parts by name, and the facts."""
+        """Return the means of utility and its parts by name, and the facts."""
         means = {name: float(np.mean(part, dtype=np.float64)) for name, part in self.parts.items()}
         return {"utility": float(np.mean(self.utility, dtype=np.float64)), **means, **self.facts}
 
     def interval(self) -> Interval:
-        """Mean utility with a 95% bootstrap interval over the queries."""
+        """Return the mean utility with a 95% bootstrap CI over the queries."""
         return interval(self.utility[np.newaxis])

@@ -1,4 +1,4 @@
-"""What a router is asked to maximise: `quality - compute_weight * compute - load_weight * load`."""
+"""Objective: what a router maximises, `quality - compute_weight * compute - load_weight * load`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Objective:
         compute_weight: utility per unit of compute (1 = one call of the most expensive expert), at least 0.
         load_weight: utility per unit of load (squared coefficient of variation of shares), at least 0.
         window: number of decisions over which load is charged.
-        budget: caps the mean compute per query, in the same unit. Compute is free within the budget,
-            utility is quality minus load, and the compute weight is only the start of the search for the
-            multiplier.
-        max_cost: maximum mean compute of an expert, in the same unit; more expensive ones are never chosen.
+        budget: maximum mean compute per query, in the same unit. Compute is then not penalized, and the
+            compute weight only starts the search for the multiplier.
+        max_cost: maximum mean compute of an expert, in the same unit; more expensive experts are not
+            selected.
 
     Raises:
         InputError: a weight is negative or not finite, or the window, the budget or the maximum cost is not
@@ -45,13 +45,21 @@ class Objective:
         for name in ("budget", "max_cost"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
-                raise InputError(f"objective.{name}", value, "is no compute", "use a number above 0")
-        self.config(k=1, observe_load=False)  # the environment checks what it is given
+                raise InputError(
+                    f"objective.{name}", value, "is not an amount of compute", "use a number above 0"
+                )
+        self.config(k=1, observe_load=False)  # checks the weights and the window
 
     def config(
         self, *, k: int, observe_load: bool, choose: Literal["experts", "some", "weights"] = "experts"
     ) -> RoutingConfig:
-        """The environment that pays this objective."""
+        """Return the configuration of the environment with this objective.
+
+        Args:
+            k: experts per decision.
+            observe_load: whether the observation includes the window's load.
+            choose: what an action is.
+        """
         return RoutingConfig(
             compute_weight=self.compute_weight,
             load_weight=self.load_weight,
@@ -62,7 +70,7 @@ class Objective:
         )
 
     def utility(self, quality: Number, compute: Number, load: Number) -> Number:
-        """Utility of parts of the same shape."""
-        price = self.compute_weight if self.budget is None else 0.0
+        """Return the utility of quality, compute and load of the same shape."""
+        weight = self.compute_weight if self.budget is None else 0.0
         parts = {"quality": quality, "compute": compute, "load": load}
-        return utility(parts, {"compute": price, "load": self.load_weight})
+        return utility(parts, {"compute": weight, "load": self.load_weight})

@@ -1,4 +1,4 @@
-"""Check that an objective asks only for what a problem scores, and make one case of each compute weight."""
+"""Check that a problem supports an objective, and make one case per compute weight."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["check_objective", "compute_weight_cases", "only_objective"]
 
 
 def check_objective(problem: type[Problem], objective: Objective) -> None:
-    """Raise InputError where a field that the problem does not use differs from its default.
+    """Check that only fields that the problem uses differ from their defaults.
 
     Args:
         problem: its `objective_fields` are the fields that it uses.
-        objective: what a user asks for.
+        objective: the objective.
 
     Raises:
-        InputError: names the field, its value and the fields that the problem uses.
+        InputError: another field is set; names it and the fields that the problem uses.
     """
     default = Objective()
     for each in fields(Objective):
@@ -33,14 +33,14 @@ def check_objective(problem: type[Problem], objective: Objective) -> None:
 
 
 def compute_weight_cases(problem: type[Problem], objectives: Sequence[Objective]) -> tuple[Case, ...]:
-    """One case for each objective, labelled by its compute weight.
+    """Return one case per objective, labelled by its compute weight.
 
     Args:
-        problem: whose cases they are.
+        problem: class of the problem.
         objectives: at least one, with distinct compute weights.
 
     Raises:
-        InputError: there is none, two are equal, or one has a field that the problem does not use.
+        InputError: there is none, two are equal, or one sets a field that the problem does not use.
     """
     weights = [objective.compute_weight for objective in objectives]
     if not weights:
@@ -60,14 +60,14 @@ def compute_weight_cases(problem: type[Problem], objectives: Sequence[Objective]
 
 
 def only_objective(problem: type[Problem], objective: Objective | Sequence[Objective]) -> Objective:
-    """The objective of a problem whose cases do not differ in it.
+    """Return the objective of a problem whose cases share one.
 
     Args:
-        problem: whose objective it is.
-        objective: one, alone or in a sequence.
+        problem: class of the problem.
+        objective: one objective, or a sequence of one.
 
     Raises:
-        InputError: there are several or none, or one has a field that the problem does not use.
+        InputError: there are several or none, or it sets a field that the problem does not use.
     """
     given = (objective,) if isinstance(objective, Objective) else tuple(objective)
     if len(given) != 1:

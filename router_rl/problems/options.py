@@ -1,4 +1,4 @@
-"""Options of problems: frozen dataclasses, changed by name, written as JSON."""
+"""Options of problems: frozen dataclasses that can be changed by name and written as JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ Options = TypeVar("Options")
 
 
 def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
-    """Options with some fields changed; a list becomes the tuple that a field holds.
+    """Return options with some fields changed; lists become tuples.
+
+    Args:
+        options: an options dataclass.
+        changes: new values by field name.
 
     Raises:
-        InputError: a field is unknown; suggests the nearest one.
+        InputError: a field is unknown; the error suggests the nearest one.
     """
     known = {each.name: getattr(options, each.name) for each in fields(options)}  # type: ignore[arg-type]
     for name in changes:
@@ -31,16 +35,16 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
 
 
 def options_as_json(options: Any) -> dict[str, Any]:
-    """Every field of an options dataclass as JSON, nested dataclasses too."""
+    """Return all fields of an options dataclass as JSON, including nested dataclasses."""
     return {each.name: as_json(getattr(options, each.name)) for each in fields(options)}
 
 
 def options_from_json(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """Options from the JSON that `options_as_json` gives; fields that are dataclasses keep their defaults.
+    """Return options from the JSON of `options_as_json`; fields that are dataclasses keep their defaults.
 
     Args:
-        kind: the options dataclass.
-        values: by field; unknown ones are ignored, so that runs of other versions can be read.
+        kind: type of the options.
+        values: values by field; unknown fields are ignored, so that runs of other versions can be read.
     """
     default = kind()
     plain = {
@@ -52,7 +56,7 @@ def options_from_json(kind: type[Options], values: Mapping[str, Any]) -> Options
 
 
 def as_json(value: Any) -> Any:
-    """A value of an options dataclass as JSON."""
+    """Return a value of an options dataclass as JSON."""
     if isinstance(value, Selection):
         return value.spec()
     if is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""Columns of the features that estimate what each expert is worth, and what they were with a fold away."""
+"""Out-of-fold predictions among the features (stacking), and their values when one more fold is held out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["OutOfFold"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OutOfFold:
-    """Estimates among the features of M training rows, each from regressions that have not seen the row.
+    """Out-of-fold predictions among the features of M training rows.
 
-    That is enough to learn from them, not to judge by the same folds what was learned: the estimates of the
-    rows seen come from regressions that saw the rows held out. They lean away from those rows' outcomes, and
-    whatever corrects them on the rows seen looks worse on the rows held out than it is. So the estimates are
-    here once more for each fold, from regressions that have seen neither the row nor the fold.
+    Each prediction comes from a regression that was not fitted to its row. That suffices to train on them,
+    but not to cross-validate with the same folds: the predictions of the fitted rows come from regressions
+    that used the held-out rows, which biases the comparison. So the predictions are also stored for each
+    held-out fold, from regressions that used neither the row nor that fold.
 
     Attributes:
-        columns: of the features, N a regression.
-        fold: [M] int64, the fold of each row.
-        without: [F, M, C] float32, the columns in order as they are with a fold away.
+        columns: columns of the features, N per regression.
+        fold: [M] int64, fold of each row.
+        without: [F, M, C] float32, values of these columns when each of the F folds is held out.
     """
 
     columns: tuple[tuple[int, ...], ...]
@@ -32,17 +32,17 @@ class OutOfFold:
 
     @property
     def folds(self) -> list[Fold]:
-        """Rows seen and held out, of each of the F folds."""
+        """(fitted rows, held-out rows) of each of the F folds."""
         return folds_of(self.fold)
 
     def features(self, features: np.ndarray, fold: int) -> np.ndarray:
-        """The features [M, D] of the training rows with a fold away."""
-        found = np.array(features)
-        found[:, [column for group in self.columns for column in group]] = self.without[fold]
-        return found
+        """Return the features [M, D] of the training rows when a fold is held out."""
+        replaced = np.array(features)
+        replaced[:, [column for group in self.columns for column in group]] = self.without[fold]
+        return replaced
 
     def take(self, rows: np.ndarray) -> OutOfFold:
-        """The readouts of some of the rows (int64 [R]), and of the folds that hold any of them."""
+        """Return the predictions of some rows (int64 [R]), and of the folds that contain any of them."""
         fold = self.fold[rows]
         kept = np.isin(np.unique(self.fold), fold)
         return OutOfFold(columns=self.columns, fold=fold, without=self.without[kept][:, rows])

@@ -1,8 +1,8 @@
-"""What each expert would do on a query, learned from a log: a ridge regression an expert.
+"""Outcome model of a decision log: a ridge regression per expert.
 
 Predictions of logged rows are cross-fitted (Chernozhukov et al. 2018, definition 3.1,
-https://doi.org/10.1111/ectj.12097): a row is predicted by models that have not seen it. So its own noise is
-not in its prediction, which keeps doubly robust estimates unbiased and their intervals honest.
+https://doi.org/10.1111/ectj.12097): each row is predicted by models that were not fitted to it. This keeps
+doubly robust estimates unbiased and their intervals valid.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ __all__ = ["cross_fitted", "predicted"]
 
 _PENALTIES = (1.0, 10.0, 100.0, 1_000.0)
 _FOLDS = 5
-_FEWEST = 10  # an expert asked less often than this is worth the mean of its outcomes
+_MIN_ROWS = 10  # with fewer decisions, an expert is predicted by the mean of its outcomes
 
 
 def cross_fitted(features: np.ndarray, action: np.ndarray, outcome: np.ndarray, experts: int) -> np.ndarray:
-    """Predict every expert's outcome on logged queries, each by a model of the other four folds.
+    """Predict every expert's outcome on the logged queries, by models fitted to the other folds.
 
     Args:
         features: [T, D] float.
-        action: [T] int64, the expert that was asked.
-        outcome: [T, M] float, what it did: M numbers, such as quality and cost.
+        action: [T] int64, selected expert.
+        outcome: [T, M] float, its outcome: M numbers, such as quality and cost.
         experts: N.
 
     Returns:
-        [T, N, M] float64, within the range of the outcomes that the models saw.
+        [T, N, M] float64, clipped to the range of the fitted outcomes.
     """
-    # By row number: folds that depend on nothing drawn make the same log give the same numbers.
+    # Folds by row number, without randomness, so that the same log gives the same numbers.
     fold = np.arange(len(action)) % min(_FOLDS, len(action))
-    found = np.empty((len(action), experts, outcome.shape[1]))
+    predictions = np.empty((len(action), experts, outcome.shape[1]))
     for one in np.unique(fold):
         held = fold == one
         known = ~held if len(action) > 1 else held
-        found[held] = predicted(features[known], action[known], outcome[known], experts, features[held])
-    return found
+        predictions[held] = predicted(features[known], action[known], outcome[known], experts, features[held])
+    return predictions
 
 
 def predicted(
@@ -43,11 +43,14 @@ def predicted(
 ) -> np.ndarray:
     """Predict every expert's outcome on other queries.
 
-    The penalty of each expert and number is the one with the least leave-one-out error. An expert that was
-    never asked is worth the mean of all outcomes.
+    The penalty of each expert and outcome has the lowest leave-one-out error. An expert that was never
+    selected is predicted by the mean of all outcomes.
 
     Args:
-        features, action, outcome, experts: the log, as for `cross_fitted`.
+        features: [T, D] float.
+        action: [T] int64, selected expert.
+        outcome: [T, M] float, its outcome.
+        experts: N.
         at: [S, D] float, features of the queries to predict.
 
     Returns:
@@ -56,21 +59,22 @@ def predicted(
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
     x, goal = (features - mean) * scale, (at - mean) * scale
-    found = np.empty((len(at), experts, outcome.shape[1]))
+    predictions = np.empty((len(at), experts, outcome.shape[1]))
     for expert in range(experts):
         rows = action == expert
-        if rows.sum() < _FEWEST:
-            found[:, expert] = outcome[rows if rows.any() else slice(None)].mean(axis=0, dtype=np.float64)
+        if rows.sum() < _MIN_ROWS:
+            known = outcome[rows if rows.any() else slice(None)]
+            predictions[:, expert] = known.mean(axis=0, dtype=np.float64)
             continue
-        found[:, expert] = _ridge(x[rows], outcome[rows].astype(np.float64), goal)
-    return found.clip(outcome.min(axis=0), outcome.max(axis=0))
+        predictions[:, expert] = _ridge(x[rows], outcome[rows].astype(np.float64), goal)
+    return predictions.clip(outcome.min(axis=0), outcome.max(axis=0))
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Predictions [S, M] of a ridge regression of y [R, M] on x [R, D], the intercept not penalised.
+    """Return predictions [S, M] of a ridge regression of y [R, M] on x [R, D], intercept not penalized.
 
-    Leaving a row out divides its residual by 1 less its leverage, so all penalties cost one decomposition
-    (Golub, Heath, Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751).
+    The leave-one-out residual is the residual divided by 1 minus the leverage, so all penalties need one
+    decomposition (Golub, Heath, Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751).
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     u, s, v = np.linalg.svd(x - centre, full_matrices=False)
@@ -80,6 +84,6 @@ def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     residual = (y - level)[:, None] - np.einsum("rd,pd,dm->rpm", u, kept, along)
     error = ((residual / (1.0 - leverage)[:, :, None]) ** 2).mean(axis=0)  # [P, M]
     best = kept[error.argmin(axis=0)].T  # [D, M]
-    # A direction in which the rows do not differ has s = 0 and no weight.
+    # Constant directions have s = 0 and get no weight.
     weight = v.T @ (best / np.where(s > 0, s, 1.0)[:, None] * along)
     return level + (at - centre) @ weight

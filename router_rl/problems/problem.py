@@ -1,8 +1,8 @@
-"""The protocol of a problem: what is decided, in which environment, and how a policy is scored.
+"""The protocol of a problem: its data, environment and cases, and how a policy is evaluated.
 
-A problem holds data, an environment and one or more *cases* (settings that methods are compared under, such
-as compute weights or loads). Methods, studies, exports and reports use this protocol only, so that every
-problem has every feature of the toolkit.
+A problem has one or more *cases*: settings under which methods are compared, such as compute weights or
+loads. Methods, studies, exports and reports use only this protocol, so that every problem has every feature
+of the toolkit.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Self = TypeVar("Self", bound="Problem")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One setting that methods are compared under.
+    """One setting under which methods are compared.
 
     Attributes:
-        label: its name in tables, such as `compute weight 0.1`; distinct within a problem.
-        values: its numbers by name; they become columns of `results.json`.
-        objective: the trade-off that it is scored by, where the problem has one for each case.
+        label: name in tables, such as `compute weight 0.1`; distinct within a problem.
+        values: numbers by name, which become columns of `results.json`.
+        objective: objective of the case, if the problem has one per case.
     """
 
     label: str
@@ -44,46 +44,46 @@ class Case:
 
 @runtime_checkable
 class Policy(Protocol):
-    """What acts in an environment. A `Router` is one, and so is every exported policy."""
+    """Acts in an environment. Routers and exported policies implement this protocol."""
 
     def start(self, core: Core) -> None:
         """Prepare for the episodes of a core, before its first observation."""
         ...
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [B] or [B, k] of observations [B, O]."""
+        """Return actions [B] or [B, k] for observations [B, O]."""
         ...
 
 
 @dataclass(kw_only=True)
 class ActionPolicy:
-    """A policy that is a function of the observation alone.
+    """A policy that depends only on the observation.
 
     Attributes:
-        actions: observations [B, O] to actions [B] or [B, k].
-        module: the module that can be exported, if there is one.
+        actions: maps observations [B, O] to actions [B] or [B, k].
+        module: the module to export, if there is one.
     """
 
     actions: Callable[[Tensor], Tensor]
     module: nn.Module | None = None
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """The actions of some observations."""
+        """Return actions [B] or [B, k] for observations [B, O]."""
         return self.actions(observation)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureData:
-    """The data of one figure; `reports` draws it.
+    """Data of one figure; `reports` draws it.
 
     Attributes:
-        form: which drawing takes it, such as `cascade_tree` or `queue_timeline`.
-        title: the figure's heading.
-        note: one sentence on how to read it.
-        data: JSON values that the drawing needs.
+        form: type of the figure, such as `cascade_tree` or `queue_timeline`.
+        title: heading.
+        note: one sentence on how to read the figure.
+        data: JSON values that the figure needs.
     """
 
     form: str
@@ -92,24 +92,24 @@ class FigureData:
     data: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The figure as JSON."""
+        """Return the figure as JSON."""
         return {"form": self.form, "title": self.title, "note": self.note, "data": dict(self.data)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemCard:
-    """What a report and `list` say of a problem.
+    """Description of a problem for reports and `list`.
 
     Attributes:
-        name: as after `--env`.
-        environment: its id in Gymnasium.
+        name: name after `--env`.
+        environment: Gymnasium id of the environment.
         about: one line.
-        source: where the data come from.
-        experts: their names.
-        options: every option by name, as JSON.
+        source: source of the data.
+        experts: names of the experts.
+        options: all options by name, as JSON.
         facts: numbers about the data, as JSON.
-        notes: sentences that every output must carry.
-        utility: what is maximised, in words, such as `quality - compute weight x compute`; captions use it.
+        notes: messages that every output must show.
+        utility: formula of the utility, such as `quality - compute_weight x compute`; used in captions.
     """
 
     name: str
@@ -127,24 +127,24 @@ class Problem(ABC):
     """Data, an environment, and the cases that methods are compared under.
 
     Class attributes:
-        name: as after `--env`.
-        environment: the id of its Gymnasium environment.
+        name: name after `--env`.
+        environment: Gymnasium id of the environment.
         about: one line for `list`.
-        options_type: the frozen dataclass of its options.
-        always: names of methods that every comparison holds, such as bounds and the best single expert.
-        rival: the method that differences are taken to, beside the best on validation; None: only the latter.
-        objective_fields: fields of `Objective` that it uses; other values than the defaults are errors.
-        compared_weights: compute weights of a comparison that names none, one case each.
-        trained_weights: compute weights of a training run that names none.
-        needs_table: whether it is made of an outcome table.
-        scores_training_rows: whether `evaluate` takes the split `train`.
+        options_type: frozen dataclass of its options.
+        always: names of methods that every comparison includes, such as bounds and the best single expert.
+        rival: method to compare with, beside the best on validation; None: only the latter.
+        objective_fields: fields of `Objective` that it uses; it is an error to set others.
+        compared_weights: default compute weights of a comparison, one case each.
+        trained_weights: default compute weights of a training run.
+        needs_table: whether it needs an outcome table.
+        scores_training_rows: whether `evaluate` supports the split `train`.
 
     Attributes:
         options: an instance of `options_type`.
-        table: the `OutcomeTable`, or None where the problem has none.
-        cases: the settings that methods are compared under.
-        rule: the `Selection` of its routers, or None where they have none in common.
-        text: the pipeline that makes features of prompts, if there is one.
+        table: the `OutcomeTable`, or None.
+        cases: the settings under which methods are compared.
+        rule: the `Selection` of its routers, or None if they have none in common.
+        text: pipeline that computes features from prompts, if there is one.
     """
 
     name: ClassVar[str]
@@ -168,13 +168,13 @@ class Problem(ABC):
     def __init__(
         self, table: Any = None, objective: Any = None, *, options: Any = None, **changes: Any
     ) -> None:
-        """Start with nothing computed; the arguments are those of every problem.
+        """Initialize an empty cache. Every problem has these arguments.
 
         Args:
-            table: an outcome table, where the problem is made of one.
-            objective: what to maximise; a sequence makes one case each, where cases are compute weights.
+            table: outcome table, if the problem needs one.
+            objective: objective to maximise; a sequence makes one case each, if cases are compute weights.
             options: an instance of `options_type`; its defaults if None.
-            changes: fields of the options, in place of those of `options`.
+            changes: fields of the options to change.
         """
         self.cache: dict[Any, Any] = {}
 
@@ -186,10 +186,10 @@ class Problem(ABC):
 
     @property
     def case(self) -> Case:
-        """The only case of a problem that has one.
+        """The only case of the problem.
 
         Raises:
-            InputError: it has several.
+            InputError: the problem has several.
         """
         if len(self.cases) != 1:
             labels = [case.label for case in self.cases]
@@ -197,31 +197,31 @@ class Problem(ABC):
         return self.cases[0]
 
     def at(self: Self, case: Case) -> Self:
-        """The same problem with one of its cases; what was computed before is shared."""
+        """Return the same problem with one of its cases; cached values are shared."""
         part = self.copied()
         part.cases = (case,)
         return part
 
     def copied(self: Self) -> Self:
-        """A shallow copy that shares the cache, unlike one made for another process."""
+        """Return a shallow copy that shares the cache (pickling drops it)."""
         part = object.__new__(type(self))
         for name, value in self.__dict__.items():
             setattr(part, name, value)
         return part
 
     def cached(self, key: Any, make: Callable[[], Any]) -> Any:
-        """A value that is made once for all parts of this problem in this process.
+        """Return a cached value, computed once per process and shared by all copies of the problem.
 
         Args:
-            key: hashable; all that the value depends on beside the problem's data and options.
-            make: called when the value is not there.
+            key: hashable; identifies the value together with the problem's data and options.
+            make: computes the value if it is not cached.
         """
         if key not in self.cache:
             self.cache[key] = make()
         return self.cache[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state that is sent to another process: without what can be computed again."""
+        """Return the state for another process, without the cache."""
         return self.__dict__ | {"cache": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -230,39 +230,46 @@ class Problem(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """A digest of the data and of the options; trials are keyed by it."""
+        """Return a digest of the data and options; cached trials are keyed by it."""
 
     @abstractmethod
     def core(self, split: SplitName, case: Case, *, lanes: int, seed: int) -> Core:
-        """The environment of a case on the rows of a split, B lanes wide."""
+        """Return the batched environment of a case on the rows of a split.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            case: the case.
+            lanes: B, number of parallel environments.
+            seed: random seed of the episodes.
+        """
 
     @abstractmethod
     def evaluate(
         self, policy: Any, split: SplitName, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
-        """Score a policy on a split, on episodes that do not depend on the policy.
+        """Evaluate a policy on a split, on episodes that do not depend on the policy.
 
         Args:
             policy: a policy of this problem.
-            split: `validation` or `test`; some problems can score `train` too.
+            split: `validation` or `test`; some problems support `train`.
             case: the case; the only one if None.
-            seed: of a stochastic policy's draws.
+            seed: random seed of a stochastic policy.
         """
 
     def figures(self, policy: Any, case: Case) -> Sequence[FigureData]:
-        """The data of this policy's figures in a report; none by default."""
+        """Return the data of this policy's figures in a report; none by default."""
         return ()
 
     @abstractmethod
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
 
     def finish(self, policy: Any) -> Any:
-        """Complete a fitted policy before it is saved: a router of prompts gets its text pipeline."""
+        """Complete a fitted policy before it is saved: a router on prompts gets its text pipeline."""
         if self.text is not None and isinstance(policy, Router):
             policy.text = self.text
         return policy
 
     def parity_rows(self) -> OutcomeTable | None:
-        """Rows that an export of a router is checked on; made rows if None."""
+        """Return rows for the parity check of an exported router; random rows are used if None."""
         return None

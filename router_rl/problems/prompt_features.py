@@ -1,14 +1,16 @@
-"""Features of prompts for tables that have none: fitted with scikit-learn, exported without it.
+"""Features of prompts for tables without features: fitted with scikit-learn, exported without it.
 
-Four kinds of columns, all learned from the training rows alone:
+Four groups of columns, all fitted to the training rows only:
 
-- *topics*: n-grams weighed by TF-IDF, or hashed, reduced by a truncated SVD (latent semantic analysis);
-- *readouts*: what a ridge regression on the same n-grams thinks each expert is worth, a column an expert. Of
-  a training row they come from regressions that have not seen it (stacking, Wolpert 1992,
-  https://doi.org/10.1016/S0893-6080(05)80023-1), so that a router does not trust them more than it may;
-- the group as one-hot, with the mean quality of each expert on it, drawn to the mean over all (of a training
-  row: out of fold);
-- the prompt's length, and sentence embeddings where a model is given.
+- *topics*: n-grams with TF-IDF weights, or hashed, reduced by a truncated SVD (latent semantic analysis);
+- *out-of-fold predictions* of each expert's quality by a ridge regression on the same n-grams, one column per
+expert.
+  For training rows they come from regressions that were not fitted to the row (stacking, Wolpert 1992,
+  https://doi.org/10.1016/S0893-6080(05)80023-1), so that a router does not overrate them;
+- the group as one-hot, with the mean quality of each expert in it, shrunk towards the overall mean (out of
+fold for
+  training rows);
+- the length of the prompt, and sentence embeddings if a model is given.
 """
 
 from __future__ import annotations
@@ -35,26 +37,26 @@ from .out_of_fold import OutOfFold
 __all__ = ["FeatureConfig", "Featured", "featurised", "with_features"]
 
 _FOLDS = 5
-_CHARACTERS = (1, 3)  # the n of `both`
-_STRENGTH = 5.0  # rows that the mean over all groups counts for
+_CHARACTERS = (1, 3)  # character n-grams of `both`
+_STRENGTH = 5.0  # weight of the overall mean, in rows
 _PENALTIES = (1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """What to make of prompts.
+    """Features to compute from prompts.
 
     Attributes:
-        text: `tfidf`, `hashed` (keeps no vocabulary), or `none`.
-        analyzer: n-grams of words (`word`), of characters inside words (`char_wb`), or `both`: words, and
-            separately one to three characters, which capture digits, symbols and endings.
-        ngram_range: the smallest and the largest n of the n-grams.
-        max_features: number of terms kept at most; for `hashed`, the number of columns.
+        text: `tfidf`, `hashed` (stores no vocabulary), or `none`.
+        analyzer: n-grams of words (`word`), of characters inside words (`char_wb`), or `both`: words, and one
+            to three characters, which capture digits, symbols and endings.
+        ngram_range: smallest and largest n of the n-grams.
+        max_features: maximum number of terms; for `hashed`, the number of columns.
         min_df: minimum document frequency, in training rows.
         dimensions: number of topics (components of the truncated SVD); 0 for none.
-        out_of_fold: add cross-fitted predictions of each expert's quality (stacking).
-        group: add the row's group, where the table has one.
-        length: add the prompt's length.
+        out_of_fold: add out-of-fold predictions of each expert's quality (stacking).
+        group: add the row's group, if the table has one.
+        length: add the length of the prompt.
         embedding: folder of a transformers model, or an ONNX file; null for none.
     """
 
@@ -74,20 +76,20 @@ class FeatureConfig:
             raise InputError(
                 "features.ngram_range", list(self.ngram_range), "is not 1 <= n <= m", "use [1, 2]"
             )
-        for name, least in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
-            if getattr(self, name) < least:
+        for name, minimum in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
+            if getattr(self, name) < minimum:
                 raise InputError(
-                    f"features.{name}", getattr(self, name), "is too small", f"use {least} or more"
+                    f"features.{name}", getattr(self, name), "is too small", f"use {minimum} or more"
                 )
 
 
 class Featured(NamedTuple):
-    """A table with features, and what is known of them.
+    """A table with features, and their pipeline.
 
     Attributes:
-        table: with features.
-        text: the pipeline that makes them; None where they are the table's own.
-        readouts: which of them estimate the experts' quality; None where none do.
+        table: the table with features.
+        text: pipeline that computes them; None if the table has its own.
+        out_of_fold: the out-of-fold predictions among them; None if there are none.
     """
 
     table: OutcomeTable
@@ -98,23 +100,23 @@ class Featured(NamedTuple):
 def with_features(
     table: OutcomeTable, config: FeatureConfig | None = None, seed: int = 0, *, feedback: str = "full"
 ) -> Featured:
-    """The table as it is where it has features, else with features of its prompts.
+    """Return the table with features: its own, or features computed from its prompts.
 
     Args:
         table: with a split.
-        config: what to make; the defaults if None.
-        seed: of the SVD and of the folds that readouts of training rows come from.
-        feedback: under `bandit` there are no readouts and no means: they are made of every expert's outcomes.
+        config: features to compute; the defaults if None.
+        seed: random seed of the SVD and the folds.
+        feedback: under `bandit`, features that need every expert's outcomes are left out.
 
     Raises:
-        InputError: there is neither a features column nor a prompt, or nothing is asked for.
+        InputError: the table has neither features nor prompts, or no features are selected.
         RouterError: the embedding model cannot be used.
     """
     if table.features is not None:
         return Featured(table, None, None)
     if table.prompt is None:
         reason = "has neither features nor prompts to make them from"
-        raise InputError("table", table.source, reason, "add a `features` or a `prompt` column to it")
+        raise InputError("table", table.source, reason, "add a `features` or a `prompt` column")
     config = config or FeatureConfig()
     if feedback == "bandit":
         config = replace(config, out_of_fold=False)
@@ -122,14 +124,14 @@ def with_features(
     if len(train) == 0:
         raise InputError("table", table.source, "has no training rows", "add rows with split train")
     parts: list[Part] = []
-    own: dict[int, np.ndarray] = {}  # columns of the training rows that differ from what the part says
+    own: dict[int, np.ndarray] = {}  # columns of training rows that differ from the part's output
     without: list[np.ndarray] = []
     number = fold_numbers(table.take(train), _FOLDS, seed)
     folds = folds_of(number)
     for each in _analysed(config):
-        found, own[len(parts)], away = _terms(table, train, each, folds, seed)
+        terms, own[len(parts)], away = _terms(table, train, each, folds, seed)
         without.append(away)
-        parts.append(found)
+        parts.append(terms)
     if config.length:
         parts.append(Length())
     if config.group and table.group is not None:
@@ -140,18 +142,18 @@ def with_features(
         parts.append(_embedding(config.embedding))
     if not parts:
         raise InputError(
-            "features", "none", "leaves a router nothing to see", "ask for text, group or length"
+            "features", "none", "leaves the router without inputs", "select text, group or length"
         )
     text = TextFeatures(parts)
-    made = featurised(table, text)
-    assert made.features is not None
-    features = np.array(made.features)
+    computed = featurised(table, text)
+    assert computed.features is not None
+    features = np.array(computed.features)
     start = 0
     for index, part in enumerate(parts):
         if index in own:
             features[train, start : start + part.size] = own[index]
         start += part.size
-    note = f"features: made of the prompts, {features.shape[1]} columns ({config.text})"
+    note = f"features: computed from the prompts, {features.shape[1]} columns ({config.text})"
     out_of_fold = None
     if text.out_of_fold:
         away = np.concatenate(without, axis=2).astype(np.float32)
@@ -160,20 +162,24 @@ def with_features(
 
 
 def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
-    """The table with a pipeline's features of its prompts, as they are when the router serves.
+    """Return the table with features of its prompts, computed by a pipeline as at inference.
+
+    Args:
+        table: with prompts.
+        text: the pipeline.
 
     Raises:
         InputError: the table has no prompts.
     """
     if table.prompt is None:
-        raise InputError("prompt", None, "the router reads prompts and the table has none", "add the column")
+        raise InputError("prompt", None, "the router needs prompts and the table has none", "add the column")
     groups = None if table.group is None else [str(name) for name in table.group]
     features = text([str(prompt) for prompt in table.prompt], groups).numpy()
     return replace(table, features=features)
 
 
 def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
-    """The same settings, once for each part of n-grams."""
+    """Return the configuration of each set of n-grams."""
     if config.text == "none":
         return []
     if config.analyzer != "both":
@@ -185,7 +191,7 @@ def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
 def _terms(
     table: OutcomeTable, train: np.ndarray, config: FeatureConfig, folds: Sequence[Fold], seed: int
 ) -> tuple[Terms, np.ndarray, np.ndarray]:
-    """The part made of n-grams, its columns [M, size] of the training rows, and its `Readouts.without`."""
+    """Return the n-gram part, its columns [M, size] for the training rows, and its `OutOfFold.without`."""
     assert table.prompt is not None
     prompts = [str(table.prompt[row]) for row in train]
     options: Any = {"analyzer": config.analyzer, "ngram_range": config.ngram_range}
@@ -201,7 +207,7 @@ def _terms(
             x = tfidf.fit_transform(prompts)
         except ValueError as error:
             raise InputError(
-                "features.text", "tfidf", f"finds no terms ({error})", "use hashed or none"
+                "features.text", "tfidf", f"has no terms ({error})", "use hashed or none"
             ) from error
         vocabulary = [str(term) for term in tfidf.get_feature_names_out()]
         idf = torch.tensor(tfidf.idf_, dtype=torch.float32)
@@ -212,7 +218,7 @@ def _terms(
     columns: list[np.ndarray] = []
     dimensions = min(config.dimensions, x.shape[1] - 1, len(prompts) - 1)
     if dimensions > 0:
-        with np.errstate(invalid="ignore", divide="ignore"):  # by the variance, and equal prompts have none
+        with np.errstate(invalid="ignore", divide="ignore"):  # equal prompts have zero variance
             svd: Any = TruncatedSVD(dimensions, random_state=seed).fit(x)
         pieces.append(svd.components_.T)
         offsets.append(np.zeros(dimensions))
@@ -220,12 +226,12 @@ def _terms(
     without = np.empty((len(folds), len(train), 0))
     if config.out_of_fold:
         quality = table.quality[train].astype(np.float64)
-        weight, offset, unseen, without = _readouts(x, quality, folds)
+        weight, offset, out_of_fold, without = _cross_fit_quality(x, quality, folds)
         pieces.append(weight)
         offsets.append(offset)
-        columns.append(unseen)
+        columns.append(out_of_fold)
     if not pieces:
-        reason = "keeps neither topics nor readouts of the text"
+        reason = "leaves neither topics nor out-of-fold predictions"
         raise InputError("features.dimensions", config.dimensions, reason, "use 64, or --features.text none")
     part = Terms(
         analyser=config.analyzer,
@@ -240,44 +246,44 @@ def _terms(
     return part, np.hstack(columns), without
 
 
-def _readouts(
+def _cross_fit_quality(
     x: Any, quality: np.ndarray, folds: Sequence[Fold]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Ridge regressions of each expert's quality on sparse n-grams, the penalty chosen out of fold.
+    """Fit ridge regressions of each expert's quality on sparse n-grams; selects the penalty out of fold.
 
     Args:
         x: [M, V] sparse.
         quality: [M, N] float64.
-        folds: rows seen and rows held out.
+        folds: (fitted rows, held-out rows) of each fold.
 
     Returns:
-        weight [V, N], offset [N], predictions [M, N] of rows by regressions that have not seen them, and
-        [F, M, N] by regressions that have not seen one more fold.
+        weight [V, N], offset [N], out-of-fold predictions [M, N], and [F, M, N] those when one more fold is
+        held out.
     """
     rows = len(quality)
     if rows < 2 * _FOLDS:
         mean = quality.mean(axis=0)
-        said = np.tile(mean, (rows, 1))
-        return np.zeros((x.shape[1], quality.shape[1])), mean, said, np.tile(said, (len(folds), 1, 1))
+        constant = np.tile(mean, (rows, 1))
+        return np.zeros((x.shape[1], quality.shape[1])), mean, constant, np.tile(constant, (len(folds), 1, 1))
 
-    def predict(seen: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
-        return _ridge(penalty).fit(x[seen], quality[seen]).predict(x[rows]).reshape(len(rows), -1)
+    def predict(fitted: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
+        return _ridge(penalty).fit(x[fitted], quality[fitted]).predict(x[rows]).reshape(len(rows), -1)
 
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in _PENALTIES:
-        unseen = np.empty_like(quality)
-        for seen, held in folds:
-            unseen[held] = predict(seen, held, penalty)
-        # What all experts have in common no router can use, so the penalty is not chosen by it.
-        wrong = unseen - quality
-        error = float(((wrong - wrong.mean(axis=1, keepdims=True)) ** 2).mean())
+        out_of_fold = np.empty_like(quality)
+        for fitted, held in folds:
+            out_of_fold[held] = predict(fitted, held, penalty)
+        # The mean over experts does not affect routing, so it does not enter the error.
+        residual = out_of_fold - quality
+        error = float(((residual - residual.mean(axis=1, keepdims=True)) ** 2).mean())
         if best is None or error < best[0]:
-            best = (error, penalty, unseen)
+            best = (error, penalty, out_of_fold)
     assert best is not None
-    _, chosen, unseen = best
-    without = twice_held_out(folds, unseen, lambda seen, rows: predict(seen, rows, chosen))
-    fitted = _ridge(chosen).fit(x, quality)
-    return np.atleast_2d(fitted.coef_).T, np.atleast_1d(fitted.intercept_), unseen, without
+    _, best_penalty, out_of_fold = best
+    without = twice_held_out(folds, out_of_fold, lambda fitted, rows: predict(fitted, rows, best_penalty))
+    model = _ridge(best_penalty).fit(x, quality)
+    return np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_), out_of_fold, without
 
 
 def _ridge(penalty: float) -> Any:
@@ -287,7 +293,7 @@ def _ridge(penalty: float) -> Any:
 def _group(
     table: OutcomeTable, train: np.ndarray, out_of_fold: bool, folds: Sequence[Fold]
 ) -> tuple[Group, np.ndarray, np.ndarray]:
-    """The part made of groups, its columns [M, size] of the training rows, and its `Readouts.without`."""
+    """Return the group part, its columns [M, size] for the training rows, and its `OutOfFold.without`."""
     assert table.group is not None
     names: list[str] = [str(name) for name in table.group[train]]
     labels, index = np.unique(names, return_inverse=True)
@@ -301,20 +307,20 @@ def _group(
     )
     columns = part(names, names).numpy()
     experts = quality.shape[1]
-    unseen = columns[:, columns.shape[1] - experts :]
+    held_out_means = columns[:, columns.shape[1] - experts :]
     if not experts or len(names) < 2 * _FOLDS:
-        return part, columns, np.tile(unseen, (len(folds), 1, 1))
+        return part, columns, np.tile(held_out_means, (len(folds), 1, 1))
 
-    def predict(seen: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return _means(quality[seen], index[seen], len(labels))[index[rows]]
+    def predict(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return _means(quality[fitted], index[fitted], len(labels))[index[rows]]
 
-    for seen, held in folds:
-        unseen[held] = predict(seen, held)
-    return part, columns, twice_held_out(folds, unseen, predict)
+    for fitted, held in folds:
+        held_out_means[held] = predict(fitted, held)
+    return part, columns, twice_held_out(folds, held_out_means, predict)
 
 
 def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
-    """Mean quality of each expert on each group, drawn to the mean over all, then the latter: [G + 1, N]."""
+    """Return each expert's mean quality per group, shrunk to the overall mean (last row): [G + 1, N]."""
     overall = quality.mean(axis=0)
     total = np.zeros((groups, quality.shape[1]))
     np.add.at(total, index, quality)
@@ -323,6 +329,6 @@ def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _embedding(path: Path) -> Embedding:
-    """The part that embeds sentences, its width found by trying it."""
+    """Return the sentence-embedding part; its width is read from a test prompt."""
     probe = Embedding(path=path.resolve(), size=0)
     return Embedding(path=path.resolve(), size=probe(["a"], None).shape[1])

@@ -1,4 +1,4 @@
-"""Every problem by its name after `--env`. A new one is a folder and a line here.
+"""Registry of problems by name (`--env`). A new problem is one folder and one line here.
 
 A problem's module is imported when the problem is used. Installed packages add problems through the entry
 point group `router_rl.problems`.
@@ -30,27 +30,30 @@ PROBLEMS: dict[str, str] = {
 
 
 def problem_names() -> list[str]:
-    """Names of the problems, those of installed packages last; imports none of them."""
-    return list(_places())
+    """Return the names of all problems, those of installed packages last, without importing them."""
+    return list(_locations())
 
 
 def find_problem(name: str) -> type[Problem]:
     """Import a problem's class.
 
+    Args:
+        name: name of the problem.
+
     Raises:
-        InputError: unknown; suggests the nearest name.
+        InputError: the name is unknown; the error suggests the nearest one.
     """
-    places = _places()
-    if name not in places:
-        raise unknown_name("env", name, places)
-    module, _, attribute = places[name].partition(":")
-    found: type[Problem] = getattr(import_module(module), attribute)
-    return found
+    locations = _locations()
+    if name not in locations:
+        raise unknown_name("env", name, locations)
+    module, _, attribute = locations[name].partition(":")
+    problem: type[Problem] = getattr(import_module(module), attribute)
+    return problem
 
 
 @cache
-def _places() -> dict[str, str]:
-    places = dict(PROBLEMS)
+def _locations() -> dict[str, str]:
+    locations = dict(PROBLEMS)
     for entry in entry_points(group=_ENTRY_POINTS):
-        places.setdefault(entry.name, entry.value)
-    return places
+        locations.setdefault(entry.name, entry.value)
+    return locations

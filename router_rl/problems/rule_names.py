@@ -1,8 +1,8 @@
-"""Names of the selection rules that a user may ask for; importing them needs nothing."""
+"""Names of the selection rules that a user can select; this module imports nothing."""
 
 from __future__ import annotations
 
 __all__ = ["RULES"]
 
 RULES = ("hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice")
-"""A gate that learns a rule of its own (a bias, groups) keeps it in its router; it has no name here."""
+"""Rules that a gate learns (with a bias or groups) are stored in its router and have no name here."""

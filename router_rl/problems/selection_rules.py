@@ -1,4 +1,4 @@
-"""From a selection rule's name to the rule, for the table it will be used on."""
+"""Construct the selection rule of a given name for a table."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def selection(
     tree: Mapping[str, Any] | None = None,
     feedback: str = "full",
 ) -> Selection:
-    """The rule of a name, or the rule itself.
+    """Return the selection rule of a name, or the given rule, after checking it.
 
     Args:
         select: a name in `RULES`, or a rule.
-        table: whose experts are chosen among.
-        k: experts a decision runs (topk), or may run (adaptive_k).
-        tree: for hierarchical, `{branch: {branch: ...} or [experts]}` by name; one grown from the training
-            rows if None.
-        feedback: under `bandit` no tree can be grown.
+        table: gives the experts.
+        k: experts per decision (topk), or the maximum (adaptive_k).
+        tree: for hierarchical, `{branch: {branch: ...} or [experts]}` by name; built from the training rows
+            if None.
+        feedback: under `bandit` no tree can be built.
 
     Raises:
-        InputError: the name or the tree is wrong; suggests what is known.
+        InputError: the name or the tree is wrong; the error suggests the nearest name.
         RouterError: the rule does not fit the number of experts.
     """
     if not isinstance(select, str):
@@ -44,7 +44,7 @@ def selection(
     elif select not in RULES:
         raise unknown_name("select", select, RULES)
     elif select == "hierarchical" and tree is None and feedback == "bandit":
-        problem = "would be grown from all outcomes, which bandit feedback hides"
+        problem = "is built from all outcomes, which bandit feedback hides"
         raise InputError("tree", None, problem, "name the experts of each branch, or use hard")
     else:
         count = len(table.experts)
@@ -63,14 +63,14 @@ def selection(
 
 
 def named_tree(tree: Mapping[str, Any], experts: Sequence[str]) -> Tree:
-    """A tree of expert names as a tree of their ids.
+    """Convert a tree of expert names to a tree of their ids.
 
     >>> named_tree({"prose": ["fiction"], "coding": {"script": ["python", "javascript"], "c": ["c"]}},
     ...            ["fiction", "python", "javascript", "c"])
     ('root', (('prose', (0,)), ('coding', (('script', (1, 2)), ('c', (3,))))))
 
     Raises:
-        InputError: a name is no expert's.
+        InputError: a name is not an expert's.
     """
     ids = {name: index for index, name in enumerate(experts)}
 
@@ -87,17 +87,22 @@ def named_tree(tree: Mapping[str, Any], experts: Sequence[str]) -> Tree:
 
 
 def grow_tree(table: OutcomeTable) -> Tree:
-    """A two-level tree of experts that are right on the same queries.
+    """Build a two-level tree that groups experts that are right on the same queries.
 
-    Average linkage on one minus the correlation of their qualities on the training rows, cut into about
-    the square root of their number; a group of one expert is that expert.
+    Average linkage on one minus the correlation of their qualities on the training rows, cut into about the
+    square root of their number; a group of one expert becomes a leaf.
+
+    Args:
+        table: with training rows.
 
     Raises:
-        InputError: there are fewer than three experts, so there is nothing to group.
+        InputError: there are fewer than three experts.
     """
     count = len(table.experts)
     if count < 3:
-        raise InputError("select", "hierarchical", f"{count} experts make no tree", "use hard")
+        raise InputError(
+            "select", "hierarchical", f"needs three experts or more, the table has {count}", "use hard"
+        )
     quality = table.part("train").quality.astype(np.float64)
     spread = quality.std(axis=0)
     scaled = (quality - quality.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

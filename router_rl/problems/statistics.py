@@ -1,4 +1,4 @@
-"""Intervals: bootstraps that resample test queries and seeds together, paired across methods."""
+"""Bootstrap confidence intervals over test queries and seeds, paired across methods."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from scipy.stats import bootstrap, trim_mean
 
 __all__ = ["SEEDS_FOR_IQM", "Interval", "interval", "iqm", "paired_difference"]
 
-SEEDS_FOR_IQM = 4  # with fewer there is no quarter to leave out at either end: the IQM is the mean
+SEEDS_FOR_IQM = 4  # with fewer seeds no quartile can be dropped: the IQM equals the mean
 _RESAMPLES = 2_000
-_BATCH_NUMBERS = 20_000_000  # values gathered at a time, so that memory stays bounded for long tables
+_BATCH_NUMBERS = 20_000_000  # values per batch, which bounds the memory for long tables
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean (of all values, or of the middle half of the seeds) and its 95% interval."""
+    """A mean (of all values, or of the middle half of the seeds) and its 95% CI.
+
+    Attributes:
+        mean: the point estimate.
+        low: lower end.
+        high: upper end.
+    """
 
     mean: float
     low: float
@@ -26,30 +32,29 @@ class Interval:
 
 
 def interval(values: np.ndarray, seed: int = 0) -> Interval:
-    """Mean of values over seeds and queries, with a 95% percentile bootstrap interval.
+    """Return the mean over seeds and queries, with a 95% percentile bootstrap interval.
 
-    Queries and seeds are resampled independently of each other and every seed sees the same queries, so
-    the interval covers a new sample of both. It is too narrow where seeds differ by more than queries do:
-    five seeds say little about how seeds vary.
+    Queries and seeds are resampled independently, and every seed gets the same queries, so the interval
+    covers new queries and new seeds. It is too narrow if seeds vary more than queries, because five seeds
+    estimate that variance poorly.
 
     Args:
-        values: [S, T] float, one row a training seed, one column a test query.
-        seed: of the resampling.
+        values: [S, T] float, one row per training seed, one column per test query.
+        seed: random seed of the bootstrap.
     """
     return _resampled(values, lambda by_seed: by_seed.mean(axis=-1), seed)
 
 
 def iqm(values: np.ndarray, seed: int = 0) -> Interval:
-    """Interquartile mean over seeds of each seed's mean over queries, with a 95% bootstrap interval.
+    """Return the interquartile mean over seeds of each seed's mean over queries, with a 95% CI.
 
-    A seed that failed, or was lucky, does not move it. With fewer than 4 seeds nothing is left out and it
-    is `interval`. Queries are never left out: outcomes of 0 and 1 have no middle half. Seeds are resampled
-    within their method, compute weight and table, which are the strata of Agarwal et al.; queries are
-    resampled too, as they are for the mean.
+    Outlier seeds do not affect it. With fewer than 4 seeds it equals `interval`. Queries are not trimmed,
+    because outcomes of 0 and 1 have no middle half. Seeds are resampled within method, compute weight and
+    table (the strata of Agarwal et al.); queries are resampled too, as for the mean.
 
     Args:
-        values: [S, T] float, one row a training seed, one column a test query.
-        seed: of the resampling.
+        values: [S, T] float, one row per training seed, one column per test query.
+        seed: random seed of the bootstrap.
 
     Source: Agarwal et al. 2021, section 4.2, https://arxiv.org/abs/2108.13264.
 
@@ -62,18 +67,19 @@ def iqm(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def paired_difference(one: np.ndarray, two: np.ndarray, seed: int = 0) -> Interval:
-    """Mean of `one - two` with its 95% interval, paired: both are resampled on the same seeds and queries.
+    """Return the mean of `one - two` with its 95% CI, paired: both use the same resampled seeds and queries.
 
     Args:
-        one, two: [S, T] float, with the same seeds and queries in the same order.
-        seed: of the resampling.
+        one: [S, T] float.
+        two: [S, T] float, with the same seeds and queries in the same order.
+        seed: random seed of the bootstrap.
     """
     assert one.shape == two.shape
     return interval(np.asarray(one, dtype=np.float64) - two, seed)
 
 
 def _resampled(values: np.ndarray, combine: Callable[[np.ndarray], Any], seed: int) -> Interval:
-    """Combine the seeds' means [..., S], here and in every resample."""
+    """Apply a statistic to the seeds' means [..., S], for the data and each bootstrap resample."""
     values = np.asarray(values, dtype=np.float64)
     seeds, queries = values.shape
     centre = float(combine(values.mean(axis=1)))
@@ -82,10 +88,10 @@ def _resampled(values: np.ndarray, combine: Callable[[np.ndarray], Any], seed: i
     if (values == values[0]).all():
         values, seeds = values[:1], 1  # a method without randomness
 
-    def statistic(*chosen: np.ndarray, axis: int = -1) -> np.ndarray:
+    def statistic(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
         if seeds == 1:
-            return values[0][chosen[0]].mean(axis=axis)
-        query, run = chosen
+            return values[0][indices[0]].mean(axis=axis)
+        query, run = indices
         return combine(values[run[..., :, None], query[..., None, :]].mean(axis=-1))
 
     samples = (np.arange(queries),) if seeds == 1 else (np.arange(queries), np.arange(seeds))

@@ -1,4 +1,4 @@
-"""Facts about an outcome table that every problem made of one says on its card."""
+"""Facts about an outcome table for the description of a problem."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["table_facts"]
 
 
 def table_facts(table: OutcomeTable, scale: float) -> dict[str, Any]:
-    """The size of a table and its units, as JSON.
+    """Return the size of a table and its units, as JSON.
 
     Args:
         table: with a split.
-        scale: the unit of compute, in the table's cost unit.
+        scale: unit of compute, in the table's cost unit.
     """
     return {
         "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},

@@ -161,6 +161,7 @@ class CachingProblem(Problem):
             options=options_as_json(self.options) | {"compute_weight": self.objective.compute_weight},
             facts=table_facts(self.table, self.scale),
             notes=self.table.notes,
+            utility="quality - compute_weight x compute - wait_weight x seconds of waiting",
         )
 
     def _case(self, share: float) -> Case:

@@ -188,6 +188,7 @@ class CascadeProblem(Problem):
             options=options_as_json(self.options),
             facts=table_facts(self.table, self.scale),
             notes=self.table.notes,
+            utility="quality - compute_weight x compute",
         )
 
     def parity_rows(self) -> OutcomeTable:

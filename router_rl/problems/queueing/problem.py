@@ -96,12 +96,6 @@ class QueueingProblem(Problem):
         """The unit of compute: the most expensive expert's mean cost on the training rows."""
         return self.units.compute
 
-    def at(self, case: Case) -> QueueingProblem:
-        """The same problem with one of its cases; what was computed before is shared."""
-        part = super().at(case)
-        part.cache = self.cache  # copying leaves the cache out, as sending to another process does
-        return part
-
     def routing(self) -> RoutingProblem:
         """The routing problem on the same table, without queues."""
         return self.cached(
@@ -191,6 +185,7 @@ class QueueingProblem(Problem):
             options=options_as_json(self.options) | {"compute_weight": self.objective.compute_weight},
             facts=table_facts(self.table, self.scale) | {"mean_service_s": self.units.mean_service},
             notes=self.table.notes,
+            utility="value x quality - compute_weight x compute - penalties (late, missed, over budget)",
         )
 
     def parity_rows(self) -> OutcomeTable:

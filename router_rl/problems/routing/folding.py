@@ -1,4 +1,4 @@
-"""A conditioned router at the weights of one objective."""
+"""Fix the weights of a conditioned router to those of one objective."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CONDITIONS = ("compute_weight", "load_weight")
 
 
 def for_objective(router: Router, objective: Objective) -> Router:
-    """The router that serves an objective: a conditioned one is folded at its weights, others stay.
+    """Return the router for an objective: a conditioned router gets its weights, others are unchanged.
 
     Args:
-        router: one whose state may hold weights of the objective.
+        router: a router whose state may include weights of the objective.
         objective: gives the weights.
     """
     weights = {part.name: getattr(objective, part.name) for part in router.state if part.name in _CONDITIONS}

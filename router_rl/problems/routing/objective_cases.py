@@ -1,4 +1,4 @@
-"""The cases of a problem that is compared under several objectives."""
+"""Cases of a problem that is compared under several objectives."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["check_objectives", "objective_case"]
 
 
 def objective_case(objective: Objective) -> Case:
-    """The case of an objective, named by its compute weight or budget.
+    """Return the case of an objective, named by its compute weight or budget.
 
     Args:
-        objective: what to maximise.
+        objective: the objective.
     """
     values = {"compute_weight": objective.compute_weight, "load_weight": objective.load_weight}
     label = f"compute weight {objective.compute_weight:g}"
@@ -28,10 +28,13 @@ def objective_case(objective: Objective) -> Case:
 
 
 def check_objectives(objectives: Sequence[Objective]) -> None:
-    """Raise InputError unless results can tell the cases of these objectives apart.
+    """Check that the cases of these objectives are distinct in results.
 
     Args:
-        objectives: one for each case.
+        objectives: one per case.
+
+    Raises:
+        InputError: there is none, two are equal, or several are compared under a budget.
     """
     if not objectives:
         raise InputError("objective", [], "there is none", "give at least one")
@@ -39,5 +42,5 @@ def check_objectives(objectives: Sequence[Objective]) -> None:
     if len(set(labels)) < len(labels):
         raise InputError("objective.compute_weight", labels, "one is given twice", "make them distinct")
     if len(labels) > 1 and any(each.budget is not None for each in objectives):
-        reason = "a budget replaces the compute weights that cases differ in"
+        reason = "a budget replaces the compute weights, which distinguish the cases"
         raise InputError("objective.budget", labels, reason, "compare one budget at a time")

@@ -1,8 +1,7 @@
-"""Routing: one decision a query, by any selection rule, scored by quality, compute and load."""
+"""Routing: one decision per query under any selection rule, scored by quality, compute and load."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -24,6 +23,7 @@ from ...routing import (
 )
 from ..cross_fitting import Fold
 from ..data_digest import digest_of, table_digest
+from ..device import device_named
 from ..logged_feedback import LogConfig, impute
 from ..objective import Objective
 from ..options import options_as_json, with_changes
@@ -41,42 +41,42 @@ __all__ = ["RoutingProblem"]
 
 
 class RoutingProblem(Problem):
-    """Which expert, or which experts, answer a query.
+    """Select the expert, or experts, that answer each query.
 
     Args:
-        table: an outcome table with features, or with prompts to make features of, and a split.
-        objective: what to maximise; several make one case each.
-        select: the selection rule, by name or itself; in place of `options.select`.
+        table: outcome table with a split, and with features or prompts.
+        objective: objective to maximise; several make one case each.
+        select: selection rule or its name; overrides `options.select`.
         options: the other options; the defaults if None.
-        out_of_fold: which of the table's own features are cross-fitted predictions of the training rows; made
-            here for a table of prompts.
-        changes: fields of `RoutingOptions`, in place of those of `options`.
+        out_of_fold: which of the table's own features are out-of-fold predictions; computed here for a table
+            of prompts.
+        changes: fields of `RoutingOptions` to change.
 
     Attributes:
-        train: rows to learn from; under bandit feedback their outcomes are estimates.
-        validation: rows to choose hyperparameters and checkpoints on, likewise.
-        logged: the training rows with their true outcomes, for a learner that reads only the outcome of the
-            expert it chose; under bandit feedback, once a row.
-        objectives: one for each case.
-        rule: the selection rule, logits to experts; the same for training and export.
-        scorer: the shape of a trained scorer.
+        train: training rows; under bandit feedback their outcomes are estimates.
+        validation: rows for selecting hyperparameters and checkpoints, likewise.
+        logged: training rows with true outcomes, for a learner that reads only the outcome of its own choice;
+            under bandit feedback, once per row.
+        objectives: one per case.
+        rule: selection rule, the same in training and export.
+        scorer: shape of a trained scorer.
         observe_load: whether a stateful learner observes the window's load.
-        scale: the unit of compute, in the table's cost unit: the most expensive expert's mean cost on the
-            training rows.
-        device: where training happens.
-        text: the pipeline that makes features of prompts; None where the table has features.
+        scale: unit of compute, in the table's cost unit: mean cost of the most expensive expert on training
+            rows.
+        device: device of the training.
+        text: pipeline that computes features from prompts; None if the table has features.
         out_of_fold: see Args.
-        log: how the logged expert was drawn; None under full feedback.
+        log: how the decision log is simulated; None under full feedback.
 
     Raises:
-        InputError: the table has neither features nor prompts, lacks a split, too few experts are within the
-            maximum cost or the budget, or an option does not fit.
+        InputError: the table has neither features nor prompts, or no split, too few experts are within the
+            maximum cost or the budget, or an option is invalid.
         RouterError: the rule needs more experts than there are.
     """
 
     name: ClassVar[str] = "routing"
     environment: ClassVar[str] = "RouterRL/Routing-v0"
-    about: ClassVar[str] = "one decision a query: which experts answer it"
+    about: ClassVar[str] = "one decision per query: which experts answer it"
     options_type: ClassVar[type] = RoutingOptions
     compared_weights: ClassVar[tuple[float, ...]] = (0.02, 0.1, 0.4)
     always: ClassVar[tuple[str, ...]] = ("random", "best_single", "zero_router", "oracle")
@@ -122,11 +122,11 @@ class RoutingProblem(Problem):
             feedback=feedback,
         )
         if feedback == "bandit" and self.rule.k != 1:
-            reason = f"a log holds one expert a query, {self.rule.name} chooses {self.rule.k}"
+            reason = f"a log has one expert per query, {self.rule.name} selects {self.rule.k}"
             raise InputError("problem.feedback", feedback, reason, "use hard or hierarchical selection")
         self.scorer: ScorerConfig = self.options.scorer
         self.compile = self.options.compile
-        self.device = torch.device(self.options.device)
+        self.device = device_named(self.options.device)
         self.logged = self.table.part("train")
         self.train, self.validation = self.logged, self.table.part("validation")
         self.log: LogConfig | None = None if feedback == "full" else self.options.log
@@ -155,13 +155,13 @@ class RoutingProblem(Problem):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences that every output made from this problem must carry."""
+        """Messages that every output of this problem must show."""
         notes = self.table.notes
         if self.log is not None:
             notes += (
-                "bandit feedback: one expert's outcome is known of each training and validation query, drawn "
-                f"uniformly with probability {self.log.epsilon:g} (log seed {self.log.seed}); the others are "
-                "estimated. Test rows have all outcomes",
+                "bandit feedback: training and validation queries have the outcome of one expert, which is "
+                f"uniformly random with probability {self.log.epsilon:g} (log seed {self.log.seed}); the "
+                "others are estimated. Test rows have all outcomes",
             )
         first = self.objective
         if first.budget is not None:
@@ -170,31 +170,31 @@ class RoutingProblem(Problem):
                 "quality minus load, and every method searches its own compute weight",
             )
         if first.max_cost is not None:
-            notes += (f"experts that cost more than {first.max_cost:g} on average are never chosen",)
+            notes += (f"experts that cost more than {first.max_cost:g} on average are never selected",)
         return notes
 
     def at(self, case: Case) -> RoutingProblem:
-        """The same problem with one of its cases."""
+        """Return the same problem with one of its cases."""
         assert case.objective is not None
         return self.with_objective(case.objective)
 
     def with_objective(self, *objectives: Objective) -> RoutingProblem:
-        """The same problem under other objectives."""
+        """Return the same problem under other objectives."""
         for each in objectives:
             self._check_affordable(each)
         return self.replaced(objectives=objectives, cases=tuple(objective_case(each) for each in objectives))
 
     def replaced(self, **attributes: Any) -> RoutingProblem:
-        """A copy with some attributes changed, such as `train` and `validation`; nothing is checked."""
-        part = copy.copy(self)
+        """Return a copy with some attributes replaced, such as `train`, without checks."""
+        part = self.copied()
         for name, value in attributes.items():
             setattr(part, name, value)
-        if {"train", "validation", "table"} & set(attributes):
+        if set(attributes) - {"objectives", "cases"}:
             part.cache = {}
         return part
 
     def digest(self) -> str:
-        """A digest of the outcomes and of the options."""
+        """Return a digest of the outcomes and options."""
         options = options_as_json(self.options) | {
             "select": self.rule.spec(),
             "observe_load": self.observe_load,
@@ -202,7 +202,7 @@ class RoutingProblem(Problem):
         return digest_of(table_digest(self.table), {name: options[name] for name in sorted(options)})
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int) -> RoutingCore:
-        """The environment on the rows of a split; lane i draws queries by the seed + i."""
+        """Return the environment on the rows of a split; lane i samples queries with seed + i."""
         assert case.objective is not None
         config = case.objective.config(k=self.rule.k, observe_load=self.observe_load)
         return RoutingCore(Outcomes.of(self.rows(split), self.scale, self.device), config, lanes, seed)
@@ -210,10 +210,16 @@ class RoutingProblem(Problem):
     def evaluate(
         self, policy: Router, split: str, case: Case | None = None, *, seed: int = 0
     ) -> RouterMeasurement:
-        """Route every row of a split once, greedily; a conditioned router is folded at the case's weights.
+        """Route every row of a split once, greedily; a conditioned router gets the case's weights.
+
+        Args:
+            policy: a router over the table's experts.
+            split: `train`, `validation` or `test`.
+            case: the case; the only one if None.
+            seed: random seed of a stochastic router.
 
         Raises:
-            RouterError: the router's experts or feature size are not the table's.
+            RouterError: the router has other experts or another feature size than the table.
         """
         objective = (case or self.case).objective
         assert objective is not None
@@ -225,7 +231,7 @@ class RoutingProblem(Problem):
         return measure_rows(router, rows, objective, seed)
 
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
         features = self.table.features
         assert features is not None
         return ProblemCard(
@@ -244,18 +250,20 @@ class RoutingProblem(Problem):
                 "compute_unit": self.scale,
             },
             notes=self.notes,
+            utility=self._utility_formula(),
         )
 
     def parity_rows(self) -> OutcomeTable:
-        """The validation rows."""
+        """Return the validation rows."""
         return self.validation
 
     def folds(self, folds: Sequence[Fold]) -> Iterator[tuple[RoutingProblem, OutcomeTable]]:
-        """For each fold, the problem without the fold's training rows, and those rows.
+        """Yield, for each fold, the problem without the fold's training rows, and those rows.
 
         Args:
-            folds: rows kept and rows held out; those of `out_of_fold` where it is set, whose predictions are
-                then refitted without the fold, so that nothing in the problem has seen the rows held out.
+            folds: (fitted rows, held-out rows); those of `out_of_fold` if it is set. Its predictions are then
+                replaced by those fitted without the fold, so that nothing in the problem depends on the
+                held-out rows.
         """
         for fold, (kept, held_out) in enumerate(folds):
             train, logged, out_of_fold = self.train, self.logged, self.out_of_fold
@@ -267,20 +275,20 @@ class RoutingProblem(Problem):
             yield part, train.take(held_out)
 
     def outcomes(self) -> Outcomes:
-        """The training rows on the device."""
+        """Return the training rows on the device."""
         return Outcomes.of(self.train, self.scale, self.device)
 
     def logged_outcomes(self) -> Outcomes:
-        """The training rows with true outcomes, for a learner that reads only those of its own choices."""
+        """Return the training rows with true outcomes, for learners that read only their own choices."""
         return Outcomes.of(self.logged, self.scale, self.device)
 
     def new_router(self, seed: int, *, observe_load: bool = False, kind: str | None = None) -> Router:
-        """An untrained router whose scorer standardises features as the training rows need.
+        """Return an untrained router whose scorer standardises the features of the training rows.
 
         Args:
-            seed: of the initial weights.
+            seed: random seed of the initial weights.
             observe_load: whether its second input is the window's load.
-            kind: `linear`, `mlp` or `constant`; the options' own kind if None.
+            kind: `linear`, `mlp` or `constant`; the kind of the options if None.
         """
         assert self.train.features is not None
         experts = len(self.train.experts)
@@ -299,11 +307,11 @@ class RoutingProblem(Problem):
         return self.wrap(scorer, state)
 
     def wrap(self, scorer: Scorer, state: Sequence[StateInput] = ()) -> Router:
-        """A router with this scorer on the problem's device; the scorer is fitted to standardise features.
+        """Return a router with this scorer on the problem's device; sets the scorer to standardise features.
 
         Args:
-            scorer: of the features and the state.
-            state: what the router's second input holds.
+            scorer: scorer of the features and the state.
+            state: parts of the router's second input.
         """
         assert self.train.features is not None
         if scorer.standardises:
@@ -318,19 +326,19 @@ class RoutingProblem(Problem):
 
     @property
     def affordable(self) -> np.ndarray:
-        """[N] bool: the experts whose mean compute on training rows is within the maximum cost."""
+        """Whether each expert's mean compute on training rows is within the maximum cost, [N] bool."""
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         return compute <= (self.objective.max_cost or float("inf"))
 
     def mean_compute(self) -> np.ndarray:
-        """Mean compute [N] float64 of each expert on training and validation rows."""
+        """Return the mean compute [N] float64 of each expert on training and validation rows."""
         cost = np.concatenate([self.train.cost, self.validation.cost])
         return cost.mean(axis=0, dtype=np.float64) / self.scale
 
     def mean_utility(self) -> np.ndarray:
-        """Mean utility [N] float64 of each expert on training and validation rows; load is not charged.
+        """Return the mean utility [N] float64 of each expert on training and validation rows, without load.
 
-        Experts above the maximum cost, or that would exceed the budget by themselves, get -10,000.
+        Experts above the maximum cost or the budget get -10,000.
         """
         quality = np.concatenate([self.train.quality, self.validation.quality])
         compute = self.mean_compute()
@@ -341,39 +349,46 @@ class RoutingProblem(Problem):
         return np.where(self.affordable & within, utility, -1e4)
 
     def rows(self, split: str) -> OutcomeTable:
-        """Rows of a split; of training and validation rows, what methods know of them."""
+        """Return the rows of a split; training and validation rows as methods see them."""
         known = {"train": self.train, "validation": self.validation}
         return known[split] if split in known else self.table.part(split)
 
     def _state_scale(self, name: str) -> float:
-        """What brings a part of the state to the size of a standardised feature."""
+        """Return the scale of a state input relative to a standardised feature."""
         if name != "load":
             return 1.0
-        # Chance moves a balanced window's counts over W by about sqrt(1 / (N W)). The quarter was measured:
-        # at full size agents that sample settle for following the window's noise.
+        # Counts over W of a balanced window fluctuate by about sqrt(1 / (N W)). The factor 1/4 is empirical:
+        # at full scale, agents that sample actions overfit to these fluctuations.
         return len(self.train.experts) * float(self.objective.window) ** 0.5 / 4.0
 
     def _check_affordable(self, objective: Objective) -> None:
-        """Raise InputError where the maximum cost or the budget leaves no decision to take."""
+        """Raise InputError if the maximum cost or the budget leaves no possible decision."""
         max_cost, budget = objective.max_cost, objective.budget
         if max_cost is None and budget is None:
             return
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         cheapest = int(compute.argmin())
-        least = f"{self.train.experts[cheapest]}, takes {compute[cheapest]:.4g}"
-        wanted = min(self.rule.sizes(len(compute)))
+        description = f"{self.train.experts[cheapest]}, costs {compute[cheapest]:.4g}"
+        needed = min(self.rule.sizes(len(compute)))
         affordable = compute <= (max_cost or float("inf"))
-        if max_cost is not None and affordable.sum() < wanted:
-            reason = f"leaves {affordable.sum()} experts where {wanted} must run; the cheapest, {least}"
+        if max_cost is not None and affordable.sum() < needed:
+            reason = (
+                f"leaves {affordable.sum()} experts, a decision needs {needed}; the cheapest, {description}"
+            )
             raise InputError("objective.max_cost", max_cost, reason, "raise the maximum cost")
-        if budget is not None and np.sort(compute)[:wanted].sum() > budget:
-            reason = f"cannot be met: the cheapest expert, {least}, and a decision runs {wanted}"
+        if budget is not None and np.sort(compute)[:needed].sum() > budget:
+            reason = f"cannot be met: the cheapest expert, {description}, and a decision needs {needed}"
             raise InputError("objective.budget", budget, reason, "raise the budget")
+
+    def _utility_formula(self) -> str:
+        objective = self.objective
+        formula = "quality" if objective.budget is not None else "quality - compute_weight x compute"
+        return f"{formula} - {objective.load_weight:g} x load" if objective.load_weight else formula
 
 
 def _load_state(experts: int, window: int) -> tuple[StateInput, ...]:
     meaning = (
-        f"decisions each expert has taken since the last window of {window} began, divided by {window}; "
-        "a decision that runs k experts counts 1/k for each; start anew from zeros after every window"
+        f"decisions of each expert since the start of the window of {window}, divided by {window}; "
+        "a decision of k experts counts 1/k for each; reset to zeros after every window"
     )
     return (StateInput("load", experts, meaning),)

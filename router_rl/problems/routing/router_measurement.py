@@ -1,4 +1,4 @@
-"""Play a router on rows of a table and measure what it earns: one way for every method."""
+"""Evaluate a router on the rows of a table, in the same way for every method."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["RouterMeasurement", "Rows", "charges", "measure", "measure_rows", "w
 
 StateOf = Callable[[Tensor, Tensor], Tensor | None]
 
-_CHUNK = 65_536  # rows routed together, so that the hidden layer of many never stands in memory whole
-_ORDER_SEED = 20_000  # the order of evaluation is the same for every method
+_CHUNK = 65_536  # rows routed at once, which bounds the memory of hidden layers
+_ORDER_SEED = 20_000  # every method is evaluated in the same order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RouterMeasurement(Measurement):
-    """What a router earned on each of T queries; `parts` are quality and compute, [T] float32 each.
+    """Measurement of a router on T queries; `parts` are quality and compute, [T] float32 each.
 
     Attributes:
-        window: W, decisions over which load is charged.
-        entropy: mean entropy of the policy, nats.
-        fallbacks: rows that took the fallback expert.
+        window: W, decisions per window of the load penalty.
+        entropy: mean entropy of the policy, in nats.
+        fallbacks: number of rows routed to the fallback expert.
     """
 
     window: int
@@ -50,23 +50,23 @@ class RouterMeasurement(Measurement):
 
     @property
     def quality(self) -> np.ndarray:
-        """[T] float32."""
+        """Quality of each decision, [T] float32."""
         return self.parts["quality"]
 
     @property
     def compute(self) -> np.ndarray:
-        """[T] float32, in units of the most expensive expert's mean cost."""
+        """Compute of each decision, [T] float32, in units of the most expensive expert's mean cost."""
         return self.parts["compute"]
 
-    # Computed on demand: a learner measures often and reads the utility only.
+    # Computed on demand: training validates often and reads only the utility.
     @cached_property
     def load(self) -> np.ndarray:
-        """[T] float32, the load charge of each decision."""
+        """Load penalty of each decision, [T] float32."""
         return charges(self._share(), self.window).numpy()
 
     @cached_property
     def drops(self) -> float:
-        """Fraction of expert calls over capacity (capacity factor 1.25), window by window."""
+        """Fraction of selections beyond an expert's capacity (capacity factor 1.25), by window."""
         return window_drops(self._share(), self.window)
 
     def _share(self) -> Tensor:
@@ -75,7 +75,7 @@ class RouterMeasurement(Measurement):
 
 
 class _LoadFacts(Mapping[str, float]):
-    """How evenly the experts were used, by name; each number is computed when it is read."""
+    """Load statistics by name, computed on access."""
 
     def __init__(self, measurement: RouterMeasurement) -> None:
         self._measurement = measurement
@@ -91,21 +91,21 @@ class _LoadFacts(Mapping[str, float]):
 
 
 _FACTS: dict[str, Callable[[RouterMeasurement], float]] = {
-    "load": lambda found: float(found.load.mean(dtype=np.float64)),
-    "load_cv": lambda found: load_cv(found.shares),
-    "max_over_mean": lambda found: max_over_mean(found.shares),
-    "drops": lambda found: found.drops,
-    "entropy": lambda found: found.entropy,
+    "load": lambda each: float(each.load.mean(dtype=np.float64)),
+    "load_cv": lambda each: load_cv(each.shares),
+    "max_over_mean": lambda each: max_over_mean(each.shares),
+    "drops": lambda each: each.drops,
+    "entropy": lambda each: each.entropy,
 }
 
 
 class Rows(NamedTuple):
-    """Rows made ready to be measured on, once for many measurements.
+    """Rows prepared for repeated measurements.
 
     Attributes:
         table: the rows.
-        outcomes: they on a device.
-        order: [T] int64, the order in which they are played.
+        outcomes: their outcomes on a device.
+        order: [T] int64, order of evaluation.
     """
 
     table: OutcomeTable
@@ -114,28 +114,28 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, table: OutcomeTable, scale: float, device: torch.device) -> Rows:
-        """Make a table ready; `scale` is the unit of compute, in its cost unit."""
+        """Prepare a table; `scale` is the unit of compute, in the table's cost unit."""
         return cls(table, Outcomes.of(table, scale, device), _order(len(table), device))
 
 
 def measure(
     router: Router, table: OutcomeTable, objective: Objective, scale: float, seed: int = 0
 ) -> RouterMeasurement:
-    """Route every row of a table once, greedily, and charge what the environment would.
+    """Route every row of a table once, greedily, and score it like the environment.
 
-    Rows are played in one fixed random order, in windows of the objective's W side by side; the last
-    window is shorter. A router that reads the load sees its window fill; others are measured in one pass.
+    Rows are evaluated in a fixed random order, in parallel windows of the objective's W; the last window is
+    shorter. A router that observes the load is evaluated step by step, others in one batch.
 
     Args:
-        router: the router; a stochastic one draws from the policy, seeded.
+        router: the router; a stochastic one samples its policy.
         table: the rows.
-        objective: what to charge.
-        scale: the unit of compute, in the table's cost unit.
-        seed: of a stochastic router's draws.
+        objective: the objective.
+        scale: unit of compute, in the table's cost unit.
+        seed: random seed of a stochastic router.
 
     Raises:
-        RouterError: the table's experts or feature size are not the router's.
-        InputError: the table lacks the groups that the router reads.
+        RouterError: the table has other experts or another feature size than the router.
+        InputError: the table lacks the groups that the router needs.
     """
     features = 0 if table.features is None else table.features.shape[1]
     router.check_pool(table.experts, features)
@@ -143,15 +143,15 @@ def measure(
 
 
 def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0) -> RouterMeasurement:
-    """`measure` on rows that are ready; the arguments are its own."""
+    """Evaluate a router on prepared rows; see `measure` for the arguments."""
     outcomes, order = rows.outcomes, rows.order
     state = state_of(router.state, rows.table, objective, order.device)
-    sees_load = any(part.name == "load" for part in router.state)
-    play = _play_windows if sees_load else _play_at_once
+    observes_load = any(part.name == "load" for part in router.state)
+    route = _route_windows if observes_load else _route_at_once
     with torch.inference_mode(), _seeded(seed) if router.stochastic else nullcontext():
-        experts, weights, entropy, fallback = play(router, outcomes, objective, order, state)
-        everyone = torch.arange(len(order), device=order.device)
-        quality, compute = mixture(outcomes, everyone, experts, weights)
+        experts, weights, entropy, fallback = route(router, outcomes, objective, order, state)
+        all_rows = torch.arange(len(order), device=order.device)
+        quality, compute = mixture(outcomes, all_rows, experts, weights)
         share = shares(experts, outcomes.experts)
         load = charges(share, objective.window) if objective.load_weight else torch.zeros(())
         utility = objective.utility(quality, compute, load)
@@ -166,7 +166,7 @@ def measure_rows(router: Router, rows: Rows, objective: Objective, seed: int = 0
 
 
 def charges(share: Tensor, window: int) -> Tensor:
-    """Load charge [T] of each decision, played in the evaluation order, given their shares [T, N]."""
+    """Return the load penalty [T] of each decision in the evaluation order, given their shares [T, N]."""
     order = _order(len(share), share.device)
     penalty = torch.empty(len(share), device=share.device)
     penalty[order] = penalties_in_order(share[order], window)
@@ -174,7 +174,7 @@ def charges(share: Tensor, window: int) -> Tensor:
 
 
 def window_drops(share: Tensor, window: int) -> float:
-    """`drops` at the reported capacity factor of decisions with shares [T, N], in the evaluation order."""
+    """Return `drops` at the reported capacity factor, given shares [T, N], in the evaluation order."""
     order = _order(len(share), share.device)
     return drops((share > 0)[order].cpu().numpy(), CAPACITY_FACTOR, window)
 
@@ -191,25 +191,25 @@ def _order(queries: int, device: torch.device) -> Tensor:
     return torch.randperm(queries, generator=generator).to(device)
 
 
-def _play_at_once(
+def _route_at_once(
     router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    together = _CHUNK if router.rule.causal else len(order)
-    for rows in torch.arange(len(order), device=order.device).split(together):
-        unseen = torch.zeros(len(rows), outcomes.experts, device=order.device)
+    chunk = _CHUNK if router.rule.causal else len(order)
+    for rows in torch.arange(len(order), device=order.device).split(chunk):
+        no_load = torch.zeros(len(rows), outcomes.experts, device=order.device)
         features = outcomes.features[int(rows[0]) : int(rows[-1]) + 1]
-        routing = router(features, state(rows, unseen))
+        routing = router(features, state(rows, no_load))
         entropy = router.rule.entropy(routing.logits)
         parts.append((routing.experts, routing.weights, entropy, routing.fallback))
     experts, weights, entropy, fallback = (torch.cat(column) for column in zip(*parts, strict=True))
     return experts, weights, entropy, fallback
 
 
-def _play_windows(
+def _route_windows(
     router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Play windows side by side: lane l takes the queries order[l W], order[l W + 1], ..."""
+    """Route parallel windows: lane l gets the queries order[l W], order[l W + 1], ..."""
     queries, device = len(order), order.device
     window = min(objective.window, queries)
     lanes = -(-queries // window)

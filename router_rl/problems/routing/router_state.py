@@ -1,7 +1,7 @@
-"""What a router's second input holds while it is measured: a provider for each name of a `StateInput`.
+"""Values of a router's second input during evaluation: one provider per name of a `StateInput`.
 
-`load` changes with every decision, so a router that reads it is played decision by decision; the others
-are known of a row beforehand.
+`load` changes with every decision, so a router that reads it is evaluated step by step; the other parts
+depend on the row only.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ..objective import Objective
 
 __all__ = ["PROVIDERS", "Provider", "state_of"]
 
-# Of the rows asked for [B] int64 and the window's counts over W [B, N]: a part of the state [B, size].
+# Maps rows [B] int64 and the window's counts over W [B, N] to a part of the state [B, size].
 Provider = Callable[[Tensor, Tensor], Tensor]
 
 
 def state_of(
     state: Sequence[StateInput], table: OutcomeTable, objective: Objective, device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
-    """The whole second input of a router, or None for one that has none.
+    """Return a function that computes the whole second input of a router; it returns None if there is none.
 
     Args:
         state: `router.state`.
-        table: the rows that the router is measured on.
-        objective: what it is measured by.
-        device: where the router lives.
+        table: rows that the router is evaluated on.
+        objective: objective of the evaluation.
+        device: device of the router.
 
     Raises:
-        RouterError: nobody knows how to provide a part.
-        InputError: the table lacks what a part is made of.
+        RouterError: a part has no provider.
+        InputError: the table lacks a column that a part needs.
     """
     parts: list[Provider] = []
     for part in state:
@@ -58,10 +58,10 @@ def _load(part: StateInput, table: OutcomeTable, objective: Objective, device: t
 
 
 def _group(part: StateInput, table: OutcomeTable, objective: Objective, device: torch.device) -> Provider:
-    """One-hot of each row's group among the part's labels; zeros for a group that is none of them."""
+    """Return one-hot groups; a group without a label gets zeros."""
     if table.group is None:
         raise InputError(
-            "table", table.source, "has no groups, which the router reads", "add a `group` column to it"
+            "table", table.source, "has no groups, which the router needs", "add a `group` column"
         )
     known = np.array(part.labels)
     onehot = torch.from_numpy(table.group.astype(str)[:, None] == known).float().to(device)
@@ -69,7 +69,7 @@ def _group(part: StateInput, table: OutcomeTable, objective: Objective, device: 
 
 
 def _weight(part: StateInput, table: OutcomeTable, objective: Objective, device: torch.device) -> Provider:
-    """The objective's own weight of that name, the same for every row."""
+    """Return the objective's weight of that name, the same for every row."""
     value = float(getattr(objective, part.name))
     return lambda rows, load: torch.full((len(rows), 1), value, device=device)
 

@@ -1,4 +1,4 @@
-"""The options of the routing problem: the form of the router, and what it learns from."""
+"""Options of the routing problem: the form of the router, and its training data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["RoutingOptions", "ScorerConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerConfig:
-    """The shape of the scorer that trained methods share.
+    """Shape of the scorer of trained methods.
 
     Attributes:
-        kind: `linear` (folds into a stock gate) or `mlp`.
+        kind: `linear` (can be folded into a stock gate) or `mlp`.
         hidden: widths of the MLP's hidden layers.
     """
 
@@ -38,20 +38,20 @@ class ScorerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingOptions:
-    """The options of `RoutingProblem`.
+    """Options of `RoutingProblem`.
 
     Attributes:
-        select: the selection rule, see `list`.
-        k: experts that a decision runs (topk) or may run (adaptive_k).
-        tree: for hierarchical selection, such as {"general": ["a"], "coding": ["b", "c"]}; null: clustered
-            from the training outcomes.
-        scorer: the shape of the routers' network.
-        observe_load: whether stateful learners observe the window's load; null: where load is charged.
-        feedback: full, or bandit: one expert's outcome is known of each training and validation query.
-        log: how that expert was drawn, under bandit feedback.
-        features: made of the prompts where the table has no features.
-        device: where training runs, such as cpu or cuda.
-        compile: train the router's network through torch.compile; faster for wide networks.
+        select: selection rule; `list` shows all names.
+        k: experts per decision (topk), or the maximum (adaptive_k).
+        tree: tree for hierarchical selection, such as {"general": ["a"], "coding": ["b", "c"]}; null clusters
+            the experts by their training outcomes.
+        scorer: shape of the scorer of trained methods.
+        observe_load: whether stateful learners observe the window's load; null: if load is charged.
+        feedback: full, or bandit: only one expert's outcome is known per training and validation query.
+        log: how that expert is selected, under bandit feedback.
+        features: features computed from prompts, if the table has no features.
+        device: device of the training, such as cpu or cuda.
+        compile: compile the scorer with torch.compile in training; faster for wide scorers.
     """
 
     select: str = "hard"

@@ -104,7 +104,7 @@ def test_a_usual_expert_is_logged_more(kinds: OutcomeTable) -> None:
     best = kinds.part("train").quality.mean(axis=0).argmax()
     log = log_decisions(task.logged, epsilon_greedy(np.full(len(task.logged), best), 4, 0.2), seed=0)
     assert (log.action == best).mean() == pytest.approx(0.85, abs=0.05)
-    assert "drawn evenly with probability 0.2" in task.notes[0]
+    assert "uniformly random with probability 0.2" in task.notes[0]
 
 
 def test_a_bandit_meets_each_query_once(kinds: OutcomeTable) -> None:
@@ -127,11 +127,11 @@ def test_full_feedback_is_as_it_was(kinds: OutcomeTable) -> None:
 def test_mistakes(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match="feedback='bandid': unknown; did you mean 'bandit'"):
         RoutingProblem(kinds, OBJECTIVE, Hard(), feedback="bandid")
-    with pytest.raises(InputError, match="a log has one expert a query, topk chooses 2"):
+    with pytest.raises(InputError, match="a log has one expert per query, topk selects 2"):
         RoutingProblem(kinds, OBJECTIVE, TopK(k=2), feedback="bandit")
-    with pytest.raises(InputError, match="tree=None: would be grown from all outcomes"):
+    with pytest.raises(InputError, match="tree=None: is built from all outcomes"):
         fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="hierarchical", feedback="bandit"))
-    with pytest.raises(InputError, match=r"log\.epsilon=0\.0: leaves experts untried"):
+    with pytest.raises(InputError, match=r"log\.epsilon=0\.0: is not an exploration rate"):
         LogConfig(epsilon=0.0)
-    with pytest.raises(InputError, match=r"log\.clip=-1\.0: is no weight"):
+    with pytest.raises(InputError, match=r"log\.clip=-1\.0: is not a weight"):
         LogConfig(clip=-1.0)

@@ -36,7 +36,7 @@ def test_by_hand() -> None:
     values = [1.0 + 2 * (1 - 1.0), 0.5, 1.0 + 2 * (0 - 1.0), 0.5 + 1 * (1 - 0.0)]
     assert found.dr.mean == pytest.approx(np.mean(values))
     assert len(found.warnings) == 1
-    assert "the log is worth 3 decisions of the router's own" in found.warnings[0]
+    assert "the effective sample size is 3" in found.warnings[0]
 
 
 def test_logging_and_target_alike_give_the_mean() -> None:
@@ -100,8 +100,8 @@ def test_what_the_log_never_tried_is_said() -> None:
     half = np.full(4, 0.5)
     found = off_policy(np.ones((4, 1)), np.array([0, 1, 0, 1]), half, np.ones(4), target, EXPERTS)
     assert found.warnings[0] == (
-        "the router sends 50.0% of the queries to blue, which the log never asked: no estimate knows what "
-        "that earns"
+        "the router sends 50.0% of the queries to blue, which the log never selected: its outcomes are "
+        "unknown"
     )
     assert found.to_json()["warnings"] == list(found.warnings)
 
@@ -113,7 +113,7 @@ def test_a_propensity_is_a_probability(value: float) -> None:
 
 
 def test_a_log_without_the_targets_decisions_is_refused() -> None:
-    with pytest.raises(InputError, match="would have taken none"):
+    with pytest.raises(InputError, match="never takes the logged decision"):
         _run(target=np.eye(3)[[2, 2]])
     with pytest.raises(InputError, match="too short"):
         off_policy(np.ones((1, 1)), np.zeros(1, int), np.ones(1), np.ones(1), np.eye(3)[[0]], EXPERTS)

@@ -64,17 +64,17 @@ def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
     np.testing.assert_allclose(made[:, :8], served[:, :8], atol=1e-5)  # topics have seen no outcome
-    assert table.notes[-1] == f"features: made of the prompts, 15 columns ({text})"
+    assert table.notes[-1] == f"features: computed from the prompts, 15 columns ({text})"
 
 
-def test_words_and_characters_each_have_topics_and_readouts(prompts: OutcomeTable) -> None:
+def test_words_and_characters_each_have_topics_and_out_of_fold_predictions(prompts: OutcomeTable) -> None:
     made, served, table = _columns(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
     _, text, _ = with_features(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert text is not None
-    assert text.readouts == ((4, 5), (10, 11), (15, 16))
+    assert text.out_of_fold == ((4, 5), (10, 11), (15, 16))
 
 
 def test_no_column_of_a_training_row_has_seen_its_own_outcome(
@@ -111,15 +111,15 @@ def test_group_means_by_hand() -> None:
 
 def test_a_table_with_features_keeps_them(prompts: OutcomeTable) -> None:
     own = replace(prompts, features=np.ones((120, 3), dtype=np.float32))
-    table, text, readouts = with_features(own)
+    table, text, out_of_fold = with_features(own)
     assert table is own
     assert text is None
-    assert readouts is None
+    assert out_of_fold is None
 
 
 def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeTable) -> None:
-    table, _, readouts = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
-    assert readouts is None
+    table, _, out_of_fold = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
+    assert out_of_fold is None
     assert table.features is not None
     assert table.features.shape[1] == 4 + 1 + 2
 
@@ -129,9 +129,9 @@ def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeT
     [
         ({}, {"prompt": None}, "neither features nor prompts"),
         ({}, {"split": np.array(["test"] * 119 + ["validation"])}, "no training rows"),
-        ({"text": "none", "length": False, "group": False}, {}, "nothing to see"),
-        ({"dimensions": 0, "readouts": False}, {}, "neither topics nor readouts"),
-        ({}, {"prompt": np.array(["?"] * 120, dtype=object)}, "finds no terms"),
+        ({"text": "none", "length": False, "group": False}, {}, "without inputs"),
+        ({"dimensions": 0, "out_of_fold": False}, {}, "neither topics nor out-of-fold"),
+        ({}, {"prompt": np.array(["?"] * 120, dtype=object)}, "has no terms"),
     ],
 )
 def test_mistakes_are_named(
@@ -142,8 +142,8 @@ def test_mistakes_are_named(
         with_features(replace(prompts, notes=notes, **changes), FeatureConfig(**config))
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(InputError, match=r"features.longest"):
+def test_options_are_checked() -> None:
+    with pytest.raises(InputError, match=r"features.ngram_range"):
         FeatureConfig(ngram_range=(3, 2))
     with pytest.raises(InputError, match=r"features.dimensions"):
         FeatureConfig(dimensions=-1)
@@ -207,10 +207,10 @@ def test_the_command_line_trains_evaluates_and_exports_on_prompts(
 ) -> None:
     table, run = str(tmp_path / "t.parquet"), str(tmp_path / "run")
     prompts.write(table)
-    words = ["--table", table, "--method", "ridge", "--out", run, "--features.dimensions", "4", "--json"]
+    words = ["--table", table, "--method", "ridge", "--out", run, "--problem.features.dimensions", "4", "--json"]
     assert main(["train", *words]) == 0, capsys.readouterr().err
     trained = json.loads(capsys.readouterr().out)
-    assert "features: made of the prompts, 11 columns (tfidf)" in trained["notes"]
+    assert "features: computed from the prompts, 11 columns (tfidf)" in trained["notes"]
     assert main(["evaluate", run, "--table", table, "--json"]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["test"]["utility"] == pytest.approx(trained["test"]["utility"])
     out = tmp_path / "router"
