@@ -1,11 +1,12 @@
-"""Gates that learn by backpropagation through the frozen experts: the rivals of the policy gradients.
+"""Token-level gates trained by backpropagation through the frozen experts.
 
-Each gate is a function from logits and the experts' outputs to the layer's output; the loss is that of the
-language model, so the gradient flows back through all later layers. What they serve is stated beside each.
+Each gate maps logits and the experts' outputs to the layer's output. The loss is that of the language model,
+so the gradient flows back through all later layers.
 
-The two can be joined (`Gate.policy`): the loss of the mixture, and beside it what the policy that draws
-one expert is expected to lose by the outcome table. The first knows how each layer's choice bears on this
-path, to first order; the second knows what whole paths come to, and that one expert alone will be served.
+A gate can be combined with the policy gradient (`Gate.policy`): the loss of the mixture, plus the expected
+loss of a policy that samples one expert, by the outcome table. The first has the effect of each layer's
+choice on this path, to first order. The second has the loss of whole paths with a single expert, as at
+inference.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ...routing.selection.topk import largest
 from .counterfactual import expected_loss
 from .token_training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "chosen", "joint", "served", "top_p", "train_gate"]
+__all__ = ["GATES", "Gate", "joint", "selected", "served", "top_p", "train_gate"]
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
@@ -34,18 +35,18 @@ Mixes = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A gate.
+    """Configuration of a gate.
 
     Attributes:
-        mixes: logits [..., N] and the layer's selection bias [N] to dense weights [..., N] that carry the
-            gradient.
-        k: experts served.
-        scaled: whether the one served is scaled by its probability, as in Switch.
+        mixes: maps logits [..., N] and the layer's selection bias [N] to dense weights [..., N], which carry
+            the gradient.
+        k: experts per token at inference.
+        scaled: whether a single expert is scaled by its probability, as in Switch.
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
-        bias_speed: gamma of DeepSeek-V3's selection bias; 0 for none.
-        sparse: whether only the chosen experts need to run while it trains.
-        policy: coefficient of the expected loss by the outcome table, mean over layers; 0 for a gate alone.
-        entropy: nats of reward for a nat of the policy's entropy.
+        bias_speed: update speed gamma of DeepSeek-V3's selection bias; 0 for none.
+        sparse: whether only the selected experts run in training.
+        policy: coefficient of the expected loss by the outcome table, averaged over layers; 0 for none.
+        entropy: entropy bonus of the policy, nats per nat.
     """
 
     mixes: Mixes
@@ -59,52 +60,57 @@ class Gate:
 
 
 def soft(z: Tensor, bias: Tensor) -> Tensor:
-    """The dense mixture, `softmax(z)`."""
+    """Return the dense mixture weights, `softmax(z)`."""
     return z.softmax(dim=-1)
 
 
 def straight_through(z: Tensor, bias: Tensor) -> Tensor:
-    """The one chosen, with the gradient of the dense mixture (Bengio et al. 2013,
-    https://arxiv.org/abs/1308.3432)."""
+    """Return one-hot weights with the gradient of the dense mixture.
+
+    Source: Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
+    """
     p = z.softmax(dim=-1)
     return _one_hot(z) + p - p.detach()
 
 
 def switch(z: Tensor, bias: Tensor) -> Tensor:
-    """The one chosen, scaled by its probability (Fedus et al. 2021, eq. 2)."""
+    """Return one-hot weights scaled by the probability (Fedus et al. 2021, eq. 2)."""
     return _one_hot(z) * z.softmax(dim=-1)
 
 
 def renormalised(z: Tensor, bias: Tensor) -> Tensor:
-    """The one chosen with weight `p / p = 1`: no gradient reaches the gate."""
+    """Return one-hot weights `p / p = 1`, which have no gradient."""
     p = _one_hot(z) * z.softmax(dim=-1)
     return p / p.sum(dim=-1, keepdim=True)
 
 
 def mixtral(z: Tensor, bias: Tensor) -> Tensor:
-    """Softmax over the two largest logits (Jiang et al. 2024, section 2.1)."""
+    """Return the softmax over the two largest logits (Jiang et al. 2024, section 2.1)."""
     return _among(z, largest(z.detach(), 2)).softmax(dim=-1)
 
 
 def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
-    """Sigmoid scores of the two best by score plus bias, renormalised (DeepSeek-AI 2024, eq. 13-16)."""
+    """Return renormalized sigmoid scores of the top two by score plus bias (DeepSeek-AI 2024, eq. 13-16)."""
     s = z.sigmoid()
     kept = torch.zeros_like(s).scatter(-1, largest(s.detach() + bias, 2), 1.0) * s
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
 def top_p(threshold: float) -> Mixes:
-    """Two, renormalised, or the likeliest alone where its probability is above a threshold.
+    """Return a gate with the top two experts, or the top one if its probability exceeds a threshold.
 
-    An adaptive number of experts that nobody learns: Huang et al. 2024, section 3.1,
+    The number of experts is adaptive but not learned: Huang et al. 2024, section 3.1,
     https://arxiv.org/abs/2403.07652.
+
+    Args:
+        threshold: probability above which one expert is used.
     """
 
     def mixes(z: Tensor, bias: Tensor) -> Tensor:
         p = z.softmax(dim=-1)
         both = torch.zeros_like(p).scatter(-1, largest(z.detach(), 2), 1.0) * p
-        sure = p.amax(dim=-1, keepdim=True).detach() > threshold
-        kept = torch.where(sure, _one_hot(z) * p, both)
+        single = p.amax(dim=-1, keepdim=True).detach() > threshold
+        kept = torch.where(single, _one_hot(z) * p, both)
         return kept / kept.sum(dim=-1, keepdim=True)
 
     return mixes
@@ -121,9 +127,9 @@ GATES: dict[str, Gate] = {
 
 
 def joint(gate: Gate) -> Gate:
-    """The gate with the policy gradient on the outcome table beside its loss, instead of its balance.
+    """Return the gate with the policy gradient on the outcome table in place of the balance loss.
 
-    The weight was chosen among 0.3, 0.9 and 3 on the validation part of the tiny pool.
+    The coefficient was selected from 0.3, 0.9 and 3 on the validation part of the tiny pool.
     """
     return replace(gate, policy=0.9, balance=0.0)
 
@@ -131,10 +137,16 @@ def joint(gate: Gate) -> Gate:
 def train_gate(
     pool: TokenPool, start: LayerRouters, gate: Gate, training: Training
 ) -> tuple[Fit, Callable[[LayerRouters], Choose]]:
-    """Train the gate from a warm start.
+    """Train a gate from a warm start.
+
+    Args:
+        pool: frozen experts and text.
+        start: routers to start from.
+        gate: the gate.
+        training: options of the training loop.
 
     Returns:
-        the fit, and how its routers are served.
+        the fit, and a function from its routers to the choice at inference.
     """
     tail, sequences = pool.tail, pool.parts["train"]
     bias = torch.zeros(tail.depth, tail.experts)
@@ -148,7 +160,7 @@ def train_gate(
             hidden, x = tail.attend(layer, hidden)
             z = routers.logits(layer, x)
             dense = gate.mixes(z, bias[layer])
-            running = chosen(dense.detach(), gate.k).flatten(0, -2)
+            running = selected(dense.detach(), gate.k).flatten(0, -2)
             load = running.mean(dim=0) / gate.k
             loads[layer] = load
             if gate.balance:
@@ -168,14 +180,14 @@ def train_gate(
     return train(pool, start, training, loss, serve=serve, after=move_bias), serve
 
 
-def chosen(dense: Tensor, k: int) -> Tensor:
-    """Which experts [..., N] float32 are among the k of most weight and have any; a soft mixture runs all."""
+def selected(dense: Tensor, k: int) -> Tensor:
+    """Return which experts [..., N] float32 are among the top k and have positive weight."""
     best = torch.zeros_like(dense).scatter(-1, largest(dense, k), 1.0)
     return best * (dense > 0)
 
 
 def served(routers: LayerRouters, gate: Gate, bias: Tensor) -> Choose:
-    """The gate as it is served: its k experts; one alone has weight 1 unless the gate scales it."""
+    """Return the choice of a gate at inference: its top k; a single expert has weight 1 unless `scaled`."""
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -190,20 +202,20 @@ def served(routers: LayerRouters, gate: Gate, bias: Tensor) -> Choose:
 
 
 def dense_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
-    """`sum_e w_e E_e(x)` with every expert run."""
+    """Return `sum_e w_e E_e(x)`, running every expert."""
     return (tail.outputs(layer, x) * weights.unsqueeze(-1)).sum(dim=-2)
 
 
 def sparse_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
-    """The same where most weights are 0, those experts being left out."""
+    """Return `sum_e w_e E_e(x)`, running only experts with nonzero weight."""
     k = int((weights > 0).sum(dim=-1).max())
     experts = largest(weights.detach(), k)
-    chosen = weights.gather(-1, experts)
-    return tail.mix(layer, x, torch.where(chosen > 0, experts, tail.experts), chosen)
+    top = weights.gather(-1, experts)
+    return tail.mix(layer, x, torch.where(top > 0, experts, tail.experts), top)
 
 
 def balance(p: Tensor, load: Tensor) -> Tensor:
-    """`N sum_e f_e P_e` of probabilities [T, N] and loads [N] (Fedus et al. 2021, eq. 4)."""
+    """Return `N sum_e f_e P_e` of probabilities [T, N] and loads [N] (Fedus et al. 2021, eq. 4)."""
     return p.shape[-1] * (load * p.mean(dim=0)).sum()
 
 
@@ -212,5 +224,5 @@ def _one_hot(z: Tensor) -> Tensor:
 
 
 def _among(z: Tensor, experts: Tensor) -> Tensor:
-    """The logits of some experts, minus infinity elsewhere."""
+    """Return the logits of the given experts, minus infinity for others."""
     return torch.full_like(z, float("-inf")).scatter(-1, experts, z.gather(-1, experts))

@@ -1,4 +1,4 @@
-"""Even out the load of trained layer routers with a bias an expert, layer by layer, as DeepSeek-V3 does."""
+"""Balance the load of trained layer routers with a bias per expert, layer by layer, as in DeepSeek-V3."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ __all__ = ["balanced_routers"]
 
 
 def balanced_routers(pool: TokenPool, routers: LayerRouters, strength: float = 1.0) -> LayerRouters:
-    """A copy whose biases bring each layer's loads on the training text to a target.
+    """Return a copy whose biases bring each layer's loads on the training text to a target.
 
-    A layer is balanced before the next is looked at, since its choices change what the next one sees.
+    Layers are balanced in order, because the choices of one layer change the inputs of the next.
 
     Args:
-        pool: the frozen experts and the text.
-        routers: top-k routers with one logit an expert.
-        strength: 0 keeps the routers' own shares, 1 makes them even.
+        pool: frozen experts and text.
+        routers: top-k routers with one logit per expert.
+        strength: from 0 (the routers' own shares) to 1 (uniform shares).
     """
     tail, sequences = pool.tail, pool.parts["train"]
-    found = routers.copy()
+    balanced = routers.copy()
     hidden = [sequences.states(rows) for rows in torch.arange(len(sequences)).split(16)]
     with torch.no_grad():
         for layer in range(tail.depth):
-            seen = [tail.attend(layer, batch) for batch in hidden]
-            logits = torch.cat([found.logits(layer, x).flatten(0, -2) for _, x in seen])
-            own = _shares(found, logits)
+            attended = [tail.attend(layer, batch) for batch in hidden]
+            logits = torch.cat([balanced.logits(layer, x).flatten(0, -2) for _, x in attended])
+            own = _shares(balanced, logits)
             target = (1.0 - strength) * own + strength / tail.experts
-            scorer = cast(LinearScorer, found.scorers[layer])
-            scorer.bias.add_(balancing_bias(logits, found.rule, target))
-            hidden = [h + tail.mix(layer, x, *found.choose(layer, x)) for h, x in seen]
-    return found
+            scorer = cast(LinearScorer, balanced.scorers[layer])
+            scorer.bias.add_(balancing_bias(logits, balanced.rule, target))
+            hidden = [h + tail.mix(layer, x, *balanced.choose(layer, x)) for h, x in attended]
+    return balanced
 
 
 def _shares(routers: LayerRouters, logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The warm start of every token-level learner: closed-form routers without bias."""
+"""Closed-form warm start of every token-level method: routers without bias."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RIDGES = [
 
 
 def closed_form_start(problem: TokenMoEProblem) -> LayerRouters:
-    """Ridge routers chosen on validation, imitated by routers that a stock gate can hold, which has no bias.
+    """Return the best ridge routers on validation, distilled into routers without bias, as stock gates are.
 
     Args:
-        problem: the pool and its text; the result is kept for all methods of this process.
+        problem: the problem; the result is cached for all methods of this process.
     """
     pool = problem.pool
 

@@ -1,17 +1,16 @@
-"""The exact policy gradient of one layer at a time, from what every expert would have led to.
+"""Exact policy gradient of one layer at a time, from the losses under every expert.
 
-At a layer drawn at random, each expert in turn takes all tokens; the walk then goes on greedily to the loss.
-Since experts are frozen this is forward work only, and the expectation over the layer's actions
+At a randomly selected layer, each expert in turn processes all tokens; the rest of the forward pass is
+greedy. Experts are frozen, so this needs forward passes only. The expectation over the layer's actions
 
-    sum_e pi_e(x_t) Q_te,    Q_te = -(loss of token t, and a discounted part of later tokens', under e)
+    sum_e pi_e(x_t) Q_te,    Q_te = -(loss of token t, plus discounted losses of later tokens, under e)
 
-is differentiated as it stands, with no variance from drawing (Allen et al. 2017,
-https://arxiv.org/abs/1709.00503; counterfactual baselines: Foerster et al. 2018,
-https://arxiv.org/abs/1705.08926). We differ: a token's neighbours change with it, which is what they do where
-a domain does. `credit="local"` reads the loss off right after the layer instead, without the layers above:
-cheaper, and biased. `credit="table"` takes the losses along each expert's whole path, which were measured
-once and for all: an outcome table, so that nothing but the walk to the layer is run. Load is charged by its
-expectation, which is as exact (`expected_load`).
+is differentiated directly, without sampling variance (Allen et al. 2017, https://arxiv.org/abs/1709.00503;
+counterfactual baselines: Foerster et al. 2018, https://arxiv.org/abs/1705.08926). Difference: all tokens
+change expert together, as neighbouring tokens of a domain do. `credit="local"` computes the loss right after
+the layer, without the layers above: cheaper, but biased. `credit="table"` uses the losses along each expert's
+whole path, which are measured once (an outcome table), so only the layers up to the selected one run. Load is
+charged by its exact expectation (`expected_load`).
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualHyperparameters:
-    """Settings of the learner.
+    """Hyperparameters of the counterfactual policy gradient.
 
     Attributes:
-        credit: `path`, through the layers above; `local`, read off right after the layer; `table`, of the
-            path on which one expert takes every layer.
-        discount: of what the following tokens lose.
-        entropy: nats of reward for a nat of entropy.
-        layers: how many layers are looked into a step; 0 for all.
-        load_weight: nats for a unit of a batch's expected load.
-        load: what load is.
+        credit: `path`: through the layers above; `local`: right after the layer; `table`: of the path on
+            which one expert processes every layer.
+        discount: discount of the losses of following tokens.
+        entropy: entropy bonus, nats per nat.
+        layers: number of layers per step; 0 for all.
+        load_weight: nats per unit of a batch's expected load.
+        load: definition of load.
     """
 
     credit: Literal["path", "local", "table"] = "path"
@@ -64,9 +63,8 @@ class CounterfactualHyperparameters:
     load: LoadRule = field(default_factory=LoadRule)
 
 
-OUTCOME_TABLE = CounterfactualHyperparameters(
-    credit="table", layers=0, entropy=3e-2
-)  # on the tiny pool's validation
+OUTCOME_TABLE = CounterfactualHyperparameters(credit="table", layers=0, entropy=3e-2)
+"""Selected on the tiny pool's validation part."""
 
 
 def train_counterfactual(
@@ -77,34 +75,34 @@ def train_counterfactual(
     *,
     score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:
-    """Train routers of one expert a token, hard or hierarchical, from a warm start.
+    """Train routers of one expert per token, with hard or hierarchical selection, from a warm start.
 
     Args:
-        pool: the frozen experts and the text.
-        start: the warm start.
-        training: settings of the loop.
-        settings: of the learner.
-        score: what validation is judged by; the mean loss if None.
+        pool: frozen experts and text.
+        start: routers to start from.
+        training: options of the training loop.
+        settings: hyperparameters.
+        score: validation score, lower is better; the mean loss if None.
 
     Raises:
-        RouterError: the rule runs more than one expert.
+        RouterError: the rule selects more than one expert.
     """
     if start.rule.k != 1:
         raise RouterError(
-            f"{start.rule.name} runs {start.rule.k} experts a token; train with one, serve with more"
+            f"{start.rule.name} selects {start.rule.k} experts per token; train with one, serve with more"
         )
     tail, sequences = pool.tail, pool.parts["train"]
-    looked = settings.layers or tail.depth
+    count = settings.layers or tail.depth
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden, targets = sequences.states(rows), sequences.targets(rows)
-        drawn = torch.randperm(tail.depth, generator=generator)[:looked].tolist()
+        layers = torch.randperm(tail.depth, generator=generator)[:count].tolist()
         total = torch.zeros(())
-        for layer in range(max(drawn) + 1):
+        for layer in range(max(layers) + 1):
             with torch.no_grad():
                 hidden, x = tail.attend(layer, hidden)
                 step = tail.mix(layer, x, *routers.choose(layer, x))
-            if layer in drawn:
+            if layer in layers:
                 if settings.credit == "table":
                     q = torch.from_numpy(sequences.path_loss[rows.numpy()]).movedim(1, -1)
                 else:
@@ -116,20 +114,19 @@ def train_counterfactual(
                     p = routers.rule.probabilities(z).flatten(0, -2)
                     total = total + settings.load_weight * expected_load(settings.load, p)
             hidden = hidden + step
-        return total * (tail.depth / looked)
+        return total * (tail.depth / count)
 
     return train(pool, start, training, loss, score=score)
 
 
 def expected_loss(rule: Selection, z: Tensor, q: Tensor, entropy: float) -> Tensor:
-    """What drawing one expert a token is expected to lose, less what its entropy is worth: a scalar.
+    """Return the expected loss of sampling one expert per token, minus the entropy bonus: a scalar.
 
     Args:
-        rule: logits to probabilities.
-        z: [..., outputs] float32, logits; they carry the gradient.
-        q: [..., N] float32, nats lost under each expert; its mean over the experts, which no choice changes,
-            is left out.
-        entropy: nats of reward for a nat of entropy.
+        rule: selection rule.
+        z: [..., outputs] float32, logits; carry the gradient.
+        q: [..., N] float32, loss in nats under each expert; its mean over experts is removed.
+        entropy: entropy bonus, nats per nat.
     """
     q = q - q.mean(dim=-1, keepdim=True)
     return ((rule.probabilities(z) * q).sum(-1) - entropy * rule.entropy(z)).mean()
@@ -145,13 +142,14 @@ def counterfactual_losses(
     targets: Tensor,
     credit: Literal["path", "local"],
 ) -> Tensor:
-    """Losses under each expert of a layer, [S, T, N] float32.
+    """Return the losses under each expert of a layer, [S, T, N] float32.
 
     Args:
-        tail: the frozen layers.
-        routers: route greedily above the layer.
-        layer: the one whose experts are tried.
-        hidden, x: [S, T, H] float32, the residual stream after its attention, and its gate's input.
+        tail: frozen layers.
+        routers: greedy routers of the layers above.
+        layer: layer whose experts are compared.
+        hidden: [S, T, H] float32, residual stream after the layer's attention.
+        x: [S, T, H] float32, input of its gate.
         targets: [S, T] int64.
         credit: `path` or `local`.
     """
@@ -159,7 +157,7 @@ def counterfactual_losses(
     forked = (hidden + outputs).flatten(0, 1)
     if credit == "path":
         for above in range(layer + 1, tail.depth):
-            forked, seen = tail.attend(above, forked)
-            forked = forked + tail.mix(above, seen, *routers.choose(above, seen))
+            forked, inputs = tail.attend(above, forked)
+            forked = forked + tail.mix(above, inputs, *routers.choose(above, inputs))
     losses = tail.loss(forked, targets.repeat(tail.experts, 1))
     return losses.reshape(tail.experts, *targets.shape).movedim(0, -1)

@@ -1,8 +1,8 @@
-"""The load that a policy is expected to make, as a differentiable function of its probabilities.
+"""Expected load of a policy, as a differentiable function of its probabilities.
 
-Tokens draw their experts independently, so the number at an expert is a sum of independent coins: its mean
-and variance are known, and with hundreds of tokens it is nearly normal. A gate learns nothing of a load that
-is counted in tiles, since counts have no gradient; the expected count has one.
+Tokens sample their experts independently, so the count of an expert is a sum of independent Bernoulli
+variables. Its mean and variance are known, and with hundreds of tokens it is nearly normal. Counts have no
+gradient; the expected count has one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["expected_load"]
 
 
 def expected_load(rule: LoadRule, p: Tensor) -> Tensor:
-    """The mean of `envs.layer_load` over one draw for each token, a float32 scalar.
+    """Return the expectation of `envs.layer_load` over one sample per token, a float32 scalar.
 
     Exact for `share`: `N sum_e (mu_e^2 + var_e) / M^2 - 1`. For `tiles`:
 
@@ -28,8 +28,8 @@ def expected_load(rule: LoadRule, p: Tensor) -> Tensor:
     with the continuity correction of half a token.
 
     Args:
-        rule: what load is.
-        p: [M, N] float32, each token's probabilities.
+        rule: definition of load.
+        p: [M, N] float32, probabilities of each token.
 
     Raises:
         InputError: the rule has a placement.

@@ -1,7 +1,7 @@
-"""Write a pool's mixture with its trained routers as a folder that stock transformers runs.
+"""Write a pool's mixture with its trained routers as a folder that stock transformers loads.
 
-Stock gates have no bias on their logits, but most trained routers do. `foldable` makes routers without one
-and measures the loss; train them further where it is too large, then hand those over.
+Stock gates have no bias on their logits, but most trained routers do. `foldable` distills routers without
+bias and measures the loss. If the loss is too large, train them further before handing them over.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ...routing import LinearScorer, Router, RouterError
 
 __all__ = ["foldable", "gate_inputs", "hand_over", "routers_of"]
 
-_SCORES = {"mixtral": "softmax", "deepseek": "sigmoid"}  # what a form's stock gate weights experts by
+_SCORES = {"mixtral": "softmax", "deepseek": "sigmoid"}  # how a form's stock gate weights experts
 
 
 def foldable(pool: TokenPool, routers: LayerRouters) -> tuple[LayerRouters, Distillation]:
-    """Routers without bias, distilled from others on the gates' inputs for the training text.
+    """Distill routers without bias from trained routers, on the gates' inputs for the training text.
 
-    Their biases are frozen at 0, so that a learner that starts from them keeps them foldable.
+    Their biases are frozen at 0, so that further training keeps them foldable.
 
     Args:
-        pool: the experts and the text.
-        routers: the teachers, one a routed layer.
+        pool: experts and text.
+        routers: the teachers, one per routed layer.
 
     Returns:
         the students; and their agreement on held-out training text, with the loss on the validation text in
@@ -58,16 +58,16 @@ def foldable(pool: TokenPool, routers: LayerRouters) -> tuple[LayerRouters, Dist
 
 
 def gate_inputs(tail: Tail, sequences: Sequences, routers: LayerRouters, batch: int = 16) -> list[Tensor]:
-    """The inputs of each layer's gate when tokens are routed by these routers.
+    """Return the inputs of each layer's gate when tokens are routed by these routers.
 
     Args:
-        tail: the routed layers.
-        sequences: S of T tokens.
-        routers: one a routed layer.
+        tail: routed layers.
+        sequences: S sequences of T tokens.
+        routers: one per routed layer.
         batch: sequences per forward pass.
 
     Returns:
-        [S * T, H] float32 for each layer.
+        [S * T, H] float32 per layer.
     """
     inputs: list[list[Tensor]] = [[] for _ in range(tail.depth)]
 
@@ -82,7 +82,7 @@ def gate_inputs(tail: Tail, sequences: Sequences, routers: LayerRouters, batch: 
 
 
 def routers_of(routers: LayerRouters) -> list[Router]:
-    """One `Router` for each layer, with the rule that they were trained with."""
+    """Return one `Router` per layer, with the selection rule of the routers."""
     return [Router(cast(LinearScorer, scorer), routers.rule, routers.experts) for scorer in routers.scorers]
 
 
@@ -105,16 +105,17 @@ def hand_over(
 
     Args:
         pool: the base and its experts.
-        routers: one a routed layer, without bias.
-        out: the folder to write; an earlier assembly in it is replaced.
-        form: `mixtral` or `deepseek`, as `assemble` takes it.
+        routers: one per routed layer, without bias.
+        out: output folder; an earlier assembly in it is replaced.
+        form: `mixtral` or `deepseek`, see `assemble`.
         segments: number of segments that the `deepseek` form cuts an FFN into.
         shared: number of segments that always run in that form.
         tokenizer: of the base, saved beside it; None to leave it out.
 
     Returns:
-        what was written: the class of stock transformers that loads it, and warnings, such as where every
-        token would run every expert.
+        what was written: the class of stock transformers that loads it, and warnings, such as that every
+            token would
+        run every expert.
 
     Raises:
         RouterError: the routers do not fold (`foldable` makes some that do), or their rule weights experts
@@ -126,10 +127,10 @@ def hand_over(
         raise RouterError("stock gates have no bias on their logits; make routers without one by `foldable`")
     if routers.rule.k > 1 and gates[0].score != _SCORES[form]:
         other = next(name for name, score in _SCORES.items() if score == gates[0].score)
-        wanted = "TopK" if form == "mixtral" else 'ScoredTopK(score="sigmoid")'
+        needed = "TopK" if form == "mixtral" else 'ScoredTopK(score="sigmoid")'
         raise RouterError(
             f"the routers weight experts by {gates[0].score}, the {form} form by {_SCORES[form]}: train them "
-            f"with {wanted}, or hand them over in the {other} form"
+            f"with {needed}, or hand them over in the {other} form"
         )
     experts = {
         name: [
@@ -156,7 +157,7 @@ def hand_over(
 
 
 def _joined(layers: Sequence[Router], like: LayerRouters) -> LayerRouters:
-    """Linear routers of each layer as one module, biases frozen at 0."""
+    """Return linear routers of each layer as one module, with biases frozen at 0."""
     joined = LayerRouters(len(layers), layers[0].features, like.rule, like.experts)
     with torch.no_grad():
         for scorer, router in zip(joined.scorers, layers, strict=True):

@@ -1,7 +1,7 @@
-"""Routes that learn nothing: what every table of token-level routing is read against.
+"""Token-level baselines and bounds without training.
 
-Each is a function from a pool and a part to the loss of every token [S, T] there, most of them looked up: the
-experts are frozen, so their paths were measured once.
+Each is a function from a pool and a split to the loss of every token [S, T]. Most losses are looked up,
+because the paths of frozen experts are measured once.
 """
 
 from __future__ import annotations
@@ -35,43 +35,43 @@ __all__ = [
 
 
 def dense(pool: TokenPool, part: str) -> np.ndarray:
-    """The ancestor: as many active parameters as one expert a layer."""
+    """Return the losses of the base model, which has as many active parameters as one expert per layer."""
     return pool.parts[part].dense_loss
 
 
 def best_single(pool: TokenPool, part: str) -> np.ndarray:
-    """The expert of one domain (or of all, where none has a domain) that is best on validation, for all."""
+    """Return the losses of the best domain expert on validation (of any expert, without domains)."""
     of_domains = pool.parts["validation"].path_loss[:, : len(pool.domains) or None]
     best = int(of_domains.mean(axis=(0, 2)).argmin())
     return pool.parts[part].path_loss[:, best]
 
 
 def label(pool: TokenPool, part: str) -> np.ndarray:
-    """The expert of each token's own domain, which changes within mixed sequences."""
+    """Return the losses with the expert of each token's own domain, which changes within mixed sequences."""
     s, losses = pool.parts[part], []
     labels = torch.from_numpy(np.array(s.domain, dtype=np.int64)).unsqueeze(-1)
     with torch.no_grad():
         for rows in torch.arange(len(s)).split(16):
-            told = (labels[rows], torch.ones(labels[rows].shape))
-            hidden = pool.tail(s.states(rows), lambda layer, x, told=told: told)
+            labelled = (labels[rows], torch.ones(labels[rows].shape))
+            hidden = pool.tail(s.states(rows), lambda layer, x, labelled=labelled: labelled)
             losses.append(pool.tail.loss(hidden, s.targets(rows)).numpy())
     return np.concatenate(losses)
 
 
 def sequence_label(pool: TokenPool, part: str) -> np.ndarray:
-    """The expert of the domain that most of a sequence is in; the first of them where several are."""
+    """Return the losses with the expert of each sequence's most frequent domain; ties go to the first one."""
     s = pool.parts[part]
     most = np.array([_most_common(row) for row in s.domain])
     return s.path_loss[np.arange(len(s)), most]
 
 
 def hindsight(pool: TokenPool, part: str) -> np.ndarray:
-    """The path that turns out best for each token: what no router can know."""
+    """Return the loss of the best path for each token, an upper bound."""
     return pool.parts[part].path_loss.min(axis=1)
 
 
 def average(pool: TokenPool, part: str) -> np.ndarray:
-    """The plain mean of the experts' weights, one FFN a layer."""
+    """Return the losses of the model with averaged expert weights, one FFN per layer."""
     s, losses = pool.parts[part], []
     with torch.no_grad():
         for rows in torch.arange(len(s)).split(16):
@@ -81,7 +81,7 @@ def average(pool: TokenPool, part: str) -> np.ndarray:
 
 
 def uniform(pool: TokenPool) -> Choose:
-    """Every expert with the same weight."""
+    """Return a choice of all experts with equal weights."""
     experts = pool.tail.experts
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def uniform(pool: TokenPool) -> Choose:
 
 
 def random_choice(pool: TokenPool, seed: int) -> Choose:
-    """One expert by chance for each token and layer."""
+    """Return a choice of one random expert per token and layer."""
     generator = torch.Generator().manual_seed(seed)
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def _most_common(row: np.ndarray) -> int:
 
 
 def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> Fit:
-    """The fit of a path whose losses were measured with the text."""
+    """Return the fit of a path whose losses are already measured."""
 
     def fit(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
         return LayerPolicy(known=lambda split: loss(problem.pool, split))
@@ -139,7 +139,7 @@ METHODS = (
         name="ridge",
         family="gate",
         fit=_fit_ridge,
-        about="ridge regression in closed form: the warm start of all learners",
+        about="closed-form ridge regression: the warm start of all other methods",
     ),
     Method(name="uniform", family="baseline", fit=_fit_uniform, about="all experts, equal weights"),
     Method(name="average", family="baseline", fit=_known(average), about="the mean of the experts' weights"),
@@ -150,10 +150,10 @@ METHODS = (
         fit=_known(best_single),
         about="the expert that is best on validation, for every token",
     ),
-    Method(name="random", family="baseline", fit=_fit_random, about="an expert drawn uniformly"),
+    Method(name="random", family="baseline", fit=_fit_random, about="a uniformly random expert"),
     Bound(
         name="oracle",
         measure=_measure_oracle,
-        about="the expert whose path has the lowest loss, token by token",
+        about="the expert path with the lowest loss of each token",
     ),
 )

@@ -1,4 +1,4 @@
-"""The learners of token-level routing; all start from one closed form, without labels, on the same text."""
+"""Trained methods of token-level routing; all start from one closed form, on the same text, without labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CHECKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRate:
-    """The hyperparameter of every token-level learner.
+    """The hyperparameter of every token-level method.
 
     Attributes:
-        learning_rate: of AdamW, falling to zero (cosine).
+        learning_rate: initial learning rate of AdamW; decays to zero (cosine).
     """
 
     learning_rate: float = 1e-2
@@ -36,12 +36,12 @@ Learn = Callable[[TokenMoEProblem, LayerRouters, Training], LayerRouters]
 
 
 def _fit(learn: Learn) -> Fit:
-    """A method's fit from a learner of routers."""
+    """Return a method's fit from a function that trains routers."""
 
     def fit(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> LayerPolicy:
         options = problem.options
         training = Training(
-            passes=options.passes,
+            epochs=options.epochs,
             batch=options.batch,
             checks=_CHECKS,
             learning_rate=hyperparameters.learning_rate,
@@ -56,7 +56,7 @@ def _fit(learn: Learn) -> Fit:
 
 
 def _gate(problem: TokenMoEProblem) -> Gate:
-    """The softmax gate that runs as many experts as the case."""
+    """Return the softmax gate with as many experts as the case."""
     return GATES["soft_gate" if problem.experts_per_token == 1 else "mixtral_top2"]
 
 
@@ -88,7 +88,7 @@ METHODS = (
         fit=_fit(_joint),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="policy gradient on the outcome table plus the gradient of the mixture's loss",
+        about="outcome-table policy gradient plus the mixture loss",
     ),
     Method(
         name="outcome_table",
@@ -96,7 +96,7 @@ METHODS = (
         fit=_fit(_outcome_table),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="exact policy gradient on each expert's loss along its own path; forward passes only",
+        about="exact policy gradient on each expert's own path; forward passes only",
     ),
     Method(
         name="reinforce",
@@ -104,7 +104,7 @@ METHODS = (
         fit=_fit(_reinforce),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="sampled paths through all layers, leave-one-out baseline (Williams 1992)",
+        about="REINFORCE over whole paths, leave-one-out baseline (Williams 1992)",
     ),
     Method(
         name="softmax_gate",
@@ -112,7 +112,7 @@ METHODS = (
         fit=_fit(_softmax_gate),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="backpropagation through the experts: all of them, or Mixtral's two",
+        about="backpropagation through all experts, or Mixtral's top two",
     ),
     Method(
         name="straight_through",
@@ -120,6 +120,6 @@ METHODS = (
         fit=_fit(_straight_through),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="the chosen experts run, the gradient is the mixture's (Bengio et al. 2013)",
+        about="sparse selection, gradient of the dense mixture (Bengio et al. 2013)",
     ),
 )

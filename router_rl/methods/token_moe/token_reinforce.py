@@ -1,9 +1,9 @@
-"""REINFORCE over whole paths: forward passes only, so experts may be black boxes, quantised or remote.
+"""REINFORCE over whole paths through the layers, with forward passes only.
 
-Several rollouts of the same sequences are held against each other (leave one out; Kool et al. 2019,
-https://openreview.net/forum?id=r1lgTGL5DE). A choice at a layer is credited with everything its token is paid
-from that layer on, and, through attention, with a discounted part of what later tokens of its sequence earn.
-Experts are run without a graph: what is differentiated is the routers' linear maps alone.
+Experts can be black boxes, quantized or remote. The baseline is the mean of the other rollouts of the same
+sequences (leave one out; Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE). A choice at a layer
+is credited with the reward of its token from that layer on and, through attention, with a discounted part of
+the reward of later tokens. Experts run without gradients: only the routers' linear maps are differentiated.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["TokenReinforceHyperparameters", "later_tokens", "train_reinforce"]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReinforceHyperparameters:
-    """Settings of REINFORCE.
+    """Hyperparameters of REINFORCE.
 
     Attributes:
-        rollouts: of each sequence, at least 2.
-        discount: of what the following tokens earn, for each place away; 0 for a token's own reward alone.
-        entropy: nats of reward for a nat of entropy.
+        rollouts: rollouts per sequence, at least 2.
+        discount: discount per token of the rewards of following tokens; 0 for a token's own reward only.
+        entropy: entropy bonus, nats per nat.
     """
 
     rollouts: int = 4
@@ -48,15 +48,15 @@ def train_reinforce(
     *,
     score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:
-    """Train by what the routers' own draws earn in `RouterRL/TokenMoE-v0`.
+    """Train routers by REINFORCE in `RouterRL/TokenMoE-v0`.
 
     Args:
-        pool: the frozen experts and the text.
-        start: the warm start; its rule draws the actions.
-        training: settings of the loop; its batch is counted in sequences.
-        settings: of the learner.
-        config: what is charged; `k` and `choose` follow the rule.
-        score: what validation is judged by; the mean loss if None.
+        pool: frozen experts and text.
+        start: routers to start from; their rule samples the actions.
+        training: options of the training loop.
+        settings: hyperparameters.
+        config: penalties of the environment; `k` and `choose` follow the rule.
+        score: validation score, lower is better; the mean loss if None.
     """
     choose = "some" if isinstance(start.rule, AdaptiveK) else "experts"
     config = replace(config or TokenMoEConfig(), k=start.rule.k, choose=choose)
@@ -69,17 +69,17 @@ def train_reinforce(
         if not core or core[0].lanes != lanes * copies:
             core[:] = [TokenMoECore(pool.tail, pool.parts["train"], config, lanes * copies)]
         x = core[0].start(rows[: lanes * group].reshape(lanes, group).repeat(copies, 1))
-        chances: list[Tensor] = []
+        log_probs: list[Tensor] = []
         rewards: list[Tensor] = []
         entropy = torch.zeros(())
         for layer in range(pool.tail.depth):
             z = routers.logits(layer, x)
             action = rule.sample(z.detach(), rule.draw_noise(tuple(z.shape), generator))
-            chances.append(rule.log_prob(z, action))
+            log_probs.append(rule.log_prob(z, action))
             entropy = entropy + rule.entropy(z).mean()
-            chosen = rule.choice(z.detach(), action)
-            core[0].weigh = lambda layer, x, experts, weights=chosen.weights: weights
-            rewards.append(core[0].step(chosen.experts).parts["token_reward"])
+            selected = rule.choice(z.detach(), action)
+            core[0].weigh = lambda layer, x, experts, weights=selected.weights: weights
+            rewards.append(core[0].step(selected.experts).parts["token_reward"])
             x = core[0].observation()
         to_go = torch.stack(rewards).flip(0).cumsum(0).flip(0)  # [L, R B, M]
         to_go = later_tokens(to_go.reshape(*to_go.shape[:2], group, -1), settings.discount).flatten(2)
@@ -87,14 +87,14 @@ def train_reinforce(
         others = (to_go.sum(dim=1, keepdim=True) - to_go) / (copies - 1)
         advantage = to_go - others
         advantage = advantage / advantage.std().clamp(min=1e-6)
-        score = torch.stack(chances).reshape(advantage.shape)
+        score = torch.stack(log_probs).reshape(advantage.shape)
         return -(score * advantage).mean() * len(rewards) - settings.entropy * entropy
 
     return train(pool, start, training, loss, score=score)
 
 
 def later_tokens(reward: Tensor, discount: float) -> Tensor:
-    """`G_t = r_t + discount * G_{t+1}` along the last dimension, [..., T].
+    """Return discounted sums of following rewards, `G_t = r_t + discount * G_{t+1}`, [..., T] float.
 
     >>> later_tokens(torch.tensor([1.0, 2.0, 4.0]), 0.5)
     tensor([3., 4., 4.])
@@ -102,6 +102,6 @@ def later_tokens(reward: Tensor, discount: float) -> Tensor:
     if not discount:
         return reward
     total = reward.clone()
-    for place in range(reward.shape[-1] - 2, -1, -1):
-        total[..., place] += discount * total[..., place + 1]
+    for position in range(reward.shape[-1] - 2, -1, -1):
+        total[..., position] += discount * total[..., position + 1]
     return total

@@ -1,4 +1,4 @@
-"""The loop that every learner of layer routers shares, so that none sees more text than another."""
+"""Training loop of all layer-router methods, so that all see the same amount of text."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Fit", "Training", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Settings of the loop.
+    """Options of the training loop.
 
     Attributes:
-        learning_rate: of AdamW, falling to zero (cosine).
-        passes: over the training sequences.
-        batch: sequences a step.
-        seed: of the order of the sequences, and of whatever is drawn.
-        checks: number of validation measurements; the best router is kept.
-        report: is passed (step, steps, what was measured) after each; None: nobody listens.
+        learning_rate: initial learning rate of AdamW; decays to zero (cosine).
+        epochs: epochs over the training sequences.
+        batch: sequences per gradient step.
+        seed: random seed.
+        checks: number of validations; the best routers are kept.
+        report: is called with (step, steps, message) after each validation; None disables it.
     """
 
     learning_rate: float = 3e-3
-    passes: int = 4
+    epochs: int = 4
     batch: int = 8
     seed: int = 0
     checks: int = 4
@@ -41,13 +41,13 @@ class Training:
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Fit:
-    """A trained router.
+    """Result of training.
 
     Attributes:
-        routers: those of the best look at validation.
-        validation: their score there: mean loss, nats, plus what they are charged for.
-        curve: the score at the start and at each look.
-        seconds: of training, without the looks.
+        routers: routers with the best validation score.
+        validation: their validation score: mean loss in nats, plus penalties.
+        curve: score at the start and at each validation.
+        seconds: duration of training, without validation.
     """
 
     routers: LayerRouters
@@ -69,13 +69,13 @@ def train(
     """Train a copy of some routers.
 
     Args:
-        pool: the frozen experts and the text.
-        start: the warm start.
-        training: settings.
-        loss: routers, rows [B] int64 of the training part and a generator to a scalar to descend.
-        serve: how validation routes; `routers.choose` if None.
-        score: what validation is judged by, lower is better; the mean loss if None.
-        after: called after each step, for rules without a gradient.
+        pool: frozen experts and text.
+        start: routers to start from.
+        training: options of the loop.
+        loss: maps routers, training rows [B] int64 and a random generator to a scalar loss.
+        serve: maps routers to the choice in validation; `routers.choose` if None.
+        score: validation score, lower is better; the mean loss if None.
+        after: is called after each step, for updates without a gradient.
     """
     routers = start.copy()
     optimizer = torch.optim.AdamW(routers.parameters(), lr=training.learning_rate, weight_decay=0.0)
@@ -83,18 +83,18 @@ def train(
     sequences = pool.parts["train"]
     batches = [
         rows
-        for _ in range(training.passes)
+        for _ in range(training.epochs)
         for rows in torch.randperm(len(sequences), generator=generator).split(training.batch)
     ]
-    looks = {round(len(batches) * (look + 1) / training.checks) for look in range(training.checks)}
+    validations = {round(len(batches) * (check + 1) / training.checks) for check in range(training.checks)}
 
-    def judged() -> float:
+    def validate() -> float:
         if score is not None:
             return score(routers)
         choose = routers.choose if serve is None else serve(routers)
         return float(measure(pool.tail, pool.parts["validation"], choose).loss.mean())
 
-    curve = [judged()]
+    curve = [validate()]
     best, kept = curve[0], {k: v.clone() for k, v in routers.state_dict().items()}
     seconds, begun = 0.0, time.perf_counter()
     for step, rows in enumerate(batches, 1):
@@ -107,11 +107,11 @@ def train(
             optimizer.step()
         if after is not None:
             after(routers)
-        if step in looks:
+        if step in validations:
             seconds += time.perf_counter() - begun
-            curve.append(judged())
+            curve.append(validate())
             if training.report is not None:
-                training.report(step, len(batches), f"validation loss {curve[-1]:.4f} nats a token")
+                training.report(step, len(batches), f"validation loss {curve[-1]:.4f} nats per token")
             if curve[-1] < best:
                 best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One linear router a layer: the gates of a mixture-of-experts, whoever trained them."""
+"""Linear routers, one per layer: the gates of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["LayerRouters"]
 
 
 class LayerRouters(nn.Module):
-    """Linear scorers of what each layer's gate sees, under one selection rule.
+    """Linear scorers of each layer's gate inputs, under one selection rule.
 
     Args:
-        depth: L.
-        hidden: H.
-        rule: logits to experts and weights.
-        experts: the N names.
+        depth: L, number of layers.
+        hidden: H, hidden size.
+        rule: selection rule.
+        experts: names of the N experts.
     """
 
     def __init__(self, depth: int, hidden: int, rule: Selection, experts: Sequence[str]) -> None:
@@ -37,32 +37,40 @@ class LayerRouters(nn.Module):
         self.scorers = nn.ModuleList(LinearScorer(hidden, rule.outputs(len(experts))) for _ in range(depth))
 
     def logits(self, layer: int, x: Tensor) -> Tensor:
-        """Logits [..., outputs] float32 of gate inputs [..., H]."""
+        """Return the logits [..., outputs] float32 of gate inputs [..., H]."""
         scorer = self.scorers[layer]
         return cast(Tensor, scorer(x.reshape(-1, x.shape[-1]))).reshape(*x.shape[:-1], -1)
 
     def choose(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The greedy experts [..., k] int64 and their weights [..., k] float32: what is served."""
+        """Return the greedy experts [..., k] int64 and their weights [..., k] float32."""
         with torch.no_grad():
             return self.rule.select(self.logits(layer, x))
 
     def copy(self, rule: Selection | None = None) -> LayerRouters:
-        """A copy to train further, under another rule of as many logits if one is given.
+        """Return a copy for further training, optionally under another selection rule.
+
+        Args:
+            rule: a rule with as many logits; the same rule if None.
 
         Raises:
-            RouterError: the rule takes another number of logits.
+            RouterError: the rule needs another number of logits.
         """
         other = copy.deepcopy(self)
         if rule is not None:
-            wanted, found = rule.outputs(len(self.experts)), cast(LinearScorer, self.scorers[0]).experts
-            if wanted != found:
-                raise RouterError(f"{rule.name} selection takes {wanted} logits, the routers give {found}")
+            needed, given = rule.outputs(len(self.experts)), cast(LinearScorer, self.scorers[0]).experts
+            if needed != given:
+                raise RouterError(f"{rule.name} selection needs {needed} logits, the routers have {given}")
             rule.check(len(self.experts))
             other.rule = rule
         return other
 
-    def with_nobody(self, k: int, bias: float = 0.0) -> LayerRouters:
-        """The same routers under `AdaptiveK(k)`: nobody's logit starts as a constant."""
+    def with_no_expert(self, k: int, bias: float = 0.0) -> LayerRouters:
+        """Return the same routers under `AdaptiveK(k)`; the logit of "no expert" starts as a constant.
+
+        Args:
+            k: maximum number of experts per token.
+            bias: initial logit of "no expert".
+        """
         rule = AdaptiveK(k=k)
         first = cast(LinearScorer, self.scorers[0])
         other = LayerRouters(len(self.scorers), first.inputs, rule, self.experts)
@@ -77,7 +85,7 @@ class LayerRouters(nn.Module):
         return other
 
     def save(self, folder: Path) -> None:
-        """Write `routers.safetensors`, which `handover` reads: weights, nonzero biases and the rule."""
+        """Write `routers.safetensors` for `handover`: weights, nonzero biases and the selection rule."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
         for layer, (weight, bias) in enumerate(self.pairs()):
@@ -89,9 +97,9 @@ class LayerRouters(nn.Module):
             save_file(tensors, temporary, metadata={"format": "pt", **facts})
 
     def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
-        """(weight [outputs, H], bias [outputs]) of each layer, float32, the standardisation folded in.
+        """Return (weight [outputs, H], bias [outputs]) of each layer, float32, standardisation folded in.
 
-        They act on the hidden state as the stock gate sees it, after `post_attention_layernorm`.
+        They apply to the gate's input in the stock model, after `post_attention_layernorm`.
         """
         folded = [cast(LinearScorer, scorer).folded() for scorer in self.scorers]
         return [(scorer.weight.detach(), scorer.bias.detach()) for scorer in folded]

@@ -1,4 +1,4 @@
-"""Token-level routing inside a mixture of experts: frozen experts, and text whose loss is scored."""
+"""Token-level routing inside a mixture of frozen experts, scored by the language-model loss."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from .token_measurement import Choose, measure
 __all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem", "selection_of"]
 
 _TINY_DOMAINS = 6
-_LABELS = {1: "one expert a token", 2: "two experts a token"}
+_LABELS = {1: "one expert per token", 2: "two experts per token"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMoEOptions:
-    """The options of `TokenMoEProblem`.
+    """Options of `TokenMoEProblem`.
 
     Attributes:
-        base: the dense language model that the experts were fine-tuned from: a folder that transformers
-            reads; null, with no experts and texts: the packaged tiny pool.
+        base: folder of the dense language model that the experts were fine-tuned from, in transformers
+            format; null, without experts and texts, uses the packaged tiny pool.
         experts: folders of the fine-tuned models.
-        texts: a folder of NAME.jsonl, one document a line.
-        keep: a folder that keeps the measured outcomes for the next run; null: none.
-        experts_per_token: 1, 2 or [1, 2]: one case each.
-        length: tokens of a sequence.
+        texts: folder of NAME.jsonl files, one document per line.
+        keep: folder that caches the measured outcomes for the next run; null: none.
+        experts_per_token: 1, 2 or [1, 2], one case each.
+        length: tokens per sequence.
         train: number of training sequences.
         validation: number of validation sequences.
         test: number of test sequences.
         mixed: share of the sequences that join documents of several texts.
-        passes: epochs over the training sequences.
-        batch: sequences a gradient step.
+        epochs: epochs over the training sequences.
+        batch: sequences per gradient step.
     """
 
     base: str | None = None
@@ -60,18 +60,18 @@ class TokenMoEOptions:
     validation: int = 48
     test: int = 96
     mixed: float = 0.25
-    passes: int = 4
+    epochs: int = 4
     batch: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerPolicy:
-    """How every token is routed: layer by layer, or along paths whose losses were measured before.
+    """A policy that routes tokens layer by layer, or along paths whose losses are already measured.
 
     Attributes:
-        choose: layer and gate inputs to experts and weights.
-        known: split to the loss of every token [S, T], where nothing has to be run.
-        routers: linear routers without bias, where there are any to export.
+        choose: maps layer and gate inputs to experts and weights.
+        known: maps a split to the loss of every token [S, T], if no model has to run.
+        routers: linear routers without bias, if there are any to export.
     """
 
     choose: Choose | None = None
@@ -80,23 +80,23 @@ class LayerPolicy:
 
     @property
     def module(self) -> LayerRouters | None:
-        """The routers that can be exported, if there are any."""
+        """The routers to export, if there are any."""
         return self.routers
 
 
 class TokenMoEProblem(Problem):
-    """Which expert, or which two experts, each token takes at each layer.
+    """Select the expert, or the two experts, of each token at each layer.
 
-    Utility is minus the loss of the language model, in nats per token, one value a sequence.
+    Utility is minus the loss of the language model, in nats per token, one value per sequence.
 
     Args:
         table: must be None: the outcomes come from running the experts.
-        objective: must be None: the loss is not weighed.
-        options: the experts, the text and the training; the defaults if None.
-        changes: fields of `TokenMoEOptions`, in place of those of `options`.
+        objective: must be None: the loss has no weights.
+        options: experts, text and training; the defaults if None.
+        changes: fields of `TokenMoEOptions` to change.
 
     Attributes:
-        pool: the frozen experts and the text.
+        pool: frozen experts and text.
         texts: names of the texts.
 
     Raises:
@@ -105,7 +105,7 @@ class TokenMoEProblem(Problem):
 
     name: ClassVar[str] = "token_moe"
     environment: ClassVar[str] = "RouterRL/TokenMoE-v0"
-    about: ClassVar[str] = "inside a mixture of experts: which expert each token takes at each layer"
+    about: ClassVar[str] = "mixture of experts: which expert processes each token at each layer"
     options_type: ClassVar[type] = TokenMoEOptions
     always: ClassVar[tuple[str, ...]] = ("dense", "average", "best_single", "random", "oracle")
     objective_fields: ClassVar[tuple[str, ...]] = ()
@@ -137,11 +137,11 @@ class TokenMoEProblem(Problem):
 
     @property
     def experts_per_token(self) -> int:
-        """Experts that a token runs, in the only case."""
+        """Experts per token in the only case."""
         return int(self.case.values["experts_per_token"])
 
     def digest(self) -> str:
-        """A digest of the text, of every expert's losses on it, and of the options."""
+        """Return a digest of the text, every expert's losses on it, and the options."""
         parts: list[Any] = [list(self.pool.tail.names), list(self.texts)]
         for name in ("train", "validation", "test"):
             part = self.pool.parts[name]
@@ -149,25 +149,25 @@ class TokenMoEProblem(Problem):
                 np.asarray(each) for each in (part.tokens, part.domain, part.dense_loss, part.path_loss)
             ]
         options = options_as_json(self.options)
-        for place in ("base", "experts", "texts", "keep", "experts_per_token"):
-            options.pop(place)  # their content is above; the case has the last
+        for name in ("base", "experts", "texts", "keep", "experts_per_token"):
+            options.pop(name)  # the digest has their content, the case the last
         return digest_of(*parts, options)
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int) -> TokenMoECore:
-        """The environment on the sequences of a split: an episode is one pass through the layers."""
+        """Return the environment on the sequences of a split; an episode is one forward pass."""
         config = TokenMoEConfig(k=int(case.values["experts_per_token"]))
         return TokenMoECore(self.pool.tail, self.pool.parts[split], config, lanes, seed)
 
     def evaluate(
         self, policy: LayerPolicy | LayerRouters, split: str, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
-        """Score a policy: minus the mean loss of each sequence, nats per token.
+        """Evaluate a policy: minus the mean loss of each sequence, in nats per token.
 
         Args:
             policy: a policy, or the routers of all layers.
             split: `train`, `validation` or `test`.
-            case: not used: a policy knows how many experts a token runs.
-            seed: not used: the choice is greedy.
+            case: not used: the policy defines the experts per token.
+            seed: not used: the policy is greedy.
         """
         if isinstance(policy, LayerRouters):
             policy = LayerPolicy(choose=policy.choose, routers=policy)
@@ -193,17 +193,17 @@ class TokenMoEProblem(Problem):
         return Measurement(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
 
     def figures(self, policy: LayerPolicy, case: Case) -> Sequence[FigureData]:
-        """Which expert does the work in each layer, by text."""
+        """Return the share of tokens by layer, text and expert."""
         if policy.routers is None:
             return ()
         part = self.pool.parts["test"]
-        chosen = measure(self.pool.tail, part, policy.routers.choose).experts  # [L, S, T, k]
+        selected = measure(self.pool.tail, part, policy.routers.choose).experts  # [L, S, T, k]
         shares = [
             [
                 [float((layer[part.domain == d] == e).mean()) for e in range(self.pool.tail.experts)]
                 for d in range(len(self.texts))
             ]
-            for layer in chosen
+            for layer in selected
         ]
         below = self.pool.base.below
         experts = ", ".join(self.pool.tail.names)
@@ -211,7 +211,7 @@ class TokenMoEProblem(Problem):
             FigureData(
                 form="layer_shares",
                 title="Share of the tokens by layer, text and expert",
-                note=f"One block a layer: rows are texts, columns experts ({experts}); dark: many of a row's tokens.",
+                note=f"One block per layer; rows: texts, columns: experts ({experts}); darker: more tokens.",
                 data={
                     "experts": list(self.pool.tail.names),
                     "texts": list(self.texts),
@@ -222,7 +222,7 @@ class TokenMoEProblem(Problem):
         )
 
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
         parts = ("train", "validation", "test")
         return ProblemCard(
             name=self.name,
@@ -236,20 +236,21 @@ class TokenMoEProblem(Problem):
                 "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in parts},
                 "layers": self.pool.tail.depth,
             },
+            utility="minus the loss in nats per token",
         )
 
 
 def selection_of(count: int) -> Selection:
-    """The selection rule of a case: the best expert, or the best two weighed by their probabilities.
+    """Return the selection rule of a case: the best expert, or the top two weighted by their probabilities.
 
     Args:
-        count: experts that a token runs.
+        count: experts per token.
     """
     return Hard() if count == 1 else TopK(k=count)
 
 
 def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
-    """The pool and the names of its texts."""
+    """Return the pool and the names of its texts."""
     given = {"base": options.base, "experts": options.experts, "texts": options.texts}
     missing = [name for name, value in given.items() if not value]
     if missing and len(missing) < len(given):

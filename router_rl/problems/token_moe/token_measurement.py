@@ -1,4 +1,4 @@
-"""What a router does to held-out text: losses, and who did the work."""
+"""Evaluate token-level routers on held-out text: losses and expert shares."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measured:
-    """One walk over some sequences.
+    """Result of one forward pass over sequences.
 
     Attributes:
-        loss: [S, T] float32, nats a token.
-        experts: [L, S, T, k] int16, who was chosen; N is nobody.
-        seconds: of the walk.
-        total: N.
+        loss: [S, T] float32, nats per token.
+        experts: [L, S, T, k] int16, selected experts; N means no expert.
+        seconds: duration.
+        total: N, number of experts.
     """
 
     loss: np.ndarray
@@ -38,24 +38,25 @@ class Measured:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the walk, on the machine as it was."""
+        """Throughput of the forward pass, in tokens per second."""
         return self.loss.size / self.seconds
 
     @property
     def compute(self) -> float:
-        """Experts run a token and layer, on average: 1 for top-1."""
+        """Mean number of experts per token and layer: 1 for top-1."""
         return float(self.runs().mean())
 
     def shares(self) -> np.ndarray:
-        """Share of each layer's work that each expert did, [L, N]."""
+        """Return each expert's share of the selections in each layer, [L, N]."""
         counts = np.stack([(self.experts == e).sum(axis=(1, 2, 3)) for e in range(self.total)], axis=1)
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     def load_cvs(self, placement: np.ndarray | None = None) -> list[float]:
-        """Coefficient of variation of the experts' shares in each layer.
+        """Return the coefficient of variation of the experts' shares in each layer.
 
         Args:
-            placement: [N] int, the device of each expert, numbered from 0: of the devices' shares then.
+            placement: [N] int, device of each expert, numbered from 0; if given, the shares are those of
+                devices.
         """
         shares = self.shares()
         if placement is not None:
@@ -63,22 +64,26 @@ class Measured:
         return [float(load_cv(share)) for share in shares]
 
     def load_cv(self, placement: np.ndarray | None = None) -> float:
-        """Their mean over the layers."""
+        """Return the mean of `load_cvs` over the layers."""
         return float(np.mean(self.load_cvs(placement)))
 
     def runs(self) -> np.ndarray:
-        """Experts run a token and layer in each sequence, [S] float64."""
+        """Return the mean number of experts per token and layer in each sequence, [S] float64."""
         return (self.experts < self.total).sum(axis=-1).mean(axis=(0, 2))
 
     def sequence_shares(self) -> np.ndarray:
-        """Share of each sequence's runs that each expert did, [S, N] float32; rows sum to 1."""
+        """Return each expert's share of the selections in each sequence, [S, N] float32; rows sum to 1."""
         counts = np.stack([(self.experts == e).sum(axis=(0, 2, 3)) for e in range(self.total)], axis=1)
         return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
     def tiles(self, batch: int, tile: int = 128) -> float:
-        """Tiles over the fewest there could be, mean over layers and batches of `batch` sequences.
+        """Return the ratio of used to minimum tiles, averaged over layers and batches.
 
-        The batches are drawn (seed 0), since the sequences of a part stand in the order of their domains.
+        Sequences are shuffled (seed 0), because they are ordered by domain.
+
+        Args:
+            batch: sequences per batch.
+            tile: rows per tile.
         """
         ratios: list[float] = []
         order = np.random.default_rng(0).permutation(self.loss.shape[0])
@@ -89,30 +94,37 @@ class Measured:
         return float(np.mean(ratios))
 
     def recovery(self, domain: np.ndarray) -> float:
-        """Share of tokens and layers whose first expert is the one of the token's domain [S, T]."""
+        """Return the share of tokens and layers whose first expert is that of the token's domain [S, T]."""
         return float((self.experts[..., 0] == domain).mean())
 
 
 def measure(tail: Tail, sequences: Sequences, choose: Choose, batch: int = 16) -> Measured:
-    """Walk over every sequence greedily."""
+    """Evaluate a router greedily on all sequences.
+
+    Args:
+        tail: the layers with experts.
+        sequences: S sequences of T tokens.
+        choose: maps layer and gate inputs to experts and weights.
+        batch: sequences per forward pass.
+    """
     losses: list[Tensor] = []
-    chosen: list[Tensor] = []
+    selected: list[Tensor] = []
     start = time.perf_counter()
     with torch.no_grad():
         for rows in torch.arange(len(sequences)).split(batch):
-            seen: list[Tensor] = []
+            layers: list[Tensor] = []
 
-            def watched(layer: int, x: Tensor, seen: list[Tensor] = seen) -> tuple[Tensor, Tensor]:
+            def recorded(layer: int, x: Tensor, layers: list[Tensor] = layers) -> tuple[Tensor, Tensor]:
                 experts, weights = choose(layer, x)
-                seen.append(experts.to(torch.int16))
+                layers.append(experts.to(torch.int16))
                 return experts, weights
 
-            hidden = tail(sequences.states(rows), watched)
+            hidden = tail(sequences.states(rows), recorded)
             losses.append(tail.loss(hidden, sequences.targets(rows)))
-            chosen.append(torch.stack(seen))
+            selected.append(torch.stack(layers))
     return Measured(
         loss=torch.cat(losses).numpy(),
-        experts=torch.cat(chosen, dim=1).numpy(),
+        experts=torch.cat(selected, dim=1).numpy(),
         seconds=time.perf_counter() - start,
         total=tail.experts,
     )
@@ -125,7 +137,15 @@ def flips(
     disturb: Callable[[Tensor], Tensor],
     batch: int = 16,
 ) -> float:
-    """Share of first choices that change when the gate's input is disturbed, along the undisturbed walk."""
+    """Return the share of first choices that change if the gate's input is perturbed.
+
+    Args:
+        tail: the layers with experts.
+        sequences: S sequences of T tokens.
+        choose: maps layer and gate inputs to experts and weights.
+        disturb: perturbs gate inputs; the hidden states follow the unperturbed choices.
+        batch: sequences per forward pass.
+    """
     changed = total = 0
     with torch.no_grad():
         for rows in torch.arange(len(sequences)).split(batch):

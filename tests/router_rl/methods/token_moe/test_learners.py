@@ -14,8 +14,8 @@ from envs.token_moe import TokenMoEConfig
 from router_rl.methods.token_moe import token_bounds as bounds
 from router_rl.methods.token_moe.backprop import (
     GATES,
-    chosen,
     dense_mix,
+    selected,
     sparse_mix,
     top_p,
     train_gate,
@@ -104,7 +104,7 @@ def test_copies_do_not_share_and_rules_must_fit(start):
         other.scorers[0].weight.add_(1.0)
     assert start.scorers[0].weight.eq(0).all()
     assert other.choose(0, torch.zeros(4, start.scorers[0].inputs))[0].shape == (4, 2)
-    with pytest.raises(RouterError, match="takes 4 logits, the routers give 3"):
+    with pytest.raises(RouterError, match="needs 4 logits, the routers have 3"):
         start.copy(AdaptiveK(k=2))
 
 
@@ -212,7 +212,7 @@ def test_the_outcome_table_teaches_a_tree(micro_pool):
 
 
 def test_the_outcome_table_is_of_one_expert_a_token(micro_pool, start):
-    with pytest.raises(RouterError, match="topk runs 2 experts"):
+    with pytest.raises(RouterError, match="topk selects 2 experts"):
         train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualHyperparameters())
 
 
@@ -331,13 +331,13 @@ def test_a_bias_evens_out_the_load(micro_pool):
 
 def test_with_nobody_the_best_expert_stays_the_best(micro_pool):
     routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters())
-    adaptive = routers.with_nobody(2, bias=-1e6)
+    adaptive = routers.with_no_expert(2, bias=-1e6)
     x = torch.randn(5, micro_pool.tail.hidden)
     torch.testing.assert_close(adaptive.logits(1, x)[..., :-1], routers.logits(1, x))
     experts, weights = adaptive.choose(1, x)
     assert experts[:, 0].equal(routers.choose(1, x)[0][:, 0])
     assert (experts < 3).all()
-    assert routers.with_nobody(2, bias=1e6).choose(1, x)[0][:, 1].eq(3).all()
+    assert routers.with_no_expert(2, bias=1e6).choose(1, x)[0][:, 1].eq(3).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(5))
 
 
@@ -351,5 +351,5 @@ def test_top_p_runs_one_expert_where_it_is_sure():
 
 def test_a_soft_mixture_is_counted_by_the_experts_it_will_be_served_by() -> None:
     dense = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
-    assert chosen(dense, 1).tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert chosen(dense, 2).tolist() == [[1, 1, 0], [0, 1, 0]]  # one without weight does not run
+    assert selected(dense, 1).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert selected(dense, 2).tolist() == [[1, 1, 0], [0, 1, 0]]  # one without weight does not run

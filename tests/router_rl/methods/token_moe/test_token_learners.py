@@ -119,7 +119,7 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
     given = options(folders, experts_per_token=[1, 2])
     problem = TokenMoEProblem(**given)
     found = compare(problem, names, seeds=2, n_trials=2, out=tmp_path).results
-    assert [case["label"] for case in found["cases"]] == ["one expert a token", "two experts a token"]
+    assert [case["label"] for case in found["cases"]] == ["one expert per token", "two experts per token"]
     mean = {row["method"]: row["utility_mean"] for row in found["summary"] if row["experts_per_token"] == 1}
     assert mean["oracle"] >= max(mean.values())
     assert mean["joint"] > mean["random"]
