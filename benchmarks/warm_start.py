@@ -1,11 +1,11 @@
 """What reinforcement learning adds to the best gate: every table, weight, load and budget in one table.
 
-    python benchmarks/warm_start.py --out runs/warm_start [--data FOLDER]
+    python benchmarks/warm_start.py --data FOLDER --out runs/warm_start
 
 In every study each gate is tuned and fitted with every seed. `warm_exact_pg` starts from the gate with the
 best validation utility and replaces it only if it is better on held-out data by one standard error. FOLDER
 holds the Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown and
-writes `warm_start.json`; an interrupted run resumes.
+writes `warm_start.json`; an interrupted run resumes. Without `--data` it uses the embedded tables only.
 """
 
 from __future__ import annotations
