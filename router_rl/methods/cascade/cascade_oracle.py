@@ -28,8 +28,8 @@ def measure_oracle(problem: CascadeProblem, case: Case, split: str) -> Measureme
     outcomes = problem.rows(split).outcomes
     utility = expert_utility(outcomes, case.values["compute_weight"])
     best = utility.argmax(dim=-1, keepdim=True)
-    found = {"quality": outcomes.quality, "compute": outcomes.compute}
-    parts = {name: part.gather(-1, best).squeeze(-1).numpy() for name, part in found.items()}
+    outcome_parts = {"quality": outcomes.quality, "compute": outcomes.compute}
+    parts = {name: part.gather(-1, best).squeeze(-1).numpy() for name, part in outcome_parts.items()}
     parts["asked"] = np.ones(len(utility), dtype=np.float32)
     share = np.eye(outcomes.experts, dtype=np.float32)[best.squeeze(-1).numpy()]
     return Measurement(utility=utility.amax(dim=-1).numpy(), parts=parts, share=share)

@@ -198,15 +198,15 @@ def _by_thresholds(
         passed = counts.cumsum(axis=0)
         return passed.sum(axis=1)[:size], passed.cumsum(axis=1)[:size, :size]
 
-    found: list[np.ndarray] = []
+    tables: list[np.ndarray] = []
     for part in (quality, spent):
         first, _ = not_stopped(part[:, 0])
         second, beyond = not_stopped(part[:, 1])
         total = (part[:, 0].sum(dtype=np.float64) - first + second)[:, None]
         if score.shape[1] > 2:
             total = total - beyond + not_stopped(part[:, 2])[1]
-        found.append(np.broadcast_to(total, (size, size)) / rows)
-    return found[0], found[1]
+        tables.append(np.broadcast_to(total, (size, size)) / rows)
+    return tables[0], tables[1]
 
 
 METHOD = Method(

@@ -71,9 +71,9 @@ def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int
             optimizer.step()
         with torch.no_grad():
             prior = _held_out(beliefs, features, fold)
-            found = float(functional.binary_cross_entropy_with_logits(prior, quality))
-        if found < best:
-            best, kept = found, [weight.detach().clone() for weight in learned]
+            held_out_loss = float(functional.binary_cross_entropy_with_logits(prior, quality))
+        if held_out_loss < best:
+            best, kept = held_out_loss, [weight.detach().clone() for weight in learned]
     with torch.no_grad():
         for weight, value in zip(learned, kept, strict=True):
             weight.copy_(value)
@@ -106,8 +106,8 @@ def _calibrate(beliefs: Beliefs, prior: Tensor, confidence: Tensor, quality: Ten
             beliefs.calibration[expert] = torch.tensor([0.0, 1.0, 0.0])
             continue
         fitted = LogisticRegression(C=10.0).fit(both, label, sample_weight=weight)
-        found = torch.tensor([*fitted.coef_[0], *fitted.intercept_])
-        beliefs.calibration[expert] = found.float()
+        coefficients = torch.tensor([*fitted.coef_[0], *fitted.intercept_])
+        beliefs.calibration[expert] = coefficients.float()
 
 
 def _exchange(

@@ -59,12 +59,12 @@ class Lattice:
             price: [B, N] float, compute times its weight.
         """
         experts = quality.shape[1]
-        found: list[Tensor] = []
+        values: list[Tensor] = []
         for level in reversed(self.levels):
             chance = policy[:, level]
             value = (chance[..., experts:] * quality.unsqueeze(1)).sum(dim=-1)
-            if found:
-                after = found[-1][:, (self.child[level] - level.stop).clamp(min=0)] - price.unsqueeze(1)
+            if values:
+                after = values[-1][:, (self.child[level] - level.stop).clamp(min=0)] - price.unsqueeze(1)
                 value = value + (chance[..., :experts] * after).sum(dim=-1)
-            found.append(value)
-        return torch.cat(found[::-1], dim=1)
+            values.append(value)
+        return torch.cat(values[::-1], dim=1)
