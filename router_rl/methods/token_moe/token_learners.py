@@ -1,4 +1,4 @@
-"""Trained methods of token-level routing; all start from one closed form, on the same text, without labels."""
+"""Trained methods of token-level routing: all start from one closed form on the same text, without labels."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_bad_counts(kinds: OutcomeTable, name: str) -> None:
 
 
 def test_bad_problems_and_names(kinds: OutcomeTable) -> None:
-    with pytest.raises(RouterError, match="TopK.k=9 exceeds 4 experts"):
+    with pytest.raises(RouterError, match=r"TopK\.k=9 exceeds 4 experts"):
         RoutingProblem(kinds, OBJECTIVES, "topk", k=9)
     with pytest.raises(InputError, match="objective"):
         RoutingProblem(kinds, [])
