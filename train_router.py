@@ -1,7 +1,7 @@
 """The command line: collect outcomes, train a router, compare, evaluate, export.
 
-Every option can stand in a YAML file (`--config FILE.yaml`; `--print_config` writes one). A user's mistake
-ends with exit status 2 and one line that names the field, the value and the fix; `--debug` shows where.
+Every option can be set in a YAML file (`--config FILE.yaml`; `--print_config` writes one). A user error ends
+with exit status 2 and one line that names the field, the value and the fix; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ and simple rules, and export it as a small torch module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status.
+    """Run the command line; returns the exit status.
 
     Args:
-        arguments: the words after the program's name; those of the process if None.
+        arguments: the words after the program's name; `sys.argv[1:]` if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -49,20 +49,22 @@ def _run(name: str, words: list[str], debug: bool) -> int:
 
     from router_rl.cli.parsing import build_parser, names_given, normalised
 
+    command = find_command(name)
     try:
         words = normalised(words)
-        command = find_command(name)
         words = _switched_on(words, command)
         parser = build_parser(name, command, names_given(words), words)
         config = parser.parse_args(words)
-        chosen: dict[str, Any] = parser.instantiate(config).as_dict()
-        chosen.pop("config", None)
-        as_json = chosen.pop("json")
+        options: dict[str, Any] = parser.instantiate(config).as_dict()
+        options.pop("config", None)
+        as_json = options.pop("json")
         _use_one_thread()
-        found = command.run(**chosen)
+        result = command.run(**options)
         if command.keeps_config:
-            _write_config(Path(chosen["out"]) / "config.yaml", parser.dump(config))
-    except (InputError, jsonargparse.ArgumentError) as error:
+            _write_config(Path(options["out"]) / "config.yaml", parser.dump(config))
+    except jsonargparse.ArgumentError as error:
+        return _fail(error, debug, [argument for argument, *_ in command.positional])
+    except InputError as error:
         return _fail(error, debug)
     except KeyboardInterrupt:
         print("\nStopped. The same command resumes from the last checkpoint.", file=sys.stderr)
@@ -72,14 +74,14 @@ def _run(name: str, words: list[str], debug: bool) -> int:
             raise
         return _fail(error, debug)
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(result, allow_nan=False))
     else:
-        _show(command, found)
+        _show(command, result)
     return 0
 
 
 def _is_router_error(error: Exception) -> bool:
-    """Whether it is a `RouterError`, whose module is imported only where routers are used."""
+    """Return whether an error is a `RouterError`, without importing its module."""
     module = sys.modules.get("router_rl.routing.router_error")
     return module is not None and isinstance(error, module.RouterError)
 
@@ -97,27 +99,29 @@ def _help() -> str:
             *lines,
             "",
             "  --version  print the version",
-            "  --debug    show where an error comes from",
+            "  --debug    show the traceback of an error",
         ]
     )
 
 
 def _use_one_thread() -> None:
-    """Routers are small: more threads only slow each other down."""
+    """Use one torch thread: routers are small, and more threads are slower."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
 
 
-def _show(command: Command, found: dict[str, Any]) -> None:
+def _show(command: Command, result: dict[str, Any]) -> None:
     from rich.console import Console
 
     from router_rl.reports.terminal import facts_view, paths_of
 
     out = Console()
-    out.print((command.view or facts_view)(found))
-    for line in paths_of(found):
-        out.print(line, soft_wrap=True, markup=False, highlight=False)  # whole, to be copied
+    out.print((command.view or facts_view)(result))
+    for line in paths_of(result):
+        out.print(
+            line, soft_wrap=True, markup=False, highlight=False
+        )  # not wrapped, so that it can be copied
 
 
 def _write_config(path: Path, content: str) -> None:
@@ -128,7 +132,7 @@ def _write_config(path: Path, content: str) -> None:
 
 
 def _switched_on(words: Sequence[str], command: Command) -> list[str]:
-    """`--drop_leaks` alone as `--drop_leaks=true`, for every option of a command that is true or false."""
+    """Replace `--drop_leaks` without a value by `--drop_leaks=true`, for boolean options of a command."""
     switches = {
         f"--{name}"
         for name, option in inspect.signature(command.run).parameters.items()
@@ -137,20 +141,20 @@ def _switched_on(words: Sequence[str], command: Command) -> list[str]:
     values = ("true", "false", "yes", "no")
     return [
         f"{word}=true"
-        if word in switches and (place + 1 == len(words) or words[place + 1].lower() not in values)
+        if word in switches and (position + 1 == len(words) or words[position + 1].lower() not in values)
         else word
-        for place, word in enumerate(words)
+        for position, word in enumerate(words)
     ]
 
 
-def _fail(error: Exception, debug: bool) -> int:
-    from router_rl.cli.parsing import one_line
+def _fail(error: Exception, debug: bool, positional: Sequence[str] = ()) -> int:
+    from router_rl.cli.error_text import one_line
 
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    print(f"error: {one_line(error, positional)}", file=sys.stderr)
     return 2
 
 

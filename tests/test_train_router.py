@@ -20,7 +20,7 @@ from experts import OutcomeTable
 from experts.table.decision_log import log_decisions
 from router_rl.routing import load
 
-SHORT = ["--settings.epochs", "40"]
+SHORT = ["--method.epochs", "40"]
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,11 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     names = said(capsys, "list")
-    assert {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"} <= set(names["methods"])
+    assert names["problems"] == ["routing", "cascade", "queueing", "caching", "token_moe"]
+    routing = {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"}
+    assert routing <= set(names["methods"]["routing"])
+    assert {"exact_pg", "thresholds", "automix"} <= set(names["methods"]["cascade"])
     assert {"hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice"} == set(names["selections"])
-    assert {"RouterRL/Routing-v0", "RouterRL/Cascade-v0"} <= set(names["envs"])
-    assert {"exact_pg", "thresholds", "automix"} <= set(names["methods of cascade"])
     assert names["sources"] == ["digits", "fashion-mnist"]
     formats = ["safetensors", "pt2", "aoti", "onnx", "vllm", "sglang", "transformers", "gguf"]
     assert names["formats"] == formats
@@ -90,9 +91,10 @@ def test_train_evaluate_export(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     facts = json.loads((Path(run) / "run.json").read_text())
-    assert facts["schema_version"] == 1
+    assert facts["schema_version"] == 2
+    assert facts["problem"]["name"] == "routing"
     assert facts["collapse"]["problems"] == []
-    assert list((Path(run) / "tensorboard").glob("*/events*"))
+    assert list((Path(run) / "tensorboard").glob("softmax_gate/c=0.1/seed=0/trial=0/events*"))
     found = said(capsys, "evaluate", run, "--table", good)
     assert found["test"]["utility"] == pytest.approx(facts["test"]["utility"])
     assert found["random_utility"] < found["best_single_utility"] < found["oracle_utility"]
@@ -137,28 +139,29 @@ def test_a_conditioned_router_is_kept_whole_and_exported_folded(
     torch.testing.assert_close(folded(x).logits, whole(x, torch.full((2, 1), 0.2)).logits)
 
 
-def test_a_budget_and_a_limit_are_told(
+def test_a_budget_and_a_maximum_cost_are_told(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = str(tmp_path / "run")
-    within = ["--objective.budget", "0.8", "--objective.limit", "1.0"]
+    within = ["--objective.budget", "0.8", "--objective.max-cost", "1.0"]
     said(capsys, "train", "--table", good, "--method", "exact_pg", "--out", folder, *within, *SHORT)
     found = said(capsys, "evaluate", folder, "--table", good)
     assert found["met"]
     assert found["test"]["compute"] <= 0.8
     assert train_router.main(["evaluate", folder, "--table", good]) == 0
-    assert "quality, compute at most 0.8 on average" in capsys.readouterr().out
-    options = ["--methods", "ridge", "--budget", "0.8", "--seeds", "1", "--tries", "1"]
+    assert "quality, mean compute at most 0.8, no expert above 1" in capsys.readouterr().out
+    options = ["--methods", "ridge", "--objective.budget", "0.8", "--seeds", "1", "--n-trials", "1"]
     results = said(capsys, "compare", "--table", good, "--out", str(tmp_path / "c"), *options)
-    assert results["budget"] == 0.8
+    assert [case["values"]["budget"] for case in results["cases"]] == [0.8]
+    assert [case["label"] for case in results["cases"]] == ["budget 0.8"]
     assert train_router.main(["export", run, "--out", str(tmp_path / "e"), "--at", "0.1"]) == 2
-    assert "no conditions to fix" in capsys.readouterr().err
+    assert "no weight inputs to fix" in capsys.readouterr().err
 
 
 def test_a_collapse_is_told_while_training_and_at_the_end(
     good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    options = ["--method", "mixtral_gate", "--settings.balance", "0", "--settings.epochs", "3"]
+    options = ["--method", "mixtral_gate", "--method.balance", "0", "--method.epochs", "3"]
     arguments = ["train", "--table", good, "--out", str(tmp_path), "--seed", "1", *options]
     assert train_router.main(arguments) == 0
     captured = capsys.readouterr()
@@ -170,14 +173,14 @@ def test_a_collapse_is_told_while_training_and_at_the_end(
 
 def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Train and compare on one outcome a query, then judge the run by a log, with and without the table."""
-    run, bandit = str(tmp_path / "run"), ["--feedback", "bandit", "--log.seed", "3"]
+    run, bandit = str(tmp_path / "run"), ["--problem.feedback", "bandit", "--problem.log.seed", "3"]
     facts = said(capsys, "train", "--table", good, "--method", "ridge", "--out", run, *bandit)
-    assert facts["feedback"] == "bandit"
-    assert facts["log"]["seed"] == 3
-    assert "feedback" in fails(capsys, "train", "--table", good, "--method", "ridge", "--out", run)
-    options = ["--methods", "ridge", "--seeds", "1", "--tries", "2", "--out", str(tmp_path / "compare")]
+    assert facts["problem"]["options"]["feedback"] == "bandit"
+    assert facts["problem"]["options"]["log"]["seed"] == 3
+    assert "another digest" in fails(capsys, "train", "--table", good, "--method", "ridge", "--out", run)
+    options = ["--methods", "ridge", "--seeds", "1", "--n-trials", "2", "--out", str(tmp_path / "compare")]
     results = said(capsys, "compare", "--table", good, *options, *bandit)
-    assert results["feedback"] == "bandit"
+    assert results["problem"]["options"]["feedback"] == "bandit"
     assert any("bandit feedback" in note for note in results["notes"])
 
     table, path = OutcomeTable.read(good), str(tmp_path / "log.parquet")
@@ -187,7 +190,7 @@ def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path
     assert said(capsys, "evaluate", run, "--log", path)["off_policy"]["decisions"] == 60
     assert train_router.main(["evaluate", run, "--log", path]) == 0
     text = capsys.readouterr().out
-    for word in ("IPS", "SNIPS", "doubly robust", "95% interval", "60 decisions"):
+    for word in ("IPS", "SNIPS", "doubly robust", "95% CI", "60 decisions"):
         assert word in text
     assert "truth" not in text
     assert train_router.main(["evaluate", run, "--table", good, "--log", path]) == 0
@@ -197,7 +200,7 @@ def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path
 def test_the_tables_fit_80_columns(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_router.out, "width", 80)
+    monkeypatch.setenv("COLUMNS", "80")
     assert train_router.main(["evaluate", run, "--table", good, "--placement", "0,0"]) == 0
     text = capsys.readouterr().out
     for name in ("oracle utility", "drops at capacity 1.25", "device CV"):
@@ -207,7 +210,7 @@ def test_the_tables_fit_80_columns(
         "ridge,softmax_gate",
         "--seeds",
         "1",
-        "--tries",
+        "--n-trials",
         "1",
         "--out",
         str(tmp_path / "c"),
@@ -217,7 +220,7 @@ def test_the_tables_fit_80_columns(
     paths = ("report ", "curves ", "router ")
     assert max(len(line) for line in text.splitlines() if not line.startswith(paths)) <= 80
     assert "…" not in text
-    for name in ("softmax_gate", "zero_router", "best_single", "report.html", "c=0.02", "c=0.4"):
+    for name in ("softmax_gate", "zero_router", "best_single", "report.html", "weight 0.02", "weight 0.4"):
         assert name in text
 
 
@@ -226,12 +229,12 @@ def test_a_run_is_written_from_a_configuration_file(
 ) -> None:
     config = yaml.safe_load((Path(run) / "config.yaml").read_text())
     assert config["method"] == "softmax_gate"
-    assert config["objective"]["compute_weight"] == 0.1
+    assert config["hyperparameters"]["epochs"] == 40
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({**config, "out": str(tmp_path / "again")}))
     told = said(capsys, "train", "--config", str(path), "--objective.compute-weight", "0.2")
     assert told["objective"]["compute_weight"] == 0.2
-    assert told["settings"]["epochs"] == 40
+    assert told["hyperparameters"]["epochs"] == 40
 
 
 def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,19 +320,23 @@ def test_options_that_cannot_be_used(
             ["train", "--table", good, "--method", "softmaxgate", *out],
             ["method", "did you mean 'softmax_gate'"],
         ),
-        (["train", "--table", good, "--select", "topkk", *out], ["select", "did you mean 'topk'"]),
-        (["train", "--table", good, "--select", "topk", "--k", "3", *out], ["k=3", "2 experts"]),
+        (["train", "--table", good, "--problem.select", "topkk", *out], ["select", "did you mean 'topk'"]),
+        (
+            ["train", "--table", good, "--problem.select", "topk", "--problem.k", "3", *out],
+            ["k=3", "2 experts"],
+        ),
         (["train", "--table", good, "--objective.compute-weight", "-1", *out], ["compute_weight", "-1"]),
         (["train", "--table", good, "--objective.load-weight=-1", *out], ["load_weight", "-1"]),
         (["train", "--table", good, "--objective.window", "0", *out], ["window", "0"]),
-        (["train", "--table", good, "--settings.learning_rat", "1", *out], ["learning_rat", "learning_rate"]),
-        (["train", "--table", good, "--device", "warp", *out], ["device", "warp"]),
+        (["train", "--table", good, "--method.learning_rat", "1", *out], ["ppo", "learning-rate"]),
+        (["train", "--table", good, "--problem.device", "warp", *out], ["device", "warp"]),
         (["train", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
         (["compare", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
-        (["compare", "--table", good, "--compute-weights", "a,b", *out], ["compute_weights", "a,b"]),
+        (["compare", "--table", good, "--compute-weights", "a,b", *out], ["objective.compute_weight", "a,b"]),
         (["compare", "--table", good, "--methods", "pppo", *out], ["method", "did you mean 'ppo'"]),
         (["train", "--table", good, "--method", "oracle", *out], ["oracle"]),
-        (["train", "--table", good], ["--out"]),
+        (["train", "--table", good], ["required: --out"]),
+        (["export", "--format", "pt2"], ["required: run, --out"]),
         (["train", "--tabel", good, *out], ["--tabel"]),
         (["collect", "--source", "digit", "--out", str(tmp_path / "t.parquet")], ["did you mean 'digits'"]),
         (["evaluate", str(tmp_path / "none"), "--table", good], ["not a run folder"]),
@@ -338,11 +345,13 @@ def test_options_that_cannot_be_used(
         (["evaluate", run, "--table", good, "--placement", "a,b"], ["placement", "a,b", "0,0,1,1"]),
         (["evaluate", run], ["table", "--log"]),
         (["evaluate", run, "--log", good], ["expert", "the column is missing"]),
-        (["train", "--table", good, "--feedback", "bandid", *out], ["feedback", "did you mean 'bandit'"]),
-        (["train", "--table", good, "--log.epsilon", "0", *out], ["epsilon", "0"]),
+        (
+            ["train", "--table", good, "--problem.feedback", "bandid", *out],
+            ["feedback", "did you mean 'bandit'"],
+        ),
+        (["train", "--table", good, "--problem.log.epsilon", "0", *out], ["epsilon", "0"]),
         (["export", run, "--format", "onxx", *out], ["format", "onxx"]),
         (["trane"], ["trane", "train"]),
-        ([], ["subcommand"]),
     ]
     for arguments, words in cases:
         text = fails(capsys, *arguments)
@@ -416,6 +425,6 @@ def test_ctrl_c_is_told_in_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("router_rl.studies.runs.train_run", interrupted)
+    monkeypatch.setattr("router_rl.cli.train_command.train_run", interrupted)
     assert train_router.main(["train", "--table", good, "--out", str(tmp_path)]) == 130
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "resumes from the last checkpoint" in capsys.readouterr().err

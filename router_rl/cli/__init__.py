@@ -1,4 +1,4 @@
-"""The commands of the command line: each a function whose arguments are its options."""
+"""The commands of the command line. Each is a function whose arguments are its options."""
 
 from .command import Command
 from .registry import COMMANDS, find_command

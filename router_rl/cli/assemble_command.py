@@ -1,4 +1,4 @@
-"""`assemble`: dense models of one ancestor become a mixture of experts."""
+"""`assemble`: merge dense models of one ancestor into a mixture of experts."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def assemble(
     """Assemble dense models of one ancestor into a mixture of experts that stock transformers loads.
 
     Args:
-        base: the ancestor's folder, of Llama, Mistral, Qwen2 or Qwen3 form.
-        experts: folders of models fine-tuned from it, commas between.
-        out: the folder to write; an earlier assembly in it is replaced.
+        base: folder of the ancestor, of Llama, Mistral, Qwen2 or Qwen3 architecture.
+        experts: folders of models fine-tuned from it, comma-separated.
+        out: output folder; an earlier assembly in it is replaced.
         form: mixtral (softmax gate, whole experts) or deepseek (sigmoid gate, segments, shared experts).
-        layers: which become mixtures: differing, all, or numbers such as 22,23.
-        experts_per_token: how many of the donors a token runs.
-        segments: into how many the deepseek form cuts an FFN.
-        shared: how many of the segments run always there.
-        trunk: attention, embeddings and dense layers of the base, or the donors' average.
-        seed: of the gates, which are random until trained ones are written.
+        layers: layers that become mixtures: differing, all, or numbers such as 22,23.
+        experts_per_token: experts per token.
+        segments: number of segments per FFN in the deepseek form.
+        shared: number of segments that always run in that form.
+        trunk: attention, embeddings and dense layers: those of the base, or the average of the donors'.
+        seed: random seed of the gates, which stay random until trained ones are written.
     """
     from experts.moe import assemble as assemble_experts
     from experts.moe.model_costs import model_costs
 
-    wanted = layers if layers in ("differing", "all") else integers_in("layers", layers, "22,23")
-    found = assemble_experts(
+    selected = layers if layers in ("differing", "all") else integers_in("layers", layers, "22,23")
+    assembled = assemble_experts(
         base,
         names_in(experts),
         out,
         form=form,
-        layers=wanted,  # pyright: ignore[reportArgumentType]
+        layers=selected,  # pyright: ignore[reportArgumentType]
         experts_per_token=experts_per_token,
         segments=segments,
         shared=shared,
@@ -55,20 +55,20 @@ def assemble(
         seed=seed,
     )
     costs = model_costs(out)
-    notes = ["the gates are random: train routers and write them into the folder"]
-    if found.dropped_layers:
-        numbers = ", ".join(map(str, found.dropped_layers))
-        notes.append(f"the experts differ in layers {numbers} too, which stay as the {found.trunk} has them")
+    notes = ["the gates are random; train routers and write them into the folder"]
+    if assembled.dropped_layers:
+        numbers = ", ".join(map(str, assembled.dropped_layers))
+        notes.append(f"the experts also differ in layers {numbers}, which are those of the {assembled.trunk}")
     return {
         "model": str(out),
-        "architecture": found.model_type,
-        "experts": list(found.experts),
-        "mixture_layers": f"{len(found.moe_layers)} of {costs.layers}",
+        "architecture": assembled.model_type,
+        "experts": list(assembled.experts),
+        "mixture_layers": f"{len(assembled.moe_layers)} of {costs.layers}",
         "experts_per_layer": costs.experts_per_layer,
         "experts_per_token": costs.experts_per_token,
         "parameters": costs.parameters,
         "active_parameters": costs.active_parameters,
-        "trunk_distance": found.trunk_distance,
+        "trunk_distance": assembled.trunk_distance,
         "notes": notes,
     }
 

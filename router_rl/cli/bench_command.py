@@ -1,4 +1,4 @@
-"""`bench`: timings, as ratios of one run."""
+"""`bench`: timings, as ratios within one run."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def bench(
     limit: float = 120.0,
     quick: bool = False,
 ) -> dict[str, Any]:
-    """Time the learners (or the exported router) against what you would use otherwise, as ratios of one run.
+    """Time training methods, or an exported router, compared with the usual alternatives.
 
     Args:
-        subject: learners, against Stable-Baselines3 and a bare torch loop; or router, a gate against a bare
-            linear layer with top-k and against transformers' routers.
-        out: file for the JSON; null: none is kept.
-        threads: of torch, each in turn, with commas; null: 1,2 for learners and 1 for a router.
-        repeats: of every timing; null: 5 for learners and 31 for a router.
-        limit: seconds a learner may take to the reference utility.
-        quick: seconds instead of many minutes, to see that it runs; the other options are ignored.
+        subject: learners, compared with Stable-Baselines3 and a bare torch loop; or router, a gate compared
+            with a linear layer with top-k and with transformers' routers.
+        out: JSON file for the results; null: none.
+        threads: numbers of torch threads, comma-separated; null: 1,2 for learners and 1 for a router.
+        repeats: repetitions of each timing; null: 5 for learners and 31 for a router.
+        limit: maximum seconds for a method to reach the reference utility.
+        quick: smoke test in seconds; the other options are ignored.
     """
     from experts.io.atomic import write_json
 
@@ -49,34 +49,32 @@ def bench(
             from ..bench import gates
 
             given |= {} if repeats is None else {"rounds": repeats}
-            found = gates.bench_gates(gates.QUICK if quick else replace(gates.FULL, **given), progress)
+            result = gates.bench_gates(gates.QUICK if quick else replace(gates.FULL, **given), progress)
         else:
             from ..bench.learner_benchmark import FULL, QUICK
             from ..bench.learner_benchmark import bench as bench_learners
 
             given |= {"limit": limit} | ({} if repeats is None else {"repeats": repeats})
-            found = bench_learners(QUICK if quick else replace(FULL, **given), progress)
+            result = bench_learners(QUICK if quick else replace(FULL, **given), progress)
     if out is not None:
-        write_json(out, found)
-    return found
+        write_json(out, result)
+    return result
 
 
-def bench_any_view(found: dict[str, Any]) -> Any:
-    """The tables of whichever subject was timed."""
-    if "gates" in found:
+def bench_any_view(result: dict[str, Any]) -> Any:
+    """Return the tables of the timed subject."""
+    if "gates" in result:
         from ..bench.gates import gates_view
 
-        return gates_view(found)
+        return gates_view(result)
     from ..bench.learner_table import bench_view
 
-    return bench_view(found)
+    return bench_view(result)
 
 
 COMMAND = Command(
     run=bench,
     view=bench_any_view,
-    positional=(
-        ("subject", Subject, "learners, or router: a gate compared with a bare linear layer and top-k"),
-    ),
-    switches=(("quick", "seconds instead of many minutes, to see that it runs; other numbers are ignored"),),
+    positional=(("subject", Subject, "learners, or router: a gate compared with a linear layer and top-k"),),
+    switches=(("quick", "smoke test in seconds; the other options are ignored"),),
 )

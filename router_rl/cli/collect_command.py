@@ -1,4 +1,4 @@
-"""`collect`: what the experts of a source, or language models, do on every query, kept as a table."""
+"""`collect`: run the experts of a source, or language models, on every query and save the outcome table."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def collect(
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Run every expert once on every query and keep what they did: a source's, or language models.
+    """Run every expert once on every query and save the outcomes: a source's experts, or language models.
 
-    A source's experts are pretrained first, and frozen. Language models are asked through LiteLLM (pip
-    install 'router-rl[llm]'); every response is kept, and a run that was stopped goes on where it was.
+    A source's experts are pretrained first, and frozen. Language models are called through LiteLLM (pip
+    install 'router-rl[llm]'). Responses are journaled: an interrupted run resumes without repeating requests.
 
     Args:
-        out: the Parquet file to write.
+        out: output Parquet file.
         source: an embedded source: digits, fashion-mnist, or fashion-mnist:FOLDER.
-        batch_size: of a source: queries run, and kept, together.
+        batch_size: queries per batch of a source's experts.
         models: in place of a source: a YAML list of language models.
-        prompts: what to ask them: Parquet, CSV or JSON Lines with prompt, reference, and optionally group,
-            split and query_id.
-        scorer: of their answers: exact_match, multiple_choice, numeric, judge, or module:function.
-        concurrency: answers waited for at once, of each model.
-        workers: processes that ask, on Ray (pip install 'router-rl[scale]'); 0: this process.
-        limit: prompts asked, from the first; null: all.
-        seed: of the source's experts and conditions; of the split, where the prompts have none.
+        prompts: prompts for the models: Parquet, CSV or JSON Lines with prompt, reference, and optionally
+            group, split and query_id.
+        scorer: scorer of the answers: exact_match, multiple_choice, numeric, judge, or module:function.
+        concurrency: concurrent requests per model.
+        workers: worker processes on Ray (pip install 'router-rl[scale]'); 0: this process.
+        limit: number of prompts, from the first; null: all.
+        seed: random seed of the source's experts, and of the split if the prompts have none.
     """
     if (source is None) == (models is None):
         raise InputError(
@@ -59,8 +59,8 @@ def collect(
     from experts.llm import collect_answers
 
     if prompts is None:
-        raise InputError("prompts", None, "there is nothing to ask", "give --prompts FILE")
-    found = collect_answers(
+        raise InputError("prompts", None, "there are no prompts for the models", "give --prompts FILE")
+    result = collect_answers(
         models,
         prompts,
         out,
@@ -71,17 +71,17 @@ def collect(
         seed=seed,
     )
     return {
-        **_facts(found.table, out),
-        "asked": found.queries,
-        "models": found.models,
-        "journal": str(found.journal),
+        **_facts(result.table, out),
+        "asked": result.queries,
+        "models": result.models,
+        "journal": str(result.journal),
     }
 
 
-def collect_view(found: dict[str, Any]) -> Group:
-    """What was collected, and of language models what each answered and why some answers are missing."""
-    models: dict[str, dict[str, Any]] = found.get("models", {})
-    facts = facts_view({name: value for name, value in found.items() if name != "models"})
+def collect_view(result: dict[str, Any]) -> Group:
+    """Return a view of what was collected; for language models also answers and reasons for missing ones."""
+    models: dict[str, dict[str, Any]] = result.get("models", {})
+    facts = facts_view({name: value for name, value in result.items() if name != "models"})
     if not models:
         return Group(facts)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -100,7 +100,9 @@ def collect_view(found: dict[str, Any]) -> Group:
         for name, about in models.items()
         for reason, count in about["reasons"].items()
     ]
-    again = [Text("The same command asks again for what is missing.", style="yellow")] if reasons else []
+    again = (
+        [Text("Run the same command again to retry the missing answers.", style="yellow")] if reasons else []
+    )
     return Group("", table, "", *reasons, *again, *([""] if reasons else []), facts)
 
 

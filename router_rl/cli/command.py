@@ -1,4 +1,4 @@
-"""One command of the command line."""
+"""Definition of a command of the command line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Command", "Names"]
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names on a command line that decide which other options there are.
+    """The names on a command line that determine which options exist.
 
     Attributes:
-        env: the problem, `routing` if none was given.
-        method: the method; None if none was given.
+        env: name of the problem; `routing` if none is given.
+        method: name of the method; None if none is given.
     """
 
     env: str = "routing"
@@ -24,16 +24,16 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command of the command line.
+    """A command of the command line.
 
     Attributes:
-        run: its keyword arguments are the options, its docstring their help; what it returns is what `--json`
-            prints. Progress goes to stderr.
-        view: what is printed otherwise.
-        positional: arguments without an option name, and their help; one with a default in `run` is optional.
-        switches: options without a value, and their help.
-        groups: the names given to options dataclasses by argument of `run`: each field becomes a flag
-            `--ARGUMENT.FIELD`.
+        run: function whose keyword arguments are the options and whose docstring is their help; `--json`
+            prints its return value. Progress goes to stderr.
+        view: formats the return value for the terminal.
+        positional: name, type and help of positional arguments; one with a default in `run` is optional.
+        switches: name and help of options without a value.
+        groups: maps the names on the command line to options dataclasses by argument of `run`; each field
+            becomes a flag `--ARGUMENT.FIELD`.
         keeps_config: write the options to config.yaml in its `out` folder.
     """
 

@@ -1,4 +1,4 @@
-"""`compare`: methods on one problem."""
+"""`compare`: compare methods on one problem."""
 
 from __future__ import annotations
 
@@ -40,36 +40,39 @@ def compare(
     jobs: int = 1,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Compare methods on one problem: same data, same number of trials, same seeds, intervals always.
+    """Compare methods on one problem: same data, trials and seeds for all, with confidence intervals.
 
     Args:
-        table: a Parquet file or a source's name, see `list`.
-        out: folder for results.json, report.html and TensorBoard curves; an interrupted comparison resumes.
+        table: a Parquet file or the name of a source, see `list`.
+        out: folder for results.json, report.html and TensorBoard logs; an interrupted comparison resumes from
+            it.
         env: the problem, see `list`.
         problem: options of the problem.
-        objective: what to maximise.
-        methods: names with commas, see `list`; null: a selection for routing, else all. Bounds and constant
-            baselines always take part.
-        compute_weights: numbers with commas, the same as --objective.compute-weight.
-        seeds: training seeds 0, 1, ...
-        n_trials: hyperparameter settings tried for each method and case, chosen on validation.
-        jobs: processes.
-        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+        objective: the objective.
+        methods: comma-separated names, see `list`; null: a selection for routing, else all. Bounds and
+            constant baselines are always included.
+        compute_weights: comma-separated numbers, the same as --objective.compute-weight.
+        seeds: number of training seeds (0, 1, ...).
+        n_trials: number of hyperparameter settings per method and case, selected on validation.
+        jobs: number of processes.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
     """
     kind = find_problem(env)
     if compute_weights is not None:
         if objective.compute_weight is not None:
-            reason = "stands beside --objective.compute-weight, which is the same"
+            reason = "is the same option as --objective.compute-weight"
             raise InputError("compute_weights", compute_weights, reason, "give one of them")
         if "compute_weight" not in kind.objective_fields:
             raise InputError("compute_weights", compute_weights, f"{env} has none", "leave it out")
         objective = replace(objective, compute_weight=compute_weights)
-    posed = build_problem(env, table, problem, objective, kind.compared_weights, allow_leakage=allow_leakage)
-    chosen = _METHODS.get(env) if methods is None else methods
+    instance = build_problem(
+        env, table, problem, objective, kind.compared_weights, allow_leakage=allow_leakage
+    )
+    selected = _METHODS.get(env) if methods is None else methods
     with progress_of("trials", err) as progress:
         study = compare_methods(
-            posed,
-            None if chosen is None else names_in(chosen),
+            instance,
+            None if selected is None else names_in(selected),
             seeds=seeds,
             n_trials=n_trials,
             jobs=jobs,

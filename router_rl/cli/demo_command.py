@@ -1,4 +1,4 @@
-"""`demo`: the main job on the embedded default."""
+"""`demo`: train, compare and export routers on the embedded digits table."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ err = Console(stderr=True)
 
 
 def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: int = 2) -> dict[str, Any]:
-    """Route between seven digit classifiers: pretrain them, train routers, compare, export the best.
+    """Route between seven digit classifiers: pretrain them, train routers, compare, and export the best.
 
     Args:
-        out: folder for results.json, report.html, TensorBoard curves and the exported router.
-        seeds: training seeds for each method.
-        n_trials: hyperparameter settings tried for each method, chosen on validation.
-        jobs: processes.
+        out: folder for results.json, report.html, TensorBoard logs and the exported router.
+        seeds: number of training seeds per method.
+        n_trials: number of hyperparameter settings per method, selected on validation.
+        jobs: number of processes.
     """
     from ..studies.compare import compare
 
     err.print(
-        "Seven frozen classifiers of scanned digits, each good at some of them: which one reads which scan?"
+        "Seven frozen classifiers of scanned digits, each good at some of them: which should read which scan?"
     )
     table = open_table("digits")
     problem = RoutingProblem(table, [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)])

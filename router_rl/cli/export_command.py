@@ -1,4 +1,4 @@
-"""`export`: a trained router for inference code."""
+"""`export`: export a trained router for inference code."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def export(
     at: float | None = None,
     distil: bool = False,
 ) -> dict[str, Any]:
-    """Write a trained router for inference code, checked against the trained one.
+    """Export a trained router for inference code, with a parity check.
 
     Args:
-        run: the run folder; or, for gguf, a folder of exported routers layer-0, layer-1, ...: those layers.
-        out: the folder to write; an earlier export in it is replaced.
-        format: a format of `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
-        table: a table whose rows the parity check uses; made rows without it.
-        at: the compute weight to fold a conditioned router at; without it the weight stays an input.
-        distil: write a linear router that imitates this one, and say what it loses on the table's test rows.
+        run: the run folder; or, for gguf, a folder of exported routers named layer-0, layer-1, ...
+        out: output folder; an earlier export in it is replaced.
+        format: export format, see `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
+        table: table whose rows the parity check uses; random rows without it.
+        at: compute weight to fix a conditioned router at; without it the weight stays an input.
+        distil: export a linear router distilled from this one, and report its loss on the table's test rows.
     """
     from ..problems.routing.folding import for_objective
     from ..studies.distillation import distil_for
@@ -44,16 +44,16 @@ def export(
     layers = layers_in(run)
     if layers:
         return _export_layers(run, layers, out, format, plain=(table, at, distil) == (None, None, False))
-    found = read_run(run)
+    trained = read_run(run)
     rows = None if table is None else open_table(table)
-    if not isinstance(found.policy, Router):
-        return _export_policy(found, out, format, plain=(at, distil) == (None, False))
-    router = found.router
-    objective = None if at is None and not distil else found.objective
+    if not isinstance(trained.policy, Router):
+        return _export_policy(trained, out, format, plain=(at, distil) == (None, False))
+    router = trained.router
+    objective = None if at is None and not distil else trained.objective
     if at is not None:
         assert objective is not None
         if not any(part.name == "compute_weight" for part in router.state):
-            raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
+            raise RouterError("this router has no weight inputs to fix; train it with conditioned_pg")
         objective = replace(objective, compute_weight=at)
         router = for_objective(router, objective)
     figures: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def export(
         assert objective is not None
         if rows is None:
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
-        distilled = distil_for(router, rows, objective, found.scale)
+        distilled = distil_for(router, rows, objective, trained.scale)
         router, figures = distilled.router, {"distilled": distilled.to_json()}
     parity = export_router(router, out, format=format, rows=rows)
     if distil:
@@ -69,16 +69,16 @@ def export(
     return {"router": str(out), "format": format, **parity.to_json(), **figures}
 
 
-def _export_policy(found: TrainedRun, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
-    name = found.facts["problem"]["name"]
-    if found.policy is None:
+def _export_policy(trained: TrainedRun, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
+    name = trained.facts["problem"]["name"]
+    if trained.policy is None:
         fix = (
             "give handover its router/routers.safetensors" if name == "token_moe" else "train another method"
         )
-        raise InputError("run", str(found.folder), f"has no policy of {name} that can be exported", fix)
+        raise InputError("run", str(trained.folder), f"has no policy of {name} that can be exported", fix)
     if not plain:
-        raise InputError("run", str(found.folder), f"has a policy of {name}", "leave --at and --distil out")
-    parity = export_router(found.policy, out, format=format)
+        raise InputError("run", str(trained.folder), f"has a policy of {name}", "leave --at and --distil out")
+    parity = export_router(trained.policy, out, format=format)
     return {"router": str(out), "format": format, **parity.to_json()}
 
 
@@ -89,11 +89,11 @@ def _export_layers(
         raise InputError(
             "run",
             str(run),
-            "holds a router a layer, which go together into gguf alone, as they are",
+            "has one router per layer, which only gguf can hold together",
             "use --format gguf without --table, --at and --distil, or export each",
         )
-    found = export_layers({layer: load_router(folder) for layer, folder in layers.items()}, out)
-    parity = {f"layer {layer}": parity.to_json() for layer, parity in found.items()}
+    parities = export_layers({layer: load_router(folder) for layer, folder in layers.items()}, out)
+    parity = {f"layer {layer}": parity.to_json() for layer, parity in parities.items()}
     return {"router": str(out), "format": format, "layers": parity}
 
 
@@ -101,6 +101,6 @@ COMMAND = Command(
     run=export,
     positional=(("run", Path, "a run folder of `train`"),),
     switches=(
-        ("distil", "write a linear router that imitates this one, and print what it loses; needs --table"),
+        ("distil", "export a linear router distilled from this one, and report its loss; needs --table"),
     ),
 )

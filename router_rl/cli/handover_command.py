@@ -1,4 +1,4 @@
-"""`handover`: trained routers of a mixture-of-experts model as a patch for it."""
+"""`handover`: write trained routers of a mixture-of-experts model as a patch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def handover(
     """Fold a mixture's trained routers into stock gates and write them as a patch of a few MB.
 
     Args:
-        routers: a folder of exported routers named layer-0, layer-1, ..., or a run's routers.safetensors with
-            layers.N.weight [E, H] and, where there are any, layers.N.bias [E].
-        model: the folder of the mixture they were trained on; it is not changed.
-        out: the patch's folder.
-        distil: distil routers that do not fold into linear ones, on the hidden states layers.N [T, H] of this
-            safetensors file; utility.N [T, E], the utility of each expert on each state, gives the loss.
+        routers: folder of exported routers named layer-0, layer-1, ..., or a routers.safetensors with
+            layers.N.weight [E, H] and optionally layers.N.bias [E].
+        model: folder of the mixture that they were trained on; it is not changed.
+        out: output folder of the patch.
+        distil: safetensors file of hidden states layers.N [T, H], to distill routers that cannot be folded
+            into linear ones; with utility.N [T, E], the utility of each expert on each state, the loss is
+            reported.
         temperature: divides the logits.
     """
     from ..exports.transformers import distil as distilled
@@ -44,7 +45,7 @@ def handover(
     facts: dict[str, Any] = {}
     if distil is not None:
         if not all(isinstance(router, Router) for router in layers):
-            raise InputError("distil", str(distil), "weights and biases are linear already", "leave it out")
+            raise InputError("distil", str(distil), "the routers are already linear", "leave it out")
         teachers = [router for router in layers if isinstance(router, Router)]
         tensors = _tensors("distil", distil)
         states = _numbered("distil", distil, tensors, r"layers\.(\d+)", len(layers))
@@ -74,15 +75,15 @@ def handover(
 
 
 def _measure(states: Sequence[Tensor], utility: Sequence[Tensor]) -> Any:
-    """The mean utility of the routers' choices on held-out states (the last quarter)."""
+    """Return a function that computes the mean utility of routers on held-out states (the last quarter)."""
 
     def measure(routers: Sequence[Router]) -> float:
         total = 0.0
         for router, inputs, values in zip(routers, states, utility, strict=True):
             start = len(inputs) - max(1, round(0.25 * len(inputs)))
             routing = router(inputs[start:].float())
-            earned = values[start:].float().gather(1, routing.experts) * routing.weights
-            total += float(earned.sum(dim=1).mean())
+            utilities = values[start:].float().gather(1, routing.experts) * routing.weights
+            total += float(utilities.sum(dim=1).mean())
         return total / len(routers)
 
     return measure
@@ -97,14 +98,14 @@ def _read(path: Path) -> list[LayerRouter]:
         return read_layer_routers(path)
     folders = layers_in(path)
     if not folders:
-        raise InputError("routers", str(path), "has no layer-0, layer-1, ...", "export one router a layer")
+        raise InputError("routers", str(path), "has no layer-0, layer-1, ...", "export one router per layer")
     return [load_router(folder) for folder in folders.values()]
 
 
 def _numbered(
     field: str, path: Path, tensors: dict[str, Tensor], pattern: str, count: int | None
 ) -> list[Tensor]:
-    """The tensors whose names match the pattern, by increasing number.
+    """Return the tensors whose names match a pattern, in order of their number.
 
     Raises:
         InputError: there are not `count` of them.
@@ -113,9 +114,9 @@ def _numbered(
         int(m.group(1)): tensor for name, tensor in tensors.items() if (m := re.fullmatch(pattern, name))
     }
     if count is not None and len(numbered) != count:
-        wanted = pattern.replace(r"\.(\d+)", ".N")
+        expected = pattern.replace(r"\.(\d+)", ".N")
         raise InputError(
-            field, str(path), f"has {len(numbered)} {wanted} for {count} routers", "give one a router"
+            field, str(path), f"has {len(numbered)} {expected} for {count} routers", "give one per router"
         )
     return [numbered[number] for number in sorted(numbered)]
 

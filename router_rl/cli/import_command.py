@@ -1,4 +1,4 @@
-"""`import`: results that others measured, as an outcome table."""
+"""`import`: convert measured results to an outcome table."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def import_(
     drop_leaks: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Turn results of your own or of public benchmarks into an outcome table, and say what is odd about them.
+    """Convert your own results or public benchmarks to an outcome table, and report problems in the data.
 
     Args:
         source: a Parquet, CSV, JSON Lines or JSON file, or a folder of them.
-        out: the Parquet file to write.
-        format: wide, long, routellm, routerbench, llmrouter, lm-eval; auto: as the first row shows.
-        prices: litellm, or a YAML table of US dollars per million tokens; costs then come from tokens.
-        on: the day whose prices count, such as 2024-07-01; the latest if null.
-        cost_unit: of costs that the source states: usd, flops or seconds.
-        metric: the score to take where there are several, such as acc_norm.
-        full_marks: what the source calls perfect, such as 10 or 100.
-        missing: rows: leave out queries that lack an expert; experts: leave out experts that lack a query.
-        drop_leaks: leave out training and validation rows whose prompt is a test row's.
-        seed: of the split that is made where the source has none.
+        out: output Parquet file.
+        format: wide, long, routellm, routerbench, llmrouter, lm-eval; auto: detected from the first row.
+        prices: litellm, or a YAML table of US dollars per million tokens; costs are then computed from
+            tokens.
+        on: date of the prices, such as 2024-07-01; the latest if null.
+        cost_unit: unit of the costs in the source: usd, flops or seconds.
+        metric: the score to use if there are several, such as acc_norm.
+        full_marks: maximum score in the source, such as 10 or 100.
+        missing: rows: drop queries without all experts; experts: drop experts without all queries.
+        drop_leaks: drop training and validation rows whose prompt is also in the test rows.
+        seed: random seed of the split, if the source has none.
     """
     report = import_results(
         source,
@@ -73,29 +74,29 @@ def import_(
     }
 
 
-def import_view(found: dict[str, Any]) -> Group:
-    """What was read and kept, each expert's quality and cost, and what to look at."""
-    dropped = "".join(f", {count} left out: {reason}" for reason, count in found["dropped"].items())
-    kept = f"{found['kept']} of {found['queries']} queries ({found['format']}){dropped}"
+def import_view(result: dict[str, Any]) -> Group:
+    """Return what was read and kept, each expert's quality and cost, and the findings."""
+    dropped = "".join(f", {count} left out: {reason}" for reason, count in result["dropped"].items())
+    kept = f"{result['kept']} of {result['queries']} queries ({result['format']}){dropped}"
     experts = Table(box=None, padding=(0, 1), pad_edge=False)
     experts.add_column("expert", overflow="fold")
     experts.add_column("quality", justify="right")
-    unit = found["cost_unit"]
-    experts.add_column("cost a query" if unit == "unknown" else f"{unit} a query", justify="right")
-    for name, one in sorted(found["experts"].items(), key=lambda item: -item[1]["quality"]):
+    unit = result["cost_unit"]
+    experts.add_column("cost per query" if unit == "unknown" else f"{unit} per query", justify="right")
+    for name, one in sorted(result["experts"].items(), key=lambda item: -item[1]["quality"]):
         experts.add_row(name, f"{one['quality']:.4f}", f"{one['cost']:.4g}")
     gain = (
-        f"Best expert alone {found['best_single_quality']:.4f}; the best expert on each query "
-        f"{found['oracle_quality']:.4f}: what a router could gain lies between."
+        f"Best single expert: {result['best_single_quality']:.4f}; oracle (best expert on each query): "
+        f"{result['oracle_quality']:.4f}. The difference is the most that routing can gain."
     )
-    odd = [Text(f"Look at: {finding['message']}", style="yellow") for finding in found["findings"]]
-    leaks = any(finding["kind"] == "leakage" for finding in found["findings"])
+    findings = [Text(f"Check: {finding['message']}", style="yellow") for finding in result["findings"]]
+    leaks = any(finding["kind"] == "leakage" for finding in result["findings"])
     advice = ["Import again with --drop-leaks, or read the table with --allow-leakage."] if leaks else []
     if unit == "unknown":
-        advice.append("The unit of the costs is not known; if it is dollars, say --cost-unit usd.")
-    told = [Text(sentence, style="yellow") for sentence in advice]
-    notes = [Text(f"Note: {note}", style="dim") for note in found["notes"]]
-    return Group("", Text(kept), "", experts, "", Text(gain), *odd, *told, *notes)
+        advice.append("The unit of the costs is unknown; if it is US dollars, give --cost-unit usd.")
+    hints = [Text(sentence, style="yellow") for sentence in advice]
+    notes = [Text(f"Note: {note}", style="dim") for note in result["notes"]]
+    return Group("", Text(kept), "", experts, "", Text(gain), *findings, *hints, *notes)
 
 
 COMMAND = Command(

@@ -1,4 +1,4 @@
-"""`list`: the names that the other commands take."""
+"""`list`: show the names that the other commands take."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
     """List problems, methods, selection rules, sources and export formats.
 
     Args:
-        env: describe this problem, its options and its methods; null: names only, of everything.
+        env: describe this problem and its methods; null: all names.
     """
     if env is None:
         return {
@@ -43,22 +43,22 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
     }
 
 
-def list_view(found: dict[str, Any]) -> Group:
-    """Names, or one problem with what each of its methods is."""
-    if "problem" in found:
+def list_view(result: dict[str, Any]) -> Group:
+    """Return all names, or the description of one problem and its methods."""
+    if "problem" in result:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-        for name, about in found["methods"].items():
+        for name, about in result["methods"].items():
             table.add_row(Text(name), Text(about["family"], style="dim"), Text(about["about"]))
-        title = f"{found['problem']}: {found['about']} (Gymnasium id {found['environment']})"
+        title = f"{result['problem']}: {result['about']} (Gymnasium id {result['environment']})"
         return Group(Text(title), "", table)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    for name, value in found.items():
+    for name, value in result.items():
         if isinstance(value, dict):
             for problem, methods in value.items():
                 table.add_row(Text(f"{name} of {problem}"), Text(", ".join(methods)))
         else:
             table.add_row(Text(name), Text(", ".join(value)))
-    return Group(table, "", Text("`list --env NAME` says what the methods of a problem do.", style="dim"))
+    return Group(table, "", Text("`list --env NAME` describes the methods of a problem.", style="dim"))
 
 
 COMMAND = Command(run=list_names, view=list_view)

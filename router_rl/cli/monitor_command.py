@@ -1,4 +1,4 @@
-"""`monitor`: has an expert changed since the router was trained?"""
+"""`monitor`: detect experts that have changed since the router was trained."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ def monitor(
     false_alarms: float = 0.01,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Hold a log of live decisions against what the run's table promises, and name the experts that changed.
+    """Compare a log of live decisions with the run's table and report experts whose outcomes changed.
 
     Args:
         run: the run folder.
-        log: a Parquet file of decisions in the order they were taken (query_id, expert, propensity, quality,
-            cost).
-        table: the table the run was trained on.
-        split: its rows that say what to expect.
+        log: a Parquet file of decisions in chronological order (query_id, expert, propensity, quality, cost).
+        table: the table that the run was trained on.
+        split: rows of the table with the expected outcomes.
         false_alarms: probability that a log without any change raises an alarm.
-        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
     """
     from ..problems.prompt_features import featurised
-    from ..studies.monitor import monitor as watch
+    from ..studies.monitor import monitor as detect_drift
     from ..studies.runs import read_run
 
-    found = read_run(run)
+    trained = read_run(run)
     rows = open_table(table, allow_leakage=allow_leakage)
-    if rows.features is None and found.router.text is not None:
-        rows = featurised(rows, found.router.text)
-    decisions = DecisionLog.read(log, found.router.experts)
-    conditioned = [part.name for part in found.router.state] == ["compute_weight"]
-    weight = found.objective.compute_weight if conditioned else None
-    alarms = watch(
-        found.router, rows.part(split), decisions, false_alarms=false_alarms, compute_weight=weight
+    if rows.features is None and trained.router.text is not None:
+        rows = featurised(rows, trained.router.text)
+    decisions = DecisionLog.read(log, trained.router.experts)
+    conditioned = [part.name for part in trained.router.state] == ["compute_weight"]
+    weight = trained.objective.compute_weight if conditioned else None
+    alarms = detect_drift(
+        trained.router, rows.part(split), decisions, false_alarms=false_alarms, compute_weight=weight
     )
     return {
         "run": str(run),
@@ -59,21 +58,21 @@ def monitor(
     }
 
 
-def monitor_view(found: dict[str, Any]) -> Group:
-    """The alarms, or that there are none."""
-    rate = f"{found['false_alarms']:.1%}"
-    seen = f"{found['decisions']} decisions; of logs without any change, {rate} raise an alarm"
-    notes = [Text(f"Note: {note}", style="dim") for note in found["notes"]]
-    if not found["drift"]:
-        return Group("", Text("No drift."), Text(seen, style="dim"), *notes)
+def monitor_view(result: dict[str, Any]) -> Group:
+    """Return the alarms, or the message that there are none."""
+    rate = f"{result['false_alarms']:.1%}"
+    summary = f"{result['decisions']} decisions; of logs without any change, {rate} raise an alarm"
+    notes = [Text(f"Note: {note}", style="dim") for note in result["notes"]]
+    if not result["drift"]:
+        return Group("", Text("No drift."), Text(summary, style="dim"), *notes)
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for name in ("expert", "what", "expected", "seen", "since", "flagged"):
         table.add_column(name, justify="left" if name in ("expert", "what") else "right", overflow="fold")
-    for alarm in found["drift"]:
-        told = f"{alarm['expected']:.4g}", f"{alarm['seen']:.4g}", str(alarm["since"] + 1)
-        table.add_row(alarm["expert"], alarm["kind"], *told, str(alarm["decision"]))
+    for alarm in result["drift"]:
+        means = f"{alarm['expected']:.4g}", f"{alarm['seen']:.4g}", str(alarm["since"] + 1)
+        table.add_row(alarm["expert"], alarm["kind"], *means, str(alarm["decision"]))
     advice = "Decisions are numbered from 1. Train again on outcomes from after the change."
-    return Group("", Text("Drift:", style="yellow"), table, Text(advice), Text(seen, style="dim"), *notes)
+    return Group("", Text("Drift:", style="yellow"), table, Text(advice), Text(summary, style="dim"), *notes)
 
 
 COMMAND = Command(run=monitor, view=monitor_view, positional=(("run", Path, "a run folder of `train`"),))

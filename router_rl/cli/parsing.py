@@ -1,7 +1,7 @@
-"""From the words of a command line to the keyword arguments of a command.
+"""Parse a command line into the keyword arguments of a command.
 
-Flags and YAML keys are generated from signatures and options dataclasses. `--env` and `--method` decide which
-dataclasses stand behind `--problem.FIELD` and `--method.FIELD`, so both are read before the parser is built.
+Flags and YAML keys are generated from signatures and options dataclasses. `--env` and `--method` determine
+the dataclasses of `--problem.FIELD` and `--method.FIELD`, so both are read before the parser is built.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from experts.io.errors import unknown_name
 
 from ..methods.registry import method_names
 from .command import Command, Names
+from .error_text import METHOD_KEY, one_line
 
-__all__ = ["build_parser", "names_given", "normalised", "one_line"]
+__all__ = ["build_parser", "names_given", "normalised"]
 
-# Spellings of version 1 and what stands in their place.
+# Options of version 1 and their replacements.
 _OLD = {
     "tries": "n-trials",
     "settings": "method",
@@ -41,15 +42,20 @@ _OLD = {
     "feedback": "problem.feedback",
     "log": "problem.log",
     "features": "problem.features",
+    "features.analyser": "problem.features.analyzer",
+    "features.shortest": "problem.features.ngram-range",
+    "features.longest": "problem.features.ngram-range",
+    "features.terms": "problem.features.max-features",
+    "features.least": "problem.features.min-df",
+    "features.readouts": "problem.features.out-of-fold",
     "device": "problem.device",
     "compile": "problem.compile",
 }
-# The method's own fields stand beside its name; jsonargparse needs another key for them.
-_METHOD_KEY = "hyperparameters"
+# `--method` is also an option; jsonargparse needs another key for the method's fields.
 
 
 def normalised(words: Iterable[str]) -> list[str]:
-    """The words with option names as the parser knows them: underscores, and hyperparameters by their key.
+    """Return the words with option names in the parser's form: underscores, and the key of hyperparameters.
 
     >>> normalised(["--objective.compute-weight=0.1", "--method.epochs", "3", "a-b"])
     ['--objective.compute_weight=0.1', '--hyperparameters.epochs', '3', 'a-b']
@@ -58,42 +64,33 @@ def normalised(words: Iterable[str]) -> list[str]:
 
 
 def names_given(words: Sequence[str]) -> Names:
-    """The problem and the method on a command line, or in its configuration file.
+    """Return the problem and the method of a command line, or of its configuration file.
 
     Raises:
         InputError: the configuration file cannot be read.
     """
-    found: dict[str, str] = {}
-    config = _value_of("config", words)
-    if config is not None:
-        try:
-            content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise InputError(
-                "config", config, f"cannot be read ({one_line(error)})", "give a YAML file"
-            ) from error
-        if isinstance(content, dict):
-            found = {name: str(content[name]) for name in ("env", "method") if content.get(name)}
+    content = _config(words)
+    given = {name: str(content[name]) for name in ("env", "method") if content.get(name)}
     for name in ("env", "method"):
         value = _value_of(name, words)
         if value is not None:
-            found[name] = value
-    return Names(env=found.get("env", "routing"), method=found.get("method"))
+            given[name] = value
+    return Names(env=given.get("env", "routing"), method=given.get("method"))
 
 
 def build_parser(
     name: str, command: Command, names: Names, words: Sequence[str]
 ) -> jsonargparse.ArgumentParser:
-    """The parser of one command.
+    """Return the parser of one command.
 
     Args:
-        name: of the command.
-        command: it.
-        names: on this command line.
-        words: normalised; an option that the parser lacks is an error here.
+        name: name of the command.
+        command: the command.
+        names: problem and method of this command line.
+        words: normalized words; an unknown option among them is an error.
 
     Raises:
-        InputError: an option is unknown, is an old spelling, or is not one of the problem or the method.
+        InputError: an option is unknown, is an old spelling, or does not belong to the problem or the method.
     """
     about = (command.run.__doc__ or "").split("\n")[0]
     parser = jsonargparse.ArgumentParser(
@@ -111,20 +108,15 @@ def build_parser(
     for switch, meaning in command.switches:
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)
-    grouped = [each for each in ("problem", "objective", _METHOD_KEY) if each in signature]
+    grouped = [each for each in ("problem", "objective", METHOD_KEY) if each in signature]
     skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
     skipped.update(grouped)
     parser.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
     for argument, options in groups.items():
         parser.add_argument(f"--{argument}", type=options, default=options())
     _check_known(words, parser, names, groups)
+    _check_config(_config(words), parser)
     return parser
-
-
-def one_line(error: Exception | str) -> str:
-    """An error's text on one line, options spelled as the user types them."""
-    text = " ".join(str(error).split())
-    return re.sub(rf"(?<![\w/]){_METHOD_KEY}\.(\w+)", r"method.\1", text)
 
 
 def _normalised(word: str) -> str:
@@ -133,15 +125,43 @@ def _normalised(word: str) -> str:
         return word
     name = match.group().replace("-", "_").replace("__", "--", 1)
     if name.startswith("--method."):
-        name = f"--{_METHOD_KEY}.{name.removeprefix('--method.')}"
+        name = f"--{METHOD_KEY}.{name.removeprefix('--method.')}"
     return name + word[match.end() :]
 
 
+def _config(words: Sequence[str]) -> dict[str, Any]:
+    """Return the content of the configuration file on a command line; empty if there is none."""
+    config = _value_of("config", words)
+    if config is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        reason = f"cannot be read ({one_line(error)})"
+        raise InputError("config", config, reason, "give a YAML file") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_config(content: dict[str, Any], parser: jsonargparse.ArgumentParser) -> None:
+    """Raise InputError if a configuration file has an option of version 1."""
+    known = {option for action in parser._actions for option in action.option_strings}
+    for name, value in content.items():
+        fields = [f"{name}.{field}" for field in value] if isinstance(value, dict) else []
+        for written in (*fields, str(name)):
+            option = written.replace("_", "-")
+            old = option if "." in option and option in _OLD else option.partition(".")[0]
+            if old not in _OLD or (old != option and f"--{name}" in known) or f"--{written}" in known:
+                continue
+            new = (_OLD[old] + option.removeprefix(old)).replace("-", "_")
+            new = re.sub(r"^method\b", METHOD_KEY, new).replace(".", ": ")
+            raise InputError("config", written, "is the spelling of version 1", f"write {new}")
+
+
 def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """The value of an option, as `--option value` or `--option=value`."""
-    for place, word in enumerate(words):
-        if word == f"--{option}" and place + 1 < len(words):
-            return words[place + 1]
+    """Return the value of an option, given as `--option value` or `--option=value`."""
+    for position, word in enumerate(words):
+        if word == f"--{option}" and position + 1 < len(words):
+            return words[position + 1]
         if word.startswith(f"--{option}="):
             return word.partition("=")[2]
     return None
@@ -162,10 +182,10 @@ def _check_known(
 
 
 def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputError:
-    typed = option.replace(f"{_METHOD_KEY}.", "method.").replace("_", "-")
+    typed = option.replace(f"{METHOD_KEY}.", "method.").replace("_", "-")
     first = typed.partition(".")[0]
     if "." in typed and typed not in _OLD and first in ("problem", "method", "objective"):
-        key = _METHOD_KEY if first == "method" else first
+        key = METHOD_KEY if first == "method" else first
         if key not in groups:
             return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
         owner = (names.method or method_names(names.env)[0]) if first == "method" else names.env
@@ -182,15 +202,15 @@ def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputEr
 
 
 def _fields_of(group: str, known: set[str]) -> list[str]:
-    """The fields of a group of options, as the user types them."""
+    """Return the fields of a group of options, as the user types them."""
     prefix = f"--{group}."
     fields = (each.removeprefix(prefix) for each in known if each.startswith(prefix))
     return sorted(field.replace("_", "-") for field in fields if field.rpartition(".")[2] != "help")
 
 
 def _is_taken(option: str, known: set[str], groups: Any) -> bool:
-    """Whether a command takes an option, or has options of its group."""
+    """Return whether a command takes an option, or has options of its group."""
     group = option.partition(".")[0]
     if "." in option:
-        return (_METHOD_KEY if group == "method" else group) in groups
+        return (METHOD_KEY if group == "method" else group) in groups
     return f"--{option.replace('-', '_')}" in known

@@ -1,4 +1,4 @@
-"""`patch`: trained routers into a mixture-of-experts model that is already there."""
+"""`patch`: write trained routers into an existing mixture-of-experts model."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["COMMAND", "patch"]
 
 
 def patch(patch: Path, *, model: Path, out: Path | None = None, undo: Path | None = None) -> dict[str, Any]:
-    """Write a patch's routers into a mixture-of-experts model of transformers; nothing else changes in it.
+    """Write a patch's routers into a mixture-of-experts model of transformers; nothing else in it changes.
 
     Args:
-        patch: the patch's folder, as handover writes it.
-        model: the model's folder; its weights must be those that the routers were trained on.
-        out: a folder for the patched copy; without it the model is patched in place.
-        undo: a folder for the routers that the model has now, as a patch.
+        patch: folder of the patch, written by handover.
+        model: folder of the model; its weights must be those that the routers were trained on.
+        out: folder for a patched copy; without it the model is patched in place.
+        undo: folder for a patch with the model's current routers.
     """
     from ..exports.transformers import apply_patch, extract_patch
 
     if undo is not None:
         extract_patch(model, undo)
-    found = apply_patch(patch, model, out).to_json()
-    return {**found, "layers": list(found["layers"])}
+    applied = apply_patch(patch, model, out).to_json()
+    return {**applied, "layers": list(applied["layers"])}
 
 
-COMMAND = Command(run=patch, positional=(("patch", Path, "a patch's folder, as `handover` writes it"),))
+COMMAND = Command(run=patch, positional=(("patch", Path, "folder of a patch, written by `handover`"),))

@@ -1,4 +1,4 @@
-"""The options that `train` and `compare` share: from the command line to a problem."""
+"""Options that `train` and `compare` share, and the problem that they describe."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["ComparedObjective", "build_problem", "compare_groups", "default_meth
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedObjective:
-    """What to maximise: one case for each compute weight.
+    """The objective: one case per compute weight.
 
     Attributes:
-        compute_weight: numbers with commas, utility per unit of compute; null: the problem's own.
+        compute_weight: utility per unit of compute, comma-separated; null: the problem's default.
         load_weight: utility per unit of load, at least 0.
-        window: number of decisions over which load is charged.
-        budget: caps the mean compute per query, in place of the compute weights; the most expensive expert
+        window: decisions per window of the load penalty.
+        budget: maximum mean compute per query, in place of the compute weights; the most expensive expert
             costs 1.
-        max_cost: maximum mean compute of an expert; more expensive experts are never chosen.
+        max_cost: maximum mean compute of an expert; more expensive experts are never selected.
     """
 
     compute_weight: list[float] | float | str | None = None
@@ -40,10 +40,10 @@ class ComparedObjective:
 
 
 def train_groups(names: Names) -> Mapping[str, type]:
-    """The options of a problem, the objective, and the hyperparameters of a method."""
+    """Return the options of a problem, the objective, and the hyperparameters of a method."""
     problem = find_problem(names.env).options_type
-    found = find_method(names.env, names.method or default_method(names.env))
-    own = found.hyperparameters if isinstance(found, Method) else NoHyperparameters
+    method = find_method(names.env, names.method or default_method(names.env))
+    own = method.hyperparameters if isinstance(method, Method) else NoHyperparameters
     return {
         "problem": problem,
         "objective": ComparedObjective,
@@ -52,12 +52,12 @@ def train_groups(names: Names) -> Mapping[str, type]:
 
 
 def compare_groups(names: Names) -> Mapping[str, type]:
-    """The options of a problem, and the objective."""
+    """Return the options of a problem, and the objective."""
     return {"problem": find_problem(names.env).options_type, "objective": ComparedObjective}
 
 
 def default_method(env: str) -> str:
-    """The method that is trained where none is named: the problem's first."""
+    """Return the default method of a problem, its first one."""
     return method_names(env)[0]
 
 
@@ -70,23 +70,23 @@ def build_problem(
     *,
     allow_leakage: bool = False,
 ) -> Problem:
-    """The problem that a command line describes.
+    """Return the problem that a command line describes.
 
     Args:
-        env: its name.
-        table: a Parquet file or a source's name; None where the problem takes none, or for its default.
+        env: name of the problem.
+        table: a Parquet file or the name of a source; None if the problem needs none, or for its default.
         options: an instance of the problem's options dataclass.
-        objective: what to maximise.
-        weights: the compute weights where the objective names none.
-        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+        objective: the objective.
+        weights: compute weights if the objective has none.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
 
     Raises:
-        InputError: an option does not fit, or the table is missing or cannot be used.
+        InputError: an option is invalid, or the table is missing or cannot be used.
     """
     kind = find_problem(env)
     if not kind.needs_table:
         if table is not None:
-            raise InputError("table", table, f"{env} is not made of a table", "leave it out")
+            raise InputError("table", table, f"{env} does not use a table", "leave it out")
         if objective != ComparedObjective():
             raise InputError("objective", None, f"{env} has no objective weights", "leave --objective out")
         return kind(options=options)
@@ -99,8 +99,8 @@ def build_problem(
             takes = ", ".join(each.replace("_", "-") for each in kind.objective_fields)
             raise InputError(f"objective.{name}", value, f"{env} does not use it", f"it uses {takes}")
     own = given.pop("compute_weight")
-    chosen = weights if own is None else tuple(numbers_in("objective.compute_weight", own))
+    compute_weights = weights if own is None else tuple(numbers_in("objective.compute_weight", own))
     if objective.budget is not None:
-        chosen = (Objective().compute_weight,)
-    objectives = [Objective(compute_weight=weight, **given) for weight in chosen]
+        compute_weights = (Objective().compute_weight,)
+    objectives = [Objective(compute_weight=weight, **given) for weight in compute_weights]
     return kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)

@@ -1,6 +1,6 @@
-"""Every command: where it stands, and its line in `--help`. A new one is a file and a line here.
+"""Registry of commands: module and line in `--help`. A new command is one file and one line here.
 
-A command's module is imported when the command runs, so that `--help` and `list` answer at once.
+A command's module is imported when the command runs, which keeps `--help` and `list` fast.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "demo_command",
         "Route between seven digit classifiers: train, compare and export in two minutes.",
     ),
-    "import": ("import_command", "Turn results of your own or of public benchmarks into an outcome table."),
-    "collect": ("collect_command", "Run experts, or ask language models, once on every query."),
+    "import": ("import_command", "Convert your own results or public benchmarks to an outcome table."),
+    "collect": ("collect_command", "Run experts or language models once on every query."),
     "train": ("train_command", "Train one method on one problem."),
-    "compare": ("compare_command", "Compare methods: same data, trials and seeds, with intervals."),
-    "evaluate": ("evaluate_command", "Measure a trained router on a table or a decision log."),
-    "monitor": ("monitor_command", "Test a decision log for experts that have changed since training."),
+    "compare": (
+        "compare_command",
+        "Compare methods: same data, trials and seeds, with confidence intervals.",
+    ),
+    "evaluate": ("evaluate_command", "Evaluate a trained router on a table or a decision log."),
+    "monitor": ("monitor_command", "Detect experts that have changed since training, from a decision log."),
     "export": (
         "export_command",
-        "Write a trained router for inference code, checked against the trained one.",
+        "Export a trained router for inference code, with a parity check.",
     ),
-    "bench": ("bench_command", "Time learners, or an exported router, as ratios of one run."),
+    "bench": ("bench_command", "Time training methods, or an exported router, compared with alternatives."),
     "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
     "assemble": ("assemble_command", "Assemble fine-tuned models of one ancestor into a mixture of experts."),
     "handover": ("handover_command", "Fold a mixture's trained routers into stock gates, as a patch."),
@@ -41,5 +44,5 @@ def find_command(name: str) -> Command:
     Args:
         name: one of `COMMANDS`.
     """
-    found: Command = import_module(f"{__package__}.{COMMANDS[name][0]}").COMMAND
-    return found
+    command: Command = import_module(f"{__package__}.{COMMANDS[name][0]}").COMMAND
+    return command

@@ -1,4 +1,4 @@
-"""`train`: one method on one problem."""
+"""`train`: train one method on one problem."""
 
 from __future__ import annotations
 
@@ -34,28 +34,30 @@ def train(
     seed: int = 0,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
-    """Train one method on one problem; an interrupted run resumes when the same command is given again.
+    """Train one method on one problem; the same command resumes an interrupted run.
 
     Args:
-        table: a Parquet file or a source's name, see `list`.
+        table: a Parquet file or the name of a source, see `list`.
         out: the run folder.
         env: the problem, see `list`.
         problem: options of the problem.
-        objective: what to maximise.
-        method: see `list`; null: ppo for routing, else the problem's first.
-        hyperparameters: of the method; with any, there is one trial.
-        n_trials: hyperparameter settings tried; the best on validation is kept.
-        seed: of everything random.
-        allow_leakage: accept a prompt that stands in two splits; every output then says so.
+        objective: the objective.
+        method: name of the method, see `list`; null: ppo for routing, else the problem's first.
+        hyperparameters: hyperparameters of the method; setting any disables the search.
+        n_trials: number of hyperparameter settings, selected on validation.
+        seed: random seed.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
     """
     kind = find_problem(env)
-    posed = build_problem(env, table, problem, objective, kind.trained_weights, allow_leakage=allow_leakage)
+    instance = build_problem(
+        env, table, problem, objective, kind.trained_weights, allow_leakage=allow_leakage
+    )
     method = method or default_method(env)
     changed = None if hyperparameters is None else _changed(hyperparameters)
-    # Within a budget the search measures routers that are not kept: no warnings meanwhile.
-    first = posed.cases[0]
-    watched = len(posed.cases) == 1 and (first.objective is None or first.objective.budget is None)
-    reference = Reference.of(posed, first) if watched else None
+    # Under a budget the search evaluates routers that are discarded: no warnings for those.
+    first = instance.cases[0]
+    checked = len(instance.cases) == 1 and (first.objective is None or first.objective.budget is None)
+    reference = Reference.of(instance, first) if checked else None
     with progress_of("training", err) as progress:
 
         def callback(snapshot: Snapshot) -> None:
@@ -68,13 +70,13 @@ def train(
             progress(snapshot.step, snapshot.total, message)
 
         run = train_run(
-            posed, method, out, seed=seed, n_trials=n_trials, hyperparameters=changed, callback=callback
+            instance, method, out, seed=seed, n_trials=n_trials, hyperparameters=changed, callback=callback
         )
     return {"run": str(out), **run.facts}
 
 
 def _changed(hyperparameters: Any) -> dict[str, Any] | None:
-    """The fields that differ from the defaults; None where none does."""
+    """Return the fields that differ from the defaults, or None."""
     default = asdict(type(hyperparameters)())
     changed = {name: value for name, value in asdict(hyperparameters).items() if value != default[name]}
     return changed or None

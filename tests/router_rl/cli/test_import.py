@@ -22,7 +22,7 @@ def test_import_prints_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "4 of 4 queries (routellm)" in shown
-    assert "Look at: 1 rows repeat the prompt" in shown
+    assert "Check: 1 rows repeat the prompt" in shown
     assert "Note: prices: p.yaml of 2024-01-01" in shown
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -39,12 +39,12 @@ def test_what_the_printed_advice_says_can_be_typed(
     assert main(["import", str(source), "--out", out]) == 0
     shown = capsys.readouterr().out
     assert "with --drop-leaks, or read the table with --allow-leakage" in shown
-    assert "cost a query" in shown
-    assert "if it is dollars, say --cost-unit usd" in shown
+    assert "cost per query" in shown
+    assert "if it is US dollars, give --cost-unit usd" in " ".join(shown.split())
     assert main(["import", "--drop-leaks", str(source), "--out", out, "--cost-unit", "usd"]) == 0
     shown = capsys.readouterr().out
     assert "9 of 12 queries (wide), 3 left out: leaking prompt" in shown
-    assert "usd a query" in shown
+    assert "usd per query" in shown
     assert "--cost-unit" not in shown
 
 

@@ -39,28 +39,67 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fails:
     return command
 
 
-# What stands below the options that are groups: a field of each.
-FIELDS = {
-    "settings": ("epochs", "softmax_gate", "routing"),
-    "options": ("loads", "", "queueing"),
-    "scorer": ("kind", "", "routing"),
-    "log": ("epsilon", "", "routing"),
-    "features": ("text", "", "routing"),
+# Every option of `train` and `compare` of version 1 that is spelled otherwise now, and its new spelling.
+OLD = {
+    "tries": "n-trials",
+    "settings.epochs": "method.epochs",
+    "options.loads": "problem.loads",
+    "limit": "objective.max-cost",
+    "objective.limit": "objective.max-cost",
+    "load-weight": "objective.load-weight",
+    "window": "objective.window",
+    "budget": "objective.budget",
+    "select": "problem.select",
+    "k": "problem.k",
+    "tree": "problem.tree",
+    "scorer.kind": "problem.scorer.kind",
+    "observe-load": "problem.observe-load",
+    "feedback": "problem.feedback",
+    "log.epsilon": "problem.log.epsilon",
+    "features.text": "problem.features.text",
+    "features.analyser": "problem.features.analyzer",
+    "features.shortest": "problem.features.ngram-range",
+    "features.longest": "problem.features.ngram-range",
+    "features.terms": "problem.features.max-features",
+    "features.least": "problem.features.min-df",
+    "features.readouts": "problem.features.out-of-fold",
+    "device": "problem.device",
+    "compile": "problem.compile",
 }
 
 
-@pytest.mark.parametrize("old", _OLD)
+@pytest.mark.parametrize("old", OLD)
 def test_an_old_spelling_names_the_new_one(old: str, fails: Fails) -> None:
-    field, method, env = FIELDS.get(old, ("", "", "routing"))
-    end = f".{field}" if field else ""
-    words = ["--env", env, *(["--method", method] if method else [])]
-    error = fails("train", "--table", "digits", *words, f"--{old}{end}", "1")
-    assert f"--{old}{end}" in error
-    new = f"--{_OLD[old]}{end}"
-    assert error.rstrip().endswith(f"is the spelling of version 1; write {new}")
-    (key,) = normalised([new])
-    parser = build_parser("train", find_command("train"), Names(env=env, method=method or None), [])
+    env = "queueing" if old.startswith("options") else "routing"
+    words = ["--env", env, "--method", "softmax_gate"]
+    for typed in (f"--{old}", f"--{old.replace('-', '_')}"):
+        error = fails("train", "--table", "digits", *words, typed, "1")
+        assert error == f"error: option='--{old}': is the spelling of version 1; write --{OLD[old]}\n"
+    (key,) = normalised([f"--{OLD[old]}"])
+    parser = build_parser("train", find_command("train"), Names(env=env, method="softmax_gate"), [])
     assert key in {option for action in parser._actions for option in action.option_strings}
+
+
+def test_every_old_spelling_is_tested() -> None:
+    assert {old if old in _OLD else old.partition(".")[0] for old in OLD} == set(_OLD)
+
+
+@pytest.mark.parametrize(
+    ("content", "old", "new"),
+    [
+        ("tries: 3", "tries", "n_trials"),
+        ("settings: {epochs: 3}", "settings.epochs", "hyperparameters: epochs"),
+        ("scorer: {kind: linear}", "scorer.kind", "problem: scorer: kind"),
+        ("objective: {compute_weight: 0.1, limit: 0.5}", "objective.limit", "objective: max_cost"),
+        ("features: {terms: 10}", "features.terms", "problem: features: max_features"),
+    ],
+)
+def test_an_old_spelling_in_a_file_names_the_new_one(
+    content: str, old: str, new: str, tmp_path: Path, fails: Fails
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    error = fails("train", "--table", "digits", "--config", str(tmp_path / "config.yaml"))
+    assert error == f"error: config='{old}': is the spelling of version 1; write {new}\n"
 
 
 def test_an_old_spelling_of_another_command_is_unknown(fails: Fails) -> None:
@@ -105,7 +144,7 @@ def test_a_part_of_the_objective_that_a_problem_does_not_use_is_an_error(
 
 def test_a_problem_without_a_table_takes_neither_table_nor_objective(table: str, fails: Fails) -> None:
     words = ["train", "--env", "token_moe"]
-    assert "token_moe is not made of a table" in fails(*words, "--table", table)
+    assert "token_moe does not use a table" in fails(*words, "--table", table)
     assert "token_moe has no objective weights" in fails(*words, "--objective.compute-weight", "0.1")
     assert "token_moe has none" in fails("compare", *words[1:], "--compute-weights", "0.1")
     assert "there is no data; give --table" in fails("train")
@@ -136,7 +175,7 @@ def test_hyperparameters_of_the_default_method_can_be_given(
 def test_compute_weights_are_given_once(table: str, fails: Fails) -> None:
     weights = ["--compute-weights", "0.1", "--objective.compute-weight", "0.2"]
     error = fails("compare", "--env", "cascade", "--table", table, *weights)
-    assert "stands beside --objective.compute-weight" in error
+    assert "is the same option as --objective.compute-weight" in error
 
 
 def test_an_unknown_problem_is_named(fails: Fails) -> None:
