@@ -7,6 +7,7 @@ import torch
 from experts import OutcomeTable
 from experts.sources import open_source
 from router_rl import Objective, fit
+from router_rl.problems.routing.problem import RoutingProblem
 
 
 def test_training_a_router_leaves_the_experts_alone(digits: OutcomeTable) -> None:
@@ -18,7 +19,7 @@ def test_training_a_router_leaves_the_experts_alone(digits: OutcomeTable) -> Non
     answers = pool.run(queries.inputs[:64])
     assert tuple(pool.names) == digits.experts
     settings = {"decisions": 8192, "validate_every": 4096}
-    fit("ppo", digits, Objective(), settings=settings)
-    fit("softmax_gate", digits, Objective(), settings={"epochs": 2})
+    fit("ppo", RoutingProblem(digits, Objective()), hyperparameters=settings)
+    fit("softmax_gate", RoutingProblem(digits, Objective()), hyperparameters={"epochs": 2})
     assert pool.fingerprint() == before
     assert torch.equal(pool.run(queries.inputs[:64]), answers)

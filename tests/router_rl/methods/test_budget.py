@@ -1,4 +1,4 @@
-"""A budget is met on rows no router was fitted to; an expert above the limit is never chosen."""
+"""A budget is met on rows no router was fitted to; an expert above the maximum cost is never chosen."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from routing_methods import METHODS
 from experts import InputError, OutcomeTable
 from router_rl import Objective, check_router, compare, export, fit
 from router_rl.methods.baselines.oracle import measure_oracle
-from router_rl.methods.calibration import least_that_meets
+from router_rl.methods.calibration import smallest_feasible
 from router_rl.problems.routing.problem import RoutingProblem
-from router_rl.problems.routing.router_measurement import Measurement, measure
+from router_rl.problems.routing.router_measurement import RouterMeasurement, measure
 from router_rl.reports.html_report import write_report
 from router_rl.reports.markdown import markdown
 from router_rl.routing import Hard, LinearScorer, Router, RouterError, load
 from router_rl.studies.collapse import Reference
-from router_rl.studies.trial import Cell
+from router_rl.studies.trial import Trial
 
 FAST = {"epochs": 15}
 
 
-def on_test(router: Router, table: OutcomeTable, objective: Objective) -> Measurement:
+def on_test(router: Router, table: OutcomeTable, objective: Objective) -> RouterMeasurement:
     return measure(router, table.part("test"), objective, RoutingProblem(table, objective, Hard()).scale)
 
 
@@ -39,10 +39,10 @@ def test_a_budget_is_met_on_test_rows(digits: OutcomeTable, method: str, budget:
 def test_a_budget_that_binds_is_used(digits: OutcomeTable, method: str) -> None:
     """At .1 more compute helps: the specialists take .19 and the cheap network .04."""
     epochs = {"exact_pg": 15, "conditioned_pg": 10, "softmax_gate": 4}  # the gate is fitted many times
-    settings = {"epochs": epochs[method]} if method in epochs else None
+    few = {"epochs": epochs[method]} if method in epochs else None
     objective = Objective(budget=0.1)
     found = on_test(
-        fit(method, RoutingProblem(digits, objective), hyperparameters=settings), digits, objective
+        fit(method, RoutingProblem(digits, objective), hyperparameters=few), digits, objective
     ).means()
     assert 0.09 <= found["compute"] <= 0.102
     assert found["utility"] == pytest.approx(found["quality"])
@@ -86,23 +86,24 @@ def test_who_cannot_says_who_can(kinds: OutcomeTable, method: str) -> None:
 
 
 def test_what_cannot_be_met_is_said(kinds: OutcomeTable) -> None:
-    with pytest.raises(InputError, match=r"objective.budget=0.05: cannot be met.*red, takes 0.1"):
+    with pytest.raises(InputError, match=r"objective.budget=0.05: cannot be met.*red, costs 0.1"):
         fit("ridge", RoutingProblem(kinds, Objective(budget=0.05)))
-    with pytest.raises(InputError, match=r"load_weight=0.1: exact_pg cannot be held"):
+    with pytest.raises(InputError, match=r"load_weight=0.1: exact_pg does not support a budget"):
         fit("exact_pg", RoutingProblem(kinds, Objective(budget=0.3, load_weight=0.1)))
-    with pytest.raises(InputError, match=r"objective.max_cost=0.05: .*red, takes 0.1"):
+    with pytest.raises(InputError, match=r"objective.max_cost=0.05: .*red, costs 0.1"):
         fit("ridge", RoutingProblem(kinds, Objective(max_cost=0.05)))
-    with pytest.raises(InputError, match="leaves 1 experts where 2 must run"):
+    with pytest.raises(InputError, match="leaves 1 experts, a decision needs 2"):
         fit("ridge", RoutingProblem(kinds, Objective(max_cost=0.15), select="topk", k=2))
-    for field in ("budget", "limit"):
+    for field in ("budget", "max_cost"):
         with pytest.raises(InputError, match=f"objective.{field}=0.0"):
             Objective(**{field: 0.0})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one budget at a time"):
-        compare(kinds, ["ridge"], objectives=[Objective(budget=0.2), Objective(budget=0.4)])
+        RoutingProblem(kinds, [Objective(budget=0.2), Objective(budget=0.4)])
 
 
 def test_results_carry_the_budget(kinds: OutcomeTable) -> None:
-    results = compare(kinds, ["ridge", "exact_pg"], objectives=[Objective(budget=0.3)], seeds=1, n_trials=1)
+    problem = RoutingProblem(kinds, Objective(budget=0.3))
+    results = compare(problem, ["ridge", "exact_pg"], seeds=1, n_trials=1).results
     assert {row["budget"] for row in results["rows"]} == {0.3}
     met = {row["method"]: row["met"] for row in results["summary"]}
     assert met["oracle"]
@@ -139,7 +140,7 @@ def test_a_conditioned_router_forbids_at_every_weight(kinds: OutcomeTable) -> No
     assert measure(router.at(compute_weight=1e-3), kinds, LIMITED, 10.0).share[:, 3].max() == 0.0
 
 
-def test_the_limit_outlives_an_export(kinds: OutcomeTable, tmp_path: Path) -> None:
+def test_the_maximum_cost_outlives_an_export(kinds: OutcomeTable, tmp_path: Path) -> None:
     router = fit("ridge", RoutingProblem(kinds, LIMITED))
     check_router(router, torch.tensor(kinds.features))
     for format in ("safetensors", "pt2"):
@@ -155,14 +156,14 @@ def test_the_limit_outlives_an_export(kinds: OutcomeTable, tmp_path: Path) -> No
         Router(LinearScorer(4, 2), Hard(), ("a", "b"), allowed=(False, True))
 
 
-def test_the_oracle_keeps_the_limit(kinds: OutcomeTable) -> None:
+def test_the_oracle_keeps_to_the_maximum_cost(kinds: OutcomeTable) -> None:
     found = measure_oracle(kinds, LIMITED, 10.0, [1], np.array([True, True, True, False]))
     assert found.share[:, 3].max() == 0.0
 
 
 def test_bisection_finds_the_edge() -> None:
-    assert least_that_meets(lambda x: x >= 0.25, -1.0, 1.0) == pytest.approx(0.25, abs=1e-6)
-    assert least_that_meets(lambda x: False, 0.0, 1.0) == 1.0
+    assert smallest_feasible(lambda x: x >= 0.25, -1.0, 1.0) == pytest.approx(0.25, abs=1e-6)
+    assert smallest_feasible(lambda x: False, 0.0, 1.0) == 1.0
 
 
 def test_learners_score_no_forbidden_expert(kinds: OutcomeTable) -> None:
@@ -174,38 +175,39 @@ def test_learners_score_no_forbidden_expert(kinds: OutcomeTable) -> None:
     assert scores.equal(router.logits(features)[0])
 
 
-def test_cells_without_budget_and_limit_are_named_as_before_there_were_any(kinds: OutcomeTable) -> None:
-    method = METHODS["ridge"]
-    (settings,) = method.candidates(1)
+def test_trials_without_budget_and_maximum_cost_are_named_without_them(kinds: OutcomeTable) -> None:
+    (hyperparameters,) = METHODS["ridge"].candidates(1)
 
     def objective(**values: float) -> dict[str, float]:
-        at = Objective(**values)  # type: ignore[arg-type]
-        cell = Cell(method="ridge", settings=settings, objective=at, seed=0)
-        return cell.identity(RoutingProblem(kinds, at, Hard()), "")["objective"]
+        problem = RoutingProblem(kinds, Objective(**values))  # type: ignore[arg-type]
+        trial = Trial(method="ridge", hyperparameters=hyperparameters, case=problem.case, seed=0)
+        (case,) = trial.identity(problem, "")["cases"]
+        return case["objective"]
 
     assert objective() == {"compute_weight": 0.1, "load_weight": 0.0, "window": 256}
-    assert objective(max_cost=0.5) == {**objective(), "limit": 0.5}
+    assert objective(max_cost=0.5) == {**objective(), "max_cost": 0.5}
     assert objective(budget=0.5) == {**objective(), "budget": 0.5}
 
 
 def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> None:
     objective = Objective(budget=0.4)
-    results = compare(
-        kinds, ["exact_pg", "ridge"], objectives=[objective], seeds=1, n_trials=1, feedback="bandit"
-    )
+    problem = RoutingProblem(kinds, objective, feedback="bandit")
+    results = compare(problem, ["exact_pg", "ridge"], seeds=1, n_trials=1).results
     met = {row["method"]: row["met"] for row in results["summary"]}
     assert met["exact_pg"]
     assert met["ridge"]
-    assert results["verdict"][0].startswith("Within a budget of 0.4, ")
-    assert "\nWithin a budget of 0.4:\n" in markdown(results, "kinds")
+    assert results["verdict"][0].startswith("Budget 0.4: ")
+    assert "\nUse " in markdown(results, "kinds")
+    assert "Budget 0.4" in markdown(results, "kinds")
     write_report(results, tmp_path / "report.html")
-    assert "<span>Within a budget of 0.4</span>" in (tmp_path / "report.html").read_text("utf-8")
+    assert "Budget 0.4" in (tmp_path / "report.html").read_text("utf-8")
 
 
-def test_collapse_is_judged_within_the_budget_and_the_limit(kinds: OutcomeTable) -> None:
-    """Grey is right on everything and dear: no router may be held against it."""
+def test_collapse_is_judged_within_the_budget_and_the_maximum_cost(kinds: OutcomeTable) -> None:
+    """Grey is always right but too expensive: it is neither the reference nor part of the oracle."""
     for objective in (Objective(budget=0.3), Objective(compute_weight=0.0, max_cost=0.5)):
-        reference = Reference.of(RoutingProblem(kinds, objective, Hard()))
-        assert reference.experts[reference.single] != "grey"
+        problem = RoutingProblem(kinds, objective)
+        reference = Reference.of(problem, problem.case)
+        assert reference.single not in (None, "grey")
         assert reference.gain > 0.2
     assert reference.oracle_shares[3] == 0.0

@@ -24,10 +24,10 @@ TRAPPED = ("mixtral_gate",)
 OBJECTIVE = Objective(compute_weight=0.05)
 
 
-def utility(table: OutcomeTable, method: str, **options: object) -> float:
-    router = fit(method, RoutingProblem(table, OBJECTIVE), **options)  # type: ignore[arg-type]
-    scale = RoutingProblem(table, OBJECTIVE, Hard()).scale
-    return measure(router, table.part("test"), OBJECTIVE, scale).means()["utility"]
+def utility(table: OutcomeTable, method: str, n_trials: int = 1, **changes: object) -> float:
+    problem = RoutingProblem(table, OBJECTIVE, **changes)
+    router = fit(method, problem, n_trials=n_trials)
+    return measure(router, table.part("test"), OBJECTIVE, problem.scale).means()["utility"]
 
 
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in TRAPPED])
@@ -75,31 +75,31 @@ def test_the_same_seed_gives_the_same_router(kinds: OutcomeTable, method: str) -
     assert one.rule == two.rule
 
 
-def test_every_method_gets_the_same_number_of_tries() -> None:
+def test_every_method_gets_the_same_number_of_trials() -> None:
     for method in METHODS.values():
         candidates = method.candidates(5)
-        assert candidates[0] == method.settings()
+        assert candidates[0] == method.hyperparameters()
         assert len({str(candidate) for candidate in candidates}) == len(candidates)
         assert len(candidates) == (5 if method.space else 1)
 
 
 def test_dqn_refuses_two_experts(kinds: OutcomeTable) -> None:
-    with pytest.raises(InputError, match=r"select='topk'.*use hard"):
+    with pytest.raises(InputError, match=r"method='dqn': does not support topk selection; it supports hard"):
         fit("dqn", RoutingProblem(kinds, OBJECTIVE, select="topk"))
 
 
 def test_names_are_checked(kinds: OutcomeTable) -> None:
     with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
-        find_method("softmaxgate")
+        find_method("routing", "softmaxgate")
     with pytest.raises(InputError, match="select='hrad': unknown; did you mean 'hard'"):
         selection("hrad", kinds)
-    with pytest.raises(InputError, match=r"settings.learning_rat=0.1: ppo has no such setting"):
+    with pytest.raises(InputError, match=r"method.learning_rat=0.1: ppo has no such hyperparameter"):
         METHODS["ppo"].configure({"learning_rat": 0.1})
     assert selection("topk", kinds, k=3) == TopK(k=3)
 
 
 def test_the_oracle_cannot_be_fitted(kinds: OutcomeTable) -> None:
-    with pytest.raises(InputError, match="knows the outcomes"):
+    with pytest.raises(InputError, match="uses the outcomes"):
         fit("oracle", RoutingProblem(kinds, OBJECTIVE))
 
 

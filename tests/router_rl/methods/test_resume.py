@@ -24,7 +24,7 @@ from router_rl.methods.training_loop import Snapshot
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, Router
 
-SETTINGS: dict[str, dict[str, Any]] = {
+SHORT: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64, "steps": 8},
     "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
     "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
@@ -40,25 +40,27 @@ class _Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("method", SHORT)
 @pytest.mark.parametrize("load_weight", [0.0, 0.1])
 def test_a_stopped_run_ends_as_an_unstopped_one(
     kinds: OutcomeTable, tmp_path: Path, method: str, load_weight: float
 ) -> None:
     task = RoutingProblem(kinds, Objective(load_weight=load_weight, window=16), Hard())
-    settings = METHODS[method].configure(SETTINGS[method])
+    hyperparameters = METHODS[method].configure(SHORT[method])
 
     def run(path: Path | None, stop_after: int | None = None) -> tuple[Router, int]:
         seen = 0
 
-        def watch(snapshot: Snapshot) -> None:
+        def callback(snapshot: Snapshot) -> None:
             nonlocal seen
             seen += 1
             if stop_after is not None and seen > stop_after:
                 raise _Stopped
 
         checkpoint = Checkpoint(path, {"method": method}, seconds=0.0)
-        return METHODS[method].fit(task, settings, Run(seed=1, callback=watch, checkpoint=checkpoint)), seen
+        return METHODS[method].fit(
+            task, hyperparameters, Run(seed=1, callback=callback, checkpoint=checkpoint)
+        ), seen
 
     whole, measured = run(None)
     path = tmp_path / "checkpoint.safetensors"
@@ -75,7 +77,7 @@ def test_a_stopped_run_ends_as_an_unstopped_one(
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "c", {"seed": 0}).save({"step": 1})
-    with pytest.raises(InputError, match="other settings, table or seed"):
+    with pytest.raises(InputError, match="belongs to a run with other hyperparameters"):
         Checkpoint(tmp_path / "c", {"seed": 1}).load()
 
 
@@ -105,13 +107,13 @@ def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     kinds.write(table)
     command = [
         *(sys.executable, "train_router.py", "train", "--table", str(table), "--out", str(tmp_path / "run")),
-        *("--settings.decisions", "300000", "--settings.patience", "1000"),
+        *("--method.decisions", "300000", "--method.patience", "1000"),
     ]
     root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not any(map(_played, (tmp_path / "run").glob("cells/*/checkpoint.safetensors"))):
+    while not any(map(_played, (tmp_path / "run").glob("trials/*/checkpoint.safetensors"))):
         assert process.poll() is None, "finished before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -121,7 +123,7 @@ def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "run.json").exists()
-    assert not list((tmp_path / "run").glob("cells/*/checkpoint.safetensors"))
+    assert not list((tmp_path / "run").glob("trials/*/checkpoint.safetensors"))
     first = next(line for line in again.stderr.splitlines() if "training" in line)
     assert not first.startswith("0/"), "started over instead of going on"
 

@@ -207,7 +207,17 @@ def test_the_command_line_trains_evaluates_and_exports_on_prompts(
 ) -> None:
     table, run = str(tmp_path / "t.parquet"), str(tmp_path / "run")
     prompts.write(table)
-    words = ["--table", table, "--method", "ridge", "--out", run, "--problem.features.dimensions", "4", "--json"]
+    words = [
+        "--table",
+        table,
+        "--method",
+        "ridge",
+        "--out",
+        run,
+        "--problem.features.dimensions",
+        "4",
+        "--json",
+    ]
     assert main(["train", *words]) == 0, capsys.readouterr().err
     trained = json.loads(capsys.readouterr().out)
     assert "features: computed from the prompts, 11 columns (tfidf)" in trained["notes"]

@@ -56,10 +56,11 @@ def test_a_strong_mean_overrules_the_groups(kinds: OutcomeTable) -> None:
 
 
 def test_tables_without_groups(kinds: OutcomeTable, without_groups: OutcomeTable, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="table='four kinds': has no groups; add a `group` column"):
+    with pytest.raises(InputError, match=r"needs a column that the table lacks \(group\)"):
         fit("group_label", RoutingProblem(without_groups, OBJECTIVE))
-    with pytest.raises(InputError, match="has no groups, which the router reads"):
+    with pytest.raises(InputError, match="has no groups, which the router needs"):
         measure(fit("group_label", RoutingProblem(kinds, OBJECTIVE)), without_groups, OBJECTIVE, 10.0)
-    found = compare(without_groups, ["group_label", "hash"], objectives=[OBJECTIVE], seeds=1, n_trials=1)
-    assert "group_label needs a column the table lacks (group): left out" in found["notes"]
+    problem = RoutingProblem(without_groups, OBJECTIVE)
+    found = compare(problem, ["group_label", "hash"], seeds=1, n_trials=1).results
+    assert "group_label needs a column that the table lacks (group): left out" in found["notes"]
     assert "group_label" not in {row["method"] for row in found["rows"]}
