@@ -41,9 +41,9 @@ def exact_match(prompt: str, reference: str | None, answer: str) -> float:
 
 
 def multiple_choice(prompt: str, reference: str | None, answer: str) -> float:
-    """Return 1 if the letter of the answer is the reference's, else 0.
+    r"""Return 1 if the letter of the answer is the reference's, else 0.
 
-    The letter is the last of `answer is (C)`, `answer: C` or `\\boxed{C}`, else the one at the start of the
+    The letter is the last of `answer is (C)`, `answer: C` or `\boxed{C}`, else the one at the start of the
     answer (`C`, `(C)`, `C.`, `C) ...`), else the only capital A to J that is a word (except I).
 
     Args:
@@ -61,9 +61,9 @@ def multiple_choice(prompt: str, reference: str | None, answer: str) -> float:
 
 
 def numeric(prompt: str, reference: str | None, answer: str) -> float:
-    """Return 1 if the final number of the answer equals the reference to a relative 1e-6, else 0.
+    r"""Return 1 if the final number of the answer equals the reference to a relative 1e-6, else 0.
 
-    The final number follows `####` or is in `\\boxed{}`, else it is the last one. Thousands separators,
+    The final number follows `####` or is in `\boxed{}`, else it is the last one. Thousands separators,
     currency signs and units are skipped; `3/4` is 0.75 and `75%` is 75.
 
     Args:

@@ -1,0 +1,1 @@
+"""Reports: functions of the results of a comparison."""

@@ -1,0 +1,1 @@
+"""Studies: trials, comparisons, results and runs."""

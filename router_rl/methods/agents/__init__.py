@@ -1,0 +1,1 @@
+"""Reinforcement-learning agents of the routing problem."""

@@ -1,0 +1,1 @@
+"""Baselines and bounds of the routing problem."""

@@ -88,7 +88,7 @@ class CascadeHyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class ExactPGHyperparameters(CascadeHyperparameters):
-    """Hyperparameters of the exact policy gradient: those of fitted Q, and
+    """Hyperparameters of the exact policy gradient: those of fitted Q and one more.
 
     Attributes:
         regression: weight of the regression beside the policy gradient at the start; it falls linearly to 0.

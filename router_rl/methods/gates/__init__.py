@@ -1,0 +1,1 @@
+"""Learned gates of the literature, on the routing problem."""

@@ -1,0 +1,1 @@
+"""Methods of token-level routing inside a mixture of experts."""

@@ -1,0 +1,1 @@
+"""The caching problem: which experts stay in GPU memory."""

@@ -1,0 +1,1 @@
+"""The cascade problem: call an expert, then call another or stop."""

@@ -1,0 +1,1 @@
+"""The queueing problem: to which busy expert a request is sent."""

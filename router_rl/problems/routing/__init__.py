@@ -1,0 +1,1 @@
+"""The routing problem: which experts answer a query."""

@@ -1,0 +1,1 @@
+"""Token-level routing: which expert each token takes in each layer."""

@@ -1,0 +1,1 @@
+"""Policies that read state beside features, and their files."""

@@ -1,0 +1,1 @@
+"""Scorers: features in, logits out."""
