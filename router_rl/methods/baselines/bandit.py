@@ -1,11 +1,10 @@
-"""What linear contextual bandits share: a ridge posterior an expert, and one pass over a stream of queries.
+"""Training loop of linear contextual bandits: one ridge posterior per expert, updated query by query.
 
-Unlike every other method here a bandit does not know all outcomes: in a seeded random order it meets each
-training query, chooses, and learns the utility of the experts it chose, no others. Decisions are taken in
-batches that all see the posterior as it was before them: feedback is delayed by less than one batch, which
-is how logs arrive in practice and lets a batch be one matrix product. Under bandit feedback a bandit still
-chooses for itself, one query once, so it learns from as many outcomes as others from the log; only its
-validation is the log's.
+Unlike the other methods, a bandit does not use all outcomes. It processes the training queries in a seeded
+random order, selects experts, and observes the utility of the selected experts only. Posteriors are updated
+in batches: all decisions of a batch use the posterior before it, so feedback is delayed by less than one
+batch. Under bandit feedback a bandit still makes its own selections, once per query, so it observes as many
+outcomes as other methods get from the log; only its validation uses the log.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from ...routing.selection.topk import largest
 from ..method import Run
 from .ridge import lifted_weights
 
-__all__ = ["BanditHyperparameters", "Explore", "Posterior", "play", "train_bandit"]
+__all__ = ["BanditHyperparameters", "Explore", "Posterior", "run_bandit", "train_bandit"]
 
-# Mean and deviation [B, N] of each expert's utility, and a generator, to the scores [B, N] chosen by.
+# Mean and standard deviation [B, N] of each expert's utility, and a generator, to selection scores [B, N].
 Explore = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 class BanditHyperparameters(Protocol):
-    """The part of a bandit's settings that the loop reads."""
+    """The hyperparameters that the training loop reads."""
 
     @property
     def penalty(self) -> float: ...
@@ -42,17 +41,17 @@ class BanditHyperparameters(Protocol):
 
 
 class Posterior:
-    """A ridge regression an expert, of the utilities seen so far: `A_e = penalty I + sum x x^T`.
+    """Bayesian ridge regression of each expert's utility: `A_e = penalty I + sum x x^T`.
 
     Args:
         experts: N.
         inputs: D.
-        penalty: above 0.
-        device: where it lives; float64 throughout.
+        penalty: L2 penalty, above 0.
+        device: device of the tensors, which are float64.
 
     Attributes:
-        covariance: [N, D, D], the inverse of A_e.
-        mean: [N, D], `A_e^-1 sum x u`.
+        covariance: [N, D, D] float64, inverse of A_e.
+        mean: [N, D] float64, `A_e^-1 sum x u`.
     """
 
     def __init__(self, experts: int, inputs: int, penalty: float, device: torch.device) -> None:
@@ -60,16 +59,16 @@ class Posterior:
         self.covariance = (identity / penalty).repeat(experts, 1, 1)
         self.mean = torch.zeros(experts, inputs, dtype=torch.float64, device=device)
 
-    def update(self, x: Tensor, seen: Tensor, utility: Tensor) -> None:
-        """Learn a batch, exactly as if its rows had come one by one (Woodbury's identity).
+    def update(self, x: Tensor, observed: Tensor, utility: Tensor) -> None:
+        """Update with a batch, equal to updating with its rows one by one (Woodbury's identity).
 
         Args:
             x: [B, D] float64.
-            seen: [B, N] bool, which utilities were observed.
-            utility: [B, N] float64; what was not seen is not read.
+            observed: [B, N] bool, which utilities were observed.
+            utility: [B, N] float64; entries that were not observed are ignored.
         """
-        rows = x * seen.T.unsqueeze(-1)  # [N, B, D]; a row of zeros teaches nothing
-        error = torch.where(seen, utility - x @ self.mean.T, 0.0).T.unsqueeze(-1)  # [N, B, 1]
+        rows = x * observed.T.unsqueeze(-1)  # [N, B, D]; rows of zeros have no effect
+        error = torch.where(observed, utility - x @ self.mean.T, 0.0).T.unsqueeze(-1)  # [N, B, 1]
         spread = rows @ self.covariance  # [N, B, D]
         inner = spread @ rows.mT + torch.eye(len(x), dtype=x.dtype, device=x.device)
         root = torch.linalg.cholesky(inner)
@@ -78,13 +77,13 @@ class Posterior:
         self.covariance = self.covariance - half.mT @ half
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [B, N] of `theta_e . x` for x [B, D], the noise of a utility taken as 1."""
+        """Return mean and standard deviation [B, N] of `theta_e . x` for x [B, D], with noise variance 1."""
         spread = x @ self.covariance  # [N, B, D]
         variance = (spread * x).sum(dim=-1).T
         return x @ self.mean.T, variance.clamp(min=0.0).sqrt()
 
 
-def play(
+def run_bandit(
     x: Tensor,
     utility: Tensor,
     k: int,
@@ -94,52 +93,56 @@ def play(
     *,
     once: bool = False,
 ) -> tuple[Posterior, Tensor]:
-    """Meet every query `passes` times, in a new random order each time, and learn from what was chosen.
+    """Run the bandit over all queries, `passes` times in a new random order, and update from its selections.
 
     Args:
         x: [T, D] float64.
-        utility: [T, N] float64; of each row only the k chosen experts' are read.
-        k: experts chosen for each query, the k best scores; ties go to the lowest id.
+        utility: [T, N] float64; only the entries of the k selected experts are read.
+        k: experts per query, those with the highest scores; ties go to the lowest id.
         hyperparameters: penalty, passes, batch.
-        explore: the scores chosen by.
-        seed: of the order and of the exploration.
-        once: whether there is one pass, whatever the settings say.
+        explore: computes the selection scores.
+        seed: random seed of the order and the exploration.
+        once: run one pass, whatever `passes` is.
 
     Returns:
-        the posterior, and how often each expert was chosen [N] int64.
+        the posterior, and how often each expert was selected, [N] int64.
     """
     generator = torch.Generator(device=x.device).manual_seed(seed)
     posterior = Posterior(utility.shape[1], x.shape[1], hyperparameters.penalty, x.device)
-    chosen = torch.zeros(utility.shape[1], dtype=torch.int64, device=x.device)
+    counts = torch.zeros(utility.shape[1], dtype=torch.int64, device=x.device)
     for _ in range(1 if once else hyperparameters.passes):
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for rows in order.split(hyperparameters.batch):
             experts = largest(explore(*posterior.predict(x[rows]), generator), k)
-            seen = torch.zeros_like(utility[rows], dtype=torch.bool).scatter(1, experts, True)
-            posterior.update(x[rows], seen, utility[rows])
-            chosen += seen.sum(dim=0)
-    return posterior, chosen
+            observed = torch.zeros_like(utility[rows], dtype=torch.bool).scatter(1, experts, True)
+            posterior.update(x[rows], observed, utility[rows])
+            counts += observed.sum(dim=0)
+    return posterior, counts
 
 
 def train_bandit(
     problem: RoutingProblem, hyperparameters: BanditHyperparameters, run: Run, explore: Explore
 ) -> Router:
-    """Play the training rows and return the greedy router of the posterior means, a linear one.
+    """Run the bandit on the training rows and return the greedy linear router of its posterior means.
 
-    A rule that may run several experts learns from as many as it must run.
+    Under a rule with a variable number of experts, the minimum number is selected in training.
+
+    Args:
+        problem: training rows, objective and selection rule.
+        hyperparameters: penalty, passes, batch.
+        run: seed.
+        explore: computes the selection scores.
     """
     router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
     outcomes = problem.logged_outcomes()
     features = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    x = torch.cat(
-        [features, torch.ones_like(features[:, :1])], dim=1
-    )  # the intercept is a feature like others
+    x = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)  # with an intercept
     utility = expert_utility(outcomes, problem.objective.compute_weight).double()
     k = problem.rule.sizes(outcomes.experts).start
-    once = problem.feedback == "bandit"  # a second meeting could show a second expert's outcome
-    posterior, _ = play(x, utility, k, hyperparameters, explore, run.seed, once=once)
+    once = problem.feedback == "bandit"  # a second pass could observe a second outcome of a row
+    posterior, _ = run_bandit(x, utility, k, hyperparameters, explore, run.seed, once=once)
     weight, bias = lifted_weights(
         problem.rule, features, posterior.mean[:, :-1], posterior.mean[:, -1], temperature=0.0
     )

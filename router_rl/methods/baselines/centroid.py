@@ -1,14 +1,17 @@
-"""Nearest class mean: each query goes to the expert whose own queries it resembles most. Closed form.
+"""Nearest-centroid router: each query goes to the expert whose queries it is most similar to. Closed form.
 
-An expert's queries are those it is best on, its centroid their mean weighted by what choosing it gains over
-a random expert (a query that all answer alike says nothing). With one spherical variance s^2 for all,
+An expert's queries are those it is best on. Its centroid is their mean, weighted by the gain over a random
+expert (a query on which all experts are equal has no weight). With one spherical variance s^2 for all
+experts,
 
     z_e = (2 c_e . x - |c_e|^2) / (2 s^2) + prior * log(share_e),
 
-which is linear in x, so the router folds into a stock gate; with prior 1 it is linear discriminant analysis.
+which is linear in x, so the router can be folded into a stock gate. With prior 1 it is linear discriminant
+analysis.
 
-Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., eq. 4.10, with the
-covariance s^2 I; centroids drawn to the common mean as in 18.2 (there by a threshold, here in proportion).
+Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., eq. 4.10, with
+covariance s^2 I; centroids are shrunk to the common mean as in 18.2 (there by a threshold, here
+proportionally).
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ class CentroidHyperparameters:
     """Hyperparameters of the centroid router.
 
     Attributes:
-        shrinkage: how far centroids are drawn to the mean of all queries, 0 to below 1.
-        prior: weight of the log-share of gain that each expert has.
+        shrinkage: shrinkage of the centroids to the mean of all queries, from 0 to below 1.
+        prior: weight of the log prior, each expert's share of the gain.
     """
 
     shrinkage: float = 0.0
@@ -45,7 +48,7 @@ SPACE = {"shrinkage": (0.0, 0.2, 0.4, 0.6, 0.8), "prior": (0.0, 0.5, 1.0)}
 
 
 def fit(problem: RoutingProblem, hyperparameters: CentroidHyperparameters, run: Run) -> Router:
-    """Average once, in float64."""
+    """Compute the centroids, in float64, and return the router."""
     router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
@@ -61,7 +64,7 @@ def fit(problem: RoutingProblem, hyperparameters: CentroidHyperparameters, run: 
 
 
 def memberships(utility: Tensor) -> Tensor:
-    """What the best expert of each query gains over a random one, 0 elsewhere; ties go to the lowest id.
+    """Return the gain of each query's best expert over a random one, 0 for others; ties go to the lowest id.
 
     Args:
         utility: [T, N] float.
@@ -77,31 +80,31 @@ def memberships(utility: Tensor) -> Tensor:
 
 
 def nearest_mean(x: Tensor, member: Tensor, shrinkage: float, prior: float) -> tuple[Tensor, Tensor]:
-    """Weight [N, D] and bias [N] of the nearest-mean score, float64.
+    """Return weight [N, D] and bias [N], float64, of the nearest-centroid score.
 
-    A class without members scores below every other on every row of x.
+    A class without members scores below every other class on every row of x.
 
     Args:
         x: [T, D] float64.
-        member: [T, N] float64, at least 0: how much a query counts for each class.
-        shrinkage: 0 centroids as they are, 1 all at the mean of x.
-        prior: weight of the log-share of each class.
+        member: [T, N] float64, weight of each query in each class, at least 0.
+        shrinkage: from 0 (no shrinkage) to 1 (all centroids at the mean of x).
+        prior: weight of the log prior.
     """
     total = member.sum(dim=0)
-    alive = total > 0
-    if not alive.any():  # no expert gains anything anywhere: they are all the same
+    nonempty = total > 0
+    if not nonempty.any():  # all experts are equal on every query
         return torch.zeros(member.shape[1], x.shape[1]).to(x), torch.zeros(member.shape[1]).to(x)
     mean = x.mean(dim=0)
     centroid = (member.T @ x) / total.clamp(min=1e-12).unsqueeze(-1)
-    centroid = torch.where(alive.unsqueeze(-1), mean + (1.0 - shrinkage) * (centroid - mean), mean)
+    centroid = torch.where(nonempty.unsqueeze(-1), mean + (1.0 - shrinkage) * (centroid - mean), mean)
     distance = torch.cdist(x, centroid).square()  # [T, N]
     variance = (member * distance).sum() / (total.sum() * x.shape[1])
     weight = centroid / variance.clamp(min=1e-12)
     bias = -0.5 * (centroid * weight).sum(dim=-1) + prior * (total / total.sum()).clamp(min=1e-12).log()
     score = x @ weight.T + bias
-    lowest = score[:, alive].min()
-    below = lowest - (x @ weight[~alive].T).max() - 1.0 if (~alive).any() else lowest
-    return weight, torch.where(alive, bias, below)
+    lowest = score[:, nonempty].min()
+    below = lowest - (x @ weight[~nonempty].T).max() - 1.0 if (~nonempty).any() else lowest
+    return weight, torch.where(nonempty, bias, below)
 
 
 METHOD = Method(
@@ -110,5 +113,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=CentroidHyperparameters,
     space=SPACE,
-    about="nearest mean of the queries each expert is best on",
+    about="nearest centroid of the queries that each expert is best on",
 )

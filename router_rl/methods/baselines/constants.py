@@ -1,4 +1,4 @@
-"""Routers that do not look at the query: random, best single expert, Zero router."""
+"""Routers that ignore the query: random, best single expert, zero router."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["METHODS", "budget_mixture", "fit_best_single", "fit_random", "fit_ze
 
 
 def fit_random(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
-    """Every expert with the same probability."""
+    """Return a router that selects experts uniformly at random."""
     return _constant(problem, np.zeros(len(problem.train.experts)), stochastic=True)
 
 
 def fit_best_single(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
-    """The expert with the highest utility on training and validation rows, for every query.
+    """Return a router that selects the expert with the highest utility on training and validation rows.
 
-    With top-k selection, the k best: each query runs k experts whoever routes it.
+    With top-k selection, it selects the k best experts.
     """
     return _constant(problem, problem.mean_utility(), stochastic=False, temperature=0.0)
 
 
 def fit_zero_router(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
-    """The best mixture of two constant routers for the objective (RouterBench, Hu et al. 2024, section 4).
+    """Return the best mixture of two constant routers (RouterBench, Hu et al. 2024, section 4).
 
-    Without a load term utility is linear in the mixture, so the best one is a single expert; with one,
-    mixing balances. Its whole frontier is the Zero line of the report.
+    Without a load penalty utility is linear in the mixture, so the best mixture is a single expert; with one,
+    mixing balances the load. Its frontier is the zero-router line of the report.
 
     Source: https://arxiv.org/abs/2403.12031.
     """
@@ -47,13 +47,13 @@ def fit_zero_router(problem: RoutingProblem, hyperparameters: NoHyperparameters,
 
 
 def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
-    """Probabilities [N] of the best two-expert mixture: `p . u - load_weight (N sum p^2 - 1)`.
+    """Return the probabilities [N] of the best two-expert mixture of `p . u - load_weight (N sum p^2 - 1)`.
 
-    With weight a on expert i and 1 - a on j, the optimum of the parabola is
-    `a = 1/2 + (u_i - u_j) / (4 N load_weight)`, clipped to [0, 1].
+    With weight a on expert i and 1 - a on j, the optimum is `a = 1/2 + (u_i - u_j) / (4 N load_weight)`,
+    clipped to [0, 1].
 
     Args:
-        utility: [N] float64, quality minus compute charge of each expert.
+        utility: [N] float64, utility of each expert without load.
         load_weight: at least 0.
 
     >>> zero_mixture(np.array([1.0, 0.5]), 0.0)
@@ -64,7 +64,7 @@ def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
     array([0.75, 0.25])
     """
     count = len(utility)
-    best, chosen = -np.inf, np.zeros(count)
+    best, mixture = -np.inf, np.zeros(count)
     for i in range(count):
         for j in range(count):
             gain = utility[i] - utility[j]
@@ -74,32 +74,32 @@ def zero_mixture(utility: np.ndarray, load_weight: float) -> np.ndarray:
             p[i] += share
             value = p @ utility - load_weight * (count * (p @ p) - 1.0)
             if value > best:
-                best, chosen = value, p
-    return chosen
+                best, mixture = value, p
+    return mixture
 
 
 def budget_mixture(quality: np.ndarray, compute: np.ndarray, budget: float) -> np.ndarray:
-    """Probabilities [N] of the best mixture of at most two experts whose mean compute is within a budget.
+    """Return the probabilities [N] of the best mixture of at most two experts within a budget.
 
     Args:
         quality: [N] float64.
-        compute: [N] float64, at least one of them within the budget.
-        budget: the most mean compute.
+        compute: [N] float64, at least one within the budget.
+        budget: maximum mean compute.
 
     >>> budget_mixture(np.array([0.5, 1.0, 0.4]), np.array([0.2, 1.0, 0.1]), 0.6)
     array([0.5, 0.5, 0. ])
     """
-    best, chosen = -np.inf, np.zeros(len(quality))
+    best, mixture = -np.inf, np.zeros(len(quality))
     for i in np.flatnonzero(compute <= budget):
         for j in range(len(quality)):
-            # All of j where it is affordable itself, else as much as the budget lets.
+            # All of j if it is affordable, else as much as the budget allows.
             share = 1.0 if compute[j] <= budget else (budget - compute[i]) / (compute[j] - compute[i])
             value = (1.0 - share) * quality[i] + share * quality[j]
             if value > best:
-                best, chosen = value, np.zeros(len(quality))
-                chosen[i] += 1.0 - share
-                chosen[j] += share
-    return chosen
+                best, mixture = value, np.zeros(len(quality))
+                mixture[i] += 1.0 - share
+                mixture[j] += share
+    return mixture
 
 
 def _constant(

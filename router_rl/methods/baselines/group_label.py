@@ -1,9 +1,9 @@
-"""The best expert of each group: what a router earns that knows a query's task, and nothing else of it.
+"""The best expert of each group: a router that knows a query's task and nothing else.
 
-An expert is worth its mean utility on the group's training rows, drawn to its mean over all rows,
-`(n_g mean_ge + s mean_e) / (n_g + s)`: a group seen twice should not overrule a thousand other queries
-(the m-estimate, Cestnik 1990; empirical Bayes, Efron and Morris 1975). A group not seen in training takes
-the best expert overall. The group is the router's second input: it is not among the features.
+An expert's value is its mean utility on the group's training rows, shrunk to its overall mean,
+`(n_g mean_ge + s mean_e) / (n_g + s)`, so that small groups rely on all rows (the m-estimate, Cestnik 1990;
+empirical Bayes, Efron and Morris 1975). Groups without training rows use the best expert overall. The group
+is the router's second input, not a feature.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GroupLabelHyperparameters:
     """Hyperparameters of the group router.
 
     Attributes:
-        strength: s, how many rows the mean over all groups counts for, at least 0.
+        strength: shrinkage s to the overall mean, in rows; at least 0.
     """
 
     strength: float = 5.0
@@ -39,7 +39,7 @@ SPACE = {"strength": (0.0, 1.0, 5.0, 20.0, 100.0)}
 
 
 def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run: Run) -> Router:
-    """Average by group, in float64.
+    """Average the utilities by group, in float64, and return the router.
 
     Raises:
         InputError: the table has no groups.
@@ -49,7 +49,7 @@ def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run
             "table",
             problem.train.source,
             "has no groups",
-            "add a `group` column to it, or use another method",
+            "add a `group` column, or use another method",
         )
     labels, group = np.unique(problem.train.group.astype(str), return_inverse=True)
     outcomes = problem.outcomes()
@@ -60,10 +60,10 @@ def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run
     logits = problem.rule.lift(means, temperature=0.0)
     scorer = LinearScorer(outcomes.features.shape[1] + len(labels), logits.shape[1])
     names = tuple(str(label) for label in labels)
-    meaning = "one-hot of the query's group, in the order of the labels; all zeros for any other group"
+    meaning = "one-hot of the query's group, in the order of the labels; zeros for other groups"
     router = problem.wrap(scorer, (StateInput("group", len(names), meaning, names),))
     with torch.no_grad():
-        scorer.shift.zero_()  # the features are not read, the one-hot is taken as it is
+        scorer.shift.zero_()  # features are ignored and the one-hot is not standardised
         scorer.scale.fill_(1.0)
         scorer.weight[:, -len(names) :] = (logits[:-1] - logits[-1]).T
         scorer.bias.copy_(logits[-1])
@@ -71,13 +71,13 @@ def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run
 
 
 def shrunken_means(utility: Tensor, group: Tensor, groups: int, strength: float) -> Tensor:
-    """Mean utility of each group drawn to the mean of all rows, then the latter: [G + 1, N].
+    """Return each group's mean utility, shrunk to the overall mean, then the latter: [G + 1, N].
 
     Args:
         utility: [T, N] float.
         group: [T] int64, 0 to G - 1, each present.
         groups: G.
-        strength: rows that the mean of all rows counts for.
+        strength: weight of the overall mean, in rows.
 
     >>> u = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.6]])
     >>> shrunken_means(u, torch.tensor([0, 0, 1]), 2, 1.0)

@@ -1,7 +1,6 @@
-"""Hash routing: a fixed pseudo-random expert for every query, balanced, and nothing to learn.
+"""Hash routing: a fixed pseudo-random expert for every query, balanced and without training.
 
-The same query always meets the same expert, which is all that `random` lacks for experts that are trained
-on what they are sent; over frozen experts it is a floor that is balanced and costs nothing.
+The same query always goes to the same expert. Over frozen experts this is a balanced baseline without cost.
 
 Source: Roller et al. 2021, Hash Layers for Large Sparse Models, https://arxiv.org/abs/2106.04426.
 """
@@ -18,13 +17,13 @@ __all__ = ["METHOD", "fit"]
 
 
 def fit(problem: RoutingProblem, hyperparameters: NoHyperparameters, run: Run) -> Router:
-    """Draw the hash by the seed; the k best of a pseudo-random order are k different experts."""
+    """Seed the hash; the top k of a pseudo-random order are k different experts."""
     assert problem.train.features is not None
     count = len(problem.train.experts)
     scorer = HashScorer(problem.train.features.shape[1], problem.rule.outputs(count), pool=count)
     scorer.draw(run.seed)
     with torch.no_grad():
-        # A group of experts scores as its best: of hashes of at least 0, times 0 or 1, the maximum.
+        # The score of a group of experts is the maximum of their hashes, which are at least 0, times 0 or 1.
         scorer.lift.copy_(problem.rule.lift(torch.eye(count), temperature=0.0))
     return problem.wrap(scorer).eval()
 
@@ -33,6 +32,6 @@ METHOD = Method(
     name="hash",
     family="baseline",
     fit=fit,
-    about="a fixed pseudo-random expert a query (Roller et al. 2021)",
+    about="a fixed pseudo-random expert per query (Roller et al. 2021)",
     holds_budget=True,
 )

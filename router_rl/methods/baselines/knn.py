@@ -1,7 +1,7 @@
-"""k nearest neighbours: an expert is worth what it earned on the training queries most like this one.
+"""k nearest neighbours: an expert's score is its mean utility on the most similar training queries.
 
 Source: Cover and Hart 1967, https://doi.org/10.1109/TIT.1967.1053964; as a router, Li 2025,
-https://arxiv.org/abs/2505.12601. The router carries every training query with it.
+https://arxiv.org/abs/2505.12601. The router stores every training query.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class KNNHyperparameters:
     """Hyperparameters of the nearest-neighbours router.
 
     Attributes:
-        neighbours: k, training queries averaged; all of them where there are fewer.
-        metric: `euclidean` or `cosine`, on standardised features.
+        neighbours: number of neighbours k; all training queries if there are fewer.
+        metric: `euclidean` or `cosine` distance on standardised features.
     """
 
     neighbours: int = 20
@@ -35,7 +35,7 @@ SPACE = {"neighbours": (5, 10, 20, 40, 80), "metric": ("euclidean", "cosine")}
 
 
 def fit(problem: RoutingProblem, hyperparameters: KNNHyperparameters, run: Run) -> Router:
-    """Store the training queries with the utility of each expert on them; the logits are mean utilities."""
+    """Store the training queries with each expert's utility; the logits are mean utilities."""
     outcomes = problem.outcomes()
     utility = expert_utility(outcomes, problem.objective.compute_weight)
     values = problem.rule.lift(utility, temperature=0.0)

@@ -1,9 +1,9 @@
-"""LinUCB: choose by the upper confidence bound of a ridge regression an expert (Li et al. 2010, alg. 1).
+"""LinUCB: select by the upper confidence bound of a ridge regression per expert (Li et al. 2010, alg. 1).
 
     e_t = argmax_e  theta_e . x_t + alpha sqrt(x_t^T A_e^-1 x_t),    theta_e = A_e^-1 b_e
 
-with disjoint parameters. The paper's A starts at the identity; here its multiple is a setting, and feedback
-arrives in batches (see `bandit.py`). What is returned is greedy in the means: exploring ends with training.
+with disjoint parameters. In the paper A starts as the identity; here its multiple is a hyperparameter, and
+feedback arrives in batches (see `bandit.py`). The returned router is greedy in the means.
 
 Source: A Contextual-Bandit Approach to Personalized News Article Recommendation,
 https://arxiv.org/abs/1003.0146.
@@ -29,9 +29,9 @@ class LinUCBHyperparameters:
     """Hyperparameters of LinUCB.
 
     Attributes:
-        alpha: deviations that the bound lies above the mean.
-        penalty: on the squared weights of standardised features.
-        passes: times each training query is met; once under bandit feedback.
+        alpha: width of the confidence bound, in standard deviations.
+        penalty: L2 penalty on the weights of standardised features.
+        passes: epochs over the training queries; always 1 under bandit feedback.
         batch: decisions between updates of the posterior.
     """
 
@@ -49,7 +49,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: LinUCBHyperparameters, run: Run) -> Router:
-    """Play the training rows."""
+    """Run LinUCB on the training rows and return the greedy router."""
 
     def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
         return mean + hyperparameters.alpha * deviation
@@ -63,5 +63,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=LinUCBHyperparameters,
     space=SPACE,
-    about="bandit with confidence bounds (Li et al. 2010)",
+    about="contextual bandit with confidence bounds (Li et al. 2010)",
 )

@@ -1,6 +1,6 @@
-"""Ridge regression of each expert's utility on the features: closed form, one penalty chosen on validation.
+"""Ridge regression of each expert's utility on the features, in closed form; the penalty is a hyperparameter.
 
-A ridge router is a bound to beat, not a straw man; it is a linear scorer and folds into a stock gate.
+Ridge regression is a strong baseline. It is a linear scorer and can be folded into a stock gate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RidgeHyperparameters:
     """Hyperparameters of the ridge router.
 
     Attributes:
-        penalty: on the squared weights of standardised features, as a multiple of the training rows.
+        penalty: L2 penalty on the weights of standardised features, relative to the number of training rows.
     """
 
     penalty: float = 1e-2
@@ -34,7 +34,7 @@ SPACE = {"penalty": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)}
 
 
 def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run) -> Router:
-    """Solve once, in float64; the logits are predicted utilities."""
+    """Solve the regression in float64 and return the router; the logits are predicted utilities."""
     router = problem.new_router(run.seed, kind="linear")
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
@@ -49,7 +49,7 @@ def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run
 
 
 def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimise `|y - x W^T - b|^2 / T + penalty |W|^2`; the intercept is not penalised.
+    """Minimize `|y - x W^T - b|^2 / T + penalty |W|^2`; the intercept is not penalized.
 
     Args:
         x: [T, D] float64.
@@ -57,7 +57,7 @@ def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch
         penalty: at least 0.
 
     Returns:
-        weight [N, D] and bias [N], float64; the least weights where several do.
+        weight [N, D] and bias [N], float64; the minimum-norm solution if there are several.
     """
     return solve_ridges(x, y, (penalty,))[0]
 
@@ -65,36 +65,45 @@ def solve_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch
 def solve_ridges(
     x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """`solve_ridge` under each of several penalties, by one eigendecomposition."""
+    """Return `solve_ridge` for several penalties, from one eigendecomposition.
+
+    Args:
+        x: [T, D] float64.
+        y: [T, N] float64.
+        penalties: at least 0 each.
+
+    Returns:
+        (weight [N, D], bias [N]) for each penalty, float64.
+    """
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     centred = x - x_mean
     value, vector = torch.linalg.eigh(centred.T @ centred / len(x))
-    turned = vector.T @ (centred.T @ (y - y_mean) / len(x))
-    # Without a penalty a feature that never varies, or repeats another, makes the matrix singular.
-    least = value[-1] * len(value) * torch.finfo(x.dtype).eps
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    rotated = vector.T @ (centred.T @ (y - y_mean) / len(x))
+    # Without a penalty, a constant or repeated feature makes the matrix singular.
+    tolerance = value[-1] * len(value) * torch.finfo(x.dtype).eps
+    solutions: list[tuple[torch.Tensor, torch.Tensor]] = []
     for penalty in penalties:
-        stiff = value.clamp(min=0.0) + penalty
-        inverse = torch.where(stiff > least, 1.0 / stiff, 0.0)
-        weight = (vector @ (inverse.unsqueeze(1) * turned)).T
-        found.append((weight, y_mean - weight @ x_mean))
-    return found
+        penalized = value.clamp(min=0.0) + penalty
+        inverse = torch.where(penalized > tolerance, 1.0 / penalized, 0.0)
+        weight = (vector @ (inverse.unsqueeze(1) * rotated)).T
+        solutions.append((weight, y_mean - weight @ x_mean))
+    return solutions
 
 
 def lifted_weights(
     rule: Selection, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of the rule's logits, from those of each expert.
+    """Return weight and bias of the rule's logits, given those of each expert.
 
-    Where a logit is an expert, lifting is linear and applies to the weights. What a group of experts is worth
-    is not linear in them: its logit is regressed on that over the rows.
+    If each logit is an expert, lifting is linear and applies to the weights. The value of a group of experts
+    is not linear in them: its logit is fitted by regression on the rows.
 
     Args:
-        rule: the selection rule.
-        x: [T, D] float64, rows to regress on.
+        rule: selection rule.
+        x: [T, D] float64, rows of the regression.
         weight: [N, D] float64.
         bias: [N] float64.
-        temperature: as `rule.lift` takes it: 0 for utilities, 1 for log-probabilities.
+        temperature: temperature of `rule.lift`: 0 for utilities, 1 for log-probabilities.
 
     Returns:
         weight [outputs, D] and bias [outputs], float64.

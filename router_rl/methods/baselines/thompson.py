@@ -1,10 +1,10 @@
-"""Linear Thompson sampling: choose by a draw from each expert's posterior (Agrawal and Goyal 2013, alg. 1).
+"""Linear Thompson sampling: select by a sample of each expert's posterior (Agrawal and Goyal 2013, alg. 1).
 
     e_t = argmax_e  theta~_e . x_t,    theta~_e ~ N(A_e^-1 b_e, v^2 A_e^-1)
 
-Theirs has one parameter for all arms; here each expert has its own, as in LinUCB, and feedback arrives in
-batches (see `bandit.py`). Parameters are drawn anew for every decision, so only `theta~_e . x_t` matters:
-independent normals with mean `theta_e . x_t` and variance `v^2 x_t^T A_e^-1 x_t`, drawn as such.
+The paper has one parameter for all arms; here each expert has its own, as in LinUCB, and feedback arrives in
+batches (see `bandit.py`). Parameters are resampled for every decision, so only `theta~_e . x_t` matters:
+independent normals with mean `theta_e . x_t` and variance `v^2 x_t^T A_e^-1 x_t`, which are sampled directly.
 
 Source: Thompson Sampling for Contextual Bandits with Linear Payoffs, https://arxiv.org/abs/1209.3352.
 """
@@ -29,9 +29,9 @@ class ThompsonHyperparameters:
     """Hyperparameters of Thompson sampling.
 
     Attributes:
-        v: the posterior's deviation is multiplied by it.
-        penalty: on the squared weights of standardised features.
-        passes: times each training query is met; once under bandit feedback.
+        v: scale of the posterior's standard deviation.
+        penalty: L2 penalty on the weights of standardised features.
+        passes: epochs over the training queries; always 1 under bandit feedback.
         batch: decisions between updates of the posterior.
     """
 
@@ -49,7 +49,7 @@ SPACE = {
 
 
 def fit(problem: RoutingProblem, hyperparameters: ThompsonHyperparameters, run: Run) -> Router:
-    """Play the training rows."""
+    """Run Thompson sampling on the training rows and return the greedy router."""
 
     def explore(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
@@ -64,5 +64,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ThompsonHyperparameters,
     space=SPACE,
-    about="bandit with posterior draws (Agrawal & Goyal 2013)",
+    about="contextual bandit with posterior sampling (Agrawal & Goyal 2013)",
 )

@@ -83,7 +83,7 @@ def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> Non
     assert {tensor.name.split(".")[1] for tensor in reader.tensors} == {"0", "7"}
     capsys.readouterr()
     assert train_router.main([*arguments, "--format", "onnx"]) == 2
-    assert "which go together into gguf alone" in capsys.readouterr().err
+    assert "which only gguf can hold together" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

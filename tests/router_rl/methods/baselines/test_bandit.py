@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experts import OutcomeTable
 from router_rl import Objective, fit
-from router_rl.methods.baselines.bandit import Posterior, play
+from router_rl.methods.baselines.bandit import Posterior, run_bandit
 from router_rl.methods.baselines.linucb import LinUCBHyperparameters
 from router_rl.problems.routing.problem import RoutingProblem
 
@@ -76,8 +76,8 @@ def test_only_chosen_experts_are_seen(k: int) -> None:
 
     hidden = utility.clone()
     hidden[:, [0, 3] if k == 2 else [0, 2, 3]] = float("nan")
-    one, chosen = play(x, utility, k, settings, explore, seed=0)
-    two, _ = play(x, hidden, k, settings, explore, seed=0)
+    one, chosen = run_bandit(x, utility, k, settings, explore, seed=0)
+    two, _ = run_bandit(x, hidden, k, settings, explore, seed=0)
     assert one.mean.equal(two.mean)
     assert chosen.tolist() == ([0, 200, 0, 0] if k == 1 else [0, 200, 200, 0])
 
@@ -89,8 +89,8 @@ def test_bounds_make_linucb_try_everything() -> None:
     def explore(alpha: float):
         return lambda mean, deviation, generator: mean + alpha * deviation
 
-    _, greedy = play(x, utility, 1, LinUCBHyperparameters(batch=1), explore(0.0), seed=0)
-    _, curious = play(x, utility, 1, LinUCBHyperparameters(batch=1), explore(1.0), seed=0)
+    _, greedy = run_bandit(x, utility, 1, LinUCBHyperparameters(batch=1), explore(0.0), seed=0)
+    _, curious = run_bandit(x, utility, 1, LinUCBHyperparameters(batch=1), explore(1.0), seed=0)
     assert greedy.tolist() == [400, 0, 0]  # the first that earned anything is kept
     assert curious.min() > 0
     assert curious.argmax() == 1
@@ -135,5 +135,7 @@ def test_six_thousand_queries_take_seconds() -> None:
     x = torch.randn(6000, 65, dtype=torch.float64, generator=generator)
     utility = torch.rand(6000, 8, dtype=torch.float64, generator=generator)
     began = time.perf_counter()
-    play(x, utility, 1, LinUCBHyperparameters(), lambda mean, deviation, generator: mean + deviation, seed=0)
+    run_bandit(
+        x, utility, 1, LinUCBHyperparameters(), lambda mean, deviation, generator: mean + deviation, seed=0
+    )
     assert time.perf_counter() - began < 5.0

@@ -50,6 +50,6 @@ def test_no_router_is_above_it(kinds: OutcomeTable) -> None:
 
 
 def test_many_sets_are_narrowed(kinds: OutcomeTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oracle, "_MOST_SETS", 3)
+    monkeypatch.setattr(oracle, "_MAX_SETS", 3)
     found = measure_oracle(kinds, Objective(compute_weight=0.0), 10.0, [2])
     assert (found.quality >= kinds.quality.max(axis=1)).all()
