@@ -217,7 +217,7 @@ def test_the_tables_fit_80_columns(
     ]
     assert train_router.main(["compare", "--table", good, *options]) == 0
     text = capsys.readouterr().out
-    paths = ("report ", "curves ", "router ")
+    paths = ("report ", "curves ", "trials ", "router ")
     assert max(len(line) for line in text.splitlines() if not line.startswith(paths)) <= 80
     assert "…" not in text
     for name in ("softmax_gate", "zero_router", "best_single", "report.html", "weight 0.02", "weight 0.4"):

@@ -315,7 +315,7 @@ def test_the_command(
     assert found["experts_per_layer"] == 9
     assert found["experts_per_token"] == 6
     assert found["mixture_layers"] == "2 of 3"
-    assert "differ in layers 0 too" in found["notes"][1]
+    assert "also differ in layers 0" in found["notes"][1]
     assert train_router.main(arguments) == 0
     assert max(map(len, capsys.readouterr().out.splitlines()[:-1])) <= 80
     assert train_router.main([*arguments, "--layers", "first"]) == 2

@@ -279,7 +279,7 @@ def test_routers_that_do_not_fit(mixtures: dict[str, Path], linear_routers: Make
         linear_routers(TopK(k=2)),
         "deepseek",
     )
-    refused("weighs by sigmoid but mixtral by softmax", linear_routers(ScoredTopK(k=2)))
+    refused("weights experts by sigmoid but MixtralForCausalLM by softmax", linear_routers(ScoredTopK(k=2)))
     refused("no selection bias", linear_routers(ScoredTopK(k=1, bias=(0.0, 1.0, 0.0))))
     refused("2 of 3 groups", linear_routers(ScoredTopK(k=1, groups=3, kept=2)), "deepseek")
     mixed = [*linear_routers(Hard())[:2], linear_routers(TopK(k=2))[2]]
