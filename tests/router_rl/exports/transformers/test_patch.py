@@ -283,7 +283,7 @@ def test_routers_that_do_not_fit(mixtures: dict[str, Path], linear_routers: Make
     refused("no selection bias", linear_routers(ScoredTopK(k=1, bias=(0.0, 1.0, 0.0))))
     refused("2 of 3 groups", linear_routers(ScoredTopK(k=1, groups=3, kept=2)), "deepseek")
     mixed = [*linear_routers(Hard())[:2], linear_routers(TopK(k=2))[2]]
-    refused("layers run 1, 2 experts a token", mixed)
+    refused("layers run 1, 2 experts per token", mixed)
 
 
 def test_one_bias_for_all_changes_nothing(
