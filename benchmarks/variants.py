@@ -17,7 +17,7 @@ from rich.console import Console
 from experts import InputError, open_table
 from experts.io.atomic import write_json
 from router_rl import Objective, RoutingProblem, compare
-from router_rl.methods.registry import METHODS
+from router_rl.methods.registry import method_names
 from router_rl.problems.selection_rules import RULES
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
@@ -56,7 +56,7 @@ def main(
             with progress_of(f"fits of {rule} on {name}", err) as progress:
                 found[name][rule] = compare(
                     RoutingProblem(table, Objective(compute_weight=compute_weight), rule),
-                    [method for method in METHODS["routing"] if method not in LEFT_OUT],
+                    [method for method in method_names("routing") if method not in LEFT_OUT],
                     seeds=seeds,
                     n_trials=n_trials,
                     out=out / f"{name}-{rule}",

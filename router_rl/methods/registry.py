@@ -8,12 +8,10 @@ Installed packages add methods through the entry point group `router_rl.methods`
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from experts.io.errors import InputError, unknown_name
+from experts.io.plugins import PluginRegistry
 
 if TYPE_CHECKING:
     from ..problems.problem import Problem
@@ -21,97 +19,89 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "find_method", "method_names", "methods_of"]
 
-_ENTRY_POINTS = "router_rl.methods"
-
-METHODS: dict[str, dict[str, str]] = {
-    "routing": {
-        "ppo": "router_rl.methods.agents.sb3:METHODS",
-        "a2c": "router_rl.methods.agents.sb3:METHODS",
-        "dqn": "router_rl.methods.agents.sb3:METHODS",
-        "reinforce": "router_rl.methods.agents.reinforce:METHOD",
-        "router_ppo": "router_rl.methods.agents.router_ppo:METHOD",
-        "exact_pg": "router_rl.methods.agents.exact_pg:METHOD",
-        "warm_exact_pg": "router_rl.methods.agents.warm_start:METHOD",
-        "conditioned_pg": "router_rl.methods.agents.conditioned_pg:METHOD",
-        "priced_pg": "router_rl.methods.agents.priced_pg:METHOD",
-        "softmax_gate": "router_rl.methods.gates.softmax_gate:METHOD",
-        "noisy_topk_gate": "router_rl.methods.gates.noisy_topk_gate:METHOD",
-        "switch_gate": "router_rl.methods.gates.switch_gate:METHOD",
-        "mixtral_gate": "router_rl.methods.gates.mixtral_gate:METHOD",
-        "deepseek_v2_gate": "router_rl.methods.gates.deepseek_v2_gate:METHOD",
-        "deepseek_v3_gate": "router_rl.methods.gates.deepseek_v3_gate:METHOD",
-        "expert_choice_gate": "router_rl.methods.gates.expert_choice_gate:METHOD",
-        "sinkhorn_gate": "router_rl.methods.gates.sinkhorn_gate:METHOD",
-        "straight_through_gate": "router_rl.methods.gates.straight_through_gate:METHOD",
-        "remoe_gate": "router_rl.methods.gates.remoe_gate:METHOD",
-        "em_gate": "router_rl.methods.gates.em_gate:METHOD",
-        "ridge": "router_rl.methods.baselines.ridge:METHOD",
-        "centroid": "router_rl.methods.baselines.centroid:METHOD",
-        "knn": "router_rl.methods.baselines.knn:METHOD",
-        "group_label": "router_rl.methods.baselines.group_label:METHOD",
-        "linucb": "router_rl.methods.baselines.linucb:METHOD",
-        "thompson": "router_rl.methods.baselines.thompson:METHOD",
-        "hash": "router_rl.methods.baselines.hashing:METHOD",
-        "random": "router_rl.methods.baselines.constants:METHODS",
-        "best_single": "router_rl.methods.baselines.constants:METHODS",
-        "zero_router": "router_rl.methods.baselines.constants:METHODS",
-        "oracle": "router_rl.methods.baselines.oracle:ORACLE",
+METHODS = PluginRegistry(
+    "method",
+    "router_rl.methods",
+    {
+        "routing.ppo": "router_rl.methods.agents.sb3:METHODS",
+        "routing.a2c": "router_rl.methods.agents.sb3:METHODS",
+        "routing.dqn": "router_rl.methods.agents.sb3:METHODS",
+        "routing.reinforce": "router_rl.methods.agents.reinforce:METHOD",
+        "routing.router_ppo": "router_rl.methods.agents.router_ppo:METHOD",
+        "routing.exact_pg": "router_rl.methods.agents.exact_pg:METHOD",
+        "routing.warm_exact_pg": "router_rl.methods.agents.warm_start:METHOD",
+        "routing.conditioned_pg": "router_rl.methods.agents.conditioned_pg:METHOD",
+        "routing.priced_pg": "router_rl.methods.agents.priced_pg:METHOD",
+        "routing.softmax_gate": "router_rl.methods.gates.softmax_gate:METHOD",
+        "routing.noisy_topk_gate": "router_rl.methods.gates.noisy_topk_gate:METHOD",
+        "routing.switch_gate": "router_rl.methods.gates.switch_gate:METHOD",
+        "routing.mixtral_gate": "router_rl.methods.gates.mixtral_gate:METHOD",
+        "routing.deepseek_v2_gate": "router_rl.methods.gates.deepseek_v2_gate:METHOD",
+        "routing.deepseek_v3_gate": "router_rl.methods.gates.deepseek_v3_gate:METHOD",
+        "routing.expert_choice_gate": "router_rl.methods.gates.expert_choice_gate:METHOD",
+        "routing.sinkhorn_gate": "router_rl.methods.gates.sinkhorn_gate:METHOD",
+        "routing.straight_through_gate": "router_rl.methods.gates.straight_through_gate:METHOD",
+        "routing.remoe_gate": "router_rl.methods.gates.remoe_gate:METHOD",
+        "routing.em_gate": "router_rl.methods.gates.em_gate:METHOD",
+        "routing.ridge": "router_rl.methods.baselines.ridge:METHOD",
+        "routing.centroid": "router_rl.methods.baselines.centroid:METHOD",
+        "routing.knn": "router_rl.methods.baselines.knn:METHOD",
+        "routing.group_label": "router_rl.methods.baselines.group_label:METHOD",
+        "routing.linucb": "router_rl.methods.baselines.linucb:METHOD",
+        "routing.thompson": "router_rl.methods.baselines.thompson:METHOD",
+        "routing.hash": "router_rl.methods.baselines.hashing:METHOD",
+        "routing.random": "router_rl.methods.baselines.constants:METHODS",
+        "routing.best_single": "router_rl.methods.baselines.constants:METHODS",
+        "routing.zero_router": "router_rl.methods.baselines.constants:METHODS",
+        "routing.oracle": "router_rl.methods.baselines.oracle:ORACLE",
+        "cascade.exact_pg": "router_rl.methods.cascade.cascade_training:METHODS",
+        "cascade.fitted_q": "router_rl.methods.cascade.cascade_training:METHODS",
+        "cascade.thresholds": "router_rl.methods.cascade.thresholds:METHOD",
+        "cascade.automix": "router_rl.methods.cascade.automix:METHOD",
+        "cascade.lookahead": "router_rl.methods.cascade.lookahead:METHOD",
+        "cascade.softmax_gate": "router_rl.methods.cascade.query_routers:METHODS",
+        "cascade.warm_exact_pg": "router_rl.methods.cascade.query_routers:METHODS",
+        "cascade.best_single": "router_rl.methods.cascade.query_routers:METHODS",
+        "cascade.random": "router_rl.methods.cascade.query_routers:METHODS",
+        "cascade.ppo": "router_rl.methods.sb3_any_env:AMORTIZED",
+        "cascade.oracle": "router_rl.methods.cascade.cascade_oracle:ORACLE",
+        "queueing.rollout_iteration": "router_rl.methods.queueing.rollout_iteration:METHOD",
+        "queueing.index_rule_late": "router_rl.methods.queueing.index_rule:METHODS",
+        "queueing.index_rule_paced": "router_rl.methods.queueing.index_rule:METHODS",
+        "queueing.index_rule": "router_rl.methods.queueing.index_rule:METHODS",
+        "queueing.least_wait": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.shortest_queue": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.power_of_two": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.round_robin": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.random": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.best_single": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.static_gate": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.softmax_gate": "router_rl.methods.queueing.queue_rules:METHODS",
+        "queueing.ppo": "router_rl.methods.sb3_any_env:METHOD",
+        "caching.cross_entropy": "router_rl.methods.caching.cache_search:METHOD",
+        "caching.lru": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.lfu": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.pinned": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.bonus": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.index": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.foresight": "router_rl.methods.caching.cache_rules:METHODS",
+        "caching.belady": "router_rl.methods.caching.belady:BELADY",
+        "caching.ppo": "router_rl.methods.sb3_any_env:METHOD",
+        "token_moe.joint": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.outcome_table": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.reinforce": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.straight_through": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.ridge": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.uniform": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.average": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.dense": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.best_single": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.random": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.oracle": "router_rl.methods.token_moe.token_bounds:METHODS",
     },
-    "cascade": {
-        "exact_pg": "router_rl.methods.cascade.cascade_training:METHODS",
-        "fitted_q": "router_rl.methods.cascade.cascade_training:METHODS",
-        "thresholds": "router_rl.methods.cascade.thresholds:METHOD",
-        "automix": "router_rl.methods.cascade.automix:METHOD",
-        "lookahead": "router_rl.methods.cascade.lookahead:METHOD",
-        "softmax_gate": "router_rl.methods.cascade.query_routers:METHODS",
-        "warm_exact_pg": "router_rl.methods.cascade.query_routers:METHODS",
-        "best_single": "router_rl.methods.cascade.query_routers:METHODS",
-        "random": "router_rl.methods.cascade.query_routers:METHODS",
-        "ppo": "router_rl.methods.sb3_any_env:AMORTIZED",
-        "oracle": "router_rl.methods.cascade.cascade_oracle:ORACLE",
-    },
-    "queueing": {
-        "rollout_iteration": "router_rl.methods.queueing.rollout_iteration:METHOD",
-        "index_rule_late": "router_rl.methods.queueing.index_rule:METHODS",
-        "index_rule_paced": "router_rl.methods.queueing.index_rule:METHODS",
-        "index_rule": "router_rl.methods.queueing.index_rule:METHODS",
-        "least_wait": "router_rl.methods.queueing.queue_rules:METHODS",
-        "shortest_queue": "router_rl.methods.queueing.queue_rules:METHODS",
-        "power_of_two": "router_rl.methods.queueing.queue_rules:METHODS",
-        "round_robin": "router_rl.methods.queueing.queue_rules:METHODS",
-        "random": "router_rl.methods.queueing.queue_rules:METHODS",
-        "best_single": "router_rl.methods.queueing.queue_rules:METHODS",
-        "static_gate": "router_rl.methods.queueing.queue_rules:METHODS",
-        "softmax_gate": "router_rl.methods.queueing.queue_rules:METHODS",
-        "ppo": "router_rl.methods.sb3_any_env:METHOD",
-    },
-    "caching": {
-        "cross_entropy": "router_rl.methods.caching.cache_search:METHOD",
-        "lru": "router_rl.methods.caching.cache_rules:METHODS",
-        "lfu": "router_rl.methods.caching.cache_rules:METHODS",
-        "pinned": "router_rl.methods.caching.cache_rules:METHODS",
-        "bonus": "router_rl.methods.caching.cache_rules:METHODS",
-        "index": "router_rl.methods.caching.cache_rules:METHODS",
-        "foresight": "router_rl.methods.caching.cache_rules:METHODS",
-        "belady": "router_rl.methods.caching.belady:BELADY",
-        "ppo": "router_rl.methods.sb3_any_env:METHOD",
-    },
-    "token_moe": {
-        "joint": "router_rl.methods.token_moe.token_learners:METHODS",
-        "outcome_table": "router_rl.methods.token_moe.token_learners:METHODS",
-        "reinforce": "router_rl.methods.token_moe.token_learners:METHODS",
-        "softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",
-        "straight_through": "router_rl.methods.token_moe.token_learners:METHODS",
-        "ridge": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "uniform": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "average": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "dense": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "best_single": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "random": "router_rl.methods.token_moe.token_bounds:METHODS",
-        "oracle": "router_rl.methods.token_moe.token_bounds:METHODS",
-    },
-}
-"""Problem and method name to `module:ATTRIBUTE`; if the attribute is a tuple, it is searched for the name."""
+)
+"""`problem.method` to `module:ATTRIBUTE`; a tuple is searched for the name."""
 
 
 def method_names(problem: str) -> list[str]:
@@ -120,7 +110,8 @@ def method_names(problem: str) -> list[str]:
     Args:
         problem: name of the problem.
     """
-    return list(_locations(problem))
+    prefix = f"{problem}."
+    return [name.removeprefix(prefix) for name in METHODS if name.startswith(prefix)]
 
 
 def find_method(problem: str, name: str) -> Method | Bound:
@@ -133,10 +124,14 @@ def find_method(problem: str, name: str) -> Method | Bound:
     Raises:
         InputError: the name is unknown; the error suggests the nearest one.
     """
-    locations = _locations(problem)
-    if name not in locations:
-        raise unknown_name("method", name, locations)
-    return _import(locations[name], name)
+    entry = f"{problem}.{name}"
+    if entry not in METHODS:
+        raise unknown_name("method", name, method_names(problem))
+    value: Method | Bound | tuple[Method | Bound, ...] = METHODS.load(entry)
+    for method in value if isinstance(value, tuple) else (value,):
+        if method.name == name:
+            return method
+    raise InputError("method", name, f"{METHODS[entry]} has no method of this name", "correct its name there")
 
 
 def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | Bound]:
@@ -151,24 +146,3 @@ def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | B
     """
     selected = [*(method_names(problem.name) if names is None else names), *problem.always]
     return [find_method(problem.name, name) for name in dict.fromkeys(selected)]
-
-
-@cache
-def _locations(problem: str) -> dict[str, str]:
-    locations = dict(METHODS.get(problem, {}))
-    for entry in entry_points(group=_ENTRY_POINTS):
-        owner, _, name = entry.name.partition(".")
-        if owner == problem:
-            locations.setdefault(name, entry.value)
-    return locations
-
-
-@cache
-def _import(location: str, name: str) -> Method | Bound:
-    module, _, attribute = location.partition(":")
-    value = getattr(import_module(module), attribute)
-    methods = value if isinstance(value, tuple) else (value,)
-    for method in methods:
-        if method.name == name:
-            return method
-    raise InputError("method", name, f"{location} has no method of this name", "correct the registry line")

@@ -51,7 +51,7 @@ def register(monkeypatch: pytest.MonkeyPatch, name: str, format: Format) -> None
     module = ModuleType(f"format_{name}")
     module.FORMAT = format  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(FORMATS, name, f"{module.__name__}:FORMAT")
+    monkeypatch.setitem(FORMATS.own, name, f"{module.__name__}:FORMAT")
 
 
 CHEAP = ("safetensors", "vllm", "sglang")  # aoti compiles, so it has its own test
