@@ -108,7 +108,8 @@ class Host:
             raise RouterError(
                 f"the router weights experts by {gate.score} but {self.architecture} by {self.layout.score}, "
                 f"which agree for one expert per token only; train it with ScoredTopK(score="
-                f"{self.layout.score!r}), or assemble the mixture in the other form"
+                f"{self.layout.score!r}) (problem.score {self.layout.score} of token_moe), or assemble the "
+                "mixture in the other form"
             )
         groups = (
             int(getattr(self.config, "n_group", None) or 1),

@@ -22,8 +22,8 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
-from ...routing import Hard
-from ...routing.selection.topk import largest
+from ...routing import Hard, ScoredTopK
+from ...routing.selection.topk import largest, scattered
 from .counterfactual import expected_loss
 from .token_training import Fit, Training, train
 
@@ -31,6 +31,13 @@ __all__ = ["GATES", "Gate", "joint", "selected", "served", "top_p", "train_gate"
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
+
+_SIGMOID_TOP2 = ScoredTopK(k=2, score="sigmoid")
+
+
+def softmax_shares(z: Tensor) -> Tensor:
+    """Return the softmax of the logits [..., N]."""
+    return z.softmax(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class Gate:
         k: experts per token at inference.
         scaled: whether a single expert is scaled by its probability, as in Switch.
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
+        shares: maps logits [..., N] to the probabilities P [..., N] of the auxiliary loss; rows sum to 1.
         bias_speed: update speed gamma of DeepSeek-V3's selection bias; 0 for none.
         sparse: whether only the selected experts run in training.
         policy: coefficient of the expected loss by the outcome table, averaged over layers; 0 for none.
@@ -53,6 +61,7 @@ class Gate:
     k: int = 1
     scaled: bool = False
     balance: float = 0.0
+    shares: Callable[[Tensor], Tensor] = softmax_shares
     bias_speed: float = 0.0
     sparse: bool = False
     policy: float = 0.0
@@ -96,6 +105,17 @@ def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
+def sigmoid_top2(z: Tensor, bias: Tensor) -> Tensor:
+    """Return the weights of `ScoredTopK(k=2, score="sigmoid")`, without a selection bias."""
+    return scattered(z.shape[-1], _SIGMOID_TOP2.select(z))
+
+
+def sigmoid_shares(z: Tensor) -> Tensor:
+    """Return the sigmoid scores over their sum (DeepSeek-AI 2024, eq. 19)."""
+    s = z.sigmoid()
+    return s / s.sum(dim=-1, keepdim=True)
+
+
 def top_p(threshold: float) -> Mixes:
     """Return a gate with the top two experts, or the top one if its probability exceeds a threshold.
 
@@ -122,6 +142,7 @@ GATES: dict[str, Gate] = {
     "switch": Gate(mixes=switch, scaled=True, balance=0.01, sparse=True),
     "renormalised_top1": Gate(mixes=renormalised, sparse=True),
     "mixtral_top2": Gate(mixes=mixtral, k=2, balance=0.02, sparse=True),
+    "sigmoid_top2": Gate(mixes=sigmoid_top2, k=2, balance=0.02, shares=sigmoid_shares, sparse=True),
     "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, sparse=True),
 }
 
@@ -164,7 +185,7 @@ def train_gate(
             load = running.mean(dim=0) / gate.k
             loads[layer] = load
             if gate.balance:
-                extra = extra + balance(z.softmax(dim=-1).flatten(0, -2), load)
+                extra = extra + balance(gate.shares(z).flatten(0, -2), load)
             if gate.policy:
                 expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
             hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)

@@ -100,8 +100,9 @@ def hand_over(
 
     The `mixtral` form weights experts by softmax: hand over routers trained with `Hard` or `TopK`. The
     `deepseek` form, a `Glm4MoeForCausalLM`, weights them by sigmoid: hand over routers trained with
-    `ScoredTopK(score="sigmoid")`; for one expert per token, any of these rules is exact in both forms. The
-    `deepseek` form averages the shared neurons, so its experts differ slightly from the pool's.
+    `ScoredTopK(score="sigmoid")`, the rule of `TokenMoEOptions.score="sigmoid"`. For one expert per token,
+    any of these rules is exact in both forms. The `deepseek` form averages the shared neurons, so its experts
+    differ slightly from the pool's.
 
     Args:
         pool: the base and its experts.
@@ -114,8 +115,7 @@ def hand_over(
 
     Returns:
         what was written: the class of stock transformers that loads it, and warnings, such as that every
-            token would
-        run every expert.
+            token would run every expert.
 
     Raises:
         RouterError: the routers do not fold (`foldable` makes some that do), or their rule weights experts
@@ -130,7 +130,7 @@ def hand_over(
         needed = "TopK" if form == "mixtral" else 'ScoredTopK(score="sigmoid")'
         raise RouterError(
             f"the routers weight experts by {gates[0].score}, the {form} form by {_SCORES[form]}: train them "
-            f"with {needed}, or hand them over in the {other} form"
+            f"with {needed} (problem.score {_SCORES[form]}), or hand them over in the {other} form"
         )
     experts = {
         name: [

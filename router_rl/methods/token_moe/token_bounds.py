@@ -16,7 +16,7 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.measure import Measurement
 from ...problems.problem import Case
-from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem, selection_of
+from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound, Fit, Method, NoHyperparameters, Run
 from .closed_form_start import closed_form_start
@@ -118,7 +118,7 @@ def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> Fit:
 
 
 def _fit_ridge(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
-    routers = closed_form_start(problem).copy(selection_of(problem.experts_per_token))
+    routers = closed_form_start(problem).copy(problem.selection)
     return LayerPolicy(choose=routers.choose, routers=routers)
 
 

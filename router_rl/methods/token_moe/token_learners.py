@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...problems.token_moe.layer_routers import LayerRouters
-from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem, selection_of
+from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ..method import Fit, Method, Run
 from .backprop import GATES, Gate, joint, train_gate
 from .closed_form_start import closed_form_start
@@ -14,7 +14,7 @@ from .counterfactual import OUTCOME_TABLE, train_counterfactual
 from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from .token_training import Training
 
-__all__ = ["METHODS", "LearningRate"]
+__all__ = ["METHODS", "LearningRate", "gate_of"]
 
 _CHECKS = 2
 
@@ -49,23 +49,29 @@ def _fit(learn: Learn) -> Fit:
             report=run.report,
         )
         learned = learn(problem, closed_form_start(problem), training)
-        routers = learned.copy(selection_of(problem.experts_per_token))
+        routers = learned.copy(problem.selection)
         return LayerPolicy(choose=routers.choose, routers=routers)
 
     return fit
 
 
-def _gate(problem: TokenMoEProblem) -> Gate:
-    """Return the softmax gate with as many experts as the case."""
-    return GATES["soft_gate" if problem.experts_per_token == 1 else "mixtral_top2"]
+def gate_of(problem: TokenMoEProblem) -> Gate:
+    """Return the gate whose mixture has the weights of the case's selection rule (dense for one expert).
+
+    Args:
+        problem: the problem, at one case.
+    """
+    if problem.experts_per_token == 1:
+        return GATES["soft_gate"]
+    return GATES["mixtral_top2" if problem.options.score == "softmax" else "sigmoid_top2"]
 
 
 def _joint(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
-    return train_gate(problem.pool, start, joint(_gate(problem)), training)[0].routers
+    return train_gate(problem.pool, start, joint(gate_of(problem)), training)[0].routers
 
 
 def _softmax_gate(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
-    return train_gate(problem.pool, start, _gate(problem), training)[0].routers
+    return train_gate(problem.pool, start, gate_of(problem), training)[0].routers
 
 
 def _straight_through(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
@@ -77,7 +83,7 @@ def _outcome_table(problem: TokenMoEProblem, start: LayerRouters, training: Trai
 
 
 def _reinforce(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
-    start = start.copy(selection_of(problem.experts_per_token))
+    start = start.copy(problem.selection)
     return train_reinforce(problem.pool, start, training, TokenReinforceHyperparameters()).routers
 
 
@@ -112,7 +118,7 @@ METHODS = (
         fit=_fit(_softmax_gate),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="backpropagation through all experts, or Mixtral's top two",
+        about="backpropagation through all experts, or the two best",
     ),
     Method(
         name="straight_through",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from experts.moe.donor_pool import TextSizes, donor_pool
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 
-from ...routing import Hard, Selection, TopK
+from ...routing import Hard, ScoredTopK, Selection, TopK
 from ..data_digest import digest_of
 from ..measure import Measurement
 from ..objective import Objective
@@ -24,7 +24,7 @@ from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
 from .token_measurement import Choose, measure
 
-__all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem", "selection_of"]
+__all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem"]
 
 _TINY_DOMAINS = 6
 _LABELS = {1: "one expert per token", 2: "two experts per token"}
@@ -41,6 +41,8 @@ class TokenMoEOptions:
         texts: folder of NAME.jsonl files, one document per line.
         keep: folder that caches the measured outcomes for the next run; null: none.
         experts_per_token: 1, 2 or [1, 2], one case each.
+        score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
+            a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form.
         length: tokens per sequence.
         train: number of training sequences.
         validation: number of validation sequences.
@@ -55,6 +57,7 @@ class TokenMoEOptions:
     texts: str | None = None
     keep: str | None = None
     experts_per_token: tuple[int, ...] | int = (1,)
+    score: Literal["softmax", "sigmoid"] = "softmax"
     length: int = 128
     train: int = 192
     validation: int = 48
@@ -139,6 +142,14 @@ class TokenMoEProblem(Problem):
     def experts_per_token(self) -> int:
         """Experts per token in the only case."""
         return int(self.case.values["experts_per_token"])
+
+    @property
+    def selection(self) -> Selection:
+        """Selection rule of the only case: the best expert, or the two best weighted by `options.score`."""
+        count = self.experts_per_token
+        if count == 1:
+            return Hard()
+        return TopK(k=count) if self.options.score == "softmax" else ScoredTopK(k=count, score="sigmoid")
 
     def digest(self) -> str:
         """Return a digest of the text, every expert's losses on it, and the options."""
@@ -240,15 +251,6 @@ class TokenMoEProblem(Problem):
         )
 
 
-def selection_of(count: int) -> Selection:
-    """Return the selection rule of a case: the best expert, or the top two weighted by their probabilities.
-
-    Args:
-        count: experts per token.
-    """
-    return Hard() if count == 1 else TopK(k=count)
-
-
 def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
     """Return the pool and the names of its texts."""
     given = {"base": options.base, "experts": options.experts, "texts": options.texts}
@@ -276,6 +278,11 @@ def _counts(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
         if count not in _LABELS or count > pool.tail.experts:
             reason = f"{pool.tail.experts} experts can run 1 or 2 at a time"
             raise InputError("problem.experts_per_token", count, reason, "use 1, 2 or [1, 2]")
+    if options.score not in ("softmax", "sigmoid"):
+        raise InputError("problem.score", options.score, "is unknown", "use softmax or sigmoid")
+    if options.score == "sigmoid" and max(counts) == 1:
+        reason = "has no effect with one expert per token, whose weight is 1"
+        raise InputError("problem.score", options.score, reason, "leave it out: both forms take such routers")
     return counts
 
 

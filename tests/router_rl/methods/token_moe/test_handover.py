@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experts.moe.frozen_base import Base
-from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
 from router_rl.cli.handover_command import handover
 from router_rl.exports.transformers import apply_patch
@@ -85,33 +81,15 @@ def test_trained_routers_run_in_stock_transformers(
         assert written[0].tolist() == our_tokens(micro_pool, routers, given, 16)
 
 
-def widened(micro_pool: TokenPool) -> TokenPool:
-    """The pool with FFNs that four segments divide: twelve more neurons, which do nothing, in all experts."""
-    base = micro_pool.base
-    wide = copy.deepcopy(base.model)
-    wide.config.intermediate_size = 32
-    grown = {
-        name: [_grown(micro_pool.tail, layer, expert) for layer in range(2)]
-        for expert, name in enumerate(micro_pool.domains)
-    }
-    for layer in wide.model.layers:
-        for part in ("gate", "up", "down"):
-            linear = getattr(layer.mlp, f"{part}_proj")
-            linear.weight = torch.nn.Parameter(_padded(linear.weight, part), requires_grad=False)
-    roomy = Base(wide, 2, "wide")
-    return replace(micro_pool, base=roomy, tail=roomy.tail(grown))
-
-
 @pytest.mark.parametrize("rule", [Hard(), ScoredTopK(k=2, score="sigmoid")])
 def test_the_deepseek_form_runs_every_segment_of_the_chosen_experts(
-    rule: Selection, micro_pool: TokenPool, tmp_path: Path
+    rule: Selection, micro_pool: TokenPool, wide_pool: TokenPool, tmp_path: Path
 ) -> None:
     """Experts with equal shared neurons: the loss is the tail's, as with whole experts."""
     import transformers
 
-    pool = widened(micro_pool)
     routers, _ = foldable(micro_pool, ridge(micro_pool, rule))
-    applied = hand_over(pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
+    applied = hand_over(wide_pool, routers, tmp_path / "mixture", form="deepseek", segments=4, shared=1)
     assert (applied.experts_per_token, applied.warnings) == (3 * rule.k, ())
     assert applied.architecture == "Glm4MoeForCausalLM"
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mixture").eval()
@@ -152,14 +130,14 @@ def test_a_mixture_whose_every_expert_runs_is_warned_about(micro_pool: TokenPool
     ("form", "rule"), [("mixtral", TopK(k=2)), ("mixtral", Hard()), ("deepseek", ScoredTopK(k=2))]
 )
 def test_a_runs_file_is_handed_over_with_the_rule_it_was_trained_with(
-    form: Any, rule: Selection, micro_pool: TokenPool, tmp_path: Path
+    form: Any, rule: Selection, micro_pool: TokenPool, wide_pool: TokenPool, tmp_path: Path
 ) -> None:
     """The mixture runs another number of experts per token; the patch sets the trained one."""
     routers, _ = foldable(micro_pool, ridge(micro_pool, rule))
     routers.save(tmp_path / "run")
     other: Selection = ScoredTopK(k=1) if form == "deepseek" else TopK(k=3 - rule.k)
     elsewhere, _ = foldable(micro_pool, ridge(micro_pool, other))
-    hand_over(widened(micro_pool), elsewhere, tmp_path / "mixture", form=form)
+    hand_over(wide_pool, elsewhere, tmp_path / "mixture", form=form)
     each = 3 if form == "deepseek" else 1  # segments of an expert that are routed
     found = handover(
         routers=tmp_path / "run" / "routers.safetensors", model=tmp_path / "mixture", out=tmp_path / "patch"
@@ -181,16 +159,6 @@ def test_a_file_of_version_1_takes_the_models_rule(micro_pool: TokenPool, tmp_pa
         routers=tmp_path / "routers.safetensors", model=tmp_path / "mixture", out=tmp_path / "patch"
     )
     assert found["experts_per_token"] == 1
-
-
-def _padded(weight: torch.Tensor, part: str) -> torch.Tensor:
-    return torch.nn.functional.pad(weight, (0, 12) if part == "down" else (0, 0, 0, 12))
-
-
-def _grown(tail: Tail, layer: int, expert: int) -> dict[str, torch.Tensor]:
-    return {
-        f"{part}_proj": _padded(getattr(tail, part)[layer, expert], part) for part in ("gate", "up", "down")
-    }
 
 
 def test_what_the_gates_see(micro_pool: TokenPool) -> None:

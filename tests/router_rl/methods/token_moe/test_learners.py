@@ -128,7 +128,8 @@ def test_sparse_and_dense_mixtures_are_one(micro_pool):
 
 
 @pytest.mark.parametrize(
-    "name", ["soft_gate", "straight_through", "mixtral_top2", "deepseek_v3_top2", "switch"]
+    "name",
+    ["soft_gate", "straight_through", "mixtral_top2", "sigmoid_top2", "deepseek_v3_top2", "switch"],
 )
 def test_gates_learn(micro_pool, start, name):
     fit, serve = train_gate(micro_pool, start, GATES[name], TRAINING)

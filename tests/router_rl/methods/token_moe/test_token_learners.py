@@ -20,21 +20,24 @@ from experts.moe.token_pool import TokenPool
 from router_rl import Objective, TokenMoEProblem, compare
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
+from router_rl.methods.token_moe.token_learners import gate_of
+from router_rl.routing.selection.topk import scattered
 from router_rl.studies.runs import train_run
 
-STEPS = {"one": 1, "three": 3, "five": 5}  # names of the micro pool's experts, and how their text counts
+STEPS = {"one": 1, "three": 3, "five": 5}  # names of the wide pool's experts, and how their text counts
+SCORES = ("softmax", "sigmoid")
 SIZES: dict[str, Any] = {"length": 10, "train": 12, "validation": 6, "test": 6, "mixed": 0.5}
 
 
 @pytest.fixture(scope="session")
-def folders(micro_pool: TokenPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the micro pool's base, its experts, and a text for each in `texts`."""
+def folders(wide_pool: TokenPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the wide pool's base, its experts, and a text for each in `texts`."""
     import transformers
 
     home = tmp_path_factory.mktemp("donors")
     words: Any = Tokenizer(models.WordLevel({f"w{i}": i for i in range(23)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tail = micro_pool.tail
+    tail = wide_pool.tail
     experts = {
         name: [
             {f"{part}_proj": getattr(tail, part)[layer, expert] for part in ("gate", "up", "down")}
@@ -43,7 +46,7 @@ def folders(micro_pool: TokenPool, tmp_path_factory: pytest.TempPathFactory) -> 
         for expert, name in enumerate(STEPS)
     }
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
-    write_donors(micro_pool.base, experts, home, tokenizer)
+    write_donors(wide_pool.base, experts, home, tokenizer)
     (home / "texts").mkdir()
     for name, step in STEPS.items():
         documents = [" ".join(f"w{(s + step * i) % 23}" for i in range(24)) + f" w{s}" for s in range(23)]
@@ -58,16 +61,24 @@ def options(home: Path, **more: Any) -> dict[str, Any]:
     return {"base": str(home / "base"), "experts": experts, "texts": str(home / "texts"), **SIZES, **more}
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "count", "form"),
+    [("joint", 1, "mixtral"), ("joint", 2, "mixtral"), ("joint", 1, "deepseek")]
+    + [(method, 2, "deepseek") for method in ("joint", "softmax_gate", "reinforce", "outcome_table")],
+)
 def test_trained_routers_do_in_transformers_what_they_did_here(
-    folders: Path, tmp_path: Path, count: int
+    folders: Path, tmp_path: Path, method: str, count: int, form: Any
 ) -> None:
+    """A router of two experts is trained with the score of the form that it is handed over to."""
     import transformers
 
-    given = options(folders, experts_per_token=count, keep=str(tmp_path / "keep"))
-    run = train_run(TokenMoEProblem(**given), "joint", tmp_path / "run")
+    score = "sigmoid" if (form, count) == ("deepseek", 2) else "softmax"
+    given = options(folders, experts_per_token=count, score=score, keep=str(tmp_path / "keep"))
+    run = train_run(TokenMoEProblem(**given), method, tmp_path / "run")
     donors = [folders / name for name in STEPS]
-    assemble(folders / "base", donors, tmp_path / "mixture", experts_per_token=count, progress=False)
+    assemble(
+        folders / "base", donors, tmp_path / "mixture", form=form, experts_per_token=count, progress=False
+    )
     trained = tmp_path / "run" / "router" / "routers.safetensors"
     assert run.facts["router"] == "router"
     handover(routers=trained, model=tmp_path / "mixture", out=tmp_path / "patch")
@@ -79,6 +90,14 @@ def test_trained_routers_do_in_transformers_what_they_did_here(
         logits = model(tokens[:, :-1]).logits
     loss = float(torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]))
     assert run.facts["test"]["utility"] == pytest.approx(-loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_gate_of_two_experts_mixes_as_the_rule_that_is_handed_over(folders: Path, score: str) -> None:
+    problem = TokenMoEProblem(**options(folders, experts_per_token=2, score=score))
+    logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    mixed = gate_of(problem).mixes(logits, torch.zeros(3))
+    torch.testing.assert_close(mixed, scattered(3, problem.selection.select(logits)))
 
 
 def test_what_was_measured_is_kept(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +160,8 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
         ({"texts": None}, r"problem\.texts"),
         ({"expert": []}, "did you mean 'experts'"),
         ({"experts_per_token": 3}, "experts_per_token"),
+        ({"score": "sigmoid"}, r"problem\.score.*no effect with one expert per token"),
+        ({"score": "relu", "experts_per_token": 2}, r"problem\.score.*use softmax or sigmoid"),
         ({"mixed": 1.0}, "mixed"),
         ({"train": 0}, "train"),
         ({"experts": ["one"]}, "experts"),
@@ -165,6 +186,8 @@ def test_other_text_is_another_digest(folders: Path) -> None:
     assert problems[0].digest() == TokenMoEProblem(**options(folders)).digest()
     assert problems[0].digest() != problems[1].digest()
     assert problems[0].digest() != TokenMoEProblem(**options(folders, epochs=3)).digest()
+    two = [TokenMoEProblem(**options(folders, experts_per_token=2, score=each)) for each in SCORES]
+    assert two[0].digest() != two[1].digest()
 
 
 def test_donors_that_do_not_fit(folders: Path) -> None:
