@@ -20,7 +20,7 @@ from .scorers.dense import ConstantScorer, LinearScorer, MLPScorer
 from .scorers.hash_scorer import HashScorer
 from .scorers.knn_scorer import KNNScorer
 from .scorers.priced_scorer import PricedScorer
-from .scorers.queue_scorer import QueueScorer
+from .scorers.queue_scorer import QueueConstants, QueueScorer
 from .scorers.registry import SCORERS
 from .scorers.scorer import LinearForm, Scorer
 from .selection import (
@@ -61,6 +61,7 @@ __all__ = [
     "MLPScorer",
     "Policy",
     "PricedScorer",
+    "QueueConstants",
     "QueueScorer",
     "Router",
     "RouterError",

@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.service_time import service_times
 
 from ...problems.queueing.problem import QueueingProblem
-from ...routing import Hard, QueueScorer, Router, queue_state_inputs
+from ...routing import Hard, QueueConstants, QueueScorer, Router, queue_state_inputs
 from ...routing.scorers.queue_scorer import TERMS
 from ..baselines.ridge import solve_ridge
 
@@ -59,18 +59,17 @@ def _fitted(problem: QueueingProblem) -> Router:
     train = problem.table.part("train")
     assert train.features is not None
     experts = len(problem.experts)
-    scorer = QueueScorer(
-        train.features.shape[1] + 3 * experts + 6,
-        experts,
-        service=units.service,
-        batch_service=units.batch_service,
-        replicas=config.replicas_of(experts).tolist(),
+    constants = QueueConstants(
+        service=tuple(units.service),
+        batch_service=tuple(units.batch_service),
+        replicas=tuple(config.replicas_of(experts).tolist()),
         gap=config.gap(units.batch_service),
         repair=config.mean_repair * units.mean_service,
         batch=config.batch,
         batch_slope=config.batch_slope,
         budget=config.budget or 0.0,
     )
+    scorer = QueueScorer(train.features.shape[1] + 3 * experts + 6, experts, constants)
     features = torch.from_numpy(train.features).double()
     spread = features.std(dim=0, correction=0)
     scorer.shift.copy_(features.mean(dim=0))

@@ -55,7 +55,7 @@ class LiveQueues:
         self.router = router
         self._left = None if budget is None else budget * requests
         self._requests = self._to_come = requests
-        self._gaps = [router.scorer.gap] * len(_RATES)
+        self._gaps = [router.scorer.constants.gap] * len(_RATES)
         self._last: float | None = None
 
     @torch.inference_mode()

@@ -22,7 +22,8 @@ is down, the mean time to repair is added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -30,12 +31,43 @@ from torch import Tensor, nn
 
 from .scorer import StandardisingScorer, fold_standardisation
 
-__all__ = ["PRICES", "TERMS", "QueueParts", "QueueScorer"]
+__all__ = ["PRICES", "TERMS", "QueueConstants", "QueueParts", "QueueScorer"]
 
 TERMS = ("quality", "compute", "lateness", "wait", "jobs", "pace")
 _OWN, _MOMENT = 12, 6
 _AHEAD, _SHORT = -1.0, 4.0  # clamps of the pace: twice the budget left, or three times it overspent
 PRICES = _OWN * _MOMENT
+_PER_EXPERT = ("service", "batch_service", "replicas")  # lists in JSON
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueConstants:
+    """What a queue scorer knows of its experts' queues; none of it is learned.
+
+    Attributes:
+        service: [N] mean seconds an expert works on a request.
+        batch_service: [N] mean seconds of a full batch.
+        replicas: [N] servers of each expert.
+        gap: mean seconds between arrivals.
+        repair: mean seconds an expert is down.
+        batch: requests a replica takes together.
+        batch_slope: share of its time by which each further request lengthens a batch.
+        budget: mean compute allowed for a request; 0 where there is no budget.
+    """
+
+    service: tuple[float, ...]
+    batch_service: tuple[float, ...]
+    replicas: tuple[int, ...]
+    gap: float
+    repair: float
+    batch: int = 1
+    batch_slope: float = 0.0
+    budget: float = 0.0
+
+    @property
+    def mean_service(self) -> float:
+        """Mean of `service` over the experts, in seconds."""
+        return sum(self.service) / len(self.service)
 
 
 class QueueParts(NamedTuple):
@@ -66,13 +98,7 @@ class QueueScorer(StandardisingScorer):
     Args:
         inputs: D + 3 N + 6.
         experts: N.
-        service: [N] mean seconds an expert works on a request.
-        batch_service: [N] mean seconds of a full batch.
-        replicas: [N] servers of each expert.
-        gap: mean seconds between arrivals.
-        repair: mean seconds an expert is down.
-        batch, batch_slope: requests a replica takes together, and how much longer each makes the batch.
-        budget: mean compute allowed for a request; 0 where there is no budget.
+        constants: of the experts' queues.
     """
 
     kind: ClassVar[str] = "queue"
@@ -82,32 +108,29 @@ class QueueScorer(StandardisingScorer):
     _whole: Tensor
     _servers: Tensor
 
-    def __init__(
-        self,
-        inputs: int,
-        experts: int,
-        service: Sequence[float],
-        batch_service: Sequence[float],
-        replicas: Sequence[int],
-        gap: float,
-        repair: float,
-        batch: int = 1,
-        batch_slope: float = 0.0,
-        budget: float = 0.0,
-    ) -> None:
+    def __init__(self, inputs: int, experts: int, constants: QueueConstants) -> None:
         super().__init__(inputs, experts, inputs - 3 * experts - 6)
         self.features = inputs - 3 * experts - 6
-        self.service, self.batch_service = tuple(service), tuple(batch_service)
-        self.replicas = tuple(replicas)
-        self.gap, self.repair, self.budget = gap, repair, budget
-        self.batch, self.batch_slope = batch, batch_slope
-        self.unit = sum(service) / experts
+        self.constants = constants
         self.register_buffer("weights", torch.zeros(len(TERMS)))
         self.register_buffer("prices", torch.zeros(PRICES))
         self.estimate = nn.Linear(self.features, 3 * experts)  # quality, compute, service seconds
-        self.register_buffer("_seconds", torch.tensor(self.service), persistent=False)
-        self.register_buffer("_whole", torch.tensor(self.batch_service), persistent=False)
-        self.register_buffer("_servers", torch.tensor(self.replicas).float(), persistent=False)
+        self.register_buffer("_seconds", torch.tensor(constants.service), persistent=False)
+        self.register_buffer("_whole", torch.tensor(constants.batch_service), persistent=False)
+        self.register_buffer("_servers", torch.tensor(constants.replicas).float(), persistent=False)
+
+    @classmethod
+    def from_spec(cls, arguments: Mapping[str, Any]) -> QueueScorer:
+        """Build an untrained scorer from the fields of `spec`; the constants stand beside the shape.
+
+        Args:
+            arguments: `inputs`, `experts` and the fields of `QueueConstants`.
+        """
+        fields: dict[str, Any] = {
+            name: tuple(value) if name in _PER_EXPERT else value for name, value in arguments.items()
+        }
+        shape = {name: fields.pop(name) for name in ("inputs", "experts") if name in fields}
+        return cls(**shape, constants=QueueConstants(**fields))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D + 3 N + 6]: expected utilities."""
@@ -141,8 +164,7 @@ class QueueScorer(StandardisingScorer):
 
     def folded(self) -> QueueScorer:
         """The same function with the standardisation moved into the layer of the predictions."""
-        arguments = {name: value for name, value in self.spec().items() if name != "kind"}
-        scorer = QueueScorer(**arguments)
+        scorer = QueueScorer(self.inputs, self.experts, self.constants)
         scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
         own = self.estimate
         with torch.no_grad():
@@ -153,40 +175,31 @@ class QueueScorer(StandardisingScorer):
 
     def spec(self) -> dict[str, Any]:
         """The scorer's shape and the constants of its queues as JSON."""
-        return {
-            "kind": self.kind,
-            "inputs": self.inputs,
-            "experts": self.experts,
-            "service": list(self.service),
-            "batch_service": list(self.batch_service),
-            "replicas": list(self.replicas),
-            "gap": self.gap,
-            "repair": self.repair,
-            "batch": self.batch,
-            "batch_slope": self.batch_slope,
-            "budget": self.budget,
-        }
+        constants = asdict(self.constants)
+        constants |= {name: list(constants[name]) for name in _PER_EXPERT}
+        return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts, **constants}
 
     def _terms(self, parts: QueueParts) -> tuple[Tensor, Tensor, Tensor]:
         """The terms [T, N, 6], the expected service time [T, N] and the expected wait [T, N], in seconds."""
+        queues = self.constants
         x = (parts.features - self.shift) * self.scale
         quality, compute, service = self.estimate(x).chunk(3, dim=-1)
         service = torch.maximum(service, 0.05 * self._seconds)
-        joins = parts.waiting.remainder(self.batch)  # requests in the batch that this one joins
-        batches = (parts.waiting - joins) / self.batch + 1.0
+        joins = parts.waiting.remainder(queues.batch)  # requests in the batch that this one joins
+        batches = (parts.waiting - joins) / queues.batch + 1.0
         full = parts.taken >= self._servers
-        wait = torch.where(full, batches * self._whole / self._servers, 0.0) + parts.down * self.repair
-        seconds = service * (1.0 + self.batch_slope * torch.where(full, joins, 0.0))
+        wait = torch.where(full, batches * self._whole / self._servers, 0.0) + parts.down * queues.repair
+        seconds = service * (1.0 + queues.batch_slope * torch.where(full, joins, 0.0))
         late = (wait + seconds - parts.deadline).clamp(min=0.0) / parts.deadline.clamp(min=1e-9)
         jobs = (parts.waiting + parts.taken) / self._servers
         short = torch.zeros_like(parts.value)
-        if self.budget:
-            short = (1.0 - parts.budget[:, :1] / self.budget).clamp(_AHEAD, _SHORT)
+        if queues.budget:
+            short = (1.0 - parts.budget[:, :1] / queues.budget).clamp(_AHEAD, _SHORT)
         terms = (
             parts.value * quality,
             -compute,
             -parts.value * late,
-            -wait / self.unit,
+            -wait / queues.mean_service,
             -jobs,
             -compute * short,
         )
@@ -194,7 +207,8 @@ class QueueScorer(StandardisingScorer):
 
     def _own(self, parts: QueueParts, terms: Tensor, seconds: Tensor, wait: Tensor) -> Tensor:
         """The quantities of each expert that are priced, [T, N, 12], all of the order of 1."""
-        waits, unit = wait / self.unit, self.unit
+        unit = self.constants.mean_service
+        waits = wait / unit
         own = (
             terms[..., 0],
             terms[..., 1],
@@ -204,7 +218,7 @@ class QueueScorer(StandardisingScorer):
             (parts.waiting / self._servers).clamp(max=20.0),
             parts.taken / self._servers,
             parts.down,
-            parts.waiting.remainder(self.batch) / self.batch,
+            parts.waiting.remainder(self.constants.batch) / self.constants.batch,
             (seconds / unit).clamp(max=10.0),
             (self._seconds / unit).expand_as(wait),
             (wait + seconds > parts.deadline).float(),
@@ -213,7 +227,7 @@ class QueueScorer(StandardisingScorer):
 
     def _moment(self, parts: QueueParts) -> Tensor:
         """The quantities of the moment that prices depend on, [T, 6]."""
-        pace = (parts.gaps / self.gap).clamp(min=1e-4).log().clamp(-4.0, 4.0)
+        pace = (parts.gaps / self.constants.gap).clamp(min=1e-4).log().clamp(-4.0, 4.0)
         crowd = (parts.waiting.sum(dim=-1, keepdim=True) / self._servers.sum()).log1p()
-        spare = (parts.budget[:, :1] - self.budget).clamp(-1.0, 1.0)
+        spare = (parts.budget[:, :1] - self.constants.budget).clamp(-1.0, 1.0)
         return torch.cat([torch.ones_like(crowd), pace, crowd, parts.value - 1.0, spare], dim=-1)

@@ -41,6 +41,6 @@ def scorer_from_spec(spec: dict[str, Any]) -> Scorer:
     if kind not in SCORERS:
         raise RouterError(f"scorer {kind!r} is unknown; known: {', '.join(sorted(SCORERS))}")
     try:
-        return SCORERS[kind](**arguments)
+        return SCORERS[kind].from_spec(arguments)
     except TypeError as error:
         raise RouterError(f"scorer {kind!r} does not take {arguments}: {error}") from error

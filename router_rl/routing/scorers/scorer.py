@@ -62,13 +62,22 @@ class Scorer(nn.Module, ABC):
         self.inputs = inputs
         self.experts = experts
 
+    @classmethod
+    def from_spec(cls, arguments: Mapping[str, Any]) -> Scorer:
+        """Build an untrained scorer from the fields of `spec`.
+
+        Args:
+            arguments: the fields by name, without the kind.
+        """
+        return cls(**arguments)
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D + S]."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """The scorer's shape as JSON: `{"kind": name, ...}`, the constructor's arguments by name."""
+        """The scorer's shape as JSON: `{"kind": name, ...}`, the arguments of `from_spec` by name."""
 
     def standardise(self, shift: Tensor, scale: Tensor) -> None:
         """Set how inputs are standardised, `(x - shift) * scale`; no effect unless `standardises`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,16 @@ from router_rl import check_router
 from router_rl.exports import export
 from router_rl.methods.queueing.index_router import index_router
 from router_rl.problems.queueing.problem import QueueingProblem
-from router_rl.routing import Hard, LiveQueues, QueueScorer, Router, RouterError, load, queue_state_inputs
+from router_rl.routing import (
+    Hard,
+    LiveQueues,
+    QueueConstants,
+    QueueScorer,
+    Router,
+    RouterError,
+    load,
+    queue_state_inputs,
+)
 from router_rl.routing.scorers.queue_scorer import PRICES, TERMS
 
 
@@ -41,16 +52,16 @@ def priced_router(problem):
     return router
 
 
+def one_queue(**changes):
+    queue = QueueConstants(service=(1.0,), batch_service=(1.0,), replicas=(1,), gap=1.0, repair=0.0)
+    return replace(queue, **changes)
+
+
 def test_terms_by_hand():
-    scorer = QueueScorer(
-        1 + 12,
-        2,
-        service=[1.0, 3.0],
-        batch_service=[1.0, 3.0],
-        replicas=[1, 2],
-        gap=1.0,
-        repair=10.0,
+    constants = QueueConstants(
+        service=(1.0, 3.0), batch_service=(1.0, 3.0), replicas=(1, 2), gap=1.0, repair=10.0
     )
+    scorer = QueueScorer(1 + 12, 2, constants)
     with torch.no_grad():
         scorer.estimate.weight.zero_()
         scorer.estimate.bias.copy_(torch.tensor([0.5, 0.8, 0.1, 1.0, 1.5, 2.0]))
@@ -68,9 +79,7 @@ def test_terms_by_hand():
 
 @pytest.mark.parametrize(("left", "short"), [(0.5, 0.0), (1.0, -1.0), (0.25, 0.5), (-1.0, 3.0), (-9.0, 4.0)])
 def test_the_pace_prices_compute_by_what_is_left_of_the_budget(left, short):
-    scorer = QueueScorer(
-        1 + 9, 1, service=[1.0], batch_service=[1.0], replicas=[1], gap=1.0, repair=0.0, budget=0.5
-    )
+    scorer = QueueScorer(1 + 9, 1, one_queue(budget=0.5))
     with torch.no_grad():
         scorer.estimate.weight.zero_()
         scorer.estimate.bias.copy_(torch.tensor([0.5, 0.2, 1.0]))
@@ -79,17 +88,7 @@ def test_the_pace_prices_compute_by_what_is_left_of_the_budget(left, short):
 
 
 def test_a_batch_is_waited_for_once():
-    scorer = QueueScorer(
-        1 + 9,
-        1,
-        service=[1.0],
-        batch_service=[2.0],
-        replicas=[1],
-        gap=1.0,
-        repair=0.0,
-        batch=4,
-        batch_slope=0.1,
-    )
+    scorer = QueueScorer(1 + 9, 1, one_queue(batch_service=(2.0,), batch=4, batch_slope=0.1))
     rows = [[0.0, waiting, 1.0, 0.0, 9.0, 1.0, 1.0, 1.0, 0.0, 0.0] for waiting in (0.0, 3.0, 4.0, 8.0)]
     assert scorer.terms(torch.tensor(rows))[:, 0, 3].tolist() == [-2.0, -2.0, -4.0, -6.0]
 
