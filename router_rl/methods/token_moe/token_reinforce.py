@@ -21,7 +21,13 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import AdaptiveK
 from .token_training import Fit, Training, train
 
-__all__ = ["TokenReinforceHyperparameters", "later_tokens", "train_reinforce"]
+__all__ = [
+    "TokenReinforceHyperparameters",
+    "later_layers",
+    "later_tokens",
+    "over_other_rollouts",
+    "train_reinforce",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +87,36 @@ def train_reinforce(
             core[0].weigh = lambda layer, x, experts, weights=selected.weights: weights
             rewards.append(core[0].step(selected.experts).parts["token_reward"])
             x = core[0].observation()
-        to_go = torch.stack(rewards).flip(0).cumsum(0).flip(0)  # [L, R B, M]
+        to_go = later_layers(torch.stack(rewards))  # [L, R B, M]
         to_go = later_tokens(to_go.reshape(*to_go.shape[:2], group, -1), settings.discount).flatten(2)
-        to_go = to_go.reshape(len(rewards), copies, lanes, -1)
-        others = (to_go.sum(dim=1, keepdim=True) - to_go) / (copies - 1)
-        advantage = to_go - others
+        advantage = over_other_rollouts(to_go.reshape(len(rewards), copies, lanes, -1))
         advantage = advantage / advantage.std().clamp(min=1e-6)
         score = torch.stack(log_probs).reshape(advantage.shape)
         return -(score * advantage).mean() * len(rewards) - settings.entropy * entropy
 
     return train(pool, start, training, loss, score=score)
+
+
+def later_layers(reward: Tensor) -> Tensor:
+    """Return sums of the rewards from each layer on, `G_l = r_l + G_{l+1}`, [L, ...] float.
+
+    >>> later_layers(torch.tensor([1.0, 2.0, 4.0]))
+    tensor([7., 6., 4.])
+    """
+    return reward.flip(0).cumsum(0).flip(0)
+
+
+def over_other_rollouts(returns: Tensor) -> Tensor:
+    """Return the advantage over the mean of the other rollouts of the same sequences, [L, R, ...] float.
+
+    Args:
+        returns: [L, R, ...] float, R rollouts, at least 2.
+
+    >>> over_other_rollouts(torch.tensor([[3.0, 0.0, 6.0]]))
+    tensor([[ 0.0000, -4.5000,  4.5000]])
+    """
+    others = (returns.sum(dim=1, keepdim=True) - returns) / (returns.shape[1] - 1)
+    return returns - others
 
 
 def later_tokens(reward: Tensor, discount: float) -> Tensor:

@@ -12,12 +12,19 @@ from envs import Outcomes
 from experts import OutcomeTable
 from router_rl import Objective
 from router_rl.methods.gates import em_gate
-from router_rl.methods.gates.em_gate import expert_log_likelihood, gate_loss, responsibilities
+from router_rl.methods.gates.em_gate import (
+    EMGateHyperparameters,
+    _m_step,
+    expert_log_likelihood,
+    gate_loss,
+    responsibilities,
+)
 from router_rl.methods.method import Run
 from router_rl.methods.training_loop import Snapshot
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.routing_options import ScorerConfig
 from router_rl.problems.selection_rules import selection
+from router_rl.routing import Hard, LinearScorer, Router
 
 
 def outcomes(**changes: torch.Tensor | None) -> Outcomes:
@@ -90,3 +97,45 @@ def test_the_likelihood_never_falls(kinds: OutcomeTable, select: str, kind: str)
         found.append(float((joint + likelihood).logsumexp(dim=-1).mean()))
     assert all(after >= before - 1e-5 for before, after in itertools.pairwise(found))
     assert found[-1] > found[0]
+
+
+def _regression() -> tuple[Router, torch.Tensor, torch.Tensor]:
+    """A linear gate of 3 experts, features [40, 2] and responsibilities [40, 4]."""
+    generator = torch.Generator().manual_seed(0)
+    scorer = LinearScorer(2, 3)
+    with torch.no_grad():
+        scorer.weight.normal_(generator=generator)
+    features = torch.randn(40, 2, generator=generator)
+    target = torch.cat([torch.rand(40, 3, generator=generator), torch.zeros(40, 1)], dim=1)
+    return Router(scorer, Hard(), ("a", "b", "c")), features, target / target.sum(dim=1, keepdim=True)
+
+
+def test_the_m_step_has_its_ridge() -> None:
+    """At the minimum the gradient of the cross-entropy is -ridge * weight, and 0 for biases."""
+    router, features, target = _regression()
+    ridge = 0.2
+    loss = _m_step(router, features, target, EMGateHyperparameters(ridge=ridge))
+    scorer = router.scorer
+    value = gate_loss(router.rule.probabilities(router.logits(features)[0]), target).mean()
+    weight, bias = torch.autograd.grad(value, [scorer.weight, scorer.bias])
+    assert scorer.weight.detach().abs().max() > 0.01
+    torch.testing.assert_close(weight, -ridge * scorer.weight.detach(), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(bias, torch.zeros(3), atol=1e-4, rtol=0.0)
+    penalty = 0.5 * ridge * scorer.weight.detach().square().sum()
+    assert loss == pytest.approx(float(value.detach() + penalty))
+
+
+def test_a_worse_m_step_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, features, target = _regression()
+    before = router.scorer.weight.detach().clone()
+    share = router.rule.probabilities(router.logits(features)[0]).detach()
+    loss = float(gate_loss(share, target).mean())
+
+    def worse(optimizer: torch.optim.LBFGS, closure: object) -> None:
+        with torch.no_grad():
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.mul_(9.0)
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", worse)
+    assert _m_step(router, features, target, EMGateHyperparameters(ridge=0.0)) == pytest.approx(loss)
+    assert router.scorer.weight.detach().equal(before)

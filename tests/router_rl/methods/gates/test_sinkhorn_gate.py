@@ -17,6 +17,12 @@ def test_two_by_two_by_hand() -> None:
     torch.testing.assert_close(plan, torch.tensor([[0.8, 0.2], [0.2, 0.8]]))
 
 
+def test_columns_are_normalized_before_rows() -> None:
+    # Columns to 1: (8/9, 1/3), (1/9, 2/3). Then rows: 8/11 to 3/11 and 1/7 to 6/7.
+    plan = transport_plan(torch.tensor([[8.0, 1.0], [1.0, 2.0]]).log(), 1.0, 1)
+    torch.testing.assert_close(plan, torch.tensor([[8 / 11, 3 / 11], [1 / 7, 6 / 7]]))
+
+
 @pytest.mark.parametrize(("rows", "count"), [(1, 3), (7, 7), (64, 5), (5, 1)])
 def test_margins(rows: int, count: int) -> None:
     logits = torch.randn(rows, count, generator=torch.Generator().manual_seed(0))

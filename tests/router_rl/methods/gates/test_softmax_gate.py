@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from router_rl.methods.gates.softmax_gate import mixture_loss, soft_targets
+from experts import OutcomeTable
+from router_rl import Objective, ScorerConfig
+from router_rl.methods.gates import softmax_gate
+from router_rl.methods.gates.softmax_gate import SoftmaxGateHyperparameters, mixture_loss, soft_targets
+from router_rl.methods.method import Run
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.routing import Hard
 
 
 def test_mixture_loss_by_hand() -> None:
@@ -48,3 +56,61 @@ def test_soft_targets_by_hand() -> None:
     targets = soft_targets(torch.tensor([[1.0, 0.8, 0.8]]), 0.2)
     e = math.e
     torch.testing.assert_close(targets, torch.tensor([[e / (e + 2), 1 / (e + 2), 1 / (e + 2)]]))
+
+
+ROWS = torch.arange(6)
+
+
+def _loss(table: OutcomeTable, compute_weight: float, load_weight: float = 0.0, **settings: float) -> Tensor:
+    """The loss that the gate minimizes on the first rows, at the weights of seed 0."""
+    objective = Objective(compute_weight=compute_weight, load_weight=load_weight)
+    problem = RoutingProblem(table, objective, Hard(), scorer=ScorerConfig(kind="linear"))
+    found: list[Tensor] = []
+
+    def watch(problem: RoutingProblem, settings: Any, run: Run, loss: Any) -> None:
+        found.append(loss(_gate(problem), problem.outcomes(), ROWS, torch.Generator()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax_gate, "train_gate", watch)
+        softmax_gate.fit(problem, SoftmaxGateHyperparameters(**settings), Run())
+    return found[0].detach()
+
+
+def _gate(problem: RoutingProblem) -> Any:
+    router = problem.new_router(0)
+    with torch.no_grad():
+        for parameter in router.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(3))
+    return router
+
+
+def _known(table: OutcomeTable) -> tuple[Tensor, Any]:
+    """Probabilities [6, N] of the gate that `_loss` reads, and the outcomes."""
+    problem = RoutingProblem(table, Objective(), Hard(), scorer=ScorerConfig(kind="linear"))
+    outcomes = problem.outcomes()
+    return _gate(problem).scores(outcomes.features[ROWS]).softmax(dim=-1).detach(), outcomes
+
+
+def test_compute_is_not_ignored(kinds: OutcomeTable) -> None:
+    p, outcomes = _known(kinds)
+    mean = (p * outcomes.compute[ROWS]).sum(dim=-1).mean()
+    added = _loss(kinds, 0.4, own_compute=2.0) - _loss(kinds, 0.0, own_compute=2.0)
+    torch.testing.assert_close(added, 2.0 * 0.4 * mean)
+
+
+def test_compute_is_not_ignored_without_probabilities(kinds_without_probabilities: OutcomeTable) -> None:
+    p, outcomes = _known(kinds_without_probabilities)
+    utility = outcomes.quality[ROWS] - 0.8 * outcomes.compute[ROWS]
+    expected = -((utility / 0.2).softmax(dim=-1) * p.log()).sum(dim=-1).mean()
+    torch.testing.assert_close(_loss(kinds_without_probabilities, 0.4, own_compute=2.0), expected)
+
+
+@pytest.mark.parametrize("name", ["kinds", "kinds_without_probabilities"])
+def test_load_is_not_ignored(name: str, request: pytest.FixtureRequest) -> None:
+    table = request.getfixturevalue(name)
+    p, _ = _known(table)
+    share = p.argmax(dim=-1).bincount(minlength=4) / len(ROWS)
+    balance = 4 * (share * p.mean(dim=0)).sum()
+    alone = _loss(table, 0.1)
+    torch.testing.assert_close(_loss(table, 0.1, load_weight=0.3, own_load=2.0) - alone, 0.6 * balance)
+    torch.testing.assert_close(_loss(table, 0.1, balance=0.05) - alone, 0.05 * balance)

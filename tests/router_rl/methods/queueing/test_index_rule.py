@@ -10,6 +10,7 @@ import torch
 
 from experts import OutcomeTable
 from router_rl.methods.fit import fit
+from router_rl.methods.queueing import index_rule
 from router_rl.methods.queueing.index_router import index_router, with_weights
 from router_rl.methods.queueing.index_rule import (
     IndexHyperparameters,
@@ -131,3 +132,28 @@ def test_a_measurement_adds_up(problem):
     np.testing.assert_allclose(measured.share.sum(axis=1), 1.0, atol=1e-6)
     late = measured.response_s > 2.0 * problem.units.mean_service
     np.testing.assert_array_equal(measured.missed, late)
+
+
+def test_every_round_of_the_search_narrows_around_the_best(problem, monkeypatch):
+    """A search of one round draws once and stops; each further round starts from the best eighth so far."""
+    rounds, draws_of = [], []
+    optimum = torch.tensor([0.3, 0.02]).log10()  # of compute and wait
+
+    def value(draws):
+        return -(draws.clamp(min=1e-9).log10() - optimum).square().sum(dim=1).double()
+
+    def utility(problem, router, draws, split, lanes, seed):
+        rounds.append((split, lanes, seed))
+        draws_of.append(draws[:, [1, 3]])
+        return value(draws_of[-1])
+
+    monkeypatch.setattr(index_rule, "_utility", utility)
+    settings = IndexHyperparameters(candidates=40, lanes=3, validation_lanes=7, iterations=2)
+    router = fit_index(problem, settings, seed=5, terms=("compute", "wait"))
+    assert rounds == [("train", 3, 5), ("train", 3, 6), ("train", 3, 7), ("validation", 7, 5)]
+    assert [len(draws) for draws in draws_of] == [40, 40, 40, 5]
+    first, second, third, finalists = (value(draws) for draws in draws_of)
+    assert first.max() < second.max() < third.max()
+    for before, after in ((first, second), (second, third), (third, finalists)):
+        assert after.topk(5).values.ge(before.topk(5).values).all()
+    torch.testing.assert_close(router.scorer.weights[[1, 3]], draws_of[3][finalists.argmax()])
