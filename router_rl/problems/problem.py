@@ -221,7 +221,7 @@ class Problem(ABC):
         return self.cache[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, without the cache."""
+        """Return the state for another process, without the cache: each process computes its own values."""
         return self.__dict__ | {"cache": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

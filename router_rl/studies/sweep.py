@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +22,9 @@ __all__ = ["Progress", "Sweep"]
 Progress = Callable[[int, int, str], None]
 Key = tuple[str, "Case | None"]
 
+_current: dict[str, Sweep] = {}
+"""In a worker process: the sweep that it runs trials of, by its token; never more than one."""
+
 
 @dataclass(kw_only=True)
 class Sweep:
@@ -35,6 +39,7 @@ class Sweep:
         n_trials: number of hyperparameter settings tried per method and case.
         progress: is called with (trials done, total trials, what was done last).
         digest: digest of the problem; computed if empty.
+        token: identifies the sweep in worker processes.
     """
 
     problem: Problem
@@ -45,6 +50,7 @@ class Sweep:
     n_trials: int
     progress: Progress | None = None
     digest: str = ""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _done: int = 0
     _total: int = 0
 
@@ -108,14 +114,10 @@ class Sweep:
         with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
             pool: Any = joblib.Parallel(return_as="generator_unordered")
             work = replace(self, progress=None)
-            for index, result in pool(joblib.delayed(work._numbered)(i, t) for i, t in enumerate(trials)):
+            for index, result in pool(joblib.delayed(_in_worker)(work, i, t) for i, t in enumerate(trials)):
                 results_of[index] = result
                 self._advance(result)
         return [results_of[index] for index in range(len(trials))]
-
-    def _numbered(self, index: int, trial: Trial) -> tuple[int, TrialResult]:
-        torch.set_num_threads(1)
-        return index, self._one(trial)
 
     def _one(self, trial: Trial) -> TrialResult:
         return run_trial(trial, self.problem, self.folder, digest=self.digest, tensorboard=self.tensorboard)
@@ -126,6 +128,19 @@ class Sweep:
             reused = " (reused)" if result.reused else ""
             what = f"{result.trial.method}, seed {result.trial.seed}{reused}"
             self.progress(self._done, self._total, what)
+
+
+def _in_worker(sweep: Sweep, index: int, trial: Trial) -> tuple[int, TrialResult]:
+    """Run a trial in a worker process; return its index and result.
+
+    Every task brings a copy of the sweep whose problem has an empty cache. The process keeps the first copy
+    for all trials of the sweep, so that it computes each value that the problem caches once.
+    """
+    torch.set_num_threads(1)
+    if sweep.token not in _current:
+        _current.clear()
+        _current[sweep.token] = sweep
+    return index, _current[sweep.token]._one(trial)  # pyright: ignore[reportPrivateUsage]
 
 
 def _best_gate(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> Trial | None:
