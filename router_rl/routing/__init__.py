@@ -17,12 +17,18 @@ from .router import Router, Routing, StateInput
 from .router_error import RouterError
 from .scorers.conditioned_scorer import ConditionedScorer
 from .scorers.dense import ConstantScorer, LinearScorer, MLPScorer
+from .scorers.guarded_knn_scorer import GuardedKNNScorer
 from .scorers.hash_scorer import HashScorer
+from .scorers.kernel_scorer import KernelScorer
 from .scorers.knn_scorer import KNNScorer
+from .scorers.lookup_scorer import LookupScorer
 from .scorers.priced_scorer import PricedScorer
 from .scorers.queue_scorer import QueueConstants, QueueScorer
 from .scorers.registry import SCORERS
+from .scorers.residual_scorer import ResidualScorer
 from .scorers.scorer import LinearForm, Scorer
+from .scorers.stored_rows import StoredRowsScorer
+from .scorers.tree_scorer import TreeScorer
 from .selection import (
     SELECTIONS,
     AdaptiveK,
@@ -51,18 +57,22 @@ __all__ = [
     "ConditionedScorer",
     "ConstantScorer",
     "ExpertChoice",
+    "GuardedKNNScorer",
     "Hard",
     "HashScorer",
     "Hierarchical",
     "KNNScorer",
+    "KernelScorer",
     "LinearForm",
     "LinearScorer",
     "LiveQueues",
+    "LookupScorer",
     "MLPScorer",
     "Policy",
     "PricedScorer",
     "QueueConstants",
     "QueueScorer",
+    "ResidualScorer",
     "Router",
     "RouterError",
     "Routing",
@@ -71,9 +81,11 @@ __all__ = [
     "Selection",
     "Soft",
     "StateInput",
+    "StoredRowsScorer",
     "TextFeatures",
     "TopK",
     "Tree",
+    "TreeScorer",
     "gumbel",
     "load",
     "load_router",

@@ -1,8 +1,5 @@
 """The k-nearest-neighbours scorer: the mean of the values of the nearest stored queries.
 
-It stores its training queries: an export takes about `4 * rows * (inputs + experts)` bytes, and a decision
-about rows x inputs multiply-adds.
-
 Source: Cover and Hart 1967, https://doi.org/10.1109/TIT.1967.1053964; as a router, Li 2025,
     https://arxiv.org/abs/2505.12601.
 """
@@ -11,22 +8,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..router_error import RouterError
-from .scorer import StandardisingScorer
+from .stored_rows import StoredRowsScorer
 
 __all__ = ["KNNScorer"]
 
 _METRICS = ("euclidean", "cosine")
 
 
-class KNNScorer(StandardisingScorer):
+class KNNScorer(StoredRowsScorer):
     """`z = mean of values over the k stored queries nearest to (x - shift) * scale`.
 
-    Stored queries are parameters without a gradient, so that they are counted among the parameters. Where
-    several stored queries are equally far and not all fit among the k, `torch.topk` decides.
+    Where several stored queries are equally far and not all fit among the k, `torch.topk` decides.
 
     Args:
         inputs: D.
@@ -44,34 +39,35 @@ class KNNScorer(StandardisingScorer):
     def __init__(
         self, inputs: int, experts: int, rows: int, neighbours: int, metric: str = "euclidean"
     ) -> None:
-        super().__init__(inputs, experts)
+        super().__init__(inputs, experts, rows)
+        name = type(self).__name__
         if metric not in _METRICS:
-            raise RouterError(f"KNNScorer.metric={metric!r} is unknown; use {' or '.join(_METRICS)}")
+            raise RouterError(f"{name}.metric={metric!r} is unknown; use {' or '.join(_METRICS)}")
         if not 1 <= neighbours <= rows:
-            raise RouterError(f"KNNScorer.neighbours={neighbours} does not fit {rows} rows; use 1 to {rows}")
-        self.rows = rows
+            raise RouterError(f"{name}.neighbours={neighbours} does not fit {rows} rows; use 1 to {rows}")
         self.neighbours = neighbours
         self.metric = metric
-        self.queries = nn.Parameter(torch.zeros(rows, inputs), requires_grad=False)
-        self.values = nn.Parameter(torch.zeros(rows, experts), requires_grad=False)
 
-    def store(self, features: Tensor, values: Tensor) -> None:
-        """Store queries, standardised, with their values.
+    def placed(self, x: Tensor) -> Tensor:
+        """The points [T, D] float32 that raw inputs [T, D] are compared as."""
+        x = (x.float() - self.shift) * self.scale
+        if self.metric == "cosine":
+            x = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return x
+
+    def pooled(self, distance: Tensor, placed: Tensor, rows: int) -> Tensor:
+        """Mean value of the k nearest rows, or of all rows if there are fewer."""
+        return self.values_of_nearest(distance, rows).mean(dim=1)
+
+    def values_of_nearest(self, distance: Tensor, rows: int) -> Tensor:
+        """Values [T, k, N] of the k nearest rows.
 
         Args:
-            features: [R, D] float, raw, as the scorer is called with.
-            values: [R, N] float, such as the utility of each expert.
+            distance: [T, R] float32; the order of the rows is all that is read.
+            rows: stored rows with a finite distance; k is at most that.
         """
-        with torch.no_grad():
-            self.queries.copy_(self._placed(features))
-            self.values.copy_(values)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [T, N] float32 of inputs [T, D]; takes T x R numbers of memory."""
-        # Half the squared distance, less |x|^2 / 2, which is the same for every stored query.
-        distance = 0.5 * self.queries.square().sum(dim=-1) - self._placed(x) @ self.queries.T
-        nearest = distance.topk(self.neighbours, dim=-1, largest=False).indices
-        return self.values[nearest].mean(dim=1)
+        nearest = distance.topk(min(self.neighbours, rows), dim=-1, largest=False).indices
+        return self.values[nearest]
 
     def spec(self) -> dict[str, Any]:
         """The scorer's shape as JSON."""
@@ -83,9 +79,3 @@ class KNNScorer(StandardisingScorer):
             "neighbours": self.neighbours,
             "metric": self.metric,
         }
-
-    def _placed(self, x: Tensor) -> Tensor:
-        x = (x.float() - self.shift) * self.scale
-        if self.metric == "cosine":
-            x = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return x

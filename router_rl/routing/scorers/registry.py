@@ -7,11 +7,16 @@ from typing import Any
 from ..router_error import RouterError
 from .conditioned_scorer import ConditionedScorer
 from .dense import ConstantScorer, LinearScorer, MLPScorer
+from .guarded_knn_scorer import GuardedKNNScorer
 from .hash_scorer import HashScorer
+from .kernel_scorer import KernelScorer
 from .knn_scorer import KNNScorer
+from .lookup_scorer import LookupScorer
 from .priced_scorer import PricedScorer
 from .queue_scorer import QueueScorer
+from .residual_scorer import ResidualScorer
 from .scorer import Scorer
+from .tree_scorer import TreeScorer
 
 __all__ = ["SCORERS", "scorer_from_spec"]
 
@@ -22,6 +27,11 @@ SCORERS: dict[str, type[Scorer]] = {
     "conditioned": ConditionedScorer,
     "priced": PricedScorer,
     "knn": KNNScorer,
+    "guarded_knn": GuardedKNNScorer,
+    "kernel": KernelScorer,
+    "trees": TreeScorer,
+    "lookup": LookupScorer,
+    "residual": ResidualScorer,
     "hash": HashScorer,
     "queue": QueueScorer,
 }
@@ -40,6 +50,8 @@ def scorer_from_spec(spec: dict[str, Any]) -> Scorer:
     kind = arguments.pop("kind", None)
     if kind not in SCORERS:
         raise RouterError(f"scorer {kind!r} is unknown; known: {', '.join(sorted(SCORERS))}")
+    if "base" in arguments:  # a scorer that holds another one
+        arguments["base"] = scorer_from_spec(arguments["base"])
     try:
         return SCORERS[kind].from_spec(arguments)
     except TypeError as error:

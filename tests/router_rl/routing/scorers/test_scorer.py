@@ -21,6 +21,16 @@ SPECS: dict[str, dict[str, object]] = {
     "conditioned": {"inputs": D + 1, "hidden": [4], "ranges": [[0.01, 1.0]]},
     "priced": {"inputs": D + 1, "ranges": [[0.01, 1.0]]},
     "knn": {"inputs": D, "rows": 7, "neighbours": 2},
+    "guarded_knn": {"inputs": D, "rows": 7, "neighbours": 3, "default": 1, "critical": 0.5},
+    "kernel": {"inputs": D, "rows": 7, "components": 3, "neighbours": 2, "factor": 0.5},
+    "trees": {"inputs": D, "trees": 3, "depth": 2},
+    "lookup": {"inputs": D, "groups": 4},
+    "residual": {
+        "inputs": D,
+        "base": {"kind": "linear", "inputs": D, "experts": N},
+        "hidden": [4],
+        "inverse_temperature": 2.0,
+    },
     "hash": {"inputs": D},
     "queue": {
         "inputs": D + 3 * N + 6,
@@ -101,7 +111,7 @@ def test_the_output_bias_adds_to_each_logit(kind: str) -> None:
     scorer = made(kind)
     bias = scorer.output_bias()
     if bias is None:
-        assert kind not in ("linear", "mlp", "constant")
+        assert kind not in ("linear", "mlp", "constant", "trees", "residual")
         return
     x, offset = torch.rand(6, scorer.inputs), torch.tensor([0.5, -1.0, 2.0])
     before = scorer(x).clone()
