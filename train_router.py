@@ -6,10 +6,9 @@ with exit status 2 and one line that names the field, the value and the fix; `--
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str], debug: bool) -> int:
     import jsonargparse
 
-    from router_rl.cli.parsing import build_parser, names_given, normalised
+    from router_rl.cli.parsing import arguments_of, boolean_options, build_parser, names_given, normalised
 
     command = find_command(name)
     try:
         words = normalised(words)
-        words = _switched_on(words, command)
+        words = _switched_on(words, boolean_options(command))
         parser = build_parser(name, command, names_given(words), words)
         config = parser.parse_args(words)
         options: dict[str, Any] = parser.instantiate(config).as_dict()
         options.pop("config", None)
         as_json = options.pop("json")
         _use_one_thread()
-        result = command.run(**options)
+        result = command.run(**arguments_of(command, options))
         if command.keeps_config:
             _write_config(Path(options["out"]) / "config.yaml", parser.dump(config))
     except jsonargparse.ArgumentError as error:
@@ -131,13 +130,9 @@ def _write_config(path: Path, content: str) -> None:
         temporary.write_text(content, encoding="utf-8")
 
 
-def _switched_on(words: Sequence[str], command: Command) -> list[str]:
-    """Replace `--drop_leaks` without a value by `--drop_leaks=true`, for boolean options of a command."""
-    switches = {
-        f"--{name}"
-        for name, option in inspect.signature(command.run).parameters.items()
-        if option.annotation == "bool" and name not in dict(command.switches)
-    }
+def _switched_on(words: Sequence[str], booleans: Iterable[str]) -> list[str]:
+    """Replace `--drop_leaks` without a value by `--drop_leaks=true`, for boolean options."""
+    switches = {f"--{name}" for name in booleans}
     values = ("true", "false", "yes", "no")
     return [
         f"{word}=true"

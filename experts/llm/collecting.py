@@ -47,11 +47,11 @@ class CollectOptions:
     """How requests are sent and answers scored.
 
     Attributes:
-        scorer: exact_match, multiple_choice, numeric, judge, or module:function, see `scoring.py`.
-        concurrency: the maximum number of open requests of each model.
-        workers: Ray processes that send the requests (extra `[scale]`); 0: this process.
-        limit: number of prompts, from the first; None: all.
-        seed: of the split, if the prompts have none.
+        scorer: scorer of the answers: exact_match, multiple_choice, numeric, judge, or module:function.
+        concurrency: concurrent requests per model.
+        workers: worker processes on Ray (pip install 'router-rl[scale]'); 0: this process.
+        limit: number of prompts, from the first; null: all.
+        seed: random seed of the split, if the prompts have none, and of a source's experts.
     """
 
     scorer: str = "exact_match"

@@ -58,21 +58,21 @@ class ImportOptions:
     """How results are read.
 
     Attributes:
-        format: a name in `FORMATS`, or `auto`.
-        prices: `litellm` or a YAML price table; costs are then computed from tokens.
-        on: the date of the prices; None: the latest.
-        cost_unit: of the costs in the source: usd, flops or seconds; None: the format's default.
-        metric: the score to use if the source has several.
-        full_marks: the source's highest score; qualities are divided by it.
-        missing: `rows` drops rows without an outcome of every expert, `experts` drops experts without an
-            outcome on every row.
-        drop_leaks: drop training and validation rows whose prompt is also in a test row.
-        seed: of the split, if the source has none.
+        format: wide, long, routellm, routerbench, llmrouter, lm-eval; auto: detected from the first row.
+        prices: litellm, or a YAML table of US dollars per million tokens; costs are then computed from
+            tokens.
+        on: date of the prices, such as 2024-07-01; null: the latest.
+        cost_unit: unit of the costs in the source: usd, flops or seconds; null: the format's default.
+        metric: the score to use if there are several, such as acc_norm.
+        full_marks: maximum score in the source, such as 10 or 100; qualities are divided by it.
+        missing: rows: drop queries without all experts; experts: drop experts without all queries.
+        drop_leaks: drop training and validation rows whose prompt is also in the test rows.
+        seed: random seed of the split, if the source has none.
     """
 
     format: str = "auto"
     prices: str | Path | None = None
-    on: str | date | None = None
+    on: str | None = None
     cost_unit: str | None = None
     metric: str | None = None
     full_marks: float = 1.0

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .command import Command
 from .values import integers_in, names_in
 
-__all__ = ["COMMAND", "assemble"]
+__all__ = ["COMMAND", "MixtureOptions", "assemble"]
 
 
-def assemble(
-    *,
-    base: Path,
-    experts: list[str] | str,
-    out: Path,
-    form: Literal["mixtral", "deepseek"] = "mixtral",
-    layers: str = "differing",
-    experts_per_token: int = 2,
-    segments: int = 4,
-    shared: int = 1,
-    trunk: Literal["base", "average"] = "base",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Assemble dense models of one ancestor into a mixture of experts that stock transformers loads.
+@dataclass(frozen=True, kw_only=True)
+class MixtureOptions:
+    """The form of the mixture.
 
-    Args:
-        base: folder of the ancestor, of Llama, Mistral, Qwen2 or Qwen3 architecture.
-        experts: folders of models fine-tuned from it, comma-separated.
-        out: output folder; an earlier assembly in it is replaced.
+    Attributes:
         form: mixtral (softmax gate, whole experts) or deepseek (sigmoid gate, segments, shared experts).
         layers: layers that become mixtures: differing, all, or numbers such as 22,23.
         experts_per_token: experts per token.
@@ -38,22 +25,32 @@ def assemble(
         trunk: attention, embeddings and dense layers: those of the base, or the average of the donors'.
         seed: random seed of the gates, which stay random until trained ones are written.
     """
+
+    form: Literal["mixtral", "deepseek"] = "mixtral"
+    layers: str = "differing"
+    experts_per_token: int = 2
+    segments: int = 4
+    shared: int = 1
+    trunk: Literal["base", "average"] = "base"
+    seed: int = 0
+
+
+def assemble(*, base: Path, experts: list[str] | str, out: Path, mixture: MixtureOptions) -> dict[str, Any]:
+    """Assemble dense models of one ancestor into a mixture of experts that stock transformers loads.
+
+    Args:
+        base: folder of the ancestor, of Llama, Mistral, Qwen2 or Qwen3 architecture.
+        experts: folders of models fine-tuned from it, comma-separated.
+        out: output folder; an earlier assembly in it is replaced.
+        mixture: the form of the mixture.
+    """
     from experts.moe import assemble as assemble_experts
     from experts.moe.model_costs import model_costs
 
-    selected = layers if layers in ("differing", "all") else integers_in("layers", layers, "22,23")
-    assembled = assemble_experts(
-        base,
-        names_in(experts),
-        out,
-        form=form,
-        layers=selected,  # pyright: ignore[reportArgumentType]
-        experts_per_token=experts_per_token,
-        segments=segments,
-        shared=shared,
-        trunk=trunk,
-        seed=seed,
-    )
+    options: dict[str, Any] = asdict(mixture)
+    if mixture.layers not in ("differing", "all"):
+        options["layers"] = integers_in("layers", mixture.layers, "22,23")
+    assembled = assemble_experts(base, names_in(experts), out, **options)
     costs = model_costs(out)
     notes = ["the gates are random; train routers and write them into the folder"]
     if assembled.dropped_layers:

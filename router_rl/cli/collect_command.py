@@ -11,6 +11,7 @@ from rich.text import Text
 
 from experts import InputError, OutcomeTable
 from experts import collect as collect_outcomes
+from experts.llm.collecting import CollectOptions, collect_answers
 
 from ..reports.terminal import facts_view
 from .command import Command
@@ -25,11 +26,7 @@ def collect(
     batch_size: int = 1024,
     models: Path | None = None,
     prompts: Path | None = None,
-    scorer: str = "exact_match",
-    concurrency: int = 8,
-    workers: int = 0,
-    limit: int | None = None,
-    seed: int = 0,
+    options: CollectOptions,
 ) -> dict[str, Any]:
     """Run every expert once on every query and save the outcomes: a source's experts, or language models.
 
@@ -43,11 +40,7 @@ def collect(
         models: in place of a source: a YAML list of language models.
         prompts: prompts for the models: Parquet, CSV or JSON Lines with prompt, reference, and optionally
             group, split and query_id.
-        scorer: scorer of the answers: exact_match, multiple_choice, numeric, judge, or module:function.
-        concurrency: concurrent requests per model.
-        workers: worker processes on Ray (pip install 'router-rl[scale]'); 0: this process.
-        limit: number of prompts, from the first; null: all.
-        seed: random seed of the source's experts, and of the split if the prompts have none.
+        options: how requests are sent and answers scored.
     """
     if (source is None) == (models is None):
         raise InputError(
@@ -55,21 +48,10 @@ def collect(
         )
     if models is None:
         assert source is not None
-        return _facts(collect_outcomes(source, out, batch_size=batch_size, seed=seed), out)
-    from experts.llm import collect_answers
-
+        return _facts(collect_outcomes(source, out, batch_size=batch_size, seed=options.seed), out)
     if prompts is None:
         raise InputError("prompts", None, "there are no prompts for the models", "give --prompts FILE")
-    result = collect_answers(
-        models,
-        prompts,
-        out,
-        scorer=scorer,
-        concurrency=concurrency,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-    )
+    result = collect_answers(models, prompts, out, options=options)
     return {
         **_facts(result.table, out),
         "asked": result.queries,

@@ -27,8 +27,9 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        run: function whose keyword arguments are the options and whose docstring is their help; `--json`
-            prints its return value. Progress goes to stderr.
+        run: function whose keyword arguments are the options and whose docstring is their help; an argument
+            whose type is a dataclass stands for its fields. `--json` prints the return value; progress goes
+            to stderr.
         view: formats the return value for the terminal.
         positional: name, type and help of positional arguments; one with a default in `run` is optional.
         switches: name and help of options without a value.

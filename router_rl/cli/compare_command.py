@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +16,50 @@ from ..problems.registry import find_problem
 from ..reports.terminal import progress_of, results_view
 from ..studies.compare import compare as compare_methods
 from .command import Command
-from .problem_options import ComparedObjective, build_problem, compare_groups
+from .problem_options import ComparedObjective, DataOptions, build_problem, compare_groups
 from .values import names_in
 
-__all__ = ["COMMAND", "compare"]
+__all__ = ["COMMAND", "StudyOptions", "compare"]
 
 err = Console(stderr=True)
 
 _METHODS = {"routing": "ppo,a2c,softmax_gate,switch_gate,ridge"}
 
 
-def compare(
-    *,
-    table: str | None = None,
-    out: Path,
-    env: str = "routing",
-    problem: Any,
-    objective: ComparedObjective,
-    methods: list[str] | str | None = None,
-    compute_weights: list[float] | float | str | None = None,
-    seeds: int = 5,
-    n_trials: int = 4,
-    jobs: int = 1,
-    allow_leakage: bool = False,
-) -> dict[str, Any]:
-    """Compare methods on one problem: same data, trials and seeds for all, with confidence intervals.
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """The methods to compare, and the size of the comparison.
 
-    Args:
-        table: a Parquet file or the name of a source, see `list`.
-        out: folder for results.json, report.html and TensorBoard logs; an interrupted comparison resumes from
-            it.
-        env: the problem, see `list`.
-        problem: options of the problem.
-        objective: the objective.
+    Attributes:
         methods: comma-separated names, see `list`; null: a selection for routing, else all. Bounds and
             constant baselines are always included.
         compute_weights: comma-separated numbers, the same as --objective.compute-weight.
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings per method and case, selected on validation.
         jobs: number of processes.
-        allow_leakage: accept prompts that are in two splits; every output then says so.
     """
+
+    methods: list[str] | str | None = None
+    compute_weights: list[float] | float | str | None = None
+    seeds: int = 5
+    n_trials: int = 4
+    jobs: int = 1
+
+
+def compare(
+    *, data: DataOptions, out: Path, study: StudyOptions, problem: Any, objective: ComparedObjective
+) -> dict[str, Any]:
+    """Compare methods on one problem: same data, trials and seeds for all, with confidence intervals.
+
+    Args:
+        data: the problem and its table.
+        out: folder for results.json, report.html and TensorBoard logs; an interrupted comparison resumes from
+            it.
+        study: the methods, trials, seeds and processes.
+        problem: options of the problem.
+        objective: the objective.
+    """
+    env, compute_weights = data.env, study.compute_weights
     kind = find_problem(env)
     if compute_weights is not None:
         if objective.compute_weight is not None:
@@ -65,22 +68,20 @@ def compare(
         if "compute_weight" not in kind.objective_fields:
             raise InputError("compute_weights", compute_weights, f"{env} has none", "leave it out")
         objective = replace(objective, compute_weight=compute_weights)
-    instance = build_problem(
-        env, table, problem, objective, kind.compared_weights, allow_leakage=allow_leakage
-    )
-    selected = _METHODS.get(env) if methods is None else methods
+    instance = build_problem(data, problem, objective, kind.compared_weights)
+    selected = _METHODS.get(env) if study.methods is None else study.methods
     with progress_of("trials", err) as progress:
-        study = compare_methods(
+        compared = compare_methods(
             instance,
             None if selected is None else names_in(selected),
-            seeds=seeds,
-            n_trials=n_trials,
-            jobs=jobs,
+            seeds=study.seeds,
+            n_trials=study.n_trials,
+            jobs=study.jobs,
             out=out,
             command="train_router.py " + shlex.join(sys.argv[1:]),
             progress=progress,
         )
-    return {**study.results, "out": str(out), "reused": study.reused}
+    return {**compared.results, "out": str(out), "reused": compared.reused}
 
 
 COMMAND = Command(run=compare, view=results_view, groups=compare_groups, keeps_config=True)

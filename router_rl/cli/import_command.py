@@ -3,62 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from experts import import_results
+from experts.readers.importing import ImportOptions, import_results
 
 from .command import Command
 
 __all__ = ["COMMAND", "import_", "import_view"]
 
 
-def import_(
-    source: Path,
-    *,
-    out: Path,
-    format: str = "auto",
-    prices: str | None = None,
-    on: str | None = None,
-    cost_unit: str | None = None,
-    metric: str | None = None,
-    full_marks: float = 1.0,
-    missing: Literal["rows", "experts"] = "rows",
-    drop_leaks: bool = False,
-    seed: int = 0,
-) -> dict[str, Any]:
+def import_(source: Path, *, out: Path, options: ImportOptions) -> dict[str, Any]:
     """Convert your own results or public benchmarks to an outcome table, and report problems in the data.
 
     Args:
         source: a Parquet, CSV, JSON Lines or JSON file, or a folder of them.
         out: output Parquet file.
-        format: wide, long, routellm, routerbench, llmrouter, lm-eval; auto: detected from the first row.
-        prices: litellm, or a YAML table of US dollars per million tokens; costs are then computed from
-            tokens.
-        on: date of the prices, such as 2024-07-01; the latest if null.
-        cost_unit: unit of the costs in the source: usd, flops or seconds.
-        metric: the score to use if there are several, such as acc_norm.
-        full_marks: maximum score in the source, such as 10 or 100.
-        missing: rows: drop queries without all experts; experts: drop experts without all queries.
-        drop_leaks: drop training and validation rows whose prompt is also in the test rows.
-        seed: random seed of the split, if the source has none.
+        options: how the results are read.
     """
-    report = import_results(
-        source,
-        out,
-        format=format,
-        prices=prices,
-        on=on,
-        cost_unit=cost_unit,
-        metric=metric,
-        full_marks=full_marks,
-        missing=missing,
-        drop_leaks=drop_leaks,
-        seed=seed,
-    )
+    report = import_results(source, out, options=options)
     return {
         "table": str(out),
         "format": report.format,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jsonargparse
 import yaml
@@ -22,7 +23,7 @@ from ..methods.registry import method_names
 from .command import Command, Names
 from .error_text import METHOD_KEY, one_line
 
-__all__ = ["build_parser", "names_given", "normalised"]
+__all__ = ["arguments_of", "boolean_options", "build_parser", "names_given", "normalised"]
 
 # Options of version 1 and their replacements.
 _OLD = {
@@ -51,7 +52,8 @@ _OLD = {
     "device": "problem.device",
     "compile": "problem.compile",
 }
-# `--method` is also an option; jsonargparse needs another key for the method's fields.
+# Arguments whose fields are flags `--ARGUMENT.FIELD`.
+_GROUPS = ("problem", "objective", METHOD_KEY)
 
 
 def normalised(words: Iterable[str]) -> list[str]:
@@ -108,15 +110,44 @@ def build_parser(
     for switch, meaning in command.switches:
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)
-    grouped = [each for each in ("problem", "objective", METHOD_KEY) if each in signature]
+    expanded = _expanded(command)
     skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
-    skipped.update(grouped)
+    skipped.update(name for name in (*_GROUPS, *expanded) if name in signature)
     parser.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
+    for options in expanded.values():
+        parser.add_class_arguments(options, as_group=False)
     for argument, options in groups.items():
         parser.add_argument(f"--{argument}", type=options, default=options())
     _check_known(words, parser, names, groups)
     _check_config(_config(words), parser)
     return parser
+
+
+def arguments_of(command: Command, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a command's function.
+
+    Args:
+        command: the command.
+        values: value of each option, as parsed.
+    """
+    arguments = dict(values)
+    for name, options in _expanded(command).items():
+        arguments[name] = options(**{each.name: arguments.pop(each.name) for each in fields(options)})
+    return arguments
+
+
+def boolean_options(command: Command) -> set[str]:
+    """Return the names of a command's boolean options, apart from its switches."""
+    hints = get_type_hints(command.run)
+    for options in _expanded(command).values():
+        hints |= get_type_hints(options)
+    return {name for name, kind in hints.items() if kind is bool} - {name for name, _ in command.switches}
+
+
+def _expanded(command: Command) -> dict[str, Any]:
+    """Return the arguments of a command that stand for the fields of a dataclass, with the dataclass."""
+    hints = get_type_hints(command.run)
+    return {name: kind for name, kind in hints.items() if is_dataclass(kind) and name not in _GROUPS}
 
 
 def _normalised(word: str) -> str:

@@ -16,7 +16,29 @@ from ..problems.registry import find_problem
 from .command import Names
 from .values import numbers_in
 
-__all__ = ["ComparedObjective", "build_problem", "compare_groups", "default_method", "train_groups"]
+__all__ = [
+    "ComparedObjective",
+    "DataOptions",
+    "build_problem",
+    "compare_groups",
+    "default_method",
+    "train_groups",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """The problem, and the outcomes that it is about.
+
+    Attributes:
+        table: a Parquet file or the name of a source, see `list`.
+        env: the problem, see `list`.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
+    """
+
+    table: str | None = None
+    env: str = "routing"
+    allow_leakage: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,27 +84,20 @@ def default_method(env: str) -> str:
 
 
 def build_problem(
-    env: str,
-    table: str | None,
-    options: Any,
-    objective: ComparedObjective,
-    weights: tuple[float, ...],
-    *,
-    allow_leakage: bool = False,
+    data: DataOptions, options: Any, objective: ComparedObjective, weights: tuple[float, ...]
 ) -> Problem:
     """Return the problem that a command line describes.
 
     Args:
-        env: name of the problem.
-        table: a Parquet file or the name of a source; None if the problem needs none, or for its default.
+        data: name of the problem, and its table if it needs one.
         options: an instance of the problem's options dataclass.
         objective: the objective.
         weights: compute weights if the objective has none.
-        allow_leakage: accept prompts that are in two splits; every output then says so.
 
     Raises:
         InputError: an option is invalid, or the table is missing or cannot be used.
     """
+    env, table = data.env, data.table
     kind = find_problem(env)
     if not kind.needs_table:
         if table is not None:
@@ -92,7 +107,7 @@ def build_problem(
         return kind(options=options)
     if table is None and env == "routing":
         raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
-    rows = open_table(table or "digits", allow_leakage=allow_leakage)
+    rows = open_table(table or "digits", allow_leakage=data.allow_leakage)
     given = {each.name: getattr(objective, each.name) for each in fields(objective)}
     for name, value in given.items():
         if name not in kind.objective_fields and value != getattr(ComparedObjective(), name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,49 @@ from ..reports.terminal import evaluation_view, progress_of
 from ..studies.collapse import Reference, live
 from ..studies.runs import train_run
 from .command import Command
-from .problem_options import ComparedObjective, build_problem, default_method, train_groups
+from .problem_options import ComparedObjective, DataOptions, build_problem, default_method, train_groups
 
-__all__ = ["COMMAND", "train"]
+__all__ = ["COMMAND", "TrainingOptions", "train"]
 
 err = Console(stderr=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The method, and how it is trained.
+
+    Attributes:
+        method: name of the method, see `list`; null: ppo for routing, else the problem's first.
+        n_trials: number of hyperparameter settings, selected on validation.
+        seed: random seed.
+    """
+
+    method: str | None = None
+    n_trials: int = 1
+    seed: int = 0
+
+
 def train(
     *,
-    table: str | None = None,
+    data: DataOptions,
     out: Path,
-    env: str = "routing",
+    training: TrainingOptions,
     problem: Any,
     objective: ComparedObjective,
-    method: str | None = None,
     hyperparameters: Any = None,
-    n_trials: int = 1,
-    seed: int = 0,
-    allow_leakage: bool = False,
 ) -> dict[str, Any]:
     """Train one method on one problem; the same command resumes an interrupted run.
 
     Args:
-        table: a Parquet file or the name of a source, see `list`.
+        data: the problem and its table.
         out: the run folder.
-        env: the problem, see `list`.
+        training: the method, trials and seed.
         problem: options of the problem.
         objective: the objective.
-        method: name of the method, see `list`; null: ppo for routing, else the problem's first.
         hyperparameters: hyperparameters of the method; setting any disables the search.
-        n_trials: number of hyperparameter settings, selected on validation.
-        seed: random seed.
-        allow_leakage: accept prompts that are in two splits; every output then says so.
     """
-    kind = find_problem(env)
-    instance = build_problem(
-        env, table, problem, objective, kind.trained_weights, allow_leakage=allow_leakage
-    )
-    method = method or default_method(env)
+    instance = build_problem(data, problem, objective, find_problem(data.env).trained_weights)
+    method = training.method or default_method(data.env)
     changed = None if hyperparameters is None else _changed(hyperparameters)
     # Under a budget the search evaluates routers that are discarded: no warnings for those.
     first = instance.cases[0]
@@ -70,7 +74,13 @@ def train(
             progress(snapshot.step, snapshot.total, message)
 
         run = train_run(
-            instance, method, out, seed=seed, n_trials=n_trials, hyperparameters=changed, callback=callback
+            instance,
+            method,
+            out,
+            seed=training.seed,
+            n_trials=training.n_trials,
+            hyperparameters=changed,
+            callback=callback,
         )
     return {"run": str(out), **run.facts}
 

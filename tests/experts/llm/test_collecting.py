@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable
 from experts.llm import collect_answers
+from experts.llm.collecting import CollectOptions
 from router_rl.cli.collect_command import collect, collect_view
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -244,7 +245,7 @@ def test_the_command_prints_what_each_model_answered(server, write_models, write
         out=tmp_path / "t.parquet",
         models=write_models(retries=0),
         prompts=write_prompts(4, {0: "500"}),
-        scorer="numeric",
+        options=CollectOptions(scorer="numeric"),
     )
     text = io.StringIO()
     Console(width=80, file=text).print(collect_view(found))
@@ -254,7 +255,7 @@ def test_the_command_prints_what_each_model_answered(server, write_models, write
     json.dumps(found, allow_nan=False)
     for wrong in ({}, {"source": "digits", "models": Path("m")}, {"models": Path("m")}):
         with pytest.raises(InputError, match=r"source|prompts"):
-            collect(out=tmp_path / "t.parquet", **wrong)
+            collect(out=tmp_path / "t.parquet", options=CollectOptions(), **wrong)
 
 
 def test_kill_9_loses_no_finished_answer_and_asks_none_twice(server, write_models, write_prompts, tmp_path):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from environment_tables import made_cascade
 
-from router_rl.cli import find_command
+from router_rl.cli import COMMANDS, find_command
 from router_rl.cli.command import Names
-from router_rl.cli.parsing import _OLD, build_parser, normalised
+from router_rl.cli.compare_command import StudyOptions
+from router_rl.cli.parsing import _OLD, arguments_of, boolean_options, build_parser, normalised
+from router_rl.cli.problem_options import DataOptions
 from train_router import main
 
 Fails = Callable[..., str]
@@ -180,3 +182,32 @@ def test_compute_weights_are_given_once(table: str, fails: Fails) -> None:
 
 def test_an_unknown_problem_is_named(fails: Fails) -> None:
     assert "did you mean 'cascade'" in fails("train", "--env", "cascad", "--table", "digits")
+
+
+def test_a_dataclass_among_the_arguments_stands_for_its_fields() -> None:
+    command = find_command("compare")
+    words = [
+        "--out",
+        "study",
+        "--seeds",
+        "2",
+        "--n_trials",
+        "3",
+        "--allow_leakage=true",
+        "--methods",
+        "ridge",
+    ]
+    parser = build_parser("compare", command, Names(), words)
+    parsed = parser.instantiate(parser.parse_args(words)).as_dict()
+    given = {name: parsed[name] for name in parsed if name not in ("config", "json")}
+    arguments = arguments_of(command, given)
+    assert arguments["study"] == StudyOptions(seeds=2, n_trials=3, methods="ridge")
+    assert arguments["data"] == DataOptions(allow_leakage=True)
+    assert set(arguments) == {"out", "data", "study", "problem", "objective"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_boolean_options_need_no_value(name: str) -> None:
+    expected = {"import": {"drop_leaks"}, "bench": set(), "export": set()}
+    leaks = {"allow_leakage"} if name in ("train", "compare", "evaluate", "monitor") else set()
+    assert boolean_options(find_command(name)) == expected.get(name, leaks)
