@@ -1,9 +1,9 @@
 """Policy search: the weights of a caching policy by the cross-entropy method.
 
 A normal distribution over the weights moves to the best of its draws, which all run on the same requests
-(common random numbers). Noise that falls to 0 is added to its deviation, so that it does not converge too
-soon. It starts at the tuned foresight rule. The best on validation of that rule and of the means it passes
-is returned.
+(common random numbers). Noise that decays to 0 is added to its standard deviation, so that it does not
+converge too soon. The search starts at the tuned foresight rule. It returns the best on validation of that
+rule and of the distribution's mean after every fourth generation.
 
 Source: Szita, Lorincz 2006, Learning Tetris using the noisy cross-entropy method,
 https://doi.org/10.1162/neco.2006.18.12.2936.
@@ -15,15 +15,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ...problems.caching.problem import CachingProblem
+from ...problems.measure import Measurement
 from ...problems.problem import ActionPolicy
 from ...routing.policies.caching_policy import ANSWER_INPUTS, CachingPolicy
 from ..method import Method, Run
 from .cache_rules import exported, tuned_foresight
-from .candidates import Weights, best_weights, utilities
+from .candidates import Weights, best_weights, utilities, validation_utilities
 
 __all__ = ["METHOD", "SearchHyperparameters", "fit", "search"]
+
+Report = Callable[[int, float, "Tensor | None"], None]
+
+_PERIOD = 4  # generations between two candidates for the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +37,11 @@ class SearchHyperparameters:
     """Hyperparameters of the search.
 
     Attributes:
-        population: draws a generation.
+        population: number of draws per generation.
         elite: number of the best draws that the distribution moves to.
         generations: number of generations.
-        streams: episodes of training rows that each draw runs.
-        pace: fraction of the way that the distribution moves.
+        streams: number of episodes of training rows that each draw runs.
+        pace: step size from the old mean and deviation to those of the best draws, in (0, 1].
     """
 
     population: int = 32
@@ -46,13 +52,19 @@ class SearchHyperparameters:
 
 
 def fit(problem: CachingProblem, hyperparameters: SearchHyperparameters, run: Run) -> ActionPolicy:
-    """Search the weights for one size of GPU memory, from the tuned foresight rule."""
+    """Return the policy measured for one size of GPU memory, starting from the tuned foresight rule."""
     key = ("rule", "foresight", problem.case.values["resident_share"])
     start = problem.cached(key, lambda: tuned_foresight(problem))
+    best: list[Measurement] = []
 
-    def report(generation: int, best: float) -> None:
-        message = f"best utility of the generation {best:.4f}"
-        run.report(generation, hyperparameters.generations, message)
+    def report(generation: int, utility: float, mean: Tensor | None) -> None:
+        if mean is not None and run.callback is not None:
+            measured = validation_utilities(problem, start, _weights(mean.unsqueeze(0))).squeeze(1)
+            if not best or float(measured.mean()) > best[0].means()["utility"]:
+                best[:] = [Measurement(utility=measured.numpy(), parts={})]
+        message = f"best utility of the generation {utility:.4f}"
+        validation = best[0] if best and mean is not None else None
+        run.report(generation, hyperparameters.generations, message, validation)
 
     return exported(search(problem, hyperparameters, seed=run.seed, start=start, report=report))
 
@@ -63,19 +75,20 @@ def search(
     *,
     seed: int,
     start: CachingPolicy,
-    report: Callable[[int, float], None] = lambda generation, best: None,
+    report: Report = lambda generation, utility, mean: None,
 ) -> CachingPolicy:
-    """Search the weights of a caching policy.
+    """Return the best weights of a caching policy that the search finds.
 
     Args:
         problem: with one case.
         hyperparameters: of the search.
-        seed: of the draws and the episodes.
-        start: the first mean of the distribution.
-        report: is passed the number of generations done, and the best utility of the last one.
+        seed: random seed of the draws and the episodes.
+        start: initial mean of the distribution.
+        report: is called after each generation with the number of generations done, the highest training
+            utility of the last one, and the distribution's mean [13] float32 if it is a candidate, else None.
     """
     generator = torch.Generator().manual_seed(seed)
-    split, unit = len(ANSWER_INPUTS), problem.options.wait_weight
+    unit = problem.options.wait_weight
     mean = torch.cat([start.answer, start.keep])
     answer_scale = [0.1, 0.3 * unit, 0.1, 0.1, 0.1, 0.1, 0.3, 2.0]
     scale = torch.tensor([*answer_scale, 0.5, 0.5, 0.5, 0.5, 1.0])
@@ -88,7 +101,7 @@ def search(
             problem,
             "train",
             start,
-            Weights(drawn[:, :split], drawn[:, split:]),
+            _weights(drawn),
             streams=hyperparameters.streams,
             seed=(seed + 1) * 10_000 + generation * hyperparameters.streams,
         )
@@ -97,11 +110,17 @@ def search(
         fading = 0.2 * scale * max(0.0, 1.0 - 2.0 * generation / hyperparameters.generations)
         deviation = torch.lerp(deviation, elite.std(dim=0), hyperparameters.pace)
         deviation = deviation + hyperparameters.pace * fading
-        if generation % 4 == 3:
-            means.append(mean)
-        report(generation + 1, float(utility.max()))
-    candidates = torch.stack(means)
-    return best_weights(problem, Weights(candidates[:, :split], candidates[:, split:]))
+        candidate = mean if generation % _PERIOD == _PERIOD - 1 else None
+        if candidate is not None:
+            means.append(candidate)
+        report(generation + 1, float(utility.max()), candidate)
+    return best_weights(problem, _weights(torch.stack(means)))
+
+
+def _weights(rows: Tensor) -> Weights:
+    """Return the candidates of rows [P, 13]."""
+    split = len(ANSWER_INPUTS)
+    return Weights(rows[:, :split], rows[:, split:])
 
 
 METHOD = Method(

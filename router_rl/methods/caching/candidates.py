@@ -13,7 +13,15 @@ from envs.caching import CachingCore, memories
 from ...problems.caching.problem import CachingProblem
 from ...routing.policies.caching_policy import ANSWER_INPUTS, KEEP_INPUTS, CachingPolicy
 
-__all__ = ["Weights", "best_weights", "utilities", "weighted", "weights_of", "with_weights"]
+__all__ = [
+    "Weights",
+    "best_weights",
+    "utilities",
+    "validation_utilities",
+    "weighted",
+    "weights_of",
+    "with_weights",
+]
 
 _SEED, _STREAMS = 400_000, 24  # of the validation episodes that all candidates run
 _FINAL_STREAMS, _FINALISTS = 96, 8  # episodes that choose among the best candidates
@@ -61,6 +69,18 @@ def best_weights(problem: CachingProblem, weights: Weights) -> CachingPolicy:
     return with_weights(policy, weights.answer[0], weights.keep[0])
 
 
+def validation_utilities(problem: CachingProblem, policy: CachingPolicy, weights: Weights) -> Tensor:
+    """Return the utility per request of candidates in each validation episode, [24, P] float32.
+
+    Args:
+        problem: with one case.
+        policy: gives the prices and the mask of allowed experts.
+        weights: P candidates.
+    """
+    totals = _totals(problem, "validation", policy, weights, streams=_STREAMS, seed=_SEED)
+    return totals / problem.config(problem.case).window
+
+
 def utilities(
     problem: CachingProblem,
     split: str,
@@ -70,16 +90,30 @@ def utilities(
     streams: int,
     seed: int,
 ) -> Tensor:
-    """Mean utility [P] float32 a request of candidates on the same requests.
+    """Return the mean utility per request of candidates on the same requests, [P] float32.
 
     Args:
         problem: with one case.
-        split: the rows of the requests.
-        policy: whose prices and masks hold.
+        split: split that the requests are drawn from.
+        policy: gives the prices and the mask of allowed experts.
         weights: P candidates.
-        streams: episodes of each candidate.
-        seed: of the requests.
+        streams: number of episodes of each candidate.
+        seed: random seed of the requests.
     """
+    totals = _totals(problem, split, policy, weights, streams=streams, seed=seed)
+    return totals.mean(dim=0) / problem.config(problem.case).window
+
+
+def _totals(
+    problem: CachingProblem,
+    split: str,
+    policy: CachingPolicy,
+    weights: Weights,
+    *,
+    streams: int,
+    seed: int,
+) -> Tensor:
+    """Return the sum of the rewards of each episode, [streams, P] float32; arguments as for `utilities`."""
     count = len(weights.answer)
     config, table = problem.config(problem.case), problem.rows(problem.case, split)
     core = CachingCore(table, config, count * streams, seed=seed, group=count)
@@ -89,4 +123,4 @@ def utilities(
         state = core.state
         inputs = (chance[state.row], later[state.row], *memories(table, config, state))
         total += core.step(policy.choose(*inputs, weights=(answer, keep))).reward
-    return total.view(streams, count).mean(dim=0) / config.window
+    return total.view(streams, count)

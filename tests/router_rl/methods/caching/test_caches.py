@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from environment_tables import topics
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from router_rl.exports.policy_files import write_policy
 from router_rl.methods.caching import candidates
@@ -17,6 +18,7 @@ from router_rl.methods.fit import fit
 from router_rl.problems.caching.cache_episodes import run_episodes
 from router_rl.problems.caching.problem import CachingProblem, topic_quality
 from router_rl.routing import RouterError, load
+from router_rl.studies.runs import train_run
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +127,37 @@ def test_the_search_starts_from_foresight_and_keeps_the_best(half, few_streams):
     told = []
     hyperparameters = SearchHyperparameters(generations=4, population=24, streams=8)
     found = search(
-        half, hyperparameters, seed=0, start=start, report=lambda done, best: told.append((done, best))
+        half, hyperparameters, seed=0, start=start, report=lambda done, best, mean: told.append((done, mean))
     )
     assert [done for done, _ in told] == [1, 2, 3, 4]
+    assert [mean is not None for _, mean in told] == [False, False, False, True]
     weights = Weights(*(torch.stack([getattr(p, n) for p in (start, found)]) for n in ("answer", "keep")))
     utility = utilities(half, "validation", start, weights, streams=8, seed=candidates._SEED)
     assert utility[1] >= utility[0] - 1e-6
+
+
+def test_the_search_has_a_validation_curve(half, few_streams, tmp_path):
+    """Every fourth generation: the best mean so far, on the validation episodes that select the result."""
+    few = {"generations": 8, "population": 6, "elite": 3, "streams": 2}
+    means = []
+
+    def keep(done, best, mean):
+        if mean is not None:
+            means.append(mean)
+
+    start = tuned_foresight(half)
+    search(half, SearchHyperparameters(**few), seed=0, start=start, report=keep)
+    rows = torch.stack(means)
+    weights = Weights(rows[:, :8], rows[:, 8:])
+    wanted = utilities(half, "validation", start, weights, streams=8, seed=candidates._SEED).cummax(0).values
+
+    train_run(half, "cross_entropy", tmp_path, hyperparameters=few)
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    curve = [(event.step, event.value) for event in events.Scalars("validation/best_utility")]
+    assert [step for step, _ in curve] == [500, 1000]  # thousandths of the fit
+    assert [value for _, value in curve] == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
 def test_live_state_acts_as_the_environment(half, tmp_path):
