@@ -88,7 +88,7 @@ def open_rows(
 
     Args:
         table: an outcome table, a Parquet path or the name of an embedded source.
-        split: `train`, `validation` or `test`; None for all rows.
+        split: `train`, `validation`, `tuning` or `test`; None for all rows.
         scale: the unit of compute, in the table's cost unit; `compute_scale` of the rows if None.
 
     Raises:

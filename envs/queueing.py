@@ -98,7 +98,7 @@ __all__ = [
 
 _LOOK = 4  # starts that are compared together when counting the requests that began
 _FAST, _SLOW = 1 / 8, 1 / 64  # rates of the two running means of the gaps
-_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.75), "test": (0.75, 1.0)}
+_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.625), "test": (0.75, 1.0), "tuning": (0.625, 0.75)}
 
 
 class QueueingCore(BatchedCore[QueueState]):

@@ -44,7 +44,8 @@ class OutcomeTable:
         features: [T, D] float32, finite, possibly memory-mapped; None if the table has none.
         quality: [T, N] float32 in [0, 1].
         cost: [T, N] float32 >= 0, in `cost_unit`.
-        split: [T] str, each one of `SPLITS`.
+        split: [T] str, each one of `SPLITS`. `tuning` rows select hyperparameters and methods; problems
+            take half of the validation rows if a table has none.
         cost_unit: "usd", "flops", "seconds" or "unknown".
         source: a description of where the outcomes come from.
         prompt: [T] str, the text of each query.
@@ -105,7 +106,7 @@ class OutcomeTable:
         """Return the rows of one split, in table order.
 
         Args:
-            split: train, validation or test.
+            split: train, validation, tuning or test.
 
         Raises:
             InputError: the split is unknown or has no rows.

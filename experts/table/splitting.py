@@ -18,7 +18,7 @@ __all__ = [
     "split_by_key",
 ]
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "tuning", "test")
 LEAKAGE = "leakage allowed: "  # the note that disables the check; every output repeats it
 _SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 

@@ -61,7 +61,7 @@ def train(
     # Under a budget the search evaluates routers that are discarded: no warnings for those.
     first = instance.cases[0]
     checked = len(instance.cases) == 1 and (first.objective is None or first.objective.budget is None)
-    reference = Reference.of(instance, first) if checked else None
+    reference = Reference.of(instance, first, "validation") if checked else None
     with progress_of("training", err) as progress:
 
         def callback(snapshot: Snapshot) -> None:

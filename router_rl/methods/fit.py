@@ -91,5 +91,5 @@ def check_method(method: Method, problem: Problem) -> str | None:
 
 
 def _validation_utility(policy: Any, problem: Problem, seed: int) -> float:
-    results = [problem.evaluate(policy, "validation", case, seed=seed) for case in problem.cases]
+    results = [problem.evaluate(policy, "tuning", case, seed=seed) for case in problem.cases]
     return float(np.mean([each.means()["utility"] for each in results]))

@@ -47,37 +47,35 @@ class LogConfig:
             raise InputError("log.clip", self.clip, "is not a weight", "use 0 or more, or null")
 
 
-def impute(
-    train: OutcomeTable, validation: OutcomeTable, config: LogConfig
-) -> tuple[OutcomeTable, OutcomeTable]:
+def impute(train: OutcomeTable, *others: OutcomeTable, config: LogConfig) -> tuple[OutcomeTable, ...]:
     """Hide all but one outcome of each row, and impute the others.
 
     Args:
         train: training rows with features and all outcomes.
-        validation: validation rows with features and all outcomes.
+        others: validation and tuning rows with features and all outcomes.
         config: how the log is simulated and used.
 
     Returns:
-        the same rows with estimates in place of outcomes; the models for validation rows are fitted to the
+        the same rows with estimates in place of outcomes; the models for the other rows are fitted to the
         training rows only.
     """
     assert train.features is not None
-    assert validation.features is not None
     count = len(train.experts)
     default = int(train.quality.mean(axis=0, dtype=np.float64).argmax())
 
     def logged(rows: OutcomeTable, part: int) -> DecisionLog:
         policy = epsilon_greedy(np.full(len(rows), default), count, config.epsilon)
-        return log_decisions(rows, policy, seed=2 * config.seed + part)
+        return log_decisions(rows, policy, seed=(1 + len(others)) * config.seed + part)
 
-    train_log, validation_log = logged(train, 0), logged(validation, 1)
+    train_log = logged(train, 0)
     outcome = np.stack([train_log.quality, train_log.cost], axis=1)
     within = cross_fitted(train.features, train_log.action, outcome, count)
-    beyond = predicted(train.features, train_log.action, outcome, count, validation.features)
-    return (
-        train.with_estimates(*imputed(train_log, within, config.clip)),
-        validation.with_estimates(*imputed(validation_log, beyond, None)),
-    )
+    estimated = [train.with_estimates(*imputed(train_log, within, config.clip))]
+    for part, rows in enumerate(others, start=1):
+        assert rows.features is not None
+        beyond = predicted(train.features, train_log.action, outcome, count, rows.features)
+        estimated.append(rows.with_estimates(*imputed(logged(rows, part), beyond, None)))
+    return tuple(estimated)
 
 
 def imputed(log: DecisionLog, model: np.ndarray, clip: float | None) -> tuple[np.ndarray, np.ndarray]:

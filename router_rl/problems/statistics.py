@@ -1,4 +1,11 @@
-"""Bootstrap confidence intervals over test queries and seeds, paired across methods."""
+"""Confidence intervals over test queries and seeds, paired across methods.
+
+Percentile bootstrap intervals, widened for few seeds. With S seeds the bootstrap underestimates the variance
+between seeds by (S - 1) / S and ignores that S values estimate it poorly: where seeds dominate, intervals of
+five seeds would cover 88% instead of 95%. So both ends are moved away from the estimate by the ratio of a
+t interval to a normal one, with Satterthwaite's degrees of freedom for the sum of the two variances
+(Satterthwaite 1946, https://doi.org/10.2307/3002019). The ratio is near 1 where queries dominate.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+from scipy.stats import bootstrap, norm, t, trim_mean
 
 __all__ = ["SEEDS_FOR_IQM", "Interval", "interval", "iqm", "paired_difference"]
 
@@ -35,8 +42,7 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
     """Return the mean over seeds and queries, with a 95% percentile bootstrap interval.
 
     Queries and seeds are resampled independently, and every seed gets the same queries, so the interval
-    covers new queries and new seeds. It is too narrow if seeds vary more than queries, because five seeds
-    estimate that variance poorly.
+    covers new queries and new seeds. It is widened for few seeds, see above.
 
     Args:
         values: [S, T] float, one row per training seed, one column per test query.
@@ -104,4 +110,19 @@ def _resampled(values: np.ndarray, combine: Callable[[np.ndarray], Any], seed: i
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return Interval(centre, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
+    wider = _few_seeds(values) if seeds > 1 else 1.0
+    return Interval(centre, centre - wider * (centre - low), centre + wider * (high - centre))
+
+
+def _few_seeds(values: np.ndarray) -> float:
+    """Return the ratio of the t interval's width to that of the bootstrap, of values [S, T], S > 1."""
+    seeds, queries = values.shape
+    between_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds
+    between_queries = float(values.mean(axis=0).var(ddof=1)) / queries
+    total = between_seeds + between_queries
+    resampled = between_seeds * (seeds - 1) / seeds + between_queries
+    if resampled == 0.0:
+        return 1.0
+    freedom = total**2 / (between_seeds**2 / (seeds - 1) + between_queries**2 / (queries - 1))
+    return float(np.sqrt(total / resampled) * t.ppf(0.975, freedom) / norm.ppf(0.975))

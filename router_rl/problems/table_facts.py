@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experts import OutcomeTable
+from experts.table.splitting import SPLITS
 
 __all__ = ["table_facts"]
 
@@ -17,7 +18,7 @@ def table_facts(table: OutcomeTable, scale: float) -> dict[str, Any]:
         scale: unit of compute, in the table's cost unit.
     """
     return {
-        "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},
+        "queries": {name: int((table.split == name).sum()) for name in SPLITS},
         "features": 0 if table.features is None else int(table.features.shape[1]),
         "cost_unit": table.cost_unit,
         "compute_unit": scale,

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for documents: a table for each case, the verdict, the goal, the warnings."""
+"""A comparison as Markdown, for documents: a table for each case, the verdict, the warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..problems.statistics import SEEDS_FOR_IQM
 from .results_table import Column, Reference, by_case, capitalised, columns_of, difference_of, references_of
 from .table_format import best_of, family_name, footnote, marked, signed
 
-__all__ = ["goal_line", "markdown", "table_rows"]
+__all__ = ["markdown", "table_rows"]
 
 
 def markdown(results: dict[str, Any], title: str) -> str:
@@ -30,7 +30,6 @@ def markdown(results: dict[str, Any], title: str) -> str:
         lines += [f"{capitalised(label)}:", "", *table_rows(rows, results), ""]
     lines += [note, ""] if note else []
     lines += [f"- {sentence}" for sentence in results["verdict"]]
-    lines += [f"- {goal_line(goal)}" for goal in results["goal"]]
     lines += [f"- Warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, ""])
 
@@ -57,20 +56,6 @@ def table_rows(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> list[
         cells += [_cell(column, row) for column in columns]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def goal_line(goal: dict[str, Any]) -> str:
-    """One entry of `goal` as a sentence.
-
-    Args:
-        goal: of the `goal` in `results.json`.
-    """
-    word = "reached" if goal["reached"] else "not reached"
-    low, high = map(signed, goal["ci95"])
-    return (
-        f"Goal at {goal['case']} {word}: {goal['rl']} minus {goal['gate']} is {signed(goal['mean'])} "
-        f"(95% CI {low} to {high}); the lower end must be above {goal['margin']:g}."
-    )
 
 
 def _about(results: dict[str, Any]) -> str:

@@ -24,7 +24,16 @@ from .table_format import FAMILIES, family_name, footnote
 __all__ = ["report_view"]
 
 _OF_TWO = ("apgr", "cpt50", "cpt80")  # measures of routers between two experts
-_MEASURES = ("aiq", "aiq_above_zero", "cost_saved", "quality_gained", "router_arena", *_OF_TWO)
+_MEASURES = (
+    "points",
+    "aiq",
+    "aiq_difference",
+    "aiq_above_zero",
+    "cost_saved",
+    "quality_gained",
+    "router_arena",
+    *_OF_TWO,
+)
 _MOST_TILES = 8
 _RUN_COLUMNS = ("method", "family", "case", "seed", "split", "fit_seconds", "collapsed", "collapse")
 _RUN_EXTRAS = ("shares", "hyperparameters", "router", "utility", "budget", "met")
@@ -57,7 +66,11 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
     facts = results.get("table_facts") or {}
     frontier: Mapping[str, Any] = results.get("frontier") or {}
     measured = [(one, _frontier_row(frontier[one.name])) for one in series if one.name in frontier]
-    measured = [row for row in measured if any(one["value"] is not None for one in row[1].values())]
+    measured = [
+        row
+        for row in measured
+        if any(one["value"] is not None for name, one in row[1].items() if name != "points")
+    ]
     iqm = len(results["seeds"]) >= SEEDS_FOR_IQM and any(
         row.get("utility_iqm") is not None for row in summary
     )
@@ -79,6 +92,7 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
         "figure": _frontier(results, series),
         "frontier": measured,
         "two_experts": any(row["apgr"]["value"] is not None for _, row in measured),
+        "aiq_rival": next((facts.get("aiq_rival") for facts in frontier.values()), None),
         "references": references,
         "columns": columns,
         "groups": result_groups(results, series),

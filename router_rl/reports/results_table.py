@@ -147,9 +147,9 @@ def cost_unit_of(results: Mapping[str, Any]) -> CostUnit | None:
 def references_of(results: Mapping[str, Any]) -> list[Reference]:
     """What differences are taken to, the main one first; empty where there is nothing to compare with.
 
-    The main one is the rival that the problem names. Without one it is the best gate for routing, which asks
-    whether RL is better than gates, and the best rival elsewhere. The best rival, gate or baseline, follows
-    where it is another method in some case.
+    The main one is the rival that the problem names; all differences are then to this method. Without one it
+    is the best rival: the gate or baseline with the highest utility on validation. The best gate follows
+    if it is another method in some case.
 
     Args:
         results: the content of `results.json`.
@@ -159,11 +159,10 @@ def references_of(results: Mapping[str, Any]) -> list[Reference]:
         _reference(summary, f"paired_difference_to_{name}", name.replace("_", " "))
         for name in ("rival", "best_gate", "best_rival")
     )
-    routing = results["problem"]["name"] == "routing"
-    main = rival or (gate or best if routing else best or gate)
+    main = rival or best or gate
     if main is None:
         return []
-    return [main] if best is None or best.methods == main.methods else [main, best]
+    return [main] if rival or gate is None or gate.methods == main.methods else [main, gate]
 
 
 def difference_of(row: Mapping[str, Any], reference: Reference) -> dict[str, Any] | None:

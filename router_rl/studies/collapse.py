@@ -63,26 +63,27 @@ class Reference:
     oracle_shares: np.ndarray | None
 
     @classmethod
-    def of(cls, problem: Problem, case: Case) -> Reference:
+    def of(cls, problem: Problem, case: Case, split: str = "tuning") -> Reference:
         """Evaluate the best single expert and the oracle, if the problem has them.
 
         Args:
             problem: the problem.
             case: one of its cases.
+            split: rows that the policies to check are evaluated on.
         """
         part = problem.at(case)
         names = method_names(problem.name)
         single, validation, train = None, None, None
         if "best_single" in names:
             policy = _best_single(part)
-            validation = part.evaluate(policy, "validation")
+            validation = part.evaluate(policy, split)
             train = part.evaluate(policy, "train") if problem.scores_training_rows else None
             single = _single_name(validation, problem)
         oracle = None
         if "oracle" in names:
             bound = find_method(problem.name, "oracle")
             assert isinstance(bound, Bound)
-            oracle = bound.measure(part, case, "validation")
+            oracle = bound.measure(part, case, split)
         gain = (
             None
             if validation is None or oracle is None

@@ -64,9 +64,9 @@ def compare(
 ) -> Study:
     """Fit every method in every case with every seed, and evaluate them on the test split.
 
-    Hyperparameters are selected once per method and case, by mean validation utility with the first seed,
-    with the same number of trials for every method. The problem's bounds and constant baselines are always
-    included.
+    Hyperparameters are selected once per method and case, by mean utility on the tuning rows (half of the
+    validation rows, which no fit reads) with the first seed, with the same number of trials for every
+    method. The problem's bounds and constant baselines are always included.
 
     Args:
         problem: the problem, with one or more cases.
@@ -156,7 +156,6 @@ def _entry(trial: TrialResult, result: CaseResult, problem: Problem, reference: 
         seed=trial.trial.seed,
         hyperparameters=trial.trial.hyperparameters,
         validation=result.validation,
-        validation_utility=result.validation_utility,
         test=result.test,
         seconds=trial.seconds / len(trial.cases),
         folder=trial.folder,
@@ -170,7 +169,7 @@ def _entry(trial: TrialResult, result: CaseResult, problem: Problem, reference: 
 def _bound_entries(bound: Bound, problem: Problem, case: Case, seeds: int) -> list[Entry]:
     """Return the entries of a bound, equal for every seed."""
     part = problem.at(case)
-    validation, test = (bound.measure(part, case, split) for split in ("validation", "test"))
+    validation, test = (bound.measure(part, case, split) for split in ("tuning", "test"))
     return [
         Entry(
             method=bound.name,
@@ -179,7 +178,6 @@ def _bound_entries(bound: Bound, problem: Problem, case: Case, seeds: int) -> li
             seed=seed,
             hyperparameters=None,
             validation=validation.means(),
-            validation_utility=None,
             test=test,
             seconds=0.0,
         )

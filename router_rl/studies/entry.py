@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..methods.method import Family
 from ..problems.measure import Measurement
 from ..problems.problem import Case
@@ -27,8 +25,7 @@ class Entry:
         case: the case.
         seed: the training seed.
         hyperparameters: of the fit; None for a bound.
-        validation: means on validation, by name.
-        validation_utility: [V] float, utility of each validation query or episode; None for a bound.
+        validation: means on the tuning rows, by name.
         test: measurement on the test split.
         seconds: duration of the fit, divided among the cases that it serves.
         folder: folder of the trial; None for a bound.
@@ -44,7 +41,6 @@ class Entry:
     seed: int
     hyperparameters: Any
     validation: Mapping[str, float]
-    validation_utility: np.ndarray | None
     test: Measurement
     seconds: float
     folder: Path | None = None

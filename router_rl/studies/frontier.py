@@ -3,7 +3,8 @@
 A method has one operating point per compute weight (or price): its cost and quality on every query. Mixing
 two routers at random reaches every point between them, so a method is evaluated by the upper convex hull of
 its points and the cheapest expert. Intervals resample queries; all methods use the same resamples, so
-differences are paired.
+differences are paired. An interval is the estimate plus or minus 1.96 bootstrap standard errors: a hull
+selects the luckiest points of each resample, so a percentile interval may not even contain the estimate.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .metrics import aiq, apgr, upper_hull
 __all__ = [
     "Points",
     "Ranking",
+    "aiq_differences",
     "cost_saved",
     "cpt",
     "frontier_facts",
@@ -183,6 +185,39 @@ def frontier_facts(
     }
 
 
+def aiq_differences(
+    methods: Mapping[str, Points],
+    rival: str,
+    singles: Points,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, dict[str, Any] | None]:
+    """Return the AIQ of each method minus the rival's, with a paired 95% CI.
+
+    Args:
+        methods: operating points by name, the same number for every method.
+        rival: one of the names.
+        singles: the N single experts, on the same queries.
+        seed: seed of the bootstrap.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        value and 95% CI by method; None for the rival, and for all if the experts cost the same.
+    """
+    names = list(methods)
+    parts = [singles.cost, singles.quality]
+    for points in methods.values():
+        parts += [points.cost, points.quality]
+    differences: dict[str, list[float | None]] = {name: [] for name in names}
+    for spent, earned, *own in resampled_means(parts, seed, resamples):
+        aiqs = [_aiq_of(own[2 * at], own[2 * at + 1], spent, earned) for at in range(len(names))]
+        other = aiqs[names.index(rival)]
+        for name, value in zip(names, aiqs, strict=True):
+            differences[name].append(None if value is None or other is None else value - other)
+    return {name: None if name == rival else _with_interval(values) for name, values in differences.items()}
+
+
 def ranking_facts(
     rankings: Mapping[str, Sequence[Ranking]], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, dict[str, Any]]:
@@ -255,11 +290,17 @@ def _one(
     best, cheapest = int(earned.argmax()), int(spent.argmin())
     with_cheapest = np.append(cost, spent[cheapest]), np.append(quality, earned[cheapest])
     arena = max(router_arena(q, 1000.0 * c) for c, q in zip(cost, quality, strict=True))
+    if own is None or zero is None:  # all experts cost the same, so nothing can be saved
+        above = saved = gained = None
+    else:
+        above = own - zero
+        saved = cost_saved(*with_cheapest, spent[best], earned[best])
+        gained = quality_gained(*with_cheapest, spent[best], earned[best])
     return {
         "aiq": own,
-        "aiq_above_zero": None if own is None or zero is None else own - zero,
-        "cost_saved": cost_saved(*with_cheapest, spent[best], earned[best]),
-        "quality_gained": quality_gained(*with_cheapest, spent[best], earned[best]),
+        "aiq_above_zero": above,
+        "cost_saved": saved,
+        "quality_gained": gained,
         "router_arena": arena if cost_unit == "usd" else None,
     }
 
@@ -272,9 +313,12 @@ def _aiq_of(cost: np.ndarray, quality: np.ndarray, spent: np.ndarray, earned: np
 
 
 def _with_interval(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Return the first value with the 95% percentile interval of the others; None if over 10% are None."""
+    """Return the first value ± 1.96 standard deviations of the others; None if over 10% are None.
+
+    The standard normal interval of Efron and Tibshirani 1993, section 13.3.
+    """
     known = np.array([value for value in values[1:] if value is not None])
     if values[0] is None or len(known) < 0.9 * (len(values) - 1):
         return None
-    low, high = np.quantile(known, [0.025, 0.975])
-    return {"value": float(values[0]), "ci95": [float(low), float(high)]}
+    value, half = float(values[0]), float(1.96 * known.std(ddof=1)) if len(known) > 1 else 0.0
+    return {"value": value, "ci95": [value - half, value + half]}

@@ -38,6 +38,7 @@ def recommend(
         if row["case"] == case and row["family"] != "bound" and not row["extra_inputs"]
     }
     best = max(rows.values(), key=_validation)
+    best = rows.get(best["same_as"], best)  # the same decisions without RL
     constants = [rows[name] for name in _CONSTANT if name in rows]
     constant = max(constants, key=_validation) if constants else None
     gain = None if constant is None or best is constant else difference(best["method"], constant["method"])

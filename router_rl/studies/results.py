@@ -25,7 +25,7 @@ from ..problems.statistics import Interval, interval, iqm, paired_difference
 from .entry import Entry, Group, Groups
 from .recommendation import recommend
 from .table_sections import table_sections
-from .verdict import goal_of, savings_of, verdict_of, warnings_of
+from .verdict import rl_verdict, same_policies, savings_of, verdict_of, warnings_of
 
 __all__ = ["BUDGET_TOLERANCE", "SCHEMA_VERSION", "assemble", "budget_facts"]
 
@@ -56,10 +56,11 @@ def assemble(
     groups = _grouped(entries)
     summary = [_summary(group, groups, problem) for group in groups.values()]
     sections = table_sections(groups, problem)
-    goals = [goal for case in problem.cases if (goal := goal_of(summary, case.label)) is not None]
-    verdict = [verdict_of(summary, goals, case.label) for case in problem.cases]
+    verdicts = [each for case in problem.cases if (each := rl_verdict(summary, case.label)) is not None]
+    verdict = [verdict_of(summary, verdicts, case.label) for case in problem.cases]
+    verdict += same_policies(summary)
     if sections["singles"] and "budget" not in problem.cases[0].values:
-        verdict += savings_of(summary, goals, sections["frontier"], sections["singles"])
+        verdict += savings_of(summary, verdicts, sections["frontier"], sections["singles"])
     figures = [{"method": entry.method, **figure} for entry in entries for figure in entry.figures]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -82,7 +83,7 @@ def assemble(
         "rows": [_row(entry, split, problem) for entry in entries for split in ("validation", "test")],
         "summary": summary,
         **sections,
-        "goal": goals,
+        "rl_verdicts": verdicts,
         "verdict": verdict,
         "warnings": warnings_of([(e.method, e.case.label, e.collapse) for e in entries]),
         "figures": figures,
@@ -164,16 +165,10 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
         "collapsed": sum(each.one_expert for each in collapses),
         "below_best_single": sum(each.below_best_single for each in collapses),
-        "paired_difference_to_rival": _difference(group, groups, rival, _test_utility),
-        "paired_difference_to_best_rival": _difference(
-            group, groups, _best(groups, case, _RIVALS), _test_utility
-        ),
-        "paired_difference_to_best_gate": _difference(
-            group, groups, _best(groups, case, ("gate",)), _test_utility
-        ),
-        "validation_difference_to_best_gate": _difference(
-            group, groups, _best(groups, case, ("gate",)), _validation_utility
-        ),
+        "paired_difference_to_rival": _difference(group, groups, rival),
+        "paired_difference_to_best_rival": _difference(group, groups, _best(groups, case, _RIVALS)),
+        "paired_difference_to_best_gate": _difference(group, groups, _best(groups, case, ("gate",))),
+        "same_as": _same_policy(group, groups) if first.family == "rl" else None,
     }
 
 
@@ -204,17 +199,15 @@ def _best(groups: Groups, case: Case, families: Sequence[str]) -> str | None:
     return max(candidates, key=_validation)[0].method if candidates else None
 
 
-def _difference(
-    group: Group, groups: Groups, other: str | None, utility: Callable[[Entry], np.ndarray | None]
-) -> dict[str, Any] | None:
+def _difference(group: Group, groups: Groups, other: str | None) -> dict[str, Any] | None:
     """Return the paired difference to another method; None for itself and if the seeds do not match."""
     if other is None or other == group[0].method:
         return None
     rival = groups[other, group[0].case.label]
-    one, two = ([u for entry in each if (u := utility(entry)) is not None] for each in (group, rival))
-    if len(one) != len(two) or not one:
+    if len(group) != len(rival):
         return None
-    difference = paired_difference(np.stack(one), np.stack(two))
+    one, two = (_stack(each, lambda test: test.utility) for each in (group, rival))
+    difference = paired_difference(one, two)
     return {"method": other, "mean": difference.mean, "ci95": [difference.low, difference.high]}
 
 
@@ -227,12 +220,23 @@ def _validation(group: Group) -> float:
     return float(np.mean([entry.validation["utility"] for entry in group]))
 
 
-def _test_utility(entry: Entry) -> np.ndarray:
-    return entry.test.utility
+def _same_policy(group: Group, groups: Groups) -> str | None:
+    """Return the gate or baseline that makes the same decisions on every test row, with every seed."""
+    for (method, label), other in groups.items():
+        if (
+            label == group[0].case.label
+            and other[0].family in _RIVALS
+            and len(group) == len(other)
+            and all(_same(one.test, two.test) for one, two in zip(group, other, strict=True))
+        ):
+            return method
+    return None
 
 
-def _validation_utility(entry: Entry) -> np.ndarray | None:
-    return entry.validation_utility
+def _same(one: Measurement, two: Measurement) -> bool:
+    if one.share is not None and two.share is not None and not np.array_equal(one.share, two.share):
+        return False
+    return np.array_equal(one.utility, two.utility)
 
 
 def _commit() -> str | None:

@@ -103,7 +103,6 @@ def _from_table(old: Mapping[str, Any]) -> dict[str, Any]:
         "zero_frontier": list(old.get("zero_frontier") or []),
         "singles": list(old.get("singles") or []),
         "shares_by_group": _shares(shares, labels),
-        "goal": [_goal(goal, labels) for goal in old.get("goal") or []],
         "verdict": list(old.get("verdict") or []),
         "warnings": list(old.get("warnings") or []),
     }
@@ -155,7 +154,7 @@ def _common(old: Mapping[str, Any], card: dict[str, Any], cases: list[dict[str, 
         "zero_frontier": [],
         "singles": [],
         "shares_by_group": None,
-        "goal": [],
+        "rl_verdicts": [],
         "verdict": [],
         "warnings": [],
         "figures": [],
@@ -178,9 +177,10 @@ def _row(row: Mapping[str, Any], label: str) -> dict[str, Any]:
 def _table_summary(row: Mapping[str, Any], label: str) -> dict[str, Any]:
     new = {"method": row["method"], "family": row["family"], "case": label, **row}
     new["extra_inputs"] = list(new.pop("sees", None) or [])
-    for name in ("paired_difference_to_best_gate", "validation_difference_to_best_gate"):
-        new[name] = _difference(row.get(name))
-    return new | {"paired_difference_to_rival": None, "paired_difference_to_best_rival": None}
+    new["paired_difference_to_best_gate"] = _difference(row.get("paired_difference_to_best_gate"))
+    new.pop("validation_difference_to_best_gate", None)
+    other = ("paired_difference_to_rival", "paired_difference_to_best_rival", "same_as")
+    return new | dict.fromkeys(other)
 
 
 def _environment_summary(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _environment_summary(row: Mapping[str, Any]) -> dict[str, Any]:
             "utility_iqm",
             "utility_iqm_ci95",
             "paired_difference_to_best_gate",
-            "validation_difference_to_best_gate",
+            "same_as",
         )
     )
     return {**row, "extra_inputs": [], "collapsed": 0, "below_best_single": 0, **nothing}
@@ -199,10 +199,6 @@ def _difference(old: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if old is None:
         return None
     return {_VERSION_1_METHODS.get(name, name): value for name, value in old.items()}
-
-
-def _goal(goal: Mapping[str, Any], labels: Mapping[float, str]) -> dict[str, Any]:
-    return {"case": labels[goal["compute_weight"]], **goal}
 
 
 def _shares(shares: Mapping[str, Any], labels: Mapping[float, str]) -> dict[str, Any] | None:

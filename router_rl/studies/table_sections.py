@@ -9,13 +9,15 @@ import numpy as np
 import torch
 
 from experts import OutcomeTable
+from experts.table.splitting import SPLITS
 
 from ..problems.problem import Problem
 from ..problems.routing.folding import for_objective
 from ..routing import Router, load
 from .entry import Entry, Groups
-from .frontier import Points, Ranking, frontier_facts, ranking_facts
+from .frontier import Points, Ranking, aiq_differences, frontier_facts, ranking_facts
 from .metrics import upper_hull
+from .operating_points import compared_points, own_points
 
 __all__ = ["table_sections"]
 
@@ -44,7 +46,7 @@ def table_sections(groups: Groups, problem: Problem) -> dict[str, Any]:
     cost, quality = (part.mean(axis=0, dtype=np.float64) for part in (test.cost, test.quality))
     return {
         "table_facts": _facts(table, test, groups, problem),
-        "frontier": _frontiers(groups, test, scale),
+        "frontier": _frontiers(groups, test, problem, scale),
         "zero_frontier": [[float(x), float(y)] for x, y in upper_hull(cost / scale, quality)],
         "singles": [
             {"expert": name, "compute": float(c), "quality": float(q)}
@@ -60,7 +62,7 @@ def _facts(table: OutcomeTable, test: OutcomeTable, groups: Groups, problem: Pro
     oracle = groups.get(("oracle", middle.label))
     oracle_quality = None if oracle is None else oracle[0].test.parts["quality"].mean(dtype=np.float64)
     return {
-        "queries": {name: int((table.split == name).sum()) for name in ("train", "validation", "test")},
+        "queries": {name: int((table.split == name).sum()) for name in SPLITS},
         "features": 0 if table.features is None else int(table.features.shape[1]),
         "cost_unit": table.cost_unit,
         "compute_unit": getattr(problem, "scale", None),
@@ -72,28 +74,35 @@ def _facts(table: OutcomeTable, test: OutcomeTable, groups: Groups, problem: Pro
     }
 
 
-def _frontiers(groups: Groups, test: OutcomeTable, scale: float) -> dict[str, Any]:
-    """Return the frontier metrics of each method, with APGR and CPT if there are two experts."""
+def _frontiers(groups: Groups, test: OutcomeTable, problem: Problem, scale: float) -> dict[str, Any]:
+    """Return the frontier metrics of each method, with APGR and CPT if there are two experts.
+
+    AIQ, savings and gains are of each method's own points. Differences of AIQ are of the points at the
+    compared weights, to the gate or baseline that is best on validation over all cases.
+    """
     singles = Points(cost=test.cost, quality=test.quality)
     points: dict[str, Points] = {}
+    compared: dict[str, Points] = {}
     rankings: dict[str, list[Ranking]] = {}
     for method in dict.fromkeys(method for method, _ in groups):
         own = [group for (name, _), group in groups.items() if name == method]
-        points[method] = Points(
-            cost=np.stack([_mean_part(group, "compute") for group in own], axis=1) * scale,
-            quality=np.stack([_mean_part(group, "quality") for group in own], axis=1),
-        )
-        if method == "zero_router":  # use its whole frontier, not only the compared compute weights
-            points[method] = singles
+        compared[method] = compared_points(own, scale)
+        # The zero router's frontier is the hull of the single experts.
+        points[method] = singles if method == "zero_router" else own_points(own, problem, scale)
         ranked = _rankings(own[len(own) // 2], test) if len(test.experts) == 2 else None
         if ranked is not None:
             rankings[method] = ranked
     facts = frontier_facts(points, singles, cost_unit=test.cost_unit, resamples=_RESAMPLES)
     ranks = ranking_facts(rankings, resamples=_RESAMPLES)
+    rival = _best_over_cases(groups)
+    differences = {} if rival is None else aiq_differences(compared, rival, singles, resamples=_RESAMPLES)
     return {
         method: {
             "aiq": None if one["aiq"] is None else one["aiq"]["value"],
             "aiq_ci95": None if one["aiq"] is None else one["aiq"]["ci95"],
+            "points": points[method].cost.shape[1],
+            "aiq_difference": differences.get(method),
+            "aiq_rival": rival,
             **{
                 name: one[name] for name in ("aiq_above_zero", "cost_saved", "quality_gained", "router_arena")
             },
@@ -103,9 +112,13 @@ def _frontiers(groups: Groups, test: OutcomeTable, scale: float) -> dict[str, An
     }
 
 
-def _mean_part(group: Sequence[Entry], part: str) -> np.ndarray:
-    """Return one part of the test measurements, [T], averaged over seeds."""
-    return np.stack([entry.test.parts[part] for entry in group]).mean(axis=0)
+def _best_over_cases(groups: Groups) -> str | None:
+    """Return the gate or baseline with the highest mean validation utility over all cases."""
+    means: dict[str, list[float]] = {}
+    for (method, _), group in groups.items():
+        if group[0].family in ("gate", "baseline") and not group[0].extra_inputs:
+            means.setdefault(method, []).extend(entry.validation["utility"] for entry in group)
+    return max(means, key=lambda method: np.mean(means[method])) if means else None
 
 
 def _ranked(facts: dict[str, Any] | None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from .tracking import TensorBoard
 
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
-_SCHEMA_VERSION = 6
+_SCHEMA_VERSION = 7
 _LEARNED = ("rl", "gate")  # families that are checked for collapse
 
 
@@ -89,16 +89,14 @@ class CaseResult:
 
     Attributes:
         case: the case.
-        validation: means on the validation split, by name.
-        validation_utility: [V] float32, utility of each validation query or episode.
-        validation_shares: [N] float64, each expert's share of the decisions; None if unknown.
+        validation: means on the tuning rows, by name.
+        validation_shares: [N] float64, each expert's share of the decisions on them; None if unknown.
         train_utility: mean utility on training rows; None if not evaluated.
         test: measurement on the test split.
     """
 
     case: Case
     validation: Mapping[str, float]
-    validation_utility: np.ndarray
     validation_shares: np.ndarray | None
     train_utility: float | None
     test: Measurement
@@ -217,14 +215,13 @@ def _fit(
 
 
 def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool) -> CaseResult:
-    validation = problem.evaluate(policy, "validation", case, seed=seed)
+    validation = problem.evaluate(policy, "tuning", case, seed=seed)
     train_utility = None
     if learned and problem.scores_training_rows:
         train_utility = problem.evaluate(policy, "train", case, seed=seed).means()["utility"]
     return CaseResult(
         case=case,
         validation=validation.means(),
-        validation_utility=np.asarray(validation.utility),
         validation_shares=None if validation.share is None else validation.shares,
         train_utility=train_utility,
         test=problem.evaluate(policy, "test", case, seed=seed),
@@ -253,8 +250,7 @@ def _write(
     cases: list[dict[str, Any]] = []
     for index, result in enumerate(results):
         test = result.test
-        own = {"utility": test.utility, "validation_utility": result.validation_utility}
-        own |= {f"parts/{name}": part for name, part in test.parts.items()}
+        own = {"utility": test.utility} | {f"parts/{name}": part for name, part in test.parts.items()}
         if test.share is not None:
             own["share"] = test.share
         arrays |= {f"{index}/{name}": np.ascontiguousarray(part) for name, part in own.items()}
@@ -298,7 +294,6 @@ def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResu
             CaseResult(
                 case=case,
                 validation=facts["validation"],
-                validation_utility=own["validation_utility"],
                 validation_shares=None if shares is None else np.array(shares),
                 train_utility=facts["train_utility"],
                 test=Measurement(

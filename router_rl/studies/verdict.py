@@ -1,4 +1,4 @@
-"""Sentences about a comparison: RL against gates, savings by routing, collapsed policies."""
+"""Sentences about a comparison: RL and other methods, savings by routing, collapsed policies."""
 
 from __future__ import annotations
 
@@ -8,71 +8,92 @@ from typing import Any
 from ..reports.table_format import signed
 from .collapse import Collapse
 
-__all__ = ["GOAL", "goal_of", "savings_of", "verdict_of", "warnings_of"]
+__all__ = ["rl_verdict", "same_policies", "savings_of", "verdict_of", "warnings_of"]
 
-GOAL = -0.002  # utility: lower bound that the 95% CI of RL's difference to the gate should exceed
 UNEXPLAINED = "None of the known causes applies"
 
 
-def goal_of(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | None:
-    """Compare RL with gates on test in one case, with methods selected on validation; None without both.
+def rl_verdict(summary: Sequence[dict[str, Any]], case: str) -> dict[str, Any] | None:
+    """Compare RL with the other methods on test in one case; None without RL or without others.
 
-    The gate is the one with the highest mean validation utility. The RL method is the one whose paired
-    difference to that gate on validation has the highest lower end of its 95% CI. Methods with extra inputs
-    are excluded.
+    One rule selects both sides: the highest mean validation utility, among the RL methods and among the gates
+    and baselines. Methods with extra inputs are excluded.
 
     Args:
         summary: of `results.json`.
         case: label of the case.
+
+    Returns:
+        both methods with their test utilities, the paired difference with its 95% CI, and the outcome:
+        `better`, `worse`, `no significant difference`, or `same policy` if the RL policy makes the decisions
+        of a gate or baseline (`same_as`) on every test row with every seed.
     """
     here = [row for row in summary if row["case"] == case and not row["extra_inputs"]]
     agents = [row for row in here if row["family"] == "rl"]
-    gates = [row for row in here if row["family"] == "gate"]
-    if not agents or not gates:
+    others = [row for row in here if row["family"] in ("gate", "baseline")]
+    if not agents or not others:
         return None
-    agent, gate = max(agents, key=_lower_end), max(gates, key=_by_validation)
-    difference = agent["paired_difference_to_best_gate"]
+    agent, rival = max(agents, key=_by_validation), max(others, key=_by_validation)
+    difference = agent["paired_difference_to_best_rival"]
     if difference is None:
         return None
     return {
         "case": case,
         "rl": agent["method"],
         "rl_utility": agent["utility_mean"],
-        "gate": gate["method"],
-        "gate_utility": gate["utility_mean"],
+        "same_as": agent["same_as"],
+        "rival": rival["method"],
+        "rival_utility": rival["utility_mean"],
         "mean": difference["mean"],
         "ci95": difference["ci95"],
-        "margin": GOAL,
-        "reached": difference["ci95"][0] > GOAL,
+        "outcome": "same policy" if agent["same_as"] else _outcome(*difference["ci95"]),
     }
 
 
-def verdict_of(summary: Sequence[dict[str, Any]], goals: Sequence[dict[str, Any]], case: str) -> str:
+def verdict_of(summary: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]], case: str) -> str:
     """Return one sentence: which methods validation selects in a case, and their test utility.
 
     Args:
         summary: of `results.json`.
-        goals: comparisons of `goal_of`.
+        verdicts: results of `rl_verdict`.
         case: label of the case.
     """
     at = f"{case[:1].upper()}{case[1:]}"
-    for goal in goals:
-        if goal["case"] == case:
-            low, high = goal["ci95"]
-            better = "is significantly better than" if low > 0 else "is significantly worse than"
-            outcome = better if low > 0 or high < 0 else "is not significantly different from"
-            return (
-                f"{at}: the RL method that validation selects ({goal['rl']}, {goal['rl_utility']:.3f}) "
-                f"{outcome} the gate it selects ({goal['gate']}, {goal['gate_utility']:.3f}): "
-                f"{signed(goal['mean'])} utility (95% CI {signed(low)} to {signed(high)})."
-            )
+    for each in verdicts:
+        if each["case"] != case:
+            continue
+        rl, rival = (f"{each[name]} ({each[f'{name}_utility']:.3f})" for name in ("rl", "rival"))
+        if each["same_as"]:
+            return f"{at}: {rl}, the best RL method on validation, makes the decisions of {each['same_as']}."
+        low, high = each["ci95"]
+        outcome = _SENTENCES[each["outcome"]]
+        return (
+            f"{at}: {rl}, the best RL method on validation, {outcome} {rival}, the best other method: "
+            f"{signed(each['mean'])} utility (95% CI {signed(low)} to {signed(high)})."
+        )
     best = _best(summary, case)
     return f"{at}: {best['method']} has a mean utility of {best['utility_mean']:.3f}."
 
 
+def same_policies(summary: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one sentence for each RL method that makes the decisions of a gate or baseline in some case.
+
+    Args:
+        summary: of `results.json`.
+    """
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in summary:
+        if row["same_as"]:
+            cases.setdefault((row["method"], row["same_as"]), []).append(row["case"])
+    return [
+        f"{method} makes the decisions of {other} at {', '.join(labels)}: it is not a result of RL there."
+        for (method, other), labels in cases.items()
+    ]
+
+
 def savings_of(
     summary: Sequence[dict[str, Any]],
-    goals: Sequence[dict[str, Any]],
+    verdicts: Sequence[dict[str, Any]],
     frontier: Mapping[str, Any],
     singles: Sequence[dict[str, Any]],
 ) -> list[str]:
@@ -80,11 +101,11 @@ def savings_of(
 
     Args:
         summary: of `results.json`.
-        goals: comparisons of `goal_of`; without any, the best method on validation in each case is used.
+        verdicts: results of `rl_verdict`; without any, the best method on validation in each case is used.
         frontier: of `results.json`, by method.
         singles: of `results.json`: every expert, with its quality on test.
     """
-    picked = [goal[side] for side in ("rl", "gate") for goal in goals]
+    picked = [each[side] for side in ("rl", "rival") for each in verdicts]
     cases = dict.fromkeys(row["case"] for row in summary)
     over = f"over {len(cases)} compute weights" if len(cases) > 1 else "at one compute weight"
     if not picked:
@@ -145,9 +166,8 @@ def _with_interval(metric: dict[str, Any]) -> str:
     return f"{signed(metric['value'], 3)} ({signed(low, 3)} to {signed(high, 3)})"
 
 
-def _lower_end(row: dict[str, Any]) -> float:
-    difference = row["validation_difference_to_best_gate"]
-    return float("-inf") if difference is None else float(difference["ci95"][0])
+def _outcome(low: float, high: float) -> str:
+    return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
 
 
 def _by_validation(row: dict[str, Any]) -> float:
@@ -155,6 +175,11 @@ def _by_validation(row: dict[str, Any]) -> float:
     return float("-inf") if value is None else float(value)
 
 
+_SENTENCES = {
+    "better": "is significantly better than",
+    "worse": "is significantly worse than",
+    "no significant difference": "is not significantly different from",
+}
 _PROBLEMS: dict[str, Callable[[Collapse], bool]] = {
     "sends nearly all queries to one expert while the oracle uses several,": lambda each: each.one_expert,
     "is below the best single expert on validation": lambda each: each.below_best_single,

@@ -13,6 +13,7 @@ from envs.caching import CachingConfig, CachingCore, CachingTable
 from envs.memory import MemoryProfile
 from envs.outcomes import Outcomes, compute_scale
 from experts import OutcomeTable
+from experts.table.splitting import SPLITS
 
 from ...routing.policies.caching_policy import CachingPolicy
 from ..cascade.beliefs import FittedBeliefs, fit_beliefs
@@ -24,14 +25,14 @@ from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Policy, Problem, ProblemCard
 from ..prompt_features import with_features
 from ..table_facts import table_facts
+from ..tuning_rows import with_tuning_rows
 from .cache_episodes import run_episodes
 from .caching_options import CachingOptions
 
 __all__ = ["CachingProblem"]
 
-_SEEDS = {"validation": 600_000, "test": 800_000}
+_SEEDS = {"validation": 600_000, "tuning": 700_000, "test": 800_000}
 _SHOWN = 96  # requests of the residency figure
-_SPLITS = ("train", "validation", "test")
 
 
 class CachingProblem(Problem):
@@ -81,11 +82,11 @@ class CachingProblem(Problem):
         self.objective = only_objective(CachingProblem, Objective() if objective is None else objective)
         path = self.options.profile
         self.profile = MemoryProfile() if path is None else MemoryProfile.read(path)
-        featured = with_features(table, self.options.features)
+        featured = with_features(with_tuning_rows(table), self.options.features)
         self.table, self.text = featured.table, featured.text
         self.scale = compute_scale(self.table.part("train"))
         self.cases = tuple(self._case(share) for share in self.options.resident_shares)
-        known = {split: self.rows(self.cases[0], split).outcomes for split in _SPLITS}
+        known = {split: self.rows(self.cases[0], split).outcomes for split in SPLITS}
         train = known["train"]
         # A request is answered once, so confidences play no part.
         even = torch.full_like(train.quality, 0.5)

@@ -12,6 +12,7 @@ import torch
 from envs.cascade import CascadeConfig, CascadeCore, CascadeTable
 from envs.outcomes import compute_scale
 from experts import OutcomeTable
+from experts.table.splitting import SPLITS
 
 from ...routing import Router
 from ..data_digest import digest_of, table_digest
@@ -23,6 +24,7 @@ from ..problem import Case, FigureData, Policy, Problem, ProblemCard
 from ..prompt_features import with_features
 from ..routing.problem import RoutingProblem
 from ..table_facts import table_facts
+from ..tuning_rows import with_tuning_rows
 from .cascade_data import CascadeData, agreement
 from .cascade_episodes import measure_episodes, run_episodes
 from .cascade_options import CascadeOptions
@@ -83,12 +85,13 @@ class CascadeProblem(Problem):
         objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         self.cases = compute_weight_cases(CascadeProblem, objectives)
         if self.options.use_features:
+        table = with_tuning_rows(table)
             featured = with_features(table, self.options.features)
             self.table, self.text, self.out_of_fold = featured
         else:
             self.table, self.text, self.out_of_fold = _without_features(table), None, None
         self.scale = compute_scale(self.table.part("train"))
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             self.rows(split)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from envs import QueueingConfig, QueueingCore, QueueUnits, build_queueing
 from envs.traces import ARRIVALS, Arrivals, open_arrivals
 from experts import InputError, OutcomeTable
+from experts.table.splitting import SPLITS
 
 from ...routing import Router
 from ..data_digest import digest_of, table_digest
@@ -20,13 +21,14 @@ from ..problem import Case, FigureData, Policy, Problem, ProblemCard
 from ..prompt_features import with_features
 from ..routing.problem import RoutingProblem
 from ..table_facts import table_facts
+from ..tuning_rows import with_tuning_rows
 from .queue_measurement import measure_queues
 from .queueing_options import QueueingOptions, errors_name_options
 from .timeline_data import queue_timeline
 
 __all__ = ["QueueingProblem"]
 
-_SEEDS = {"validation": 700_000, "test": 800_000}
+_SEEDS = {"validation": 700_000, "tuning": 750_000, "test": 800_000}
 
 
 class QueueingProblem(Problem):
@@ -73,10 +75,10 @@ class QueueingProblem(Problem):
         self.options: QueueingOptions = with_changes(options or QueueingOptions(), changes)
         self.objective = only_objective(QueueingProblem, Objective() if objective is None else objective)
         self.cases = tuple(Case(label=f"load {load:g}", values={"load": load}) for load in self.options.loads)
-        featured = with_features(table, self.options.features)
+        featured = with_features(with_tuning_rows(table), self.options.features)
         self.table = featured.table  # pyright: ignore[reportIncompatibleVariableOverride] (never None)
         self.text, self.out_of_fold = featured.text, featured.out_of_fold
-        rows = {split: self.table.part(split) for split in ("train", "validation", "test")}
+        rows = {split: self.table.part(split) for split in SPLITS}
         config = self.options.config(self.options.loads[0], self.objective.compute_weight)
         self.units = QueueUnits.of(rows["train"], config)
         with errors_name_options():

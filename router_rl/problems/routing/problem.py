@@ -11,6 +11,7 @@ import torch
 
 from envs import Outcomes, RoutingCore, compute_scale
 from experts import InputError, OutcomeTable
+from experts.table.splitting import SPLITS
 
 from ...routing import (
     ConstantScorer,
@@ -31,6 +32,7 @@ from ..out_of_fold import OutOfFold
 from ..problem import Case, Problem, ProblemCard
 from ..prompt_features import with_features
 from ..selection_rules import selection
+from ..tuning_rows import with_tuning_rows
 from .folding import for_objective
 from .objective_cases import check_objectives, objective_case
 from .router_measurement import RouterMeasurement, Rows, measure_rows
@@ -111,7 +113,7 @@ class RoutingProblem(Problem):
         self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         check_objectives(self.objectives)
         feedback = self.options.feedback
-        featured = with_features(table, self.options.features, feedback=feedback)
+        featured = with_features(with_tuning_rows(table), self.options.features, feedback=feedback)
         self.table, self.text = featured.table, featured.text
         self.out_of_fold = featured.out_of_fold or out_of_fold
         self.rule = selection(
@@ -131,8 +133,10 @@ class RoutingProblem(Problem):
         self.train, self.validation = self.logged, self.table.part("validation")
         self.log: LogConfig | None = None if feedback == "full" else self.options.log
         if self.log is not None:
-            self.train, self.validation = impute(self.logged, self.validation, self.log)
+            known = self.logged, self.validation, self.tuning
+            self.train, self.validation, self.tuning = impute(*known, config=self.log)
         self.scale = compute_scale(self.logged)
+        self.tuning = self.table.part("tuning")
         self.cases = tuple(objective_case(each) for each in self.objectives)
         for each in self.objectives:
             self._check_affordable(each)
@@ -242,9 +246,7 @@ class RoutingProblem(Problem):
             experts=self.table.experts,
             options=options_as_json(self.options),
             facts={
-                "queries": {
-                    name: int((self.table.split == name).sum()) for name in ("train", "validation", "test")
-                },
+                "queries": {name: int((self.table.split == name).sum()) for name in SPLITS},
                 "features": int(features.shape[1]),
                 "cost_unit": self.table.cost_unit,
                 "compute_unit": self.scale,
@@ -350,7 +352,7 @@ class RoutingProblem(Problem):
 
     def rows(self, split: str) -> OutcomeTable:
         """Return the rows of a split; training and validation rows as methods see them."""
-        known = {"train": self.train, "validation": self.validation}
+        known = {"train": self.train, "validation": self.validation, "tuning": self.tuning}
         return known[split] if split in known else self.table.part(split)
 
     def _state_scale(self, name: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +12,10 @@ import numpy as np
 from envs.token_moe import TokenMoEConfig, TokenMoECore
 from experts import InputError
 from experts.moe.donor_pool import TextSizes, donor_pool
+from experts.moe.sequences import Sequences
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
+from experts.table.splitting import SPLITS
 
 from ...routing import Hard, ScoredTopK, Selection, TopK
 from ..data_digest import digest_of
@@ -130,7 +132,8 @@ class TokenMoEProblem(Problem):
             raise InputError("objective", objective, "token_moe has no weights", "leave it out")
         self.table = None
         self.options: TokenMoEOptions = with_changes(options or TokenMoEOptions(), changes)
-        self.pool, self.texts = _open(self.options)
+        pool, self.texts = _open(self.options)
+        self.pool = with_tuning_part(pool)
         self.cases = tuple(_case(count) for count in _counts(self.options, self.pool))
 
     @property
@@ -154,7 +157,7 @@ class TokenMoEProblem(Problem):
     def digest(self) -> str:
         """Return a digest of the text, every expert's losses on it, and the options."""
         parts: list[Any] = [list(self.pool.tail.names), list(self.texts)]
-        for name in ("train", "validation", "test"):
+        for name in SPLITS:
             part = self.pool.parts[name]
             parts += [
                 np.asarray(each) for each in (part.tokens, part.domain, part.dense_loss, part.path_loss)
@@ -176,7 +179,7 @@ class TokenMoEProblem(Problem):
 
         Args:
             policy: a policy, or the routers of all layers.
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: not used: the policy defines the experts per token.
             seed: not used: the policy is greedy.
         """
@@ -234,7 +237,6 @@ class TokenMoEProblem(Problem):
 
     def describe(self) -> ProblemCard:
         """Return the description for reports and `list`."""
-        parts = ("train", "validation", "test")
         return ProblemCard(
             name=self.name,
             environment=self.environment,
@@ -243,8 +245,8 @@ class TokenMoEProblem(Problem):
             experts=self.experts,
             options=options_as_json(self.options),
             facts={
-                "sequences": {name: len(self.pool.parts[name]) for name in parts},
-                "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in parts},
+                "sequences": {name: len(self.pool.parts[name]) for name in SPLITS},
+                "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in SPLITS},
                 "layers": self.pool.tail.depth,
             },
             utility="minus the loss in nats per token",
@@ -252,6 +254,26 @@ class TokenMoEProblem(Problem):
 
 
 def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
+def with_tuning_part(pool: TokenPool) -> TokenPool:
+    """Return the pool with every second validation sequence in the part `tuning`.
+
+    Args:
+        pool: with validation sequences, at least two.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    part = pool.parts["validation"]
+    if len(part) < 2:
+        reason = "is too few; half of them must select hyperparameters"
+        raise InputError("problem.validation", len(part), reason, "use 2 or more")
+    halves = [
+        Sequences(**{each.name: getattr(part, each.name)[start::2] for each in fields(Sequences)})
+        for start in (0, 1)
+    ]
+    return replace(pool, parts={**pool.parts, "validation": halves[0], "tuning": halves[1]})
+
+
     """Return the pool and the names of its texts."""
     given = {"base": options.base, "experts": options.experts, "texts": options.texts}
     missing = [name for name, value in given.items() if not value]

@@ -13,6 +13,7 @@ from router_rl import Objective, fit
 from router_rl.problems.logged_feedback import LogConfig, impute, imputed
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
+from router_rl.problems.tuning_rows import with_tuning_rows
 from router_rl.routing import Hard, TopK
 
 OBJECTIVE = Objective(compute_weight=0.05)
@@ -40,17 +41,19 @@ def test_by_hand() -> None:
 
 
 def test_nothing_hidden_is_read(kinds: OutcomeTable) -> None:
-    """Where all that the log did not see is changed, training and validation rows are the same."""
+    """Where all that the log did not see is changed, training, validation and tuning rows are the same."""
     policy = np.full((len(kinds), 4), 0.25)
-    parts = [kinds.part("train"), kinds.part("validation")]
+    table = with_tuning_rows(kinds)
+    parts = [table.part(name) for name in ("train", "validation", "tuning")]
     other = []
-    for part, seed in zip(parts, (0, 1), strict=True):
+    for part, seed in zip(parts, (0, 1, 2), strict=True):
         log = log_decisions(part, policy[: len(part)], seed=seed)
         hidden = np.arange(4) != log.action[:, None]
         quality = np.where(hidden, 1.0 - part.quality, part.quality)
         cost = np.where(hidden, part.cost + 7.0, part.cost)
         other.append(replace(part, quality=quality, cost=cost, probabilities=None, label=None))
-    for one, two in zip(impute(*parts, LogConfig()), impute(other[0], other[1], LogConfig()), strict=True):
+    pairs = zip(impute(*parts, config=LogConfig()), impute(*other, config=LogConfig()), strict=True)
+    for one, two in pairs:
         np.testing.assert_array_equal(one.quality, two.quality)
         np.testing.assert_array_equal(one.cost, two.cost)
         assert one.probabilities is None

@@ -39,7 +39,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Crossed effects of queries and seeds, 100 data sets: 95% nominal, at least 85 with five seeds."""
+    """Crossed effects of queries and seeds, 100 data sets: 95% nominal, at least 90 with five seeds."""
     rng = np.random.default_rng(1)
     covered = 0
     for trial in range(100):
@@ -50,7 +50,20 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
         )
         found = interval(values, seed=trial)
         covered += found.low <= 0.0 <= found.high
-    assert covered >= 85
+    assert covered >= 90
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_that_vary_more_than_queries_are_covered(seeds: int) -> None:
+    """95% nominal; the bootstrap alone covers 50% with two seeds, 72% with three and 84% with five."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for trial in range(100):
+        values = rng.normal(0, 1, size=(seeds, 1)) + rng.normal(0, 0.1, size=(1, 30))
+        values = values + rng.normal(0, 0.1, size=(seeds, 30))
+        found = interval(values, seed=trial)
+        covered += found.low <= 0.0 <= found.high
+    assert covered >= 90
 
 
 def test_pairing_narrows_a_difference() -> None:

@@ -81,6 +81,7 @@ def sample_results(
                 | {"fit_seconds_mean": 3.2, "validation_utility_mean": utility + 0.001}
                 | {"collapsed": 2 if name == "renormalised_gate" else 0, "below_best_single": 0}
                 | {"paired_difference_to_rival": None, "paired_difference_to_best_rival": None}
+                | {"same_as": None}
                 | {
                     "paired_difference_to_best_gate": None
                     if name == "softmax_gate"
@@ -170,9 +171,10 @@ def sample_results(
             for i, name in enumerate(names)
         ],
         "shares_by_group": {"case": "compute weight 0.1", "groups": groups, "methods": shares},
-        "goal": [
-            {"case": f"compute weight {weight:g}", "rl": "warm_exact_pg", "gate": "softmax_gate"}
-            | {"mean": 0.004, "ci95": [0.001, 0.007], "margin": -0.002, "reached": True}
+        "rl_verdicts": [
+            {"case": f"compute weight {weight:g}", "rl": "warm_exact_pg", "rl_utility": 0.898}
+            | {"rival": "softmax_gate", "rival_utility": 0.894, "same_as": None}
+            | {"mean": 0.004, "ci95": [0.001, 0.007], "outcome": "better"}
             for weight in WEIGHTS
         ],
         "verdict": [
@@ -247,7 +249,7 @@ def environment_results() -> dict[str, Any]:
         "zero_frontier": [],
         "singles": [],
         "shares_by_group": None,
-        "goal": [],
+        "rl_verdicts": [],
         "verdict": ["Load 0.5: rollout earns 0.880."],
         "warnings": [],
         "figures": [{"method": name, **figure} for name in ("index_rule", "rollout")],
@@ -344,16 +346,16 @@ def test_an_environment_has_its_own_columns_and_no_sections_of_tables(tmp_path: 
     html = rendered(results, tmp_path)
     text = plain(html)
     order = ["Queueing report: digits", "Use rollout", "Load 0.5: rollout earns", "Results on test"]
-    order += ["Difference to the rival", "Difference to the best rival", "P95 (s)", "Queues over time"]
+    order += ["Difference to the rival", "P95 (s)", "Queues over time"]
     order += ["What was run", "RouterRL/Queueing-v0", "arrivals=poisson", "How to read the numbers"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     for part in ("Quality against compute", "Expert shares by group", "The experts", "AIQ", "Zero router"):
         assert part not in text
     assert "the rival (index_rule)" in text
-    # In two cases: rollout in both columns and the phone's line, best_rule in one column and that line.
-    assert text.count("▲ better") == 2 * (3 + 2)
-    assert text.count("best rival") > text.count("Difference to the best rival")
+    # In two cases: rollout and best_rule, in the column and in the phone's line.
+    assert text.count("▲ better") == 2 * 2 * 2
+    assert "best rival" not in text
     assert "US$ per 1,000 queries" in text
     assert html.count("<td>0.4</td>") == len(results["summary"])  # compute 0.2 of US$ 2 per 1,000
     assert html.count('<svg class="drawing"') == 1  # both methods in one picture

@@ -27,32 +27,32 @@ def test_columns_are_those_that_the_summary_holds() -> None:
     assert names == ["quality", "compute", "cost", "missed", "p95_s"]
 
 
-def test_routing_is_compared_with_the_best_gate_and_others_with_their_rival() -> None:
+def test_version_1_is_compared_with_the_best_gate_and_environments_with_their_rival() -> None:
     (reference,) = references_of(routing())
     assert (reference.role, reference.name) == ("best gate", "best gate")
     assert set(reference.methods.values()) == {"softmax_gate"}
     results = routing()
     for row in results["summary"]:
         row["paired_difference_to_best_rival"] = {"method": "ridge", "mean": 0.0, "ci95": [0.0, 0.0]}
-    assert [each.role for each in references_of(results)] == ["best gate", "best rival"]
-    first, second = references_of(queueing())
-    assert (first.role, first.name, second.role) == ("rival", "index_rule", "best rival")
+    assert [each.role for each in references_of(results)] == ["best rival", "best gate"]
+    (first,) = references_of(queueing())
+    assert (first.role, first.name) == ("rival", "index_rule")
     holding = [row["method"] for row in queueing()["summary"] if first.holds(row)]
     assert holding == ["index_rule", "index_rule"]
 
 
-def test_the_best_rival_is_one_column_where_it_is_the_rival_itself() -> None:
-    results = queueing()
+def test_the_best_gate_is_no_column_where_it_is_the_best_rival_itself() -> None:
+    results = routing()
     for row in results["summary"]:
-        row["paired_difference_to_best_rival"] = row["paired_difference_to_rival"]
-    assert [reference.role for reference in references_of(results)] == ["rival"]
+        row["paired_difference_to_best_rival"] = row["paired_difference_to_best_gate"]
+    assert [reference.role for reference in references_of(results)] == ["best rival"]
 
 
 def test_without_a_rival_the_best_rival_is_the_reference_and_without_any_there_is_none() -> None:
     results = queueing()
     for row in results["summary"]:
         row["paired_difference_to_rival"] = None
-    assert [reference.role for reference in references_of(results)] == ["best rival"]
+    assert [reference.role for reference in references_of(results)] == ["best rival", "best gate"]
     for row in results["summary"]:
         row["paired_difference_to_best_rival"] = row["paired_difference_to_best_gate"] = None
     assert references_of(results) == []

@@ -210,7 +210,7 @@ def test_the_reference_is_chosen_on_the_training_rows(kinds: OutcomeTable) -> No
 
 def test_it_is_said_while_training(kinds: OutcomeTable) -> None:
     task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
-    reference = Reference.of(task, task.case)
+    reference = Reference.of(task, task.case, "validation")
     router = fit("best_single", task)
     result = measure(router, task.validation, task.objective, task.scale)
     best = result.means()["utility"]

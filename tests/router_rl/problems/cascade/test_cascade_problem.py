@@ -62,7 +62,7 @@ def test_the_defaults_are_one_case_for_each_compute_weight(problem):
     card = problem.describe()
     assert card.experts == ("a", "b", "c", "d")
     assert card.options["max_experts"] == 3
-    assert card.facts["queries"] == {"train": 240, "validation": 80, "test": 80}
+    assert card.facts["queries"] == {"train": 240, "validation": 40, "tuning": 40, "test": 80}
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
@@ -212,5 +212,5 @@ def test_what_cannot_be_a_cascade():
         CascadeProblem(table, max_experts=0)
     with pytest.raises(InputError, match="did you mean 'max_experts'"):
         CascadeProblem(table, max_expert=2)
-    with pytest.raises(InputError, match="no rows are left"):
+    with pytest.raises(InputError, match="has 0 validation rows; half of them"):
         CascadeProblem(table.take(table.split != "validation"))

@@ -219,7 +219,7 @@ def test_the_card_says_what_a_report_needs(table):
     assert card.experts == ("slow", "fast")
     assert card.options["window"] == 24
     assert card.options["compute_weight"] == 0.2
-    assert card.facts["queries"] == {"train": 40, "validation": 20, "test": 20}
+    assert card.facts["queries"] == {"train": 40, "validation": 10, "tuning": 10, "test": 20}
     assert card.facts["mean_service_s"] == pytest.approx(table.latency_s[:40].mean())
 
 

@@ -59,7 +59,7 @@ def test_what_cannot_be_a_task(kinds: OutcomeTable) -> None:
         RoutingProblem(OutcomeTable(**{**fields, "features": None}), Objective(), Hard())
     with pytest.raises(RouterError, match=r"TopK.k=5 exceeds 4 experts; use 1 to 4"):
         RoutingProblem(kinds, Objective(), TopK(k=5))
-    with pytest.raises(InputError, match="no rows are left"):
+    with pytest.raises(InputError, match="has 0 validation rows; half of them"):
         RoutingProblem(kinds.take(kinds.split != "validation"), Objective(), Hard())
     with pytest.raises(InputError, match=r"scorer.kind='cubic'"):
         ScorerConfig(kind="cubic")  # type: ignore[arg-type]
