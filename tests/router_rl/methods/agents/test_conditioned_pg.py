@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from routing_methods import METHODS
+from torch import Tensor
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, compare, fit
-from router_rl.methods.agents.conditioned_pg import for_objectives
+from router_rl.methods.agents import conditioned_pg
+from router_rl.methods.agents.conditioned_pg import ConditionedPGHyperparameters, for_objectives
+from router_rl.methods.method import Run
 from router_rl.methods.training_loop import Snapshot
 from router_rl.problems.routing.folding import for_objective
 from router_rl.problems.routing.problem import RoutingProblem
@@ -142,3 +145,45 @@ def test_what_is_measured_while_training_is_over_all_weights(kinds: OutcomeTable
     measured = seen[-1].validation
     assert len(measured.utility) == len(measured.load) == 5 * len(kinds.part("validation"))
     assert measured.means()["utility"] == pytest.approx(seen[-1].curve[-1].utility)
+
+
+ROWS = torch.arange(6)
+
+
+def _loss(table: OutcomeTable, **settings: float) -> tuple[Tensor, Tensor]:
+    """The loss on the first rows under load, and the probabilities [6, N] of the policy that it scores."""
+    objective = Objective(compute_weight=0.1, load_weight=0.3, window=8)
+    problem = RoutingProblem(table, objective, Hard(), scorer=ScorerConfig(kind="linear"))
+    kept: list[Tensor] = []
+
+    def start(problem: RoutingProblem, *_: Any) -> Router:
+        router = problem.new_router(0, observe_load=False)
+        scores = router.scores
+        router.scores = lambda features, conditions: scores(features)  # type: ignore[method-assign]
+        kept.append(scores(problem.outcomes().features[ROWS]).softmax(dim=-1).detach())
+        return router
+
+    def watch(problem: RoutingProblem, _: Any, run: Run, loss: Any, router: Router, **__: Any) -> Router:
+        kept.append(loss(router, problem.outcomes(), ROWS, torch.Generator().manual_seed(0)).detach())
+        return router
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditioned_pg, "_start", start)
+        patch.setattr(conditioned_pg, "train_gate", watch)
+        conditioned_pg.fit(problem, ConditionedPGHyperparameters(**settings), Run())
+    return kept[1], kept[0]
+
+
+def test_static_load_is_charged(kinds: OutcomeTable) -> None:
+    fixed = {"lowest": 0.1, "highest": 0.1 + 1e-7, "entropy": 0.0}
+    loss, p = _loss(kinds, **fixed)
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.1), Hard())
+    outcomes = problem.outcomes()
+    earned = (p * (outcomes.quality[ROWS] - 0.1 * outcomes.compute[ROWS])).sum(dim=-1).mean()
+    load = 4 * (1.0 - 1.0 / 8) * p.mean(dim=0).square().sum()
+    torch.testing.assert_close(loss, 0.3 * load - earned)
+
+
+def test_the_entropy_bonus_lowers_the_loss(kinds: OutcomeTable) -> None:
+    (without, p), (bonus, _) = (_loss(kinds, entropy=entropy) for entropy in (0.0, 0.5))
+    torch.testing.assert_close(bonus - without, 0.5 * (p * p.log()).sum(dim=-1).mean())
