@@ -53,9 +53,9 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
     assert covered >= 90
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_few_seeds_that_vary_more_than_queries_are_covered(seeds: int) -> None:
-    """95% nominal; the bootstrap alone covers 50% with two seeds, 72% with three and 84% with five."""
+    """95% nominal; the bootstrap alone covers 72% with three seeds and 84% with five."""
     rng = np.random.default_rng(2)
     covered = 0
     for trial in range(100):
