@@ -184,6 +184,14 @@ class _Session:
         self._seconds_file = out / "seconds.json"
         known = json.loads(self._seconds_file.read_text()) if self._seconds_file.exists() else {}
         self._seconds: dict[str, float] = known
+        self._check_imports(out / "tree0")
+
+    def _check_imports(self, tree: Path) -> None:
+        """Raise SystemExit if a copy's tests would import the packages of another tree."""
+        code = f"import router_rl; assert router_rl.__file__.startswith({str(tree)!r}), router_rl.__file__"
+        outcome, _ = run_tests(_python(tree, "-c", code), _IMPORT_SECONDS)
+        if outcome != TestOutcome.SURVIVED:
+            sys.exit(f"{tree} does not import its own router_rl")
 
     def score(self, room: str, sample: int, seed: int) -> Score:
         """Return the results of the first viable mutants of a folder; those that have none run first."""

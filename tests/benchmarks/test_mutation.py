@@ -165,8 +165,7 @@ class _Tests:
         words = shlex.split(command)
         text = (Path(words[2]) / "router_rl/b/lonely.py").read_text()
         killed, survived = mutation.TestOutcome.KILLED, mutation.TestOutcome.SURVIVED
-        if text == self.source:
-            assert limit is None  # how long they take without a mutant
+        if text == self.source:  # which packages are imported, and how long tests take without a mutant
             return survived, "1 passed"
         if "-c" in words:
             return (survived if " < " in text else killed), ""
@@ -182,6 +181,7 @@ class _Tests:
 def test_a_run_continues_where_it_was_cut_off(
     tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A mutant that was cut off runs again, the others do not; the copy is as it was."""
     out, source = tmp_path_factory.mktemp("mutation"), "thing = 1 + 2\nother = 3 < 4\n"
     (tree / "router_rl/b/lonely.py").write_text(source)
     for name in ("pristine", "tree0"):
@@ -209,3 +209,13 @@ def test_a_run_continues_where_it_was_cut_off(
     assert killed.startswith("`thing = 1 + 2` became `thing = 1 ")
     smaller = score(_Tests(source), 2)
     assert list(smaller.verdicts) == list(whole.verdicts)[:2]
+
+
+def test_a_copy_that_imports_another_tree_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tree0").mkdir()
+    (tmp_path / "pristine").mkdir()
+    with (
+        mutation.use_db(str(tmp_path / "session.sqlite"), mutation.WorkDB.Mode.create) as results,
+        pytest.raises(SystemExit, match="does not import its own router_rl"),
+    ):
+        mutation._Session(tmp_path, results, 1, 4.0)
