@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sklearn.model_selection import ParameterGrid, ParameterSampler
+from torch import Tensor
 
 from experts import InputError, OutcomeTable
 
 from ..problems.measure import Measurement
 from ..problems.problem import Case
-from ..routing import Selection
+from ..routing import Router, Selection
 from .checkpoint import Checkpoint
 from .training_loop import Callback, Snapshot
 
@@ -36,6 +37,8 @@ class Run:
         checkpoint: stores the state of the fit, so that it can resume.
         validate_every: training queries between two validations; by default the method's own.
         messages: messages that the method adds about the result; the last one is reported.
+        facts: facts that the method adds about the result, as JSON. `equals_start` is the name of the method
+            that it started from, if its router is that method's router.
     """
 
     seed: int = 0
@@ -43,6 +46,7 @@ class Run:
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, {}))
     validate_every: int | None = None
     messages: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def report(self, step: int, total: int, message: str, validation: Measurement | None = None) -> None:
         """Report the progress of the fit to the callback.
@@ -76,10 +80,15 @@ class Method:
         about: one line for `list`.
         amortizes: whether one fit serves all cases of a problem.
         selections: names of the selection rules it supports; empty: all.
-        needs: optional columns of the table that it requires, such as `group`.
-        warm_starts_from: maps hyperparameters, a gate's name and its hyperparameters to the hyperparameters
-            of the fit that starts from this gate. A comparison passes the gate with the best validation
-            utility. None: the method does not start from a gate.
+        needs: optional columns of the table that it and its router require, such as `group`.
+        trains_on: optional columns of the table that its fit requires, and its router does not.
+        warm_starts_from: maps hyperparameters, the name of another method and its hyperparameters to the
+            hyperparameters of the fit that starts from that method's router; None if it cannot. A comparison
+            passes the non-RL methods in descending order of validation utility, until one can be a start.
+            None: the method does not start from another.
+        starts: whether another method may start from its router; not if its router draws at random.
+        leave_one_out: maps a fitted router to the logits [T, outputs] of the training rows, each without the
+            row's own outcome. None: such logits come from cross-fitting.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """
@@ -93,7 +102,10 @@ class Method:
     amortizes: bool = False
     selections: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    trains_on: tuple[str, ...] = ()
     warm_starts_from: Callable[[Any, str, Any], Any] | None = None
+    starts: bool = True
+    leave_one_out: Callable[[Router], Tensor] | None = None
     holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:
@@ -113,7 +125,7 @@ class Method:
 
     def missing(self, table: OutcomeTable) -> list[str]:
         """Return the columns it needs that a table lacks."""
-        return [name for name in self.needs if getattr(table, name) is None]
+        return [name for name in (*self.needs, *self.trains_on) if getattr(table, name) is None]
 
     def candidates(self, n_trials: int) -> list[Any]:
         """Return the hyperparameters of each trial: the defaults, then distinct random samples of the space.

@@ -46,7 +46,12 @@ METHODS = PluginRegistry(
         "routing.ridge": "router_rl.methods.baselines.ridge:METHOD",
         "routing.centroid": "router_rl.methods.baselines.centroid:METHOD",
         "routing.knn": "router_rl.methods.baselines.knn:METHOD",
+        "routing.guarded_knn": "router_rl.methods.baselines.guarded_knn:METHOD",
+        "routing.kernel": "router_rl.methods.baselines.kernel:METHOD",
+        "routing.cluster": "router_rl.methods.baselines.cluster:METHOD",
+        "routing.boosted_trees": "router_rl.methods.baselines.boosted_trees:METHOD",
         "routing.group_label": "router_rl.methods.baselines.group_label:METHOD",
+        "routing.inferred_group": "router_rl.methods.baselines.inferred_group:METHOD",
         "routing.linucb": "router_rl.methods.baselines.linucb:METHOD",
         "routing.thompson": "router_rl.methods.baselines.thompson:METHOD",
         "routing.hash": "router_rl.methods.baselines.hashing:METHOD",
@@ -144,5 +149,5 @@ def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | B
     Raises:
         InputError: a name is unknown.
     """
-    selected = [*(method_names(problem.name) if names is None else names), *problem.always]
+    selected = [*(method_names(problem.name) if names is None else names), *problem.included]
     return [find_method(problem.name, name) for name in dict.fromkeys(selected)]

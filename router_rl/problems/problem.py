@@ -185,6 +185,11 @@ class Problem(ABC):
         return experts
 
     @property
+    def included(self) -> tuple[str, ...]:
+        """Names of methods that every comparison of this problem includes: `always`, unless overridden."""
+        return self.always
+
+    @property
     def case(self) -> Case:
         """The only case of the problem.
 

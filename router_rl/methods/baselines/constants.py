@@ -121,6 +121,7 @@ METHODS = (
         fit=fit_random,
         about="every expert with equal probability",
         holds_budget=True,
+        starts=False,
     ),
     Method(
         name="best_single",
@@ -135,5 +136,6 @@ METHODS = (
         fit=fit_zero_router,
         about="best mixture of two constant routers",
         holds_budget=True,
+        starts=False,
     ),
 )

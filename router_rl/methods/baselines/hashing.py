@@ -34,4 +34,5 @@ METHOD = Method(
     fit=fit,
     about="a fixed pseudo-random expert per query (Roller et al. 2021)",
     holds_budget=True,
+    starts=False,
 )

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from envs.reward import expert_utility
 
 from ...problems.routing.problem import RoutingProblem
-from ...routing import KNNScorer, Router
+from ...routing import KNNScorer, Router, StoredRowsScorer
 from ..method import Method, Run
 
-__all__ = ["METHOD", "SPACE", "KNNHyperparameters", "fit"]
+__all__ = ["METHOD", "SPACE", "KNNHyperparameters", "fit", "leave_one_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,13 @@ def fit(problem: RoutingProblem, hyperparameters: KNNHyperparameters, run: Run) 
     return router.eval()
 
 
+def leave_one_out(router: Router) -> Tensor:
+    """Return the logits [T, outputs] of the stored rows, each without its own value."""
+    scorer = router.scorer
+    assert isinstance(scorer, StoredRowsScorer)
+    return scorer.leave_one_out()
+
+
 METHOD = Method(
     name="knn",
     family="baseline",
@@ -55,4 +64,5 @@ METHOD = Method(
     hyperparameters=KNNHyperparameters,
     space=SPACE,
     about="mean utility on the nearest training queries",
+    leave_one_out=leave_one_out,
 )

@@ -81,7 +81,11 @@ class RoutingProblem(Problem):
     about: ClassVar[str] = "one decision per query: which experts answer it"
     options_type: ClassVar[type] = RoutingOptions
     compared_weights: ClassVar[tuple[float, ...]] = (0.02, 0.1, 0.4)
-    always: ClassVar[tuple[str, ...]] = ("random", "best_single", "zero_router", "oracle")
+    always: ClassVar[tuple[str, ...]] = (
+        *("random", "best_single", "zero_router", "oracle"),
+        *("knn", "kernel", "cluster", "guarded_knn", "ridge", "boosted_trees"),
+        *("group_label", "inferred_group"),
+    )
     objective_fields: ClassVar[tuple[str, ...]] = (
         "compute_weight",
         "load_weight",
@@ -131,12 +135,12 @@ class RoutingProblem(Problem):
         self.device = device_named(self.options.device)
         self.logged = self.table.part("train")
         self.train, self.validation = self.logged, self.table.part("validation")
+        self.tuning = self.table.part("tuning")
         self.log: LogConfig | None = None if feedback == "full" else self.options.log
         if self.log is not None:
             known = self.logged, self.validation, self.tuning
             self.train, self.validation, self.tuning = impute(*known, config=self.log)
         self.scale = compute_scale(self.logged)
-        self.tuning = self.table.part("tuning")
         self.cases = tuple(objective_case(each) for each in self.objectives)
         for each in self.objectives:
             self._check_affordable(each)
@@ -151,6 +155,12 @@ class RoutingProblem(Problem):
         """Whether a stateful learner observes the window's load."""
         wanted = self.options.observe_load
         return self.objective.load_weight > 0 if wanted is None else wanted
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """Names of methods that every comparison includes; under bandit feedback, bandits are among them."""
+        bandits = ("linucb", "thompson") if self.feedback == "bandit" else ()
+        return (*self.always, *bandits)
 
     @property
     def feedback(self) -> str:

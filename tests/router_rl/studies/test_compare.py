@@ -71,7 +71,8 @@ def test_the_schema(results: dict[str, Any], folder: Path) -> None:
 
 
 def test_every_method_weight_and_seed_is_there(results: dict[str, Any]) -> None:
-    expected = {*METHOD_NAMES, "random", "best_single", "zero_router", "oracle"}
+    expected = {*METHOD_NAMES, *RoutingProblem.always}
+    assert {"knn", "kernel", "cluster", "guarded_knn", "ridge", "boosted_trees", "group_label"} < expected
     rows = [row for row in results["rows"] if row["split"] == "test"]
     assert {row["method"] for row in rows} == expected
     assert len(rows) == len(expected) * 2 * 2
@@ -103,7 +104,7 @@ def test_the_summary_is_the_mean_of_its_rows(results: dict[str, Any]) -> None:
 def test_two_seeds_have_no_quarter_to_leave_out(results: dict[str, Any]) -> None:
     for line in results["summary"]:
         assert (line["utility_iqm"], line["utility_iqm_ci95"]) == (line["utility_mean"], line["utility_ci95"])
-        assert line["extra_inputs"] == []
+        assert line["extra_inputs"] == (["group"] if line["method"] == "group_label" else [])
 
 
 def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[str, Any]) -> None:
@@ -145,7 +146,7 @@ def test_the_second_run_fits_nothing(
     monkeypatch.setattr(trials, "fit_method", lambda *_: pytest.fail("something was fitted again"))
     study = compare(RoutingProblem(kinds, OBJECTIVES), METHOD_NAMES, seeds=2, n_trials=2, out=folder)
     assert study.results["summary"] == results["summary"]
-    assert study.reused == 2 * 5 * 2  # cases, methods, seeds: the trials whose results are kept
+    assert study.reused == 2 * 12 * 2  # cases, methods, seeds: the trials whose results are kept
     assert study.recommendation.startswith("Use ")
 
 
@@ -170,7 +171,7 @@ def test_an_interrupted_comparison_resumes(
 
     monkeypatch.setattr(trials, "fit_method", count)
     again = run(kinds, tmp_path)
-    total = 2 * (2 + 2 + 1 + 1 + 1) + 2 * 5
+    total = 2 * (9 * 2 + 3 * 1) + 2 * 12  # nine methods with a search space, three without
     assert fits == total - 6
     for before, after in zip(results["summary"], again["summary"], strict=True):
         assert before["utility_ci95"] == after["utility_ci95"]
