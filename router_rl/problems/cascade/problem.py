@@ -84,8 +84,8 @@ class CascadeProblem(Problem):
             objective = [Objective(compute_weight=weight) for weight in _WEIGHTS]
         objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         self.cases = compute_weight_cases(CascadeProblem, objectives)
-        if self.options.use_features:
         table = with_tuning_rows(table)
+        if self.options.use_features:
             featured = with_features(table, self.options.features)
             self.table, self.text, self.out_of_fold = featured
         else:

@@ -253,7 +253,6 @@ class TokenMoEProblem(Problem):
         )
 
 
-def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
 def with_tuning_part(pool: TokenPool) -> TokenPool:
     """Return the pool with every second validation sequence in the part `tuning`.
 
@@ -274,6 +273,7 @@ def with_tuning_part(pool: TokenPool) -> TokenPool:
     return replace(pool, parts={**pool.parts, "validation": halves[0], "tuning": halves[1]})
 
 
+def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
     """Return the pool and the names of its texts."""
     given = {"base": options.base, "experts": options.experts, "texts": options.texts}
     missing = [name for name, value in given.items() if not value]
