@@ -1,13 +1,14 @@
-"""The test files that are nearest to a source file.
+"""The tests that are nearest to a source file.
 
-1. The mirror: `tests/A/B/test_C.py` of `A/B/C.py`.
-2. Test files that import the source file, directly or through a name that a package re-exports. Strings
+1. The doctests of the source file.
+2. The mirror: `tests/A/B/test_C.py` of `A/B/C.py`.
+3. Test files that import the source file, directly or through a name that a package re-exports. Strings
    in registries that name a module count as imports.
-3. Where these are fewer than `LEAST`: test files that import a file that imports the source file; then
-   those one more import away, and so on.
+4. Where these are fewer than `LEAST` test files: test files that import a file that imports the source
+   file; then those one more import away, and so on.
 
-Within a rule, files whose folder is nearer to the mirror come first, then by name. At most `LIMIT` files
-are kept.
+Within a rule, files whose folder is nearer to the mirror come first, then by name. At most `LIMIT` test
+files are kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class NearestTests:
         self._exports = cache(self._read_exports)
 
     def of(self, source: str) -> list[str]:
-        """Return the nearest test files, nearest first, as paths from the root; [] if nothing imports it.
+        """Return the nearest tests, nearest first, as paths from the root; [] if there are none.
 
         Args:
             source: path from the root, such as `router_rl/studies/compare.py`.
@@ -47,13 +48,14 @@ class NearestTests:
         path = Path(source)
         mirror = Path("tests") / path.parent / f"test_{path.name}"
         found = [mirror] if mirror in self._tests else []
+        doctests = [source] if ">>> " in (self._tree / path).read_text(encoding="utf-8") else []
         reached = {source}
         while True:
             importers = [test for test, files in self._tests.items() if files & reached and test not in found]
             found += _by_distance(importers, mirror)
             between = {name for name, files in self._sources.items() if files & reached} | reached
             if len(found) >= LEAST or between == reached:
-                return [test.as_posix() for test in found[: self._limit]]
+                return [*doctests, *(test.as_posix() for test in found[: self._limit])]
             reached = between
 
     @cached_property

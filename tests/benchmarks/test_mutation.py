@@ -52,12 +52,13 @@ def tree(tmp_path: Path) -> Path:
         "router_rl/__init__.py": "",
         "router_rl/a/__init__.py": "from .deep import Deep\n",
         "router_rl/a/deep.py": SOURCE + "\n\nclass Deep: ...\n",
+        "router_rl/a/shown.py": '"""A module.\n\n>>> 1 + 1\n2\n"""\n',
         "router_rl/a/user.py": "from .deep import total\nfrom ..b.lonely import thing\n",
         "router_rl/b/__init__.py": "",
         "router_rl/b/lonely.py": "thing = 1 + 2\n",
         "router_rl/b/registry.py": "NAMES = {'x': 'router_rl.a.user:total'}\n",
         "tests/router_rl/a/test_deep.py": "from router_rl.a.deep import total\n",
-        "tests/router_rl/a/test_other.py": "def test():\n    from router_rl.a import Deep\n",
+        "tests/router_rl/a/test_another.py": "def test():\n    from router_rl.a import Deep\n",
         "tests/router_rl/b/test_far.py": "from router_rl.a.deep import Pair\n",
         "tests/router_rl/b/test_registry.py": "import router_rl.b.registry\n",
         "tests/router_rl/a/test_user.py": "from router_rl.a import user\n",
@@ -113,12 +114,16 @@ def test_the_mirror_comes_first_then_importers_by_distance(tree: Path) -> None:
     nearest = mutation_tests.NearestTests(tree)
     assert nearest.of("router_rl/a/deep.py") == [
         "tests/router_rl/a/test_deep.py",
-        "tests/router_rl/a/test_other.py",  # through the package
+        "tests/router_rl/a/test_another.py",  # through the package
         "tests/router_rl/b/test_far.py",
     ]
     assert mutation_tests.NearestTests(tree, limit=1).of("router_rl/a/deep.py") == [
         "tests/router_rl/a/test_deep.py"
     ]
+
+
+def test_doctests_come_first(tree: Path) -> None:
+    assert mutation_tests.NearestTests(tree).of("router_rl/a/shown.py") == ["router_rl/a/shown.py"]
 
 
 def test_importers_of_importers_are_asked_where_there_are_too_few(tree: Path) -> None:
@@ -152,6 +157,21 @@ def test_the_table_counts_and_lists_survivors() -> None:
     assert "| one | 3 | 2 | 1 | 1 | 66.7 (20.8 to 93.9) |" in text
     assert "| all | 4 | 3 | 1 | 1 | 75.0 (30.1 to 95.4) |" in text
     assert text.endswith("Survivors:\n\n- `a.py:3`: `1` became `2`")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "output", "killed", "slow"),
+    [("killed", "1 failed", True, False), ("killed", "timeout", True, True), ("survived", "", False, False)],
+)
+def test_a_verdict_names_the_change_and_whether_time_ran_out(
+    tree: Path, outcome: str, output: str, killed: bool, slow: bool
+) -> None:
+    mutant = mutation_sample.mutants_in(tree, "router_rl/b", 0)[0]
+    diff = "--- \n+++ \n@@ -1 +1 @@\n-thing = 1 + 2\n+thing = 1 - 2"
+    result = mutation.WorkResult(worker_outcome="normal", output=output, test_outcome=outcome, diff=diff)
+    change = "`thing = 1 + 2` became `thing = 1 - 2`"
+    expected = mutation.Verdict(place="router_rl/b/lonely.py:1", change=change, killed=killed, slow=slow)
+    assert mutation._verdict(mutant, result) == expected
 
 
 class _Tests:

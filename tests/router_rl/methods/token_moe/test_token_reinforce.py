@@ -31,7 +31,8 @@ def test_a_choice_is_credited_with_later_layers_not_earlier_ones() -> None:
 
 
 def test_a_choice_is_credited_with_later_tokens_not_earlier_ones() -> None:
-    assert later_tokens(torch.tensor([[1.0, 2.0, 4.0]]), 0.5).tolist() == [[3.0, 4.0, 4.0]]
+    reward = torch.tensor([[[1.0, 2.0, 4.0]], [[8.0, 0.0, 0.0]]])  # tokens are the last axis
+    assert later_tokens(reward, 0.5).tolist() == [[[3.0, 4.0, 4.0]], [[8.0, 0.0, 0.0]]]
 
 
 def test_the_baseline_is_the_mean_of_the_other_rollouts() -> None:
