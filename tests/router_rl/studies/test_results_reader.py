@@ -82,7 +82,8 @@ def test_a_comparison_on_a_table_keeps_its_sections() -> None:
         "label": "compute weight 0.4",
         "values": {"compute_weight": 0.4, "load_weight": 0.0},
     }
-    for name in ("frontier", "zero_frontier", "singles", "table_facts", "verdict", "warnings"):
+    sections = ("frontier", "zero_frontier", "singles", "table_facts", "verdict", "warnings")
+    for name in (*sections, "versions", "commit", "seconds"):
         assert results[name] == before[name]
     (label,) = [row for row in results["summary"] if row["method"] == "group_label"][:1]
     assert label["extra_inputs"] == ["group"]
