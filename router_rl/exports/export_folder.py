@@ -27,7 +27,7 @@ from .parity import (
     one_dead,
     parity_inputs,
 )
-from .policy_files import policy_readme, random_observations, write_policy
+from .policy_files import check_text, policy_readme, random_observations, write_policy
 from .readme import readme
 from .registry import find_format
 
@@ -156,8 +156,13 @@ def _export_policy(policy: Any, folder: Path, format: str) -> PolicyParity:
     _check_replaceable(folder)
     with _replacing_folder(folder) as fresh:
         write_policy(policy, fresh)
-        parity = check_policy_parity(policy, load(fresh), random_observations(policy))
-        write_json(fresh / "parity.json", {"format": format, "rows_from": "random", **parity.to_json()})
+        exported: Any = load(fresh)
+        parity = check_policy_parity(policy, exported, random_observations(policy))
+        facts = parity.to_json()
+        if policy.text is not None:
+            difference = check_text(policy, exported, _MADE_PROMPTS)
+            facts["text"] = {"prompts_from": "made", "max_difference": difference}
+        write_json(fresh / "parity.json", {"format": format, "rows_from": "random", **facts})
         (fresh / "README.md").write_text(policy_readme(policy), encoding="utf-8")
     return parity
 

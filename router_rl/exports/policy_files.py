@@ -1,7 +1,11 @@
-"""A policy of live state as `policy.json` and `policy.safetensors`, as `router_rl.routing.load` reads it."""
+"""A policy of live state as `policy.json` and `policy.safetensors`, as `router_rl.routing.load` reads it.
+
+The text pipeline of a policy that was trained on prompts stands beside it, as a router's does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,12 @@ from torch import Tensor
 
 from experts.io.atomic import replacing, write_json
 
+from ..routing.router_error import RouterError
 from ..routing.safetensors_file import digest_of
 from ..routing.storage import POLICY_SCHEMA
+from .safetensors import write_text
 
-__all__ = ["policy_readme", "random_observations", "write_policy"]
+__all__ = ["check_text", "policy_readme", "random_observations", "write_policy"]
 
 
 def write_policy(policy: Any, folder: Path) -> None:
@@ -33,7 +39,30 @@ def write_policy(policy: Any, folder: Path) -> None:
         temporary.write_bytes(weights)
     digest = digest_of(weights, policy.experts)
     description = {"schema_version": POLICY_SCHEMA, "kind": policy.kind, **policy.spec(), "digest": digest}
+    if policy.text is not None:
+        description["text"] = write_text(policy.text, folder)
     write_json(folder / "policy.json", description)
+
+
+def check_text(policy: Any, exported: Any, prompts: Sequence[str]) -> float:
+    """Return the largest difference of a prompt's feature between a trained policy and its export.
+
+    Args:
+        policy: the trained policy, with a text pipeline.
+        exported: the policy loaded from the export.
+        prompts: T texts; their groups are unknown to the pipeline.
+
+    Raises:
+        RouterError: the export has no text pipeline, or a feature differs.
+    """
+    groups = ["a group without rows"] * len(prompts)
+    if exported.text is None:
+        raise RouterError("the exported policy has no text pipeline")
+    with torch.inference_mode():
+        difference = (policy.text(prompts, groups) - exported.text(prompts, groups)).abs().max()
+    if not float(difference) == 0.0:
+        raise RouterError(f"the exported policy makes other features of prompts, by up to {difference:g}")
+    return float(difference)
 
 
 def random_observations(policy: Any, rows: int = 1000) -> Tensor:
@@ -56,6 +85,9 @@ def random_observations(policy: Any, rows: int = 1000) -> Tensor:
 def policy_readme(policy: Any) -> str:
     """The content of `README.md` beside a policy."""
     names = ", ".join(policy.experts)
+    text = ""
+    if policy.text is not None:
+        text = 'features = policy.text(["a prompt"])  # [T, D] float32, for policy.observe\n'
     return f"""# A {policy.kind} policy for {len(policy.experts)} experts: {names}
 
 It chooses actions for observations [T, {policy.observation_size}] float32, which `policy.observe` makes.
@@ -64,7 +96,7 @@ It chooses actions for observations [T, {policy.observation_size}] float32, whic
 ```python
 from router_rl.routing import load  # imports torch alone
 policy = load(".")
-actions = policy.act(observation)
+{text}actions = policy.act(observation)
 step = policy.decide(observation)  # the same by name
 ```
 """

@@ -20,7 +20,7 @@ from ..routing.storage import SCHEMA_VERSION, load_router, text_digest
 from ..routing.text import Group
 from .format import Format
 
-__all__ = ["FORMAT", "usage", "write"]
+__all__ = ["FORMAT", "usage", "write", "write_text"]
 
 
 def write(router: Router, folder: Path, *, text: bool = True) -> None:
@@ -46,7 +46,7 @@ def write(router: Router, folder: Path, *, text: bool = True) -> None:
         "digest": digest_of(weights, router.experts),
     }
     if text and router.text is not None:
-        description["text"] = _write_text(router.text, folder)
+        description["text"] = write_text(router.text, folder)
     write_json(folder / "router.json", description)
 
 
@@ -68,8 +68,13 @@ experts, weights, logits, fallback = {call}
 # router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""
 
 
-def _write_text(text: TextFeatures, folder: Path) -> str:
-    """Write a text pipeline, models of sentence embeddings included, and return its digest."""
+def write_text(text: TextFeatures, folder: Path) -> str:
+    """Write a text pipeline, models of sentence embeddings included, and return its digest.
+
+    Args:
+        text: the pipeline.
+        folder: an existing folder.
+    """
     spec = text.spec()
     for index, part in enumerate(text.parts):
         if isinstance(part, Embedding):

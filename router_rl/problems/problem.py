@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from envs import Core
 from experts import InputError, OutcomeTable
 
-from ..routing import Router, TextFeatures
+from ..routing import POLICIES, Router, TextFeatures
 from .measure import Measurement
 from .objective import Objective
 
@@ -270,9 +270,14 @@ class Problem(ABC):
         """Return the description for reports and `list`."""
 
     def finish(self, policy: Any) -> Any:
-        """Complete a fitted policy before it is saved: a router on prompts gets its text pipeline."""
-        if self.text is not None and isinstance(policy, Router):
-            policy.text = self.text
+        """Return a fitted policy, complete for saving: one on prompts gets the text pipeline.
+
+        Args:
+            policy: a router, or a policy whose `module` is exported.
+        """
+        exported: Any = policy if isinstance(policy, Router) else getattr(policy, "module", None)
+        if self.text is not None and isinstance(exported, (Router, *POLICIES.values())):
+            exported.text = self.text
         return policy
 
     def parity_rows(self) -> OutcomeTable | None:

@@ -1,7 +1,8 @@
 """Read an exported router or policy from its folder.
 
-A router is `router.json` (its description) and `router.safetensors` (its weights); a prompt router also
-has `text.json` and `text.safetensors`. A policy of live state is `policy.json` and `policy.safetensors`.
+A router is `router.json` (its description) and `router.safetensors` (its weights). A policy of live state
+is `policy.json` and `policy.safetensors`. Either also has `text.json` and `text.safetensors` if it was
+trained on prompts.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _load_router(folder: Path) -> Router:
     except RuntimeError as error:
         raise RouterError(f"{folder / 'router.safetensors'} does not fit router.json: {error}") from error
     if "text" in description:
-        router.text = _read_text(folder, description["text"], router.features)
+        router.text = _read_text(folder, description, "router", router.features)
     return router.folded().eval()  # the file is folded already: this skips the standardisation
 
 
@@ -114,6 +115,8 @@ def _load_policy(folder: Path) -> Policy:
         policy.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RouterError(f"{folder / 'policy.json'} lacks a usable field ({error}); export again") from error
+    if "text" in description:
+        policy.text = _read_text(folder, description, "policy", policy.features)
     cast(nn.Module, policy).eval().requires_grad_(False)
     return cast(Policy, policy)
 
@@ -160,19 +163,20 @@ def _read_weights(path: Path, description: dict[str, Any], what: str) -> dict[st
         raise RouterError(f"{path} is {error}; export the {what} again") from error
 
 
-def _read_text(folder: Path, digest: Any, features: int) -> TextFeatures:
+def _read_text(folder: Path, description: dict[str, Any], what: str, features: int) -> TextFeatures:
+    digest = description["text"]
     try:
         spec = (folder / "text.json").read_bytes()
         tensors = (folder / "text.safetensors").read_bytes()
     except OSError as error:
         raise RouterError(
-            f"{error.filename} cannot be read ({error.strerror}); export the router again"
+            f"{error.filename} cannot be read ({error.strerror}); export the {what} again"
         ) from error
     actual = text_digest(spec, tensors)
     if actual != digest:
         raise RouterError(
-            f"{folder}'s text.json and text.safetensors have digest {actual} but router.json says {digest}; "
-            "they are not from one export: export the router again"
+            f"{folder}'s text.json and text.safetensors have digest {actual} but {what}.json says {digest}; "
+            f"they are not from one export: export the {what} again"
         )
     text = TextFeatures.of(json.loads(spec), read_safetensors(tensors))
     for part in text.parts:
@@ -180,6 +184,6 @@ def _read_text(folder: Path, digest: Any, features: int) -> TextFeatures:
             part.within(folder)
     if text.size != features:
         raise RouterError(
-            f"{folder / 'text.json'} makes {text.size} features but the router takes {features}; export again"
+            f"{folder / 'text.json'} makes {text.size} features but the {what} takes {features}; export again"
         )
     return text

@@ -13,10 +13,12 @@ from ..methods.baselines.oracle import measure_oracle
 from ..problems.load import check_placement, load_report
 from ..problems.objective import Objective
 from ..problems.options import options_from_json
+from ..problems.problem import Problem
 from ..problems.prompt_features import featurised
 from ..problems.registry import find_problem
 from ..problems.routing.folding import for_objective
 from ..problems.routing.router_measurement import RouterMeasurement, measure
+from ..routing import Router, RouterError
 from .results import budget_facts
 from .runs import TrainedRun
 
@@ -48,7 +50,7 @@ def evaluate_run(
 
 
 def _evaluate_policy(run: TrainedRun, table: OutcomeTable, split: str) -> dict[str, Any]:
-    """Evaluate a policy of another problem in every case of its run."""
+    """Evaluate a policy of another problem in every case of its run, on features as in training."""
     name = run.facts["problem"]["name"]
     problem_type = find_problem(name)
     if run.policy is None or not problem_type.needs_table:
@@ -65,7 +67,14 @@ def _evaluate_policy(run: TrainedRun, table: OutcomeTable, split: str) -> dict[s
     own = kept.get("compute_weight", Objective().compute_weight)
     weights = [weight for weight in weights if weight is not None] or [own]
     objectives = [Objective(compute_weight=weight) for weight in weights]
+    text = getattr(run.policy, "text", None)
+    if table.features is None and text is not None:
+        table = featurised(table, text)
     problem = problem_type(table, objectives if len(objectives) > 1 else objectives[0], options=options)
+    if problem.text is not None:
+        reason = "has no text pipeline, so features of these prompts would not be those of training"
+        raise InputError("run", str(run.folder), reason, "give a table with its features, or train again")
+    _check_inputs(run.policy, problem)
     labels = [case["label"] for case in run.facts["cases"]]
     cases = [case for case in problem.cases if case.label in labels]
     measured = {
@@ -83,6 +92,18 @@ def _evaluate_policy(run: TrainedRun, table: OutcomeTable, split: str) -> dict[s
         split: {**next(iter(measured.values())), "shares": None},
         "notes": list(table.notes),
     }
+
+
+def _check_inputs(policy: Any, problem: Problem) -> None:
+    """Raise RouterError if a policy has other experts or takes another number of features than a problem."""
+    if isinstance(policy, Router):
+        return  # the problem checks it
+    features = problem.table.features.shape[1]
+    if (policy.experts, policy.features) != (problem.experts, features):
+        raise RouterError(
+            f"the policy takes {policy.features} features and experts {', '.join(policy.experts)}, but "
+            f"the table has {features} and {', '.join(problem.experts)}; use a table like that of training"
+        )
 
 
 def _evaluate_router(

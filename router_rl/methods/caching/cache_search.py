@@ -52,7 +52,7 @@ class SearchHyperparameters:
 
 
 def fit(problem: CachingProblem, hyperparameters: SearchHyperparameters, run: Run) -> ActionPolicy:
-    """Return the policy measured for one size of GPU memory, starting from the tuned foresight rule."""
+    """Return the policy found for one size of GPU memory, starting from the tuned foresight rule."""
     key = ("rule", "foresight", problem.case.values["resident_share"])
     start = problem.cached(key, lambda: tuned_foresight(problem))
     best: list[Measurement] = []

@@ -2,6 +2,7 @@
 
 ```python
 policy = load("caching/")
+features = policy.text(["a prompt"])  # where the policy was trained on prompts
 observation = policy.observe(features, resident, waits, on_host, idle, uses)
 step = policy.decide(observation)  # .answer [T] and .victim [T], expert ids
 ```
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
+from ..text import TextFeatures
 from .cascade_beliefs import Beliefs
 
 __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
@@ -59,6 +61,9 @@ class CachingPolicy(nn.Module):
         later: the same for the next requests.
         allowed: [N], False for experts that never answer.
 
+    Attributes:
+        text: makes the features of prompts; None where the policy was trained on a table's own features.
+
     Raises:
         RouterError: sizes do not fit each other.
     """
@@ -85,6 +90,7 @@ class CachingPolicy(nn.Module):
             raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
         self.experts = tuple(experts)
         self.features = features
+        self.text: TextFeatures | None = None
         self.beliefs = beliefs
         self.later = later
         self.register_buffer("price", torch.tensor(list(price), dtype=torch.float32))

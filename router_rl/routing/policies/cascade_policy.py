@@ -2,6 +2,7 @@
 
 ```python
 policy = load("cascade/")
+features = policy.text(["a prompt"])  # where the policy was trained on prompts
 observation = policy.observe(features, confidence, answers, compute_weight=0.1)  # NaN where not asked
 step = policy.decide(observation)  # .ask [T] and .answer [T], expert ids; one of them is -1
 ```
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
+from ..text import TextFeatures
 from .cascade_beliefs import Beliefs
 
 __all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
@@ -90,6 +92,9 @@ class CascadePolicy(nn.Module):
         members: M.
         hidden: width of the network.
 
+    Attributes:
+        text: makes the features of prompts; None where the policy was trained on a table's own features.
+
     Raises:
         RouterError: sizes do not fit each other.
     """
@@ -114,6 +119,7 @@ class CascadePolicy(nn.Module):
             raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
         self.experts = tuple(experts)
         self.features = features
+        self.text: TextFeatures | None = None
         self.limit = limit
         self.members = members
         self.hidden = hidden

@@ -16,6 +16,7 @@ from router_rl.routing import RouterError, load
 from router_rl.routing.policies.caching_policy import CachingPolicy
 from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.cascade_policy import CascadePolicy
+from router_rl.routing.text import Length, Terms, TextFeatures
 
 NAMES = ("small", "medium", "large")
 
@@ -71,6 +72,54 @@ def test_the_readme_acts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     names: dict[str, Any] = {"observation": random_observations(policy, 8)}
     exec(compile(block, "README.md", "exec"), names)
     assert names["actions"].equal(policy.act(names["observation"]))
+
+
+def reading_prompts(kind: str, offset: float = 0.0) -> Any:
+    """A policy whose 4 features are made of prompts: three columns of hashed words, and the length."""
+    projection = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    words = Terms(analyser="word", ngram_range=(1, 1), projection=projection, offset=torch.full((3,), offset))
+    policy = made(kind)
+    policy.text = TextFeatures([words, Length()])
+    return policy
+
+
+@pytest.mark.parametrize("kind", ["cascade", "caching"])
+def test_a_policy_keeps_its_text_pipeline(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = reading_prompts(kind, offset=0.5)
+    export(policy, tmp_path / "out")
+    loaded: Any = load(tmp_path / "out")
+    prompts = ["a word and another", ""]
+    assert loaded.text(prompts).equal(policy.text(prompts))
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["text"] == {
+        "prompts_from": "made",
+        "max_difference": 0.0,
+    }
+    block = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, Any] = {"observation": random_observations(policy, 8)}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["features"].equal(policy.text(["a prompt"]))
+
+    other = tmp_path / "other"
+    export(reading_prompts(kind), other)
+    (tmp_path / "out" / "text.safetensors").write_bytes((other / "text.safetensors").read_bytes())
+    with pytest.raises(RouterError, match=r"policy\.json says .* export the policy again"):
+        load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_policy_that_makes_other_features_is_refused(
+    lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from router_rl.exports import export_folder
+
+    def writes_another(policy: Any, folder: Path) -> None:
+        write_policy(made("cascade") if lost else reading_prompts("cascade", offset=1e-3), folder)
+
+    monkeypatch.setattr(export_folder, "write_policy", writes_another)
+    with pytest.raises(RouterError, match="no text pipeline" if lost else "other features of prompts"):
+        export(reading_prompts("cascade"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_policy_that_is_written_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
