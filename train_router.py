@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str], debug: bool) -> int:
     import jsonargparse
 
-    from router_rl.cli.parsing import arguments_of, boolean_options, build_parser, names_given, normalised
+    from router_rl.cli.command_arguments import arguments_of, boolean_options
+    from router_rl.cli.parsing import build_parser, names_given, normalised
 
     command = find_command(name)
     try:

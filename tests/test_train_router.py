@@ -425,6 +425,6 @@ def test_ctrl_c_is_told_in_one_line(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("router_rl.cli.train_command.train_run", interrupted)
+    monkeypatch.setattr("router_rl.studies.runs.train_run", interrupted)
     assert train_router.main(["train", "--table", good, "--out", str(tmp_path)]) == 130
     assert "resumes from the last checkpoint" in capsys.readouterr().err

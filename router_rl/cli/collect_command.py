@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from experts import InputError, OutcomeTable
-from experts import collect as collect_outcomes
+from experts import InputError
 from experts.llm.collecting import CollectOptions, collect_answers
+from experts.table.outcome_table import OutcomeTable
 
 from ..reports.terminal import facts_view
 from .command import Command
@@ -47,6 +47,8 @@ def collect(
             "source", source, "one of two is needed", "give --source, or --models with --prompts"
         )
     if models is None:
+        from experts import collect as collect_outcomes
+
         assert source is not None
         return _facts(collect_outcomes(source, out, batch_size=batch_size, seed=options.seed), out)
     if prompts is None:

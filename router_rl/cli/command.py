@@ -16,10 +16,12 @@ class Names:
     Attributes:
         env: name of the problem; `routing` if none is given.
         method: name of the method; None if none is given.
+        for_help: whether the command line asks for help.
     """
 
     env: str = "routing"
     method: str | None = None
+    for_help: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

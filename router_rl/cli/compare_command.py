@@ -14,12 +14,12 @@ from experts import InputError
 
 from ..problems.registry import find_problem
 from ..reports.terminal import progress_of, results_view
-from ..studies.compare import compare as compare_methods
 from .command import Command
-from .problem_options import ComparedObjective, DataOptions, build_problem, compare_groups
+from .data_options import ComparedObjective, DataOptions
+from .problem_options import build_problem, compare_groups
 from .values import names_in
 
-__all__ = ["COMMAND", "StudyOptions", "compare"]
+__all__ = ["COMMAND", "StudyOptions", "run_compare"]
 
 err = Console(stderr=True)
 
@@ -46,7 +46,7 @@ class StudyOptions:
     jobs: int = 1
 
 
-def compare(
+def run_compare(
     *, data: DataOptions, out: Path, study: StudyOptions, problem: Any, objective: ComparedObjective
 ) -> dict[str, Any]:
     """Compare methods on one problem: same data, trials and seeds for all, with confidence intervals.
@@ -59,6 +59,8 @@ def compare(
         problem: options of the problem.
         objective: the objective.
     """
+    from ..studies.compare import compare
+
     env, compute_weights = data.env, study.compute_weights
     kind = find_problem(env)
     if compute_weights is not None:
@@ -71,7 +73,7 @@ def compare(
     instance = build_problem(data, problem, objective, kind.compared_weights)
     selected = _METHODS.get(env) if study.methods is None else study.methods
     with progress_of("trials", err) as progress:
-        compared = compare_methods(
+        compared = compare(
             instance,
             None if selected is None else names_in(selected),
             seeds=study.seeds,
@@ -84,4 +86,4 @@ def compare(
     return {**compared.results, "out": str(out), "reused": compared.reused}
 
 
-COMMAND = Command(run=compare, view=results_view, groups=compare_groups, keeps_config=True)
+COMMAND = Command(run=run_compare, view=results_view, groups=compare_groups, keeps_config=True)

@@ -7,13 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experts import open_table
-
-from ..exports import export
-from ..problems.objective import Objective
-from ..problems.routing.problem import RoutingProblem
 from ..reports.terminal import progress_of, results_view
-from ..routing import load_router
 from .command import Command
 
 __all__ = ["COMMAND", "demo"]
@@ -30,6 +24,12 @@ def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: i
         n_trials: number of hyperparameter settings per method, selected on validation.
         jobs: number of processes.
     """
+    from experts import open_table
+
+    from ..exports import export
+    from ..problems.objective import Objective
+    from ..problems.routing.problem import RoutingProblem
+    from ..routing import load_router
     from ..studies.compare import compare
 
     err.print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experts import DecisionLog, InputError, open_table, read_prices
+from experts import InputError
 
 from ..reports.terminal import evaluation_view
 from .command import Command
@@ -40,6 +40,8 @@ def evaluate(
         on: date of the prices, such as 2024-07-01; the latest if null.
         allow_leakage: accept prompts that are in two splits; every output then says so.
     """
+    from experts import DecisionLog, open_table, read_prices
+
     from ..studies.evaluate_log import evaluate_log
     from ..studies.evaluate_table import evaluate_run
     from ..studies.repricing import reprice_run

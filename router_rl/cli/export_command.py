@@ -6,19 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experts import InputError, open_table
+from experts import InputError
 from experts.io.atomic import write_json
 
-from ..exports import export as export_router
-from ..exports import export_layers, layers_in
-from ..routing import Router, RouterError, load_router
-from ..studies.runs import TrainedRun
 from .command import Command
 
-__all__ = ["COMMAND", "export"]
+__all__ = ["COMMAND", "run_export"]
 
 
-def export(
+def run_export(
     run: Path,
     *,
     out: Path,
@@ -37,7 +33,11 @@ def export(
         at: compute weight to fix a conditioned router at; without it the weight stays an input.
         distil: export a linear router distilled from this one, and report its loss on the table's test rows.
     """
+    from experts import open_table
+
+    from ..exports import export, layers_in
     from ..problems.routing.folding import for_objective
+    from ..routing import Router, RouterError
     from ..studies.distillation import distil_for
     from ..studies.runs import read_run
 
@@ -63,13 +63,15 @@ def export(
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
         distilled = distil_for(router, rows, objective, trained.scale)
         router, figures = distilled.router, {"distilled": distilled.to_json()}
-    parity = export_router(router, out, format=format, rows=rows)
+    parity = export(router, out, format=format, rows=rows)
     if distil:
         write_json(out / "distilled.json", figures["distilled"])
     return {"router": str(out), "format": format, **parity.to_json(), **figures}
 
 
-def _export_policy(trained: TrainedRun, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
+def _export_policy(trained: Any, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
+    from ..exports import export
+
     name = trained.facts["problem"]["name"]
     if trained.policy is None:
         fix = (
@@ -78,7 +80,7 @@ def _export_policy(trained: TrainedRun, out: Path, format: str, *, plain: bool) 
         raise InputError("run", str(trained.folder), f"has no policy of {name} that can be exported", fix)
     if not plain:
         raise InputError("run", str(trained.folder), f"has a policy of {name}", "leave --at and --distil out")
-    parity = export_router(trained.policy, out, format=format)
+    parity = export(trained.policy, out, format=format)
     return {"router": str(out), "format": format, **parity.to_json()}
 
 
@@ -92,13 +94,16 @@ def _export_layers(
             "has one router per layer, which only gguf can hold together",
             "use --format gguf without --table, --at and --distil, or export each",
         )
+    from ..exports import export_layers
+    from ..routing import load_router
+
     parities = export_layers({layer: load_router(folder) for layer, folder in layers.items()}, out)
     parity = {f"layer {layer}": parity.to_json() for layer, parity in parities.items()}
     return {"router": str(out), "format": format, "layers": parity}
 
 
 COMMAND = Command(
-    run=export,
+    run=run_export,
     positional=(("run", Path, "a run folder of `train`"),),
     switches=(
         ("distil", "export a linear router distilled from this one, and report its loss; needs --table"),

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from experts import InputError
-
-if TYPE_CHECKING:
-    from ..exports.transformers import LayerRouter
-    from ..routing import Router
 
 from .command import Command
 
@@ -39,18 +31,19 @@ def handover(
     from ..exports.transformers import distil as distilled
     from ..exports.transformers import host_of_folder, write_patch
     from ..routing import Router
+    from .handover_files import numbered, read_routers, read_tensors, utility_measure
 
-    layers = _read(routers)
+    layers = read_routers(routers)
     host = host_of_folder(model)[0]
     facts: dict[str, Any] = {}
     if distil is not None:
         if not all(isinstance(router, Router) for router in layers):
             raise InputError("distil", str(distil), "the routers are already linear", "leave it out")
         teachers = [router for router in layers if isinstance(router, Router)]
-        tensors = _tensors("distil", distil)
-        states = _numbered("distil", distil, tensors, r"layers\.(\d+)", len(layers))
-        utility = _numbered("distil", distil, tensors, r"utility\.(\d+)", None)
-        measure = None if not utility else _measure(states, utility)
+        tensors = read_tensors("distil", distil)
+        states = numbered("distil", distil, tensors, r"layers\.(\d+)", len(layers))
+        utility = numbered("distil", distil, tensors, r"utility\.(\d+)", None)
+        measure = None if not utility else utility_measure(states, utility)
         result = distilled(teachers, states, measure=measure)
         layers = list(result.routers)
         names = [f"layer {layer}" for layer in host.layers]
@@ -72,63 +65,6 @@ def handover(
         "warnings": list(host.warnings(written["experts_per_token"])),
         **facts,
     }
-
-
-def _measure(states: Sequence[Tensor], utility: Sequence[Tensor]) -> Any:
-    """Return a function that computes the mean utility of routers on held-out states (the last quarter)."""
-
-    def measure(routers: Sequence[Router]) -> float:
-        total = 0.0
-        for router, inputs, values in zip(routers, states, utility, strict=True):
-            start = len(inputs) - max(1, round(0.25 * len(inputs)))
-            routing = router(inputs[start:].float())
-            utilities = values[start:].float().gather(1, routing.experts) * routing.weights
-            total += float(utilities.sum(dim=1).mean())
-        return total / len(routers)
-
-    return measure
-
-
-def _read(path: Path) -> list[LayerRouter]:
-    from ..exports import layers_in
-    from ..exports.transformers import read_layer_routers
-    from ..routing import load_router
-
-    if not path.is_dir():
-        return read_layer_routers(path)
-    folders = layers_in(path)
-    if not folders:
-        raise InputError("routers", str(path), "has no layer-0, layer-1, ...", "export one router per layer")
-    return [load_router(folder) for folder in folders.values()]
-
-
-def _numbered(
-    field: str, path: Path, tensors: dict[str, Tensor], pattern: str, count: int | None
-) -> list[Tensor]:
-    """Return the tensors whose names match a pattern, in order of their number.
-
-    Raises:
-        InputError: there are not `count` of them.
-    """
-    numbered = {
-        int(m.group(1)): tensor for name, tensor in tensors.items() if (m := re.fullmatch(pattern, name))
-    }
-    if count is not None and len(numbered) != count:
-        expected = pattern.replace(r"\.(\d+)", ".N")
-        raise InputError(
-            field, str(path), f"has {len(numbered)} {expected} for {count} routers", "give one per router"
-        )
-    return [numbered[number] for number in sorted(numbered)]
-
-
-def _tensors(field: str, path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(field, str(path), f"cannot be read ({error})", "give a safetensors file") from error
 
 
 COMMAND = Command(run=handover)

@@ -9,8 +9,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from experts import DecisionLog, open_table
-
 from .command import Command
 
 __all__ = ["COMMAND", "monitor", "monitor_view"]
@@ -35,6 +33,8 @@ def monitor(
         false_alarms: probability that a log without any change raises an alarm.
         allow_leakage: accept prompts that are in two splits; every output then says so.
     """
+    from experts import DecisionLog, open_table
+
     from ..problems.prompt_features import featurised
     from ..studies.monitor import monitor as detect_drift
     from ..studies.runs import read_run

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import jsonargparse
 import yaml
@@ -21,9 +20,11 @@ from experts.io.errors import unknown_name
 
 from ..methods.registry import method_names
 from .command import Command, Names
+from .command_arguments import GROUPS, expanded
+from .command_parser import CommandParser
 from .error_text import METHOD_KEY, one_line
 
-__all__ = ["arguments_of", "boolean_options", "build_parser", "names_given", "normalised"]
+__all__ = ["build_parser", "names_given", "normalised"]
 
 # Options of version 1 and their replacements.
 _OLD = {
@@ -52,8 +53,6 @@ _OLD = {
     "device": "problem.device",
     "compile": "problem.compile",
 }
-# Arguments whose fields are flags `--ARGUMENT.FIELD`.
-_GROUPS = ("problem", "objective", METHOD_KEY)
 
 
 def normalised(words: Iterable[str]) -> list[str]:
@@ -77,7 +76,8 @@ def names_given(words: Sequence[str]) -> Names:
         value = _value_of(name, words)
         if value is not None:
             given[name] = value
-    return Names(env=given.get("env", "routing"), method=given.get("method"))
+    for_help = any(word in ("-h", "--help") for word in words)
+    return Names(env=given.get("env", "routing"), method=given.get("method"), for_help=for_help)
 
 
 def build_parser(
@@ -95,7 +95,7 @@ def build_parser(
         InputError: an option is unknown, is an old spelling, or does not belong to the problem or the method.
     """
     about = (command.run.__doc__ or "").split("\n")[0]
-    parser = jsonargparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"train_router.py {name}", description=about, exit_on_error=False, allow_abbrev=False
     )
     parser.add_argument("--config", action="config", help="a YAML file of options")
@@ -110,44 +110,18 @@ def build_parser(
     for switch, meaning in command.switches:
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)
-    expanded = _expanded(command)
+    dataclasses = expanded(command)
     skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
-    skipped.update(name for name in (*_GROUPS, *expanded) if name in signature)
+    skipped.update(name for name in (*GROUPS, *dataclasses) if name in signature)
     parser.add_function_arguments(command.run, as_group=False, as_positional=False, skip=skipped)
-    for options in expanded.values():
+    for options in dataclasses.values():
         parser.add_class_arguments(options, as_group=False)
     for argument, options in groups.items():
-        parser.add_argument(f"--{argument}", type=options, default=options())
+        default = {} if names.for_help else {"default": options()}  # some defaults are checked with torch
+        parser.add_argument(f"--{argument}", type=options, **default)
     _check_known(words, parser, names, groups)
     _check_config(_config(words), parser)
     return parser
-
-
-def arguments_of(command: Command, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a command's function.
-
-    Args:
-        command: the command.
-        values: value of each option, as parsed.
-    """
-    arguments = dict(values)
-    for name, options in _expanded(command).items():
-        arguments[name] = options(**{each.name: arguments.pop(each.name) for each in fields(options)})
-    return arguments
-
-
-def boolean_options(command: Command) -> set[str]:
-    """Return the names of a command's boolean options, apart from its switches."""
-    hints = get_type_hints(command.run)
-    for options in _expanded(command).values():
-        hints |= get_type_hints(options)
-    return {name for name, kind in hints.items() if kind is bool} - {name for name, _ in command.switches}
-
-
-def _expanded(command: Command) -> dict[str, Any]:
-    """Return the arguments of a command that stand for the fields of a dataclass, with the dataclass."""
-    hints = get_type_hints(command.run)
-    return {name: kind for name, kind in hints.items() if is_dataclass(kind) and name not in _GROUPS}
 
 
 def _normalised(word: str) -> str:

@@ -1,20 +1,22 @@
-"""Options that `train` and `compare` share, and the problem that they describe."""
+"""The problem that a command line describes, and the dataclasses of its options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from experts import InputError, open_table
+from experts import InputError
 
-from ..methods.method import Method, NoHyperparameters
 from ..methods.registry import find_method, method_names
-from ..problems.objective import Objective
-from ..problems.problem import Problem
-from ..problems.registry import find_problem
+from ..problems.registry import find_options, find_problem
 from .command import Names
+from .data_options import ComparedObjective, DataOptions
+from .error_text import METHOD_KEY
 from .values import numbers_in
+
+if TYPE_CHECKING:
+    from ..problems.problem import Problem
 
 __all__ = [
     "ComparedObjective",
@@ -26,56 +28,24 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """The problem, and the outcomes that it is about.
-
-    Attributes:
-        table: a Parquet file or the name of a source, see `list`.
-        env: the problem, see `list`.
-        allow_leakage: accept prompts that are in two splits; every output then says so.
-    """
-
-    table: str | None = None
-    env: str = "routing"
-    allow_leakage: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedObjective:
-    """The objective: one case per compute weight.
-
-    Attributes:
-        compute_weight: utility per unit of compute, comma-separated; null: the problem's default.
-        load_weight: utility per unit of load, at least 0.
-        window: decisions per window of the load penalty.
-        budget: maximum mean compute per query, in place of the compute weights; the most expensive expert
-            costs 1.
-        max_cost: maximum mean compute of an expert; more expensive experts are never selected.
-    """
-
-    compute_weight: list[float] | float | str | None = None
-    load_weight: float = 0.0
-    window: int = 256
-    budget: float | None = None
-    max_cost: float | None = None
-
-
 def train_groups(names: Names) -> Mapping[str, type]:
-    """Return the options of a problem, the objective, and the hyperparameters of a method."""
-    problem = find_problem(names.env).options_type
+    """Return the options of a problem, the objective, and the hyperparameters of a method.
+
+    The help without a method leaves the hyperparameters out: to list them, the method must be imported.
+    """
+    groups = compare_groups(names)
+    if names.for_help and names.method is None:
+        return groups
+    from ..methods.method import Method, NoHyperparameters
+
     method = find_method(names.env, names.method or default_method(names.env))
     own = method.hyperparameters if isinstance(method, Method) else NoHyperparameters
-    return {
-        "problem": problem,
-        "objective": ComparedObjective,
-        "hyperparameters": own,
-    }
+    return {**groups, METHOD_KEY: own}
 
 
-def compare_groups(names: Names) -> Mapping[str, type]:
+def compare_groups(names: Names) -> dict[str, type]:
     """Return the options of a problem, and the objective."""
-    return {"problem": find_problem(names.env).options_type, "objective": ComparedObjective}
+    return {"problem": find_options(names.env), "objective": ComparedObjective}
 
 
 def default_method(env: str) -> str:
@@ -97,6 +67,10 @@ def build_problem(
     Raises:
         InputError: an option is invalid, or the table is missing or cannot be used.
     """
+    from experts import open_table
+
+    from ..problems.objective import Objective
+
     env, table = data.env, data.table
     kind = find_problem(env)
     if not kind.needs_table:

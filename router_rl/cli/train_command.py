@@ -8,13 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from ..methods.training_loop import Snapshot
 from ..problems.registry import find_problem
 from ..reports.terminal import evaluation_view, progress_of
-from ..studies.collapse import Reference, live
-from ..studies.runs import train_run
 from .command import Command
-from .problem_options import ComparedObjective, DataOptions, build_problem, default_method, train_groups
+from .data_options import ComparedObjective, DataOptions
+from .problem_options import build_problem, default_method, train_groups
 
 __all__ = ["COMMAND", "TrainingOptions", "train"]
 
@@ -27,6 +25,7 @@ class TrainingOptions:
 
     Attributes:
         method: name of the method, see `list`; null: ppo for routing, else the problem's first.
+            `--method NAME --help` lists its hyperparameters, the options --method.FIELD.
         n_trials: number of hyperparameter settings, selected on validation.
         seed: random seed.
     """
@@ -55,6 +54,10 @@ def train(
         objective: the objective.
         hyperparameters: hyperparameters of the method; setting any disables the search.
     """
+    from ..methods.training_loop import Snapshot
+    from ..studies.collapse import Reference, live
+    from ..studies.runs import train_run
+
     instance = build_problem(data, problem, objective, find_problem(data.env).trained_weights)
     method = training.method or default_method(data.env)
     changed = None if hyperparameters is None else _changed(hyperparameters)

@@ -6,6 +6,7 @@ point group `router_rl.problems`.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from experts.io.plugins import PluginRegistry
@@ -13,7 +14,7 @@ from experts.io.plugins import PluginRegistry
 if TYPE_CHECKING:
     from .problem import Problem
 
-__all__ = ["PROBLEMS", "find_problem", "problem_names"]
+__all__ = ["PROBLEMS", "find_options", "find_problem", "problem_names"]
 
 PROBLEMS = PluginRegistry(
     "env",
@@ -26,6 +27,15 @@ PROBLEMS = PluginRegistry(
         "token_moe": "router_rl.problems.token_moe.problem:TokenMoEProblem",
     },
 )
+
+# Options that can be imported without the problem, which imports torch: they keep help fast.
+_OPTIONS = {
+    "routing": "router_rl.problems.routing.routing_options:RoutingOptions",
+    "cascade": "router_rl.problems.cascade.cascade_options:CascadeOptions",
+    "queueing": "router_rl.problems.queueing.queueing_options:QueueingOptions",
+    "caching": "router_rl.problems.caching.caching_options:CachingOptions",
+    "token_moe": "router_rl.problems.token_moe.token_moe_options:TokenMoEOptions",
+}
 
 
 def problem_names() -> list[str]:
@@ -44,3 +54,19 @@ def find_problem(name: str) -> type[Problem]:
     """
     problem: type[Problem] = PROBLEMS.load(name)
     return problem
+
+
+def find_options(name: str) -> type:
+    """Import the options dataclass of a problem, without the problem if it can be.
+
+    Args:
+        name: name of the problem.
+
+    Raises:
+        InputError: the name is unknown; the error suggests the nearest one.
+    """
+    if name not in _OPTIONS:
+        return find_problem(name).options_type
+    module, _, attribute = _OPTIONS[name].partition(":")
+    options: type = getattr(import_module(module), attribute)
+    return options

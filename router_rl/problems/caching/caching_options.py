@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experts import InputError
 
-from ..prompt_features import FeatureConfig
+from ..feature_config import FeatureConfig
 
 __all__ = ["CachingOptions"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from experts import InputError
 
-from ..prompt_features import FeatureConfig
+from ..feature_config import FeatureConfig
 
 __all__ = ["CascadeOptions"]
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from envs import QueueingConfig
 from experts import InputError
 
-from ..prompt_features import FeatureConfig
+from ..feature_config import FeatureConfig
 
 __all__ = ["QueueingOptions", "errors_name_options"]
 
@@ -82,8 +81,8 @@ class QueueingOptions:
         with errors_name_options():
             self.config(self.loads[0], 0.0)
 
-    def config(self, load: float, compute_weight: float) -> QueueingConfig:
-        """The options of the environment.
+    def config(self, load: float, compute_weight: float) -> Any:
+        """Return the options of the environment, a `QueueingConfig`.
 
         Args:
             load: arrival rate over the capacity of all experts.
@@ -92,6 +91,8 @@ class QueueingOptions:
         Raises:
             InputError: a value is out of range.
         """
+        from envs import QueueingConfig
+
         names = [each.name for each in fields(QueueingConfig) if each.name not in ("load", "compute_weight")]
         own = {name: getattr(self, name) for name in names}
         return QueueingConfig(load=load, compute_weight=compute_weight, **own)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from experts import InputError
 from experts.io.errors import unknown_name
 
-from ..logged_feedback import LogConfig
-from ..prompt_features import FeatureConfig
+from ..feature_config import FeatureConfig
+from ..log_config import LogConfig
 
 __all__ = ["RoutingOptions", "ScorerConfig"]
 

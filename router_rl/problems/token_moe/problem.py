@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,48 +25,12 @@ from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
 from .token_measurement import Choose, measure
+from .token_moe_options import TokenMoEOptions
 
 __all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem"]
 
 _TINY_DOMAINS = 6
 _LABELS = {1: "one expert per token", 2: "two experts per token"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenMoEOptions:
-    """Options of `TokenMoEProblem`.
-
-    Attributes:
-        base: folder of the dense language model that the experts were fine-tuned from, in transformers
-            format; null, without experts and texts, uses the packaged tiny pool.
-        experts: folders of the fine-tuned models.
-        texts: folder of NAME.jsonl files, one document per line.
-        keep: folder that caches the measured outcomes for the next run; null: none.
-        experts_per_token: 1, 2 or [1, 2], one case each.
-        score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
-            a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form.
-        length: tokens per sequence.
-        train: number of training sequences.
-        validation: number of validation sequences.
-        test: number of test sequences.
-        mixed: share of the sequences that join documents of several texts.
-        epochs: epochs over the training sequences.
-        batch: sequences per gradient step.
-    """
-
-    base: str | None = None
-    experts: tuple[str, ...] | str = ()
-    texts: str | None = None
-    keep: str | None = None
-    experts_per_token: tuple[int, ...] | int = (1,)
-    score: Literal["softmax", "sigmoid"] = "softmax"
-    length: int = 128
-    train: int = 192
-    validation: int = 48
-    test: int = 96
-    mixed: float = 0.25
-    epochs: int = 4
-    batch: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

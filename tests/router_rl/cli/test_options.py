@@ -10,9 +10,10 @@ from environment_tables import made_cascade
 
 from router_rl.cli import COMMANDS, find_command
 from router_rl.cli.command import Names
+from router_rl.cli.command_arguments import arguments_of, boolean_options
 from router_rl.cli.compare_command import StudyOptions
-from router_rl.cli.parsing import _OLD, arguments_of, boolean_options, build_parser, normalised
-from router_rl.cli.problem_options import DataOptions
+from router_rl.cli.data_options import DataOptions
+from router_rl.cli.parsing import _OLD, build_parser, normalised
 from train_router import main
 
 Fails = Callable[..., str]

@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import train_router
 from router_rl.cli import COMMANDS
 from router_rl.exports.registry import find_format
 from router_rl.methods.registry import find_method
-from router_rl.problems.registry import find_problem
+from router_rl.problems.registry import find_options, find_problem, problem_names
 from router_rl.problems.rule_names import RULES
 
 ROOT = Path(__file__).resolve().parents[3]
+SLOW = ("torch", "sklearn", "scipy", "gymnasium", "stable_baselines3", "transformers")
 HEAVY = ("torch", "numpy", "pyarrow", "gymnasium", "sklearn")
 
 
@@ -40,6 +42,44 @@ def test_help_and_names_import_nothing_heavy(words: list[str]) -> None:
     )
     assert done.stderr.strip() == "[]"
     assert done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_imports_no_torch(name: str) -> None:
+    check_help([name])
+
+
+@pytest.mark.parametrize("problem", problem_names())
+def test_the_options_of_a_problem_are_listed_without_torch(problem: str) -> None:
+    help = check_help(["train", "--env", problem])
+    assert all(
+        f"--problem.{each.name.replace('_', '-')}" in help
+        for each in fields(find_problem(problem).options_type)
+    )
+    assert find_options(problem) is find_problem(problem).options_type
+    assert "--method NAME --help" in " ".join(help.split())
+
+
+def test_the_help_with_a_method_lists_its_hyperparameters(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_router.main(["train", "--method", "ridge", "--help"])
+    assert "--method.penalty" in capsys.readouterr().out
+
+
+def check_help(words: list[str]) -> str:
+    """Return the help, which must be printed without importing what takes seconds."""
+    code = f"""if True:
+        import sys, train_router
+        try:
+            train_router.main(sys.argv[1:])
+        finally:
+            print([name for name in {SLOW!r} if name in sys.modules], file=sys.stderr)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    return done.stdout
 
 
 def test_help_takes_little_time() -> None:

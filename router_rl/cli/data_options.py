@@ -1,0 +1,45 @@
+"""Options that `train` and `compare` share.
+
+The parser executes the type-checking imports of a module that holds options, so this one has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ComparedObjective", "DataOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """The problem, and the outcomes that it is about.
+
+    Attributes:
+        table: a Parquet file or the name of a source, see `list`.
+        env: the problem, see `list`.
+        allow_leakage: accept prompts that are in two splits; every output then says so.
+    """
+
+    table: str | None = None
+    env: str = "routing"
+    allow_leakage: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedObjective:
+    """The objective: one case per compute weight.
+
+    Attributes:
+        compute_weight: utility per unit of compute, comma-separated; null: the problem's default.
+        load_weight: utility per unit of load, at least 0.
+        window: decisions per window of the load penalty.
+        budget: maximum mean compute per query, in place of the compute weights; the most expensive expert
+            costs 1.
+        max_cost: maximum mean compute of an expert; more expensive experts are never selected.
+    """
+
+    compute_weight: list[float] | float | str | None = None
+    load_weight: float = 0.0
+    window: int = 256
+    budget: float | None = None
+    max_cost: float | None = None

@@ -1,0 +1,52 @@
+"""Options of the features that are computed from prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experts import InputError
+
+__all__ = ["FeatureConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """Features to compute from prompts.
+
+    Attributes:
+        text: `tfidf`, `hashed` (stores no vocabulary), or `none`.
+        analyzer: n-grams of words (`word`), of characters inside words (`char_wb`), or `both`: words, and one
+            to three characters, which capture digits, symbols and endings.
+        ngram_range: smallest and largest n of the n-grams.
+        max_features: maximum number of terms; for `hashed`, the number of columns.
+        min_df: minimum document frequency, in training rows.
+        dimensions: number of topics (components of the truncated SVD); 0 for none.
+        out_of_fold: add out-of-fold predictions of each expert's quality (stacking).
+        group: add the row's group, if the table has one.
+        length: add the length of the prompt.
+        embedding: folder of a transformers model, or an ONNX file; null for none.
+    """
+
+    text: Literal["tfidf", "hashed", "none"] = "tfidf"
+    analyzer: Literal["word", "char_wb", "both"] = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    max_features: int = 30_000
+    min_df: int = 2
+    dimensions: int = 64
+    out_of_fold: bool = True
+    group: bool = True
+    length: bool = True
+    embedding: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.ngram_range) != 2 or not 1 <= self.ngram_range[0] <= self.ngram_range[1]:
+            raise InputError(
+                "features.ngram_range", list(self.ngram_range), "is not 1 <= n <= m", "use [1, 2]"
+            )
+        for name, minimum in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
+            if getattr(self, name) < minimum:
+                raise InputError(
+                    f"features.{name}", getattr(self, name), "is too small", f"use {minimum} or more"
+                )
