@@ -164,6 +164,7 @@ class TokenMoEProblem(Problem):
         by_text = {
             f"loss/{name}": float(loss[pure & (part.domain[:, 0] == d)].mean())
             for d, name in enumerate(self.texts)
+            if (pure & (part.domain[:, 0] == d)).any()
         }
         if part.mixed.any():
             by_text["loss/mixed"] = float(loss[part.mixed].mean())
