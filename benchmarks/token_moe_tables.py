@@ -48,7 +48,7 @@ class Row:
 
     @property
     def loss(self) -> np.ndarray:
-        """[seeds, S]"""
+        """Test loss in nats per token of each sequence [seeds, S]."""
         return np.array([fit["loss"] for fit in self.fits])
 
     @property
