@@ -155,7 +155,7 @@ def test_a_budget_and_a_maximum_cost_are_told(
     assert [case["values"]["budget"] for case in results["cases"]] == [0.8]
     assert [case["label"] for case in results["cases"]] == ["budget 0.8"]
     assert train_router.main(["export", run, "--out", str(tmp_path / "e"), "--at", "0.1"]) == 2
-    assert "no weight inputs to fix" in capsys.readouterr().err
+    assert "no input of this router can be fixed" in capsys.readouterr().err
 
 
 def test_a_collapse_is_told_while_training_and_at_the_end(

@@ -53,7 +53,7 @@ def run_export(
     if at is not None:
         assert objective is not None
         if not any(part.name == "compute_weight" for part in router.state):
-            raise RouterError("this router has no weight inputs to fix; train it with conditioned_pg")
+            raise RouterError("no input of this router can be fixed; train it with conditioned_pg")
         objective = replace(objective, compute_weight=at)
         router = for_objective(router, objective)
     figures: dict[str, Any] = {}

@@ -294,7 +294,7 @@ class Router(nn.Module):
         """
         names = [part.name for part in self.state]
         if not self.scorer.ranges:
-            raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
+            raise RouterError("no input of this router can be fixed; train it with conditioned_pg")
         if sorted(conditions) != sorted(names):
             given = ", ".join(conditions) or "nothing"
             raise RouterError(
@@ -313,7 +313,7 @@ class Router(nn.Module):
             RouterError: the router does not know prices, or there are not N finite ones.
         """
         if not self.scorer.repriceable:
-            raise RouterError("this router does not know its experts' prices; train it with priced_pg")
+            raise RouterError("the experts' prices are not inputs of this router; train it with priced_pg")
         if len(compute) != len(self.experts) or not all(0.0 <= value < float("inf") for value in compute):
             raise RouterError(f"compute={list(compute)} must be {len(self.experts)} numbers, 0 or more")
         return self._with(self.scorer.repriced(compute), self.state).train(self.training)

@@ -86,7 +86,7 @@ class CascadePolicy(nn.Module):
     Args:
         experts: the N names, in the order of the ids.
         features: D.
-        limit: the most experts asked for a query.
+        limit: maximum number of experts per query.
         price: [N] mean compute of each expert, in units of the most expensive one's.
         beliefs: the probability that each expert is right.
         members: M.

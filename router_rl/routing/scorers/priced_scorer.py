@@ -1,4 +1,4 @@
-"""A scorer that knows each expert's compute: value minus price, so that a new price needs no training.
+"""A scorer of predicted value minus each expert's price, so that new prices need no training.
 
     z_e = gain * (w_e . x + b_e - c compute_e (v_e . x + u_e))
 

@@ -42,7 +42,7 @@ _PER_EXPERT = ("service", "batch_service", "replicas")  # lists in JSON
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueConstants:
-    """What a queue scorer knows of its experts' queues; none of it is learned.
+    """Constants of the experts' queues; they are measured, not learned.
 
     Attributes:
         service: [N] mean seconds an expert works on a request.

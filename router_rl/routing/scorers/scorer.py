@@ -91,7 +91,7 @@ class Scorer(nn.Module, ABC):
         return self
 
     def at(self, values: Sequence[float]) -> Scorer:
-        """The scorer of features alone that this is at fixed conditions.
+        """Return the scorer of features only, with the conditions fixed at these values.
 
         Args:
             values: one for each of `ranges`, in order.
@@ -99,7 +99,7 @@ class Scorer(nn.Module, ABC):
         Raises:
             RouterError: the scorer has no conditions.
         """
-        raise RouterError("this router has no conditions to fix; train it with conditioned_pg")
+        raise RouterError("no input of this router can be fixed; train it with conditioned_pg")
 
     def repriced(self, compute: Sequence[float]) -> Scorer:
         """The same scorer for experts of other costs.
@@ -110,7 +110,7 @@ class Scorer(nn.Module, ABC):
         Raises:
             RouterError: the scorer has no prices among its parameters.
         """
-        raise RouterError("this router does not know its experts' prices; train it with priced_pg")
+        raise RouterError("the experts' prices are not inputs of this router; train it with priced_pg")
 
     def output_bias(self) -> nn.Parameter | None:
         """The parameter [N] that adds a constant to each logit, for calibration; None where there is none."""

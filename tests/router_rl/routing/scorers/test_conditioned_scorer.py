@@ -98,7 +98,7 @@ def test_exports_with_the_weight_as_its_input(tmp_path: Path, format: str, hidde
 
 
 def test_what_cannot_be_folded_is_refused() -> None:
-    with pytest.raises(RouterError, match="no conditions to fix"):
+    with pytest.raises(RouterError, match="no input of this router can be fixed"):
         Router(LinearScorer(5, 3), Hard(), NAMES).at(compute_weight=0.1)
     with pytest.raises(RouterError, match="conditions are compute_weight, not load_weight"):
         conditioned(()).at(load_weight=0.1)

@@ -85,5 +85,5 @@ def test_mistakes_are_named() -> None:
         PricedScorer(3, 2, [[1.0, 0.5]])
     with pytest.raises(RouterError, match=r"must be 2 numbers"):
         _router().repriced([1.0])
-    with pytest.raises(RouterError, match=r"does not know its experts' prices"):
+    with pytest.raises(RouterError, match=r"prices are not inputs of this router"):
         _router().at(compute_weight=0.1).repriced([1.0, 1.0])

@@ -96,13 +96,13 @@ def test_conditions_and_prices(kind: str) -> None:
         torch.testing.assert_close(plain(x), expected, atol=1e-4, rtol=1e-4)
         assert not plain.ranges
     else:
-        with pytest.raises(RouterError, match="no conditions to fix"):
+        with pytest.raises(RouterError, match="no input of this router can be fixed"):
             scorer.at([0.1])
     if scorer.repriceable:
         x = torch.rand(6, scorer.inputs)
         assert not scorer.repriced([1.0, 2.0, 4.0])(x).equal(scorer(x))
     else:
-        with pytest.raises(RouterError, match="does not know its experts' prices"):
+        with pytest.raises(RouterError, match="prices are not inputs of this router"):
             scorer.repriced([1.0, 2.0, 4.0])
 
 
