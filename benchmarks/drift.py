@@ -81,10 +81,10 @@ class _Stream:
         split = np.where(np.arange(len(order)) < TRAINING, "train", "test").astype("U10")
         split[: TRAINING // 5] = "validation"
         march, june = (self._dated(whole.take(order), split, date) for date in (0, 1))
-        march, text, predictions = with_features(march, FeatureConfig(dimensions=8))
+        march, text, predictions = with_features(march, FeatureConfig(dimensions=8, group=True))
         assert text is not None
         self.text, self.march = text, march
-        june_own, _, june_predictions = with_features(june, FeatureConfig(dimensions=8))
+        june_own, _, june_predictions = with_features(june, FeatureConfig(dimensions=8, group=True))
         assert march.features is not None
         assert june_own.features is not None
         self.scale = float(march.cost[split == "train"].mean(axis=0, dtype=float).max())
@@ -218,7 +218,7 @@ class _Stream:
             cost=self.cost[sample],
             split=np.where(np.arange(SAMPLE) < SAMPLE // 4, "validation", "train").astype("U10"),
         )
-        made, text, predictions = with_features(fresh, FeatureConfig(dimensions=8))
+        made, text, predictions = with_features(fresh, FeatureConfig(dimensions=8, group=True))
         assert text is not None
         router = self._train(made, predictions)
         later = featurised(replace(self.queries, features=None), text).features

@@ -183,6 +183,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         methods=("exact_pg", "warm_exact_pg", "softmax_gate", "ridge", "knn"),
         table="prompts",
         compute_weights=(0.05, 0.3),
+        problem={"features.group": True},
         quick=("exact_pg", "softmax_gate", "ridge"),
     ),
     Comparison(
@@ -190,7 +191,12 @@ COMPARISONS: tuple[Comparison, ...] = (
         methods=("exact_pg", "softmax_gate", "ridge"),
         table="prompts",
         compute_weights=(0.1,),
-        problem={"features.text": "hashed", "features.analyser": "char_wb", "features.dimensions": 16},
+        problem={
+            "features.text": "hashed",
+            "features.analyser": "char_wb",
+            "features.dimensions": 16,
+            "features.group": True,
+        },
         seeds=1,
     ),
     Comparison(

@@ -19,7 +19,7 @@ from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard
 from router_rl.routing.embedding import Embedding
 
-FEATURES = FeatureConfig(analyzer="both")
+FEATURES = FeatureConfig(analyzer="both", group=True)
 err = Console(stderr=True)
 
 

@@ -48,9 +48,8 @@ def write(router: Router, folder: Path) -> None:
     compile_package(programs, folder / "router.pt2")
     shutil.copyfile(Path(__file__).with_name("route.cpp"), folder / "route.cpp")
     built = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
-    write_json(
-        folder / "router.json", {"schema_version": 1, "format": "aoti", "built_for": built, **router.spec()}
-    )
+    described = {"schema_version": 1, "format": "aoti", "built_for": built, **router.spec()}
+    write_json(folder / "router.json", described | {"inputs": input_names(router, masked=False)})
 
 
 def compile_package(programs: Mapping[str, ExportedProgram], path: Path) -> None:

@@ -24,6 +24,7 @@ from .parity import (
     check_parity,
     check_policy_parity,
     check_text_parity,
+    made_groups,
     one_dead,
     parity_inputs,
 )
@@ -78,7 +79,8 @@ def export(
 
     Args:
         router: a trained router; or a policy of a class in `router_rl.routing.POLICIES`, which is written as
-            `policy.json` and `policy.safetensors` and compared on random observations.
+            `policy.json` and `policy.safetensors` and compared on random observations. A router with
+            conditions is written at their defaults in a format whose runtime passes no second input.
         folder: an earlier export in it is replaced.
         format: a name of `format_names()`; policies have `safetensors` only.
         rows: a table, or a problem, whose rows a router is compared on; random rows if None.
@@ -100,6 +102,9 @@ def export(
     chosen = find_format(format)
     _check_exportable(router, format)
     _check_replaceable(folder)
+    defaults = {} if chosen.takes_state or not router.conditions else router.defaults
+    if defaults and len(defaults) == len(router.state):
+        router = router.at(**defaults)
     given = _rows_of(rows)
     real = _Rows() if given is None else _checked_rows(router, given)
     with _replacing_folder(folder) as fresh:
@@ -107,7 +112,7 @@ def export(
         parity, facts = _compare(router, chosen, fresh, real)
         write_json(
             fresh / "parity.json",
-            {"format": format, "rows_from": "random" if given is None else "table", **facts},
+            {"format": format, "rows_from": "random" if given is None else "table", **_at(defaults), **facts},
         )
         text = readme(router, format, chosen.usage(router), keeps_text=chosen.keeps_text)
         (fresh / "README.md").write_text(text, encoding="utf-8")
@@ -176,12 +181,20 @@ def _compare(router: Router, chosen: Format, folder: Path, real: _Rows) -> tuple
     dead = one_dead(router, inputs) if chosen.guarded else None
     if dead is not None:
         facts["with_a_dead_expert"] = check_parity(router, exported, inputs, action_mask=dead).to_json()
+    if chosen.keeps_text and router.defaults and len(router.defaults) == len(router.state):
+        facts["without_state"] = check_parity(router, exported, inputs[:1]).to_json()
     if router.text is not None and chosen.keeps_text:
         assert isinstance(exported, Router)
-        prompts = _MADE_PROMPTS if real.prompts is None else real.prompts
-        text = check_text_parity(router, exported, prompts, real.groups)
+        prompts, groups = real.prompts, real.groups
+        if prompts is None:
+            prompts, groups = _MADE_PROMPTS, made_groups(router, len(_MADE_PROMPTS))
+        text = check_text_parity(router, exported, prompts, groups)
         facts["text"] = {"prompts_from": "made" if real.prompts is None else "table", **text.to_json()}
     return parity, facts
+
+
+def _at(defaults: Mapping[str, float]) -> dict[str, Any]:
+    return {"at": dict(defaults)} if defaults else {}
 
 
 def _rows_of(rows: OutcomeTable | HasParityRows | None) -> OutcomeTable | None:

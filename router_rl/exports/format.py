@@ -28,6 +28,8 @@ class Format:
         guarded: rows that are not finite go to the fallback and experts can be masked; a stock runtime's gate
             does neither.
         keeps_text: the text pipeline of a prompt router is part of the export, and `load` returns a `Router`.
+        takes_state: the runtime passes a second input. Without, a router with conditions is written at their
+            defaults, such as the compute weight it was trained for.
     """
 
     write: Callable[[Router, Path], None]
@@ -35,3 +37,4 @@ class Format:
     usage: Callable[[Router], str] = _no_usage
     guarded: bool = True
     keeps_text: bool = False
+    takes_state: bool = True

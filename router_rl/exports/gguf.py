@@ -173,4 +173,4 @@ def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:
     return torch.where(kept.unsqueeze(-1), grouped, float("-inf")).flatten(-2)
 
 
-FORMAT = Format(write=write, load=load, usage=usage, guarded=False)
+FORMAT = Format(write=write, load=load, usage=usage, guarded=False, takes_state=False)

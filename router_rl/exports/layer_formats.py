@@ -245,8 +245,16 @@ print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pre
 # Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
 
 
-VLLM = Format(write=partial(_write, "vLLM"), load=partial(_load, _call_vllm), usage=_use_vllm)
-SGLANG = Format(write=partial(_write, "SGLang"), load=partial(_load, _call_sglang), usage=_use_sglang)
+VLLM = Format(
+    write=partial(_write, "vLLM"), load=partial(_load, _call_vllm), usage=_use_vllm, takes_state=False
+)
+SGLANG = Format(
+    write=partial(_write, "SGLang"), load=partial(_load, _call_sglang), usage=_use_sglang, takes_state=False
+)
 TRANSFORMERS = Format(
-    write=partial(_write, "transformers"), load=_load_transformers, usage=_use_transformers, guarded=False
+    write=partial(_write, "transformers"),
+    load=_load_transformers,
+    usage=_use_transformers,
+    guarded=False,
+    takes_state=False,
 )

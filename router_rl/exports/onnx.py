@@ -66,7 +66,9 @@ def write(router: Router, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "router.onnx") as temporary:
         temporary.write_bytes(model.SerializeToString())
-    write_json(folder / "router.json", {"schema_version": 1, "format": "onnx", **router.spec()})
+    inputs = input_names(router, masked=False)
+    described = {"schema_version": 1, "format": "onnx", **router.spec(), "inputs": inputs}
+    write_json(folder / "router.json", described)
 
 
 def load(folder: Path) -> Callable[..., Routing]:

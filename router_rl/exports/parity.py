@@ -18,6 +18,7 @@ __all__ = [
     "check_parity",
     "check_policy_parity",
     "check_text_parity",
+    "made_groups",
     "one_dead",
     "parity_inputs",
 ]
@@ -137,18 +138,34 @@ def check_text_parity(
         router: the trained one.
         exported: loaded from the export, with its text pipeline.
         prompts: R texts.
-        groups: of each; None where unknown.
+        groups: of each; None where the router does not read them.
 
     Raises:
         RouterError: they disagree beyond the tolerance, or the export has no text pipeline.
     """
-    state = _random_state(router, len(prompts), torch.Generator().manual_seed(0)) if router.state else None
+    state = None
+    if set(router.inputs) - {"prompt", "group"}:  # parts of the state that neither has a default nor is made
+        state = _random_state(router, len(prompts), torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         expected = copy.deepcopy(router).cpu().eval().route(prompts, groups, state)
         torch.manual_seed(0)
         actual = exported.route(prompts, groups, state)
     return _agreement(router, expected, actual)
+
+
+def made_groups(router: Router, rows: int) -> list[str] | None:
+    """Groups of made prompts, one of them unknown; None for a router that does not read them.
+
+    Args:
+        router: with a text pipeline.
+        rows: how many.
+    """
+    if router.text is None or "group" not in router.inputs:
+        return None
+    labels = [label for part in router.text.parts for label in getattr(part, "labels", ())]
+    labels += [label for part in router.state for label in part.labels]
+    return [["a group without rows", *labels][row % (len(labels) + 1)] for row in range(rows)]
 
 
 def check_policy_parity(policy: Policy, exported: Policy, observations: Tensor) -> PolicyParity:

@@ -38,7 +38,9 @@ def write(router: Router, folder: Path) -> None:
                 named.replace(temporary)
             finally:
                 named.unlink(missing_ok=True)
-    write_json(folder / "router.json", {"schema_version": 1, "format": "pt2", **router.spec()})
+    inputs = input_names(router, masked=False)
+    described = {"schema_version": 1, "format": "pt2", **router.spec(), "inputs": inputs}
+    write_json(folder / "router.json", described)
 
 
 def load(folder: Path) -> Callable[..., Routing]:

@@ -25,10 +25,12 @@ def readme(router: Router, format: str, usage: str, *, keeps_text: bool = False)
         f" and `state` [T, {router.state_size}] float32 ({part.name}: {part.meaning})"
         for part in router.state
     )
+    if router.defaults and len(router.defaults) == len(router.state):
+        state += "; without `state`, " + ", ".join(f"{name} {v:g}" for name, v in router.defaults.items())
     inputs = f"`features` [T, {router.features}] float32{state}"
     if router.text is not None:
         made = (
-            "prompts, or from"
+            f"{' and '.join(f'{name}s' for name in router.text.inputs)}, or from"
             if keeps_text
             else "the text features of the trained router (export it as safetensors):"
         )

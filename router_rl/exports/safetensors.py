@@ -17,7 +17,6 @@ from ..routing import Router, TextFeatures
 from ..routing.embedding import Embedding
 from ..routing.safetensors_file import digest_of
 from ..routing.storage import SCHEMA_VERSION, load_router, text_digest
-from ..routing.text import Group
 from .format import Format
 
 __all__ = ["FORMAT", "usage", "write", "write_text"]
@@ -46,26 +45,37 @@ def write(router: Router, folder: Path, *, text: bool = True) -> None:
         "digest": digest_of(weights, router.experts),
     }
     if text and router.text is not None:
+        description["inputs"] = list(router.inputs)
         description["text"] = write_text(router.text, folder)
     write_json(folder / "router.json", description)
 
 
 def usage(router: Router) -> str:
     """Python that loads and calls the export."""
-    inputs = "features, state" if router.state else "features"
-    call = f"router({inputs})"
+    needs_state = len(router.defaults) < len(router.state)
+    call = "router(features, state)" if needs_state else "router(features)"
     if router.text is not None:
-        grouped = any(isinstance(part, Group) for part in router.text.parts)
+        of_group = [part.name for part in router.state] == ["group"]
         arguments = [
             '"a prompt"',
-            *(['"its group"'] if grouped else []),
-            *(["state=state"] if router.state else []),
+            *(['"its group"'] if "group" in router.inputs else []),
+            *(["state=state"] if needs_state and not of_group else []),
         ]
         call = f"router.route({', '.join(arguments)})  # or {call}"
     return f"""from router_rl.routing import load  # imports torch alone
 router = load(".")
 experts, weights, logits, fallback = {call}
-# router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen."""
+# router(..., action_mask=alive), [{len(router.experts)}] bool, says which experts may be chosen.
+{_at_default(router)}""".rstrip()
+
+
+def _at_default(router: Router) -> str:
+    """A comment line on the state of a call without state; empty where there is none."""
+    if not router.defaults or len(router.defaults) < len(router.state):
+        return ""
+    values = ", ".join(f"{name} {value:g}" for name, value in router.defaults.items())
+    others = ", ".join(f"{name}=..." for name in router.defaults)
+    return f"# Without state it routes for {values}; router.at({others}) fixes another."
 
 
 def write_text(text: TextFeatures, folder: Path) -> str:

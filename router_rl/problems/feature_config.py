@@ -24,7 +24,8 @@ class FeatureConfig:
         min_df: minimum document frequency, in training rows.
         dimensions: number of topics (components of the truncated SVD); 0 for none.
         out_of_fold: add out-of-fold predictions of each expert's quality (stacking).
-        group: add the row's group, if the table has one.
+        group: the row's group is an input of the router, which every call must then give.
+        infer_group: infer the group from the prompt, as features; for tables whose experts differ by group.
         length: add the length of the prompt.
         embedding: folder of a transformers model, or an ONNX file; null for none.
     """
@@ -36,7 +37,8 @@ class FeatureConfig:
     min_df: int = 2
     dimensions: int = 64
     out_of_fold: bool = True
-    group: bool = True
+    group: bool = False
+    infer_group: bool = False
     length: bool = True
     embedding: Path | None = None
 
@@ -45,6 +47,10 @@ class FeatureConfig:
             raise InputError(
                 "features.ngram_range", list(self.ngram_range), "is not 1 <= n <= m", "use [1, 2]"
             )
+        if self.infer_group and (self.group or self.text == "none"):
+            reason = "has no use where the group is an input" if self.group else "needs n-grams"
+            fix = "leave one of group and infer_group out" if self.group else "use text tfidf or hashed"
+            raise InputError("features.infer_group", True, reason, fix)
         for name, minimum in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
             if getattr(self, name) < minimum:
                 raise InputError(

@@ -138,6 +138,7 @@ class Problem(ABC):
         trained_weights: default compute weights of a training run.
         needs_table: whether it needs an outcome table.
         scores_training_rows: whether `evaluate` supports the split `train`.
+        observes: what policies read beside the query, such as `queues`.
 
     Attributes:
         options: an instance of `options_type`.
@@ -158,6 +159,7 @@ class Problem(ABC):
     trained_weights: ClassVar[tuple[float, ...]] = (0.1,)
     needs_table: ClassVar[bool] = True
     scores_training_rows: ClassVar[bool] = False
+    observes: ClassVar[tuple[str, ...]] = ()
 
     options: Any
     table: Any
@@ -188,6 +190,13 @@ class Problem(ABC):
     def included(self) -> tuple[str, ...]:
         """Names of methods that every comparison of this problem includes: `always`, unless overridden."""
         return self.always
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a policy reads: `prompt`, and `group` if it is a feature; or `features`; then `observes`."""
+        if self.text is not None:
+            return (*self.text.inputs, *self.observes)
+        return (*(() if self.table is None else ("features",)), *self.observes)
 
     @property
     def case(self) -> Case:

@@ -7,9 +7,9 @@ Four groups of columns, all fitted to the training rows only:
 expert.
   For training rows they come from regressions that were not fitted to the row (stacking, Wolpert 1992,
   https://doi.org/10.1016/S0893-6080(05)80023-1), so that a router does not overrate them;
-- the group as one-hot, with the mean quality of each expert in it, shrunk towards the overall mean (out of
-fold for
-  training rows);
+- the group: its probabilities inferred from the n-grams, with the mean quality of each expert in expectation
+  (`group_inference`); or, where the group is an input, its one-hot with the mean quality of each expert in
+  it, shrunk towards the overall mean (out of fold for training rows);
 - the length of the prompt, and sentence embeddings if a model is given.
 """
 
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from experts import InputError, OutcomeTable
@@ -33,13 +32,14 @@ from ..routing.embedding import Embedding
 from ..routing.text import Group, Length, Part, Terms
 from .cross_fitting import Fold, fold_numbers, folds_of, twice_held_out
 from .feature_config import FeatureConfig
+from .group_inference import fit_inferred_group, shrunken_quality
+from .ngram_matrix import NgramMatrix
 from .out_of_fold import OutOfFold
 
 __all__ = ["FeatureConfig", "Featured", "featurised", "with_features"]
 
 _FOLDS = 5
 _CHARACTERS = (1, 3)  # character n-grams of `both`
-_STRENGTH = 5.0  # weight of the overall mean, in rows
 _PENALTIES = (1.0, 3.0, 10.0, 30.0)
 
 
@@ -83,18 +83,36 @@ def with_features(
     train = np.flatnonzero(table.split == "train")
     if len(train) == 0:
         raise InputError("table", table.source, "has no training rows", "add rows with split train")
+    for name, wanted in (("group", config.group), ("infer_group", config.infer_group)):
+        if wanted and table.group is None:
+            reason = "the table has no groups"
+            raise InputError(f"features.{name}", True, reason, "leave it out, or add a `group` column")
     parts: list[Part] = []
     own: dict[int, np.ndarray] = {}  # columns of training rows that differ from the part's output
     without: list[np.ndarray] = []
     number = fold_numbers(table.take(train), _FOLDS, seed)
     folds = folds_of(number)
-    for each in _analysed(config):
-        terms, own[len(parts)], away = _terms(table, train, each, folds, seed)
+    matrices = [NgramMatrix.of([str(table.prompt[row]) for row in train], each) for each in _analysed(config)]
+    for ngrams in matrices:
+        terms, own[len(parts)], away = _terms(table, train, ngrams, folds, seed)
         without.append(away)
         parts.append(terms)
     if config.length:
         parts.append(Length())
-    if config.group and table.group is not None:
+    if config.infer_group:
+        assert table.group is not None
+        quality = table.quality[train].astype(np.float64)
+        inferred = fit_inferred_group(
+            matrices[0],
+            [str(name) for name in table.group[train]],
+            quality if config.out_of_fold else quality[:, :0],
+            folds,
+        )
+        if inferred is not None:
+            own[len(parts)] = inferred.columns
+            without.append(inferred.without)
+            parts.append(inferred.part)
+    if config.group:
         group, own[len(parts)], away = _group(table, train, config.out_of_fold, folds)
         without.append(away)
         parts.append(group)
@@ -129,10 +147,13 @@ def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
         text: the pipeline.
 
     Raises:
-        InputError: the table has no prompts.
+        InputError: the table has no prompts, or no groups and the pipeline reads them.
     """
-    if table.prompt is None:
-        raise InputError("prompt", None, "the router needs prompts and the table has none", "add the column")
+    for name, column in (("prompt", table.prompt), ("group", table.group)):
+        if column is None and name in text.inputs:
+            reason = f"the router needs {name}s and the table has none"
+            raise InputError(name, None, reason, "add the column")
+    assert table.prompt is not None
     groups = None if table.group is None else [str(name) for name in table.group]
     features = text([str(prompt) for prompt in table.prompt], groups).numpy()
     return replace(table, features=features)
@@ -149,34 +170,14 @@ def _analysed(config: FeatureConfig) -> list[FeatureConfig]:
 
 
 def _terms(
-    table: OutcomeTable, train: np.ndarray, config: FeatureConfig, folds: Sequence[Fold], seed: int
+    table: OutcomeTable, train: np.ndarray, ngrams: NgramMatrix, folds: Sequence[Fold], seed: int
 ) -> tuple[Terms, np.ndarray, np.ndarray]:
     """Return the n-gram part, its columns [M, size] for the training rows, and its `OutOfFold.without`."""
-    assert table.prompt is not None
-    prompts = [str(table.prompt[row]) for row in train]
-    options: Any = {"analyzer": config.analyzer, "ngram_range": config.ngram_range}
-    vocabulary: list[str] | None = None
-    x: Any
-    idf: torch.Tensor | None = None
-    if config.text == "tfidf":
-        min_df = min(config.min_df, len(prompts))
-        tfidf: Any = TfidfVectorizer(
-            **options, min_df=min_df, max_features=config.max_features, sublinear_tf=True, dtype=np.float64
-        )
-        try:
-            x = tfidf.fit_transform(prompts)
-        except ValueError as error:
-            raise InputError(
-                "features.text", "tfidf", f"has no terms ({error})", "use hashed or none"
-            ) from error
-        vocabulary = [str(term) for term in tfidf.get_feature_names_out()]
-        idf = torch.tensor(tfidf.idf_, dtype=torch.float32)
-    else:
-        x = HashingVectorizer(**options, n_features=config.max_features).transform(prompts)
+    config, x = ngrams.config, ngrams.x
     pieces: list[np.ndarray] = []
     offsets: list[np.ndarray] = []
     columns: list[np.ndarray] = []
-    dimensions = min(config.dimensions, x.shape[1] - 1, len(prompts) - 1)
+    dimensions = min(config.dimensions, x.shape[1] - 1, len(train) - 1)
     if dimensions > 0:
         with np.errstate(invalid="ignore", divide="ignore"):  # equal prompts have zero variance
             svd: Any = TruncatedSVD(dimensions, random_state=seed).fit(x)
@@ -194,13 +195,10 @@ def _terms(
         reason = "leaves neither topics nor out-of-fold predictions"
         raise InputError("features.dimensions", config.dimensions, reason, "use 64, or --features.text none")
     part = Terms(
-        analyser=config.analyzer,
-        ngram_range=config.ngram_range,
         projection=torch.tensor(np.hstack(pieces), dtype=torch.float32),
         offset=torch.tensor(np.concatenate(offsets), dtype=torch.float32),
-        vocabulary=vocabulary,
-        idf=idf,
-        sublinear_tf=vocabulary is not None,
+        idf=ngrams.idf,
+        **ngrams.settings,
         out_of_fold=table.quality.shape[1] if config.out_of_fold else 0,
     )
     return part, np.hstack(columns), without
@@ -262,8 +260,9 @@ def _group(
         quality = quality[:, :0]
     part = Group(
         labels=[str(label) for label in labels],
-        values=torch.tensor(_means(quality, index, len(labels)), dtype=torch.float32),
+        values=torch.tensor(shrunken_quality(quality, index, len(labels)), dtype=torch.float32),
         shares=torch.tensor(np.bincount(index) / len(index), dtype=torch.float32),
+        required=True,
     )
     columns = part(names, names).numpy()
     experts = quality.shape[1]
@@ -272,20 +271,11 @@ def _group(
         return part, columns, np.tile(held_out_means, (len(folds), 1, 1))
 
     def predict(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return _means(quality[fitted], index[fitted], len(labels))[index[rows]]
+        return shrunken_quality(quality[fitted], index[fitted], len(labels))[index[rows]]
 
     for fitted, held in folds:
         held_out_means[held] = predict(fitted, held)
     return part, columns, twice_held_out(folds, held_out_means, predict)
-
-
-def _means(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
-    """Return each expert's mean quality per group, shrunk to the overall mean (last row): [G + 1, N]."""
-    overall = quality.mean(axis=0)
-    total = np.zeros((groups, quality.shape[1]))
-    np.add.at(total, index, quality)
-    counts = np.bincount(index, minlength=groups)[:, None]
-    return np.vstack([(total + _STRENGTH * overall) / (counts + _STRENGTH), overall[None]])
 
 
 def _embedding(path: Path) -> Embedding:

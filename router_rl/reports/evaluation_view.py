@@ -24,8 +24,8 @@ def evaluation_view(result: dict[str, Any]) -> Group:
 
     Args:
         result: the content of `run.json`, schema 2, or what `evaluate` returns: `method`, `notes`, and the
-            means of a split under its name; where known `problem`, `objective`, `cases`, `experts`,
-            `collapse`, `load`, `off_policy`.
+            means of a split under its name; where known `problem`, `inputs`, `objective`, `cases`,
+            `experts`, `collapse`, `load`, `off_policy`.
     """
     split = result.get("split", "test")
     cases = [case for case in result.get("cases") or [] if case.get(split) is not None]
@@ -51,6 +51,8 @@ def _about(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if name not in (None, "routing"):
         rows.append(("problem", name))
     rows.append(("method", result["method"]))
+    if result.get("inputs"):
+        rows.append(("inputs", ", ".join(result["inputs"])))
     trials = result.get("n_trials")
     if trials is not None and trials > 1:
         rows.append(("trials", f"{trials}, the best on validation is kept"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..problems.statistics import SEEDS_FOR_IQM
+from .inputs_note import inputs_note
 from .results_table import Column, Reference, by_case, capitalised, columns_of, difference_of, references_of
 from .table_format import best_of, family_name, footnote, marked, signed
 
@@ -25,7 +26,8 @@ def markdown(results: dict[str, Any], title: str) -> str:
     lines = [f"### {title}", ""]
     if recommendation:
         lines += [recommendation["sentence"], ""]
-    lines += [_about(results), ""]
+    inputs = inputs_note(results)
+    lines += [_about(results), *([f"Inputs of a call: {inputs}."] if inputs else []), ""]
     for label, rows in by_case(results):
         lines += [f"{capitalised(label)}:", "", *table_rows(rows, results), ""]
     lines += [note, ""] if note else []

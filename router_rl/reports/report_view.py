@@ -14,6 +14,7 @@ from ..problems.statistics import SEEDS_FOR_IQM
 from .column_glossary import term_of
 from .figure_sections import figure_sections
 from .frontier_chart import frontier_figure
+from .inputs_note import inputs_note
 from .number_format import NOTHING, amount, number, signed
 from .report_series import Series, leading_methods, series_of
 from .report_table import result_groups, swatch_svg
@@ -261,6 +262,7 @@ def _run_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("Data", problem["source"] or ""),
         ("Utility", problem.get("utility") or ""),
+        ("Inputs of a call", inputs_note(results) or ""),
         ("Cases", "; ".join(case["label"] for case in results["cases"])),
         ("Options", ", ".join(_flat(problem.get("options") or {}))),
         ("Seeds", ", ".join(map(str, results["seeds"]))),

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .inputs_note import inputs_note
 from .results_table import (
     Column,
     Reference,
@@ -135,6 +136,9 @@ def _caption(results: dict[str, Any], reference: Reference | None) -> str:
     if reference is not None:
         names = ", ".join(dict.fromkeys(reference.methods.values()))
         sentences.append(f"vs {reference.role}: paired difference to {names}; ▲ ▼: its 95% CI excludes 0.")
+    note = inputs_note(results)
+    if note is not None:
+        sentences.append(f"Inputs of a call: {note}.")
     unit = cost_unit_of(results)
     if unit is not None:
         sentences.append(f"Compute 1 = the most expensive expert: {unit.text(1.0)}.")

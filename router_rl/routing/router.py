@@ -11,34 +11,14 @@ from torch import Tensor, nn
 from .router_error import RouterError
 from .scorers.scorer import Scorer
 from .selection import Selection
-from .text import TextFeatures
+from .state_input import StateInput
+from .text import GROUP_MISSING, TextFeatures
 
 __all__ = ["Router", "Routing", "StateInput"]
 
 # The logit of an expert that is not allowed: below the -1e4 of `prefer`, so that a fallback row whose own
 # expert is masked goes to an allowed one.
 _NEVER = -2e4
-
-
-class StateInput(NamedTuple):
-    """A part of the router's second input, which the caller maintains while serving.
-
-    Attributes:
-        name: such as `load` or `compute_weight`.
-        size: how many numbers it has.
-        meaning: how to compute them, in words.
-        labels: the name of each number, where a caller has to match names; else empty.
-    """
-
-    name: str
-    size: int
-    meaning: str
-    labels: tuple[str, ...] = ()
-
-    def spec(self) -> dict[str, Any]:
-        """The part as JSON."""
-        labels = {"labels": list(self.labels)} if self.labels else {}
-        return {"name": self.name, "size": self.size, "meaning": self.meaning, **labels}
 
 
 class Routing(NamedTuple):
@@ -146,6 +126,20 @@ class Router(nn.Module):
         return sum(part.size for part in self.state)
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a call must give: `prompt` or `features`, then `group` and the parts of the state.
+
+        A part of the state that has a default is none of them.
+        """
+        return self._with_state(("features",) if self.text is None else self.text.inputs)
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """The state of a call without state, by name; empty where there is none or a part has no default."""
+        defaults = {part.name: part.default for part in self.state}
+        return {name: value for name, value in defaults.items() if value is not None}
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions that `at` fixes, such as `compute_weight`; empty where there are none."""
         return tuple(part.name for part in self.state) if self.scorer.ranges else ()
@@ -181,7 +175,7 @@ class Router(nn.Module):
 
         Args:
             features: [T, D] float; a row that is not finite goes to the fallback expert.
-            state: [T, S] float, required iff `router.state` is not empty.
+            state: [T, S] float; None where `router.state` is empty or all its parts have a default.
             action_mask: [N] or [T, N] bool, True where an expert may be chosen (False: it is down, or full).
                 A row without any goes to the fallback expert and has `fallback` True.
 
@@ -206,12 +200,14 @@ class Router(nn.Module):
 
         Args:
             prompts: one, or T of them.
-            groups: the task or subject of each, where the caller knows it.
-            state: as for `forward`.
+            groups: the task or subject of each; required where `inputs` has `group`, else not read. A name
+                without training rows routes as an average query.
+            state: as for `forward`. A router whose state is the group makes it of `groups`.
             action_mask: [N] or [T, N] bool, True where an expert may be chosen.
 
         Raises:
-            RouterError: the router has no text pipeline, or a shape does not fit.
+            RouterError: the router has no text pipeline, groups are required and missing, or a shape does not
+                fit.
         """
         if self.text is None:
             raise RouterError(
@@ -222,8 +218,13 @@ class Router(nn.Module):
             prompts = [prompts]
         if isinstance(groups, str):
             groups = [groups] * len(prompts)
+        if groups is None and "group" in self.inputs and state is None:
+            raise RouterError(GROUP_MISSING)
         with torch.inference_mode():
-            return self(self.text(prompts, groups), state, action_mask)
+            features = self.text(prompts, groups)
+            if state is None and groups is not None:
+                state = self._state_of_groups(groups)
+            return self(features, state, action_mask)
 
     def logits(
         self, features: Tensor, state: Tensor | None = None, action_mask: Tensor | None = None
@@ -319,9 +320,10 @@ class Router(nn.Module):
         return self._with(self.scorer.repriced(compute), self.state).train(self.training)
 
     def spec(self) -> dict[str, Any]:
-        """The router without its weights, as JSON."""
+        """The router without its weights and its text pipeline, as JSON."""
         return {
             "experts": list(self.experts),
+            "inputs": list(self._with_state(("features",))),
             "features": self.features,
             "scorer": self.scorer.spec(),
             "select": self.rule.spec(),
@@ -344,6 +346,20 @@ class Router(nn.Module):
             text=self.text,
         )
 
+    def _with_state(self, read: Sequence[str]) -> tuple[str, ...]:
+        """Names of inputs, then the parts of the state that a call must give."""
+        needed = [part.name for part in self.state if part.default is None]
+        return tuple(dict.fromkeys([*read, *needed]))
+
+    def _state_of_groups(self, groups: Sequence[str]) -> Tensor | None:
+        """The state [T, S] of a router whose only state is the group's one-hot; None for other routers."""
+        if [part.name for part in self.state] != ["group"]:
+            return None
+        labels = self.state[0].labels
+        return torch.tensor([[float(name == label) for label in labels] for name in groups]).reshape(
+            len(groups), len(labels)
+        )
+
     def _only_allowed(self, logits: Tensor) -> Tensor:
         if self.allowed is None:
             return logits
@@ -361,6 +377,9 @@ class Router(nn.Module):
             if state is not None:
                 raise RouterError("this router takes no state; call it with features alone")
             return features.float()  # here, so that a value beyond float32 counts as infinite
+        if state is None and len(self.defaults) == len(self.state):
+            values = [part.default or 0.0 for part in self.state for _ in range(part.size)]
+            state = torch.tensor(values, device=features.device).expand(len(features), -1)
         if state is None or state.shape != (features.shape[0], self.state_size):
             names = ", ".join(f"{part.name} ({part.size})" for part in self.state)
             shape = None if state is None else list(state.shape)

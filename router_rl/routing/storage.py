@@ -100,6 +100,12 @@ def _load_router(folder: Path) -> Router:
         raise RouterError(f"{folder / 'router.safetensors'} does not fit router.json: {error}") from error
     if "text" in description:
         router.text = _read_text(folder, description, "router", router.features)
+    inputs = description.get("inputs", list(router.inputs))  # files of version 1 do not name them
+    if inputs != list(router.inputs):
+        raise RouterError(
+            f"{folder / 'router.json'} says that the inputs are {inputs}, but the router reads "
+            f"{list(router.inputs)}; export again"
+        )
     return router.folded().eval()  # the file is folded already: this skips the standardisation
 
 

@@ -6,20 +6,25 @@ It is stored beside the router as a JSON description and a few tensors.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import log, log1p
+from math import log1p
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .embedding import Embedding
-from .ngrams import analyser as terms_of
-from .ngrams import hashed_column
+from .group_probabilities import InferredGroup
 from .router_error import RouterError
+from .terms import Terms
 
-__all__ = ["PARTS", "Group", "Length", "Part", "Terms", "TextFeatures"]
+__all__ = ["GROUP_MISSING", "PARTS", "Group", "InferredGroup", "Length", "Part", "Terms", "TextFeatures"]
+
+
+GROUP_MISSING = (
+    "the query's group is an input of this router: call route(prompt, group), or train a router that reads "
+    "the prompt alone (leave --problem.features.group out)"
+)
 
 
 class Part(Protocol):
@@ -38,110 +43,6 @@ class Part(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
         ...
-
-
-class Terms:
-    """Weighted counts of n-grams, scaled to length 1 and projected: `x = (w / |w|) P + o`.
-
-    With a vocabulary a term that occurs n times has the weight `idf n`, or `idf (1 + log n)` where counts are
-    sublinear (TF-IDF, Salton & Buckley 1988, as scikit-learn's TfidfVectorizer); without one its column is
-    its hash and its weight +-n (scikit-learn's HashingVectorizer).
-
-    Args:
-        analyser: `word` or `char_wb`.
-        ngram_range: the smallest and the largest n.
-        projection: P [V, size] float32.
-        offset: o [size] float32.
-        vocabulary: V terms in the order of the rows of P; None: terms are hashed into V columns.
-        idf: [V] float32, where there is a vocabulary.
-        sublinear_tf: whether a count n becomes 1 + log n.
-        out_of_fold: how many columns at the end predict the experts' quality.
-
-    Raises:
-        RouterError: the sizes do not fit each other.
-    """
-
-    def __init__(
-        self,
-        *,
-        analyser: str,
-        ngram_range: Sequence[int],
-        projection: Tensor,
-        offset: Tensor,
-        vocabulary: Sequence[str] | None = None,
-        idf: Tensor | None = None,
-        sublinear_tf: bool = False,
-        out_of_fold: int = 0,
-    ) -> None:
-        self.out_of_fold = out_of_fold
-        self.analyser = analyser
-        self.ngram_range = (int(ngram_range[0]), int(ngram_range[1]))
-        self.projection, self.offset, self.idf = projection, offset, idf
-        self.vocabulary = None if vocabulary is None else list(vocabulary)
-        self.sublinear_tf = sublinear_tf
-        self.size = projection.shape[1]
-        rows = len(projection)
-        if (vocabulary is None) != (idf is None) or (vocabulary is not None and len(vocabulary) != rows):
-            raise RouterError(
-                f"a vocabulary needs {rows} terms with an idf each, one a row of the projection"
-            )
-        self._columns = {term: column for column, term in enumerate(self.vocabulary or ())}
-        self._idf: list[float] = [] if idf is None else idf.tolist()
-        self._terms = terms_of(self.analyser, *self.ngram_range)
-
-    def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
-        """Columns [T, size] float32."""
-        columns: list[int] = []
-        values: list[float] = []
-        starts: list[int] = []
-        for prompt in prompts:
-            starts.append(len(columns))
-            weights = self._weights(prompt)
-            length = sum(weight * weight for weight in weights.values()) ** 0.5 or 1.0
-            columns += weights
-            values += [weight / length for weight in weights.values()]
-        if not columns:
-            return self.offset.expand(len(prompts), -1).clone()
-        bag = torch.nn.functional.embedding_bag(
-            torch.tensor(columns),
-            self.projection,
-            torch.tensor(starts),
-            mode="sum",
-            per_sample_weights=torch.tensor(values, dtype=torch.float32),
-        )
-        return bag + self.offset
-
-    def _weights(self, prompt: str) -> dict[int, float]:
-        """Weight of each column that the prompt's terms fall into."""
-        counts = Counter(self._terms(prompt))
-        if self.vocabulary is None:
-            weights: dict[int, float] = {}
-            rows = len(self.projection)
-            for term, count in counts.items():
-                column, sign = hashed_column(term, rows)
-                weights[column] = weights.get(column, 0.0) + sign * count
-            return weights
-        columns, idf = self._columns, self._idf
-        known = [(columns[term], count) for term, count in counts.items() if term in columns]
-        if self.sublinear_tf:
-            return {column: idf[column] * (1.0 + log(count)) for column, count in known}
-        return {column: idf[column] * count for column, count in known}
-
-    def spec(self) -> dict[str, Any]:
-        """The part without its tensors, as JSON."""
-        return {
-            "kind": "terms",
-            "analyser": self.analyser,
-            "ngram_range": list(self.ngram_range),
-            "sublinear_tf": self.sublinear_tf,
-            "out_of_fold": self.out_of_fold,
-            "vocabulary": self.vocabulary,
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The fitted tensors by name."""
-        idf = {} if self.idf is None else {"idf": self.idf}
-        return {"projection": self.projection, "offset": self.offset, **idf}
 
 
 class Length:
@@ -165,16 +66,21 @@ class Length:
 class Group:
     """One-hot of a query's group, and each expert's mean quality on it.
 
-    An unknown group has the groups' shares and the last row of the values: the average query.
+    A group without training rows has the groups' shares and the last row of the values: the average query.
 
     Args:
         labels: G names.
         values: [G + 1, N] float32, mean quality of each expert on each group, and overall; N may be 0.
         shares: [G] float32, how often each group came in training.
+        required: a call must give the groups. Files of version 1 do not say so: there, a query without a
+            group is an average query.
     """
 
-    def __init__(self, *, labels: Sequence[str], values: Tensor, shares: Tensor) -> None:
+    def __init__(
+        self, *, labels: Sequence[str], values: Tensor, shares: Tensor, required: bool = False
+    ) -> None:
         self.labels = list(labels)
+        self.required = required
         self.values, self.shares = values, shares
         if len(values) != len(self.labels) + 1 or len(shares) != len(self.labels):
             raise RouterError(f"{len(self.labels)} groups need {len(self.labels) + 1} rows of values")
@@ -185,14 +91,20 @@ class Group:
         self.size = self._table.shape[1]
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
-        """Columns [T, G + N] float32."""
+        """Columns [T, G + N] float32.
+
+        Raises:
+            RouterError: the groups are required and there are none.
+        """
+        if groups is None and self.required:
+            raise RouterError(GROUP_MISSING)
         other = len(self.labels)
         rows = [other] * len(prompts) if groups is None else [self._rows.get(name, other) for name in groups]
         return self._table[torch.tensor(rows, dtype=torch.int64)]
 
     def spec(self) -> dict[str, Any]:
         """The part without its tensors, as JSON."""
-        return {"kind": "group", "labels": self.labels}
+        return {"kind": "group", "labels": self.labels, **({"required": True} if self.required else {})}
 
     def tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
@@ -203,6 +115,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     "terms": Terms,
     "length": Length,
     "group": Group,
+    "inferred_group": InferredGroup,
     "embedding": Embedding,
 }
 
@@ -236,14 +149,21 @@ class TextFeatures:
 
         Args:
             prompts: T texts.
-            groups: the task or subject of each; None where unknown.
+            groups: the task or subject of each; None for a pipeline that does not read it.
 
         Raises:
-            RouterError: there are not as many groups as prompts.
+            RouterError: there are not as many groups as prompts, or the pipeline needs groups and there are
+                none.
         """
         if groups is not None and len(groups) != len(prompts):
             raise RouterError(f"{len(prompts)} prompts have {len(groups)} groups; give one each, or none")
         return torch.cat([part(prompts, groups) for part in self.parts], dim=1)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a call must give: `prompt`, and `group` where it is required."""
+        grouped = any(isinstance(part, Group) and part.required for part in self.parts)
+        return ("prompt", "group") if grouped else ("prompt",)
 
     @property
     def out_of_fold(self) -> tuple[tuple[int, ...], ...]:
@@ -252,7 +172,7 @@ class TextFeatures:
         end = 0
         for part in self.parts:
             end += part.size
-            count = part.out_of_fold if isinstance(part, Terms | Group) else 0
+            count = part.out_of_fold if isinstance(part, Terms | Group | InferredGroup) else 0
             if count:
                 columns.append(tuple(range(end - count, end)))
         return tuple(columns)

@@ -160,7 +160,7 @@ def _entry(trial: TrialResult, result: CaseResult, problem: Problem, reference: 
         seconds=trial.seconds / len(trial.cases),
         folder=trial.folder,
         router=trial.router,
-        extra_inputs=method.needs,
+        extra_inputs=tuple(name for name in method.needs if name not in problem.inputs),
         collapse=collapse,
         figures=trial.figures if result.case.label == middle else (),
     )

@@ -135,6 +135,7 @@ def _evaluate_router(
         "split": split,
         "queries": len(rows),
         "experts": list(table.experts),
+        "inputs": list(router.inputs),
         split: {**measured.means(), "shares": [float(share) for share in measured.shares]},
         "load": load_report(_share(measured), measured.drops, objective.window, placement),
         **budget_facts(objective, measured.means()["compute"]),

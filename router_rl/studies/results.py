@@ -23,6 +23,7 @@ from ..problems.options import as_json
 from ..problems.problem import Case, Problem
 from ..problems.statistics import Interval, interval, iqm, paired_difference
 from .entry import Entry, Group, Groups
+from .inputs import inputs_section
 from .recommendation import recommend
 from .table_sections import table_sections
 from .verdict import rl_verdict, same_policies, savings_of, verdict_of, warnings_of
@@ -82,6 +83,7 @@ def assemble(
         "recommendation": _recommendation(summary, groups, problem, sections["frontier"]),
         "rows": [_row(entry, split, problem) for entry in entries for split in ("validation", "test")],
         "summary": summary,
+        "inputs": inputs_section(groups, problem),
         **sections,
         "rl_verdicts": verdicts,
         "verdict": verdict,

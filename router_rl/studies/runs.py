@@ -32,6 +32,7 @@ from ..problems.options import as_json
 from ..problems.problem import Problem
 from ..routing import Router, load
 from .collapse import Facts, Reference, diagnose
+from .inputs import router_inputs
 from .trial import Trial, TrialResult, run_trial
 
 __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
@@ -260,6 +261,7 @@ def _facts(result: TrialResult, problem: Problem, digest: str, n_trials: int) ->
         "objective": None if objective is None else asdict(objective),
         "compute_unit": getattr(problem, "scale", None),
         "experts": list(card.experts),
+        "inputs": router_inputs(result.router, problem),
         "table": card.source,
         "cases": [
             {

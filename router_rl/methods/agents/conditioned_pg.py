@@ -4,7 +4,8 @@ The all-action policy gradient of `exact_pg` maximizes `E_c E_q sum_a pi(a | q, 
 The compute weight c is sampled for each query, log-uniformly over a range. Training starts from a softmax
 gate that is trained at the geometric mean of the range; its routing does not depend on c at first. The
 exported router keeps the compute weight as its second input, so that a server can change the trade-off at
-every call; `router.at(compute_weight=0.1)` fixes it.
+every call; `router.at(compute_weight=0.1)` fixes it. A call without it is served at the weight of the
+training.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "concatenate_measurements",
     "fit",
     "for_objectives",
+    "middle_objective",
     "objective_grid",
     "positive_weight",
     "weight_input",
@@ -189,9 +191,9 @@ def _start(
 ) -> Router:
     """Return a conditioned router that routes like a softmax gate trained at the middle of the range."""
     low, high = ranges["compute_weight"]
-    middle = replace(problem.objective, compute_weight=math.sqrt(low * high))
+    centre = replace(problem.objective, compute_weight=math.sqrt(low * high))
     gate_hyperparameters = softmax_gate.SoftmaxGateHyperparameters(own_compute=hyperparameters.gate_compute)
-    gate = softmax_gate.fit(problem.with_objective(middle), gate_hyperparameters, Run(seed=run.seed)).scorer
+    gate = softmax_gate.fit(problem.with_objective(centre), gate_hyperparameters, Run(seed=run.seed)).scorer
     assert isinstance(gate, LinearScorer | MLPScorer)
     hidden = gate.hidden if isinstance(gate, MLPScorer) else ()
     scorer = ConditionedScorer(gate.inputs + len(ranges), gate.experts, hidden, list(ranges.values()))
@@ -202,22 +204,34 @@ def _start(
             layer.get_parameter("bias").copy_(trained.get_parameter("bias"))
         scorer.shift.copy_(gate.shift)
         scorer.scale.copy_(gate.scale)
-    return problem.wrap(scorer, [weight_input(name, *pair) for name, pair in ranges.items()])
+    middle = middle_objective(problem.objectives)
+    inputs = [weight_input(name, *pair, getattr(middle, name)) for name, pair in ranges.items()]
+    return problem.wrap(scorer, inputs)
 
 
-def weight_input(name: str, low: float, high: float) -> StateInput:
+def middle_objective(objectives: Sequence[Objective]) -> Objective:
+    """Return the objective that a router serves unless it is given another: the middle one, or the only one.
+
+    Args:
+        objectives: one per case, at least one.
+    """
+    return objectives[(len(objectives) - 1) // 2]
+
+
+def weight_input(name: str, low: float, high: float, default: float) -> StateInput:
     """Describe a weight that is an input of the router.
 
     Args:
         name: `compute_weight` or `load_weight`.
         low: lowest value of the training range.
         high: highest value of the training range.
+        default: value of a call that gives none.
     """
     meaning = (
         f"the {name.replace('_', ' ')} to route for, in utility per unit; it can change at every call; "
         f"trained from {low:g} to {high:g}, and clipped to this range"
     )
-    return StateInput(name, 1, meaning)
+    return StateInput(name, 1, meaning, default=default)
 
 
 def objective_grid(objective: Objective, ranges: dict[str, tuple[float, float]]) -> list[Objective]:

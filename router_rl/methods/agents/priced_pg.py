@@ -44,7 +44,13 @@ from ...problems.routing.router_measurement import RouterMeasurement, Rows, meas
 from ...routing import PricedScorer, Router
 from ..method import Method, Run
 from ..training_loop import EarlyStopping
-from .conditioned_pg import concatenate_measurements, objective_grid, positive_weight, weight_input
+from .conditioned_pg import (
+    concatenate_measurements,
+    middle_objective,
+    objective_grid,
+    positive_weight,
+    weight_input,
+)
 from .held_out_evaluation import HeldOutEvaluation, RegressionData, evaluation_weights, held_out_evaluations
 from .regressions import Regressions, stacking_weights
 
@@ -137,7 +143,8 @@ def fit(problem: RoutingProblem, hyperparameters: PricedPGHyperparameters, run: 
         raise InputError("method.lowest", low, reason, "use 0 < lowest < highest")
     assert problem.train.features is not None
     scorer = PricedScorer(problem.train.features.shape[1] + 1, len(problem.train.experts), [(low, high)])
-    router = problem.wrap(scorer, [weight_input("compute_weight", low, high)])
+    served = middle_objective(problem.objectives).compute_weight
+    router = problem.wrap(scorer, [weight_input("compute_weight", low, high, served)])
     folds = (
         held_out(problem.train, _FOLDS, run.seed)
         if problem.out_of_fold is None

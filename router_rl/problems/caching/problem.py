@@ -65,6 +65,7 @@ class CachingProblem(Problem):
     environment: ClassVar[str] = "RouterRL/Caching-v0"
     about: ClassVar[str] = "experts do not all fit in memory: which one answers, which one is evicted"
     options_type: ClassVar[type] = CachingOptions
+    observes: ClassVar[tuple[str, ...]] = ("memory",)
     always: ClassVar[tuple[str, ...]] = ("lru", "belady")
 
     table: OutcomeTable

@@ -63,6 +63,7 @@ class CascadeProblem(Problem):
     environment: ClassVar[str] = "RouterRL/Cascade-v0"
     about: ClassVar[str] = "ask an expert, read its confidence, ask another one or answer"
     options_type: ClassVar[type] = CascadeOptions
+    observes: ClassVar[tuple[str, ...]] = ("confidence",)
     always: ClassVar[tuple[str, ...]] = ("best_single", "random", "oracle")
     rival: ClassVar[str | None] = "thresholds"
     compared_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
@@ -93,6 +94,11 @@ class CascadeProblem(Problem):
         self.scale = compute_scale(self.table.part("train"))
         for split in SPLITS:
             self.rows(split)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a policy reads: the query, if it observes it, and the confidences."""
+        return super().inputs if self.options.use_features else self.observes
 
     @property
     def weights(self) -> tuple[float, ...]:

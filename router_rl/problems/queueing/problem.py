@@ -58,6 +58,7 @@ class QueueingProblem(Problem):
     environment: ClassVar[str] = "RouterRL/Queueing-v0"
     about: ClassVar[str] = "send each request to an expert's queue"
     options_type: ClassVar[type] = QueueingOptions
+    observes: ClassVar[tuple[str, ...]] = ("queues",)
     always: ClassVar[tuple[str, ...]] = ("random", "best_single")
     rival: ClassVar[str | None] = "index_rule_late"
 

@@ -76,6 +76,7 @@ class TokenMoEProblem(Problem):
     environment: ClassVar[str] = "RouterRL/TokenMoE-v0"
     about: ClassVar[str] = "mixture of experts: which expert processes each token at each layer"
     options_type: ClassVar[type] = TokenMoEOptions
+    observes: ClassVar[tuple[str, ...]] = ("hidden states",)
     always: ClassVar[tuple[str, ...]] = ("dense", "average", "best_single", "random", "oracle")
     objective_fields: ClassVar[tuple[str, ...]] = ()
     needs_table: ClassVar[bool] = False

@@ -31,7 +31,8 @@ def prompt_router(*, grouped: bool = False) -> Router:
     )
     parts: list[Any] = [terms, Length()]
     if grouped:
-        parts.append(Group(labels=["maths", "law"], values=torch.rand(3, 2), shares=torch.tensor([0.5, 0.5])))
+        values, shares = torch.rand(3, 2), torch.tensor([0.5, 0.5])
+        parts.append(Group(labels=["maths", "law"], values=values, shares=shares, required=True))
     text = TextFeatures(parts)
     scorer = LinearScorer(text.size, len(NAMES))
     with torch.no_grad():
@@ -75,7 +76,8 @@ def test_the_prompts_of_the_rows_are_part_of_parity(tmp_path: Path, grouped: boo
     assert written["text"]["passed"]
     loaded = load_router(tmp_path / "out")
     for prompt in table.prompt[:5]:  # type: ignore[index]
-        assert loaded.route(prompt).experts.equal(router.route(prompt).experts)
+        group = "law" if grouped else None
+        assert loaded.route(prompt, group).experts.equal(router.route(prompt, group).experts)
 
 
 def test_without_rows_made_prompts_are_compared(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_the_readme_routes_a_prompt(tmp_path: Path, grouped: bool, monkeypatch: 
     text = (tmp_path / "out" / "README.md").read_text()
     call = 'router.route("a prompt", "its group")' if grouped else 'router.route("a prompt")'
     assert call in text
-    assert "from prompts" in text
+    assert ("from prompts and groups, or" if grouped else "from prompts, or") in text
     block = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path / "out")
     names: dict[str, Any] = {}

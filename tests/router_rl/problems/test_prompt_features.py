@@ -60,29 +60,30 @@ def _columns(table: OutcomeTable, config: FeatureConfig) -> tuple[np.ndarray, np
 @pytest.mark.parametrize("text", ["tfidf", "hashed"])
 def test_what_is_served_is_what_was_trained_on(prompts: OutcomeTable, text: Any) -> None:
     made, served, table = _columns(prompts, FeatureConfig(text=text, dimensions=8, max_features=256))
-    assert made.shape == (120, 8 + 2 + 1 + 2 + 2)
+    assert made.shape == (120, 8 + 2 + 1)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
     np.testing.assert_allclose(made[:, :8], served[:, :8], atol=1e-5)  # topics have seen no outcome
-    assert table.notes[-1] == f"features: computed from the prompts, 15 columns ({text})"
+    assert table.notes[-1] == f"features: computed from the prompts, 11 columns ({text})"
 
 
 def test_words_and_characters_each_have_topics_and_out_of_fold_predictions(prompts: OutcomeTable) -> None:
     made, served, table = _columns(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
-    assert made.shape == (120, 2 * (4 + 2) + 1 + 2 + 2)
+    assert made.shape == (120, 2 * (4 + 2) + 1)
     others = table.split != "train"
     np.testing.assert_allclose(made[others], served[others], atol=1e-6)
     _, text, _ = with_features(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert text is not None
-    assert text.out_of_fold == ((4, 5), (10, 11), (15, 16))
+    assert text.out_of_fold == ((4, 5), (10, 11))
 
 
+@pytest.mark.parametrize("option", ["group", "infer_group"])
 def test_no_column_of_a_training_row_has_seen_its_own_outcome(
-    prompts: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+    prompts: OutcomeTable, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     """Flip one training row's outcomes: its own features must not move."""
     monkeypatch.setattr("router_rl.problems.prompt_features._PENALTIES", (3.0,))
-    config = FeatureConfig(dimensions=4)
+    config = replace(FeatureConfig(dimensions=4), **{option: True})
     made, _, _ = _columns(prompts, config)
     flipped = prompts.quality.copy()
     flipped[0] = 1 - flipped[0]
@@ -102,7 +103,7 @@ def test_group_means_by_hand() -> None:
         prompt=np.array(list("wxyz"), dtype=object),
         group=np.array(["g", "g", "h", "new"], dtype=object),
     )
-    made, _, _ = _columns(table, FeatureConfig(text="none", length=False))
+    made, _, _ = _columns(table, FeatureConfig(text="none", length=False, group=True))
     mean = 2 / 3  # of a over the training rows
     expected = [(1 + 5 * mean) / 7, (1 + 5 * mean) / 7, (1 + 5 * mean) / 6, mean]
     assert made[:, 2].tolist() == pytest.approx(expected)
@@ -121,7 +122,7 @@ def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeT
     table, _, out_of_fold = with_features(prompts, FeatureConfig(dimensions=4), feedback="bandit")
     assert out_of_fold is None
     assert table.features is not None
-    assert table.features.shape[1] == 4 + 1 + 2
+    assert table.features.shape[1] == 4 + 1
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,9 @@ def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeT
     [
         ({}, {"prompt": None}, "neither features nor prompts"),
         ({}, {"split": np.array(["test"] * 119 + ["validation"])}, "no training rows"),
-        ({"text": "none", "length": False, "group": False}, {}, "without inputs"),
+        ({"text": "none", "length": False}, {}, "without inputs"),
+        ({"group": True}, {"group": None}, r"features.group=True: the table has no groups"),
+        ({"infer_group": True}, {"group": None}, r"features.infer_group=True: the table has no groups"),
         ({"dimensions": 0, "out_of_fold": False}, {}, "neither topics nor out-of-fold"),
         ({}, {"prompt": np.array(["?"] * 120, dtype=object)}, "has no terms"),
     ],
@@ -147,6 +150,12 @@ def test_options_are_checked() -> None:
         FeatureConfig(ngram_range=(3, 2))
     with pytest.raises(InputError, match=r"features.dimensions"):
         FeatureConfig(dimensions=-1)
+    with pytest.raises(
+        InputError, match=r"features.infer_group=True: has no use where the group is an input"
+    ):
+        FeatureConfig(infer_group=True, group=True)
+    with pytest.raises(InputError, match=r"features.infer_group=True: needs n-grams"):
+        FeatureConfig(infer_group=True, text="none")
 
 
 def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp_path: Path) -> None:
@@ -176,13 +185,67 @@ def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp
     assert json.loads(found.stdout) == [0, 1]
 
 
-def test_a_router_may_be_told_the_group(prompts: OutcomeTable) -> None:
-    router = fit(
-        "ridge", RoutingProblem(prompts, Objective(compute_weight=0.01), features=FeatureConfig(dimensions=0))
-    )
+def test_by_default_the_group_is_no_input(prompts: OutcomeTable, tmp_path: Path) -> None:
+    problem = RoutingProblem(prompts, Objective(compute_weight=0.01), features=FeatureConfig(dimensions=4))
+    router = fit("ridge", problem)
+    assert problem.inputs == router.inputs == ("prompt",)
+    export(router, tmp_path / "router", rows=problem)
+    assert json.loads((tmp_path / "router" / "router.json").read_text())["inputs"] == ["prompt"]
+    loaded = load(tmp_path / "router")
+    assert loaded.inputs == ("prompt",)
+    some = "haus baum prime"
+    assert loaded.route(some, "maths").logits.equal(loaded.route(some).logits)
+
+
+def test_an_explicit_group_is_required_and_named(prompts: OutcomeTable, tmp_path: Path) -> None:
+    config = FeatureConfig(dimensions=0, group=True)
+    problem = RoutingProblem(prompts, Objective(compute_weight=0.01), features=config)
+    router = fit("ridge", problem)
+    assert problem.inputs == router.inputs == ("prompt", "group")
+    export(router, tmp_path / "router")  # made prompts get made groups
+    assert json.loads((tmp_path / "router" / "router.json").read_text())["inputs"] == ["prompt", "group"]
     neither = "nothing of the two"
-    assert router.route([neither] * 2, groups=["german", "maths"]).experts.tolist() == [[1], [0]]
-    assert router.route(neither, groups="german").experts.tolist() == [[1]]
+    for each in (router, load(tmp_path / "router")):
+        assert each.route([neither] * 2, groups=["german", "maths"]).experts.tolist() == [[1], [0]]
+        assert each.route(neither, groups="german").experts.tolist() == [[1]]
+        with pytest.raises(RouterError, match="group is an input of this router"):
+            each.route(neither)
+        assert each.text is not None
+        with pytest.raises(RouterError, match="group is an input of this router"):
+            each.text([neither])
+        # A group without training rows is the average query.
+        average = each.text([neither], ["new"])[0, -4:-2]
+        assert average.tolist() == pytest.approx([0.5, 0.5])
+    with pytest.raises(InputError, match="group=None: the router needs groups and the table has none"):
+        featurised(replace(prompts, group=None), problem.text)  # type: ignore[arg-type]
+
+
+def test_inputs_that_the_file_names_are_checked(prompts: OutcomeTable, tmp_path: Path) -> None:
+    problem = RoutingProblem(prompts, Objective(), features=FeatureConfig(dimensions=2))
+    export(fit("ridge", problem), tmp_path / "router")
+    path = tmp_path / "router" / "router.json"
+    path.write_text(path.read_text().replace('"prompt"', '"prompt", "group"'))
+    with pytest.raises(RouterError, match=r"says that the inputs are \['prompt', 'group'\]"):
+        load(tmp_path / "router")
+
+
+def test_a_router_can_infer_the_group(prompts: OutcomeTable, tmp_path: Path) -> None:
+    config = FeatureConfig(dimensions=4, infer_group=True)
+    problem = RoutingProblem(prompts, Objective(compute_weight=0.01), features=config)
+    assert problem.text is not None
+    assert problem.text.out_of_fold == ((4, 5), (9, 10))
+    router = fit("ridge", problem)
+    assert router.inputs == ("prompt",)
+    export(router, tmp_path / "router", rows=problem)
+    loaded = load(tmp_path / "router")
+    assert loaded.text is not None
+    some = ["sum of prime numbers", "ein wort im satz", "", "1 2 3"]
+    torch.testing.assert_close(loaded.text(some), problem.text(some), atol=0, rtol=0)
+    probability = loaded.text(some)[:, 7:9]  # of german and maths
+    assert probability[0, 1] > 0.8
+    assert probability[1, 0] > 0.8
+    torch.testing.assert_close(probability.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(loaded.route(some).logits, router.route(some).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_exports_that_do_not_fit_are_refused(prompts: OutcomeTable, tmp_path: Path) -> None:
@@ -220,7 +283,8 @@ def test_the_command_line_trains_evaluates_and_exports_on_prompts(
     ]
     assert main(["train", *words]) == 0, capsys.readouterr().err
     trained = json.loads(capsys.readouterr().out)
-    assert "features: computed from the prompts, 11 columns (tfidf)" in trained["notes"]
+    assert "features: computed from the prompts, 7 columns (tfidf)" in trained["notes"]
+    assert trained["inputs"] == ["prompt"]
     assert main(["evaluate", run, "--table", table, "--json"]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["test"]["utility"] == pytest.approx(trained["test"]["utility"])
     out = tmp_path / "router"
@@ -228,4 +292,4 @@ def test_the_command_line_trains_evaluates_and_exports_on_prompts(
     loaded = load(out)
     assert loaded.route("haus baum").experts.tolist() == [[1]]
     assert loaded.route([]).experts.shape == (0, 1)
-    assert 'router.route("a prompt", "its group")  # or router(features)' in (out / "README.md").read_text()
+    assert 'router.route("a prompt")  # or router(features)' in (out / "README.md").read_text()

@@ -68,7 +68,7 @@ def test_out_of_fold_predictions_are_used() -> None:
     )
     router = fit(
         "priced_pg",
-        RoutingProblem(table, Objective(compute_weight=0.1), features=FeatureConfig(text="none")),
+        RoutingProblem(table, Objective(compute_weight=0.1), features=FeatureConfig(text="none", group=True)),
         hyperparameters=QUICK,
     )
     weight = torch.full((2, 1), 0.1)
@@ -122,7 +122,7 @@ def test_the_group_means_are_kept_if_nothing_is_significantly_better() -> None:
     )
     router = fit(
         "priced_pg",
-        RoutingProblem(table, Objective(compute_weight=0.1)),
+        RoutingProblem(table, Objective(compute_weight=0.1), features=FeatureConfig(group=True)),
         hyperparameters={**QUICK, "caution": 3.0},
     )
     means = [np.mean(table.quality[(table.split == "train") & (group == name)], axis=0) for name in "ab"]
