@@ -46,11 +46,9 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
 def list_view(result: dict[str, Any]) -> Group:
     """Return all names, or the description of one problem and its methods."""
     if "problem" in result:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-        for name, about in result["methods"].items():
-            table.add_row(Text(name), Text(about["family"], style="dim"), Text(about["about"]))
-        title = f"{result['problem']}: {result['about']} (Gymnasium id {result['environment']})"
-        return Group(Text(title), "", table)
+        title = Text(f"{result['problem']}: {result['about']}")
+        environment = Text(f"Gymnasium id: {result['environment']}", style="dim")
+        return Group(title, environment, "", _methods_table(result["methods"]))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     for name, value in result.items():
         if isinstance(value, dict):
@@ -59,6 +57,19 @@ def list_view(result: dict[str, Any]) -> Group:
         else:
             table.add_row(Text(name), Text(", ".join(value)))
     return Group(table, "", Text("`list --env NAME` describes the methods of a problem.", style="dim"))
+
+
+def _methods_table(methods: dict[str, dict[str, str]]) -> Table:
+    """Return the methods and what each is, by family."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for family in dict.fromkeys(about["family"] for about in methods.values()):
+        table.add_row(Text(family, style="dim"), "")
+        for name, about in methods.items():
+            if about["family"] == family:
+                table.add_row(Text(f"  {name}"), Text(about["about"]))
+    return table
 
 
 COMMAND = Command(run=list_names, view=list_view)

@@ -153,7 +153,7 @@ METHOD = Method(
     fit=fit_case,
     hyperparameters=PPOHyperparameters,
     space={"learning_rate": (3e-4, 1e-3), "discount": (0.9, 0.99), "entropy": (0.0, 0.01)},
-    about="PPO of Stable-Baselines3 on the whole observation",
+    about="PPO (Stable-Baselines3) on the whole observation",
 )
 
 AMORTIZED = Method(
@@ -162,6 +162,6 @@ AMORTIZED = Method(
     fit=fit_amortized,
     hyperparameters=PPOHyperparameters,
     space=METHOD.space,
-    about="PPO of Stable-Baselines3 on the whole observation; one policy for all cases",
+    about="PPO (Stable-Baselines3); one policy for all cases",
     amortizes=True,
 )

@@ -286,6 +286,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ConditionedPGHyperparameters,
     space=SPACE,
-    about="one policy for all compute weights; the compute weight is an input",
+    about="one policy whose input is the compute weight",
     amortizes=True,
 )

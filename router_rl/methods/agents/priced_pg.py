@@ -277,7 +277,7 @@ METHOD = Method(
     fit=fit,
     hyperparameters=PricedPGHyperparameters,
     space=SPACE,
-    about="best of a few regressions, or an RL policy over them; takes weight and prices",
+    about="one router for all compute weights and expert prices",
     selections=("hard",),
     amortizes=True,
 )

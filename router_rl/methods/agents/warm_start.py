@@ -190,7 +190,7 @@ METHOD = Method(
     fit=fit,
     hyperparameters=WarmExactPGHyperparameters,
     space=SPACE,
-    about="exact_pg from a gate's weights; keeps the gate unless significantly better",
+    about="exact_pg from a gate; kept if significantly better",
     warm_starts_from=from_gate,
     holds_budget=True,
 )

@@ -181,5 +181,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=BoostedTreesHyperparameters,
     space=SPACE,
-    about="gradient-boosted trees of each expert's quality and cost",
+    about="gradient-boosted trees of quality and cost",
 )

@@ -113,5 +113,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=CentroidHyperparameters,
     space=SPACE,
-    about="nearest centroid of the queries that each expert is best on",
+    about="nearest centroid of each expert's best queries",
 )

@@ -101,5 +101,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ClusterHyperparameters,
     space=SPACE,
-    about="mean utility in the nearest k-means clusters (Avengers-Pro, Zhang et al. 2025)",
+    about="mean utility by k-means cluster (Zhang et al. 2025)",
 )

@@ -76,6 +76,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=GuardedKNNHyperparameters,
     space=SPACE,
-    about="best single expert, except where the neighbours of the query favour another significantly",
+    about="best single expert unless knn is significantly better",
     selections=("hard", "topk"),
 )

@@ -32,7 +32,7 @@ METHOD = Method(
     name="hash",
     family="baseline",
     fit=fit,
-    about="a fixed pseudo-random expert per query (Roller et al. 2021)",
+    about="a fixed random expert per query (Roller et al. 2021)",
     holds_budget=True,
     starts=False,
 )

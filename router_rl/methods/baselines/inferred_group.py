@@ -139,6 +139,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=InferredGroupHyperparameters,
     space=SPACE,
-    about="mean utility of each group, weighted by the group's inferred probability",
+    about="mean utility of the groups, by inferred probability",
     trains_on=("group",),
 )

@@ -83,6 +83,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=KernelHyperparameters,
     space=SPACE,
-    about="mean utility on all training queries, weighted by similarity",
+    about="similarity-weighted mean utility of training queries",
     leave_one_out=leave_one_out,
 )

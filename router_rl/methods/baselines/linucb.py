@@ -63,5 +63,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=LinUCBHyperparameters,
     space=SPACE,
-    about="contextual bandit with confidence bounds (Li et al. 2010)",
+    about="upper confidence bound bandit (Li et al. 2010)",
 )

@@ -64,5 +64,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ThompsonHyperparameters,
     space=SPACE,
-    about="contextual bandit with posterior sampling (Agrawal & Goyal 2013)",
+    about="Thompson sampling bandit (Agrawal & Goyal 2013)",
 )

@@ -72,5 +72,5 @@ def measure_belady(problem: CachingProblem, case: Case, split: str) -> Measureme
 BELADY = Bound(
     name="belady",
     measure=measure_belady,
-    about="answer as without a memory limit; evict the expert needed last (Belady 1966)",
+    about="run the best expert; evict the one needed last (Belady 1966)",
 )

@@ -84,16 +84,16 @@ def _method(name: str, about: str, rule: Rule) -> Method:
 METHODS = (
     _method(
         "lru",
-        "answer as without a memory limit; evict the least recently used expert",
+        "run the best expert; evict the least recently used one",
         _fixed({"worth": 1.0}, {"recent": 1.0}),
     ),
     _method(
         "lfu",
-        "answer as without a memory limit; evict the least frequently used expert",
+        "run the best expert; evict the least frequently used one",
         _fixed({"worth": 1.0}, {"often": 1.0}),
     ),
-    _method("pinned", "keep the experts in most demand in memory, ask no others", tuned_pinned),
-    _method("bonus", "a tuned bonus for resident experts", tuned_bonus),
-    _method("index", "worth minus a tuned share of the wait", tuned_index),
+    _method("pinned", "keep the most used experts in memory; run no others", tuned_pinned),
+    _method("bonus", "predicted utility plus a tuned bonus for resident experts", tuned_bonus),
+    _method("index", "predicted utility minus a tuned share of the wait", tuned_index),
     _method("foresight", "the index, plus what a load gains on the next requests", tuned_foresight),
 )

@@ -129,5 +129,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SearchHyperparameters,
     space={"population": (32, 64), "elite": (8, 12), "streams": (8, 16), "pace": (0.4, 0.7)},
-    about="policy search by the cross-entropy method, from the foresight rule (Szita & Lorincz 2006)",
+    about="cross-entropy policy search (Szita & Lorincz 2006)",
 )

@@ -220,5 +220,5 @@ METHOD = Method(
     name="automix",
     family="baseline",
     fit=fit,
-    about="partially observed process, solved exactly (AutoMix, Aggarwal et al. 2024)",
+    about="POMDP, solved exactly (AutoMix, Aggarwal et al. 2024)",
 )

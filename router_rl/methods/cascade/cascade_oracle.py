@@ -35,4 +35,6 @@ def measure_oracle(problem: CascadeProblem, case: Case, split: str) -> Measureme
     return Measurement(utility=utility.amax(dim=-1).numpy(), parts=parts, share=share)
 
 
-ORACLE = Bound(name="oracle", measure=measure_oracle, about="knows every outcome and asks the best expert")
+ORACLE = Bound(
+    name="oracle", measure=measure_oracle, about="the best expert of each query, given the outcomes"
+)

@@ -365,7 +365,7 @@ METHODS = (
         fit=fit_exact_pg,
         hyperparameters=ExactPGHyperparameters,
         space={"regression": (0.3, 1.0), **_SPACE},
-        about="exact policy gradient over all sets of asked experts; one policy for all compute weights",
+        about="exact policy gradient; one policy for all compute weights",
         amortizes=True,
     ),
     Method(
@@ -374,7 +374,7 @@ METHODS = (
         fit=fit_fitted_q,
         hyperparameters=CascadeHyperparameters,
         space=_SPACE,
-        about="fitted Q over all sets of asked experts; one policy for all compute weights",
+        about="fitted Q-iteration; one policy for all compute weights",
         amortizes=True,
     ),
 )

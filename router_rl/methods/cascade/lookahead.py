@@ -136,5 +136,5 @@ METHOD = Method(
     name="lookahead",
     family="baseline",
     fit=fit,
-    about="one step of value of information on calibrated beliefs",
+    about="one-step value of information on calibrated beliefs",
 )

@@ -213,6 +213,6 @@ METHOD = Method(
     name="thresholds",
     family="baseline",
     fit=fit,
-    about="all orders of three experts with tuned thresholds (FrugalGPT, Chen et al. 2023)",
+    about="tuned orders and thresholds (FrugalGPT, Chen et al. 2023)",
     amortizes=True,
 )

@@ -136,6 +136,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=DeepSeekV2GateHyperparameters,
     space=SPACE,
-    about="softmax scores with group-limited top-k (DeepSeek-AI 2024)",
+    about="softmax scores, group-limited top-k (DeepSeek-AI 2024)",
     selections=RULES,
 )

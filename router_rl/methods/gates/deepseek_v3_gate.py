@@ -135,6 +135,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=DeepSeekV3GateHyperparameters,
     space=SPACE,
-    about="sigmoid scores with a load-balancing bias (DeepSeek-AI 2024)",
+    about="sigmoid scores, load-balancing bias (DeepSeek-AI 2024)",
     selections=RULES,
 )

@@ -211,5 +211,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=EMGateHyperparameters,
     space=SPACE,
-    about="expectation-maximization of the mixture (Jordan & Jacobs 1994)",
+    about="expectation-maximization (Jordan & Jacobs 1994)",
 )

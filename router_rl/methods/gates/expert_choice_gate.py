@@ -79,6 +79,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ExpertChoiceGateHyperparameters,
     space=SPACE,
-    about="experts select their top queries in training (Zhou et al. 2022)",
+    about="experts select queries in training (Zhou et al. 2022)",
     selections=RULES,
 )

@@ -133,6 +133,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=NoisyTopKGateHyperparameters,
     space=SPACE,
-    about="top k of logits with learned noise (Shazeer et al. 2017)",
+    about="top k of noisy logits (Shazeer et al. 2017)",
     selections=RULES,
 )

@@ -141,6 +141,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ReMoEGateHyperparameters,
     space=SPACE,
-    about="ReLU weights with an adaptive L1 penalty (Wang et al. 2025)",
+    about="ReLU weights, adaptive L1 penalty (Wang et al. 2025)",
     selections=RULES,
 )

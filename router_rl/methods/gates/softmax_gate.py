@@ -117,5 +117,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SoftmaxGateHyperparameters,
     space=SPACE,
-    about="softmax mixture trained on its task loss (Jacobs et al. 1991)",
+    about="softmax mixture, task loss (Jacobs et al. 1991)",
 )

@@ -138,5 +138,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SwitchGateHyperparameters,
     space=SPACE,
-    about="top-1 output scaled by its probability (Fedus et al. 2021)",
+    about="top-1 output times its probability (Fedus et al. 2021)",
 )

@@ -144,20 +144,20 @@ METHODS = (
         family="baseline",
         fit=_fit_of(("compute", "lateness", "wait", "jobs")),
         hyperparameters=IndexHyperparameters,
-        about="predicted quality less compute, expected lateness, expected wait and jobs, weights tuned",
+        about="index_rule plus expected lateness and queue lengths",
     ),
     Method(
         name="index_rule_paced",
         family="baseline",
         fit=_fit_of(ALL_TERMS),
         hyperparameters=IndexHyperparameters,
-        about="index_rule_late, with compute priced by the budget that is left, where there is one",
+        about="index_rule_late, compute priced by the remaining budget",
     ),
     Method(
         name="index_rule",
         family="baseline",
         fit=_fit_of(("compute", "wait")),
         hyperparameters=IndexHyperparameters,
-        about="predicted quality less compute and expected wait, weights tuned",
+        about="predicted quality - compute - expected wait, tuned weights",
     ),
 )

@@ -294,5 +294,5 @@ METHOD = Method(
     fit=fit_rollouts,
     hyperparameters=RolloutHyperparameters,
     space={"horizon": (64, 128), "states": (3_000, 9_000), "exploration": (0.05, 0.2)},
-    about="prices learned by trying every expert in simulation, from the tuned index rule",
+    about="policy iteration on simulated rollouts from the index rule",
 )

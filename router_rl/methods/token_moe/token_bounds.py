@@ -139,7 +139,7 @@ METHODS = (
         name="ridge",
         family="gate",
         fit=_fit_ridge,
-        about="closed-form ridge regression: the warm start of all other methods",
+        about="ridge regression; warm start of the other methods",
     ),
     Method(name="uniform", family="baseline", fit=_fit_uniform, about="all experts, equal weights"),
     Method(name="average", family="baseline", fit=_known(average), about="the mean of the experts' weights"),

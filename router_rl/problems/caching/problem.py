@@ -63,7 +63,7 @@ class CachingProblem(Problem):
 
     name: ClassVar[str] = "caching"
     environment: ClassVar[str] = "RouterRL/Caching-v0"
-    about: ClassVar[str] = "experts do not all fit in memory: which one answers, which one is evicted"
+    about: ClassVar[str] = "choose the expert to run and the one to evict from memory"
     options_type: ClassVar[type] = CachingOptions
     observes: ClassVar[tuple[str, ...]] = ("memory",)
     always: ClassVar[tuple[str, ...]] = ("lru", "belady")

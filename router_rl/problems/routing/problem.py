@@ -78,7 +78,7 @@ class RoutingProblem(Problem):
 
     name: ClassVar[str] = "routing"
     environment: ClassVar[str] = "RouterRL/Routing-v0"
-    about: ClassVar[str] = "one decision per query: which experts answer it"
+    about: ClassVar[str] = "decide once per query which experts answer it"
     options_type: ClassVar[type] = RoutingOptions
     compared_weights: ClassVar[tuple[float, ...]] = (0.02, 0.1, 0.4)
     always: ClassVar[tuple[str, ...]] = (

@@ -74,7 +74,7 @@ class TokenMoEProblem(Problem):
 
     name: ClassVar[str] = "token_moe"
     environment: ClassVar[str] = "RouterRL/TokenMoE-v0"
-    about: ClassVar[str] = "mixture of experts: which expert processes each token at each layer"
+    about: ClassVar[str] = "choose the expert of each token at each layer of a mixture"
     options_type: ClassVar[type] = TokenMoEOptions
     observes: ClassVar[tuple[str, ...]] = ("hidden states",)
     always: ClassVar[tuple[str, ...]] = ("dense", "average", "best_single", "random", "oracle")

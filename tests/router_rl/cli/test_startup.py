@@ -16,7 +16,7 @@ import router_rl
 import train_router
 from router_rl.cli import COMMANDS
 from router_rl.exports.registry import find_format
-from router_rl.methods.registry import find_method
+from router_rl.methods.registry import find_method, method_names
 from router_rl.problems.registry import find_options, find_problem, problem_names
 from router_rl.problems.rule_names import RULES
 
@@ -96,6 +96,20 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {name} " in text for name in COMMANDS)
     assert train_router.main([]) == 2
     assert "commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("problem", problem_names())
+def test_each_method_of_a_problem_is_one_line_of_80_columns(
+    problem: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert train_router.main(["list", "--env", problem]) == 0
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, shown)) <= 80
+    assert shown[0] == f"{problem}: {find_problem(problem).about}"
+    for name in method_names(problem):
+        (line,) = (line for line in shown if line.startswith(f"  {name} "))
+        assert line.endswith(f" {find_method(problem, name).about}")
 
 
 def test_every_name_of_list_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
