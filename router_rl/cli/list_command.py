@@ -11,9 +11,11 @@ from rich.text import Text
 from experts.sources.registry import SOURCES
 
 from ..exports.registry import format_names
+from ..methods.method import Method
 from ..methods.registry import find_method, method_names
 from ..problems.registry import find_problem, problem_names
 from ..problems.rule_names import RULES
+from ..reports.table_format import family_name
 from .command import Command
 
 __all__ = ["COMMAND", "list_names"]
@@ -39,16 +41,26 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
         "problem": env,
         "environment": kind.environment,
         "about": kind.about,
-        "methods": {each.name: {"family": each.family, "about": each.about} for each in methods},
+        "methods": {
+            each.name: {
+                "family": each.family,
+                "full_information": isinstance(each, Method) and each.full_information,
+                "about": each.about,
+            }
+            for each in methods
+        },
     }
 
 
 def list_view(result: dict[str, Any]) -> Group:
     """Return all names, or the description of one problem and its methods."""
     if "problem" in result:
-        title = Text(f"{result['problem']}: {result['about']}")
-        environment = Text(f"Gymnasium id: {result['environment']}", style="dim")
-        return Group(title, environment, "", _methods_table(result["methods"]))
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+        for name, about in result["methods"].items():
+            family = family_name(about["family"], about["full_information"])
+            table.add_row(Text(name), Text(family, style="dim"), Text(about["about"]))
+        title = f"{result['problem']}: {result['about']} (Gymnasium id {result['environment']})"
+        return Group(Text(title), "", table)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     for name, value in result.items():
         if isinstance(value, dict):
@@ -57,19 +69,6 @@ def list_view(result: dict[str, Any]) -> Group:
         else:
             table.add_row(Text(name), Text(", ".join(value)))
     return Group(table, "", Text("`list --env NAME` describes the methods of a problem.", style="dim"))
-
-
-def _methods_table(methods: dict[str, dict[str, str]]) -> Table:
-    """Return the methods and what each is, by family."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for family in dict.fromkeys(about["family"] for about in methods.values()):
-        table.add_row(Text(family, style="dim"), "")
-        for name, about in methods.items():
-            if about["family"] == family:
-                table.add_row(Text(f"  {name}"), Text(about["about"]))
-    return table
 
 
 COMMAND = Command(run=list_names, view=list_view)

@@ -20,6 +20,15 @@ from .training_loop import Callback, Snapshot
 __all__ = ["Bound", "Family", "Fit", "Method", "NoHyperparameters", "Run"]
 
 Family = Literal["rl", "gate", "baseline", "bound"]
+"""What a method learns from.
+
+`rl` learns from the rewards of its own decisions, decision by decision: policy gradients, temporal
+differences, policy iteration. `gate` learns from the loss of its mixture. `baseline` has nothing to learn,
+fits predictions of the outcomes, or has a few constants that are chosen by mean utility as hyperparameters
+are, by a grid or by a random or cross-entropy search. `bound` uses the outcomes of the rows it is evaluated
+on. A method of the family `rl` with `full_information` maximises the same objective with the known outcomes
+of all experts.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +81,7 @@ class Method:
 
     Attributes:
         name: name on the command line.
-        family: `rl`, `gate` or `baseline`.
+        family: `rl`, `gate` or `baseline`, see `Family`.
         fit: maps problem, hyperparameters and run to a policy in evaluation mode. The problem has one case,
             unless the method amortizes.
         hyperparameters: frozen dataclass of its hyperparameters; the defaults are the first trial.
@@ -89,6 +98,8 @@ class Method:
         starts: whether another method may start from its router; not if its router draws at random.
         leave_one_out: maps a fitted router to the logits [T, outputs] of the training rows, each without the
             row's own outcome. None: such logits come from cross-fitting.
+        full_information: whether it optimises the known outcomes of all experts on training rows, not the
+            rewards of its own decisions.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """
@@ -106,6 +117,7 @@ class Method:
     warm_starts_from: Callable[[Any, str, Any], Any] | None = None
     starts: bool = True
     leave_one_out: Callable[[Router], Tensor] | None = None
+    full_information: bool = False
     holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:

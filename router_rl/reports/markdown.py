@@ -92,7 +92,12 @@ def _first_cells(row: dict[str, Any], bold: bool, iqm: bool) -> list[str]:
     name, utility = marked(row), f"{row['utility_mean']:.4f}"
     if bold:
         name, utility = f"**{name}**", f"**{utility}**"
-    cells = [name, family_name(row["family"]), utility, _interval(row["utility_ci95"])]
+    cells = [
+        name,
+        family_name(row["family"], bool(row.get("full_information"))),
+        utility,
+        _interval(row["utility_ci95"]),
+    ]
     if iqm:
         cells.append("" if row.get("utility_iqm") is None else f"{row['utility_iqm']:.4f}")
     return cells

@@ -39,7 +39,7 @@ def result_groups(results: Mapping[str, Any], series: Sequence[Series]) -> list[
                 "label": marked(row),
                 "swatch": looks[row["method"]],
                 "family": row["family"],
-                "family_name": family_name(row["family"]),
+                "family_name": family_name(row["family"], bool(row.get("full_information"))),
                 "extra_inputs": bool(row.get("extra_inputs")),
                 "is_best": row["method"] == best,
                 "utility": row["utility_mean"],

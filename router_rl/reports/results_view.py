@@ -96,7 +96,10 @@ def _cells(
     star = " *" if row.get("collapsed") or row.get("below_best_single") else ""
     cells = [
         Text(marked(row) + star, style="bold" if bold else ""),
-        Text(family_name(row["family"]), style=_STYLES.get(row["family"], "")),
+        Text(
+            family_name(row["family"], bool(row.get("full_information"))),
+            style=_STYLES.get(row["family"], ""),
+        ),
         _spread(f"{row['utility_mean']:.3f}", row["utility_ci95"], bold=bold),
     ]
     if reference is not None:

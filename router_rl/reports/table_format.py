@@ -16,9 +16,17 @@ MARKS = {"better": "▲", "worse": "▼", "same": "="}
 _DAGGER = "\N{DAGGER}"
 
 
-def family_name(family: str) -> str:
-    """A family as tables print it; one that is not known as it is."""
-    return FAMILIES.get(family, family)
+def family_name(family: str, full_information: bool = False) -> str:
+    """A family as tables print it; one that is not known as it is.
+
+    Args:
+        family: as in `results.json`.
+        full_information: whether the method used the known outcomes of all experts.
+
+    >>> family_name("rl"), family_name("rl", True)
+    ('RL', 'RL, full')
+    """
+    return FAMILIES.get(family, family) + (", full" if full_information else "")
 
 
 def marked(row: dict[str, Any]) -> str:

@@ -160,9 +160,11 @@ def _entry(trial: TrialResult, result: CaseResult, problem: Problem, reference: 
         seconds=trial.seconds / len(trial.cases),
         folder=trial.folder,
         router=trial.router,
+        full_information=method.full_information,
         extra_inputs=tuple(name for name in method.needs if name not in problem.inputs),
         collapse=collapse,
         figures=trial.figures if result.case.label == middle else (),
+        equals_start=trial.facts.get("equals_start"),
     )
 
 

@@ -30,9 +30,11 @@ class Entry:
         seconds: duration of the fit, divided among the cases that it serves.
         folder: folder of the trial; None for a bound.
         router: folder of the saved router; None if nothing was saved.
+        full_information: whether the fit used the known outcomes of all experts.
         extra_inputs: columns of the table, such as the group, that it reads and other methods do not.
         collapse: diagnosis of a learned policy.
         figures: data of its figures, as JSON.
+        equals_start: the method that it started from, if its router is that method's router; else None.
     """
 
     method: str
@@ -45,9 +47,11 @@ class Entry:
     seconds: float
     folder: Path | None = None
     router: Path | None = None
+    full_information: bool = False
     extra_inputs: tuple[str, ...] = ()
     collapse: Collapse | None = None
     figures: Sequence[dict[str, Any]] = ()
+    equals_start: str | None = None
 
 
 Group = list[Entry]

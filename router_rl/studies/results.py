@@ -129,6 +129,7 @@ def _row(entry: Entry, split: str, problem: Problem) -> dict[str, Any]:
         "shares": shares,
         "hyperparameters": None if entry.hyperparameters is None else as_json(entry.hyperparameters),
         "router": None if entry.router is None else f"trials/{entry.router.parent.name}/router",
+        "equals_start": entry.equals_start,
     }
 
 
@@ -154,6 +155,7 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
     return {
         "method": first.method,
         "family": first.family,
+        "full_information": first.full_information,
         "extra_inputs": list(first.extra_inputs),
         "case": case.label,
         **case.values,
@@ -165,6 +167,7 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
         **parts,
         "validation_utility_mean": _validation(group),
         "fit_seconds_mean": float(np.mean([entry.seconds for entry in group])),
+        "equals_start": _equals_start(group),
         "collapsed": sum(each.one_expert for each in collapses),
         "below_best_single": sum(each.below_best_single for each in collapses),
         "paired_difference_to_rival": _difference(group, groups, rival),
@@ -211,6 +214,12 @@ def _difference(group: Group, groups: Groups, other: str | None) -> dict[str, An
     one, two = (_stack(each, lambda test: test.utility) for each in (group, rival))
     difference = paired_difference(one, two)
     return {"method": other, "mean": difference.mean, "ci95": [difference.low, difference.high]}
+
+
+def _equals_start(group: Group) -> str | None:
+    """Return the method that the routers of all seeds are the routers of, if they are starts unchanged."""
+    starts = {entry.equals_start for entry in group}
+    return starts.pop() if len(starts) == 1 else None
 
 
 def _stack(group: Group, part: Callable[[Measurement], np.ndarray]) -> np.ndarray:

@@ -176,6 +176,7 @@ def _row(row: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 def _table_summary(row: Mapping[str, Any], label: str) -> dict[str, Any]:
     new = {"method": row["method"], "family": row["family"], "case": label, **row}
+    new["full_information"] = False  # not recorded
     new["extra_inputs"] = list(new.pop("sees", None) or [])
     new["paired_difference_to_best_gate"] = _difference(row.get("paired_difference_to_best_gate"))
     new.pop("validation_difference_to_best_gate", None)
@@ -192,7 +193,14 @@ def _environment_summary(row: Mapping[str, Any]) -> dict[str, Any]:
             "same_as",
         )
     )
-    return {**row, "extra_inputs": [], "collapsed": 0, "below_best_single": 0, **nothing}
+    return {
+        **row,
+        "full_information": False,
+        "extra_inputs": [],
+        "collapsed": 0,
+        "below_best_single": 0,
+        **nothing,
+    }
 
 
 def _difference(old: Mapping[str, Any] | None) -> dict[str, Any] | None:

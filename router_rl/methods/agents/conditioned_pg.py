@@ -283,6 +283,7 @@ def concatenate_measurements(measurements: Sequence[RouterMeasurement]) -> Route
 METHOD = Method(
     name="conditioned_pg",
     family="rl",
+    full_information=True,
     fit=fit,
     hyperparameters=ConditionedPGHyperparameters,
     space=SPACE,

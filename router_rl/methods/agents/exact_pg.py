@@ -182,9 +182,10 @@ def _fit_windows(
 METHOD = Method(
     name="exact_pg",
     family="rl",
+    full_information=True,
     fit=fit,
     hyperparameters=ExactPGHyperparameters,
     space=SPACE,
-    about="all-action policy gradient on the expected utility",
+    about="full-information policy gradient: exact gradient of the expected utility",
     holds_budget=True,
 )

@@ -274,6 +274,7 @@ def _write(
 METHOD = Method(
     name="priced_pg",
     family="rl",
+    full_information=True,
     fit=fit,
     hyperparameters=PricedPGHyperparameters,
     space=SPACE,

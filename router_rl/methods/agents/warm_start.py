@@ -194,3 +194,4 @@ METHOD = Method(
     warm_starts_from=from_gate,
     holds_budget=True,
 )
+    full_information=True,

@@ -1,4 +1,6 @@
-"""Policy search: the weights of a caching policy by the cross-entropy method.
+"""A caching rule with all weights tuned, by the cross-entropy method on training episodes.
+
+It is a baseline, as index rules of queues are: constants of a rule are chosen by mean utility.
 
 A normal distribution over the weights moves to the best of its draws, which all run on the same requests
 (common random numbers). Noise that decays to 0 is added to its standard deviation, so that it does not
@@ -125,9 +127,9 @@ def _weights(rows: Tensor) -> Weights:
 
 METHOD = Method(
     name="cross_entropy",
-    family="rl",
+    family="baseline",
     fit=fit,
     hyperparameters=SearchHyperparameters,
     space={"population": (32, 64), "elite": (8, 12), "streams": (8, 16), "pace": (0.4, 0.7)},
-    about="cross-entropy policy search (Szita & Lorincz 2006)",
+    about="all weights tuned by the cross-entropy method, from the foresight rule",
 )

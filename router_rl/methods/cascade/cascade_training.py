@@ -362,6 +362,7 @@ METHODS = (
     Method(
         name="exact_pg",
         family="rl",
+        full_information=True,
         fit=fit_exact_pg,
         hyperparameters=ExactPGHyperparameters,
         space={"regression": (0.3, 1.0), **_SPACE},
@@ -371,6 +372,7 @@ METHODS = (
     Method(
         name="fitted_q",
         family="rl",
+        full_information=True,
         fit=fit_fitted_q,
         hyperparameters=CascadeHyperparameters,
         space=_SPACE,

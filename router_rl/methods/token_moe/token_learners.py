@@ -91,6 +91,7 @@ METHODS = (
     Method(
         name="joint",
         family="rl",
+        full_information=True,
         fit=_fit(_joint),
         hyperparameters=LearningRate,
         space=_SPACE,
@@ -99,10 +100,11 @@ METHODS = (
     Method(
         name="outcome_table",
         family="rl",
+        full_information=True,
         fit=_fit(_outcome_table),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="exact policy gradient on measured losses of expert paths",
+        about="exact policy gradient on each expert's own path; forward passes only",
     ),
     Method(
         name="reinforce",
@@ -110,7 +112,7 @@ METHODS = (
         fit=_fit(_reinforce),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="REINFORCE on whole paths, leave-one-out baseline",
+        about="REINFORCE over whole paths, leave-one-out baseline (Williams 1992)",
     ),
     Method(
         name="softmax_gate",
@@ -126,6 +128,6 @@ METHODS = (
         fit=_fit(_straight_through),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="sparse selection, dense gradient (Bengio et al. 2013)",
+        about="sparse selection, gradient of the dense mixture (Bengio et al. 2013)",
     ),
 )

@@ -64,7 +64,7 @@ class CascadeProblem(Problem):
     about: ClassVar[str] = "ask an expert, read its confidence, ask another one or answer"
     options_type: ClassVar[type] = CascadeOptions
     observes: ClassVar[tuple[str, ...]] = ("confidence",)
-    always: ClassVar[tuple[str, ...]] = ("best_single", "random", "oracle")
+    always: ClassVar[tuple[str, ...]] = ("knn", "ridge", "beliefs", "best_single", "random", "oracle")
     rival: ClassVar[str | None] = "thresholds"
     compared_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
     trained_weights: ClassVar[tuple[float, ...]] = _WEIGHTS

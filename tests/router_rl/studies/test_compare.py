@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_methods
 from routing_methods import METHODS
 
 from experts import InputError, OutcomeTable
@@ -107,15 +108,35 @@ def test_two_seeds_have_no_quarter_to_leave_out(results: dict[str, Any]) -> None
         assert line["extra_inputs"] == (["group"] if line["method"] == "group_label" else [])
 
 
-def test_the_goal_names_who_validation_picks(kinds: OutcomeTable, results: dict[str, Any]) -> None:
-    assert results["goal"] == []  # no RL
+def test_the_verdict_names_who_validation_selects(kinds: OutcomeTable, results: dict[str, Any]) -> None:
+    assert results["rl_verdicts"] == []  # no RL
     found = compare(
         RoutingProblem(kinds, OBJECTIVES[0]), ["exact_pg", *METHOD_NAMES], seeds=1, n_trials=1
     ).results
-    (goal,) = found["goal"]
-    line = next(line for line in found["summary"] if line["method"] == "exact_pg")
-    assert (goal["rl"], goal["gate"]) == ("exact_pg", "softmax_gate")
-    assert goal["ci95"] == line["paired_difference_to_best_gate"]["ci95"]
+    (verdict,) = found["rl_verdicts"]
+    rows = {row["method"]: row for row in found["summary"]}
+    others = [
+        row for row in found["summary"] if row["family"] in ("gate", "baseline") and not row["extra_inputs"]
+    ]
+    assert verdict["rl"] == "exact_pg"
+    assert verdict["rival"] == max(others, key=lambda row: row["validation_utility_mean"])["method"]
+    assert verdict["ci95"] == rows["exact_pg"]["paired_difference_to_best_rival"]["ci95"]
+    assert rows["exact_pg"]["full_information"]
+    assert not rows["softmax_gate"]["full_information"]
+
+
+def test_rl_that_makes_the_decisions_of_a_gate_is_reported_as_the_gate() -> None:
+    with toy_methods.installed():
+        problem = RoutingProblem(toy_methods.disagreeing_table(), Objective(compute_weight=0.1))
+        names = ["toy_gate_one", "toy_gate_two", "toy_warm"]
+        found = compare(problem, names, seeds=2, n_trials=2).results
+    rows = {row["method"]: row for row in found["summary"]}
+    assert rows["toy_warm"]["same_as"] == "toy_gate_one"
+    assert rows["toy_gate_one"]["same_as"] is None
+    (verdict,) = found["rl_verdicts"]
+    assert (verdict["rl"], verdict["outcome"]) == ("toy_warm", "same policy")
+    assert found["recommendation"]["method"] != "toy_warm"
+    assert any("it is not a result of RL there" in sentence for sentence in found["verdict"])
 
 
 def test_the_group_s_router_is_known_to_see_it(kinds: OutcomeTable) -> None:

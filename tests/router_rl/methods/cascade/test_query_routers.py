@@ -13,7 +13,7 @@ from router_rl.problems.cascade.problem import CascadeProblem
 from router_rl.problems.routing.problem import RoutingProblem
 
 
-@pytest.mark.parametrize("name", ["softmax_gate", "best_single"])
+@pytest.mark.parametrize("name", ["softmax_gate", "knn", "ridge", "best_single"])
 def test_they_earn_what_they_earn_in_routing(name):
     objective = Objective(compute_weight=0.2)
     cascade = CascadeProblem(made_cascade(), objective)
@@ -25,7 +25,7 @@ def test_they_earn_what_they_earn_in_routing(name):
 
 
 def test_their_hyperparameters_are_those_of_routing():
-    for name in ("softmax_gate", "warm_exact_pg"):
+    for name in ("softmax_gate", "knn", "ridge", "warm_exact_pg"):
         ours, theirs = find_method("cascade", name), find_method("routing", name)
         assert ours.candidates(4) == theirs.candidates(4)
         assert ours.family == theirs.family
