@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class Outcomes:
         compute: [T, N] float32, cost over the mean cost of the most expensive expert.
         probabilities: [T, N, C] float32, the class distribution that each expert gave, or None.
         label: [T] int64, the correct class, or None.
+        smoothing: share of the quality that is the probability given to the correct class (see `smoothed`).
     """
 
     features: Tensor
@@ -33,6 +34,7 @@ class Outcomes:
     compute: Tensor
     probabilities: Tensor | None = None
     label: Tensor | None = None
+    smoothing: float = 0.0
 
     @classmethod
     def of(cls, table: OutcomeTable, scale: float, device: torch.device | str = "cpu") -> Outcomes:
@@ -68,6 +70,19 @@ class Outcomes:
     def experts(self) -> int:
         """N, the number of experts."""
         return self.quality.shape[1]
+
+    def smoothed(self, smoothing: float) -> Outcomes:
+        """The outcomes with a denser quality, for training: it is partly the correct class's probability.
+
+        Args:
+            smoothing: s, from 0 to 1; quality becomes `(1 - s) quality + s P(label)`. It has no effect if the
+                table has no class probabilities.
+        """
+        if not smoothing or self.probabilities is None or self.label is None:
+            return self
+        right = self.label.reshape(-1, 1, 1).expand(-1, self.experts, 1)
+        given = self.probabilities.gather(-1, right).squeeze(-1)
+        return replace(self, quality=torch.lerp(self.quality, given, smoothing), smoothing=smoothing)
 
     def feature_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds [D] of the features in an observation space."""

@@ -208,12 +208,13 @@ class RoutingCore(BatchedCore[RoutingState]):
         outcomes: the table, on the device to use.
         config: the reward, observation and action.
         lanes: B.
-        seed: lane i uses the random stream `seed + i`.
+        seed: lane i uses the random stream `seed + i // group`.
         weigh: weights [B, k] of the experts, given the observation and the experts; equal weights if None. A
             policy whose mixture weights come from its own logits sets it.
+        group: consecutive lanes that share a random stream, so that they get the same queries.
 
     Raises:
-        InputError: fewer than one lane, or k above the number of experts.
+        InputError: `lanes` or `group` is less than 1, or k above the number of experts.
     """
 
     def __init__(
@@ -223,8 +224,9 @@ class RoutingCore(BatchedCore[RoutingState]):
         lanes: int,
         seed: int = 0,
         weigh: Weigh | None = None,
+        group: int = 1,
     ) -> None:
-        super().__init__(outcomes.experts, outcomes.quality.device, lanes)
+        super().__init__(outcomes.experts, outcomes.quality.device, lanes, group)
         if config.k > self.experts:
             fix = f"use 1 to {self.experts}"
             raise InputError("k", config.k, f"exceeds {self.experts} experts", fix)
@@ -244,14 +246,22 @@ class RoutingCore(BatchedCore[RoutingState]):
         if self.config.choose == "weights":
             weights = (SHARPNESS * actions).softmax(dim=-1)
             experts = torch.arange(self.experts, device=self.device).expand(self.lanes, -1)
-            self.state, step = transition(self.outcomes, self.config, self.state, experts, weights)
-            return step
+            return self.decide(experts, weights)
         experts = actions.reshape(self.lanes, self.config.k)
         if self.weigh is None:
             works = (experts < self.experts).float()
             weights = works / works.sum(dim=-1, keepdim=True).clamp(min=1.0)
         else:
             weights = self.weigh(self.observation(), experts)
+        return self.decide(experts, weights)
+
+    def decide(self, experts: Tensor, weights: Tensor) -> Step:
+        """Apply one decision in every lane whose mixture weights are known.
+
+        Args:
+            experts: [B, k] int64; the id N stands for no expert.
+            weights: [B, k] float32, rows sum to 1; 0 where there is no expert.
+        """
         self.state, step = transition(self.outcomes, self.config, self.state, experts, weights)
         return step
 

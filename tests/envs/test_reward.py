@@ -110,3 +110,13 @@ def test_utility_needs_every_part_that_has_a_weight():
 def test_expert_utility(make_table):
     outcomes = outcomes_of(make_table())
     assert expert_utility(outcomes, 0.3).equal(outcomes.quality - 0.3 * outcomes.compute)
+
+
+def test_the_id_of_no_expert_earns_nothing_alone(make_table):
+    outcomes = outcomes_of(make_table(3))
+    row = torch.tensor([18, 18, 0])
+    quality, compute = mixture(
+        outcomes, row, torch.tensor([[3], [2], [3]]), torch.tensor([[0.0], [1.0], [0.0]])
+    )
+    assert quality.tolist() == [0.0, float(outcomes.quality[18, 2]), 0.0]
+    assert compute.tolist() == [0.0, float(outcomes.compute[18, 2]), 0.0]

@@ -50,14 +50,14 @@ class RewardTable:
     smoothing: float = 0.0
 
     @cached_property
+    def smoothed(self) -> Outcomes:
+        """The training rows with smoothing."""
+        return self.outcomes.smoothed(self.smoothing)
+
+    @cached_property
     def quality(self) -> Tensor:
         """Quality [T, N] float32 of every expert on every training row, with smoothing."""
-        outcomes = self.outcomes
-        if not self.smoothing or outcomes.probabilities is None or outcomes.label is None:
-            return outcomes.quality
-        right = outcomes.label.reshape(-1, 1, 1).expand(-1, outcomes.experts, 1)
-        given = outcomes.probabilities.gather(-1, right).squeeze(-1)
-        return torch.lerp(outcomes.quality, given, self.smoothing)
+        return self.smoothed.quality
 
     @cached_property
     def utility(self) -> Tensor:
@@ -85,13 +85,7 @@ class RewardTable:
         """
         if experts.shape[-1] == 1:
             return self.rows(row).gather(-1, experts).squeeze(-1)
-        outcomes = self.outcomes
-        quality, compute = mixture(outcomes, row, experts, weights)
-        if self.smoothing and outcomes.probabilities is not None and outcomes.label is not None:
-            valid = experts.clamp(max=outcomes.experts - 1)  # the weight of "no expert" is 0
-            right = outcomes.label[row].unsqueeze(-1)
-            given = (weights * outcomes.probabilities[row.unsqueeze(-1), valid, right]).sum(dim=-1)
-            quality = torch.lerp(quality, given, self.smoothing)
+        quality, compute = mixture(self.smoothed, row, experts, weights)
         compute_weight = self.compute_weight
         weight = compute_weight[row] if isinstance(compute_weight, Tensor) else compute_weight
         return utility({"quality": quality, "compute": compute}, {"compute": weight})

@@ -1,4 +1,4 @@
-"""The on-policy training loop: collect a rollout, update, validate, keep the best weights."""
+"""The on-policy training loop: act in the environment, update, validate, keep the best weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...routing import Router
 from ..method import Run
 from ..training_loop import EarlyStopping, adamw, optimizer_state, restore_optimizer
 from .expectation import RewardTable
-from .rollout import Trajectory, collect_rollout, initial_lanes
+from .rollout import Trajectory, collect_rollout, rollout_core
 
 __all__ = ["Ascent", "RolloutHyperparameters", "Update", "learn"]
 
@@ -102,7 +102,9 @@ def learn(
     steps = _ROLLOUT_STEPS if objective.load_weight else 1
     groups = max(1, hyperparameters.lanes * (2 if steps > 1 else 1) // steps // hyperparameters.group)
     lanes = groups * hyperparameters.group
-    state = initial_lanes(rewards.outcomes, lanes, hyperparameters.group, run.seed * lanes)
+    core = rollout_core(
+        rewards.smoothed, objective, router.rule, lanes, hyperparameters.group, run.seed * lanes
+    )
     period = run.validate_every or _VALIDATE_EVERY
     played = 0
     saved = run.checkpoint.load()
@@ -114,11 +116,9 @@ def learn(
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
-        state = state._replace(**saved["lanes"])
+        core.load_state_dict(saved["lanes"])
     while played < hyperparameters.decisions:
-        state, trajectory = collect_rollout(
-            router, rewards, objective, state, steps, generator, hyperparameters.group
-        )
+        trajectory = collect_rollout(router, core, steps, generator)
         entropy = hyperparameters.entropy * (1.0 - played / hyperparameters.decisions)
         ascent(Update(router, optimizer, rewards, entropy, generator), trajectory)
         before, played = played, played + lanes * steps
@@ -136,7 +136,7 @@ def learn(
                     "optimizer": optimizer_state(optimizer),
                     "generator": generator.get_state(),
                     "stopping": stopping.state_dict(),
-                    "lanes": state._asdict(),
+                    "lanes": core.state_dict(),
                 }
             )
     return stopping.best(router)

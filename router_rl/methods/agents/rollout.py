@@ -1,4 +1,4 @@
-"""Rollouts of a router's policy on device, with the environment's own rewards and query streams."""
+"""Rollouts of a router's policy in the batched core of the routing environment, on device."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs import Outcomes
-from envs.reward import shares, utility
-from envs.routing import RoutingState, initial_state, next_query, start_windows
-from envs.window import load_penalty
+from envs import Outcomes, RoutingCore
 
 from ...problems.objective import Objective
-from ...routing import Hard, Router, Selection
-from .expectation import RewardTable
+from ...routing import AdaptiveK, Hard, Router, Selection
 
 __all__ = [
     "Trajectory",
     "collect_rollout",
-    "initial_lanes",
     "leave_one_out",
     "log_prob",
     "logits_of",
     "rewards_to_go",
+    "rollout_core",
 ]
 
 
@@ -49,62 +45,48 @@ class Trajectory(NamedTuple):
     last: Tensor
 
 
-def initial_lanes(outcomes: Outcomes, lanes: int, group: int, seed: int) -> RoutingState:
-    """Return lanes at the start of a window; all lanes of a group receive the same queries.
+def rollout_core(
+    outcomes: Outcomes, objective: Objective, rule: Selection, lanes: int, group: int, seed: int
+) -> RoutingCore:
+    """Return the environment that an on-policy learner plays; its lanes start at the start of a window.
 
     Args:
         outcomes: the rows to sample queries from.
+        objective: gives the weights of the reward and the window.
+        rule: selection rule of the policy.
         lanes: B, a multiple of `group`.
         group: lanes that share a query stream.
         seed: seed of the first group's stream.
     """
-    seeds = torch.arange(lanes, dtype=torch.int64, device=outcomes.quality.device) // group + seed
-    return initial_state(outcomes, seeds)
+    choose = "some" if isinstance(rule, AdaptiveK) else "experts"
+    config = objective.config(k=rule.k, observe_load=True, choose=choose)
+    return RoutingCore(outcomes, config, lanes, seed, group=group)
 
 
 @torch.no_grad()
-def collect_rollout(
-    router: Router,
-    rewards: RewardTable,
-    objective: Objective,
-    state: RoutingState,
-    steps: int,
-    generator: torch.Generator,
-    group: int = 1,
-) -> tuple[RoutingState, Trajectory]:
-    """Collect S decisions in every lane with the current policy.
+def collect_rollout(router: Router, core: RoutingCore, steps: int, generator: torch.Generator) -> Trajectory:
+    """Collect S decisions in every lane of the environment with the current policy.
 
     Args:
         router: the policy; it observes the window's counts if it has state.
-        rewards: rewards of all experts on the rows.
-        objective: gives the load weight and the window.
-        state: current state of the lanes.
+        core: the environment; its lanes continue from where they are.
         steps: S.
         generator: random generator of the actions.
-        group: lanes that share a query stream.
-
-    Returns:
-        the new state of the lanes, and the trajectory.
     """
-    outcomes, window = rewards.outcomes, objective.window
     columns: list[tuple[Tensor, ...]] = []
     for _ in range(steps):
-        counts = state.counts / window
-        scores = logits_of(router, outcomes, state.row.reshape(-1, group), counts)
-        logits = scores.expand(-1, group, -1).flatten(0, 1)
+        row, counts = core.state.row, core.state.counts / core.config.window
+        scores = logits_of(router, core.outcomes, row.reshape(-1, core.group), counts)
+        logits = scores.expand(-1, core.group, -1).flatten(0, 1)
         action = router.rule.sample(logits, router.rule.draw_noise(tuple(logits.shape), generator))
         experts, weights = router.rule.choice(logits, action)
-        reward = rewards.mixture(state.row, experts, weights)
-        share = shares(experts, outcomes.experts)
-        if objective.load_weight:
-            load = load_penalty(state.counts, state.decisions, share, window)
-            reward = utility({"quality": reward, "load": load}, {"load": objective.load_weight})
-        after = next_query(outcomes, state, share)
-        last = after.decisions >= window
-        chosen_log_prob = log_prob(router.rule, scores, action.reshape(-1, group, action.shape[-1])).flatten()
-        columns.append((state.row, counts, action, share, chosen_log_prob, reward, last))
-        state = start_windows(after, last)
-    return state, Trajectory(*(torch.stack(column) for column in zip(*columns, strict=True)))
+        step = core.decide(experts, weights)
+        core.clear(step.terminated)
+        grouped = action.reshape(-1, core.group, action.shape[-1])
+        chosen_log_prob = log_prob(router.rule, scores, grouped).flatten()
+        share = step.parts["share"]
+        columns.append((row, counts, action, share, chosen_log_prob, step.reward, step.terminated))
+    return Trajectory(*(torch.stack(column) for column in zip(*columns, strict=True)))
 
 
 def logits_of(router: Router, outcomes: Outcomes, row: Tensor, counts: Tensor) -> Tensor:

@@ -1,80 +1,105 @@
-"""Playing on device is playing the environment; the baseline has no bias."""
+"""A rollout steps the environment that `gymnasium.make_vec` makes; the baseline has no bias."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
 
+import gymnasium
 import pytest
 import torch
+from environment_tables import made_cascade
 
-from envs import Outcomes, RoutingCore
+from envs import Outcomes, compute_scale
 from router_rl import Objective
-from router_rl.methods.agents.expectation import RewardTable
-from router_rl.methods.agents.rollout import collect_rollout, initial_lanes, leave_one_out, rewards_to_go
+from router_rl.methods.agents.rollout import collect_rollout, leave_one_out, rewards_to_go, rollout_core
 from router_rl.routing import AdaptiveK, Hard, LinearScorer, Router, Selection, StateInput, TopK
 
 STEPS, LANES, GROUP = 11, 6, 3
 
 
-def _router(rule: Selection, experts: int, *, observes_load: bool) -> Router:
-    state = (StateInput("load", experts, ""),) if observes_load else ()
-    scorer = LinearScorer(3 + experts * observes_load, rule.outputs(experts))
+def _router(rule: Selection, features: int, *, observes_load: bool) -> Router:
+    state = (StateInput("load", 4, ""),) if observes_load else ()
+    scorer = LinearScorer(features + 4 * observes_load, rule.outputs(4))
     with torch.no_grad():
         scorer.weight.normal_(generator=torch.Generator().manual_seed(1))
-    return Router(scorer, rule, [f"e{i}" for i in range(experts)], state=state)
+    return Router(scorer, rule, [f"e{i}" for i in range(4)], state=state)
 
 
 @pytest.mark.parametrize("classes", [False, True])
 @pytest.mark.parametrize("observes_load", [False, True])
 @pytest.mark.parametrize("rule", [Hard(), TopK(k=2), AdaptiveK(k=2)], ids=lambda rule: rule.name)
-def test_play_earns_what_the_environment_pays(
-    outcomes_of: Callable[..., Outcomes], rule: Selection, observes_load: bool, classes: bool
+def test_a_rollout_equals_the_environment_of_gymnasium(
+    rule: Selection, observes_load: bool, classes: bool
 ) -> None:
-    outcomes = outcomes_of(17, 4, classes=classes)
-    router = _router(rule, 4, observes_load=observes_load)
+    table = made_cascade(rows=40)
+    if not classes:
+        table = replace(table, probabilities=None, label=None)
+    train = table.part("train")
+    router = _router(rule, 2, observes_load=observes_load)
     objective = Objective(compute_weight=0.3, load_weight=0.2, window=4)
-    rewards = RewardTable(outcomes, 0.3)
-    start = initial_lanes(outcomes, LANES, GROUP, seed=2)
-    end, trajectory = collect_rollout(
-        router, rewards, objective, start, STEPS, torch.Generator().manual_seed(0), GROUP
-    )
+    core = rollout_core(Outcomes.of(train, compute_scale(train)), objective, rule, LANES, 1, seed=2)
+    trajectory = collect_rollout(router, core, STEPS, torch.Generator().manual_seed(0))
 
-    choose = "some" if isinstance(rule, AdaptiveK) else "experts"
-    config = objective.config(k=rule.k, observe_load=True, choose=choose)
+    env: Any = gymnasium.make_vec("RouterRL/Routing-v0", LANES, table=table, **asdict(core.config)).unwrapped
 
     def weigh(observation: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
-        features, counts = observation[:, :3], observation[:, 3:]
+        features, counts = observation[:, :2], observation[:, 2:]
         return rule.weigh(router.logits(features, counts if observes_load else None)[0], experts).detach()
 
-    core = RoutingCore(outcomes, config, LANES, weigh=weigh)
-    core.load_state_dict(start._asdict())
+    env.core.weigh = weigh  # the mixture weights of a decision are those of the router
+    observation, _ = env.reset(seed=2)
     for step in range(STEPS):
-        assert core.state.row.equal(trajectory.row[step])
-        torch.testing.assert_close(core.state.counts / 4, trajectory.counts[step])
-        played = core.step(trajectory.action[step])
-        torch.testing.assert_close(trajectory.reward[step], played.reward)
-        torch.testing.assert_close(trajectory.share[step], played.parts["share"])
-        assert played.terminated.equal(trajectory.last[step])
-        core.clear(played.terminated)
-    for mine, theirs in zip(end, core.state, strict=True):
-        torch.testing.assert_close(mine, theirs)
+        seen = torch.cat([core.outcomes.features[trajectory.row[step]], trajectory.counts[step]], dim=-1)
+        torch.testing.assert_close(torch.from_numpy(observation), seen)
+        observation, reward, terminated, truncated, info = env.step(trajectory.action[step].numpy())
+        torch.testing.assert_close(trajectory.reward[step].double(), torch.from_numpy(reward))
+        torch.testing.assert_close(trajectory.share[step], torch.from_numpy(info["share"]))
+        assert terminated.tolist() == trajectory.last[step].tolist() == [step % 4 == 3] * LANES
+        assert not truncated.any()
+    torch.testing.assert_close(core.observation(), torch.from_numpy(observation))
+
+
+def test_smoothing_pays_for_the_probability_of_the_label(outcomes_of: Callable[..., Outcomes]) -> None:
+    outcomes, router = outcomes_of(17, 4, classes=True), _router(Hard(), 3, observes_load=False)
+    plain, smooth = (
+        collect_rollout(
+            router,
+            rollout_core(outcomes.smoothed(share), Objective(compute_weight=0.3), Hard(), LANES, 1, 0),
+            STEPS,
+            torch.Generator().manual_seed(0),
+        )
+        for share in (0.0, 0.25)
+    )
+    assert smooth.action.equal(plain.action)
+    assert outcomes.probabilities is not None
+    assert outcomes.label is not None
+    expert = plain.action.squeeze(-1)
+    given = outcomes.probabilities[plain.row, expert, outcomes.label[plain.row]]
+    cost = 0.3 * outcomes.compute[plain.row, expert]
+    torch.testing.assert_close(smooth.reward, 0.75 * (plain.reward + cost) + 0.25 * given - cost)
 
 
 def test_the_lanes_of_a_group_are_asked_the_same(outcomes_of: Callable[..., Outcomes]) -> None:
-    row = initial_lanes(outcomes_of(101, 2), LANES, GROUP, seed=0).row.reshape(-1, GROUP)
+    core = rollout_core(outcomes_of(101, 2), Objective(), Hard(), LANES, GROUP, seed=0)
+    row = core.state.row.reshape(-1, GROUP)
     assert (row == row[:, :1]).all()
     assert row[0, 0] != row[1, 0]
 
 
 def test_a_query_scored_once_gives_what_every_lane_would(outcomes_of: Callable[..., Outcomes]) -> None:
-    outcomes, router = outcomes_of(17, 4), _router(Hard(), 4, observes_load=False)
-    start, rewards = initial_lanes(outcomes, LANES, GROUP, seed=0), RewardTable(outcomes, 0.1)
+    outcomes, router = outcomes_of(17, 4), _router(Hard(), 3, observes_load=False)
+    grouped, alone = (
+        rollout_core(outcomes, Objective(), Hard(), LANES, group, seed=0) for group in (GROUP, 1)
+    )
+    alone.load_state_dict(grouped.state_dict())
     one, many = (
-        collect_rollout(router, rewards, Objective(), start, 3, torch.Generator().manual_seed(0), group)[1]
-        for group in (GROUP, 1)
+        collect_rollout(router, core, 3, torch.Generator().manual_seed(0)) for core in (grouped, alone)
     )
     assert one.action.equal(many.action)
     torch.testing.assert_close(one.log_prob, many.log_prob)
+    torch.testing.assert_close(one.reward, many.reward)
 
 
 def test_rewards_to_go_by_hand() -> None:
