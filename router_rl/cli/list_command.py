@@ -11,7 +11,6 @@ from rich.text import Text
 from experts.sources.registry import SOURCES
 
 from ..exports.registry import format_names
-from ..methods.method import Method
 from ..methods.registry import find_method, method_names
 from ..problems.registry import find_problem, problem_names
 from ..problems.rule_names import RULES
@@ -44,7 +43,7 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
         "methods": {
             each.name: {
                 "family": each.family,
-                "full_information": isinstance(each, Method) and each.full_information,
+                "full_information": getattr(each, "full_information", False),
                 "about": each.about,
             }
             for each in methods
@@ -55,12 +54,9 @@ def list_names(*, env: str | None = None) -> dict[str, Any]:
 def list_view(result: dict[str, Any]) -> Group:
     """Return all names, or the description of one problem and its methods."""
     if "problem" in result:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-        for name, about in result["methods"].items():
-            family = family_name(about["family"], about["full_information"])
-            table.add_row(Text(name), Text(family, style="dim"), Text(about["about"]))
-        title = f"{result['problem']}: {result['about']} (Gymnasium id {result['environment']})"
-        return Group(Text(title), "", table)
+        title = Text(f"{result['problem']}: {result['about']}")
+        environment = Text(f"Gymnasium id: {result['environment']}", style="dim")
+        return Group(title, environment, "", _methods_table(result["methods"]))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     for name, value in result.items():
         if isinstance(value, dict):
@@ -69,6 +65,22 @@ def list_view(result: dict[str, Any]) -> Group:
         else:
             table.add_row(Text(name), Text(", ".join(value)))
     return Group(table, "", Text("`list --env NAME` describes the methods of a problem.", style="dim"))
+
+
+def _methods_table(methods: dict[str, dict[str, Any]]) -> Table:
+    """Return the methods and what each is, by family."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    family_of = {
+        name: family_name(about["family"], about["full_information"]) for name, about in methods.items()
+    }
+    for family in dict.fromkeys(family_of.values()):
+        table.add_row(Text(family, style="dim"), "")
+        for name, about in methods.items():
+            if family_of[name] == family:
+                table.add_row(Text(f"  {name}"), Text(about["about"]))
+    return table
 
 
 COMMAND = Command(run=list_names, view=list_view)

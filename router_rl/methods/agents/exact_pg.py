@@ -186,6 +186,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=ExactPGHyperparameters,
     space=SPACE,
-    about="full-information policy gradient: exact gradient of the expected utility",
+    about="policy gradient, exact over experts, on known outcomes",
     holds_budget=True,
 )
