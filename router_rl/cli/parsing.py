@@ -29,6 +29,7 @@ __all__ = ["build_parser", "names_given", "normalised"]
 # Options of version 1 and their replacements.
 _OLD = {
     "tries": "n-trials",
+    "method.gate": "method.start",
     "settings": "method",
     "options": "problem",
     "limit": "objective.max-cost",
@@ -189,7 +190,8 @@ def _check_known(
 def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputError:
     typed = option.replace(f"{METHOD_KEY}.", "method.").replace("_", "-")
     first = typed.partition(".")[0]
-    if "." in typed and typed not in _OLD and first in ("problem", "method", "objective"):
+    old_field = typed in _OLD and _as_key(_OLD[typed]) in known
+    if "." in typed and not old_field and first in ("problem", "method", "objective"):
         key = METHOD_KEY if first == "method" else first
         if key not in groups:
             return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
@@ -204,6 +206,11 @@ def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputEr
         return InputError("option", f"--{typed}", "is the spelling of version 1", f"write --{new}")
     options = sorted(each.removeprefix("--").replace("_", "-") for each in known if each.count(".") == 0)
     return unknown_name("option", f"--{typed}", [f"--{each}" for each in options])
+
+
+def _as_key(option: str) -> str:
+    """Return an option as the parser knows it."""
+    return normalised([f"--{option}"])[0]
 
 
 def _fields_of(group: str, known: set[str]) -> list[str]:

@@ -58,7 +58,7 @@ class Sweep:
         self.digest = self.digest or self.problem.digest()
 
     def run(self, methods: Sequence[Method]) -> list[TrialResult]:
-        """Fit all methods; methods that start from a gate run last, from the best gate on validation.
+        """Fit all methods; methods that start from another run last, from the best non-RL one on validation.
 
         Args:
             methods: distinct methods.
@@ -78,12 +78,9 @@ class Sweep:
         results = self._fit(first)
         second = {key: c for key, c in candidates.items() if key not in first}
         for (name, case), options in second.items():
-            gate = None if case is None else _best_gate(results, case, by_name)
-            start = by_name[name].warm_starts_from
-            if gate is not None and start is not None:
-                started = [start(each, gate.method, gate.hyperparameters) for each in options]
-                second[name, case] = list(dict.fromkeys(started))
-                self._total -= len(options) - len(second[name, case])
+            starts = [] if case is None else _starts(results, case, by_name)
+            second[name, case] = _started(by_name[name], options, starts)
+            self._total -= len(options) - len(second[name, case])
         return [*results, *self._fit(second)]
 
     def _fit(self, candidates: Mapping[Key, Sequence[Any]]) -> list[TrialResult]:
@@ -143,17 +140,38 @@ def _in_worker(sweep: Sweep, index: int, trial: Trial) -> tuple[int, TrialResult
     return index, _current[sweep.token]._one(trial)  # pyright: ignore[reportPrivateUsage]
 
 
-def _best_gate(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> Trial | None:
-    """Return the gate with the highest mean validation utility over its seeds in a case."""
-    gates: dict[str, list[TrialResult]] = {}
+def _starts(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> list[Trial]:
+    """Return a trial of each method that others may start from, highest mean validation utility first.
+
+    Args:
+        results: of all methods.
+        case: the case.
+        methods: by name.
+    """
+    fits: dict[str, list[TrialResult]] = {}
     for result in results:
-        trial = result.trial
-        if (
-            trial.case is not None
-            and trial.case.label == case.label
-            and methods[trial.method].family == "gate"
-        ):
-            gates.setdefault(trial.method, []).append(result)
-    if not gates:
-        return None
-    return max(gates.values(), key=lambda fits: fmean(fit.validation_utility for fit in fits))[0].trial
+        trial, method = result.trial, methods[result.trial.method]
+        known = trial.case is not None and trial.case.label == case.label
+        if known and method.family != "rl" and method.starts and not method.needs:
+            fits.setdefault(trial.method, []).append(result)
+
+    def utility(name: str) -> float:
+        return fmean(fit.validation_utility for fit in fits[name])
+
+    return [fits[name][0].trial for name in sorted(fits, key=utility, reverse=True)]
+
+
+def _started(method: Method, options: Sequence[Any], starts: Sequence[Trial]) -> list[Any]:
+    """Return the distinct hyperparameters of a method that starts from the first start it can start from.
+
+    Args:
+        method: the method.
+        options: its hyperparameters, one per trial.
+        starts: the strongest first.
+    """
+    assert method.warm_starts_from is not None
+    for start in starts:
+        started = [method.warm_starts_from(each, start.method, start.hyperparameters) for each in options]
+        if all(each is not None for each in started):
+            return list(dict.fromkeys(started))
+    return list(options)

@@ -113,6 +113,7 @@ class TrialResult:
         seconds: duration of the fit.
         curve: validation results of the fit.
         messages: messages of the method about the result.
+        facts: facts of the method about the result, such as `equals_start`.
         figures: data of the policy's figures, as JSON; only for seed 0 in the middle case.
         reused: whether it was read from an earlier run.
     """
@@ -123,6 +124,7 @@ class TrialResult:
     seconds: float
     curve: tuple[CurvePoint, ...] = ()
     messages: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
     figures: tuple[dict[str, Any], ...] = ()
     reused: bool = False
 
@@ -276,6 +278,7 @@ def _write(
             "seconds": seconds,
             "threads": torch.get_num_threads(),
             "messages": run.messages[-1:],
+            "facts": run.facts,
             "figures": figures,
         },
     )
@@ -315,6 +318,7 @@ def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResu
         seconds=kept["seconds"],
         curve=tuple(CurvePoint(*point) for point in kept["curve"]),
         messages=tuple(kept["messages"]),
+        facts=kept.get("facts", {}),
         figures=tuple(kept["figures"]),
         reused=reused,
     )

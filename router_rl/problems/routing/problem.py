@@ -13,15 +13,7 @@ from envs import Outcomes, RoutingCore, compute_scale
 from experts import InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
-from ...routing import (
-    ConstantScorer,
-    LinearScorer,
-    MLPScorer,
-    Router,
-    Scorer,
-    Selection,
-    StateInput,
-)
+from ...routing import ConstantScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
 from ..cross_fitting import Fold
 from ..data_digest import digest_of, table_digest
 from ..device import device_named

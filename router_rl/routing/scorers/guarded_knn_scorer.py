@@ -1,4 +1,4 @@
-"""k nearest neighbours with a guard: another expert replaces the default only where it is surely better.
+"""k nearest neighbours with a guard: the default expert, except where another is significantly better.
 
 An expert's logit is the lower confidence bound of its gain over the default expert on the k nearest stored
 queries; the default's logit is 0. So the default answers unless some gain is significantly above 0. The

@@ -59,6 +59,7 @@ OLD = {
     "observe-load": "problem.observe-load",
     "feedback": "problem.feedback",
     "log.epsilon": "problem.log.epsilon",
+    "method.gate": "method.start",
     "features.text": "problem.features.text",
     "features.analyser": "problem.features.analyzer",
     "features.shortest": "problem.features.ngram-range",
@@ -74,13 +75,19 @@ OLD = {
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_spelling_names_the_new_one(old: str, fails: Fails) -> None:
     env = "queueing" if old.startswith("options") else "routing"
-    words = ["--env", env, "--method", "softmax_gate"]
+    method = "warm_exact_pg" if old.startswith("method.") else "softmax_gate"
+    words = ["--env", env, "--method", method]
     for typed in (f"--{old}", f"--{old.replace('-', '_')}"):
         error = fails("train", "--table", "digits", *words, typed, "1")
         assert error == f"error: option='--{old}': is the spelling of version 1; write --{OLD[old]}\n"
     (key,) = normalised([f"--{OLD[old]}"])
-    parser = build_parser("train", find_command("train"), Names(env=env, method="softmax_gate"), [])
+    parser = build_parser("train", find_command("train"), Names(env=env, method=method), [])
     assert key in {option for action in parser._actions for option in action.option_strings}
+
+
+def test_an_old_hyperparameter_of_another_method_lists_those_of_the_method(fails: Fails) -> None:
+    error = fails("train", "--table", "digits", "--method", "knn", "--method.gate", "em_gate")
+    assert error == "error: option='--method.gate': is not an option of knn; it takes metric, neighbours\n"
 
 
 def test_every_old_spelling_is_tested() -> None:
