@@ -147,8 +147,12 @@ METHODS = (
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Add the toy methods to those of the routing problem, and forget earlier fits."""
+    """Add the toy methods to those of the routing problem, and forget earlier fits.
+
+    Comparisons include a few constant routers and the oracle besides, for speed.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RoutingProblem, "always", ("random", "best_single", "zero_router", "oracle"))
         for method in METHODS:
             patch.setitem(METHODS_BY_NAME.own, f"routing.{method.name}", "toy_methods:METHODS")
         FITS.clear()

@@ -16,6 +16,8 @@ from experts import OutcomeTable
 from router_rl import CachingProblem, CascadeProblem, Objective, QueueingProblem, RoutingProblem
 from router_rl.methods import sb3_any_env
 from router_rl.methods.agents import on_policy
+from router_rl.methods.agents.on_policy import Update
+from router_rl.methods.agents.rollout import Trajectory
 from router_rl.methods.cascade.cascade_training import METHODS as CASCADE_METHODS
 from router_rl.methods.cascade.cascade_training import ExactPGHyperparameters
 from router_rl.methods.method import Run
@@ -81,18 +83,21 @@ def test_kills_data_streams_that_ignore_the_seed(
     assert not zero.equal(one)
 
 
-def test_kills_rollouts_whose_queries_ignore_the_seed(problem: RoutingProblem) -> None:
-    """The lanes of two seeds have no query stream in common, and actions are drawn anew."""
+def test_kills_rollouts_that_ignore_the_seed(problem: RoutingProblem) -> None:
+    """Queries and the noise of the actions get the seed of the run."""
     hyperparameters = METHODS["reinforce"].configure({"decisions": 64, "lanes": 64})
-    rollouts: list[Any] = []
+    rows: list[torch.Tensor] = []
+    noise: list[int] = []
+
+    def record(update: Update, rollout: Trajectory) -> None:
+        rows.append(rollout.row)
+        noise.append(update.generator.initial_seed())
+
     start = problem.new_router(0)
     for seed in (0, 1):
-        on_policy.learn(
-            problem, hyperparameters, Run(seed=seed), lambda update, rollout: rollouts.append(rollout), start
-        )
-    zero, one = rollouts
-    assert not zero.row.equal(one.row)
-    assert not zero.action.equal(one.action)
+        on_policy.learn(problem, hyperparameters, Run(seed=seed), record, start)
+    assert not rows[0].equal(rows[1])
+    assert noise == [0, 1]
 
 
 CORES: dict[str, Callable[[], Problem]] = {
