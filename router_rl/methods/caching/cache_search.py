@@ -131,5 +131,5 @@ METHOD = Method(
     fit=fit,
     hyperparameters=SearchHyperparameters,
     space={"population": (32, 64), "elite": (8, 12), "streams": (8, 16), "pace": (0.4, 0.7)},
-    about="all weights tuned by the cross-entropy method, from the foresight rule",
+    about="the weights of foresight, tuned by the cross-entropy method",
 )

@@ -37,8 +37,8 @@ def _on_cascades(method: Method, about: str) -> Method:
 _CONSTANTS = {method.name: method for method in CONSTANTS}
 
 METHODS = (
-    _on_cascades(SOFTMAX_GATE, "softmax gate of the query; asks one expert"),
-    _on_cascades(WARM_EXACT_PG, "router of the query, exact policy gradient from a gate; asks one expert"),
+    _on_cascades(SOFTMAX_GATE, "softmax gate on query features; asks one expert"),
+    _on_cascades(WARM_EXACT_PG, "exact_pg on query features; asks one expert"),
     _on_cascades(KNN, "mean utility on the nearest training queries; asks one expert"),
     _on_cascades(RIDGE, "ridge regression of each expert's utility; asks one expert"),
     _on_cascades(_CONSTANTS["best_single"], "asks the same expert for every query"),

@@ -104,7 +104,7 @@ METHODS = (
         fit=_fit(_outcome_table),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="exact policy gradient on each expert's own path; forward passes only",
+        about="exact policy gradient on measured losses of expert paths",
     ),
     Method(
         name="reinforce",
@@ -112,7 +112,7 @@ METHODS = (
         fit=_fit(_reinforce),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="REINFORCE over whole paths, leave-one-out baseline (Williams 1992)",
+        about="REINFORCE on whole paths, leave-one-out baseline",
     ),
     Method(
         name="softmax_gate",
@@ -128,6 +128,6 @@ METHODS = (
         fit=_fit(_straight_through),
         hyperparameters=LearningRate,
         space=_SPACE,
-        about="sparse selection, gradient of the dense mixture (Bengio et al. 2013)",
+        about="sparse selection, dense gradient (Bengio et al. 2013)",
     ),
 )
