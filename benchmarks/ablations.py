@@ -31,7 +31,14 @@ from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
 
 WEIGHTS = (0.02, 0.4)
-BASE = {"learning_rate": 1e-3, "folds": 0, "caution": -1e9}
+BASE = {
+    "learning_rate": 1e-3,
+    "smoothing": 0.0,
+    "epochs": 40,
+    "patience": 12,
+    "folds": 0,
+    "caution": -1e9,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def linear(problem: RoutingProblem) -> RoutingProblem:
     return problem.replaced(scorer=ScorerConfig(kind="linear"))
 
 
-DEFAULT = (("learning_rate", 3e-4), ("folds", 5), ("caution", 1.0))
+GUARDED = (("learning_rate", 3e-4), ("folds", 5), ("caution", 1.0))
 ROWS = (
     Row("warm start from the gate (base)"),
     Row("gate only", "softmax_gate"),
@@ -76,7 +83,7 @@ ROWS = (
     Row("weight decay 1", hyperparameters=(("weight_decay", 1.0),)),
     Row("linear scorer", change=linear),
     Row("low learning rate", hyperparameters=(("learning_rate", 3e-4),)),
-    Row("low learning rate, kept only if better by one standard error (default)", hyperparameters=DEFAULT),
+    Row("low learning rate, kept only if better by one standard error", hyperparameters=GUARDED),
 )
 CALIBRATED = "features: cross-fitted estimates of each expert's quality"
 

@@ -1,11 +1,11 @@
-"""What reinforcement learning adds to the best gate: every table, weight, load and budget in one table.
+"""What reinforcement learning adds to the strongest rule: every table, weight, load and budget in one table.
 
     python benchmarks/warm_start.py --data FOLDER --out runs/warm_start
 
-In every study each gate is tuned and fitted with every seed. `warm_exact_pg` starts from the gate with the
-best validation utility and replaces it only if it is better on held-out data by one standard error. FOLDER
-holds the Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown and
-writes `warm_start.json`; an interrupted run resumes. Without `--data` it uses the embedded tables only.
+In every study each gate and rule is tuned and fitted with every seed. `warm_exact_pg` starts from the one
+with the best validation utility and replaces it only if it is better on held-out data by one standard error.
+FOLDER holds the Parquet outcome tables of language models that `real_tables.py` describes. Prints Markdown
+and writes `warm_start.json`; an interrupted run resumes. Without `--data` it uses the embedded tables only.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def main(
     """
     err = Console(stderr=True)
     print(
-        "| table | objective | gate that validation picks | utility | warm_exact_pg | difference | "
-        "95% interval | seeds that kept the gate |"
+        "| table | objective | strongest on validation | utility | warm_exact_pg | difference | "
+        "95% interval | seeds that kept the start |"
     )
     print("|---|---|---|---:|---:|---:|---|---:|")
     found: dict[str, Any] = {}
@@ -116,18 +116,20 @@ def line(name: str, results: dict[str, Any], objective: Objective) -> str:
         row["method"]: row for row in results["summary"] if row["compute_weight"] == objective.compute_weight
     }
     warm = rows["warm_exact_pg"]
-    gap = warm["paired_difference_to_best_gate"]
-    by_seed: dict[str, dict[int, float]] = {}
-    for row in results["rows"]:
-        if row["split"] == "test" and row["compute_weight"] == objective.compute_weight:
-            by_seed.setdefault(row["method"], {})[row["seed"]] = row["utility"]
-    gate = by_seed[gap["method"]]
-    kept = sum(abs(utility - gate[seed]) < 1e-12 for seed, utility in by_seed["warm_exact_pg"].items())
+    gap = warm["paired_difference_to_best_rival"]
+    own = [
+        row
+        for row in results["rows"]
+        if row["split"] == "test"
+        and row["compute_weight"] == objective.compute_weight
+        and row["method"] == "warm_exact_pg"
+    ]
+    kept = sum(row["equals_start"] is not None for row in own)
     low, high = gap["ci95"]
     return (
         f"| {name} | {at} | {gap['method']} | {rows[gap['method']]['utility_mean']:.4f} | "
         f"{warm['utility_mean']:.4f} | {signed(gap['mean'])} | {signed(low)} to {signed(high)} | "
-        f"{kept}/{len(gate)} |"
+        f"{kept}/{len(own)} |"
     )
 
 

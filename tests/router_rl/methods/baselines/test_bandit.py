@@ -13,6 +13,7 @@ from experts import OutcomeTable
 from router_rl import Objective, fit
 from router_rl.methods.baselines.bandit import Posterior, run_bandit
 from router_rl.methods.baselines.linucb import LinUCBHyperparameters
+from router_rl.methods.registry import methods_of
 from router_rl.problems.routing.problem import RoutingProblem
 
 CPU = torch.device("cpu")
@@ -139,3 +140,12 @@ def test_six_thousand_queries_take_seconds() -> None:
         x, utility, 1, LinUCBHyperparameters(), lambda mean, deviation, generator: mean + deviation, seed=0
     )
     assert time.perf_counter() - began < 5.0
+
+
+def test_bandits_stand_in_every_comparison_under_bandit_feedback(kinds: OutcomeTable) -> None:
+    full, bandit = (
+        {method.name for method in methods_of(RoutingProblem(kinds, Objective(), feedback=feedback), [])}
+        for feedback in ("full", "bandit")
+    )
+    assert bandit - full == {"linucb", "thompson"}
+    assert {"knn", "kernel", "cluster", "guarded_knn", "ridge", "boosted_trees"} <= full <= bandit
