@@ -122,7 +122,7 @@ class CachingState(NamedTuple):
 
 
 def wait_seconds(table: CachingTable, config: CachingConfig, state: CachingState) -> Tensor:
-    """Seconds that the request would wait for each expert, [B, N] float32."""
+    """Return the seconds that the request would wait for each expert, [B, N] float32."""
     to_gpu, to_host = config.profile.seconds(table.size)
     load = state.bus.unsqueeze(-1) + to_gpu + torch.where(state.host, 0.0, to_host)
     return torch.where(state.resident, state.ready, load)
@@ -197,12 +197,12 @@ def transition(
 
 
 def observe(table: CachingTable, config: CachingConfig, state: CachingState) -> Tensor:
-    """The observations, [B, D + 5 N] float32: the features of the query, then `memories`."""
+    """Return the observations, [B, D + 5 N] float32: the features of the query, then `memories`."""
     return torch.cat([table.outcomes.features[state.row], *memories(table, config, state)], dim=-1)
 
 
 def memories(table: CachingTable, config: CachingConfig, state: CachingState) -> tuple[Tensor, ...]:
-    """Resident, wait, on host, recency and frequency of each expert, [B, N] float32 each."""
+    """Return resident, wait, on host, recency and frequency of each expert, [B, N] float32 each."""
     age = state.decisions.unsqueeze(-1) - state.used
     recency = torch.where(state.used < 0, 0.0, 1.0 / age.clamp(min=1.0))
     frequency = state.uses * (1.0 - _FADE)
@@ -253,11 +253,11 @@ class CachingCore(BatchedCore[CachingState]):
         return step
 
     def observation(self) -> Tensor:
-        """The current observations, [B, D + 5 N] float32."""
+        """Return the current observations, [B, D + 5 N] float32."""
         return observe(self.table, self.config, self.state)
 
     def requests(self) -> Tensor:
-        """The queries of the window from now on, [B, W] int64: not observable, for bounds only."""
+        """Return the next queries of the window, [B, W] int64, for bounds; policies cannot observe them."""
         state, rows = self.state, [self.state.row]
         drawn, topic = state.drawn, state.topic
         for _ in range(self.config.window - 1):
@@ -267,7 +267,7 @@ class CachingCore(BatchedCore[CachingState]):
         return torch.stack(rows, dim=-1)
 
     def _initial_memories(self) -> dict[str, Tensor]:
-        """The fields of the state that a new window resets, by name."""
+        """Return the fields of the state that a new window resets, by name."""
         size, lanes = self.table.size, self.lanes
         zeros = torch.zeros((lanes, self.experts), device=self.device)
         total = size.cumsum(0).expand(lanes, -1)
@@ -326,7 +326,7 @@ CachingEnv, CachingVectorEnv = environment_classes("Caching", build_caching, __d
 
 
 def _observation_space(table: CachingTable, config: CachingConfig) -> spaces.Box:
-    """The bounds of the features, [0, 1] for the flags, and the longest wait."""
+    """Return the bounds of the features, [0, 1] for the flags, and the longest wait."""
     experts = table.outcomes.experts
     to_gpu, to_host = config.profile.seconds(table.size)
     # The longest wait: after every other load that the bus can hold.

@@ -123,7 +123,7 @@ class CascadeState(NamedTuple):
 
 
 def available(table: CascadeTable, config: CascadeConfig, state: CascadeState) -> Tensor:
-    """The experts that each lane can call next, [B, N] bool."""
+    """Return the experts that each lane can call next, [B, N] bool."""
     free = state.alive & ~state.called
     within = free
     if config.budget is not None:
@@ -136,7 +136,7 @@ def available(table: CascadeTable, config: CascadeConfig, state: CascadeState) -
 
 
 def majority(table: CascadeTable, state: CascadeState) -> Tensor:
-    """An expert that gave the majority answer, [B] int64; undefined where no expert was called."""
+    """Return an expert that gave the majority answer, [B] int64; undefined where no expert was called."""
     assert table.same is not None
     both = table.same[state.row] & state.called.unsqueeze(-1) & state.called.unsqueeze(-2)
     supporters = both.sum(dim=-1).float()
@@ -179,14 +179,14 @@ def transition(
 
 
 def action_mask(table: CascadeTable, config: CascadeConfig, state: CascadeState) -> Tensor:
-    """The valid actions, [B, 2 N + 1] bool."""
+    """Return the valid actions, [B, 2 N + 1] bool."""
     started = state.called.any(dim=-1, keepdim=True)
     votes = started if table.same is not None else torch.zeros_like(started)
     return torch.cat([available(table, config, state), state.called, votes], dim=-1)
 
 
 def observe(table: CascadeTable, config: CascadeConfig, state: CascadeState) -> Tensor:
-    """The observations, [B, D + 3 N + N (N - 1) / 2 + 1] float32; the module docstring lists the parts."""
+    """Return the observations, [B, D + 3 N + N (N - 1) / 2 + 1] float32; see the module docstring."""
     called = state.called.float()
     parts = [
         table.outcomes.features[state.row],
@@ -326,7 +326,7 @@ CascadeEnv, CascadeVectorEnv = environment_classes("Cascade", build_cascade, __d
 
 
 def _observation_space(table: CascadeTable, config: CascadeConfig) -> spaces.Box:
-    """The bounds of the features, [0, 1] for each expert, [-1, 1] for pairs, and the weights."""
+    """Return the bounds of the features, [0, 1] for each expert, [-1, 1] for pairs, and the weights."""
     experts = table.outcomes.experts
     pairs = experts * (experts - 1) // 2
     low, high = table.outcomes.feature_bounds()

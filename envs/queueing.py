@@ -162,7 +162,7 @@ class QueueingCore(BatchedCore[QueueState]):
             old[finished] = new
 
     def fork(self, lane: Tensor) -> QueueingCore:
-        """A core whose lanes are copies of lanes [M] int64, to simulate ahead from here; lanes may repeat."""
+        """Return a core whose lanes are copies of lanes [M] int64, to simulate ahead; lanes may repeat."""
         fork = copy(self)
         fork.lanes = len(lane)
         fork._lane = torch.arange(len(lane), device=self.device)
@@ -215,7 +215,7 @@ class QueueingCore(BatchedCore[QueueState]):
         return Step(reward.float(), self.state.step >= config.window, parts)
 
     def observation(self) -> Tensor:
-        """The current observations, [B, D + 3 N + 6] float32; the module docstring lists the parts."""
+        """Return the current observations, [B, D + 3 N + 6] float32; the module docstring lists the parts."""
         state, episodes = self.state, self.state.episodes
         waiting = state.sent - state.begun
         busy = (state.free > state.up.unsqueeze(-1)).sum(dim=-1) - (self._width - self.replicas)
@@ -234,12 +234,12 @@ class QueueingCore(BatchedCore[QueueState]):
         return torch.cat([part.float() for part in parts], dim=-1)
 
     def responses(self) -> Tensor:
-        """Seconds from arrival to finish of the requests, [B, W] float64; NaN for those not yet sent."""
+        """Return the response times in seconds, [B, W] float64; NaN for requests that are not sent yet."""
         window = self.config.window
         return self.state.finish[:, :window] - self.state.episodes.arrival[:, :window]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the lanes as tensors by position."""
+        """Return the state of the lanes as tensors by position."""
         return {str(index): value.clone() for index, value in enumerate(flat(self.state))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -248,7 +248,7 @@ class QueueingCore(BatchedCore[QueueState]):
             value.copy_(state[str(index)])
 
     def _late(self, request: Tensor, finish: Tensor) -> tuple[Tensor, Tensor]:
-        """Lateness and misses times value, [B], summed over requests [B, M] that finish at times [B, M]."""
+        """Return lateness and misses times value, [B], summed over requests with finish times [B, M]."""
         episodes = self.state.episodes
         deadline, value = _at(episodes.deadline, request), _at(episodes.value, request)
         over = (finish - _at(episodes.arrival, request) - deadline).clamp(min=0.0)
@@ -269,7 +269,7 @@ class QueueingCore(BatchedCore[QueueState]):
         return lateness + new[0] - old[0], missed + new[1] - old[1]
 
     def _overspend(self, compute: Tensor) -> Tensor:
-        """Compute that the request adds above the episode's budget, [B]."""
+        """Return the compute that the request adds above the episode's budget, [B]."""
         spent = self.state.spent.clone()
         self.state.spent.add_(compute)
         if self.config.budget is None:
@@ -308,13 +308,13 @@ class QueueingCore(BatchedCore[QueueState]):
         return self._begin(seeds, torch.zeros_like(seeds))
 
     def _begin(self, seed: Tensor, episode: Tensor) -> QueueState:
-        """Lanes at the start of an episode."""
+        """Return lanes at the start of an episode."""
         config, unit = self.config, self.units.mean_service
         episodes = draw_episodes(seed, episode, self.gaps, self.outcomes.queries, self.experts, config, unit)
         return empty_queues(seed, episode, episodes, self.replicas, config, self.gap, room=_LOOK)
 
     def _space(self) -> spaces.Box:
-        """The bounds of the features, counts, times and flags."""
+        """Return the bounds of the features, counts, times and flags."""
         config, experts = self.config, self.experts
         low, high = self.outcomes.feature_bounds()
         gap = max(float(self.gaps.max()), self.gap)
@@ -393,5 +393,5 @@ QueueingEnv, QueueingVectorEnv = environment_classes("Queueing", build_queueing,
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
-    """Values at flat indices, in the shape of `place`; much faster than indexing by columns."""
+    """Return the values at flat indices, in the shape of `place`; much faster than indexing by columns."""
     return values.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)

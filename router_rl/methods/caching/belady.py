@@ -49,7 +49,7 @@ class Belady:
         self._next_use = uses[::-1]  # at request t, [B, N]: when each expert is needed next
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [B, 2] int64 of the environment: answer and victim."""
+        """Return the actions [B, 2] int64 of the environment: answer and victim."""
         state = self._core.state
         at = int(state.decisions[0])
         answer = self._answers[:, at]
@@ -59,7 +59,7 @@ class Belady:
 
 
 def measure_belady(problem: CachingProblem, case: Case, split: str) -> Measurement:
-    """What Belady's rule earns.
+    """Return the measurement of Belady's rule.
 
     Args:
         problem: the problem.

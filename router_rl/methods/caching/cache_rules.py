@@ -26,13 +26,13 @@ Rule = Callable[[CachingProblem], CachingPolicy]
 
 
 def tuned_bonus(problem: CachingProblem) -> CachingPolicy:
-    """The expert of the highest worth, with a tuned bonus for resident ones."""
+    """Return the expert of the highest worth, with a tuned bonus for resident ones."""
     candidates = [({"worth": 1.0, "resident": bonus}, keep) for bonus, keep in product(_BONUSES, _KEEPS)]
     return best_weights(problem, weights_of(candidates))
 
 
 def tuned_index(problem: CachingProblem) -> CachingPolicy:
-    """The expert of the highest worth minus a tuned share of its wait."""
+    """Return the expert of the highest worth minus a tuned share of its wait."""
     unit = problem.options.wait_weight
     candidates = [
         ({"worth": 1.0, "wait": -share * unit}, keep) for share, keep in product(_WAIT_SHARES, _KEEPS)
@@ -41,7 +41,7 @@ def tuned_index(problem: CachingProblem) -> CachingPolicy:
 
 
 def tuned_foresight(problem: CachingProblem) -> CachingPolicy:
-    """The index plus what a load gains on the next requests; the best experts for those can be kept."""
+    """Return the tuned index that adds the gain of a load on the next requests, and can keep experts."""
     unit = problem.options.wait_weight
     keeps = (*_KEEPS, {"later": 1.0}, {"often": 1.0, "later": 1.0})
     candidates = [
@@ -64,12 +64,12 @@ def tuned_pinned(problem: CachingProblem) -> CachingPolicy:
 
 
 def exported(policy: CachingPolicy) -> ActionPolicy:
-    """A caching policy with itself as the module that is exported."""
+    """Return a caching policy with itself as the module that is exported."""
     return ActionPolicy(actions=policy.act, module=policy)
 
 
 def _fixed(answer: Mapping[str, float], keep: Mapping[str, float]) -> Rule:
-    """A rule without anything to tune."""
+    """Return a rule without anything to tune."""
     return lambda problem: weighted(problem.policy(problem.case), answer, keep)
 
 

@@ -35,7 +35,7 @@ class Weights(NamedTuple):
 
 
 def weights_of(candidates: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Weights:
-    """Candidates from the weights of answering and of keeping by name; those not named are 0."""
+    """Return candidates from the weights of answering and of keeping by name; those not named are 0."""
     answer = [[given.get(name, 0.0) for name in ANSWER_INPUTS] for given, _ in candidates]
     keep = [[given.get(name, 0.0) for name in KEEP_INPUTS] for _, given in candidates]
     return Weights(torch.tensor(answer), torch.tensor(keep))
@@ -55,7 +55,7 @@ def with_weights(policy: CachingPolicy, answer: Tensor, keep: Tensor) -> Caching
 
 
 def best_weights(problem: CachingProblem, weights: Weights) -> CachingPolicy:
-    """The candidate with the highest utility on validation rows: all run first, then the best of them longer.
+    """Return the candidate with the highest utility on validation rows. The best ones run more episodes.
 
     Args:
         problem: with one case.

@@ -1,10 +1,10 @@
 """A cascade as a partially observed decision process whose hidden state is which experts are right.
 
 Observations are the binned beliefs in the experts asked; given the state they are taken as independent.
-With few experts the belief tree is small, and the process is solved exactly by backward induction.
+With few experts the belief tree is small, so the process is solved exactly by backward induction.
 
 Source: Aggarwal, Madaan et al. 2024, AutoMix, section 3.3 (POMDP router), https://arxiv.org/abs/2310.12963.
-We differ in favour of it: any expert may come next, not only the next larger one; queries are grouped by
+Differences, all in its favour: any expert may come next, not only the next larger one; queries are grouped by
 their priors, with a process for each group; and the solution is exact.
 
 Legend: T queries, N experts, K states (sets of experts that are right), B bins, C groups of queries.
@@ -56,16 +56,16 @@ class AutoMix:
     actions_of: Mapping[tuple[int, ...], Tensor]
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, for observations [T, O] float32."""
+        """Return actions [T] int64 of the environment for observations [T, O] float32."""
         view = CascadeView.of(observation, len(self.edges))
         prior = self.beliefs.prior(view.features)
         return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
-        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
+        """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
         group = torch.cdist(prior.sigmoid(), self.centres).argmin(dim=-1)
         bins = _binned(posterior, self.edges)
         actions = torch.zeros(len(prior), dtype=torch.int64)
@@ -129,7 +129,7 @@ def fit_automix(
     everywhere = _likelihood(binned, right, states, bins, None)
     for number in range(groups):
         rows = group == number
-        # Two rows' worth of all queries: states and bins that a small group lacks stay possible.
+        # Two pseudo-rows of all queries keep states and bins possible that a small group lacks.
         share = np.bincount(state[rows], minlength=len(states)) + 2.0 * overall
         likelihood = _likelihood(binned[rows], right[rows], states, bins, everywhere)
         actions_of = _solve(
@@ -153,14 +153,14 @@ def _binned(posterior: Tensor, edges: Tensor) -> Tensor:
 def _likelihood(
     binned: np.ndarray, right: np.ndarray, states: np.ndarray, bins: int, prior: np.ndarray | None
 ) -> np.ndarray:
-    """The probability [N, B, K] of each expert's bin given the state.
+    """Return the probability [N, B, K] of each expert's bin given the state.
 
     Args:
         binned: [T, N] int64 bins.
         right: [T, N] bool.
         states: [K, N] bool.
         bins: B.
-        prior: the same of all queries, which counts four rows; None: uniform.
+        prior: the same for all queries, with a weight of four rows; None: uniform.
     """
     experts = right.shape[1]
     likelihood = np.empty((experts, bins, len(states)))
@@ -179,7 +179,7 @@ def _likelihood(
 def _solve(
     share: np.ndarray, likelihood: np.ndarray, worth: np.ndarray, price: np.ndarray, max_experts: int
 ) -> dict[tuple[int, ...], np.ndarray]:
-    """The best action for every set of asked experts and their bins.
+    """Return the best action for every set of asked experts and their bins.
 
     Args:
         share: [K] of the states.

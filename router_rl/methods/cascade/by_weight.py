@@ -1,4 +1,4 @@
-"""One policy made of several, each tuned at one compute weight, which the observation holds."""
+"""One policy composed of several, each tuned at one compute weight; the observation has the weight."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PolicyByWeight:
             policy.start(core)
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, for observations [T, O] float32 that end in the weight."""
+        """Return actions [T] int64 for observations [T, O] float32; their last column is the weight."""
         nearest = (observation[:, -1:] - self.weights).abs().argmin(dim=-1)
         actions = torch.zeros(len(observation), dtype=torch.int64)
         for place in nearest.unique().tolist():

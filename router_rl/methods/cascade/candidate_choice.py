@@ -23,7 +23,7 @@ class BeliefPolicy(Protocol):
     """A policy that reads the query through beliefs only."""
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
-        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
+        """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
         ...
 
 
@@ -38,16 +38,16 @@ class _CrossFitted:
     data: CascadeData
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, where row t of the observation is row t of the data."""
+        """Return actions [T] int64; row t of the observation is row t of the data."""
         view = CascadeView.of(observation, len(self.data.experts))
         return self.candidate.choose(view, self.data.fitted.prior, self.data.fitted.posterior)
 
 
 def best_candidate(candidates: Sequence[Candidate], problem: CascadeProblem, data: CascadeData) -> Candidate:
-    """The candidate with the highest mean utility on training and validation rows, the first of equals.
+    """Return the candidate with the highest mean utility on training and validation rows; the first in a tie.
 
     Args:
         candidates: at least one.

@@ -15,7 +15,7 @@ __all__ = ["ORACLE", "measure_oracle"]
 
 
 def measure_oracle(problem: CascadeProblem, case: Case, split: str) -> Measurement:
-    """The highest utility that any cascade can earn, knowing all outcomes.
+    """Return the highest utility that any cascade can earn, knowing all outcomes.
 
     Args:
         problem: the problem.

@@ -3,8 +3,8 @@
 The policy gradient ascends V(no expert asked), the exact utility of the stochastic policy, by backward
 induction over the sets on each query's own outcomes: no value is estimated and no step is sampled. Fitted Q
 regresses the value of every step in every set on what the step earns if the policy continues from there. The
-gradient alone stays in its first optimum, since it learns nothing of steps that it does not take; so the
-regression is added to it with a weight that falls to 0.
+gradient alone stays in its first local optimum, because it learns nothing about steps that it does not take.
+So the regression is added to it with a weight that decays to 0.
 
 A compute weight is drawn for every query of a batch, so one policy serves all compute weights. A query's sets
 are those of `pool` experts that are likely to be worth asking, drawn with noise. Each member of the ensemble
@@ -54,12 +54,12 @@ class CascadeHyperparameters:
 
     Attributes:
         steps: gradient steps of a member, rounded to whole epochs over its rows.
-        batch: queries a step.
-        learning_rate: at the start; it falls linearly to 0.
-        weight_decay: of AdamW.
-        pool: experts whose sets a query is trained on.
-        hidden: width of the network.
-        members: networks of the ensemble, each trained without its own fold; at most 5.
+        batch: queries per gradient step.
+        learning_rate: initial learning rate of AdamW; decays linearly to 0.
+        weight_decay: weight decay of AdamW.
+        pool: number of experts per query whose sets are trained on.
+        hidden: width of the hidden layers.
+        members: number of networks of the ensemble, each trained without its own fold; at most 5.
         min_weight, max_weight: range of the compute weights drawn, uniform in their logarithm.
 
     Raises:
@@ -91,24 +91,24 @@ class ExactPGHyperparameters(CascadeHyperparameters):
     """Hyperparameters of the exact policy gradient: those of fitted Q and one more.
 
     Attributes:
-        regression: weight of the regression beside the policy gradient at the start; it falls linearly to 0.
+        regression: weight of the regression beside the policy gradient at the start; decays linearly to 0.
     """
 
     regression: float = 1.0
 
 
 class LossWeights(NamedTuple):
-    """How much the policy gradient and the regression count in the loss."""
+    """Weights of the policy gradient and of the regression in the loss."""
 
     gradient: float
     regression: float
 
 
 Schedule = Callable[[float], LossWeights]
-"""The fraction of the steps that is left to the weights of the loss."""
+"""Maps the fraction of the steps that is left to the weights of the loss."""
 
 Report = Callable[[int, int, str, "Measurement | None"], None]
-"""Is passed steps done, all steps, a message, and what the policy earns on the fold it is not trained on."""
+"""Is passed the steps done, all steps, a message, and the measurement on the held-out fold."""
 
 
 def fit_exact_pg(problem: CascadeProblem, hyperparameters: ExactPGHyperparameters, run: Run) -> ActionPolicy:
@@ -176,7 +176,7 @@ def fit_cascade(
 
 
 def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float) -> Tensor:
-    """Utility of the greedy policy on rows of the data, by their cross-fitted beliefs.
+    """Return the utility of the greedy policy on rows of the data, by their cross-fitted beliefs.
 
     Args:
         policy: the policy.
@@ -223,7 +223,7 @@ def _fit(
 def _state(
     policy: CascadePolicy, data: CascadeData, rows: Tensor, asked: Tensor, weight: Tensor
 ) -> tuple[Tensor, ...]:
-    """The arguments of `CascadePolicy.values`, for rows [B] with asked experts [B, N]."""
+    """Return the arguments of `CascadePolicy.values`, for rows [B] with asked experts [B, N]."""
     askable = ~asked & (asked.sum(dim=-1, keepdim=True) < policy.limit)
     agree = data.same[rows] * asked.unsqueeze(-1) * asked.unsqueeze(-2)
     return data.fitted.prior[rows], data.fitted.posterior[rows], asked, askable, agree, weight
@@ -244,7 +244,7 @@ class _Sets(NamedTuple):
 
 
 def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tensor, who: Tensor) -> _Sets:
-    """Queries in all sets of some of their experts, `who` [B, K]; the others cannot be asked."""
+    """Return queries in all sets of some of their experts, `who` [B, K]; the others cannot be asked."""
     count = len(lattice.asked)
     place = rows.unsqueeze(-1)
     same = data.same[place.unsqueeze(-1), who.unsqueeze(-1), who.unsqueeze(-2)]
@@ -260,7 +260,7 @@ def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tens
 
 
 def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, weights: LossWeights) -> Tensor:
-    """Minus the exact utility of the stochastic policy, and the regression."""
+    """Return minus the exact utility of the stochastic policy, and the regression."""
     rows = len(sets.quality)
     worth = policy.values(*sets.state)[0].unflatten(0, (rows, -1))
     valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
@@ -345,7 +345,7 @@ class _Training(NamedTuple):
 
 
 def _pool(data: CascadeData, rows: Tensor, weight: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Experts that are likely to be worth asking, by Gumbel noise, in order of their ids: [B, size] int64."""
+    """Return experts that are likely worth asking, drawn by Gumbel noise, sorted: [B, size] int64."""
     worth = data.fitted.prior[rows].sigmoid() - weight.unsqueeze(-1) * data.table.price
     uniform = torch.rand(worth.shape, generator=generator).clamp(min=1e-9)
     noisy = worth / _NOISE - (-uniform.log()).log()

@@ -55,16 +55,16 @@ class Lookahead:
     pooled: bool
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, for observations [T, O] float32."""
+        """Return actions [T] int64 of the environment for observations [T, O] float32."""
         view = CascadeView.of(observation, len(self.price))
         prior = self.beliefs.prior(view.features)
         return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
-        """Actions [T] int64, given the beliefs [T, N] as log-odds."""
+        """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
         prior = self.beliefs.current(prior, posterior, view.asked)
         score = posterior
         if self.pooled:
@@ -84,7 +84,7 @@ class Lookahead:
 
 
 def gains_of(prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
-    """`edges` and `reached` of a lookahead.
+    """Return `edges` and `reached` of a lookahead.
 
     Args:
         prior, posterior: [T, N] float32 log-odds of the rows it is tuned on.
@@ -103,7 +103,7 @@ def gains_of(prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def candidates(data: CascadeData) -> Sequence[Lookahead]:
-    """Every margin, without and with pooling."""
+    """Return a lookahead for every margin, without and with pooling."""
     fitted = data.fitted
     edges, reached = gains_of(fitted.prior, fitted.posterior)
     return [
@@ -127,7 +127,7 @@ def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -
 
 
 def _groups(edges: Tensor, prior: Tensor) -> Tensor:
-    """The group [T, N] int64 of each prior [T, N]."""
+    """Return the group [T, N] int64 of each prior [T, N]."""
     columns = zip(edges, prior.T.contiguous(), strict=True)
     return torch.stack([torch.searchsorted(edge, column) for edge, column in columns], dim=-1)
 

@@ -1,7 +1,7 @@
-"""Routers of the query alone, trained as routing trains them: they ask one expert and return its answer.
+"""Routers of the query, trained as in the routing problem: they ask one expert and return its answer.
 
 `CascadeProblem.evaluate` runs a router as a cascade policy. The rows, the compute weight and the features are
-those of the cascade, so the difference to a cascade policy is the worth of asking a second expert.
+those of the cascade, so the difference to a cascade policy is the value of asking a second expert.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["METHODS"]
 
 
 def _fit_of(method: Method) -> Fit:
-    """The fit of a routing method on the routing problem of a cascade's table."""
+    """Return the fit of a routing method on the routing problem of a cascade's table."""
 
     def fit(problem: CascadeProblem, hyperparameters: Any, run: Run) -> Router:
         return method.fit(problem.routing(), hyperparameters, run)

@@ -72,10 +72,10 @@ class ThresholdCascade:
     utility: float
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, for observations [T, O] float32."""
+        """Return actions [T] int64 of the environment for observations [T, O] float32."""
         experts = self.beliefs.sizes[1]
         view = CascadeView.of(observation, experts)
         score = self.beliefs.posterior(self.beliefs.prior(view.features), view.confidence)
@@ -107,7 +107,7 @@ def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -
 def tuned_cascades(
     tables: Iterator[ThresholdTable], grid: np.ndarray, beliefs: Beliefs, weights: Sequence[float]
 ) -> list[ThresholdCascade]:
-    """The best order and thresholds at each compute weight, the first of equals.
+    """Return the best order and thresholds at each compute weight; the first in a tie.
 
     Args:
         tables: of `threshold_tables`; they are read one at a time, for there are many with many experts.
@@ -136,7 +136,7 @@ def tuned_cascades(
 
 
 def threshold_grid(score: np.ndarray) -> np.ndarray:
-    """The thresholds [G] float64: -inf, quantiles of scores [T, N], and inf."""
+    """Return the thresholds [G] float64: -inf, quantiles of scores [T, N], and inf."""
     inner = np.unique(np.quantile(score, np.linspace(0.0, 1.0, _GRID)))
     return np.concatenate([[-np.inf], inner, [np.inf]])
 
@@ -148,7 +148,7 @@ def threshold_tables(
     grid: np.ndarray,
     max_experts: int = _MAX_ORDER,
 ) -> Iterator[ThresholdTable]:
-    """What every order earns and costs with every pair of thresholds.
+    """Return mean quality and compute of every order of experts with every pair of thresholds.
 
     Shorter cascades are among them: with a threshold of -inf a stage is the last.
 
@@ -175,7 +175,7 @@ def threshold_tables(
 def _by_thresholds(
     score: np.ndarray, quality: np.ndarray, spent: np.ndarray, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean quality and compute [G, G] of stopping at the first stage whose score reaches its threshold.
+    """Return mean quality and compute [G, G] of stopping where the score first reaches the threshold.
 
     Args:
         score: [T, L] of the answer that each stage would give, L 1 to 3 (a third one's is not read).
@@ -193,7 +193,7 @@ def _by_thresholds(
         pairs = above[:, 0] * (size + 1) + size
 
     def not_stopped(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums over the queries that pass the first threshold [G], and both [G, G]."""
+        """Return sums over the queries that pass the first threshold [G], and both [G, G]."""
         counts = np.bincount(pairs, weights=values, minlength=(size + 1) ** 2).reshape(size + 1, size + 1)
         passed = counts.cumsum(axis=0)
         return passed.sum(axis=1)[:size], passed.cumsum(axis=1)[:size, :size]

@@ -23,7 +23,7 @@ _LONGEST = 10.0  # mean service times
 
 
 def index_router(problem: QueueingProblem) -> Router:
-    """A router by index whose predictions are fitted; every weight and price is 0.
+    """Return a router by index whose predictions are fitted; every weight and price is 0.
 
     Args:
         problem: with one case. The predictions are fitted once for a case.
@@ -36,7 +36,7 @@ def index_router(problem: QueueingProblem) -> Router:
 
 
 def scorer_of(router: Router) -> QueueScorer:
-    """The scorer of a router by index."""
+    """Return the scorer of a router by index."""
     return cast(QueueScorer, router.scorer)
 
 

@@ -29,13 +29,13 @@ ALL_TERMS = ("compute", "lateness", "wait", "jobs", "pace")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexHyperparameters:
-    """How the weights of an index are searched.
+    """Hyperparameters of the search for the weights of an index.
 
     Attributes:
-        candidates: weights tried in an iteration.
-        lanes: training episodes of each candidate.
-        validation_lanes: validation episodes that choose among the best eighth.
-        iterations: searches around the best candidates, each half as wide as the one before.
+        candidates: number of weights tried per iteration.
+        lanes: number of training episodes of each candidate.
+        validation_lanes: number of validation episodes that select among the best eighth.
+        iterations: number of searches around the best candidates, each half as wide as the one before.
     """
 
     candidates: int = 48
@@ -47,7 +47,7 @@ class IndexHyperparameters:
 def tuned_index(
     problem: QueueingProblem, hyperparameters: IndexHyperparameters, seed: int, terms: Sequence[str]
 ) -> Router:
-    """A copy of the tuned index, which is tuned once in this process.
+    """Return a copy of the tuned index, which is tuned once in this process.
 
     Args:
         problem: with one case.
@@ -107,7 +107,7 @@ def _first_guess(problem: QueueingProblem, name: str) -> float:
 
 
 def _all_weights(draws: Tensor, names: Sequence[str]) -> Tensor:
-    """Weights [M, 6] of all terms from those of some [M, K]; the weight of quality is 1."""
+    """Return the weights [M, 6] of all terms from those of some [M, K]; the weight of quality is 1."""
     weights = torch.zeros(len(draws), len(TERMS))
     weights[:, 0] = 1.0
     weights[:, [TERMS.index(name) for name in names]] = draws
@@ -117,7 +117,7 @@ def _all_weights(draws: Tensor, names: Sequence[str]) -> Tensor:
 def _utility(
     problem: QueueingProblem, router: Router, draws: Tensor, split: str, lanes: int, seed: int
 ) -> Tensor:
-    """Mean utility [M] float64 of each candidate's weights [M, 6], on the same episodes for all."""
+    """Return the mean utility [M] float64 of candidate weights [M, 6], on the same episodes for all."""
     scorer, count = scorer_of(router), len(draws)
     core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
     weights = draws.repeat(lanes, 1).unsqueeze(-1)
@@ -130,7 +130,7 @@ def _utility(
 
 
 def _fit_of(terms: tuple[str, ...]) -> Fit:
-    """The fit of the index rule of some terms."""
+    """Return the fit of the index rule of some terms."""
 
     def fit(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> Router:
         return tuned_index(problem, hyperparameters, run.seed, terms)

@@ -1,4 +1,4 @@
-"""The rules and gates to compare with: some read the queues, some do not."""
+"""Rules and gates of queueing: some read the queues, some do not."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ class RandomExpert:
     """Sends each request to an expert drawn uniformly.
 
     Attributes:
-        seed: of the draws, which begin again with every core.
+        seed: random seed of the draws, which restart with every core.
     """
 
     seed: int
 
     def start(self, core: Core) -> None:
-        """Begin the draws again."""
+        """Restart the random draws."""
         self._experts = core.experts
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def act(self, observation: Tensor) -> Tensor:
-        """Experts [B] int64 of observations [B, O]."""
+        """Return the experts [B] int64 of observations [B, O]."""
         return torch.randint(self._experts, (len(observation),), generator=self._generator)
 
 
 class RoundRobin:
-    """Sends the requests to one expert after the other."""
+    """Sends the requests to the experts in turn."""
 
     def start(self, core: Core) -> None:
-        """Keep the core, whose number of requests is the turn."""
+        """Keep the core: its number of requests gives the next expert."""
         assert isinstance(core, QueueingCore)
         self._core = core
 
     def act(self, observation: Tensor) -> Tensor:
-        """Experts [B] int64 of observations [B, O]."""
+        """Return the experts [B] int64 of observations [B, O]."""
         return self._core.state.step % self._core.experts
 
 
@@ -70,7 +70,7 @@ class PowerOfTwo:
 
     Attributes:
         shortest_queue: scores the experts by their requests.
-        seed: of the draws, which begin again with every core.
+        seed: random seed of the draws, which restart with every core.
 
     Source: Mitzenmacher 2001, https://doi.org/10.1109/71.963420.
     """
@@ -79,11 +79,11 @@ class PowerOfTwo:
     seed: int
 
     def start(self, core: Core) -> None:
-        """Begin the draws again."""
+        """Restart the random draws."""
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def act(self, observation: Tensor) -> Tensor:
-        """Experts [B] int64 of observations [B, D + 3 N + 6] float32."""
+        """Return the experts [B] int64 of observations [B, D + 3 N + 6] float32."""
         features = self.shortest_queue.features
         scores = self.shortest_queue.scores(observation[:, :features], observation[:, features:])
         drawn = torch.rand(scores.shape, generator=self._generator).topk(2, dim=-1).indices
@@ -91,7 +91,7 @@ class PowerOfTwo:
 
 
 def best_single(problem: QueueingProblem) -> Router:
-    """The constant router to the expert with the highest mean quality less compute on the training rows.
+    """Return the constant router to the expert with the highest mean utility without queues on training rows.
 
     Args:
         problem: its training rows and compute weight are used, not its queues.
@@ -107,7 +107,7 @@ def best_single(problem: QueueingProblem) -> Router:
 
 
 def shortest_queue(problem: QueueingProblem) -> Router:
-    """The router to the expert with the fewest requests, waiting and at work, for each replica.
+    """Return the router to the expert with the fewest requests, waiting and at work, for each replica.
 
     Args:
         problem: with one case.
@@ -116,7 +116,7 @@ def shortest_queue(problem: QueueingProblem) -> Router:
 
 
 def least_wait(problem: QueueingProblem) -> Router:
-    """The router to the expert with the shortest expected wait.
+    """Return the router to the expert with the shortest expected wait.
 
     Args:
         problem: with one case.
@@ -125,7 +125,7 @@ def least_wait(problem: QueueingProblem) -> Router:
 
 
 def static_gate(problem: QueueingProblem) -> Router:
-    """The router to the expert with the highest predicted quality less compute; it ignores the queues.
+    """Return the router by predicted quality minus compute; it ignores the queues.
 
     Args:
         problem: with one case.
@@ -135,7 +135,7 @@ def static_gate(problem: QueueingProblem) -> Router:
 
 
 def softmax_gate(problem: QueueingProblem, hyperparameters: Any, run: Run) -> Router:
-    """The softmax gate of the routing problem on the same table; it ignores the queues.
+    """Return the softmax gate of the routing problem on the same table; it ignores the queues.
 
     Args:
         problem: its table and compute weight are used.
@@ -146,7 +146,7 @@ def softmax_gate(problem: QueueingProblem, hyperparameters: Any, run: Run) -> Ro
 
 
 def _seedless(rule: Callable[[QueueingProblem], Any]) -> Fit:
-    """The fit of a rule that nothing random enters."""
+    """Return the fit of a deterministic rule."""
 
     def fit(problem: QueueingProblem, hyperparameters: NoHyperparameters, run: Run) -> Any:
         return rule(problem)
@@ -207,7 +207,7 @@ METHODS = (
         name="static_gate",
         family="gate",
         fit=_seedless(static_gate),
-        about="ridge: predicted quality less compute; ignores the queues",
+        about="ridge: predicted quality minus compute; ignores the queues",
     ),
     replace(
         SOFTMAX_GATE,

@@ -1,4 +1,4 @@
-"""Policy iteration by rollouts: try every expert at a state, measure what follows, and learn to choose so.
+"""Policy iteration by rollouts: try every expert in a state, simulate the rest, and learn from the returns.
 
 The environment can be copied. At states that the policy visits, the lane is forked once for each expert. Each
 fork sends the request to its expert and then follows the policy for some requests. All forks get the same
@@ -42,7 +42,7 @@ from .index_rule import ALL_TERMS, IndexHyperparameters, tuned_index
 
 __all__ = ["METHOD", "RolloutHyperparameters", "Rollouts", "ascend", "fit_rollouts", "regress"]
 
-_CLIP, _MOST = 1.5, 2.0  # utility: beyond, an advantage says that a choice is bad, not how bad
+_CLIP, _MOST = 1.5, 2.0  # utility: larger advantages are clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +50,22 @@ class RolloutHyperparameters:
     """Hyperparameters of policy iteration by rollouts.
 
     Attributes:
-        index: how the index rule is tuned, from which the policy starts.
-        iterations: of forking and fitting.
-        states: forked in each iteration; fits use the states of all iterations so far.
-        horizon: requests that each fork plays; under a budget it plays to the end of the episode, where
-            overspending is paid, and a quarter of the states is forked.
-        experts: tried at a state, the best by score; all where there are no more.
-        lanes: episodes that are played at a time.
+        index: hyperparameters of the index rule that the policy starts from.
+        iterations: number of iterations of forking and fitting.
+        states: number of states forked per iteration; fits use the states of all iterations so far.
+        horizon: number of requests that each fork simulates. Under a budget, a fork runs to the end of the
+            episode, where overspending is paid, and a quarter of the states is forked.
+        experts: maximum number of experts tried in a state, those with the highest scores.
+        lanes: number of episodes that run in parallel.
         exploration: fraction of requests that go to a random expert while states are visited.
-        penalties: of the regression, as multiples of the states.
-        temperatures: of the policy in gradient ascent, utility.
-        learning_rate: of Adam, in gradient ascent.
-        epochs: of gradient ascent over the states.
-        batch: states of a gradient step.
-        step_sizes: fractions of the way to a fit's prices.
-        validation_lanes: episodes that choose.
-        guard: standard errors by which a policy must be better than the index rule to replace it.
+        penalties: L2 penalties of the regression, as multiples of the number of states.
+        temperatures: temperatures of the policy in gradient ascent, in units of utility.
+        learning_rate: learning rate of Adam in gradient ascent.
+        epochs: epochs of gradient ascent over the states.
+        batch: states per gradient step.
+        step_sizes: step sizes from the current prices to those of a fit, in (0, 1].
+        validation_lanes: number of validation episodes.
+        guard: number of standard errors by which a policy must be better than the index rule to replace it.
     """
 
     index: IndexHyperparameters = field(default_factory=IndexHyperparameters)
@@ -147,7 +147,7 @@ def fit_rollouts(
 
 
 def regress(rollouts: Rollouts, penalty: float) -> Tensor:
-    """Prices [P] float32 that explain what the index does not, by ridge regression within states.
+    """Return prices [P] float32 fitted to the residuals of the index, by ridge regression within states.
 
     Args:
         rollouts: the states.
@@ -173,7 +173,7 @@ def ascend(
     temperature: float,
     seed: int = 0,
 ) -> Tensor:
-    """Prices [P] float32 whose softmax policy has a higher expected advantage over the states' experts.
+    """Return prices [P] float32 whose softmax policy has a higher expected advantage, by gradient ascent.
 
     Args:
         rollouts: the states.
@@ -204,7 +204,7 @@ def ascend(
 def _candidates(
     rollouts: Rollouts, now: Tensor, hyperparameters: RolloutHyperparameters, seed: int
 ) -> Tensor:
-    """Prices [M, P] of all fits, each with every step size from the prices of now."""
+    """Return prices [M, P]: steps of every size from the current prices to those of every fit."""
     fits = [regress(rollouts, penalty) for penalty in hyperparameters.penalties]
     fits += [
         ascend(rollouts, now, hyperparameters, temperature, seed)
@@ -217,7 +217,7 @@ def _candidates(
 def _validate(
     problem: QueueingProblem, scorer: QueueScorer, prices: Tensor, hyperparameters: RolloutHyperparameters
 ) -> np.ndarray:
-    """Utility [M, B] float64 of each validation episode at each prices [M, P], all on the same episodes."""
+    """Return the utility [M, B] float64 of each row of prices [M, P] in each validation episode."""
     count, lanes = len(prices), hyperparameters.validation_lanes
     core = problem.core("validation", problem.case, lanes=count * lanes, seed=500_000, group=count)
     each = prices.repeat(lanes, 1)
@@ -229,7 +229,7 @@ def _validate(
 
 
 def _state(scorer: QueueScorer, best: np.ndarray, parts: list[Rollouts]) -> dict[str, Any]:
-    """What a resumed fit continues from, after as many iterations as there are parts."""
+    """Return the checkpoint of a fit after as many iterations as there are parts."""
     return {
         "prices": scorer.prices,
         "best": torch.from_numpy(np.ascontiguousarray(best)),
@@ -267,21 +267,21 @@ def _fork_states(
 
 
 def _predicted(core: QueueingCore, scorer: QueueScorer) -> Outcomes:
-    """The outcomes, with quality and compute as the scorer predicts them."""
+    """Return the outcomes, with quality and compute as the scorer predicts them."""
     x = (core.outcomes.features - scorer.shift) * scorer.scale
     quality, compute, _ = scorer.estimate(x).chunk(3, dim=-1)
     return replace(core.outcomes, quality=quality, compute=compute)
 
 
 def _spread(steps: int, count: int, generator: torch.Generator) -> list[int]:
-    """Times in 0..steps - 1 at which to fork, one drawn from each of equal stretches."""
+    """Return times from 0 to steps - 1 at which to fork, one drawn from each of equal intervals."""
     stretch = max(steps // max(count, 1), 1)
     starts = torch.arange(0, steps - stretch + 1, stretch)[:count]
     return (starts + torch.randint(stretch, starts.shape, generator=generator)).tolist()
 
 
 def _follow(fork: QueueingCore, experts: Tensor, scorer: QueueScorer, steps: int) -> Tensor:
-    """Returns [M] float32 of sending the requests to these experts [M], then acting as the policy does."""
+    """Return the returns [M] float32 of sending requests to experts [M] and then following the policy."""
     returns = fork.step(experts).reward.double()
     for _ in range(steps - 1):
         returns += fork.step(scorer(fork.observation()).argmax(dim=-1)).reward

@@ -21,13 +21,13 @@ class CachingOptions:
         wait_weight: utility per second that a request waits for weights, at least 0.
         host_share: size of host memory, as a fraction of the bytes of all experts.
         expert_bytes: bytes of each expert: one number, or one for each expert.
-        gap: seconds between two requests.
+        gap: seconds between two arrivals.
         persistence: probability that a request keeps the topic of the one before.
-        window: requests of an episode.
+        window: number of requests of an episode.
         episodes: number of episodes that a policy is measured on.
         profile: YAML file of the bandwidths and latencies of the memories; null: PCIe 4.0 x16 and a fast NVMe
             drive.
-        features: made of the prompts where the table has no features.
+        features: features to compute from prompts, if the table has none of its own.
     """
 
     resident_shares: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
@@ -45,10 +45,10 @@ class CachingOptions:
         shares = self.resident_shares
         if not shares or len(set(shares)) < len(shares):
             raise InputError(
-                "problem.resident_shares", list(shares), "are none, or one twice", "use [0.3,0.5,0.75,1.0]"
+                "problem.resident_shares", list(shares), "are empty or not distinct", "use [0.3,0.5,0.75,1.0]"
             )
         if self.episodes < 2:
-            raise InputError("problem.episodes", self.episodes, "give no interval", "use 2 or more")
+            raise InputError("problem.episodes", self.episodes, "is too few for an interval", "use 2 or more")
 
     @property
     def sizes(self) -> tuple[float, ...]:

@@ -98,15 +98,15 @@ class CachingProblem(Problem):
         self.later = _by_split(self.foreseen, known)
 
     def config(self, case: Case) -> CachingConfig:
-        """The environment's options in a case."""
+        """Return the environment's options in a case."""
         return self._config(case.values["resident_share"])
 
     def rows(self, case: Case, split: str) -> CachingTable:
-        """The rows of a split and the memories of a case, as the environment has them."""
+        """Return the rows of a split and the memories of a case, as the environment has them."""
         return self._rows(case.values["resident_share"], split)
 
     def policy(self, case: Case) -> CachingPolicy:
-        """A policy whose weights are all 0."""
+        """Return a policy whose weights are all 0."""
         config, table = self.config(case), self.rows(case, "train")
         price = config.compute_weight * table.outcomes.compute.mean(dim=0)
         reload = torch.stack(config.profile.seconds(table.size))
@@ -120,12 +120,12 @@ class CachingProblem(Problem):
         ).requires_grad_(False)
 
     def digest(self) -> str:
-        """A digest of the outcomes, the features, the memories, the compute weight and the options."""
+        """Return a digest of the outcomes, the features, the memories, the compute weight and the options."""
         options = options_as_json(self.options) | {"profile": asdict(self.profile)}
         return digest_of(table_digest(self.table), options, self.objective.compute_weight)
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int) -> CachingCore:
-        """The environment on the rows of a split; lane i draws requests by the seed + i."""
+        """Return the environment on the rows of a split; lane i has the random stream `seed + i`."""
         return CachingCore(self.rows(case, split), self.config(case), lanes, seed=seed)
 
     def evaluate(self, policy: Policy, split: str, case: Case | None = None, *, seed: int = 0) -> Measurement:
@@ -135,13 +135,13 @@ class CachingProblem(Problem):
             policy: a caching policy.
             split: `validation` or `test`.
             case: the case; the only one if None.
-            seed: not used: no policy of this problem is stochastic.
+            seed: not used: the policies are deterministic.
         """
         core = self.core(split, case or self.case, lanes=self.options.episodes, seed=_SEEDS[split])
         return run_episodes(policy, core).measurement
 
     def figures(self, policy: Policy, case: Case) -> Sequence[FigureData]:
-        """Residency over the first requests of one test episode."""
+        """Return the residency of the experts over the first requests of one test episode."""
         episode = run_episodes(policy, self.core("test", case, lanes=1, seed=_SEEDS["test"]))
         data = {
             "experts": list(self.experts),
@@ -153,7 +153,7 @@ class CachingProblem(Problem):
         return (FigureData(form="cache_residency", title=title, note=note, data=data),)
 
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
         return ProblemCard(
             name=self.name,
             environment=self.environment,
@@ -167,7 +167,7 @@ class CachingProblem(Problem):
         )
 
     def _case(self, share: float) -> Case:
-        """A case of one size of GPU memory; the label marks the one of half the experts' bytes."""
+        """Return the case of one size of GPU memory; the label marks half of the experts' bytes."""
         half = ", half" if share == 0.5 else ""
         gigabytes = self._rows(share, "train").gpu_bytes / 1e9
         values = {"resident_share": share, "resident_gb": round(gigabytes, 3)}
@@ -195,7 +195,7 @@ class CachingProblem(Problem):
 
 
 def topic_quality(table: CachingTable) -> Tensor:
-    """The mean quality of each expert on the topic of each row: what it earns if the topic stays.
+    """Return the mean quality of each expert on the topic of each row: its quality if the topic stays.
 
     Args:
         table: T rows, sorted into topics.
@@ -211,6 +211,6 @@ def topic_quality(table: CachingTable) -> Tensor:
 
 
 def _by_split(fitted: FittedBeliefs, known: Mapping[str, Outcomes]) -> dict[str, Tensor]:
-    """Probabilities [T, N] of the rows of each split; out-of-fold predictions on training rows."""
+    """Return the probabilities [T, N] of the rows of each split; out-of-fold predictions on training rows."""
     chance = {split: fitted.beliefs.prior(rows.features).sigmoid() for split, rows in known.items()}
     return {**chance, "train": fitted.prior.sigmoid()}

@@ -87,7 +87,7 @@ def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int
 
 
 def _held_out(beliefs: Beliefs, features: Tensor, fold: Tensor) -> Tensor:
-    """Out-of-fold predictions of the prior, [T, N] float32 log-odds."""
+    """Return out-of-fold predictions of the prior, [T, N] float32 log-odds."""
     members = beliefs.members(features)
     return members[fold, torch.arange(len(features))]
 

@@ -60,7 +60,7 @@ class CascadeData:
 
 
 def agreement(table: CascadeTable) -> Tensor:
-    """Which experts give the same answer, [T, N, N] float32; an expert agrees with itself only if unknown."""
+    """Return which experts give equal answers, [T, N, N] float32; each only with itself if unknown."""
     if table.same is not None:
         return table.same.float()
     return torch.eye(table.outcomes.experts).expand(table.outcomes.queries, -1, -1)

@@ -72,7 +72,7 @@ def run_episodes(
 def measure_episodes(
     policy: Policy, table: CascadeTable, config: CascadeConfig, weight: float
 ) -> Measurement:
-    """What a policy earns on every query of a table.
+    """Return the utility and its parts of a policy on every query of a table.
 
     Args:
         policy: observations [B, O] to actions [B].

@@ -17,9 +17,9 @@ class CascadeOptions:
 
     Attributes:
         max_experts: maximum number of experts asked for a query.
-        use_features: whether policies observe the query; without, only the experts' confidences and their
-            agreement.
-        features: made of the prompts where the table has no features.
+        use_features: whether policies observe the query's features; if not, they observe only the experts'
+            confidences and agreement.
+        features: features to compute from prompts, if the table has none of its own.
     """
 
     max_experts: int = 3

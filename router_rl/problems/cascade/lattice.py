@@ -48,7 +48,7 @@ class Lattice:
         ]
 
     def values(self, policy: Tensor, quality: Tensor, price: Tensor) -> Tensor:
-        """The value of a policy in each set, V [B, S] float32.
+        """Return the value of a policy in each set, V [B, S] float32.
 
             V(s) = sum_e p(answer e | s) quality_e + p(ask e | s) (V(s with e) - price_e).
 

@@ -111,11 +111,11 @@ class CascadeProblem(Problem):
         return CascadeConfig(compute_weights=self.weights, max_experts=self.options.max_experts)
 
     def rows(self, split: str) -> CascadeTable:
-        """The rows of a split, as the environment has them."""
+        """Return the rows of a split in the form of the environment."""
         return self.cached(("rows", split), lambda: CascadeTable.of(self.table.part(split), self.scale))
 
     def data(self, seed: int) -> CascadeData:
-        """Training and validation rows, with beliefs fitted by a seed; each seed is fitted once."""
+        """Return training and validation rows with beliefs, which are fitted once per seed."""
 
         def fitted() -> CascadeData:
             learned = self.table.take(np.isin(self.table.split, ("train", "validation")))
@@ -126,16 +126,16 @@ class CascadeProblem(Problem):
         return self.cached(("data", seed), fitted)
 
     def routing(self) -> RoutingProblem:
-        """The routing problem on the same table, with the only case's objective."""
+        """Return the routing problem on the same table, with the only case's objective."""
         routing = self.cached("routing", lambda: RoutingProblem(self.table, out_of_fold=self.out_of_fold))
         return routing.at(self.case)
 
     def digest(self) -> str:
-        """A digest of the outcomes, the features and the options."""
+        """Return a digest of the outcomes, the features and the options."""
         return digest_of(table_digest(self.table), options_as_json(self.options))
 
     def core(self, split: str, case: Case | None, *, lanes: int, seed: int) -> CascadeCore:
-        """The environment on the rows of a split; lane i draws queries by the seed + i.
+        """Return the environment on the rows of a split; lane i has the random stream `seed + i`.
 
         Args:
             split: `train`, `validation` or `test`.
@@ -168,7 +168,7 @@ class CascadeProblem(Problem):
             return measure_episodes(self._policy(policy), self.rows(split), self.config, weight)
 
     def figures(self, policy: Policy | Router, case: Case) -> Sequence[FigureData]:
-        """The tree of asked experts on test queries; none where the policy never asks a second one."""
+        """Return the tree of asked experts on test queries; nothing if no second expert is asked."""
         rows = self.rows("test")
         queries = torch.arange(rows.outcomes.queries)
         weight = case.values["compute_weight"]
@@ -187,7 +187,7 @@ class CascadeProblem(Problem):
         return (FigureData(form="cascade_tree", title=title, note=note, data={"paths": paths}),)
 
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
         return ProblemCard(
             name=self.name,
             environment=self.environment,
@@ -201,7 +201,7 @@ class CascadeProblem(Problem):
         )
 
     def parity_rows(self) -> OutcomeTable:
-        """The validation rows."""
+        """Return the validation rows."""
         return self.table.part("validation")
 
     def _policy(self, policy: Policy | Router) -> Policy:
@@ -213,7 +213,7 @@ class CascadeProblem(Problem):
 
 
 def _without_features(table: OutcomeTable) -> OutcomeTable:
-    """The table with one feature, which is always 0."""
+    """Return the table with one feature, which is always 0."""
     note = "features: none; policies observe the experts' confidences alone"
     features = np.zeros((len(table), 1), dtype=np.float32)
     return replace(table, features=features, notes=(*table.notes, note))

@@ -26,10 +26,10 @@ class AskOnce:
     router: Router
 
     def start(self, core: Core) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, for observations [T, O] float32."""
+        """Return actions [T] int64 of the environment for observations [T, O] float32."""
         experts = len(self.router.experts)
         view = CascadeView.of(observation, experts)
         first = self.router(view.features).experts[:, 0]

@@ -12,7 +12,7 @@ __all__ = ["paths_of"]
 
 
 def paths_of(episodes: Episodes, experts: Sequence[str]) -> list[dict[str, Any]]:
-    """How often each sequence of asked experts occurs, and the quality of its answers.
+    """Return the share of each sequence of asked experts, and the quality of its answers.
 
     Args:
         episodes: of B queries.

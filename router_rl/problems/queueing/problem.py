@@ -100,13 +100,13 @@ class QueueingProblem(Problem):
         return self.units.compute
 
     def routing(self) -> RoutingProblem:
-        """The routing problem on the same table, without queues."""
+        """Return the routing problem on the same table, without queues."""
         return self.cached(
             "routing", lambda: RoutingProblem(self.table, self.objective, out_of_fold=self.out_of_fold)
         )
 
     def digest(self) -> str:
-        """A digest of the outcomes, the traces, the compute weight and the options."""
+        """Return a digest of the outcomes, the traces, the compute weight and the options."""
         traces = (self.arrivals, self.test_arrivals)
         names = [each if isinstance(each, str) else "trace" for each in traces]
         options = options_as_json(self.options) | {"arrivals": names[0], "test_arrivals": names[1]}
@@ -114,7 +114,7 @@ class QueueingProblem(Problem):
         return digest_of(table_digest(self.table), options, self.objective.compute_weight, *times)
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int, group: int = 1) -> QueueingCore:
-        """The environment at a case's load, on the rows and the arrivals of a split.
+        """Return the environment at a case's load, on the rows and the arrivals of a split.
 
         Args:
             split: `train`, `validation` or `test`.
@@ -138,14 +138,14 @@ class QueueingProblem(Problem):
     def evaluate(
         self, policy: Policy | Router, split: str, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
-        """Run the split's episodes; utility and its parts are means over the requests of each.
+        """Evaluate a policy on the split's episodes; values are means over the requests of an episode.
 
         Args:
             policy: observations [B, D + 3 N + 6] float32 to experts [B] int64. A router reads the features,
                 and the rest where it has a state.
             split: `validation` or `test`.
             case: the case; the only one if None.
-            seed: not used: a random policy draws by its own seed.
+            seed: not used: a random policy has its own seed.
 
         Returns:
             utility [B] float64 of B episodes; the parts quality, compute, missed (fraction of requests),
@@ -169,16 +169,16 @@ class QueueingProblem(Problem):
 
         if not isinstance(policy, Router) or policy.stochastic:
             return measured()
-        # Rules that know no seed, and policies that stayed at their start, are equal routers.
+        # Rules without a seed and policies that kept their start are equal routers.
         return self.cached(("measured", split, case.values["load"], _content(policy)), measured)
 
     def figures(self, policy: Policy | Router, case: Case) -> Sequence[FigureData]:
-        """The queues over the first requests of one test episode."""
+        """Return the queues over the first requests of one test episode."""
         core = self.core("test", case, lanes=1, seed=_SEEDS["test"])
         return (queue_timeline(core, policy, self.experts, case),)
 
     def describe(self) -> ProblemCard:
-        """What the report and `list` say."""
+        """Return the description for reports and `list`."""
         return ProblemCard(
             name=self.name,
             environment=self.environment,
@@ -192,7 +192,7 @@ class QueueingProblem(Problem):
         )
 
     def parity_rows(self) -> OutcomeTable:
-        """The validation rows."""
+        """Return the validation rows."""
         return self.table.part("validation")
 
     def _config(self, case: Case) -> QueueingConfig:
@@ -200,11 +200,11 @@ class QueueingProblem(Problem):
 
 
 def _content(router: Router) -> str:
-    """A digest of all that a router's choices depend on."""
+    """Return a digest of all that a router's choices depend on."""
     weights = router.state_dict()
     return digest_of(router.spec(), list(weights), *[weights[name].cpu().numpy() for name in weights])
 
 
 def _read(arrivals: str) -> Arrivals | str:
-    """A trace, read once; the name of made arrivals, since each split draws its own."""
+    """Return a trace, or the name of generated arrivals, which each split draws itself."""
     return arrivals if arrivals in ARRIVALS else open_arrivals(arrivals)

@@ -43,7 +43,7 @@ class QueueMeasurement:
     share: np.ndarray
 
     def summary(self, *, budget: bool) -> Measurement:
-        """One number an episode, and percentiles of the response time over all requests, in seconds.
+        """Return one value per episode, and percentiles of the response time over all requests, in seconds.
 
         Args:
             budget: whether there is one, so that overspending is a part of the utility.

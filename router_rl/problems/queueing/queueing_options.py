@@ -71,10 +71,10 @@ class QueueingOptions:
             object.__setattr__(self, name, None if value is None else str(value))
         object.__setattr__(self, "loads", _numbers(self.loads))
         if not self.loads or len(set(self.loads)) < len(self.loads):
-            reason = "one is given twice" if self.loads else "there are none"
+            reason = "are not distinct" if self.loads else "are empty"
             raise InputError("problem.loads", list(self.loads), reason, "use 0.5,0.8,0.95")
         if not all(0.0 < load < math.inf for load in self.loads):
-            raise InputError("problem.loads", list(self.loads), "one is not positive", "use 0.5,0.8,0.95")
+            raise InputError("problem.loads", list(self.loads), "are not all positive", "use 0.5,0.8,0.95")
         if self.episodes < 2:
             reason = "is too few for a confidence interval"
             raise InputError("problem.episodes", self.episodes, reason, "use 2 or more")
@@ -115,7 +115,7 @@ def errors_name_options(name: str | None = None) -> Generator[None]:
 
 
 def _numbers(loads: Any) -> tuple[float, ...]:
-    """One number, or several."""
+    """Return one number or several as a tuple."""
     try:
         return tuple(float(load) for load in (loads if isinstance(loads, list | tuple) else (loads,)))
     except (TypeError, ValueError) as error:

@@ -18,7 +18,7 @@ _REQUESTS = 256
 
 @torch.inference_mode()
 def queue_timeline(core: QueueingCore, policy: Policy, experts: Sequence[str], case: Case) -> FigureData:
-    """Requests at each expert when each of the first requests of an episode arrives.
+    """Return the number of requests at each expert at the first arrivals of an episode.
 
     Args:
         core: one lane at the start of its episode.

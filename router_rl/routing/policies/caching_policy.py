@@ -107,7 +107,7 @@ class CachingPolicy(nn.Module):
     def observe(
         self, features: Tensor, resident: Tensor, waits: Tensor, host: Tensor, idle: Tensor, uses: Tensor
     ) -> Tensor:
-        """Observations [T, D + 5 N] float32 of requests, as the environment returns them.
+        """Return the observations [T, D + 5 N] float32 of requests, as the environment returns them.
 
         Args:
             features: [T, D] float.
@@ -133,19 +133,19 @@ class CachingPolicy(nn.Module):
         return torch.cat([part.float() for part in known], dim=-1)
 
     def start(self, core: Any) -> None:
-        """Begin an evaluation; the policy keeps no state between decisions."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T, 2] int64, answer and victim, for observations [T, D + 5 N] float32."""
+        """Return the actions [T, 2] int64, answer and victim, for observations [T, D + 5 N] float32."""
         return self.actions(observation)[0]
 
     def decide(self, observation: Tensor) -> CachingStep:
-        """The decision for observations [T, D + 5 N] of `observe` or of the environment."""
+        """Return the decision for observations [T, D + 5 N] of `observe` or of the environment."""
         actions, fallback = self.actions(observation)
         return CachingStep(actions[:, 0], actions[:, 1], fallback)
 
     def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [T, 2] int64 of the environment, and which rows took the fallback [T] bool."""
+        """Return the actions [T, 2] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
         sizes = [self.features, *[len(self.experts)] * 5]
         parts = observation.nan_to_num(0.0, 0.0, 0.0).split(sizes, dim=-1)
@@ -164,7 +164,7 @@ class CachingPolicy(nn.Module):
         often: Tensor,
         weights: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Actions [T, 2] int64: answer and victim.
+        """Return the actions [T, 2] int64: answer and victim.
 
         Args:
             chance, later: [T, N] probability of being right, on this request and on the next ones.
@@ -188,7 +188,7 @@ class CachingPolicy(nn.Module):
         return torch.stack([answers, _first(kept == kept.amin(dim=-1, keepdim=True))], dim=-1)
 
     def spec(self) -> dict[str, Any]:
-        """The policy without its weights, as JSON."""
+        """Return the policy without its weights, as JSON."""
         sizes = {name: getattr(self, name).sizes[2:] for name in ("beliefs", "later")}
         return {
             "experts": list(self.experts),
@@ -198,7 +198,7 @@ class CachingPolicy(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> CachingPolicy:
-        """An untrained policy from its JSON form."""
+        """Return an untrained policy from its JSON form."""
         count, features = len(spec["experts"]), spec["features"]
         beliefs, later = (
             Beliefs(features, count, spec[name]["members"], spec[name]["hidden"])
@@ -208,5 +208,5 @@ class CachingPolicy(nn.Module):
 
 
 def _first(marked: Tensor) -> Tensor:
-    """Index [T] of the first True of marked [T, N]."""
+    """Return the index [T] of the first True of marked [T, N]."""
     return marked.float().argmax(dim=-1)

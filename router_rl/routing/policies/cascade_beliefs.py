@@ -46,22 +46,22 @@ class Beliefs(nn.Module):
         self.register_load_state_dict_pre_hook(_rename_version_1)
 
     def members(self, features: Tensor) -> Tensor:
-        """Each member's prior log-odds, [M, T, N] float32, of features [T, D]."""
+        """Return each member's prior log-odds, [M, T, N] float32, of features [T, D]."""
         x = (features - self.shift) * self.scale
         hidden = torch.relu(x @ self.first + self.first_bias)
         return hidden @ self.last + self.last_bias
 
     def prior(self, features: Tensor) -> Tensor:
-        """Prior log-odds [T, N] float32 of features [T, D]."""
+        """Return the prior log-odds [T, N] float32 of features [T, D]."""
         return self.members(features).mean(dim=0)
 
     def posterior(self, prior: Tensor, confidence: Tensor) -> Tensor:
-        """Posterior log-odds [T, N] of a prior [T, N] and confidences [T, N] in [0, 1]."""
+        """Return the posterior log-odds [T, N] of a prior [T, N] and confidences [T, N] in [0, 1]."""
         of_confidence, of_prior, intercept = self.calibration.unbind(dim=-1)
         return of_confidence * confidence.clamp(_CLAMP, 1.0 - _CLAMP).logit() + of_prior * prior + intercept
 
     def current(self, prior: Tensor, posterior: Tensor, asked: Tensor, who: Tensor | None = None) -> Tensor:
-        """Current log-odds [T, N]: the posterior of the experts asked, the updated prior of the others.
+        """Return the current log-odds [T, N]: posteriors of the experts asked, updated priors of the others.
 
         Args:
             prior, posterior: [T, N] log-odds.

@@ -156,7 +156,7 @@ class CascadePolicy(nn.Module):
         compute_weight: Tensor | float,
         may_ask: Tensor | None = None,
     ) -> Tensor:
-        """Observations of queries in progress, as the environment returns them.
+        """Return the observations of queries in progress, as the environment returns them.
 
         Args:
             features: [T, D] float.
@@ -200,21 +200,21 @@ class CascadePolicy(nn.Module):
         )
 
     def start(self, core: Any) -> None:
-        """Begin an evaluation; the policy keeps no state between decisions."""
+        """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
-        """Actions [T] int64 of the environment, greedy, for observations [T, O] float32."""
+        """Return the actions [T] int64 of the environment, greedy, for observations [T, O] float32."""
         return self.actions(observation)[0]
 
     def decide(self, observation: Tensor) -> CascadeStep:
-        """The greedy step for observations [T, O] of `observe` or of the environment."""
+        """Return the greedy step for observations [T, O] of `observe` or of the environment."""
         action, fallback = self.actions(observation)
         count = len(self.experts)
         ask = torch.where(action < count, action, -1)
         return CascadeStep(ask, torch.where(action < count, -1, action - count), fallback)
 
     def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [T] int64 of the environment, and which rows took the fallback [T] bool."""
+        """Return the actions [T] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
         view = CascadeView.of(observation.nan_to_num(0.0, 0.0, 0.0), len(self.experts))
         chance = self(view)
@@ -224,7 +224,7 @@ class CascadePolicy(nn.Module):
         return torch.where(finite, _first_largest(chance), safe), ~finite
 
     def forward(self, view: CascadeView) -> Tensor:
-        """The probability of each action [T, 2 N] float32, the mean over members; 0 where it is masked."""
+        """Return the probability of each action [T, 2 N] float32, mean over members; 0 if it is masked."""
         prior = self.beliefs.prior(view.features)
         posterior = self.beliefs.posterior(prior, view.confidence)
         value = self.values(prior, posterior, view.asked, view.askable, view.agree, view.weight)
@@ -232,7 +232,7 @@ class CascadePolicy(nn.Module):
 
     @staticmethod
     def chance(values: Tensor, may: Tensor) -> Tensor:
-        """The probability [..., 2 N] of each step by its value; 0 where `may` [..., 2 N] is False."""
+        """Return the softmax [..., 2 N] of the values of the steps; 0 where `may` [..., 2 N] is False."""
         return (values / _TEMPERATURE).masked_fill(~may, -1e9).softmax(dim=-1)
 
     def values(
@@ -245,7 +245,7 @@ class CascadePolicy(nn.Module):
         weight: Tensor,
         who: Tensor | None = None,
     ) -> Tensor:
-        """The values of asking and of answering with each expert, by member, unmasked: [M, T, 2 N] float32.
+        """Return each member's values of asking each expert and of its answer, unmasked: [M, T, 2 N] float32.
 
         Args:
             prior: [T, N] log-odds before asking.
@@ -281,7 +281,7 @@ class CascadePolicy(nn.Module):
         weight: Tensor,
         price: Tensor,
     ) -> Tensor:
-        """The network's inputs for each expert, [T, N, 14]."""
+        """Return the network's inputs for each expert, [T, N, 14]."""
         answered = asked.float()
         known = belief * answered
         support = (agree @ known.unsqueeze(-1)).squeeze(-1)  # log-odds of the experts with the same answer
@@ -309,7 +309,7 @@ class CascadePolicy(nn.Module):
         return torch.stack([*own, *(part.expand_as(belief) for part in shared)], dim=-1)
 
     def spec(self) -> dict[str, Any]:
-        """The policy without its weights, as JSON."""
+        """Return the policy without its weights, as JSON."""
         _, _, believers, width = self.beliefs.sizes
         return {
             "experts": list(self.experts),
@@ -322,7 +322,7 @@ class CascadePolicy(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> CascadePolicy:
-        """An untrained policy from its JSON form."""
+        """Return an untrained policy from its JSON form."""
         count, features = len(spec["experts"]), spec["features"]
         beliefs = Beliefs(features, count, spec["beliefs"]["members"], spec["beliefs"]["hidden"])
         shape = {"members": spec["members"], "hidden": spec["hidden"]}
@@ -330,5 +330,5 @@ class CascadePolicy(nn.Module):
 
 
 def _first_largest(values: Tensor) -> Tensor:
-    """Index [T] of the largest of values [T, A]; the lowest where several are equal."""
+    """Return the index [T] of the largest of values [T, A]; the lowest where several are equal."""
     return (values == values.amax(dim=-1, keepdim=True)).float().argmax(dim=-1)

@@ -17,7 +17,7 @@ _RATES = (1 / 8, 1 / 64)  # as `RouterRL/Queueing-v0` has them
 
 
 def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
-    """The parts of a queue router's second input, 3 N + 6 numbers."""
+    """Return the parts of a queue router's second input, 3 N + 6 numbers."""
     names, count = tuple(experts), len(experts)
     return (
         StateInput("waiting", count, "requests that wait at each expert", names),
@@ -31,7 +31,7 @@ def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
 
 
 class LiveQueues:
-    """Routes requests as they arrive, with torch alone.
+    """Routes requests as they arrive; needs torch alone.
 
     ```python
     queues = LiveQueues(load_router("router/"))

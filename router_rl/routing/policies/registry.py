@@ -1,4 +1,4 @@
-"""Policies of live state by the name that `policy.json` gives them. A new one is a line here."""
+"""Policies of live state by the `kind` in `policy.json`. Add a new policy here."""
 
 from __future__ import annotations
 
