@@ -17,8 +17,8 @@ from router_rl.cli import COMMANDS, Command, find_command
 
 __all__ = ["main"]
 
-_ABOUT = """Train a router over frozen experts by reinforcement learning, compare it fairly with softmax gates
-and simple rules, and export it as a small torch module."""
+_ABOUT = """Train a router over frozen experts by reinforcement learning, compare it with
+softmax gates and simple rules, and export it as a small torch module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +91,8 @@ def _help() -> str:
     lines = [f"  {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: train_router.py COMMAND [options]     (train_router.py COMMAND --help lists them)",
+            "usage: train_router.py COMMAND [options]",
+            "       train_router.py COMMAND --help",
             "",
             _ABOUT,
             "",

@@ -24,4 +24,4 @@ class CommandParser(jsonargparse.ArgumentParser):
         text = super().format_help(formatter)
         text = re.sub(rf"(?<=--){METHOD_KEY}(?=\.)", "method", text)
         text = re.sub(r"(?<=--)[a-z][\w.]*", lambda match: match.group().replace("_", "-"), text)
-        return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+        return re.sub(r"<class\s+'(?:\w+\.)*(\w+)'>", r"\1", text)

@@ -12,26 +12,20 @@ from .command import Command
 __all__ = ["COMMANDS", "find_command"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": (
-        "demo_command",
-        "Route between seven digit classifiers: train, compare and export in two minutes.",
-    ),
+    "demo": ("demo_command", "Route between seven digit classifiers: train, compare and export."),
     "import": ("import_command", "Convert your own results or public benchmarks to an outcome table."),
     "collect": ("collect_command", "Run experts or language models once on every query."),
     "train": ("train_command", "Train one method on one problem."),
-    "compare": (
-        "compare_command",
-        "Compare methods: same data, trials and seeds, with confidence intervals.",
-    ),
+    "compare": ("compare_command", "Compare methods on the same data, trials and seeds, with 95% CIs."),
     "evaluate": ("evaluate_command", "Evaluate a trained router on a table or a decision log."),
-    "monitor": ("monitor_command", "Detect experts that have changed since training, from a decision log."),
+    "monitor": ("monitor_command", "Detect experts that changed since training, from a decision log."),
     "export": (
         "export_command",
         "Export a trained router for inference code, with a parity check.",
     ),
-    "bench": ("bench_command", "Time training methods, or an exported router, compared with alternatives."),
+    "bench": ("bench_command", "Time training methods or an exported router against alternatives."),
     "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
-    "assemble": ("assemble_command", "Assemble fine-tuned models of one ancestor into a mixture of experts."),
+    "assemble": ("assemble_command", "Merge fine-tuned models of one ancestor into a mixture of experts."),
     "handover": ("handover_command", "Fold a mixture's trained routers into stock gates, as a patch."),
     "patch": ("patch_command", "Write a patch's routers into a mixture-of-experts model."),
     "list": ("list_command", "List problems, methods, selection rules, sources and export formats."),

@@ -27,19 +27,19 @@ class QueueingOptions:
         test_arrivals: other arrivals for the test split, to measure transfer; null: the same.
         loads: arrival rates over the capacity of all experts; one case each.
         episodes: episodes of an evaluation.
-        features: made of the prompts where the table has no features.
+        features: features computed from prompts, if the table has no features.
         lateness_weight: utility, per unit of value, of one deadline of lateness.
         miss_weight: utility, per unit of value, of a missed deadline.
-        window: requests of an episode.
+        window: number of requests per episode.
         replicas: servers of each expert: one number, or one for each expert.
-        batch: the most requests that a replica works on together.
+        batch: maximum batch size of a replica.
         batch_slope: increase of a batch's time for each further request, as a fraction.
-        deadlines: of each class of requests, in mean service times.
-        values: of a request of each class.
+        deadlines: deadline of each class of requests, in mean service times.
+        values: value of a request of each class.
         shares: relative frequency of each class; equal where empty.
         mean_up: mean service times between an expert's recovery and its next failure; 0 for no failures.
-        mean_repair: mean service times that it is down.
-        budget: mean compute per request of an episode; null for no bound.
+        mean_repair: mean service times until a failed expert is repaired.
+        budget: mean compute per request of an episode; null: no budget.
         overspend_weight: utility per unit of compute above the budget.
 
     Raises:

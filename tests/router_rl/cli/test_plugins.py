@@ -76,7 +76,11 @@ def test_its_names_are_listed_without_importing_it(run: Run) -> None:
     assert names["sources"][-1] == "parity"
     assert names["formats"][-1] == "npz"
     about = json.loads(run("list", "--env", "battery", "--json"))
-    assert about["methods"]["saver"] == {"family": "baseline", "about": "strong while there is charge"}
+    assert about["methods"]["saver"] == {
+        "family": "baseline",
+        "full_information": False,
+        "about": "strong while there is charge",
+    }
 
 
 def test_its_names_are_not_listed_where_it_is_not_installed() -> None:

@@ -79,6 +79,7 @@ def check_help(words: list[str]) -> str:
         [sys.executable, "-c", code, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+    assert "<class" not in done.stdout
     return done.stdout
 
 
@@ -94,6 +95,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert train_router.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
     assert train_router.main([]) == 2
     assert "commands:" in capsys.readouterr().out
 
