@@ -66,7 +66,7 @@ def compare(
 
     Hyperparameters are selected once per method and case, by mean utility on the tuning rows (half of the
     validation rows, which no fit reads) with the first seed, with the same number of trials for every
-    method. The problem's bounds and constant baselines are always included.
+    method. The problem's bounds, constant baselines and strong simple rules are always included.
 
     Args:
         problem: the problem, with one or more cases.
