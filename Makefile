@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage check static clean
+.PHONY: demo test coverage check static results clean
 
 demo: .venv/.installed
 	$(BIN)/python train_router.py demo --out demo
@@ -16,6 +16,10 @@ coverage: .venv/.installed-dev
 
 # Exactly what CI runs before the demo: formatting, lint, types, the import contract, tests with coverage.
 check: static coverage
+
+# Measures the published tables that are stale again, for hours; make results DATA=FOLDER with the real tables.
+results: .venv/.installed-dev
+	$(BIN)/python benchmarks/results.py --run true $(if $(DATA),--data $(DATA))
 
 static: .venv/.installed-dev
 	$(BIN)/ruff format --check .

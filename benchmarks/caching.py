@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonargparse
 import torch
-from real_tables import featurised
+from real_tables import split_by_fold
 from rich.console import Console
 
 from experts import OutcomeTable, open_table
@@ -76,7 +76,7 @@ def main(
             "episodes": episodes,
         }
         with progress_of(f"fits of {name}", err) as progress:
-            table = open_table(name if name == "digits" else str(_featurised(name, data, out)))
+            table = open_table(name if name == "digits" else str(_split_by_fold(name, data, out)))
             results = compare(
                 CachingProblem(table, Objective(), **options),
                 list(methods) or None,
@@ -89,12 +89,12 @@ def main(
         print(markdown(results, name), flush=True)
 
 
-def _featurised(name: str, data: Path, out: Path) -> Path:
+def _split_by_fold(name: str, data: Path, out: Path) -> Path:
     """The table with features of its prompts, made once."""
     path = out / f"{name}.parquet"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        table = featurised(OutcomeTable.read(data / path.name))
+        table = split_by_fold(OutcomeTable.read(data / path.name))
         assert table.experts == tuple(POOL9)
         table.write(path)
     return path

@@ -21,7 +21,7 @@ import jsonargparse
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from real_tables import featurised
+from real_tables import split_by_fold
 from rich.console import Console
 
 from experts import InputError, open_table
@@ -84,7 +84,7 @@ def _llmdrift(data: Path, out: Path) -> Path:
     path, source = out / "llmdrift.parquet", data / "llmdrift_math.parquet"
     if path.exists():
         return path
-    table = featurised(open_table(source))
+    table = split_by_fold(open_table(source))
     read = pq.read_table(source, columns=["reference", *(f"answer/{name}" for name in table.experts)])
     said = np.stack([read[name].to_numpy(zero_copy_only=False) for name in read.column_names], axis=1)
     # A class an answer, numbered within the row; the reference is the first.

@@ -20,7 +20,7 @@ import jsonargparse
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from real_tables import featurised
+from real_tables import split_by_fold
 from rich.console import Console
 
 from envs.traces import open_arrivals
@@ -156,13 +156,13 @@ def _table(name: str, data: Path, out: Path) -> Path:
 
 
 def _llmdrift(data: Path) -> OutcomeTable:
-    table = featurised(OutcomeTable.read(data / "llmdrift_math.parquet"))
+    table = split_by_fold(OutcomeTable.read(data / "llmdrift_math.parquet"))
     assert table.latency_s is not None
     return replace(table, latency_s=np.minimum(table.latency_s, 120.0))
 
 
 def _zeroeval(data: Path) -> OutcomeTable:
-    table = featurised(OutcomeTable.read(data / "zeroeval_pool27.parquet"))
+    table = split_by_fold(OutcomeTable.read(data / "zeroeval_pool27.parquet"))
     kept = [table.experts.index(name) for name in POOL]
     assert table.tokens_out is not None
     return replace(

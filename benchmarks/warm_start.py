@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonargparse
-from real_tables import TABLES, featurised
+from real_tables import TABLES, split_by_fold
 from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
@@ -84,7 +84,7 @@ def main(
                 table = open_table(study.table)
             else:
                 assert data is not None
-                table = featurised(OutcomeTable.read(data / f"{study.table}.parquet"))
+                table = split_by_fold(OutcomeTable.read(data / f"{study.table}.parquet"))
         except InputError as error:
             err.print(f"{study.table}: not run: {error}")
             continue
