@@ -70,7 +70,7 @@ def main(
     torch.set_num_threads(1)
     err = Console(stderr=True)
     for name in tables:
-        options = {
+        options: dict[str, Any] = {
             **STUDIES[name],
             "profile": profile,
             "episodes": episodes,
