@@ -1,6 +1,8 @@
-"""The warm start compares gate and policy out of fold: neither is fitted to the rows it is judged on."""
+"""The warm start compares start and policy out of fold: neither is fitted to the rows it is judged on."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,12 @@ from router_rl import Objective, RoutingProblem
 from router_rl.methods.agents import warm_start
 from router_rl.methods.agents.warm_start import WarmExactPGHyperparameters
 from router_rl.methods.gates.softmax_gate import SoftmaxGateHyperparameters
-from router_rl.methods.method import Run
+from router_rl.methods.method import Method, Run
 from router_rl.problems.out_of_fold import OutOfFold
 from router_rl.routing import Router
 
 QUICK = WarmExactPGHyperparameters(
-    epochs=1, folds=4, gate_hyperparameters=SoftmaxGateHyperparameters(epochs=1)
+    epochs=1, folds=4, start_hyperparameters=SoftmaxGateHyperparameters(epochs=1)
 )
 ROWS = toy_methods.ROWS
 
@@ -32,7 +34,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set[int], set[int
     records: list[tuple[str, set[int], set[int]]] = []
     fitted: dict[int, set[int]] = {}
     kept: list[Router] = []
-    fit_pair, difference = warm_start._gate_and_policy, warm_start._difference
+    fit_pair, difference = warm_start._start_and_policy, warm_start._difference
 
     def record_fit(
         problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run
@@ -43,22 +45,22 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set[int], set[int
         return pair
 
     def record_difference(
-        policy: Router, gate: Router, part: RoutingProblem, rows: OutcomeTable, seed: int
+        policy: Router, start: Router, part: RoutingProblem, rows: OutcomeTable, seed: int
     ) -> np.ndarray:
-        for name, router in (("policy", policy), ("gate", gate)):
+        for name, router in (("policy", policy), ("start", start)):
             records.append((name, fitted[id(router)], set(rows.query_id)))
-        return difference(policy, gate, part, rows, seed)
+        return difference(policy, start, part, rows, seed)
 
-    monkeypatch.setattr(warm_start, "_gate_and_policy", record_fit)
+    monkeypatch.setattr(warm_start, "_start_and_policy", record_fit)
     monkeypatch.setattr(warm_start, "_difference", record_difference)
     return records
 
 
-@pytest.mark.parametrize("name", ["gate", "policy"])
+@pytest.mark.parametrize("name", ["start", "policy"])
 def test_kills_out_of_fold_judged_in_fold(
     problem: RoutingProblem, judged: list[tuple[str, set[int], set[int]]], name: str
 ) -> None:
-    warm_start.fit(problem, QUICK, Run())
+    warm_start._out_of_fold(problem, QUICK, Run())
     own = [(fitted, rows) for who, fitted, rows in judged if who == name]
     assert len(own) == QUICK.folds
     for fitted, rows in own:
@@ -74,7 +76,7 @@ def test_kills_folds_of_out_of_fold_features_judged_in_fold(
     fold = np.arange(ROWS) % 2
     without = np.zeros((2, ROWS, 1), dtype=np.float32)
     out_of_fold = OutOfFold(columns=((1,),), fold=fold, without=without)
-    warm_start.fit(problem.replaced(out_of_fold=out_of_fold), QUICK, Run())
+    warm_start._out_of_fold(problem.replaced(out_of_fold=out_of_fold), QUICK, Run())
     assert len(judged) == 4
     for number, (_, fitted, rows) in enumerate(judged):
         assert rows == set(problem.train.query_id[fold == number // 2])
@@ -86,7 +88,7 @@ def test_kills_a_gain_written_to_the_rows_of_another_fold(
 ) -> None:
     """The gain of each row is that of the fold that holds it out."""
     monkeypatch.setattr(
-        warm_start, "_difference", lambda policy, gate, part, rows, seed: rows.query_id.astype(float)
+        warm_start, "_difference", lambda policy, start, part, rows, seed: rows.query_id.astype(float)
     )
     gain = warm_start._out_of_fold(problem, QUICK, Run())
     np.testing.assert_array_equal(gain, problem.train.query_id.astype(float))
@@ -95,23 +97,21 @@ def test_kills_a_gain_written_to_the_rows_of_another_fold(
 def test_kills_warm_starts_of_every_seed_with_seed_0(
     problem: RoutingProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate, the ascent and the folds get the seed of the run."""
+    """The start and the ascent of each fold get the seed of the run."""
     seeds: list[int] = []
-    gate, ascend = warm_start._gate, warm_start.ascend
+    fit_method, ascend = warm_start.fit_method, warm_start.ascend
 
-    def record_gate(
-        problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, seed: int
-    ) -> Router:
-        seeds.append(seed)
-        return gate(problem, hyperparameters, seed)
+    def record_start(method: Method, part: RoutingProblem, hyperparameters: Any, run: Run) -> Router:
+        seeds.append(run.seed)
+        return fit_method(method, part, hyperparameters, run)
 
     def record_ascent(
-        problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run, start: Router
+        part: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, run: Run, start: Router
     ) -> Router:
         seeds.append(run.seed)
-        return ascend(problem, hyperparameters, run, start)
+        return ascend(part, hyperparameters, run, start)
 
-    monkeypatch.setattr(warm_start, "_gate", record_gate)
+    monkeypatch.setattr(warm_start, "fit_method", record_start)
     monkeypatch.setattr(warm_start, "ascend", record_ascent)
-    warm_start.fit(problem, QUICK, Run(seed=7))
-    assert seeds == [7] * 2 * (1 + QUICK.folds)
+    warm_start._out_of_fold(problem, QUICK, Run(seed=7))
+    assert seeds == [7, 7] * QUICK.folds
