@@ -67,7 +67,7 @@ def test_kills_warm_start_from_the_worst_gate_or_the_best_on_test(tmp_path: Path
     assert [each.gate_hyperparameters.expert for each in warm] == [1, 1]
 
 
-def test_kills_warm_start_from_the_gate_of_the_best_seed(tmp_path: Path) -> None:
+def test_kills_warm_start_from_the_start_of_the_best_seed(tmp_path: Path) -> None:
     """The seeded gate is best with seed 1 (0.8), and worse than the second gate (0.6) on average."""
     results = _sweep(["toy_warm", "toy_seeded_gate", "toy_gate_two"], tmp_path, seeds=2)
     (warm, *_) = [each.trial.hyperparameters for each in results if each.trial.method == "toy_warm"]
@@ -85,7 +85,7 @@ def test_kills_warm_start_from_the_best_gate_of_another_case(tmp_path: Path) -> 
     assert gates == {0.1: "toy_gate_one", 0.5: "toy_gate_two"}
 
 
-def test_kills_warm_start_from_a_method_that_is_not_a_gate(tmp_path: Path) -> None:
+def test_kills_warm_start_from_an_rl_method(tmp_path: Path) -> None:
     """The RL method (expert e) is better on tuning rows than the gate with its default (expert a)."""
     results = _sweep(["toy_warm", "toy_gate_one", "toy_rl_one"], tmp_path, n_trials=1)
     (warm,) = [each.trial.hyperparameters for each in results if each.trial.method == "toy_warm"]
