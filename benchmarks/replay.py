@@ -1,6 +1,7 @@
 """Checks that routers earn, called as the README says, what `compare` reports.
 
-    python benchmarks/replay.py FOLDER [--methods ridge,priced_pg] [--weights 0.02,0.1,0.4]
+    python benchmarks/replay.py FOLDER
+    python benchmarks/replay.py FOLDER --methods ridge,priced_pg --weights 0.1
 
 FOLDER holds Parquet outcome tables with `prompt` and `fold`. Folds 0 and 1 train, 2 validates and 3 tests;
 fold 4 is not read. Each method is compared on each table, its router is loaded from its folder with
@@ -13,7 +14,6 @@ mean utility differs by more than 1e-5. Every method of routing, unless `--metho
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import numpy as np
 import torch
 
@@ -136,31 +137,34 @@ def _earned(router: Router, table: OutcomeTable, weight: float, seed: int) -> fl
     return float((table.quality[test, chosen] - weight * cost[test, chosen] / unit).mean())
 
 
-def main() -> int:
-    """Print one line per router; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--methods", help="comma-separated; all by default")
-    parser.add_argument("--weights", default="0.02,0.1,0.4")
-    arguments = parser.parse_args()
+def main(folder: Path, methods: str = "", weights: str = "0.02,0.1,0.4") -> None:
+    """Print one line per router; exits with status 1 if one differs.
+
+    Args:
+        folder: folder of the tables.
+        methods: comma-separated; empty for all.
+        weights: comma-separated compute weights.
+    """
     every = [name for name in method_names("routing") if isinstance(find_method("routing", name), Method)]
-    methods = arguments.methods.split(",") if arguments.methods else every
-    weights = [float(weight) for weight in arguments.weights.split(",")]
+    selected = methods.split(",") if methods else every
+    compute_weights = [float(weight) for weight in weights.split(",")]
     wrong = 0
     print("| table | method | case | inputs | reported | earned | |\n|---|---|---|---|---:|---:|---|")
-    for path in sorted(arguments.folder.glob("*.parquet")):
+    for path in sorted(folder.glob("*.parquet")):
         if path.name.startswith("trace_"):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            for one in replays(by_fold(OutcomeTable.read(path)), methods, weights, folder=Path(folder)):
+        table = by_fold(OutcomeTable.read(path))
+        with tempfile.TemporaryDirectory() as out:
+            for one in replays(table, selected, compute_weights, folder=Path(out)):
                 wrong += not one.agrees
                 print(
                     f"| {path.stem} | {one.method} | {one.case} | {', '.join(one.inputs)} | "
                     f"{one.reported:.6f} | {one.earned:.6f} | {'' if one.agrees else 'differs'} |",
                     flush=True,
                 )
-    return int(wrong > 0)
+    if wrong:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    jsonargparse.auto_cli(main, as_positional=True)
