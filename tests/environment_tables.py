@@ -26,7 +26,7 @@ def solved_cascade() -> OutcomeTable:
         quality=np.column_stack([right, np.ones(240)]),
         cost=np.tile([0.1, 0.5], (240, 1)),
         confidence=np.column_stack([np.where(right, 0.9, 0.1), np.full(240, 0.8)]),
-        split=["train"] * 120 + ["validation"] * 60 + ["test"] * 60,
+        split=["train"] * 120 + ["validation"] * 48 + ["tuning"] * 12 + ["test"] * 60,
     )
 
 
