@@ -94,7 +94,8 @@ def replays(
             continue
         router = load(folder / row["router"])
         assert isinstance(router, Router)
-        earned = _earned(router, table, row["compute_weight"], row["seed"])
+        served = weights[(len(weights) - 1) // 2]  # by a router with conditions, unless it is given another
+        earned = _earned(router, table, row["compute_weight"], row["seed"], served)
         yield Replay(
             method=row["method"],
             case=row["case"],
@@ -113,12 +114,12 @@ def by_fold(table: OutcomeTable) -> OutcomeTable:
     return replace(kept, split=np.array(["train", "train", "validation", "test"])[kept.fold])
 
 
-def _earned(router: Router, table: OutcomeTable, weight: float, seed: int) -> float:
+def _earned(router: Router, table: OutcomeTable, weight: float, seed: int, served: float) -> float:
     """Mean utility of a router on test rows, one expert per row, by prompts and the table's columns."""
     train, test = table.split == "train", np.flatnonzero(table.split == "test")
     cost = table.cost.astype(np.float64)
     unit = cost[train].mean(axis=0).max()
-    if router.conditions and router.defaults != {"compute_weight": weight}:
+    if router.conditions and weight != served:
         router = router.at(compute_weight=weight)
     assert table.prompt is not None
     prompts = [str(table.prompt[row]) for row in test]

@@ -75,9 +75,11 @@ def test_every_method_earns_what_is_reported(tmp_path: Path) -> None:
 
 def test_a_router_for_several_weights_serves_the_middle_one(tmp_path: Path) -> None:
     methods = ["priced_pg", "ridge", "random"]
-    found = list(replay.replays(small_table(), methods, (0.02, 0.1, 0.4), folder=tmp_path, alone=True))
+    found = list(replay.replays(small_table(), methods, (0.02, 0.3, 1.5), folder=tmp_path, alone=True))
     check(found, set(methods))
     assert len(found) == 9
+    with_weight = {one.case: one.earned for one in found if one.method == "priced_pg"}
+    assert len({round(value, 6) for value in with_weight.values()}) == 3
 
 
 @pytest.mark.parametrize("option", ["group", "infer_group"])
