@@ -92,8 +92,8 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
         "table_width": width,
         "figure": _frontier(results, series),
         "frontier": measured,
-        "two_experts": any(row["apgr"]["value"] is not None for _, row in measured),
         "aiq_rival": next((facts.get("aiq_rival") for facts in frontier.values()), None),
+        "two_experts": any(row["apgr"]["value"] is not None for _, row in measured),
         "references": references,
         "columns": columns,
         "groups": result_groups(results, series),
@@ -148,7 +148,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     experts = results["problem"]["experts"]
     tiles: list[tuple[str, str, str]] = []
     if queries:
-        others = f"{queries.get('train', NOTHING)} train, {queries.get('validation', NOTHING)} validation"
+        others = ", ".join(f"{rows} {split}" for split, rows in queries.items() if split != "test")
         tiles.append(("Test queries", str(queries.get("test", NOTHING)), others))
     if experts:
         note = "frozen" + (f"; {features} features" if features is not None else "")

@@ -59,7 +59,7 @@ def assemble(
     sections = table_sections(groups, problem)
     verdicts = [each for case in problem.cases if (each := rl_verdict(summary, case.label)) is not None]
     verdict = [verdict_of(summary, verdicts, case.label) for case in problem.cases]
-    verdict += same_policies(summary)
+    verdict += same_policies(summary, verdicts)
     if sections["singles"] and "budget" not in problem.cases[0].values:
         verdict += savings_of(summary, verdicts, sections["frontier"], sections["singles"])
     figures = [{"method": entry.method, **figure} for entry in entries for figure in entry.figures]

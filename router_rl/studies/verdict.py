@@ -75,15 +75,17 @@ def verdict_of(summary: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, A
     return f"{at}: {best['method']} has a mean utility of {best['utility_mean']:.3f}."
 
 
-def same_policies(summary: Sequence[dict[str, Any]]) -> list[str]:
-    """Return one sentence for each RL method that makes the decisions of a gate or baseline in some case.
+def same_policies(summary: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one sentence for each other RL method that makes the decisions of a gate or baseline.
 
     Args:
         summary: of `results.json`.
+        verdicts: results of `rl_verdict`, whose methods are left out in their cases.
     """
+    known = {(each["rl"], each["case"]) for each in verdicts}
     cases: dict[tuple[str, str], list[str]] = {}
     for row in summary:
-        if row["same_as"]:
+        if row["same_as"] and (row["method"], row["case"]) not in known:
             cases.setdefault((row["method"], row["same_as"]), []).append(row["case"])
     return [
         f"{method} makes the decisions of {other} at {', '.join(labels)}: it is not a result of RL there."
