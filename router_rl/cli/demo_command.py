@@ -37,7 +37,7 @@ def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: i
     )
     table = open_table("digits")
     problem = RoutingProblem(table, [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)])
-    methods = ["ppo", "a2c", "exact_pg", "warm_exact_pg", "softmax_gate", "switch_gate", "ridge"]
+    methods = ["ppo", "exact_pg", "warm_exact_pg", "softmax_gate", "switch_gate"]
     with progress_of("trials", err) as progress:
         study = compare(
             problem,
