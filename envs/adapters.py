@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,7 @@ from .core import Core
 __all__ = [
     "BuiltEnv",
     "BuiltVectorEnv",
+    "MaskableCore",
     "MaskedEnv",
     "SB3VecEnv",
     "ScalarEnv",
@@ -57,11 +58,20 @@ class ScalarEnv(gymnasium.Env[np.ndarray, Any]):
         return observation, float(step.reward[0]), bool(step.terminated[0]), False, info
 
 
+@runtime_checkable
 class MaskableCore(Core, Protocol):
     """A core that knows which actions are valid."""
 
     def action_mask(self) -> torch.Tensor:
         """The valid actions, [B, actions] bool."""
+        ...
+
+    def mask_columns(self) -> torch.Tensor:
+        """The columns of an observation that make each action valid, [O, actions] bool.
+
+        An action is valid if and only if at least one of its columns is positive, so a policy that sees the
+        observation alone knows the mask.
+        """
         ...
 
 

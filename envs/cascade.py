@@ -265,6 +265,18 @@ class CascadeCore(BatchedCore[CascadeState]):
         """The valid actions, [B, 2 N + 1] bool."""
         return action_mask(self.table, self.config, self.state)
 
+    def mask_columns(self) -> Tensor:
+        """The columns of an observation that make each action valid, [O, 2 N + 1] bool."""
+        experts, size = self.experts, self.observation_space.shape[0]
+        features = self.table.outcomes.features.shape[1]
+        each = torch.arange(experts, device=self.device)
+        called = features + each
+        columns = torch.zeros((size, 2 * experts + 1), dtype=torch.bool, device=self.device)
+        columns[called + 2 * experts, each] = True  # an expert that is available can be called
+        columns[called, experts + each] = True
+        columns[called, 2 * experts] = self.table.same is not None
+        return columns
+
     def observation(self) -> Tensor:
         """The current observations, [B, D + 3 N + N (N - 1) / 2 + 1] float32."""
         return observe(self.table, self.config, self.state)

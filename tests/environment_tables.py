@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from experts import OutcomeTable
+from router_rl.problems.caching.problem import CachingProblem
+from router_rl.problems.objective import Objective
 
-__all__ = ["made_cascade", "prompt_cascade", "solved_cascade", "topics"]
+__all__ = ["LOADING", "made_cascade", "prompt_cascade", "solved_cascade", "topics", "two_topic_cache"]
+
+LOADING = 1.2  # utility that the wait for an expert costs in `two_topic_cache`; being right earns 1
 
 
 def solved_cascade() -> OutcomeTable:
@@ -74,4 +80,38 @@ def topics(seed: int = 0) -> OutcomeTable:
         cost=np.ones((rows, 4)),
         group=topic.astype(str),
         split=["train"] * 120 + ["validation"] * 60 + ["test"] * 60,
+    )
+
+
+def two_topic_cache(folder: Path, *, persistence: float, window: int = 128) -> CachingProblem:
+    """Return two experts, each right on its own topic only, which the feature tells; one fits in memory.
+
+    Args:
+        folder: where the profile of the memories is written.
+        persistence: probability that the topic stays.
+        window: requests of an episode.
+    """
+    topic = np.arange(240) % 2
+    table = OutcomeTable(
+        experts=["a", "b"],
+        query_id=range(240),
+        features=topic[:, None],
+        quality=topic[:, None] == np.arange(2),
+        cost=np.ones((240, 2)),
+        group=topic.astype(str),
+        split=np.repeat(["train", "validation", "test"], 80),
+    )
+    profile = {"gpu_bandwidth": 1e9, "gpu_latency": LOADING, "disk_bandwidth": 1e9, "disk_latency": 0.0}
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+    return CachingProblem(
+        table,
+        Objective(compute_weight=0.0),
+        resident_shares=(0.5,),
+        wait_weight=1.0,
+        host_share=1.0,
+        expert_bytes=1.0,
+        gap=5.0,
+        persistence=persistence,
+        window=window,
+        profile=folder / "profile.yaml",
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from .caching_policy import CachingPolicy
 from .cascade_policy import CascadePolicy
+from .network_policy import NetworkPolicy
 
 __all__ = ["POLICIES"]
 
@@ -13,4 +14,5 @@ __all__ = ["POLICIES"]
 POLICIES: dict[str, Any] = {
     "cascade": CascadePolicy,
     "caching": CachingPolicy,
+    "network": NetworkPolicy,
 }

@@ -16,6 +16,7 @@ from router_rl.routing import RouterError, load
 from router_rl.routing.policies.caching_policy import CachingPolicy
 from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.cascade_policy import CascadePolicy
+from router_rl.routing.policies.network_policy import NetworkPolicy
 from router_rl.routing.text import Length, Terms, TextFeatures
 
 NAMES = ("small", "medium", "large")
@@ -27,6 +28,9 @@ def made(kind: str, seed: int = 0) -> Any:
     policy: Any
     if kind == "cascade":
         policy = CascadePolicy(NAMES, 4, 2, [0.1, 0.4, 1.0], beliefs, members=2, hidden=6)
+    elif kind == "network":
+        policy = NetworkPolicy(NAMES, 4, 9, (3, 3), (6,))
+        policy.valid_columns[5:8, :3] = torch.eye(3, dtype=torch.bool)
     else:
         policy = CachingPolicy(NAMES, 4, [0.01, 0.02, 0.1], [[1.0, 2.0, 4.0]] * 2, beliefs, later)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +40,7 @@ def made(kind: str, seed: int = 0) -> Any:
     return policy
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
 def test_a_policy_acts_as_before_after_its_export(kind: str, tmp_path: Path) -> None:
     policy = made(kind)
     parity = export(policy, tmp_path / "out")
@@ -63,7 +67,7 @@ def test_a_policy_acts_as_before_after_its_export(kind: str, tmp_path: Path) -> 
     assert loaded.start(None) is None
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
 def test_the_readme_acts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = made(kind)
     export(policy, tmp_path / "out")
@@ -83,7 +87,7 @@ def reading_prompts(kind: str, offset: float = 0.0) -> Any:
     return policy
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
 def test_a_policy_keeps_its_text_pipeline(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = reading_prompts(kind, offset=0.5)
     export(policy, tmp_path / "out")
@@ -137,7 +141,9 @@ def test_a_policy_that_is_written_wrong_is_refused(tmp_path: Path, monkeypatch: 
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"format='onnx': a cascade policy has no such form"):
         export(made("cascade"), tmp_path / "out", format="onnx")
-    with pytest.raises(RouterError, match="object has no exported form; known: a Router, caching, cascade"):
+    with pytest.raises(
+        RouterError, match="object has no exported form; known: a Router, caching, cascade, network"
+    ):
         export(object(), tmp_path / "out")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

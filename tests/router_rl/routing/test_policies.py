@@ -107,7 +107,7 @@ def test_broken_policies_are_refused(tmp_path: Path) -> None:
     write_policy(cascade(), tmp_path)
     description = json.loads((tmp_path / "policy.json").read_text())
     for changes, message in (
-        ({"kind": "tree"}, "has kind 'tree'; this release reads caching, cascade"),
+        ({"kind": "tree"}, "has kind 'tree'; this release reads caching, cascade, network"),
         ({"schema_version": 9}, "has schema_version 9; this release reads 1"),
         ({"experts": ["b", "a"]}, "not from one export: export the policy again"),
         ({"hidden": 99}, "lacks a usable field"),

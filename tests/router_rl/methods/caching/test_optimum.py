@@ -4,46 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import yaml
+from environment_tables import LOADING, two_topic_cache
 
-from experts import OutcomeTable
 from router_rl.methods.caching.cache_search import SearchHyperparameters, search
 from router_rl.methods.caching.candidates import weighted
 from router_rl.problems.caching.cache_episodes import run_episodes
-from router_rl.problems.caching.problem import CachingProblem
-from router_rl.problems.objective import Objective
 
-LOADING = 1.2  # utility that the wait for an expert costs; being right earns 1
 FOLLOW = ({"worth": 1.0}, {"recent": 1.0})
 STAY = ({"worth": 1.0, "resident": 1.2}, {"recent": 1.0})
-
-
-def problem_of(folder, persistence):
-    """Two experts, each right on its own topic only, which the feature tells; one fits in memory."""
-    topic = np.arange(240) % 2
-    table = OutcomeTable(
-        experts=["a", "b"],
-        query_id=range(240),
-        features=topic[:, None],
-        quality=topic[:, None] == np.arange(2),
-        cost=np.ones((240, 2)),
-        group=topic.astype(str),
-        split=np.repeat(["train", "validation", "test"], 80),
-    )
-    profile = {"gpu_bandwidth": 1e9, "gpu_latency": LOADING, "disk_bandwidth": 1e9, "disk_latency": 0.0}
-    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
-    return CachingProblem(
-        table,
-        Objective(compute_weight=0.0),
-        resident_shares=(0.5,),
-        wait_weight=1.0,
-        host_share=1.0,
-        expert_bytes=1.0,
-        gap=5.0,
-        persistence=persistence,
-        window=128,
-        profile=folder / "profile.yaml",
-    )
 
 
 def solve(persistence):
@@ -61,7 +29,7 @@ def solve(persistence):
 
 @pytest.mark.parametrize(("persistence", "start", "best"), [(0.9, STAY, FOLLOW), (0.0, FOLLOW, STAY)])
 def test_the_search_reaches_the_optimum(tmp_path, persistence, start, best):
-    problem = problem_of(tmp_path, persistence)
+    problem = two_topic_cache(tmp_path, persistence=persistence)
     mean, choice = solve(persistence)
     assert (choice == (np.array([[0, 1], [0, 1]]) if best is FOLLOW else np.array([[0, 0], [1, 1]]))).all()
 
