@@ -9,12 +9,16 @@ from pathlib import Path
 
 METHODS = {
     "ppo": "rl",
-    "a2c": "rl",
     "exact_pg": "rl",
     "warm_exact_pg": "rl",
     "softmax_gate": "gate",
     "switch_gate": "gate",
     "ridge": "baseline",
+    "knn": "baseline",
+    "kernel": "baseline",
+    "cluster": "baseline",
+    "guarded_knn": "baseline",
+    "boosted_trees": "baseline",
     "random": "baseline",
     "best_single": "baseline",
     "zero_router": "baseline",
@@ -48,14 +52,20 @@ def check(folder: Path) -> None:
         mean = {s["method"]: s["utility_mean"] for s in results["summary"] if s["compute_weight"] == weight}
         assert mean["ppo"] > mean["best_single"] > mean["random"], (weight, mean)
         assert mean["oracle"] >= max(mean.values()), (weight, mean)
-    gates = [s["paired_difference_to_best_gate"] for s in results["summary"] if s["method"] == "ppo"]
-    assert all(gate["ci95"][0] <= gate["mean"] <= gate["ci95"][1] for gate in gates)
-    assert len(results["goal"]) == len(weights)
-    assert sum(line.startswith("Compute weight") for line in results["verdict"]) == len(results["goal"])
+    rivals = [s["paired_difference_to_best_rival"] for s in results["summary"] if s["method"] == "ppo"]
+    assert all(rival["ci95"][0] <= rival["mean"] <= rival["ci95"][1] for rival in rivals)
+    assert len(results["rl_verdicts"]) == len(weights)
+    assert sum(line.startswith("Compute weight") for line in results["verdict"]) == len(weights)
+    assert all(
+        frontier["points"] == len(weights) for name, frontier in results["frontier"].items() if name == "ppo"
+    )
     assert any("of the cost saved" in line for line in results["verdict"])
     assert results["recommendation"]["routing_pays"]
     assert results["recommendation"]["sentence"].startswith("Use ")
-    assert all(goal["reached"] == (goal["ci95"][0] > goal["margin"]) for goal in results["goal"])
+    for verdict in results["rl_verdicts"]:
+        low, high = verdict["ci95"]
+        expected = "better" if low > 0 else "worse" if high < 0 else "no significant difference"
+        assert verdict["outcome"] == ("same policy" if verdict["same_as"] else expected)
     for line in results["summary"]:
         low, high = line["utility_iqm_ci95"]
         assert low <= line["utility_iqm"] <= high, line["method"]
