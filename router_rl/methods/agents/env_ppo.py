@@ -17,7 +17,15 @@ from .env_rollout import EnvRollout, evaluate_actions
 from .env_training import EnvHyperparameters, EnvUpdate, batch_of, learn_env
 from .router_ppo import clipped
 
-__all__ = ["AMORTIZED", "METHOD", "EnvPPOHyperparameters", "fit_amortized", "fit_case", "ppo_ascent"]
+__all__ = [
+    "AMORTIZED",
+    "METHOD",
+    "EnvPPOHyperparameters",
+    "ShortEpisodePPOHyperparameters",
+    "fit_amortized",
+    "fit_case",
+    "ppo_ascent",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +39,19 @@ class EnvPPOHyperparameters(EnvHyperparameters):
         clip: clip range of the probability ratio.
     """
 
+    lanes: int = 16
+    steps: int = 128
     epochs: int = 6
     minibatches: int = 8
     trace: float = 0.95
     clip: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortEpisodePPOHyperparameters(EnvPPOHyperparameters):
+    """Hyperparameters of on-device PPO where episodes are short: later rewards are not discounted."""
+
+    discount: float = 1.0
 
 
 def fit_case(problem: Problem, hyperparameters: EnvPPOHyperparameters, run: Run) -> ActionPolicy:
@@ -76,7 +93,7 @@ METHOD = Method(
     hyperparameters=EnvPPOHyperparameters,
     space={
         "learning_rate": (3e-4, 1e-3, 3e-3),
-        "discount": (0.9, 0.99),
+        "discount": (0.9, 0.95, 0.99),
         "entropy": (0.0, 0.01, 0.03),
         "weight_decay": (1e-3, 1e-1),
     },
@@ -87,8 +104,8 @@ AMORTIZED = Method(
     name="router_ppo",
     family="rl",
     fit=fit_amortized,
-    hyperparameters=EnvPPOHyperparameters,
-    space=METHOD.space,
+    hyperparameters=ShortEpisodePPOHyperparameters,
+    space={**METHOD.space, "discount": (0.99, 1.0)},
     about="PPO with generalised advantages, on device in the environment; one policy for all cases",
     amortizes=True,
 )

@@ -21,6 +21,7 @@ __all__ = [
     "AMORTIZED",
     "METHOD",
     "EnvReinforceHyperparameters",
+    "ShortEpisodeReinforceHyperparameters",
     "fit_amortized",
     "fit_case",
     "reinforce_ascent",
@@ -35,10 +36,17 @@ class EnvReinforceHyperparameters(EnvHyperparameters):
         baseline_steps: gradient steps of the baseline per rollout, each on a part of it.
     """
 
-    lanes: int = 64
-    steps: int = 8
+    lanes: int = 16
+    steps: int = 16
     learning_rate: float = 3e-3
     baseline_steps: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortEpisodeReinforceHyperparameters(EnvReinforceHyperparameters):
+    """Hyperparameters of REINFORCE where episodes are short: later rewards are not discounted."""
+
+    discount: float = 1.0
 
 
 def fit_case(problem: Problem, hyperparameters: EnvReinforceHyperparameters, run: Run) -> ActionPolicy:
@@ -79,7 +87,7 @@ METHOD = Method(
     hyperparameters=EnvReinforceHyperparameters,
     space={
         "learning_rate": (1e-3, 3e-3, 1e-2),
-        "discount": (0.9, 0.99),
+        "discount": (0.9, 0.95, 0.99),
         "entropy": (0.0, 0.01, 0.03),
         "weight_decay": (1e-3, 1e-1),
     },
@@ -90,8 +98,8 @@ AMORTIZED = Method(
     name="reinforce",
     family="rl",
     fit=fit_amortized,
-    hyperparameters=EnvReinforceHyperparameters,
-    space=METHOD.space,
+    hyperparameters=ShortEpisodeReinforceHyperparameters,
+    space={**METHOD.space, "discount": (0.99, 1.0)},
     about="REINFORCE with a learned baseline, on device in the environment; one policy for all cases",
     amortizes=True,
 )

@@ -2,8 +2,8 @@
 
 The policy is a network on the whole observation, with the mask of invalid actions that the observation holds.
 Observations are standardised by running means and variances, which are fixed after the first tenth of the
-decisions; the first rollout only measures them. Rewards are divided by the standard deviation of the first
-rollout's returns. Learning rate and entropy bonus decay linearly to 0.
+decisions; the first rollout only measures them. Rewards are divided by the standard deviation of the returns,
+likewise. Learning rate and entropy bonus decay linearly to 0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class EnvHyperparameters:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
     entropy: float = 0.01
-    discount: float = 0.99
+    discount: float = 0.95
     hidden: int = 64
 
 
@@ -183,31 +183,32 @@ def learn_env(
     weights = [*policy.parameters(), *critic.parameters()]
     optimizer = adamw(weights, hyperparameters.learning_rate, hyperparameters.weight_decay)
     generator = torch.Generator(device=core.device).manual_seed(run.seed)
-    moments, best = RunningMoments.of(policy.observation_size, core.device), BestPolicy(problem, run.callback)
+    moments, returns = (RunningMoments.of(size, core.device) for size in (policy.observation_size, 1))
+    best = BestPolicy(problem, run.callback)
     period = run.validate_every or max(1, total // _VALIDATIONS)
-    played, reward_scale = 0, 1.0
+    played = 0
     saved = run.checkpoint.load()
     if saved is not None:
-        played, reward_scale = saved["played"], saved["reward_scale"]
+        played = saved["played"]
         policy.load_state_dict(saved["policy"])
         critic.load_state_dict(saved["critic"])
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
-        moments = RunningMoments(**saved["moments"])
+        moments, returns = RunningMoments(**saved["moments"]), RunningMoments(**saved["returns"])
         best.load_state_dict(saved["best"])
         core.load_state_dict(saved["core"])
     while played < total:
         rollout = collect(policy, core, steps, generator)
         left = 1.0 - played / total
-        if played == 0:
-            reward_scale = _reward_scale(rollout, hyperparameters.discount)
-        else:
+        if played > 0:
             optimizer.param_groups[0]["lr"] = hyperparameters.learning_rate * left
             entropy = hyperparameters.entropy * left
+            reward_scale = 1.0 / float(returns.deviation())
             ascent(EnvUpdate(policy, critic, optimizer, reward_scale, entropy, generator), rollout)
         before, played = played, played + lanes * steps
         if before <= _WARM_UP * total:
             moments = moments.updated(rollout.observation[:-1].flatten(0, 1))
+            returns = returns.updated(_returns(rollout, hyperparameters.discount))
             policy.shift.copy_(moments.mean)
             policy.scale.copy_(1.0 / moments.deviation())
         if before // period != played // period or played >= total:
@@ -216,12 +217,12 @@ def learn_env(
             run.checkpoint.save(
                 {
                     "played": played,
-                    "reward_scale": reward_scale,
                     "policy": policy.state_dict(),
                     "critic": critic.state_dict(),
                     "optimizer": optimizer_state(optimizer),
                     "generator": generator.get_state(),
                     "moments": moments._asdict(),
+                    "returns": returns._asdict(),
                     "best": best.state_dict(),
                     "core": core.state_dict(),
                 }
@@ -238,9 +239,8 @@ def _critic(inputs: int, hidden: int, seed: int) -> nn.Sequential:
         return nn.Sequential(*layers, nn.Linear(hidden, 1))
 
 
-def _reward_scale(rollout: EnvRollout, discount: float) -> float:
-    """Return 1 over the standard deviation of a rollout's returns; 1 if they do not vary."""
+def _returns(rollout: EnvRollout, discount: float) -> Tensor:
+    """Return the discounted rewards-to-go of a rollout, [S B, 1]."""
     value = torch.zeros(len(rollout.observation), rollout.reward.shape[1], device=rollout.reward.device)
     returns = advantages(rollout.reward, value, rollout.last, discount=discount, trace=1.0)[1]
-    deviation = float(returns.std())
-    return 1.0 / deviation if deviation > 1e-6 else 1.0
+    return returns.reshape(-1, 1)

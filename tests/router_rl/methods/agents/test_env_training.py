@@ -13,10 +13,9 @@ from environment_tables import made_cascade, solved_cascade, two_topic_cache
 
 from experts import OutcomeTable
 from router_rl import Objective, fit
-from router_rl.methods.agents import env_training
 from router_rl.methods.agents.env_ppo import EnvPPOHyperparameters, ppo_ascent
 from router_rl.methods.agents.env_reinforce import EnvReinforceHyperparameters, reinforce_ascent
-from router_rl.methods.agents.env_rollout import EnvRollout, evaluate_actions
+from router_rl.methods.agents.env_rollout import EnvRollout, collect, evaluate_actions
 from router_rl.methods.agents.env_training import EnvUpdate, batch_of, learn_env, new_policy
 from router_rl.methods.agents.running_moments import RunningMoments
 from router_rl.methods.checkpoint import Checkpoint
@@ -187,11 +186,13 @@ def test_entropy_and_learning_rate_decay_and_observations_are_fixed_after_the_wa
     entropies: list[float] = []
     rates: list[float] = []
     shifts: list[torch.Tensor] = []
+    scales: list[float] = []
 
     def watch(update: EnvUpdate, rollout: EnvRollout) -> None:
         entropies.append(update.entropy)
         rates.append(update.optimizer.param_groups[0]["lr"])
         shifts.append(update.policy.shift.clone())
+        scales.append(update.reward_scale)
 
     policy = learn_env(problem, problem.case, hyperparameters, Run(), watch)
     left = [1.0 - rollout / 20 for rollout in range(1, 20)]  # the first of 20 rollouts only measures
@@ -200,8 +201,29 @@ def test_entropy_and_learning_rate_decay_and_observations_are_fixed_after_the_wa
     assert shifts[0].any()
     assert not shifts[1].equal(shifts[0])  # 3 rollouts begin in the first tenth of the decisions
     assert all(shift.equal(shifts[2]) for shift in shifts[3:])
+    assert scales[2] == scales[-1] != scales[1]
     assert isinstance(policy.module, NetworkPolicy)
     assert policy.module.shift.equal(shifts[-1])
+
+
+def test_rewards_are_divided_by_the_deviation_of_the_returns() -> None:
+    """The rollouts are of one step, so the returns are the rewards."""
+    problem = CascadeProblem(made_cascade(rows=100), [Objective(compute_weight=0.1)], max_experts=2)
+    hyperparameters = EnvPPOHyperparameters(lanes=64, steps=1, decisions=1_280)
+    core = problem.core("train", problem.case, lanes=64, seed=1_000_000)
+    policy = new_policy(problem, core, hyperparameters.hidden, 0)
+    first = collect(policy, core, 1, torch.Generator().manual_seed(0)).reward
+    seen: list[tuple[float, torch.Tensor]] = []
+    learn_env(
+        problem,
+        problem.case,
+        hyperparameters,
+        Run(),
+        lambda update, rollout: seen.append((update.reward_scale, rollout.reward)),
+    )
+    assert seen[0][0] == pytest.approx(1.0 / first.std(correction=0).item())
+    both = torch.cat([first, seen[0][1]])
+    assert seen[1][0] == pytest.approx(1.0 / both.std(correction=0).item())
 
 
 def test_running_moments_are_those_of_all_rows() -> None:
@@ -309,6 +331,3 @@ def test_rewards_are_scaled_before_the_critic_sees_them(
     update, rollout, _ = setting
     batch = batch_of(update._replace(reward_scale=10.0), rollout, discount=0.9, trace=0.9)
     torch.testing.assert_close(batch.returns, 10.0 * ADVANTAGE)
-    varying = rollout._replace(reward=torch.tensor([[0.0, 2.0, 0.0, 2.0]]))
-    scale = env_training._reward_scale(varying, 0.9)  # pyright: ignore[reportPrivateUsage]
-    assert scale == pytest.approx(1.0 / float(torch.tensor([0.0, 2.0, 0.0, 2.0]).std()))
