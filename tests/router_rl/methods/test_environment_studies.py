@@ -132,3 +132,18 @@ def test_a_trained_caching_policy_is_read_again_and_earns_the_same(tmp_path):
         run.facts["test"]["utility"], abs=1e-6
     )
     np.testing.assert_allclose(sum(run.facts["test"]["shares"]), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["router_ppo", "reinforce"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_policy_trained_in_the_environment_is_read_again_and_earns_the_same(name, method, tmp_path):
+    problem = PROBLEMS[name][0]()
+    few = {"decisions": 128, "lanes": 8, "steps": 4, "hidden": 8}
+    run = train_run(problem, method, tmp_path, hyperparameters=few)
+    policy = read_run(tmp_path).policy
+    assert policy.kind == "network"
+    cases = problem.cases if name == "cascade" else problem.cases[:1]
+    assert [case["label"] for case in run.facts["cases"]] == [case.label for case in cases]
+    for case, kept in zip(cases, run.facts["cases"], strict=True):
+        earned = problem.evaluate(policy, "test", case).means()["utility"]
+        assert earned == pytest.approx(kept["test"]["utility"], abs=1e-6)
