@@ -64,7 +64,7 @@ def route(
     learns = torch.is_grad_enabled() and (
         hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
-    if path != "triton" and (torch.compiler.is_exporting() or not (learns or hidden.is_cuda)):
+    if path != "triton" and (_exporting() or not (learns or hidden.is_cuda)):
         if alive is None and hidden.is_cpu and not torch.compiler.is_compiling():
             routed = eager.gate(hidden, weight, bias, correction, rule)
         else:
@@ -78,6 +78,15 @@ def route(
     call = _Call.of(rule, int32=ids == torch.int32, dispatch=dispatch, logits=logits or learns, path=path)
     weights, experts, z, fallback, *slots = _operator(hidden, weight, bias, correction, alive, *call)
     return Routed(weights, experts, z, fallback, Dispatch(*slots) if dispatch else None)
+
+
+def _exporting() -> bool:
+    """Return whether torch.export traces.
+
+    Before torch 2.12 `torch.compiler.is_exporting` was True in torch.compile too, so a compiled gate that
+    learns took the path without the operator, and rows that are not finite made its gradient NaN.
+    """
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
