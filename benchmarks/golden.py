@@ -1,4 +1,4 @@
-"""Compares the numbers of this tree with those of a commit, or with `tests/golden/version1.json`.
+"""Compares the numbers of this tree with those of a commit, or with `tests/golden/numbers.json`.
 
     python benchmarks/golden.py --against COMMIT
     python benchmarks/golden.py --check
@@ -41,7 +41,7 @@ from golden_tables import write_files
 __all__ = ["CommandFailed", "Committed", "machine", "mismatch", "numbers_of", "verdict_on"]
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMITTED = ROOT / "tests" / "golden" / "version1.json"
+COMMITTED = ROOT / "tests" / "golden" / "numbers.json"
 _PACKAGES = ("router_rl", "envs", "experts", "train_router")
 _SHOWN = 5
 

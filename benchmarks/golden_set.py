@@ -13,19 +13,7 @@ __all__ = ["COMPARISONS", "DEMO", "EXPECTED", "FILES", "Comparison", "words_of"]
 FILES = "FILES/"
 """Placeholder, in a value, of the folder of `golden_tables.write_files`."""
 
-_ONE_WEIGHT = (
-    "under one compute weight, version 1's compare trained conditioned methods for half to twice the weight; "
-    "now they are trained for an eighth to eight times, as `train` and `fit` always did"
-)
-
-EXPECTED: dict[str, str] = {
-    "bandit/conditioned_pg/*": _ONE_WEIGHT,
-    "bandit/priced_pg/*": _ONE_WEIGHT,
-    "load/conditioned_pg/*": _ONE_WEIGHT,
-    "cascade/thresholds/*": "version 1 asked a third expert where two are allowed, and left some unanswered",
-    "*/oracle/*/validation/row": "version 1 measured the bounds of routing on test rows only",
-    "cascade*/random/*": "version 1 draws from torch's global stream: methods that ran before change it",
-}
+EXPECTED: dict[str, str] = {}
 """Reasons for differences, by pattern (as in `fnmatch`) of `comparison/method/case/seed/split/part`.
 
 The part of a row that only one tree has is `row`.
@@ -134,7 +122,6 @@ COMPARISONS: tuple[Comparison, ...] = (
         name="budget",
         methods=(*_BUDGET, "softmax_gate", "switch_gate", "ridge", "knn"),
         objective={"budget": 0.35},
-        quick=("exact_pg", "softmax_gate", "ridge"),
     ),
     Comparison(
         name="limit",
@@ -184,7 +171,6 @@ COMPARISONS: tuple[Comparison, ...] = (
         table="prompts",
         compute_weights=(0.05, 0.3),
         problem={"features.group": True},
-        quick=("exact_pg", "softmax_gate", "ridge"),
     ),
     Comparison(
         name="hashed_prompts",
@@ -249,7 +235,6 @@ COMPARISONS: tuple[Comparison, ...] = (
         methods=_CACHING,
         env="caching",
         problem={"resident": [0.5, 0.75], "episodes": 4, "window": 48, "wait_weight": 2.0},
-        quick=("lru", "pinned", "index", "foresight"),
     ),
     Comparison(
         name="caching_ppo",

@@ -1,4 +1,4 @@
-"""Numbers of version 1 still hold, and what compares them finds every difference."""
+"""The committed numbers still hold, and what compares them finds every difference."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_numbers_are_those_of_version_1(name, files, tmp_path):
+def test_numbers_are_those_that_are_committed(name, files, tmp_path):
     committed = golden.Committed.read()
     if other := golden.mismatch(committed.machine):
         pytest.skip(f"golden numbers need {', '.join(other)}")
