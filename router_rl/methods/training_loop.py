@@ -76,6 +76,9 @@ Evaluator = Callable[[Router], RouterMeasurement]
 class EarlyStopping:
     """Early stopping: validates a router, keeps its best weights and rule, and says when to stop.
 
+    Step 0 is a point of the curve, and no candidate: a fitted start was selected on the same validation rows,
+    so its utility there is too high to be compared with that of later steps.
+
     Args:
         problem: gives the validation rows and the objective.
         patience: validations without improvement before training stops.
@@ -117,7 +120,9 @@ class EarlyStopping:
         """
         result = self._evaluate(router)
         utility = float(result.utility.mean(dtype=np.float64))
-        if utility > self._best:
+        if step == 0:
+            pass
+        elif utility > self._best:
             self._best, self._stale = utility, 0
             self._weights = {name: value.clone() for name, value in router.scorer.state_dict().items()}
             self._rule = router.rule
@@ -131,7 +136,7 @@ class EarlyStopping:
                     step=step,
                     total=total,
                     validation=result,
-                    best=self._best,
+                    best=utility if step == 0 else self._best,
                     training=training or {},
                     curve=tuple(self._curve),
                 )
@@ -140,7 +145,8 @@ class EarlyStopping:
 
     def best(self, router: Router) -> Router:
         """Load the best weights and their rule into a router; returns it in evaluation mode."""
-        router.scorer.load_state_dict(self._weights)
+        if self._weights:
+            router.scorer.load_state_dict(self._weights)
         router.rule = self._rule or router.rule
         return (copy.deepcopy(router) if self._compiled else router).eval()  # the copy is not compiled
 

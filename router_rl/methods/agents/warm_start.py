@@ -106,10 +106,6 @@ def fit(problem: RoutingProblem, hyperparameters: WarmExactPGHyperparameters, ru
     """
     name = hyperparameters.start
     start, policy = _start_and_policy(problem, hyperparameters, run)
-    if _equal(start, policy):
-        run.facts["equals_start"] = name
-        run.messages.append(f"no step of RL improved on {name} on validation; warm_exact_pg returns {name}")
-        return start
     static = not problem.objective.load_weight and problem.objective.budget is None
     if hyperparameters.folds and static and len(problem.validation) < _ENOUGH_ROWS:
         difference = _out_of_fold(problem, hyperparameters, Run(seed=run.seed))
@@ -171,13 +167,6 @@ def _start_and_policy(
     if problem.objective.load_weight and problem.observe_load:
         first = _with_load_input(first, problem, run.seed)
     return start, ascend(problem, hyperparameters, run, first)
-
-
-def _equal(one: Router, other: Router) -> bool:
-    """Return whether two routers have the same scorer and rule."""
-    a, b = one.scorer.state_dict(), other.scorer.state_dict()
-    same = a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    return same and one.state == other.state and one.rule == other.rule
 
 
 def _out_of_fold(

@@ -61,3 +61,15 @@ def test_what_comes_after_does_not_change_what_was_kept(kinds: OutcomeTable) -> 
     with torch.no_grad():
         router.scorer.logits.fill_(-5.0)  # type: ignore[operator, union-attr]
     assert int(stopping.best(router)(torch.zeros(1, 4)).experts) == 3
+
+
+def test_the_start_is_no_candidate(kinds: OutcomeTable) -> None:
+    """It was selected on the same rows, so a step is returned even if the start measures higher."""
+    task = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard())
+    seen: list[Snapshot] = []
+    stopping = EarlyStopping(task, patience=3, callback=seen.append)
+    stopping.update(_always(task, 3), 0, 10)  # the best single expert
+    stopping.update(_always(task, 1), 1, 10)
+    router = stopping.best(_always(task, 3))
+    assert int(router(torch.zeros(1, 4)).experts) == 1
+    assert seen[0].best > seen[1].best

@@ -136,14 +136,15 @@ def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
 
 def test_what_is_measured_while_training_is_over_all_weights(kinds: OutcomeTable) -> None:
     seen: list[Snapshot] = []
+    problem = RoutingProblem(kinds, Objective())
     fit(
         "conditioned_pg",
-        RoutingProblem(kinds, Objective()),
+        problem,
         hyperparameters={"epochs": 1},
         callback=seen.append,
     )
     measured = seen[-1].validation
-    assert len(measured.utility) == len(measured.load) == 5 * len(kinds.part("validation"))
+    assert len(measured.utility) == len(measured.load) == 5 * len(problem.validation)
     assert measured.means()["utility"] == pytest.approx(seen[-1].curve[-1].utility)
 
 

@@ -223,7 +223,7 @@ def test_a_start_that_no_step_improves_is_returned_and_named(task: RoutingProble
     router = warm_start.fit(task, settings, run)
     assert run.facts == {"equals_start": "kernel"}
     assert isinstance(router.scorer, KernelScorer)
-    assert run.messages == ["no step of RL improved on kernel on validation; warm_exact_pg returns kernel"]
+    assert run.messages[-1].startswith("RL did not improve on kernel (+0.0000")
 
 
 def test_results_name_the_start_that_a_router_equals(kinds: OutcomeTable) -> None:
