@@ -97,7 +97,7 @@ METHOD = Method(
         "entropy": (0.0, 0.01, 0.03),
         "weight_decay": (1e-3, 1e-1),
     },
-    about="PPO with generalised advantages, on device in the environment",
+    about="PPO with generalised advantages, on device",
 )
 
 AMORTIZED = Method(
@@ -106,6 +106,6 @@ AMORTIZED = Method(
     fit=fit_amortized,
     hyperparameters=ShortEpisodePPOHyperparameters,
     space={**METHOD.space, "discount": (0.99, 1.0)},
-    about="PPO with generalised advantages, on device in the environment; one policy for all cases",
+    about="PPO with a critic, on device; one fit for all cases",
     amortizes=True,
 )

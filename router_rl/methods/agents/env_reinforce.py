@@ -91,7 +91,7 @@ METHOD = Method(
         "entropy": (0.0, 0.01, 0.03),
         "weight_decay": (1e-3, 1e-1),
     },
-    about="REINFORCE with a learned baseline, on device in the environment",
+    about="REINFORCE with a learned baseline, on device",
 )
 
 AMORTIZED = Method(
@@ -100,6 +100,6 @@ AMORTIZED = Method(
     fit=fit_amortized,
     hyperparameters=ShortEpisodeReinforceHyperparameters,
     space={**METHOD.space, "discount": (0.99, 1.0)},
-    about="REINFORCE with a learned baseline, on device in the environment; one policy for all cases",
+    about="REINFORCE with a baseline, on device; one fit for all cases",
     amortizes=True,
 )

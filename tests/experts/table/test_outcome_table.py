@@ -39,7 +39,7 @@ def test_part_keeps_every_field_in_step(table):
         np.testing.assert_array_equal(getattr(part, name), getattr(table, name)[[1, 4]])
     assert part.notes == table.notes
     assert len(table) == 6
-    assert sum(len(table.part(name)) for name in SPLITS) == 6
+    assert sum(len(table.part(name)) for name in SPLITS if name != "tuning") == 6
 
 
 def test_take_accepts_masks_and_repeats(table):
@@ -49,7 +49,7 @@ def test_take_accepts_masks_and_repeats(table):
 
 
 def test_part_of_an_unknown_or_empty_split_is_an_error(table):
-    with pytest.raises(InputError, match=r"split='dev': unknown; use one of train, validation, test"):
+    with pytest.raises(InputError, match=r"split='dev': unknown; use one of train, validation, tuning, test"):
         table.part("dev")
     with pytest.raises(InputError, match="this table has rows in: train"):
         table.part("train").part("test")
@@ -65,7 +65,7 @@ def test_reads_real_tables_and_writes_them_back(name, shared_table, tmp_path):
     table = OutcomeTable.read(shared_table(f"{name}.parquet"))
     assert table.quality.shape == REAL[name]
     assert table.features is None
-    assert set(table.split) == set(SPLITS)
+    assert set(table.split) == set(SPLITS) - {"tuning"}
     assert any(note.startswith("split: ") for note in table.notes)
     path = tmp_path / "again.parquet"
     table.write(path)

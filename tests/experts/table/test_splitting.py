@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experts.table.splitting import SPLITS, complete_split, find_leak, split_by_key
+from experts.table.splitting import complete_split, find_leak, split_by_key
+
+MADE = ("train", "validation", "test")  # `tuning` is only ever given
 
 texts = st.lists(st.text(max_size=6), min_size=1, max_size=60)
 
@@ -27,7 +29,7 @@ def test_equal_keys_share_a_split(keys, seed):
 @given(st.integers(5, 300), st.integers(0, 5))
 def test_shares_are_exact(count, seed):
     split = split_by_key(map(str, range(count)), seed)
-    counts = [int((split == name).sum()) for name in SPLITS]
+    counts = [int((split == name).sum()) for name in MADE]
     assert sum(counts) == count
     np.testing.assert_allclose(counts, [0.6 * count, 0.2 * count, 0.2 * count], atol=1)
 
@@ -59,13 +61,13 @@ def test_a_missing_split_is_made_and_noted(given_split, note, counts):
     prompts = [f"p{i}" for i in range(100)]
     done = complete_split({"query_id": prompts, "prompt": prompts, "split": given_split}, seed=3)
     assert done["notes"] == (f"split: {note}",)
-    assert tuple(int((done["split"] == name).sum()) for name in SPLITS) == counts
+    assert tuple(int((done["split"] == name).sum()) for name in MADE) == counts
     if given_split is not None and len(set(given_split)) == 2:
         assert (done["split"][80:] == "test").all()
 
 
 def test_a_complete_split_is_left_alone():
-    columns = {"query_id": ["a", "b", "c"], "split": list(SPLITS)}
+    columns = {"query_id": ["a", "b", "c"], "split": list(MADE)}
     assert complete_split(columns, seed=0) is columns
 
 

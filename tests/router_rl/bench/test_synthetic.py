@@ -21,7 +21,7 @@ def test_the_known_router_is_the_best() -> None:
     router = Router(scorer, Hard(), table.experts).eval()
     problem = RoutingProblem(table)
     for split in ("train", "validation", "test"):
-        rows = table.part(split)
+        rows = problem.rows(split)
         measurement = problem.evaluate(router, split)
         chosen = measurement.share.argmax(axis=1)
         # On the queries of a class, no other expert has a higher mean utility.

@@ -67,7 +67,7 @@ def test_a_comparison_resumes_and_fits_what_is_missing(table, tmp_path):
     assert [row for row in rows_of(again) if row["seed"] == 0] == rows_of(first)
 
 
-@pytest.mark.parametrize(("states", "seed", "improves"), [(16, 1, False), (64, 3, True)])
+@pytest.mark.parametrize(("states", "seed", "improves"), [(32, 6, False), (64, 3, True)])
 def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path, states, seed, improves):
     problem = QueueingProblem(table, **FEW)
     options = {"seed": seed, "hyperparameters": {**QUICK, "states": states, "guard": 0.0}}
