@@ -157,6 +157,23 @@ class OutcomeTable:
         object.__setattr__(part, "cost", _as_float32("cost", cost))
         return part
 
+    def with_features(self, features: np.ndarray) -> OutcomeTable:
+        """Return the same queries with other features; estimated outcomes stay, whatever their range.
+
+        Args:
+            features: [T, D] float.
+
+        Raises:
+            InputError: they are not one row of numbers for each query.
+        """
+        features = _as_float32("features", features)
+        if features.ndim != 2 or len(features) != len(self):
+            shape = list(features.shape)
+            raise InputError("features", shape, f"must be [{len(self)}, D]", "give one row for each query")
+        part = copy.copy(self)
+        object.__setattr__(part, "features", features)
+        return part
+
     @classmethod
     def read(
         cls, path: str | Path, *, allow_leakage: bool = False, seed: int = 0, progress: bool = True

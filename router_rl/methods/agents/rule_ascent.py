@@ -10,7 +10,6 @@ leave-one-out where the method has that form, else cross-fitted. At inference, u
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,7 +143,7 @@ def _logits(router: Router, table: OutcomeTable) -> Tensor:
 def _with_logits(table: OutcomeTable, logits: Tensor) -> OutcomeTable:
     """Return the table with logits [T, outputs] after its features."""
     assert table.features is not None
-    return replace(table, features=np.concatenate([table.features, logits.cpu().numpy()], axis=1))
+    return table.with_features(np.concatenate([table.features, logits.cpu().numpy()], axis=1))
 
 
 def _observes_load(problem: RoutingProblem) -> bool:

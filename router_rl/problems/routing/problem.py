@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -273,7 +272,7 @@ class RoutingProblem(Problem):
             train, logged, out_of_fold = self.train, self.logged, self.out_of_fold
             if out_of_fold is not None:
                 assert train.features is not None
-                train = logged = replace(train, features=out_of_fold.features(train.features, fold))
+                train = logged = train.with_features(out_of_fold.features(train.features, fold))
                 out_of_fold = out_of_fold.take(kept)
             part = self.replaced(train=train.take(kept), logged=logged.take(kept), out_of_fold=out_of_fold)
             yield part, train.take(held_out)

@@ -94,3 +94,13 @@ def test_importing_and_reading_a_file_load_no_heavy_library(table, tmp_path):
         "assert not {'sklearn', 'scipy', 'gymnasium', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_other_features_keep_estimates_and_need_a_row_for_each_query(table):
+    estimated = table.with_estimates(table.quality + 3.0, table.cost)
+    other = estimated.with_features(np.ones((6, 5)))
+    np.testing.assert_array_equal(other.quality, estimated.quality)
+    assert other.features.shape == (6, 5)
+    assert other.features.dtype == np.float32
+    with pytest.raises(InputError, match=r"features=\[5, 5\]: must be \[6, D\]"):
+        estimated.with_features(np.ones((5, 5)))

@@ -302,3 +302,13 @@ def test_a_corrected_rule_is_exported_with_its_rows(
         torch.testing.assert_close(
             load_router(tmp_path / "out")(x).logits, router(x).logits, atol=1e-4, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("start", ["knn", "ridge"])
+def test_it_starts_from_a_rule_under_bandit_feedback(kinds: OutcomeTable, start: str) -> None:
+    """The outcomes are then unbiased estimates, and can be outside of their range."""
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.1), feedback="bandit")
+    assert problem.train.quality.max() > 1.0
+    settings = WarmExactPGHyperparameters(start=start, epochs=2, folds=2)
+    router = warm_start.fit(problem, settings, Run())
+    assert problem.evaluate(router, "test").means()["utility"] > 0.0
