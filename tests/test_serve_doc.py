@@ -43,7 +43,7 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
                 rows = [
                     {"prompt": f"What is {i} {name} {j}?", "reference": str(right), "group": name}
                     for i in range(11, 19)
-                    for j in (15, *range(26, 41))
+                    for j in (15, *range(26, 51))
                     for name, right in (("plus", i + j), ("times", i * j))
                 ]
                 assert example in rows

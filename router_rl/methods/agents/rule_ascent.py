@@ -76,7 +76,7 @@ def ascend_from_rule(
         inverse_temperature: b, above 0.
 
     Returns:
-        the router with the best validation utility: the rule itself if no step improved it.
+        the router of the epoch with the best validation utility.
     """
     assert problem.train.features is not None
     size, outputs = problem.train.features.shape[1], rule.scorer.experts
@@ -100,9 +100,6 @@ def ascend_from_rule(
     best = ascend(extended, hyperparameters, run, start)
     weights = {name.removeprefix("correction."): value for name, value in best.scorer.state_dict().items()}
     scorer.correction.load_state_dict(weights)
-    last = scorer.correction.layers[-1]
-    if not any(bool(parameter.any()) for parameter in last.parameters()):
-        return rule
     router.rule = best.rule
     return router.eval()
 
