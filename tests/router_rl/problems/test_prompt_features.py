@@ -18,6 +18,7 @@ from router_rl import Objective, export, fit
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import RouterError, load
+from router_rl.routing.terms import Terms
 from train_router import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +76,11 @@ def test_words_and_characters_each_have_topics_and_out_of_fold_predictions(promp
     _, text, _ = with_features(prompts, FeatureConfig(analyzer="both", dimensions=4, max_features=256))
     assert text is not None
     assert text.out_of_fold == ((4, 5), (10, 11))
+    # Digits, symbols and endings: characters from one on, inside words.
+    assert [(part.analyser, part.ngram_range) for part in text.parts if isinstance(part, Terms)] == [
+        ("word", (1, 2)),
+        ("char_wb", (1, 3)),
+    ]
 
 
 @pytest.mark.parametrize("option", ["group", "infer_group"])

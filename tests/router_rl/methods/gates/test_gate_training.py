@@ -65,3 +65,27 @@ def test_it_validates_after_as_many_queries_as_it_is_told(kinds: OutcomeTable) -
     _, snapshots = _trained(kinds, validate_every=100)
     queries = int((kinds.split == "train").sum())
     assert len(snapshots) == 1 + 3 * queries // 100
+
+
+def test_the_best_weights_on_validation_are_returned_not_the_last(kinds: OutcomeTable) -> None:
+    """The loss turns all queries from the best single expert to the worst, epoch by epoch."""
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.0), Hard(), scorer=ScorerConfig(kind="linear"))
+    mean = problem.validation.quality.mean(axis=0)
+    best, worst = int(mean.argmax()), int(mean.argmin())
+    snapshots: list[Snapshot] = []
+
+    def loss(
+        router: Router, outcomes: Outcomes, rows: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        bias = cast(LinearScorer, router.scorer).bias
+        return bias[best] - bias[worst]
+
+    router = problem.new_router(0)
+    scorer = cast(LinearScorer, router.scorer)
+    with torch.no_grad():
+        scorer.weight.zero_()
+        scorer.bias.zero_()[best] = 0.3
+    hyperparameters = SoftmaxGateHyperparameters(epochs=8, batch=1000, patience=99, learning_rate=0.1)
+    found = train_gate(problem, hyperparameters, Run(callback=snapshots.append), loss, router=router)
+    assert snapshots[-1].curve[-1].utility < snapshots[-1].curve[1].utility
+    assert problem.evaluate(found, "validation").means()["utility"] == pytest.approx(float(mean[best]))
