@@ -246,7 +246,7 @@ def test_a_router_can_infer_the_group(prompts: OutcomeTable, tmp_path: Path) -> 
     loaded = load(tmp_path / "router")
     assert loaded.text is not None
     some = ["sum of prime numbers", "ein wort im satz", "", "1 2 3"]
-    torch.testing.assert_close(loaded.text(some), problem.text(some), atol=0, rtol=0)
+    torch.testing.assert_close(loaded.text(some), problem.text(some), atol=1e-6, rtol=0)
     probability = loaded.text(some)[:, 7:9]  # of german and maths
     assert probability[0, 1] > 0.8
     assert probability[1, 0] > 0.8
