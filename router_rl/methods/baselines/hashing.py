@@ -1,8 +1,8 @@
 """Hash routing: a fixed pseudo-random expert for every query, balanced and without training.
 
-Equal features always go to the same expert. Over frozen experts this is a balanced baseline without cost. The
-hash reads every bit of the features, so it needs features that are equal at every call. Features of prompts are
-not always: their last bits can depend on the number of prompts in the call (seen with torch 2.15).
+Equal features always go to the same expert. Over frozen experts this is a balanced baseline without cost.
+The hash reads every bit of the features, so it needs features that are equal at every call. Features of
+prompts are not always: their last bits can depend on the number of prompts in a call (with torch 2.15).
 
 Source: Roller et al. 2021, Hash Layers for Large Sparse Models, https://arxiv.org/abs/2106.04426.
 """
