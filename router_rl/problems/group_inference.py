@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
+from scipy.special import softmax
 
 from ..routing.group_probabilities import InferredGroup
 from .cross_fitting import Fold, twice_held_out
+from .group_classifier import fit_group_classifier, fit_temperature
 from .ngram_matrix import NgramMatrix
+from .shrunken_means import shrunken_means
 
-__all__ = ["FittedInference", "fit_inferred_group", "fit_temperature", "shrunken_quality"]
+__all__ = ["FittedInference", "fit_inferred_group", "shrunken_quality"]
 
-_INVERSE_PENALTY = 10.0  # C of the logistic regression; the temperature makes up for the rest
-_ABSENT = -30.0  # logit of a group without fitted rows
-_LOG_TEMPERATURES = (-3.0, 3.0)
+_INVERSE_PENALTY = 10.0  # C of the logistic regression; the temperature corrects its overconfidence
+_TOLERANCE = 1e-3  # a smaller one takes minutes with many groups
 _STRENGTH = 5.0  # weight of the overall mean, in rows
 
 
@@ -61,7 +60,7 @@ def fit_inferred_group(
     for fitted, held in folds:
         rows = fitted if len(fitted) else held
         weight, offset = _classifier(ngrams.x[rows], index[rows], len(labels))
-        logits[held] = ngrams.x[held] @ weight + offset
+        logits[held] = ngrams.x[held] @ weight.T + offset
     temperature = fit_temperature(logits, index)
     probability = softmax(logits / temperature, axis=1)
 
@@ -78,30 +77,12 @@ def fit_inferred_group(
         labels=[str(label) for label in labels],
         values=torch.tensor(shrunken_quality(quality, index, len(labels))[:-1], dtype=torch.float32),
         temperature=temperature,
-        projection=torch.tensor(weight, dtype=torch.float32),
+        projection=torch.tensor(weight.T, dtype=torch.float32),
         offset=torch.tensor(offset, dtype=torch.float32),
         terms=ngrams.settings,
         idf=None if ngrams.idf is None else ngrams.idf.clone(),  # tensors of a file share no memory
     )
     return FittedInference(part, np.hstack([probability, means]), twice_held_out(folds, means, expected))
-
-
-def fit_temperature(logits: np.ndarray, index: np.ndarray) -> float:
-    """Return the temperature that maximises the likelihood of out-of-fold logits.
-
-    Args:
-        logits: [M, G] float.
-        index: [M] int, the true group of each row.
-
-    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
-    """
-    rows = np.arange(len(index))
-
-    def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, index].mean())
-
-    best: Any = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
-    return float(np.exp(best.x))
 
 
 def shrunken_quality(quality: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
@@ -112,23 +93,9 @@ def shrunken_quality(quality: np.ndarray, index: np.ndarray, groups: int) -> np.
         index: [M] int, the group of each row.
         groups: G.
     """
-    overall = quality.mean(axis=0)
-    total = np.zeros((groups, quality.shape[1]))
-    np.add.at(total, index, quality)
-    counts = np.bincount(index, minlength=groups)[:, None]
-    return np.vstack([(total + _STRENGTH * overall) / (counts + _STRENGTH), overall[None]])
+    return shrunken_means(torch.from_numpy(quality), torch.from_numpy(index), groups, _STRENGTH).numpy()
 
 
 def _classifier(x: Any, index: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight [V, G] and offset [G] of a logistic regression; a group without rows has a low logit."""
-    weight, offset = np.zeros((x.shape[1], groups)), np.full(groups, _ABSENT)
-    present = np.unique(index)
-    if len(present) < 2:
-        offset[present] = 0.0
-        return weight, offset
-    model: Any = LogisticRegression(C=_INVERSE_PENALTY, max_iter=200, tol=1e-3).fit(x, index)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn keeps the second group's logit alone
-        coefficients, intercept = np.vstack([0.0 * coefficients, coefficients]), np.append(0.0, intercept)
-    weight[:, present], offset[present] = coefficients.T, intercept
-    return weight, offset
+    """Return weight [G, V] and bias [G] on n-grams."""
+    return fit_group_classifier(x, index, groups, inverse_penalty=_INVERSE_PENALTY, tolerance=_TOLERANCE)

@@ -23,7 +23,7 @@ from .objective import Objective
 
 __all__ = ["ActionPolicy", "Case", "FigureData", "Policy", "Problem", "ProblemCard"]
 
-SplitName = str  # "train", "validation" or "test"
+SplitName = str  # "train", "validation", "tuning" or "test"
 Self = TypeVar("Self", bound="Problem")
 
 
@@ -251,7 +251,7 @@ class Problem(ABC):
         """Return the batched environment of a case on the rows of a split.
 
         Args:
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: the case.
             lanes: B, number of parallel environments.
             seed: random seed of the episodes.
@@ -265,7 +265,7 @@ class Problem(ABC):
 
         Args:
             policy: a policy of this problem.
-            split: `validation` or `test`; some problems support `train`.
+            split: `validation`, `tuning` or `test`; some problems support `train`.
             case: the case; the only one if None.
             seed: random seed of a stochastic policy.
         """

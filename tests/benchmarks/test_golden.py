@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmark_scripts import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _benchmark(name: str) -> ModuleType:
-    """Import a script of `benchmarks/`, which import each other by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        return importlib.import_module(name)
-
-
-golden: Any = _benchmark("golden")
-golden_rows: Any = _benchmark("golden_rows")
-golden_set: Any = _benchmark("golden_set")
-golden_tables: Any = _benchmark("golden_tables")
+golden: Any = benchmark("golden")
+golden_rows: Any = benchmark("golden_rows")
+golden_set: Any = benchmark("golden_set")
+golden_tables: Any = benchmark("golden_tables")
 QUICK = {one.name: one for one in golden_set.COMPARISONS if one.quick}
 
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmark_scripts import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _benchmark(name: str) -> ModuleType:
-    """Import a script of `benchmarks/`, which import each other by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        return importlib.import_module(name)
-
-
-mutation: Any = _benchmark("mutation")
-mutation_sample: Any = _benchmark("mutation_sample")
-mutation_tests: Any = _benchmark("mutation_tests")
+mutation: Any = benchmark("mutation")
+mutation_sample: Any = benchmark("mutation_sample")
+mutation_tests: Any = benchmark("mutation_tests")
 
 SOURCE = '''"""A module."""
 

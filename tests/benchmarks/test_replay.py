@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 from routing_methods import METHODS
 
 from experts import OutcomeTable
@@ -32,13 +30,7 @@ TABLES = (
 )
 
 
-def _benchmark(name: str) -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        return importlib.import_module(name)
-
-
-replay: Any = _benchmark("replay")
+replay: Any = benchmark("replay")
 
 
 def small_table(rows: int = 100) -> OutcomeTable:

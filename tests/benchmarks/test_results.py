@@ -1,16 +1,15 @@
-"""The list of published tables: every command of the documents is in it, and what is stale is found."""
+"""The list of published tables: every page of results is in it, and what is stale is found."""
 
 from __future__ import annotations
 
-import importlib
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 
 from experts import OutcomeTable
 
@@ -18,13 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def results() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        return importlib.import_module("results")
+def results() -> Any:
+    return benchmark("results")
 
 
-def test_documents_and_scripts_exist(results: ModuleType) -> None:
+def test_documents_and_scripts_exist(results: Any) -> None:
     epoch, tables = results.read_tables()
     assert len({table.name for table in tables}) == len(tables) > 20
     for table in tables:
@@ -35,14 +32,14 @@ def test_documents_and_scripts_exist(results: ModuleType) -> None:
         assert ("FOLDER" in table.command) or not table.data
 
 
-def test_every_document_of_results_has_a_table(results: ModuleType) -> None:
+def test_every_document_of_results_has_a_table(results: Any) -> None:
     _, tables = results.read_tables()
     listed = {table.document for table in tables}
     pages = {f"docs/results/{path.name}" for path in (ROOT / "docs" / "results").glob("*.md")}
     assert pages <= listed
 
 
-def test_a_table_is_stale_by_epoch_or_by_data(results: ModuleType, tmp_path: Path) -> None:
+def test_a_table_is_stale_by_epoch_or_by_data(results: Any, tmp_path: Path) -> None:
     data = tmp_path / "some.parquet"
     data.write_bytes(b"outcomes")
     table = results.Published(
@@ -65,14 +62,14 @@ def test_a_table_is_stale_by_epoch_or_by_data(results: ModuleType, tmp_path: Pat
 
 
 def test_the_digests_are_those_of_the_shared_tables(
-    results: ModuleType, shared_table: Callable[[str], Path]
+    results: Any, shared_table: Callable[[str], Path]
 ) -> None:
     folder = shared_table("README.md").parent
     _, tables = results.read_tables()
     assert {results.reason_of(table, table.epoch, folder) for table in tables} == {None}
 
 
-def test_a_command_that_fails_leaves_no_file(results: ModuleType, tmp_path: Path) -> None:
+def test_a_command_that_fails_leaves_no_file(results: Any, tmp_path: Path) -> None:
     from rich.console import Console
 
     script = tmp_path / "script.py"
@@ -87,9 +84,7 @@ def test_a_command_that_fails_leaves_no_file(results: ModuleType, tmp_path: Path
 
 
 def test_sealed_rows_stay_out_until_they_are_opened() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        real_tables = importlib.import_module("real_tables")
+    real_tables = benchmark("real_tables")
     rows = 60
     table = OutcomeTable(
         experts=("a", "b"),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import jsonargparse
 import pytest
+from benchmark_scripts import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if not path.stem.startswith("golden")]
@@ -54,20 +52,13 @@ COMMANDS = {
 }
 
 
-def _benchmark(name: str) -> ModuleType:
-    """Import a script of `benchmarks/`; these import each other by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-        return importlib.import_module(name)
-
-
 def _understands(script: str, arguments: list[str]) -> None:
     """Parse the arguments as the script does, without a run.
 
     Raises:
         SystemExit: an option is unknown or a value has the wrong type.
     """
-    jsonargparse.auto_parser(_benchmark(script).main).parse_args(arguments)
+    jsonargparse.auto_parser(benchmark(script).main).parse_args(arguments)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

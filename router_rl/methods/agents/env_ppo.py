@@ -6,15 +6,13 @@ own, and advantages standardised in each minibatch. It learns from the rewards o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 
-from ...problems.problem import ActionPolicy, Problem
-from ..method import Method, Run
+from ..method import Method
 from .env_rollout import EnvRollout, evaluate_actions
-from .env_training import EnvHyperparameters, EnvUpdate, batch_of, learn_env
+from .env_training import SHORT_SPACE, SPACE, EnvHyperparameters, EnvUpdate, batch_of, env_fit
 from .router_ppo import clipped
 
 __all__ = [
@@ -22,8 +20,6 @@ __all__ = [
     "METHOD",
     "EnvPPOHyperparameters",
     "ShortEpisodePPOHyperparameters",
-    "fit_amortized",
-    "fit_case",
     "ppo_ascent",
 ]
 
@@ -54,16 +50,6 @@ class ShortEpisodePPOHyperparameters(EnvPPOHyperparameters):
     discount: float = 1.0
 
 
-def fit_case(problem: Problem, hyperparameters: EnvPPOHyperparameters, run: Run) -> ActionPolicy:
-    """Train PPO on the only case of a problem."""
-    return learn_env(problem, problem.case, hyperparameters, run, partial(ppo_ascent, hyperparameters))
-
-
-def fit_amortized(problem: Problem, hyperparameters: EnvPPOHyperparameters, run: Run) -> ActionPolicy:
-    """Train one PPO policy for all cases of a problem whose core draws a case for each episode."""
-    return learn_env(problem, None, hyperparameters, run, partial(ppo_ascent, hyperparameters))
-
-
 def ppo_ascent(hyperparameters: EnvPPOHyperparameters, update: EnvUpdate, rollout: EnvRollout) -> None:
     """Update policy and critic on a rollout: several epochs of minibatches, with the clipped ratio.
 
@@ -89,23 +75,17 @@ def ppo_ascent(hyperparameters: EnvPPOHyperparameters, update: EnvUpdate, rollou
 METHOD = Method(
     name="router_ppo",
     family="rl",
-    fit=fit_case,
+    fit=env_fit(ppo_ascent, amortized=False),
     hyperparameters=EnvPPOHyperparameters,
-    space={
-        "learning_rate": (3e-4, 1e-3, 3e-3),
-        "discount": (0.9, 0.95, 0.99),
-        "entropy": (0.0, 0.01, 0.03),
-        "weight_decay": (1e-3, 1e-1),
-    },
-    about="PPO with generalised advantages, on device",
+    space={"learning_rate": (3e-4, 1e-3, 3e-3), **SPACE},
+    about="PPO with a critic, on device",
 )
 
-AMORTIZED = Method(
-    name="router_ppo",
-    family="rl",
-    fit=fit_amortized,
+AMORTIZED = replace(
+    METHOD,
+    fit=env_fit(ppo_ascent, amortized=True),
     hyperparameters=ShortEpisodePPOHyperparameters,
-    space={**METHOD.space, "discount": (0.99, 1.0)},
+    space={**METHOD.space, **SHORT_SPACE},
     about="PPO with a critic, on device; one fit for all cases",
     amortizes=True,
 )

@@ -7,23 +7,19 @@ the rewards of its own decisions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 
-from ...problems.problem import ActionPolicy, Problem
-from ..method import Method, Run
+from ..method import Method
 from .env_rollout import EnvRollout, evaluate_actions
-from .env_training import EnvHyperparameters, EnvUpdate, batch_of, learn_env
+from .env_training import SHORT_SPACE, SPACE, EnvHyperparameters, EnvUpdate, batch_of, env_fit
 
 __all__ = [
     "AMORTIZED",
     "METHOD",
     "EnvReinforceHyperparameters",
     "ShortEpisodeReinforceHyperparameters",
-    "fit_amortized",
-    "fit_case",
     "reinforce_ascent",
 ]
 
@@ -47,16 +43,6 @@ class ShortEpisodeReinforceHyperparameters(EnvReinforceHyperparameters):
     """Hyperparameters of REINFORCE where episodes are short: later rewards are not discounted."""
 
     discount: float = 1.0
-
-
-def fit_case(problem: Problem, hyperparameters: EnvReinforceHyperparameters, run: Run) -> ActionPolicy:
-    """Train REINFORCE on the only case of a problem."""
-    return learn_env(problem, problem.case, hyperparameters, run, partial(reinforce_ascent, hyperparameters))
-
-
-def fit_amortized(problem: Problem, hyperparameters: EnvReinforceHyperparameters, run: Run) -> ActionPolicy:
-    """Train one REINFORCE policy for all cases of a problem whose core draws a case for each episode."""
-    return learn_env(problem, None, hyperparameters, run, partial(reinforce_ascent, hyperparameters))
 
 
 def reinforce_ascent(
@@ -83,23 +69,17 @@ def reinforce_ascent(
 METHOD = Method(
     name="reinforce",
     family="rl",
-    fit=fit_case,
+    fit=env_fit(reinforce_ascent, amortized=False),
     hyperparameters=EnvReinforceHyperparameters,
-    space={
-        "learning_rate": (1e-3, 3e-3, 1e-2),
-        "discount": (0.9, 0.95, 0.99),
-        "entropy": (0.0, 0.01, 0.03),
-        "weight_decay": (1e-3, 1e-1),
-    },
-    about="REINFORCE with a learned baseline, on device",
+    space={"learning_rate": (1e-3, 3e-3, 1e-2), **SPACE},
+    about="REINFORCE with a baseline, on device",
 )
 
-AMORTIZED = Method(
-    name="reinforce",
-    family="rl",
-    fit=fit_amortized,
+AMORTIZED = replace(
+    METHOD,
+    fit=env_fit(reinforce_ascent, amortized=True),
     hyperparameters=ShortEpisodeReinforceHyperparameters,
-    space={**METHOD.space, "discount": (0.99, 1.0)},
+    space={**METHOD.space, **SHORT_SPACE},
     about="REINFORCE with a baseline, on device; one fit for all cases",
     amortizes=True,
 )

@@ -38,7 +38,7 @@ class EnvRollout(NamedTuple):
 
 
 class Acts(NamedTuple):
-    """What a policy thinks of some actions.
+    """Log-probability and entropy of actions under a policy.
 
     Attributes:
         log_prob: [...] float32, log-probability of the action, summed over its parts.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,13 +22,24 @@ from envs.adapters import MaskableCore
 
 from ...problems.problem import ActionPolicy, Case, Problem
 from ...routing.policies.network_policy import NetworkPolicy
-from ..method import Run
+from ..method import Fit, Run
 from ..training_loop import adamw, optimizer_state, restore_optimizer
 from .env_rollout import EnvRollout, advantages, collect
 from .env_validation import BestPolicy
 from .running_moments import RunningMoments
 
-__all__ = ["Batch", "EnvAscent", "EnvHyperparameters", "EnvUpdate", "batch_of", "learn_env", "new_policy"]
+__all__ = [
+    "SHORT_SPACE",
+    "SPACE",
+    "Batch",
+    "EnvAscent",
+    "EnvHyperparameters",
+    "EnvUpdate",
+    "batch_of",
+    "env_fit",
+    "learn_env",
+    "new_policy",
+]
 
 _WARM_UP = 0.1  # of the decisions
 _VALIDATIONS = 8
@@ -92,6 +104,8 @@ class EnvUpdate(NamedTuple):
 
 
 EnvAscent = Callable[[EnvUpdate, EnvRollout], None]
+SPACE = {"discount": (0.9, 0.95, 0.99), "entropy": (0.0, 0.01, 0.03), "weight_decay": (1e-3, 1e-1)}
+SHORT_SPACE = {**SPACE, "discount": (0.99, 1.0)}  # of short episodes
 
 
 class Batch(NamedTuple):
@@ -230,6 +244,22 @@ def learn_env(
     policy.load_state_dict(best.weights)
     policy.requires_grad_(False).eval()
     return ActionPolicy(actions=policy.act, module=policy)
+
+
+def env_fit(ascent: Callable[[Any, EnvUpdate, EnvRollout], None], *, amortized: bool) -> Fit:
+    """Return the fit of a method that acts in an environment.
+
+    Args:
+        ascent: updates policy and critic from hyperparameters and one rollout.
+        amortized: train one policy for all cases, in a core that draws a case for each episode; else train on
+            the problem's only case.
+    """
+
+    def fit(problem: Problem, hyperparameters: EnvHyperparameters, run: Run) -> ActionPolicy:
+        case = None if amortized else problem.case
+        return learn_env(problem, case, hyperparameters, run, partial(ascent, hyperparameters))
+
+    return fit
 
 
 def _critic(inputs: int, hidden: int, seed: int) -> nn.Sequential:

@@ -22,9 +22,9 @@ from sklearn.exceptions import ConvergenceWarning
 from envs.reward import expert_utility
 
 from ...problems.routing.problem import RoutingProblem
+from ...problems.shrunken_means import shrunken_means
 from ...routing import KNNScorer, Router
 from ..method import Method, Run
-from .group_label import shrunken_means
 
 __all__ = ["METHOD", "SPACE", "ClusterHyperparameters", "centroids", "fit"]
 

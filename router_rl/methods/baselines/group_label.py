@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from envs.reward import expert_utility
 from experts import InputError
 
 from ...problems.routing.problem import RoutingProblem
+from ...problems.shrunken_means import shrunken_means
 from ...routing import LinearScorer, Router, StateInput
 from ..method import Method, Run
 
-__all__ = ["METHOD", "SPACE", "GroupLabelHyperparameters", "fit", "shrunken_means"]
+__all__ = ["METHOD", "SPACE", "GroupLabelHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +68,6 @@ def fit(problem: RoutingProblem, hyperparameters: GroupLabelHyperparameters, run
         scorer.weight[:, -len(names) :] = (logits[:-1] - logits[-1]).T
         scorer.bias.copy_(logits[-1])
     return router.eval()
-
-
-def shrunken_means(utility: Tensor, group: Tensor, groups: int, strength: float) -> Tensor:
-    """Return each group's mean utility, shrunk to the overall mean, then the latter: [G + 1, N].
-
-    Args:
-        utility: [T, N] float.
-        group: [T] int64, 0 to G - 1, each present.
-        groups: G.
-        strength: weight of the overall mean, in rows.
-
-    >>> u = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.6]])
-    >>> shrunken_means(u, torch.tensor([0, 0, 1]), 2, 1.0)
-    tensor([[0.8889, 0.0667],
-            [0.3333, 0.4000],
-            [0.6667, 0.2000]])
-    """
-    overall = utility.mean(dim=0, keepdim=True)
-    total = torch.zeros(groups, utility.shape[1]).to(utility).index_add(0, group, utility)
-    rows = torch.bincount(group, minlength=groups).to(utility).unsqueeze(-1)
-    return torch.cat([(total + strength * overall) / (rows + strength), overall])
 
 
 METHOD = Method(

@@ -133,7 +133,7 @@ class CachingProblem(Problem):
 
         Args:
             policy: a caching policy.
-            split: `validation` or `test`.
+            split: `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: not used: the policies are deterministic.
         """

@@ -138,7 +138,7 @@ class CascadeProblem(Problem):
         """Return the environment on the rows of a split; lane i has the random stream `seed + i`.
 
         Args:
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: its compute weight; None: an episode draws the compute weight of one of the cases.
             lanes: B.
             seed: of lane 0.
@@ -154,7 +154,7 @@ class CascadeProblem(Problem):
 
         Args:
             policy: a cascade policy, or a router of the query, which asks one expert.
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: of a stochastic router's draws.
 

@@ -117,7 +117,7 @@ class QueueingProblem(Problem):
         """Return the environment at a case's load, on the rows and the arrivals of a split.
 
         Args:
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: its load.
             lanes: B.
             seed: lane i uses the random stream `seed + i // group`.
@@ -143,7 +143,7 @@ class QueueingProblem(Problem):
         Args:
             policy: observations [B, D + 3 N + 6] float32 to experts [B] int64. A router reads the features,
                 and the rest where it has a state.
-            split: `validation` or `test`.
+            split: `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: not used: a random policy has its own seed.
 
@@ -157,7 +157,7 @@ class QueueingProblem(Problem):
             RouterError: a router's experts or feature size are not the table's.
         """
         if split not in _SEEDS:
-            raise InputError("split", split, "has no evaluation episodes", "use validation or test")
+            raise InputError("split", split, "has no evaluation episodes", "use validation, tuning or test")
         if isinstance(policy, Router):
             assert self.table.features is not None
             policy.check_pool(self.experts, self.table.features.shape[1])

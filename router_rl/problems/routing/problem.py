@@ -219,7 +219,7 @@ class RoutingProblem(Problem):
 
         Args:
             policy: a router over the table's experts.
-            split: `train`, `validation` or `test`.
+            split: `train`, `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: random seed of a stochastic router.
 

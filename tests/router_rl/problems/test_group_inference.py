@@ -8,12 +8,8 @@ from scipy.special import log_softmax, softmax
 
 from router_rl.problems.cross_fitting import folds_of
 from router_rl.problems.feature_config import FeatureConfig
-from router_rl.problems.group_inference import (
-    FittedInference,
-    fit_inferred_group,
-    fit_temperature,
-    shrunken_quality,
-)
+from router_rl.problems.group_classifier import fit_temperature
+from router_rl.problems.group_inference import FittedInference, fit_inferred_group, shrunken_quality
 from router_rl.problems.ngram_matrix import NgramMatrix
 
 FOLD = np.arange(60) // 3 % 5

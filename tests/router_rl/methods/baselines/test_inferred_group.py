@@ -11,7 +11,7 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, compare, export, fit
-from router_rl.methods.baselines.inferred_group import calibrated_temperature
+from router_rl.problems.group_classifier import fit_temperature
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 from router_rl.routing import LookupScorer, load_router
@@ -51,8 +51,8 @@ def test_the_temperature_recovers_the_scale_of_the_logits() -> None:
     rng = np.random.default_rng(0)
     z = 2.0 * rng.normal(size=(20_000, 3))
     group = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
-    assert calibrated_temperature(3.0 * z, group) == pytest.approx(3.0, rel=0.05)
-    assert calibrated_temperature(0.5 * z, group) == pytest.approx(0.5, rel=0.05)
+    assert fit_temperature(3.0 * z, group) == pytest.approx(3.0, rel=0.05)
+    assert fit_temperature(0.5 * z, group) == pytest.approx(0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("count", [1, 2])
