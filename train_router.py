@@ -20,6 +20,13 @@ __all__ = ["main"]
 _ABOUT = """Train a router over frozen experts by reinforcement learning, compare it with
 softmax gates and simple rules, and export it as a small torch module."""
 
+# Errors of modules that read or write files, by the name of the module.
+_ERRORS = {
+    "router_rl.routing.router_error": "RouterError",
+    "safetensors": "SafetensorError",
+    "pyarrow": "ArrowException",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
@@ -47,10 +54,12 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     import jsonargparse
 
     from router_rl.cli.command_arguments import arguments_of, boolean_options
+    from router_rl.cli.outputs import check_words, reserved
     from router_rl.cli.parsing import build_parser, names_given, normalised
 
     command = find_command(name)
     try:
+        check_words(words)
         words = normalised(words)
         words = _switched_on(words, boolean_options(command))
         parser = build_parser(name, command, names_given(words), words)
@@ -59,9 +68,10 @@ def _run(name: str, words: list[str], debug: bool) -> int:
         options.pop("config", None)
         as_json = options.pop("json")
         _use_one_thread()
-        result = command.run(**arguments_of(command, options))
-        if command.keeps_config:
-            _write_config(Path(options["out"]) / "config.yaml", parser.dump(config))
+        with reserved(command, options):
+            result = command.run(**arguments_of(command, options))
+            if command.keeps_config:
+                _write_config(Path(options["out"]) / "config.yaml", parser.dump(config))
     except jsonargparse.ArgumentError as error:
         return _fail(error, debug, [argument for argument, *_ in command.positional])
     except InputError as error:
@@ -69,8 +79,10 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
+    except (OSError, MemoryError, RecursionError) as error:
+        return _fail(error, debug)
     except Exception as error:
-        if not _is_router_error(error):
+        if not isinstance(error, _reported()):
             raise
         return _fail(error, debug)
     if as_json:
@@ -80,10 +92,10 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     return 0
 
 
-def _is_router_error(error: Exception) -> bool:
-    """Return whether an error is a `RouterError`, without importing its module."""
-    module = sys.modules.get("router_rl.routing.router_error")
-    return module is not None and isinstance(error, module.RouterError)
+def _reported() -> tuple[type[Exception], ...]:
+    """Return the errors of imported modules that are the fault of the input or of the system."""
+    modules = ((name, sys.modules.get(name)) for name in _ERRORS)
+    return tuple(getattr(module, _ERRORS[name]) for name, module in modules if module is not None)
 
 
 def _help() -> str:

@@ -11,29 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .temporaries import remove_stale, temporary_beside
 
-__all__ = ["replacing", "sync_folder", "writable_file", "writable_folder", "write_json"]
+__all__ = ["replacing", "sync_file", "sync_folder", "writable_file", "writable_folder", "write_json"]
 
 
 @contextmanager
 def replacing(target: Path | str) -> Generator[Path, None, None]:
     """Yield a temporary path in the target's folder; on success it is flushed and renamed to the target.
 
-    On an exception the temporary file is removed and the target does not change.
+    On an exception the temporary file is removed and the target does not change. Temporary files of killed
+    processes that wrote the same target are removed.
 
     Args:
         target: the file to write; its folder is created.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    remove_stale(target)
+    temporary = temporary_beside(target, "tmp")
+    temporary.touch()
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        sync_file(temporary)
         temporary.replace(target)
         sync_folder(target.parent)
     finally:
@@ -101,6 +101,12 @@ def writable_file(field: str, path: Path | str) -> Path:
     return path
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's content to disk."""
+    with path.open("rb+" if os.name == "nt" else "rb") as stream:  # Windows flushes writable files only
+        os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a new file in it survives a power cut.
 
@@ -113,9 +119,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

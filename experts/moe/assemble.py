@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..io.atomic import writable_folder, write_json
+from ..io.atomic import write_json
 from ..io.errors import InputError, unknown_name
+from ..io.owned_folder import check_replaceable, replacing_folder
 from ..io.progress import track
 from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .forms import EMPTY_SHARED_WIDTH, Form, configuration
@@ -137,8 +138,7 @@ def assemble(
     if plan.trunk not in ("base", "average"):
         raise unknown_name("trunk", plan.trunk, ["average", "base"])
     out = Path(out)
-    if out.exists() and not (out / "assembly.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("out", str(out), "exists and is not an assembly", "choose another folder")
+    check_replaceable(out)
     ancestor = open_base(base)
     donors = [open_donor(ancestor, folder) for folder in experts]
     _check_numbers(
@@ -171,25 +171,13 @@ def assemble(
         trunk_distance=dict(zip(names, differences.trunk_distance, strict=True)),
         dropped_layers=tuple(layer for layer in differences.differing if layer not in moe_layers),
     )
-    parent = writable_folder("out", out.absolute().parent)
-    fresh = parent / f".{out.name}.assembling"
-    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
-    fresh.mkdir()
-    try:
+    with replacing_folder(out) as fresh:
         _write_weights(fresh, ancestor, donors, config, result, plan.seed, progress)
         config.save_pretrained(fresh)
         for name in _COPIED:
             if (ancestor.weights.folder / name).is_file():
                 shutil.copyfile(ancestor.weights.folder / name, fresh / name)
         write_json(fresh / "assembly.json", result.to_json())
-        before = parent / f".{out.name}.before"
-        shutil.rmtree(before, ignore_errors=True)
-        if out.exists():
-            out.rename(before)
-        fresh.rename(out)
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return result
 
 

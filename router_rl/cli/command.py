@@ -38,6 +38,8 @@ class Command:
         groups: maps the names on the command line to options dataclasses by argument of `run`; each field
             becomes a flag `--ARGUMENT.FIELD`.
         keeps_config: write the options to config.yaml in its `out` folder.
+        writes: options that name files or folders to write; none may be an input or lie inside one.
+        changes: options that name a file or folder which is changed in place.
     """
 
     run: Callable[..., dict[str, Any]]
@@ -46,3 +48,5 @@ class Command:
     switches: tuple[tuple[str, str], ...] = ()
     groups: Callable[[Names], Mapping[str, type]] | None = None
     keeps_config: bool = False
+    writes: tuple[str, ...] = ("out",)
+    changes: tuple[str, ...] = ()

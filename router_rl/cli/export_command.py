@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from experts import InputError
-from experts.io.atomic import write_json
 
 from .command import Command
 
@@ -63,9 +62,8 @@ def run_export(
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
         distilled = distil_for(router, rows, objective, trained.scale)
         router, figures = distilled.router, {"distilled": distilled.to_json()}
-    parity = export(router, out, format=format, rows=rows)
-    if distil:
-        write_json(out / "distilled.json", figures["distilled"])
+    also = {f"{name}.json": facts for name, facts in figures.items()}
+    parity = export(router, out, format=format, rows=rows, also=also)
     return {"router": str(out), "format": format, **parity.to_json(), **figures}
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +10,8 @@ import torch
 from torch import Tensor
 
 from experts import InputError, OutcomeTable
-from experts.io.atomic import writable_folder, write_json
+from experts.io.atomic import write_json
+from experts.io.owned_folder import check_replaceable, replacing_folder
 
 from ..problems.prompt_features import featurised
 from ..routing import POLICIES, Policy, Router, RouterError, load
@@ -70,6 +69,7 @@ def export(
     format: str = "safetensors",
     rows: OutcomeTable | HasParityRows | None = None,
     *,
+    also: Mapping[str, Any] | None = None,
     table: object = None,
 ) -> Parity | PolicyParity:
     """Write a router or a policy to a folder, with `parity.json` and a `README.md` that says how to load it.
@@ -84,6 +84,7 @@ def export(
         folder: an earlier export in it is replaced.
         format: a name of `format_names()`; policies have `safetensors` only.
         rows: a table, or a problem, whose rows a router is compared on; random rows if None.
+        also: further JSON files of the folder, by name.
         table: the name of `rows` in version 1.
 
     Returns:
@@ -91,7 +92,7 @@ def export(
 
     Raises:
         InputError: the format is unknown or needs packages that are not installed, or the folder cannot be
-            written or is not an export.
+            written, is not an export, or holds files that were added or changed since it was written.
         RouterError: the rows are of other experts or features, parity failed, or the router has no such form.
     """
     if table is not None:
@@ -101,13 +102,13 @@ def export(
         return _export_policy(router, folder, format)
     chosen = find_format(format)
     _check_exportable(router, format)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     defaults = {} if chosen.takes_state or not router.conditions else router.defaults
     if defaults and len(defaults) == len(router.state):
         router = router.at(**defaults)
     given = _rows_of(rows)
     real = _Rows() if given is None else _checked_rows(router, given)
-    with _replacing_folder(folder) as fresh:
+    with replacing_folder(folder) as fresh:
         chosen.write(router, fresh)
         parity, facts = _compare(router, chosen, fresh, real)
         write_json(
@@ -116,6 +117,8 @@ def export(
         )
         text = readme(router, format, chosen.usage(router), keeps_text=chosen.keeps_text)
         (fresh / "README.md").write_text(text, encoding="utf-8")
+        for name, content in (also or {}).items():
+            write_json(fresh / name, content)
     return parity
 
 
@@ -135,10 +138,10 @@ def export_layers(routers: Mapping[int, Router], folder: Path | str) -> dict[int
             parity failed.
     """
     folder = Path(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     if not routers:
         raise InputError("routers", {}, "holds no router", "give one a layer")
-    with _replacing_folder(folder) as fresh:
+    with replacing_folder(folder) as fresh:
         gguf.write_layers(routers, fresh)
         parities = {
             layer: check_parity(router, gguf.load(fresh, layer), parity_inputs(router, None, odd=False))
@@ -158,8 +161,8 @@ def _export_policy(policy: Any, folder: Path, format: str) -> PolicyParity:
         raise RouterError(f"{kind} has no exported form; known: a Router, {', '.join(sorted(POLICIES))}")
     if format != "safetensors":
         raise InputError("format", format, f"a {kind} policy has no such form", "use safetensors")
-    _check_replaceable(folder)
-    with _replacing_folder(folder) as fresh:
+    check_replaceable(folder)
+    with replacing_folder(folder) as fresh:
         write_policy(policy, fresh)
         exported: Any = load(fresh)
         parity = check_policy_parity(policy, exported, random_observations(policy))
@@ -230,22 +233,3 @@ def _check_exportable(router: Router, format: str) -> None:
     reason = router.scorer.unsupported.get(format)
     if reason is not None:
         raise RouterError(reason)
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Generator[Path]:
-    """Yield a new folder beside `folder`, which replaces it unless an exception is raised."""
-    parent = writable_folder("out", folder.parent)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.name}.") as temporary:
-        fresh = Path(temporary) / "export"
-        yield fresh
-        if folder.exists():
-            folder.rename(Path(temporary) / "before")
-        fresh.rename(folder)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / "parity.json").exists()):
-        return
-    if folder.exists():
-        raise InputError("out", str(folder), "exists and is not an export", "choose another folder")

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from experts import InputError
-from experts.io.atomic import writable_folder, write_json
+from experts.io.atomic import write_json
+from experts.io.owned_folder import claim_folder
 
 from ..methods.budget import amortizes, check_budget
 from ..methods.fit import check_method
@@ -24,6 +25,8 @@ from .sweep import Progress, Sweep
 from .trial import CaseResult, TrialResult
 
 __all__ = ["Progress", "Study", "compare"]
+
+_WRITTEN = ("results.json", "report.html", "config.yaml", "tensorboard", "trials")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +86,8 @@ def compare(
         the study.
 
     Raises:
-        InputError: a name is unknown, a value is invalid, or the folder cannot be written.
+        InputError: a name is unknown, a value is invalid, the folder cannot be written, or it holds files
+            of the same names that no comparison wrote.
     """
     for name, value in (("seeds", seeds), ("n_trials", n_trials), ("jobs", jobs)):
         if value < 1:
@@ -94,7 +98,7 @@ def compare(
     for case in problem.cases:
         if case.objective is not None:
             check_budget(fitted, case.objective)
-    folder = None if out is None else writable_folder("out", out)
+    folder = None if out is None else claim_folder(out, "comparison", _WRITTEN)
     with TemporaryDirectory() as temporary:
         sweep = Sweep(
             problem=problem,

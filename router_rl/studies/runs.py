@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,7 +21,8 @@ from typing import Any
 import torch
 
 from experts import InputError
-from experts.io.atomic import writable_folder, write_json
+from experts.io.atomic import write_json
+from experts.io.owned_folder import check_replaceable, claim_folder, replacing_folder
 
 from ..methods.budget import amortizes, check_budget
 from ..methods.fit import learnable
@@ -39,6 +39,7 @@ __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
+_WRITTEN = ("run.json", "identity.json", "config.yaml", "router", "tensorboard", "trials")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +113,8 @@ def train_run(
         callback: is called with every snapshot of the fits.
 
     Raises:
-        InputError: the method cannot be fitted, or the folder cannot be written or belongs to another run.
+        InputError: the method cannot be fitted, the folder cannot be written or belongs to another run, or
+            it holds files of the same names that no run wrote.
     """
     learner = learnable(method, problem)
     if problem.cases[0].objective is not None:
@@ -126,7 +128,8 @@ def train_run(
         Trial(method=method, hyperparameters=each, case=case, seed=seed, number=number)
         for number, each in enumerate(candidates)
     ]
-    folder = writable_folder("out", out)
+    folder = claim_folder(out, "run", _WRITTEN)
+    check_replaceable(folder / "router")
     digest = problem.digest()
     identity = trials[0].identity(problem, digest) | {"n_trials": len(trials)}
     _check_same_run(folder, identity)
@@ -143,11 +146,13 @@ def train_run(
         for trial in trials
     ]
     best = max(results, key=lambda result: result.validation_utility)
-    if best.router is not None:
-        _keep(best.router, folder / "router")
+    policy = _policy(best.folder)  # a damaged file ends here, before anything is replaced
     facts = _facts(best, problem, digest, len(trials))
+    if best.router is not None:
+        with replacing_folder(folder / "router") as fresh:
+            shutil.copytree(best.router, fresh, dirs_exist_ok=True)
     write_json(folder / "run.json", facts)
-    return TrainedRun(folder=folder, facts=facts, policy=_policy(folder))
+    return TrainedRun(folder=folder, facts=facts, policy=policy)
 
 
 def read_run(folder: Path | str) -> TrainedRun:
@@ -220,15 +225,6 @@ def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
             f"belongs to a run with another {', '.join(changed)}",
             "use another --out, or the options of that run",
         )
-
-
-def _keep(router: Path, target: Path) -> None:
-    """Copy an exported router and its parity record atomically."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        copied = shutil.copytree(router, Path(temporary) / "export")
-        if target.exists():
-            target.rename(Path(temporary) / "before")
-        copied.rename(target)
 
 
 def _facts(result: TrialResult, problem: Problem, digest: str, n_trials: int) -> dict[str, Any]:

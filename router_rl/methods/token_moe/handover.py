@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from experts.io.atomic import writable_folder
+from experts.io.owned_folder import mark
 from experts.moe import assemble
 from experts.moe.donor_folders import write_donors
 from experts.moe.sequences import Sequences
@@ -153,7 +154,9 @@ def hand_over(
             shared=shared,
             progress=False,
         )
-    return write_routers(routers_of(routers), out)
+    applied = write_routers(routers_of(routers), out)
+    mark(Path(out))
+    return applied
 
 
 def _joined(layers: Sequence[Router], like: LayerRouters) -> LayerRouters:

@@ -206,12 +206,12 @@ def test_the_folder_is_whole(family: tuple[Path, list[Any]], tmp_path: Path) -> 
     assert [path.name for path in out.parent.iterdir()] == ["moe"]
     gates = load_file(out / "model-00005-of-00005.safetensors")
     assert set(gates) == {f"model.layers.{layer}.block_sparse_moe.gate.weight" for layer in range(3)}
-    # The same seed gives the same gates, another one others; an assembly is replaced, anything else is not.
+    # The same seed gives the same gates, another one others; a folder with other files is not replaced.
     assemble(base, [folder / "code", folder / "prose"], out, seed=3)
     again = load_file(out / "model-00005-of-00005.safetensors")
     assert all(gates[name].equal(again[name]) for name in gates)
-    (out / "assembly.json").unlink()
-    with pytest.raises(InputError, match="exists and is not an assembly"):
+    (out / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"did not write \(notes.txt\)"):
         assemble(base, [folder / "code", folder / "prose"], out)
 
 

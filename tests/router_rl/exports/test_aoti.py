@@ -101,6 +101,7 @@ def test_the_package_says_what_it_was_built_for(package: Path) -> None:
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
     assert sorted(path.name for path in package.iterdir()) == [
+        ".router_rl.json",
         "README.md",
         "parity.json",
         "route.cpp",

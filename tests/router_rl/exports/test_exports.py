@@ -222,6 +222,7 @@ def test_a_newer_export_replaces_an_older_one(tmp_path: Path) -> None:
     for format in ("pt2", "safetensors"):
         export(_router("linear", Hard()), tmp_path / "out", format=format)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".router_rl.json",
         "README.md",
         "parity.json",
         "router.json",
@@ -235,7 +236,7 @@ def test_what_is_refused(kinds: OutcomeTable, tmp_path: Path) -> None:
         export(router, tmp_path / "out", format="safetensor")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(InputError, match="is not an export"):
+    with pytest.raises(InputError, match=r"did not write \(chapter.txt\)"):
         export(router, tmp_path / "thesis")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

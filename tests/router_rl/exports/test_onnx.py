@@ -60,4 +60,4 @@ def test_one_file_holds_all(tmp_path: Path) -> None:
     router = Router(LinearScorer(700, 400), TopK(k=4), [f"e{n}" for n in range(400)])
     export(router, tmp_path / "out", format="onnx")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["README.md", "parity.json", "router.json", "router.onnx"]
+    assert names == [".router_rl.json", "README.md", "parity.json", "router.json", "router.onnx"]

@@ -54,6 +54,7 @@ def test_a_policy_acts_as_before_after_its_export(kind: str, tmp_path: Path) -> 
         "passed": True,
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".router_rl.json",
         "README.md",
         "parity.json",
         "policy.json",
