@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from ..io.atomic import replacing, writable_file, write_json
 from ..io.cache import cache_folder
 from ..io.errors import InputError, unknown_name
+from ..io.owned_folder import MARKER, claim_folder
 from ..io.progress import say, track
 from ..pool.expert_pool import ExpertPool
 from ..table.outcome_table import OutcomeTable
@@ -50,7 +50,8 @@ def collect(
         expert's FLOPs per item. Confidence is the probability of the most likely class.
 
     Raises:
-        InputError: the source is unknown, the batch size is below 1, or `out` cannot be written to.
+        InputError: the source is unknown, the batch size is below 1, `out` cannot be written to, or
+            `<out>.parts` is a folder with other files.
     """
     if isinstance(source, str):
         embedded = open_source(source)
@@ -65,7 +66,7 @@ def collect(
     probabilities = _run(pool, queries, out.with_name(out.name + ".parts"), batch_size, progress=progress)
     table = _table(source, pool, queries, probabilities, seed)
     table.write(out)
-    shutil.rmtree(out.with_name(out.name + ".parts"))
+    _remove(out.with_name(out.name + ".parts"))
     return table
 
 
@@ -109,18 +110,27 @@ def _run(pool: ExpertPool, queries: Queries, parts: Path, batch_size: int, *, pr
 
 def _prepare(parts: Path, manifest: dict[str, object]) -> None:
     """Create the folder, or keep the existing one if its manifest is the same."""
+    # A killed run may have left the temporary of the marker, whose name begins with a dot.
+    claim_folder(parts, "collection", [path.name for path in parts.glob("[!.]*")])
     stored = parts / "manifest.json"
-    if parts.exists():
+    if stored.exists():
         try:
-            same = json.loads(stored.read_text(encoding="utf-8")) == manifest
+            if json.loads(stored.read_text(encoding="utf-8")) == manifest:
+                return
         except (OSError, ValueError):
-            same = False
-        if same:
-            return
+            pass
         say(f"{parts} has batches of other experts, queries or options; starting again")
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True)
+    for batch in parts.glob("*.safetensors"):
+        batch.unlink()
     write_json(stored, manifest)
+
+
+def _remove(parts: Path) -> None:
+    """Remove the batches, and the folder unless it holds other files."""
+    for path in (*parts.glob("*.safetensors"), parts / "manifest.json", parts / MARKER):
+        path.unlink(missing_ok=True)
+    if not any(parts.iterdir()):
+        parts.rmdir()
 
 
 def _fingerprint(pool: ExpertPool, queries: Queries) -> str:

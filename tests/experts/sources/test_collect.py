@@ -206,3 +206,14 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"out=.*cannot be written"):
         collect(source, tmp_path / "file" / "t.parquet")
+
+
+def test_a_folder_of_somebody_else_is_kept(tmp_path):
+    parts = tmp_path / "t.parquet.parts"
+    parts.mkdir()
+    (parts / "thesis.safetensors").write_text("mine")
+    with pytest.raises(
+        InputError, match=r"holds files that this toolkit did not write \(thesis.safetensors\)"
+    ):
+        collect(Counted(tmp_path / "log"), tmp_path / "t.parquet", progress=False)
+    assert (parts / "thesis.safetensors").read_text() == "mine"
