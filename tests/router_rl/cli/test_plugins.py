@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,16 +20,20 @@ from router_rl.routing import load
 
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = Path(__file__).resolve().parents[2] / "fixtures" / "plugin"
-Run = Callable[..., str]
+Run = Callable[..., list[str]]
 
-# Runs a command, then says which modules were imported on the last line of stderr.
+# Runs commands, and prints what each wrote to stdout. The last line of stderr names the imported modules.
 PROGRAM = """
-import sys
+import contextlib, io, json, sys
 import train_router
-status = train_router.main(sys.argv[1:])
+printed = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert train_router.main(words) == 0
+    printed.append(out.getvalue())
+print(json.dumps(printed))
 found = [name for name in ("torch", "router_rl_toy") if name in sys.modules]
 print(" ".join(["imported:", *found]), file=sys.stderr)
-sys.exit(status)
 """
 
 
@@ -47,10 +51,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function that runs a command where the package is installed; it returns stdout."""
+    """Return a function that runs commands where the package is installed; it returns what each printed."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def command(*words: object, imported: str | None = None) -> str:
+    def commands(*lines: Sequence[object], imported: str | None = None) -> list[str]:
         paths = os.pathsep.join([str(installed), str(ROOT)])
         environment = {
             **os.environ,
@@ -58,24 +62,24 @@ def run(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
             "ROUTER_RL_CACHE": str(cache),
             "OMP_NUM_THREADS": "1",
         }
-        program = [sys.executable, "-c", PROGRAM, *map(str, words)]
+        program = [sys.executable, "-c", PROGRAM, json.dumps([list(map(str, words)) for words in lines])]
         done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         if imported is not None:
             assert done.stderr.splitlines()[-1].split()[1:] == imported.split()
-        return done.stdout
+        return list(json.loads(done.stdout))
 
-    return command
+    return commands
 
 
 def test_its_names_are_listed_without_importing_it(run: Run) -> None:
-    names = json.loads(run("list", "--json", imported=""))
+    names = json.loads(run(["list", "--json"], imported="")[0])
     assert names["problems"][-1] == "battery"
     assert names["methods"]["battery"] == ["saver", "spender"]
     assert names["methods"]["routing"][-1] == "always_last"
     assert names["sources"][-1] == "parity"
     assert names["formats"][-1] == "npz"
-    about = json.loads(run("list", "--env", "battery", "--json"))
+    about = json.loads(run(["list", "--env", "battery", "--json"])[0])
     assert about["methods"]["saver"] == {
         "family": "baseline",
         "full_information": False,
@@ -93,28 +97,35 @@ def test_its_names_are_not_listed_where_it_is_not_installed() -> None:
 
 def test_its_method_is_trained_on_its_source_and_exported_in_its_format(run: Run, tmp_path: Path) -> None:
     folder, words = tmp_path / "run", ["--table", "parity", "--method", "always_last"]
-    facts = json.loads(run("train", *words, "--method.margin", "2", "--out", folder, "--json"))
+    trained, exported = run(
+        ["train", *words, "--method.margin", "2", "--out", folder, "--json"],
+        ["export", folder, "--out", tmp_path / "npz", "--format", "npz", "--json"],
+    )
+    facts = json.loads(trained)
     assert facts["hyperparameters"] == {"margin": 2.0}
     assert facts["experts"] == ["guess", "last-bit"]
     assert facts["test"]["shares"] == [0.0, 1.0]
     assert facts["test"]["quality"] == 1.0  # the last bit is the parity
-    found = json.loads(run("export", folder, "--out", tmp_path / "npz", "--format", "npz", "--json"))
-    assert found["passed"]
+    assert json.loads(exported)["passed"]
     assert (tmp_path / "npz" / "router.npz").exists()
 
 
 def test_its_environment_is_trained_compared_exported_and_loaded(run: Run, tmp_path: Path) -> None:
-    env = ["--env", "battery", "--problem.weak", "[0.5]"]
-    facts = json.loads(run("train", *env, "--out", tmp_path / "run", "--json"))
+    weak, folder = "--problem.weak", tmp_path / "c"
+    words = ["compare", "--env", "battery", weak, "[0.5,0.25]", "--seeds", "2", "--n-trials", "1"]
+    trained, exported, compared, shown = run(
+        ["train", "--env", "battery", weak, "[0.5]", "--out", tmp_path / "run", "--json"],
+        ["export", tmp_path / "run", "--out", tmp_path / "router", "--json"],
+        [*words, "--out", folder, "--json"],
+        [*words, "--out", folder],
+    )
+    facts = json.loads(trained)
     assert facts["method"] == "saver"
     assert facts["test"]["utility"] == (1 + 1 + 0.5 + 0.5) / 4
-    assert json.loads(run("export", tmp_path / "run", "--out", tmp_path / "router", "--json"))["passed"]
+    assert json.loads(exported)["passed"]
     router = load(tmp_path / "router")
     assert router.experts == ("weak", "strong")
-
-    weak = ["--problem.weak", "[0.5,0.25]"]
-    words = ["compare", "--env", "battery", *weak, "--seeds", "2", "--n-trials", "1", "--out", tmp_path / "c"]
-    results = json.loads(run(*words, "--json"))
+    results = json.loads(compared)
     earned = {(row["method"], row["case"]): row["utility_mean"] for row in results["summary"]}
     assert earned == {
         ("saver", "weak 0.5"): 0.75,
@@ -123,8 +134,8 @@ def test_its_environment_is_trained_compared_exported_and_loaded(run: Run, tmp_p
         ("spender", "weak 0.25"): 0.5,
     }
     assert results["recommendation"]["method"] == "saver"
-    assert (tmp_path / "c" / "report.html").exists()
-    assert "saver" in run(*words[:-1], tmp_path / "c")
+    assert (folder / "report.html").exists()
+    assert "saver" in shown
 
 
 def test_what_an_addition_costs() -> None:
