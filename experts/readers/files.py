@@ -8,9 +8,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import reprlib
+import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -38,16 +41,19 @@ def result_files(path: Path) -> list[Path]:
     Raises:
         InputError: the path does not exist, or holds no file of a known kind.
     """
-    if path.is_file():
-        _refuse_pickle(path)
-        return [path]
-    if not path.is_dir():
-        raise InputError("input", str(path), "no such file or folder", "give results or a folder of them")
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) in _KINDS)
-    if not files:
-        for file in sorted(path.rglob("*")):
-            _refuse_pickle(file)
-        raise InputError("input", str(path), "holds no result files", f"give {', '.join(_KINDS)} files")
+    try:
+        if not path.is_dir():
+            _check_regular(path)
+            _refuse_pickle(path)
+            return [path]
+        below = sorted(file for file in path.rglob("*") if file.is_file())
+        files = [file for file in below if _kind(file) in _KINDS]
+        if not files:
+            for file in below:
+                _refuse_pickle(file)
+            raise InputError("input", str(path), "holds no result files", f"give {', '.join(_KINDS)} files")
+    except OSError as error:
+        raise _unreadable(path, error, "give results or a folder of them") from error
     return files
 
 
@@ -60,12 +66,16 @@ def records(path: Path) -> Iterator[Record]:
     Raises:
         InputError: the file is a pickle, of an unknown kind, or invalid; names the line if it is known.
     """
-    _refuse_pickle(path)
     try:
+        _check_regular(path)
+        _refuse_pickle(path)
         yield from _rows(path)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        fix = "save it as UTF-8, and compress it again if it is compressed"
-        raise InputError("input", str(path), f"cannot be read ({error})", fix) from error
+    except (UnicodeDecodeError, EOFError, zlib.error, OSError) as error:
+        raise _unreadable(
+            path, error, "save it as UTF-8, and compress it again if it is compressed"
+        ) from error
+    except RecursionError as error:
+        raise InputError("input", str(path), "is nested too deeply", "write one flat object a row") from error
 
 
 def _rows(path: Path) -> Iterator[Record]:
@@ -86,9 +96,22 @@ def _kind(path: Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
+def _check_regular(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL character in the name
+        fix = "give results or a folder of them"
+        raise InputError("input", str(path), "no such file or folder", fix) from error
+    if not stat.S_ISREG(mode):
+        raise InputError("input", str(path), "is not a regular file", f"give a {', '.join(_KINDS)} file")
+
+
+def _unreadable(path: Path, error: Exception, fix: str) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError("input", str(path), f"cannot be read ({' '.join(reason.split())})", fix)
+
+
 def _refuse_pickle(path: Path) -> None:
-    if not path.is_file():
-        return
     with path.open("rb") as stream:
         start = stream.read(2)
     # Protocol 2 and later begin with 0x80 and their number.
@@ -103,35 +126,52 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
+def _check_distinct(path: Path, names: Sequence[str], place: str) -> None:
+    """Check that no column occurs twice; columns without a name, as of an index, may."""
+    for name, count in Counter(names).items():
+        if count > 1 and name:
+            problem = f"{place} has the column {reprlib.repr(name)} {count} times"
+            raise InputError("input", str(path), problem, "rename or drop one of them")
+
+
 def _parquet(path: Path) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path) as file:
+            _check_distinct(path, file.schema_arrow.names, "it")
             # Answers are long and not used, so they are not decoded.
             names = [name for name in file.schema_arrow.names if not name.endswith("|model_response")]
             for batch in file.iter_batches(batch_size=_BATCH, columns=names):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            "input", str(path), f"is not a readable Parquet file ({error})", "write it again"
-        ) from error
+    except InputError:
+        raise
+    # A damaged file can fail in any of these ways: Arrow does not check what it reads.
+    except (pa.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError, MemoryError) as error:
+        problem = f"is not a readable Parquet file ({' '.join(str(error).split()) or type(error).__name__})"
+        raise InputError("input", str(path), problem, "write it again") from error
 
 
 def _open(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline=""))
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
     return path.open(encoding="utf-8-sig", newline="")
 
 
 def _csv(path: Path, separator: str) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)  # an answer can be longer than the default limit of 128 kB
     with _open(path) as stream:
-        rows = csv.DictReader(stream, delimiter=separator)
+        # Strict, because a quote that is never closed would swallow the rows after it.
+        rows = csv.reader(stream, delimiter=separator, strict=True)
         try:
+            names = next(rows, [])
+            _check_distinct(path, names, "the header")
             for row in rows:
-                if None in row:
-                    problem = f"line {rows.line_num} has more values than the header has names"
+                if not row:
+                    continue
+                if len(row) != len(names):
+                    more = "more" if len(row) > len(names) else "fewer"
+                    problem = f"line {rows.line_num} has {more} values than the header has names"
                     raise InputError("input", str(path), problem, "quote values that hold separators")
-                yield row
+                yield dict(zip(names, row, strict=True))
         except csv.Error as error:
             problem = f"line {rows.line_num} cannot be read ({error})"
             raise InputError("input", str(path), problem, "save it as UTF-8 CSV") from error
@@ -143,7 +183,7 @@ def _json_lines(path: Path) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_distinct)
             except ValueError as error:
                 problem = f"line {number} is not JSON ({error})"
                 raise InputError("input", str(path), problem, "write one JSON object a line") from error
@@ -152,7 +192,7 @@ def _json_lines(path: Path) -> Iterator[Record]:
 
 def _json(path: Path) -> Iterator[Record]:
     """Yield the entries of an array; memory holds one entry and what was read ahead."""
-    decoder, number = json.JSONDecoder(), 0
+    decoder, number = json.JSONDecoder(object_pairs_hook=_distinct), 0
     with _open(path) as stream:
         text = stream.read(_AHEAD).lstrip()
         if not text.startswith("["):
@@ -162,7 +202,7 @@ def _json(path: Path) -> Iterator[Record]:
         text = text[1:].lstrip()
         while not text.startswith("]"):
             number += 1
-            while (value := _first_value(decoder, text)) is None:
+            while (value := _first_value(decoder, text, path, number)) is None:
                 ahead = stream.read(max(_AHEAD, len(text)))
                 if not ahead:
                     fix = "write an array of objects"
@@ -170,19 +210,32 @@ def _json(path: Path) -> Iterator[Record]:
                 text = (text + ahead).lstrip()
             row, text = value
             yield _object(row, path, f"entry {number}")
+        if text[1:].strip() or stream.read(_AHEAD).strip():
+            raise InputError("input", str(path), "goes on after its array", "write one array of objects")
 
 
-def _first_value(decoder: json.JSONDecoder, text: str) -> tuple[Any, str] | None:
+def _first_value(decoder: json.JSONDecoder, text: str, path: Path, number: int) -> tuple[Any, str] | None:
     """The first value of a text and the text after it; None if the value is incomplete."""
     try:
         value, end = decoder.raw_decode(text)
     except json.JSONDecodeError:
         return None
+    except ValueError as error:  # a key that occurs twice, or a number of thousands of digits
+        fix = "write an array of objects"
+        raise InputError("input", str(path), f"entry {number} is not JSON ({error})", fix) from error
     rest = text[end:].lstrip()
     if rest.startswith(","):
         rest = rest[1:].lstrip()
         return (value, rest) if rest else None
     return (value, rest) if rest.startswith("]") else None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> Record:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        (name, count), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key {reprlib.repr(name)} {count} times")
+    return value
 
 
 def _object(row: Any, path: Path, place: str) -> Record:

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from ..io.atomic import writable_file
 from ..io.errors import InputError
 from ..io.progress import track
-from ..table.findings import Finding, findings
+from ..table.findings import Finding, findings, prompt_findings
 from ..table.outcome_table import OutcomeTable
-from ..table.prices import read_prices, token_costs
-from ..table.splitting import SPLITS, allow_leaks, complete_split, leaking_rows
+from ..table.prices import LITELLM, read_prices, token_costs
+from ..table.splitting import SPLITS, allow_leaks, complete_split, unleaked
 from .assembly import Assembled, assemble
 from .files import result_files
+from .missing_values import fill_missing
 from .outcome import ReaderOptions
 from .registry import FORMATS, find_format
 
-__all__ = ["ImportOptions", "ImportReport", "import_results"]
+__all__ = ["ImportOptions", "ImportReport", "expert_names", "import_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +65,11 @@ class ImportOptions:
             tokens.
         on: date of the prices, such as 2024-07-01; null: the latest.
         cost_unit: unit of the costs in the source: usd, flops or seconds; null: the format's default.
-        metric: the score to use if there are several, such as acc_norm.
+        metric: the score to use if there are several (lm-eval), such as acc_norm.
         full_marks: maximum score in the source, such as 10 or 100; qualities are divided by it.
         missing: rows: drop queries without all experts; experts: drop experts without all queries.
-        drop_leaks: drop training and validation rows whose prompt is also in the test rows.
+        drop_leaks: drop rows whose prompt is also in another split or fold. Test rows are kept, and
+            validation rows rather than training rows.
         seed: random seed of the split, if the source has none.
     """
 
@@ -91,7 +94,9 @@ def import_results(
 ) -> ImportReport:
     """Import results as an outcome table; the file is written only if the whole table is valid.
 
-    Memory holds the prompts and a few numbers for each pair of query and expert, not the answers.
+    Memory holds the prompts, a few numbers for each pair of query and expert, and the answers of
+    `answer/<expert>` columns, which the table keeps. Missing prompts, groups, splits and folds of some rows
+    are reported, and the column is kept.
 
     Args:
         source: a file, or a folder of files.
@@ -106,8 +111,9 @@ def import_results(
     given = replace(options or ImportOptions(), **changes)
     files = result_files(Path(source))
     format_name = find_format(given.format, files)
-    out = writable_file("out", out)
     reader = FORMATS[format_name]
+    _check_used(given, format_name)
+    out = writable_file("out", out)
     outcomes = reader.read(files, ReaderOptions(metric=given.metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
     if not read.query:
@@ -117,17 +123,25 @@ def import_results(
     if priced:
         notes += [priced, *reader.notes]
     numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, given.full_marks)}
-    messages = findings(read.experts, read.query, numbers, read.facts)
     experts, rows, dropped = _complete(read, numbers, given.missing)
+    rows, dropped["features are missing"] = _with_features(read, rows)
+    query = [read.query[row] for row in rows]
+    facts, incomplete = fill_missing(query, _taken(read.facts, rows))
+    _check_split(query, facts)
     if given.drop_leaks:
-        leaking = _leaks_into_test(read, rows)
-        dropped["leaking prompt"] = len(leaking)
-        rows = rows[~np.isin(rows, leaking)]
-    dropped = {reason: count for reason, count in dropped.items() if count}
+        kept = unleaked(facts)
+        dropped["leaking prompt"] = len(rows) - len(kept)
+        rows, facts = rows[kept], _taken(facts, kept)
+    messages = [
+        *incomplete,
+        *prompt_findings([read.query[row] for row in rows], facts),
+        *findings(read.experts, numbers),
+    ]
     if read.repeated:
         message = f"{read.repeated} outcomes repeat an expert on a query; the first of each counts"
         messages.append(Finding(kind="repeated", count=read.repeated, message=message))
-    columns = _columns(read, numbers, experts, rows, notes)
+    columns = {**_outcomes(read, numbers, experts, rows), **_facts(read, rows, facts)}
+    columns |= {"source": notes[0], "notes": tuple(notes[1:])}
     columns["cost_unit"] = "usd" if priced else given.cost_unit or reader.cost_unit
     table = OutcomeTable(**allow_leaks(complete_split(columns, seed=given.seed)))
     table.write(out)
@@ -142,12 +156,45 @@ def import_results(
             for expert, q, c in zip(table.experts, quality, price, strict=True)
         },
         kept=len(table),
-        dropped=dropped,
+        dropped={reason: count for reason, count in dropped.items() if count},
         findings=tuple(messages),
         best_single=float(quality.max()),
         oracle=float(table.quality.max(axis=1).mean(dtype=np.float64)),
         notes=table.notes,
     )
+
+
+def expert_names(source: Path | str, *, options: ImportOptions, progress: bool = True) -> tuple[str, ...]:
+    """Return the names of the experts in results, in the order of their first outcome.
+
+    Args:
+        source: a file, or a folder of files.
+        options: `format` and `metric` are used.
+        progress: show progress on stderr.
+
+    Raises:
+        InputError: names the file, the field, the value and the fix.
+    """
+    files = result_files(Path(source))
+    reader = FORMATS[find_format(options.format, files)]
+    outcomes = reader.read(files, ReaderOptions(metric=options.metric))
+    names = dict.fromkeys(each.expert for each in track(outcomes, "reading names", None, shown=progress))
+    if not names:
+        raise InputError("input", str(source), "has no outcomes", "give results with rows")
+    return tuple(names)
+
+
+def _check_used(given: ImportOptions, format_name: str) -> None:
+    """Check that every option has a use."""
+    if given.metric is not None and not FORMATS[format_name].metrics:
+        scores = "; ".join(
+            f"{name}: {', '.join(each.metrics)}" for name, each in FORMATS.items() if each.metrics
+        )
+        problem = f"has no use, because results in the format {format_name} have one score a row"
+        raise InputError("metric", given.metric, problem, f"leave it out; scores are known of {scores}")
+    if given.on is not None and (given.prices is None or str(given.prices) == LITELLM):
+        problem = "has no use without prices that have dates"
+        raise InputError("on", given.on, problem, "give --prices FILE.yaml, or leave it out")
 
 
 def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) -> tuple[np.ndarray, str]:
@@ -161,8 +208,12 @@ def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) ->
             problem = (
                 f"query {read.query[row]!r} has no cost, like {len(lacking)} of {present.sum()} outcomes"
             )
-            fix = "fill it in, or give --prices: litellm, or a YAML table, per million tokens or per `call`"
-            raise InputError("cost", read.experts[expert], problem, fix)
+            name = read.experts[expert]
+            fix = (
+                f"fill it in (wide results: the column cost/{name}), or give --prices: litellm, or a YAML "
+                "table, per million tokens or per `call`; --print-prices writes one to fill in"
+            )
+            raise InputError("cost", name, problem, fix)
         return stated, ""
     table = read_prices(prices, read.experts, on)
     priced = [table.prices[expert] for expert in read.experts]
@@ -212,45 +263,64 @@ def _complete(
     return experts, rows, {"an expert is missing": len(lacking) - len(rows)}
 
 
-def _leaks_into_test(read: Assembled, rows: np.ndarray) -> np.ndarray:
-    """Rows that are not test rows but share a prompt with one."""
-    prompts, splits = read.facts["prompt"][rows], read.facts["split"][rows]
-    tested = np.array([split == "test" for split in splits])
-    leaking = leaking_rows(prompts, tested)
-    return rows[leaking[~tested[leaking]]]
+def _with_features(read: Assembled, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """The rows with features, and the number of the others; all rows if no row has features."""
+    features: list[np.ndarray | None] = read.facts["features"].tolist()
+    kept = np.array([row for row in rows if features[row] is not None], dtype=np.int64)
+    if len(kept) == 0:
+        return rows, 0
+    width = len(features[kept[0]])
+    for row in kept:
+        if len(features[row]) != width:
+            problem = f"query {read.query[row]!r}: the first row has {width}"
+            fix = "give every row the same number of features"
+            raise InputError("features", len(features[row]), problem, fix)
+    return kept, len(rows) - len(kept)
 
 
-def _columns(
-    read: Assembled,
-    numbers: dict[str, np.ndarray],
-    experts: np.ndarray,
-    rows: np.ndarray,
-    notes: list[str],
+def _check_split(query: list[str], facts: dict[str, np.ndarray]) -> None:
+    for name, split in zip(query, facts.get("split", ()), strict=False):
+        if split not in SPLITS:
+            raise InputError("split", split, f"query {name!r}: is unknown", f"use {', '.join(SPLITS)}")
+
+
+def _taken(facts: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in facts.items()}
+
+
+def _outcomes(
+    read: Assembled, numbers: dict[str, np.ndarray], experts: np.ndarray, rows: np.ndarray
 ) -> dict[str, Any]:
-    """The fields of an OutcomeTable; a field that is missing on some row is left out."""
+    """The fields of an OutcomeTable on the outcomes; a number that is missing everywhere is left out."""
+    names = tuple(read.experts[index] for index in experts)
     columns: dict[str, Any] = {
-        "experts": tuple(read.experts[index] for index in experts),
-        "query_id": np.array([read.query[row].replace("\0", "/") for row in rows], dtype=object),
-        "features": None,
+        "experts": names,
         "quality": numbers["quality"][np.ix_(rows, experts)],
         "cost": numbers["cost"][np.ix_(rows, experts)],
-        "source": notes[0],
-        "notes": tuple(notes[1:]),
     }
-    for kind in ("tokens_in", "tokens_out", "latency_s"):
+    for kind in ("tokens_in", "tokens_out", "latency_s", "confidence"):
         values = numbers[kind][np.ix_(rows, experts)]
         if not np.isnan(values).all():
             columns[kind] = values
-    for name, values in read.facts.items():
-        kept = values[rows]
-        if all(value is not None for value in kept):
-            columns[name] = kept
-    for row, split in enumerate(columns.get("split", ())):
-        if split not in SPLITS:
-            fix = f"use {', '.join(SPLITS)}"
-            raise InputError("split", split, f"query {columns['query_id'][row]!r}: is unknown", fix)
+    answers = {
+        f"answer/{name}": pa.array([read.answers[name].get(int(row)) for row in rows], type=pa.string())
+        for name in names
+        if name in read.answers
+    }
+    if answers:
+        columns["extra"] = pa.table(answers)
+    return columns
+
+
+def _facts(read: Assembled, rows: np.ndarray, facts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an OutcomeTable on the queries."""
+    columns: dict[str, Any] = {
+        "query_id": np.array([read.query[row].replace("\0", "/") for row in rows], dtype=object),
+        "features": None,
+        **facts,
+    }
     if columns["features"] is not None:
-        columns["features"] = columns["features"].tolist()
+        columns["features"] = np.stack(columns["features"].tolist())
     if "fold" in columns:
         columns["fold"] = columns["fold"].astype(np.int64)
     return columns

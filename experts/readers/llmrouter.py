@@ -55,7 +55,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
                     prompt=text(first_of(row, "prompt")),
                     group=text(first_of(row, "group")),
                     split=text(first_of(row, "split")) or split,
-                    fold=integer(row.get("fold")),
+                    fold=integer(row, "fold", place),
                     tokens_in=estimated_tokens(first_of(row, "prompt")),
                     tokens_out=1.0,
                 )

@@ -18,13 +18,13 @@ from ..io.errors import InputError
 from .files import Record, records
 from .outcome import Outcome, ReaderOptions, estimated_tokens, number, text
 
-__all__ = ["NOTE", "read"]
+__all__ = ["METRICS", "NOTE", "read"]
 
 NOTE = (
     "lm-evaluation-harness logs no token counts: costs from prices estimate 4 characters per token of the "
     "whole prompt and the answer, and one token per multiple-choice answer"
 )
-_METRICS = ("acc", "exact_match", "acc_norm", "pass@1", "em", "f1", "prompt_level_strict_acc", "mc2")
+METRICS = ("acc", "exact_match", "acc_norm", "pass@1", "em", "f1", "prompt_level_strict_acc", "mc2")
 _QUESTIONS = ("question", "query", "problem", "prompt", "input", "instruction", "text", "sentence")
 _NAME = re.compile(r"samples_(?P<task>.+?)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)$")
 
@@ -77,7 +77,7 @@ def _latest(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
 
 def _metric(row: Record, metric: str | None, place: str) -> str:
     listed: list[str] = row.get("metrics") or []
-    names = [metric] if metric is not None else [*(name for name in _METRICS if name in row), *listed]
+    names = [metric] if metric is not None else [*(name for name in METRICS if name in row), *listed]
     for name in names:
         if name in row:
             return name

@@ -56,9 +56,10 @@ def outcome_of(row: Record, place: str, query: str | None = None) -> Outcome:
         prompt=prompt,
         group=group,
         split=text(first_of(row, "split")),
-        fold=integer(first_of(row, "fold")),
+        fold=integer(row, "fold", place),
         cost=named(row, "cost", place),
         tokens_in=named(row, "tokens_in", place),
         tokens_out=named(row, "tokens_out", place),
         latency_s=named(row, "latency_s", place),
+        confidence=named(row, "confidence", place),
     )

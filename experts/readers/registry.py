@@ -27,9 +27,14 @@ FORMATS: dict[str, Reader] = {
         read=llmrouter.read, about="LLMRouter's logs and prepared scores", notes=(llmrouter.NOTE,)
     ),
     "lm-eval": Reader(
-        read=lm_eval.read, about="samples logged by lm-evaluation-harness", notes=(lm_eval.NOTE,)
+        read=lm_eval.read,
+        about="samples logged by lm-evaluation-harness",
+        notes=(lm_eval.NOTE,),
+        metrics=lm_eval.METRICS,
     ),
 }
+
+_NAMES = ", ".join(FORMATS)
 
 
 def find_format(name: str, files: Sequence[Path]) -> str:
@@ -54,9 +59,13 @@ def find_format(name: str, files: Sequence[Path]) -> str:
         if row is not None:
             detected = detect(row)
             if detected is None:
-                shown = ", ".join(list(row)[:8])
+                shown = ", ".join(map(repr, list(row)[:8])) or "none"
                 problem = f"is of no known format; its columns begin {shown}"
-                raise InputError("input", str(file), problem, f"name a --format: {', '.join(FORMATS)}")
+                fix = (
+                    "name them quality/<expert> and cost/<expert> (one row per query), or model, score, cost "
+                    f"and query_id or prompt (one row per query and model), or give --format: {_NAMES}"
+                )
+                raise InputError("input", str(file), problem, fix)
             return detected
     raise InputError("input", str(files[0]), "has no rows", "give results")
 
@@ -77,4 +86,6 @@ def detect(row: Record) -> str | None:
         return "routellm"
     if all(any(name in row for name in ALIASES[field]) for field in ("expert", "quality")):
         return "long"
+    if len(wide.bare_columns(row)) >= 2:
+        return "wide"
     return None

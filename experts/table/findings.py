@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .splitting import leaking_rows
+from .splitting import canonical, leaking_rows
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "findings", "prompt_findings"]
 
 _SHOWN = 5  # examples of each finding
 _SPREAD = 1000.0  # times the cheapest expert's mean cost: a larger ratio is often a wrong unit
@@ -21,7 +21,8 @@ class Finding:
     """One finding.
 
     Attributes:
-        kind: `duplicate_prompts`, `leakage`, `missing`, `constant_quality`, `constant_cost`, `price`.
+        kind: `duplicate_prompts`, `leakage`, `missing`, `missing_values`, `constant_quality`,
+            `constant_cost`, `price`.
         count: number of rows or experts concerned.
         message: one sentence that says what and where.
         examples: a few query ids or experts.
@@ -42,38 +43,39 @@ class Finding:
         }
 
 
-def findings(
-    experts: tuple[str, ...], query: list[str], numbers: dict[str, np.ndarray], facts: dict[str, np.ndarray]
-) -> list[Finding]:
-    """Return the findings of a table.
+def findings(experts: tuple[str, ...], numbers: dict[str, np.ndarray]) -> list[Finding]:
+    """Return the findings on the outcomes of a table.
 
     Args:
         experts: N names.
-        query: [T] query ids.
         numbers: [T, N] float32 by name, as in `Assembled`, with every cost filled in.
-        facts: [T] by name (prompt, split, fold), as in `Assembled`.
     """
     return [
-        *_prompts(query, facts),
         *_missing(experts, numbers["quality"]),
         *_constant(experts, numbers),
         *_prices(experts, numbers),
     ]
 
 
-def _prompts(query: list[str], facts: dict[str, np.ndarray]) -> list[Finding]:
-    """Duplicate prompts, and those that occur in several splits or folds."""
-    prompts = [" ".join(str(prompt).split()) for prompt in facts["prompt"] if prompt is not None]
+def prompt_findings(query: list[str], facts: dict[str, np.ndarray]) -> list[Finding]:
+    """Return the findings on duplicate prompts, and on those that occur in several splits or folds.
+
+    Args:
+        query: [T] query ids.
+        facts: [T] by name (prompt, split, fold), None if missing; a name can be absent.
+    """
+    prompts = facts.get("prompt", np.empty(0, dtype=object))
+    keys = [key for key in map(canonical, prompts) if key]
     results: list[Finding] = []
-    repeats = len(prompts) - len(set(prompts))
+    repeats = len(keys) - len(set(keys))
     if repeats:
         message = f"{repeats} rows repeat the prompt of another row"
         results.append(Finding(kind="duplicate_prompts", count=repeats, message=message))
     for name in ("split", "fold"):
-        rows = leaking_rows(facts["prompt"], facts[name])
+        rows = leaking_rows(prompts, facts[name]) if len(prompts) and name in facts else ()
         if len(rows):
             message = f"{len(rows)} rows have a prompt that also occurs in another {name} (leakage)"
-            examples = tuple(query[row] for row in rows[:_SHOWN])
+            examples = tuple(query[int(row)] for row in rows[:_SHOWN])
             results.append(Finding(kind="leakage", count=len(rows), message=message, examples=examples))
     return results
 

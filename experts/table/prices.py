@@ -1,11 +1,13 @@
 """Prices of tokens, from LiteLLM's packaged price map or a dated YAML table, and tables at other prices.
 
-A price table holds US dollars per million tokens or per call, and can hold several dates:
+A price table holds US dollars per million tokens or per call, and can hold several dates. A number is the
+price of a million tokens, of the prompt and of the answer alike. The line `prices:` can be left out:
 
     date: 2024-07-01
     prices:
       gpt-4-1106-preview: {input: 10, output: 30}
       my-server: {call: 0.0002}
+      llama: 0.2
       mixtral: {litellm: together_ai/mistralai/Mixtral-8x7B-Instruct-v0.1}
       gpt-3.5-turbo:
         - {from: 2023-03-01, input: 2, output: 2}
@@ -18,7 +20,7 @@ import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -26,9 +28,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import yaml
 
 from ..io.errors import InputError
+from ..io.yaml_file import read_yaml
 from .outcome_table import OutcomeTable
 
 __all__ = [
@@ -100,21 +102,11 @@ def read_prices(source: str | Path, experts: Sequence[str], on: str | date | Non
         priced = {expert: _from_litellm(expert) for expert in experts}
         return PriceTable(prices=priced, source=f"LiteLLM {version('litellm')}'s price map")
     path = Path(source)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError("prices", str(path), f"cannot be read ({reason})", "give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError("prices", str(path), f"is not YAML ({error})", "correct it") from error
-    listed: Any = cast("dict[str, Any]", content).get("prices") if isinstance(content, dict) else None
-    if not isinstance(listed, dict):
-        raise InputError("prices", str(path), "has no mapping `prices`", "write prices: {expert: {input: 1}}")
-    entries = {str(name): entry for name, entry in cast("dict[Any, Any]", listed).items()}
+    entries, stated = _entries(path)
     for expert in experts:
         if expert not in entries:
             raise _unpriced(expert, str(path), entries)
-    dated = day or cast("dict[str, Any]", content).get("date")
+    dated = day or stated
     return PriceTable(
         prices={expert: _entry(expert, entries[expert], day) for expert in experts},
         source=path.name if dated is None else f"{path.name} of {dated}",
@@ -185,6 +177,25 @@ def _tokens_in(table: OutcomeTable) -> tuple[np.ndarray | None, str]:
     return (filled if counts is None else np.where(np.isnan(counts), filled, counts)), note
 
 
+def _entries(path: Path) -> tuple[dict[str, Any], date | None]:
+    """The entry of each expert in a price table, and the table's date."""
+    content: Any = read_yaml("prices", path)
+    table = cast("dict[Any, Any]", content) if isinstance(content, dict) else {}
+    fix = "write {expert: {input: 1, output: 2}}; `import --print-prices` writes a table to fill in"
+    if "prices" in table:
+        unknown = sorted(str(name) for name in set(table) - {"prices", "date"})
+        if unknown:
+            known = "beside `prices:` only `date:` is known"
+            raise InputError("prices", str(path), f"has the unknown key {unknown[0]!r}; {known}", fix)
+        listed = table["prices"]
+    else:
+        listed = {name: entry for name, entry in table.items() if name != "date"}
+    if not isinstance(listed, dict) or not listed:
+        raise InputError("prices", str(path), "has no mapping of experts to prices", fix)
+    entries = {str(name): entry for name, entry in cast("dict[Any, Any]", listed).items()}
+    return entries, None if table.get("date") is None else _day("date", table["date"])
+
+
 def _entry(name: str, entry: Any, day: date | None) -> Price:
     """The price in an expert's entry, which is one price or several with their dates."""
     if isinstance(entry, list) and entry and all(isinstance(each, dict) for each in cast("list[Any]", entry)):
@@ -197,6 +208,8 @@ def _entry(name: str, entry: Any, day: date | None) -> Price:
             fix = "add an earlier price"
             raise InputError(f"prices.{name}", str(day), f"its first price is of {dated[0][0]}", fix)
         entry = {key: value for key, value in current[-1].items() if key != "from"}
+    if isinstance(entry, int | float) and not isinstance(entry, bool):
+        entry = {"input": entry, "output": entry}
     return price_from(f"prices.{name}", entry)
 
 
@@ -215,16 +228,21 @@ def price_from(field: str, entry: Any) -> Price:
     values = cast("dict[str, Any]", entry)
     if set(values) == {LITELLM}:
         return _from_litellm(str(values[LITELLM]))
-    unknown = set(values) - {"input", "output", "call"}
+    unknown = sorted(str(key) for key in set(values) - {"input", "output", "call"})
     if unknown or not values:
-        problem = f"has unknown keys: {', '.join(sorted(unknown))}" if unknown else "is empty"
+        problem = f"has unknown keys: {', '.join(unknown)}" if unknown else "is empty"
         raise InputError(field, values, problem, "use input, output and call, or litellm alone")
-    try:
-        return Price(**{key: float(value) for key, value in values.items()})
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(field, values, "is not numeric", "write US dollars") from error
+    numbers: dict[str, float] = {}
+    for key, value in values.items():
+        if value is None:
+            raise InputError(f"{field}.{key}", None, "is not filled in", "write US dollars, 0 if it is free")
+        try:
+            numbers[key] = float("bool" if isinstance(value, bool) else value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{field}.{key}", value, "is not numeric", "write US dollars") from error
+        if not 0.0 <= numbers[key] < float("inf"):
+            raise InputError(f"{field}.{key}", value, "is not a price", "use US dollars, 0 or more")
+    return Price(**numbers)
 
 
 def _unpriced(expert: str, where: str, known: Iterable[str]) -> InputError:
@@ -234,6 +252,8 @@ def _unpriced(expert: str, where: str, known: Iterable[str]) -> InputError:
 
 
 def _day(field: str, value: Any) -> date:
+    if isinstance(value, datetime):
+        return value.date()
     if isinstance(value, date):
         return value
     try:

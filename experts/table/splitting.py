@@ -1,4 +1,7 @@
-"""Train, validation and test splits: seeded, by prompt, and independent of the order of rows."""
+"""Train, validation and test splits: seeded, by prompt, and independent of the order of rows.
+
+A prompt that is empty, or white space, is missing: rows without a prompt are not duplicates of each other.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,40 @@ __all__ = [
     "LEAKAGE",
     "SPLITS",
     "allow_leaks",
+    "canonical",
     "complete_split",
     "find_leak",
     "leaking_rows",
     "split_by_key",
+    "split_keys",
+    "unleaked",
 ]
 
 SPLITS = ("train", "validation", "tuning", "test")
 LEAKAGE = "leakage allowed: "  # the note that disables the check; every output repeats it
 _SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def canonical(text: object) -> str:
+    """Return a prompt with single spaces for white space, as prompts are compared; empty if it is missing.
+
+    Args:
+        text: the prompt, None if it is missing.
+    """
+    return "" if text is None else " ".join(str(text).split())
+
+
+def split_keys(prompts: Sequence[Any] | np.ndarray | None, ids: Sequence[Any] | np.ndarray) -> list[str]:
+    """Return what decides the split of each row: its prompt, or its id if the prompt is missing.
+
+    Args:
+        prompts: [T] str, empty or None if a row has no prompt; None if no row has one.
+        ids: [T] the id of each row.
+    """
+    shown = [""] * len(ids) if prompts is None else list(map(canonical, prompts))
+    if not any(shown):
+        return list(map(str, ids))
+    return [key or f"\0{name}" for key, name in zip(shown, ids, strict=True)]
 
 
 def split_by_key(keys: Iterable[str], seed: int, shares: Mapping[str, float] = _SHARES) -> np.ndarray:
@@ -37,7 +65,7 @@ def split_by_key(keys: Iterable[str], seed: int, shares: Mapping[str, float] = _
     >>> split_by_key(["b", "a", "c", "b", "d", "e"], seed=0).tolist()
     ['test', 'validation', 'train', 'test', 'train', 'train']
     """
-    keys = [_canonical(key) for key in keys]
+    keys = [canonical(key) for key in keys]
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
     edges = np.rint(np.cumsum(list(shares.values())) * len(ranked)).astype(int)
     names = list(shares)
@@ -53,8 +81,12 @@ def complete_split(columns: dict[str, Any], seed: int) -> dict[str, Any]:
         seed: of the split.
     """
     stored = columns.get("split")
-    by = "prompt" if columns.get("prompt") is not None else "query_id"
-    keys = np.asarray(columns[by], dtype=object)
+    prompts, ids = columns.get("prompt"), columns["query_id"]
+    has_prompt = [] if prompts is None else [bool(canonical(prompt)) for prompt in prompts]
+    by = "prompt" if any(has_prompt) else "query_id"
+    if any(has_prompt) and not all(has_prompt):
+        by = "prompt (query_id where it is missing)"
+    keys = np.asarray(split_keys(prompts, ids), dtype=object)
     present = set() if stored is None else {str(name) for name in stored}
     if stored is None:
         split = split_by_key(map(str, keys), seed)
@@ -81,7 +113,8 @@ def find_leak(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> tuple[i
     """
     first: dict[str, int] = {}
     for row, prompt in enumerate(prompts):
-        earlier = first.setdefault(_canonical(prompt), row)
+        key = canonical(prompt)
+        earlier = first.setdefault(key, row) if key else row
         if parts[earlier] != parts[row]:
             return earlier, row
     return None
@@ -91,7 +124,7 @@ def leaking_rows(prompts: Sequence[Any] | np.ndarray, parts: Sequence[Any] | np.
     """Return the rows whose prompt (up to white space) occurs in several parts.
 
     Args:
-        prompts: [T] str, None if a row has no prompt.
+        prompts: [T] str, empty or None if a row has no prompt.
         parts: [T] the split or fold of each row, None if it has none.
 
     Returns:
@@ -100,16 +133,42 @@ def leaking_rows(prompts: Sequence[Any] | np.ndarray, parts: Sequence[Any] | np.
     >>> leaking_rows(["a", "b", "a ", "c"], ["train", "train", "test", "test"]).tolist()
     [0, 2]
     """
-    parts_of: dict[str, set[Any]] = {}
-    pairs = [
-        (_canonical(prompt), part)
-        for prompt, part in zip(prompts, parts, strict=True)
-        if prompt is not None and part is not None
-    ]
-    for prompt, part in pairs:
-        parts_of.setdefault(prompt, set()).add(part)
-    several = {prompt for prompt, places in parts_of.items() if len(places) > 1}
-    rows = [row for row, prompt in enumerate(prompts) if prompt is not None and _canonical(prompt) in several]
+    keys = list(map(canonical, prompts))
+    several = _in_several(keys, parts)
+    rows = [row for row, key in enumerate(keys) if key in several]
+    return np.array(rows, dtype=np.int64)
+
+
+def unleaked(columns: Mapping[str, Any]) -> np.ndarray:
+    """Return the rows that are left when no prompt may occur in two splits or folds.
+
+    Of rows with the same prompt those in the test split are kept, else those for tuning, else those for
+    validation; of folds the first one.
+
+    Args:
+        columns: `prompt`, `split` and `fold` [T], each of which may be absent.
+
+    Returns:
+        [M] int64, row numbers in increasing order.
+
+    >>> unleaked({"prompt": ["a", "b", "a "], "split": ["train", "train", "test"]}).tolist()
+    [1, 2]
+    """
+    prompts, split, fold = (columns.get(name) for name in ("prompt", "split", "fold"))
+    length = next((len(values) for values in columns.values()), 0)
+    if prompts is None:
+        return np.arange(length)
+    keys = list(map(canonical, prompts))
+    rows = list(range(length))
+    for parts, ranks in ((split, SPLITS), (fold, ())):
+        if parts is None:
+            continue
+        kept: dict[str, Any] = {}
+        for row in rows:
+            key, part = keys[row], parts[row]
+            if key not in kept or (ranks and ranks.index(part) > ranks.index(kept[key])):
+                kept[key] = part
+        rows = [row for row in rows if not keys[row] or parts[row] == kept[keys[row]]]
     return np.array(rows, dtype=np.int64)
 
 
@@ -124,17 +183,15 @@ def allow_leaks(columns: dict[str, Any]) -> dict[str, Any]:
     for name in ("split", "fold"):
         parts = columns.get(name)
         if prompt is not None and parts is not None and find_leak(prompt, parts) is not None:
-            leaked = _count_leaked(prompt, parts)
+            leaked = len(_in_several(list(map(canonical, prompt)), parts))
             notes.append(f"{LEAKAGE}{leaked} prompts occur in more than one {name}")
     return {**columns, "notes": (*columns.get("notes", ()), *notes)}
 
 
-def _count_leaked(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> int:
+def _in_several(keys: Sequence[str], parts: Sequence[Any] | np.ndarray) -> set[str]:
+    """Return the prompts that occur in several parts."""
     parts_of: dict[str, set[Any]] = {}
-    for prompt, part in zip(prompts, parts, strict=True):
-        parts_of.setdefault(_canonical(prompt), set()).add(part)
-    return sum(len(places) > 1 for places in parts_of.values())
-
-
-def _canonical(text: object) -> str:
-    return " ".join(str(text).split())
+    for key, part in zip(keys, parts, strict=True):
+        if key and part is not None:
+            parts_of.setdefault(key, set()).add(part)
+    return {key for key, places in parts_of.items() if len(places) > 1}

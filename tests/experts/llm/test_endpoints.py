@@ -52,7 +52,7 @@ def test_reads_every_field(tmp_path):
         ("models: [{name: a, model: x, retries: null}]", "models.a.retries=None: is not such a number"),
         ("models: [{name: a, model: x, price: 5}]", r"models\[0\].price=5: is not a price"),
         ("models: [{name: a, model: x, price: {in: 5}}]", r"models\[0\].price=.*: has unknown keys: in"),
-        ("models: [{name: a, model: x, price: {input: -1}}]", r"prices.input=-1.0: is not a price"),
+        ("models: [{name: a, model: x, price: {input: -1}}]", r"models\[0\].price.input=-1: is not a price"),
         (GOOD.replace("{answer}", "it"), "judge.prompt='Grade it': lacks {answer}"),
         (GOOD.replace("scale: 5", "scale: 0"), "judge.scale=0: is not a grade"),
     ],

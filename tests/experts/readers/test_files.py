@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -125,3 +127,60 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "only.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(InputError, match="is a pickle"):
         result_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"x,y\n1\n", "line 2 has fewer values than the header has names"),
+        ("a.csv", b"x,y,x\n1,2,3\n", "the header has the column 'x' 2 times"),
+        ("a.csv", b'x,y\n1,"2\n3,4\n5,6\n', "line 4 cannot be read"),
+        ("a.jsonl", b'{"x": 1, "y": 2, "x": 3}\n', "line 1 is not JSON .it has the key 'x' 2 times"),
+        ("a.json", b'[{"x": 1, "x": 3}]', "entry 1 is not JSON .it has the key 'x' 2 times"),
+        ("a.json", b'[{"x": 1}] [{"x": 2}]', "goes on after its array"),
+        ("a.jsonl", b'{"x": ' * 100_000, "nested too deeply"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.jsonl", b'{"x": ' + b"9" * 5000 + b"}\n", "line 1 is not JSON"),
+        ("a.json", b'[{"x": ' + b"9" * 5000 + b"}]\n", "entry 1 is not JSON"),
+    ],
+)
+def test_what_would_lose_a_value_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(records(path))
+    assert path.read_bytes() == content
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbfx,y\n1,2\n"))
+    assert list(records(path)) == [{"x": "1", "y": "2"}]
+
+
+def test_a_column_of_parquet_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table([[1], [2]], names=["quality/a", "quality/a"]), path)
+    with pytest.raises(InputError, match="it has the column 'quality/a' 2 times"):
+        list(records(path))
+
+
+def test_damaged_parquet_is_one_line(tmp_path: Path) -> None:
+    whole = _write(tmp_path)["a.parquet"].read_bytes()
+    path = tmp_path / "b.parquet"
+    for at in range(4, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with suppress(InputError):  # any other error fails the test
+            list(records(path))
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.csv")
+    for path in (tmp_path / "fifo.csv", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            result_files(path)
+        with pytest.raises(InputError, match="is not a regular file"):
+            next(records(path))
+    for path in (tmp_path / ("x" * 5000), tmp_path / "a\0b"):
+        with pytest.raises(InputError, match=r"no such file or folder|cannot be read"):
+            result_files(path)

@@ -57,7 +57,8 @@ def test_wide_counts_tokens_by_a_shared_tokenizer_where_an_expert_has_no_count(r
     row = {"quality/a": 1, "quality/b": 0, "tokens_in/cl100k": 9, "tokens_in/b": 7, "features": [0.5, 1.0]}
     found = read({"t.jsonl": [row, {**row, "tokens_in/b": None}]}, "wide")
     assert _told(found, "expert", "tokens_in") == [("a", 9.0), ("b", 7.0), ("a", 9.0), ("b", 9.0)]
-    assert found[0].features == [0.5, 1.0]
+    assert found[0].features is not None
+    assert found[0].features.tolist() == [0.5, 1.0]
 
 
 def test_wide_without_ids_counts_the_rows(read: Read) -> None:
@@ -242,7 +243,9 @@ def test_a_row_of_another_format_is_named(tmp_path: Path, format: str, text: str
 def test_unknown_formats(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": 1}\n')
-    with pytest.raises(InputError, match=r"no known format; its columns begin x"):
+    with pytest.raises(
+        InputError, match=r"no known format; its columns begin 'x'; name them quality/<expert>"
+    ):
         find_format("auto", [path])
     with pytest.raises(InputError, match=r"did you mean 'routellm'"):
         find_format("routelm", [path])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experts.table.findings import Finding, findings
+from experts.table.findings import Finding, findings, prompt_findings
 
 
 def _look(**changes: Any) -> list[Finding]:
@@ -27,7 +27,7 @@ def _look(**changes: Any) -> list[Finding]:
     }
     for name, value in changes.items():
         (numbers if name in numbers else facts)[name] = value
-    return findings(("small", "large"), ["q0", "q1", "q2", "q3"], numbers, facts)
+    return [*prompt_findings(["q0", "q1", "q2", "q3"], facts), *findings(("small", "large"), numbers)]
 
 
 def test_an_ordinary_table_has_none() -> None:

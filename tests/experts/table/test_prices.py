@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from experts import InputError, OutcomeTable, read_prices, reprice
+from experts.table.price_template import price_template
 from experts.table.prices import Price, token_costs
 
 TABLE = """
@@ -68,13 +69,23 @@ def test_the_price_of_a_day(price_file: Callable[[str], Path], on: str | None, r
         ("prices: [1]", "has no mapping"),
         ("prices: {", "is not YAML"),
         ("prices: {large: {input: 1}}", r"prices='large-4.5'.*nearest: 'large'"),
-        ("prices: {large-4.5: 3}", "is not a price; write"),
+        ("prices: {}", "has no mapping"),
+        ("", "has no mapping"),
+        ("prices: {large-4.5: 3}\nlarge-4.5: 3", "has the unknown key 'large-4.5'; beside `prices:`"),
+        ("date: soon\nprices: {large-4.5: 3}", "date='soon': is not a date"),
+        ("prices: {large-4.5: 3, large-4.5: 4}", "the key 'large-4.5' occurs twice"),
+        ("prices: {large-4.5: true}", "is not a price; write"),
+        ("prices: {large-4.5: .nan}", r"prices.large-4.5.input=nan: is not a price"),
+        ("prices: {large-4.5: {input: null}}", r"prices.large-4.5.input=None: is not filled in"),
+        ("prices: {large-4.5: {input: .inf}}", r"prices.large-4.5.input=inf: is not a price"),
+        ("prices: {large-4.5: {input: true}}", r"prices.large-4.5.input=True: is not numeric"),
+        ("prices: {large-4.5: {1: 3}}", "has unknown keys: 1"),
         ("prices: {large-4.5: [3]}", "is not a price; write"),
         ("prices: {large-4.5: []}", "is not a price; write"),
         ("prices: {large-4.5: {in: 3}}", "has unknown keys: in"),
         ("prices: {large-4.5: {}}", "is empty"),
         ("prices: {large-4.5: {input: cheap}}", "is not numeric"),
-        ("prices: {large-4.5: {input: -1}}", r"prices.input=-1.0: is not a price"),
+        ("prices: {large-4.5: {input: -1}}", r"prices.large-4.5.input=-1: is not a price"),
         ("prices: {large-4.5: [{from: 2030-01-01, input: 1}]}", "first price is of 2030-01-01"),
         ("prices: {large-4.5: [{from: soon, input: 1}]}", "is not a date"),
     ],
@@ -129,3 +140,26 @@ def test_a_tokenizers_column_stands_in(
     found = reprice(table, prices)
     np.testing.assert_allclose(found.cost[:, 1], 5.0)
     assert any("tokens_in/cl100k" in note for note in found.notes)
+
+
+def test_a_flat_map_of_numbers_is_the_price_of_a_million_tokens(
+    price_file: Callable[[str], Path],
+) -> None:
+    flat = read_prices(
+        price_file("date: 2024-07-01\nsmall: 0.5\nlarge-4.5: {call: 2}\n"), ["small", "large-4.5"]
+    )
+    assert flat.prices == {"small": Price(input=0.5, output=0.5), "large-4.5": Price(call=2.0)}
+    assert flat.source == "prices.yaml of 2024-07-01"
+    nested = read_prices(price_file("prices: {small: 0.5}"), ["small"])
+    assert nested.prices["small"] == flat.prices["small"]
+
+
+def test_the_template_reads_back_once_it_is_filled_in(price_file: Callable[[str], Path]) -> None:
+    names = ["gpt-4o-mini-2024-07-18", "mine: [red]\n", "no", "5", "long " * 50]
+    text, unpriced = price_template(names)
+    assert unpriced == tuple(names[1:])
+    with pytest.raises(InputError, match="is not filled in"):
+        read_prices(price_file(text), names)
+    filled = read_prices(price_file(text.replace("null", "2")), names)
+    assert filled.prices[names[0]] == Price(input=0.15, output=0.6)
+    assert all(filled.prices[name] == Price(input=2, output=2) for name in unpriced)

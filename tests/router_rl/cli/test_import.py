@@ -44,6 +44,9 @@ def test_what_the_printed_advice_says_can_be_typed(
     assert main(["import", "--drop-leaks", str(source), "--out", out, "--cost-unit", "usd"]) == 0
     shown = capsys.readouterr().out
     assert "9 of 12 queries (wide), 3 left out: leaking prompt" in shown
+    assert "--drop-leaks" not in shown
+    assert "leakage" not in shown
+    assert OutcomeTable.read(out).notes
     assert "usd per query" in shown
     assert "--cost-unit" not in shown
 
@@ -55,3 +58,41 @@ def test_import_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().err
     assert told.startswith("error: cost='weak'")
     assert not (tmp_path / "t.parquet").exists()
+
+
+def test_prices_are_printed_filled_in_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out, prices = tmp_path / "r.csv", tmp_path / "t.parquet", tmp_path / "p.yaml"
+    long = "organisation/a-model-with-a-name-that-is-wider-than-a-terminal-" + "x" * 60
+    header, rows = f"prompt,gpt-4o-mini,{long}\n", [f"p{i},{i % 2},1\n" for i in range(6)]
+    source.write_text(header + "".join(rows))
+    assert main(["import", str(source), "--print-prices"]) == 0
+    printed = capsys.readouterr().out
+    assert "  gpt-4o-mini: {input: 0.15, output: 0.6}\n" in printed
+    assert not out.exists()
+    assert main(["import", str(source), "--print-prices", "--out", str(prices)]) == 0
+    assert "Fill in the prices of 1 experts in" in capsys.readouterr().out
+    assert prices.read_text().strip() == printed.strip()
+    prices.write_text(
+        printed.replace("{input: null, output: null}", "{call: 2}").replace("output: 0.6", "call: 1")
+    )
+    prices.write_text(prices.read_text().replace("input: 0.15", "input: 0"))
+    assert main(["import", str(source), "--prices", str(prices), "--out", str(out)]) == 0
+    table = OutcomeTable.read(out)
+    assert table.experts == ("gpt-4o-mini", long)
+    assert table.cost[0].tolist() == [1.0, 2.0]
+    assert main(["import", str(source)]) == 2
+    assert capsys.readouterr().err == "error: out=None: is missing; give --out table.parquet\n"
+
+
+def test_names_from_a_file_cannot_write_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "r.jsonl"
+    names = ("[bold red]a[/]", "b\x1b[31m\n")
+    row = {f"{kind}/{name}": 1 for kind in ("quality", "cost") for name in names}
+    source.write_text("".join(json.dumps({**row, "query_id": i}) + "\n" for i in range(6)))
+    assert main(["import", str(source), "--out", str(tmp_path / "t.parquet")]) == 0
+    shown = capsys.readouterr().out
+    assert "[bold red]a[/]" in shown
+    assert "\x1b" not in shown
+    assert r"b\x1b[31m\n" in shown
