@@ -1,4 +1,4 @@
-"""What full information is worth: learning from all outcomes, and from one per query (docs/RESULTS.md).
+"""What full information is worth: learning from all outcomes, and from one per query.
 
     python benchmarks/bandit.py --out runs/bandit --jobs 2
 

@@ -1,4 +1,4 @@
-"""Every format of one router: size on disk, time of a call, agreement. The table of docs/results/formats.md.
+"""Every format of one router: size on disk, time of a call, agreement (docs/benchmarks/formats.md).
 
     python benchmarks/formats.py --out runs/formats
 

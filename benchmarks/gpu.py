@@ -1,4 +1,4 @@
-"""How fast a gate routes on a GPU: the tables of docs/results/kernels.md.
+"""How fast a gate routes on a GPU: the tables of docs/benchmarks/kernels.md.
 
     python benchmarks/gpu.py --out runs/gpu
 

@@ -1,4 +1,4 @@
-"""Ways of balancing, at equal quality: the load tables of docs/RESULTS.md.
+"""Ways of balancing, at equal quality: the load tables of docs/benchmarks/static.md.
 
     python benchmarks/load.py --out runs/load --jobs 2
 

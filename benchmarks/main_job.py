@@ -1,4 +1,4 @@
-"""RL routers against softmax gates on the embedded tables: the tables of docs/RESULTS.md.
+"""RL routers against softmax gates on the embedded tables: the tables of docs/benchmarks/static.md.
 
     python benchmarks/main_job.py --out runs/main_job
 

@@ -1,4 +1,4 @@
-"""Speed of the training methods as ratios measured in one run: the tables of docs/RESULTS.md.
+"""Speed of the training methods as ratios measured in one run: the tables of docs/benchmarks/speed.md.
 
     python benchmarks/speed.py --out runs/speed
 

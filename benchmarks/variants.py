@@ -1,4 +1,4 @@
-"""Compare all methods under every selection rule: the rule x method tables of docs/RESULTS.md.
+"""Compare all methods under every selection rule: the rule x method tables of docs/benchmarks/static.md.
 
     python benchmarks/variants.py --out runs/variants
 
