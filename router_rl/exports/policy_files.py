@@ -15,9 +15,9 @@ from torch import Tensor
 
 from experts.io.atomic import replacing, write_json
 
+from ..routing.digests import digest_of
 from ..routing.router_error import RouterError
-from ..routing.safetensors_file import digest_of
-from ..routing.storage import POLICY_SCHEMA
+from ..routing.storage import SCHEMA_VERSION
 from .safetensors import write_text
 
 __all__ = ["check_text", "policy_readme", "random_observations", "write_policy"]
@@ -37,10 +37,10 @@ def write_policy(policy: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "policy.safetensors") as temporary:
         temporary.write_bytes(weights)
-    digest = digest_of(weights, policy.experts)
-    description = {"schema_version": POLICY_SCHEMA, "kind": policy.kind, **policy.spec(), "digest": digest}
+    description = {"schema_version": SCHEMA_VERSION, "kind": policy.kind, **policy.spec()}
     if policy.text is not None:
         description["text"] = write_text(policy.text, folder)
+    description["digest"] = digest_of(description, weights)
     write_json(folder / "policy.json", description)
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save
 from experts.io.atomic import replacing, write_json
 
 from ..routing import Router, TextFeatures
+from ..routing.digests import digest_of, text_digest
 from ..routing.embedding import Embedding
-from ..routing.safetensors_file import digest_of
-from ..routing.storage import SCHEMA_VERSION, load_router, text_digest
+from ..routing.storage import SCHEMA_VERSION, load_router
 from .format import Format
 
 __all__ = ["FORMAT", "usage", "write", "write_text"]
@@ -39,14 +39,11 @@ def write(router: Router, folder: Path, *, text: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "router.safetensors") as temporary:
         temporary.write_bytes(weights)
-    description = {
-        "schema_version": SCHEMA_VERSION,
-        **folded.spec(),
-        "digest": digest_of(weights, router.experts),
-    }
+    description = {"schema_version": SCHEMA_VERSION, **folded.spec()}
     if text and router.text is not None:
         description["inputs"] = list(router.inputs)
         description["text"] = write_text(router.text, folder)
+    description["digest"] = digest_of(description, weights)
     write_json(folder / "router.json", description)
 
 

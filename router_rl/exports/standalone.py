@@ -288,8 +288,11 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
     """
     settings = json.loads((Path(folder) / "router.json").read_text(encoding="utf-8"))
     content = (Path(folder) / "router.safetensors").read_bytes()
-    names = json.dumps(settings["experts"]).encode()
-    if settings["digest"] != "sha256:" + hashlib.sha256(names + b"\0" + content).hexdigest():
+    described = {name: value for name, value in settings.items() if name != "digest"}
+    described = json.dumps(described, sort_keys=True, separators=(",", ":")).encode()
+    if settings.get("schema_version") == 1:  # whose digest covers the weights and the names only
+        described = json.dumps(settings["experts"]).encode()
+    if settings["digest"] != "sha256:" + hashlib.sha256(described + b"\0" + content).hexdigest():
         raise ValueError(
             f"{folder}: router.json and router.safetensors are not from one export; export again"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from experts import InputError
 from experts.io.atomic import replacing
+from experts.io.json_types import check_type
 
 __all__ = ["Checkpoint"]
 
@@ -46,15 +48,17 @@ class Checkpoint:
             return
         tensors: dict[str, torch.Tensor] = {}
         plain = _split(state, "", tensors)
+        text = json.dumps(plain)
+        metadata = {"state": text, "identity": self._identity, "digest": _digest(text, tensors)}
         with replacing(self._path) as temporary:
-            save_file(tensors, temporary, metadata={"state": json.dumps(plain), "identity": self._identity})
+            save_file(tensors, temporary, metadata=metadata)
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, or None if there is none.
 
         Raises:
-            InputError: the file is unreadable or belongs to another run.
+            InputError: the file is unreadable, was changed after it was written, or belongs to another run.
         """
         if self._path is None or not self._path.exists():
             return None
@@ -62,10 +66,15 @@ class Checkpoint:
             with safe_open(self._path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            plain = json.loads(metadata["state"])
+            text = metadata["state"]
+            if metadata.get("digest", _digest(text, tensors)) != _digest(text, tensors):
+                raise ValueError("it was changed after it was written")
+            plain = json.loads(text)  # may hold infinities, and whole numbers of a generator's 128 bits
+            check_type(plain, dict[str, Any], "state")
         except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                "checkpoint", str(self._path), f"cannot be read ({error})", "delete it to start over"
+                "checkpoint", str(self._path), f"cannot be read ({reason})", "delete it to start over"
             ) from error
         if metadata.get("identity") != self._identity:
             raise InputError(
@@ -98,3 +107,13 @@ def _join(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _join(item, f"{name}{_SEPARATOR}{key}", tensors) for key, item in value.items()}
     return value
+
+
+def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Digest of a state: its plain values and its tensors by name."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\0{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

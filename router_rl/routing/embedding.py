@@ -34,16 +34,27 @@ class Embedding:
         size: width of the states.
         max_tokens: tokens of a prompt that are read; the rest is truncated.
 
+    Raises:
+        RouterError: a size is negative, or there are no tokens to read.
+
     Source: Sentence-BERT, https://arxiv.org/abs/1908.10084.
     """
 
     def __init__(self, *, path: str | Path, size: int, max_tokens: int = 256) -> None:
+        if size < 0 or max_tokens < 1:
+            raise RouterError(f"Embedding: size={size} and max_tokens={max_tokens} must be 0 and 1 or more")
         self.path = Path(path)
         self.size = size
         self.max_tokens = max_tokens
 
     def within(self, folder: Path) -> None:
-        """Resolve a relative path within a folder."""
+        """Resolve the path within a folder, which it must not leave.
+
+        Raises:
+            RouterError: the path is absolute or leads out of the folder.
+        """
+        if self.path.is_absolute() or ".." in self.path.parts:
+            raise RouterError(f"the embedding model {str(self.path)!r} is outside {folder}; export again")
         self.path = folder / self.path
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:

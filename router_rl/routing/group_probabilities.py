@@ -55,7 +55,7 @@ class InferredGroup:
         self.values = values
         self.temperature = float(temperature)
         self._terms = Terms(projection=projection, offset=offset, idf=idf, **terms)
-        if not len(self.labels) == len(values) == self._terms.size:
+        if values.dim() != 2 or not len(self.labels) == len(values) == self._terms.size:
             raise RouterError(
                 f"{len(self.labels)} groups need as many rows of values ({len(values)}) and logits "
                 f"({self._terms.size})"

@@ -6,17 +6,15 @@ The format is eight bytes of header length, a JSON header and raw little-endian 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from .router_error import RouterError
+from .strict_json import check_type, parse_json
 
-__all__ = ["digest_of", "read_safetensors"]
+__all__ = ["read_safetensors"]
 
 _DTYPES = {
     "F64": torch.float64,
@@ -28,41 +26,68 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 
-def digest_of(weights: bytes, experts: Sequence[str]) -> str:
-    """Digest of a weights file and the names of its experts, `sha256:<hex>`."""
-    names = json.dumps(list(experts)).encode()
-    return "sha256:" + hashlib.sha256(names + b"\0" + weights).hexdigest()
+class _Entry(TypedDict):
+    """A tensor in the header."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
 
 
 def read_safetensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name.
+    """The tensors of a safetensors file by name; they take as much memory as the file has bytes.
 
     Args:
         content: of the whole file.
 
     Raises:
-        RouterError: the content is truncated, malformed or of a dtype that routers do not use.
+        RouterError: the content is truncated, malformed or of a dtype that routers do not use; one line.
     """
     try:
         length = int.from_bytes(content[:8], "little")
-        header: dict[str, dict[str, Any]] = json.loads(content[8 : 8 + length])
+        if not 8 + length <= len(content):
+            raise ValueError(f"its header should have {length} bytes, more than the file")
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"its header has {length} bytes, more than {_LARGEST_HEADER}")
+        header = parse_json(content[8 : 8 + length])
+        if isinstance(header, dict):
+            header.pop("__metadata__", None)
+        check_type(header, dict[str, _Entry], "")
         body = memoryview(content)[8 + length :]
-        header.pop("__metadata__", None)
+        _check_offsets(header, len(body))
         return {name: _tensor(entry, body) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise RouterError(f"not a readable safetensors file ({error})") from error
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RouterError(f"not a readable safetensors file ({reason})") from error
 
 
-def _tensor(entry: dict[str, Any], body: memoryview) -> Tensor:
+def _check_offsets(header: dict[str, _Entry], size: int) -> None:
+    """Check that the tensors fill the body without gaps and overlaps, which could ask for any memory."""
+    end = 0
+    for entry in sorted(header.values(), key=lambda entry: tuple(entry["data_offsets"])):
+        first, last = entry["data_offsets"]
+        if first != end or last < first:
+            raise ValueError(f"offsets {first}..{last} do not follow {end}")
+        end = last
+    if end != size:
+        raise ValueError(f"its tensors take {end} bytes and the file has {size}")
+
+
+def _tensor(entry: _Entry, body: memoryview) -> Tensor:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"dtype {entry['dtype']!r} is none of {', '.join(_DTYPES)}")
     dtype = _DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
     shape = entry["shape"]
     size = dtype.itemsize
     for extent in shape:
+        if extent < 0:
+            raise ValueError(f"shape {shape} is negative")
         size *= extent
-    if not 0 <= begin <= end <= len(body) or end - begin != size:
+    if end - begin != size:
         raise ValueError(f"offsets {begin}..{end} do not hold a tensor of shape {shape}")
     if size == 0:
         return torch.empty(shape, dtype=dtype)

@@ -2,32 +2,82 @@
 
 A router is `router.json` (its description) and `router.safetensors` (its weights). A policy of live state
 is `policy.json` and `policy.safetensors`. Either also has `text.json` and `text.safetensors` if it was
-trained on prompts.
+trained on prompts. The description's digest covers the description, the weights and, by their own digest, the
+files of the text. Descriptions of schema 1, whose digest covers the weights and the names of the experts
+only, are still read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from torch import Tensor, nn
 
+from .digests import digest_of, digest_of_schema_1, text_digest
 from .embedding import Embedding
 from .policies.policy import Policy
 from .policies.registry import POLICIES
 from .router import Router, StateInput
 from .router_error import RouterError
-from .safetensors_file import digest_of, read_safetensors
+from .safetensors_file import read_safetensors
 from .scorers.registry import scorer_from_spec
 from .selection import selection_from_spec
+from .stored_weights import check_finite, check_sizes
+from .strict_json import check_type, parse_json
 from .text import TextFeatures
 
-__all__ = ["POLICY_SCHEMA", "SCHEMA_VERSION", "load", "load_router", "router_from_spec", "text_digest"]
+__all__ = ["SCHEMA_VERSION", "load", "load_router", "router_from_spec"]
 
-SCHEMA_VERSION = 1  # of router.json
-POLICY_SCHEMA = 1  # of policy.json
+SCHEMA_VERSION = 2  # of router.json and policy.json
+
+
+class _State(TypedDict):
+    """Fields of every part of the state."""
+
+    name: str
+    size: int
+    meaning: str
+
+
+class _StateInput(_State, total=False):
+    """A part of the state."""
+
+    labels: list[str]
+    default: float | None
+
+
+class _Stored(TypedDict):
+    """Fields of every description."""
+
+    experts: list[str]
+    digest: str
+
+
+class _StoredOptions(_Stored, total=False):
+    """Fields that a description may have."""
+
+    text: str
+    inputs: list[str]
+
+
+class _StoredRouter(_StoredOptions):
+    """Fields of `router.json`."""
+
+    features: int
+    scorer: dict[str, Any]
+    select: dict[str, Any]
+    state: list[_StateInput]
+    fallback: int
+    stochastic: bool
+
+
+class _RouterDescription(_StoredRouter, total=False):
+    """Fields of `router.json`, with those that it may have."""
+
+    allowed: list[bool] | None
 
 
 def load(folder: Path | str) -> Router | Policy:
@@ -63,7 +113,7 @@ def load_router(folder: Path | str) -> Router:
     return loaded
 
 
-def router_from_spec(spec: dict[str, Any]) -> Router:
+def router_from_spec(spec: Mapping[str, Any]) -> Router:
     """Build an untrained router from its JSON form (`Router.spec`).
 
     Raises:
@@ -80,116 +130,130 @@ def router_from_spec(spec: dict[str, Any]) -> Router:
     )
 
 
-def text_digest(spec: bytes, tensors: bytes) -> str:
-    """Digest of the two files of a text pipeline, `sha256:<hex>`."""
-    return "sha256:" + hashlib.sha256(spec + b"\0" + tensors).hexdigest()
-
-
 def _load_router(folder: Path) -> Router:
-    description = _read_description(folder / "router.json", "router", SCHEMA_VERSION)
-    tensors = _read_weights(folder / "router.safetensors", description, "router")
+    path = folder / "router.json"
+    description, tensors = _read(path, "router", _RouterDescription)
     try:
+        check_sizes(lambda: scorer_from_spec(description["scorer"]), description["scorer"], tensors, path)
         router = router_from_spec(description)
-    except RouterError:
-        raise
+    except RouterError as error:
+        raise RouterError(f"{path}: {error}; export the router again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RouterError(f"{folder / 'router.json'} lacks a usable field ({error}); export again") from error
-    try:
-        router.scorer.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RouterError(f"{folder / 'router.safetensors'} does not fit router.json: {error}") from error
+        raise _unusable(path, error) from error
+    router.scorer.load_state_dict(tensors)
+    check_finite(router.scorer, path.with_suffix(".safetensors"))
+    if description["features"] != router.features:
+        raise RouterError(
+            f"{path} says that there are {description['features']} features, but the scorer reads "
+            f"{router.features}; export again"
+        )
     if "text" in description:
-        router.text = _read_text(folder, description, "router", router.features)
+        router.text = _read_text(folder, description["text"], "router", router.features)
     inputs = description.get("inputs", list(router.inputs))  # files of version 1 do not name them
     if inputs != list(router.inputs):
         raise RouterError(
-            f"{folder / 'router.json'} says that the inputs are {inputs}, but the router reads "
+            f"{path} says that the inputs are {inputs}, but the router reads "
             f"{list(router.inputs)}; export again"
         )
     return router.folded().eval()  # the file is folded already: this skips the standardisation
 
 
 def _load_policy(folder: Path) -> Policy:
-    description = _read_description(folder / "policy.json", "policy", POLICY_SCHEMA)
+    path = folder / "policy.json"
+    description, tensors = _read(path, "policy", _StoredOptions)
     kind = description.get("kind")
-    if kind not in POLICIES:
+    if not isinstance(kind, str) or kind not in POLICIES:
         known = ", ".join(sorted(POLICIES))
-        raise RouterError(f"{folder / 'policy.json'} has kind {kind!r}; this release reads {known}")
-    tensors = _read_weights(folder / "policy.safetensors", description, "policy")
+        raise RouterError(f"{path} has kind {kind!r}; this release reads {known}")
     try:
+        check_type(description, POLICIES[kind].Spec, "")
+        check_sizes(lambda: POLICIES[kind].from_spec(description), description, tensors, path)
         policy = POLICIES[kind].from_spec(description)
-        policy.load_state_dict(tensors)
+    except RouterError as error:
+        raise RouterError(f"{path}: {error}; export the policy again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RouterError(f"{folder / 'policy.json'} lacks a usable field ({error}); export again") from error
+        raise _unusable(path, error) from error
+    policy.load_state_dict(tensors)
+    check_finite(policy, path.with_suffix(".safetensors"))
     if "text" in description:
-        policy.text = _read_text(folder, description, "policy", policy.features)
+        policy.text = _read_text(folder, description["text"], "policy", policy.features)
     cast(nn.Module, policy).eval().requires_grad_(False)
     return cast(Policy, policy)
 
 
-def _read_description(path: Path, what: str, schema: int) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RouterError(
-            f"{path} cannot be read ({error.strerror}); give the folder of an export"
-        ) from error
-    except ValueError as error:
-        raise RouterError(f"{path} is not JSON ({error}); export the {what} again") from error
+def _read(path: Path, what: str, fields: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A description whose digest and fields are right, and the tensors beside it."""
+    description = _json_of(path, _bytes_of(path, "give the folder of an export"), what)
     if not isinstance(description, dict):
         raise RouterError(f"{path} is not a {what} description; export the {what} again")
-    version = cast("dict[str, Any]", description).get("schema_version")
-    if version != schema:
+    version = description.get("schema_version")
+    if type(version) is not int or version not in (1, SCHEMA_VERSION):
         raise RouterError(
-            f"{path} has schema_version {version!r}; this release reads {schema}: export again, or "
-            "use the release that wrote it"
-        )
-    return cast("dict[str, Any]", description)
-
-
-def _read_weights(path: Path, description: dict[str, Any], what: str) -> dict[str, Tensor]:
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise RouterError(f"{path} cannot be read ({error.strerror}); export the {what} again") from error
-    try:
-        digest = digest_of(weights, description["experts"])
-    except (KeyError, TypeError) as error:
-        raise RouterError(
-            f"{path.with_suffix('.json')} lacks a list of experts ({error}); export again"
-        ) from error
-    if digest != description.get("digest"):
-        raise RouterError(
-            f"{path} has digest {digest} but {what}.json says {description.get('digest')}; "
-            f"the two files are not from one export: export the {what} again"
+            f"{path} has schema_version {version!r}; this release reads 1 and {SCHEMA_VERSION}: export "
+            "again, or use the release that wrote it"
         )
     try:
-        return read_safetensors(weights)
+        check_type(description, fields, "")
+    except ValueError as error:
+        raise _unusable(path, error) from error
+    experts = description["experts"]
+    if not experts or len(set(experts)) < len(experts):
+        raise RouterError(f"{path}: experts must be distinct names, one or more; export the {what} again")
+    stored = path.with_suffix(".safetensors")
+    weights = _bytes_of(stored, f"export the {what} again")
+    digest = digest_of_schema_1(weights, experts) if version == 1 else digest_of(description, weights)
+    if digest != description["digest"]:
+        raise RouterError(
+            f"{stored} has digest {digest} but {what}.json says {description['digest']}; one "
+            f"was changed, or they are not from one export: export the {what} again"
+        )
+    try:
+        return description, read_safetensors(weights)
     except RouterError as error:
-        raise RouterError(f"{path} is {error}; export the {what} again") from error
+        raise RouterError(f"{stored} is {error}; export the {what} again") from error
 
 
-def _read_text(folder: Path, description: dict[str, Any], what: str, features: int) -> TextFeatures:
-    digest = description["text"]
-    try:
-        spec = (folder / "text.json").read_bytes()
-        tensors = (folder / "text.safetensors").read_bytes()
-    except OSError as error:
-        raise RouterError(
-            f"{error.filename} cannot be read ({error.strerror}); export the {what} again"
-        ) from error
+def _read_text(folder: Path, digest: str, what: str, features: int) -> TextFeatures:
+    again = f"export the {what} again"
+    path, stored = folder / "text.json", folder / "text.safetensors"
+    spec, tensors = _bytes_of(path, again), _bytes_of(stored, again)
     actual = text_digest(spec, tensors)
     if actual != digest:
         raise RouterError(
             f"{folder}'s text.json and text.safetensors have digest {actual} but {what}.json says {digest}; "
-            f"they are not from one export: export the {what} again"
+            f"they are not from one export: {again}"
         )
-    text = TextFeatures.of(json.loads(spec), read_safetensors(tensors))
-    for part in text.parts:
-        if isinstance(part, Embedding):
-            part.within(folder)
+    try:
+        text = TextFeatures.of(_json_of(path, spec, what), read_safetensors(tensors))
+        for part in text.parts:
+            if isinstance(part, Embedding):
+                part.within(folder)
+    except RouterError as error:
+        raise RouterError(f"{path}: {error}; {again}") from error
     if text.size != features:
-        raise RouterError(
-            f"{folder / 'text.json'} makes {text.size} features but the {what} takes {features}; export again"
-        )
+        raise RouterError(f"{path} makes {text.size} features but the {what} takes {features}; export again")
     return text
+
+
+def _bytes_of(path: Path, fix: str) -> bytes:
+    """The content of a regular file: a pipe or a device would be read for ever."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RouterError(f"{path} cannot be read (it is not a file); {fix}")
+        return path.read_bytes()
+    except OSError as error:
+        raise RouterError(f"{path} cannot be read ({error.strerror}); {fix}") from error
+
+
+def _json_of(path: Path, content: bytes, what: str) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise RouterError(
+            f"{path} is not JSON that can be read ({error}); export the {what} again"
+        ) from error
+
+
+def _unusable(path: Path, error: Exception) -> RouterError:
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+    return RouterError(f"{path} lacks a usable field ({reason}); export again")

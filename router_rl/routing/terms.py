@@ -52,13 +52,24 @@ class Terms:
     ) -> None:
         self.out_of_fold = out_of_fold
         self.analyser = analyser
+        if len(ngram_range) != 2:
+            raise RouterError(f"ngram_range={list(ngram_range)} must be the smallest and the largest n")
         self.ngram_range = (int(ngram_range[0]), int(ngram_range[1]))
         self.projection, self.offset, self.idf = projection, offset, idf
         self.vocabulary = None if vocabulary is None else list(vocabulary)
         self.sublinear_tf = sublinear_tf
+        if projection.dim() != 2 or 0 in projection.shape or offset.shape != projection.shape[1:]:
+            raise RouterError(
+                f"a projection [V, size] needs an offset [size], not {list(projection.shape)} and "
+                f"{list(offset.shape)}"
+            )
         self.size = projection.shape[1]
+        if not 0 <= out_of_fold <= self.size:
+            raise RouterError(f"out_of_fold={out_of_fold} of {self.size} columns; use 0 to {self.size}")
         rows = len(projection)
-        if (vocabulary is None) != (idf is None) or (vocabulary is not None and len(vocabulary) != rows):
+        fits = idf is None or idf.shape == (rows,)
+        fits = fits and (vocabulary is None) == (idf is None)
+        if not fits or (vocabulary is not None and len(vocabulary) != rows):
             raise RouterError(
                 f"a vocabulary needs {rows} terms with an idf each, one a row of the projection"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import log1p
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from .embedding import Embedding
 from .group_probabilities import InferredGroup
 from .router_error import RouterError
+from .strict_json import check_type
 from .terms import Terms
 
 __all__ = ["GROUP_MISSING", "PARTS", "Group", "InferredGroup", "Length", "Part", "Terms", "TextFeatures"]
@@ -82,13 +83,12 @@ class Group:
         self.labels = list(labels)
         self.required = required
         self.values, self.shares = values, shares
-        if len(values) != len(self.labels) + 1 or len(shares) != len(self.labels):
-            raise RouterError(f"{len(self.labels)} groups need {len(self.labels) + 1} rows of values")
+        count = len(self.labels)
+        if values.dim() != 2 or len(values) != count + 1 or shares.shape != (count,):
+            raise RouterError(f"{count} groups need {count + 1} rows of values")
         self._rows = {label: row for row, label in enumerate(self.labels)}
         self.out_of_fold = values.shape[1]
-        onehot = torch.cat([torch.eye(len(self.labels)), shares.reshape(1, -1)])
-        self._table = torch.cat([onehot, values], dim=1)
-        self.size = self._table.shape[1]
+        self.size = count + self.out_of_fold
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
         """Columns [T, G + N] float32.
@@ -100,7 +100,11 @@ class Group:
             raise RouterError(GROUP_MISSING)
         other = len(self.labels)
         rows = [other] * len(prompts) if groups is None else [self._rows.get(name, other) for name in groups]
-        return self._table[torch.tensor(rows, dtype=torch.int64)]
+        row = torch.tensor(rows, dtype=torch.int64)
+        # Not rows of a stored identity matrix: that takes the square of the number of groups in memory.
+        onehot = (row.unsqueeze(1) == torch.arange(other)).float()
+        onehot = torch.where((row == other).unsqueeze(1), self.shares, onehot)
+        return torch.cat([onehot, self.values[row]], dim=1)
 
     def spec(self) -> dict[str, Any]:
         """The part without its tensors, as JSON."""
@@ -200,18 +204,29 @@ class TextFeatures:
             RouterError: a part is unknown, or lacks something.
         """
         parts: list[Part] = []
+        try:
+            check_type(spec, list[dict[str, Any]], "")
+        except ValueError as error:
+            raise RouterError(str(error)) from error
         for index, entry in enumerate(spec):
             arguments = {_VERSION_1.get(name, name): value for name, value in entry.items()}
             kind = arguments.pop("kind", None)
-            if kind not in PARTS:
+            if not isinstance(kind, str) or kind not in PARTS:
                 raise RouterError(f"text part {kind!r} is unknown; known: {', '.join(sorted(PARTS))}")
             own = {
                 name.split(".", 1)[1]: value
                 for name, value in tensors.items()
                 if name.startswith(f"{index}.")
             }
+            hints = get_type_hints(PARTS[kind].__init__)  # pyright: ignore[reportFunctionMemberAccess]
             try:
+                for name, value in arguments.items():
+                    check_type(value, hints.get(name, Any), f"[{index}].{name}")
                 parts.append(PARTS[kind](**arguments, **own))
-            except TypeError as error:
-                raise RouterError(f"text part {kind!r} does not take what the file says: {error}") from error
+            except (TypeError, ValueError) as error:
+                problem = f"text part {kind!r} does not take what the file says: {error}"
+                raise error if isinstance(error, RouterError) else RouterError(problem) from error
+            for name, value in own.items():
+                if not bool(value.isfinite().all()):
+                    raise RouterError(f"tensor {index}.{name} of the text holds numbers that are not finite")
         return cls(parts)

@@ -17,9 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
-
-from experts.io.atomic import replacing, write_json
 
 from ..exports.save_policy import save_policy
 from ..methods.budget import fit_method
@@ -31,6 +28,7 @@ from ..problems.measure import Measurement
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
 from .tracking import TensorBoard
+from .trial_files import read_trial_files, write_trial_files
 
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
@@ -266,27 +264,22 @@ def _write(
                 "facts": dict(test.facts),
             }
         )
-    with replacing(home / "measured.safetensors") as temporary:
-        save_file(arrays, temporary)
-    write_json(
-        home / "trial.json",
-        {
-            **identity,
-            "number": trial.number,
-            "results": cases,
-            "curve": [list(point) for point in curve],
-            "seconds": seconds,
-            "threads": torch.get_num_threads(),
-            "messages": run.messages[-1:],
-            "facts": run.facts,
-            "figures": figures,
-        },
-    )
+    facts = {
+        **identity,
+        "number": trial.number,
+        "results": cases,
+        "curve": [list(point) for point in curve],
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "messages": run.messages[-1:],
+        "facts": run.facts,
+        "figures": figures,
+    }
+    write_trial_files(home, facts, arrays)
 
 
 def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResult:
-    kept = json.loads((home / "trial.json").read_text(encoding="utf-8"))
-    arrays = load_file(home / "measured.safetensors")
+    kept, arrays = read_trial_files(home, [case.label for case in trial.cases(problem)])
     results: list[CaseResult] = []
     for index, (case, facts) in enumerate(zip(trial.cases(problem), kept["results"], strict=True)):
         own = {

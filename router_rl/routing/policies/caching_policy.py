@@ -13,14 +13,14 @@ Legend: T requests, N experts, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
 from ..text import TextFeatures
-from .cascade_beliefs import Beliefs
+from .cascade_beliefs import Beliefs, BeliefSizes
 
 __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
 
@@ -41,6 +41,15 @@ class CachingStep(NamedTuple):
     answer: Tensor
     victim: Tensor
     fallback: Tensor
+
+
+class CachingSpec(TypedDict):
+    """What `CachingPolicy.spec` returns."""
+
+    experts: list[str]
+    features: int
+    beliefs: BeliefSizes
+    later: BeliefSizes
 
 
 class CachingPolicy(nn.Module):
@@ -69,6 +78,7 @@ class CachingPolicy(nn.Module):
     """
 
     kind = "caching"
+    Spec = CachingSpec
     price: Tensor
     reload: Tensor
     allowed: Tensor

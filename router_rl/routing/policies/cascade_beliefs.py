@@ -5,14 +5,21 @@ Legend: T queries, N experts, D features, M members of the ensemble.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Beliefs"]
+__all__ = ["BeliefSizes", "Beliefs"]
 
 _CLAMP = 1e-4  # confidence is kept this far from 0 and 1, whose log-odds are infinite
+
+
+class BeliefSizes(TypedDict):
+    """Sizes of beliefs in the description of a policy."""
+
+    members: int
+    hidden: int
 
 
 class Beliefs(nn.Module):

@@ -13,14 +13,14 @@ Legend: T queries, N experts, D features, M members of the ensemble.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
 from ..text import TextFeatures
-from .cascade_beliefs import Beliefs
+from .cascade_beliefs import Beliefs, BeliefSizes
 
 __all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
 
@@ -76,6 +76,17 @@ class CascadeView(NamedTuple):
         return cls(features, asked > 0, confidence, askable > 0, agree, weight.squeeze(-1))
 
 
+class CascadeSpec(TypedDict):
+    """What `CascadePolicy.spec` returns."""
+
+    experts: list[str]
+    features: int
+    limit: int
+    members: int
+    hidden: int
+    beliefs: BeliefSizes
+
+
 class CascadePolicy(nn.Module):
     """Chooses the next step of cascades; needs torch alone.
 
@@ -100,6 +111,7 @@ class CascadePolicy(nn.Module):
     """
 
     kind = "cascade"
+    Spec = CascadeSpec
     price: Tensor
 
     def __init__(
@@ -117,6 +129,8 @@ class CascadePolicy(nn.Module):
         count = len(tuple(experts))
         if len(price) != count or beliefs.sizes[:2] != (features, count):
             raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
+        if limit < 1 or members < 1 or hidden < 1:
+            raise RouterError(f"limit={limit}, members={members} and hidden={hidden} must each be 1 or more")
         self.experts = tuple(experts)
         self.features = features
         self.text: TextFeatures | None = None

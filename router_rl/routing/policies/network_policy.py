@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,16 @@ class NetworkStep(NamedTuple):
     fallback: Tensor
 
 
+class NetworkSpec(TypedDict):
+    """What `NetworkPolicy.spec` returns."""
+
+    experts: list[str]
+    features: int
+    observation_size: int
+    choices: list[int]
+    hidden: list[int]
+
+
 class NetworkPolicy(nn.Module):
     """Logits of every action from a network on the standardised observation; needs torch alone.
 
@@ -61,6 +71,7 @@ class NetworkPolicy(nn.Module):
     """
 
     kind = "network"
+    Spec = NetworkSpec
     shift: Tensor
     scale: Tensor
     valid_columns: Tensor

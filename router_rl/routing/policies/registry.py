@@ -10,7 +10,8 @@ from .network_policy import NetworkPolicy
 
 __all__ = ["POLICIES"]
 
-# Each is a module with `kind`, `experts`, `observation_size`, `spec()`, `from_spec(spec)`, `start` and `act`.
+# Each is a module with `kind`, `Spec` (the type of `spec()`), `experts`, `observation_size`, `spec()`,
+# `from_spec(spec)`, `start` and `act`.
 POLICIES: dict[str, Any] = {
     "cascade": CascadePolicy,
     "caching": CachingPolicy,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..router_error import RouterError
 from .dense import LinearScorer, MLPScorer
-from .scorer import StandardisingScorer, fold_standardisation
+from .scorer import LARGEST, StandardisingScorer, fold_standardisation
 
 __all__ = ["ConditionedScorer"]
 
@@ -41,7 +41,7 @@ class ConditionedScorer(StandardisingScorer):
         ranges: the lowest and the highest value of each condition; a value outside is clamped.
 
     Raises:
-        RouterError: a range is not positive and increasing.
+        RouterError: there is no feature or no condition, or a range is not positive and increasing.
     """
 
     kind: ClassVar[str] = "conditioned"
@@ -49,9 +49,11 @@ class ConditionedScorer(StandardisingScorer):
     def __init__(
         self, inputs: int, experts: int, hidden: Sequence[int], ranges: Sequence[Sequence[float]]
     ) -> None:
+        if not 0 < len(ranges) < inputs:
+            raise RouterError(f"{inputs} inputs with {len(ranges)} conditions: give one of each, or more")
         super().__init__(inputs, experts, inputs - len(ranges))
         self.ranges = tuple((float(low), float(high)) for low, high in ranges)
-        if not all(0.0 < low < high < math.inf for low, high in self.ranges):
+        if not all(0.0 < low < high < LARGEST for low, high in self.ranges):
             raise RouterError(f"ranges={list(self.ranges)} must each be 0 < lowest < highest")
         self.hidden = tuple(hidden)
         self.features = inputs - len(self.ranges)

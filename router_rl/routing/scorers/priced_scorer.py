@@ -10,7 +10,6 @@ expensive. The compute weight may change with every call, and prices by setting 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from ..router_error import RouterError
 from .dense import LinearScorer
-from .scorer import StandardisingScorer, fold_standardisation
+from .scorer import LARGEST, StandardisingScorer, fold_standardisation
 
 __all__ = ["PricedScorer"]
 
@@ -44,7 +43,7 @@ class PricedScorer(StandardisingScorer):
     def __init__(self, inputs: int, experts: int, ranges: Sequence[Sequence[float]]) -> None:
         super().__init__(inputs, experts, inputs - 1)
         self.ranges = tuple((float(low), float(high)) for low, high in ranges)
-        if len(self.ranges) != 1 or not all(0.0 < low < high < math.inf for low, high in self.ranges):
+        if len(self.ranges) != 1 or not all(0.0 < low < high < LARGEST for low, high in self.ranges):
             raise RouterError(f"ranges={list(self.ranges)} must be one pair, 0 < lowest < highest")
         self.features = inputs - 1
         self.register_buffer("compute", torch.zeros(experts))

@@ -24,11 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from ..router_error import RouterError
 from .scorer import StandardisingScorer, fold_standardisation
 
 __all__ = ["PRICES", "TERMS", "QueueConstants", "QueueParts", "QueueScorer"]
@@ -99,6 +100,9 @@ class QueueScorer(StandardisingScorer):
         inputs: D + 3 N + 6.
         experts: N.
         constants: of the experts' queues.
+
+    Raises:
+        RouterError: a constant is outside its range, or is not given for every expert.
     """
 
     kind: ClassVar[str] = "queue"
@@ -109,6 +113,12 @@ class QueueScorer(StandardisingScorer):
     _servers: Tensor
 
     def __init__(self, inputs: int, experts: int, constants: QueueConstants) -> None:
+        for name in _PER_EXPERT:
+            values = getattr(constants, name)
+            if len(values) != experts or not all(value > 0 for value in values):
+                raise RouterError(f"QueueConstants.{name} must be {experts} numbers above 0, one an expert")
+        if not (constants.batch >= 1 and constants.gap > 0.0 and constants.repair >= 0.0):
+            raise RouterError("QueueConstants: batch must be 1 or more, gap above 0, and repair 0 or more")
         super().__init__(inputs, experts, inputs - 3 * experts - 6)
         self.features = inputs - 3 * experts - 6
         self.constants = constants
@@ -118,6 +128,11 @@ class QueueScorer(StandardisingScorer):
         self.register_buffer("_seconds", torch.tensor(constants.service), persistent=False)
         self.register_buffer("_whole", torch.tensor(constants.batch_service), persistent=False)
         self.register_buffer("_servers", torch.tensor(constants.replicas).float(), persistent=False)
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """The types of the fields of `spec`: those of the shape and of the constants."""
+        return {"inputs": int, "experts": int, **get_type_hints(QueueConstants)}
 
     @classmethod
     def from_spec(cls, arguments: Mapping[str, Any]) -> QueueScorer:

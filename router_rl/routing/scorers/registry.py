@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from ..router_error import RouterError
+from ..strict_json import check_type
 from .conditioned_scorer import ConditionedScorer
 from .dense import ConstantScorer, LinearScorer, MLPScorer
 from .guarded_knn_scorer import GuardedKNNScorer
@@ -48,11 +50,17 @@ def scorer_from_spec(spec: dict[str, Any]) -> Scorer:
     """
     arguments = dict(spec)
     kind = arguments.pop("kind", None)
-    if kind not in SCORERS:
+    if not isinstance(kind, str) or kind not in SCORERS:
         raise RouterError(f"scorer {kind!r} is unknown; known: {', '.join(sorted(SCORERS))}")
+    try:
+        for name, hint in SCORERS[kind].fields().items():
+            if name in arguments:
+                check_type(arguments[name], dict[str, Any] if name == "base" else hint, f"scorer.{name}")
+    except ValueError as error:
+        raise RouterError(str(error)) from error
     if "base" in arguments:  # a scorer that holds another one
         arguments["base"] = scorer_from_spec(arguments["base"])
     try:
         return SCORERS[kind].from_spec(arguments)
     except TypeError as error:
-        raise RouterError(f"scorer {kind!r} does not take {arguments}: {error}") from error
+        raise RouterError(f"scorer {kind!r} does not take {reprlib.repr(arguments)}: {error}") from error

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
 
-__all__ = ["LinearForm", "Scorer", "StandardisingScorer", "fold_standardisation"]
+__all__ = ["LARGEST", "LinearForm", "Scorer", "StandardisingScorer", "fold_standardisation"]
+
+
+LARGEST = torch.finfo(torch.float32).max
 
 
 class LinearForm(NamedTuple):
@@ -47,6 +50,7 @@ class Scorer(nn.Module, ABC):
         repriceable: `repriced` works.
         standalone: `router_rl/exports/standalone.py` computes it, so the layer formats can write it.
         unsupported: export format to the reason why this scorer has no such form.
+        may_be_infinite: names of the parameters that may hold infinities; all others are finite.
     """
 
     kind: ClassVar[str]
@@ -56,11 +60,17 @@ class Scorer(nn.Module, ABC):
     repriceable: ClassVar[bool] = False
     standalone: ClassVar[bool] = False
     unsupported: ClassVar[Mapping[str, str]] = {}
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, inputs: int, experts: int) -> None:
         super().__init__()
         self.inputs = inputs
         self.experts = experts
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """The types of the fields of `spec` by name, without the kind."""
+        return {name: hint for name, hint in get_type_hints(cls.__init__).items() if name != "return"}
 
     @classmethod
     def from_spec(cls, arguments: Mapping[str, Any]) -> Scorer:

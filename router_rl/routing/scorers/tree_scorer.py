@@ -18,6 +18,9 @@ from .scorer import Scorer
 __all__ = ["TreeScorer"]
 
 
+_DEEPEST = 30  # a tree of depth d takes 2^d leaves
+
+
 class TreeScorer(Scorer):
     """`z_e = bias_e + sum of the values of the leaves that x falls in`, over the M trees of expert e.
 
@@ -39,6 +42,7 @@ class TreeScorer(Scorer):
     """
 
     kind: ClassVar[str] = "trees"
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("threshold",)
     feature: Tensor
 
     def __init__(self, inputs: int, experts: int, trees: int, depth: int) -> None:
@@ -46,6 +50,8 @@ class TreeScorer(Scorer):
         for name, value in (("trees", trees), ("depth", depth)):
             if value < 1:
                 raise RouterError(f"TreeScorer.{name}={value} is below 1; use 1 or more")
+        if depth > _DEEPEST:
+            raise RouterError(f"TreeScorer.depth={depth} is too deep; use 1 to {_DEEPEST}")
         self.trees = trees
         self.depth = depth
         count, nodes = experts * trees, 2**depth - 1

@@ -6,9 +6,11 @@ It has every rule that a stored router may have. A user can name fewer of them
 
 from __future__ import annotations
 
-from typing import Any
+import reprlib
+from typing import Any, get_type_hints
 
 from ..router_error import RouterError
+from ..strict_json import check_type
 from .adaptive_k import AdaptiveK
 from .expert_choice import ExpertChoice
 from .gumbel import gumbel
@@ -51,9 +53,17 @@ def selection_from_spec(spec: dict[str, Any]) -> Selection:
     """
     arguments = dict(spec)
     name = arguments.pop("rule", None)
-    if name not in SELECTIONS:
+    if not isinstance(name, str) or name not in SELECTIONS:
         raise RouterError(f"selection rule {name!r} is unknown; known: {', '.join(sorted(SELECTIONS))}")
+    hints = get_type_hints(SELECTIONS[name])
+    try:
+        for field, value in arguments.items():
+            check_type(value, hints.get(field, Any) if field != "tree" else list[Any], f"select.{field}")
+    except ValueError as error:
+        raise RouterError(str(error)) from error
     try:
         return SELECTIONS[name](**arguments)
     except TypeError as error:
-        raise RouterError(f"selection rule {name!r} does not take {arguments}: {error}") from error
+        raise RouterError(
+            f"selection rule {name!r} does not take {reprlib.repr(arguments)}: {error}"
+        ) from error

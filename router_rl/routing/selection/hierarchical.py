@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Union
@@ -195,4 +196,6 @@ def _frozen(node: Any) -> Tree:
         children = node[1]
         if isinstance(children, list | tuple) and children:
             return node[0], tuple(_frozen(child) for child in children)
-    raise RouterError(f"Hierarchical.tree: {node!r} is neither an expert's id nor [name, [children]]")
+    raise RouterError(
+        f"Hierarchical.tree: {reprlib.repr(node)} is neither an expert's id nor [name, [children]]"
+    )

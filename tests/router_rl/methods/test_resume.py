@@ -87,6 +87,36 @@ def test_a_checkpoint_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "c", {}).load()
 
 
+def test_a_changed_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    state = {
+        "best": -float("inf"),
+        "seed": 2**127,
+        "step": 3,
+        "weight": torch.arange(6.0),
+        "done": torch.ones(()),
+    }
+    checkpoint = Checkpoint(path, {})
+    checkpoint.save(state)
+    content = path.read_bytes()
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert (loaded["best"], loaded["seed"]) == (-float("inf"), 2**127)
+    for changed in (
+        content.replace(b'\\"step\\": 3', b'\\"step\\": 4'),
+        content[:-1] + bytes([content[-1] ^ 1]),
+        content[:-9],
+        b"",
+    ):
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(
+            InputError, match=r"checkpoint=.*: cannot be read .*; delete it to start"
+        ) as caught:
+            checkpoint.load()
+        assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_keeps_nested_values(tmp_path: Path) -> None:
     state = {"a": {"b": torch.arange(3), "c": 1.5, "d": None}, "e": True, "f": "text", "g": {}}
     checkpoint = Checkpoint(tmp_path / "c", {})

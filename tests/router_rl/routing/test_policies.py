@@ -22,9 +22,10 @@ from router_rl.routing import (
     load,
     load_router,
 )
+from router_rl.routing.digests import digest_of, digest_of_schema_1
 from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.cascade_policy import CascadePolicy
-from router_rl.routing.safetensors_file import digest_of, read_safetensors
+from router_rl.routing.safetensors_file import read_safetensors
 
 
 def cascade() -> CascadePolicy:
@@ -96,7 +97,8 @@ def test_a_policy_of_version_1_loads(tmp_path: Path) -> None:
     tensors["beliefs.told"] = tensors.pop("beliefs.influence")  # its name there
     path.write_bytes(save(tensors))
     spec = json.loads((tmp_path / "policy.json").read_text())
-    spec["digest"] = digest_of(path.read_bytes(), spec["experts"])
+    spec["schema_version"] = 1
+    spec["digest"] = digest_of_schema_1(path.read_bytes(), spec["experts"])
     (tmp_path / "policy.json").write_text(json.dumps(spec))
     loaded = load(tmp_path)
     assert isinstance(loaded, CascadePolicy)
@@ -107,12 +109,17 @@ def test_broken_policies_are_refused(tmp_path: Path) -> None:
     write_policy(cascade(), tmp_path)
     description = json.loads((tmp_path / "policy.json").read_text())
     for changes, message in (
-        ({"kind": "tree"}, "has kind 'tree'; this release reads caching, cascade, network"),
-        ({"schema_version": 9}, "has schema_version 9; this release reads 1"),
+        ({"kind": "tree", "digest": ...}, "has kind 'tree'; this release reads caching, cascade, network"),
+        ({"schema_version": 9}, "has schema_version 9; this release reads 1 and 2"),
         ({"experts": ["b", "a"]}, "not from one export: export the policy again"),
-        ({"hidden": 99}, "lacks a usable field"),
+        ({"members": 0, "digest": ...}, r"limit=2, members=0 and hidden=4 must each be 1 or more; export"),
+        ({"hidden": 99, "digest": ...}, "does not fit policy.json: size mismatch"),
+        ({"hidden": "9", "digest": ...}, r"lacks a usable field \(hidden is '9', not a whole number\)"),
     ):
-        (tmp_path / "policy.json").write_text(json.dumps({**description, **changes}))
+        changed = {**description, **changes}
+        if changed["digest"] is ...:
+            changed["digest"] = digest_of(changed, (tmp_path / "policy.safetensors").read_bytes())
+        (tmp_path / "policy.json").write_text(json.dumps(changed))
         with pytest.raises(RouterError, match=message):
             load(tmp_path)
     (tmp_path / "policy.json").write_text("{")

@@ -11,7 +11,8 @@ from safetensors.torch import save
 
 from router_rl.exports.safetensors import write
 from router_rl.routing import Hard, RouterError, TopK, load
-from router_rl.routing.safetensors_file import digest_of, read_safetensors
+from router_rl.routing.digests import digest_of
+from router_rl.routing.safetensors_file import read_safetensors
 from router_rl.routing.storage import router_from_spec
 
 DTYPES = {
@@ -34,18 +35,26 @@ def folder(make_router, tmp_path):
     return tmp_path / "router"
 
 
-def describe(folder, **changes):
+def edit(folder, **changes):
     """Change fields of router.json; a field set to `...` is removed."""
     path = folder / "router.json"
     description = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({name: value for name, value in description.items() if value is not ...}))
 
 
+def describe(folder, **changes):
+    """Change fields of router.json, and make the digest theirs."""
+    edit(folder, **changes)
+    description = json.loads((folder / "router.json").read_text())
+    edit(
+        folder, **{"digest": digest_of(description, (folder / "router.safetensors").read_bytes()), **changes}
+    )
+
+
 def rewrite(folder, weights):
-    """Replace the weights and make the digest theirs."""
+    """Replace the weights, and make the digest theirs."""
     (folder / "router.safetensors").write_bytes(weights)
-    names = json.loads((folder / "router.json").read_text())["experts"]
-    describe(folder, digest=digest_of(weights, names))
+    describe(folder)
 
 
 def header_of(**entries):
@@ -194,7 +203,7 @@ def test_changed_weights_are_noticed(folder):
 
 
 def test_changed_expert_names_are_noticed(folder):
-    describe(folder, experts=["medium", "small", "large", "code"])
+    edit(folder, experts=["medium", "small", "large", "code"])
     with pytest.raises(RouterError, match="not from one export: export the router again"):
         load(folder)
 
@@ -222,11 +231,13 @@ def test_weights_of_another_scorer_are_refused(folder, tensors):
         load(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, ...])
+@pytest.mark.parametrize("version", [0, 3, "1", 1.0, True, None, ...])
 def test_another_schema_version_is_refused(folder, version):
     describe(folder, schema_version=version)
     shown = repr(None if version is ... else version)
-    with pytest.raises(RouterError, match=rf"schema_version {shown}; this release reads 1: export again, or"):
+    with pytest.raises(
+        RouterError, match=rf"schema_version {shown}; this release reads 1 and 2: export again, or"
+    ):
         load(folder)
 
 
@@ -248,7 +259,7 @@ def test_a_broken_field_is_a_router_error(folder, field, value):
 def test_a_missing_choice_between_drawing_and_choosing_is_refused(folder):
     describe(folder, stochastic=...)
     with pytest.raises(
-        RouterError, match=r"router\.json lacks a usable field \('stochastic'\); export again"
+        RouterError, match=r"router\.json lacks a usable field \(stochastic is missing\); export again"
     ):
         load(folder)
 
