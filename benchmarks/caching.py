@@ -83,7 +83,6 @@ def main(
                 seeds=seeds,
                 n_trials=1,
                 out=out / name,
-                command="python benchmarks/caching.py FOLDER",
                 progress=progress,
             ).results
         print(markdown(results, name), flush=True)

@@ -70,7 +70,6 @@ def main(
                         seeds=seeds,
                         n_trials=n_trials,
                         out=out / title.replace(", ", "-").replace(" ", "-"),
-                        command="python benchmarks/cascade.py",
                         progress=progress,
                     ).results
             except InputError as error:

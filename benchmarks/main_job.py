@@ -69,7 +69,6 @@ def main(out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, j
                 n_trials=n_trials,
                 out=folder,
                 jobs=jobs,
-                command="python benchmarks/main_job.py",
                 progress=progress,
             ).results
         print(markdown(found[name], name), flush=True)

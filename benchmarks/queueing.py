@@ -112,7 +112,6 @@ def main(
                 seeds=seeds,
                 n_trials=1,
                 out=out / table / name,
-                command=f"python benchmarks/queueing.py {data.name} --only {label}",
                 progress=progress,
             ).results
         print(markdown(found, label), flush=True)

@@ -78,7 +78,6 @@ def main(
                 n_trials=n_trials,
                 out=out / name,
                 jobs=jobs,
-                command="python benchmarks/real_tables.py",
                 progress=progress,
             ).results
         print(markdown(found[name], name), flush=True)

@@ -61,7 +61,6 @@ def main(
                     n_trials=n_trials,
                     out=out / f"{name}-{rule}",
                     jobs=jobs,
-                    command="python benchmarks/variants.py",
                     progress=progress,
                 ).results
             print(markdown(found[name][rule], f"{name}, {rule}"), flush=True)

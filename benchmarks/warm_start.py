@@ -96,7 +96,6 @@ def main(
                 n_trials=n_trials,
                 out=out / study.table / study.name,
                 jobs=jobs,
-                command="python benchmarks/warm_start.py",
                 progress=progress,
             ).results
         found[f"{study.table}, {study.name}"] = results

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from experts import InputError
 
 from ..problems.registry import find_problem
 from ..reports.terminal import progress_of, results_view
+from ..studies.operating_target import Target
 from .command import Command
 from .data_options import ComparedObjective, DataOptions
 from .problem_options import build_problem, compare_groups
@@ -47,7 +46,13 @@ class StudyOptions:
 
 
 def run_compare(
-    *, data: DataOptions, out: Path, study: StudyOptions, problem: Any, objective: ComparedObjective
+    *,
+    data: DataOptions,
+    out: Path,
+    study: StudyOptions,
+    target: Target,
+    problem: Any,
+    objective: ComparedObjective,
 ) -> dict[str, Any]:
     """Compare methods on one problem: same data, trials and seeds for all, with confidence intervals.
 
@@ -56,6 +61,7 @@ def run_compare(
         out: folder for results.json, report.html and TensorBoard logs; an interrupted comparison resumes from
             it.
         study: the methods, trials, seeds and processes.
+        target: limits of the recommended operating point, selected on validation.
         problem: options of the problem.
         objective: the objective.
     """
@@ -80,7 +86,7 @@ def run_compare(
             n_trials=study.n_trials,
             jobs=study.jobs,
             out=out,
-            command="train_router.py " + shlex.join(sys.argv[1:]),
+            target=target,
             progress=progress,
         )
     return {**compared.results, "out": str(out), "reused": compared.reused}

@@ -46,7 +46,6 @@ def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: i
             n_trials=n_trials,
             out=out,
             jobs=jobs,
-            command="train_router.py demo",
             progress=progress,
         )
     trained = [

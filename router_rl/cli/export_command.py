@@ -25,7 +25,8 @@ def run_export(
     """Export a trained router for inference code, with a parity check.
 
     Args:
-        run: the run folder; or, for gguf, a folder of exported routers named layer-0, layer-1, ...
+        run: the run folder; or the folder of a comparison, whose recommended router is exported; or, for
+            gguf, a folder of exported routers named layer-0, layer-1, ...
         out: output folder; an earlier export in it is replaced.
         format: export format, see `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
         table: table whose rows the parity check uses; random rows without it.
@@ -38,12 +39,13 @@ def run_export(
     from ..problems.routing.folding import for_objective
     from ..routing import Router, RouterError
     from ..studies.distillation import distil_for
+    from ..studies.recommended_run import is_comparison, read_recommended
     from ..studies.runs import read_run
 
     layers = layers_in(run)
     if layers:
         return _export_layers(run, layers, out, format, plain=(table, at, distil) == (None, None, False))
-    trained = read_run(run)
+    trained = read_recommended(run) if is_comparison(run) else read_run(run)
     rows = None if table is None else open_table(table)
     if not isinstance(trained.policy, Router):
         return _export_policy(trained, out, format, plain=(at, distil) == (None, False))
@@ -102,7 +104,7 @@ def _export_layers(
 
 COMMAND = Command(
     run=run_export,
-    positional=(("run", Path, "a run folder of `train`"),),
+    positional=(("run", Path, "a run folder of `train`, or the folder of a comparison"),),
     switches=(
         ("distil", "export a linear router distilled from this one, and report its loss; needs --table"),
     ),

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..problems.statistics import SEEDS_FOR_IQM
+from .certainty import certainty_of
 from .column_glossary import term_of
 from .figure_sections import figure_sections
 from .frontier_chart import frontier_figure
@@ -82,6 +83,7 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
         "results": results,
         "problem": problem,
         "recommendation": results.get("recommendation"),
+        "certainty": certainty_of(results.get("recommendation") or {}),
         "tiles": _tiles(results),
         "in_dollars": facts.get("cost_unit") == "usd",
         "series": [(one, swatch_svg(one)) for one in series],

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .certainty import certainty_of
 from .inputs_note import inputs_note
 from .results_table import (
     Column,
@@ -80,7 +81,12 @@ def results_view(results: dict[str, Any]) -> Group:
 
 def _recommendation(results: dict[str, Any]) -> list[Text]:
     recommendation = results.get("recommendation")
-    return [Text(""), Text(recommendation["sentence"], style="bold")] if recommendation else []
+    if not recommendation:
+        return []
+    lines = certainty_of(recommendation)
+    if recommendation.get("router") and not recommendation.get("expert") and results.get("out"):
+        lines.append(f"Export it: train_router.py export {results['out']} --out router")
+    return [Text(""), Text(recommendation["sentence"], style="bold"), *map(Text, lines)]
 
 
 def _reused(results: dict[str, Any]) -> list[Text]:

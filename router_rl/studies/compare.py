@@ -20,6 +20,7 @@ from ..problems.problem import Case, Problem
 from ..reports.html_report import write_report
 from .collapse import Facts, Reference, diagnose
 from .entry import Entry
+from .operating_target import Target
 from .results import assemble
 from .sweep import Progress, Sweep
 from .trial import CaseResult, TrialResult
@@ -62,7 +63,7 @@ def compare(
     n_trials: int = 4,
     jobs: int = 1,
     out: Path | str | None = None,
-    command: str = "",
+    target: Target | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Fit every method in every case with every seed, and evaluate them on the test split.
@@ -79,7 +80,7 @@ def compare(
         jobs: number of processes.
         out: folder for `results.json`, `report.html`, TensorBoard logs and finished trials; an interrupted
             comparison resumes from it. None saves nothing.
-        command: command line, for the report.
+        target: limits of the recommended operating point, such as a budget; None recommends by utility.
         progress: is called with (trials done, total trials, what was done last).
 
     Returns:
@@ -92,6 +93,7 @@ def compare(
     for name, value in (("seeds", seeds), ("n_trials", n_trials), ("jobs", jobs)):
         if value < 1:
             raise InputError(name, value, "is below 1", "use 1 or more")
+    _check_target(problem, target)
     selected = methods_of(problem, methods)
     bounds = [method for method in selected if isinstance(method, Bound)]
     fitted, notes = _supported([method for method in selected if isinstance(method, Method)], problem)
@@ -124,11 +126,24 @@ def compare(
             notes.append(
                 f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
             )
-        results = assemble(entries, problem, n_trials=n_trials, command=command, notes=notes)
+        results = assemble(entries, problem, n_trials=n_trials, notes=notes, target=target)
         if folder is not None:
             write_json(folder / "results.json", results)
             write_report(results, folder / "report.html")
     return Study(results=results, folder=folder, reused=sum(trial.reused for trial in trials))
+
+
+def _check_target(problem: Problem, target: Target | None) -> None:
+    """Raise InputError if a problem has no cost that a target could limit."""
+    if target is None or not target:
+        return
+    name, value = next(iter(target.to_json().items()))
+    if problem.table is None or getattr(problem, "scale", None) is None or problem.cases[0].objective is None:
+        raise InputError(name, value, f"{problem.name} has no cost per query", "leave it out")
+    unit = problem.table.cost_unit
+    if target.budget_usd is not None and unit != "usd":
+        fix = "import the table with --cost-unit usd, or use --objective.budget"
+        raise InputError("budget_usd", target.budget_usd, f"the costs of the table are in {unit}", fix)
 
 
 def _supported(methods: Sequence[Method], problem: Problem) -> tuple[list[Method], list[str]]:

@@ -291,15 +291,18 @@ def _one(
     with_cheapest = np.append(cost, spent[cheapest]), np.append(quality, earned[cheapest])
     arena = max(router_arena(q, 1000.0 * c) for c, q in zip(cost, quality, strict=True))
     if own is None or zero is None:  # all experts cost the same, so nothing can be saved
-        above = saved = gained = None
+        above = saved = gained = saved_of_most_expensive = None
     else:
         above = own - zero
         saved = cost_saved(*with_cheapest, spent[best], earned[best])
         gained = quality_gained(*with_cheapest, spent[best], earned[best])
+        most = int(spent.argmax())
+        saved_of_most_expensive = cost_saved(*with_cheapest, spent[most], earned[most])
     return {
         "aiq": own,
         "aiq_above_zero": above,
         "cost_saved": saved,
+        "cost_saved_most_expensive": saved_of_most_expensive,
         "quality_gained": gained,
         "router_arena": arena if cost_unit == "usd" else None,
     }

@@ -1,88 +1,222 @@
-"""Recommend the method to ship: the best on validation, or one expert if that is not significantly worse."""
+"""Recommend what to ship: a method at an operating point, or one expert for every query.
+
+Without a target it is the method with the highest utility on the tuning rows, in the middle case, unless it
+is not significantly better on test rows than a choice that needs no router. With a target it is the operating
+point that satisfies the target on the tuning rows, over all cases. Methods with extra inputs are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..problems.statistics import Interval
+import numpy as np
+
+from ..problems.problem import Problem
+from ..problems.statistics import Interval, interval, paired_difference
+from .entry import Entry, Group, Groups
+from .operating_target import Candidate, Target, select
+from .recommendation_text import sentence_of
+from .savings import Singles, compared_with_expert, expected_regret, parts_of, rows_to_settle
 
 __all__ = ["recommend"]
 
-_CONSTANT = ("best_single", "dense", "lru")  # the alternatives without a router
-
-Difference = Callable[[str, str], "Interval | None"]
+_CONSTANT = ("best_single", "dense", "lru")  # choices that need no router
 
 
 def recommend(
-    summary: Sequence[dict[str, Any]],
-    case: str,
+    groups: Groups,
+    summary: Sequence[Mapping[str, Any]],
+    problem: Problem,
     frontier: Mapping[str, Any],
-    difference: Difference,
+    target: Target | None = None,
 ) -> dict[str, Any]:
-    """Return the recommendation in one case.
-
-    The method with the highest mean validation utility is selected, among those without extra inputs. The
-    best constant baseline is recommended instead, unless the method's test utility is significantly higher
-    (the 95% CI of the paired difference is above 0).
+    """Return the recommendation of a comparison, as JSON.
 
     Args:
-        summary: of `results.json`.
-        case: label of the case.
-        frontier: of `results.json`; gives the cost saved, if known.
-        difference: maps two methods to the paired difference of their test utilities in this case.
+        groups: entries by method and case label, ordered by seed.
+        summary: of `results.json`, with one row per method and case.
+        problem: the problem.
+        frontier: of `results.json`; gives the cost saved at equal quality, if known.
+        target: limits of the operating point; None recommends by utility.
+
+    Returns:
+        the method (or the expert), its case and router, quality and cost with 95% CI, what it saves, the
+        expected regret, the number of test rows that would settle it, the reason if routing does not pay,
+        and a sentence.
     """
-    rows = {
+    table, scale = problem.table, getattr(problem, "scale", None)
+    costed = table is not None and scale is not None and problem.cases[0].objective is not None
+    singles = Singles.of(table) if costed and table is not None else None
+    wanted = None if target is None or not target else target
+    case = problem.cases[(len(problem.cases) - 1) // 2].label
+    facts: dict[str, Any] = {}
+    if wanted is not None and singles is not None and scale is not None:
+        chosen = select(_candidates(groups, singles, case, scale), wanted)
+        facts["target"] = {**wanted.to_json(), "satisfied": chosen is not None}
+        case = case if chosen is None else chosen.case
+        method = None if chosen is None or chosen.method is None else chosen.method
+        expert = singles.names[singles.best] if chosen is None else chosen.expert
+        constant = _constant(summary, case)
+        best = _best(summary, case) if method is None else method
+        pays = method is not None
+    else:
+        best, constant = _best(summary, case), _constant(summary, case)
+        gain = None if constant in (None, best) else _difference(groups, case, best, str(constant))
+        pays = best != constant and (constant is None or (gain is not None and gain.low > 0.0))
+        method = best if pays else constant
+        expert = None if pays or singles is None else _expert_of(groups[str(method), case], singles)
+    shipped = None if method is None else groups[method, case]
+    gain = None if constant in (None, best) else _difference(groups, case, best, str(constant))
+    facts |= {
+        "method": method or "best_single",
+        "family": "baseline" if shipped is None else shipped[0].family,
+        "expert": expert,
+        "case": case,
+        "routing_pays": pays,
+        "alternative": None if gain is None else {"method": constant if pays else best},
+        "difference_to_constant": None if gain is None else _json(gain),
+    }
+    facts |= _measured(shipped, expert, singles, scale, table)
+    if shipped is not None:
+        facts |= {**_json(interval(_utility(shipped)), "utility"), "router": _router(shipped)}
+        facts["expected_regret"] = _regret(groups, case, shipped[0].method)
+    if gain is not None:
+        facts["rows_to_settle"] = rows_to_settle(gain, len(groups[best, case][0].test.utility))
+    if pays:
+        saved = frontier.get(facts["method"], {})
+        facts["cost_saved"] = saved.get("cost_saved")
+        facts["cost_saved_most_expensive"] = saved.get("cost_saved_most_expensive")
+    elif constant is not None:
+        facts["oracle_gap"] = _oracle_gap(groups, case, constant)
+    return {**facts, "best_method": best, "sentence": sentence_of({**facts, "best_method": best})}
+
+
+def _eligible(summary: Sequence[Mapping[str, Any]], case: str) -> dict[str, Mapping[str, Any]]:
+    return {
         row["method"]: row
         for row in summary
         if row["case"] == case and row["family"] != "bound" and not row["extra_inputs"]
     }
+
+
+def _best(summary: Sequence[Mapping[str, Any]], case: str) -> str:
+    """Return the method with the highest validation utility; if it only copies another one, that one."""
+    rows = _eligible(summary, case)
     best = max(rows.values(), key=_validation)
-    best = rows.get(best["same_as"], best)  # the same decisions without RL
-    constants = [rows[name] for name in _CONSTANT if name in rows]
-    constant = max(constants, key=_validation) if constants else None
-    gain = None if constant is None or best is constant else difference(best["method"], constant["method"])
-    pays = constant is None or (gain is not None and gain.low > 0.0)
-    shipped = best if pays or constant is None else constant
-    saved = frontier.get(shipped["method"], {}).get("cost_saved") if pays else None
+    return str(best["same_as"] if best["same_as"] in rows else best["method"])
+
+
+def _constant(summary: Sequence[Mapping[str, Any]], case: str) -> str | None:
+    """Return the choice without a router that is best on validation; None if the problem has none."""
+    rows = [row for name, row in _eligible(summary, case).items() if name in _CONSTANT]
+    return str(max(rows, key=_validation)["method"]) if rows else None
+
+
+def _validation(row: Mapping[str, Any]) -> float:
+    return float(row["validation_utility_mean"])
+
+
+def _candidates(groups: Groups, singles: Singles, case: str, scale: float) -> list[Candidate]:
+    """Return every expert and every method in every case, with means on the tuning rows."""
+    experts = [
+        Candidate(method=None, case=case, expert=name, quality=float(quality), cost=float(cost))
+        for name, quality, cost in zip(
+            singles.names, singles.tuning_quality, singles.tuning_cost, strict=True
+        )
+    ]
+    methods = [
+        Candidate(
+            method=method,
+            case=label,
+            quality=_mean(group, "quality"),
+            cost=_mean(group, "compute") * scale,
+        )
+        for (method, label), group in groups.items()
+        if group[0].family != "bound" and not group[0].extra_inputs and method not in _CONSTANT
+    ]
+    return [*experts, *methods]
+
+
+def _mean(group: Group, part: str) -> float:
+    return float(np.mean([entry.validation[part] for entry in group]))
+
+
+def _expert_of(group: Group, singles: Singles) -> str | None:
+    """Return the one expert that a method uses for every query with every seed; None if there are several."""
+    used = {int(entry.test.shares.argmax()) for entry in group if entry.test.share is not None}
+    alone = all(entry.test.share is not None and entry.test.shares.max() == 1.0 for entry in group)
+    return singles.names[used.pop()] if alone and len(used) == 1 else None
+
+
+def _measured(
+    shipped: Group | None, expert: str | None, singles: Singles | None, scale: float | None, table: Any
+) -> dict[str, Any]:
+    """Return quality and cost on the test rows, and the comparisons with single experts."""
+    if singles is None or scale is None:
+        return {}
+    if expert is not None:
+        at = singles.names.index(expert)
+        quality, cost = singles.quality[None, :, at], singles.cost[None, :, at]
+    else:
+        parts = None if shipped is None else (parts_of(shipped, "quality"), parts_of(shipped, "compute"))
+        if parts is None or parts[0] is None or parts[1] is None:
+            return {}
+        quality, cost = parts[0], parts[1] * scale
+    references = dict.fromkeys((singles.best, singles.most_expensive))
+    roles = {singles.most_expensive: "most expensive expert", singles.best: "best single expert"}
     return {
-        "method": shipped["method"],
-        "family": shipped["family"],
-        "case": case,
-        "utility_mean": shipped["utility_mean"],
-        "utility_ci95": shipped["utility_ci95"],
-        "difference_to_constant": None
-        if gain is None
-        else {"mean": gain.mean, "ci95": [gain.low, gain.high]},
-        "cost_saved": saved,
-        "routing_pays": shipped is not constant,
-        "sentence": _sentence(shipped, best, constant, gain, saved),
+        "quality": _json(interval(quality)),
+        "cost": {**_json(interval(cost)), "unit": table.cost_unit},
+        "comparisons": [
+            {"role": roles[at], **compared_with_expert(quality, cost, singles, at)}
+            for at in references
+            if singles.names[at] != expert
+        ],
     }
 
 
-def _sentence(
-    shipped: dict[str, Any],
-    best: dict[str, Any],
-    constant: dict[str, Any] | None,
-    gain: Interval | None,
-    saved: dict[str, Any] | None,
-) -> str:
-    low, high = shipped["utility_ci95"]
-    text = (
-        f"Use {shipped['method']} ({shipped['case']}): utility {shipped['utility_mean']:.4f} "
-        f"(95% CI {low:.4f} to {high:.4f})"
-    )
-    if constant is None or gain is None:
-        return f"{text}."
-    change = f"{gain.mean:+.4f} (95% CI {gain.low:+.4f} to {gain.high:+.4f})"
-    if shipped is constant:
-        return f"{text}. No method is significantly better: {best['method']} {change}."
-    text += f", {change} over {constant['method']}"
-    if saved is not None:
-        share, low, high = (100.0 * value for value in (saved["value"], *saved["ci95"]))
-        text += f"; it saves {share:.0f}% ({low:.0f} to {high:.0f}) of the cost at equal quality"
-    return f"{text}."
+def _router(group: Group) -> dict[str, Any] | None:
+    """Return the saved router with the highest validation utility, and what it alone earns on test rows."""
+    saved = [entry for entry in group if entry.router is not None]
+    if not saved:
+        return None
+    best: Entry = max(saved, key=lambda entry: entry.validation["utility"])
+    assert best.router is not None
+    means = best.test.means()
+    return {
+        "folder": f"trials/{best.router.parent.name}/router",
+        "seed": best.seed,
+        "test": {name: means[name] for name in ("utility", "quality", "compute") if name in means},
+    }
 
 
-def _validation(row: dict[str, Any]) -> float:
-    return float(row["validation_utility_mean"])
+def _regret(groups: Groups, case: str, method: str) -> float:
+    candidates = [
+        (name, group)
+        for (name, label), group in groups.items()
+        if label == case and group[0].family != "bound" and not group[0].extra_inputs
+    ]
+    at = [name for name, _ in candidates].index(method)
+    return expected_regret([_utility(group).mean(axis=0) for _, group in candidates], at)
+
+
+def _oracle_gap(groups: Groups, case: str, constant: str) -> float | None:
+    oracle = groups.get(("oracle", case))
+    if oracle is None:
+        return None
+    return float(_utility(oracle).mean() - _utility(groups[constant, case]).mean())
+
+
+def _difference(groups: Groups, case: str, method: str, other: str) -> Interval | None:
+    one, two = groups[method, case], groups[other, case]
+    return paired_difference(_utility(one), _utility(two)) if len(one) == len(two) else None
+
+
+def _utility(group: Group) -> np.ndarray:
+    return np.stack([entry.test.utility for entry in group])
+
+
+def _json(value: Interval, name: str | None = None) -> dict[str, Any]:
+    prefix = "" if name is None else f"{name}_"
+    return {f"{prefix}mean": value.mean, f"{prefix}ci95": [value.low, value.high]}

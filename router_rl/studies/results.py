@@ -8,8 +8,11 @@ experts, shares by group) are empty for problems without one.
 from __future__ import annotations
 
 import platform
+import re
+import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +24,10 @@ from ..problems.measure import Measurement
 from ..problems.objective import Objective
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
-from ..problems.statistics import Interval, interval, iqm, paired_difference
+from ..problems.statistics import interval, iqm, paired_difference
 from .entry import Entry, Group, Groups
 from .inputs import inputs_section
+from .operating_target import Target
 from .recommendation import recommend
 from .table_sections import table_sections
 from .verdict import rl_verdict, same_policies, savings_of, verdict_of, warnings_of
@@ -41,8 +45,8 @@ def assemble(
     problem: Problem,
     *,
     n_trials: int,
-    command: str = "",
     notes: Sequence[str] = (),
+    target: Target | None = None,
 ) -> dict[str, Any]:
     """Build the content of `results.json`.
 
@@ -50,8 +54,8 @@ def assemble(
         entries: results of every method, case and seed.
         problem: the problem, with all its cases.
         n_trials: number of hyperparameter settings tried per method and case.
-        command: command line.
         notes: messages to include.
+        target: limits of the recommended operating point.
     """
     card = problem.describe()
     groups = _grouped(entries)
@@ -68,7 +72,7 @@ def assemble(
         "problem": as_json(card),
         "cases": [{"label": case.label, "values": dict(case.values)} for case in problem.cases],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
+        "command": _command(),
         "versions": {
             "router-rl": version("router-rl"),
             "torch": version("torch"),
@@ -80,7 +84,7 @@ def assemble(
         "n_trials": n_trials,
         "seconds": sum(entry.seconds for entry in entries),
         "notes": [*card.notes, *notes],
-        "recommendation": _recommendation(summary, groups, problem, sections["frontier"]),
+        "recommendation": recommend(groups, summary, problem, sections["frontier"], target),
         "rows": [_row(entry, split, problem) for entry in entries for split in ("validation", "test")],
         "summary": summary,
         "inputs": inputs_section(groups, problem),
@@ -177,23 +181,6 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _recommendation(
-    summary: Sequence[dict[str, Any]], groups: Groups, problem: Problem, frontier: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the recommendation in the middle case."""
-    case = problem.cases[(len(problem.cases) - 1) // 2].label
-
-    def difference(method: str, other: str) -> Interval | None:
-        one, two = groups[method, case], groups[other, case]
-        if len(one) != len(two):
-            return None
-        return paired_difference(
-            _stack(one, lambda test: test.utility), _stack(two, lambda test: test.utility)
-        )
-
-    return recommend(summary, case, frontier, difference)
-
-
 def _best(groups: Groups, case: Case, families: Sequence[str]) -> str | None:
     """Return the method of these families with the highest mean validation utility and no extra inputs."""
     candidates = [
@@ -248,6 +235,13 @@ def _same(one: Measurement, two: Measurement) -> bool:
     if one.share is not None and two.share is not None and not np.array_equal(one.share, two.share):
         return False
     return np.array_equal(one.utility, two.utility)
+
+
+def _command() -> str:
+    """Return the command line of a script or of `train-router`; empty in a notebook or another program."""
+    name = Path(sys.argv[0]).name
+    ours = name == "train-router" or re.match(r"[a-z]\w*\.py$", name)
+    return shlex.join([name, *sys.argv[1:]]) if ours else ""
 
 
 def _commit() -> str | None:

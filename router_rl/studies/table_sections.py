@@ -104,7 +104,14 @@ def _frontiers(groups: Groups, test: OutcomeTable, problem: Problem, scale: floa
             "aiq_difference": differences.get(method),
             "aiq_rival": rival,
             **{
-                name: one[name] for name in ("aiq_above_zero", "cost_saved", "quality_gained", "router_arena")
+                name: one[name]
+                for name in (
+                    "aiq_above_zero",
+                    "cost_saved",
+                    "cost_saved_most_expensive",
+                    "quality_gained",
+                    "router_arena",
+                )
             },
             **_ranked(ranks.get(method)),
         }

@@ -94,7 +94,7 @@ def test_kills_the_rl_method_of_the_verdict_chosen_by_test_utility(results: dict
 def test_kills_the_recommendation_chosen_by_test_utility(results: dict[str, Any]) -> None:
     """The best method on tuning rows is significantly worse than the best single expert on test rows."""
     assert results["recommendation"]["method"] == "best_single"
-    assert "toy_gate_one -" in results["recommendation"]["sentence"]
+    assert "toy_gate_one, the best method on validation, -" in results["recommendation"]["sentence"]
 
 
 def test_kills_the_rival_of_the_frontier_chosen_by_test_utility() -> None:
