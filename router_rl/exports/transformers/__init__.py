@@ -3,6 +3,7 @@
 from .distil import Distillation, distil
 from .host import Host, host_of_folder, host_of_model
 from .patch import Applied, apply_patch, extract_patch, write_patch, write_routers
+from .patch_journal import recover_patch
 from .routers_file import read_layer_routers
 from .stock_gate import Gate, LayerRouter, fold
 from .swap import Swap, swap_routers
@@ -21,6 +22,7 @@ __all__ = [
     "host_of_folder",
     "host_of_model",
     "read_layer_routers",
+    "recover_patch",
     "swap_routers",
     "write_patch",
     "write_routers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from experts.moe import Checkpoint, Layout, layout_of
 from experts.moe.huggingface import read_configuration
 
 from ...routing import RouterError
+from .patch_journal import is_interrupted, recover_patch
 from .stock_gate import Gate
 
 __all__ = ["Host", "host_of_folder", "host_of_model"]
@@ -151,12 +153,16 @@ class Host:
 def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
     """The host in a model's folder, and its tensors.
 
+    If a patch of the model was interrupted, it is finished or undone first, with a warning.
+
     Args:
         folder: of a mixture-of-experts model, as transformers saves it.
 
     Raises:
         InputError: the folder holds no mixture of experts of a known architecture.
     """
+    if is_interrupted(Path(folder)):
+        warnings.warn(f"{folder}: {recover_patch(folder)}", stacklevel=2)
     config = read_configuration(folder)
     weights = Checkpoint("model", folder)
     layout = layout_of(config)
@@ -171,8 +177,12 @@ def host_of_model(model: Any) -> Host:
         model: as AutoModelForCausalLM loads it.
 
     Raises:
-        InputError: its architecture is unknown.
+        InputError: its architecture is unknown, or it was loaded from a folder whose patch was interrupted.
     """
+    source = str(getattr(model.config, "name_or_path", None) or "")
+    if source and is_interrupted(Path(source)):
+        problem = "was loaded while its folder was being patched"
+        raise InputError("model", source, problem, "run train-router patch --recover, and load it again")
     layout = layout_of(model.config)
     modules = {name for name, _ in model.named_modules()}
     layers = [

@@ -1,38 +1,38 @@
 """Trained routers as a patch of a few MB for an existing mixture-of-experts model.
 
-A patch is `router_patch.safetensors` (the gates under their names in the model's files) and
-`router_patch.json` (digests of the patch and of the weights it was made for). Only the gates' bytes change in
-the model's files.
+Only the gates' bytes change in the model's files. A patch is applied completely or not at all
+(`patch_journal.py`); an undo keeps the original gates and is never overwritten.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
+import re
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from experts import InputError
-from experts.io.atomic import replacing, writable_folder, write_json
+from experts.io.atomic import sync_file, sync_folder, writable_folder
+from experts.io.temporaries import remove, remove_stale, temporary_beside
 from experts.moe import Checkpoint
 
 from ...routing import RouterError
-from .host import Host, host_of_folder
-from .shards import digest_without, replace_tensors, stored_dtype
+from .host import Host
+from .patch_files import DESCRIPTION, Patch, patch_in_memory, write_patch_files
+from .patch_journal import JOURNAL, Change, recover_patch, run_change, write_durably
+from .patch_target import PatchTarget, read_target
+from .patch_undo import take_undo
+from .shards import raw, replace_tensors
 from .stock_gate import Gate, LayerRouter, fold
 
 __all__ = ["Applied", "apply_patch", "extract_patch", "write_patch", "write_routers"]
-
-SCHEMA_VERSION = 1
-_WEIGHTS, _DESCRIPTION = "router_patch.safetensors", "router_patch.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,90 +88,68 @@ def write_patch(
 
     Raises:
         RouterError: a router does not fold into this model's gates; says why.
-        InputError: the model cannot be read, or `out` cannot be written.
+        InputError: the model cannot be read; `out` cannot be written, lies inside the model or holds an undo.
     """
-    host, weights = host_of_folder(model)
-    if len(routers) != len(host.layers):
-        raise RouterError(f"there are {len(routers)} routers but {len(host.layers)} layers have gates")
-    if norm_gains is not None and len(norm_gains) != len(routers):
-        raise RouterError(f"there are {len(norm_gains)} norm gains for {len(routers)} routers; give one each")
-    gates: dict[int, Gate] = {}
-    for at, layer in enumerate(host.layers):
-        ratio = None if norm_gains is None else _ratio(norm_gains[at], weights, layer)
-        gates[layer] = host.take(fold(routers[at], gain=ratio, temperature=temperature))
-    ks = {gate.k for gate in gates.values()}
-    if len(ks) > 1:
-        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts per token; use one number")
-    return _write(Path(out), host, weights, _tensors(host, gates), ks.pop() or host.k)
+    _check_apart({"model": model}, {"out": out})
+    target = read_target(Path(model))
+    tensors, k = _folded(routers, target, norm_gains, temperature)
+    write_patch_files(Path(out), tensors, target.fields(k, restores=False))
+    return Path(out)
 
 
 def extract_patch(model: Path | str, out: Path | str) -> Path:
-    """Write the present gates of a model as a patch, which undoes a later one.
+    """Write the original gates of a model as a patch, which undoes a later one.
 
     Args:
-        model: the folder of a mixture of experts.
-        out: the patch's folder.
+        model: the folder of a mixture of experts that is not patched.
+        out: the patch's folder. An undo of this model in it is kept as it is.
 
     Returns:
         the patch's folder.
+
+    Raises:
+        InputError: the model is patched, or `out` holds something else.
     """
-    host, weights = host_of_folder(model)
-    tensors = {name: weights.tensor(name) for name in _gate_names(host, weights)}
-    return _write(Path(out), host, weights, tensors, host.k)
+    _check_apart({"model": model}, {"out": out})
+    recover_patch(model)
+    take_undo(read_target(Path(model)), Path(out), "out")
+    return Path(out)
 
 
-def apply_patch(patch: Path | str, model: Path | str, out: Path | str | None = None) -> Applied:
+def apply_patch(
+    patch: Path | str, model: Path | str, out: Path | str | None = None, *, undo: Path | str | None = None
+) -> Applied:
     """Write a patch's gates into a model's folder, or into a copy of it.
 
-    All checks come first. Each file is replaced atomically; if the machine stops in between, the same call
-    finishes the work.
+    All checks come first, then the undo is written, then the model. If the process is killed, the same call
+    finishes the work. If the model has these gates already, nothing is changed.
 
     Args:
         patch: the patch's folder.
         model: the folder of the mixture it was made for.
         out: the folder of the patched copy; None patches the model in place.
+        undo: a folder for a patch with the model's original gates; an undo of this model in it is kept.
 
     Raises:
-        InputError: the patch is damaged, or was made for other weights; names both digests.
+        InputError: the patch is damaged, or was made for other weights (names both digests); the undo cannot
+            be taken; a folder to write is an input or exists.
     """
-    tensors, description = _read(Path(patch))
-    host, weights = host_of_folder(model)
-    if description["model_type"] != host.config.model_type:
-        wanted = f"was made for {description['model_type']} but the model is {host.config.model_type}"
-        raise InputError("patch", str(patch), wanted, "give the model that its routers were trained on")
-    names = _gate_names(host, weights)
-    if set(tensors) != set(names) or any(tensors[name].shape != weights.shapes[name] for name in names):
-        raise InputError("patch", str(patch), "has other gates than the model", "give its own model")
-    digest = digest_without(weights, names)
-    if digest != description["applies_to"]:
-        short = f"{description['applies_to'][:12]}, the model is {digest[:12]}"
-        raise InputError("patch", str(patch), f"was made for the weights {short}", "give its own model")
-    stored = {name: tensors[name].to(stored_dtype(weights, name)) for name in names}
-    k = int(description["experts_per_token"])
-
-    def into(folder: Path) -> None:
-        for file in sorted({weights.files[name] for name in names}):
-            here = {name: stored[name] for name in names if weights.files[name] == file}
-            replace_tensors(folder / file, here)
-        if k != host.k:
-            fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            write_json(folder / "config.json", {**fields, "num_experts_per_tok": k})
-        write_json(folder / _DESCRIPTION, description)
-
-    if out is None:
-        into(Path(model))
-    else:
-        _into_copy(Path(model), Path(out), into)
-    return Applied(
-        model=str(model if out is None else out),
-        layers=host.layers,
-        experts_per_token=k,
-        patch_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
-        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.values()})),
-        largest_rounding=max(float((stored[name].float() - tensors[name]).abs().max()) for name in names),
-        architecture=host.architecture,
-        warnings=host.warnings(k),
-    )
+    _check_apart({"patch": patch, "model": model}, {"out": out, "undo": undo})
+    recovered = recover_patch(model)
+    try:
+        target = read_target(Path(model))
+        read, stored = target.read("patch", Path(patch))
+        messages = [] if recovered is None else [recovered]
+        if target.record == {}:
+            messages.append(f"{DESCRIPTION} of the model is damaged: its original routers are unknown")
+        if undo is not None:
+            messages += take_undo(target, Path(undo), "undo", (read, stored))
+        return _apply(target, read, stored, out, messages)
+    except InputError as error:
+        if recovered is None:
+            raise
+        problem, _, fix = str(error).removeprefix(f"{error.field}={error.value!r}: ").rpartition("; ")
+        raise InputError(error.field, error.value, f"{problem} ({recovered})", fix) from error
 
 
 def write_routers(
@@ -198,9 +176,154 @@ def write_routers(
         RouterError: as for `write_patch`.
         InputError: as for both.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        patch = write_patch(routers, model, folder, norm_gains=norm_gains, temperature=temperature)
-        return apply_patch(patch, model, out)
+    _check_apart({"model": model}, {"out": out})
+    target = read_target(Path(model))
+    tensors, k = _folded(routers, target, norm_gains, temperature)
+    read = patch_in_memory(tensors, target.fields(k, restores=False))
+    return _apply(target, *target.fitted("routers", Path(model), read), out, [])
+
+
+def _check_apart(inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | str | None]) -> None:
+    """Refuse an output that is an input or another output, or lies inside a model."""
+    for name, output in outputs.items():
+        others = {**inputs, **{other: path for other, path in outputs.items() if other != name}}
+        for other, path in others.items():
+            if output is None or path is None:
+                continue
+            here, there = Path(os.path.realpath(output)), Path(os.path.realpath(path))
+            if here == there or (there in here.parents and other != "patch"):
+                where = "is" if here == there else "lies inside"
+                raise InputError(name, str(output), f"{where} the folder of {other}", "choose another folder")
+
+
+def _apply(
+    target: PatchTarget,
+    patch: Patch,
+    stored: Mapping[str, Tensor],
+    out: Path | str | None,
+    messages: Sequence[str],
+) -> Applied:
+    """Write gates into the model or a copy, unless they are there."""
+    host, model = target.host, target.folder
+    if out is None:
+        done = _is_applied(target, target, patch, stored)
+        if not done:
+            run_change(model, _change(target, patch, stored))
+    else:
+        done = Path(out).exists()
+        if done and not _is_copy(target, Path(out), patch, stored):
+            fix = "choose another folder, or leave it out to patch in place"
+            raise InputError("out", str(out), "exists", fix)
+        if not done:
+            _into_copy(model, Path(out), _change(target, patch, stored))
+    where = "model" if out is None else "copy"
+    if done:
+        messages = [*messages, f"the {where} already has these routers; nothing was changed"]
+    rounding = (stored[name].double() - patch.tensors[name].double() for name in stored)
+    return Applied(
+        model=str(model if out is None else out),
+        layers=host.layers,
+        experts_per_token=patch.k,
+        patch_bytes=sum(tensor.numel() * tensor.element_size() for tensor in patch.tensors.values()),
+        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.values()})),
+        largest_rounding=max(float(difference.abs().max()) for difference in rounding),
+        architecture=host.architecture,
+        warnings=(*messages, *host.warnings(patch.k)),
+    )
+
+
+def _is_applied(before: PatchTarget, now: PatchTarget, patch: Patch, stored: Mapping[str, Tensor]) -> bool:
+    """Whether a model has a patch's gates, number of experts and record."""
+    if not now.has(stored) or now.host.k != patch.k:
+        return False
+    wanted = before.record_of(patch, stored)
+    if wanted is None or now.record is None:
+        return wanted is now.record
+    return now.record.get("patch", now.record.get("digest")) == patch.digest
+
+
+def _is_copy(target: PatchTarget, out: Path, patch: Patch, stored: Mapping[str, Tensor]) -> bool:
+    """Whether a folder is the patched copy of the model."""
+    try:
+        copy = read_target(out)
+    except InputError:
+        return False
+    same = copy.gates.keys() == target.gates.keys() and copy.applies_to == target.applies_to
+    return same and _is_applied(target, copy, patch, stored)
+
+
+def _change(target: PatchTarget, patch: Patch, stored: Mapping[str, Tensor]) -> Change:
+    gates: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        if raw(tensor) != raw(target.gates[name]):
+            gates.setdefault(target.weights.files[name], {})[name] = tensor
+    record = target.record_of(patch, stored)
+    texts: dict[str, str | None] = {"config.json": _configuration(target, patch.k)}
+    if record is not None or target.record is not None:
+        texts[DESCRIPTION] = None if record is None else json.dumps(record, indent=2) + "\n"
+    return Change(gates=gates, gates_before=target.gates, texts=texts)
+
+
+def _configuration(target: PatchTarget, k: int) -> str:
+    """The model's config.json with another number of experts per token."""
+    text = (target.folder / "config.json").read_text(encoding="utf-8")
+    if k == target.host.k:
+        return text
+    changed, count = re.subn(r'("num_experts_per_tok"\s*:\s*)\d+', rf"\g<1>{k}", text)
+    fields = {**json.loads(text), "num_experts_per_tok": k}
+    if count == 1 and json.loads(changed) == fields:
+        return changed  # with the spaces and the order of the keys as they were
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def _into_copy(model: Path, out: Path, change: Change) -> None:
+    """Write a changed copy of the model's folder, whole or not at all."""
+    parent = writable_folder("out", out.absolute().parent)
+    remove_stale(out)
+    fresh = temporary_beside(out, "new")
+    try:
+        shutil.copytree(model, fresh, ignore=shutil.ignore_patterns(f".{JOURNAL}.*"))
+        for file, tensors in change.gates.items():
+            (fresh / file).chmod((fresh / file).stat().st_mode | 0o200)
+            replace_tensors(fresh / file, tensors)
+        for name, text in change.texts.items():
+            (fresh / name).unlink(missing_ok=True)
+            if text is not None:
+                write_durably(fresh / name, text)
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        sync_folder(fresh)
+        fresh.rename(out)
+        sync_folder(parent)
+    finally:
+        remove(fresh)
+
+
+def _folded(
+    routers: Sequence[LayerRouter],
+    target: PatchTarget,
+    norm_gains: Sequence[Tensor] | None,
+    temperature: float,
+) -> tuple[dict[str, Tensor], int]:
+    """Fold routers into the gates of a model; returns tensors by name, and the experts per token."""
+    host, weights = target.host, target.weights
+    if len(routers) != len(host.layers):
+        raise RouterError(f"there are {len(routers)} routers but {len(host.layers)} layers have gates")
+    if norm_gains is not None and len(norm_gains) != len(routers):
+        raise RouterError(f"there are {len(norm_gains)} norm gains for {len(routers)} routers; give one each")
+    gates: dict[int, Gate] = {}
+    for at, layer in enumerate(host.layers):
+        ratio = None if norm_gains is None else _ratio(norm_gains[at], weights, layer)
+        gates[layer] = host.take(fold(routers[at], gain=ratio, temperature=temperature))
+    ks = {gate.k for gate in gates.values()}
+    if len(ks) > 1:
+        raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts per token; use one number")
+    tensors = {name: tensor.float().contiguous() for name, tensor in _tensors(host, gates).items()}
+    missing = [name for name in tensors if name not in weights]
+    if missing:
+        raise RouterError(f"the model's files have no {missing[0]}; save it again with transformers")
+    return tensors, ks.pop() or host.k
 
 
 def _ratio(gain: Tensor, weights: Checkpoint, layer: int) -> Tensor:
@@ -226,75 +349,3 @@ def _tensors(host: Host, gates: dict[int, Gate]) -> dict[str, Tensor]:
         if gate.selection_bias is not None:
             tensors[host.layout.gate_selection_bias(layer)] = gate.selection_bias
     return tensors
-
-
-def _gate_names(host: Host, weights: Checkpoint) -> list[str]:
-    """Names of all tensors of the gates in the model's files."""
-    named = [
-        name(layer)
-        for layer in host.layers
-        for name in (host.layout.gate_weight, host.layout.gate_bias, host.layout.gate_selection_bias)
-    ]
-    return [name for name in named if name in weights]
-
-
-def _write(out: Path, host: Host, weights: Checkpoint, tensors: dict[str, Tensor], k: int) -> Path:
-    missing = [name for name in tensors if name not in weights]
-    if missing:
-        raise RouterError(f"the model's files have no {missing[0]}; save it again with transformers")
-    folder = writable_folder("out", out)
-    data = save({name: tensor.float().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
-    with replacing(folder / _WEIGHTS) as temporary:
-        temporary.write_bytes(data)
-    description = {
-        "schema_version": SCHEMA_VERSION,
-        "model_type": host.config.model_type,
-        "architecture": host.architecture,
-        "layers": list(host.layers),
-        "experts": host.experts,
-        "experts_per_token": k,
-        "applies_to": digest_without(weights, _gate_names(host, weights)),
-        "digest": hashlib.sha256(data).hexdigest(),
-    }
-    write_json(folder / _DESCRIPTION, description)
-    return folder
-
-
-def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        data = (folder / _WEIGHTS).read_bytes()
-        version = description["schema_version"]
-        digests = (description["applies_to"], description["digest"])
-    except OSError as error:
-        raise InputError(
-            "patch", str(folder), f"is no patch ({error.strerror})", "give a patch's folder"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "patch", str(folder), f"{_DESCRIPTION} is damaged", "write the patch again"
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            "patch", str(folder), f"has schema version {version}", f"this release reads {SCHEMA_VERSION}"
-        )
-    if hashlib.sha256(data).hexdigest() != digests[1]:
-        raise InputError("patch", str(folder), f"{_WEIGHTS} is not what was written", "write the patch again")
-    return load(data), description
-
-
-def _into_copy(model: Path, out: Path, change: Callable[[Path], None]) -> None:
-    """A changed copy of the model's folder, whole or not at all."""
-    if out.exists():
-        raise InputError(
-            "out", str(out), "exists", "choose another folder, or leave it out to patch in place"
-        )
-    parent = writable_folder("out", out.absolute().parent)
-    fresh = parent / f".{out.name}.copying"
-    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
-    try:
-        shutil.copytree(model, fresh)
-        change(fresh)
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experts.io.atomic import replacing
 from experts.moe import Checkpoint
 
 from ...routing import RouterError
 
-__all__ = ["digest_without", "replace_tensors", "stored_dtype"]
+__all__ = ["digest_without", "names_in", "raw", "replace_tensors", "sha256_of", "stored_dtype"]
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _CHUNK = 1 << 24
@@ -66,27 +64,46 @@ def stored_dtype(weights: Checkpoint, name: str) -> torch.dtype:
     return _DTYPES[kind]
 
 
-def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Replace tensors of a file by others of the same dtype and shape, atomically; no other byte changes.
+def names_in(path: Path) -> list[str]:
+    """Return the names of the tensors in a file."""
+    return [name for name in _header(path)[1] if name != "__metadata__"]
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Replace tensors of a file by others of the same dtype and shape, in place; no other byte changes.
 
     Args:
-        path: of the safetensors file.
+        path: of the safetensors file; a copy, since a kill leaves it half written.
         tensors: by name.
     """
     start, header = _header(path)
-    with replacing(path) as temporary:
-        shutil.copyfile(path, temporary)
-        with temporary.open("rb+") as stream:
-            for name, tensor in tensors.items():
-                first, last = header[name]["data_offsets"]
-                data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
-                assert len(data) == last - first
-                stream.seek(start + first)
-                stream.write(data)
+    with path.open("rb+") as stream:
+        for name, tensor in tensors.items():
+            first, last = header[name]["data_offsets"]
+            data = raw(tensor)
+            assert len(data) == last - first
+            stream.seek(start + first)
+            stream.write(data)
+
+
+def raw(tensor: Tensor) -> bytes:
+    """Return the bytes of a tensor, as safetensors stores them."""
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(_CHUNK):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
     """The offset of the first tensor, and the header."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
+        if length > path.stat().st_size - 8:
+            raise RouterError(f"{path} is damaged: its header is longer than the file; copy it again")
         return 8 + length, json.loads(stream.read(length))

@@ -1,0 +1,161 @@
+"""A writing command that is killed at its file operations, and given again: the result must be the same."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train_router
+
+from .kill_points import counted, killed_at
+
+__all__ = ["KillCase", "defects", "files_of", "train"]
+
+Check = Callable[[Path], "str | None"]
+"""Says what is wrong in a working folder; None if nothing is."""
+
+
+def nothing(folder: Path) -> str | None:
+    """Find nothing wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KillCase:
+    """A command that writes, and what must be true after a kill.
+
+    Attributes:
+        words: the command line; its paths are relative to the working folder.
+        after_kill: checks the working folder after a kill, before the command is given again.
+        after_rerun: checks the working folder after the command was given again; may change it.
+        volatile: fields of JSON files that differ from run to run, such as times.
+        ignored: ends of names of files whose content differs from run to run.
+        points: how many file operations to kill at; None for all.
+    """
+
+    words: tuple[str, ...]
+    after_kill: Check = nothing
+    after_rerun: Check = nothing
+    volatile: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+    points: int | None = None
+
+
+def defects(case: KillCase, inputs: Path, folder: Path) -> tuple[int, list[str]]:
+    """Kill a command at its file operations; returns how often, and what was wrong.
+
+    Args:
+        case: the command.
+        inputs: a folder with its inputs, which is copied for every kill.
+        folder: the working folder; temporary files of the system are kept inside it, too.
+    """
+
+    def fresh() -> None:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(inputs, folder, dirs_exist_ok=True)
+        (folder / "tmp").mkdir()
+
+    with _working_in(folder):
+        fresh()
+        operations = counted(folder, lambda: _succeed(case.words))
+        expected = files_of(folder, case)
+        wrong: list[str] = []
+        points = _spread(len(operations), case.points)
+        for point in points:
+            fresh()
+            assert killed_at(folder, point, lambda: train(case.words)), operations[point]
+            where = f"killed before {point}, {operations[point]}"
+            wrong += _named(where, case.after_kill(folder))
+            wrong += _named(where, _rerun(case, folder, expected))
+        fresh()
+        _succeed(case.words)
+        wrong += _named("given twice", _rerun(case, folder, expected))
+    return len(points), wrong
+
+
+def files_of(folder: Path, case: KillCase) -> dict[str, Any]:
+    """Return the content of all files below a folder, apart from times; None for a folder.
+
+    Args:
+        folder: the folder.
+        case: says what differs from run to run.
+    """
+    content: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            content[name] = None
+        elif name.endswith(case.ignored) and case.ignored:
+            content[name] = "ignored"
+        elif case.volatile and path.suffix == ".json":
+            content[name] = _without(json.loads(path.read_text(encoding="utf-8")), case.volatile)
+        else:
+            content[name] = path.read_bytes()
+    return content
+
+
+def train(words: Sequence[str]) -> tuple[int, str]:
+    """Run a command line; returns its exit status and what it printed on stderr."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        status = train_router.main([*words, "--json"])
+    return status, errors.getvalue()
+
+
+def _succeed(words: Sequence[str]) -> None:
+    status, errors = train(words)
+    assert status == 0, errors
+
+
+def _rerun(case: KillCase, folder: Path, expected: dict[str, Any]) -> str | None:
+    status, errors = train(case.words)
+    if status != 0:
+        return f"exit status {status}: {errors.strip()}"
+    after = files_of(folder, case)
+    if after != expected:
+        names = sorted(name for name in {*after, *expected} if after.get(name, 0) != expected.get(name, 0))
+        return f"files differ from the undisturbed run: {', '.join(names)}"
+    return case.after_rerun(folder)
+
+
+def _named(where: str, problem: str | None) -> list[str]:
+    return [] if problem is None else [f"{where}: {problem}"]
+
+
+def _spread(count: int, points: int | None) -> list[int]:
+    """Which operations to kill at: all, or some that are evenly spread, with the first and the last."""
+    if points is None or points >= count:
+        return list(range(count))
+    return sorted({round(index * (count - 1) / (points - 1)) for index in range(points)})
+
+
+def _without(value: Any, volatile: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(each, volatile) for key, each in value.items() if key not in volatile}
+    return [_without(each, volatile) for each in value] if isinstance(value, list) else value
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Generator[None, None, None]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = Path.cwd()
+        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        patch.setattr(os, "fsync", lambda _: None)  # no power cut is tested, and it is slow
+        gc.freeze()  # what stands now need not be searched at each kill
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            gc.unfreeze()
