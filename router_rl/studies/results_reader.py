@@ -6,14 +6,15 @@ converted to schema 2. Fields that version 1 did not record are None or empty.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experts.io.errors import InputError
+from experts.io.json_file import read_json
 
 from .results import SCHEMA_VERSION
+from .results_schema import check_results
 
 __all__ = ["read_results"]
 
@@ -28,38 +29,34 @@ def read_results(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
         source: the file, its folder, or its content. Content of schema 2 is returned unchanged.
 
     Raises:
-        InputError: the file cannot be read, or its schema version is unknown.
+        InputError: the file cannot be read, its schema version is unknown, or a field is missing or of
+            another type.
     """
     if isinstance(source, Mapping):
         content, name = dict(source), "results"
     else:
         content, name = _read(Path(source)), str(source)
     version = content.get("schema_version")
-    if version == SCHEMA_VERSION:
-        return content
-    if version != 1:
+    if type(version) is not int or version not in (1, SCHEMA_VERSION):
         problem = f"has schema version {version}, this release reads 1 and {SCHEMA_VERSION}"
         raise InputError("results", name, problem, "run compare again, or use the release that wrote it")
-    if "env" in content:
-        return _from_environment(content)
-    if "experts" in content:
-        return _from_table(content)
-    raise InputError(
-        "results", name, "is not the result of a comparison", "give the results.json of `compare`"
-    )
+    if version == 1 and "env" not in content and "experts" not in content:
+        raise InputError(
+            "results", name, "is not the result of a comparison", "give the results.json of `compare`"
+        )
+    try:
+        if version == 1:
+            content = _from_environment(content) if "env" in content else _from_table(content)
+        check_results(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError("results", name, f"cannot be used: {reason}", "run compare again") from error
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:
     file = path / "results.json" if path.is_dir() else path
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("results", str(file), f"cannot be read ({error})", "run compare again") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            "results", str(file), "is not the result of a comparison", "give the results.json of `compare`"
-        )
-    return content
+    return read_json("results", file, dict[str, Any], fix="give the results.json of `compare`")
 
 
 def _from_table(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from json_edits import places, replaced
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
@@ -37,31 +36,6 @@ EDITED = [
     *(f"policies/{name}/policy/policy.json" for name in ("cascade", "caching")),
 ]
 VALUES: list[Any] = [None, -1, 0, 3, 10**11, 1e300, 2.5, "x", "", [], {}, True, [10**11], [["a"]], ...]
-
-
-def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a value of JSON can be replaced; of a list, the first two."""
-    if at:
-        yield at
-    if isinstance(node, dict):
-        for key in node:
-            yield from places(node[key], (*at, key))
-    elif isinstance(node, list):
-        for index in range(min(len(node), 2)):
-            yield from places(node[index], (*at, index))
-
-
-def replaced(content: Any, at: tuple[Any, ...], value: Any) -> Any:
-    """The content with another value at a place; `...` removes it."""
-    content = copy.deepcopy(content)
-    node = content
-    for key in at[:-1]:
-        node = node[key]
-    if value is ...:
-        del node[at[-1]]
-    else:
-        node[at[-1]] = value
-    return content
 
 
 def loads_or_is_refused(folder: Path) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from json_edits import places, replaced
 from rich.console import Console
 
 from experts import InputError
@@ -117,7 +119,7 @@ def test_an_environment_keeps_its_cases_and_its_rival() -> None:
     [
         ({"schema_version": 3}, "has schema version 3"),
         ({"schema_version": 1}, "is not the result of a comparison"),
-        ([1], "is not the result of a comparison"),
+        ([1], r"the content is \[1\], not an object; give the results.json"),
     ],
 )
 def test_other_files_are_errors(content: Any, message: str, tmp_path: Path) -> None:
@@ -127,9 +129,29 @@ def test_other_files_are_errors(content: Any, message: str, tmp_path: Path) -> N
         read_results(path)
 
 
+@pytest.mark.parametrize("name", ["new", *NAMES])
+def test_an_edited_field_is_refused_or_reported(name: str, tmp_path: Path) -> None:
+    content = SAMPLES["sample_results"]() if name == "new" else old(name)
+    edits = [(at, value) for at in places(content) for value in (None, -1, 10**11, "x", [], {}, [["a"]], ...)]
+    refused = 0
+    for at, value in random.Random(0).sample(edits, 30):
+        (tmp_path / "results.json").write_text(json.dumps(replaced(content, at, value)), encoding="utf-8")
+        problem, results = "", None
+        try:
+            results = read_results(tmp_path)
+        except InputError as error:
+            problem = str(error)
+        assert "\n" not in problem
+        refused += results is None
+        if results is not None:
+            assert shown(results)
+            assert markdown(results, "title")
+    assert refused > 8
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_results(tmp_path / "missing.json")
     (tmp_path / "results.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be used: Expecting property name"):
         read_results(tmp_path)
