@@ -7,7 +7,7 @@ comparison of frontiers, use the points at the compared weights, which all metho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,10 @@ from ..methods.method import Method
 from ..methods.registry import find_method
 from ..problems.problem import Case, Problem
 from ..routing import Router, load
-from .entry import Entry, Group
+from .entry import Entry, Group, Groups
 from .frontier import Points
 
-__all__ = ["SWEPT", "compared_points", "own_points"]
+__all__ = ["SWEPT", "compared_points", "own_points", "swept_groups"]
 
 SWEPT = 41  # compute weights of a policy that is fitted for all of them
 
@@ -58,19 +58,48 @@ def own_points(groups: Sequence[Group], problem: Problem, scale: float) -> Point
     return Points(cost=cost * scale, quality=quality)
 
 
+def swept_groups(groups: Groups, problem: Problem) -> Groups:
+    """Return the entries of policies that are fitted for all compute weights, at 41 of them.
+
+    Args:
+        groups: entries by method and case label.
+        problem: the problem, with all its cases.
+    """
+    swept: Groups = {}
+    for method in dict.fromkeys(method for method, _ in groups):
+        entries = next(group for (name, _), group in groups.items() if name == method)
+        learner = find_method(problem.name, method)
+        if not isinstance(learner, Method) or not amortizes(learner, problem):
+            continue
+        for entry in entries if all(each.router is not None for each in entries) else ():
+            for policy, case in _swept_cases(entry, problem):
+                validation, test = (
+                    problem.evaluate(policy, split, case, seed=entry.seed) for split in ("tuning", "test")
+                )
+                measured = replace(entry, case=case, validation=validation.means(), test=test)
+                swept.setdefault((method, case.label), []).append(measured)
+    return {key: group for key, group in swept.items() if key not in groups}
+
+
 def _swept(entry: Entry, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Return compute and quality [T, 41] of one seed's policy at compute weights across its range."""
-    assert entry.router is not None
-    policy: Any = load(entry.router)
-    low, high = _range(policy, problem)
     measured = [
-        problem.evaluate(policy, "test", _at_weight(entry.case, float(weight)), seed=entry.seed).parts
-        for weight in np.geomspace(low, high, SWEPT)
+        problem.evaluate(policy, "test", case, seed=entry.seed).parts
+        for policy, case in _swept_cases(entry, problem)
     ]
     compute, quality = (
         np.stack([parts[name] for parts in measured], axis=1) for name in ("compute", "quality")
     )
     return compute, quality
+
+
+def _swept_cases(entry: Entry, problem: Problem) -> Iterator[tuple[Any, Case]]:
+    """Yield one seed's policy with cases of 41 compute weights across its range."""
+    assert entry.router is not None
+    policy: Any = load(entry.router)
+    low, high = _range(policy, problem)
+    for weight in np.geomspace(low, high, SWEPT):
+        yield policy, _at_weight(entry.case, float(weight))
 
 
 def _range(policy: Any, problem: Problem) -> tuple[float, float]:
@@ -85,6 +114,7 @@ def _at_weight(case: Case, weight: float) -> Case:
     assert case.objective is not None
     return replace(
         case,
+        label=f"compute weight {weight:.3g}",
         values={**case.values, "compute_weight": weight},
         objective=replace(case.objective, compute_weight=weight),
     )

@@ -8,6 +8,7 @@ point that satisfies the target on the tuning rows, over all cases. Methods with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from ..problems.problem import Problem
 from ..problems.statistics import Interval, interval, paired_difference
 from .entry import Entry, Group, Groups
+from .operating_points import swept_groups
 from .operating_target import Candidate, Target, select
 from .recommendation_text import sentence_of
 from .savings import Singles, compared_with_expert, expected_regret, parts_of, rows_to_settle
@@ -22,6 +24,33 @@ from .savings import Singles, compared_with_expert, expected_regret, parts_of, r
 __all__ = ["recommend"]
 
 _CONSTANT = ("best_single", "dense", "lru")  # choices that need no router
+_FLOOR = "random"  # not a choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What is shipped, and what it is compared with.
+
+    Attributes:
+        group: entries of the method that is shipped; None for one expert.
+        expert: the expert that answers every query; None for a method.
+        case: label of the case.
+        best: the method with the highest validation utility in this case.
+        constant: the best choice without a router in this case, if there is one.
+        gain: paired difference of test utility, the best method minus the constant one, if both exist.
+    """
+
+    group: Group | None
+    expert: str | None
+    case: str
+    best: str
+    constant: str | None
+    gain: Interval | None
+
+    @property
+    def pays(self) -> bool:
+        """Whether a router is shipped."""
+        return self.group is not None and self.group[0].method != self.constant
 
 
 def recommend(
@@ -48,55 +77,86 @@ def recommend(
     table, scale = problem.table, getattr(problem, "scale", None)
     costed = table is not None and scale is not None and problem.cases[0].objective is not None
     singles = Singles.of(table) if costed and table is not None else None
-    wanted = None if target is None or not target else target
-    case = problem.cases[(len(problem.cases) - 1) // 2].label
+    middle = problem.cases[(len(problem.cases) - 1) // 2].label
     facts: dict[str, Any] = {}
-    if wanted is not None and singles is not None and scale is not None:
-        chosen = select(_candidates(groups, singles, case, scale), wanted)
-        facts["target"] = {**wanted.to_json(), "satisfied": chosen is not None}
-        case = case if chosen is None else chosen.case
-        method = None if chosen is None or chosen.method is None else chosen.method
-        expert = singles.names[singles.best] if chosen is None else chosen.expert
-        constant = _constant(summary, case)
-        best = _best(summary, case) if method is None else method
-        pays = method is not None
+    if target and singles is not None and scale is not None:
+        choice, satisfied = _by_target(groups, summary, problem, singles, target)
+        facts["target"] = {**target.to_json(), "satisfied": satisfied}
     else:
-        best, constant = _best(summary, case), _constant(summary, case)
-        gain = None if constant in (None, best) else _difference(groups, case, best, str(constant))
-        pays = best != constant and (constant is None or (gain is not None and gain.low > 0.0))
-        method = best if pays else constant
-        expert = None if pays or singles is None else _expert_of(groups[str(method), case], singles)
-    shipped = None if method is None else groups[method, case]
-    gain = None if constant in (None, best) else _difference(groups, case, best, str(constant))
+        choice = _by_utility(groups, summary, middle, singles)
+    shipped, gain = choice.group, choice.gain
     facts |= {
-        "method": method or "best_single",
+        "method": "best_single" if shipped is None else shipped[0].method,
+        "best_method": choice.best,
         "family": "baseline" if shipped is None else shipped[0].family,
-        "expert": expert,
-        "case": case,
-        "routing_pays": pays,
-        "alternative": None if gain is None else {"method": constant if pays else best},
+        "expert": choice.expert,
+        "case": choice.case,
+        "routing_pays": choice.pays,
+        "alternative": None if gain is None else {"method": choice.constant if choice.pays else choice.best},
         "difference_to_constant": None if gain is None else _json(gain),
+        "rows_to_settle": None if gain is None else rows_to_settle(gain, _rows(groups)),
+        **_measured(shipped, choice.expert, singles, scale),
     }
-    facts |= _measured(shipped, expert, singles, scale, table)
     if shipped is not None:
         facts |= {**_json(interval(_utility(shipped)), "utility"), "router": _router(shipped)}
-        facts["expected_regret"] = _regret(groups, case, shipped[0].method)
-    if gain is not None:
-        facts["rows_to_settle"] = rows_to_settle(gain, len(groups[best, case][0].test.utility))
-    if pays:
+        facts["weights"] = dict(shipped[0].case.values)
+        facts["expected_regret"] = _regret(groups, choice.case, shipped[0].method)
+    if choice.pays:
         saved = frontier.get(facts["method"], {})
-        facts["cost_saved"] = saved.get("cost_saved")
-        facts["cost_saved_most_expensive"] = saved.get("cost_saved_most_expensive")
-    elif constant is not None:
-        facts["oracle_gap"] = _oracle_gap(groups, case, constant)
-    return {**facts, "best_method": best, "sentence": sentence_of({**facts, "best_method": best})}
+        facts |= {name: saved.get(name) for name in ("cost_saved", "cost_saved_most_expensive")}
+    else:
+        facts["oracle_gap"] = _oracle_gap(groups, choice.case, choice.constant)
+    return {**facts, "sentence": sentence_of(facts)}
+
+
+def _by_utility(
+    groups: Groups, summary: Sequence[Mapping[str, Any]], case: str, singles: Singles | None
+) -> _Choice:
+    """Return the best method on validation, unless it is not significantly better than a constant choice."""
+    best, constant = _best(summary, case), _constant(summary, case)
+    gain = _difference(groups, case, best, constant)
+    if constant is None or (gain is not None and gain.low > 0.0):
+        return _Choice(
+            group=groups[best, case], expert=None, case=case, best=best, constant=constant, gain=gain
+        )
+    group = groups[constant, case]
+    expert = None if singles is None else _expert_of(group, singles)
+    return _Choice(group=group, expert=expert, case=case, best=best, constant=constant, gain=gain)
+
+
+def _by_target(
+    groups: Groups,
+    summary: Sequence[Mapping[str, Any]],
+    problem: Problem,
+    singles: Singles,
+    target: Target,
+) -> tuple[_Choice, bool]:
+    """Return the operating point that satisfies a target, or the best single expert if none does."""
+    scale, middle = getattr(problem, "scale", 1.0), problem.cases[(len(problem.cases) - 1) // 2].label
+    known = {**groups, **swept_groups(groups, problem)}  # of equal points, the compared one is selected
+    chosen = select(_candidates(known, singles, middle, scale), target)
+    if chosen is None or chosen.method is None:
+        expert = singles.names[singles.best] if chosen is None else chosen.expert
+        best, constant = _best(summary, middle), _constant(summary, middle)
+        gain = _difference(groups, middle, best, constant)
+        one = _Choice(group=None, expert=expert, case=middle, best=best, constant=constant, gain=gain)
+        return one, chosen is not None
+    case, method = chosen.case, chosen.method
+    compared = (method, case) in groups  # other methods were not measured at a weight of a sweep
+    constant = _constant(summary, case) if compared else None
+    gain = _difference(groups, case, method, constant) if compared else None
+    group = known[method, case]
+    return _Choice(group=group, expert=None, case=case, best=method, constant=constant, gain=gain), True
 
 
 def _eligible(summary: Sequence[Mapping[str, Any]], case: str) -> dict[str, Mapping[str, Any]]:
     return {
         row["method"]: row
         for row in summary
-        if row["case"] == case and row["family"] != "bound" and not row["extra_inputs"]
+        if row["case"] == case
+        and row["family"] != "bound"
+        and not row["extra_inputs"]
+        and row["method"] != _FLOOR
     }
 
 
@@ -133,7 +193,7 @@ def _candidates(groups: Groups, singles: Singles, case: str, scale: float) -> li
             cost=_mean(group, "compute") * scale,
         )
         for (method, label), group in groups.items()
-        if group[0].family != "bound" and not group[0].extra_inputs and method not in _CONSTANT
+        if group[0].family != "bound" and not group[0].extra_inputs and method not in (*_CONSTANT, _FLOOR)
     ]
     return [*experts, *methods]
 
@@ -150,7 +210,7 @@ def _expert_of(group: Group, singles: Singles) -> str | None:
 
 
 def _measured(
-    shipped: Group | None, expert: str | None, singles: Singles | None, scale: float | None, table: Any
+    shipped: Group | None, expert: str | None, singles: Singles | None, scale: float | None
 ) -> dict[str, Any]:
     """Return quality and cost on the test rows, and the comparisons with single experts."""
     if singles is None or scale is None:
@@ -167,7 +227,7 @@ def _measured(
     roles = {singles.most_expensive: "most expensive expert", singles.best: "best single expert"}
     return {
         "quality": _json(interval(quality)),
-        "cost": {**_json(interval(cost)), "unit": table.cost_unit},
+        "cost": {**_json(interval(cost)), "unit": singles.cost_unit},
         "comparisons": [
             {"role": roles[at], **compared_with_expert(quality, cost, singles, at)}
             for at in references
@@ -191,26 +251,36 @@ def _router(group: Group) -> dict[str, Any] | None:
     }
 
 
-def _regret(groups: Groups, case: str, method: str) -> float:
-    candidates = [
-        (name, group)
+def _regret(groups: Groups, case: str, method: str) -> float | None:
+    """Return the expected regret among the methods of a case; None if the method was not measured there."""
+    candidates = {
+        name: _utility(group).mean(axis=0)
         for (name, label), group in groups.items()
         if label == case and group[0].family != "bound" and not group[0].extra_inputs
-    ]
-    at = [name for name, _ in candidates].index(method)
-    return expected_regret([_utility(group).mean(axis=0) for _, group in candidates], at)
+    }
+    if method not in candidates:
+        return None
+    return expected_regret(list(candidates.values()), list(candidates).index(method))
 
 
-def _oracle_gap(groups: Groups, case: str, constant: str) -> float | None:
+def _oracle_gap(groups: Groups, case: str, constant: str | None) -> float | None:
     oracle = groups.get(("oracle", case))
-    if oracle is None:
+    if oracle is None or constant is None:
         return None
     return float(_utility(oracle).mean() - _utility(groups[constant, case]).mean())
 
 
-def _difference(groups: Groups, case: str, method: str, other: str) -> Interval | None:
+def _difference(groups: Groups, case: str, method: str, other: str | None) -> Interval | None:
+    """Return the paired difference of two methods; None if they are one, or have other seeds."""
+    if other is None or other == method:
+        return None
     one, two = groups[method, case], groups[other, case]
     return paired_difference(_utility(one), _utility(two)) if len(one) == len(two) else None
+
+
+def _rows(groups: Groups) -> int:
+    """Return the number of test rows."""
+    return len(next(iter(groups.values()))[0].test.utility)
 
 
 def _utility(group: Group) -> np.ndarray:

@@ -26,8 +26,9 @@ def sentence_of(facts: Mapping[str, Any]) -> str:
         parts.append(f"No operating point satisfies {_limits(target)}: this is the best single expert.")
     elif target is not None:
         parts.append(f"It satisfies {_limits(target)} on the validation rows.")
-    if facts["routing_pays"]:
+    if facts["routing_pays"] or (target is not None and target["satisfied"]):
         parts += [_compared(each) for each in facts.get("comparisons", ())]
+    if facts["routing_pays"]:
         parts += _at_equal_quality(facts)
         if not facts.get("comparisons"):
             parts += _over_constant(facts)

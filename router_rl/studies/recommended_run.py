@@ -40,7 +40,7 @@ def read_recommended(folder: Path) -> TrainedRun:
         raise InputError("run", str(folder), "recommends one expert for every query", fix)
     if router is None:
         raise InputError("run", str(folder), "recommends no saved router", "run compare again with --out")
-    values = next(case["values"] for case in results["cases"] if case["label"] == recommendation["case"])
+    values: dict[str, float] = recommendation.get("weights") or {}
     weights = {name: values[name] for name in ("compute_weight", "load_weight") if name in values}
     facts = {
         "problem": results["problem"],

@@ -15,7 +15,7 @@ from ..problems.statistics import Interval, paired_difference
 from .entry import Group
 from .frontier import resampled_means
 
-__all__ = ["Singles", "compared_with_expert", "expected_regret", "rows_to_settle"]
+__all__ = ["Singles", "compared_with_expert", "expected_regret", "parts_of", "rows_to_settle"]
 
 _RESAMPLES = 1000
 
@@ -30,6 +30,7 @@ class Singles:
         tuning_cost: [N] float64, mean cost of a query there, in the table's unit.
         quality: [T, N] float, quality on the test rows.
         cost: [T, N] float, cost on the test rows.
+        cost_unit: unit of the costs.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Singles:
     tuning_cost: np.ndarray
     quality: np.ndarray
     cost: np.ndarray
+    cost_unit: str = "unknown"
 
     @classmethod
     def of(cls, table: OutcomeTable) -> Singles:
@@ -48,6 +50,7 @@ class Singles:
             tuning_cost=tuning.cost.mean(axis=0, dtype=np.float64),
             quality=test.quality,
             cost=test.cost,
+            cost_unit=table.cost_unit,
         )
 
     @property

@@ -16,6 +16,8 @@ from experts import InputError, OutcomeTable
 from router_rl import Objective, RoutingProblem, compare
 from router_rl.problems.statistics import Interval
 from router_rl.routing import load_router
+from router_rl.studies import recommendation
+from router_rl.studies.operating_points import SWEPT
 from router_rl.studies.operating_target import Candidate, Target, select
 from router_rl.studies.recommendation_text import sentence_of
 from router_rl.studies.savings import Singles, compared_with_expert, expected_regret, rows_to_settle
@@ -121,6 +123,37 @@ def test_a_target_selects_on_tuning_rows_over_all_weights(priced: OutcomeTable) 
     picked = {(method, case): cost for cost, method, case in points}
     assert picked[chosen["method"], chosen["case"]] == pytest.approx(min(points)[0])
     assert "It satisfies a quality loss of at most 0.05 on the validation rows." in chosen["sentence"]
+
+
+def test_a_policy_for_all_weights_is_recommended_at_any_of_them(
+    priced: OutcomeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was not compared is selected here: the export is fixed at it."""
+    seen: list[Candidate] = []
+
+    def last(candidates: list[Candidate], target: Target) -> Candidate:
+        seen.extend(each for each in candidates if each.method == "conditioned_pg")
+        return seen[-1]
+
+    monkeypatch.setattr(recommendation, "select", last)
+    problem = RoutingProblem(priced, Objective(compute_weight=0.05))
+    out, target = tmp_path / "out", Target(save_at_least="50%")
+    found = compare(problem, ["conditioned_pg"], seeds=2, n_trials=1, out=out, target=target).results
+    assert len(seen) == SWEPT  # the compared weight is one of them
+    chosen = found["recommendation"]
+    weight = chosen["weights"]["compute_weight"]
+    assert weight == pytest.approx(8 * 0.05)
+    assert chosen["case"] == "compute weight 0.4"
+    assert train_router.main(["export", str(out), "--out", str(tmp_path / "router")]) == 0
+    router = load_router(tmp_path / "router")
+    assert router.conditions == ()
+    trained = load_router(out / chosen["router"]["folder"]).at(compute_weight=weight)
+    test = problem.table.part("test")
+    features = torch.tensor(test.features)
+    picked = router(features).experts[:, 0]
+    assert picked.equal(trained(features).experts[:, 0])
+    earned = test.quality[np.arange(len(test)), picked.numpy()].mean(dtype=np.float64)
+    assert earned == pytest.approx(chosen["router"]["test"]["quality"], abs=1e-6)
 
 
 def test_one_model_is_recommended_where_routing_does_not_pay(tmp_path: Path) -> None:
