@@ -1,6 +1,8 @@
 """A small server of the OpenAI chat protocol on this machine that fails as real ones do, on command.
 
 A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
+`drip` sends a byte every 0.3 s; `empty` has no choices, `error` an error with status 200, `bad_key` one of
+code 401, `text` one without a code; `negative`, `half` and `huge` count impossible tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +16,15 @@ from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+BODIES = {
+    "empty": {"choices": []},
+    "error": {"error": {"message": "overloaded", "type": "server_error", "code": 500}},
+    "bad_key": {"error": {"message": "made to fail in the body", "code": 401}},
+    "text": {"error": "overloaded"},
+    "negative": {"usage": {"prompt_tokens": -4, "completion_tokens": 1, "total_tokens": -3}},
+    "half": {"usage": {"prompt_tokens": 4, "total_tokens": 4}},
+    "huge": {"usage": {"prompt_tokens": 10**12, "completion_tokens": 1, "total_tokens": 10**12}},
+}
 STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500, "503": 503}
 
 
@@ -83,6 +94,11 @@ class FaultServer:
                 self.answered[model, prompt] += 1
         elif fault == "hang":
             self._stopped.wait(30)
+        elif fault == "drip":
+            self._drip(handler, json.dumps(_completion(model, prompt, "never", self.usage)))
+        elif fault in BODIES:
+            body = {**_completion(model, prompt, "9", True), **BODIES[fault]}
+            _send(handler, 200, json.dumps({"error": body["error"]} if "error" in body else body))
         elif fault == "cut":
             handler.send_response(200)
             handler.send_header("Content-Type", "application/json")
@@ -100,6 +116,16 @@ class FaultServer:
                 error,
                 {"Retry-After": str(self.retry_after)} if fault == "429" else {},
             )
+
+    def _drip(self, handler: BaseHTTPRequestHandler, text: str) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        for each in text.encode():
+            handler.wfile.write(bytes([each]))
+            if self._stopped.wait(0.3):
+                return
 
 
 class _Server(ThreadingHTTPServer):

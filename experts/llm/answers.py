@@ -15,7 +15,9 @@ from ..table.splitting import complete_split
 from .endpoints import Endpoint
 from .questions import Questions
 
-__all__ = ["Answers"]
+__all__ = ["UNSENT", "Answers"]
+
+UNSENT = "not sent: the cost cap is reached"
 
 _NUMBERS = ("quality", "tokens_in", "tokens_out", "latency_s")
 
@@ -93,7 +95,7 @@ class Answers:
         Raises:
             InputError: no query was answered by every model.
         """
-        whole = np.asarray(np.isfinite(self.numbers["quality"]).all(axis=1))
+        whole = self.complete()
         names = [endpoint.name for endpoint in self.endpoints]
         if not whole.any():
             worst = Counter(column for _, column in self.missing).most_common(1)[0][0]
@@ -110,6 +112,10 @@ class Answers:
         # Rows with a missing value are not taken, so any valid number will do there.
         quality, cost = np.nan_to_num(self.numbers["quality"]), np.nan_to_num(self.cost())
         return self._table(quality, cost, source, seed, notes).take(whole)
+
+    def complete(self) -> np.ndarray:
+        """Return which queries every model answered, [T] bool."""
+        return np.asarray(np.isfinite(self.numbers["quality"]).all(axis=1))
 
     def cost(self) -> np.ndarray:
         """Return the cost of the answers, [T, N] float64 in US dollars, NaN without an answer."""

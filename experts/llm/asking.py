@@ -1,20 +1,38 @@
-"""One request to one model through LiteLLM, and its reply."""
+"""One attempt of a request to one model through LiteLLM, and its reply."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+import reprlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from types import NoneType
 from typing import Any
 
 from .endpoints import Endpoint
 from .lite import lite
 
-__all__ = ["Client", "Reply", "Request", "litellm_parameters"]
+__all__ = ["Client", "FaultyAnswerError", "Reply", "Request", "check_record", "litellm_parameters"]
 
 # Wrong key, or no such model: every request to it fails. (403 can concern a single prompt.)
 _PERMANENT = (401, 404)
+_AGAIN = (408, 409, 429)  # and 5xx
+_MOST_TOKENS = 2**31  # a count above is a mistake of the server
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "answer": (str,),
+    "finish_reason": (str, NoneType),
+    "tokens_in": (int,),
+    "tokens_out": (int,),
+    "latency_s": (int, float, NoneType),
+}
+
+
+class FaultyAnswerError(ValueError):
+    """A server answered 200 with something that is no answer; the request is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The result of a request after all attempts.
+    """The result of an attempt, or of a request after all its attempts.
 
     Attributes:
         record: `answer` (text), `finish_reason`, `tokens_in`, `tokens_out`, `tokens_reported` (False if the
@@ -47,44 +65,50 @@ class Reply:
             `response`, the server's whole response; None if there is no answer.
         failed: the reason why there is no answer.
         permanent: every request to this model fails for this reason.
+        again: another attempt may succeed.
+        wait_s: seconds that the server asks to wait before it; None if it does not say.
+        charged: the provider may charge for the attempt although there is no answer.
     """
 
     record: dict[str, Any] | None
     failed: str = ""
     permanent: bool = False
+    again: bool = False
+    wait_s: float | None = None
+    charged: bool = False
 
 
 class Client:
-    """Sends requests to models through LiteLLM, which also retries them.
+    """Sends requests to models through LiteLLM, one attempt at a time.
 
     Args:
         endpoints: the models.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._litellm = litellm = lite()
-        deployments = [
-            {"model_name": each.name, "litellm_params": litellm_parameters(each)} for each in endpoints
-        ]
-        # Each model has one deployment, so a cooldown after failures would only fail the next requests.
-        self._router = litellm.Router(model_list=deployments, disable_cooldowns=True)
+        self._litellm = lite()
+        self._parameters = {each.name: litellm_parameters(each) for each in endpoints}
 
     async def ask(self, request: Request) -> Reply:
-        """Send a request and return its reply, after up to `retries` more attempts.
+        """Send a request once and return its reply, within the endpoint's `timeout` in total.
 
         Args:
             request: to one of the client's models.
         """
+        seconds = request.endpoint.timeout
+        call = self._litellm.acompletion(
+            messages=[{"role": "user", "content": request.prompt}],
+            **self._parameters[request.endpoint.name],
+        )
         try:
-            response = await self._router.acompletion(
-                model=request.endpoint.name,
-                messages=[{"role": "user", "content": request.prompt}],
-                num_retries=request.endpoint.retries,
-            )
+            # LiteLLM's own timeout bounds each read, so that a server which sends slowly is never cut off.
+            response = await asyncio.wait_for(call, seconds)
             return Reply(_record(self._litellm, request, response))
+        except (TimeoutError, asyncio.TimeoutError):
+            reason = f"Timeout: no complete answer within {seconds:g} s"
+            return Reply(None, reason, again=True, charged=True)
         except Exception as error:  # any error is the reason why this answer is missing
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return Reply(None, reason[:500], getattr(error, "status_code", None) in _PERMANENT)
+            return _failure(error)
 
     async def close(self) -> None:
         """Close LiteLLM's connections; call it in the event loop of the requests."""
@@ -93,7 +117,7 @@ class Client:
 
 
 def litellm_parameters(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the `litellm_params` of a deployment in LiteLLM's router.
+    """Return the `litellm_params` of a deployment in LiteLLM's router, which are also those of a call.
 
     Args:
         endpoint: the model.
@@ -110,18 +134,93 @@ def litellm_parameters(endpoint: Endpoint) -> dict[str, Any]:
         **endpoint.options,
         "model": endpoint.model,
         "timeout": endpoint.timeout,
-        "max_retries": 0,  # LiteLLM's router retries, so its client must not
+        "max_retries": 0,  # retries are those of `attempts`, so the client must not retry
         **{name: value for name, value in optional.items() if value is not None},
     }
 
 
+def check_record(record: Mapping[str, Any]) -> None:
+    """Check the record of an answer from a journal.
+
+    Args:
+        record: see `Reply`.
+
+    Raises:
+        ValueError: a field is missing or of another type; names it.
+    """
+    for name, kinds in _FIELDS.items():
+        value = record.get(name)
+        if name not in record or not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name} is {reprlib.repr(value)}" if name in record else f"it has no {name}")
+        if isinstance(value, int | float) and not 0 <= value < _MOST_TOKENS:
+            raise ValueError(f"{name} is {reprlib.repr(value)}, out of range")
+
+
+def _failure(error: Exception) -> Reply:
+    """The reply of a failed attempt."""
+    causes = list(_causes(error))
+    responses = [
+        getattr(each, "response", None) for each in causes if type(each).__name__ == "HTTPStatusError"
+    ]
+    status: Any = getattr(responses[0], "status_code", None) if responses else None
+    stated: Any = getattr(error, "status_code", None)
+    # LiteLLM raises a plain exception for an error that the body of a reply of status 200 holds.
+    in_body = any(type(each) is Exception and hasattr(each, "status_code") for each in causes)
+    faulty = isinstance(error, FaultyAnswerError) or (status is None and in_body)
+    unsent = any(type(each).__name__ in ("ConnectError", "ConnectTimeout") for each in causes)
+    known = stated if status is None else status
+    refused = isinstance(known, int) and 400 <= known < 500 and known not in _AGAIN and not faulty
+    name = FaultyAnswerError.__name__ if faulty else type(error).__name__
+    return Reply(
+        None,
+        f"{name}: {' '.join(str(error).split())}"[:500],
+        permanent=refused and known in _PERMANENT,
+        again=not refused,
+        wait_s=_retry_after(causes),
+        charged=not (refused or unsent or (status is not None and status not in (408, 504))),
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, down to the first."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def _retry_after(causes: Sequence[BaseException]) -> float | None:
+    """The server's Retry-After in seconds, which is a number or a date."""
+    for each in causes:
+        headers: Any = getattr(getattr(each, "response", None), "headers", None) or {}
+        value = headers.get("retry-after")
+        if value is None:
+            continue
+        try:
+            return float(value)
+        except ValueError:
+            try:
+                return parsedate_to_datetime(value).timestamp() - time.time()
+            except (TypeError, ValueError):
+                return None
+    return None
+
+
 def _record(litellm: Any, request: Request, response: Any) -> dict[str, Any]:
     if not response.choices:
-        raise ValueError("the server's response has no choices")
+        raise FaultyAnswerError("the server's response has no choices")
     choice = response.choices[0]
     answer = choice.message.content or ""
-    tokens_in, tokens_out = response.usage.prompt_tokens, response.usage.completion_tokens
-    reported = bool(tokens_in or tokens_out)
+    usage: Any = getattr(response, "usage", None)
+    counts = [getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(count, int) and 0 <= count < _MOST_TOKENS for count in counts):
+        raise FaultyAnswerError(f"the server's response counts {counts[0]} and {counts[1]} tokens")
+    reported = any(counts)
+    if reported and not all((counts[0], counts[1] or not answer)):
+        raise FaultyAnswerError(f"the server's response counts tokens of one part only: {counts}")
+    tokens_in, tokens_out = counts
     if not reported:  # some servers do not report tokens, and 0 would make their answers free
         model = request.endpoint.model
         tokens_in = litellm.token_counter(model=model, text=request.prompt)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from ..io.atomic import writable_file
 from ..io.errors import InputError
 from ..io.progress import track
 from ..table.outcome_table import OutcomeTable
-from .answers import Answers
-from .asking import Request
+from ..table.prices import Price
+from .answers import UNSENT, Answers
+from .asking import Request, check_record
 from .endpoints import Endpoint, Judge, check_endpoints, prices_of, read_models
 from .gathering import gather
 from .journal import Journal
 from .judging import grade_in, judgement
 from .questions import Questions, read_questions
 from .scoring import JUDGED, SCORERS, Scorer, scorer_named
+from .spending import Spending, check_capped, cost_of
 
 __all__ = ["CollectOptions", "Collected", "collect_answers"]
 
@@ -34,12 +37,19 @@ class Collected:
             `cut_off` (answers that ended at `max_tokens`), and over its answers the means `quality` and
             `latency_s` and the sums `tokens_out` and `usd`.
         journal: the file with every response.
+        spent_usd: US dollars of all attempts in the journal, those of a judge included. Attempts without an
+            answer count at their highest possible cost if the provider may charge for them.
+        unsent: requests that did not fit under the cost cap.
+        unsent_usd: their highest possible cost.
     """
 
     table: OutcomeTable
     queries: int
     models: dict[str, dict[str, Any]]
     journal: Path
+    spent_usd: float
+    unsent: int = 0
+    unsent_usd: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,8 @@ class CollectOptions:
         concurrency: concurrent requests per model.
         workers: worker processes on Ray (pip install 'router-rl[scale]'); 0: this process.
         limit: number of prompts, from the first; null: all.
+        max_cost: maximum cost of all requests of this journal in US dollars, earlier runs included; null: no
+            maximum. A request is sent only if its highest possible cost fits beside those in flight.
         seed: random seed of the split, if the prompts have none, and of a source's experts.
     """
 
@@ -58,9 +70,12 @@ class CollectOptions:
     concurrency: int = 8
     workers: int = 0
     limit: int | None = None
+    max_cost: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.max_cost is not None and not 0.0 < self.max_cost < math.inf:
+            raise InputError("max_cost", self.max_cost, "is no amount of money", "give US dollars above 0")
         sizes = (("concurrency", self.concurrency, 1), ("workers", self.workers, 0), ("limit", self.limit, 1))
         for name, value, lowest in sizes:
             if value is not None and value < lowest:
@@ -83,7 +98,8 @@ def collect_answers(
     all attempts is missing, with the reason in the journal; the next run repeats it.
 
     A query that some model did not answer is left out of the table, and the table's notes say so, because an
-    outage is not a wrong answer.
+    outage is not a wrong answer. Requests that do not fit under `max_cost` are not sent; the same command
+    with a higher one sends them.
 
     Args:
         models: YAML, see `read_models`.
@@ -111,20 +127,33 @@ def collect_answers(
     answers.check(plan.seed)
     if plan.scorer in SCORERS:
         _check_references(plan.scorer, questions)
-    check_endpoints([*listed.endpoints, *([] if judge is None else [judge.endpoint])])
+    endpoints = [*listed.endpoints, *([] if judge is None else [judge.endpoint])]
+    check_endpoints(endpoints)
+    known = _known_prices(answers.prices.prices, judge, capped=plan.max_cost is not None)
+    if plan.max_cost is not None:
+        check_capped(endpoints, known)
     out = writable_file("out", out)
     path = out.with_name(out.name + ".journal.jsonl")
-    with Journal(path) as journal:
+    with Journal(path, check=check_record) as journal:
+        spending = Spending(
+            plan.max_cost,
+            known,
+            spent=journal.usd + _uncounted(journal, known),
+            reserve=lambda request, usd: journal.reserve(request.key, usd),
+        )
+        unsent: list[Request] = []
 
         def send(requests: Sequence[Request], doing: str) -> None:
-            gather(
+            left = gather(
                 requests,
                 journal,
                 concurrency=plan.concurrency,
                 workers=plan.workers,
+                spending=spending,
                 doing=doing,
                 progress=progress,
             )
+            unsent.extend(left)
 
         requests = _pairs(questions, listed.endpoints)
         send(list(requests.values()), "requesting answers")
@@ -133,10 +162,49 @@ def collect_answers(
             _score(answers, requests, journal, score, progress=progress)
         if judge is not None:
             _judge(answers, requests, journal, judge, send)
+    most = math.fsum(map(spending.highest, unsent))
+    if unsent and not answers.complete().any():
+        problem = (
+            f"no query is answered by every model: US$ {spending.spent:.6g} are spent, {len(unsent)} "
+            f"requests are left, at most US$ {most:.6g}"
+        )
+        fix = "give a higher --max-cost; answers so far are kept, and the same command resumes"
+        raise InputError("max_cost", plan.max_cost, problem, fix)
     names = ", ".join(endpoint.model for endpoint in listed.endpoints)
     table = answers.table(f"{Path(prompts).name} answered by {names}, scored by {plan.scorer}", plan.seed)
     table.write(out)
-    return Collected(table=table, queries=len(questions), models=answers.summary(), journal=path)
+    return Collected(
+        table=table,
+        queries=len(questions),
+        models=answers.summary(),
+        journal=path,
+        spent_usd=spending.spent,
+        unsent=len(unsent),
+        unsent_usd=most,
+    )
+
+
+def _known_prices(prices: Mapping[str, Price], judge: Judge | None, *, capped: bool) -> dict[str, Price]:
+    """Return the prices of the models and of the judge, whose price is needed with a cost cap only."""
+    known = dict(prices)
+    if judge is not None:
+        try:
+            known |= prices_of([judge.endpoint]).prices
+        except InputError:
+            if capped:
+                raise
+    return known
+
+
+def _uncounted(journal: Journal, prices: Mapping[str, Price]) -> float:
+    """Return the cost of the answers whose lines do not say it: those of earlier releases."""
+    usd = 0.0
+    for key in journal.uncounted:
+        record = journal.read(key)
+        price = prices.get(str(record.get("model")))
+        if price is not None:
+            usd += cost_of(price, record["tokens_in"], record["tokens_out"])
+    return usd
 
 
 _Pairs = dict[tuple[int, int], Request]
@@ -168,7 +236,7 @@ def _read(answers: Answers, requests: _Pairs, journal: Journal) -> None:
         if request.key in journal:
             answers.fill(row, column, journal.read(request.key))
         else:
-            answers.miss(row, column, journal.failed[request.key])
+            answers.miss(row, column, journal.failed.get(request.key, UNSENT))
 
 
 def _score(answers: Answers, requests: _Pairs, journal: Journal, score: Scorer, *, progress: bool) -> None:
@@ -195,7 +263,8 @@ def _judge(
     send(list(judged.values()), "judging")
     for (row, column), request in judged.items():
         if request.key not in journal:
-            answers.miss(row, column, f"judge: {journal.failed[request.key]}")
+            reason = journal.failed.get(request.key)
+            answers.miss(row, column, UNSENT if reason is None else f"judge: {reason}")
             continue
         grade = grade_in(journal.read(request.key)["answer"], judge.scale)
         if grade is None:

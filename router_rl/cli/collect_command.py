@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experts import InputError
+from experts.io.printable import printable
 from experts.llm.collecting import CollectOptions, collect_answers
 from experts.table.outcome_table import OutcomeTable
 
@@ -18,12 +20,15 @@ from .command import Command
 
 __all__ = ["COMMAND", "collect", "collect_view"]
 
+_BATCH = 1024
+_HIDDEN = ("models", "max_cost", "unsent", "unsent_usd")  # not among the facts of the view
+
 
 def collect(
     *,
     out: Path,
     source: str | None = None,
-    batch_size: int = 1024,
+    batch_size: int = _BATCH,
     models: Path | None = None,
     prompts: Path | None = None,
     options: CollectOptions,
@@ -50,22 +55,33 @@ def collect(
         from experts import collect as collect_outcomes
 
         assert source is not None
+        for field in fields(CollectOptions):
+            if field.name != "seed" and getattr(options, field.name) != field.default:
+                problem = "has no use with a source, whose experts run here"
+                raise InputError(field.name, getattr(options, field.name), problem, "leave it out")
         return _facts(collect_outcomes(source, out, batch_size=batch_size, seed=options.seed), out)
     if prompts is None:
         raise InputError("prompts", None, "there are no prompts for the models", "give --prompts FILE")
+    if batch_size != _BATCH:
+        problem = "has no use with language models"
+        raise InputError("batch_size", batch_size, problem, "leave it out, or give --concurrency")
     result = collect_answers(models, prompts, out, options=options)
     return {
         **_facts(result.table, out),
         "asked": result.queries,
         "models": result.models,
         "journal": str(result.journal),
+        "spent_usd": result.spent_usd,
+        "max_cost": options.max_cost,
+        "unsent": result.unsent,
+        "unsent_usd": result.unsent_usd,
     }
 
 
 def collect_view(result: dict[str, Any]) -> Group:
     """Return a view of what was collected; for language models also answers and reasons for missing ones."""
     models: dict[str, dict[str, Any]] = result.get("models", {})
-    facts = facts_view({name: value for name, value in result.items() if name != "models"})
+    facts = facts_view({name: value for name, value in result.items() if name not in _HIDDEN})
     if not models:
         return Group(facts)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -78,15 +94,22 @@ def collect_view(result: dict[str, Any]) -> Group:
             for part, form in (("quality", ".3f"), ("latency_s", ".2f"))
         ]
         counts = [f"{about[part]:,}" for part in ("answered", "missing", "cut_off")]
-        table.add_row(name, *counts, *means, f"{about['tokens_out']:,}", f"{about['usd']:.4f}")
+        table.add_row(
+            Text(printable(name)), *counts, *means, f"{about['tokens_out']:,}", f"{about['usd']:.4f}"
+        )
     reasons = [
-        Text(f"{name}: {count} x {reason}", style="yellow")
+        Text(printable(f"{name}: {count} x {reason}"), style="yellow")
         for name, about in models.items()
         for reason, count in about["reasons"].items()
     ]
-    again = (
-        [Text("Run the same command again to retry the missing answers.", style="yellow")] if reasons else []
-    )
+    advice = "Run the same command again to retry the missing answers."
+    if result["unsent"]:
+        advice = (
+            f"Stopped below --max-cost {result['max_cost']:g}: US$ {result['spent_usd']:.4f} are spent, and "
+            f"{result['unsent']} requests are left, at most US$ {result['unsent_usd']:.4f}. Give a higher "
+            "--max-cost to go on; no answer is paid for twice."
+        )
+    again = [Text(advice, style="yellow")] if reasons else []
     return Group("", table, "", *reasons, *again, *([""] if reasons else []), facts)
 
 

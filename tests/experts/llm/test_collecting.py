@@ -20,6 +20,7 @@ from experts import InputError, OutcomeTable
 from experts.llm import collect_answers
 from experts.llm.collecting import CollectOptions
 from router_rl.cli.collect_command import collect, collect_view
+from train_router import main
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -81,6 +82,31 @@ def test_what_fails_for_a_while_is_answered_in_the_end(server, write_models, wri
         if body["model"] == "large" and "429" in body["messages"][0]["content"]
     ]
     assert times[1] - times[0] >= 4.0
+
+
+NO_ANSWERS = ("empty", "error", "bad_key", "text", "negative", "half", "huge", "drip")
+
+
+def test_a_reply_that_is_no_answer_is_asked_for_again(server, write_models, write_prompts, tmp_path):
+    count, began = len(NO_ANSWERS), time.monotonic()
+    prompts = write_prompts(count, dict(enumerate(NO_ANSWERS)))
+    found = gather(write_models(retries=1, timeout=2), prompts, tmp_path)
+    assert time.monotonic() - began < 20  # the dripped reply alone takes over a minute
+    assert found.table.query_id.tolist() == [f"q{row}" for row in range(count)]
+    assert found.table.quality[:, 1].tolist() == [1.0] * count
+    np.testing.assert_allclose(found.table.cost[:, 1], 9e-6, rtol=1e-6)  # of the second answer: 5 words and 1
+    for prompt in map(str, found.table.prompt):
+        assert server.attempts("large", prompt) == 2
+
+
+def test_a_reply_that_stays_no_answer_is_missing_with_its_reason(
+    server, write_models, write_prompts, tmp_path
+):
+    models = write_models(retries=0, timeout=1)
+    found = gather(models, write_prompts(9, dict(enumerate(NO_ANSWERS))), tmp_path)
+    assert found.table.query_id.tolist() == ["q8"]
+    reasons = found.models["small"]["reasons"]
+    assert reasons == {"FaultyAnswerError": 7, "Timeout": 1}
 
 
 def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
@@ -256,6 +282,30 @@ def test_the_command_prints_what_each_model_answered(server, write_models, write
     for wrong in ({}, {"source": "digits", "models": Path("m")}, {"models": Path("m")}):
         with pytest.raises(InputError, match=r"source|prompts"):
             collect(out=tmp_path / "t.parquet", options=CollectOptions(), **wrong)
+    for options in ({"scorer": "numeric"}, {"limit": 5}, {"max_cost": 1.0}, {"workers": 2}):
+        with pytest.raises(InputError, match=f"{next(iter(options))}=.*has no use with a source"):
+            collect(out=tmp_path / "t.parquet", source="digits", options=CollectOptions(**options))
+    both = {"models": Path("m"), "prompts": Path("p"), "batch_size": 7}
+    with pytest.raises(InputError, match="batch_size=7: has no use with language models"):
+        collect(out=tmp_path / "t.parquet", options=CollectOptions(), **both)
+
+
+def test_the_command_says_what_a_cost_cap_left(server, write_models, write_prompts, tmp_path, capsys):
+    words = [
+        *("collect", "--models", str(write_models(max_tokens=5, price={"call": 0.01}))),
+        *("--prompts", str(write_prompts(4)), "--scorer", "numeric", "--concurrency", "1"),
+        *("--out", str(tmp_path / "t.parquet"), "--max-cost"),
+    ]
+    assert main([*words, "0.061"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    left = (
+        "Stopped below --max-cost 0.061: US$ 0.0600 are spent, and 2 requests are left, at most US$ 0.0200."
+    )
+    assert left in shown
+    assert main([*words, "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["spent_usd"], result["unsent"], result["queries"]) == (pytest.approx(0.08), 0, 4)
+    assert len(server.requests) == 8
 
 
 def test_kill_9_loses_no_finished_answer_and_asks_none_twice(server, write_models, write_prompts, tmp_path):
