@@ -127,10 +127,12 @@ def _use_one_thread() -> None:
 def _show(command: Command, result: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from experts.io.escaping import shown
     from router_rl.reports.terminal import facts_view, paths_of
 
-    out = Console()
-    out.print((command.view or facts_view)(result))
+    out = Console(markup=False, emoji=False)  # names from outside are no markup
+    safe = {name: value if name in command.documents else shown(value) for name, value in result.items()}
+    out.print((command.view or facts_view)(safe))
     for line in paths_of(result):
         out.print(
             line, soft_wrap=True, markup=False, highlight=False

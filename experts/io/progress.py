@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .printable import printable
 
 __all__ = ["counting", "say", "track"]
 
@@ -25,7 +28,7 @@ def track(items: Iterable[Item], doing: str, total: int | None, *, shown: bool =
     """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        yield from bar.track(items, total=total, description=doing)
+        yield from bar.track(items, total=total, description=escape(printable(doing)))
 
 
 @contextmanager
@@ -38,11 +41,16 @@ def counting(doing: str, total: int, *, shown: bool = True) -> Generator[Callabl
         shown: False for no bar.
     """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(
         *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
     ) as bar:
-        task = bar.add_task(doing, total=total)
+        task = bar.add_task(printable(doing), total=total)
         yield lambda: bar.advance(task)
 
 
@@ -52,4 +60,5 @@ def say(text: str) -> None:
     Args:
         text: the message, in plain text.
     """
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    lines = "\n".join(map(printable, text.split("\n")))
+    Console(stderr=True).print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)

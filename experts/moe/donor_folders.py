@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..io.atomic import replacing
+from ..io.errors import InputError
+from ..io.escaping import file_name
 from .frozen_base import Base
 
 __all__ = ["write_donors"]
@@ -34,8 +36,14 @@ def write_donors(
 
     Returns:
         The base's folder, and the experts' folders in their order.
+
+    Raises:
+        InputError: an expert's name is `base`, or no name of a folder.
     """
     home = Path(folder)
+    for name in experts:
+        if name == "base" or file_name(name) != name:
+            raise InputError("experts", name, "cannot be a folder's name here", "rename the expert")
     state = {name: tensor.detach().contiguous() for name, tensor in base.model.state_dict().items()}
     config: Any = copy.deepcopy(base.model.config)
     if hasattr(config, "quantization_config"):

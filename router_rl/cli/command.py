@@ -39,6 +39,7 @@ class Command:
             becomes a flag `--ARGUMENT.FIELD`.
         keeps_config: write the options to config.yaml in its `out` folder.
         writes: options that name files or folders to write; none may be an input or lie inside one.
+        documents: fields of the return value with texts of several lines, which `view` makes safe to print.
         changes: options that name a file or folder which is changed in place.
     """
 
@@ -49,4 +50,5 @@ class Command:
     groups: Callable[[Names], Mapping[str, type]] | None = None
     keeps_config: bool = False
     writes: tuple[str, ...] = ("out",)
+    documents: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()

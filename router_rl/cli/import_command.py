@@ -96,5 +96,6 @@ def import_view(result: dict[str, Any]) -> Group:
 COMMAND = Command(
     run=import_,
     view=import_view,
+    documents=("prices",),
     positional=(("source", Path, "results: a Parquet, CSV, JSON Lines or JSON file, or a folder of them"),),
 )

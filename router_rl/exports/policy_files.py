@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from experts.io.atomic import replacing, write_json
+from experts.io.escaping import markdown_text
 
 from ..routing.digests import digest_of
 from ..routing.router_error import RouterError
@@ -84,7 +85,7 @@ def random_observations(policy: Any, rows: int = 1000) -> Tensor:
 
 def policy_readme(policy: Any) -> str:
     """The content of `README.md` beside a policy."""
-    names = ", ".join(policy.experts)
+    names = ", ".join(markdown_text(name) for name in policy.experts)
     text = ""
     if policy.text is not None:
         text = 'features = policy.text(["a prompt"])  # [T, D] float32, for policy.observe\n'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from experts.io.escaping import markdown_text
+
 from ..routing import Router
 
 __all__ = ["readme"]
@@ -18,15 +20,17 @@ def readme(router: Router, format: str, usage: str, *, keeps_text: bool = False)
         usage: Python that loads and calls it, a few lines.
         keeps_text: the export holds the router's text pipeline.
     """
-    names = list(router.experts[:_MOST_NAMES])
+    experts = [markdown_text(name) for name in router.experts]
+    names = experts[:_MOST_NAMES]
     if len(router.experts) > _MOST_NAMES:
-        names = [*names[: _MOST_NAMES - 2], "...", router.experts[-1]]
+        names = [*names[: _MOST_NAMES - 2], "...", experts[-1]]
     state = "".join(
-        f" and `state` [T, {router.state_size}] float32 ({part.name}: {part.meaning})"
+        f" and `state` [T, {router.state_size}] float32 ({markdown_text(f'{part.name}: {part.meaning}')})"
         for part in router.state
     )
     if router.defaults and len(router.defaults) == len(router.state):
-        state += "; without `state`, " + ", ".join(f"{name} {v:g}" for name, v in router.defaults.items())
+        defaults = ", ".join(f"{name} {value:g}" for name, value in router.defaults.items())
+        state += f"; without `state`, {markdown_text(defaults)}"
     inputs = f"`features` [T, {router.features}] float32{state}"
     if router.text is not None:
         made = (
@@ -39,7 +43,7 @@ def readme(router: Router, format: str, usage: str, *, keeps_text: bool = False)
 
 `{router.rule.name}` selection, {router.rule.k} a row, from {inputs}.
 Format `{format}`; `parity.json` says how it agrees with the router that was trained.
-Fallback, where a row is not finite: expert {router.fallback}, {router.experts[router.fallback]}.
+Fallback, where a row is not finite: expert {router.fallback}, {experts[router.fallback]}.
 
 ```python
 {usage}

@@ -99,9 +99,9 @@ def _case_table(cases: Sequence[Mapping[str, Any]], split: str) -> list[Any]:
             break
         left -= width
         names.append(name)
-        table.add_column(term_of(name).short, justify="right", no_wrap=True)
+        table.add_column(Text(term_of(name).short), justify="right", no_wrap=True)
     for case, line in zip(cases, lines, strict=True):
-        table.add_row(capitalised(case["label"]), *(line.get(name, "") for name in names))
+        table.add_row(Text(capitalised(case["label"])), *(line.get(name, "") for name in names))
     return [table]
 
 
@@ -131,7 +131,7 @@ def _plain(rows: Sequence[tuple[str, str]]) -> Table:
     width = max((len(name) for name, _ in rows), default=0)
     table.add_column(width=max(width, 22))
     for name, text in rows:
-        table.add_row(name, text)
+        table.add_row(Text(name), Text(text))
     return table
 
 
@@ -140,7 +140,7 @@ def _shares(experts: Sequence[str], shares: Sequence[float]) -> Table:
     table.add_column("expert")
     table.add_column("share", justify="right")
     for expert, share in sorted(zip(experts, shares, strict=True), key=lambda item: -item[1]):
-        table.add_row(expert, f"{share:6.1%}")
+        table.add_row(Text(expert), f"{share:6.1%}")
     return table
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experts.io.atomic import replacing
 from experts.io.errors import InputError
+from experts.io.escaping import shown
 
 from .frontier_chart import shortened
 from .number_format import amount, interval, number, signed
@@ -44,7 +45,7 @@ def write_report(results: dict[str, Any], path: Path) -> None:
             f"the report reads version {SCHEMA_VERSION}",
             "read older results with read_results, or run compare again",
         )
-    page = _environment().get_template("report.html.j2").render(report_view(results))
+    page = _environment().get_template("report.html.j2").render(report_view(shown(results)))
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

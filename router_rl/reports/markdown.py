@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from experts.io.escaping import markdown_text
+
 from ..problems.statistics import SEEDS_FOR_IQM
 from .inputs_note import inputs_note
 from .results_table import Column, Reference, by_case, capitalised, columns_of, difference_of, references_of
@@ -25,14 +27,15 @@ def markdown(results: dict[str, Any], title: str) -> str:
     recommendation, note = results.get("recommendation"), footnote(results["summary"])
     lines = [f"### {title}", ""]
     if recommendation:
-        lines += [recommendation["sentence"], ""]
+        lines += [markdown_text(recommendation["sentence"]), ""]
     inputs = inputs_note(results)
-    lines += [_about(results), *([f"Inputs of a call: {inputs}."] if inputs else []), ""]
+    about = [_about(results), *([f"Inputs of a call: {inputs}."] if inputs else [])]
+    lines += [*map(markdown_text, about), ""]
     for label, rows in by_case(results):
-        lines += [f"{capitalised(label)}:", "", *table_rows(rows, results), ""]
-    lines += [note, ""] if note else []
-    lines += [f"- {sentence}" for sentence in results["verdict"]]
-    lines += [f"- Warning: {warning}" for warning in results["warnings"]]
+        lines += [f"{markdown_text(capitalised(label))}:", "", *table_rows(rows, results), ""]
+    lines += [markdown_text(note), ""] if note else []
+    lines += [f"- {markdown_text(sentence)}" for sentence in results["verdict"]]
+    lines += [f"- Warning: {markdown_text(warning)}" for warning in results["warnings"]]
     return "\n".join([*lines, ""])
 
 
@@ -50,7 +53,7 @@ def table_rows(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> list[
         names += [f"minus {reference.name}", "95% CI"]
     names += [column.term.label for column in columns]
     best = best_of(rows)
-    lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
+    lines = ["| " + " | ".join(map(markdown_text, names)) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
     for row in rows:
         cells = [*_first_cells(row, row["method"] == best, iqm)]
         for reference in references:
@@ -89,12 +92,12 @@ def _has_iqm(results: dict[str, Any]) -> bool:
 
 
 def _first_cells(row: dict[str, Any], bold: bool, iqm: bool) -> list[str]:
-    name, utility = marked(row), f"{row['utility_mean']:.4f}"
+    name, utility = markdown_text(marked(row)), f"{row['utility_mean']:.4f}"
     if bold:
         name, utility = f"**{name}**", f"**{utility}**"
     cells = [
         name,
-        family_name(row["family"], bool(row.get("full_information"))),
+        markdown_text(family_name(row["family"], bool(row.get("full_information")))),
         utility,
         _interval(row["utility_ci95"]),
     ]
@@ -105,7 +108,7 @@ def _first_cells(row: dict[str, Any], bold: bool, iqm: bool) -> list[str]:
 
 def _compared(row: dict[str, Any], reference: Reference) -> tuple[str, str]:
     if reference.holds(row):
-        return reference.role, ""
+        return markdown_text(reference.role), ""
     difference = difference_of(row, reference)
     if difference is None:
         return "", ""

@@ -10,6 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from experts.io.printable import printable
 
 from .evaluation_view import evaluation_view
 from .results_view import results_view
@@ -40,7 +43,7 @@ def paths_of(result: dict[str, Any]) -> list[str]:
         if isinstance(place, str):
             inside = "run" in result and place == name  # run.json names its router relative to itself
             paths.append((name, f"{result['run']}/{place}" if inside else place))
-    return [f"{name:<7}{path}" for name, path in paths]
+    return [printable(f"{name:<7}{path}") for name, path in paths]
 
 
 def facts_view(result: dict[str, Any]) -> Table:
@@ -56,7 +59,7 @@ def facts_view(result: dict[str, Any]) -> Table:
         elif isinstance(value, list):
             value = ("\n" if name == "notes" else ", ").join(map(str, value))
         if value not in ("", None) and name not in _PATHS:
-            table.add_row(name.replace("_", " "), _short(value))
+            table.add_row(Text(name.replace("_", " ")), Text(_short(value)))
     return table
 
 
@@ -77,12 +80,12 @@ def progress_of(doing: str, console: Console) -> Generator[Callable[[int, int, s
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}", style="dim"),
+        TextColumn("{task.description}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=what, visible=True
+            task, completed=done, total=total, description=printable(what), visible=True
         )
 
 
@@ -95,7 +98,8 @@ def _lines(doing: str, console: Console) -> Callable[[int, int, str], None]:
         tenth = 10 * done // max(total, 1)
         if tenth > printed:
             printed = tenth
-            console.print(f"{done}/{total} {doing}: {what}", markup=False, highlight=False, soft_wrap=True)
+            line = printable(f"{done}/{total} {doing}: {what}")
+            console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     return update
 

@@ -43,24 +43,20 @@ class _Difference(TypedDict):
     ci95: _Pair
 
 
-class _MeanDifference(TypedDict):
-    mean: float
-    ci95: _Pair
-
-
-class _Recommendation(TypedDict, total=False):
+class _Alternative(TypedDict):
     method: str
-    family: str
-    case: str
-    utility_mean: float
-    utility_ci95: _Pair
-    difference_to_constant: _MeanDifference | None
-    cost_saved: _Estimate | None
-    routing_pays: bool | None
 
 
-class _Sentence(_Recommendation):
+class _Recommended(TypedDict):
     sentence: str
+
+
+class _Recommendation(_Recommended, total=False):
+    expected_regret: float | None
+    rows_to_settle: int | None
+    alternative: _Alternative | None
+    router: str | None
+    expert: str | None
 
 
 class _Collapse(TypedDict, total=False):
@@ -192,7 +188,7 @@ class _Complete(_Results, total=False):
     commit: str | None
     seconds: float | None
     notes: list[str]
-    recommendation: _Sentence | None
+    recommendation: _Recommendation | None
     inputs: _Inputs
     table_facts: _TableFacts | None
     frontier: dict[str, _Frontier]

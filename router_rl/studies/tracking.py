@@ -13,6 +13,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from experts.io.escaping import tag_part
+
 from ..methods.training_loop import Snapshot
 from ..problems.load import share_entropy
 
@@ -43,11 +45,11 @@ class TensorBoard:
         """Write one snapshot; the step is the completed fraction of the fit, in thousandths."""
         step = round(_FINAL_STEP * snapshot.step / max(snapshot.total, 1))
         for name, value in snapshot.training.items():
-            self._writer.add_scalar(f"training/{name}", value, step)
+            self._writer.add_scalar(f"training/{tag_part(name)}", value, step)
         if snapshot.validation is None:
             return
         for name, value in snapshot.validation.means().items():
-            self._writer.add_scalar(f"validation/{name}", value, step)
+            self._writer.add_scalar(f"validation/{tag_part(name)}", value, step)
         if not math.isnan(snapshot.best):
             self._writer.add_scalar("validation/best_utility", snapshot.best, step)
         share = snapshot.validation.share
@@ -73,12 +75,12 @@ class TensorBoard:
         """
         for label, means in results.items():
             for name, value in means.items():
-                self._writer.add_scalar(f"final/{label}_{name}", value, _FINAL_STEP)
+                self._writer.add_scalar(f"final/{_label(label)}_{tag_part(name)}", value, _FINAL_STEP)
         parameters = {
-            name: value if isinstance(value, int | float | str | bool) else str(value)
+            tag_part(name): value if isinstance(value, int | float | str | bool) else str(value)
             for name, value in {**values, **asdict(hyperparameters)}.items()
         }
-        metrics = {f"test/{name}": value for name, value in next(iter(results.values())).items()}
+        metrics = {f"test/{tag_part(name)}": value for name, value in next(iter(results.values())).items()}
         # `SummaryWriter.add_hparams` would write a second run; this writes both into one.
         events = self._writer.file_writer
         assert events is not None
@@ -86,3 +88,9 @@ class TensorBoard:
             events.add_summary(summary)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, _FINAL_STEP)
+
+
+def _label(label: str) -> str:
+    """A case's label and a split, such as `compute weight 0.1/test`, as the parts of a tag."""
+    case, _, split = label.rpartition("/")
+    return f"{tag_part(case)}/{tag_part(split)}"

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from experts.io.escaping import file_name
+
 from ..exports.save_policy import save_policy
 from ..methods.budget import fit_method
 from ..methods.checkpoint import Checkpoint
@@ -78,7 +80,7 @@ class Trial:
     def tag(self, problem: Problem) -> str:
         """Return the name of its TensorBoard run, such as `ppo/c=0.1/seed=0/trial=2`."""
         case = "all" if self.case is None else _short(self.case, problem)
-        return f"{self.method}/{case}/seed={self.seed}/trial={self.number}"
+        return f"{file_name(self.method)}/{file_name(case)}/seed={self.seed}/trial={self.number}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,7 +174,7 @@ def run_trial(
     """
     identity = trial.identity(problem, digest or problem.digest())
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    home = folder / f"{trial.method}-{key}"
+    home = folder / f"{file_name(trial.method)}-{key}"
     reused = (home / "trial.json").exists()
     if not reused:
         _fit(trial, problem, home, identity, tensorboard, callback)
