@@ -208,7 +208,6 @@ COMPARISONS: tuple[Comparison, ...] = (
         methods=_QUEUEING,
         env="queueing",
         problem={"loads": [0.5, 0.9], "episodes": 4, "window": 40},
-        quick=("index_rule_late", "least_wait", "power_of_two", "static_gate"),
     ),
     Comparison(
         name="queueing_budget",
@@ -257,7 +256,6 @@ COMPARISONS: tuple[Comparison, ...] = (
             "test": 12,
             "passes": 2,
         },
-        quick=("outcome_table", "softmax_gate", "ridge", "uniform"),
     ),
 )
 

@@ -41,7 +41,14 @@ def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) 
 
 @pytest.mark.parametrize("method", [name for name in GATES if name not in TRAPPED])
 def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeTable, method: str) -> None:
-    assert utility(kinds_without_probabilities, method, n_trials=4) > 0.93
+    assert (
+        utility(
+            kinds_without_probabilities,
+            method,
+            n_trials=4 if method in ("softmax_gate", "switch_gate") else 1,
+        )
+        > 0.93
+    )
 
 
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in ("dqn", "priced_pg")])
@@ -110,7 +117,9 @@ def test_load_is_heeded(kinds: OutcomeTable) -> None:
     """With a heavy load weight an agent that sees the window spreads its decisions more."""
     light, heavy = (
         fit(
-            "ppo", RoutingProblem(kinds, Objective(compute_weight=2.0, load_weight=weight, window=32)), seed=0
+            "ppo",
+            RoutingProblem(kinds, Objective(compute_weight=2.0, load_weight=weight, window=32)),
+            seed=0,
         )
         for weight in (0.0, 0.5)
     )

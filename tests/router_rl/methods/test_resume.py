@@ -137,7 +137,7 @@ def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     kinds.write(table)
     command = [
         *(sys.executable, "train_router.py", "train", "--table", str(table), "--out", str(tmp_path / "run")),
-        *("--method.decisions", "300000", "--method.patience", "1000"),
+        *("--method.decisions", "150000", "--method.patience", "1000"),
     ]
     root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

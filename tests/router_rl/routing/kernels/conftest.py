@@ -22,7 +22,7 @@ RULES: dict[str, tuple[GateRule, int, bool]] = {  # the rule, E, whether scores 
     "widest": (GateRule(k=16, groups=4, kept=3, renormalise=False), 320, True),
     "sigmoid_as_is": (GateRule(k=16, score="sigmoid", renormalise=False), 16, False),
 }
-ROWS = (0, 1, 2, 63, 64, 65, 1000)
+ROWS = (0, 1, 2, 63, 64, 65, 200)
 HIDDEN = 12
 
 

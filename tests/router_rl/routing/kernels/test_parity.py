@@ -138,7 +138,8 @@ def test_gradients_by_differences(case):
             routed = route(hidden, weight, bias, correction, alive, rule=rule)
             return routed.weights, routed.logits
 
-        assert torch.autograd.gradcheck(of, (hidden, weight, bias))
+        # Of many experts a random projection of the gradient is compared, not each of its elements.
+        assert torch.autograd.gradcheck(of, (hidden, weight, bias), fast_mode=experts > 100)
 
 
 def test_a_row_that_is_not_finite_teaches_nothing(case):
@@ -201,8 +202,7 @@ def exported(gate: Gate, inputs: Inputs) -> torch.export.ExportedProgram:
     return torch.export.export(Flat(gate), (inputs.hidden[:3], inputs.alive), dynamic_shapes=shapes)
 
 
-@pytest.mark.parametrize("path", ["auto", "torch"])
-@pytest.mark.parametrize("name", ["qwen3", "deepseek_v3"])
+@pytest.mark.parametrize(("name", "path"), [("qwen3", "auto"), ("deepseek_v3", "torch")])
 def test_compiles_in_one_graph(name, path):
     case = RULES[name]
     inputs = inputs_of(case, 65, alive="some")
@@ -235,8 +235,7 @@ class Layer(torch.nn.Module):
         return hidden.nan_to_num(0.0, 1.0, -1.0) + scatter_back(made, routed.weights, routed.dispatch)
 
 
-@pytest.mark.parametrize("path", ["auto", "triton"])
-@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+@pytest.mark.parametrize(("name", "path"), [("mixtral", "auto"), ("deepseek_v3", "triton")])
 def test_a_layer_around_it_compiles_and_learns_in_one_graph(name, path):
     if path == "triton":
         pytest.importorskip("triton", reason="triton is not installed")
