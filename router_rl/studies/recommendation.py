@@ -71,8 +71,8 @@ def recommend(
 
     Returns:
         the method (or the expert), its case and router, quality and cost with 95% CI, what it saves, the
-        expected regret, the number of test rows that would settle it, the reason if routing does not pay,
-        and a sentence.
+        expected regret, the difference to the method that turned out best on test rows, the number of test
+        rows that would settle it, the reason if routing does not pay, and a sentence.
     """
     table, scale = problem.table, getattr(problem, "scale", None)
     costed = table is not None and scale is not None and problem.cases[0].objective is not None
@@ -100,7 +100,7 @@ def recommend(
     if shipped is not None:
         facts |= {**_json(interval(_utility(shipped)), "utility"), "router": _router(shipped)}
         facts["weights"] = dict(shipped[0].case.values)
-        facts["expected_regret"] = _regret(groups, choice.case, shipped[0].method)
+        facts |= _hindsight(groups, choice.case, shipped[0].method)
     if choice.pays:
         saved = frontier.get(facts["method"], {})
         facts |= {name: saved.get(name) for name in ("cost_saved", "cost_saved_most_expensive")}
@@ -251,16 +251,21 @@ def _router(group: Group) -> dict[str, Any] | None:
     }
 
 
-def _regret(groups: Groups, case: str, method: str) -> float | None:
-    """Return the expected regret among the methods of a case; None if the method was not measured there."""
+def _hindsight(groups: Groups, case: str, method: str) -> dict[str, Any]:
+    """Return the expected regret and the difference to the best method on test; empty at a swept weight."""
     candidates = {
         name: _utility(group).mean(axis=0)
         for (name, label), group in groups.items()
         if label == case and group[0].family != "bound" and not group[0].extra_inputs
     }
     if method not in candidates:
-        return None
-    return expected_regret(list(candidates.values()), list(candidates).index(method))
+        return {}
+    best = max(candidates, key=lambda name: float(candidates[name].mean()))
+    difference = _difference(groups, case, method, best)
+    return {
+        "expected_regret": expected_regret(list(candidates.values()), list(candidates).index(method)),
+        "best_on_test": {"method": best, **({} if difference is None else _json(difference))},
+    }
 
 
 def _oracle_gap(groups: Groups, case: str, constant: str | None) -> float | None:
