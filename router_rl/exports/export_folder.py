@@ -216,10 +216,11 @@ def _checked_rows(router: Router, table: OutcomeTable) -> _Rows:
     router.check_pool(own.experts, 0 if own.features is None else own.features.shape[1])
     assert own.features is not None
     features = torch.tensor(own.features[:: max(1, len(table) // _FEATURE_ROWS)])
-    if router.text is None or table.prompt is None:
+    if router.text is None or (table.prompt is None and "prompt" in router.text.inputs):
         return _Rows(features)
     step = max(1, len(table) // _PROMPTS)
-    prompts = [str(prompt) for prompt in table.prompt[::step]]
+    prompts = [""] * len(table) if table.prompt is None else [str(prompt) for prompt in table.prompt]
+    prompts = prompts[::step]
     groups = None if table.group is None else [str(group) for group in table.group[::step]]
     return _Rows(features, prompts, groups)
 

@@ -53,9 +53,10 @@ def usage(router: Router) -> str:
     call = "router(features, state)" if needs_state else "router(features)"
     if router.text is not None:
         of_group = [part.name for part in router.state] == ["group"]
+        named = "" if "prompt" in router.inputs else "groups="
         arguments = [
-            '"a prompt"',
-            *(['"its group"'] if "group" in router.inputs else []),
+            *(['"a prompt"'] if "prompt" in router.inputs else []),
+            *([f'{named}"its group"'] if "group" in router.inputs else []),
             *(["state=state"] if needs_state and not of_group else []),
         ]
         call = f"router.route({', '.join(arguments)})  # or {call}"

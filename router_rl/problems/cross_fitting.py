@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experts import OutcomeTable
+from experts.table.splitting import canonical
 
 __all__ = ["Fold", "fold_numbers", "folds_of", "held_out", "twice_held_out"]
 
@@ -70,6 +71,10 @@ def twice_held_out(
 
 
 def _numbered(prompts: np.ndarray) -> np.ndarray:
-    """Return a number for each prompt, equal for prompts that differ only in white space, [T] int64."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(" ".join(str(prompt).split()), len(numbers)) for prompt in prompts])
+    """Return a number for each prompt, equal for prompts that differ only in white space, [T] int64.
+
+    Each missing prompt has its own number: rows without a prompt have nothing in common.
+    """
+    numbers: dict[str | int, int] = {}
+    keys = (canonical(prompt) or row for row, prompt in enumerate(prompts))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])

@@ -60,7 +60,7 @@ class Featured(NamedTuple):
 def with_features(
     table: OutcomeTable, config: FeatureConfig | None = None, seed: int = 0, *, feedback: str = "full"
 ) -> Featured:
-    """Return the table with features: its own, or features computed from its prompts.
+    """Return the table with features: its own, or computed from its prompts, or else from its groups.
 
     Args:
         table: with a split.
@@ -69,15 +69,14 @@ def with_features(
         feedback: under `bandit`, features that need every expert's outcomes are left out.
 
     Raises:
-        InputError: the table has neither features nor prompts, or no features are selected.
+        InputError: the table has neither features nor prompts nor groups, or no features are selected.
         RouterError: the embedding model cannot be used.
     """
     if table.features is not None:
         return Featured(table, None, None)
-    if table.prompt is None:
-        reason = "has neither features nor prompts to make them from"
-        raise InputError("table", table.source, reason, "add a `features` or a `prompt` column")
     config = config or FeatureConfig()
+    if table.prompt is None:
+        config = _of_group(table, config)
     if feedback == "bandit":
         config = replace(config, out_of_fold=False)
     train = np.flatnonzero(table.split == "train")
@@ -92,7 +91,8 @@ def with_features(
     without: list[np.ndarray] = []
     number = fold_numbers(table.take(train), _FOLDS, seed)
     folds = folds_of(number)
-    matrices = [NgramMatrix.of([str(table.prompt[row]) for row in train], each) for each in _analysed(config)]
+    prompts = _prompts(table)
+    matrices = [NgramMatrix.of([prompts[row] for row in train], each) for each in _analysed(config)]
     for ngrams in matrices:
         terms, own[len(parts)], away = _terms(table, train, ngrams, folds, seed)
         without.append(away)
@@ -132,6 +132,8 @@ def with_features(
             features[train, start : start + part.size] = own[index]
         start += part.size
     note = f"features: computed from the prompts, {features.shape[1]} columns ({config.text})"
+    if table.prompt is None:
+        note = f"features: computed from the groups, {features.shape[1]} columns"
     out_of_fold = None
     if text.out_of_fold:
         away = np.concatenate(without, axis=2).astype(np.float32)
@@ -153,10 +155,32 @@ def featurised(table: OutcomeTable, text: TextFeatures) -> OutcomeTable:
         if column is None and name in text.inputs:
             reason = f"the router needs {name}s and the table has none"
             raise InputError(name, None, reason, "add the column")
-    assert table.prompt is not None
     groups = None if table.group is None else [str(name) for name in table.group]
-    features = text([str(prompt) for prompt in table.prompt], groups).numpy()
+    features = text(_prompts(table), groups).numpy()
     return replace(table, features=features)
+
+
+def _of_group(table: OutcomeTable, config: FeatureConfig) -> FeatureConfig:
+    """Return the configuration for a table without prompts: the group is the only input.
+
+    Raises:
+        InputError: the table has no groups either, or an option needs prompts.
+    """
+    if table.group is None:
+        reason = "has neither features, nor prompts or groups to make them from"
+        raise InputError("table", table.source, reason, "add a `features`, `prompt` or `group` column")
+    for name, value in (("infer_group", config.infer_group), ("embedding", config.embedding)):
+        if value:
+            reason = "the table has no prompts"
+            raise InputError(
+                f"problem.features.{name}", value, reason, "leave it out, or add a `prompt` column"
+            )
+    return replace(config, text="none", length=False, group=True)
+
+
+def _prompts(table: OutcomeTable) -> list[str]:
+    """Return the prompts; empty ones for a table without prompts, whose features do not read them."""
+    return [""] * len(table) if table.prompt is None else [str(prompt) for prompt in table.prompt]
 
 
 def _analysed(config: FeatureConfig) -> list[FeatureConfig]:

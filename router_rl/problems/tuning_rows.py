@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from experts import InputError, OutcomeTable
-from experts.table.splitting import split_by_key
+from experts.table.splitting import split_by_key, split_keys
 
 __all__ = ["with_tuning_rows"]
 
@@ -31,8 +31,8 @@ def with_tuning_rows(table: OutcomeTable) -> OutcomeTable:
     if (table.split == "tuning").any():
         return table
     rows = np.flatnonzero(table.split == "validation")
-    keys = table.query_id[rows] if table.prompt is None else table.prompt[rows]
-    half = split_by_key(map(str, keys), 0, {"validation": 0.5, "tuning": 0.5})
+    keys = split_keys(None if table.prompt is None else table.prompt[rows], table.query_id[rows])
+    half = split_by_key(keys, 0, {"validation": 0.5, "tuning": 0.5})
     if len(set(half)) < 2:
         reason = f"has {len(rows)} validation rows; half of them must select hyperparameters"
         raise InputError("table", table.source, reason, "add validation rows with other prompts")

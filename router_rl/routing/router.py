@@ -191,7 +191,7 @@ class Router(nn.Module):
 
     def route(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         groups: str | Sequence[str] | None = None,
         state: Tensor | None = None,
         action_mask: Tensor | None = None,
@@ -199,7 +199,7 @@ class Router(nn.Module):
         """Route prompts: make their features, then call `forward`. No gradients; thread-safe.
 
         Args:
-            prompts: one, or T of them.
+            prompts: one, or T of them. None: only for a router whose `inputs` have no `prompt`.
             groups: the task or subject of each; required where `inputs` has `group`, else not read. A name
                 without training rows routes as an average query.
             state: as for `forward`. A router whose state is the group makes it of `groups`.
@@ -214,6 +214,10 @@ class Router(nn.Module):
                 "this router was trained on a table's own features, so it cannot read prompts; call it with "
                 "features, or train it on a table without them"
             )
+        if prompts is None:
+            if "prompt" in self.inputs or groups is None:
+                raise RouterError(f"this router reads {' and '.join(self.inputs)}; give route() each of them")
+            prompts = "" if isinstance(groups, str) else [""] * len(groups)
         if isinstance(prompts, str):
             prompts = [prompts]
         if isinstance(groups, str):

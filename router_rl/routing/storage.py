@@ -150,7 +150,8 @@ def _load_router(folder: Path) -> Router:
     if "text" in description:
         router.text = _read_text(folder, description["text"], "router", router.features)
     inputs = description.get("inputs", list(router.inputs))  # files of version 1 do not name them
-    if inputs != list(router.inputs):
+    # Routers that read the group alone named the prompt too, before they could do without.
+    if inputs not in (list(router.inputs), ["prompt", *router.inputs]):
         raise RouterError(
             f"{path} says that the inputs are {inputs}, but the router reads "
             f"{list(router.inputs)}; export again"

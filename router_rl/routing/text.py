@@ -165,9 +165,10 @@ class TextFeatures:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What a call must give: `prompt`, and `group` where it is required."""
+        """What a call must give: `prompt`, unless the pipeline reads groups alone; `group` where required."""
         grouped = any(isinstance(part, Group) and part.required for part in self.parts)
-        return ("prompt", "group") if grouped else ("prompt",)
+        alone = grouped and all(isinstance(part, Group) for part in self.parts)
+        return (*(() if alone else ("prompt",)), *(("group",) if grouped else ()))
 
     @property
     def out_of_fold(self) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.caching import CachingConfig, CachingCore, CachingTable
 from envs.memory import MemoryProfile
 from envs.outcomes import Outcomes, compute_scale
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
 from ...routing.policies.caching_policy import CachingPolicy
@@ -86,7 +86,10 @@ class CachingProblem(Problem):
         featured = with_features(with_tuning_rows(table), self.options.features)
         self.table, self.text = featured.table, featured.text
         self.scale = compute_scale(self.table.part("train"))
-        self.cases = tuple(self._case(share) for share in self.options.resident_shares)
+        shares, left_out = _fitting(self.options, len(self.experts))
+        if left_out:
+            self.table = replace(self.table, notes=(*self.table.notes, left_out))
+        self.cases = tuple(self._case(share) for share in shares)
         known = {split: self.rows(self.cases[0], split).outcomes for split in SPLITS}
         train = known["train"]
         # A request is answered once, so confidences play no part.
@@ -192,6 +195,27 @@ class CachingProblem(Problem):
             ("rows", share, split),
             lambda: CachingTable.of(self.table.part(split), self.scale, self._config(share)),
         )
+
+
+def _fitting(options: CachingOptions, experts: int) -> tuple[tuple[float, ...], str]:
+    """Return the resident shares that hold each expert, and a note on default ones that do not.
+
+    Raises:
+        InputError: shares that the user gave do not hold the largest expert.
+    """
+    given, shares = options.sizes, options.resident_shares
+    sizes = given * experts if len(given) == 1 else given
+    held = tuple(share for share in shares if max(sizes) <= (share + 1e-6) * sum(sizes))
+    small = [share for share in shares if share not in held]
+    if not small or len(sizes) != experts:  # the table of the episodes checks their number
+        return shares, ""
+    reason = (
+        f"below {max(sizes) / sum(sizes):.3g} the largest of {experts} experts does not fit in GPU memory"
+    )
+    if shares != CachingOptions().resident_shares:
+        raise InputError("problem.resident_shares", small[0], reason, "use larger shares")
+    names = ", ".join(f"{share:g}" for share in small)
+    return held, f"resident shares: without {names}, because {reason}"
 
 
 def topic_quality(table: CachingTable) -> Tensor:

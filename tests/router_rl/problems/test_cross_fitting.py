@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experts import OutcomeTable
-from router_rl.problems.cross_fitting import held_out
+from router_rl.problems.cross_fitting import fold_numbers, held_out
 
 
 def _table(prompts: list[str] | None = None, fold: list[int] | None = None, rows: int = 12) -> OutcomeTable:
@@ -43,3 +43,9 @@ def test_the_tables_own_folds_count() -> None:
 
 def test_one_fold_is_none() -> None:
     assert len(held_out(_table(fold=[4] * 12), 5, seed=0)) == 5
+
+
+def test_rows_without_a_prompt_do_not_stay_together() -> None:
+    number = fold_numbers(_table(["", " "] * 20 + ["a"] * 4, rows=44), 4, seed=0)
+    assert len(set(number[:40].tolist())) == 4
+    assert len(set(number[40:].tolist())) == 1

@@ -134,7 +134,7 @@ def test_under_bandit_feedback_nothing_is_made_of_all_outcomes(prompts: OutcomeT
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
-        ({}, {"prompt": None}, "neither features nor prompts"),
+        ({}, {"prompt": None, "group": None}, "neither features, nor prompts or groups"),
         ({}, {"split": np.array(["test"] * 119 + ["validation"])}, "no training rows"),
         ({"text": "none", "length": False}, {}, "without inputs"),
         ({"group": True}, {"group": None}, r"features.group=True: the table has no groups"),

@@ -111,3 +111,11 @@ def _policy(problem: Any, name: str) -> Any:
     method = find_method(problem.name, name)
     assert isinstance(method, Method)
     return method.fit(problem, method.hyperparameters(), Run(seed=0))
+
+
+def test_rows_without_a_prompt_are_divided() -> None:
+    table = prompt_cascade()
+    blank = with_tuning_rows(replace(table, prompt=np.array([""] * len(table), dtype=object)))
+    without = with_tuning_rows(replace(table, prompt=None))
+    np.testing.assert_array_equal(blank.split, without.split)
+    assert (blank.split == "tuning").sum() == (table.split == "validation").sum() // 2

@@ -192,7 +192,7 @@ def test_a_table_of_prompts_gets_features_and_its_router_reads_prompts(table):
     router = fit("least_wait", problem)
     state = torch.zeros(1, 12)
     assert router.route("short question 7", state=state).experts.shape == (1, 1)
-    with pytest.raises(InputError, match="neither features nor prompts"):
+    with pytest.raises(InputError, match="neither features, nor prompts or groups"):
         QueueingProblem(replace(bare, prompt=None), **FEW)
 
 

@@ -55,8 +55,8 @@ def test_the_seed_decides_the_weights_and_nothing_else_does(kinds: OutcomeTable)
 
 def test_what_cannot_be_a_task(kinds: OutcomeTable) -> None:
     fields = {name: getattr(kinds, name) for name in kinds.__dataclass_fields__}
-    with pytest.raises(InputError, match="has neither features nor prompts"):
-        RoutingProblem(OutcomeTable(**{**fields, "features": None}), Objective(), Hard())
+    with pytest.raises(InputError, match="has neither features, nor prompts or groups"):
+        RoutingProblem(OutcomeTable(**{**fields, "features": None, "group": None}), Objective(), Hard())
     with pytest.raises(RouterError, match=r"TopK.k=5 exceeds 4 experts; use 1 to 4"):
         RoutingProblem(kinds, Objective(), TopK(k=5))
     with pytest.raises(InputError, match="has 0 validation rows; half of them"):
