@@ -6,7 +6,6 @@ What the frozen experts predict on the text is measured once, and kept in a fold
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from ..io.atomic import write_json
 from ..io.errors import InputError
+from ..io.json_file import read_json
+from ..io.json_types import parse_json
 from .branch import average
 from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .frozen_base import load_base, load_tokenizer
@@ -156,7 +157,7 @@ def read_documents(folder: Path | str) -> dict[str, list[str]]:
 
 def _document(path: Path, number: int, line: str) -> str:
     try:
-        value: Any = json.loads(line)
+        value: Any = parse_json(line.encode())
     except ValueError:
         value = None
     text = value.get("text") if isinstance(value, dict) else value
@@ -218,7 +219,8 @@ def _kept(folder: Path | None, identity: dict[str, str]) -> Sequences | None:
     """The measurements of an earlier call, if they are of the same experts and text."""
     if folder is None or not (folder / "identity.json").exists():
         return None
-    if json.loads((folder / "identity.json").read_text(encoding="utf-8")) != identity:
+    stored = folder / "identity.json"
+    if read_json("problem.keep", stored, dict[str, Any], fix="delete that folder") != identity:
         fix = "use another folder, or delete this one"
         raise InputError(
             "problem.keep", str(folder.parent), "holds measurements of other experts or texts", fix

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..io.errors import InputError
+from ..io.json_file import read_small_file
 from ..io.progress import track
 from .huggingface import read_configuration
 from .model_files import Checkpoint
@@ -219,7 +220,15 @@ def _tokenizer_differences(base: Path, donor: Path) -> list[str]:
 def _ids(path: Path) -> dict[str, Any]:
     if path.suffix != ".json":
         return {"content": path.read_bytes()}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    fix = "copy the model's files again"
+    try:
+        content = json.loads(read_small_file("tokenizer", path, fix=fix))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("tokenizer", str(path), f"is not JSON ({error})", fix) from error
+    if not isinstance(content, dict):
+        raise InputError("tokenizer", str(path), "is not a JSON object", fix)
     if path.name != "tokenizer.json":
         return {"content": content}
     # Padding and truncation do not change the ids of a text.

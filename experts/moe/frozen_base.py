@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ..io.errors import InputError
+from ..io.printable import one_line_of
 from .huggingface import transformers_library
 from .tail import Tail, ffn_weights
 
 __all__ = ["Base", "load_base", "load_tokenizer"]
 
 _GGUF_NEEDS = ("gguf", "accelerate")
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 class Base:
@@ -90,23 +92,24 @@ class Base:
 
 
 def load_base(folder: Path | str, depth: int) -> Base:
-    """Load a model from a folder, frozen and in float32.
+    """Load a model from a folder, frozen and in float32; nothing is downloaded, unpickled or run from it.
 
     Args:
-        folder: with config.json and weights, or one `*.gguf` file.
+        folder: with config.json and weights in safetensors, or one `*.gguf` file.
         depth: L, the number of last layers with experts.
 
     Raises:
         InputError: there is no model, or transformers (for GGUF also gguf and accelerate) is not installed.
     """
-    folder = Path(folder)
+    folder = _folder(folder)
     library, gguf = transformers_library(), _gguf(folder)
+    options: dict[str, Any] = gguf or {"use_safetensors": True}
     try:
-        model: Any = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "base", str(folder), f"holds no model ({error})", "give a folder with config.json and weights"
-        ) from error
+        model: Any = library.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **_LOCAL, **options
+        )
+    except Exception as error:  # each architecture raises others for a damaged configuration or file
+        raise _no_model(folder, error) from error
     return Base(model, depth, folder.name)
 
 
@@ -115,8 +118,28 @@ def load_tokenizer(folder: Path | str) -> Any:
 
     Args:
         folder: of the model.
+
+    Raises:
+        InputError: there is no tokenizer, or it is damaged.
     """
-    return transformers_library().AutoTokenizer.from_pretrained(Path(folder), **_gguf(Path(folder)))
+    folder = _folder(folder)
+    library, gguf = transformers_library(), _gguf(folder)
+    try:
+        return library.AutoTokenizer.from_pretrained(folder, **_LOCAL, **gguf)
+    except Exception as error:
+        raise _no_model(folder, error) from error
+
+
+def _folder(folder: Path | str) -> Path:
+    if not Path(folder).is_dir():  # transformers would take it for a name on a server
+        raise InputError("base", str(folder), "is not a folder", "give a folder with config.json and weights")
+    return Path(folder)
+
+
+def _no_model(folder: Path, error: Exception) -> InputError:
+    reason = one_line_of(str(error))[:200] or type(error).__name__
+    fix = "give a folder with config.json, weights in safetensors and a tokenizer"
+    return InputError("base", str(folder), f"holds no model that can be read ({reason})", fix)
 
 
 def _gguf(folder: Path) -> dict[str, str]:

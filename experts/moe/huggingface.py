@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.errors import InputError, unknown_name
+from ..io.json_file import read_small_file
 
 __all__ = ["KNOWN", "read_configuration", "transformers_library"]
 
@@ -49,9 +50,14 @@ def read_configuration(where: Path | str) -> Any:
             raise InputError("model", str(where), "has no config.json", "give the folder of a model")
         raise unknown_name("model", str(where), KNOWN)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        # Configurations may hold infinities, as Python's json writes them.
+        fields = json.loads(read_small_file("model", path, fix="give the folder of a model"))
         kind = fields.pop("model_type")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(kind, str):
+            raise ValueError("model_type is no text")
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             "model", str(path), "is not a model's configuration", "it is a JSON object with a model_type"
         ) from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -11,10 +11,17 @@ from torch import Tensor
 
 from ..io.atomic import write_json
 from ..io.errors import InputError
+from ..io.json_file import read_json
 
 __all__ = ["Checkpoint", "CheckpointWriter"]
 
 _INDEX = "model.safetensors.index.json"
+
+
+class _Index(TypedDict):
+    """The index of a sharded checkpoint."""
+
+    weight_map: dict[str, str]
 
 
 class Checkpoint:
@@ -92,12 +99,11 @@ class CheckpointWriter:
 
 def _files(field: str, folder: Path) -> list[str]:
     if (folder / _INDEX).is_file():
-        try:
-            names = sorted(
-                set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(field, str(folder), f"{_INDEX} is damaged", "copy it again") from error
+        index = read_json(field, folder / _INDEX, _Index, fix="copy it again")
+        names = sorted(set(index["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise InputError(field, str(folder), f"{_INDEX} names {outside[0]!r}", "copy it again")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise InputError(field, str(folder), f"{missing[0]} is missing", "copy all files of the model")

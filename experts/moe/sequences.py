@@ -6,9 +6,9 @@ routers are trained and evaluated with.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..io.atomic import replacing, write_json
 from ..io.errors import InputError
+from ..io.json_file import read_json
 from ..io.progress import track
 from .frozen_base import Base
 from .tail import Tail
@@ -23,6 +24,13 @@ from .tail import Tail
 __all__ = ["Sequences", "measure_sequences"]
 
 _FIELDS = ("hidden", "tokens", "domain", "dense_loss", "path_loss")
+
+
+class _SequencesFile(TypedDict):
+    """`sequences.json`."""
+
+    schema_version: Literal[1]
+    shapes: dict[str, list[int]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -48,6 +56,10 @@ class Sequences:
     path_loss: np.ndarray
 
     def __post_init__(self) -> None:
+        for name, dimensions in zip(_FIELDS, (3, 2, 2, 2, 3), strict=True):
+            if getattr(self, name).ndim != dimensions:
+                problem = f"must have {dimensions} dimensions"
+                raise InputError(name, getattr(self, name).shape, problem, "measure them together")
         rows, length = self.domain.shape
         wanted = {
             "hidden": (rows, length, self.hidden.shape[-1]),
@@ -117,20 +129,27 @@ class Sequences:
             folder: of the files.
 
         Raises:
-            InputError: the folder is not complete.
+            InputError: the folder is not complete, or a file of it is damaged.
         """
         folder = Path(folder)
-        try:
-            shapes = json.loads((folder / "sequences.json").read_text(encoding="utf-8"))["shapes"]
-            arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "hidden" else None)
-                for name in _FIELDS
-            }
-        except (OSError, ValueError, KeyError) as error:
-            problem = f"is not complete ({type(error).__name__})"
-            raise InputError("sequences", str(folder), problem, "measure them again") from error
-        if any(list(arrays[name].shape) != shapes[name] for name in _FIELDS):
-            raise InputError("sequences", str(folder), "sizes differ", "measure them again")
+        again = "measure them again"
+        shapes = read_json("sequences", folder / "sequences.json", _SequencesFile, fix=again)["shapes"]
+        arrays: dict[str, np.ndarray] = {}
+        for name in _FIELDS:
+            path = folder / f"{name}.npy"
+            try:
+                stored: Any = np.load(path, mmap_mode="r")  # checks the size before memory is taken
+            except (OSError, ValueError, EOFError) as error:
+                problem = f"cannot be read ({error})"
+                raise InputError("sequences", str(path), problem, again) from error
+            if not isinstance(stored, np.ndarray) or list(stored.shape) != shapes.get(name):
+                problem = "is not of the shape that sequences.json says"
+                raise InputError("sequences", str(path), problem, again)
+            arrays[name] = stored if name == "hidden" else np.array(stored)
+            if stored.dtype.kind not in ("iu" if name in ("tokens", "domain") else "f"):
+                raise InputError("sequences", str(path), f"is of {stored.dtype}", again)
+            if name.endswith("loss") and not np.isfinite(arrays[name]).all():
+                raise InputError("sequences", str(path), "holds losses that are not finite", again)
         return cls(**arrays)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from .tail import Tail
 __all__ = ["GENERAL", "TokenPool", "read_ffns", "write_ffns"]
 
 GENERAL = "general"  # the name of the expert that is the base's own FFN
+
+_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 Ffns = dict[str, list[dict[str, Tensor]]]
 
@@ -96,24 +99,30 @@ def read_ffns(path: Path | str, names: Sequence[str] | None = None) -> Ffns:
         Name -> one FFN state per layer.
 
     Raises:
-        InputError: the file or an expert does not exist.
+        InputError: the file or an expert does not exist, or the file is damaged.
     """
     if not Path(path).is_file():
         raise InputError("experts", str(path), "no such file", "train the experts first")
-    state = load_file(path)
-    stored = sorted({key.split(".")[0] for key in state})
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        problem = f"cannot be read ({error})"
+        raise InputError("experts", str(path), problem, "train the experts again") from error
+    stored = sorted({key.rsplit(".", 2)[0] for key in state})
     wanted = stored if names is None else list(names)
     unknown = [name for name in wanted if name not in stored]
     if unknown:
         raise InputError("experts", unknown, f"{path} holds {', '.join(stored)}", "train them first")
     ffns: Ffns = {}
     for name in wanted:
-        depth = len({key.split(".")[1] for key in state if key.startswith(f"{name}.")})
+        depth = sum(key.rsplit(".", 2)[0] == name for key in state) // len(_PARTS)
+        needed = [f"{name}.{layer}.{part}" for layer in range(depth) for part in _PARTS]
+        missing = [key for key in needed if key not in state]
+        if missing or not all(bool(state[key].isfinite().all()) for key in needed):
+            problem = f"{path} lacks {missing[0]}" if missing else f"{path} holds weights that are not finite"
+            raise InputError("experts", name, problem, "train the experts again")
         ffns[name] = [
-            {
-                part: state[f"{name}.{layer}.{part}"].to(torch.float32)
-                for part in ("gate_proj", "up_proj", "down_proj")
-            }
+            {part: state[f"{name}.{layer}.{part}"].to(torch.float32) for part in _PARTS}
             for layer in range(depth)
         ]
     return ffns

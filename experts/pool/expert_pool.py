@@ -17,6 +17,7 @@ from torch import nn
 
 from ..io.atomic import replacing
 from ..io.errors import InputError
+from ..io.json_types import check_type, parse_json
 from .costs import Profile, profile
 
 __all__ = ["Expert", "ExpertPool"]
@@ -172,9 +173,10 @@ class ExpertPool:
             raise InputError("weights", str(path), "no such file", "pretrain the experts and save them")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+                metadata = parse_json((file.metadata() or {}).get(_METADATA, "{}").encode())
+            check_type(metadata, dict[str, object], "")
             state = load_file(path)
-        except (safetensors.SafetensorError, ValueError) as error:
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
             problem = f"is not a safetensors file ({error})"
             raise InputError("weights", str(path), problem, "pretrain the experts again") from error
         names = metadata.get("experts")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..io.atomic import replacing
 from ..io.errors import InputError
+from ..io.json_types import parse_json
 from .feature_column import is_list, read_features
 from .splitting import LEAKAGE
 
@@ -132,7 +133,7 @@ def _metadata(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]
     if raw is None:
         return {}
     try:
-        content: Any = json.loads(raw)
+        content: Any = parse_json(raw)
     except ValueError as error:
         raise InputError("router_rl", str(path), f"is not JSON ({error})", "write the table again") from error
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:

@@ -45,5 +45,20 @@ def test_folders_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model-00002-of-00002\.safetensors is missing"):
         Checkpoint("base", folder)
     (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="cannot be used: weight_map is missing; copy it again"):
+        Checkpoint("base", folder)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "problem"),
+    [
+        ([], r"weight_map is \[\], not an object"),
+        ({"a": 1}, r"weight_map\.a is 1, not a text"),
+        ({"a": "../other.safetensors"}, r"names '\.\./other\.safetensors'"),
+        ({"a": "/etc/passwd"}, "names '/etc/passwd'"),
+    ],
+)
+def test_an_edited_index_is_refused(folder: Path, weight_map: object, problem: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(InputError, match=problem):
         Checkpoint("base", folder)

@@ -39,8 +39,38 @@ def test_they_come_back_from_disk_as_a_map(measured, tmp_path):
     np.testing.assert_array_equal(found.path_loss, measured.path_loss)
     assert len(found.take(np.array([0, 2]))) == 2
     (tmp_path / "train" / "tokens.npy").unlink()
-    with pytest.raises(InputError, match="is not complete"):
+    with pytest.raises(InputError, match=r"tokens\.npy.*cannot be read .*; measure them again"):
         Sequences.load(tmp_path / "train")
+
+
+def test_damaged_files_are_refused_without_their_memory(measured, tmp_path):
+    measured.save(tmp_path)
+
+    def refused(problem):
+        with pytest.raises(InputError, match=problem) as caught:
+            Sequences.load(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    for content in ("{", "[]", '{"schema_version": 1}', '{"schema_version": 2, "shapes": {}}'):
+        (tmp_path / "sequences.json").write_text(content)
+        refused("sequences.json': cannot be used")
+    measured.save(tmp_path)
+    path = tmp_path / "dense_loss.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    refused(r"dense_loss\.npy': cannot be read")
+    shape = str(measured.dense_loss.shape)
+    large = f"({10**9}, {10**3})"  # 4 TB that the file does not have
+    path.write_bytes(whole.replace(shape.encode() + b", }", large.encode() + b", }", 1)[: len(whole)])
+    refused(r"dense_loss\.npy': (cannot be read|is not of the shape)")
+    np.save(path, np.full_like(measured.dense_loss, np.nan))
+    refused("holds losses that are not finite")
+    np.save(path, measured.dense_loss.astype(np.int64))
+    refused("is of int64")
+    np.save(path, measured.dense_loss.ravel())
+    refused("is not of the shape that sequences.json says")
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    refused(r"dense_loss\.npy': cannot be read .*[Oo]bject")
 
 
 def test_a_save_that_is_cut_short_is_not_taken_for_whole(measured, tmp_path, monkeypatch):
@@ -114,3 +144,21 @@ def test_ffns_come_back_and_average(ffns, tmp_path):
     torch.testing.assert_close(
         mean[0]["down_proj"], (ffns["one"][0]["down_proj"] + ffns["three"][0]["down_proj"]) / 2
     )
+
+
+def test_damaged_ffns_are_refused(tmp_path):
+    path = tmp_path / "ffns.safetensors"
+    layer = {f"{part}_proj": torch.ones(2, 2) for part in ("gate", "up", "down")}
+    write_ffns(path, {"gpt-4.1": [layer], "two": [layer]})
+    assert sorted(read_ffns(path)) == ["gpt-4.1", "two"]  # a name may hold dots
+    write_ffns(path, {"one": [{**layer, "up_proj": torch.full((2, 2), float("nan"))}]})
+    with pytest.raises(InputError, match=r"experts='one': .*weights that are not finite"):
+        read_ffns(path)
+    write_ffns(
+        path, {"one": [layer, {"gate_proj": torch.ones(2, 2)}, {"gate_proj": torch.ones(2, 2)}, layer]}
+    )
+    with pytest.raises(InputError, match=r"lacks one\.1\.up_proj"):
+        read_ffns(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_ffns(path)
