@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import yaml
 from torch import Tensor
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import NonNegative, Positive
+from experts.io.yaml_file import read_yaml
 
 __all__ = ["MemoryProfile", "evicted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryProfile:
+class MemoryProfile(CheckedOptions):
     """Bandwidth and latency of the two steps to GPU memory.
 
     Attributes:
@@ -33,20 +35,12 @@ class MemoryProfile:
         InputError: a value is out of range.
     """
 
-    gpu_bandwidth: float = 25e9
-    gpu_latency: float = 1e-4
-    disk_bandwidth: float = 3e9
-    disk_latency: float = 1e-3
+    prefix: ClassVar[str] = "profile"
 
-    def __post_init__(self) -> None:
-        for name in ("gpu_bandwidth", "disk_bandwidth"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise InputError(
-                    name, getattr(self, name), "is not a bandwidth", "use bytes a second above 0"
-                )
-        for name in ("gpu_latency", "disk_latency"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "is not a latency", "use seconds of at least 0")
+    gpu_bandwidth: Positive = 25e9
+    gpu_latency: NonNegative = 1e-4
+    disk_bandwidth: Positive = 3e9
+    disk_latency: NonNegative = 1e-3
 
     @classmethod
     def read(cls, path: Path | str) -> MemoryProfile:
@@ -56,17 +50,15 @@ class MemoryProfile:
             InputError: the file cannot be read, or has an unknown key or a value that is not a number.
         """
         known = [field.name for field in fields(cls)]
-        try:
-            content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            values = {str(name): float(value) for name, value in content.items()}
-        except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        content = read_yaml("profile", path)
+        if not isinstance(content, dict):
             fix = f"write numbers for some of {', '.join(known)}"
-            raise InputError("profile", str(path), f"cannot be read ({error})", fix) from error
-        for name in values:
+            raise InputError("profile", str(path), "is not a mapping", fix)
+        for name in content:
             if name not in known:
                 fix = f"use some of {', '.join(known)}"
                 raise InputError("profile", name, f"{path} has an unknown key", fix)
-        return cls(**values)
+        return cls(**{name: _number(value) for name, value in content.items()})
 
     def seconds(self, size: Tensor) -> tuple[Tensor, Tensor]:
         """Seconds from host to GPU memory and from disk to host memory, for experts of `size` bytes."""
@@ -74,6 +66,14 @@ class MemoryProfile:
             self.gpu_latency + size / self.gpu_bandwidth,
             self.disk_latency + size / self.disk_bandwidth,
         )
+
+
+def _number(value: Any) -> Any:
+    """Return the number of a text such as `12e9`, which is no number in YAML; other values as they are."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def evicted(held: Tensor, size: Tensor, order: Tensor, need: Tensor) -> Tensor:

@@ -332,7 +332,7 @@ def test_options_that_cannot_be_used(
         (["train", "--table", good, "--problem.device", "warp", *out], ["device", "warp"]),
         (["train", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
         (["compare", "--table", good, "--out", str(tmp_path / "file" / "x")], ["out", "cannot be written"]),
-        (["compare", "--table", good, "--compute-weights", "a,b", *out], ["objective.compute_weight", "a,b"]),
+        (["compare", "--table", good, "--compute-weights", "a,b", *out], ["compute_weights", "a,b"]),
         (["compare", "--table", good, "--methods", "pppo", *out], ["method", "did you mean 'ppo'"]),
         (["train", "--table", good, "--method", "oracle", *out], ["oracle"]),
         (["train", "--table", good], ["required: --out"]),

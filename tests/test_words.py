@@ -37,7 +37,7 @@ NAMES = {
 }
 # They name what version 1 wrote, to read it or to say what stands in its place.
 EXEMPT = {
-    "router_rl/cli/parsing.py",
+    "router_rl/cli/old_options.py",
     "router_rl/studies/runs.py",
     "router_rl/studies/results_reader.py",
     "router_rl/routing/text.py",

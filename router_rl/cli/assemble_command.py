@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Seed
+
 from .command import Command
 from .values import integers_in, names_in
 
@@ -13,7 +17,7 @@ __all__ = ["COMMAND", "MixtureOptions", "assemble"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureOptions:
+class MixtureOptions(CheckedOptions):
     """The form of the mixture.
 
     Attributes:
@@ -28,11 +32,11 @@ class MixtureOptions:
 
     form: Literal["mixtral", "deepseek"] = "mixtral"
     layers: str = "differing"
-    experts_per_token: int = 2
-    segments: int = 4
-    shared: int = 1
+    experts_per_token: Count = 2
+    segments: Count = 4
+    shared: Count = 1
     trunk: Literal["base", "average"] = "base"
-    seed: int = 0
+    seed: Seed = 0
 
 
 def assemble(*, base: Path, experts: list[str] | str, out: Path, mixture: MixtureOptions) -> dict[str, Any]:
@@ -49,8 +53,14 @@ def assemble(*, base: Path, experts: list[str] | str, out: Path, mixture: Mixtur
 
     options: dict[str, Any] = asdict(mixture)
     if mixture.layers not in ("differing", "all"):
-        options["layers"] = integers_in("layers", mixture.layers, "22,23")
-    assembled = assemble_experts(base, names_in(experts), out, **options)
+        layers = options["layers"] = integers_in("layers", mixture.layers, "22,23")
+        if len(set(layers)) < len(layers):
+            raise InputError("layers", mixture.layers, "has a layer twice", "give each layer once")
+    for name in ("segments", "shared"):
+        if mixture.form == "mixtral" and options[name] != getattr(MixtureOptions, name):
+            reason = "is of the deepseek form"
+            raise InputError(name, options[name], reason, "leave it out, or give --form deepseek")
+    assembled = assemble_experts(base, names_in("experts", experts), out, **options)
     costs = model_costs(out)
     notes = ["the gates are random; train routers and write them into the folder"]
     if assembled.dropped_layers:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from experts import InputError
+from experts.io.value_range import Count, Positive
+
 from ..reports.terminal import progress_of
 from .command import Command
 from .values import integers_in
@@ -23,9 +26,9 @@ def bench(
     subject: Subject = "learners",
     *,
     out: Path | None = None,
-    threads: list[int] | int | str | None = None,
-    repeats: int | None = None,
-    limit: float = 120.0,
+    threads: list[Count] | Count | str | None = None,
+    repeats: Count | None = None,
+    limit: Positive | None = None,
     quick: bool = False,
 ) -> dict[str, Any]:
     """Time training methods, or an exported router, compared with the usual alternatives.
@@ -36,11 +39,12 @@ def bench(
         out: JSON file for the results; null: none.
         threads: numbers of torch threads, comma-separated; null: 1,2 for learners and 1 for a router.
         repeats: repetitions of each timing; null: 5 for learners and 31 for a router.
-        limit: maximum seconds for a method to reach the reference utility.
-        quick: smoke test in seconds; the other options are ignored.
+        limit: maximum seconds for a learner to reach the reference utility; null: 120.
+        quick: smoke test in seconds; takes none of threads, repeats and limit.
     """
     from experts.io.atomic import write_json
 
+    _check_used(subject, quick, threads=threads, repeats=repeats, limit=limit)
     given: dict[str, Any] = (
         {} if threads is None else {"threads": tuple(integers_in("threads", threads, "1,2"))}
     )
@@ -54,11 +58,20 @@ def bench(
             from ..bench.learner_benchmark import FULL, QUICK
             from ..bench.learner_benchmark import bench as bench_learners
 
-            given |= {"limit": limit} | ({} if repeats is None else {"repeats": repeats})
+            own = {"limit": limit, "repeats": repeats}
+            given |= {name: value for name, value in own.items() if value is not None}
             result = bench_learners(QUICK if quick else replace(FULL, **given), progress)
     if out is not None:
         write_json(out, result)
     return result
+
+
+def _check_used(subject: Subject, quick: bool, **given: Any) -> None:
+    """Raise InputError if an option is given that the timings do not use."""
+    for name, value in given.items():
+        unused = "--quick" if quick else "router" if (subject, name) == ("router", "limit") else None
+        if value is not None and unused is not None:
+            raise InputError(name, value, f"is not used with {unused}", "leave it out")
 
 
 def bench_any_view(result: dict[str, Any]) -> Any:
@@ -76,5 +89,5 @@ COMMAND = Command(
     run=bench,
     view=bench_any_view,
     positional=(("subject", Subject, "learners, or router: a gate compared with a linear layer and top-k"),),
-    switches=(("quick", "smoke test in seconds; the other options are ignored"),),
+    switches=(("quick", "smoke test in seconds; takes none of threads, repeats and limit"),),
 )

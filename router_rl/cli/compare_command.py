@@ -9,14 +9,18 @@ from typing import Any
 from rich.console import Console
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.errors import unknown_name
+from experts.io.value_range import Count, NonNegative
 
+from ..methods.registry import method_names
 from ..problems.registry import find_problem
 from ..reports.terminal import progress_of, results_view
 from ..studies.operating_target import Target
 from .command import Command
 from .data_options import ComparedObjective, DataOptions
 from .problem_options import build_problem, compare_groups
-from .values import names_in
+from .values import names_in, numbers_in
 
 __all__ = ["COMMAND", "StudyOptions", "run_compare"]
 
@@ -26,7 +30,7 @@ _METHODS = {"routing": "ppo,a2c,softmax_gate,switch_gate,ridge"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class StudyOptions(CheckedOptions):
     """The methods to compare, and the size of the comparison.
 
     Attributes:
@@ -39,10 +43,10 @@ class StudyOptions:
     """
 
     methods: list[str] | str | None = None
-    compute_weights: list[float] | float | str | None = None
-    seeds: int = 5
-    n_trials: int = 4
-    jobs: int = 1
+    compute_weights: list[NonNegative] | NonNegative | str | None = None
+    seeds: Count = 5
+    n_trials: Count = 4
+    jobs: Count = 1
 
 
 def run_compare(
@@ -75,13 +79,18 @@ def run_compare(
             raise InputError("compute_weights", compute_weights, reason, "give one of them")
         if "compute_weight" not in kind.objective_fields:
             raise InputError("compute_weights", compute_weights, f"{env} has none", "leave it out")
-        objective = replace(objective, compute_weight=compute_weights)
+        weights = numbers_in("compute_weights", compute_weights)
+        objective = replace(objective, compute_weight=weights)
     instance = build_problem(data, problem, objective, kind.compared_weights)
     selected = _METHODS.get(env) if study.methods is None else study.methods
+    methods = None if selected is None else names_in("methods", selected)
+    for name in methods or ():
+        if name not in method_names(env):
+            raise unknown_name("methods", name, method_names(env))
     with progress_of("trials", err) as progress:
         compared = compare(
             instance,
-            None if selected is None else names_in(selected),
+            methods,
             seeds=study.seeds,
             n_trials=study.n_trials,
             jobs=study.jobs,

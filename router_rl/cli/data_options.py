@@ -6,12 +6,16 @@ The parser executes the type-checking imports of a module that holds options, so
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import NonNegative, Positive, Size
 
 __all__ = ["ComparedObjective", "DataOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(CheckedOptions):
     """The problem, and the outcomes that it is about.
 
     Attributes:
@@ -26,7 +30,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedObjective:
+class ComparedObjective(CheckedOptions):
     """The objective: one case per compute weight.
 
     Attributes:
@@ -38,8 +42,10 @@ class ComparedObjective:
         max_cost: maximum mean compute of an expert; more expensive experts are never selected.
     """
 
-    compute_weight: list[float] | float | str | None = None
-    load_weight: float = 0.0
-    window: int = 256
-    budget: float | None = None
-    max_cost: float | None = None
+    prefix: ClassVar[str] = "objective"
+
+    compute_weight: list[NonNegative] | NonNegative | str | None = None
+    load_weight: NonNegative = 0.0
+    window: Size = 256
+    budget: Positive | None = None
+    max_cost: Positive | None = None

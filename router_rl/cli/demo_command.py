@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from experts.io.value_range import Count
+
 from ..reports.terminal import progress_of, results_view
 from .command import Command
 
@@ -15,7 +17,9 @@ __all__ = ["COMMAND", "demo"]
 err = Console(stderr=True)
 
 
-def demo(*, out: Path = Path("demo"), seeds: int = 3, n_trials: int = 3, jobs: int = 2) -> dict[str, Any]:
+def demo(
+    *, out: Path = Path("demo"), seeds: Count = 3, n_trials: Count = 3, jobs: Count = 2
+) -> dict[str, Any]:
     """Route between seven digit classifiers: pretrain them, train routers, compare, and export the best.
 
     Args:

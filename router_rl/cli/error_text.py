@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from experts.io.errors import InputError, unknown_name
+from experts.io.checked_options import wrong_type
+from experts.io.errors import InputError
+from experts.io.printable import one_line_of
 
-__all__ = ["METHOD_KEY", "one_line"]
+__all__ = ["METHOD_KEY", "as_typed", "one_line", "parser_error"]
 
 # The parser's key for the options `--method.FIELD`: `method` is the key of the method's name.
 METHOD_KEY = "hyperparameters"
@@ -25,13 +29,14 @@ _FIXES = {
 }
 
 _MISSING = re.compile(r"the following arguments are required: ([\w, ]+)")
-_WRONG = re.compile(
-    r'Parser key "([\w.]+)": (.*Expected a .*?)\.? (?:Got|Given value type:.*Given) value: (.*)'
-)
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_VALUE = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
+_WITHOUT = re.compile(r"argument --([\w.]+): expected one argument")
+_LONGEST = 1200  # characters of a message
 
 
 def one_line(error: Exception | str, positional: Iterable[str] = ()) -> str:
-    r"""Return the text of an error on one line.
+    r"""Return the text of an error on one line, without control characters.
 
     Args:
         error: an error of the toolkit or of the parser, or its text.
@@ -39,25 +44,45 @@ def one_line(error: Exception | str, positional: Iterable[str] = ()) -> str:
 
     >>> one_line("the following arguments are required: run, out", ["run"])
     'the following arguments are required: run, --out'
-    >>> one_line("Parser key \"seed\": Expected a <class 'int'>. Got value: a")
-    "seed='a': is not of type int; correct the value"
     >>> one_line(OSError(28, "No space left on device"))
     'No space left on device; free some space and give the same command again'
     """
-    text = " ".join((error if isinstance(error, str) else _text_of(error)).split())
+    text = one_line_of(error if isinstance(error, str) else _text_of(error))
     missing = _MISSING.fullmatch(text)
-    wrong = _WRONG.match(text)
     if missing is not None:
         names = missing[1].split(", ")
         typed = [name if name in positional else f"--{name.replace('_', '-')}" for name in names]
-        text = f"the following arguments are required: {', '.join(typed)}"
-    elif wrong is not None:
-        text = str(_wrong_value(*wrong.groups()))
-    return re.sub(rf"(?<![\w/]){METHOD_KEY}\.(\w+)", r"method.\1", text)
+        return f"the following arguments are required: {', '.join(typed)}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
+
+
+def parser_error(text: str, kinds: dict[str, Any]) -> InputError | None:
+    r"""Return the error of a value that the parser rejects, or misses; None for another error.
+
+    Args:
+        text: the parser's message.
+        kinds: type of each option by the parser's key.
+
+    >>> print(parser_error('Parser key "seed":\n  Expected a <class int>. Got value: a', {"seed": int}))
+    seed='a': is not a whole number; use a whole number
+    """
+    without = _WITHOUT.match(text)
+    if without is not None:
+        return InputError(as_typed(without[1]), "", "has no value", "give one")
+    keys = [key for key in _KEY.findall(text) if key in kinds]
+    value = _VALUE.search(text)
+    if not keys or value is None:
+        return None
+    return wrong_type(as_typed(keys[-1]), _parsed(value[1].strip()), kinds[keys[-1]])
+
+
+def as_typed(key: str) -> str:
+    """Return a key of the parser as the user spells it, with `method` for the key of hyperparameters."""
+    return re.sub(rf"^{METHOD_KEY}(?=\.)", "method", key)
 
 
 def _text_of(error: Exception) -> str:
-    """Return the text of an error; of one of the system, or of a library that reads files, with what to do."""
+    """Return the text of an error; one of the system or of a library that reads files says what to do."""
     library = type(error).__module__.partition(".")[0]
     if not isinstance(error, _SYSTEM) and library not in _LIBRARIES:
         return str(error)
@@ -72,19 +97,9 @@ def _text_of(error: Exception) -> str:
     return f"{path}{error.strerror}; {_FIXES.get(error.errno or 0, 'check the path')}"
 
 
-def _wrong_value(field: str, expected: str, value: str) -> InputError:
-    """Return the error of a value that the parser rejects.
-
-    Args:
-        field: the option.
-        expected: the parser's description of the type.
-        value: as it was typed.
-    """
-    literal = re.search(r"typing\.Literal\[(.*?)\]", expected)
-    if literal is not None:
-        return unknown_name(field, value, [choice.strip("'\"") for choice in literal[1].split(", ")])
-    types = dict.fromkeys(re.findall(r"<class '(?:\w+\.)*(\w+)'>", expected))
-    names = ["null" if name == "NoneType" else name for name in types]
-    if not names:
-        return InputError(field, value, "has the wrong type", "see --help")
-    return InputError(field, value, f"is not of type {' or '.join(names)}", "correct the value")
+def _parsed(text: str) -> Any:
+    """Return a value that the parser printed: the number or list, or the text itself."""
+    try:
+        return ast.literal_eval(text) if len(text) < 1000 else text
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text

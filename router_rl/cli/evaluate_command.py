@@ -49,6 +49,10 @@ def evaluate(
 
     if table is None and log is None:
         raise InputError("table", None, "there are no rows to evaluate on", "give --table, --log or both")
+    about_rows = {"split": (split, "test"), "placement": (placement, None)}
+    _check_used(table, about_rows | {"allow_leakage": (allow_leakage, False)})
+    if on is not None and prices is None:
+        raise InputError("on", on, "is the date of prices, and there are none", "give --prices")
     trained = read_run(run)
     rows = None if table is None else open_table(table, allow_leakage=allow_leakage)
     if prices is not None:
@@ -61,6 +65,13 @@ def evaluate(
         return measured
     decisions = DecisionLog.read(log, trained.router.experts)
     return evaluate_log(trained, decisions, None if rows is None else rows.part(split)) | measured
+
+
+def _check_used(table: str | None, given: dict[str, tuple[Any, Any]]) -> None:
+    """Raise InputError if there is no table, and an option about its rows differs from its default."""
+    for name, (value, default) in given.items():
+        if table is None and value != default:
+            raise InputError(name, value, "is about the rows of a table, and there is none", "give --table")
 
 
 COMMAND = Command(run=evaluate, view=evaluation_view, positional=(("run", Path, "a run folder of `train`"),))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts import InputError
+from experts.io.value_range import NonNegative
 
 from .command import Command
 
@@ -19,7 +20,7 @@ def run_export(
     out: Path,
     format: str = "safetensors",
     table: str | None = None,
-    at: float | None = None,
+    at: NonNegative | None = None,
     distil: bool = False,
 ) -> dict[str, Any]:
     """Export a trained router for inference code, with a parity check.
@@ -37,7 +38,7 @@ def run_export(
 
     from ..exports import export, layers_in
     from ..problems.routing.folding import for_objective
-    from ..routing import Router, RouterError
+    from ..routing import Router
     from ..studies.distillation import distil_for
     from ..studies.recommended_run import is_comparison, read_recommended
     from ..studies.runs import read_run
@@ -54,7 +55,8 @@ def run_export(
     if at is not None:
         assert objective is not None
         if not any(part.name == "compute_weight" for part in router.state):
-            raise RouterError("no input of this router can be fixed; train it with conditioned_pg")
+            reason = "no input of this router can be fixed"
+            raise InputError("at", at, reason, "leave it out, or train the router with conditioned_pg")
         objective = replace(objective, compute_weight=at)
         router = for_objective(router, objective)
     figures: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts import InputError
+from experts.io.value_range import Positive
 
 from .command import Command
 
@@ -14,7 +15,7 @@ __all__ = ["COMMAND", "handover"]
 
 
 def handover(
-    *, routers: Path, model: Path, out: Path, distil: Path | None = None, temperature: float = 1.0
+    *, routers: Path, model: Path, out: Path, distil: Path | None = None, temperature: Positive = 1.0
 ) -> dict[str, Any]:
     """Fold a mixture's trained routers into stock gates and write them as a patch of a few MB.
 

@@ -94,6 +94,8 @@ def read_tensors(field: str, path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it cannot be read.
     """
+    if not path.is_file():  # to open a pipe would wait for its writer
+        raise InputError(field, str(path), "is not a file", "give a safetensors file")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

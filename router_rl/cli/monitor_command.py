@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from experts.io.value_range import Range
 
 from .command import Command
 
@@ -20,7 +22,7 @@ def monitor(
     log: Path,
     table: str,
     split: str = "validation",
-    false_alarms: float = 0.01,
+    false_alarms: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.01,
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
     """Compare a log of live decisions with the run's table and report experts whose outcomes changed.

@@ -9,51 +9,22 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from experts import InputError
 from experts.io.errors import unknown_name
 
 from ..methods.registry import method_names
 from .command import Command, Names
-from .command_arguments import GROUPS, expanded
+from .command_arguments import GROUPS, expanded, option_kinds
 from .command_parser import CommandParser
-from .error_text import METHOD_KEY, one_line
+from .config_file import check_config, read_config, values_of
+from .error_text import METHOD_KEY, as_typed
+from .old_options import OLD
 
 __all__ = ["build_parser", "names_given", "normalised"]
-
-# Options of version 1 and their replacements.
-_OLD = {
-    "tries": "n-trials",
-    "method.gate": "method.start",
-    "settings": "method",
-    "options": "problem",
-    "limit": "objective.max-cost",
-    "objective.limit": "objective.max-cost",
-    "load-weight": "objective.load-weight",
-    "window": "objective.window",
-    "budget": "objective.budget",
-    "select": "problem.select",
-    "k": "problem.k",
-    "tree": "problem.tree",
-    "scorer": "problem.scorer",
-    "observe-load": "problem.observe-load",
-    "feedback": "problem.feedback",
-    "log": "problem.log",
-    "features": "problem.features",
-    "features.analyser": "problem.features.analyzer",
-    "features.shortest": "problem.features.ngram-range",
-    "features.longest": "problem.features.ngram-range",
-    "features.terms": "problem.features.max-features",
-    "features.least": "problem.features.min-df",
-    "features.readouts": "problem.features.out-of-fold",
-    "device": "problem.device",
-    "compile": "problem.compile",
-}
 
 
 def normalised(words: Iterable[str]) -> list[str]:
@@ -71,12 +42,14 @@ def names_given(words: Sequence[str]) -> Names:
     Raises:
         InputError: the configuration file cannot be read.
     """
-    content = _config(words)
-    given = {name: str(content[name]) for name in ("env", "method") if content.get(name)}
+    content = read_config(words)
+    given = {name: str(content[name]) for name in ("env", "method") if content.get(name) is not None}
     for name in ("env", "method"):
-        value = _value_of(name, words)
-        if value is not None:
-            given[name] = value
+        values = values_of(name, words)
+        if words and words[-1] == f"--{name}":
+            raise InputError(name, "", "has no value", "give one")
+        if values:
+            given[name] = values[-1]
     for_help = any(word in ("-h", "--help") for word in words)
     return Names(env=given.get("env", "routing"), method=given.get("method"), for_help=for_help)
 
@@ -111,6 +84,7 @@ def build_parser(
     for switch, meaning in command.switches:
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)
+    parser.kinds = option_kinds(command, groups)
     dataclasses = expanded(command)
     skipped: set[str | int] = {row[0] for row in (*command.positional, *command.switches)}
     skipped.update(name for name in (*GROUPS, *dataclasses) if name in signature)
@@ -121,7 +95,7 @@ def build_parser(
         default = {} if names.for_help else {"default": options()}  # some defaults are checked with torch
         parser.add_argument(f"--{argument}", type=options, **default)
     _check_known(words, parser, names, groups)
-    _check_config(_config(words), parser)
+    check_config(read_config(words), parser)
     return parser
 
 
@@ -135,51 +109,17 @@ def _normalised(word: str) -> str:
     return name + word[match.end() :]
 
 
-def _config(words: Sequence[str]) -> dict[str, Any]:
-    """Return the content of the configuration file on a command line; empty if there is none."""
-    config = _value_of("config", words)
-    if config is None:
-        return {}
-    try:
-        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = f"cannot be read ({one_line(error)})"
-        raise InputError("config", config, reason, "give a YAML file") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _check_config(content: dict[str, Any], parser: jsonargparse.ArgumentParser) -> None:
-    """Raise InputError if a configuration file has an option of version 1."""
-    known = {option for action in parser._actions for option in action.option_strings}
-    for name, value in content.items():
-        fields = [f"{name}.{field}" for field in value] if isinstance(value, dict) else []
-        for written in (*fields, str(name)):
-            option = written.replace("_", "-")
-            old = option if "." in option and option in _OLD else option.partition(".")[0]
-            if old not in _OLD or (old != option and f"--{name}" in known) or f"--{written}" in known:
-                continue
-            new = (_OLD[old] + option.removeprefix(old)).replace("-", "_")
-            new = re.sub(r"^method\b", METHOD_KEY, new).replace(".", ": ")
-            raise InputError("config", written, "is the spelling of version 1", f"write {new}")
-
-
-def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """Return the value of an option, given as `--option value` or `--option=value`."""
-    for position, word in enumerate(words):
-        if word == f"--{option}" and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith(f"--{option}="):
-            return word.partition("=")[2]
-    return None
-
-
 def _check_known(
     words: Sequence[str], parser: jsonargparse.ArgumentParser, names: Names, groups: Any
 ) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
-    for word in words:
-        option = word.partition("=")[0]
-        if not re.match(r"--[A-Za-z]", word) or option in known:
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if not re.match(r"--[A-Za-z]", word):
+            continue
+        if option in known:
+            following = "".join(words[place + 1 : place + 2])
+            _check_group(option, value if equals else following, known)
             continue
         parents = [option.rsplit(".", depth)[0] for depth in range(1, option.count(".") + 1)]
         if any(parent in known and parent.count(".") for parent in parents):
@@ -187,10 +127,18 @@ def _check_known(
         raise _unknown(option.removeprefix("--"), known, names, groups)
 
 
+def _check_group(option: str, value: str, known: set[str]) -> None:
+    """Check that an option with fields is given as a mapping: other words would name a file of them."""
+    if any(each.startswith(f"{option}.") for each in known) and not value.lstrip().startswith("{"):
+        name = as_typed(option.removeprefix("--"))
+        fix = f"give its fields, such as --{name}.FIELD"
+        raise InputError(name, value, "is not a mapping", fix)
+
+
 def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputError:
     typed = option.replace(f"{METHOD_KEY}.", "method.").replace("_", "-")
     first = typed.partition(".")[0]
-    old_field = typed in _OLD and _as_key(_OLD[typed]) in known
+    old_field = typed in OLD and _as_key(OLD[typed]) in known
     if "." in typed and not old_field and first in ("problem", "method", "objective"):
         key = METHOD_KEY if first == "method" else first
         if key not in groups:
@@ -198,9 +146,9 @@ def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputEr
         owner = (names.method or method_names(names.env)[0]) if first == "method" else names.env
         takes = ", ".join(_fields_of(key, known)) or "none"
         return InputError("option", f"--{typed}", f"is not an option of {owner}", f"it takes {takes}")
-    old = typed if typed in _OLD else first
-    if old in _OLD:
-        new = _OLD[old] + typed.removeprefix(old)
+    old = typed if typed in OLD else first
+    if old in OLD:
+        new = OLD[old] + typed.removeprefix(old)
         if not _is_taken(new, known, groups):
             return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
         return InputError("option", f"--{typed}", "is the spelling of version 1", f"write --{new}")

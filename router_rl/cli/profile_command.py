@@ -6,12 +6,14 @@ from typing import Any
 
 from rich.table import Table
 
+from experts.io.value_range import Count
+
 from .command import Command
 
 __all__ = ["COMMAND", "profile", "profile_view"]
 
 
-def profile(model: str, *, context: int = 4096) -> dict[str, Any]:
+def profile(model: str, *, context: Count = 4096) -> dict[str, Any]:
     """Print a language model's parameters, FLOPs and expert bytes, from its configuration only.
 
     Args:

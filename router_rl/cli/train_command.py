@@ -8,6 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Seed
+
 from ..problems.registry import find_problem
 from ..reports.terminal import evaluation_view, progress_of
 from .command import Command
@@ -20,7 +23,7 @@ err = Console(stderr=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(CheckedOptions):
     """The method, and how it is trained.
 
     Attributes:
@@ -31,8 +34,8 @@ class TrainingOptions:
     """
 
     method: str | None = None
-    n_trials: int = 1
-    seed: int = 0
+    n_trials: Count = 1
+    seed: Seed = 0
 
 
 def train(

@@ -7,10 +7,23 @@ from experts import InputError
 __all__ = ["integers_in", "names_in", "numbers_in"]
 
 
-def names_in(value: list[str] | str) -> list[str]:
-    """Return the names of a list or of a comma-separated string."""
-    names = value.split(",") if isinstance(value, str) else value
-    return [name.strip() for name in names if name.strip()]
+def names_in(field: str, value: list[str] | str) -> list[str]:
+    """Return the names of a list or of a comma-separated string.
+
+    Args:
+        field: the option, for the error.
+        value: its value.
+
+    Raises:
+        InputError: there is no name, one is empty, or one is given twice.
+    """
+    names = [name.strip() for name in (value.split(",") if isinstance(value, str) else value)]
+    if not names or "" in names:
+        raise InputError(field, value, "has no name" if not any(names) else "has an empty name", "write a,b")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(field, value, f"has {name!r} twice", "give each name once")
+    return names
 
 
 def numbers_in(field: str, value: list[float] | float | str) -> list[float]:

@@ -15,6 +15,7 @@ from ..problems.measure import Measurement
 from ..problems.problem import Case
 from ..routing import Router, Selection
 from .checkpoint import Checkpoint
+from .hyperparameters import NoHyperparameters
 from .training_loop import Callback, Snapshot
 
 __all__ = ["Bound", "Family", "Fit", "Method", "NoHyperparameters", "Run"]
@@ -29,11 +30,6 @@ are, by a grid or by a random or cross-entropy search. `bound` uses the outcomes
 on. A method of the family `rl` with `full_information` maximises the same objective with the known outcomes
 of all experts.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoHyperparameters:
-    """Hyperparameters of a method that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from envs import Core, SB3VecEnv
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size
 
 from ..problems.problem import Policy, Problem
+from .hyperparameters import Hyperparameters
 from .method import Method, Run
 
 __all__ = ["AMORTIZED", "METHOD", "PPOHyperparameters", "PPOPolicy", "fit_amortized", "fit_case", "train_ppo"]
@@ -29,7 +31,7 @@ _VALIDATIONS = 8  # during training
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOHyperparameters:
+class PPOHyperparameters(Hyperparameters):
     """Hyperparameters of PPO.
 
     Attributes:
@@ -41,12 +43,12 @@ class PPOHyperparameters:
         discount: discount of future rewards (SB3's gamma).
     """
 
-    decisions: int = 200_000
-    steps: int = 64
-    batch: int = 512
-    learning_rate: float = 3e-4
-    entropy: float = 0.0
-    discount: float = 0.99
+    decisions: Count = 200_000
+    steps: Size = 64
+    batch: Count = 512
+    learning_rate: Positive = 3e-4
+    entropy: NonNegative = 0.0
+    discount: Fraction = 0.99
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

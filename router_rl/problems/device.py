@@ -10,7 +10,7 @@ __all__ = ["device_named"]
 
 
 def device_named(name: str) -> torch.device:
-    """The device of a name, such as `cpu` or `cuda:1`, after an allocation on it.
+    """The device of a name, such as `cpu` or `cuda:1`, after a computation on it.
 
     Args:
         name: as PyTorch spells it.
@@ -20,7 +20,7 @@ def device_named(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # the device `meta` has no values
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise InputError("problem.device", name, f"cannot be used ({reason})", "use cpu") from error

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Range
 
 __all__ = ["FeatureConfig"]
 
+_Length = Annotated[int, Range(1, 16)]  # of n-grams
+
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
+class FeatureConfig(CheckedOptions):
     """Features to compute from prompts.
 
     Attributes:
@@ -30,12 +34,14 @@ class FeatureConfig:
         embedding: folder of a transformers model, or an ONNX file; null for none.
     """
 
+    prefix: ClassVar[str] = "problem.features"
+
     text: Literal["tfidf", "hashed", "none"] = "tfidf"
     analyzer: Literal["word", "char_wb", "both"] = "word"
-    ngram_range: tuple[int, int] = (1, 2)
-    max_features: int = 30_000
-    min_df: int = 2
-    dimensions: int = 64
+    ngram_range: tuple[_Length, _Length] = (1, 2)
+    max_features: Annotated[int, Range(2, 10_000_000)] = 30_000
+    min_df: Count = 2
+    dimensions: Annotated[int, Range(0, 65_536)] = 64
     out_of_fold: bool = True
     group: bool = False
     infer_group: bool = False
@@ -43,16 +49,11 @@ class FeatureConfig:
     embedding: Path | None = None
 
     def __post_init__(self) -> None:
-        if len(self.ngram_range) != 2 or not 1 <= self.ngram_range[0] <= self.ngram_range[1]:
-            raise InputError(
-                "features.ngram_range", list(self.ngram_range), "is not 1 <= n <= m", "use [1, 2]"
-            )
+        super().__post_init__()
+        if self.ngram_range[0] > self.ngram_range[1]:
+            reason = "is not 1 <= n <= m"
+            raise InputError("problem.features.ngram_range", list(self.ngram_range), reason, "use [1, 2]")
         if self.infer_group and (self.group or self.text == "none"):
             reason = "has no use where the group is an input" if self.group else "needs n-grams"
             fix = "leave one of group and infer_group out" if self.group else "use text tfidf or hashed"
-            raise InputError("features.infer_group", True, reason, fix)
-        for name, minimum in (("max_features", 2), ("min_df", 1), ("dimensions", 0)):
-            if getattr(self, name) < minimum:
-                raise InputError(
-                    f"features.{name}", getattr(self, name), "is too small", f"use {minimum} or more"
-                )
+            raise InputError("problem.features.infer_group", True, reason, fix)

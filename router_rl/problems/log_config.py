@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import NonNegative, Seed, Share
 
 __all__ = ["LogConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the command line reads its fields
-class LogConfig:
+class LogConfig(CheckedOptions):
     """How the decision log is simulated and used.
 
     Attributes:
         epsilon: exploration rate: probability of a uniformly random expert; otherwise the log selects the
-            expert with the highest mean quality on the training rows.
+            expert with the highest mean quality on the training rows. Above 0: without exploration the log
+            has no outcomes of the other experts.
         clip: maximum importance weight in training; validation is never clipped. None: no clipping.
         seed: random seed of the log.
     """
 
-    epsilon: float = 1.0
-    clip: float | None = None
-    seed: int = 0
+    prefix: ClassVar[str] = "problem.log"
 
-    def __post_init__(self) -> None:
-        if not 0.0 < self.epsilon <= 1.0:
-            fix = "use more than 0, to 1: without exploration the log has no outcomes of the other experts"
-            raise InputError("log.epsilon", self.epsilon, "is not an exploration rate", fix)
-        if self.clip is not None and not self.clip >= 0.0:
-            raise InputError("log.clip", self.clip, "is not a weight", "use 0 or more, or null")
+    epsilon: Share = 1.0
+    clip: NonNegative | None = None
+    seed: Seed = 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from envs import RoutingConfig
 from envs.reward import utility
-from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import NonNegative, Positive, Size
 
 __all__ = ["Objective"]
 
@@ -18,7 +19,7 @@ Number = TypeVar("Number", float, np.ndarray, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(CheckedOptions):
     """The trade-off between quality, compute and load.
 
     Attributes:
@@ -35,20 +36,13 @@ class Objective:
             positive.
     """
 
-    compute_weight: float = 0.1
-    load_weight: float = 0.0
-    window: int = 256
-    budget: float | None = None
-    max_cost: float | None = None
+    prefix: ClassVar[str] = "objective"
 
-    def __post_init__(self) -> None:
-        for name in ("budget", "max_cost"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 < value < float("inf"):
-                raise InputError(
-                    f"objective.{name}", value, "is not an amount of compute", "use a number above 0"
-                )
-        self.config(k=1, observe_load=False)  # checks the weights and the window
+    compute_weight: NonNegative = 0.1
+    load_weight: NonNegative = 0.0
+    window: Size = 256
+    budget: Positive | None = None
+    max_cost: Positive | None = None
 
     def config(
         self, *, k: int, observe_load: bool, choose: Literal["experts", "some", "weights"] = "experts"

@@ -69,10 +69,16 @@ def with_features(
         feedback: under `bandit`, features that need every expert's outcomes are left out.
 
     Raises:
-        InputError: the table has neither features nor prompts nor groups, or no features are selected.
+        InputError: the table has neither features nor prompts nor groups, or no features are selected; or
+            features are configured for a table that has its own.
         RouterError: the embedding model cannot be used.
     """
     if table.features is not None:
+        if config not in (None, FeatureConfig()):
+            reason = "is not used: the table has features of its own"
+            raise InputError(
+                "problem.features", config, reason, "leave it out, or drop the `features` column"
+            )
         return Featured(table, None, None)
     config = config or FeatureConfig()
     if table.prompt is None:
@@ -85,7 +91,9 @@ def with_features(
     for name, wanted in (("group", config.group), ("infer_group", config.infer_group)):
         if wanted and table.group is None:
             reason = "the table has no groups"
-            raise InputError(f"features.{name}", True, reason, "leave it out, or add a `group` column")
+            raise InputError(
+                f"problem.features.{name}", True, reason, "leave it out, or add a `group` column"
+            )
     parts: list[Part] = []
     own: dict[int, np.ndarray] = {}  # columns of training rows that differ from the part's output
     without: list[np.ndarray] = []

@@ -257,8 +257,8 @@ def test_mistakes_are_named(make_table, tmp_path):
     assert MemoryProfile.read(path) == MemoryProfile(gpu_bandwidth=12e9, disk_bandwidth=5e8)
     for text, name in (
         ("gpu: 1\n", "unknown key"),
-        ("- 1\n", "cannot be read"),
-        ("disk_bandwidth: 0\n", "no"),
+        ("- 1\n", "is not a mapping"),
+        ("disk_bandwidth: 0\n", "use a number above 0"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=name):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from envs import Outcomes
 from experts import InputError
+from experts.io.value_range import Count, Fraction, NonNegative, Positive
 
 from ...problems.objective import Objective
 from ...problems.routing.problem import RoutingProblem
@@ -28,6 +29,7 @@ from ...problems.routing.router_measurement import RouterMeasurement, Rows, meas
 from ...routing import ConditionedScorer, LinearScorer, MLPScorer, Router, StateInput
 from ..gates import softmax_gate
 from ..gates.gate_training import train_gate
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .expectation import RewardTable, expected_utility
 
@@ -48,7 +50,7 @@ _N_EVALUATED = 5  # objectives that validation averages over
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionedPGHyperparameters:
+class ConditionedPGHyperparameters(Hyperparameters):
     """Hyperparameters of the conditioned policy gradient.
 
     Attributes:
@@ -67,17 +69,17 @@ class ConditionedPGHyperparameters:
         gate_compute: compute weight of the initial gate, as a multiple of the geometric mean of the range.
     """
 
-    lowest: float | None = None
-    highest: float | None = None
+    lowest: Positive | None = None
+    highest: Positive | None = None
     vary_load: bool = False
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    entropy: float = 0.01
-    smoothing: float = 0.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 256
-    gate_compute: float = 1.0
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    entropy: NonNegative = 0.01
+    smoothing: Fraction = 0.0
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 256
+    gate_compute: NonNegative = 1.0
 
 
 SPACE = {

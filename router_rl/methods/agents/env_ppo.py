@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from experts.io.value_range import Count, Fraction, Positive, Size
+
 from ..method import Method
 from .env_rollout import EnvRollout, evaluate_actions
 from .env_training import SHORT_SPACE, SPACE, EnvHyperparameters, EnvUpdate, batch_of, env_fit
@@ -35,19 +37,19 @@ class EnvPPOHyperparameters(EnvHyperparameters):
         clip: clip range of the probability ratio.
     """
 
-    lanes: int = 16
-    steps: int = 128
-    epochs: int = 6
-    minibatches: int = 8
-    trace: float = 0.95
-    clip: float = 0.2
+    lanes: Size = 16
+    steps: Size = 128
+    epochs: Count = 6
+    minibatches: Count = 8
+    trace: Fraction = 0.95
+    clip: Positive = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortEpisodePPOHyperparameters(EnvPPOHyperparameters):
     """Hyperparameters of on-device PPO where episodes are short: later rewards are not discounted."""
 
-    discount: float = 1.0
+    discount: Fraction = 1.0
 
 
 def ppo_ascent(hyperparameters: EnvPPOHyperparameters, update: EnvUpdate, rollout: EnvRollout) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from experts.io.value_range import Count, Fraction, Positive, Size
+
 from ..method import Method
 from .env_rollout import EnvRollout, evaluate_actions
 from .env_training import SHORT_SPACE, SPACE, EnvHyperparameters, EnvUpdate, batch_of, env_fit
@@ -32,17 +34,17 @@ class EnvReinforceHyperparameters(EnvHyperparameters):
         baseline_steps: gradient steps of the baseline per rollout, each on a part of it.
     """
 
-    lanes: int = 16
-    steps: int = 16
-    learning_rate: float = 3e-3
-    baseline_steps: int = 4
+    lanes: Size = 16
+    steps: Size = 16
+    learning_rate: Positive = 3e-3
+    baseline_steps: Count = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortEpisodeReinforceHyperparameters(EnvReinforceHyperparameters):
     """Hyperparameters of REINFORCE where episodes are short: later rewards are not discounted."""
 
-    discount: float = 1.0
+    discount: Fraction = 1.0
 
 
 def reinforce_ascent(

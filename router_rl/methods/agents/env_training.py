@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from envs import Core
 from envs.adapters import MaskableCore
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
 
 from ...problems.problem import ActionPolicy, Case, Problem
 from ...routing.policies.network_policy import NetworkPolicy
+from ..hyperparameters import Hyperparameters
 from ..method import Fit, Run
 from ..training_loop import adamw, optimizer_state, restore_optimizer
 from .env_rollout import EnvRollout, advantages, collect
@@ -47,7 +49,7 @@ _LARGEST_GRADIENT = 0.5  # norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvHyperparameters:
+class EnvHyperparameters(Hyperparameters):
     """Hyperparameters of every on-device learner that acts in an environment.
 
     Attributes:
@@ -61,14 +63,14 @@ class EnvHyperparameters:
         hidden: width of the two hidden layers of the policy and of the critic.
     """
 
-    decisions: int = 200_000
-    lanes: int = 128
-    steps: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    entropy: float = 0.01
-    discount: float = 0.95
-    hidden: int = 64
+    decisions: Count = 200_000
+    lanes: Size = 128
+    steps: Size = 32
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-3
+    entropy: NonNegative = 0.01
+    discount: Fraction = 0.95
+    hidden: Width = 64
 
 
 class EnvUpdate(NamedTuple):

@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size
 
 from ...problems.routing.problem import RoutingProblem
 from ...problems.routing.router_measurement import RouterMeasurement
 from ...routing import Router
 from ..calibration import measure_within
 from ..gates.gate_training import TrainingHyperparameters, train_gate
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .expectation import RewardTable, expected_utility
 from .on_policy import RolloutHyperparameters, Update, learn
@@ -38,7 +40,7 @@ __all__ = ["METHOD", "SPACE", "AscentHyperparameters", "ExactPGHyperparameters",
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactPGHyperparameters:
+class ExactPGHyperparameters(Hyperparameters):
     """Hyperparameters of the exact policy gradient.
 
     Attributes:
@@ -54,16 +56,16 @@ class ExactPGHyperparameters:
         decisions: total number of training decisions (used if load is charged).
     """
 
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    entropy: float = 0.01
-    smoothing: float = 0.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 256
-    group: int = 1
-    lanes: int = 4096
-    decisions: int = 400_000
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    entropy: NonNegative = 0.01
+    smoothing: Fraction = 0.0
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 256
+    group: Count = 1
+    lanes: Size = 4096
+    decisions: Count = 400_000
 
 
 SPACE = {

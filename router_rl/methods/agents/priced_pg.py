@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -36,12 +36,14 @@ from torch import Tensor
 
 from envs.reward import utility
 from experts import InputError
+from experts.io.value_range import Count, Positive, Range, Size
 
 from ...problems.cross_fitting import held_out
 from ...problems.objective import Objective
 from ...problems.routing.problem import RoutingProblem
 from ...problems.routing.router_measurement import RouterMeasurement, Rows, measure_rows
 from ...routing import PricedScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from ..training_loop import EarlyStopping
 from .conditioned_pg import (
@@ -61,7 +63,7 @@ _MIN_ALPHA = 0.02  # of the initial weights: log(alpha) is trained, so 0 could n
 
 
 @dataclass(frozen=True, kw_only=True)
-class PricedPGHyperparameters:
+class PricedPGHyperparameters(Hyperparameters):
     """Hyperparameters of the priced policy gradient.
 
     Attributes:
@@ -79,14 +81,14 @@ class PricedPGHyperparameters:
             of Breiman et al. 1984, section 3.4.3).
     """
 
-    lowest: float | None = None
-    highest: float | None = None
-    spread: float = 1.0
-    temperature: float = 0.02
-    learning_rate: float = 0.02
-    steps: int = 300
-    batch: int = 1024
-    every: int = 50
+    lowest: Positive | None = None
+    highest: Positive | None = None
+    spread: Annotated[float, Range(1.0)] = 1.0
+    temperature: Positive = 0.02
+    learning_rate: Positive = 0.02
+    steps: Size = 300
+    batch: Count = 1024
+    every: Count = 50
     caution: float = 1.0
 
 

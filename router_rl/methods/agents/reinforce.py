@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .on_policy import Update, learn
 from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
@@ -19,7 +22,7 @@ __all__ = ["METHOD", "SPACE", "ReinforceHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforceHyperparameters:
+class ReinforceHyperparameters(Hyperparameters):
     """Hyperparameters of REINFORCE.
 
     Attributes:
@@ -34,15 +37,15 @@ class ReinforceHyperparameters:
         patience: validations without improvement before training stops (one every 16,384 decisions).
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    entropy: float = 0.03
-    smoothing: float = 0.0
-    group: int = 4
-    lanes: int = 1024
-    discount: float = 0.9
-    decisions: int = 400_000
-    patience: int = 10
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    entropy: NonNegative = 0.03
+    smoothing: Fraction = 0.0
+    group: Count = 4
+    lanes: Size = 1024
+    discount: Fraction = 0.9
+    decisions: Count = 400_000
+    patience: Count = 10
 
 
 SPACE = {

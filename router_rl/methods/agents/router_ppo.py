@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .on_policy import Update, learn
 from .rollout import Trajectory, leave_one_out, log_prob, logits_of, rewards_to_go
@@ -22,7 +25,7 @@ __all__ = ["METHOD", "SPACE", "RouterPPOHyperparameters", "clipped", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouterPPOHyperparameters:
+class RouterPPOHyperparameters(Hyperparameters):
     """Hyperparameters of on-device PPO.
 
     Attributes:
@@ -40,18 +43,18 @@ class RouterPPOHyperparameters:
         patience: validations without improvement before training stops (one every 16,384 decisions).
     """
 
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    entropy: float = 0.03
-    smoothing: float = 0.0
-    clip: float = 0.2
-    reuse: int = 2
-    minibatches: int = 4
-    group: int = 4
-    lanes: int = 2048
-    discount: float = 0.9
-    decisions: int = 400_000
-    patience: int = 10
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    entropy: NonNegative = 0.03
+    smoothing: Fraction = 0.0
+    clip: Positive = 0.2
+    reuse: Count = 2
+    minibatches: Count = 4
+    group: Count = 4
+    lanes: Size = 2048
+    discount: Fraction = 0.9
+    decisions: Count = 400_000
+    patience: Count = 10
 
 
 SPACE = {

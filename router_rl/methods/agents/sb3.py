@@ -17,9 +17,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from envs import RoutingCore, SB3VecEnv
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import AdaptiveK, Router, Soft
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from ..training_loop import EarlyStopping, optimizer_state, restore_optimizer
 from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
@@ -50,7 +52,7 @@ class _TrainingLength(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOHyperparameters:
+class PPOHyperparameters(Hyperparameters):
     """Hyperparameters of PPO.
 
     Attributes:
@@ -68,18 +70,18 @@ class PPOHyperparameters:
         critic_hidden: widths of the critic's hidden layers.
     """
 
-    learning_rate: float = 3e-3
-    epochs: int = 4
-    minibatch: int = 512
-    clip: float = 0.2
-    entropy: float = 0.01
-    weight_decay: float = 1e-2
-    lanes: int = 256
-    steps: int = 8
-    decisions: int = 200_000
-    validate_every: int = 8_192
-    patience: int = 10
-    critic_hidden: tuple[int, ...] = (64,)
+    learning_rate: Positive = 3e-3
+    epochs: Count = 4
+    minibatch: Count = 512
+    clip: Positive = 0.2
+    entropy: NonNegative = 0.01
+    weight_decay: NonNegative = 1e-2
+    lanes: Size = 256
+    steps: Size = 8
+    decisions: Count = 200_000
+    validate_every: Count = 8_192
+    patience: Count = 10
+    critic_hidden: tuple[Width, ...] = (64,)
 
 
 PPO_SPACE = {
@@ -91,7 +93,7 @@ PPO_SPACE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CHyperparameters:
+class A2CHyperparameters(Hyperparameters):
     """Hyperparameters of A2C.
 
     Attributes:
@@ -106,15 +108,15 @@ class A2CHyperparameters:
         critic_hidden: widths of the critic's hidden layers.
     """
 
-    learning_rate: float = 3e-3
-    entropy: float = 0.01
-    weight_decay: float = 1e-2
-    lanes: int = 256
-    steps: int = 4
-    decisions: int = 200_000
-    validate_every: int = 8_192
-    patience: int = 10
-    critic_hidden: tuple[int, ...] = (64,)
+    learning_rate: Positive = 3e-3
+    entropy: NonNegative = 0.01
+    weight_decay: NonNegative = 1e-2
+    lanes: Size = 256
+    steps: Size = 4
+    decisions: Count = 200_000
+    validate_every: Count = 8_192
+    patience: Count = 10
+    critic_hidden: tuple[Width, ...] = (64,)
 
 
 A2C_SPACE = {
@@ -126,7 +128,7 @@ A2C_SPACE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNHyperparameters:
+class DQNHyperparameters(Hyperparameters):
     """Hyperparameters of DQN.
 
     Attributes:
@@ -144,17 +146,17 @@ class DQNHyperparameters:
         patience: validations without improvement before training stops.
     """
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    minibatch: int = 256
-    exploration: float = 0.3
-    target_every: int = 50
-    memory: int = 50_000
-    updates: int = 2
-    lanes: int = 64
-    decisions: int = 200_000
-    validate_every: int = 8_192
-    patience: int = 10
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-2
+    minibatch: Count = 256
+    exploration: Fraction = 0.3
+    target_every: Count = 50
+    memory: Size = 50_000
+    updates: Count = 2
+    lanes: Size = 64
+    decisions: Count = 200_000
+    validate_every: Count = 8_192
+    patience: Count = 10
 
 
 DQN_SPACE = {
@@ -349,10 +351,8 @@ def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> Non
     restore_optimizer(agent.policy.optimizer, state["optimizer"])
     env.core.load_state_dict(state["lanes"])
     agent.num_timesteps = state["played"]
-    observation = env.core.observation().cpu().numpy()
-    agent._last_obs = observation  # pyright: ignore[reportPrivateUsage]
-    starts = state["episode_starts"].numpy()
-    agent._last_episode_starts = starts  # pyright: ignore[reportPrivateUsage]
+    agent._last_obs = env.core.observation().cpu().numpy()  # pyright: ignore[reportPrivateUsage]
+    agent._last_episode_starts = state["episode_starts"].numpy()  # pyright: ignore[reportPrivateUsage]
     if isinstance(agent, DQN):
         buffer = agent.replay_buffer
         assert buffer is not None

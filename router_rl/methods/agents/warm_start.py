@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from experts import InputError, OutcomeTable
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Whole
 
 from ...problems.cross_fitting import folds_of
 from ...problems.routing.problem import RoutingProblem
@@ -26,6 +27,7 @@ from ...problems.routing.router_measurement import measure
 from ...routing import Router
 from ..budget import fit_method
 from ..calibration import calibrated
+from ..hyperparameters import Hyperparameters
 from ..method import Bound, Method, Run
 from ..registry import find_method, method_names
 from .exact_pg import fit as ascend
@@ -37,7 +39,7 @@ _ENOUGH_ROWS = 20_000  # validation rows that make cross-validation unnecessary
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmExactPGHyperparameters:
+class WarmExactPGHyperparameters(Hyperparameters):
     """Hyperparameters of the warm-started policy gradient.
 
     Attributes:
@@ -61,20 +63,20 @@ class WarmExactPGHyperparameters:
             (1 is the rule of Breiman et al. 1984, section 3.4.3).
     """
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    entropy: float = 0.01
-    smoothing: float = 0.25
-    epochs: int = 60
-    patience: int = 25
-    batch: int = 256
-    group: int = 1
-    lanes: int = 4096
-    decisions: int = 400_000
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-2
+    entropy: NonNegative = 0.01
+    smoothing: Fraction = 0.25
+    epochs: Count = 60
+    patience: Count = 25
+    batch: Count = 256
+    group: Count = 1
+    lanes: Size = 4096
+    decisions: Count = 400_000
     start: str = "softmax_gate"
     start_hyperparameters: Any = None
-    inverse_temperature: float = 5.0
-    folds: int = 5
+    inverse_temperature: Positive = 5.0
+    folds: Whole = 5
     caution: float = 1.0
 
 

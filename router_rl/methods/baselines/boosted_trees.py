@@ -12,7 +12,7 @@ Source: Friedman 2001, https://doi.org/10.1214/aos/1013203451; Friedman 2002,
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from sklearn.ensemble import GradientBoostingRegressor
 
 from envs import Outcomes
 from envs.reward import expert_utility
+from experts.io.value_range import Count, Positive, Range, Width
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, TreeScorer
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "BoostedTreesHyperparameters", "Forest", "fit", "fit_forest"]
@@ -31,7 +33,7 @@ _MAX_ROWS = 1000  # rows that one tree is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoostedTreesHyperparameters:
+class BoostedTreesHyperparameters(Hyperparameters):
     """Hyperparameters of the boosted trees.
 
     Attributes:
@@ -41,10 +43,10 @@ class BoostedTreesHyperparameters:
         min_samples_leaf: minimum number of rows in a leaf.
     """
 
-    trees: int = 50
-    depth: int = 3
-    learning_rate: float = 0.1
-    min_samples_leaf: int = 10
+    trees: Width = 50
+    depth: Annotated[int, Range(1, 16)] = 3
+    learning_rate: Positive = 0.1
+    min_samples_leaf: Count = 10
 
 
 SPACE = {

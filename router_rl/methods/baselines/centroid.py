@@ -17,14 +17,17 @@ proportionally).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from envs.reward import expert_utility
+from experts.io.value_range import NonNegative, Range
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .ridge import lifted_weights
 
@@ -32,7 +35,7 @@ __all__ = ["METHOD", "SPACE", "CentroidHyperparameters", "fit", "memberships", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class CentroidHyperparameters:
+class CentroidHyperparameters(Hyperparameters):
     """Hyperparameters of the centroid router.
 
     Attributes:
@@ -40,8 +43,8 @@ class CentroidHyperparameters:
         prior: weight of the log prior, each expert's share of the gain.
     """
 
-    shrinkage: float = 0.0
-    prior: float = 1.0
+    shrinkage: Annotated[float, Range(0.0, 1.0, below=True)] = 0.0
+    prior: NonNegative = 1.0
 
 
 SPACE = {"shrinkage": (0.0, 0.2, 0.4, 0.6, 0.8), "prior": (0.0, 0.5, 1.0)}

@@ -20,17 +20,19 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from envs.reward import expert_utility
+from experts.io.value_range import Count, NonNegative
 
 from ...problems.routing.problem import RoutingProblem
 from ...problems.shrunken_means import shrunken_means
 from ...routing import KNNScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "ClusterHyperparameters", "centroids", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterHyperparameters:
+class ClusterHyperparameters(Hyperparameters):
     """Hyperparameters of the cluster router.
 
     Attributes:
@@ -40,10 +42,10 @@ class ClusterHyperparameters:
         strength: shrinkage of a cluster's means to the overall means, in rows; at least 0.
     """
 
-    clusters: int = 60
-    nearest: int = 4
+    clusters: Count = 60
+    nearest: Count = 4
     metric: Literal["euclidean", "cosine"] = "cosine"
-    strength: float = 5.0
+    strength: NonNegative = 5.0
 
 
 SPACE = {

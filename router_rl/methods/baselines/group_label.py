@@ -15,24 +15,26 @@ import torch
 
 from envs.reward import expert_utility
 from experts import InputError
+from experts.io.value_range import NonNegative
 
 from ...problems.routing.problem import RoutingProblem
 from ...problems.shrunken_means import shrunken_means
 from ...routing import LinearScorer, Router, StateInput
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "GroupLabelHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupLabelHyperparameters:
+class GroupLabelHyperparameters(Hyperparameters):
     """Hyperparameters of the group router.
 
     Attributes:
         strength: shrinkage s to the overall mean, in rows; at least 0.
     """
 
-    strength: float = 5.0
+    strength: NonNegative = 5.0
 
 
 SPACE = {"strength": (0.0, 1.0, 5.0, 20.0, 100.0)}

@@ -8,22 +8,23 @@ confidence bound answers. Where neighbours say little, plain `knn` follows their
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from scipy.stats import t as student_t
 
 from envs.reward import expert_utility
-from experts import InputError
+from experts.io.value_range import Count, Range
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import GuardedKNNScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "GuardedKNNHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuardedKNNHyperparameters:
+class GuardedKNNHyperparameters(Hyperparameters):
     """Hyperparameters of the guarded nearest-neighbours router.
 
     Attributes:
@@ -32,14 +33,9 @@ class GuardedKNNHyperparameters:
         metric: `euclidean` or `cosine` distance on standardised features.
     """
 
-    neighbours: int = 40
-    level: float = 0.1
+    neighbours: Count = 40
+    level: Annotated[float, Range(0.0, 0.5, above=True)] = 0.1
     metric: Literal["euclidean", "cosine"] = "euclidean"
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.level <= 0.5:
-            reason = "is not the level of a one-sided test"
-            raise InputError("method.level", self.level, reason, "use a number above 0, at most 0.5")
 
 
 SPACE = {

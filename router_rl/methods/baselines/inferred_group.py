@@ -16,12 +16,14 @@ import torch
 
 from envs.reward import expert_utility
 from experts import InputError
+from experts.io.value_range import NonNegative
 
 from ...problems.cross_fitting import held_out
 from ...problems.group_classifier import fit_group_classifier, fit_temperature
 from ...problems.routing.problem import RoutingProblem
 from ...problems.shrunken_means import shrunken_means
 from ...routing import LookupScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "InferredGroupHyperparameters", "fit"]
@@ -30,7 +32,7 @@ _FOLDS = 3  # of the calibration
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferredGroupHyperparameters:
+class InferredGroupHyperparameters(Hyperparameters):
     """Hyperparameters of the lookup with an inferred group.
 
     Attributes:
@@ -38,8 +40,8 @@ class InferredGroupHyperparameters:
         penalty: L2 penalty of the logistic regression on standardised features, per training row.
     """
 
-    strength: float = 5.0
-    penalty: float = 1e-2
+    strength: NonNegative = 5.0
+    penalty: NonNegative = 1e-2
 
 
 SPACE = {"strength": (1.0, 5.0, 20.0, 100.0), "penalty": (1e-3, 1e-2, 1e-1)}

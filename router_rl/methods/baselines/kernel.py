@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from envs.reward import expert_utility
+from experts.io.value_range import Count, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import KernelScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .knn import leave_one_out
 
@@ -26,7 +28,7 @@ __all__ = ["METHOD", "SPACE", "KernelHyperparameters", "fit", "principal_compone
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelHyperparameters:
+class KernelHyperparameters(Hyperparameters):
     """Hyperparameters of the kernel smoother.
 
     Attributes:
@@ -35,9 +37,9 @@ class KernelHyperparameters:
         neighbours: which nearest training query sets the bandwidth.
     """
 
-    factor: float = 0.35
-    components: int = 32
-    neighbours: int = 11
+    factor: Positive = 0.35
+    components: Count = 32
+    neighbours: Count = 11
 
 
 SPACE = {"factor": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7), "components": (16, 32, 64)}

@@ -12,16 +12,18 @@ from typing import Literal
 from torch import Tensor
 
 from envs.reward import expert_utility
+from experts.io.value_range import Count
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import KNNScorer, Router, StoredRowsScorer
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "KNNHyperparameters", "fit", "leave_one_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNNHyperparameters:
+class KNNHyperparameters(Hyperparameters):
     """Hyperparameters of the nearest-neighbours router.
 
     Attributes:
@@ -29,7 +31,7 @@ class KNNHyperparameters:
         metric: `euclidean` or `cosine` distance on standardised features.
     """
 
-    neighbours: int = 20
+    neighbours: Count = 20
     metric: Literal["euclidean", "cosine"] = "euclidean"
 
 

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experts.io.value_range import Count, NonNegative
+
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .bandit import train_bandit
 
@@ -25,7 +28,7 @@ __all__ = ["METHOD", "SPACE", "LinUCBHyperparameters", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinUCBHyperparameters:
+class LinUCBHyperparameters(Hyperparameters):
     """Hyperparameters of LinUCB.
 
     Attributes:
@@ -35,10 +38,10 @@ class LinUCBHyperparameters:
         batch: decisions between updates of the posterior.
     """
 
-    alpha: float = 0.5
-    penalty: float = 1.0
-    passes: int = 1
-    batch: int = 32
+    alpha: NonNegative = 0.5
+    penalty: NonNegative = 1.0
+    passes: Count = 1
+    batch: Count = 32
 
 
 SPACE = {

@@ -11,23 +11,25 @@ from dataclasses import dataclass
 import torch
 
 from envs.reward import expert_utility
+from experts.io.value_range import NonNegative
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, Router, Selection
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = ["METHOD", "SPACE", "RidgeHyperparameters", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RidgeHyperparameters:
+class RidgeHyperparameters(Hyperparameters):
     """Hyperparameters of the ridge router.
 
     Attributes:
         penalty: L2 penalty on the weights of standardised features, relative to the number of training rows.
     """
 
-    penalty: float = 1e-2
+    penalty: NonNegative = 1e-2
 
 
 SPACE = {"penalty": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)}

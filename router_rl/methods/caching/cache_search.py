@@ -19,10 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experts.io.value_range import Count, Share, Size
+
 from ...problems.caching.problem import CachingProblem
 from ...problems.measure import Measurement
 from ...problems.problem import ActionPolicy
 from ...routing.policies.caching_policy import ANSWER_INPUTS, CachingPolicy
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .cache_rules import exported, tuned_foresight
 from .candidates import Weights, best_weights, utilities, validation_utilities
@@ -35,7 +38,7 @@ _PERIOD = 4  # generations between two candidates for the result
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchHyperparameters:
+class SearchHyperparameters(Hyperparameters):
     """Hyperparameters of the search.
 
     Attributes:
@@ -46,11 +49,11 @@ class SearchHyperparameters:
         pace: step size from the old mean and deviation to those of the best draws, in (0, 1].
     """
 
-    population: int = 32
-    elite: int = 8
-    generations: int = 24
-    streams: int = 8
-    pace: float = 0.7
+    population: Size = 32
+    elite: Count = 8
+    generations: Count = 24
+    streams: Size = 8
+    pace: Share = 0.7
 
 
 def fit(problem: CachingProblem, hyperparameters: SearchHyperparameters, run: Run) -> ActionPolicy:

@@ -17,12 +17,13 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from experts import InputError
+from experts.io.value_range import Count, NonNegative, Positive, Range, Size, Width
 
 from ...problems.cascade.cascade_data import CascadeData
 from ...problems.cascade.lattice import Lattice
@@ -30,6 +31,7 @@ from ...problems.cascade.problem import CascadeProblem
 from ...problems.measure import Measurement
 from ...problems.problem import ActionPolicy
 from ...routing.policies.cascade_policy import CascadePolicy
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
 __all__ = [
@@ -49,7 +51,7 @@ _FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeHyperparameters:
+class CascadeHyperparameters(Hyperparameters):
     """Hyperparameters of fitted Q, and of the exact policy gradient too.
 
     Attributes:
@@ -66,22 +68,18 @@ class CascadeHyperparameters:
         InputError: a value is out of range.
     """
 
-    steps: int = 320
-    batch: int = 128
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.05
-    pool: int = 5
-    hidden: int = 48
-    members: int = 5
-    min_weight: float = 0.015
-    max_weight: float = 0.5
+    steps: Size = 320
+    batch: Count = 128
+    learning_rate: Positive = 6e-3
+    weight_decay: NonNegative = 0.05
+    pool: Width = 5
+    hidden: Width = 48
+    members: Annotated[int, Range(1, _FOLDS)] = 5
+    min_weight: Positive = 0.015
+    max_weight: Positive = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "pool", "hidden", "members", "min_weight"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"method.{name}", getattr(self, name), "is not positive", "use more than 0")
-        if self.members > _FOLDS:
-            raise InputError("method.members", self.members, f"there are {_FOLDS} folds", "use 1 to 5")
+        super().__post_init__()
         if self.max_weight < self.min_weight:
             raise InputError("method.max_weight", self.max_weight, "is below min_weight", "use more")
 
@@ -94,7 +92,7 @@ class ExactPGHyperparameters(CascadeHyperparameters):
         regression: weight of the regression beside the policy gradient at the start; decays linearly to 0.
     """
 
-    regression: float = 1.0
+    regression: NonNegative = 1.0
 
 
 class LossWeights(NamedTuple):

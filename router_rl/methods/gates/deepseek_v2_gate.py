@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, ScoredTopK
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import at, expected_loss
@@ -36,7 +38,7 @@ RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSeekV2GateHyperparameters:
+class DeepSeekV2GateHyperparameters(Hyperparameters):
     """Hyperparameters of the DeepSeek-V2 gate.
 
     Attributes:
@@ -53,17 +55,17 @@ class DeepSeekV2GateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    balance: float = 0.003
-    device_balance: float = 0.05
-    communication_balance: float = 0.02
-    groups: int = 1
-    kept: int = 1
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    balance: NonNegative = 0.003
+    device_balance: NonNegative = 0.05
+    communication_balance: NonNegative = 0.02
+    groups: Count = 1
+    kept: Count = 1
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

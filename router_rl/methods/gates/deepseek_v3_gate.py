@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, ScoredTopK, TopK
 from ...routing.selection.topk import scattered
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import expected_loss, learning_k
@@ -31,7 +33,7 @@ RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSeekV3GateHyperparameters:
+class DeepSeekV3GateHyperparameters(Hyperparameters):
     """Hyperparameters of the DeepSeek-V3 gate.
 
     Attributes:
@@ -47,16 +49,16 @@ class DeepSeekV3GateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    gamma: float = 1e-3
-    balance: float = 1e-4
-    groups: int = 1
-    kept: int = 1
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    gamma: NonNegative = 1e-3
+    balance: NonNegative = 1e-4
+    groups: Count = 1
+    kept: Count = 1
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

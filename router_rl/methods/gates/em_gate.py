@@ -24,9 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive, Size
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import LinearScorer, MLPScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from ..training_loop import EarlyStopping
 
@@ -45,7 +47,7 @@ _MAX_STEPS = 500  # of L-BFGS with a linear scorer, which converges earlier
 
 
 @dataclass(frozen=True, kw_only=True)
-class EMGateHyperparameters:
+class EMGateHyperparameters(Hyperparameters):
     """Hyperparameters of the EM gate.
 
     Attributes:
@@ -58,13 +60,13 @@ class EMGateHyperparameters:
         steps: L-BFGS steps per M-step of an MLP; a linear scorer is trained to convergence.
     """
 
-    ridge: float = 1e-3
-    own_compute: float = 1.0
-    temperature: float = 0.2
+    ridge: NonNegative = 1e-3
+    own_compute: NonNegative = 1.0
+    temperature: Positive = 0.2
     hard: bool = False
-    iterations: int = 40
-    patience: int = 8
-    steps: int = 10
+    iterations: Count = 40
+    patience: Count = 8
+    steps: Size = 10
 
 
 SPACE = {

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ...routing.selection.expert_choice import taken
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import expected_loss
@@ -29,7 +31,7 @@ RULES = ("hard", "topk", "expert_choice")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertChoiceGateHyperparameters:
+class ExpertChoiceGateHyperparameters(Hyperparameters):
     """Hyperparameters of the expert-choice gate.
 
     Attributes:
@@ -42,13 +44,13 @@ class ExpertChoiceGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    capacity_factor: float = 2.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    capacity_factor: Positive = 2.0
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, TopK
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 from .mixture import expected_loss
@@ -29,7 +31,7 @@ RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtralGateHyperparameters:
+class MixtralGateHyperparameters(Hyperparameters):
     """Hyperparameters of the Mixtral gate.
 
     Attributes:
@@ -42,13 +44,13 @@ class MixtralGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    balance: float = 0.02
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    balance: NonNegative = 0.02
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, TopK
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import expected_loss, learning_k, squared_variation
@@ -29,7 +31,7 @@ RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyTopKGateHyperparameters:
+class NoisyTopKGateHyperparameters(Hyperparameters):
     """Hyperparameters of the noisy top-k gate.
 
     Attributes:
@@ -43,14 +45,14 @@ class NoisyTopKGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    importance: float = 0.01
-    load: float = 0.01
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    importance: NonNegative = 0.01
+    load: NonNegative = 0.01
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import AdaptiveK, Router, ScoredTopK
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import answers
@@ -30,7 +32,7 @@ RULES = ("hard", "topk", "adaptive_k")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReMoEGateHyperparameters:
+class ReMoEGateHyperparameters(Hyperparameters):
     """Hyperparameters of the ReMoE gate.
 
     Attributes:
@@ -46,15 +48,15 @@ class ReMoEGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    penalty: float = 1e-8
-    alpha: float = 1.2
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    penalty: NonNegative = 1e-8
+    alpha: NonNegative = 1.2
     start: float = 1.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

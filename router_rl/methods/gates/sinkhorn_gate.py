@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ...routing.selection.topk import largest
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import train_gate
 from .mixture import at, expected_loss
@@ -29,7 +31,7 @@ RULES = ("hard", "topk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SinkhornGateHyperparameters:
+class SinkhornGateHyperparameters(Hyperparameters):
     """Hyperparameters of the Sinkhorn gate.
 
     Attributes:
@@ -43,14 +45,14 @@ class SinkhornGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    temperature: float = 1.0
-    iterations: int = 10
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    temperature: Positive = 1.0
+    iterations: Count = 10
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

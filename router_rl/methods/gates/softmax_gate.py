@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts.io.value_range import Count, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 
@@ -25,7 +27,7 @@ __all__ = ["METHOD", "SPACE", "SoftmaxGateHyperparameters", "fit", "mixture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftmaxGateHyperparameters:
+class SoftmaxGateHyperparameters(Hyperparameters):
     """Hyperparameters of the softmax gate.
 
     Attributes:
@@ -41,15 +43,15 @@ class SoftmaxGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    temperature: float = 0.2
-    balance: float = 0.0
-    own_load: float = 2.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 256
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    temperature: Positive = 0.2
+    balance: NonNegative = 0.0
+    own_load: NonNegative = 2.0
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 256
 
 
 SPACE = {

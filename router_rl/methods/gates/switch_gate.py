@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from envs import Outcomes
+from experts.io.value_range import Count, Fraction, NonNegative, Positive
 
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .gate_training import balance_loss, train_gate
 
@@ -28,7 +30,7 @@ __all__ = ["METHOD", "SPACE", "SwitchGateHyperparameters", "fit", "switch_loss",
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwitchGateHyperparameters:
+class SwitchGateHyperparameters(Hyperparameters):
     """Hyperparameters of the Switch gate.
 
     Attributes:
@@ -45,16 +47,16 @@ class SwitchGateHyperparameters:
         batch: queries per gradient step.
     """
 
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    own_compute: float = 1.0
-    balance: float = 0.3
-    own_load: float = 2.0
-    jitter: float = 0.5
-    capacity_factor: float = 2.0
-    epochs: int = 60
-    patience: int = 12
-    batch: int = 64
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-2
+    own_compute: NonNegative = 1.0
+    balance: NonNegative = 0.3
+    own_load: NonNegative = 2.0
+    jitter: Fraction = 0.5
+    capacity_factor: Positive = 2.0
+    epochs: Count = 60
+    patience: Count = 12
+    batch: Count = 64
 
 
 SPACE = {

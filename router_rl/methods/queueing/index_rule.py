@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experts.io.value_range import Count, Size
+
 from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
 from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import Router
 from ...routing.scorers.queue_scorer import TERMS
+from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
 from .index_router import index_router, scorer_of, with_weights
 
@@ -28,7 +31,7 @@ ALL_TERMS = ("compute", "lateness", "wait", "jobs", "pace")
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexHyperparameters:
+class IndexHyperparameters(Hyperparameters):
     """Hyperparameters of the search for the weights of an index.
 
     Attributes:
@@ -38,10 +41,10 @@ class IndexHyperparameters:
         iterations: number of searches around the best candidates, each half as wide as the one before.
     """
 
-    candidates: int = 48
-    lanes: int = 6
-    validation_lanes: int = 96
-    iterations: int = 2
+    candidates: Count = 48
+    lanes: Size = 6
+    validation_lanes: Size = 96
+    iterations: Count = 2
 
 
 def tuned_index(

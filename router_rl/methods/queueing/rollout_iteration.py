@@ -21,7 +21,6 @@ numbers, Ng and Jordan 2000, https://arxiv.org/abs/1301.3878.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -30,12 +29,14 @@ import torch
 from torch import Tensor
 
 from envs import Outcomes, QueueingCore
+from experts.io.value_range import Count, Fraction, Positive, Share, Size
 
 from ...problems.measure import Measurement
 from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
 from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import QueueScorer, Router
+from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .index_router import scorer_of
 from .index_rule import ALL_TERMS, IndexHyperparameters, tuned_index
@@ -46,7 +47,7 @@ _CLIP, _MOST = 1.5, 2.0  # utility: larger advantages are clipped
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutHyperparameters:
+class RolloutHyperparameters(Hyperparameters):
     """Hyperparameters of policy iteration by rollouts.
 
     Attributes:
@@ -69,24 +70,20 @@ class RolloutHyperparameters:
     """
 
     index: IndexHyperparameters = field(default_factory=IndexHyperparameters)
-    iterations: int = 2
-    states: int = 3_000
-    horizon: int = 64
-    experts: int = 6
-    lanes: int = 128
-    exploration: float = 0.05
-    penalties: tuple[float, ...] = (0.01, 0.1)
-    temperatures: tuple[float, ...] = (0.1,)
-    learning_rate: float = 0.01
-    epochs: int = 10
-    batch: int = 256
-    step_sizes: tuple[float, ...] = (0.5, 1.0)
-    validation_lanes: int = 96
+    iterations: Count = 2
+    states: Size = 3_000
+    horizon: Count = 64
+    experts: Count = 6
+    lanes: Size = 128
+    exploration: Fraction = 0.05
+    penalties: tuple[Positive, ...] = (0.01, 0.1)
+    temperatures: tuple[Positive, ...] = (0.1,)
+    learning_rate: Positive = 0.01
+    epochs: Count = 10
+    batch: Count = 256
+    step_sizes: tuple[Share, ...] = (0.5, 1.0)
+    validation_lanes: Size = 96
     guard: float = 2.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.index, Mapping):  # as a command line or a file has it
-            object.__setattr__(self, "index", IndexHyperparameters(**self.index))
 
 
 class Rollouts(NamedTuple):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experts.io.value_range import Positive
+
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
+from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
 from .backprop import GATES, Gate, joint, train_gate
 from .closed_form_start import closed_form_start
@@ -20,14 +23,14 @@ _CHECKS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearningRate:
+class LearningRate(Hyperparameters):
     """The hyperparameter of every token-level method.
 
     Attributes:
         learning_rate: initial learning rate of AdamW; decays to zero (cosine).
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: Positive = 1e-2
 
 
 _SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Fraction, NonNegative, Positive, Range, Share, Size
 
 from ..feature_config import FeatureConfig
 
@@ -13,7 +16,7 @@ __all__ = ["CachingOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachingOptions:
+class CachingOptions(CheckedOptions):
     """The options of `CachingProblem`.
 
     Attributes:
@@ -24,31 +27,32 @@ class CachingOptions:
         gap: seconds between two arrivals.
         persistence: probability that a request keeps the topic of the one before.
         window: number of requests of an episode.
-        episodes: number of episodes that a policy is measured on.
+        episodes: number of episodes that a policy is measured on; a confidence interval needs 2.
         profile: YAML file of the bandwidths and latencies of the memories; null: PCIe 4.0 x16 and a fast NVMe
             drive.
         features: features to compute from prompts, if the table has none of its own.
     """
 
-    resident_shares: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
-    wait_weight: float = 0.5
-    host_share: float = 0.6
-    expert_bytes: float | tuple[float, ...] = 1.4e9
-    gap: float = 0.1
-    persistence: float = 0.9
-    window: int = 256
-    episodes: int = 48
+    prefix: ClassVar[str] = "problem"
+
+    resident_shares: tuple[Share, ...] = (0.3, 0.5, 0.75, 1.0)
+    wait_weight: NonNegative = 0.5
+    host_share: Share = 0.6
+    expert_bytes: Positive | tuple[Positive, ...] = 1.4e9
+    gap: NonNegative = 0.1
+    persistence: Fraction = 0.9
+    window: Size = 256
+    episodes: Annotated[int, Range(2, 10_000_000)] = 48
     profile: Path | None = None
     features: FeatureConfig = field(default_factory=FeatureConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shares = self.resident_shares
         if not shares or len(set(shares)) < len(shares):
             raise InputError(
                 "problem.resident_shares", list(shares), "are empty or not distinct", "use [0.3,0.5,0.75,1.0]"
             )
-        if self.episodes < 2:
-            raise InputError("problem.episodes", self.episodes, "is too few for an interval", "use 2 or more")
 
     @property
     def sizes(self) -> tuple[float, ...]:

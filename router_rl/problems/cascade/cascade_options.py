@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count
 
 from ..feature_config import FeatureConfig
 
@@ -12,7 +14,7 @@ __all__ = ["CascadeOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeOptions:
+class CascadeOptions(CheckedOptions):
     """The options of `CascadeProblem`.
 
     Attributes:
@@ -22,10 +24,8 @@ class CascadeOptions:
         features: features to compute from prompts, if the table has none of its own.
     """
 
-    max_experts: int = 3
+    prefix: ClassVar[str] = "problem"
+
+    max_experts: Count = 3
     use_features: bool = True
     features: FeatureConfig = field(default_factory=FeatureConfig)
-
-    def __post_init__(self) -> None:
-        if self.max_experts < 1:
-            raise InputError("problem.max_experts", self.max_experts, "is below 1", "use 1 or more")

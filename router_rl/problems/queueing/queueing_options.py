@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Range, Size, Width
 
 from ..feature_config import FeatureConfig
 
@@ -16,7 +18,7 @@ __all__ = ["QueueingOptions", "errors_name_options"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueueingOptions:
+class QueueingOptions(CheckedOptions):
     """The options of `QueueingProblem`.
 
     The unit of deadlines and outages is the mean service time over the experts.
@@ -26,7 +28,7 @@ class QueueingOptions:
             next quarter for validation and the last quarter for test.
         test_arrivals: other arrivals for the test split, to measure transfer; null: the same.
         loads: arrival rates over the capacity of all experts; one case each.
-        episodes: episodes of an evaluation.
+        episodes: episodes of an evaluation; a confidence interval needs 2.
         features: features computed from prompts, if the table has no features.
         lateness_weight: utility, per unit of value, of one deadline of lateness.
         miss_weight: utility, per unit of value, of a missed deadline.
@@ -46,38 +48,38 @@ class QueueingOptions:
         InputError: a value is out of range; names it as the problem's option, such as `problem.batch`.
     """
 
+    prefix: ClassVar[str] = "problem"
+
     arrivals: str = "poisson"
     test_arrivals: str | None = None
-    loads: tuple[float, ...] = (0.5, 0.8, 0.95)
-    episodes: int = 128
+    loads: tuple[Positive, ...] = (0.5, 0.8, 0.95)
+    episodes: Annotated[int, Range(2, 10_000_000)] = 128
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    lateness_weight: float = 0.5
-    miss_weight: float = 0.0
-    window: int = 512
-    replicas: int | tuple[int, ...] = 1
-    batch: int = 1
-    batch_slope: float = 0.1
-    deadlines: tuple[float, ...] = (2.0,)
-    values: tuple[float, ...] = (1.0,)
-    shares: tuple[float, ...] = ()
-    mean_up: float = 0.0
-    mean_repair: float = 20.0
-    budget: float | None = None
-    overspend_weight: float = 1.0
+    lateness_weight: NonNegative = 0.5
+    miss_weight: NonNegative = 0.0
+    window: Size = 512
+    replicas: Width | tuple[Width, ...] = 1
+    batch: Count = 1
+    batch_slope: Fraction = 0.1
+    deadlines: tuple[Positive, ...] = (2.0,)
+    values: tuple[NonNegative, ...] = (1.0,)
+    shares: tuple[NonNegative, ...] = ()
+    mean_up: NonNegative = 0.0
+    mean_repair: Positive = 20.0
+    budget: Positive | None = None
+    overspend_weight: NonNegative = 1.0
 
     def __post_init__(self) -> None:
         for name in ("arrivals", "test_arrivals"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else str(value))
-        object.__setattr__(self, "loads", _numbers(self.loads))
+            if isinstance(value, Path):
+                object.__setattr__(self, name, str(value))
+        if isinstance(self.loads, int | float):
+            object.__setattr__(self, "loads", (self.loads,))
+        super().__post_init__()
         if not self.loads or len(set(self.loads)) < len(self.loads):
             reason = "are not distinct" if self.loads else "are empty"
             raise InputError("problem.loads", list(self.loads), reason, "use 0.5,0.8,0.95")
-        if not all(0.0 < load < math.inf for load in self.loads):
-            raise InputError("problem.loads", list(self.loads), "are not all positive", "use 0.5,0.8,0.95")
-        if self.episodes < 2:
-            reason = "is too few for a confidence interval"
-            raise InputError("problem.episodes", self.episodes, reason, "use 2 or more")
         with errors_name_options():
             self.config(self.loads[0], 0.0)
 
@@ -112,11 +114,3 @@ def errors_name_options(name: str | None = None) -> Generator[None]:
         error.args = (option + str(error).removeprefix(error.field),)
         error.field = option
         raise
-
-
-def _numbers(loads: Any) -> tuple[float, ...]:
-    """Return one number or several as a tuple."""
-    try:
-        return tuple(float(load) for load in (loads if isinstance(loads, list | tuple) else (loads,)))
-    except (TypeError, ValueError) as error:
-        raise InputError("problem.loads", loads, f"are not numbers ({error})", "use 0.5,0.8,0.95") from error

@@ -104,6 +104,8 @@ class RoutingProblem(Problem):
         if isinstance(select, str):
             changes["select"] = select
         self.options: RoutingOptions = with_changes(options or RoutingOptions(), changes)
+        if not isinstance(select, Selection):
+            self.options.check_used()
         objective = Objective() if objective is None else objective
         self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         check_objectives(self.objectives)

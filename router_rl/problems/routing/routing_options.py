@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from experts import InputError
-from experts.io.errors import unknown_name
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Width
 
 from ..feature_config import FeatureConfig
 from ..log_config import LogConfig
@@ -15,7 +16,7 @@ __all__ = ["RoutingOptions", "ScorerConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorerConfig:
+class ScorerConfig(CheckedOptions):
     """Shape of the scorer of trained methods.
 
     Attributes:
@@ -23,21 +24,17 @@ class ScorerConfig:
         hidden: widths of the MLP's hidden layers.
     """
 
-    kind: Literal["linear", "mlp"] = "mlp"
-    hidden: tuple[int, ...] = (64,)
+    prefix: ClassVar[str] = "problem.scorer"
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("linear", "mlp"):
-            raise InputError("scorer.kind", self.kind, "unknown", "use linear or mlp")
-        if any(width < 1 for width in self.hidden):
-            raise InputError("scorer.hidden", list(self.hidden), "a width is not positive", "use 1 or more")
+    kind: Literal["linear", "mlp"] = "mlp"
+    hidden: tuple[Width, ...] = (64,)
 
     def __str__(self) -> str:
         return "linear" if self.kind == "linear" else f"mlp({', '.join(map(str, self.hidden))})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoutingOptions:
+class RoutingOptions(CheckedOptions):
     """Options of `RoutingProblem`.
 
     Attributes:
@@ -54,8 +51,10 @@ class RoutingOptions:
         compile: compile the scorer with torch.compile in training; faster for wide scorers.
     """
 
+    prefix: ClassVar[str] = "problem"
+
     select: str = "hard"
-    k: int = 2
+    k: Count = 2
     tree: dict[str, Any] | None = None
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     observe_load: bool | None = None
@@ -65,6 +64,20 @@ class RoutingOptions:
     device: str = "cpu"
     compile: bool = False
 
-    def __post_init__(self) -> None:
-        if self.feedback not in ("full", "bandit"):
-            raise unknown_name("problem.feedback", self.feedback, ("full", "bandit"))
+    def check_used(self) -> None:
+        """Check that no option is set that the selection rule or the feedback does not use.
+
+        Raises:
+            InputError: one is; names it.
+        """
+        rule, feedback = f"select {self.select}", f"{self.feedback} feedback"
+        for name, other, used, fix in (
+            ("k", rule, self.select in ("topk", "adaptive_k"), "use topk or adaptive_k"),
+            ("tree", rule, self.select == "hierarchical", "use hierarchical"),
+            ("log", feedback, self.feedback == "bandit", "use bandit feedback"),
+        ):
+            value = getattr(self, name)
+            if not used and value != getattr(RoutingOptions(), name):
+                raise InputError(
+                    f"problem.{name}", value, f"{other} does not use it", f"leave it out, or {fix}"
+                )

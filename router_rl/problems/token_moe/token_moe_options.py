@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Fraction, Range, Size
 
 __all__ = ["TokenMoEOptions"]
 
+_PerToken = Annotated[int, Range(1, 2)]
+
 
 @dataclass(frozen=True, kw_only=True)
-class TokenMoEOptions:
+class TokenMoEOptions(CheckedOptions):
     """Options of `TokenMoEProblem`.
 
     Attributes:
@@ -30,16 +35,18 @@ class TokenMoEOptions:
         batch: sequences per gradient step.
     """
 
+    prefix: ClassVar[str] = "problem"
+
     base: str | None = None
     experts: tuple[str, ...] | str = ()
     texts: str | None = None
     keep: str | None = None
-    experts_per_token: tuple[int, ...] | int = (1,)
+    experts_per_token: tuple[_PerToken, ...] | _PerToken = (1,)
     score: Literal["softmax", "sigmoid"] = "softmax"
-    length: int = 128
-    train: int = 192
-    validation: int = 48
-    test: int = 96
-    mixed: float = 0.25
-    epochs: int = 4
-    batch: int = 8
+    length: Size = 128
+    train: Size = 192
+    validation: Size = 48
+    test: Size = 96
+    mixed: Fraction = 0.25
+    epochs: Count = 4
+    batch: Count = 8

@@ -13,7 +13,8 @@ from router_rl.cli.command import Names
 from router_rl.cli.command_arguments import arguments_of, boolean_options
 from router_rl.cli.compare_command import StudyOptions
 from router_rl.cli.data_options import DataOptions
-from router_rl.cli.parsing import _OLD, build_parser, normalised
+from router_rl.cli.old_options import OLD as REPLACED
+from router_rl.cli.parsing import build_parser, normalised
 from train_router import main
 
 Fails = Callable[..., str]
@@ -91,7 +92,7 @@ def test_an_old_hyperparameter_of_another_method_lists_those_of_the_method(fails
 
 
 def test_every_old_spelling_is_tested() -> None:
-    assert {old if old in _OLD else old.partition(".")[0] for old in OLD} == set(_OLD)
+    assert {old if old in REPLACED else old.partition(".")[0] for old in OLD} == set(REPLACED)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +212,11 @@ def test_a_dataclass_among_the_arguments_stands_for_its_fields() -> None:
     arguments = arguments_of(command, given)
     assert arguments["study"] == StudyOptions(seeds=2, n_trials=3, methods="ridge")
     assert arguments["data"] == DataOptions(allow_leakage=True)
-    assert set(arguments) == {"out", "data", "study", "problem", "objective"}
+    assert set(arguments) == {"out", "data", "study", "target", "problem", "objective"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_boolean_options_need_no_value(name: str) -> None:
-    expected = {"import": {"drop_leaks"}, "bench": set(), "export": set()}
+    expected = {"import": {"drop_leaks", "print_prices"}, "patch": {"recover"}}
     leaks = {"allow_leakage"} if name in ("train", "compare", "evaluate", "monitor") else set()
     assert boolean_options(find_command(name)) == expected.get(name, leaks)

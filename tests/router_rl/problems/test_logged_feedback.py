@@ -134,7 +134,9 @@ def test_mistakes(kinds: OutcomeTable) -> None:
         RoutingProblem(kinds, OBJECTIVE, TopK(k=2), feedback="bandit")
     with pytest.raises(InputError, match="tree=None: is built from all outcomes"):
         fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="hierarchical", feedback="bandit"))
-    with pytest.raises(InputError, match=r"log\.epsilon=0\.0: is not an exploration rate"):
+    with pytest.raises(
+        InputError, match=r"log\.epsilon=0\.0: is out of range; use a number above 0 and at most 1"
+    ):
         LogConfig(epsilon=0.0)
-    with pytest.raises(InputError, match=r"log\.clip=-1\.0: is not a weight"):
+    with pytest.raises(InputError, match=r"log\.clip=-1\.0: is out of range; use a number of at least 0"):
         LogConfig(clip=-1.0)

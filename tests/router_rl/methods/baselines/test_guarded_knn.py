@@ -68,7 +68,7 @@ def test_more_neighbours_than_rows(kinds: OutcomeTable) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 0.6, float("nan")])
 def test_a_level_outside_its_range_is_refused(kinds: OutcomeTable, level: float) -> None:
-    with pytest.raises(InputError, match=r"method.level=.* is not the level of a one-sided test"):
+    with pytest.raises(InputError, match=r"method.level=.* use a number above 0 and at most 0.5"):
         fit("guarded_knn", RoutingProblem(kinds, OBJECTIVE), hyperparameters={"level": level})
 
 

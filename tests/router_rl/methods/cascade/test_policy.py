@@ -128,7 +128,7 @@ def test_shapes_and_hyperparameters_are_checked(policy):
         ExactPGHyperparameters(members=6)
     with pytest.raises(InputError, match=r"method.max_weight=0.1: is below min_weight"):
         CascadeHyperparameters(min_weight=0.2, max_weight=0.1)
-    with pytest.raises(InputError, match=r"method.steps=0: is not positive"):
+    with pytest.raises(InputError, match=r"method.steps=0: is out of range; use a whole number from 1"):
         CascadeHyperparameters(steps=0)
 
 

@@ -49,12 +49,12 @@ def test_one_load_a_list_and_a_path_are_accepted():
     ("changes", "message"),
     [
         ({"lodes": [0.5]}, "problem='lodes': unknown; did you mean 'loads'"),
-        ({"loads": "much"}, "problem.loads='much': are not numbers"),
+        ({"loads": "much"}, "problem.loads='much': is not a list of numbers"),
         ({"loads": []}, "problem.loads=.*are empty"),
         ({"loads": [0.5, 0.5]}, "problem.loads=.*are not distinct"),
-        ({"loads": [0.5, 0.0]}, "problem.loads=.*are not all positive"),
-        ({"episodes": 1}, "problem.episodes=1: is too few"),
-        ({"batch_slope": 3.0}, "problem.batch_slope=3.0: is not a fraction; use 0 to 1"),
+        ({"loads": [0.5, 0.0]}, "problem.loads=.*use a list of numbers above 0"),
+        ({"episodes": 1}, "problem.episodes=1: is out of range; use a whole number from 2"),
+        ({"batch_slope": 3.0}, "problem.batch_slope=3.0: is out of range; use a number from 0 to 1"),
         ({"deadlines": [1.0, 2.0]}, "problem.values=.*do not match 2 deadlines"),
     ],
 )
