@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import writable_file
+from ..io.checked_options import CheckedOptions
 from ..io.errors import InputError
 from ..io.progress import track
+from ..io.value_range import Count, Positive, Seed, Whole
 from ..table.outcome_table import OutcomeTable
 from ..table.prices import Price
 from .answers import UNSENT, Answers
@@ -53,7 +55,7 @@ class Collected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectOptions:
+class CollectOptions(CheckedOptions):
     """How requests are sent and answers scored.
 
     Attributes:
@@ -67,19 +69,11 @@ class CollectOptions:
     """
 
     scorer: str = "exact_match"
-    concurrency: int = 8
-    workers: int = 0
-    limit: int | None = None
-    max_cost: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_cost is not None and not 0.0 < self.max_cost < math.inf:
-            raise InputError("max_cost", self.max_cost, "is no amount of money", "give US dollars above 0")
-        sizes = (("concurrency", self.concurrency, 1), ("workers", self.workers, 0), ("limit", self.limit, 1))
-        for name, value, lowest in sizes:
-            if value is not None and value < lowest:
-                raise InputError(name, value, f"is below {lowest}", f"give {lowest} or more")
+    concurrency: Count = 8
+    workers: Whole = 0
+    limit: Count | None = None
+    max_cost: Positive | None = None
+    seed: Seed = 0
 
 
 def collect_answers(

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..io.errors import InputError
 from ..readers import records
+from ..readers.outcome import text
 
 __all__ = ["Questions", "read_questions"]
 
@@ -49,15 +50,16 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
         InputError: names the file, column, row and fix.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError("prompts", str(path), "no such file", "give Parquet, CSV or JSON Lines")
     columns: dict[str, list[str | None]] = {name: [] for name in _COLUMNS}
-    for index, row in enumerate(records(path)):
+    for index, row in enumerate(records(path, "prompts")):
         if limit is not None and index >= limit:
             break
         for name in _COLUMNS:
-            value = row.get(name)
-            columns[name].append(None if value is None or value == "" else str(value))
+            value = text(row.get(name))
+            if value is not None and not _is_text(value):
+                problem = f"{path}: row {index} holds half a surrogate pair, which is not text"
+                raise InputError(name, value[:60], problem, "save the prompts as UTF-8 again")
+            columns[name].append(value)
     prompts = columns["prompt"]
     if not prompts:
         raise InputError("prompts", str(path), "has no rows", "give at least one prompt")
@@ -78,3 +80,11 @@ def read_questions(path: Path | str, limit: int | None = None) -> Questions:
         if columns[name][0] is None:
             del arrays[name]
     return Questions(**arrays)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..io.atomic import writable_file
+from ..io.checked_options import CheckedOptions
 from ..io.errors import InputError
 from ..io.progress import track
+from ..io.value_range import Positive, Seed
 from ..table.findings import Finding, findings, prompt_findings
 from ..table.outcome_table import OutcomeTable
 from ..table.prices import LITELLM, read_prices, token_costs
@@ -56,7 +58,7 @@ class ImportReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions:
+class ImportOptions(CheckedOptions):
     """How results are read.
 
     Attributes:
@@ -78,10 +80,10 @@ class ImportOptions:
     on: str | None = None
     cost_unit: str | None = None
     metric: str | None = None
-    full_marks: float = 1.0
+    full_marks: Positive = 1.0
     missing: Literal["rows", "experts"] = "rows"
     drop_leaks: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 def import_results(
@@ -229,8 +231,6 @@ def _costs(read: Assembled, prices: str | Path | None, on: str | date | None) ->
 
 def _scaled(read: Assembled, full_marks: float) -> np.ndarray:
     """Qualities in [0, 1]."""
-    if not 0.0 < full_marks < float("inf"):
-        raise InputError("full_marks", full_marks, "is not a score", "use the source's highest score")
     quality = read.numbers["quality"] / full_marks
     wrong = np.argwhere((quality < 0.0) | (quality > 1.0))
     if len(wrong):
@@ -246,8 +246,6 @@ def _complete(
     read: Assembled, numbers: dict[str, np.ndarray], missing: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """The experts and rows of a table without missing outcomes, and the number of rows dropped by reason."""
-    if missing not in ("rows", "experts"):
-        raise InputError("missing", missing, "is unknown", "use rows or experts")
     lacking = np.isnan(numbers["quality"]) | np.isnan(numbers["cost"])
     experts = np.arange(len(read.experts))
     if missing == "experts":

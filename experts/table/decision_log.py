@@ -8,7 +8,6 @@ off-policy estimates of another router (`router_rl/problems/off_policy.py`) and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from ..io.atomic import replacing
 from ..io.errors import InputError, unknown_name
 from .feature_column import read_features
 from .outcome_table import OutcomeTable
+from .parquet_columns import float_column, text_column
+from .parquet_file import opened_parquet
 
 __all__ = ["DecisionLog", "epsilon_greedy", "log_decisions"]
 
@@ -128,30 +129,31 @@ class DecisionLog:
             InputError: the file does not exist, is not Parquet, lacks a column, or names an unknown expert.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError("log", str(path), "no such file", "give a Parquet file of decisions")
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            problem = f"is not a readable Parquet file ({error})"
-            raise InputError("log", str(path), problem, "write it with DecisionLog.write") from error
-        with closing(file):
+        with opened_parquet("log", path, "give a Parquet file of decisions") as file:
             names = file.schema_arrow.names
             for name in ("query_id", "expert", *_NUMBERS):
                 if name not in names:
                     raise InputError(name, None, f"{path}: the column is missing", "add it to the log")
+            if file.metadata.num_rows == 0:
+                raise InputError("log", str(path), "has no decisions", "log at least one")
             table = file.read(columns=["query_id", "expert", *_NUMBERS])
+            table.validate(full=True)
             features = read_features(file, path, progress=False) if "features" in names else None
-        numbers = {name: _numbers(name, table[name]) for name in _NUMBERS}
+            numbers = {name: float_column(name, table[name]) for name in _NUMBERS}
+            texts = {name: text_column(name, table[name], path) for name in ("query_id", "expert")}
         ids = {name: index for index, name in enumerate(experts)}
-        names = table["expert"].to_pylist()
-        for name in names:
-            if name not in ids:
+        for name, values in texts.items():
+            for row, value in enumerate(values):
+                if value is None or value != value:
+                    fix = "fill it in or drop the row"
+                    raise InputError(name, None, f"row {row} is missing in {path}", fix)
+        for name in texts["expert"]:
+            if str(name) not in ids:
                 raise unknown_name("expert", str(name), experts)
         return cls(
             experts=tuple(experts),
-            query_id=np.array([str(name) for name in table["query_id"].to_pylist()], dtype=object),
-            action=np.array([ids[name] for name in names], dtype=np.int64),
+            query_id=np.array([str(name) for name in texts["query_id"]], dtype=object),
+            action=np.array([ids[str(name)] for name in texts["expert"]], dtype=np.int64),
             features=features,
             **numbers,
         )
@@ -231,10 +233,3 @@ def epsilon_greedy(choice: np.ndarray, experts: int, epsilon: float) -> np.ndarr
     if not 0.0 <= epsilon <= 1.0:
         raise InputError("epsilon", epsilon, "is not a probability", "use 0 to 1")
     return epsilon / experts + (1.0 - epsilon) * np.eye(experts)[choice]
-
-
-def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    try:
-        return np.asarray(column.cast(pa.float32(), safe=False).to_numpy(), dtype=np.float32)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error

@@ -16,6 +16,7 @@ from ..io.atomic import replacing
 from ..io.cache import cache_folder
 from ..io.errors import InputError
 from ..io.progress import track
+from .parquet_columns import check_numbers
 
 __all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
 
@@ -43,11 +44,15 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
         InputError: the column is not one list of D numbers a row.
     """
     rows = file.metadata.num_rows
-    first = next(_batches(file, range(file.num_row_groups)))["features"]
-    if not is_list(first.type):
+    batch = next(_batches(file, range(file.num_row_groups)), None)
+    if batch is None:
+        raise InputError("features", 0, f"{path}: the file has no rows", "give at least one row")
+    first = batch["features"]
+    if not is_list(first.type) or is_list(first.type.value_type):
         raise InputError(
             "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
         )
+    check_numbers("features", first.type)
     width = len(first[0].as_py() or ())
     if width == 0:
         raise InputError("features", width, "row 0 is empty", "drop the column or fill it")

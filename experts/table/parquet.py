@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from ..io.atomic import replacing
 from ..io.errors import InputError
 from ..io.json_types import parse_json
 from .feature_column import is_list, read_features
+from .parquet_columns import check_numbers, float_column, text_column, whole_column
+from .parquet_file import opened_parquet
 from .splitting import LEAKAGE
 
 __all__ = ["SCHEMA_VERSION", "read_columns", "write_table"]
@@ -37,18 +38,27 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
     Raises:
         InputError: the file does not exist or is not Parquet, or a column is missing or invalid.
     """
-    file = _open(path)
-    with closing(file):
+    fix = "give a Parquet file; for a source's name use experts.open_table"
+    with opened_parquet("table", path, fix) as file:
         schema = file.schema_arrow
         stored = _metadata(path, schema.metadata)
         experts = _experts(path, schema.names, stored.get("experts"))
         if file.metadata.num_rows == 0:
             raise InputError("table", str(path), "has no rows", "collect at least one query")
-        try:
-            features = read_features(file, path, progress=progress) if "features" in schema.names else None
-            table = file.read(columns=[name for name in schema.names if name != "features"])
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from error
+        features = read_features(file, path, progress=progress) if "features" in schema.names else None
+        table = file.read(columns=[name for name in schema.names if name != "features"])
+        table.validate(full=True)  # text that is not UTF-8, and the like, fails later otherwise
+        return _columns(path, table, experts, stored, features)
+
+
+def _columns(
+    path: Path,
+    table: pa.Table,
+    experts: tuple[str, ...],
+    stored: dict[str, Any],
+    features: np.ndarray | None,
+) -> dict[str, Any]:
+    """Return the fields of an OutcomeTable from the columns of a file."""
     columns: dict[str, Any] = {
         "experts": experts,
         "features": features,
@@ -60,10 +70,9 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
     known = {*_TEXTS, "fold", "label", "features"}
     for name in _TEXTS:
         if name in table.column_names:
-            columns[name] = _object(table[name])
-    for name in ("fold", "label"):
-        if name in table.column_names:
-            columns[name] = _whole(name, table[name])
+            columns[name] = text_column(name, table[name], path)
+    if "fold" in table.column_names:
+        columns["fold"] = whole_column("fold", table["fold"], path)
     for kind in _PER_EXPERT:
         names = [f"{kind}/{expert}" for expert in experts]
         known.update(names)
@@ -73,8 +82,9 @@ def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
         names = [f"probabilities/{expert}" for expert in experts]
         known.update(names)
         columns["probabilities"] = _probabilities(table, names)
-    elif "label" in columns:  # a `label` without probabilities is an unknown column
-        del columns["label"]
+        if "label" in table.column_names:
+            columns["label"] = whole_column("label", table["label"], path)
+    else:  # a `label` without probabilities is an unknown column
         known.remove("label")
     unknown = [name for name in table.column_names if name not in known]
     columns["extra"] = table.select(unknown).replace_schema_metadata() if unknown else None
@@ -111,23 +121,6 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
                 writer.close()
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(
-            "table", str(path), problem, "give a Parquet file; for a source's name use experts.open_table"
-        )
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    problem = f"is not a readable Parquet file ({error})"
-    return InputError("table", str(path), problem, "write it with OutcomeTable.write")
-
-
 def _metadata(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     raw = (metadata or {}).get(_METADATA_KEY)
     if raw is None:
@@ -136,7 +129,7 @@ def _metadata(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]
         content: Any = parse_json(raw)
     except ValueError as error:
         raise InputError("router_rl", str(path), f"is not JSON ({error})", "write the table again") from error
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(content, dict) or not _is_version(content.get("schema_version")):
         version = content.get("schema_version") if isinstance(content, dict) else content
         problem = f"{path}: this version reads schema_version {SCHEMA_VERSION}"
         raise InputError("schema_version", version, problem, "upgrade, or write the table again")
@@ -144,14 +137,18 @@ def _metadata(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]
         listed: Any = content.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
             raise InputError(key, listed, f"{path}: should be a list of {kind}", "write the table again")
+    for key in ("source", "cost_unit"):
+        if not isinstance(content.get(key, ""), str):
+            raise InputError(key, content[key], f"{path}: should be a text", "write the table again")
     return content
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is int and value == SCHEMA_VERSION
 
 
 def _experts(path: Path, names: list[str], stored: Any) -> tuple[str, ...]:
     """Return the experts in the order of the metadata, or of the columns if the metadata has none."""
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(name, names.count(name), "occurs twice in the file", "rename one column")
     kinds = ("quality/", "cost/")
     named = [name.split("/", 1)[1] for kind in kinds for name in names if name.startswith(kind)]
     experts = tuple(str(name) for name in (named if stored is None else stored))
@@ -170,33 +167,16 @@ def _experts(path: Path, names: list[str], stored: Any) -> tuple[str, ...]:
     return experts
 
 
-def _object(column: pa.ChunkedArray) -> np.ndarray:
-    values = np.empty(len(column), dtype=object)
-    values[:] = column.to_pylist()
-    return values
-
-
-def _whole(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise InputError(name, None, f"row {row} is missing", "fill it in or drop the column")
-    return column.to_numpy()
-
-
 def _float32(table: pa.Table, name: str) -> np.ndarray:
     if name not in table.column_names:  # an optional column of some experts only
         return np.full(table.num_rows, np.nan, dtype=np.float32)
-    column = table[name]
-    try:
-        values = pc.cast(column, pa.float32(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error
-    return pc.fill_null(values, float("nan")).to_numpy()
+    return float_column(name, table[name])
 
 
 def _probabilities(table: pa.Table, names: list[str]) -> np.ndarray:
     stacked: list[np.ndarray] = []
     for name in names:
+        check_numbers(name, table[name].type)
         column: Any = table[name].combine_chunks()
         sizes = pc.call_function("list_value_length", [column]) if is_list(column.type) else None
         if sizes is None or column.null_count or len(set(sizes.to_pylist())) != 1:

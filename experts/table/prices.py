@@ -193,7 +193,7 @@ def _entries(path: Path) -> tuple[dict[str, Any], date | None]:
     if not isinstance(listed, dict) or not listed:
         raise InputError("prices", str(path), "has no mapping of experts to prices", fix)
     entries = {str(name): entry for name, entry in cast("dict[Any, Any]", listed).items()}
-    return entries, None if table.get("date") is None else _day("date", table["date"])
+    return entries, None if table.get("date") is None else _day(f"prices={str(path)!r}: date", table["date"])
 
 
 def _entry(name: str, entry: Any, day: date | None) -> Price:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from experts import InputError
 from experts.io.printable import printable
+from experts.io.value_range import Count
 from experts.llm.collecting import CollectOptions, collect_answers
 from experts.table.outcome_table import OutcomeTable
 
@@ -28,7 +29,7 @@ def collect(
     *,
     out: Path,
     source: str | None = None,
-    batch_size: int = _BATCH,
+    batch_size: Count = _BATCH,
     models: Path | None = None,
     prompts: Path | None = None,
     options: CollectOptions,
@@ -55,6 +56,8 @@ def collect(
         from experts import collect as collect_outcomes
 
         assert source is not None
+        if prompts is not None:
+            raise InputError("prompts", str(prompts), "has no use with a source", "leave it out")
         for field in fields(CollectOptions):
             if field.name != "seed" and getattr(options, field.name) != field.default:
                 problem = "has no use with a source, whose experts run here"

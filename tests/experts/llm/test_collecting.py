@@ -285,6 +285,8 @@ def test_the_command_prints_what_each_model_answered(server, write_models, write
     for options in ({"scorer": "numeric"}, {"limit": 5}, {"max_cost": 1.0}, {"workers": 2}):
         with pytest.raises(InputError, match=f"{next(iter(options))}=.*has no use with a source"):
             collect(out=tmp_path / "t.parquet", source="digits", options=CollectOptions(**options))
+    with pytest.raises(InputError, match=r"prompts='p': has no use with a source"):
+        collect(out=tmp_path / "t.parquet", source="digits", prompts=Path("p"), options=CollectOptions())
     both = {"models": Path("m"), "prompts": Path("p"), "batch_size": 7}
     with pytest.raises(InputError, match="batch_size=7: has no use with language models"):
         collect(out=tmp_path / "t.parquet", options=CollectOptions(), **both)

@@ -75,3 +75,27 @@ def test_says_which_file_is_wrong(tmp_path):
     for name in ("p.txt", "p.parquet", "none.csv", "e.jsonl"):
         with pytest.raises(InputError, match=name):
             read_questions(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "\\ud800"}\n', r"prompt='\\ud800': .* row 0 holds half a surrogate pair"),
+        (b'{"prompt": "a", "reference": "\\udfff"}\n', r"reference='\\udfff': .* row 0 holds half"),
+        (b'{"prompt": "  "}\n', "prompt=None: .* row 0 is missing"),
+        (b'{"prompt": NaN}\n', "prompt=None: .* row 0 is missing"),
+        (b"[" * 100_000, "prompts='.*jsonl': is nested too deeply"),
+        (b"\xff", "prompts='.*jsonl': cannot be read"),
+    ],
+)
+def test_hostile_prompts_are_named(tmp_path, content, message):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_questions(path)
+    for other, problem in ((tmp_path / "absent", "no such file"), (tmp_path, "is not a regular file")):
+        with pytest.raises(InputError, match=f"prompts='.*': {problem}"):
+            read_questions(other)
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(InputError, match=r"prompts='.*a.docx': is of an unknown kind"):
+        read_questions(tmp_path / "a.docx")

@@ -118,3 +118,42 @@ def test_a_policy_has_to_be_one() -> None:
         log_decisions(_table(2), np.ones((2, 2)) / 2, seed=0)
     with pytest.raises(InputError, match=r"epsilon=1\.5: is not a probability"):
         epsilon_greedy(np.array([0]), 2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_id": ["q"] * 3 + [None]}, r"query_id=None: row 3 is missing in .*log.parquet"),
+        ({"query_id": [float("nan")] * 4}, r"query_id=None: row 0 is missing"),
+        ({"expert": ["a", None, "b", "a"]}, r"expert=None: row 1 is missing"),
+        ({"expert": [["a"]] * 4}, r"expert=.*is not a column of texts"),
+        ({"propensity": ["0.5"] * 4}, r"propensity='string': is not numeric"),
+        ({"features": [["1"]] * 4}, r"features=.*is not numeric"),
+    ],
+)
+def test_wrong_columns_of_a_file_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    columns = {"query_id": list("qrst"), "expert": list("abab"), "features": [[1.0]] * 4}
+    columns |= {name: [0.5] * 4 for name in ("propensity", "quality", "cost")}
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({**columns, **changes}), path)
+    with pytest.raises(InputError, match=message):
+        DecisionLog.read(path, ["a", "b"])
+    pq.write_table(pa.table(columns).slice(0, 0), path)
+    with pytest.raises(InputError, match=r"log='.*log.parquet': has no decisions"):
+        DecisionLog.read(path, ["a", "b"])
+
+
+def test_a_damaged_log_is_one_line(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"query_id": list("qrst"), "expert": list("abab"), "features": [[1.0]] * 4}
+    columns |= {name: [0.5] * 4 for name in ("propensity", "quality", "cost")}
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table(columns), path)
+    whole, failed = path.read_bytes(), 0
+    for at in range(4, len(whole), 41):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            DecisionLog.read(path, ["a", "b"])
+        except InputError as error:
+            failed += 1
+            assert str(error).isprintable()  # noqa: PT017 (a value that is read as another one is no error)
+    assert failed > 10

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -287,3 +289,79 @@ def fields_of(table):
     return {
         name: getattr(table, name) for name in (*FIELDS, "experts", "cost_unit", "source", "extra", "notes")
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quality/a": ["1"] * 10}, r"quality/a='string': is not numeric; store float32"),
+        ({"quality/a": [date(2024, 1, 1)] * 10}, r"quality/a='date32\[day\]': is not numeric"),
+        ({"fold": ["x"] * 10}, r"fold='string': is not numeric"),
+        ({"fold": [1.5] * 10}, r"fold='double': .*is not a column of integers"),
+        ({"fold": [[1]] * 10}, r"fold=.*is not a column of integers"),
+        ({"prompt": [{"a": 1}] * 10}, r"prompt='struct<a: int64>': .*is not a column of texts"),
+        ({"prompt": [b"\xff"] * 10}, r"prompt='binary': .*is not a column of texts"),
+        ({"features": [[["x"]]] * 10}, r"features=.*is not a list column"),
+        ({"features": [["1", "2"]] * 10}, r"features=.*is not numeric"),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path, changes, message):
+    columns = {
+        "query_id": [f"q{i}" for i in range(10)],
+        **{f"{k}/{e}": [1.0] * 10 for k in ("quality", "cost") for e in "ab"},
+    }
+    pq.write_table(pa.table({**columns, **changes}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=message):
+        OutcomeTable.read(tmp_path / "t.parquet", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (b"[" * 100_000, "router_rl=.*is not JSON"),
+        (b'{"schema_version": true}', "schema_version=True"),
+        (b'{"schema_version": 1, "source": [1]}', r"source=\[1\]: .*should be a text"),
+        (b'{"schema_version": 1, "cost_unit": 5}', r"cost_unit=5: .*should be a text"),
+    ],
+)
+def test_wrong_metadata_is_named(tmp_path, metadata, message):
+    columns = {
+        "query_id": [f"q{i}" for i in range(10)],
+        **{f"{k}/{e}": [1.0] * 10 for k in ("quality", "cost") for e in "ab"},
+    }
+    table = pa.table(columns).replace_schema_metadata({b"router_rl": metadata})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=message):
+        OutcomeTable.read(tmp_path / "t.parquet", progress=False)
+
+
+def test_a_damaged_file_is_one_line_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "t.parquet"
+    columns = {"query_id": [f"q{i}" for i in range(10)], "features": [[1.0, 2.0]] * 10}
+    columns |= {f"{k}/{e}": [1.0] * 10 for k in ("quality", "cost") for e in "ab"}
+    pq.write_table(pa.table(columns), path)
+    whole = path.read_bytes()
+    failed = 0
+    for at in range(4, len(whole), 61):
+        damaged = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        path.write_bytes(damaged)
+        try:
+            OutcomeTable.read(path, progress=False)
+        except InputError as error:
+            failed += 1
+            assert str(error).isprintable()  # noqa: PT017 (a value that is read as another one is no error)
+        assert path.read_bytes() == damaged
+    assert failed > 10
+
+
+def test_only_a_regular_file_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo.parquet")
+    for path, problem in (
+        (tmp_path / "fifo.parquet", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / ("x" * 5000), "cannot be read"),
+        (tmp_path / "a\0b", "no such file"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            OutcomeTable.read(path, progress=False)
