@@ -17,6 +17,8 @@ from ..io.errors import InputError
 
 __all__ = ["Journal"]
 
+_START = b'{"key": "'  # of every line; another end of the file was not written here, and is not removed
+
 
 class Journal:
     """Records by key on disk, and the reasons for missing ones.
@@ -161,6 +163,13 @@ class Journal:
         at = 0
         for number, line in enumerate(self._file, start=1):
             if not line.endswith(b"\n"):
+                left = line.rstrip(b"\0")  # a power cut can leave zeros
+                if left[: len(_START)] != _START[: len(left)]:
+                    self.close()
+                    problem = f"line {number} is not a record, and it is not complete"
+                    raise InputError(
+                        "journal", str(self.path), problem, "remove that line, or name another file"
+                    )
                 self._file.truncate(at)
                 break
             try:

@@ -57,6 +57,18 @@ def test_a_broken_line_within_is_an_error_and_nothing_is_changed(tmp_path):
         assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", [b"my notes", b'{"key": "a", "record": {}}\nmy notes', b'{"keys": 1}'])
+def test_the_end_of_another_file_is_not_removed(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a record, and it is not complete; .*name another file"):
+        Journal(path)
+    assert path.read_bytes() == content
+    path.write_bytes(b'{"key": "a", "record": {}}\n' + bytes(500))  # zeros, as a power cut leaves them
+    with Journal(path) as journal:
+        assert list(journal) == ["a"]
+
+
 def test_one_process_at_a_time(tmp_path):
     with Journal(tmp_path / "j"), pytest.raises(InputError, match="another process is writing to it"):
         Journal(tmp_path / "j")
