@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import json
 import os
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import train_router
@@ -38,7 +38,7 @@ class KillCase:
         words: the command line; its paths are relative to the working folder.
         after_kill: checks the working folder after a kill, before the command is given again.
         after_rerun: checks the working folder after the command was given again; may change it.
-        volatile: fields of JSON files that differ from run to run, such as times.
+        volatile: what differs from run to run, such as times: fields of JSON files, beginnings of columns.
         ignored: ends of names of files whose content differs from run to run.
         points: how many file operations to kill at; None for all.
     """
@@ -57,14 +57,13 @@ def defects(case: KillCase, inputs: Path, folder: Path) -> tuple[int, list[str]]
     Args:
         case: the command.
         inputs: a folder with its inputs, which is copied for every kill.
-        folder: the working folder; temporary files of the system are kept inside it, too.
+        folder: the working folder. The system's folder of temporary files is elsewhere and not looked at.
     """
 
     def fresh() -> None:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(inputs, folder, dirs_exist_ok=True)
-        (folder / "tmp").mkdir()
 
     with _working_in(folder):
         fresh()
@@ -85,7 +84,7 @@ def defects(case: KillCase, inputs: Path, folder: Path) -> tuple[int, list[str]]
 
 
 def files_of(folder: Path, case: KillCase) -> dict[str, Any]:
-    """Return the content of all files below a folder, apart from times; None for a folder.
+    """Return the content of all files below a folder, apart from times and TensorBoard; None for a folder.
 
     Args:
         folder: the folder.
@@ -94,12 +93,18 @@ def files_of(folder: Path, case: KillCase) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if "tensorboard" in path.parts:
+            continue
         if path.is_dir():
             content[name] = None
         elif name.endswith(case.ignored) and case.ignored:
             content[name] = "ignored"
         elif case.volatile and path.suffix == ".json":
             content[name] = _without(json.loads(path.read_text(encoding="utf-8")), case.volatile)
+        elif case.volatile and path.suffix == ".parquet":
+            table = pq.read_table(path)
+            kept = [each for each in table.column_names if not each.startswith(tuple(case.volatile))]
+            content[name] = (table.schema.metadata, table.select(kept).to_pydict())
         else:
             content[name] = path.read_bytes()
     return content
@@ -150,12 +155,12 @@ def _working_in(folder: Path) -> Generator[None, None, None]:
     with pytest.MonkeyPatch.context() as patch:
         folder.mkdir(parents=True, exist_ok=True)
         before = Path.cwd()
-        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        temporary = folder.with_name(f"{folder.name}-tmp")
+        temporary.mkdir(exist_ok=True)
+        patch.setattr(tempfile, "tempdir", str(temporary))
         patch.setattr(os, "fsync", lambda _: None)  # no power cut is tested, and it is slow
-        gc.freeze()  # what stands now need not be searched at each kill
         os.chdir(folder)
         try:
             yield
         finally:
             os.chdir(before)
-            gc.unfreeze()

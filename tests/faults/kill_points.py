@@ -4,6 +4,8 @@ While the hooks are on, every operation that changes a file or folder below a ro
 one `Killed` is raised in its place. From then on the process is dead: each further operation raises too, so
 no `finally` cleans up, and what open files still buffer goes nowhere.
 
+TensorBoard's logs are left out: a thread writes them, and they are only appended to.
+
 The hooks see Python's own file functions, and the writers of safetensors, Parquet and `renameat2`. A writer
 in native code is two operations: before it starts, and when half of the file is written.
 """
@@ -16,6 +18,7 @@ import importlib
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,7 +113,9 @@ class FileOperations:
             path = os.readlink(f"/proc/self/fd/{path}")
         folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
         place = os.path.join(os.path.realpath(folder), name)
-        return os.path.relpath(place, self.root) if place.startswith(self.root + os.sep) else None
+        if not place.startswith(self.root + os.sep) or f"{os.sep}tensorboard{os.sep}" in f"{place}{os.sep}":
+            return None
+        return os.path.relpath(place, self.root)
 
 
 def counted(root: Path, work: Callable[[], object]) -> list[str]:
@@ -135,10 +140,13 @@ def killed_at(root: Path, stop_at: int, work: Callable[[], object]) -> bool:
         work: what to do.
     """
     operations = FileOperations(root, stop_at)
-    with _hooks(operations):
+    gc.freeze()  # what stands now need not be searched
+    with _hooks(operations), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # files that the dead process left open
         with suppress(Killed):
             work()
         gc.collect()  # what collected objects would clean up, they clean up as dead ones
+    gc.unfreeze()
     return operations.killed
 
 

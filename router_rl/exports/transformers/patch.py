@@ -111,7 +111,6 @@ def extract_patch(model: Path | str, out: Path | str) -> Path:
         InputError: the model is patched, or `out` holds something else.
     """
     _check_apart({"model": model}, {"out": out})
-    recover_patch(model)
     take_undo(read_target(Path(model)), Path(out), "out")
     return Path(out)
 

@@ -174,13 +174,6 @@ def read_target(model: Path) -> PatchTarget:
     """
     host, weights = host_of_folder(model)
     names = gate_names(host, weights)
-    apart = sorted(
-        {weights.files[name] for name in names if Path(weights.files[name]).name != weights.files[name]}
-    )
-    if apart:
-        raise InputError(
-            "model", str(model), f"has gates outside its folder ({apart[0]})", "copy them into it"
-        )
     record = None
     if os.path.lexists(model / DESCRIPTION):
         try:

@@ -177,4 +177,4 @@ def test_gates_outside_the_folder_are_refused(home: Path) -> None:
     for path in (home / "model").glob("*.safetensors"):
         path.rename(home / "moved" / path.name)
     index.write_text(json.dumps(names))
-    refused(home, "version-2", "has gates outside its folder")
+    refused(home, "version-2", "names '../moved/")

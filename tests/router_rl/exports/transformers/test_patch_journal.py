@@ -113,7 +113,7 @@ def test_whoever_reads_the_model_says_so(home: Path) -> None:
 
 
 def test_an_undo_is_not_taken_from_it(home: Path) -> None:
-    with pytest.raises(InputError, match="already patched"):
+    with pytest.warns(UserWarning, match="finished"), pytest.raises(InputError, match="already patched"):
         extract_patch(home / "model", home / "undo")
     assert not (home / "undo").exists()
 
