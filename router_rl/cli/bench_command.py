@@ -42,9 +42,11 @@ def bench(
         limit: maximum seconds for a learner to reach the reference utility; null: 120.
         quick: smoke test in seconds; takes none of threads, repeats and limit.
     """
-    from experts.io.atomic import write_json
+    from experts.io.atomic import writable_file, write_json
 
     _check_used(subject, quick, threads=threads, repeats=repeats, limit=limit)
+    if out is not None:
+        writable_file("out", out)
     given: dict[str, Any] = (
         {} if threads is None else {"threads": tuple(integers_in("threads", threads, "1,2"))}
     )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, get_type_hints
 
-from experts import InputError
 from experts.io.checked_options import check_fields, checked_value
 
 from .command import Command
@@ -35,8 +31,6 @@ def arguments_of(command: Command, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, options in expanded(command).items():
         arguments[name] = options(**{each.name: arguments.pop(each.name) for each in fields(options)})
         check_fields(arguments[name])
-    for name, kind in option_kinds(command, {}).items():
-        _check_path(name, values.get(name), kind)
     hints = get_type_hints(command.run, include_extras=True)
     for name in arguments:
         if name not in GROUPS:
@@ -72,21 +66,6 @@ def expanded(command: Command) -> dict[str, Any]:
     """Return the arguments of a command that stand for the fields of a dataclass, with the dataclass."""
     hints = get_type_hints(command.run)
     return {name: kind for name, kind in hints.items() if is_dataclass(kind) and name not in GROUPS}
-
-
-def _check_path(name: str, value: Any, kind: Any) -> None:
-    """Raise InputError if a value cannot be a path, and its option is one, or a table's."""
-    if not isinstance(value, str | Path) or ("Path" not in str(kind) and name != "table"):
-        return
-    if str(value) == "null":
-        raise InputError(name, None, "is not a path", "give one")
-    try:
-        os.lstat(value)
-    except ValueError as error:
-        raise InputError(name, str(value), f"is not a path ({error})", "give another path") from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(name, str(value), "is too long for a path", "give another path") from error
 
 
 def _field_kinds(options: Any) -> dict[str, Any]:

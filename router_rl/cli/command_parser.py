@@ -14,6 +14,7 @@ from experts.io.checked_options import checked_value
 from experts.io.errors import InputError
 
 from .error_text import METHOD_KEY, as_typed, parser_error
+from .path_options import check_paths
 
 __all__ = ["CommandParser"]
 
@@ -51,6 +52,20 @@ class CommandParser(jsonargparse.ArgumentParser):
             if rejected is not None:
                 raise rejected from error
             raise
+
+    def instantiate(self, *arguments: Any, **options: Any) -> Any:
+        """Return the value of each option, with instances of the dataclasses of groups.
+
+        Args:
+            arguments: as for `jsonargparse`.
+            options: as for `jsonargparse`.
+
+        Raises:
+            InputError: a value is out of range, or cannot be a path.
+        """
+        made = super().instantiate(*arguments, **options)
+        check_paths(made.as_dict(), self.kinds)
+        return made
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Return the help, with `--method.FIELD` for hyperparameters, and dashes in the names of options.

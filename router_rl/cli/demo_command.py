@@ -29,6 +29,7 @@ def demo(
         jobs: number of processes.
     """
     from experts import open_table
+    from experts.io.atomic import writable_folder
 
     from ..exports import export
     from ..problems.objective import Objective
@@ -36,6 +37,7 @@ def demo(
     from ..routing import load_router
     from ..studies.compare import compare
 
+    writable_folder("out", out)
     err.print(
         "Seven frozen classifiers of scanned digits, each good at some of them: which should read which scan?"
     )
