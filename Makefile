@@ -2,20 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage check static results clean
+.PHONY: demo test faults docs coverage check static results clean
 
 demo: .venv/.installed
 	$(BIN)/python train_router.py demo --out demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore=tests/faults
+
+# Bad inputs, and kills at every file operation.
+faults: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 2 tests/faults
+
+# The documentation site, in site/: an error for a broken link, a page left out, or a docstring that cannot be read.
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The tests, and an error where they run fewer lines of the packages than pyproject.toml demands.
 coverage: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --ignore=tests/faults --cov --cov-report=term
 
-# Exactly what CI runs before the demo: formatting, lint, types, the import contract, tests with coverage.
-check: static coverage
+# Exactly what CI runs before the demo: formatting, lint, types, the import contract, tests with coverage, faults.
+check: static coverage faults
 
 # Measures the published tables that are stale again, for hours; make results DATA=FOLDER with the real tables.
 results: .venv/.installed-dev
@@ -42,4 +50,4 @@ static: .venv/.installed-dev
 	@touch $@ .venv/.installed
 
 clean:
-	rm -rf .venv .nox .coverage demo runs build dist *.egg-info
+	rm -rf .venv .nox .coverage demo runs build dist site *.egg-info

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = ("reference/commands.md",)  # docs/site_hooks.py
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -22,7 +23,7 @@ def broken(page: Path) -> list[str]:
     """Return the links of a page that lead nowhere."""
     found: list[str] = []
     for link in LINK.findall(page.read_text(encoding="utf-8")):
-        if link.startswith(("http://", "https://", "mailto:")):
+        if link.startswith(("http://", "https://", "mailto:")) or link in GENERATED:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -44,3 +45,10 @@ def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
 
 def test_the_page_of_results_stays_short() -> None:
     assert len((ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:python )?((?:tests|benchmarks|docs|examples)/[\w/]+\.py)", text))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

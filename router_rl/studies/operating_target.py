@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Positive, Range
 
 __all__ = ["Candidate", "Target", "select"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Target(CheckedOptions):
     """Limits of the recommended operating point; all that are given must hold on the tuning rows.
 
     Attributes:
@@ -21,15 +23,12 @@ class Target:
         save_at_least: minimum share of the best single expert's cost that is saved, such as 50%.
     """
 
-    budget_usd: float | None = None
-    max_quality_loss: float | None = None
+    budget_usd: Positive | None = None
+    max_quality_loss: Annotated[float, Range(0.0, 1.0, below=True)] | None = None
     save_at_least: float | str | None = None
 
     def __post_init__(self) -> None:
-        if self.budget_usd is not None and not 0.0 < self.budget_usd < float("inf"):
-            raise InputError("budget_usd", self.budget_usd, "is not an amount", "give US$ per 1,000 queries")
-        if self.max_quality_loss is not None and not 0.0 <= self.max_quality_loss < 1.0:
-            raise InputError("max_quality_loss", self.max_quality_loss, "is not a loss", "give 0 to 1")
+        super().__post_init__()
         if self.save_at_least is not None:
             object.__setattr__(self, "save_at_least", _share(self.save_at_least))
 

@@ -51,12 +51,19 @@ class _Recommended(TypedDict):
     sentence: str
 
 
+class _SavedRouter(TypedDict):
+    folder: str
+    seed: int
+    test: dict[str, float]
+
+
 class _Recommendation(_Recommended, total=False):
     expected_regret: float | None
     rows_to_settle: int | None
     alternative: _Alternative | None
-    router: str | None
+    router: _SavedRouter | None
     expert: str | None
+    weights: dict[str, float]
 
 
 class _Collapse(TypedDict, total=False):
@@ -141,9 +148,10 @@ class _Frontier(TypedDict, total=False):
     aiq_rival: str | None
     aiq_above_zero: _Estimate | None
     cost_saved: _Estimate | None
+    cost_saved_most_expensive: _Estimate | None
     quality_gained: _Estimate | None
     router_arena: _Estimate | None
-    apgr: _Estimate | None
+    apgr: float | None
     apgr_ci95: _Pair | None
     cpt50: _Estimate | None
     cpt80: _Estimate | None

@@ -212,10 +212,10 @@ def test_targets_by_hand(target: Target, chosen: str | None) -> None:
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
-        ({"budget_usd": 0.0}, "is not an amount"),
-        ({"budget_usd": float("nan")}, "is not an amount"),
-        ({"max_quality_loss": -0.1}, "is not a loss"),
-        ({"max_quality_loss": float("nan")}, "is not a loss"),
+        ({"budget_usd": 0.0}, "budget_usd=0.0: is out of range; use a number above 0 or null"),
+        ({"budget_usd": float("nan")}, "is not finite"),
+        ({"max_quality_loss": -0.1}, "is out of range"),
+        ({"max_quality_loss": 1.0}, "is out of range"),
         ({"save_at_least": "half"}, "is not a share"),
         ({"save_at_least": "150%"}, "is not a share"),
         ({"save_at_least": 50}, "is not a share"),

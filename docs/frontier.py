@@ -1,0 +1,77 @@
+"""Draws quality against cost from a comparison's results, as an SVG for the README.
+
+    python docs/frontier.py runs/compare docs/figures/frontier.svg
+
+Needs `pip install altair vl-convert-python`. Points are operating points on test rows: single models,
+and each method at every compute weight that was compared. Methods with extra inputs and bounds are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from router_rl.studies.results_reader import read_results
+
+FAMILIES = {
+    "expert": "one model",
+    "baseline": "simple rule",
+    "gate": "learned gate",
+    "rl": "reinforcement learning",
+}
+SHOWN = ("kernel", "knn", "guarded_knn", "ridge", "boosted_trees")
+
+
+def points_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return name, family, cost and quality of every point."""
+    unit = 1000.0 * results["table_facts"]["compute_unit"]
+    points = [
+        {
+            "name": one["expert"],
+            "family": FAMILIES["expert"],
+            "cost": unit * one["compute"],
+            "quality": one["quality"],
+        }
+        for one in results["singles"]
+    ]
+    for row in results["summary"]:
+        learned = row["family"] in ("rl", "gate") or row["method"] in SHOWN
+        if learned and not row["extra_inputs"]:
+            points.append(
+                {
+                    "name": row["method"],
+                    "family": FAMILIES[row["family"]],
+                    "cost": unit * row["compute_mean"],
+                    "quality": row["quality_mean"],
+                }
+            )
+    return points
+
+
+def main(folder: Path, out: Path) -> None:
+    """Write the SVG."""
+    import altair
+
+    results = read_results(folder)
+    data = altair.Data(values=points_of(results))
+    across = altair.X("cost:Q", scale=altair.Scale(type="log"), title="US$ per 1,000 queries (log scale)")
+    up = altair.Y("quality:Q", scale=altair.Scale(zero=False), title="quality on test queries")
+    colours = altair.Scale(domain=list(FAMILIES.values()), range=["#8a8f96", "#8a5a00", "#b5390a", "#0b5cad"])
+    base = altair.Chart(data).encode(
+        x=across, y=up, color=altair.Color("family:N", scale=colours, title=None)
+    )
+    lines = (
+        base.transform_filter(altair.datum.family != FAMILIES["expert"])
+        .mark_line(opacity=0.5)
+        .encode(detail="name:N")
+    )
+    marks = base.mark_point(filled=True, size=60).encode(
+        shape=altair.Shape("family:N", scale=altair.Scale(domain=list(FAMILIES.values())), title=None)
+    )
+    chart = (lines + marks).properties(width=640, height=320, background="white")
+    chart.configure_legend(orient="bottom").save(str(out))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
