@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ __all__ = ["KNOWN", "read_configuration", "transformers_library"]
 _FOLDER = Path(__file__).parent / "configurations"
 KNOWN = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 """Names of published models whose configurations are packaged."""
+
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "max_position_embeddings"),
+)
+_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok")  # 0 in dense models
+_LARGEST = 100_000_000
 
 
 def transformers_library() -> Any:
@@ -66,7 +75,10 @@ def read_configuration(where: Path | str) -> Any:
     if kind == "deepseek":
         kind, fields = "glm4_moe", _deepseek_moe(fields)
     if kind not in library.CONFIG_MAPPING:
-        raise unknown_name("model_type", str(kind), library.CONFIG_MAPPING.keys())
+        nearest = difflib.get_close_matches(kind, library.CONFIG_MAPPING.keys(), n=1)
+        fix = f"did you mean {nearest[0]!r}?" if nearest else "use a model that transformers knows"
+        raise InputError("model", str(path), f"has the model_type {kind!r}, which transformers lacks", fix)
+    _check_sizes(path, fields)
     fields.pop("auto_map", None)  # remote code is never run
     try:
         config = library.CONFIG_MAPPING[kind].from_dict(fields)
@@ -77,6 +89,18 @@ def read_configuration(where: Path | str) -> Any:
         ) from error
     config.model_type = named
     return config
+
+
+def _check_sizes(path: Path, fields: dict[str, Any]) -> None:
+    """Raise InputError if a size is no whole number, or is too small or absurdly large."""
+    for name in (*_SIZES, *_COUNTS):
+        value, least = fields.get(name), int(name in _SIZES)
+        each: list[Any] = value if isinstance(value, list) else [value]  # some models have one for each layer
+        if not all(one is None or (type(one) is int and least <= one <= _LARGEST) for one in each):
+            problem = (
+                f"has {name} {reprlib.repr(value)}, which is no whole number from {least} to {_LARGEST:,}"
+            )
+            raise InputError("model", str(path), problem, "correct the field")
 
 
 def _deepseek_moe(fields: dict[str, Any]) -> dict[str, Any]:

@@ -179,8 +179,23 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch) -> None:
     path.write_text('{"model_type": "mixtrall"}')
     with pytest.raises(InputError, match="did you mean 'mixtral'"):
         read_configuration(path)
-    path.write_text('{"model_type": "mixtral", "hidden_size": "wide"}')
-    with pytest.raises(InputError, match=r"is not a mixtral model .*hidden_size"):
+    for name, value in [
+        *(("hidden_size", value) for value in ("wide", -1, 0, 1.5, True, 10**30, [[8]])),
+        *(("num_hidden_layers", 1e9), ("num_local_experts", "x"), ("intermediate_size", [8, -1])),
+    ]:
+        path.write_text(json.dumps({"model_type": "mixtral", name: value}))
+        with pytest.raises(
+            InputError, match=f"config.json': has {name} .*no whole number from . to"
+        ) as caught:
+            read_configuration(path)
+        assert "\n" not in str(caught.value)
+    path.write_text('{"model_type": "mixtral", "num_local_experts": 0, "intermediate_size": 8}')
+    assert read_configuration(path).num_local_experts == 0  # as dense models say it
+    path.write_text('{"model_type": "mixtral", "rms_norm_eps": "small"}')
+    with pytest.raises(InputError, match=r"is not a mixtral model .*rms_norm_eps"):
+        read_configuration(path)
+    path.write_text("[" * 200_000)
+    with pytest.raises(InputError, match=r"config.json': is not a model's configuration"):
         read_configuration(path)
     path.write_text('{"model_type": "vit"}')
     with pytest.raises(InputError, match="not a causal language model"):
