@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from filelock import FileLock, Timeout
 
 from experts import InputError
+from experts.io.atomic import writable_folder
 from experts.io.cache import cache_folder
 
 from .command import Command
@@ -53,10 +54,13 @@ def reserved(command: Command, options: Mapping[str, Any]) -> Generator[None, No
         options: value of each of its options.
 
     Raises:
-        InputError: an output is one of the inputs or lies inside one, or another process writes it.
+        InputError: an output is one of the inputs or lies inside one, cannot be written, or is being written
+            by another process.
     """
     outputs = {name: Path(options[name]) for name in command.writes if options.get(name) is not None}
     _check_apart(outputs, _inputs(command, options))
+    for name, path in outputs.items():
+        _check_writable(name, path)
     with ExitStack() as held:
         for name, path in outputs.items():
             held.enter_context(_locked(name, path))
@@ -90,6 +94,15 @@ def _check_apart(outputs: Mapping[str, Path], inputs: Sequence[tuple[str, Path]]
                 raise InputError(name, str(path), f"is also the {other}", "write to another path")
             if source in output.parents:
                 raise InputError(name, str(path), f"lies inside the {other}", "write to another folder")
+
+
+def _check_writable(name: str, path: Path) -> None:
+    """Raise InputError if an output could not be written; nothing is created."""
+    path = Path(os.path.realpath(path))
+    place = path if path.is_dir() else path.parent
+    while not os.path.lexists(place):
+        place = place.parent
+    writable_folder(name, place)
 
 
 @contextmanager

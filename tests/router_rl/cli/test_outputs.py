@@ -114,6 +114,17 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(results, capsys, monke
     assert sorted(os.listdir(results.parent)) == ["r.csv", "t.parquet"]
 
 
+def test_a_place_that_cannot_be_written_is_found_before_the_work(results, capsys, monkeypatch):
+    from router_rl.cli import import_command
+
+    monkeypatch.setattr(import_command, "import_results", lambda *_, **__: pytest.fail("it worked first"))
+    (results.parent / "file").write_text("mine")
+    for out in ("/proc/table.parquet", results.parent / "file" / "deep" / "table.parquet"):
+        status, error = run(capsys, "import", results, "--out", out)
+        assert (status, error.startswith("error: out="), error.count("\n")) == (2, True, 1)
+        assert "cannot be written" in error
+
+
 @pytest.fixture
 def digits_table(digits, tmp_path):
     path = tmp_path / "digits.parquet"
