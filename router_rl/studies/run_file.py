@@ -10,6 +10,7 @@ from experts.io.json_file import read_json
 from experts.io.json_types import check_type
 
 from ..problems.objective import Objective
+from ..problems.registry import PROBLEMS
 
 __all__ = ["RUN_SCHEMA", "read_run_file"]
 
@@ -109,6 +110,9 @@ def read_run_file(path: Path) -> dict[str, Any]:
         unit, seed = facts.get("compute_unit"), facts.get("seed", 0)
         if unit is not None and not unit > 0:
             raise ValueError(f"compute_unit is {unit}, not above 0")
+        name = facts["problem"]["name"]
+        if name not in PROBLEMS:
+            raise ValueError(f"problem.name is {name!r}, not one of {', '.join(sorted(PROBLEMS))}")
         if seed < 0:
             raise ValueError(f"seed is {seed}, below 0")
         if facts.get("objective") is not None:

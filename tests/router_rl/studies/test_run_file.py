@@ -98,6 +98,7 @@ def test_runs_of_version_1_are_converted(path: Path) -> None:
         ({"objective": {"compute_weight": -1.0}}, "compute_weight"),
         ({"cases": [{"label": "one"}]}, r"cases\[0\]\.values is missing"),
         ({"problem": {}}, r"problem\.name is missing"),
+        ({"problem": {"name": "nope"}}, r"problem\.name is 'nope', not one of caching, cascade"),
         ({"notes": [1]}, r"notes\[0\] is 1, not a text"),
     ],
 )
