@@ -38,6 +38,8 @@ def read_layer_routers(path: Path | str, field: str = "routers") -> list[LayerRo
         InputError: the file cannot be read or has no such tensors.
         RouterError: its rule is unknown or does not fit the weights.
     """
+    if not Path(path).is_file():  # to open a pipe would wait for its writer
+        raise InputError(field, str(path), "is not a file", "give a safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             handle: Any = file
