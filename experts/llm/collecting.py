@@ -122,11 +122,11 @@ def collect_answers(
     if plan.scorer in SCORERS:
         _check_references(plan.scorer, questions)
     endpoints = [*listed.endpoints, *([] if judge is None else [judge.endpoint])]
-    check_endpoints(endpoints)
+    out = writable_file("out", out)
+    check_endpoints(endpoints)  # imports LiteLLM, which takes seconds
     known = _known_prices(answers.prices.prices, judge, capped=plan.max_cost is not None)
     if plan.max_cost is not None:
         check_capped(endpoints, known)
-    out = writable_file("out", out)
     path = out.with_name(out.name + ".journal.jsonl")
     with Journal(path, check=check_record) as journal:
         spending = Spending(

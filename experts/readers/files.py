@@ -30,7 +30,7 @@ _BATCH = 1024  # rows of Parquet read at a time
 _AHEAD = 1 << 16  # characters of JSON read at a time
 
 
-def result_files(path: Path, field: str = "input") -> list[Path]:
+def result_files(path: Path, field: str = "source") -> list[Path]:
     """Return the result files of a folder and its subfolders, sorted, or the file itself.
 
     Args:
@@ -56,7 +56,7 @@ def result_files(path: Path, field: str = "input") -> list[Path]:
     return files
 
 
-def records(path: Path, field: str = "input") -> Iterator[Record]:
+def records(path: Path, field: str = "source") -> Iterator[Record]:
     """Yield the rows of a file as dictionaries, without loading the whole file.
 
     Args:

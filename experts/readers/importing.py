@@ -119,7 +119,7 @@ def import_results(
     outcomes = reader.read(files, ReaderOptions(metric=given.metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
     if not read.query:
-        raise InputError("input", str(source), "has no outcomes", "give results with rows")
+        raise InputError("source", str(source), "has no outcomes", "give results with rows")
     notes = [f"imported from {Path(source).name} ({format_name})"]
     cost, priced = _costs(read, given.prices, given.on)
     if priced:
@@ -182,7 +182,7 @@ def expert_names(source: Path | str, *, options: ImportOptions, progress: bool =
     outcomes = reader.read(files, ReaderOptions(metric=options.metric))
     names = dict.fromkeys(each.expert for each in track(outcomes, "reading names", None, shown=progress))
     if not names:
-        raise InputError("input", str(source), "has no outcomes", "give results with rows")
+        raise InputError("source", str(source), "has no outcomes", "give results with rows")
     return tuple(names)
 
 

@@ -46,7 +46,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
             scores: Any = row.get("scores")
             if not isinstance(scores, dict):
                 problem = f"row {index} has neither `model_name` nor `scores`"
-                raise InputError("input", str(file), problem, "name another --format")
+                raise InputError("source", str(file), problem, "name another --format")
             for model in cast("dict[str, Any]", scores):
                 yield Outcome(
                     query=f"{file.stem}:{index}",

@@ -76,7 +76,8 @@ def _latest(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
 
 
 def _metric(row: Record, metric: str | None, place: str) -> str:
-    listed: list[str] = row.get("metrics") or []
+    stated: Any = row.get("metrics")
+    listed = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
     names = [metric] if metric is not None else [*(name for name in METRICS if name in row), *listed]
     for name in names:
         if name in row:

@@ -221,10 +221,10 @@ def feature_row(value: Any, place: str) -> np.ndarray | None:
         row = None
     with np.errstate(over="ignore"):
         short = None if row is None else row.astype(np.float32)
-    if short is None or not np.isfinite(short).all():
+    if short is None or not len(short) or not np.isfinite(short).all():
         fix = "give each row one list of finite numbers, or leave it empty"
         raise InputError("features", value, f"{place}: is not a list of finite numbers", fix)
-    return short if len(short) else None
+    return short
 
 
 def _are_numbers(value: Any) -> bool:

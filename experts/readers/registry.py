@@ -65,9 +65,9 @@ def find_format(name: str, files: Sequence[Path]) -> str:
                     "name them quality/<expert> and cost/<expert> (one row per query), or model, score, cost "
                     f"and query_id or prompt (one row per query and model), or give --format: {_NAMES}"
                 )
-                raise InputError("input", str(file), problem, fix)
+                raise InputError("source", str(file), problem, fix)
             return detected
-    raise InputError("input", str(files[0]), "has no rows", "give results")
+    raise InputError("source", str(files[0]), "has no rows", "give results")
 
 
 def detect(row: Record) -> str | None:

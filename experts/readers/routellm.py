@@ -13,7 +13,7 @@ from typing import Any
 
 from ..io.errors import InputError
 from .files import Record, records
-from .outcome import Outcome, ReaderOptions, estimated_tokens, number, text
+from .outcome import Outcome, ReaderOptions, estimated_tokens, integer, number, text
 
 __all__ = ["NOTE", "is_verdict", "read"]
 
@@ -38,6 +38,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
         str(row["question_id"]): row
         for file in files
         for row in (records(file) if file.name.startswith("question") else ())
+        if "question_id" in row
     }
     for file in files:
         if file.name.startswith(("question", "contaminated")):
@@ -59,7 +60,7 @@ def _responses(row: Record, file: Path, index: int) -> Iterator[Outcome]:
     models = [name for name, value in row.items() if is_verdict(value)]
     if not models or "prompt" not in row:
         problem = f"row {index} has no prompt with columns of True and False"
-        raise InputError("input", str(file), problem, "name another --format")
+        raise InputError("source", str(file), problem, "name another --format")
     for model in models:
         yield Outcome(
             query=f"{file.stem}:{index}",
@@ -73,14 +74,21 @@ def _responses(row: Record, file: Path, index: int) -> Iterator[Outcome]:
 
 
 def _judgement(row: Record, questions: dict[str, Record], place: str) -> Outcome:
-    question, turn = str(row["question_id"]), int(row["turn"])
-    known = questions.get(question, {})
-    turns: list[str] = known.get("turns", [])
-    score = number(row, "score", place)
+    question, model = text(row.get("question_id")), text(row.get("model"))
+    turn, score = integer(row, "turn", place), number(row, "score", place)
+    for name, value in (("question_id", question), ("model", model), ("turn", turn)):
+        if value is None or (name == "turn" and turn is not None and turn < 1):
+            fix = "name another --format, or complete the row"
+            raise InputError(name, row.get(name), f"{place}: is no {name} of a judgement", fix)
+    known = questions.get(str(question), {})
+    turns: Any = known.get("turns", [])
+    if not isinstance(turns, list) or not all(isinstance(each, str) for each in turns):
+        problem = f"the questions beside {place}: question {question!r} has no list of texts"
+        raise InputError("turns", turns, problem, "write one text for each turn")
     prompt = "\n\n".join(turns[:turn]) or None
     return Outcome(
         query=f"{question}/{turn}",
-        expert=str(row["model"]),
+        expert=str(model),
         # -1 is a verdict that RouteLLM could not parse.
         quality=None if score is None or score < 0 else score / _HIGHEST,
         prompt=prompt,

@@ -42,7 +42,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
             models = [name.removesuffix(_COST) for name in row if name.endswith(_COST)]
             if not models:
                 fix = "name another --format"
-                raise InputError("input", str(file), f"row {index} has no <model>{_COST} column", fix)
+                raise InputError("source", str(file), f"row {index} has no <model>{_COST} column", fix)
             for model in models:
                 yield Outcome(
                     query=query,

@@ -252,3 +252,40 @@ def test_unknown_formats(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(InputError, match="has no rows"):
         find_format("auto", [path])
+
+
+JUDGEMENT = {"question_id": 81, "model": "gpt-4", "score": 9, "turn": 2}
+QUESTION = {"question_id": 81, "category": "writing", "turns": ["Compose.", "Rewrite."]}
+
+
+@pytest.mark.parametrize(
+    ("judgement", "question", "message"),
+    [
+        ({"turn": "x"}, {}, r"turn='x': .*row 0: is not a number"),
+        ({"turn": None}, {}, r"turn=None: .*row 0: is no turn of a judgement"),
+        ({"turn": 0}, {}, r"turn=0: .*row 0: is no turn of a judgement"),
+        ({"model": ""}, {}, r"model='': .*row 0: is no model of a judgement"),
+        ({"question_id": None}, {}, r"question_id=None: .*is no question_id of a judgement"),
+        ({}, {"turns": 5}, r"turns=5: the questions beside .*'81' has no list of texts"),
+        ({}, {"turns": [None, "x"]}, r"turns=\[None, 'x'\]: .*has no list of texts"),
+    ],
+)
+def test_wrong_judgements_are_named(
+    tmp_path: Path, judgement: dict[str, Any], question: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "judgements.jsonl").write_text(json.dumps({**JUDGEMENT, **judgement}) + "\n")
+    (tmp_path / "question.jsonl").write_text(json.dumps({**QUESTION, **question}) + "\n")
+    with pytest.raises(InputError, match=message):
+        list(FORMATS["routellm"].read(result_files(tmp_path), ReaderOptions()))
+
+
+def test_questions_without_an_id_are_left_alone(read: Read) -> None:
+    found = read(
+        {"judgements.jsonl": [JUDGEMENT], "question.jsonl": [{"turns": ["x"]}, QUESTION]}, "routellm"
+    )
+    assert found[0].prompt == "Compose.\n\nRewrite."
+
+
+def test_metrics_that_are_no_list_are_not_read(read: Read) -> None:
+    row = {"doc_id": 0, "resps": [["x"]], "acc": 1.0, "metrics": 5}
+    assert _told(read({"m/samples_t.jsonl": [row]}, "lm-eval"), "quality") == [(1.0,)]

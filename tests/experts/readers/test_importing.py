@@ -243,7 +243,7 @@ def test_rows_without_features_are_left_out_and_counted(tmp_path: Path) -> None:
         {"features": [q, 0.5], "quality/a": q % 2, "quality/b": 0, "cost/a": 1, "cost/b": 2}
         for q in range(10)
     ]
-    wide[3]["features"], wide[4]["features"] = None, []
+    wide[3]["features"], wide[4]["features"] = None, ""
     report = import_results(_write(tmp_path / "r.jsonl", wide), tmp_path / "t.parquet", progress=False)
     assert (report.kept, report.dropped) == (8, {"features are missing": 2})
     features = OutcomeTable.read(tmp_path / "t.parquet").features
@@ -368,6 +368,7 @@ def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, change: dict[str,
         ([1.0, 10**400], "is not a list of finite numbers"),
         ([[1.0, 2.0]], "is not a list of finite numbers"),
         ("[1", "is not a list of finite numbers"),
+        ([], "is not a list of finite numbers"),
         (5, "is not a list of finite numbers"),
     ],
 )
