@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from experts.io.json_file import read_json
 
 from ..problems.problem import Problem
 from .entry import Entry, Groups
@@ -12,6 +13,12 @@ from .entry import Entry, Groups
 __all__ = ["inputs_section", "router_inputs"]
 
 _OF_BOUNDS = ("outcomes",)
+
+
+class _Saved(TypedDict, total=False):
+    """The field of `router.json` that is read here."""
+
+    inputs: list[str]
 
 
 def inputs_section(groups: Groups, problem: Problem) -> dict[str, Any]:
@@ -32,12 +39,15 @@ def router_inputs(folder: Path | None, problem: Problem) -> list[str]:
     Args:
         folder: folder of the saved router; None if nothing was saved.
         problem: the problem.
+
+    Raises:
+        InputError: the file is damaged.
     """
     path = None if folder is None else folder / "router.json"
     if problem.observes or path is None or not path.exists():
         return list(problem.inputs)
-    named: list[str] = json.loads(path.read_text(encoding="utf-8")).get("inputs", list(problem.inputs))
-    return named
+    saved = read_json("router", path, _Saved, fix=f"delete {path.parents[1]} and run the same command again")
+    return list(saved.get("inputs", problem.inputs))
 
 
 def _inputs_of(entry: Entry, problem: Problem) -> list[str]:
