@@ -16,6 +16,8 @@ from .error_text import METHOD_KEY
 from .values import numbers_in
 
 if TYPE_CHECKING:
+    from experts import OutcomeTable
+
     from ..problems.problem import Problem
 
 __all__ = [
@@ -82,6 +84,7 @@ def build_problem(
     if table is None and env == "routing":
         raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
     rows = open_table(table or "digits", allow_leakage=data.allow_leakage)
+    _check_features(rows, options)
     given = {each.name: getattr(objective, each.name) for each in fields(objective)}
     for name, value in given.items():
         if name not in kind.objective_fields and value != getattr(ComparedObjective(), name):
@@ -93,3 +96,16 @@ def build_problem(
         compute_weights = (Objective().compute_weight,)
     objectives = [Objective(compute_weight=weight, **given) for weight in compute_weights]
     return kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)
+
+
+def _check_features(rows: OutcomeTable, options: Any) -> None:
+    """Raise InputError if features of prompts are configured for a table that has features of its own."""
+    features = getattr(options, "features", None)
+    if rows.features is None or features is None:
+        return
+    for each in fields(features):
+        value = getattr(features, each.name)
+        if value != getattr(type(features)(), each.name):
+            reason = "is not used: the table has features of its own"
+            fix = "leave it out, or drop the `features` column"
+            raise InputError(f"problem.features.{each.name}", value, reason, fix)

@@ -69,16 +69,10 @@ def with_features(
         feedback: under `bandit`, features that need every expert's outcomes are left out.
 
     Raises:
-        InputError: the table has neither features nor prompts nor groups, or no features are selected; or
-            features are configured for a table that has its own.
+        InputError: the table has neither features nor prompts nor groups, or no features are selected.
         RouterError: the embedding model cannot be used.
     """
     if table.features is not None:
-        if config not in (None, FeatureConfig()):
-            reason = "is not used: the table has features of its own"
-            raise InputError(
-                "problem.features", config, reason, "leave it out, or drop the `features` column"
-            )
         return Featured(table, None, None)
     config = config or FeatureConfig()
     if table.prompt is None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from experts import InputError, OutcomeTable
+from experts.io.errors import unknown_name
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Whole
 
 from ...problems.cross_fitting import folds_of
@@ -148,6 +149,8 @@ def _start_and_policy(
 ) -> tuple[Router, Router]:
     """Fit the start and the policy that starts from it."""
     name = hyperparameters.start
+    if name not in method_names("routing"):
+        raise unknown_name("method.start", name, method_names("routing"))
     method = find_method("routing", name)
     reason = _no_start(method)
     if not isinstance(method, Method) or reason is not None:
