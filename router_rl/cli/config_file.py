@@ -19,6 +19,8 @@ from .old_options import OLD
 
 __all__ = ["check_config", "read_config", "values_of"]
 
+_COMMAND_LINE = {"config", "help", "print_config"}  # options that a file cannot have
+
 
 def read_config(words: Sequence[str]) -> dict[str, Any]:
     """Return the content of the configuration files on a command line, merged; empty if there is none.
@@ -66,7 +68,8 @@ def check_config(content: Mapping[Any, Any], parser: jsonargparse.ArgumentParser
         InputError: a key is no option, is one of version 1, or has a value where it needs a mapping.
     """
     known = {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
-    known |= {action.dest for action in parser._actions}
+    known = {name for name in known if not name.startswith("-") and not name.endswith(("+", ".help"))}
+    known = (known | {action.dest for action in parser._actions}) - _COMMAND_LINE
     switches = {action.dest for action in parser._actions if action.const is True}
     for key, value in content.items():
         if not isinstance(key, str):
@@ -74,7 +77,7 @@ def check_config(content: Mapping[Any, Any], parser: jsonargparse.ArgumentParser
             raise InputError("config", key, "is not the name of an option", fix)
         name = f"{group}{key}"
         _check_old(name, value, known)
-        if name not in known or name in ("config", "help", "print_config", *_without_file(known)):
+        if name not in known:
             names = [each.removeprefix(group) for each in known if each.startswith(group)]
             raise unknown_name("config", name, [f"{group}{each}" for each in names if "." not in each])
         if any(each.startswith(f"{name}.") for each in known):
@@ -83,11 +86,6 @@ def check_config(content: Mapping[Any, Any], parser: jsonargparse.ArgumentParser
             check_config(value, parser, f"{name}.")
         elif name in switches and not isinstance(value, bool):
             raise wrong_type(name, value, bool)
-
-
-def _without_file(known: set[str]) -> set[str]:
-    """Return the names that only a command line has."""
-    return {name for name in known if name.startswith("-") or name.endswith(".help")}
 
 
 def _check_old(name: str, value: Any, known: set[str]) -> None:
@@ -104,4 +102,5 @@ def _check_old(name: str, value: Any, known: set[str]) -> None:
 
 
 def _named(content: Any) -> str:
-    return "empty" if content is None else f"a {type(content).__name__}"
+    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "empty"}
+    return kinds.get(type(content), "a number")

@@ -152,7 +152,8 @@ def _unknown(option: str, known: set[str], names: Names, groups: Any) -> InputEr
         if not _is_taken(new, known, groups):
             return InputError("option", f"--{typed}", "this command does not take it", "leave it out")
         return InputError("option", f"--{typed}", "is the spelling of version 1", f"write --{new}")
-    options = sorted(each.removeprefix("--").replace("_", "-") for each in known if each.count(".") == 0)
+    shown = (each for each in known if each.startswith("--") and "." not in each and not each.endswith("+"))
+    options = sorted(each.removeprefix("--").replace("_", "-") for each in shown)
     return unknown_name("option", f"--{typed}", [f"--{each}" for each in options])
 
 
