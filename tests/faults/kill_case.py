@@ -22,6 +22,11 @@ from .kill_points import counted, killed_at
 
 __all__ = ["KillCase", "defects", "files_of", "train"]
 
+Files = dict[str, Any]
+"""Content by path."""
+
+_NO = object()  # the content of a file that is not there
+
 Check = Callable[[Path], "str | None"]
 """Says what is wrong in a working folder; None if nothing is."""
 
@@ -39,7 +44,8 @@ class KillCase:
         after_kill: checks the working folder after a kill, before the command is given again.
         after_rerun: checks the working folder after the command was given again; may change it.
         volatile: what differs from run to run, such as times: fields of JSON files, beginnings of columns.
-        ignored: ends of names of files whose content differs from run to run.
+        ignored: ends of names of files whose content differs from run to run, or grows.
+        between: files that may have other content, or be missing, between the old state and the new one.
         points: how many file operations to kill at; None for all.
     """
 
@@ -48,6 +54,7 @@ class KillCase:
     after_rerun: Check = nothing
     volatile: frozenset[str] = frozenset()
     ignored: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
     points: int | None = None
 
 
@@ -68,13 +75,14 @@ def defects(case: KillCase, inputs: Path, folder: Path) -> tuple[int, list[str]]
     with _working_in(folder):
         fresh()
         operations = counted(folder, lambda: _succeed(case.words))
-        expected = files_of(folder, case)
+        before, expected = files_of(inputs, case), files_of(folder, case)
         wrong: list[str] = []
         points = _spread(len(operations), case.points)
         for point in points:
             fresh()
             assert killed_at(folder, point, lambda: train(case.words)), operations[point]
             where = f"killed before {point}, {operations[point]}"
+            wrong += _named(where, _torn(case, before, files_of(folder, case), expected))
             wrong += _named(where, case.after_kill(folder))
             wrong += _named(where, _rerun(case, folder, expected))
         fresh()
@@ -83,14 +91,14 @@ def defects(case: KillCase, inputs: Path, folder: Path) -> tuple[int, list[str]]
     return len(points), wrong
 
 
-def files_of(folder: Path, case: KillCase) -> dict[str, Any]:
+def files_of(folder: Path, case: KillCase) -> Files:
     """Return the content of all files below a folder, apart from times and TensorBoard; None for a folder.
 
     Args:
         folder: the folder.
         case: says what differs from run to run.
     """
-    content: dict[str, Any] = {}
+    content: Files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if "tensorboard" in path.parts:
@@ -99,15 +107,23 @@ def files_of(folder: Path, case: KillCase) -> dict[str, Any]:
             content[name] = None
         elif name.endswith(case.ignored) and case.ignored:
             content[name] = "ignored"
-        elif case.volatile and path.suffix == ".json":
-            content[name] = _without(json.loads(path.read_text(encoding="utf-8")), case.volatile)
-        elif case.volatile and path.suffix == ".parquet":
-            table = pq.read_table(path)
-            kept = [each for each in table.column_names if not each.startswith(tuple(case.volatile))]
-            content[name] = (table.schema.metadata, table.select(kept).to_pydict())
         else:
-            content[name] = path.read_bytes()
+            content[name] = _content(path, case.volatile)
     return content
+
+
+def _content(path: Path, volatile: frozenset[str]) -> Any:
+    """The content without what differs from run to run; the bytes of a file that is torn."""
+    try:
+        if volatile and path.suffix == ".json":
+            return _without(json.loads(path.read_text(encoding="utf-8")), volatile)
+        if volatile and path.suffix == ".parquet":
+            table = pq.read_table(path)
+            kept = [each for each in table.column_names if not each.startswith(tuple(volatile))]
+            return table.schema.metadata, table.select(kept).to_pydict()
+    except ValueError:  # of JSON and of Arrow
+        pass
+    return path.read_bytes()
 
 
 def train(words: Sequence[str]) -> tuple[int, str]:
@@ -122,7 +138,7 @@ def _succeed(words: Sequence[str]) -> None:
     assert status == 0, errors
 
 
-def _rerun(case: KillCase, folder: Path, expected: dict[str, Any]) -> str | None:
+def _rerun(case: KillCase, folder: Path, expected: Files) -> str | None:
     status, errors = train(case.words)
     if status != 0:
         return f"exit status {status}: {errors.strip()}"
@@ -131,6 +147,18 @@ def _rerun(case: KillCase, folder: Path, expected: dict[str, Any]) -> str | None
         names = sorted(name for name in {*after, *expected} if after.get(name, 0) != expected.get(name, 0))
         return f"files differ from the undisturbed run: {', '.join(names)}"
     return case.after_rerun(folder)
+
+
+def _torn(case: KillCase, before: Files, after: Files, expected: Files) -> str | None:
+    """Say which files are neither the old ones nor the new ones after a kill; others are temporary."""
+    names = [name for name in {**before, **expected} if not name.startswith(case.between or "\0")]
+    torn = [
+        name
+        for name in names
+        if name in after and after[name] not in (before.get(name, _NO), expected.get(name, _NO))
+    ]
+    lost = [name for name in names if name in before and name in expected and name not in after]
+    return f"neither old nor new: {', '.join(torn + lost)}" if torn or lost else None
 
 
 def _named(where: str, problem: str | None) -> list[str]:

@@ -6,8 +6,8 @@ no `finally` cleans up, and what open files still buffer goes nowhere.
 
 TensorBoard's logs are left out: a thread writes them, and they are only appended to.
 
-The hooks see Python's own file functions, and the writers of safetensors, Parquet and `renameat2`. A writer
-in native code is two operations: before it starts, and when half of the file is written.
+The hooks see Python's own file functions, and the writers of safetensors, Parquet and `renameat2`. Writing a
+file is two operations: before it starts, and when half of it is written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _ONE_PATH = ("mkdir", "rmdir", "unlink", "remove", "truncate")
 _TWO_PATHS = ("replace", "rename", "link", "symlink")
+_NO_PROCESS = 1 << 22  # Linux has no process with this number
 _NATIVE = (("safetensors.torch", "serialize_file"), ("safetensors.numpy", "serialize_file"))
 
 
@@ -76,11 +77,13 @@ class FileOperations:
         self.names.append(f"{name} {' '.join(places)}")
 
     def half_written(self, path: Any) -> None:
-        """Count the moment at which a writer in native code has written half of its file.
+        """Count the moment at which half of a file is written.
 
         Args:
             path: of the file, which is complete.
         """
+        if not os.path.exists(path) or os.path.getsize(path) == 0:
+            return
         try:
             self.before("half written", path)
         except Killed:
@@ -167,6 +170,7 @@ def _hooks(operations: FileOperations) -> Generator[None, None, None]:
         if accessor:
             patch.setattr(accessor, "open", staticmethod(hooks["io_open"]))
         _hook_native(operations, patch)
+        patch.setattr(os, "getpid", lambda: _NO_PROCESS)  # the command is given again by another process
         yield
 
 
@@ -217,7 +221,20 @@ def _open_hook(operations: FileOperations, original: Any) -> Any:
         stream = original(file, mode, *args, **kwargs)
         if writes:
             operations.opened(stream.fileno())
+        if writes and set("wx") & set(mode):
+            stream.close = closing(file, stream)
         return stream
+
+    def closing(file: Any, stream: Any) -> Callable[[], None]:
+        close = stream.close
+
+        def hooked() -> None:
+            if not stream.closed and not operations.killed:
+                stream.flush()
+                operations.half_written(file)
+            close()
+
+        return hooked
 
     return hook
 

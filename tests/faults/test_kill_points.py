@@ -22,13 +22,13 @@ from .kill_points import counted, killed_at
 def outcomes(root: Path, work: Callable[[], object]) -> list[dict[str, bytes]]:
     """The files that are there after a kill at each operation."""
     after: list[dict[str, bytes]] = []
-    for point in range(len(counted(root, work))):
+    count = len(counted(root, work))
+    for point in range(count + 1):
         for path in root.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert killed_at(root, point, work)
+        assert killed_at(root, point, work) == (point < count)
         after.append({path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()})
-    assert not killed_at(root, len(after), work)
-    return after
+    return after[:-1]
 
 
 def test_what_is_not_flushed_is_lost(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_is_not_flushed_is_lost(tmp_path: Path) -> None:
             stream.write(" and not")
             (tmp_path / "b").mkdir()
 
-    assert outcomes(tmp_path, work) == [{}, {"a": b"flushed"}]
+    assert outcomes(tmp_path, work) == [{}, {"a": b"flushed"}, {"a": b"flushed"}]
     assert (tmp_path / "a").read_text() == "flushed and not"
 
 
@@ -51,7 +51,7 @@ def test_nothing_cleans_up(tmp_path: Path) -> None:
     left = [tuple(files.items()) for files in outcomes(tmp_path, work)]
     assert left[0] == ()
     assert {name for files in left for name, _ in files} > {"a"}
-    assert {content for files in left for _, content in files} == {b"", b"new"}
+    assert {content for files in left for _, content in files} == {b"", b"n", b"new"}
 
 
 def test_temporary_folders_stay(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_temporary_folders_stay(tmp_path: Path) -> None:
             (Path(folder) / "a").write_text("x")
             os.rename(Path(folder) / "a", Path(folder) / "b")
 
-    assert [len(files) for files in outcomes(tmp_path, work)] == [0, 0, 1, 1, 0]
+    assert [len(files) for files in outcomes(tmp_path, work)] == [0, 0, 1, 1, 1, 0]
 
 
-def test_writers_in_native_code_leave_half_a_file(tmp_path: Path) -> None:
+def test_a_write_that_is_cut_leaves_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     nothing, half = outcomes(tmp_path, lambda: save_file({"x": torch.arange(100)}, path))
     assert nothing == {}
@@ -71,6 +71,15 @@ def test_writers_in_native_code_leave_half_a_file(tmp_path: Path) -> None:
     assert len(half["a.safetensors"]) == len(whole) // 2
     assert whole.startswith(half["a.safetensors"])
     assert load_file(path)["x"].equal(torch.arange(100))
+    assert outcomes(tmp_path, lambda: path.write_bytes(b"1234")) == [{}, {path.name: b"12"}]
+
+
+def test_the_next_run_is_another_process(tmp_path: Path) -> None:
+    names: list[str] = []
+    assert killed_at(
+        tmp_path, 1, lambda: (names.append(str(os.getpid())), (tmp_path / "a").write_bytes(b"x"))
+    )
+    assert names != [str(os.getpid())]
 
 
 def test_a_table_is_never_half_written(tmp_path: Path) -> None:

@@ -68,7 +68,13 @@ def patch_case(
     def after_rerun(folder: Path) -> str | None:
         return None if undone is None else restored(folder, original, undone)
 
-    return KillCase(words=words, after_kill=after_kill, after_rerun=after_rerun, points=points)
+    return KillCase(
+        words=words,
+        after_kill=after_kill,
+        after_rerun=after_rerun,
+        between=("model/config.json",),
+        points=points,
+    )
 
 
 def lost(folder: Path, original: Path) -> str | None:
@@ -144,7 +150,8 @@ def test_a_recovery(finished: bool, inputs: Path, tmp_path: Path) -> None:
     def after_rerun(folder: Path) -> str | None:
         return None if is_original(folder / "model", result) else "the model is not what it should be"
 
-    case = KillCase(words=("patch", "--recover", "--model", "model"), after_rerun=after_rerun)
+    words, between = ("patch", "--recover", "--model", "model"), ("model/config.json",)
+    case = KillCase(words=words, after_rerun=after_rerun, between=between)
     killed(case, inputs, 15)
 
 
