@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import reprlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -88,6 +90,7 @@ class Client:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._litellm = lite()
         self._parameters = {each.name: litellm_parameters(each) for each in endpoints}
+        self._ready: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Reply:
         """Send a request once and return its reply, within the endpoint's `timeout` in total.
@@ -95,6 +98,9 @@ class Client:
         Args:
             request: to one of the client's models.
         """
+        if self._ready is None:
+            self._ready = asyncio.create_task(self._prepare(request.endpoint.model))
+        await self._ready
         seconds = request.endpoint.timeout
         call = self._litellm.acompletion(
             messages=[{"role": "user", "content": request.prompt}],
@@ -109,6 +115,16 @@ class Client:
             return Reply(None, reason, again=True, charged=True)
         except Exception as error:  # any error is the reason why this answer is missing
             return _failure(error)
+
+    async def _prepare(self, model: str) -> None:
+        """Let LiteLLM import what its first call needs, which is no part of an attempt's time."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the imports
+            with contextlib.suppress(Exception):  # the first attempt says what is wrong
+                message = {"role": "user", "content": ""}
+                await self._litellm.acompletion(
+                    model=model, messages=[message], mock_response="ready", api_key="none"
+                )
 
     async def close(self) -> None:
         """Close LiteLLM's connections; call it in the event loop of the requests."""

@@ -94,6 +94,7 @@ class Endpoint:
                 raise self._wrong(part, "is empty", "name the model")
             if not text.isprintable():
                 raise self._wrong(part, "holds a character that cannot be printed", "leave it out")
+        self._check_server()
         self._check_options()
         self._check_number("retries", 0.0, "use 0 or more")
         for part in ("requests_per_minute", "tokens_per_minute", "max_tokens", "timeout"):
@@ -121,6 +122,14 @@ class Endpoint:
             raise self._wrong(part, "is not such a number", fix)
         if not lowest <= cast(float, value) <= _LARGEST:
             raise self._wrong(part, "is out of range", fix)
+
+    def _check_server(self) -> None:
+        base, variable = self.api_base, self.api_key_env
+        if base is not None and (not base.startswith(("http://", "https://")) or not base.isprintable()):
+            raise self._wrong("api_base", "is not an address", "write http://localhost:8000/v1")
+        if variable is not None and (not variable.strip() or not variable.isprintable() or "=" in variable):
+            problem = "is not the name of an environment variable"
+            raise self._wrong("api_key_env", problem, "write a name such as LARGE_KEY")
 
     def _check_options(self) -> None:
         for name in _FIELD_OF:

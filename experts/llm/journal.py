@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,8 @@ from ..io.atomic import sync_folder
 from ..io.errors import InputError
 
 __all__ = ["Journal"]
+
+_MOST_DOLLARS = 1e12  # of a line
 
 _START = b'{"key": "'  # of every line; another end of the file was not written here, and is not removed
 
@@ -207,6 +208,6 @@ class Journal:
 
 def _dollars(name: str, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0.0 <= value < math.inf:
+    if not number or not 0.0 <= value <= _MOST_DOLLARS:
         raise ValueError(f"{name} is {value!r}, not US dollars")
     return float(value)

@@ -46,6 +46,8 @@ __all__ = [
 
 LITELLM = "litellm"
 _MILLION = 1e6
+_HIGHEST = 1e9  # US dollars: costs stay far below the largest float32
+_RANGE = f"use US dollars, 0 to {_HIGHEST:,.0f}"
 _MAP = "model_prices_and_context_window_backup.json"
 
 
@@ -59,7 +61,7 @@ class Price:
         call: US dollars per call, independent of its tokens.
 
     Raises:
-        InputError: a price is negative or not finite.
+        InputError: a price is negative, not finite or above a billion.
     """
 
     input: float = 0.0
@@ -69,8 +71,8 @@ class Price:
     def __post_init__(self) -> None:
         for name in ("input", "output", "call"):
             value = getattr(self, name)
-            if not 0.0 <= value < float("inf"):
-                raise InputError(f"prices.{name}", value, "is not a price", "use US dollars, 0 or more")
+            if not 0.0 <= value <= _HIGHEST:
+                raise InputError(f"prices.{name}", value, "is not a price", _RANGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +242,8 @@ def price_from(field: str, entry: Any) -> Price:
             numbers[key] = float("bool" if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{field}.{key}", value, "is not numeric", "write US dollars") from error
-        if not 0.0 <= numbers[key] < float("inf"):
-            raise InputError(f"{field}.{key}", value, "is not a price", "use US dollars, 0 or more")
+        if not 0.0 <= numbers[key] <= _HIGHEST:
+            raise InputError(f"{field}.{key}", value, "is not a price", _RANGE)
     return Price(**numbers)
 
 

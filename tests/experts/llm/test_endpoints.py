@@ -68,6 +68,13 @@ def test_reads_every_field(tmp_path):
         ),
         ("models: [{name: null, model: x}]", "models.None.name=None: is empty"),
         ("models: [{name: ' ', model: x}]", "name=' ': is empty"),
+        ("models: [{name: a, model: x, api_base: here}]", "models.a.api_base='here': is not an address"),
+        (
+            "models: [{name: a, model: x, api_base: 'http://a\n\nb'}]",
+            "models.a.api_base=.*: is not an address",
+        ),
+        ("models: [{name: a, model: x, api_key_env: ''}]", "models.a.api_key_env='': is not the name of an"),
+        ("models: [{name: a, model: x, price: {input: 1.0e+308}}]", r"price.input=1e\+308: is not a price"),
         ('models: [{name: "a\\e[31m", model: x}]', "holds a character that cannot be printed"),
         (
             "models: [{name: a, model: x, options: {messages: []}}]",

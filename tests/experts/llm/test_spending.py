@@ -196,6 +196,7 @@ def test_answers_of_earlier_journals_are_priced_by_their_tokens(
         ({"latency_s": float("nan")}, "latency_s is nan, out of range"),
         ({"answer": 5}, "answer is 5"),
         ({"usd": -1}, "usd is -1, not US dollars"),
+        ({"usd": 10**400}, "usd is 10+, not US dollars"),
         ({"usd": "1"}, "usd is '1', not US dollars"),
         ({"key": 5}, "not an object with a key"),
     ],
