@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -29,11 +30,12 @@ def main() -> int:
     )
     options = parser.parse_args()
     cases = [case for case in all_cases(options.seed) if options.kind in (None, case.kind)]
+    chosen = sampled(cases, options.cases, options.seed)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ROUTER_RL_CACHE"] = f"{folder}/cache"
         inputs = Path(folder) / "cases"
         inputs.mkdir()
-        return int(bool(count_defects(sampled(cases, options.cases, options.seed), inputs)))
+        return int(bool(count_defects(chosen, inputs, partial(print, flush=True))))
 
 
 if __name__ == "__main__":

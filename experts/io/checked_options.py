@@ -78,7 +78,7 @@ def checked_value(field: str, value: Any, kind: Any) -> Any:
     except _WrongTypeError:
         raise wrong_type(field, value, kind) from None
     except _OutOfRangeError as error:
-        raise InputError(field, value, error.problem, f"use {_described(kind)}") from None
+        raise InputError(field, _as_typed(value), error.problem, f"use {_described(kind)}") from None
 
 
 def wrong_type(field: str, value: Any, kind: Any) -> InputError:
@@ -92,7 +92,13 @@ def wrong_type(field: str, value: Any, kind: Any) -> InputError:
     choices = _choices(kind)
     if choices:
         return unknown_name(field, str(value), choices)
-    return InputError(field, value, f"is not {_described(kind, ranges=False)}", f"use {_described(kind)}")
+    problem = f"is not {_described(kind, ranges=False)}"
+    return InputError(field, _as_typed(value), problem, f"use {_described(kind)}")
+
+
+def _as_typed(value: Any) -> Any:
+    """Return a tuple as the list that a user writes."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class _WrongTypeError(Exception):

@@ -70,20 +70,31 @@ def named_tree(tree: Mapping[str, Any], experts: Sequence[str]) -> Tree:
     ('root', (('prose', (0,)), ('coding', (('script', (1, 2)), ('c', (3,))))))
 
     Raises:
-        InputError: a name is not an expert's.
+        InputError: a branch is empty or is neither branches nor names of experts, or the leaves are not all
+            experts, each once.
     """
     ids = {name: index for index, name in enumerate(experts)}
+    leaves: list[str] = []
 
     def build(name: str, below: Any) -> Tree:
-        if isinstance(below, Mapping):
-            return name, tuple(build(str(child), inner) for child, inner in below.items())
-        names = [below] if isinstance(below, str) else list(below)
+        names = [below] if isinstance(below, str) else below
+        if not isinstance(names, Mapping | list | tuple) or not names:
+            reason = f"the branch {name!r} is neither branches nor names of experts"
+            raise InputError("problem.tree", tree, reason, "write {branch: [expert, ...], ...}")
+        if isinstance(names, Mapping):
+            return name, tuple(build(str(child), inner) for child, inner in names.items())
         for expert in names:
-            if expert not in ids:
-                raise unknown_name("tree", str(expert), ids)
+            if expert not in experts:
+                raise unknown_name("problem.tree", str(expert), ids)
+        leaves.extend(names)
         return name, tuple(ids[expert] for expert in names)
 
-    return build("root", tree)
+    built = build("root", tree)
+    for expert in experts:
+        if leaves.count(expert) != 1:
+            reason = f"has the expert {expert!r} {leaves.count(expert)} times"
+            raise InputError("problem.tree", tree, reason, "give each expert once")
+    return built
 
 
 def grow_tree(table: OutcomeTable) -> Tree:

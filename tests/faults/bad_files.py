@@ -171,6 +171,7 @@ def flipped_cases(rng: Random, count: int) -> list[BadCase]:
         "results.csv": ("import", "results.csv"),
         "prices.yaml": ("evaluate", "--prices"),
         "run/run.json": ("evaluate", "run"),
+        "run/identity.json": ("train", "--out"),
         "run/router/router.json": ("evaluate", "run"),
         "run/router/router.safetensors": ("export", "run"),
         "model/config.json": ("profile", "model"),

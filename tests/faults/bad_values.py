@@ -324,6 +324,8 @@ def _as_words(line: tuple[str, ...], option: str, value: str, rng: Random) -> Ba
     """Return a command line with a bad value: a word of its own, after `=`, or in a configuration file."""
     typed = f"--{option.replace('_', '-')}"
     line = _without(line, typed)
+    if option == "problem.tree":
+        line = (*line, "--problem.select", "hierarchical")
     names = (option, option.rpartition(".")[2])
     form = rng.choice(("word", "equals", "file"))
     if form == "word":

@@ -63,5 +63,5 @@ def test_what_cannot_be_a_task(kinds: OutcomeTable) -> None:
         RoutingProblem(kinds.take(kinds.split != "validation"), Objective(), Hard())
     with pytest.raises(InputError, match=r"scorer.kind='cubic'"):
         ScorerConfig(kind="cubic")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"scorer.hidden=\(64, 0\)"):
+    with pytest.raises(InputError, match=r"scorer.hidden=\[64, 0\]"):
         ScorerConfig(hidden=(64, 0))
