@@ -20,9 +20,9 @@ from ..table.outcome_table import OutcomeTable
 from ..table.prices import LITELLM, read_prices, token_costs
 from ..table.splitting import SPLITS, allow_leaks, complete_split, unleaked
 from .assembly import Assembled, assemble
-from .files import result_files
+from .files import records, result_files
 from .missing_values import fill_missing
-from .outcome import ReaderOptions
+from .outcome import ALIASES, ReaderOptions
 from .registry import FORMATS, find_format
 
 __all__ = ["ImportOptions", "ImportReport", "expert_names", "import_results"]
@@ -130,6 +130,7 @@ def import_results(
     query = [read.query[row] for row in rows]
     facts, incomplete = fill_missing(query, _taken(read.facts, rows))
     _check_split(query, facts)
+    incomplete += _empty_columns(files[0], facts, len(rows))
     if given.drop_leaks:
         kept = unleaked(facts)
         dropped["leaking prompt"] = len(rows) - len(kept)
@@ -274,6 +275,17 @@ def _with_features(read: Assembled, rows: np.ndarray) -> tuple[np.ndarray, int]:
             fix = "give every row the same number of features"
             raise InputError("features", len(features[row]), problem, fix)
     return kept, len(rows) - len(kept)
+
+
+def _empty_columns(file: Path, facts: dict[str, np.ndarray], rows: int) -> list[Finding]:
+    """The findings on columns that a file has and no row fills."""
+    present = next(records(file), {})
+    names = ("prompt", "group", "split", "fold", "features")
+    return [
+        Finding(kind="missing_values", count=rows, message=f"no row has a {name}; the column is left out")
+        for name in names
+        if name not in facts and any(each in present for each in ALIASES.get(name, (name,)))
+    ]
 
 
 def _check_split(query: list[str], facts: dict[str, np.ndarray]) -> None:

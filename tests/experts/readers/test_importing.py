@@ -215,7 +215,9 @@ def test_a_missing_split_and_fold_are_those_of_the_same_prompt(tmp_path: Path) -
 
 
 def test_missing_prompts_are_no_duplicates_and_decide_no_split(tmp_path: Path) -> None:
-    rows = _rows(100, split=None)
+    rows = _rows(100)
+    for row in rows:
+        del row["split"]
     for row in rows[: 2 * 60]:
         row["prompt"] = ""
     report = import_results(_write(tmp_path / "r.jsonl", rows), tmp_path / "t.parquet", progress=False)
@@ -387,3 +389,12 @@ def test_features_of_csv_are_json(tmp_path: Path) -> None:
     features = OutcomeTable.read(tmp_path / "t.parquet").features
     assert features is not None
     assert features.tolist() == [[q, 0.5] for q in range(6)]
+
+
+def test_a_column_that_no_row_fills_is_named(tmp_path: Path) -> None:
+    source = _write(tmp_path / "r.jsonl", _rows(prompt="", split=None))
+    report = import_results(source, tmp_path / "t.parquet", progress=False)
+    assert [(one.kind, one.count, one.message) for one in report.findings] == [
+        ("missing_values", 10, f"no row has a {name}; the column is left out") for name in ("prompt", "split")
+    ]
+    assert OutcomeTable.read(tmp_path / "t.parquet").prompt is None
