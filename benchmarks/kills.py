@@ -7,13 +7,14 @@ Prints a line for each command, then `N kills, M defects`; the exit status is 1 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+from jsonargparse import auto_cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` has folders of the packages' names
@@ -23,27 +24,28 @@ from faults.kill_case import defects
 from faults.kill_commands import CASES
 
 
-def main() -> int:
-    """Kill the commands; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=0, help="kills of each command; 0 for every operation")
-    parser.add_argument("--case", choices=sorted(CASES), help="one command only")
-    options = parser.parse_args()
+def main(points: int = 0, case: str | None = None) -> None:
+    """Kill the commands, and exit with status 1 if there are defects.
+
+    Args:
+        points: kills of each command; 0 for every file operation.
+        case: one command only, as `CASES` of `tests/faults/kill_commands.py` names it.
+    """
     kills, wrong = 0, []
     with tempfile.TemporaryDirectory() as home:
         os.environ["ROUTER_RL_CACHE"] = f"{home}/cache"
         good = Path(home) / "good"
         good.mkdir()
         make_inputs(good)
-        for name, (case, setup) in CASES.items():
-            if options.case not in (None, name):
+        for name, (kills_of, setup) in CASES.items():
+            if case not in (None, name):
                 continue
             inputs = Path(home) / name / "inputs"
             shutil.copytree(good, inputs)
             os.chdir(inputs)
             setup(inputs)
             count, problems = defects(
-                replace(case, points=options.points or None), inputs, inputs.parent / "work"
+                replace(kills_of, points=points or None), inputs, inputs.parent / "work"
             )
             os.chdir("/")
             print(f"{name}: {count} kills, {len(problems)} defects", flush=True)
@@ -51,8 +53,8 @@ def main() -> int:
                 print(f"  {problem}", flush=True)
             kills, wrong = kills + count, wrong + problems
     print(f"{kills} kills, {len(wrong)} defects")
-    return int(bool(wrong))
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    auto_cli(main)

@@ -371,7 +371,7 @@ def test_the_commands(
     assert set(found["agreement"]) == {"layer 0", "layer 1", "layer 2"}
     assert found["utility_lost"] == pytest.approx(found["utility_before"] - found["utility_after"])
     for wrong, message in (
-        (["--routers", tmp_path / "nowhere"], "cannot be read"),
+        (["--routers", tmp_path / "nowhere"], "is not a file"),
         (["--routers", tmp_path / "model"], "has no layer-0"),
         (["--routers", tmp_path / "seen.safetensors"], "has no layers.N.weight"),
         (["--distil", tmp_path / "plain.safetensors"], "has 0 layers.N for 3 routers"),
