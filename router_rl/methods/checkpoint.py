@@ -63,6 +63,8 @@ class Checkpoint:
         if self._path is None or not self._path.exists():
             return None
         try:
+            if not self._path.is_file():  # a pipe would be read for ever
+                raise ValueError("it is not a file")
             with safe_open(self._path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -75,6 +75,8 @@ def read_trial_files(home: Path, cases: Sequence[str]) -> tuple[dict[str, Any], 
     facts = read_json("trial", home / _FILE, _TrialFields, fix=fix)
     stored = home / _ARRAYS
     try:
+        if stored.exists() and not stored.is_file():  # a pipe would be read for ever
+            raise ValueError("it is not a file")
         content = stored.read_bytes()
         if facts.get("measured", _digest(content)) != _digest(content):
             raise ValueError(f"it was changed after {_FILE} was written")

@@ -117,6 +117,13 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c")
+    with pytest.raises(InputError, match="it is not a file"):
+        Checkpoint(tmp_path / "c", {}).load()
+
+
 def test_a_checkpoint_keeps_nested_values(tmp_path: Path) -> None:
     state = {"a": {"b": torch.arange(3), "c": 1.5, "d": None}, "e": True, "f": "text", "g": {}}
     checkpoint = Checkpoint(tmp_path / "c", {})

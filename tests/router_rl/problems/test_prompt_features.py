@@ -18,6 +18,7 @@ from router_rl import Objective, export, fit
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import RouterError, load
+from router_rl.routing.digests import digest_of
 from router_rl.routing.terms import Terms
 from train_router import main
 
@@ -230,7 +231,9 @@ def test_inputs_that_the_file_names_are_checked(prompts: OutcomeTable, tmp_path:
     problem = RoutingProblem(prompts, Objective(), features=FeatureConfig(dimensions=2))
     export(fit("ridge", problem), tmp_path / "router")
     path = tmp_path / "router" / "router.json"
-    path.write_text(path.read_text().replace('"prompt"', '"prompt", "group"'))
+    described = json.loads(path.read_text()) | {"inputs": ["prompt", "group"]}
+    weights = path.with_suffix(".safetensors").read_bytes()
+    path.write_text(json.dumps(described | {"digest": digest_of(described, weights)}))
     with pytest.raises(RouterError, match=r"says that the inputs are \['prompt', 'group'\]"):
         load(tmp_path / "router")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ def test_damaged_measurements_are_refused(home: Path) -> None:
         refused(home)
     path.unlink()
     refused(home)
+    if os.name != "nt":
+        os.mkfifo(path)
+        assert "it is not a file" in refused(home)
 
 
 @pytest.fixture
