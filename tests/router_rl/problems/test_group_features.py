@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from router_rl import (
 )
 from router_rl.problems.prompt_features import FeatureConfig, with_features
 from router_rl.routing import RouterError, load
+from router_rl.routing.digests import digest_of
 from router_rl.studies.evaluate_table import evaluate_run
 from router_rl.studies.runs import read_run, train_run
 
@@ -83,6 +85,16 @@ def test_a_router_of_groups_is_given_the_group_alone(tmp_path: Path) -> None:
             each.route()
         with pytest.raises(RouterError, match="the query's group is an input"):
             each.route("a prompt")
+
+
+def test_a_file_that_names_the_prompt_too_is_read(tmp_path: Path) -> None:
+    problem = RoutingProblem(grouped(), Objective(compute_weight=0.0))
+    export(fit("ridge", problem, seed=0, n_trials=1), tmp_path / "router")
+    path = tmp_path / "router" / "router.json"
+    described = json.loads(path.read_text()) | {"inputs": ["prompt", "group"]}
+    weights = path.with_suffix(".safetensors").read_bytes()
+    path.write_text(json.dumps(described | {"digest": digest_of(described, weights)}))
+    assert load(tmp_path / "router").route(groups="topic 1").experts.tolist() == [[1]]
 
 
 def test_a_router_of_prompts_needs_them() -> None:
