@@ -1,10 +1,12 @@
 """Is the recommendation ever significantly worse than the best method of a table?
 
     python benchmarks/recommendation.py FOLDER --out runs/recommendation --jobs 2
+    python benchmarks/recommendation.py FOLDER --tables '["zeroeval_pool27"]' --max_quality_loss 0.02
 
 For each real table of FOLDER: what a comparison recommends at three compute weights, and its paired
 difference to the method with the highest utility on test rows, which is known only afterwards. Prints
-Markdown and writes `recommendation.json`; finished trials are kept, and an interrupted run resumes.
+Markdown and writes `recommendation.json`; finished trials are kept, and an interrupted run resumes. With a
+limit on the loss of quality, prints what is recommended for each table over all weights.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from experts import OutcomeTable, open_table
 from experts.io.atomic import write_json
 from router_rl import Objective, RoutingProblem, compare
+from router_rl.studies.operating_target import Target
 
 TABLES = (
     "routellm_gsm8k",
@@ -42,6 +45,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 2,
     jobs: int = 1,
+    max_quality_loss: float | None = None,
 ) -> None:
     """Compare on every table and print what is recommended.
 
@@ -52,15 +56,23 @@ def main(
         seeds: number of training seeds.
         n_trials: number of hyperparameter settings for each method and weight.
         jobs: number of processes.
+        max_quality_loss: limit compared with the best single expert; None recommends by utility.
     """
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
+    if max_quality_loss is not None:
+        for name in tables:
+            table = replace(open_table(str(folder / f"{name}.parquet")), cost_unit="usd")
+            target = Target(max_quality_loss=max_quality_loss)
+            found = _recommended(table, WEIGHTS, out / name, seeds, n_trials, jobs, target)
+            print(f"{name}: {found['sentence']}")
+        return
     print("| table | compute weight | recommended | cost saved | best on test | difference |")
     print("|---|---|---|---|---|---|", flush=True)
     for name in tables:
         table = replace(open_table(str(folder / f"{name}.parquet")), cost_unit="usd")
         for weight in WEIGHTS:
-            found = _recommended(table, weight, out / name, seeds, n_trials, jobs)
+            found = _recommended(table, (weight,), out / name, seeds, n_trials, jobs)
             rows.append({"table": name, "compute_weight": weight, **found})
             print(_line(rows[-1]), flush=True)
     write_json(out / "recommendation.json", {"schema_version": 1, "rows": rows})
@@ -71,16 +83,23 @@ def main(
 
 
 def _recommended(
-    table: OutcomeTable, weight: float, out: Path, seeds: int, n_trials: int, jobs: int
+    table: OutcomeTable,
+    weights: Sequence[float],
+    out: Path,
+    seeds: int,
+    n_trials: int,
+    jobs: int,
+    target: Target | None = None,
 ) -> dict[str, Any]:
     """Return the recommendation of one comparison."""
     study = compare(
-        RoutingProblem(table, Objective(compute_weight=weight)),
+        RoutingProblem(table, [Objective(compute_weight=weight) for weight in weights]),
         METHODS,
         seeds=seeds,
         n_trials=n_trials,
         jobs=jobs,
-        out=out / str(weight),
+        out=out / "-".join(map(str, weights)),
+        target=target,
         progress=lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr),
     )
     return json.loads(json.dumps(study.results["recommendation"]))

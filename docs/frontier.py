@@ -49,13 +49,28 @@ def points_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     return points
 
 
+def labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the single models that no cheaper one reaches in quality."""
+    singles = sorted(
+        (one for one in points if one["family"] == FAMILIES["expert"]), key=lambda one: one["cost"]
+    )
+    best: list[dict[str, Any]] = []
+    for one in singles:
+        if not best or one["quality"] > best[-1]["quality"]:
+            best.append(one)
+    return best
+
+
 def main(folder: Path, out: Path) -> None:
     """Write the SVG."""
     import altair
 
     results = read_results(folder)
-    data = altair.Data(values=points_of(results))
-    across = altair.X("cost:Q", scale=altair.Scale(type="log"), title="US$ per 1,000 queries (log scale)")
+    points = points_of(results)
+    data = altair.Data(values=points)
+    costs = [point["cost"] for point in points]
+    domain = altair.Scale(type="log", domain=[0.8 * min(costs), 1.6 * max(costs)], nice=False)
+    across = altair.X("cost:Q", scale=domain, title="US$ per 1,000 queries (log scale)")
     up = altair.Y("quality:Q", scale=altair.Scale(zero=False), title="quality on test queries")
     colours = altair.Scale(domain=list(FAMILIES.values()), range=["#8a8f96", "#8a5a00", "#b5390a", "#0b5cad"])
     base = altair.Chart(data).encode(
@@ -69,7 +84,12 @@ def main(folder: Path, out: Path) -> None:
     marks = base.mark_point(filled=True, size=60).encode(
         shape=altair.Shape("family:N", scale=altair.Scale(domain=list(FAMILIES.values())), title=None)
     )
-    chart = (lines + marks).properties(width=640, height=320, background="white")
+    names = (
+        altair.Chart(altair.Data(values=labelled(points)))
+        .mark_text(align="left", dx=7, dy=-6, fontSize=10, color="#555d66")
+        .encode(x=across, y=up, text="name:N")
+    )
+    chart = (lines + marks + names).properties(width=640, height=320, background="white")
     chart.configure_legend(orient="bottom").save(str(out))
 
 

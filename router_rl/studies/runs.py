@@ -9,7 +9,6 @@ trials/           finished trials, and the checkpoint of the current one
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import torch
 
 from experts import InputError
 from experts.io.atomic import write_json
+from experts.io.json_file import read_json, sealed
 from experts.io.owned_folder import check_replaceable, claim_folder, replacing_folder
 
 from ..methods.budget import amortizes, check_budget
@@ -33,12 +33,12 @@ from ..problems.problem import Problem
 from ..routing import Router, load
 from .collapse import Facts, Reference, diagnose
 from .inputs import router_inputs
+from .run_file import RUN_SCHEMA, read_run_file
 from .trial import Trial, TrialResult, run_trial
 
 __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
 
-SCHEMA_VERSION = 2
-_READABLE = (1, 2)
+SCHEMA_VERSION = RUN_SCHEMA
 _WRITTEN = ("run.json", "identity.json", "config.yaml", "router", "tensorboard", "trials")
 
 
@@ -133,7 +133,7 @@ def train_run(
     digest = problem.digest()
     identity = trials[0].identity(problem, digest) | {"n_trials": len(trials)}
     _check_same_run(folder, identity)
-    write_json(folder / "identity.json", identity)
+    write_json(folder / "identity.json", sealed(identity))
     results = [
         run_trial(
             trial,
@@ -151,7 +151,7 @@ def train_run(
     if best.router is not None:
         with replacing_folder(folder / "router") as fresh:
             shutil.copytree(best.router, fresh, dirs_exist_ok=True)
-    write_json(folder / "run.json", facts)
+    write_json(folder / "run.json", sealed(facts))
     return TrainedRun(folder=folder, facts=facts, policy=policy)
 
 
@@ -171,19 +171,7 @@ def read_run(folder: Path | str) -> TrainedRun:
         if (folder / "identity.json").exists():
             raise InputError("run", str(folder), "is not finished", "run the same train command again")
         raise InputError("run", str(folder), "is not a run folder", "give the --out folder of `train`")
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        schema = facts.get("schema_version", 1)
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError("run", str(path), f"cannot be read ({error})", "train again") from error
-    if schema not in _READABLE:
-        raise InputError(
-            "run",
-            str(folder),
-            f"has schema version {schema}, this release reads {', '.join(map(str, _READABLE))}",
-            "train again, or use the release that wrote it",
-        )
-    return TrainedRun(folder=folder, facts=_upgraded(facts), policy=_policy(folder))
+    return TrainedRun(folder=folder, facts=read_run_file(path), policy=_policy(folder))
 
 
 def _policy(folder: Path) -> Any:
@@ -195,28 +183,11 @@ def _policy(folder: Path) -> Any:
     return None
 
 
-def _upgraded(facts: dict[str, Any]) -> dict[str, Any]:
-    """Convert the facts of a version 1 run to version 2."""
-    if facts.get("schema_version") == SCHEMA_VERSION:
-        return facts
-    upgraded = dict(facts)
-    if "objective" in upgraded:
-        objective = dict(upgraded["objective"])
-        if "limit" in objective:
-            objective["max_cost"] = objective.pop("limit")
-        upgraded["objective"] = objective
-    for old, new in (("tries", "n_trials"), ("settings", "hyperparameters")):
-        if old in upgraded:
-            upgraded[new] = upgraded.pop(old)
-    name = upgraded.pop("env", "routing")
-    return upgraded | {"problem": {"name": name}}
-
-
 def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / "identity.json"
     if not path.exists():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json("out", path, dict[str, Any], fix="use another --out")
     changed = sorted(name for name in {*identity, *before} if identity.get(name) != before.get(name))
     if changed:
         raise InputError(
