@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` has folders of the packages' names
 
 from faults.bad_inputs import all_cases, count_defects, sampled
 

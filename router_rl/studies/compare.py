@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,10 +102,10 @@ def compare(
         if case.objective is not None:
             check_budget(fitted, case.objective)
     folder = None if out is None else claim_folder(out, "comparison", _WRITTEN)
-    with TemporaryDirectory() as temporary:
+    with nullcontext(folder) if folder is not None else TemporaryDirectory() as home:
         sweep = Sweep(
             problem=problem,
-            folder=(folder or Path(temporary)) / "trials",
+            folder=Path(home) / "trials",
             tensorboard=None if folder is None else folder / "tensorboard",
             jobs=jobs,
             seeds=seeds,

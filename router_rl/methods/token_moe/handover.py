@@ -6,7 +6,6 @@ bias and measures the loss. If the loss is too large, train them further before 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from experts.io.atomic import writable_folder
 from experts.io.owned_folder import mark
+from experts.io.temporaries import remove, remove_stale, temporary_beside
 from experts.moe import assemble
 from experts.moe.donor_folders import write_donors
 from experts.moe.sequences import Sequences
@@ -140,8 +140,12 @@ def hand_over(
         ]
         for expert, name in enumerate(tail.names)
     }
-    parent = writable_folder("out", Path(out).absolute().parent)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{Path(out).name}.donors.") as folder:
+    target = Path(out).absolute()
+    writable_folder("out", target.parent)
+    donors_of = target.with_name(f"{target.name}.donors")
+    remove_stale(donors_of)
+    folder = temporary_beside(donors_of, "new")
+    try:
         stem, donors = write_donors(base, experts, folder, tokenizer)
         assemble(
             stem,
@@ -154,6 +158,8 @@ def hand_over(
             shared=shared,
             progress=False,
         )
+    finally:
+        remove(folder)
     applied = write_routers(routers_of(routers), out)
     mark(Path(out))
     return applied
