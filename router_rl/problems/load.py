@@ -120,11 +120,14 @@ def check_placement(placement: Sequence[int], experts: int) -> np.ndarray:
     Raises:
         InputError: not one device per expert, or devices are not numbered 0, 1, ... without a gap.
     """
-    devices = np.asarray(placement, dtype=np.int64)
-    if len(devices) != experts:
+    if max(placement, default=0) >= experts:
+        problem = f"{experts} experts are on at most {experts} devices"
+        raise InputError("placement", list(placement), problem, "number devices from 0 without a gap")
+    if len(placement) != experts:
         raise InputError(
-            "placement", list(placement), f"{len(devices)} devices for {experts} experts", "give one each"
+            "placement", list(placement), f"{len(placement)} devices for {experts} experts", "give one each"
         )
+    devices = np.asarray(placement, dtype=np.int64)
     if devices.min() < 0:
         raise InputError("placement", list(placement), "a device is negative", "number devices from 0")
     empty = sorted(set(range(int(devices.max()))) - set(devices.tolist()))

@@ -110,6 +110,10 @@ def test_an_option_of_a_problem_has_the_same_error_in_python(
         (["--problem.tree", "{a: [a]}"], "problem.tree={'a': ['a']}: select hard does not use it"),
         (["--problem.k", "3"], "problem.k=3: select hard does not use it; leave it out, or use topk"),
         (["--problem.log.epsilon", "0.5"], "problem.log="),
+        (
+            ["--env", "queueing", "--method", "random", "--problem.shares", "[0]"],
+            "problem.shares=[0.0]: are all",
+        ),
         (["--problem.device", "meta"], "problem.device='meta': cannot be used"),
         (
             ["--problem.features.min-df", "3"],
@@ -183,6 +187,18 @@ def test_options_of_a_log_without_a_table_and_of_quick_timings(fails: Fails) -> 
     assemble = ["assemble", "--base", "b", "--experts", "c,d", "--out", "out"]
     assert "segments=3: is of the deepseek form" in fails(*assemble, "--segments", "3")
     assert "layers='1,1': has a layer twice" in fails(*assemble, "--layers", "1,1")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [("{x: 1}", "method.x=1: softmax_gate has no such"), ("x", "method.start_hyperparameters='x': are not")],
+)
+def test_hyperparameters_of_a_start(
+    value: str, error: str, table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--table", table, "--method", "warm_exact_pg", "--out", str(tmp_path / "out")]
+    assert main([*words, "--method.start-hyperparameters", value]) == 2
+    assert f"error: {error}" in capsys.readouterr().err
 
 
 def test_a_message_never_rewrites_a_path() -> None:

@@ -75,6 +75,7 @@ def test_devices() -> None:
     ("placement", "message"),
     [
         ([0, 1], r"placement=\[0, 1\]: 2 devices for 3 experts; give one each"),
+        ([0, 1, 10**20], "3 experts are on at most 3 devices; number devices from 0 without a gap"),
         ([0, -1, 1], r"placement=\[0, -1, 1\]: a device is negative; number devices from 0"),
         ([0, 2, 2], "device 1 has no expert; number devices from 0 without a gap"),
         ([], "0 devices for 3 experts"),
