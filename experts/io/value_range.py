@@ -77,7 +77,7 @@ Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0)]
 """A random seed."""
 
-Width = Annotated[int, Range(1, 65_536)]
+Width = Annotated[int, Range(1, 8192)]
 """A width of a layer of a small network, or another size that memory grows with at once."""
 
 Size = Annotated[int, Range(1, 10_000_000)]

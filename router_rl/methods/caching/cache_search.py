@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experts import InputError
 from experts.io.value_range import Count, Share, Size
 
 from ...problems.caching.problem import CachingProblem
@@ -54,6 +55,13 @@ class SearchHyperparameters(Hyperparameters):
     generations: Count = 24
     streams: Size = 8
     pace: Share = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.elite > self.population:
+            raise InputError(
+                "method.elite", self.elite, "is above the population", f"use 1 to {self.population}"
+            )
 
 
 def fit(problem: CachingProblem, hyperparameters: SearchHyperparameters, run: Run) -> ActionPolicy:

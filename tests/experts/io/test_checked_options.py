@@ -82,7 +82,7 @@ def test_the_message_says_the_range() -> None:
     expected = "outer.rate='abc': is not a number; use a number above 0"
     with pytest.raises(InputError, match=f"^{expected}$"):
         Outer(rate="abc")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"outer.widths=.*use a list of whole numbers from 1 to 65,536$"):
+    with pytest.raises(InputError, match=r"outer.widths=.*use a list of whole numbers from 1 to 8,192$"):
         Outer(widths=[0])  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"outer.share=0.0: is out of range; use a number above 0 and at most 1"

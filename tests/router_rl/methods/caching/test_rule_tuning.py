@@ -9,6 +9,7 @@ import pytest
 import torch
 from environment_tables import topics
 
+from experts import InputError
 from router_rl.methods.caching import cache_search, candidates
 from router_rl.methods.caching.cache_rules import tuned_bonus, tuned_foresight, tuned_index, tuned_pinned
 from router_rl.methods.caching.cache_search import SearchHyperparameters, search
@@ -128,3 +129,8 @@ def test_kills_training_beliefs_that_are_in_fold() -> None:
         out_of_fold = members[fitted.fold, torch.arange(len(features))].sigmoid()
         torch.testing.assert_close(by_split["train"], out_of_fold)
         assert not torch.allclose(by_split["train"], fitted.beliefs.prior(features).sigmoid())
+
+
+def test_an_elite_above_the_population_is_refused() -> None:
+    with pytest.raises(InputError, match=r"method.elite=40: is above the population; use 1 to 32"):
+        SearchHyperparameters(elite=40)
