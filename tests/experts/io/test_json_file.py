@@ -88,11 +88,11 @@ def test_other_text_is_refused_in_one_line(content: bytes, problem: str) -> None
         ([1, 2.5], tuple[float, ...]),
         ([1, "a"], tuple[int, str]),
         ({"a": [1]}, Mapping[str, list[int]]),
-        ({"name": "x", "more": object()}, Entry),
+        ({"name": "x", "more": 3j}, Entry),
         ({"name": "x", "size": 2, "values": [1, 2.5], "inside": {"name": ""}}, Entry),
         ({"weight": 1, "budget": None}, Options),
         ("soft", Literal["hard", "soft"]),
-        (object(), Any),
+        (3j, Any),
     ],
     ids=str,
 )
