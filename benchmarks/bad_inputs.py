@@ -8,12 +8,13 @@ status is 1 if there are defects.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+
+from jsonargparse import auto_cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` has folders of the packages' names
@@ -21,23 +22,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` has fold
 from faults.bad_inputs import all_cases, count_defects, sampled
 
 
-def main() -> int:
-    """Run the cases of a seed; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=5000, help="number of cases")
-    parser.add_argument("--seed", type=int, default=1, help="of the random parts and of the sample")
-    parser.add_argument(
-        "--kind", help="cases of this kind only: config, file, flipped, option, path, table, ..."
-    )
-    options = parser.parse_args()
-    cases = [case for case in all_cases(options.seed) if options.kind in (None, case.kind)]
-    chosen = sampled(cases, options.cases, options.seed)
+def main(cases: int = 5000, seed: int = 1, kind: str | None = None) -> None:
+    """Run the cases of a seed, and exit with status 1 if there are defects.
+
+    Args:
+        cases: number of cases.
+        seed: of the random parts and of the sample.
+        kind: cases of this kind only: config, file, flipped, option, path, table, useless, value.
+    """
+    every = [case for case in all_cases(seed) if kind in (None, case.kind)]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ROUTER_RL_CACHE"] = f"{folder}/cache"
         inputs = Path(folder) / "cases"
         inputs.mkdir()
-        return int(bool(count_defects(chosen, inputs, partial(print, flush=True))))
+        sys.exit(bool(count_defects(sampled(every, cases, seed), inputs, partial(print, flush=True))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    auto_cli(main)
