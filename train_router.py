@@ -12,20 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experts.io.errors import InputError, unknown_name
+from experts.io.errors import unknown_name
 from router_rl.cli import COMMANDS, Command, find_command
 
 __all__ = ["main"]
 
 _ABOUT = """Train a router over frozen experts by reinforcement learning, compare it with
 softmax gates and simple rules, and export it as a small torch module."""
-
-# Errors of modules that read or write files, by the name of the module.
-_ERRORS = {
-    "router_rl.routing.router_error": "RouterError",
-    "safetensors": "SafetensorError",
-    "pyarrow": "ArrowException",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +47,7 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     import jsonargparse
 
     from router_rl.cli.command_arguments import arguments_of, boolean_options
+    from router_rl.cli.error_text import is_reported
     from router_rl.cli.outputs import check_words, reserved
     from router_rl.cli.parsing import build_parser, names_given, normalised
 
@@ -74,15 +68,11 @@ def _run(name: str, words: list[str], debug: bool) -> int:
                 _write_config(Path(options["out"]) / "config.yaml", parser.dump(config))
     except jsonargparse.ArgumentError as error:
         return _fail(error, debug, [argument for argument, *_ in command.positional])
-    except InputError as error:
-        return _fail(error, debug)
     except KeyboardInterrupt:
         print("\nStopped. The same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
-    except (OSError, MemoryError, RecursionError) as error:
-        return _fail(error, debug)
     except Exception as error:
-        if not isinstance(error, _reported()):
+        if not is_reported(error):
             raise
         return _fail(error, debug)
     if as_json:
@@ -90,12 +80,6 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     else:
         _show(command, result)
     return 0
-
-
-def _reported() -> tuple[type[Exception], ...]:
-    """Return the errors of imported modules that are the fault of the input or of the system."""
-    modules = ((name, sys.modules.get(name)) for name in _ERRORS)
-    return tuple(getattr(module, _ERRORS[name]) for name, module in modules if module is not None)
 
 
 def _help() -> str:

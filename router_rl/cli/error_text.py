@@ -12,7 +12,7 @@ from experts.io.checked_options import wrong_type
 from experts.io.errors import InputError
 from experts.io.printable import one_line_of
 
-__all__ = ["METHOD_KEY", "as_typed", "one_line", "parser_error"]
+__all__ = ["METHOD_KEY", "as_typed", "is_reported", "one_line", "parser_error"]
 
 # The parser's key for the options `--method.FIELD`: `method` is the key of the method's name.
 METHOD_KEY = "hyperparameters"
@@ -20,6 +20,7 @@ METHOD_KEY = "hyperparameters"
 # Errors of the system, and of libraries that read and write files.
 _SYSTEM = (OSError, MemoryError, RecursionError)
 _LIBRARIES = ("safetensors", "safetensors_rust", "pyarrow")
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|Unable to allocate")  # of torch and numpy
 _FIXES = {
     errno.ENOSPC: "free some space and give the same command again",
     errno.EDQUOT: "free some space and give the same command again",
@@ -56,6 +57,20 @@ def one_line(error: Exception | str, positional: Iterable[str] = ()) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
 
 
+def is_reported(error: Exception) -> bool:
+    """Return whether an error is the fault of the input or of the system, so that one line is enough.
+
+    Args:
+        error: any error but those of the parser.
+
+    >>> is_reported(InputError("k", 0, "is 0", "use 1")), is_reported(KeyError("k"))
+    (True, False)
+    """
+    names = {each.__name__ for each in type(error).__mro__}
+    ours = isinstance(error, (*_SYSTEM, InputError)) or "RouterError" in names
+    return ours or _library_of(error) in _LIBRARIES or _lacks_memory(error)
+
+
 def parser_error(text: str, kinds: dict[str, Any]) -> InputError | None:
     r"""Return the error of a value that the parser rejects, or misses; None for another error.
 
@@ -81,13 +96,22 @@ def as_typed(key: str) -> str:
     return re.sub(rf"^{METHOD_KEY}(?=\.)", "method", key)
 
 
+def _library_of(error: Exception) -> str:
+    """Return the package that an error's class is from."""
+    return type(error).__module__.partition(".")[0]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether torch or numpy could not allocate memory, which torch reports as a RuntimeError."""
+    return not isinstance(error, InputError) and _NO_MEMORY.search(str(error)) is not None
+
+
 def _text_of(error: Exception) -> str:
     """Return the text of an error; one of the system or of a library that reads files says what to do."""
-    library = type(error).__module__.partition(".")[0]
-    if not isinstance(error, _SYSTEM) and library not in _LIBRARIES:
-        return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _lacks_memory(error):
         return "the memory is not enough for this input; give a smaller one"
+    if not isinstance(error, _SYSTEM) and _library_of(error) not in _LIBRARIES:
+        return str(error)
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; give a flatter one"
     if not isinstance(error, OSError) or error.strerror is None:

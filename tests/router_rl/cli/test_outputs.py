@@ -114,6 +114,24 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(results, capsys, monke
     assert sorted(os.listdir(results.parent)) == ["r.csv", "t.parquet"]
 
 
+def test_memory_that_is_not_enough_is_one_line(results, capsys, monkeypatch):
+    import torch
+
+    from router_rl.cli import import_command
+
+    monkeypatch.setattr(import_command, "import_results", lambda *_, **__: torch.empty(1 << 60))
+    text = "error: the memory is not enough for this input; give a smaller one\n"
+    assert run(capsys, "import", results, "--out", results.parent / "t.parquet") == (2, text)
+
+
+def test_a_bug_keeps_its_traceback(results, capsys, monkeypatch):
+    from router_rl.cli import import_command
+
+    monkeypatch.setattr(import_command, "import_results", lambda *_, **__: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        run(capsys, "import", results, "--out", results.parent / "t.parquet")
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_work(results, capsys, monkeypatch):
     from router_rl.cli import import_command
 
