@@ -41,7 +41,7 @@ def money(cost: float, unit: str) -> str:
     """Return a mean cost per query in the unit that a user pays in.
 
     >>> money(0.00031, "usd"), money(2.5e9, "flops"), money(0.2, "seconds")
-    ('US$ 0.31 per 1,000 queries', '2.5e+09 FLOPs per query', '0.2 seconds per query')
+    ('US$ 0.31 per 1,000 queries', '2.5 G FLOPs per query', '0.2 seconds per query')
     """
     if unit == "usd":
         return f"US$ {amount(1000.0 * cost)} per 1,000 queries"

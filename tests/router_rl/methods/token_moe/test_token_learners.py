@@ -161,7 +161,7 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
         ({"expert": []}, "did you mean 'experts'"),
         ({"experts_per_token": 3}, "experts_per_token"),
         ({"score": "sigmoid"}, r"problem\.score.*no effect with one expert per token"),
-        ({"score": "relu", "experts_per_token": 2}, r"problem\.score.*use softmax or sigmoid"),
+        ({"score": "relu", "experts_per_token": 2}, r"problem\.score.*known: sigmoid, softmax"),
         ({"mixed": 1.0}, "mixed"),
         ({"train": 0}, "train"),
         ({"experts": ["one"]}, "experts"),
