@@ -99,7 +99,8 @@ def usage(router: Router) -> str:
 onnxruntime.set_default_logger_severity(3)  # it warns that `alive` has a default, which is intended
 session = onnxruntime.InferenceSession("router.onnx")
 experts, weights, logits, fallback = session.run(None, {{{fed}}})
-# An optional input "alive", [{len(router.experts)}] bool, says which experts may be chosen."""
+# An optional input "alive", [{len(router.experts)}] bool, says which experts may be chosen.
+# ONNX Runtime before 1.32 fails on a batch without rows, and before 1.24 it ends the process."""
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:

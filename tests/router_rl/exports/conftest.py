@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -87,7 +88,7 @@ def check_export(router: Router, folder: Path, format: str) -> None:
     generator = torch.Generator().manual_seed(1)
     alive = torch.tensor([True, True, False, False, True, True])  # the fallback expert is dead
     none_alive = torch.zeros(6, dtype=torch.bool)
-    for rows in (0, 1, 7):
+    for rows in (0, 1, 7) if format != "onnx" or _takes_no_rows() else (1, 7):
         features = torch.randn(rows, 4, generator=generator)
         features[rows // 2 :] = 0.0  # ties, among routers without biases
         for row in range(min(rows, 4)):
@@ -101,6 +102,11 @@ def check_export(router: Router, folder: Path, format: str) -> None:
     all_dead = loaded(*_inputs(router, torch.zeros(3, 4)), action_mask=none_alive)
     assert all_dead.fallback.all()
     assert (all_dead.experts[:, 0] == 2).all()
+
+
+def _takes_no_rows() -> bool:
+    """Return whether this ONNX Runtime takes a batch without rows: older ones fail or end the process."""
+    return tuple(map(int, version("onnxruntime").split(".")[:2])) >= (1, 32)
 
 
 def same(router: Router, loaded: Callable[..., object], features: torch.Tensor, **mask: torch.Tensor) -> None:
