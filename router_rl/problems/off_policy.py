@@ -61,7 +61,7 @@ class OffPolicy:
         return {
             "decisions": self.decisions,
             "effective_sample_size": self.effective_sample_size,
-            **{name: {"mean": e.mean, "ci95": [e.low, e.high]} for name, e in estimates.items()},
+            **{name: each.to_json() for name, each in estimates.items()},
             "warnings": list(self.warnings),
         }
 

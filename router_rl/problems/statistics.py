@@ -37,6 +37,11 @@ class Interval:
     low: float
     high: float
 
+    def to_json(self, name: str = "") -> dict[str, Any]:
+        """Return `mean` and `ci95`, or `NAME_mean` and `NAME_ci95`."""
+        prefix = f"{name}_" if name else ""
+        return {f"{prefix}mean": self.mean, f"{prefix}ci95": [self.low, self.high]}
+
 
 def interval(values: np.ndarray, seed: int = 0) -> Interval:
     """Return the mean over seeds and queries, with a 95% percentile bootstrap interval.

@@ -19,6 +19,7 @@ __all__ = [
     "by_case",
     "capitalised",
     "columns_of",
+    "cost_unit_named",
     "cost_unit_of",
     "difference_of",
     "has_interval",
@@ -134,13 +135,27 @@ def cost_unit_of(results: Mapping[str, Any]) -> CostUnit | None:
     """
     facts = {**(results["problem"].get("facts") or {}), **(results.get("table_facts") or {})}
     scale, unit = facts.get("compute_unit"), facts.get("cost_unit")
-    if scale is None or unit not in ("usd", "flops", "seconds"):
-        return None
-    label, short, factor = {
+    return None if scale is None else cost_unit_named(unit, scale)
+
+
+def cost_unit_named(unit: str | None, scale: float = 1.0) -> CostUnit | None:
+    """The unit that a user pays in, by the table's name of it; None for one that is not known.
+
+    Args:
+        unit: usd, flops or seconds.
+        scale: cost of a compute of 1 in this unit; 1 for costs as the table has them.
+
+    >>> cost_unit_named("usd").text(0.00031), cost_unit_named("flops").text(2.5e9)
+    ('US$ 0.31 per 1,000 queries', '2.5 G FLOPs per query')
+    """
+    names = {
         "usd": ("US$ per 1,000 queries", "$/1k", 1000.0),
         "flops": ("FLOPs per query", "FLOPs", 1.0),
         "seconds": ("seconds per query", "s/query", 1.0),
-    }[unit]
+    }
+    if unit not in names:
+        return None
+    label, short, factor = names[unit]
     return CostUnit(label=label, short=short, per_compute=factor * scale)
 
 

@@ -24,7 +24,7 @@ from .savings import Singles, compared_with_expert, expected_regret, parts_of, r
 __all__ = ["recommend"]
 
 _CONSTANT = ("best_single", "dense", "lru")  # choices that need no router
-_FLOOR = "random"  # not a choice
+_RANDOM = "random"  # in every table for comparison; never recommended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +93,12 @@ def recommend(
         "case": choice.case,
         "routing_pays": choice.pays,
         "alternative": None if gain is None else {"method": choice.constant if choice.pays else choice.best},
-        "difference_to_constant": None if gain is None else _json(gain),
+        "difference_to_constant": None if gain is None else gain.to_json(),
         "rows_to_settle": None if gain is None else rows_to_settle(gain, _rows(groups)),
         **_measured(shipped, choice.expert, singles, scale),
     }
     if shipped is not None:
-        facts |= {**_json(interval(_utility(shipped)), "utility"), "router": _router(shipped)}
+        facts |= {**interval(_utility(shipped)).to_json("utility"), "router": _router(shipped)}
         facts["weights"] = dict(shipped[0].case.values)
         facts |= _hindsight(groups, choice.case, shipped[0].method)
     if choice.pays:
@@ -156,7 +156,7 @@ def _eligible(summary: Sequence[Mapping[str, Any]], case: str) -> dict[str, Mapp
         if row["case"] == case
         and row["family"] != "bound"
         and not row["extra_inputs"]
-        and row["method"] != _FLOOR
+        and row["method"] != _RANDOM
     }
 
 
@@ -193,7 +193,7 @@ def _candidates(groups: Groups, singles: Singles, case: str, scale: float) -> li
             cost=_mean(group, "compute") * scale,
         )
         for (method, label), group in groups.items()
-        if group[0].family != "bound" and not group[0].extra_inputs and method not in (*_CONSTANT, _FLOOR)
+        if group[0].family != "bound" and not group[0].extra_inputs and method not in (*_CONSTANT, _RANDOM)
     ]
     return [*experts, *methods]
 
@@ -226,8 +226,8 @@ def _measured(
     references = dict.fromkeys((singles.best, singles.most_expensive))
     roles = {singles.most_expensive: "most expensive expert", singles.best: "best single expert"}
     return {
-        "quality": _json(interval(quality)),
-        "cost": {**_json(interval(cost)), "unit": singles.cost_unit},
+        "quality": interval(quality).to_json(),
+        "cost": {**interval(cost).to_json(), "unit": singles.cost_unit},
         "comparisons": [
             {"role": roles[at], **compared_with_expert(quality, cost, singles, at)}
             for at in references
@@ -264,7 +264,7 @@ def _hindsight(groups: Groups, case: str, method: str) -> dict[str, Any]:
     difference = _difference(groups, case, method, best)
     return {
         "expected_regret": expected_regret(list(candidates.values()), list(candidates).index(method)),
-        "best_on_test": {"method": best, **({} if difference is None else _json(difference))},
+        "best_on_test": {"method": best, **({} if difference is None else difference.to_json())},
     }
 
 
@@ -290,8 +290,3 @@ def _rows(groups: Groups) -> int:
 
 def _utility(group: Group) -> np.ndarray:
     return np.stack([entry.test.utility for entry in group])
-
-
-def _json(value: Interval, name: str | None = None) -> dict[str, Any]:
-    prefix = "" if name is None else f"{name}_"
-    return {f"{prefix}mean": value.mean, f"{prefix}ci95": [value.low, value.high]}

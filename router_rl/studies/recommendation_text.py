@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..reports.number_format import amount
+from ..reports.results_table import cost_unit_named
 
-__all__ = ["money", "sentence_of"]
+__all__ = ["sentence_of"]
 
 _NO_GAP = 0.01  # a gap to the oracle below this leaves nothing to route for
 
@@ -37,17 +38,6 @@ def sentence_of(facts: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def money(cost: float, unit: str) -> str:
-    """Return a mean cost per query in the unit that a user pays in.
-
-    >>> money(0.00031, "usd"), money(2.5e9, "flops"), money(0.2, "seconds")
-    ('US$ 0.31 per 1,000 queries', '2.5 G FLOPs per query', '0.2 seconds per query')
-    """
-    if unit == "usd":
-        return f"US$ {amount(1000.0 * cost)} per 1,000 queries"
-    return f"{amount(cost)} {'FLOPs' if unit == 'flops' else unit} per query"
-
-
 def _earned(facts: Mapping[str, Any]) -> str:
     quality = facts.get("quality")
     if quality is None:
@@ -55,8 +45,9 @@ def _earned(facts: Mapping[str, Any]) -> str:
         return f"utility {facts['utility_mean']:.4f} (95% CI {low:.4f} to {high:.4f})"
     low, high = quality["ci95"]
     cost = facts["cost"]
+    unit = cost_unit_named(cost["unit"])
     text = f"quality {quality['mean']:.3f} (95% CI {low:.3f} to {high:.3f})"
-    return text if cost["unit"] == "unknown" else f"{text} at {money(cost['mean'], cost['unit'])}"
+    return text if unit is None else f"{text} at {unit.text(cost['mean'])}"
 
 
 def _compared(each: Mapping[str, Any]) -> str:

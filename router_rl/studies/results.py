@@ -145,7 +145,7 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for name in first.test.parts:
         value = interval(_stack(group, lambda test, name=name: test.parts[name]))
-        parts |= {f"{name}_mean": value.mean, f"{name}_ci95": [value.low, value.high]}
+        parts |= value.to_json(name)
     facts = [entry.test.facts for entry in group]
     parts |= {
         f"{name}_mean": float(np.mean([each[name] for each in facts]))
@@ -164,8 +164,7 @@ def _summary(group: Group, groups: Groups, problem: Problem) -> dict[str, Any]:
         "case": case.label,
         **case.values,
         **budget,
-        "utility_mean": utility.mean,
-        "utility_ci95": [utility.low, utility.high],
+        **utility.to_json("utility"),
         "utility_iqm": middle.mean,
         "utility_iqm_ci95": [middle.low, middle.high],
         **parts,
@@ -200,7 +199,7 @@ def _difference(group: Group, groups: Groups, other: str | None) -> dict[str, An
         return None
     one, two = (_stack(each, lambda test: test.utility) for each in (group, rival))
     difference = paired_difference(one, two)
-    return {"method": other, "mean": difference.mean, "ci95": [difference.low, difference.high]}
+    return {"method": other, **difference.to_json()}
 
 
 def _equals_start(group: Group) -> str | None:

@@ -83,7 +83,7 @@ def compared_with_expert(
     difference = paired_difference(np.asarray(quality, dtype=np.float64), single)
     return {
         "expert": singles.names[expert],
-        "quality_difference": _json(difference),
+        "quality_difference": difference.to_json(),
         "cost_saved": _saved(cost.mean(axis=0), singles.cost[:, expert]),
     }
 
@@ -144,7 +144,3 @@ def _saved(cost: np.ndarray, single: np.ndarray) -> dict[str, Any] | None:
     shares = np.array([1.0 - mean[0] / mean[1] for mean in means if mean[1] > 0.0])
     low, high = np.percentile(shares[1:], [2.5, 97.5])
     return {"share": float(shares[0]), "ci95": [float(low), float(high)]}
-
-
-def _json(value: Interval) -> dict[str, Any]:
-    return {"mean": value.mean, "ci95": [value.low, value.high]}
