@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy_methods
 from safetensors.numpy import load_file
 
 import train_router
 from experts import InputError, OutcomeTable
 from router_rl import Objective, RoutingProblem, compare
+from router_rl.problems.measure import Measurement
+from router_rl.problems.problem import Case
 from router_rl.problems.statistics import Interval
 from router_rl.routing import load_router
 from router_rl.studies import recommendation
+from router_rl.studies.entry import Entry
 from router_rl.studies.operating_points import SWEPT
 from router_rl.studies.operating_target import Candidate, Target, select
 from router_rl.studies.recommendation_text import sentence_of
@@ -321,3 +325,35 @@ def test_the_words_of_a_target_that_nothing_satisfies() -> None:
         "No operating point satisfies a budget of US$ 0.5 per 1,000 queries and a saving of at least 50%: "
         "this is the best single expert."
     )
+
+
+def entry(folder: Path, seed: int, validation: float, test: float) -> Entry:
+    """Return an entry whose utility, quality and compute are one number on each split."""
+    values = np.full(3, test)
+    return Entry(
+        method="knn",
+        family="baseline",
+        case=Case(label="c", values={}),
+        seed=seed,
+        hyperparameters=None,
+        validation={"utility": validation, "quality": validation, "compute": validation},
+        test=Measurement(utility=values, parts={"quality": values}),
+        seconds=0.0,
+        router=folder / f"knn-{seed}" / "router",
+    )
+
+
+def test_kills_the_worst_seed_exported(tmp_path: Path) -> None:
+    group = [entry(tmp_path, seed, value, value) for seed, value in enumerate((0.4, 0.6, 0.5))]
+    found = recommendation._router(group)
+    assert found == {"folder": "trials/knn-1/router", "seed": 1, "test": {"utility": 0.6, "quality": 0.6}}
+
+
+def test_kills_limits_checked_on_test_rows(tmp_path: Path) -> None:
+    """Tuning and test rows of this table rank the experts in opposite orders."""
+    singles = Singles.of(toy_methods.disagreeing_table())
+    assert singles.tuning_quality == pytest.approx(toy_methods.SKILL["tuning"])
+    assert singles.quality.mean(axis=0) == pytest.approx(toy_methods.SKILL["test"], abs=1e-6)
+    groups = {("knn", "c"): [entry(tmp_path, 0, 0.9, 0.1)]}
+    last = recommendation._candidates(groups, singles, "c", 2.0)[-1]
+    assert (last.method, last.quality, last.cost) == ("knn", 0.9, 1.8)
