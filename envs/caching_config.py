@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Fraction, NonNegative, Positive, Share, Size
 
 from .memory import MemoryProfile
 
 __all__ = ["CachingConfig"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CachingConfig:
+@dataclass(frozen=True, kw_only=True)
+class CachingConfig(CheckedOptions):
     """The memories, the requests and the weights of the reward.
 
     Attributes:
@@ -31,27 +33,17 @@ class CachingConfig:
         InputError: a value is out of range.
     """
 
-    compute_weight: float = 0.1
-    wait_weight: float = 0.5
-    gpu_share: float = 0.5
-    host_share: float = 0.8
-    expert_bytes: tuple[float, ...] = (1.4e9,)
+    compute_weight: NonNegative = 0.1
+    wait_weight: NonNegative = 0.5
+    gpu_share: Share = 0.5
+    host_share: Share = 0.8
+    expert_bytes: tuple[Positive, ...] = (1.4e9,)
     profile: MemoryProfile = field(default_factory=MemoryProfile)
-    gap: float = 0.1
-    persistence: float = 0.9
-    window: int = 256
+    gap: NonNegative = 0.1
+    persistence: Fraction = 0.9
+    window: Size = 256
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "expert_bytes", tuple(self.expert_bytes))
-        for name in ("compute_weight", "wait_weight", "gap"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "negative or infinite", "use at least 0")
-        for name in ("gpu_share", "host_share"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise InputError(name, getattr(self, name), "not a share", "use above 0 and at most 1")
-        if not self.expert_bytes or not all(0.0 < size < float("inf") for size in self.expert_bytes):
-            raise InputError("expert_bytes", list(self.expert_bytes), "not sizes", "use bytes above 0")
-        if not 0.0 <= self.persistence <= 1.0:
-            raise InputError("persistence", self.persistence, "not a probability", "use 0 to 1")
-        if self.window < 1:
-            raise InputError("window", self.window, "not positive", "use 1 or more")
+        super().__post_init__()
+        if not self.expert_bytes:
+            raise InputError("expert_bytes", [], "are empty", "give one number, or one for each expert")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, NonNegative, Positive, Range
 
 __all__ = ["CascadeConfig"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CascadeConfig:
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig(CheckedOptions):
     """The cost of a call, and which calls are valid.
 
     Attributes:
@@ -25,19 +28,12 @@ class CascadeConfig:
         InputError: a value is out of range.
     """
 
-    compute_weights: tuple[float, ...] = (0.1,)
-    max_experts: int = 3
-    budget: float | None = None
-    failure: float = 0.0
+    compute_weights: tuple[NonNegative, ...] = (0.1,)
+    max_experts: Count = 3
+    budget: Positive | None = None
+    failure: Annotated[float, Range(0.0, 1.0, below=True)] = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "compute_weights", tuple(self.compute_weights))
-        if not self.compute_weights or not all(0.0 <= w < float("inf") for w in self.compute_weights):
-            fix = "give numbers of at least 0"
-            raise InputError("compute_weights", list(self.compute_weights), "not weights", fix)
-        if self.max_experts < 1:
-            raise InputError("max_experts", self.max_experts, "not positive", "use 1 or more")
-        if self.budget is not None and not 0.0 < self.budget < float("inf"):
-            raise InputError("budget", self.budget, "is not a positive compute", "use a number above 0")
-        if not 0.0 <= self.failure < 1.0:
-            raise InputError("failure", self.failure, "not a probability", "use at least 0 and less than 1")
+        super().__post_init__()
+        if not self.compute_weights:
+            raise InputError("compute_weights", [], "are empty", "give numbers of at least 0")

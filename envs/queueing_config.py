@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
 
 __all__ = ["QueueingConfig"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueueingConfig:
+@dataclass(frozen=True, kw_only=True)
+class QueueingConfig(CheckedOptions):
     """The arrivals, the queues and the weights of the reward.
 
     The unit of deadlines and outages is the mean service time over the experts, so that the same options suit
@@ -42,45 +44,34 @@ class QueueingConfig:
         InputError: a value is out of range.
     """
 
-    load: float = 0.8
-    compute_weight: float = 0.1
-    lateness_weight: float = 0.5
-    miss_weight: float = 0.0
-    window: int = 512
-    replicas: int | tuple[int, ...] = 1
-    batch: int = 1
-    batch_slope: float = 0.1
-    deadlines: tuple[float, ...] = (2.0,)
-    values: tuple[float, ...] = (1.0,)
-    shares: tuple[float, ...] = ()
-    mean_up: float = 0.0
-    mean_repair: float = 20.0
-    budget: float | None = None
-    overspend_weight: float = 1.0
+    load: Positive = 0.8
+    compute_weight: NonNegative = 0.1
+    lateness_weight: NonNegative = 0.5
+    miss_weight: NonNegative = 0.0
+    window: Size = 512
+    replicas: Width | tuple[Width, ...] = 1
+    batch: Count = 1
+    batch_slope: Fraction = 0.1
+    deadlines: tuple[Positive, ...] = (2.0,)
+    values: tuple[NonNegative, ...] = (1.0,)
+    shares: tuple[NonNegative, ...] = ()
+    mean_up: NonNegative = 0.0
+    mean_repair: Positive = 20.0
+    budget: Positive | None = None
+    overspend_weight: NonNegative = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("compute_weight", "lateness_weight", "miss_weight", "overspend_weight", "mean_up"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "is negative or infinite", "use 0 or more")
-        for name in ("load", "window", "batch", "mean_repair"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "is not positive", "use a number above 0")
-        for name in ("window", "batch"):
-            if not isinstance(getattr(self, name), int):
-                raise InputError(name, getattr(self, name), "is not an integer", "use 1, 2, ...")
-        if not 0.0 <= self.batch_slope <= 1.0:
-            raise InputError("batch_slope", self.batch_slope, "is not a fraction", "use 0 to 1")
-        if self.budget is not None and not 0.0 < self.budget < float("inf"):
-            raise InputError("budget", self.budget, "is not positive", "use a number above 0, or None")
-        if not self.deadlines or min(self.deadlines) <= 0:
-            raise InputError("deadlines", self.deadlines, "are not all positive", "use numbers above 0")
+        super().__post_init__()
+        if not self.deadlines:
+            raise InputError("deadlines", [], "are empty", "give each class of requests a number above 0")
         for name, values in (("values", self.values), ("shares", self.shares or self.values)):
-            if len(values) != len(self.deadlines) or min(values) < 0:
+            if len(values) != len(self.deadlines):
                 problem = f"do not match {len(self.deadlines)} deadlines"
-                raise InputError(name, values, problem, "give each class a number of at least 0")
-        counts = (self.replicas,) if isinstance(self.replicas, int) else self.replicas
-        if not counts or min(counts) < 1:
-            raise InputError("replicas", self.replicas, "are not all positive", "use 1 or more")
+                raise InputError(name, list(values), problem, "give each class a number of at least 0")
+        if self.replicas == ():
+            raise InputError("replicas", [], "are empty", "give one number, or one for each expert")
+        if self.shares and sum(self.shares) == 0.0:
+            raise InputError("shares", list(self.shares), "are all 0", "leave them out, or give one above 0")
 
     @property
     def max_deadline(self) -> float:

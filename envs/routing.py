@@ -62,6 +62,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from experts import InputError, OutcomeTable
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, NonNegative, Size
 
 from .adapters import environment_classes
 from .arguments import config_from
@@ -92,8 +94,8 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 SHARPNESS = 10.0  # scales an action in [-1, 1] to logits: weights from equal to a ratio of e^20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RoutingConfig:
+@dataclass(frozen=True, kw_only=True)
+class RoutingConfig(CheckedOptions):
     """The reward, observation and action of the routing environment.
 
     Attributes:
@@ -109,22 +111,12 @@ class RoutingConfig:
         InputError: a value is out of range.
     """
 
-    compute_weight: float = 0.1
-    load_weight: float = 0.0
-    window: int = 256
-    k: int = 1
+    compute_weight: NonNegative = 0.1
+    load_weight: NonNegative = 0.0
+    window: Size = 256
+    k: Count = 1
     observe_load: bool = True
     choose: Literal["experts", "some", "weights"] = "experts"
-
-    def __post_init__(self) -> None:
-        for name in ("compute_weight", "load_weight"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "not a weight", "use a number of at least 0")
-        for name in ("window", "k"):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
-        if self.choose not in ("experts", "some", "weights"):
-            raise InputError("choose", self.choose, "unknown", "use experts, some or weights")
 
 
 class RoutingState(NamedTuple):

@@ -55,6 +55,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from experts import InputError
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, NonNegative, Positive
 from experts.moe.sequences import Sequences
 from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
@@ -79,8 +81,8 @@ __all__ = [
 Weigh = Callable[[int, Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenMoEConfig:
+@dataclass(frozen=True, kw_only=True)
+class TokenMoEConfig(CheckedOptions):
     """The reward and action of the token-level environment.
 
     Attributes:
@@ -99,28 +101,14 @@ class TokenMoEConfig:
         InputError: a value is out of range.
     """
 
-    compute_weight: float = 0.0
-    load_weight: float = 0.0
+    compute_weight: NonNegative = 0.0
+    load_weight: NonNegative = 0.0
     load: LoadRule = LoadRule()  # noqa: RUF009 (frozen)
-    capacity: float | None = None
-    k: int = 1
+    capacity: Positive | None = None
+    k: Count = 1
     choose: Literal["experts", "some"] = "experts"
-    sequences: int = 1
+    sequences: Count = 1
     reference: Literal["dense", "oracle"] = "dense"
-
-    def __post_init__(self) -> None:
-        for name in ("compute_weight", "load_weight"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise InputError(name, getattr(self, name), "not a weight", "use a number of at least 0")
-        for name in ("k", "sequences"):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
-        if self.capacity is not None and not self.capacity > 0:
-            raise InputError("capacity", self.capacity, "not positive", "use a factor such as 1.25, or None")
-        if self.choose not in ("experts", "some"):
-            raise InputError("choose", self.choose, "unknown", "use experts or some")
-        if self.reference not in ("dense", "oracle"):
-            raise InputError("reference", self.reference, "unknown", "use dense or oracle")
 
 
 class TokenMoEState(NamedTuple):

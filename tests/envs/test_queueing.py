@@ -176,15 +176,15 @@ def test_a_budget_penalises_what_is_above_it(make_table):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch": 2.5}, "batch=2.5: is not an integer; use 1, 2, ..."),
-        ({"load": 0.0}, "load=0.0: is not positive; use a number above 0"),
-        ({"deadlines": (1.0, 2.0)}, "values=(1.0,): do not match 2 deadlines"),
+        ({"batch": 2.5}, "batch=2.5: is not a whole number; use a whole number of at least 1"),
+        ({"load": 0.0}, "load=0.0: is out of range; use a number above 0"),
+        ({"deadlines": (1.0, 2.0)}, "values=[1.0]: do not match 2 deadlines"),
         (
             {"replicas": (1, 2)},
             "replicas=(1, 2): there are 3 experts; give one number, or one for each expert",
         ),
         ({"arrivals": "poison"}, "did you mean"),
-        ({"batch_slope": 2.0}, "batch_slope=2.0: is not a fraction; use 0 to 1"),
+        ({"batch_slope": 2.0}, "batch_slope=2.0: is out of range; use a number from 0 to 1"),
     ],
 )
 def test_mistakes_are_named(make_table, settings, message):

@@ -80,10 +80,6 @@ class QueueingOptions(CheckedOptions):
         if not self.loads or len(set(self.loads)) < len(self.loads):
             reason = "are not distinct" if self.loads else "are empty"
             raise InputError("problem.loads", list(self.loads), reason, "use 0.5,0.8,0.95")
-        if self.shares and sum(self.shares) == 0.0:
-            raise InputError(
-                "problem.shares", list(self.shares), "are all 0", "leave them out, or give one above 0"
-            )
         with errors_name_options():
             self.config(self.loads[0], 0.0)
 
