@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test faults docs coverage check static results clean
+# Where the environments of vLLM, SGLang and llama.cpp are built.
+RUNTIMES ?= .venv-runtimes
+
+.PHONY: demo test faults test-runtimes docs coverage check static results clean
 
 demo: .venv/.installed
 	$(BIN)/python train_router.py demo --out demo
@@ -13,6 +16,11 @@ test: .venv/.installed-dev
 # Bad inputs, and kills at every file operation.
 faults: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/faults
+
+# Exports run in vLLM, SGLang and llama.cpp. The first time downloads and builds their environments (2 GB, minutes).
+test-runtimes: .venv/.installed-dev
+	$(BIN)/python tests/runtimes/environments.py $(RUNTIMES)
+	ROUTER_RL_RUNTIMES=$(RUNTIMES) $(BIN)/python -m pytest -n 0 -rs tests/runtimes
 
 # The documentation site, in site/: an error for a broken link, a page left out, or a docstring that cannot be read.
 docs: .venv/.installed-dev

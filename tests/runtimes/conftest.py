@@ -1,0 +1,110 @@
+"""Programs run in the environments of real runtimes, and the table of what they found.
+
+`make test-runtimes` builds the environments and sets ROUTER_RL_RUNTIMES to their folder; without it, no test
+here is collected. A test asks for `runtime("vllm")`, runs a program of this folder in it, and records a row
+of docs/benchmarks/runtimes.md with `record`. The page is written when all tests passed and none was skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtimes.environments import ENVIRONMENTS, reason_absent
+from runtimes.runtime_table import Row, write_page
+
+FOLDER = os.environ.get("ROUTER_RL_RUNTIMES")
+if FOLDER is None:
+    collect_ignore_glob = ["test_*.py"]
+
+HERE = Path(__file__).parent
+_ROWS = pytest.StashKey[list[Row]]()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The environment of a runtime.
+
+    Attributes:
+        name: of the environment.
+        python: its interpreter.
+    """
+
+    name: str
+    python: Path
+
+    def run(
+        self,
+        program: str,
+        request: dict[str, Any],
+        folder: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        seconds: float = 280,
+    ) -> dict[str, Any]:
+        """Run a program of this folder, and return what it answered.
+
+        Args:
+            program: file in this folder; its arguments are the paths of the request and of the answer.
+            request: is written as JSON.
+            folder: of both files, and the program's working directory.
+            environment: further environment variables.
+            seconds: time limit.
+        """
+        asked, answered = folder / "request.json", folder / "answer.json"
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        answered.unlink(missing_ok=True)
+        done = subprocess.run(
+            [str(self.python), str(HERE / program), str(asked), str(answered)],
+            cwd=folder,
+            env={**os.environ, "PATH": f"{self.python.parent}:{os.environ['PATH']}", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program} in {self.name}:\n{done.stdout[-6000:]}"
+        answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+        return answer
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Callable[[str], Runtime]:
+    """Return a function that finds a runtime's environment, or skips the test with the reason."""
+
+    def find(name: str) -> Runtime:
+        assert name in ENVIRONMENTS
+        folder = Path(str(FOLDER)).resolve()
+        reason = reason_absent(name, folder)
+        if reason is not None:
+            pytest.skip(f"runtime {name} is not built: {reason}")
+        return Runtime(name, folder / name / "bin" / "python")
+
+    return find
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Return a function that adds a row to the page."""
+    rows = request.config.stash.setdefault(_ROWS, [])
+    return rows.append
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Write the page, if every runtime ran and every test passed."""
+    rows = config.stash.get(_ROWS, [])
+    stats = terminalreporter.stats
+    whole = not (config.option.keyword or config.option.markexpr) and config.args == ["tests/runtimes"]
+    if rows and exitstatus == 0 and not stats.get("skipped") and whole:
+        terminalreporter.write_line(write_page(rows))
+    elif rows:
+        terminalreporter.write_line(
+            "docs/benchmarks/runtimes.md is left as it was: not every test ran and passed"
+        )
