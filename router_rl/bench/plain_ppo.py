@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from envs import Outcomes
 
 from ..methods.agents.expectation import RewardTable
+from ..methods.agents.sb3_logger import without_log_folder
 from ..methods.agents.sb3_policies import RouterActorCriticPolicy
 from ..methods.method import Run
 from ..methods.training_loop import EarlyStopping
@@ -124,6 +125,7 @@ def fit(problem: RoutingProblem, hyperparameters: PlainPPOHyperparameters, run: 
         seed=run.seed,
         device=problem.device,
     )
+    without_log_folder(agent)
     policy: Any = agent.policy
     stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
     period = run.validate_every or _VALIDATE_EVERY

@@ -17,6 +17,7 @@ from envs import Core, SB3VecEnv, build_caching, build_cascade, build_queueing, 
 from envs.core import ActionSpace
 from experts import OutcomeTable
 
+from ..methods.agents.sb3_logger import without_log_folder
 from .learner_clock import spread
 
 __all__ = ["CORES", "GOAL", "transitions_row"]
@@ -100,6 +101,7 @@ def _ppo_transitions_per_second(core: Core, seconds: float, seed: int) -> float:
     """Transitions per second of training, with rollouts and updates."""
     rollout = _PPO_LANES * _PPO_STEPS
     learner = PPO("MlpPolicy", SB3VecEnv(core), n_steps=_PPO_STEPS, batch_size=1024, seed=seed, device="cpu")
+    without_log_folder(learner)
     steps, start = 0, time.perf_counter()
     while steps == 0 or time.perf_counter() - start < seconds:
         learner.learn(rollout, reset_num_timesteps=False)

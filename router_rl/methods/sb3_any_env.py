@@ -21,6 +21,7 @@ from envs import Core, SB3VecEnv
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size
 
 from ..problems.problem import Policy, Problem
+from .agents.sb3_logger import without_log_folder
 from .hyperparameters import Hyperparameters
 from .method import Method, Run
 
@@ -118,6 +119,7 @@ def train_ppo(
         seed=seed,
         device="cpu",
     )
+    without_log_folder(agent)
     policy = PPOPolicy(agent=agent, env=env)
     in_rollout = hyperparameters.steps * core.lanes
     for done in range(in_rollout, max(hyperparameters.decisions, in_rollout) + 1, in_rollout):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -23,8 +22,10 @@ from ...problems.routing.problem import RoutingProblem
 from ...routing import AdaptiveK, Router, Soft
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
-from ..training_loop import EarlyStopping, optimizer_state, restore_optimizer
+from ..training_loop import EarlyStopping
+from .sb3_logger import without_log_folder
 from .sb3_policies import RouterActorCriticPolicy, RouterDQNPolicy
+from .sb3_state import agent_state, restore_agent
 
 __all__ = [
     "A2C_SPACE",
@@ -260,6 +261,7 @@ def _actor_critic(
 def _learn(
     agent: BaseAlgorithm, env: SB3VecEnv, problem: RoutingProblem, hyperparameters: _TrainingLength, run: Run
 ) -> Router:
+    without_log_folder(agent)
     policy: Any = agent.policy
     router: Router = policy.router
     if problem.rule.k > 1 and not isinstance(problem.rule, Soft):
@@ -267,7 +269,7 @@ def _learn(
     stopping = EarlyStopping(problem, hyperparameters.patience, run.callback)
     saved = run.checkpoint.load()
     if saved is not None:
-        _restore(agent, env, saved["agent"])
+        restore_agent(agent, env, saved["agent"])
         stopping.load_state_dict(saved["stopping"])
     callback = _Validation(env, router, stopping, hyperparameters, run)
     remaining = hyperparameters.decisions - agent.num_timesteps
@@ -306,7 +308,7 @@ class _Validation(BaseCallback):
         total = self._hyperparameters.decisions
         self._stop = self._stopping.update(self._router, played, total, _means(self._env))
         if self._run.checkpoint.due:
-            state = {"agent": _state(self.model, self._env), "stopping": self._stopping.state_dict()}
+            state = {"agent": agent_state(self.model, self._env), "stopping": self._stopping.state_dict()}
             self._run.checkpoint.save(state)
 
     def _on_step(self) -> bool:
@@ -318,57 +320,6 @@ class _Validation(BaseCallback):
 
 def _means(env: SB3VecEnv) -> dict[str, float]:
     return {name: float(value) for name, value in env.take_averages().items() if value.ndim == 0}
-
-
-def _state(agent: BaseAlgorithm, env: SB3VecEnv) -> dict[str, Any]:
-    """Return everything that the agent's next step depends on."""
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (SB3 draws from numpy's global generator)
-    assert isinstance(numpy_state, dict)
-    twister: dict[str, Any] = numpy_state["state"]
-    state: dict[str, Any] = {
-        "played": agent.num_timesteps,
-        "policy": agent.policy.state_dict(),
-        "optimizer": optimizer_state(agent.policy.optimizer),
-        "lanes": env.core.state_dict(),
-        "episode_starts": torch.from_numpy(np.array(agent._last_episode_starts)),  # pyright: ignore[reportPrivateUsage]
-        "torch_random": torch.get_rng_state(),
-        "numpy_random": torch.from_numpy(np.array(twister["key"], dtype=np.int64)),
-        "numpy_position": int(twister["pos"]),
-    }
-    if isinstance(agent, DQN):
-        buffer = agent.replay_buffer
-        assert buffer is not None
-        state["exploration"] = agent.exploration_rate
-        state["action_random"] = agent.action_space.np_random.bit_generator.state
-        state["calls"] = agent._n_calls  # pyright: ignore[reportPrivateUsage]
-        state["position"], state["full"] = buffer.pos, buffer.full
-        state["memory"] = {name: torch.from_numpy(getattr(buffer, name)) for name in _MEMORY}
-    return state
-
-
-def _restore(agent: BaseAlgorithm, env: SB3VecEnv, state: dict[str, Any]) -> None:
-    agent.policy.load_state_dict(state["policy"])
-    restore_optimizer(agent.policy.optimizer, state["optimizer"])
-    env.core.load_state_dict(state["lanes"])
-    agent.num_timesteps = state["played"]
-    agent._last_obs = env.core.observation().cpu().numpy()  # pyright: ignore[reportPrivateUsage]
-    agent._last_episode_starts = state["episode_starts"].numpy()  # pyright: ignore[reportPrivateUsage]
-    if isinstance(agent, DQN):
-        buffer = agent.replay_buffer
-        assert buffer is not None
-        agent.exploration_rate = state["exploration"]
-        agent.action_space.np_random.bit_generator.state = state["action_random"]
-        agent._n_calls = state["calls"]  # pyright: ignore[reportPrivateUsage]
-        buffer.pos, buffer.full = state["position"], state["full"]
-        for name in _MEMORY:
-            getattr(buffer, name)[:] = state["memory"][name].numpy()
-    torch.set_rng_state(state["torch_random"])
-    keys = state["numpy_random"].numpy().astype(np.uint32)
-    twister = {"bit_generator": "MT19937", "state": {"key": keys, "pos": state["numpy_position"]}}
-    np.random.set_state({**twister, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
-
-
-_MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 METHODS = (
