@@ -54,6 +54,7 @@ def test_the_source_distribution_has_documents_examples_and_tests(built: Built) 
     assert {
         "README.md",
         "LICENSE",
+        "NOTICE",
         "CHANGELOG.md",
         "Makefile",
         "noxfile.py",
@@ -72,6 +73,20 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(built: Built) -> 
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert names == expected | {"train_router.py"}
+
+
+def test_the_licence_of_the_packaged_table_is_in_the_wheel(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        names = archive.namelist()
+        (notice,) = (name for name in names if name.endswith("/licenses/NOTICE"))
+        text = archive.read(notice).decode()
+    for file in re.findall(r"experts/sources/tables/[\w.]*\w", text):
+        assert file in names
+    assert {Path(name).name for name in names if "/licenses/" in name} == {
+        "LICENSE",
+        "NOTICE",
+        "routellm_gsm8k.LICENSE.txt",
+    }
 
 
 def test_the_description_has_no_link_that_pypi_cannot_follow(built: Built) -> None:
@@ -120,6 +135,8 @@ def test_the_wheel_works_in_a_clean_environment(built: Built, tmp_path: Path) ->
     assert heavy == "[]"
     assert len(files) == 3
     assert all(Path(file).is_relative_to(clean) for file in files)
+    code = "import experts; print(len(experts.open_table('routellm_gsm8k', progress=False)))"
+    assert _output(python, "-c", code, folder=tmp_path) == "1319"
     version = _output(str(binaries / "train-router"), "--version", folder=tmp_path)
     assert re.search(r"\d+\.\d+\.\d+", version)
 

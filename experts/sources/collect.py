@@ -19,6 +19,7 @@ from ..io.owned_folder import MARKER, claim_folder
 from ..io.progress import say, track
 from ..pool.expert_pool import ExpertPool
 from ..table.outcome_table import OutcomeTable
+from .recorded_table import RecordedTable
 from .registry import SOURCES, open_source
 from .source import Queries, Source
 
@@ -26,7 +27,7 @@ __all__ = ["collect", "collected"]
 
 
 def collect(
-    source: str | Source,
+    source: str | Source | RecordedTable,
     out: Path | str,
     *,
     batch_size: int = 1024,
@@ -36,7 +37,8 @@ def collect(
     """Collect a source's outcomes into a Parquet file.
 
     Finished batches are kept in `<out>.parts/` until the file is written: an interrupted run resumes. Batches
-    of other experts, queries or batch sizes are deleted, with a message on stderr.
+    of other experts, queries or batch sizes are deleted, with a message on stderr. A recorded table is
+    copied.
 
     Args:
         source: a source, or its name.
@@ -61,6 +63,12 @@ def collect(
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "is below 1", "give 1 or more")
     out = writable_file("out", out)
+    if isinstance(source, RecordedTable):
+        if seed != 0:
+            raise InputError("seed", seed, f"has no use with {source.name}, a recorded table", "leave it out")
+        recorded = source.read(progress=progress)
+        recorded.write(out)
+        return recorded
     pool = source.pool(seed, progress=progress)
     queries = source.queries(seed)
     probabilities = _run(pool, queries, out.with_name(out.name + ".parts"), batch_size, progress=progress)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..io.errors import InputError, unknown_name
 from ..table.outcome_table import OutcomeTable
 from .collect import collected
+from .recorded_table import RecordedTable
 from .registry import SOURCES, open_source
 
 __all__ = ["open_table"]
@@ -18,10 +19,11 @@ def open_table(
     """Return the outcome table of a Parquet file or of a source, which is collected on first use.
 
     Args:
-        path_or_source: a Parquet file, or a source's name: `digits`, `fashion-mnist:/path`, or the name of an
-            installed plugin. A source comes before a file of the same name; `./digits` is always a file.
+        path_or_source: a Parquet file, or a source's name: `digits`, `routellm_gsm8k`, `fashion-mnist:/path`,
+            or the name of an installed plugin. A source comes before a file of the same name; `./digits` is
+            always a file.
         allow_leakage: accept a prompt that occurs in two splits or folds; the table's `notes` then say so.
-        seed: of a split made here, and of a source's queries and experts.
+        seed: of a split made here, and of a source's queries and experts; a recorded table has its own split.
         progress: show progress on stderr.
 
     Returns:
@@ -32,6 +34,8 @@ def open_table(
             column, the row and the fix.
     """
     source = open_source(path_or_source) if isinstance(path_or_source, str) else None
+    if isinstance(source, RecordedTable):
+        return source.read(progress=progress)
     if source is not None:
         return collected(source, seed=seed, progress=progress)
     path = Path(path_or_source)

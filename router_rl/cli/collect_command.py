@@ -41,7 +41,8 @@ def collect(
 
     Args:
         out: output Parquet file.
-        source: an embedded source: digits, fashion-mnist, or fashion-mnist:FOLDER.
+        source: an embedded source: digits, fashion-mnist, fashion-mnist:FOLDER, or routellm_gsm8k (already
+            collected; it is copied).
         batch_size: queries per batch of a source's experts.
         models: in place of a source: a YAML list of language models.
         prompts: prompts for the models: Parquet, CSV or JSON Lines with prompt, reference, and optionally

@@ -97,5 +97,5 @@ def test_an_installed_package_adds_a_source(tmp_path: Path) -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment
     )
     listed, opened = found.stdout.splitlines()
-    assert listed == "['digits', 'fashion-mnist', 'toy'] False False"
+    assert listed == "['digits', 'fashion-mnist', 'routellm_gsm8k', 'toy'] False False"
     assert opened == "9 ('one', 'two')"

@@ -7,7 +7,7 @@ from experts.sources import open_source
 
 
 def test_the_names():
-    assert set(SOURCES) == {"digits", "fashion-mnist"}
+    assert set(SOURCES) == {"digits", "fashion-mnist", "routellm_gsm8k"}
     assert open_source("digits").name == "digits"
     assert open_source("some/path.parquet") is None
 
