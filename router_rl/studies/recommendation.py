@@ -252,7 +252,10 @@ def _router(group: Group) -> dict[str, Any] | None:
 
 
 def _hindsight(groups: Groups, case: str, method: str) -> dict[str, Any]:
-    """Return the expected regret and the difference to the best method on test; empty at a swept weight."""
+    """Return the expected regret and the difference to the best method on test; empty at a swept weight.
+
+    The interval of the difference holds for all methods at once: the best one is known only afterwards.
+    """
     candidates = {
         name: _utility(group).mean(axis=0)
         for (name, label), group in groups.items()
@@ -262,6 +265,8 @@ def _hindsight(groups: Groups, case: str, method: str) -> dict[str, Any]:
         return {}
     best = max(candidates, key=lambda name: float(candidates[name].mean()))
     difference = _difference(groups, case, method, best)
+    if difference is not None:
+        difference = difference.simultaneous(len(candidates) - 1)
     return {
         "expected_regret": expected_regret(list(candidates.values()), list(candidates).index(method)),
         "best_on_test": {"method": best, **({} if difference is None else difference.to_json())},

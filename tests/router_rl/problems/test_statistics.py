@@ -139,3 +139,16 @@ def test_a_paired_difference_covers_the_truth() -> None:
         found = paired_difference(agent, np.repeat(gate, 5, axis=0), seed=trial)
         covered += found.low <= 0.02 <= found.high
     assert 0.92 * 300 <= covered <= 0.98 * 300, covered
+
+
+def test_the_best_of_many_equal_methods_is_not_significantly_better():
+    rng = np.random.default_rng(0)
+    alone, together = 0, 0
+    for _ in range(60):
+        utility = rng.random((13, 1, 100))
+        best = utility[1:].mean(axis=(1, 2)).argmax() + 1
+        difference = paired_difference(utility[0], utility[best])
+        alone += difference.high < 0.0
+        together += difference.simultaneous(12).high < 0.0
+    assert alone >= 9  # the error of an interval that ignores the choice, nominally 3 of 60
+    assert together <= 3
