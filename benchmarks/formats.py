@@ -58,7 +58,7 @@ def main(
         for name in format_names():
             written, agreement = router, None
             if name == "gguf":  # a linear gate
-                distilled = distil([router], [torch.randn(8192, features)], bias=True)
+                distilled = distil([router], [torch.randn(8192, features)])
                 written, agreement = distilled.routers[0], distilled.agreement[0]
             began = time.perf_counter()
             parity = export(written, Path(folder) / name, format=name)

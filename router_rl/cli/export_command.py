@@ -64,7 +64,7 @@ def run_export(
         assert objective is not None
         if rows is None:
             raise InputError("table", None, "a linear router is fitted to rows", "give --table with --distil")
-        distilled = distil_for(router, rows, objective, trained.scale)
+        distilled = distil_for(router, rows, objective, trained.scale, bias=format != "gguf")
         router, figures = distilled.router, {"distilled": distilled.to_json()}
     also = {f"{name}.json": facts for name, facts in figures.items()}
     parity = export(router, out, format=format, rows=rows, also=also)

@@ -2,14 +2,15 @@
 
 `blk.N.ffn_gate_inp.weight` [N, D] and, where the router has them, `blk.N.ffn_gate_inp.bias` and
 `blk.N.exp_probs_b.bias` [N], all float32, under the names that llama.cpp gives a model's own gate; how they
-are scored is in the metadata under its own keys. llama.cpp has neither a fallback nor a mask: a row that is
-not finite stays so.
+are scored is in the metadata under its own keys. `patch --gguf` writes them into a model. llama.cpp has
+neither a fallback nor a mask: a row that is not finite stays so. It reads a bias on the logits in gpt-oss
+models only.
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe_ffn)
 """
 
 from __future__ import annotations
 
-import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from ..routing import Router, RouterError, Routing
 from ..routing.selection.topk import largest
 from .format import Format
 from .layer_formats import require_layer
+from .llama_cpp.gguf_model import field_value, open_gguf, require_gguf
 from .transformers.stock_gate import Gate, fold
 
-__all__ = ["FORMAT", "load", "tensors", "usage", "write", "write_layers"]
+__all__ = ["FORMAT", "load", "read_gates", "tensors", "usage", "write", "write_layers"]
 
 _ARCHITECTURE = "router"
+_GATE = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
 _LEAST_SUM = 6.103515625e-5  # below which llama.cpp does not renormalise
 
 
@@ -49,25 +52,31 @@ def write(router: Router, folder: Path) -> None:
     write_layers({0: router}, folder)
 
 
-def write_layers(routers: Mapping[int, Router], folder: Path) -> None:
+def write_layers(routers: Mapping[int, Router], folder: Path, architecture: str | None = None) -> None:
     """Write `router.gguf` with a gate for each layer, and the routers' description beside it.
 
     Args:
         routers: by the number of their layer, the N of `blk.N`.
         folder: made if it does not exist.
+        architecture: of the model in llama.cpp, such as `gpt-oss`; None if it is not known.
 
     Raises:
         InputError: the package gguf is missing.
-        RouterError: a router does not fold into a gate of llama.cpp, or has another form than the first:
-            llama.cpp has one form for all layers.
+        RouterError: a router does not fold into a gate of llama.cpp, has a bias that the architecture does
+            not read, or has another form than the first: llama.cpp has one form for all layers.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError("format", "gguf", "needs gguf", "pip install 'router-rl[export]'")
+    require_gguf("format", "gguf")
     import gguf
 
     gates = {layer: _gate(routers[layer]) for layer in sorted(routers)}
     router, gate = routers[min(gates)], gates[min(gates)]
     for layer, other in gates.items():
+        if other.bias is not None and architecture != "gpt-oss":
+            raise RouterError(
+                f"the router of layer {layer} has a bias, which llama.cpp reads in gpt-oss models only: "
+                "train it without (problem.scorer.bias false), distil it (export --distil), or name a "
+                "gpt-oss model (export --verify MODEL.gguf)"
+            )
         if _form(routers[layer], other) != _form(router, gate):
             raise RouterError(
                 f"the router of layer {layer} has other experts, inputs, k, score or groups than that of "
@@ -99,29 +108,46 @@ def write_layers(routers: Mapping[int, Router], folder: Path) -> None:
     write_json(folder / "router.json", described)
 
 
-def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
-    """Read a layer of the file and route as llama.cpp's build_moe_ffn does, in float32."""
-    import gguf
+def read_gates(folder: Path) -> dict[int, Gate]:
+    """Read the gates of an export, by layer.
 
-    reader = gguf.GGUFReader(folder / "router.gguf")
-    stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    Args:
+        folder: of the export.
+
+    Raises:
+        InputError: `router.gguf` is not the file of an export.
+    """
+    require_gguf("router", str(folder))
+    path = folder / "router.gguf"
+    reader = open_gguf(path, "router")
 
     def field_of(name: str, default: int) -> int:
-        field = reader.get_field(f"{_ARCHITECTURE}.{name}")
-        return default if field is None else int(field.contents())
+        return int(field_value(reader, f"{_ARCHITECTURE}.{name}", default))
 
-    k = field_of("expert_used_count", 0)
-    gate = Gate(
-        weight=stored[f"blk.{layer}.ffn_gate_inp.weight"],
-        bias=stored.get(f"blk.{layer}.ffn_gate_inp.bias"),
-        k=k,
-        score="sigmoid"
-        if field_of("expert_gating_func", 1) == gguf.ExpertGatingFuncType.SIGMOID
-        else "softmax",
-        selection_bias=stored.get(f"blk.{layer}.exp_probs_b.bias"),
-        groups=field_of("expert_group_count", 1),
-        kept=field_of("expert_group_used_count", 1),
-    )
+    stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    layers = sorted(int(m.group(1)) for name in stored if (m := _GATE.fullmatch(name)))
+    if field_value(reader, "general.architecture", "") != _ARCHITECTURE or not layers:
+        raise InputError("router", str(path), "holds no exported router", "export one with --format gguf")
+    sigmoid = field_of("expert_gating_func", 1) == 2  # gguf.ExpertGatingFuncType.SIGMOID
+    return {
+        layer: Gate(
+            weight=stored[f"blk.{layer}.ffn_gate_inp.weight"],
+            bias=stored.get(f"blk.{layer}.ffn_gate_inp.bias"),
+            k=field_of("expert_used_count", 0),
+            score="sigmoid" if sigmoid else "softmax",
+            selection_bias=stored.get(f"blk.{layer}.exp_probs_b.bias"),
+            groups=field_of("expert_group_count", 1),
+            kept=field_of("expert_group_used_count", 1),
+        )
+        for layer in layers
+    }
+
+
+def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
+    """Read a layer of the file and route as llama.cpp's build_moe_ffn does, in float32."""
+    gate = read_gates(folder)[layer]
+    assert gate.k is not None
+    k = gate.k
 
     def route(features: Tensor) -> Routing:
         logits = features.float() @ gate.weight.T + (0.0 if gate.bias is None else gate.bias)
@@ -137,11 +163,11 @@ def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
 
 def usage(router: Router) -> str:
     """Python that loads and calls the export."""
-    return """import gguf
-tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader("router.gguf").tensors}
-# Copy them into a model's GGUF under its own block numbers, and set its keys expert_used_count,
-# expert_gating_func and expert_weights_norm (true) to the values here.
-# llama.cpp reads ffn_gate_inp.bias in gpt-oss models only, and has no fallback for non-finite rows."""
+    return """from pathlib import Path
+from router_rl.exports.gguf import read_gates
+gates = read_gates(Path("."))  # weights and biases by layer, such as gates[0].weight
+# Into a model: train-router patch --gguf MODEL.gguf --router . --out PATCHED.gguf
+# llama.cpp has no fallback for rows that are not finite, and no mask."""
 
 
 def _gate(router: Router) -> Gate:

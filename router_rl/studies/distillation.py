@@ -49,7 +49,9 @@ class Distilled:
         }
 
 
-def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale: float) -> Distilled:
+def distil_for(
+    router: Router, table: OutcomeTable, objective: Objective, scale: float, *, bias: bool = True
+) -> Distilled:
     """Fit a linear router to another's scores on training and validation rows; evaluate both on test rows.
 
     Args:
@@ -57,12 +59,14 @@ def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale:
         table: outcome table of the pool it was trained on.
         objective: defines the utility.
         scale: unit of compute, in the table's cost unit.
+        bias: give the linear router a bias, which most stock gates lack.
 
     Raises:
-        InputError: the router is already linear.
+        InputError: the router is already linear, and has no bias that must go.
         RouterError: the table has other experts or features, or the router cannot be approximated linearly.
     """
-    if router.scorer.linear_form() is not None:
+    linear = router.scorer.linear_form()
+    if linear is not None and (bias or not linear.bias.any()):
         raise InputError("distil", True, "the router is already linear", "export it as it is")
     router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
     assert table.features is not None
@@ -71,7 +75,7 @@ def distil_for(router: Router, table: OutcomeTable, objective: Objective, scale:
     fitted = torch.tensor(table.features[table.split != "test"])
     held_out = torch.tensor(test.features)
     rows = torch.cat([fitted, held_out])
-    distilled = distil([router], [rows], bias=True, held_out=len(held_out) / len(rows))
+    distilled = distil([router], [rows], bias=bias, held_out=len(held_out) / len(rows))
     allowed = None if router.allowed is None else [bool(value) for value in router.allowed.tolist()]
     scorer = distilled.routers[0].scorer
     student = Router(scorer, router.rule, router.experts, fallback=router.fallback, allowed=allowed).eval()

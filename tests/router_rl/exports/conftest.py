@@ -59,6 +59,7 @@ def made() -> Callable[..., Router]:
         *,
         state: bool = False,
         allowed: Sequence[bool] | None = None,
+        bias: bool = True,
     ) -> Router:
         outputs = RULES[rule].outputs(6)
         parts: tuple[StateInput, ...] = (StateInput("load", 6, "counts / W"),) if state else ()
@@ -76,6 +77,9 @@ def made() -> Callable[..., Router]:
                 torch.nn.init.normal_(parameter)
             scorer.shift.normal_(0.5)
             scorer.scale.uniform_(0.1, 2.0)
+            if not bias:
+                scorer.shift.zero_()
+                scorer.bias.data.zero_()
         return Router(scorer, RULES[rule], NAMES, state=parts, fallback=2, allowed=allowed).eval()
 
     return make

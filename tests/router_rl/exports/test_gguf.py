@@ -12,25 +12,25 @@ import torch
 import train_router
 from experts import InputError
 from router_rl.exports import export, export_layers
-from router_rl.exports.gguf import tensors
+from router_rl.exports.gguf import load, read_gates, tensors, write_layers
 from router_rl.routing import RouterError
 
 
 @pytest.mark.parametrize("rule", ["hard", "top2", "softmax", "deepseek"])
 def test_every_rule_that_llama_cpp_has(made, tmp_path: Path, rule: str) -> None:
-    parity = export(made("linear", rule), tmp_path / "out", format="gguf")
+    parity = export(made("linear", rule, bias=False), tmp_path / "out", format="gguf")
     assert parity.passed
     assert parity.index_agreement == 1.0
 
 
 def test_names_shapes_and_keys(made, tmp_path: Path) -> None:
-    router = made("linear", "deepseek")
+    router = made("linear", "deepseek", bias=False)
     export(router, tmp_path / "out", format="gguf")
     reader = gguf.GGUFReader(tmp_path / "out" / "router.gguf")
     found = {tensor.name: tensor for tensor in reader.tensors}
     name = gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.FFN_GATE_INP].format(bid=0)
     bias = gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.FFN_EXP_PROBS_B].format(bid=0)
-    assert set(found) == {f"{name}.weight", f"{name}.bias", f"{bias}.bias"}
+    assert set(found) == {f"{name}.weight", f"{bias}.bias"}
     assert found[f"{name}.weight"].shape.tolist() == [4, 6]  # ggml counts the innermost first
     assert all(tensor.tensor_type == gguf.GGMLQuantizationType.F32 for tensor in reader.tensors)
     torch.testing.assert_close(torch.tensor(found[f"{bias}.bias"].data), torch.tensor(router.rule.bias))
@@ -44,7 +44,11 @@ def test_names_shapes_and_keys(made, tmp_path: Path) -> None:
 
 def test_layers_of_a_stack(made, tmp_path: Path) -> None:
     """Each layer's own tensors, read by the package gguf, and one set of keys."""
-    routers = {3: made("linear", "deepseek"), 5: made("linear", "deepseek"), 4: made("linear", "deepseek")}
+    routers = {
+        3: made("linear", "deepseek", bias=False),
+        5: made("linear", "deepseek", bias=False),
+        4: made("linear", "deepseek", bias=False),
+    }
     for layer, router in routers.items():
         with torch.no_grad():
             router.scorer.weight.mul_(layer)
@@ -66,7 +70,9 @@ def test_layers_of_a_stack(made, tmp_path: Path) -> None:
 
 def test_layers_of_two_forms_are_refused(made, tmp_path: Path) -> None:
     with pytest.raises(RouterError, match=r"the router of layer 2 has other .* than that of layer 0"):
-        export_layers({0: made("linear", "top2"), 2: made("linear", "hard")}, tmp_path / "out")
+        export_layers(
+            {0: made("linear", "top2", bias=False), 2: made("linear", "hard", bias=False)}, tmp_path / "out"
+        )
     with pytest.raises(InputError, match="holds no router"):
         export_layers({}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +80,7 @@ def test_layers_of_two_forms_are_refused(made, tmp_path: Path) -> None:
 
 def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> None:
     for layer in (0, 7):
-        export(made("linear"), tmp_path / "routers" / f"layer-{layer}")
+        export(made("linear", bias=False), tmp_path / "routers" / f"layer-{layer}")
     arguments = ["export", str(tmp_path / "routers"), "--out", str(tmp_path / "out"), "--json"]
     assert train_router.main([*arguments, "--format", "gguf"]) == 0
     assert list(json.loads(capsys.readouterr().out)["layers"]) == ["layer 0", "layer 7"]
@@ -84,6 +90,33 @@ def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> Non
     capsys.readouterr()
     assert train_router.main([*arguments, "--format", "onnx"]) == 2
     assert "which only gguf can hold together" in capsys.readouterr().err
+
+
+def test_a_bias_is_refused_unless_the_model_reads_it(made, tmp_path: Path) -> None:
+    """Written beside a Mixtral's weights it could not be loaded, and left out it would change the choice."""
+    for router in (made("linear"), made("linear", "deepseek")):
+        with pytest.raises(RouterError, match=r"layer 0 has a bias, .* gpt-oss .*: train it without"):
+            export(router, tmp_path / "out", format="gguf")
+    with pytest.raises(RouterError, match="layer 7 has a bias"):
+        export_layers({3: made("linear", bias=False), 7: made("linear")}, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    router = made("linear")
+    write_layers({0: router}, tmp_path, "gpt-oss")
+    gate = read_gates(tmp_path)[0]
+    assert gate.bias is not None
+    torch.testing.assert_close(gate.bias, router.folded().scorer.bias.detach())
+    features = torch.randn(7, 4)
+    assert load(tmp_path)(features).experts.equal(router(features).experts)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no gguf at all" * 9])
+def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "router.gguf").write_bytes(content)
+    with pytest.raises(InputError, match=r"router='.*router.gguf': cannot be read as GGUF") as caught:
+        read_gates(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="is not a file"):
+        read_gates(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

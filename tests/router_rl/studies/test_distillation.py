@@ -28,7 +28,7 @@ def teacher(*, bent: bool, allowed: list[bool] | None = None) -> Router:
 
 
 def test_a_teacher_that_is_linear_is_matched(kinds: OutcomeTable, tmp_path) -> None:
-    found = distil_for(teacher(bent=False), kinds, OBJECTIVE, 10.0)
+    found = distil_for(teacher(bent=False), kinds, OBJECTIVE, 10.0, bias=False)
     assert isinstance(found.router.scorer, LinearScorer)
     assert found.agreement > 0.98
     assert abs(found.lost.mean) < 0.01

@@ -1,0 +1,258 @@
+"""A mixture-of-experts model in a GGUF file: what llama.cpp computes with its gates, and a copy with others.
+
+The file is mapped into memory, never read whole. A copy differs in the bytes of the gates and, where the
+routers use another number, in the value of `expert_used_count`: nothing in it moves.
+
+Source: the architectures' scores, weights and biases are those of llama.cpp's `src/models/*.cpp`, b11739.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts import InputError
+from experts.io.atomic import replacing, writable_file
+from experts.moe import Layout
+
+from ..transformers.host import Host
+from ..transformers.stock_gate import Gate
+
+__all__ = ["GgufModel", "copy_with_gates", "field_value", "open_gguf", "read_gguf_model", "require_gguf"]
+
+_WEIGHT, _BIAS, _SELECTION = (
+    "blk.{}.ffn_gate_inp.weight",
+    "blk.{}.ffn_gate_inp.bias",
+    "blk.{}.exp_probs_b.bias",
+)
+_SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """What llama.cpp's code of an architecture does, whatever the file says.
+
+    Attributes:
+        score: of the experts; None: that of the key `expert_gating_func`.
+        renormalises: whether the chosen experts' weights sum to 1; None: as `expert_weights_norm` says.
+        bias: whether the gate has a bias on its logits.
+    """
+
+    score: Literal["softmax", "sigmoid"] | None = "softmax"
+    renormalises: bool | None = True
+    bias: bool = False
+
+
+_FORMS = {
+    "llama": _Form(),  # Mixtral
+    "qwen2moe": _Form(renormalises=False),
+    "qwen3moe": _Form(),
+    "gpt-oss": _Form(bias=True),
+    "glm4moe": _Form(score=None, renormalises=None),
+    "dots1": _Form(score=None, renormalises=None),
+    "deepseek2": _Form(score=None, renormalises=None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufModel:
+    """A model in a GGUF file.
+
+    Attributes:
+        path: of the file.
+        host: what its gates compute.
+        layers: blocks that have a gate.
+        gates: the present gates' tensors by name: weights [E, H], biases [E].
+    """
+
+    path: Path
+    host: Host
+    layers: tuple[int, ...]
+    gates: dict[str, Tensor]
+
+    def tensors(self, gates: Mapping[int, Gate]) -> dict[str, Tensor]:
+        """Return gates as tensors by the names that they have in the file.
+
+        Args:
+            gates: by block, as `host.take` returns them.
+        """
+        tensors: dict[str, Tensor] = {}
+        for layer, gate in gates.items():
+            parts = ((_WEIGHT, gate.weight), (_BIAS, gate.bias), (_SELECTION, gate.selection_bias))
+            tensors |= {name.format(layer): part for name, part in parts if part is not None}
+        return tensors
+
+    def gate(self, layer: int) -> Gate:
+        """Return the present gate of a block.
+
+        Args:
+            layer: number of the block.
+        """
+        config = self.host.config
+        return Gate(
+            weight=self.gates[_WEIGHT.format(layer)],
+            bias=self.gates.get(_BIAS.format(layer)),
+            selection_bias=self.gates.get(_SELECTION.format(layer)),
+            k=self.host.k,
+            score=self.host.layout.score,
+            groups=config.n_group,
+            kept=config.topk_group,
+        )
+
+
+def require_gguf(field: str, value: object) -> None:
+    """Raise InputError if the package gguf is not installed.
+
+    Args:
+        field: what needs it, for the error.
+        value: its value.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(field, value, "needs the package gguf", "pip install 'router-rl[export]'")
+
+
+def open_gguf(path: Path, field: str) -> Any:
+    """Return gguf's reader of a file, which maps it into memory.
+
+    Args:
+        path: of the file.
+        field: name of the option, for errors.
+
+    Raises:
+        InputError: it is no file, or damaged.
+    """
+    import gguf
+
+    fix = "give a GGUF file"
+    if not path.is_file():  # to open a pipe would wait for its writer
+        raise InputError(field, str(path), "is not a file", fix)
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # the library has no error of its own for a damaged file
+        problem = f"cannot be read as GGUF ({type(error).__name__}: {error})"
+        raise InputError(field, str(path), problem, fix) from error
+
+
+def field_value(reader: Any, name: str, default: Any) -> Any:
+    """Return the value of a key, or the default.
+
+    Args:
+        reader: from `open_gguf`.
+        name: of the key.
+        default: for a file without it.
+    """
+    field = reader.get_field(name)
+    return default if field is None else field.contents()
+
+
+def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
+    """Return what llama.cpp computes with the gates of a model, and the gates.
+
+    Args:
+        path: of the file.
+        field: name of the option, for errors.
+
+    Raises:
+        InputError: the file is no GGUF file, is one part of several, or holds no mixture of experts whose
+            gates compute what a router does.
+    """
+    require_gguf(field, str(path))
+
+    def refuse(problem: str, fix: str) -> InputError:
+        return InputError(field, str(path), problem, fix)
+
+    reader = open_gguf(path, field)
+    architecture = str(field_value(reader, "general.architecture", ""))
+    form = _FORMS.get(architecture)
+    if form is None:
+        known = ", ".join(sorted(name for name, each in _FORMS.items() if each.renormalises is not False))
+        raise refuse(f"has the architecture {architecture!r}", f"give one of {known}")
+
+    def value(key: str, default: Any) -> Any:
+        return field_value(reader, f"{architecture}.{key}", default)
+
+    if int(field_value(reader, "split.count", 1)) > 1:
+        raise refuse("is one part of several", "join them with llama-gguf-split --merge")
+    if form.renormalises is False:
+        raise refuse(
+            f"is a {architecture}: llama.cpp does not renormalise its weights, but a router does",
+            "use a Mixtral, Qwen3-MoE or DeepSeek form (assemble --layers all makes a Mixtral of a Llama)",
+        )
+    names = {tensor.name: tensor for tensor in reader.tensors}
+    blocks = range(int(value("block_count", 0)) - int(value("nextn_predict_layers", 0)))
+    layers = tuple(block for block in blocks if _WEIGHT.format(block) in names)
+    if not layers or not isinstance(value("expert_used_count", None), int):
+        raise refuse("has no gates, or no one number of experts per token", "give a mixture of experts")
+    held = [each.format(layer) for layer in layers for each in (_WEIGHT, _BIAS, _SELECTION)]
+    gates = {name: _floats(names[name], refuse) for name in held if name in names}
+    experts, hidden = gates[_WEIGHT.format(layers[0])].shape
+    score = form.score or ("sigmoid" if value("expert_gating_func", _SIGMOID) == _SIGMOID else "softmax")
+    layout = Layout(
+        score=score,
+        bias=form.bias,
+        selection_bias=all(_SELECTION.format(layer) in gates for layer in layers),
+    )
+    config = SimpleNamespace(
+        model_type=architecture,
+        architectures=[architecture],
+        norm_topk_prob=bool(form.renormalises or value("expert_weights_norm", False)),
+        routed_scaling_factor=float(value("expert_weights_scale", 0.0)) or None,
+        n_group=int(value("expert_group_count", 0)) or 1,
+        topk_group=int(value("expert_group_used_count", 0)) or 1,
+    )
+    k = int(value("expert_used_count", 0))
+    host = Host(config=config, layout=layout, layers=layers, experts=experts, k=k, hidden=hidden)
+    return GgufModel(path=path, host=host, layers=layers, gates=gates)
+
+
+def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> None:
+    """Write a copy of a model with other gates, whole or not at all.
+
+    Args:
+        model: read from the file that is copied.
+        out: the file to write; it must not exist.
+        gates: tensors by name, of the shapes of the model's.
+        k: experts per token.
+
+    Raises:
+        InputError: `out` exists or cannot be written.
+    """
+    import gguf
+
+    if os.path.lexists(out):
+        raise InputError("out", str(out), "exists", "choose another file, or delete it")
+    writable_file("out", out)
+    with replacing(out) as temporary:
+        shutil.copyfile(model.path, temporary)
+        reader = gguf.GGUFReader(temporary, "r+")
+        for tensor in reader.tensors:
+            if tensor.name in gates:
+                values = gates[tensor.name].numpy().astype(np.float32)
+                tensor.data[...] = gguf.quantize(values, tensor.tensor_type)
+        used = reader.fields[f"{model.host.config.model_type}.expert_used_count"]
+        used.parts[used.data[0]][0] = k
+        reader.data.flush()
+
+
+def _floats(tensor: Any, refuse: Any) -> Tensor:
+    """A gate's tensor in float32, which is how llama.cpp's own tools keep it."""
+    import gguf
+
+    kind = tensor.tensor_type
+    if kind not in (
+        gguf.GGMLQuantizationType.F32,
+        gguf.GGMLQuantizationType.F16,
+        gguf.GGMLQuantizationType.BF16,
+    ):
+        raise refuse(f"has its gate {tensor.name} as {kind.name}", "convert it again: gates stay F32")
+    return torch.from_numpy(np.array(gguf.dequantize(tensor.data, kind), dtype=np.float32))

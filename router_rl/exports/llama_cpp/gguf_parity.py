@@ -1,0 +1,156 @@
+"""Parity in llama.cpp: a model with routers in its gates against the same model that asks the routers.
+
+Both run in llama.cpp. In one the gates' weights are the routers'. In the other they are the model's own, and
+each gate's choice is replaced, while the model runs, by that of the trained `Router` in torch. So the
+comparison covers the folding, the file, and llama.cpp's own scoring, selection and weighting.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...routing import Router
+from .gguf_model import GgufModel, copy_with_gates, read_gguf_model
+from .gguf_patch import patch_gguf
+from .llama_runtime import GateTap, LlamaCpp, llama_cpp_version
+
+__all__ = ["RuntimeParity", "verify_gguf"]
+
+_PROMPTS = (
+    "The history of the city begins with a small harbour.",
+    "def sort(items):\n    return sorted(items)\n",
+    "What is 12 plus 30? Answer with one number.",
+    "Der Zug nach Hamburg fährt um neun Uhr ab.",
+    "a b c d e f g h i j k l m n o p",
+)
+_TOKENS = 48
+_TOLERANCE = 1e-4  # of the logits, relative to the largest
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeParity:
+    """The comparison of a patched model with the same model that asks the routers.
+
+    Attributes:
+        runtime: its name.
+        version: of the runtime.
+        model: name of the file.
+        prompts: number of prompts.
+        tokens: greedy tokens of all prompts.
+        tokens_equal: tokens that are equal.
+        decisions: decisions of all tokens and blocks.
+        decisions_equal: decisions with the same set of experts.
+        weights_max_error: largest absolute difference of a weight, where the experts are the same.
+        logits_max_error: largest absolute difference of the model's logits, relative to the largest logit.
+        tolerance: allowed for the errors.
+    """
+
+    runtime: str
+    version: str
+    model: str
+    prompts: int
+    tokens: int
+    tokens_equal: int
+    decisions: int
+    decisions_equal: int
+    weights_max_error: float
+    logits_max_error: float
+    tolerance: float = _TOLERANCE
+
+    @property
+    def passed(self) -> bool:
+        """Whether all tokens and experts are equal and the errors are within the tolerance."""
+        equal = (self.tokens, self.decisions) == (self.tokens_equal, self.decisions_equal)
+        return equal and max(self.weights_max_error, self.logits_max_error) <= self.tolerance
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to `parity.json`."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:
+    """Write routers into a temporary copy of a model, and compare what llama.cpp computes.
+
+    Args:
+        routers: one for each block that has a gate, in order.
+        model: GGUF file of the mixture that they were trained on. Its copies are temporary files.
+
+    Raises:
+        InputError: the model cannot be read, or llama.cpp is not installed or cannot load it.
+        RouterError: a router does not fold into this model's gates.
+    """
+    target = read_gguf_model(Path(model), "verify")
+    route = _routed_by(target, routers)
+    with tempfile.TemporaryDirectory() as folder:
+        patched = Path(folder) / "patched.gguf"
+        k = patch_gguf(routers, model, patched).experts_per_token
+        tap = GateTap(target.host.experts, k)
+        found = _answers(patched, tap)
+        original = target.path
+        if k != target.host.k:
+            original = Path(folder) / "original.gguf"
+            copy_with_gates(target, original, {}, k)
+        expected = _answers(original, GateTap(target.host.experts, k, route))
+    same_tokens = [
+        x == y for (a, _), (b, _) in zip(found, expected, strict=True) for x, y in zip(a, b, strict=True)
+    ]
+    logits = [torch.cat([rows for _, rows in answers]) for answers in (found, expected)]
+    same_experts, errors = [], [0.0]
+    for layer in target.layers:
+        inputs, ids, weights = (torch.cat(each[layer]) for each in (tap.inputs, tap.ids, tap.weights))
+        ids, weights = _by_id(ids, weights)
+        own_ids, own_weights = _by_id(*route(layer, inputs))
+        same = (ids == own_ids).all(dim=1)
+        same_experts += same.tolist()
+        errors += (weights - own_weights)[same].abs().flatten().tolist()
+    return RuntimeParity(
+        runtime="llama.cpp",
+        version=llama_cpp_version(),
+        model=Path(model).name,
+        prompts=len(found),
+        tokens=len(same_tokens),
+        tokens_equal=sum(same_tokens),
+        decisions=len(same_experts),
+        decisions_equal=sum(same_experts),
+        weights_max_error=max(errors),
+        logits_max_error=float((logits[0] - logits[1]).abs().max() / logits[1].abs().max()),
+    )
+
+
+def _answers(path: Path, tap: GateTap) -> list[tuple[list[int], Tensor]]:
+    """The greedy tokens of each prompt, and the logits that they were chosen by."""
+    with LlamaCpp(path, tap=tap) as model:
+        generator = torch.Generator().manual_seed(0)
+        answers: list[tuple[list[int], Tensor]] = []
+        for prompt in _PROMPTS:
+            random = torch.randint(model.tokens, (16,), generator=generator).tolist()
+            answers.append(model.greedy(model.tokenize(prompt) or random, _TOKENS))
+        return answers
+
+
+def _routed_by(model: GgufModel, routers: Sequence[Router]) -> Callable[[int, Tensor], tuple[Tensor, Tensor]]:
+    """A function from a block and its gate's inputs to the routers' choice, in the model's own experts."""
+    by_layer = dict(zip(model.layers, routers, strict=False))  # the patch has checked how many there are
+
+    @torch.no_grad()
+    def route(layer: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        router = by_layer[layer]
+        each = model.host.segments(len(router.experts))
+        routing = router(inputs)
+        ids = routing.experts[:, :, None] * each + torch.arange(each)
+        weights = routing.weights[:, :, None].expand(ids.shape) / each
+        return ids.flatten(1), weights.flatten(1)
+
+    return route
+
+
+def _by_id(ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    order = ids.argsort(dim=1)
+    return ids.gather(1, order), weights.gather(1, order)

@@ -1,0 +1,284 @@
+"""A GGUF model in llama.cpp, through the package llama-cpp-py-sync: its logits, and what passes its gates.
+
+It runs on the CPU with a float32 cache, so that its logits can be compared. A `GateTap` reads, and may
+replace, what a block's gate computes while the model runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts import InputError
+
+__all__ = ["GateTap", "LlamaCpp", "is_installed", "llama_cpp_version"]
+
+_F32, _MAP_FILE = 0, 1
+_NODE = re.compile(r"(.*)-(\d+)")
+_WEIGHTS = ("ffn_moe_weights_norm", "ffn_moe_weights_softmax")  # the last ones before the scale
+
+
+@dataclass
+class GateTap:
+    """What passed the gates of a model, in the order of its batches.
+
+    Attributes:
+        experts: E, the routed experts of a block.
+        k: experts per token.
+        route: a block and its gate's inputs [T, H] to ids [T, k] and weights [T, k] that replace the gate's
+            own; None leaves the gate alone.
+        inputs: by block, the inputs [T, H] float32 of each batch.
+        ids: by block, the chosen experts [T, k] int64 of each batch.
+        weights: by block, their weights [T, k] float32 of each batch, before the model's scale.
+    """
+
+    experts: int
+    k: int
+    route: Callable[[int, Tensor], tuple[Tensor, Tensor]] | None = None
+    inputs: dict[int, list[Tensor]] = field(default_factory=dict)
+    ids: dict[int, list[Tensor]] = field(default_factory=dict)
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    _last: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    _routed: tuple[Tensor, Tensor] | None = None
+
+    def wants(self, name: str) -> bool:
+        """Return whether a node of the graph is read."""
+        found = _NODE.fullmatch(name)
+        return found is not None and (
+            found.group(1).endswith("norm") or found.group(1) in ("ffn_moe_logits", "ffn_moe_topk", *_WEIGHTS)
+        )
+
+    def take(self, name: str, node: _Node) -> None:
+        """Read a node that was just computed, or replace it.
+
+        Args:
+            name: such as `ffn_moe_topk-3`.
+            node: its values.
+        """
+        what, block = name.rsplit("-", 1)
+        layer = int(block)
+        if what == "ffn_moe_logits":
+            # The norm before a gate has another name in each architecture, but is the last one before it.
+            rows = node.size // 4 // self.experts
+            inputs = self._last.reshape(rows, -1)
+            self.inputs.setdefault(layer, []).append(inputs)
+            self._routed = None if self.route is None else self.route(layer, inputs)
+        elif what == "ffn_moe_topk":
+            rows = len(self.inputs[layer][-1])
+            starts = range(0, rows * self.experts * 4, self.experts * 4)  # a view of whole rows of an argsort
+            if self._routed is not None:
+                for start, row in zip(starts, self._routed[0], strict=True):
+                    node.write(row.to(torch.int32), start)
+            chosen = [node.read(torch.int32, start, self.k) for start in starts]
+            self.ids.setdefault(layer, []).append(torch.stack(chosen).long())
+        elif what in _WEIGHTS:
+            rows = len(self.inputs[layer][-1])
+            if self._routed is not None:
+                node.write(self._routed[1].float(), 0)
+            self.weights.setdefault(layer, []).append(
+                node.read(torch.float32, 0, rows * self.k).view(rows, -1)
+            )
+        else:
+            self._last = node.read(torch.float32, 0, node.size // 4)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """The memory of a node of llama.cpp's graph."""
+
+    library: Any
+    tensor: int
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first to the last element."""
+        return int(self.library.ggml_nbytes(self.tensor))
+
+    def read(self, dtype: torch.dtype, start: int, count: int) -> Tensor:
+        values = torch.empty(count, dtype=dtype)
+        self.library.ggml_backend_tensor_get(self.tensor, values.data_ptr(), start, values.nbytes)
+        return values
+
+    def write(self, values: Tensor, start: int) -> None:
+        values = values.contiguous()
+        self.library.ggml_backend_tensor_set(self.tensor, values.data_ptr(), start, values.nbytes)
+
+
+def is_installed() -> bool:
+    """Return whether llama.cpp can be loaded."""
+    return importlib.util.find_spec("llama_cpp_py_sync") is not None
+
+
+def llama_cpp_version() -> str:
+    """Return the build of llama.cpp that is installed, such as `b11739`."""
+    import llama_cpp_py_sync as package
+
+    return str(cast(Any, package).__llama_cpp_tag__)
+
+
+class LlamaCpp:
+    """A model that llama.cpp has loaded.
+
+    Args:
+        path: of the GGUF file.
+        context: most tokens of a sequence, and of a batch.
+        threads: number of threads.
+        tap: reads the gates; None runs the graph as it is.
+
+    Raises:
+        InputError: llama.cpp is not installed, or cannot load the file.
+    """
+
+    def __init__(
+        self, path: Path, *, context: int = 512, threads: int = 1, tap: GateTap | None = None
+    ) -> None:
+        if not is_installed():
+            fix = "pip install 'router-rl[llama_cpp]'"
+            raise InputError("gguf", str(path), "llama.cpp is not installed", fix)
+        from llama_cpp_py_sync import _cffi_bindings as bindings
+
+        self._lib: Any = bindings.get_lib()
+        self._ffi: Any = bindings.get_ffi()
+        self._context = self._model = None
+        self._messages: list[str] = []
+        self._log = self._ffi.callback(
+            "void(enum ggml_log_level, const char *, void *)",
+            lambda level, text, _: self._messages.append(self._ffi.string(text).decode(errors="replace")),
+        )
+        self._lib.llama_log_set(self._log, self._ffi.NULL)
+        self._lib.llama_backend_init()
+        settings = self._lib.llama_model_default_params()
+        settings.n_gpu_layers, settings.load_mode = 0, _MAP_FILE
+        self._model = self._lib.llama_model_load_from_file(str(path).encode(), settings)
+        if self._model == self._ffi.NULL:
+            self._model = None
+            raise self._refused(path)
+        options = self._lib.llama_context_default_params()
+        options.n_ctx = options.n_batch = options.n_ubatch = context
+        options.n_threads = options.n_threads_batch = threads
+        options.type_k = options.type_v = _F32
+        options.flash_attn_type = 0
+        if tap is not None:
+            self._callback = self._tapped(bindings.get_backend_base_lib(), tap)
+            options.cb_eval = self._callback
+        self._context = self._lib.llama_init_from_model(self._model, options)
+        if self._context == self._ffi.NULL:
+            self._context = None
+            raise self._refused(path)
+        self._vocabulary = self._lib.llama_model_get_vocab(self._model)
+        self.tokens = int(self._lib.llama_vocab_n_tokens(self._vocabulary))
+
+    def __enter__(self) -> LlamaCpp:
+        """Return the model; it is freed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the model."""
+        if self._context is not None:
+            self._lib.llama_free(self._context)
+        if self._model is not None:
+            self._lib.llama_model_free(self._model)
+        self._context = self._model = None
+        self._lib.llama_log_set(self._ffi.NULL, self._ffi.NULL)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens; empty if the file has no tokenizer.
+
+        Args:
+            text: any.
+        """
+        data = text.encode()
+        found = self._ffi.new("llama_token[]", len(data) + 8)
+        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), found, len(found), True, False)
+        return [int(found[at]) for at in range(max(count, 0))]
+
+    def logits(self, tokens: Sequence[int], start: int = 0) -> Tensor:
+        """Return the logits [T, V] float32 of tokens that follow `start` earlier ones.
+
+        Args:
+            tokens: T ids; they are one batch.
+            start: position of the first; 0 forgets earlier tokens.
+
+        Raises:
+            InputError: llama.cpp refuses the batch, such as one without tokens.
+        """
+        if start == 0:
+            self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        batch = self._lib.llama_batch_init(max(len(tokens), 1), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for at, token in enumerate(tokens):
+                batch.token[at], batch.pos[at], batch.logits[at] = token, start + at, 1
+                batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+            code = self._lib.llama_decode(self._context, batch)
+        finally:
+            self._lib.llama_batch_free(batch)
+        if code != 0:
+            raise InputError(
+                "tokens", len(tokens), f"llama.cpp refuses this batch (code {code})", "use others"
+            )
+        values = self._lib.llama_get_logits(self._context)
+        flat = np.frombuffer(self._ffi.buffer(values, len(tokens) * self.tokens * 4), dtype=np.float32)
+        return torch.from_numpy(flat.reshape(len(tokens), self.tokens).copy())
+
+    def greedy(self, prompt: Sequence[int], count: int) -> tuple[list[int], Tensor]:
+        """Return the most likely tokens that follow a prompt, and the logits [count, V] they were chosen by.
+
+        Args:
+            prompt: ids.
+            count: number of tokens.
+        """
+        chosen: list[int] = []
+        rows = [self.logits(prompt)[-1]]
+        for at in range(count):
+            chosen.append(int(rows[-1].argmax()))
+            if at + 1 < count:
+                rows.append(self.logits(chosen[-1:], len(prompt) + at)[-1])
+        return chosen, torch.stack(rows)
+
+    def _tapped(self, base: Any, tap: GateTap) -> Any:
+        library = _tensor_functions(base)
+
+        def callback(tensor: Any, ask: bool, _: Any) -> bool:
+            address = int(self._ffi.cast("uintptr_t", tensor))
+            name = library.ggml_get_name(address).decode(errors="replace")
+            if ask:
+                return tap.wants(name)
+            if tap.wants(name):
+                tap.take(name, _Node(library, address))
+            return True
+
+        return self._ffi.callback("bool(struct ggml_tensor *, bool, void *)", callback)
+
+    def _refused(self, path: Path) -> InputError:
+        reasons = [line.strip() for line in self._messages if "error" in line.lower()]
+        self.__exit__()
+        problem = f"llama.cpp cannot load it ({reasons[0] if reasons else 'no reason given'})"
+        return InputError("gguf", str(path), problem, "give another file")
+
+
+def _tensor_functions(base: Any) -> Any:
+    """The functions of ggml that read a tensor, which the package does not declare."""
+    import ctypes
+
+    import llama_cpp_py_sync as package
+
+    folder = Path(str(package.__file__)).parent
+    path = next(path for path in sorted(folder.iterdir()) if "ggml-base" in path.name)
+    assert base is not None  # loaded, so that this is the same library
+    library: Any = ctypes.CDLL(str(path))
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    library.ggml_get_name.argtypes, library.ggml_get_name.restype = [pointer], ctypes.c_char_p
+    library.ggml_nbytes.argtypes, library.ggml_nbytes.restype = [pointer], size
+    for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [pointer, pointer, size, size], None
+    return library
