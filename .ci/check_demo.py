@@ -1,4 +1,4 @@
-"""Check what `make demo` wrote: the schema, who is in the table, and that learning pays."""
+"""Check what `make demo` wrote: the schema, who is in the tables, and that learning pays."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ COLLAPSE |= {"regret_to_best_single", "reasons", "problems"}
 
 def check(folder: Path) -> None:
     """Raise AssertionError where something is missing or wrong."""
+    check_digits(folder)
+    check_language_models(folder / "language_models")
+
+
+def check_digits(folder: Path) -> None:
+    """Check the comparison of the digit classifiers."""
     results = json.loads((folder / "results.json").read_text())
     assert results["schema_version"] == 2
     assert results["problem"]["name"] == "routing"
@@ -70,12 +76,33 @@ def check(folder: Path) -> None:
         low, high = line["utility_iqm_ci95"]
         assert low <= line["utility_iqm"] <= high, line["method"]
     assert results["table_facts"]["oracle_quality"] > results["table_facts"]["best_single_quality"] + 0.05
-    assert "<svg" in (folder / "report.html").read_text()
-    assert json.loads((folder / "router" / "parity.json").read_text())["passed"]
-    # The exported router routes where nothing but torch is imported.
+    assert "<html" in (folder / "report.html").read_text()
+    check_router(folder / "router", "torch.zeros(3, r.features)")
+
+
+def check_language_models(folder: Path) -> None:
+    """Check the comparison of the language models: prompts, and a recommendation in US$."""
+    results = json.loads((folder / "results.json").read_text())
+    assert results["problem"]["experts"] == ["gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"]
+    assert {"priced_pg", "softmax_gate", "knn", "oracle"} <= {row["method"] for row in results["rows"]}
+    recommendation = results["recommendation"]
+    assert recommendation["target"] == {"max_quality_loss": 0.02, "satisfied": True}
+    assert recommendation["cost"]["unit"] == "usd"
+    assert "US$" in recommendation["sentence"]
+    assert "per 1,000 queries" in recommendation["sentence"]
+    assert "<html" in (folder / "report.html").read_text()
+    assert (recommendation["expert"] is None) == (folder / "router").exists()
+    if recommendation["expert"] is None:
+        assert recommendation["comparisons"][0]["cost_saved"]["share"] > 0
+        check_router(folder / "router", "['What is 2 + 2?', '', 'A farmer has 3 cows.']", "route")
+
+
+def check_router(folder: Path, calls: str, function: str = "__call__") -> None:
+    """Check that an exported router passed its parity check and routes where only torch is imported."""
+    assert json.loads((folder / "parity.json").read_text())["passed"]
     code = (
         "import sys, torch; from router_rl.routing import load; "
-        f"r = load({str(folder / 'router')!r}); n = r(torch.zeros(3, r.features)).experts.shape[0]; "
+        f"r = load({str(folder)!r}); n = r.{function}({calls}).experts.shape[0]; "
         "assert n == 3 and 'gymnasium' not in sys.modules and 'stable_baselines3' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
