@@ -92,16 +92,18 @@ def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:
         patched = Path(folder) / "patched.gguf"
         k = patch_gguf(routers, model, patched).experts_per_token
         tap = GateTap(target.host.experts, k)
-        found = _answers(patched, tap)
+        patched_answers = _answers(patched, tap)
         original = target.path
         if k != target.host.k:
             original = Path(folder) / "original.gguf"
             copy_with_gates(target, original, {}, k)
-        expected = _answers(original, GateTap(target.host.experts, k, route))
+        routed_answers = _answers(original, GateTap(target.host.experts, k, route))
     same_tokens = [
-        x == y for (a, _), (b, _) in zip(found, expected, strict=True) for x, y in zip(a, b, strict=True)
+        x == y
+        for (a, _), (b, _) in zip(patched_answers, routed_answers, strict=True)
+        for x, y in zip(a, b, strict=True)
     ]
-    logits = [torch.cat([rows for _, rows in answers]) for answers in (found, expected)]
+    logits = [torch.cat([rows for _, rows in answers]) for answers in (patched_answers, routed_answers)]
     same_experts, errors = [], [0.0]
     for layer in target.layers:
         inputs, ids, weights = (torch.cat(each[layer]) for each in (tap.inputs, tap.ids, tap.weights))
@@ -114,7 +116,7 @@ def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:
         runtime="llama.cpp",
         version=llama_cpp_version(),
         model=Path(model).name,
-        prompts=len(found),
+        prompts=len(patched_answers),
         tokens=len(same_tokens),
         tokens_equal=sum(same_tokens),
         decisions=len(same_experts),

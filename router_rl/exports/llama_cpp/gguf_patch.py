@@ -55,7 +55,8 @@ def gates_for(model: GgufModel, routers: Sequence[LayerRouter | Gate]) -> dict[i
     """
     if len(routers) != len(model.layers):
         raise RouterError(
-            f"{len(model.layers)} blocks of {model.path.name} have gates, but the number of routers is {len(routers)}"
+            f"{len(model.layers)} blocks of {model.path.name} have gates, but the number of routers is "
+            f"{len(routers)}; give one each"
         )
     folded = [
         router if isinstance(router, Gate) else fold(router, otherwise=_OTHERWISE) for router in routers

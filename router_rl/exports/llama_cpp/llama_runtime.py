@@ -51,9 +51,9 @@ class GateTap:
 
     def wants(self, name: str) -> bool:
         """Return whether a node of the graph is read."""
-        found = _NODE.fullmatch(name)
-        return found is not None and (
-            found.group(1).endswith("norm") or found.group(1) in ("ffn_moe_logits", "ffn_moe_topk", *_WEIGHTS)
+        parts = _NODE.fullmatch(name)
+        return parts is not None and (
+            parts.group(1).endswith("norm") or parts.group(1) in ("ffn_moe_logits", "ffn_moe_topk", *_WEIGHTS)
         )
 
     def take(self, name: str, node: _Node) -> None:
@@ -196,9 +196,9 @@ class LlamaCpp:
             text: any.
         """
         data = text.encode()
-        found = self._ffi.new("llama_token[]", len(data) + 8)
-        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), found, len(found), True, False)
-        return [int(found[at]) for at in range(max(count, 0))]
+        ids = self._ffi.new("llama_token[]", len(data) + 8)
+        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), True, False)
+        return [int(ids[at]) for at in range(max(count, 0))]
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Tensor:
         """Return the logits [T, V] float32 of tokens that follow `start` earlier ones.

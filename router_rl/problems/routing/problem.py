@@ -306,7 +306,7 @@ class RoutingProblem(Problem):
             if kind == "constant":
                 scorer = ConstantScorer(inputs, outputs)
             elif (kind or self.scorer.kind) == "linear":
-                scorer = LinearScorer(inputs, outputs)
+                scorer = LinearScorer(inputs, outputs, bias=kind is not None or self.scorer.bias)
             else:
                 scorer = MLPScorer(inputs, outputs, self.scorer.hidden)
         return self.wrap(scorer, state)
@@ -371,6 +371,9 @@ class RoutingProblem(Problem):
         max_cost, budget = objective.max_cost, objective.budget
         if max_cost is None and budget is None:
             return
+        if budget is not None and not self.scorer.bias:
+            problem = "a budget is met by shifting the bias"
+            raise InputError("problem.scorer.bias", False, problem, "leave it out, or train without a budget")
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         cheapest = int(compute.argmin())
         description = f"{self.train.experts[cheapest]}, costs {compute[cheapest]:.4g}"

@@ -22,12 +22,22 @@ class ScorerConfig(CheckedOptions):
     Attributes:
         kind: `linear` (can be folded into a stock gate) or `mlp`.
         hidden: widths of the MLP's hidden layers.
+        bias: whether a linear scorer has a bias. Gates of llama.cpp and of most stock models have none: false
+            trains without bias and shift. Methods that need one, such as ridge and remoe_gate, keep theirs.
     """
 
     prefix: ClassVar[str] = "problem.scorer"
 
     kind: Literal["linear", "mlp"] = "mlp"
     hidden: tuple[Width, ...] = (64,)
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bias and self.kind != "linear":
+            raise InputError(
+                "problem.scorer.bias", False, "an MLP has biases", "use problem.scorer.kind linear"
+            )
 
     def __str__(self) -> str:
         return "linear" if self.kind == "linear" else f"mlp({', '.join(map(str, self.hidden))})"

@@ -27,6 +27,7 @@ class LinearScorer(StandardisingScorer):
     Args:
         inputs: D, features plus state.
         experts: N.
+        bias: False keeps bias and shift at 0, as stock gates without a bias need it.
     """
 
     kind: ClassVar[str] = "linear"
@@ -34,15 +35,20 @@ class LinearScorer(StandardisingScorer):
     standalone: ClassVar[bool] = True
     plain = False
 
-    def __init__(self, inputs: int, experts: int) -> None:
+    def __init__(self, inputs: int, experts: int, *, bias: bool = True) -> None:
         super().__init__(inputs, experts)
         self.weight = nn.Parameter(torch.zeros(experts, inputs))
-        self.bias = nn.Parameter(torch.zeros(experts))
+        self.bias = nn.Parameter(torch.zeros(experts), requires_grad=bias)
+        self._has_bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, N] float32 of inputs [T, D]."""
         x = x.float()
         return F.linear(x if self.plain else (x - self.shift) * self.scale, self.weight, self.bias)
+
+    def standardise(self, shift: Tensor, scale: Tensor) -> None:
+        """Set the buffers; without a bias the inputs are scaled only, since a shift folds into one."""
+        super().standardise(shift if self._has_bias else torch.zeros_like(shift), scale)
 
     def folded(self) -> LinearScorer:
         """The same function with shift 0 and scale 1, as a bare weight and bias."""
@@ -54,9 +60,9 @@ class LinearScorer(StandardisingScorer):
             scorer.bias.copy_(bias)
         return scorer
 
-    def output_bias(self) -> nn.Parameter:
-        """The bias [N]."""
-        return self.bias
+    def output_bias(self) -> nn.Parameter | None:
+        """The bias [N]; None for a scorer without."""
+        return self.bias if self._has_bias else None
 
     def linear_form(self) -> LinearForm:
         """The folded weight [N, D] and bias [N]."""
