@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .export_folder import export, export_layers
     from .format import Format
-    from .layer_formats import layers_in
     from .parity import Parity, PolicyParity
     from .registry import FORMATS, find_format, format_names
+    from .served_layers import layers_in
 
 __all__ = [
     "FORMATS",
@@ -36,7 +36,7 @@ _HOMES = {
     "export_layers": ".export_folder",
     "find_format": ".registry",
     "format_names": ".registry",
-    "layers_in": ".layer_formats",
+    "layers_in": ".served_layers",
 }
 
 

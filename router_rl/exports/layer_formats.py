@@ -14,7 +14,6 @@ Exports in folders layer-0, layer-1, ... are what `handover` turns into a patch 
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +33,6 @@ __all__ = [
     "SGLANG",
     "TRANSFORMERS",
     "VLLM",
-    "layers_in",
     "load_layer",
     "put_into_small_model",
     "require_layer",
@@ -84,18 +82,6 @@ def load_layer(folder: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.load()
-
-
-def layers_in(folder: Path) -> dict[int, Path]:
-    """The folders layer-0, layer-1, ... in a folder, by increasing number; empty where it has none."""
-    if not folder.is_dir():
-        return {}
-    folders = {
-        int(match.group(1)): path
-        for path in folder.iterdir()
-        if (match := re.fullmatch(r"layer-(\d+)", path.name))
-    }
-    return dict(sorted(folders.items()))
 
 
 def _write(runtime: str, router: Router, folder: Path) -> None:

@@ -1,0 +1,135 @@
+"""vLLM's plugin: with ROUTER_RL_ROUTER=router/, every mixture-of-experts layer routes by its export.
+
+vLLM calls `register` in each of its processes. It wraps the function that builds a layer, so that the layer
+gets vLLM's own `CustomRoutingRouter` around the export, whatever router the model asks for: a model's
+`custom_routing_function` is ignored where its gate is grouped, as DeepSeek's and GLM's are. Expert-parallel
+load balancing and the capture of expert ids stay vLLM's.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .served_layers import ServedLayer, ServedRouters, served_routers
+
+__all__ = ["register"]
+
+_LOG = logging.getLogger("vllm.router_rl")  # below vLLM's own, which has a handler
+_LAYERS = "vllm.model_executor.layers.fused_moe"
+# What makes other choices than `router` does: another of the runtime's routers, or an expert in its place.
+_REFUSED = ("router", "zero_expert_type", "hash_indices_table", "fuse_shared_experts")
+
+
+def register() -> None:
+    """Make vLLM route by the exports that ROUTER_RL_ROUTER names; without it, change nothing.
+
+    Raises:
+        ValueError: the folder holds no export.
+        RuntimeError: this vLLM builds its layers in another way.
+    """
+    if served_routers() is None:
+        return
+    layer = importlib.import_module(f"{_LAYERS}.layer")
+    build = getattr(layer, "FusedMoEFactory", None)
+    if build is None or not hasattr(layer, "create_fused_moe_router"):
+        version = getattr(sys.modules["vllm"], "__version__", "unknown")
+        raise RuntimeError(f"router-rl does not know the layers of vLLM {version}; use 0.32")
+    if hasattr(build, "router_rl"):  # vLLM may register more than once in a process
+        return
+
+    @functools.wraps(build)
+    def factory(*args: Any, **kwargs: Any) -> Any:
+        routers = served_routers()
+        if routers is None:
+            return build(*args, **kwargs)
+        _separate_cache(routers)
+        return _build(layer, build, routers, inspect.signature(build).bind(*args, **kwargs).arguments)
+
+    factory.router_rl = True  # pyright: ignore[reportAttributeAccessIssue]
+    for module in [value for name, value in sys.modules.items() if name.startswith("vllm.")]:
+        if getattr(module, "FusedMoEFactory", None) is build:
+            module.FusedMoEFactory = factory  # pyright: ignore[reportAttributeAccessIssue]
+    worker: Any = importlib.import_module("vllm.v1.worker.worker_base").WorkerBase
+    worker.router_rl_status = _status
+    worker.router_rl_alive = _alive
+
+
+def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, Any]) -> Any:
+    """Build a layer of a model with its export as the router."""
+    prefix = arguments.get("prefix", "")
+    refused = [name for name in _REFUSED if arguments.get(name)]
+    if refused:
+        raise ValueError(f"{prefix} has {refused[0]}, which an exported router does not replace")
+    if not arguments.get("renormalize", True):
+        raise ValueError(f"{prefix} does not renormalise weights (norm_topk_prob is false); a router does")
+    numbers = re.findall(r"\.(\d+)\.", f".{prefix}.")
+    if not numbers:
+        raise ValueError(f"{prefix} names no layer, so its export cannot be found")
+    served = routers.layer(
+        int(numbers[-1]),
+        experts=arguments["num_experts"],
+        scale=float(arguments.get("routed_scaling_factor", 1.0)),
+        applied=bool(arguments.get("apply_routed_scale_to_output", False)),
+        device=_device(),
+    )
+    custom = importlib.import_module(f"{_LAYERS}.router.custom_routing_router").CustomRoutingRouter
+
+    def create(**given: Any) -> Any:
+        return custom(
+            top_k=served.k,
+            global_num_experts=given["global_num_experts"],
+            custom_routing_function=served,
+            eplb_state=given.get("eplb_state"),
+        )
+
+    own, layer.create_fused_moe_router = layer.create_fused_moe_router, create
+    try:
+        built = build(**{**arguments, "top_k": served.k})
+    finally:
+        layer.create_fused_moe_router = own
+    _LOG.info("%s routes by %s", prefix, routers.layers.get(int(numbers[-1]), routers.folder))
+    return built
+
+
+def _device() -> Any:
+    """The device that vLLM builds a model on."""
+    import torch
+
+    return torch.get_default_device()
+
+
+def _separate_cache(routers: ServedRouters) -> None:
+    """Keep compiled graphs apart: on a CPU they contain the router, and vLLM's key does not."""
+    root = Path(importlib.import_module("vllm.envs").VLLM_CACHE_ROOT)
+    root = root.parent if root.name.startswith("router_rl_") else root
+    os.environ["VLLM_CACHE_ROOT"] = str(root / f"router_rl_{routers.digest()}")
+
+
+def _served(worker: Any) -> dict[str, ServedLayer]:
+    """The exports of a worker's model, by the name of their layer."""
+    routers = {
+        name: getattr(getattr(module, "router", None), "custom_routing_function", None)
+        for name, module in worker.get_model().named_modules()
+    }
+    return {name: served for name, served in routers.items() if isinstance(served, ServedLayer)}
+
+
+def _status(worker: Any) -> dict[str, Any]:
+    """What each layer's router says of itself; `collective_rpc("router_rl_status")`."""
+    return {name: served.status() for name, served in _served(worker).items()}
+
+
+def _alive(worker: Any, alive: list[bool]) -> int:
+    """Say which experts may be chosen, in all layers; `collective_rpc("router_rl_alive", args=(mask,))`."""
+    layers = _served(worker)
+    for served in layers.values():
+        served.set_alive(alive)
+    return len(layers)

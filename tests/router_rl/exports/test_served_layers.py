@@ -1,0 +1,143 @@
+"""Exports as the plugins of vLLM and SGLang read and call them; tests/runtimes runs both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from router_rl.exports import export
+from router_rl.exports.served_layers import VARIABLE, ServedRouters, served_routers
+from router_rl.exports.vllm_plugin import register
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with exports for layers 1 and 3."""
+    folder = tmp_path_factory.mktemp("served")
+    for layer, kind in ((1, "mlp"), (3, "linear")):
+        export(made(kind, "top2"), folder / f"layer-{layer}", format="vllm")
+    return folder
+
+
+def test_a_layer_routes_by_the_export_of_its_number(made, folder: Path) -> None:
+    routers = ServedRouters(folder)
+    hidden = torch.randn(9, 4)
+    for layer, kind in ((1, "mlp"), (3, "linear")):
+        served = routers.layer(layer, experts=6, scale=1.0, applied=False, device=CPU)
+        weights, ids = served(hidden, torch.zeros(9, 6), 2, True)
+        with torch.no_grad():
+            expected = made(kind, "top2")(hidden)
+        assert ids.long().equal(expected.experts)
+        torch.testing.assert_close(weights, expected.weights, atol=1e-5, rtol=1e-5)
+
+
+def test_a_single_export_routes_every_layer(folder: Path) -> None:
+    routers = ServedRouters(folder / "layer-1")
+    layers = [routers.layer(n, experts=6, scale=1.0, applied=False, device=CPU) for n in (0, 7)]
+    hidden = torch.randn(3, 4)
+    assert layers[0](hidden, hidden, 2, True)[1].equal(layers[1](hidden, hidden, 2, True)[1])
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_an_expert_that_was_cut_runs_all_its_segments(folder: Path, applied: bool) -> None:
+    """The weights sum to the model's scale, which the router or the runtime multiplies them by."""
+    served = ServedRouters(folder).layer(1, experts=18, scale=3.0, applied=applied, device=CPU)
+    hidden = torch.randn(5, 4)
+    weights, ids = served(hidden, hidden, 6, True)
+    own_weights, own_ids, _ = served.router.chosen(hidden)
+    assert ids.dtype == torch.int32
+    assert ids.tolist() == [
+        [3 * expert + part for expert in row for part in range(3)] for row in own_ids.tolist()
+    ]
+    expected = own_weights.repeat_interleave(3, dim=-1) / (3.0 if applied else 1.0)
+    torch.testing.assert_close(weights, expected)
+
+
+def test_a_scale_without_segments(folder: Path) -> None:
+    routers = ServedRouters(folder)
+    sums = {}
+    for applied in (False, True):
+        served = routers.layer(1, experts=6, scale=2.5, applied=applied, device=CPU)
+        sums[applied] = served(torch.randn(4, 4), torch.zeros(4, 6), 2, True)[0].sum(dim=-1)
+    torch.testing.assert_close(sums[False], torch.full((4,), 2.5))
+    torch.testing.assert_close(sums[True], torch.ones(4))
+
+
+def test_dead_experts_and_fallbacks_are_shown(folder: Path) -> None:
+    served = ServedRouters(folder).layer(1, experts=6, scale=1.0, applied=False, device=CPU)
+    hidden = torch.randn(50, 4)
+    hidden[0, 0] = float("nan")
+    served.set_alive([True, True, True, False, True, True])
+    _, ids = served(hidden, hidden, 2, True)
+    assert 3 not in ids[1:].flatten().tolist()
+    assert served.status() == {
+        "experts": list(served.router.names),
+        "alive": [True, True, True, False, True, True],
+        "fallbacks": 1,
+    }
+    with pytest.raises(ValueError, match="alive has 2 values, but the router has 6 experts"):
+        served.set_alive([True, False])
+
+
+def test_a_model_of_bfloat16_gets_a_router_of_float32(made, tmp_path: Path) -> None:
+    """vLLM builds a model with its type as torch's default, which would round the biases of a rule."""
+    export(made("linear", "deepseek"), tmp_path / "out", format="vllm")
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        served = ServedRouters(tmp_path / "out").layer(0, experts=6, scale=1.0, applied=False, device=CPU)
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(usual)
+    assert {value.dtype for value in (served.router.bias, served.router.only)} == {torch.float32}
+
+
+def test_what_does_not_fit_is_named(made, folder: Path, tmp_path: Path) -> None:
+    routers = ServedRouters(folder)
+    with pytest.raises(ValueError, match="has routers for layers 1, 3, but none for layer 2"):
+        routers.layer(2, experts=6, scale=1.0, applied=False, device=CPU)
+    with pytest.raises(ValueError, match="routes to 6 experts, but the model's layer has 8"):
+        routers.layer(1, experts=8, scale=1.0, applied=False, device=CPU)
+    with pytest.raises(ValueError, match="routes to 6 experts, but the model's layer has 12"):
+        routers.layer(1, experts=12, scale=1.0, applied=False, device=CPU)  # no segments: the scale is 1
+    with pytest.raises(ValueError, match=r"holds neither router.json nor layer-0"):
+        ServedRouters(tmp_path)
+    export(made("mlp", "top2", state=True), tmp_path / "state")
+    with pytest.raises(ValueError, match="no router of hidden states alone; export it with --format vllm"):
+        ServedRouters(tmp_path / "state").layer(0, experts=6, scale=1.0, applied=False, device=CPU)
+
+
+def test_the_digest_changes_with_a_router(made, folder: Path, tmp_path: Path) -> None:
+    export(made("mlp", "top2"), tmp_path / "layer-1", format="vllm")
+    export(made("linear", "top2"), tmp_path / "layer-3", format="vllm")
+    assert ServedRouters(tmp_path).digest() == ServedRouters(folder).digest()
+    export(made("linear", "hard"), tmp_path / "layer-3", format="vllm")
+    assert ServedRouters(tmp_path).digest() != ServedRouters(folder).digest()
+
+
+def test_without_the_variable_nothing_happens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert served_routers() is None
+    register()
+    assert "vllm" not in sys.modules
+    monkeypatch.setenv(VARIABLE, str(folder))
+    assert sorted(served_routers().layers) == [1, 3]  # type: ignore[union-attr]
+
+
+def test_the_plugin_needs_torch_alone() -> None:
+    """A serving environment has no Gymnasium; `pip install --no-deps router-rl` is enough there."""
+    code = (
+        "import sys, router_rl.exports.vllm_plugin; "
+        "names = {'experts', 'envs', 'gymnasium', 'stable_baselines3', 'pyarrow', 'scipy', 'safetensors'}; "
+        "print(sorted(names & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
