@@ -24,6 +24,7 @@ ALLOWED_SKIPS = (
     "triton is not installed",
     "ray is not installed",
     "g++ is not installed",
+    "llama.cpp is not installed",
     "golden numbers need",
     "is not built: ",  # tests/runtimes
 )

@@ -73,12 +73,14 @@ class GgufModel:
         host: what its gates compute.
         layers: blocks that have a gate.
         gates: the present gates' tensors by name: weights [E, H], biases [E].
+        rounds: whether a matrix is not float32, so that llama.cpp rounds what it multiplies with it.
     """
 
     path: Path
     host: Host
     layers: tuple[int, ...]
     gates: dict[str, Tensor]
+    rounds: bool
 
     def tensors(self, gates: Mapping[int, Gate]) -> dict[str, Tensor]:
         """Return gates as tensors by the names that they have in the file.
@@ -212,7 +214,8 @@ def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
     )
     k = int(value("expert_used_count", 0))
     host = Host(config=config, layout=layout, layers=layers, experts=experts, k=k, hidden=hidden)
-    return GgufModel(path=path, host=host, layers=layers, gates=gates)
+    rounds = any(tensor.tensor_type.name != "F32" for tensor in reader.tensors)
+    return GgufModel(path=path, host=host, layers=layers, gates=gates, rounds=rounds)
 
 
 def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> None:

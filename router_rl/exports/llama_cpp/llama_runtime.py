@@ -104,11 +104,13 @@ class _Node:
 
     def read(self, dtype: torch.dtype, start: int, count: int) -> Tensor:
         values = torch.empty(count, dtype=dtype)
+        assert start + values.nbytes <= self.size  # beyond it, ggml ends the process
         self.library.ggml_backend_tensor_get(self.tensor, values.data_ptr(), start, values.nbytes)
         return values
 
     def write(self, values: Tensor, start: int) -> None:
         values = values.contiguous()
+        assert start + values.nbytes <= self.size
         self.library.ggml_backend_tensor_set(self.tensor, values.data_ptr(), start, values.nbytes)
 
 
@@ -149,6 +151,7 @@ class LlamaCpp:
         self._ffi: Any = bindings.get_ffi()
         self._context = self._model = None
         self._messages: list[str] = []
+        self._failure: Exception | None = None
         self._log = self._ffi.callback(
             "void(enum ggml_log_level, const char *, void *)",
             lambda level, text, _: self._messages.append(self._ffi.string(text).decode(errors="replace")),
@@ -195,6 +198,8 @@ class LlamaCpp:
         Args:
             text: any.
         """
+        if self._lib.llama_vocab_type(self._vocabulary) == 0:  # LLAMA_VOCAB_TYPE_NONE, which ends the process
+            return []
         data = text.encode()
         ids = self._ffi.new("llama_token[]", len(data) + 8)
         count = self._lib.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), True, False)
@@ -221,6 +226,8 @@ class LlamaCpp:
             code = self._lib.llama_decode(self._context, batch)
         finally:
             self._lib.llama_batch_free(batch)
+        if self._failure is not None:
+            raise self._failure
         if code != 0:
             raise InputError(
                 "tokens", len(tokens), f"llama.cpp refuses this batch (code {code})", "use others"
@@ -252,9 +259,14 @@ class LlamaCpp:
             name = library.ggml_get_name(address).decode(errors="replace")
             if ask:
                 return tap.wants(name)
-            if tap.wants(name):
-                tap.take(name, _Node(library, address))
-            return True
+            try:
+                if tap.wants(name):
+                    tap.take(name, _Node(library, address))
+            except (
+                Exception
+            ) as error:  # it cannot pass through llama.cpp: the batch ends, and it is raised then
+                self._failure = error
+            return self._failure is None
 
         return self._ffi.callback("bool(struct ggml_tensor *, bool, void *)", callback)
 
