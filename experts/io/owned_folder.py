@@ -20,7 +20,7 @@ from .atomic import sync_file, sync_folder, writable_folder, write_json
 from .errors import InputError
 from .temporaries import remove, remove_stale, stale, temporary_beside
 
-__all__ = ["MARKER", "check_replaceable", "claim_folder", "mark", "replacing_folder"]
+__all__ = ["MARKER", "check_replaceable", "claim_folder", "mark", "owner_of", "replacing_folder"]
 
 MARKER = ".router_rl.json"
 _SCHEMA_VERSION = 1
@@ -110,7 +110,7 @@ def claim_folder(folder: Path | str, kind: str, names: Collection[str], field: s
         InputError: one of the names exists and is not the command's own, or the folder cannot be written.
     """
     folder = writable_folder(field, folder)
-    owner = _marker(folder).get("kind")
+    owner = owner_of(folder)
     if owner == kind:
         return folder
     if owner is not None:
@@ -121,6 +121,16 @@ def claim_folder(folder: Path | str, kind: str, names: Collection[str], field: s
         raise InputError(field, str(folder), problem, _FIX)
     write_json(folder / MARKER, {"schema_version": _SCHEMA_VERSION, "kind": kind})
     return folder
+
+
+def owner_of(folder: Path) -> str | None:
+    """Return what the command that claimed a folder writes, such as `run`; None if no command did.
+
+    Args:
+        folder: any folder.
+    """
+    kind = _marker(folder).get("kind")
+    return kind if isinstance(kind, str) else None
 
 
 def mark(folder: Path) -> None:

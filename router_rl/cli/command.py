@@ -33,7 +33,8 @@ class Command:
             whose type is a dataclass stands for its fields. `--json` prints the return value; progress goes
             to stderr.
         view: formats the return value for the terminal.
-        positional: name, type and help of positional arguments; one with a default in `run` is optional.
+        positional: name, type and help of positional arguments; one with a default in `run` is optional, and
+            one of a list takes several words.
         switches: name and help of options without a value.
         groups: maps the names on the command line to options dataclasses by argument of `run`; each field
             becomes a flag `--ARGUMENT.FIELD`.

@@ -19,7 +19,7 @@ from experts.io.cache import cache_folder
 from .command import Command
 from .command_arguments import expanded
 
-__all__ = ["check_words", "reserved"]
+__all__ = ["check_words", "is_being_written", "reserved"]
 
 _NAMED_BY_TEXT = ("table", "experts", "prices")  # options that take a name or a path
 
@@ -68,6 +68,15 @@ def reserved(command: Command, options: Mapping[str, Any]) -> Generator[None, No
             if options.get(name) is not None:
                 held.enter_context(_locked(name, Path(options[name])))
         yield
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether a command of this machine has reserved an output."""
+    try:
+        with _locked("out", path):
+            return False
+    except InputError:
+        return True
 
 
 def _inputs(command: Command, options: Mapping[str, Any]) -> list[tuple[str, Path]]:

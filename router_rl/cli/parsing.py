@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import jsonargparse
 
@@ -77,10 +77,11 @@ def build_parser(
     signature = inspect.signature(command.run).parameters
     for argument, kind, meaning in command.positional:
         default = signature[argument].default
-        optional: dict[str, Any] = (
-            {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
-        )
-        parser.add_argument(argument, type=kind, help=meaning, **optional)
+        several = get_origin(kind) is list
+        optional: dict[str, Any] = {}
+        if default is not inspect.Parameter.empty:
+            optional = {"nargs": "*" if several else "?", "default": default}
+        parser.add_argument(argument, type=get_args(kind)[0] if several else kind, help=meaning, **optional)
     for switch, meaning in command.switches:
         parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     groups = {} if command.groups is None else command.groups(names)

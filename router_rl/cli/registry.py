@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train_command", "Train one method on one problem."),
     "compare": ("compare_command", "Compare methods on the same data, trials and seeds, with 95% CIs."),
     "evaluate": ("evaluate_command", "Evaluate a trained router on a table or a decision log."),
+    "runs": ("runs_command", "List training runs and comparisons, or show how two differ."),
     "monitor": ("monitor_command", "Detect experts that changed since training, from a decision log."),
     "export": (
         "export_command",

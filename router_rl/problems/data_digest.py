@@ -10,7 +10,7 @@ import numpy as np
 
 from experts import OutcomeTable
 
-__all__ = ["digest_of", "table_digest"]
+__all__ = ["digest_of", "rows_digest", "table_digest"]
 
 
 def digest_of(*parts: Any) -> str:
@@ -42,3 +42,15 @@ def table_digest(table: OutcomeTable) -> str:
         for name in table.extra.column_names:
             digest.update(f"\0{name}\0{table.extra[name].to_pylist()!r}".encode())
     return digest.hexdigest()[:16]
+
+
+def rows_digest(rows: OutcomeTable) -> str:
+    """Return a digest of what is known of each query in order, whatever its features: 16 hexadecimal digits.
+
+    Results on rows of equal digests can be paired query by query.
+
+    Args:
+        rows: such as the test rows of a table.
+    """
+    names = [*map(str, rows.query_id)]
+    return digest_of([*rows.experts, rows.cost_unit], names, rows.quality, rows.cost)

@@ -18,6 +18,7 @@ from envs import Core
 from experts import InputError, OutcomeTable
 
 from ..routing import POLICIES, Router, TextFeatures
+from .data_digest import rows_digest
 from .measure import Measurement
 from .objective import Objective
 
@@ -138,6 +139,7 @@ class Problem(ABC):
         trained_weights: default compute weights of a training run.
         needs_table: whether it needs an outcome table.
         scores_training_rows: whether `evaluate` supports the split `train`.
+        measures_rows: whether `evaluate` measures each row of the table's split once, in order.
         observes: what policies read beside the query, such as `queues`.
 
     Attributes:
@@ -159,6 +161,7 @@ class Problem(ABC):
     trained_weights: ClassVar[tuple[float, ...]] = (0.1,)
     needs_table: ClassVar[bool] = True
     scores_training_rows: ClassVar[bool] = False
+    measures_rows: ClassVar[bool] = False
     observes: ClassVar[tuple[str, ...]] = ()
 
     options: Any
@@ -245,6 +248,10 @@ class Problem(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Return a digest of the data and options; cached trials are keyed by it."""
+
+    def test_rows(self) -> str | None:
+        """Return a digest of the test rows, by which results can be paired; None if episodes are measured."""
+        return rows_digest(self.table.part("test")) if self.measures_rows else None
 
     @abstractmethod
     def core(self, split: SplitName, case: Case, *, lanes: int, seed: int) -> Core:

@@ -127,7 +127,9 @@ def compare(
             notes.append(
                 f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
             )
-        results = assemble(entries, problem, n_trials=n_trials, notes=notes, target=target)
+        results = assemble(
+            entries, problem, n_trials=n_trials, notes=notes, target=target, digest=sweep.digest
+        )
         if folder is not None:
             write_json(folder / "results.json", results)
             write_report(results, folder / "report.html")

@@ -47,6 +47,7 @@ def assemble(
     n_trials: int,
     notes: Sequence[str] = (),
     target: Target | None = None,
+    digest: str | None = None,
 ) -> dict[str, Any]:
     """Build the content of `results.json`.
 
@@ -56,6 +57,7 @@ def assemble(
         n_trials: number of hyperparameter settings tried per method and case.
         notes: messages to include.
         target: limits of the recommended operating point.
+        digest: `problem.digest()`, if already computed.
     """
     card = problem.describe()
     groups = _grouped(entries)
@@ -70,6 +72,8 @@ def assemble(
     return {
         "schema_version": SCHEMA_VERSION,
         "problem": as_json(card),
+        "digest": digest or problem.digest(),
+        "test_rows": problem.test_rows(),
         "cases": [{"label": case.label, "values": dict(case.values)} for case in problem.cases],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": _command(),

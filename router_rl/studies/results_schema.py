@@ -190,6 +190,8 @@ class _Results(TypedDict):
 
 
 class _Complete(_Results, total=False):
+    digest: str | None
+    test_rows: str | None
     created: str | None
     command: str | None
     versions: dict[str, str]

@@ -47,7 +47,14 @@ class _AnyRun(TypedDict):
     method: str
 
 
-class _Run(_AnyRun, total=False):
+class _WithDigests(_AnyRun, total=False):
+    """Digests that earlier releases did not write."""
+
+    digest: str
+    test_rows: str | None
+
+
+class _Run(_WithDigests, total=False):
     """Fields that a run of version 1 may lack."""
 
     seed: int
@@ -63,7 +70,7 @@ class _Run(_AnyRun, total=False):
     versions: dict[str, str]
 
 
-class _CompleteRun(_AnyRun):
+class _CompleteRun(_WithDigests):
     """Fields of a run of this version."""
 
     schema_version: int

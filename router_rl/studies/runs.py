@@ -220,6 +220,7 @@ def _facts(result: TrialResult, problem: Problem, digest: str, n_trials: int) ->
         "schema_version": SCHEMA_VERSION,
         "problem": as_json(card),
         "digest": digest,
+        "test_rows": problem.test_rows(),
         "method": trial.method,
         "family": method.family,
         "hyperparameters": as_json(trial.hyperparameters),

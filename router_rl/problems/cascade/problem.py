@@ -68,6 +68,7 @@ class CascadeProblem(Problem):
     rival: ClassVar[str | None] = "thresholds"
     compared_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
     trained_weights: ClassVar[tuple[float, ...]] = _WEIGHTS
+    measures_rows: ClassVar[bool] = True
 
     table: OutcomeTable
 

@@ -86,6 +86,7 @@ class RoutingProblem(Problem):
     )
 
     scores_training_rows: ClassVar[bool] = True
+    measures_rows: ClassVar[bool] = True
 
     table: OutcomeTable
     rule: Selection
