@@ -8,6 +8,7 @@ from experts import InputError
 
 from ..objective import Objective
 from ..problem import Case
+from .routing_options import ScorerConfig
 
 __all__ = ["check_objectives", "objective_case"]
 
@@ -27,14 +28,16 @@ def objective_case(objective: Objective) -> Case:
     return Case(label=label, values=values, objective=objective)
 
 
-def check_objectives(objectives: Sequence[Objective]) -> None:
-    """Check that the cases of these objectives are distinct in results.
+def check_objectives(objectives: Sequence[Objective], scorer: ScorerConfig) -> None:
+    """Check that the cases of these objectives are distinct in results, and that the scorer can meet them.
 
     Args:
         objectives: one per case.
+        scorer: shape of the scorer.
 
     Raises:
-        InputError: there is none, two are equal, or several are compared under a budget.
+        InputError: there is none, two are equal, several are compared under a budget, or a scorer without
+            bias has a budget.
     """
     if not objectives:
         raise InputError("objective", [], "there is none", "give at least one")
@@ -44,3 +47,6 @@ def check_objectives(objectives: Sequence[Objective]) -> None:
     if len(labels) > 1 and any(each.budget is not None for each in objectives):
         reason = "a budget replaces the compute weights, which distinguish the cases"
         raise InputError("objective.budget", labels, reason, "compare one budget at a time")
+    if not scorer.bias and any(each.budget is not None for each in objectives):
+        reason = "a budget is met by shifting the bias"
+        raise InputError("problem.scorer.bias", False, reason, "leave it out, or train without a budget")

@@ -109,7 +109,7 @@ class RoutingProblem(Problem):
             self.options.check_used()
         objective = Objective() if objective is None else objective
         self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
-        check_objectives(self.objectives)
+        check_objectives(self.objectives, self.options.scorer)
         feedback = self.options.feedback
         featured = with_features(with_tuning_rows(table), self.options.features, feedback=feedback)
         self.table, self.text = featured.table, featured.text
@@ -372,9 +372,6 @@ class RoutingProblem(Problem):
         max_cost, budget = objective.max_cost, objective.budget
         if max_cost is None and budget is None:
             return
-        if budget is not None and not self.scorer.bias:
-            problem = "a budget is met by shifting the bias"
-            raise InputError("problem.scorer.bias", False, problem, "leave it out, or train without a budget")
         compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
         cheapest = int(compute.argmin())
         description = f"{self.train.experts[cheapest]}, costs {compute[cheapest]:.4g}"
