@@ -1,5 +1,6 @@
-"""Write a comparison's results as one self-contained HTML page: no network, no scripts, no fonts.
+"""Write a comparison's results as one self-contained HTML page: no network, no fonts.
 
+Charts are Vega-Lite specifications, which the one script of the page draws; their numbers stand in tables.
 The page is a function of the results alone, so equal results give equal bytes. One page serves every problem:
 sections that the results lack are left out.
 """
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from experts.io.atomic import replacing
 from experts.io.errors import InputError
 from experts.io.escaping import shown
 
-from .frontier_chart import shortened
+from .chart_theme import COLOURS
 from .number_format import amount, interval, number, signed
-from .report_view import report_view
+from .page_script import page_script
 from .results_table import capitalised
 
 __all__ = ["write_report"]
@@ -45,7 +47,13 @@ def write_report(results: dict[str, Any], path: Path) -> None:
             f"the report reads version {SCHEMA_VERSION}",
             "read older results with read_results, or run compare again",
         )
-    page = _environment().get_template("report.html.j2").render(report_view(shown(results)))
+    from .report_view import report_view  # Altair takes half a second to import
+
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(report_view(shown(results)), colours=COLOURS, script=Markup(page_script()))
+    )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -66,12 +74,11 @@ def _environment() -> Environment:
         "amount": amount,
         "capitalised": capitalised,
         "csp_hash": _csp_hash,
-        "shortened": shortened,
     }
     environment.filters.update(filters)
     return environment
 
 
-def _csp_hash(style: str) -> str:
-    """A style sheet's source expression for the content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(str(style).encode()).digest()).decode()
+def _csp_hash(text: str) -> str:
+    """The source expression of a style sheet or a script for the content security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()

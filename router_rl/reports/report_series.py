@@ -8,54 +8,42 @@ from typing import Any
 
 from .table_format import marked
 
-__all__ = ["MOST_SHOWN", "SHAPES", "Mean", "Point", "Series", "leading_methods", "series_of"]
-
-Point = tuple[float, float]
+__all__ = ["CIRCLE", "MOST_SHOWN", "Series", "leading_methods", "series_of"]
 
 COLOURS_PER_FAMILY = 3
 MOST_SHOWN = 14  # with more methods, only those that lead are shown from the start
-SHAPES = (
-    "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",  # circle
-    "M-3.6 -3.6H3.6V3.6H-3.6Z",  # square
-    "M0 -4.8L4.6 3.4H-4.6Z",  # triangle
-    "M0 -5.2L5.2 0L0 5.2L-5.2 0Z",  # diamond
-    "M0 4.8L4.6 -3.4H-4.6Z",  # triangle, point down
-    "M-1.5 -4.6H1.5V-1.5H4.6V1.5H1.5V4.6H-1.5V1.5H-4.6V-1.5H-1.5Z",  # cross
-    "M-4.6 -2.4L0 -5L4.6 -2.4V2.4L0 5L-4.6 2.4Z",  # hexagon
+CIRCLE = "M-1 0A1 1 0 1 0 1 0A1 1 0 1 0 -1 0Z"
+SHAPES = (  # paths in a box from -1 to 1, as Vega draws symbols
+    CIRCLE,
+    "M-.9 -.9H.9V.9H-.9Z",  # square
+    "M0 -1.2L1.15 .85H-1.15Z",  # triangle
+    "M0 -1.3L1.3 0L0 1.3L-1.3 0Z",  # diamond
+    "M0 1.2L1.15 -.85H-1.15Z",  # triangle, point down
+    "M-.37 -1.15H.37V-.37H1.15V.37H.37V1.15H-.37V.37H-1.15V-.37H-.37Z",  # cross
+    "M-1.15 -.6L0 -1.25L1.15 -.6V.6L0 1.25L-1.15 .6Z",  # hexagon
 )
-STAR = "M0 -7L1.7 -2.3H6.7L2.7 0.7L4.2 5.6L0 2.7L-4.2 5.6L-2.7 0.7L-6.7 -2.3H-1.7Z"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mean:
-    """A method's mean in one case (its label), with 95% intervals where they are known."""
-
-    case: str
-    compute: float
-    quality: float
-    compute_ci95: Point | None
-    quality_ci95: Point | None
-
-    @property
-    def at(self) -> Point:
-        """Return the place on the axes: (compute, quality)."""
-        return (self.compute, self.quality)
+STAR = "M0 -1.75L.42 -.57H1.67L.67 .17L1.05 1.4L0 .67L-1.05 1.4L-.67 .17L-1.67 -.57H-.42Z"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """One method as the figures show it: a style class, a shape, and its means by rising compute.
+    """One method as the figures show it.
 
     Attributes:
+        name: of the method.
+        family: of the method.
+        colour: a name in `chart_theme.COLOURS`.
+        shape: an SVG path in a box from -1 to 1.
+        rows: of the summary, those with a mean compute and quality, by rising compute.
         leading: shown from the start; the others are faint until they are ticked.
         label: its name, with a dagger if it uses extra inputs.
     """
 
     name: str
     family: str
-    css: str
+    colour: str
     shape: str
-    means: tuple[Mean, ...]
+    rows: tuple[dict[str, Any], ...]
     leading: bool
     label: str
 
@@ -82,24 +70,16 @@ def series_of(summary: Sequence[dict[str, Any]]) -> list[Series]:
     for name, rows in by_method.items():
         family, place = rows[0]["family"], places[name]
         known = family if family in ("rl", "gate", "baseline", "bound") else "baseline"
-        means = [
-            Mean(
-                case=row["case"],
-                compute=row["compute_mean"],
-                quality=row["quality_mean"],
-                compute_ci95=_pair(row.get("compute_ci95")),
-                quality_ci95=_pair(row.get("quality_ci95")),
-            )
-            for row in rows
-            if row.get("compute_mean") is not None and row.get("quality_mean") is not None
+        placed = [
+            row for row in rows if row.get("compute_mean") is not None and row.get("quality_mean") is not None
         ]
         series.append(
             Series(
                 name=name,
                 family=family,
-                css=f"m{len(series)} {known}{place % COLOURS_PER_FAMILY}",
+                colour="ink" if known == "bound" else f"{known}{place % COLOURS_PER_FAMILY}",
                 shape=STAR if known == "bound" else SHAPES[place % len(SHAPES)],
-                means=tuple(sorted(means, key=lambda mean: mean.at)),
+                rows=tuple(sorted(placed, key=lambda row: (row["compute_mean"], row["quality_mean"]))),
                 leading=name in leading,
                 label=marked(rows[0]),
             )
@@ -133,9 +113,3 @@ def _utility(row: dict[str, Any]) -> float:
         if value is not None:
             return float(value)
     return float("-inf")
-
-
-def _pair(value: Sequence[float | None] | None) -> Point | None:
-    if value is None or value[0] is None or value[1] is None:
-        return None
-    return (value[0], value[1])

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from .chart_theme import colour
 from .number_format import NOTHING
 from .report_series import Series
 from .results_table import Reference, by_case, capitalised, columns_of, difference_of, references_of
@@ -64,8 +65,8 @@ def result_groups(results: Mapping[str, Any], series: Sequence[Series]) -> list[
 def swatch_svg(series: Series) -> Markup:
     """One method's mark, for the key and the tables."""
     return Markup(
-        '<svg class="swatch" viewBox="-8 -8 16 16" width="16" height="16" aria-hidden="true">'
-        f'<path class="mark {series.css}" d="{series.shape}"/></svg>'
+        '<svg class="swatch" viewBox="-2 -2 4 4" width="16" height="16" aria-hidden="true">'
+        f'<path fill="{colour(series.colour)}" d="{series.shape}"/></svg>'
     )
 
 

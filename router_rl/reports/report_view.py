@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from ..problems.statistics import SEEDS_FOR_IQM
 from .certainty import certainty_of
 from .column_glossary import term_of
-from .figure_sections import figure_sections
-from .frontier_chart import frontier_figure
+from .drawing import Drawing
+from .figure_sections import figure_sections, method_order
+from .frontier_chart import frontier_drawings
 from .inputs_note import inputs_note
 from .number_format import NOTHING, amount, number, signed
-from .report_series import Series, leading_methods, series_of
+from .query_rows import query_rows
+from .report_series import Series, series_of
 from .report_table import result_groups, swatch_svg
 from .results_table import capitalised, columns_of, cost_unit_of, references_of
-from .share_heat_maps import heat_maps
+from .share_heat_map import share_heat_map
 from .table_format import FAMILIES, family_name, footnote
 
 __all__ = ["report_view"]
@@ -63,7 +63,8 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
     results = _DEFAULTS | results | {"problem": problem}
     summary: list[dict[str, Any]] = results["summary"]
     series = series_of(summary)
-    figures, unknown_figures = figure_sections(results)
+    figures, unknown_figures = figure_sections(results, series)
+    specs: list[dict[str, Any]] = []
     references, columns = references_of(results), columns_of(results)
     facts = results.get("table_facts") or {}
     frontier: Mapping[str, Any] = results.get("frontier") or {}
@@ -85,14 +86,13 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
         "recommendation": results.get("recommendation"),
         "certainty": certainty_of(results.get("recommendation") or {}),
         "tiles": _tiles(results),
+        "against": "compute" if cost_unit_of(results) is None else "cost",
         "in_dollars": facts.get("cost_unit") == "usd",
-        "series": [(one, swatch_svg(one)) for one in series],
-        "families": _families(series),
-        "all_lead": all(one.leading for one in series),
+        "specs": specs,
         "footnote": footnote(summary),
         "iqm": iqm,
         "table_width": width,
-        "figure": _frontier(results, series),
+        "figure": _frontier(results, series, specs),
         "frontier": measured,
         "aiq_rival": next((facts.get("aiq_rival") for facts in frontier.values()), None),
         "two_experts": any(row["apgr"]["value"] is not None for _, row in measured),
@@ -100,8 +100,17 @@ def report_view(results: dict[str, Any]) -> dict[str, Any]:
         "columns": columns,
         "groups": result_groups(results, series),
         "collapses": collapses,
-        "heat": heat_maps(results.get("shares_by_group"), problem["experts"], leading_methods(summary)),
-        "figures": figures,
+        "heat": _heat(results, specs),
+        "queries": query_rows(results),
+        "figures": [
+            {
+                "title": section.title,
+                "note": section.note,
+                "charts": _placed(section.drawings, specs),
+                "key": _key(series, section.methods),
+            }
+            for section in figures
+        ],
         "unknown_figures": unknown_figures,
         "experts": _experts(results),
         "expert_cost_unit": _expert_cost_unit(facts),
@@ -119,26 +128,33 @@ def _title(problem: Mapping[str, Any]) -> str:
     return f"{name} report: {source}" if source else f"{name} report"
 
 
-def _frontier(results: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any] | None:
-    """The drawn figure of quality against compute, where the cases are compute weights or a budget."""
+def _placed(drawings: Sequence[Drawing], specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Charts with their numbers among the page's specifications, to which theirs are added."""
+    specs += [one.spec for one in drawings]
+    return [{"number": len(specs) - len(drawings) + i, "drawing": one} for i, one in enumerate(drawings)]
+
+
+def _frontier(
+    results: Mapping[str, Any], series: Sequence[Series], specs: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The charts of quality against cost, where the cases are compute weights or a budget."""
     if not all("compute_weight" in case["values"] for case in results["cases"]):
         return None
-    figure = frontier_figure(
-        series, results.get("singles") or [], results.get("zero_frontier") or [], _across(results)
-    )
-    if figure is None:
+    charts = _placed(frontier_drawings(results, series), specs)
+    if not charts:
         return None
-    parts = {name: getattr(figure, name) for name in figure.__slots__}
-    drawn = {name: Markup(part) if isinstance(part, str) else part for name, part in parts.items()}
-    return drawn | {"singles": bool(results.get("singles")), "zero": bool(results.get("zero_frontier"))}
+    singles, zero = (bool(results.get(name)) for name in ("singles", "zero_frontier"))
+    return {"charts": charts, "key": _key(series), "singles": singles, "zero": zero}
 
 
-def _across(results: Mapping[str, Any]) -> str:
-    """What the horizontal axis shows: compute, and how many dollars 1 is where costs are dollars."""
-    facts, unit = results.get("table_facts") or {}, cost_unit_of(results)
-    if facts.get("cost_unit") != "usd" or unit is None:
-        return "compute (1 = the most expensive expert)"
-    return f"cost (1 = ${unit.per_compute:,.3g} per 1,000 queries)"
+def _heat(results: Mapping[str, Any], specs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The heat map of shares by group, the recommended method first in its menu."""
+    shares, recommended = results.get("shares_by_group"), (results.get("recommendation") or {}).get("method")
+    first = [name for name in (recommended, *method_order(results["summary"])) if name is not None]
+    chart = share_heat_map(shares, results["problem"]["experts"], first)
+    if shares is None or chart is None:
+        return None
+    return {"case": shares.get("case") or "", "charts": _placed([chart], specs)}
 
 
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -188,16 +204,17 @@ def _seeds_and_trials(results: Mapping[str, Any]) -> str:
     return words if trials is None else f"{words}, {trials} trial{'s' * (trials != 1)} each"
 
 
-def _families(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """The key: each family's methods, those that lead first, with their number among all series."""
-    numbered = sorted(enumerate(series), key=lambda item: not item[1].leading)
+def _key(series: Sequence[Series], methods: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The key of some methods, or of all: by family, those that lead first."""
+    some = [one for one in series if methods is None or one.name in methods]
+    some.sort(key=lambda one: not one.leading)
     return [
         {
             "name": name,
-            "css": next(one.family for one in series if family_name(one.family) == name),
-            "methods": [(i, one, swatch_svg(one)) for i, one in numbered if family_name(one.family) == name],
+            "css": next(one.family for one in some if family_name(one.family) == name),
+            "methods": [(one, swatch_svg(one)) for one in some if family_name(one.family) == name],
         }
-        for name in _family_names(series)
+        for name in _family_names(some)
     ]
 
 

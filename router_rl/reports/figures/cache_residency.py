@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import altair as alt
+
+from ..chart_theme import colour
+from ..drawing import ROW, Drawing, drawing, picked, values
 
 __all__ = ["draw"]
 
-_CELL, _ROW, _LETTER = 7, 16, 7.0
+_STATES = ("in GPU memory", "answers")
 
 
-def draw(traces: Mapping[str, Mapping[str, Any]]) -> str:
-    """The residency of one method as SVG.
+def draw(traces: Mapping[str, Mapping[str, Any]], looks: object = None) -> list[Drawing]:
+    """The residency with a menu of the methods.
 
     Args:
-        traces: the method with its data: `experts`, N names; `resident`, a list [R][N] of 0 or 1 for each
+        traces: each method with its data: `experts`, N names; `resident`, a list [R][N] of 0 or 1 for each
             request; `answered`, the expert's index of each request [R].
+        looks: not used.
     """
-    ((_, data),) = traces.items()
-    experts, answered = data["experts"], data["answered"]
-    left = 16 + _LETTER * max(map(len, experts))
-    top = _ROW * len(experts) + 6
-    width, height = left + max(_CELL * len(answered), 260), top + 18
-    parts = [
-        f'<svg class="drawing" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" height="{height}" '
-        'role="img" aria-label="Experts in GPU memory, and the expert that answers, over requests">'
+    spans = [{"method": method, **span} for method, data in traces.items() for span in _spans(data)]
+    first = next(iter(traces.values()))
+    chart: Any = (
+        alt.Chart(values(spans))
+        .transform_filter("datum.method === picked_method")
+        .mark_bar(color=colour("rl0"), cornerRadius=1)
+        .encode(
+            x=alt.X(
+                "from:Q", title="request", scale=alt.Scale(domain=[0, len(first["answered"])], nice=False)
+            ),
+            x2="to:Q",
+            y=alt.Y(
+                "expert:N",
+                sort=list(first["experts"]),
+                title=None,
+                scale=alt.Scale(domain=list(first["experts"])),
+            ),
+            opacity=alt.Opacity(
+                "state:O", sort=list(_STATES), scale=alt.Scale(domain=list(_STATES), range=[0.3, 1])
+            ),
+            tooltip=[
+                "expert:N",
+                "state:N",
+                alt.Tooltip("from:Q", title="from request"),
+                alt.Tooltip("to:Q", title="to before"),
+            ],
+        )
+        .add_params(picked("picked_method", "Method", list(traces)))
+    )
+    table = [
+        (
+            method,
+            expert,
+            f"{_share(data['resident'], at):.1%}",
+            f"{data['answered'].count(at) / len(data['answered']):.1%}",
+        )
+        for method, data in traces.items()
+        for at, expert in enumerate(data["experts"])
     ]
-    for expert, name in enumerate(experts):
-        y = _ROW * expert
-        answers = [at for at, index in enumerate(answered) if index == expert]
-        held = [at for at, row in enumerate(data["resident"]) if row[expert] and answered[at] != expert]
-        parts += [
-            f'<text x="0" y="{y + 12}">{escape(name)}</text>',
-            _cells(held, left, y, "light"),
-            _cells(answers, left, y, "strong"),
+    description = "Experts in GPU memory, and the expert that answers, over requests"
+    return [
+        drawing(
+            chart,
+            description,
+            ("Method", "Expert", "In GPU memory", "Answers"),
+            table,
+            height=ROW * len(first["experts"]),
+        )
+    ]
+
+
+def _spans(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Runs of requests in which an expert's state is the same."""
+    for at, expert in enumerate(data["experts"]):
+        states = [
+            "answers" if answered == at else "in GPU memory" if held[at] else ""
+            for held, answered in zip(data["resident"], data["answered"], strict=True)
         ]
-    parts += [
-        f'<rect class="light" x="{left:.0f}" y="{top}" width="12" height="12"/>'
-        f'<text x="{left + 16:.0f}" y="{top + 11}">in GPU memory</text>'
-        f'<rect class="strong" x="{left + 120:.0f}" y="{top}" width="12" height="12"/>'
-        f'<text x="{left + 136:.0f}" y="{top + 11}">answers</text>'
-    ]
-    return "".join([*parts, "</svg>"])
+        begin = 0
+        for state, group in itertools.groupby(states):
+            end = begin + len(list(group))
+            if state:
+                yield {"expert": expert, "state": state, "from": begin, "to": end}
+            begin = end
 
 
-def _cells(requests: Sequence[int], left: float, top: int, css: str) -> str:
-    if not requests:
-        return ""
-    wide, tall = _CELL - 1, _ROW - 3
-    cells = (f"M{left + _CELL * at:.0f} {top + 1}h{wide}v{tall}h-{wide}z" for at in requests)
-    return f'<path class="{css}" d="{"".join(cells)}"/>'
+def _share(resident: list[list[int]], at: int) -> float:
+    return sum(row[at] for row in resident) / len(resident)

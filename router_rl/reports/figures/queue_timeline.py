@@ -1,81 +1,99 @@
-"""Draw the queues of one episode over time, a panel for each method, all on the same scale."""
+"""Draw the queues of one episode over time, a chart for each method, all on the same scale."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from statistics import fmean
 from typing import Any
+
+import altair as alt
+
+from ..chart_theme import colour
+from ..drawing import Drawing, drawing, values
+from ..number_format import number
 
 __all__ = ["draw"]
 
-_WIDTH, _ROW, _LEFT, _GAP = 720, 26, 190, 14
 _MOST = 4  # methods drawn
-_LONGEST = 26  # letters of an expert's name
-
-Moments = Sequence[Mapping[str, Any]]
+_ROW, _TALL = 30, 0.85  # px of an expert's row, and how much of it the longest queue fills
 
 
-def draw(traces: Mapping[str, Mapping[str, Any]]) -> str:
-    """The first methods' queues as SVG.
+def draw(traces: Mapping[str, Mapping[str, Any]], looks: object = None) -> list[Drawing]:
+    """The first methods' queues, a chart for each.
 
     Args:
         traces: each method with its data: `experts`, their names, and `seen`, what each arrival found:
             {"second", "jobs": requests at each expert, "down": bool for each expert}.
+        looks: not used.
     """
-    panels = list(itertools.islice(traces.items(), _MOST))
-    most = max(max(moment["jobs"]) for _, data in panels for moment in data["seen"])
-    end = max(data["seen"][-1]["second"] for _, data in panels) or 1.0
-    height = sum(_ROW * (len(data["experts"]) + 1) + _GAP for _, data in panels) + 24
-    width = _LEFT + _WIDTH + 10
-    parts = [
-        f'<svg class="drawing" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="Queues over time; a row is {most:g} requests high">'
+    shown = dict(itertools.islice(traces.items(), _MOST))
+    most = max(max(moment["jobs"]) for data in shown.values() for moment in data["seen"])
+    end = max(data["seen"][-1]["second"] for data in shown.values()) or 1.0
+    return [_chart(method, data, max(most, 1), end) for method, data in shown.items()]
+
+
+def _chart(method: str, data: Mapping[str, Any], most: float, end: float) -> Drawing:
+    experts, seen = data["experts"], data["seen"]
+    top = len(experts) - 1
+    rows = [row for at in range(len(experts)) for row in _steps(seen, at, experts[at], top - at, most)]
+    down = [
+        {"second": moment["second"], "until": later["second"], "floor": top - at, "level": top - at + _TALL}
+        | {"expert": experts[at]}
+        for moment, later in itertools.pairwise(seen)
+        for at, is_down in enumerate(moment["down"])
+        if is_down
     ]
-    top = 0
-    for method, data in panels:
-        parts.append(f'<text class="heading" x="0" y="{top + 18}">{escape(method)}</text>')
-        top += _ROW
-        for expert, name in enumerate(data["experts"]):
-            parts.append(_lane(data["seen"], expert, name, top, most, end))
-            top += _ROW
-        top += _GAP
-    parts.append(
-        f'<text x="0" y="{top + 10}">a row is {most:g} requests high</text>'
-        f'<text x="{_LEFT}" y="{top + 10}">0 s</text>'
-        f'<text x="{_LEFT + _WIDTH}" y="{top + 10}" text-anchor="end">{_seconds(end)}</text></svg>'
+    names = json.dumps(list(reversed(experts)))
+    x = alt.X("second:Q", title="seconds", scale=alt.Scale(domain=[0, end], nice=False))
+    y = alt.Y(
+        "floor:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, len(experts)], nice=False),
+        axis=alt.Axis(
+            values=list(range(len(experts))),
+            labelExpr=f"{names}[datum.value]",
+            labelBaseline="bottom",
+            ticks=False,
+            domain=False,
+        ),
     )
-    return "".join(parts)
+    outages = alt.Chart(values(down)).mark_rect(color=colour("soft"), opacity=0.3)
+    queues = alt.Chart(values(rows)).mark_area(interpolate="step-after", color=colour("rl0"), opacity=0.7)
+    tooltip = ["expert:N", "second:Q", alt.Tooltip("jobs:Q", title="requests")]
+    chart: Any = alt.layer(
+        outages.encode(x=x, x2="until:Q", y=y, y2="level:Q"),
+        queues.encode(x=x, y=y, y2="level:Q", detail="expert:N", tooltip=tooltip),
+    )
+    table = [
+        (
+            name,
+            number(fmean(jobs), 1),
+            f"{max(jobs):g}",
+            f"{fmean(moment['down'][at] for moment in seen):.0%}",
+        )
+        for at, name in enumerate(experts)
+        for jobs in [[moment["jobs"][at] for moment in seen]]
+    ]
+    columns = ("Expert", "Mean requests", "Most requests", "Arrivals while it is down")
+    description = (
+        f"Requests at each expert over {end:,.0f} seconds under {method}; a row is {most:g} requests high"
+    )
+    title = f"{method} (a row is {most:g} requests high)"
+    return drawing(chart, description, columns, table, title=title, height=_ROW * len(experts))
 
 
-def _seconds(value: float) -> str:
-    """A time in at least three figures, without an exponent where it is long.
-
-    >>> _seconds(1394.2), _seconds(0.00123)
-    ('1,394 s', '0.00123 s')
-    """
-    return f"{value:,.0f} s" if value >= 100.0 else f"{value:.3g} s"
-
-
-def _lane(moments: Moments, expert: int, name: str, top: int, most: float, end: float) -> str:
-    """One expert's row: a filled step line, and a grey block while it is down."""
-    floor, tall = top + _ROW - 4, _ROW - 6
-    path, last = [f"M{_LEFT} {floor}"], float(floor)
-    down: list[str] = []
-    for place, moment in enumerate(moments):
-        x = _LEFT + _WIDTH * moment["second"] / end
-        y = floor - tall * moment["jobs"][expert] / max(most, 1.0)
-        if y != last:
-            path.append(f"H{x:.1f}V{y:.1f}")
-            last = y
-        if moment["down"][expert] and place + 1 < len(moments):
-            wide = _WIDTH * (moments[place + 1]["second"] - moment["second"]) / end
-            down.append(f"M{x:.1f} {top}h{wide:.1f}v{_ROW - 4}h-{wide:.1f}z")
-    path.append(f"H{_LEFT + _WIDTH}V{floor}Z")
-    short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-    parts = [f'<text x="{_LEFT - 8}" y="{floor - 4}" text-anchor="end">{escape(short)}</text>']
-    if down:
-        parts.append(f'<path class="down" d="{"".join(down)}"/>')
-    parts.append(f'<path class="area" d="{"".join(path)}"/>')
-    parts.append(f'<path class="rule" d="M{_LEFT} {floor}H{_LEFT + _WIDTH}"/>')
-    return "".join(parts)
+def _steps(
+    seen: Sequence[Mapping[str, Any]], at: int, name: str, floor: int, most: float
+) -> list[dict[str, Any]]:
+    """The moments at which an expert's queue has another length, and the last one."""
+    rows: list[dict[str, Any]] = []
+    for moment in seen:
+        jobs = moment["jobs"][at]
+        if not rows or jobs != rows[-1]["jobs"] or moment is seen[-1]:
+            level = round(floor + _TALL * jobs / most, 4)
+            rows.append(
+                {"expert": name, "second": moment["second"], "jobs": jobs, "floor": floor, "level": level}
+            )
+    return rows

@@ -1,17 +1,17 @@
 """Every form of figure by its name, and the function that draws it. A new one is a file and a line here.
 
-A problem's `figures` returns data of a form; `draw(traces)` of the form's module makes SVG of it, where
-`traces` has the data by method. The page's style sheet colours the classes `strong`, `light`, `area`, `down`,
-`rule`, `half` and `heading`, in light and dark. Text from outside is escaped by `draw`.
+A problem's `figures` returns data of a form; `draw(traces, looks)` of the form's module makes charts of it,
+where `traces` has the data by method and `looks` the methods' colours and shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
-__all__ = ["FORMS", "SUMMARY_FORMS", "TOGETHER", "find_drawing"]
+from ..drawing import Drawing
+
+__all__ = ["FORMS", "SUMMARY_FORMS", "find_drawing"]
 
 FORMS: dict[str, str] = {
     "cascade_tree": "router_rl.reports.figures.cascade_tree:draw",
@@ -19,11 +19,10 @@ FORMS: dict[str, str] = {
     "cache_residency": "router_rl.reports.figures.cache_residency:draw",
     "layer_shares": "router_rl.reports.figures.layer_shares:draw",
     "memory_curve": "router_rl.reports.figures.memory_curve:draw",
+    "learning_curve": "router_rl.reports.figures.learning_curve:draw",
+    "calibration": "router_rl.reports.figures.calibration_curve:draw",
 }
 """Form to `module:function`."""
-
-TOGETHER = frozenset({"queue_timeline"})
-"""Forms that draw several methods in one picture; others draw one method at a time."""
 
 SUMMARY_FORMS: dict[str, tuple[str, str, str]] = {
     "resident_gb": (
@@ -36,7 +35,7 @@ SUMMARY_FORMS: dict[str, tuple[str, str, str]] = {
 """A value of the cases to the form that draws the summary against it, with its title and its note."""
 
 
-def find_drawing(form: str) -> Callable[[Any], str] | None:
+def find_drawing(form: str) -> Callable[..., list[Drawing]] | None:
     """Import the function that draws a form; None where the form is unknown.
 
     Args:

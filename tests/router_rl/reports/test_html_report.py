@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experts.io.errors import InputError
-from router_rl.reports.frontier_chart import NARROW, WIDE, frontier_figure
+from router_rl.reports.frontier_chart import cost_axis, frontier_drawings
 from router_rl.reports.html_report import write_report
 from router_rl.reports.report_series import series_of
 from router_rl.reports.report_table import interval_svg
@@ -280,6 +280,17 @@ def rendered(results: dict[str, Any], folder: Path) -> str:
     return text
 
 
+def specs_of(html: str) -> list[dict[str, Any]]:
+    """Return the Vega-Lite specifications of a page."""
+    return json.loads(html.split('id="specs">')[1].split("</script>")[0])
+
+
+def rows_of(spec: dict[str, Any], mark: str = "point") -> list[dict[str, Any]]:
+    """Return the data of a specification's layer with a mark."""
+    layer = next(one for one in spec["layer"] if one["mark"]["type"] == mark)
+    return spec["datasets"][layer.get("data", spec.get("data"))["name"]]
+
+
 def plain(html: str) -> str:
     """Return what a reader reads: no tags, no style sheet, single spaces."""
     checker = _Checker()
@@ -288,7 +299,7 @@ def plain(html: str) -> str:
 
 
 class _Checker(HTMLParser):
-    """Collects text and fails on unbalanced tags, double ids and anything fetched or run."""
+    """Collects text and fails on unbalanced tags, double ids, anything fetched, and other scripts."""
 
     VOID = frozenset({"meta", "link", "input", "br"})
     DRAWN = frozenset({"path", "circle", "rect"})
@@ -304,7 +315,8 @@ class _Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        assert tag not in ("script", "img", "iframe", "object", "embed")
+        assert tag not in ("img", "iframe", "object", "embed")
+        assert tag != "script" or given in ({}, {"type": "application/json", "id": "specs"})
         assert not any(name.startswith("on") or name in ("src", "style", "xlink:href") for name in given)
         assert (given.get("href") or "#").startswith(("#", "data:,"))
         if "id" in given:
@@ -322,7 +334,7 @@ class _Checker(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "style" not in self.open and "script" not in self.open:
             self.texts.append(data)
 
 
@@ -358,7 +370,7 @@ def test_an_environment_has_its_own_columns_and_no_sections_of_tables(tmp_path: 
     assert "best rival" not in text
     assert "US$ per 1,000 queries" in text
     assert html.count("<td>0.4</td>") == len(results["summary"])  # compute 0.2 of US$ 2 per 1,000
-    assert html.count('<svg class="drawing"') == 1  # both methods in one picture
+    assert len(specs_of(html)) == 2  # a timeline for each method
 
 
 def test_rows_are_sorted_by_utility_with_the_bound_last(tmp_path: Path) -> None:
@@ -406,7 +418,8 @@ def test_text_from_outside_is_escaped_everywhere(tmp_path: Path) -> None:
     results["rows"][0]["hyperparameters"] = {evil: evil}
     html = rendered(results, tmp_path)  # the checker refuses scripts, images and handlers
     assert evil in plain(html)
-    assert "<script" not in html
+    assert html.count("<script") == 2
+    assert evil in json.dumps(specs_of(html), ensure_ascii=False).replace('\\"', '"')
 
 
 def test_empty_optionals_still_make_a_page(tmp_path: Path) -> None:
@@ -422,7 +435,7 @@ def test_an_unknown_figure_is_a_sentence(tmp_path: Path) -> None:
     results["figures"][0]["form"] = "hologram"
     html = rendered(results, tmp_path)
     assert "cannot draw figures of the form 'hologram' (index_rule)" in plain(html)
-    assert html.count('<svg class="drawing"') == 1
+    assert len(specs_of(html)) == 1
 
 
 @pytest.mark.parametrize(
@@ -452,7 +465,7 @@ def test_many_methods_and_experts(tmp_path: Path) -> None:
     }
     html = rendered(sample_results(methods, experts=64), tmp_path)
     assert len(html) < 2_000_000
-    looks = {(one.css.split()[1], one.shape) for one in series_of(sample_results(methods)["summary"])}
+    looks = {(one.colour, one.shape) for one in series_of(sample_results(methods)["summary"])}
     assert len(looks) == 25
 
 
@@ -466,11 +479,10 @@ def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> N
     leading = {one.name for one in series if one.leading}
     assert leading == {"rl_5", "gate_0", "baseline_0", "best_single", "oracle"}
     html = rendered(results, tmp_path)
-    ticked = set(re.findall(r'id="show-([0-9]+)" checked', html))
-    assert {series[int(i)].name for i in ticked} == leading
-    shown = html.split('class="pick"')[1].split("<details>")[0]
-    assert set(re.findall(r">([a-z_0-9]+)</label>", shown)) == leading
-    looks = [(one.css.split()[1], one.shape) for one in series if one.leading]
+    assert set(re.findall(r'data-method="([a-z_0-9]+)" checked', html)) == leading
+    shown = [param["value"] for param in specs_of(html)[0]["params"] if param["name"] == "shown"]
+    assert set(shown[0]) == leading
+    looks = [(one.colour, one.shape) for one in series if one.leading]
     assert len(set(looks)) == len(looks)
 
 
@@ -491,14 +503,6 @@ def test_the_iqm_is_shown_where_it_is_not_the_mean(tmp_path: Path) -> None:
     text = plain(rendered(results | {"seeds": [0, 1, 2, 3]}, tmp_path))
     assert "Utility, IQM" in text
     assert f"{results['summary'][0]['utility_iqm']:.4f}" in text
-
-
-def test_one_compute_weight_draws_points_and_no_lines(tmp_path: Path) -> None:
-    results = sample_results()
-    results["summary"] = [row for row in results["summary"] if row["compute_weight"] == 0.1]
-    html = rendered(results, tmp_path)
-    assert html.count('class="line zero"') == 4  # each panel, each layout
-    assert 'class="line m0' not in html
 
 
 def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
@@ -527,51 +531,63 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
         write_report(sample_results() | {"schema_version": 1}, tmp_path / "report.html")
 
 
-def test_the_style_sheet_s_hash_is_the_one_allowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["style", "script"])
+def test_the_hash_of_style_sheet_and_script_is_the_one_allowed(part: str, tmp_path: Path) -> None:
     html = rendered(sample_results(), tmp_path)
-    style = html.split("<style>")[1].split("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in html
+    text = html.split(f"<{part}>")[1].split(f"</{part}>")[0]
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert f"{part}-src 'sha256-{digest}'" in html
 
 
-def test_labels_stay_inside_the_chart_and_apart() -> None:
+def test_every_result_is_a_point_of_the_frontier(tmp_path: Path) -> None:
     results = sample_results()
-    figure = frontier_figure(series_of(results["summary"]), results["singles"], results["zero_frontier"])
-    assert figure is not None
-    charts = [(figure.context_wide, WIDE), (figure.context_narrow, NARROW)]
-    charts += [(figure.close_wide, WIDE), (figure.close_narrow, NARROW)]
-    for svg, (width, height) in charts:
-        pattern = r'class="name [^"]*" x="([0-9.]+)" y="([0-9.]+)" text-anchor="(\w+)">([^<]*)<'
-        boxes: list[tuple[float, float, float]] = []
-        for x, base, anchor, text in re.findall(pattern, svg):
-            wide = 7 * len(text)
-            left = float(x) - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
-            boxes.append((left, float(base), left + wide))
-        assert len(boxes) >= 6
-        for i, (left, y, right) in enumerate(boxes):
-            assert 0 <= left < right <= width
-            assert 0 <= y <= height
-            assert not any(left < r and other < right and abs(y - b) < 12 for other, b, r in boxes[:i])
+    whole, close = specs_of(rendered(results, tmp_path))[:2]
+    expected = {
+        (row["method"], row["case"]): (row["compute_mean"], row["quality_mean"]) for row in results["summary"]
+    }
+    singles = {
+        (one["expert"], "single expert"): (one["compute"], one["quality"]) for one in results["singles"]
+    }
+    for spec in (whole, close):
+        points = {(row["name"], row["case"]): (row["compute"], row["quality"]) for row in rows_of(spec)}
+        assert points == expected | singles
+        assert [row["label"] for row in rows_of(spec) if row["name"] == "ridge"].count("ridge") == (
+            spec is close
+        )
+    assert [(row["cost"], row["quality"]) for row in rows_of(whole, "line")] == [
+        tuple(at) for at in results["zero_frontier"]
+    ]
 
 
-def test_the_figure_needs_a_point_and_bears_a_single_one() -> None:
-    assert frontier_figure([], [], []) is None
+def test_the_frontier_needs_a_point_and_bears_a_single_one() -> None:
+    nothing: dict[str, Any] = {"problem": {}, "singles": [], "zero_frontier": []}
+    assert frontier_drawings(nothing, []) == []
     one = {"expert": "a", "compute": 1.0, "quality": 0.5}
-    figure = frontier_figure([], [one], [[1.0, 0.5]])
-    assert figure is not None
-    assert figure.close_wide == ""
-    assert "nan" not in figure.context_wide
+    (single,) = frontier_drawings(nothing | {"singles": [one], "zero_frontier": [[1.0, 0.5]]}, [])
+    assert [list(row) for row in single.rows] == [["a", "single expert", "0.500", "1.000"]]
 
 
-def test_costs_in_dollars_are_shown_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "label"),
+    [("usd", "US$ per 1,000 queries (compute 1 = 15.7)"), ("flops", "FLOPs per query (compute 1 = 0.0157)")],
+)
+def test_the_frontier_s_axis_is_what_a_user_pays(unit: str, label: str, tmp_path: Path) -> None:
     results = sample_results()
-    text = plain(rendered(results, tmp_path))
-    assert "compute (1 = the most expensive expert) →" in text
-    results["table_facts"] |= {"cost_unit": "usd", "compute_unit": 0.0157}
+    spec = specs_of(rendered(results, tmp_path))[0]
+    assert "compute (1 = the most expensive expert)" in json.dumps(spec)
+    results["table_facts"] |= {"cost_unit": unit, "compute_unit": 0.0157}
     html = rendered(results, tmp_path)
     assert "Quality against cost" in plain(html)
-    assert "cost (1 = $15.7 per 1,000 queries) →" in html
-    assert "<details open><summary" in html
+    spec = specs_of(html)[0]
+    assert label in json.dumps(spec)
+    factor = 15.7 if unit == "usd" else 0.0157
+    assert all(row["cost"] == pytest.approx(factor * row["compute"]) for row in rows_of(spec))
+
+
+def test_costs_that_differ_much_get_a_logarithmic_axis() -> None:
+    assert cost_axis([1.0, 30.0], "").to_dict()["scale"]["type"] == "log"
+    for costs in ([1.0, 5.0], [0.0, 30.0]):
+        assert "type" not in cost_axis(costs, "").to_dict()["scale"]
 
 
 def test_a_collapsed_router_does_not_end_the_close_up() -> None:
@@ -579,9 +595,24 @@ def test_a_collapsed_router_does_not_end_the_close_up() -> None:
     for row in results["summary"]:
         if row["method"] == "renormalised_gate":
             row["quality_mean"] = 0.1
-    figure = frontier_figure(series_of(results["summary"]), results["singles"], results["zero_frontier"])
-    assert figure is not None
-    assert figure.outside_close_up == len(WEIGHTS)
+    _, close = frontier_drawings(results, series_of(results["summary"]))
+    assert close.spec["layer"][-1]["encoding"]["y"]["scale"]["domain"][0] > 0.5
+
+
+def test_single_queries_show_what_each_expert_would_have_got(tmp_path: Path) -> None:
+    results = sample_results()
+    experts = results["problem"]["experts"]
+    row = {"id": "q7", "prompt": "Why?<b>", "group": "law", "choice": 2}
+    row |= {"quality": [0.125 * i for i in range(8)], "cost": [0.001 * i for i in range(8)]}
+    results["queries"] = {"method": "ppo", "case": "compute weight 0.1", "total": 360, "rows": [row]}
+    results["table_facts"]["cost_unit"] = "usd"
+    text = plain(rendered(results, tmp_path))
+    assert "1 of the 360 test queries, and what ppo (compute weight 0.1) sends them to" in text
+    assert f"Why?<b> law {experts[2]} 0.25 2 0.88 8 experts {experts[0]} 0.00 0" in text
+    row["prompt"] = "long " * 100
+    text = plain(rendered(results, tmp_path))
+    assert "…" in text
+    assert "long " * 61 not in text
 
 
 def test_an_interval_beyond_the_scale_gets_an_arrow() -> None:
