@@ -12,7 +12,7 @@ from .command import Command
 __all__ = ["COMMANDS", "find_command"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo_command", "Route between seven digit classifiers: train, compare and export."),
+    "demo": ("demo_command", "Route between digit classifiers, then between two language models."),
     "import": ("import_command", "Convert your own results or public benchmarks to an outcome table."),
     "collect": ("collect_command", "Run experts or language models once on every query."),
     "train": ("train_command", "Train one method on one problem."),
