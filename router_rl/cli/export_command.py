@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def run_export(
     table: str | None = None,
     at: NonNegative | None = None,
     distil: bool = False,
+    verify: Path | None = None,
 ) -> dict[str, Any]:
     """Export a trained router for inference code, with a parity check.
 
@@ -33,6 +35,8 @@ def run_export(
         table: table whose rows the parity check uses; random rows without it.
         at: compute weight to fix a conditioned router at; without it the weight stays an input.
         distil: export a linear router distilled from this one, and report its loss on the table's test rows.
+        verify: a model of mixtures that the router was trained for; the router is put into a temporary copy,
+            which runs in its own runtime. For gguf: a GGUF file, in llama.cpp.
     """
     from experts import open_table
 
@@ -45,11 +49,12 @@ def run_export(
 
     layers = layers_in(run)
     if layers:
-        return _export_layers(run, layers, out, format, plain=(table, at, distil) == (None, None, False))
+        plain = (table, at, distil) == (None, None, False)
+        return _export_layers(run, layers, out, format, plain=plain, verify=verify)
     trained = read_recommended(run) if is_comparison(run) else read_run(run)
     rows = None if table is None else open_table(table)
     if not isinstance(trained.policy, Router):
-        return _export_policy(trained, out, format, plain=(at, distil) == (None, False))
+        return _export_policy(trained, out, format, plain=(at, distil, verify) == (None, False, None))
     router = trained.router
     objective = None if at is None and not distil else trained.objective
     if at is not None:
@@ -67,8 +72,8 @@ def run_export(
         distilled = distil_for(router, rows, objective, trained.scale, bias=format != "gguf")
         router, figures = distilled.router, {"distilled": distilled.to_json()}
     also = {f"{name}.json": facts for name, facts in figures.items()}
-    parity = export(router, out, format=format, rows=rows, also=also)
-    return {"router": str(out), "format": format, **parity.to_json(), **figures}
+    parity = export(router, out, format=format, rows=rows, also=also, verify=verify)
+    return {"router": str(out), "format": format, **parity.to_json(), **_in_runtime(out, verify), **figures}
 
 
 def _export_policy(trained: Any, out: Path, format: str, *, plain: bool) -> dict[str, Any]:
@@ -81,13 +86,15 @@ def _export_policy(trained: Any, out: Path, format: str, *, plain: bool) -> dict
         )
         raise InputError("run", str(trained.folder), f"has no policy of {name} that can be exported", fix)
     if not plain:
-        raise InputError("run", str(trained.folder), f"has a policy of {name}", "leave --at and --distil out")
+        raise InputError(
+            "run", str(trained.folder), f"has a policy of {name}", "leave --at, --distil and --verify out"
+        )
     parity = export(trained.policy, out, format=format)
     return {"router": str(out), "format": format, **parity.to_json()}
 
 
 def _export_layers(
-    run: Path, layers: dict[int, Path], out: Path, format: str, *, plain: bool
+    run: Path, layers: dict[int, Path], out: Path, format: str, *, plain: bool, verify: Path | None
 ) -> dict[str, Any]:
     if format != "gguf" or not plain:
         raise InputError(
@@ -99,9 +106,17 @@ def _export_layers(
     from ..exports import export_layers
     from ..routing import load_router
 
-    parities = export_layers({layer: load_router(folder) for layer, folder in layers.items()}, out)
+    routers = {layer: load_router(folder) for layer, folder in layers.items()}
+    parities = export_layers(routers, out, verify=verify)
     parity = {f"layer {layer}": parity.to_json() for layer, parity in parities.items()}
-    return {"router": str(out), "format": format, "layers": parity}
+    return {"router": str(out), "format": format, "layers": parity, **_in_runtime(out, verify)}
+
+
+def _in_runtime(out: Path, verify: Path | None) -> dict[str, Any]:
+    """The comparison in the runtime itself, if one was asked for, as the export has it."""
+    if verify is None:
+        return {}
+    return {"runtime": json.loads((out / "parity.json").read_text(encoding="utf-8"))["runtime"]}
 
 
 COMMAND = Command(

@@ -70,6 +70,7 @@ def export(
     rows: OutcomeTable | HasParityRows | None = None,
     *,
     also: Mapping[str, Any] | None = None,
+    verify: Path | str | None = None,
     table: object = None,
 ) -> Parity | PolicyParity:
     """Write a router or a policy to a folder, with `parity.json` and a `README.md` that says how to load it.
@@ -85,6 +86,8 @@ def export(
         format: a name of `format_names()`; policies have `safetensors` only.
         rows: a table, or a problem, whose rows a router is compared on; random rows if None.
         also: further JSON files of the folder, by name.
+        verify: a model that the router is put into and run in its own runtime, such as a GGUF file in
+            llama.cpp; `parity.json` has the comparison as `runtime`.
         table: the name of `rows` in version 1.
 
     Returns:
@@ -100,7 +103,7 @@ def export(
     folder = Path(folder)
     if not isinstance(router, Router):
         return _export_policy(router, folder, format)
-    chosen = find_format(format)
+    chosen = _for_model(find_format(format), format, verify)
     _check_exportable(router, format)
     check_replaceable(folder)
     defaults = {} if chosen.takes_state or not router.conditions else router.defaults
@@ -113,7 +116,13 @@ def export(
         parity, facts = _compare(router, chosen, fresh, real)
         write_json(
             fresh / "parity.json",
-            {"format": format, "rows_from": "random" if given is None else "table", **_at(defaults), **facts},
+            {
+                "format": format,
+                "rows_from": "random" if given is None else "table",
+                **_at(defaults),
+                **facts,
+                **_in_runtime(chosen, [router]),
+            },
         )
         text = readme(router, format, chosen.usage(router), keeps_text=chosen.keeps_text)
         (fresh / "README.md").write_text(text, encoding="utf-8")
@@ -122,12 +131,15 @@ def export(
     return parity
 
 
-def export_layers(routers: Mapping[int, Router], folder: Path | str) -> dict[int, Parity]:
+def export_layers(
+    routers: Mapping[int, Router], folder: Path | str, *, verify: Path | str | None = None
+) -> dict[int, Parity]:
     """Write the routers of several layers of a model into one GGUF file, each checked as by `export`.
 
     Args:
         routers: by the number of their layer.
         folder: an earlier export in it is replaced.
+        verify: a model in a GGUF file, as for `export`.
 
     Returns:
         the result of each layer's parity check.
@@ -142,17 +154,35 @@ def export_layers(routers: Mapping[int, Router], folder: Path | str) -> dict[int
     if not routers:
         raise InputError("routers", {}, "holds no router", "give one a layer")
     with replacing_folder(folder) as fresh:
-        gguf.write_layers(routers, fresh)
+        chosen = _for_model(gguf.FORMAT, "gguf", verify)
+        gguf.write_layers(routers, fresh, None if verify is None else gguf.architecture_of(Path(verify)))
         parities = {
             layer: check_parity(router, gguf.load(fresh, layer), parity_inputs(router, None, odd=False))
             for layer, router in sorted(routers.items())
         }
         layers = {str(layer): parity.to_json() for layer, parity in parities.items()}
-        write_json(fresh / "parity.json", {"format": "gguf", "rows_from": "random", "layers": layers})
+        verified = _in_runtime(chosen, [routers[layer] for layer in sorted(routers)])
+        facts = {"format": "gguf", "rows_from": "random", "layers": layers, **verified}
+        write_json(fresh / "parity.json", facts)
         first = routers[min(routers)]
         usage = f"{gguf.usage(first)}\n# Layers, the N of blk.N: {', '.join(layers)}."
         (fresh / "README.md").write_text(readme(first, "gguf", usage), encoding="utf-8")
     return parities
+
+
+def _for_model(chosen: Format, name: str, model: Path | str | None) -> Format:
+    if model is None:
+        return chosen
+    if chosen.for_model is None:
+        raise InputError("verify", str(model), f"{name} has no models to run a router in", "leave it out")
+    return chosen.for_model(Path(model))
+
+
+def _in_runtime(chosen: Format, routers: Sequence[Router]) -> dict[str, Any]:
+    """What `parity.json` says of the runtime itself; nothing for formats whose `load` runs in it."""
+    if chosen.for_model is None:
+        return {}
+    return {"runtime": "contract only" if chosen.verify is None else chosen.verify(routers)}
 
 
 def _export_policy(policy: Any, folder: Path, format: str) -> PolicyParity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ class Format:
         keeps_text: the text pipeline of a prompt router is part of the export, and `load` returns a `Router`.
         takes_state: the runtime passes a second input. Without, a router with conditions is written at their
             defaults, such as the compute weight it was trained for.
+        for_model: path of a model to the format for this model: it may write more routers, and has `verify`.
+            None where the format does not know its runtime's models.
+        verify: the routers of a model's layers, in order, to a comparison in the model's own runtime, for
+            `parity.json`; raises RouterError if they decide otherwise there.
     """
 
     write: Callable[[Router, Path], None]
@@ -38,3 +42,5 @@ class Format:
     guarded: bool = True
     keeps_text: bool = False
     takes_state: bool = True
+    for_model: Callable[[Path], Format] | None = None
+    verify: Callable[[Sequence[Router]], dict[str, Any]] | None = None

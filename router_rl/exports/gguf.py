@@ -11,8 +11,11 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +27,21 @@ from ..routing import Router, RouterError, Routing
 from ..routing.selection.topk import largest
 from .format import Format
 from .layer_formats import require_layer
-from .llama_cpp.gguf_model import field_value, open_gguf, require_gguf
+from .llama_cpp.gguf_model import field_value, open_gguf, read_gguf_model, require_gguf
+from .llama_cpp.gguf_parity import verify_gguf
+from .llama_cpp.llama_runtime import is_installed
 from .transformers.stock_gate import Gate, fold
 
-__all__ = ["FORMAT", "load", "read_gates", "tensors", "usage", "write", "write_layers"]
+__all__ = [
+    "FORMAT",
+    "architecture_of",
+    "load",
+    "read_gates",
+    "tensors",
+    "usage",
+    "write",
+    "write_layers",
+]
 
 _ARCHITECTURE = "router"
 _GATE = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
@@ -47,9 +61,9 @@ def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
     return _tensors(_gate(router), layer)
 
 
-def write(router: Router, folder: Path) -> None:
+def write(router: Router, folder: Path, architecture: str | None = None) -> None:
     """Write one router as that of layer 0; see `write_layers`."""
-    write_layers({0: router}, folder)
+    write_layers({0: router}, folder, architecture)
 
 
 def write_layers(routers: Mapping[int, Router], folder: Path, architecture: str | None = None) -> None:
@@ -199,4 +213,30 @@ def _in_best_groups(merit: Tensor, gate: Gate) -> Tensor:
     return torch.where(kept.unsqueeze(-1), grouped, float("-inf")).flatten(-2)
 
 
-FORMAT = Format(write=write, load=load, usage=usage, guarded=False, takes_state=False)
+def architecture_of(model: Path) -> str:
+    """Return the architecture of a GGUF model, such as `gpt-oss`.
+
+    Args:
+        model: of the file.
+
+    Raises:
+        InputError: it is no mixture of experts that llama.cpp runs as routers need it.
+    """
+    return read_gguf_model(model, "verify").host.architecture
+
+
+def _for_model(model: Path) -> Format:
+    write_for = partial(write, architecture=architecture_of(model))
+    return replace(FORMAT, write=write_for, verify=partial(_verified, model))
+
+
+def _verified(model: Path, routers: Sequence[Router]) -> dict[str, Any]:
+    if not is_installed():
+        return {"name": "contract only", "reason": "llama.cpp is not installed"}
+    parity = verify_gguf(routers, model)
+    if not parity.passed:
+        raise RouterError(f"the router decides otherwise in llama.cpp: {parity.to_json()}")
+    return parity.to_json()
+
+
+FORMAT = Format(write=write, load=load, usage=usage, guarded=False, takes_state=False, for_model=_for_model)

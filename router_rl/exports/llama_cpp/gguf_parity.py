@@ -41,7 +41,7 @@ class RuntimeParity:
     """The comparison of a patched model with the same model that asks the routers.
 
     Attributes:
-        runtime: its name.
+        name: of the runtime.
         version: of the runtime.
         model: name of the file.
         prompts: number of prompts.
@@ -54,7 +54,7 @@ class RuntimeParity:
         tolerance: allowed for the errors.
     """
 
-    runtime: str
+    name: str
     version: str
     model: str
     prompts: int
@@ -115,7 +115,7 @@ def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:
         same_experts += same.tolist()
         errors += (weights - own_weights)[same].abs().flatten().tolist()
     return RuntimeParity(
-        runtime="llama.cpp",
+        name="llama.cpp",
         version=llama_cpp_version(),
         model=Path(model).name,
         prompts=len(patched_answers),

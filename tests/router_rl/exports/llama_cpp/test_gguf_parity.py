@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import train_router
 from experts import InputError
+from router_rl.exports import export, export_layers
+from router_rl.exports import gguf as gguf_format
 from router_rl.exports.llama_cpp import gguf_patch, patch_gguf
 from router_rl.exports.llama_cpp.gguf_model import GgufModel, copy_with_gates, read_gguf_model
 from router_rl.exports.llama_cpp.gguf_parity import verify_gguf
@@ -50,7 +54,60 @@ def test_every_form_decides_as_the_router(
     assert parity.decisions == parity.decisions_equal > 600
     assert parity.logits_max_error < (2e-5 if kind == "F32" else 5e-3)
     assert parity.tolerance == (1e-4 if kind == "F32" else 1e-2)
-    assert (parity.runtime, parity.version) == ("llama.cpp", llama_cpp_version())
+    assert (parity.name, parity.version) == ("llama.cpp", llama_cpp_version())
+
+
+def test_an_export_is_verified_in_a_model(
+    mixtures: Callable[..., Path],
+    routers: Callable[..., list[Router]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained = dict(enumerate(routers("gpt-oss", TopK(k=2), bias=True)))
+    with pytest.raises(RouterError, match="gpt-oss models only"):
+        export_layers(trained, tmp_path / "out", verify=mixtures("llama"))
+    export_layers(trained, tmp_path / "out", verify=mixtures("gpt-oss"))
+    runtime = json.loads((tmp_path / "out" / "parity.json").read_text())["runtime"]
+    assert (runtime["name"], runtime["model"], runtime["passed"]) == ("llama.cpp", "gpt-oss-F32.gguf", True)
+
+    for layer, router in enumerate(routers("llama", TopK(k=2))):
+        export(router, tmp_path / "routers" / f"layer-{layer}")
+    arguments = ["export", str(tmp_path / "routers"), "--out", str(tmp_path / "command"), "--format", "gguf"]
+    assert train_router.main([*arguments, "--json"]) == 0
+    assert json.loads((tmp_path / "command" / "parity.json").read_text())["runtime"] == "contract only"
+    capsys.readouterr()
+    assert train_router.main([*arguments, "--verify", str(mixtures("llama")), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["runtime"]
+    assert written["tokens_equal"] == written["tokens"] == 240
+
+    monkeypatch.setattr(gguf_format, "is_installed", lambda: False)
+    export_layers(trained, tmp_path / "out", verify=mixtures("gpt-oss"))
+    runtime = json.loads((tmp_path / "out" / "parity.json").read_text())["runtime"]
+    assert runtime == {"name": "contract only", "reason": "llama.cpp is not installed"}
+    with pytest.raises(InputError, match=r"verify='.*': onnx has no models to run a router in"):
+        export(trained[0], tmp_path / "onnx", format="onnx", verify=mixtures("llama"))
+
+
+def test_an_export_that_decides_otherwise_there_is_not_written(
+    mixtures: Callable[..., Path],
+    routers: Callable[..., list[Router]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = gguf_patch.copy_with_gates
+    halved = {"blk.0.ffn_gate_inp.weight": 0.5}
+    monkeypatch.setattr(
+        gguf_patch,
+        "copy_with_gates",
+        lambda model, out, gates, k: original(
+            model, out, {name: gate * halved.get(name, 1.0) for name, gate in gates.items()}, k
+        ),
+    )
+    trained = dict(enumerate(routers("llama", TopK(k=2))))
+    with pytest.raises(RouterError, match=r"the router decides otherwise in llama.cpp: .*'passed': False"):
+        export_layers(trained, tmp_path / "out", verify=mixtures("llama"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_gate_is_noticed(
