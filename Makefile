@@ -24,7 +24,7 @@ test-runtimes: .venv/.installed-dev
 
 # The documentation site, in site/: an error for a broken link, a page left out, or a docstring that cannot be read.
 docs: .venv/.installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The tests, and an error where they run fewer lines of the packages than pyproject.toml demands.
 coverage: .venv/.installed-dev

@@ -1,4 +1,4 @@
-"""What the site adds to the pages: the reference of the command line, and links to files outside `docs/`.
+"""What the site adds to the pages: notebooks, the reference of the command line, links out of `docs/`.
 
 MkDocs calls these functions (`hooks` in mkdocs.yml).
 """
@@ -18,8 +18,15 @@ OUTSIDE = re.compile(r"\[([^\]]*)\]\((?:\.\./)+([^)\s]+)\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the page of the command line, made from the parsers."""
+    """Add the page of the command line, made from the parsers, and a page for each notebook."""
     files.append(File.generated(config, "reference/commands.md", content=commands_page()))
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        text, pictures = notebook_page(Path(notebook.abs_src_path or ""))
+        page = str(Path(notebook.src_uri).with_suffix(".md"))
+        files.append(File.generated(config, page, content=text))
+        for name, content in pictures.items():
+            place = str(Path(notebook.src_uri).with_name(name))
+            files.append(File.generated(config, place, content=content))
     return files
 
 
@@ -33,6 +40,19 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return match[0] if inside else f"{match[1]} (`{match[2]}`)"
 
     return OUTSIDE.sub(name, markdown)
+
+
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return an executed notebook as Markdown, with its outputs, and its pictures by file name.
+
+    Args:
+        path: the notebook; it is not run.
+    """
+    from nbconvert import MarkdownExporter
+
+    exporter = MarkdownExporter()
+    text, resources = exporter.from_filename(str(path), resources={"unique_key": path.stem})
+    return text, dict(resources["outputs"])
 
 
 def commands_page() -> str:

@@ -1,0 +1,68 @@
+"""The notebooks run, and print what is committed with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def printed(notebook: Any) -> list[str]:
+    """Return what each cell prints; progress and warnings on stderr differ from run to run."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return ["".join(each.text for each in cell.outputs if each.get("name") == "stdout") for cell in cells]
+
+
+def pictures(notebook: Any) -> int:
+    """Return the number of pictures."""
+    outputs = [each for cell in notebook.cells for each in cell.get("outputs", [])]
+    return sum("image/svg+xml" in each.get("data", {}) for each in outputs)
+
+
+def differences(committed: list[str], found: list[str]) -> list[tuple[str, str]]:
+    """Return the texts that differ in words, or by more than 2% in a number: other CPUs round otherwise."""
+    return [
+        (before, after)
+        for before, after in zip(committed, found, strict=True)
+        if NUMBER.sub("#", before) != NUMBER.sub("#", after)
+        or [*map(float, NUMBER.findall(after))]
+        != pytest.approx([*map(float, NUMBER.findall(before))], rel=0.02, abs=0.01)
+    ]
+
+
+def test_there_are_two() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["request_level.ipynb", "token_level.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_prints_what_is_committed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    committed = nbformat.read(path, as_version=4)
+    again = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(again, timeout=240, kernel_name="python3", resources=place).execute()
+    assert differences(printed(committed), printed(again)) == []
+    assert pictures(committed) == pictures(again) >= 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_was_run_in_order_and_nothing_failed(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = {(each.output_type, each.get("name", "")) for cell in cells for each in cell.outputs}
+    assert kinds <= {("stream", "stdout"), ("display_data", ""), ("execute_result", "")}
+
+
+def test_other_numbers_and_words_are_noticed() -> None:
+    assert differences(["loss 0.70, 3 rows"], ["loss 0.71, 3 rows"]) == []
+    assert differences(["loss 0.70"], ["loss 0.78"]) == [("loss 0.70", "loss 0.78")]
+    assert differences(["use knn"], ["use ridge"]) == [("use knn", "use ridge")]
