@@ -1,7 +1,8 @@
 """A small server of the OpenAI chat protocol on this machine that fails as real ones do, on command.
 
 A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
-`drip` sends a byte every 0.3 s; `empty` has no choices, `error` an error with status 200, `bad_key` one of
+`drip` sends a byte every 0.3 s; `midcut` ends a stream after two words, `stall` waits there;
+`empty` has no choices, `error` an error with status 200, `bad_key` one of
 code 401, `text` one without a code; `negative`, `half` and `huge` count impossible tokens.
 """
 
@@ -39,7 +40,9 @@ class FaultServer:
     def __init__(self, answer: Callable[[str, str], str], seconds: float = 0.0) -> None:
         self.answer = answer
         self.seconds = seconds
+        self.pace = 0.0  # seconds between the words of a stream
         self.usage = True  # whether answers say how many tokens they took
+        self.exempt: set[str] = set()  # models that never fail
         self.down: set[str] = set()  # models that answer 503 to everything
         self.retry_after = 1  # seconds, told with every 429
         self.requests: list[dict] = []  # every body that came in, with `authorization` and `time`
@@ -68,7 +71,7 @@ class FaultServer:
         return self._attempts[model, prompt]
 
     def respond(self, handler: BaseHTTPRequestHandler, body: dict) -> None:
-        model, prompt = body["model"], body["messages"][-1]["content"]
+        model, prompt = body["model"], _prompt(body)
         with self._lock:
             attempt = self._attempts[model, prompt]
             self._attempts[model, prompt] += 1
@@ -77,16 +80,21 @@ class FaultServer:
             self.working += 1
             self.most_working = max(self.most_working, self.working)
         try:
-            self._respond(handler, model, prompt, attempt)
+            self._respond(handler, model, prompt, attempt, streamed=body.get("stream", False))
         finally:
             with self._lock:
                 self.working -= 1
 
-    def _respond(self, handler: BaseHTTPRequestHandler, model: str, prompt: str, attempt: int) -> None:
-        listed = re.search(r"<<(.*)>>$", prompt)
+    def _respond(
+        self, handler: BaseHTTPRequestHandler, model: str, prompt: str, attempt: int, *, streamed: bool
+    ) -> None:
+        listed = None if model in self.exempt else re.search(r"<<(.*)>>$", prompt)
         faults = listed[1].split() if listed else []
         fault = "503" if model in self.down else faults[attempt] if attempt < len(faults) else None
-        if fault is None:
+        if streamed and fault in (None, "midcut", "stall"):
+            self._stopped.wait(self.seconds)
+            self._stream(handler, model, prompt, fault)
+        elif fault is None:
             self._stopped.wait(self.seconds)
             text = self.answer(model, prompt)
             _send(handler, 200, json.dumps(_completion(model, prompt, text, self.usage)))
@@ -117,6 +125,33 @@ class FaultServer:
                 {"Retry-After": str(self.retry_after)} if fault == "429" else {},
             )
 
+    def _stream(self, handler: BaseHTTPRequestHandler, model: str, prompt: str, fault: str | None) -> None:
+        """Send the answer as server-sent events, a word each."""
+        text = self.answer(model, prompt)
+        whole = _completion(model, prompt, text, self.usage)
+        shared = {**whole, "object": "chat.completion.chunk"}
+        usage = shared.pop("usage", None)
+        words = [word + " " for word in text.split()] or [""]
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        for index, word in enumerate(words):
+            if fault is not None and index == 2:
+                if fault == "stall":
+                    self._stopped.wait(30)
+                return
+            choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
+            _event(handler, {**shared, "choices": [choice]})
+            self._stopped.wait(self.pace)
+        _event(handler, {**shared, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        if usage is not None:
+            _event(handler, {**shared, "choices": [], "usage": usage})
+        handler.wfile.write(b"data: [DONE]\n\n")
+        with self._lock:
+            self.answered[model, prompt] += 1
+
     def _drip(self, handler: BaseHTTPRequestHandler, text: str) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
@@ -133,6 +168,16 @@ class _Server(ThreadingHTTPServer):
         """Clients are killed on purpose; anything else is a mistake of this server."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
+
+
+def _prompt(body: dict) -> str:
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else content[0]["text"]
+
+
+def _event(handler: BaseHTTPRequestHandler, chunk: dict) -> None:
+    handler.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+    handler.wfile.flush()
 
 
 def _completion(model: str, prompt: str, text: str, counted: bool) -> dict:

@@ -18,7 +18,7 @@ from typing import Any
 from .endpoints import Endpoint
 from .lite import lite
 
-__all__ = ["Client", "FaultyAnswerError", "Reply", "Request", "check_record", "litellm_parameters"]
+__all__ = ["Client", "FaultyAnswerError", "Reply", "Request", "check_record", "failure_of", "litellm_parameters"]
 
 # Wrong key, or no such model: every request to it fails. (403 can concern a single prompt.)
 _PERMANENT = (401, 404)
@@ -114,7 +114,7 @@ class Client:
             reason = f"Timeout: no complete answer within {seconds:g} s"
             return Reply(None, reason, again=True, charged=True)
         except Exception as error:  # any error is the reason why this answer is missing
-            return _failure(error)
+            return failure_of(error)
 
     async def _prepare(self, model: str) -> None:
         """Let LiteLLM import what its first call needs, which is no part of an attempt's time."""
@@ -172,8 +172,12 @@ def check_record(record: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {reprlib.repr(value)}, out of range")
 
 
-def _failure(error: Exception) -> Reply:
-    """The reply of a failed attempt."""
+def failure_of(error: Exception) -> Reply:
+    """Return the reply of a failed attempt.
+
+    Args:
+        error: what LiteLLM raised.
+    """
     causes = list(_causes(error))
     responses = [
         getattr(each, "response", None) for each in causes if type(each).__name__ == "HTTPStatusError"

@@ -1,0 +1,24 @@
+"""`rollback`: let running servers return to the router before the last promotion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .command import Command
+
+__all__ = ["COMMAND", "rollback"]
+
+
+def rollback(*, log: str = "sqlite:///decisions.db") -> dict[str, Any]:
+    """Serve the router again that served before the last promotion or canary.
+
+    Args:
+        log: URL of the servers' decision log.
+    """
+    from ..serving.deployments import rollback as roll_back
+    from ..serving.log_store import LogStore
+
+    return roll_back(LogStore(log, create=False))
+
+
+COMMAND = Command(run=rollback, writes=())

@@ -1,0 +1,35 @@
+"""`serve`: an OpenAI-compatible endpoint in front of the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experts import InputError
+
+from ..serving.serve_options import ServeOptions
+from .command import Command
+
+__all__ = ["COMMAND", "serve"]
+
+
+def serve(*, router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
+    """Answer OpenAI chat completions: the router chooses the model `auto`, and every decision is logged.
+
+    Needs pip install 'router-rl[serve]'. Endpoints: /v1/chat/completions, /v1/models, /v1/route,
+    /v1/outcomes, /healthz, /metrics, and a live page at /. Ends with Ctrl-C.
+
+    Args:
+        router: folder of a router that was trained on prompts, see `export`.
+        models: YAML list of the models, as for `collect`; they have the names of the router's experts.
+        options: how requests are served, logged and explored.
+    """
+    try:
+        from ..serving.listen import listen
+    except ImportError as error:
+        fix = "pip install 'router-rl[serve]'"
+        raise InputError("serve", error.name, f"cannot be imported ({error})", fix) from error
+    return listen(router, models, options)
+
+
+COMMAND = Command(run=serve, writes=())

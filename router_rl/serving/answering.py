@@ -1,0 +1,268 @@
+"""Answers a chat completion: decide, call the expert, fall back to the next best, log every attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from experts.llm.asking import failure_of
+from experts.llm.spending import cost_of
+from experts.table.prices import Price
+
+from .chat_request import AUTO, BadRequestError, ChatRequest
+from .counters import Counters
+from .decider import Decider, Decision
+from .log_row import LogRows
+from .log_writer import LogWriter
+from .upstream import Upstream, tokens_of
+
+__all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
+
+
+class NoAnswerError(RuntimeError):
+    """Every expert failed.
+
+    Args:
+        reasons: why, by expert.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        self.reasons = reasons
+
+
+class RefusedError(RuntimeError):
+    """An expert refused the request itself, so that no other expert is asked.
+
+    Args:
+        status: of the HTTP response.
+        reason: what the expert said.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(kw_only=True)
+class Started:
+    """An answer that has begun.
+
+    Attributes:
+        decision: id of the decision, for `/v1/outcomes`.
+        expert: name of the expert that answers.
+        whole: the whole answer; None if it is streamed.
+        chunks: the answer's chunks; None if it is whole.
+    """
+
+    decision: str
+    expert: str
+    whole: dict[str, Any] | None = None
+    chunks: AsyncGenerator[dict[str, Any], None] | None = None
+
+
+class Answering:
+    """Answers requests with the experts of a model list.
+
+    Args:
+        decider: chooses the expert.
+        upstream: calls it.
+        writer: stores every attempt.
+        rows: makes the rows of the log.
+        prices: of the experts.
+        counters: what is counted.
+    """
+
+    def __init__(
+        self,
+        decider: Decider,
+        upstream: Upstream,
+        writer: LogWriter,
+        rows: LogRows,
+        prices: dict[str, Price],
+        counters: Counters,
+    ) -> None:
+        self._decider, self._upstream, self._writer = decider, upstream, writer
+        self._rows, self._prices, self._counters = rows, prices, counters
+
+    async def start(self, request: ChatRequest) -> Started:
+        """Answer a request, or start to: a stream has its first chunk, and its decision is in the log.
+
+        Args:
+            request: the request.
+
+        Raises:
+            BadRequestError: its model is neither `auto` nor an expert.
+            RefusedError: the expert refused the request itself.
+            NoAnswerError: every expert failed.
+        """
+        if request.model != AUTO and request.model not in self._prices:
+            known = ", ".join([AUTO, *self._prices])
+            raise BadRequestError("model", f"{request.model!r} is unknown; use one of {known}")
+        failed: dict[str, str] = {}
+        previous: str | None = None
+        while True:
+            began = time.perf_counter()
+            decision = None
+            if request.model == AUTO:
+                decision = self._decider.decide(request.prompt, request.group, failed)
+            expert = request.model if decision is None else decision.expert
+            if expert in failed:
+                raise NoAnswerError(failed)
+            self._counters.decided(decision, time.perf_counter() - began)
+            attempt = _Attempt(uuid.uuid4().hex, expert, decision, previous, began)
+            try:
+                return await self._attempted(attempt, request)
+            except (Exception, asyncio.TimeoutError) as error:
+                failure = failure_of(error)
+                await self._log(attempt, request, "failed", error=failure.failed)
+                refused = not failure.again and not failure.permanent
+                if refused:  # the request itself is wrong, or filtered: other experts are not asked
+                    status = getattr(error, "status_code", None)
+                    raise RefusedError(status if isinstance(status, int) else 400, failure.failed) from error
+                self._decider.breaker.failed(expert)
+                self._counters.failed(expert)
+                failed[expert], previous = failure.failed, attempt.id
+                if decision is None or len(failed) == len(self._decider.live.router.experts):
+                    raise NoAnswerError(failed) from error
+
+    async def _attempted(self, attempt: _Attempt, request: ChatRequest) -> Started:
+        """Return one expert's answer, or the start of it."""
+        expert = attempt.expert
+        if not request.stream:
+            answer = await self._upstream.answer(expert, request)
+            message: Any = answer["choices"][0].get("message") or {}
+            tokens = self._counted(expert, request, answer, message.get("content"))
+            self._decider.breaker.succeeded(expert)
+            await self._log(attempt, request, "ok", tokens=tokens)
+            return Started(decision=attempt.id, expert=expert, whole=answer)
+        chunks = self._upstream.stream(expert, request)
+        first: list[dict[str, Any]] = []
+        async for chunk in chunks:
+            first.append(chunk)
+            if _says_something(chunk):
+                break
+        else:
+            if not any(map(tokens_of, first)):  # an empty answer has a count of tokens
+                raise ValueError("the stream says nothing")
+        attempt.first_s = time.perf_counter() - attempt.began
+        self._decider.breaker.succeeded(expert)
+        await self._log(attempt, request, "started")
+        return Started(
+            decision=attempt.id, expert=expert, chunks=self._followed(attempt, request, first, chunks)
+        )
+
+    async def _followed(
+        self,
+        attempt: _Attempt,
+        request: ChatRequest,
+        first: list[dict[str, Any]],
+        chunks: AsyncGenerator[dict[str, Any], None],
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks of an answer, and log how it ended."""
+        text: list[str] = []
+        status, error, usage = "gone", None, None
+        try:
+            async for chunk in _all(first, chunks):
+                for choice in chunk.get("choices") or []:
+                    text.append((choice.get("delta") or {}).get("content") or "")
+                usage = chunk if tokens_of(chunk) else usage
+                if chunk.get("choices") or request.wants_usage:
+                    yield chunk
+            status = "ok"
+        except (Exception, asyncio.TimeoutError) as failed:
+            status, error = "cut", failure_of(failed).failed
+            self._decider.breaker.failed(attempt.expert)
+            self._counters.failed(attempt.expert)
+            raise
+        finally:
+            await chunks.aclose()
+            tokens = self._counted(attempt.expert, request, usage or {}, "".join(text))
+            self._writer.update(self._ended(attempt, status, error, tokens))
+
+    def _counted(
+        self, expert: str, request: ChatRequest, answer: dict[str, Any], text: Any
+    ) -> tuple[int, int]:
+        """Return prompt and answer tokens, counted here if the server does not report them."""
+        tokens = tokens_of(answer)
+        if tokens is None:
+            written = text if isinstance(text, str) else ""
+            tokens = (self._upstream.count(expert, request.prompt), self._upstream.count(expert, written))
+        if request.model == AUTO:
+            self._decider.answered(expert, tokens[1])
+        return tokens
+
+    async def _log(
+        self,
+        attempt: _Attempt,
+        request: ChatRequest,
+        status: str,
+        error: str | None = None,
+        tokens: tuple[int, int] | None = None,
+    ) -> None:
+        row = self._rows.row(attempt.id, request, attempt.expert, attempt.decision, previous=attempt.previous)
+        ended = {"status": status} if status == "started" else self._ended(attempt, status, error, tokens)
+        await self._writer.insert({**row, **ended})
+
+    def _ended(
+        self, attempt: _Attempt, status: str, error: str | None, tokens: tuple[int, int] | None
+    ) -> dict[str, Any]:
+        """Return the columns that are known at the end of an attempt."""
+        seconds = time.perf_counter() - attempt.began
+        price = self._prices[attempt.expert]
+        usd = None if tokens is None else cost_of(price, *tokens)
+        self._counters.ended(attempt.expert, status, seconds, usd, tokens)
+        return {
+            "id": attempt.id,
+            "status": status,
+            "error": error,
+            "tokens_in": None if tokens is None else tokens[0],
+            "tokens_out": None if tokens is None else tokens[1],
+            "cost_usd": usd,
+            "latency_s": seconds,
+            "first_token_s": attempt.first_s,
+        }
+
+
+@dataclass(kw_only=False)
+class _Attempt:
+    """One call of one expert.
+
+    Attributes:
+        id: of the decision.
+        expert: name of the expert.
+        decision: the router's decision; None if the client named the expert.
+        previous: id of the attempt that failed before.
+        began: `time.perf_counter` at the start.
+        first_s: seconds until the first chunk of a stream.
+    """
+
+    id: str
+    expert: str
+    decision: Decision | None
+    previous: str | None
+    began: float
+    first_s: float | None = None
+
+
+def _says_something(chunk: dict[str, Any]) -> bool:
+    """Return whether a chunk has a part of an answer; some servers send empty chunks before."""
+    choices: list[Any] = chunk.get("choices") or []
+    return any(
+        any(value for name, value in choice["delta"].items() if name != "role")
+        for choice in choices
+        if isinstance(choice.get("delta"), dict)
+    )
+
+
+async def _all(
+    first: list[dict[str, Any]], others: AsyncGenerator[dict[str, Any], None]
+) -> AsyncGenerator[dict[str, Any], None]:
+    for chunk in first:
+        yield chunk
+    async for chunk in others:
+        yield chunk

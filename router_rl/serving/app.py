@@ -1,0 +1,254 @@
+"""The HTTP endpoints: chat completions, decisions, outcomes, health, metrics and a live page."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from experts import InputError
+from experts.io.progress import say
+
+from ..routing import RouterError
+from .answering import NoAnswerError, RefusedError, Started
+from .chat_request import BadRequestError, ChatRequest, last_prompt
+from .deployments import follow
+from .live_page import live_page
+from .server import Server
+
+__all__ = ["create_app"]
+
+_OPEN = ("/", "/healthz")  # without a key: they tell nothing of the requests
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the application of a server.
+
+    Args:
+        server: what answers, logs and counts.
+    """
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncGenerator[None, None]:
+        await server.upstream.warm_up()
+        watching = asyncio.create_task(_watch(server))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await server.upstream.close()
+            await run_in_threadpool(server.close)
+
+    app = FastAPI(title="router-rl", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.middleware("http")(_guard(server))
+    _add_routes(app, server)
+    return app
+
+
+def _add_routes(app: FastAPI, server: Server) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await _chat(server, request)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(name) for name in ("auto", *server.prices)]}
+
+    @app.post("/v1/route")
+    async def route(request: Request) -> Response:
+        return await _route(server, request)
+
+    @app.post("/v1/outcomes")
+    async def outcomes(request: Request) -> Response:
+        return await _outcome(server, request)
+
+    @app.get("/v1/status")
+    async def status() -> dict[str, Any]:
+        return await run_in_threadpool(server.status)
+
+    @app.get("/healthz")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "log": "down" if server.writer.down else "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        server.counters.log_is(server.writer.waiting, server.writer.lost)
+        return PlainTextResponse(server.counters.prometheus(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(live_page(needs_key=bool(server.keys)))
+
+
+async def _chat(server: Server, http: Request) -> Response:
+    try:
+        request = ChatRequest.of(await _body(http))
+        started = await server.answering.start(request)
+    except BadRequestError as error:
+        return _error(400, str(error), "invalid_request_error", error.parameter)
+    except RouterError as error:
+        return _error(400, f"metadata.group: {error}", "invalid_request_error", "metadata.group")
+    except RefusedError as error:
+        return _error(error.status, str(error), "invalid_request_error")
+    except NoAnswerError as error:
+        return _error(503, f"no expert answered: {error}", "service_unavailable", reasons=error.reasons)
+    headers = {"x-router-rl-decision": started.decision, "x-router-rl-expert": _ascii(started.expert)}
+    if started.whole is not None:
+        return JSONResponse({**started.whole, "model": started.expert}, headers=headers)
+    return StreamingResponse(_events(started), media_type="text/event-stream", headers=headers)
+
+
+async def _events(started: Started) -> AsyncGenerator[str, None]:
+    """Yield a stream as server-sent events; an answer that is cut ends with an error, and without DONE."""
+    assert started.chunks is not None
+    try:
+        async for chunk in started.chunks:
+            yield f"data: {json.dumps({**chunk, 'model': started.expert})}\n\n"
+    except (Exception, asyncio.TimeoutError) as error:
+        reason = f"the answer of {started.expert} was cut: {type(error).__name__}"
+        yield f"data: {json.dumps({'error': {'message': reason, 'type': 'upstream_error'}})}\n\n"
+        return
+    finally:
+        await started.chunks.aclose()
+    yield "data: [DONE]\n\n"
+
+
+async def _route(server: Server, http: Request) -> Response:
+    """Decide without asking an expert; nothing is logged."""
+    try:
+        body = await _body(http)
+        if not isinstance(body, dict):
+            raise BadRequestError("body", "is not a JSON object")
+        fields = cast("dict[str, Any]", body)
+        prompt = fields["prompt"] if "prompt" in fields else last_prompt(fields.get("messages"))
+        if not isinstance(prompt, str):
+            raise BadRequestError("prompt", "is not a text")
+        group = fields.get("group")
+        decision = server.decider.decide(prompt, group if isinstance(group, str) else None)
+    except BadRequestError as error:
+        return _error(400, str(error), "invalid_request_error", error.parameter)
+    except RouterError as error:
+        return _error(400, f"group: {error}", "invalid_request_error", "group")
+    best = max(decision.propensities, key=lambda name: decision.propensities[name])
+    experts = [
+        {
+            "expert": name,
+            "score": _finite(decision.scores[name]),
+            "probability": decision.propensities[name],
+            "expected_usd": decision.expected_usd[name],
+            "excluded": "failed recently" if name in decision.excluded else None,
+        }
+        for name in decision.propensities
+    ]
+    return JSONResponse({"expert": best, "router": decision.router, "experts": experts})
+
+
+async def _outcome(server: Server, http: Request) -> Response:
+    try:
+        body = await _body(http)
+        if not isinstance(body, dict):
+            raise BadRequestError("body", "is not a JSON object")
+        decision, score = _scored(cast("dict[str, Any]", body))
+        known = await run_in_threadpool(server.attach, decision, score)
+    except BadRequestError as error:
+        return _error(400, str(error), "invalid_request_error", error.parameter)
+    except SQLAlchemyError:
+        return _error(503, "the log cannot be written now; send the outcome again", "service_unavailable")
+    if not known:
+        return _error(404, f"decision {decision!r} is not in the log", "not_found", "decision")
+    return JSONResponse({"decision": decision, "score": score})
+
+
+def _scored(body: dict[str, Any]) -> tuple[str, float]:
+    """Return the decision and its score, which is a number from 0 to 1 or a thumb."""
+    decision, score, thumb = (body.get(name) for name in ("decision", "score", "thumb"))
+    if not isinstance(decision, str) or not decision:
+        raise BadRequestError("decision", "is not the id of a decision")
+    if (score is None) == (thumb is None):
+        raise BadRequestError("score", "give score (0 to 1) or thumb (up or down)")
+    if thumb is not None:
+        if thumb not in ("up", "down"):
+            raise BadRequestError("thumb", "is neither up nor down")
+        return decision, float(thumb == "up")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
+        raise BadRequestError("score", "is not a number from 0 to 1")
+    return decision, float(score)
+
+
+def _guard(
+    server: Server,
+) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    """Return the middleware that checks keys and the size of requests."""
+
+    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        if server.keys and request.url.path not in _OPEN:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            known = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in server.keys]
+            if scheme.lower() != "bearer" or not any(known):
+                return _error(401, "the API key is missing or wrong", "authentication_error")
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdigit() or int(declared) > server.options.max_request_bytes:
+            return _too_large(server)
+        if request.method == "POST":
+            body = b""
+            async for part in request.stream():
+                body += part
+                if len(body) > server.options.max_request_bytes:
+                    return _too_large(server)
+            request.state.body = body
+        return await call(request)
+
+    return guard
+
+
+async def _watch(server: Server) -> None:
+    """Take promoted routers, as long as the server runs."""
+    while True:
+        await asyncio.sleep(server.options.poll_s)
+        try:
+            changed = follow(server.decider, await run_in_threadpool(server.store.deployment))
+        except InputError as error:
+            changed = f"not changed: {error}"
+        except SQLAlchemyError:
+            continue  # the log is down; the writer counts that
+        if changed and changed != server.last_change:
+            say(changed)
+        server.last_change = changed or server.last_change
+
+
+async def _body(request: Request) -> Any:
+    try:
+        return json.loads(request.state.body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("body", f"is not JSON ({str(error)[:100]})") from error
+
+
+def _error(status: int, message: str, kind: str, parameter: str | None = None, **more: Any) -> JSONResponse:
+    """Return an error as OpenAI's API does."""
+    content = {"message": message, "type": kind, "param": parameter, "code": status, **more}
+    return JSONResponse({"error": content}, status_code=status)
+
+
+def _too_large(server: Server) -> JSONResponse:
+    most = server.options.max_request_bytes
+    return _error(413, f"the request has more than {most:,} bytes", "invalid_request_error")
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "router-rl"}
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()

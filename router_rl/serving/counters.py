@@ -1,0 +1,142 @@
+"""What a server counts: Prometheus metrics, and the same numbers for the live page."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from experts.llm.spending import cost_of
+from experts.table.prices import Price
+
+from .decider import Decision
+
+__all__ = ["Counters"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Counters:
+    """Counts requests, money and failures of one process.
+
+    Args:
+        prices: of the experts.
+
+    Attributes:
+        reference: the expert that savings are compared with: the one with the highest price.
+    """
+
+    def __init__(self, prices: dict[str, Price]) -> None:
+        self.registry = CollectorRegistry()
+        self._prices = prices
+        self.reference = max(prices, key=lambda name: cost_of(prices[name], 1_000, 1_000))
+        self._began = time.time()
+        self._requests = Counter(
+            "router_rl_requests",
+            "Attempts to answer a request.",
+            ("expert", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "router_rl_latency_seconds",
+            "Seconds of an answered request.",
+            ("expert",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._decisions = Histogram(
+            "router_rl_decision_seconds", "Seconds of a decision.", buckets=_SECONDS, registry=self.registry
+        )
+        self._explored = Counter(
+            "router_rl_explored", "Decisions that are not the router's choice.", registry=self.registry
+        )
+        self._cost = Counter(
+            "router_rl_cost_usd", "Cost of the answers, US dollars.", ("expert",), registry=self.registry
+        )
+        self._saved = Counter(
+            "router_rl_reference_cost_usd",
+            "Cost if the most expensive expert had answered.",
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "router_rl_failures", "Failed attempts.", ("expert",), registry=self.registry
+        )
+        self._waiting = Gauge(
+            "router_rl_log_waiting", "Rows that the log does not have yet.", registry=self.registry
+        )
+        self._lost = Gauge("router_rl_log_lost", "Decisions that are not in the log.", registry=self.registry)
+
+    def decided(self, decision: Decision | None, seconds: float) -> None:
+        """Count a decision.
+
+        Args:
+            decision: None if the client named the expert.
+            seconds: that it took.
+        """
+        if decision is not None:
+            self._decisions.observe(seconds)
+            if decision.propensity < max(decision.propensities.values()):
+                self._explored.inc()
+
+    def ended(
+        self, expert: str, status: str, seconds: float, usd: float | None, tokens: tuple[int, int] | None
+    ) -> None:
+        """Count the end of an attempt.
+
+        Args:
+            expert: name of the expert.
+            status: `ok`, `failed`, `cut` or `gone`.
+            seconds: from the decision to the end.
+            usd: cost in US dollars, if known.
+            tokens: prompt and answer tokens, if known.
+        """
+        self._requests.labels(expert, status).inc()
+        if status == "ok":
+            self._seconds.labels(expert).observe(seconds)
+        if usd is not None and tokens is not None:
+            self._cost.labels(expert).inc(usd)
+            self._saved.inc(cost_of(self._prices[self.reference], *tokens))
+
+    def failed(self, expert: str) -> None:
+        """Count a failure of an expert."""
+        self._failures.labels(expert).inc()
+
+    def log_is(self, waiting: int, lost: int) -> None:
+        """Set how many rows wait for the log, and how many it will never have."""
+        self._waiting.set(waiting)
+        self._lost.set(lost)
+
+    def prometheus(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def summary(self) -> dict[str, Any]:
+        """Return requests, money, latency and failures by expert, as JSON."""
+        experts = {
+            name: {
+                "answered": self._value("router_rl_requests_total", expert=name, status="ok"),
+                "failed": self._value("router_rl_failures_total", expert=name),
+                "usd": self._value("router_rl_cost_usd_total", expert=name),
+                "mean_latency_s": self._mean_latency(name),
+            }
+            for name in self._prices
+        }
+        spent = sum(each["usd"] or 0.0 for each in experts.values())
+        would = self._value("router_rl_reference_cost_usd_total")
+        return {
+            "seconds": time.time() - self._began,
+            "experts": experts,
+            "explored": self._value("router_rl_explored_total"),
+            "usd": spent,
+            "reference": self.reference,
+            "reference_usd": would,
+        }
+
+    def _value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def _mean_latency(self, expert: str) -> float | None:
+        count = self._value("router_rl_latency_seconds_count", expert=expert)
+        total = self._value("router_rl_latency_seconds_sum", expert=expert)
+        return total / count if count else None

@@ -1,0 +1,105 @@
+"""A router that is being served: its file, its digest, and its ranking of the experts for a prompt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from experts import InputError
+
+from ..routing import Router, RouterError, load_router
+
+__all__ = ["LoadedRouter", "Ranking"]
+
+
+class Ranking(NamedTuple):
+    """What a router says about one prompt.
+
+    Attributes:
+        best: id of the expert that it chooses.
+        scores: [N] float32, the logits; minus infinity for a masked expert. NaN under a rule whose logits are
+            not one for each expert.
+        features: [D] float32, what it read of the prompt.
+    """
+
+    best: int
+    scores: np.ndarray
+    features: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRouter:
+    """A router of prompts from its folder.
+
+    Attributes:
+        folder: the folder, resolved.
+        digest: of the router's files, `sha256:<hex>`.
+        router: the router.
+    """
+
+    folder: Path
+    digest: str
+    router: Router
+
+    @classmethod
+    def of(cls, folder: Path | str, field: str = "router") -> LoadedRouter:
+        """Load a router and check that it can be served.
+
+        Args:
+            folder: of an exported router.
+            field: name of the option, for errors.
+
+        Raises:
+            InputError: the folder has no router of prompts, or the router draws at random.
+        """
+        folder = Path(folder).resolve()
+        try:
+            router = load_router(folder)
+        except RouterError as error:
+            raise InputError(field, str(folder), str(error), "give the folder of `export`") from error
+        beyond = [name for name in router.inputs if name not in ("prompt", "group")]
+        if beyond:
+            problem = f"needs {', '.join(beyond)}, which a request does not have"
+            raise InputError(field, str(folder), problem, "export a router that was trained on prompts")
+        if router.stochastic or not router.rule.causal:
+            problem = "has no first choice for a single request"
+            raise InputError(field, str(folder), problem, "serve a router with hard selection, and --explore")
+        if router.text is None:
+            problem = "reads features, not prompts"
+            raise InputError(
+                field, str(folder), problem, "train on a table with prompts and without features"
+            )
+        digest = json.loads((folder / "router.json").read_text(encoding="utf-8"))["digest"]
+        return cls(folder, str(digest), router)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts."""
+        return self.router.experts
+
+    def rank(self, prompt: str, group: str | None, may: torch.Tensor | None = None) -> Ranking:
+        """Score every expert for one prompt.
+
+        Args:
+            prompt: text of the request.
+            group: its task or subject; required where the router's inputs have `group`.
+            may: [N] bool, experts that may be chosen; None for all.
+
+        Raises:
+            RouterError: the router needs a group and there is none.
+        """
+        router = self.router
+        groups = None if group is None else [group]
+        assert router.text is not None
+        routing = router.route(prompt, groups, action_mask=may)
+        with torch.inference_mode():
+            features = router.text([prompt], groups)[0].numpy()
+        scores = routing.logits[0].numpy()
+        if len(scores) != len(self.experts):
+            scores = np.full(len(self.experts), np.nan, dtype=np.float32)
+        return Ranking(int(routing.experts[0, 0]), scores, features)

@@ -1,0 +1,89 @@
+"""Export of the decision log as Parquet, which `evaluate --log` and `monitor --log` read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experts import InputError
+from experts.io.atomic import replacing
+
+from .log_store import LogStore
+
+__all__ = ["export_log"]
+
+
+def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, Any]:
+    """Write the scored decisions: query_id, expert, propensity, quality, cost, features, and more.
+
+    Decisions without a score, without a propensity (the client named the expert) or without an answer are
+    counted and left out.
+
+    Args:
+        store: the log.
+        out: the Parquet file.
+        since: seconds since 1970.
+
+    Returns:
+        how many decisions were written, and how many left out for which reason.
+
+    Raises:
+        InputError: no decision is left, or the file cannot be written.
+    """
+    left_out = {"no score": 0, "no propensity": 0, "no answer": 0, "other features": 0}
+    rows: list[dict[str, Any]] = []
+    width: int | None = None
+    for row in store.decisions(since=since):
+        reason = _reason_to_leave_out(row, width)
+        if reason:
+            left_out[reason] += 1
+            continue
+        width = len(row["features"])
+        rows.append(row)
+    if not rows:
+        counts = ", ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
+        fix = "post scores to /v1/outcomes"
+        raise InputError("log", store.name, f"has no decision to export ({counts or 'it is empty'})", fix)
+    _write(rows, out)
+    return {
+        "log": store.name,
+        "out": str(out),
+        "decisions": len(rows),
+        "left_out": {reason: count for reason, count in left_out.items() if count},
+    }
+
+
+def _reason_to_leave_out(row: dict[str, Any], width: int | None) -> str:
+    if row["status"] == "failed":
+        return "no answer"
+    if row["propensity"] is None:
+        return "no propensity"
+    if row["score"] is None:
+        return "no score"
+    return "other features" if width is not None and len(row["features"]) != width else ""
+
+
+def _write(rows: list[dict[str, Any]], out: Path) -> None:
+    features = np.stack([np.frombuffer(row["features"], dtype="<f4") for row in rows])
+    columns: dict[str, Any] = {
+        "query_id": [row["id"] for row in rows],
+        "expert": [row["expert"] for row in rows],
+        "propensity": pa.array([row["propensity"] for row in rows], pa.float64()),
+        "quality": pa.array([row["score"] for row in rows], pa.float64()),
+        "cost": pa.array([row["cost_usd"] or 0.0 for row in rows], pa.float64()),
+        "features": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1]),
+        "at": pa.array([row["at"] for row in rows], pa.float64()),
+        "latency_s": pa.array([row["latency_s"] for row in rows], pa.float64()),
+        "tokens_in": pa.array([row["tokens_in"] for row in rows], pa.int64()),
+        "tokens_out": pa.array([row["tokens_out"] for row in rows], pa.int64()),
+        "router": [row["router"] for row in rows],
+        "session": pa.array([row["session"] for row in rows], pa.string()),
+        "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
+        "prompt_hash": [row["prompt_hash"] for row in rows],
+    }
+    with replacing(out) as temporary:
+        pq.write_table(pa.table(columns), temporary)

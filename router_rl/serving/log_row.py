@@ -1,0 +1,76 @@
+"""Rows of the decision log: what was decided, with prompts hashed unless they may be stored."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import Any
+
+from .chat_request import ChatRequest
+from .decider import Decision
+from .log_tables import DECISIONS
+
+__all__ = ["LogRows"]
+
+_EMPTY = {column.name: None for column in DECISIONS.columns}
+
+
+class LogRows:
+    """Makes rows.
+
+    Args:
+        key: of the hashes of prompts.
+        prompts: store prompts as text.
+    """
+
+    def __init__(self, key: bytes, *, prompts: bool = False) -> None:
+        self._key, self._prompts = key, prompts
+
+    def row(
+        self,
+        decision_id: str,
+        request: ChatRequest,
+        expert: str,
+        decision: Decision | None,
+        previous: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the columns that are known when a decision is made; the others are None.
+
+        Args:
+            decision_id: id of the decision.
+            request: the request.
+            expert: the expert that is asked.
+            decision: the router's decision; None if the client named the expert.
+            previous: id of the attempt that failed before.
+        """
+        row: dict[str, Any] = {
+            **_EMPTY,
+            "id": decision_id,
+            "at": time.time(),
+            "requested": request.model,
+            "expert": expert,
+            "router": "",
+            "previous": previous,
+            "session": _clean(request.session),
+            "streamed": request.stream,
+            "prompt": _clean(request.prompt) if self._prompts else None,
+            "prompt_hash": hmac.new(
+                self._key, request.prompt.encode("utf-8", "replace"), hashlib.sha256
+            ).hexdigest(),
+        }
+        if decision is not None:
+            row |= {
+                "router": decision.router,
+                "propensity": decision.propensity,
+                "propensities": decision.propensities,
+                "features": decision.features.astype("<f4").tobytes(),
+            }
+            if decision.shadow is not None:
+                row["shadow_router"], row["shadow_expert"] = decision.shadow
+        return row
+
+
+def _clean(text: str | None) -> str | None:
+    """Return a text that every database can store: without NUL and half surrogate pairs."""
+    return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,75 @@
+"""The tables of the decision log, the same in SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+__all__ = ["DECISIONS", "DEPLOYMENTS", "METADATA", "OUTCOMES"]
+
+METADATA = MetaData()
+
+# One row for each attempt to answer a request: the decision, its propensities and what came of it.
+DECISIONS = Table(
+    "router_rl_decisions",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("router", String(80), nullable=False),  # digest of the router that decided
+    Column(
+        "requested", Text, nullable=False
+    ),  # the request's model: `auto`, or an expert that the client named
+    Column("expert", Text, nullable=False),
+    Column("propensity", Float),  # of the expert; null if the client named it
+    Column("propensities", JSON),  # of every expert, by name
+    Column("previous", String(32)),  # the attempt that failed before this one
+    Column("session", Text),
+    Column("status", String(16), nullable=False),  # started, ok, failed, cut, gone
+    Column("error", Text),
+    Column("streamed", Boolean, nullable=False),
+    Column("tokens_in", Integer),
+    Column("tokens_out", Integer),
+    Column("cost_usd", Float),
+    Column("latency_s", Float),
+    Column("first_token_s", Float),
+    Column("prompt", Text),  # only with --log-prompts
+    Column("prompt_hash", String(64)),
+    Column("features", LargeBinary),  # float32, little-endian
+    Column("shadow_router", String(80)),
+    Column("shadow_expert", Text),
+    Index("router_rl_decisions_at", "at"),
+)
+
+# Scores arrive later than decisions, and possibly before a decision that waits for its database.
+OUTCOMES = Table(
+    "router_rl_outcomes",
+    METADATA,
+    Column("decision", String(32), primary_key=True),
+    Column("score", Float, nullable=False),  # 0 to 1
+    Column("at", Float, nullable=False),
+)
+
+# Which router serves: every start, promotion and rollback, the newest last.
+DEPLOYMENTS = Table(
+    "router_rl_deployments",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("action", String(16), nullable=False),  # start, promote, canary, rollback
+    Column("folder", Text, nullable=False),
+    Column("digest", String(80), nullable=False),
+    Column("previous_folder", Text),  # what a rollback returns to, and what a canary runs beside
+    Column("previous_digest", String(80)),
+    Column("fraction", Float, nullable=False),  # of the requests that the router decides
+)

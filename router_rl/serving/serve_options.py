@@ -1,0 +1,49 @@
+"""Options of the endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from experts.io.checked_options import CheckedOptions
+from experts.io.value_range import Count, NonNegative, Positive, Range
+
+__all__ = ["ServeOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(CheckedOptions):
+    """How requests are served, logged and explored.
+
+    Attributes:
+        host: address to listen on; 127.0.0.1 is this machine only.
+        port: port to listen on; 0 takes a free one.
+        log: URL of the decision log: `sqlite:///decisions.db`, or a PostgreSQL database
+            (`postgresql://user@host/name`) for several processes or machines.
+        log_prompts: store prompts as text; otherwise a keyed hash and the features.
+        hash_key_env: environment variable with the key of the hashes; null: a random key of this process.
+        explore: probability of a uniformly random expert; off-policy estimates from the log need it.
+        explore_extra_usd: highest expected extra cost of an explored request, in US dollars; null: no limit.
+        shadow: folder of a candidate router that decides on every request without acting.
+        api_key_env: environment variable with the keys that clients must send, separated by commas; null:
+            no key is needed.
+        max_request_bytes: largest request that is read.
+        buffer: decisions that are kept in memory while the log cannot be written.
+        poll_s: seconds between two looks for a router that was promoted.
+    """
+
+    prefix: ClassVar[str] = "serve"
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535)] = 8080
+    log: str = "sqlite:///decisions.db"
+    log_prompts: bool = False
+    hash_key_env: str | None = None
+    explore: Annotated[float, Range(0.0, 1.0)] = 0.0
+    explore_extra_usd: NonNegative | None = None
+    shadow: Path | None = None
+    api_key_env: str | None = None
+    max_request_bytes: Count = 10_000_000
+    buffer: Count = 10_000
+    poll_s: Positive = 1.0

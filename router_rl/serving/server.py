@@ -1,0 +1,114 @@
+"""The parts of a server, built from its options: router, models, decision log and counters."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from experts import InputError
+from experts.llm.endpoints import check_endpoints, prices_of, read_models
+
+from .answering import Answering
+from .counters import Counters
+from .decider import Decider, Live
+from .deployments import started_with
+from .loaded_router import LoadedRouter
+from .log_row import LogRows
+from .log_store import LogStore
+from .log_writer import LogWriter
+from .serve_options import ServeOptions
+from .shadow_estimate import shadow_estimate
+from .upstream import Upstream
+
+__all__ = ["Server"]
+
+_ESTIMATE_S = 10.0  # seconds that an estimate of the shadow router is shown
+
+
+class Server:
+    """Everything that the endpoints use.
+
+    Args:
+        router: folder of the router.
+        models: YAML list of the models, as `collect` reads it.
+        options: how requests are served.
+
+    Raises:
+        InputError: a file, the log or a key cannot be used.
+    """
+
+    def __init__(self, router: Path, models: Path, options: ServeOptions) -> None:
+        self.options = options
+        endpoints = read_models(models).endpoints
+        check_endpoints(endpoints)
+        self.prices = dict(prices_of(endpoints).prices)
+        self.keys = _keys(options.api_key_env)
+        loaded = LoadedRouter.of(router)
+        shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
+        self.store = LogStore(options.log)
+        live = started_with(self.store, loaded)
+        self.decider = Decider(
+            Live(live.router, live.canary, live.fraction, shadow),
+            self.prices,
+            explore=options.explore,
+            extra_usd=options.explore_extra_usd,
+        )
+        self.counters = Counters(self.prices)
+        self.upstream = Upstream(endpoints)
+        self.writer = LogWriter(self.store.write, options.buffer)
+        rows = LogRows(_hash_key(options.hash_key_env), prompts=options.log_prompts)
+        self.answering = Answering(self.decider, self.upstream, self.writer, rows, self.prices, self.counters)
+        self.last_change = ""
+        self._estimate: tuple[float, dict[str, Any] | None] = (0.0, None)
+
+    def attach(self, decision: str, score: float) -> bool:
+        """Attach a score to a decision; see `LogStore.attach`."""
+        return self.store.attach(decision, score)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the live page shows, as JSON."""
+        live = self.decider.live
+        if time.monotonic() - self._estimate[0] > _ESTIMATE_S or self._estimate[1] is None:
+            self._estimate = (time.monotonic(), shadow_estimate(self.store, live))
+        return {
+            **self.counters.summary(),
+            "router": {"folder": live.router.folder.name, "digest": live.router.digest},
+            "canary": None
+            if live.canary is None
+            else {"folder": live.canary.folder.name, "fraction": live.fraction},
+            "shadow": self._estimate[1],
+            "explore": self.options.explore,
+            "log": {
+                "down": self.writer.down,
+                "waiting": self.writer.waiting,
+                "lost": self.writer.lost,
+            },
+        }
+
+    def close(self) -> None:
+        """Store what is waiting for the log, and close it."""
+        self.writer.close()
+        self.store.close()
+
+
+def _keys(variable: str | None) -> tuple[str, ...]:
+    """Return the keys of clients from the environment."""
+    if variable is None:
+        return ()
+    keys = tuple(key.strip() for key in os.environ.get(variable, "").split(",") if key.strip())
+    if not keys:
+        raise InputError("serve.api_key_env", variable, "is not set in the environment", "export it first")
+    return keys
+
+
+def _hash_key(variable: str | None) -> bytes:
+    """Return the key of the hashes of prompts."""
+    if variable is None:
+        return secrets.token_bytes(32)
+    value = os.environ.get(variable)
+    if not value:
+        raise InputError("serve.hash_key_env", variable, "is not set in the environment", "export it first")
+    return value.encode()

@@ -1,0 +1,132 @@
+"""A router between two models, and its server in front of the fault server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fault_server import FaultServer
+
+from experts import OutcomeTable
+from router_rl import Objective, RoutingProblem, export, fit
+from router_rl.serving.app import create_app
+from router_rl.serving.serve_options import ServeOptions
+from router_rl.serving.server import Server
+
+
+def answer(model: str, prompt: str) -> str:
+    """The answer of a model: it names itself, so that a test sees who answered."""
+    return f"{model} answers in some words"
+
+
+class Running:
+    """A server that listens, and a client of it."""
+
+    def __init__(self, server: Server, url: str) -> None:
+        self.server, self.url = server, url
+        self.http = httpx.Client(base_url=url, timeout=30)
+
+    def chat(self, prompt: str, **fields: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": prompt}]
+        return self.http.post("/v1/chat/completions", json={"messages": messages, **fields})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the log, once everything is stored."""
+        deadline = time.monotonic() + 20
+        while self.server.writer.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return list(self.server.store.decisions())
+
+
+@pytest.fixture(scope="session")
+def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], Path]:
+    """Return a function that trains a router: `plus` to `small` and `times` to `large`, or the reverse."""
+
+    def make(name: str, sign: float = 1.0) -> Path:
+        rng = np.random.default_rng(0)
+        plus = rng.integers(0, 2, 120)
+        numbers = rng.integers(1, 99, (120, 2))
+        words = np.where(plus == 1, "plus", "times")
+        right = plus if sign > 0 else 1 - plus
+        table = OutcomeTable(
+            experts=("small", "large"),
+            query_id=np.array([f"q{row}" for row in range(120)], dtype=object),
+            prompt=np.array(
+                [f"What is {a} {w} {b}?" for (a, b), w in zip(numbers, words, strict=True)], dtype=object
+            ),
+            features=None,
+            quality=np.stack([right, 1 - right], axis=1).astype(np.float32),
+            cost=np.tile(np.float32([[1e-4, 2e-3]]), (120, 1)),
+            cost_unit="usd",
+            split=np.array(["train"] * 70 + ["validation"] * 30 + ["test"] * 20, dtype=object),
+            source="made by hand",
+        )
+        problem = RoutingProblem(table, Objective(compute_weight=0.05))
+        folder = tmp_path_factory.mktemp("routers") / name
+        export(fit("ridge", problem), folder, rows=problem)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def router(make_router: Callable[[str, float], Path]) -> Path:
+    return make_router("router", 1.0)
+
+
+@pytest.fixture(scope="session")
+def other_router(make_router: Callable[[str, float], Path]) -> Path:
+    """Return a router that sends every prompt where `router` does not."""
+    return make_router("other", -1.0)
+
+
+@pytest.fixture
+def backend() -> Iterator[FaultServer]:
+    with FaultServer(answer) as server:
+        yield server
+
+
+@pytest.fixture
+def models(backend: FaultServer, tmp_path: Path) -> Path:
+    lines = [
+        f"  - {{name: {name}, model: openai/{name}, api_base: {backend.url}, timeout: 2, "
+        f"price: {{input: {price}, output: {4 * price}}}}}"
+        for name, price in (("small", 0.1), ("large", 2.0))
+    ]
+    path = tmp_path / "models.yaml"
+    path.write_text("models:\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def serve(router: Path, models: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Return a context manager: a server in a thread, and a client of it."""
+
+    @contextmanager
+    def run(folder: Path = router, **changes: Any) -> Iterator[Running]:
+        options = ServeOptions(**{"log": f"sqlite:///{tmp_path}/log.db", "poll_s": 0.05, **changes})
+        server = Server(folder, models, options)
+        config = uvicorn.Config(create_app(server), port=0, log_level="warning", access_log=False)
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, daemon=True)
+        thread.start()
+        while not running.started and thread.is_alive():
+            time.sleep(0.01)
+        port = running.servers[0].sockets[0].getsockname()[1]
+        client = Running(server, f"http://127.0.0.1:{port}")
+        try:
+            yield client
+        finally:
+            client.http.close()
+            running.should_exit = True
+            thread.join(20)
+
+    return run

@@ -1,0 +1,71 @@
+"""Propensities are exact: they sum to 1, and are the frequencies of the choices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experts.table.prices import Price
+from router_rl.serving.decider import Decider, Live
+from router_rl.serving.exploration import affordable, epsilon_greedy_propensities, mixed
+from router_rl.serving.loaded_router import LoadedRouter
+
+PRICES = {"small": Price(input=0.1, output=0.4), "large": Price(input=2.0, output=8.0)}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_they_sum_to_one_and_keep_to_the_mask(epsilon: float) -> None:
+    for may in ([True, True, True], [False, True, False], [False, False, False]):
+        probabilities = epsilon_greedy_propensities(1, may, epsilon)
+        assert probabilities.sum() == pytest.approx(1.0)
+        assert all(one == 0.0 for at, one in enumerate(probabilities) if at != 1 and not may[at])
+        assert probabilities[1] == probabilities.max()
+
+
+def test_a_canary_mixes() -> None:
+    probabilities = mixed(np.array([0.9, 0.1]), np.array([0.2, 0.8]), 0.5)
+    assert probabilities.tolist() == pytest.approx([0.55, 0.45])
+
+
+def test_exploring_keeps_to_the_extra_cost() -> None:
+    assert affordable([1.0, 1.5, 3.0], 1, 0.0) == [True, True, False]
+    assert affordable([1.0, 1.5, 3.0], 0, None) == [True, True, True]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_propensities_are_the_frequencies_of_choices(
+    router: Path, other_router: Path, fraction: float
+) -> None:
+    one, two = LoadedRouter.of(router), LoadedRouter.of(other_router)
+    decider = Decider(Live(one, two, fraction), PRICES, explore=0.2, seed=0)
+    decisions = [decider.decide("What is 3 plus 4?") for _ in range(1000)]
+    counts = Counter(each.expert for each in decisions)
+    expected = decisions[0].propensities
+    assert all(each.propensities == expected for each in decisions)
+    assert expected["small"] == pytest.approx(0.9 * (1 - fraction) + 0.1 * fraction)
+    for name, probability in expected.items():
+        error = 4.0 * (probability * (1 - probability) / 1000) ** 0.5
+        assert counts[name] / 1000 == pytest.approx(probability, abs=error)
+    canary = sum(each.router == two.digest for each in decisions) / 1000
+    assert canary == pytest.approx(fraction, abs=0.07)
+
+
+def test_never_to_an_expert_that_failed_or_costs_too_much(router: Path) -> None:
+    decider = Decider(Live(LoadedRouter.of(router)), PRICES, explore=1.0, extra_usd=1e-6, seed=0)
+    plus, times = ("What is 3 plus 4?", "What is 3 times 4?")
+    assert {decider.decide(plus).expert for _ in range(50)} == {"small"}  # large costs more than that
+    assert {decider.decide(times).expert for _ in range(50)} == {"small", "large"}  # small is cheaper
+    decider.breaker.failed("small")
+    assert {decider.decide(plus).expert for _ in range(50)} == {"large"}
+    assert decider.decide(plus).excluded == ("small",)
+
+
+def test_a_router_without_first_choice_is_refused(make_router: Callable[..., Path], tmp_path: Path) -> None:
+    from experts import InputError
+
+    with pytest.raises(InputError, match="router="):
+        LoadedRouter.of(tmp_path)
