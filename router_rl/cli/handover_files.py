@@ -41,20 +41,21 @@ def utility_measure(
     return measure
 
 
-def read_routers(path: Path) -> list[LayerRouter]:
+def read_routers(path: Path, field: str = "routers") -> list[LayerRouter]:
     """Return the router of each layer.
 
     Args:
         path: a folder of exported routers named layer-0, layer-1, ..., or a safetensors file.
+        field: option of the path, for errors.
 
     Raises:
         InputError: the folder has no routers, or the file cannot be used.
     """
     if not path.is_dir():
-        return read_layer_routers(path)
+        return read_layer_routers(path, field)
     folders = layers_in(path)
     if not folders:
-        raise InputError("routers", str(path), "has no layer-0, layer-1, ...", "export one router per layer")
+        raise InputError(field, str(path), "has no layer-0, layer-1, ...", "export one router per layer")
     return [load_router(folder) for folder in folders.values()]
 
 

@@ -35,7 +35,7 @@ def patch(
         patch: folder of the patch, written by handover.
         model: folder of the model; its weights must be those that the routers were trained on.
         out: folder for a patched copy; without it the model is patched in place. With --gguf: the file to
-            write, which must not exist.
+            write; another file that is there is kept.
         undo: folder for a patch with the model's original routers; an undo that is there is kept.
         recover: finish a patch of the model that was interrupted, or undo it; no patch is applied.
         gguf: GGUF file of the model that the routers were trained on; it is not changed.
@@ -91,7 +91,7 @@ def _routers(path: Path) -> list[LayerRouter | Gate]:
         return list(read_gates(path).values())
     if (path / "router.json").is_file():
         return [load_router(path)]
-    return list(read_routers(path))
+    return list(read_routers(path, "router"))
 
 
 COMMAND = Command(

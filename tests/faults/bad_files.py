@@ -52,6 +52,8 @@ _READ = (
     ("handover", "--distil", "distil"),
     ("patch", "patch", "patch"),
     ("patch", "--model", "model"),
+    ("patch gguf", "--gguf", "gguf"),
+    ("patch gguf", "--router", "router"),
 )
 
 
@@ -176,6 +178,7 @@ def flipped_cases(rng: Random, count: int) -> list[BadCase]:
         "run/router/router.safetensors": ("export", "run"),
         "model/config.json": ("profile", "model"),
         "model/model.safetensors.index.json": ("patch", "--model"),
+        "model.gguf": ("patch gguf", "--gguf"),
         "base/model.safetensors": ("assemble", "--base"),
         "base/config.json": ("assemble", "--base"),
         "patch/router_patch.json": ("patch", "patch"),

@@ -8,8 +8,10 @@ import json
 import shutil
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
+from gguf_mixtures import BLOCKS, EXPERTS, HIDDEN, write_mixture
 from safetensors.torch import save_file
 
 import train_router
@@ -63,6 +65,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "assemble": ("assemble", "--base", "base", "--experts", "code,prose", *_OUT),
     "handover": ("handover", "--routers", "routers", "--model", "model", *_OUT),
     "patch": ("patch", "patch", "--model", "model", *_OUT),
+    "patch gguf": (*("patch", "--gguf", "model.gguf", "--router", "gates.safetensors", "--out", "new.gguf"),),
     "list": ("list", "--env", "cascade"),
 }
 """A valid command line by name; the first word of a name is the command."""
@@ -81,6 +84,11 @@ def make_inputs(folder: Path) -> None:
     for name in ("model", "patch", "routers"):
         shutil.copytree(_MIXTURE / name, folder / name)
     _write_dense_models(folder)
+    write_mixture(folder / "model.gguf", "llama", gguf.GGMLQuantizationType.F32)
+    gates = {
+        f"layers.{block}.weight": torch.eye(EXPERTS["llama"], HIDDEN) for block in range(len(BLOCKS["llama"]))
+    }
+    save_file(gates, folder / "gates.safetensors")
     words = ["train", "--table", str(folder / "table.parquet"), "--method", "softmax_gate"]
     words += ["--method.epochs", "1", "--out", str(folder / "run")]
     quiet = io.StringIO()

@@ -53,6 +53,7 @@ CASES: dict[str, tuple[KillCase, Setup]] = {
     "compare": (_timed(*_COMPARE, points=4), _nothing),
     "export": (_case("export", 24), _nothing),
     "export again": (_case("export", 12), _older("export", "run", "--out", "out")),
+    "patch gguf": (_case("patch gguf"), _nothing),
     "assemble": (_case("assemble", 14), _nothing),
     "assemble again": (_case("assemble", 14), _older(*LINES["assemble"], "--form", "deepseek")),
 }

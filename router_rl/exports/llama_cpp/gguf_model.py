@@ -35,6 +35,7 @@ _WEIGHT, _BIAS, _SELECTION = (
     "blk.{}.ffn_gate_inp.bias",
     "blk.{}.exp_probs_b.bias",
 )
+_CHUNK = 1 << 20  # bytes compared at a time
 _SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
 
 
@@ -218,21 +219,26 @@ def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
     return GgufModel(path=path, host=host, layers=layers, gates=gates, rounds=rounds)
 
 
-def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> None:
-    """Write a copy of a model with other gates, whole or not at all.
+def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> bool:
+    """Write a copy of a model with other gates, whole or not at all, unless it is there.
 
     Args:
         model: read from the file that is copied.
-        out: the file to write; it must not exist.
+        out: the file to write; another file than this copy is not replaced.
         gates: tensors by name, of the shapes of the model's.
         k: experts per token.
 
+    Returns:
+        whether it was written.
+
     Raises:
-        InputError: `out` exists or cannot be written.
+        InputError: `out` is another file or cannot be written.
     """
     import gguf
 
     if os.path.lexists(out):
+        if out.is_file() and _is_copy(model, out, gates, k):
+            return False
         raise InputError("out", str(out), "exists", "choose another file, or delete it")
     writable_file("out", out)
     with replacing(out) as temporary:
@@ -245,6 +251,32 @@ def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k:
         used = reader.fields[f"{model.host.config.model_type}.expert_used_count"]
         used.parts[used.data[0]][0] = k
         reader.data.flush()
+    return True
+
+
+def _is_copy(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> bool:
+    """Whether a file is a copy of a model with these gates: every other byte is the same."""
+    if out.stat().st_size != model.path.stat().st_size:
+        return False
+    try:
+        there = read_gguf_model(out, "out")
+    except InputError:
+        return False
+    if there.host.k != k or not all(torch.equal(there.gates[name], gate) for name, gate in gates.items()):
+        return False
+    reader, other = open_gguf(model.path, "gguf"), open_gguf(out, "out")
+    used = reader.fields[f"{model.host.config.model_type}.expert_used_count"]
+    apart = [(used.offset, used.offset + sum(part.nbytes for part in used.parts))]
+    apart += [
+        (each.data_offset, each.data_offset + each.n_bytes) for each in reader.tensors if each.name in gates
+    ]
+    ends = [0, *(end for _, end in sorted(apart))]
+    starts = [*(start for start, _ in sorted(apart)), len(reader.data)]
+    return all(
+        np.array_equal(reader.data[at : min(at + _CHUNK, start)], other.data[at : min(at + _CHUNK, start)])
+        for end, start in zip(ends, starts, strict=True)
+        for at in range(end, start, _CHUNK)
+    )
 
 
 def _floats(tensor: Any, refuse: Any) -> Tensor:

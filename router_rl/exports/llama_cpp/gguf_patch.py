@@ -74,25 +74,27 @@ def patch_gguf(routers: Sequence[LayerRouter | Gate], model: Path | str, out: Pa
     Args:
         routers: one for each block that has a gate, in order.
         model: GGUF file of the mixture that they were trained on; it is not changed.
-        out: the file to write; an existing file is not replaced.
+        out: the file to write. The same copy may be there; another file is not replaced.
 
     Returns:
         what was written.
 
     Raises:
-        InputError: the model cannot be read, or `out` exists or cannot be written.
+        InputError: the model cannot be read, or `out` is another file or cannot be written.
         RouterError: a router does not fold into this model's gates.
     """
     target, out = read_gguf_model(Path(model)), Path(out)
     gates = gates_for(target, routers)
     tensors = target.tensors(gates)
     k = next(iter(gates.values())).k or target.host.k
-    copy_with_gates(target, out, tensors, k)
+    messages = target.host.warnings(k)
+    if not copy_with_gates(target, out, tensors, k):
+        messages = ("the copy already has these routers; nothing was changed", *messages)
     return PatchedGguf(
         model=str(out),
         architecture=target.host.architecture,
         layers=target.layers,
         experts_per_token=k,
         changed_bytes=sum(tensor.nbytes for tensor in tensors.values()),
-        warnings=target.host.warnings(k),
+        warnings=messages,
     )

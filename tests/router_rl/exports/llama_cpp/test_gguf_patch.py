@@ -154,6 +154,20 @@ def test_other_sizes_and_other_files_are_refused(
     writer.close()
     with pytest.raises(InputError, match=r"has the architecture 'bert'; give one of deepseek2, .*llama"):
         patch_gguf(trained, tmp_path / "bert.gguf", out)
+    patch_gguf(trained, model, out)
+    written = out.stat()
+    assert "nothing was changed" in patch_gguf(trained, model, out).warnings[0]
+    assert out.stat().st_mtime_ns == written.st_mtime_ns
+    for place in (out.stat().st_size - 1, 3000):  # the last byte; one of the first tensor's
+        content = bytearray(out.read_bytes())
+        content[place] ^= 1
+        out.write_bytes(content)
+        with pytest.raises(InputError, match=r"new.gguf': exists"):
+            patch_gguf(trained, model, out)
+        content[place] ^= 1
+        out.write_bytes(content)
+    with pytest.raises(InputError, match=r"new.gguf': exists"):
+        patch_gguf(routers("llama", Hard()), model, out)
     out.write_text("mine")
     with pytest.raises(InputError, match=r"out='.*new.gguf': exists; choose another file"):
         patch_gguf(trained, model, out)
