@@ -14,6 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = re.compile(r"\]\(([\w/.-]+)\.ipynb\)")
 OUTSIDE = re.compile(r"\[([^\]]*)\]\((?:\.\./)+([^)\s]+)\)")
 
 
@@ -31,7 +32,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Replace a link to a file outside `docs/` by the file's name: the site does not hold it."""
+    """Replace a link out of `docs/` by the file's name, and a link to a notebook by one to its page."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
 
     def name(match: re.Match[str]) -> str:
@@ -39,7 +40,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         inside = (folder / target).resolve().is_relative_to(ROOT / "docs")
         return match[0] if inside else f"{match[1]} (`{match[2]}`)"
 
-    return OUTSIDE.sub(name, markdown)
+    return NOTEBOOK.sub(r"](\1.md)", OUTSIDE.sub(name, markdown))
 
 
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
