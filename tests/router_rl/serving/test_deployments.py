@@ -1,0 +1,115 @@
+"""Promotion, canary and rollback: running servers take them, no request is dropped, a restart goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train_router
+from experts import InputError
+from router_rl.serving.deployments import promote, rollback, started_with
+from router_rl.serving.loaded_router import LoadedRouter
+from router_rl.serving.log_store import LogStore
+
+PLUS = "What is 3 plus 4?"
+
+
+def _until(running: Any, digest: str) -> None:
+    deadline = time.monotonic() + 20
+    while running.server.decider.live.router.digest != digest:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_promoted_router_serves_without_a_dropped_request(
+    serve: Callable[..., Any], router: Path, other_router: Path, tmp_path: Path
+) -> None:
+    other = LoadedRouter.of(other_router)
+    answered: list[tuple[int, str]] = []
+    stop = threading.Event()
+    with serve() as running:
+
+        def ask() -> None:
+            while not stop.is_set():
+                got = running.chat(PLUS)
+                answered.append((got.status_code, got.headers["x-router-rl-expert"]))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        log = f"sqlite:///{tmp_path}/log.db"
+        assert train_router.main(["promote", str(other_router), "--log", log]) == 0
+        _until(running, other.digest)
+        seen = len(answered)
+        while len(answered) < seen + 5:
+            time.sleep(0.01)
+        assert answered[-1] == (200, "large")
+        assert train_router.main(["rollback", "--log", log]) == 0
+        _until(running, LoadedRouter.of(router).digest)
+        seen = len(answered)
+        while len(answered) < seen + 5:
+            time.sleep(0.01)
+        stop.set()
+        asking.join()
+        rows = running.rows()
+        actions = [row["action"] for row in running.server.store.deployments()]
+    assert {status for status, _ in answered} == {200}
+    assert answered[-1] == (200, "small")
+    assert len(rows) == len(answered)
+    assert {row["router"] for row in rows} == {other.digest, LoadedRouter.of(router).digest}
+    assert actions == ["start", "promote", "rollback"]
+
+
+def test_a_canary_decides_its_fraction(serve: Callable[..., Any], other_router: Path, tmp_path: Path) -> None:
+    with serve() as running:
+        store = running.server.store
+        promote(store, other_router, 0.25)
+        deadline = time.monotonic() + 20
+        while running.server.decider.live.canary is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        propensities = running.server.decider.decide(PLUS).propensities
+        assert propensities == {"small": 0.75, "large": 0.25}
+        rollback(store)
+        while running.server.decider.live.canary is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert running.server.decider.decide(PLUS).propensities == {"small": 1.0, "large": 0.0}
+
+
+def test_a_restart_goes_on_with_the_promoted_router(
+    router: Path, other_router: Path, make_router: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = LogStore(f"sqlite:///{tmp_path}/log.db")
+    first, other = LoadedRouter.of(router), LoadedRouter.of(other_router)
+    assert started_with(store, first).router is first
+    promote(store, other_router)
+    assert started_with(store, first).router.digest == other.digest
+    assert started_with(store, other).router is other  # another router on the command line is a new start
+    assert [row["action"] for row in store.deployments()] == ["start", "promote", "start"]
+    store.close()
+
+
+def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:
+    empty = LogStore(f"sqlite:///{tmp_path}/log.db")
+    with pytest.raises(InputError, match="has no server; start `serve` with this log first"):
+        promote(empty, router)
+    started_with(empty, LoadedRouter.of(router))
+    with pytest.raises(InputError, match="has no earlier router"):
+        rollback(empty)
+    with pytest.raises(InputError, match="is no database URL"):
+        LogStore("decisions.db")
+    with pytest.raises(InputError, match="log='mysql': is not SQLite or PostgreSQL"):
+        LogStore("mysql://host/name")
+    with pytest.raises(InputError, match="cannot be opened"):
+        LogStore(f"sqlite:///{tmp_path}/no/such/folder/log.db")
+    with pytest.raises(InputError, match=r"cannot be opened.*no such table"):
+        LogStore(f"sqlite:///{tmp_path}/new.db", create=False)
+    with pytest.raises(InputError) as error:
+        LogStore("postgresql://user:secret-word@127.0.0.1:1/none")
+    assert "secret-word" not in str(error.value)
+    empty.close()

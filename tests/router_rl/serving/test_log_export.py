@@ -1,0 +1,62 @@
+"""What is exported from the log is what happened, and off-policy estimates from it are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import train_router
+from experts import DecisionLog, InputError
+from router_rl.serving.loaded_router import LoadedRouter
+from router_rl.serving.log_export import export_log
+
+PLUS, TIMES = "What is 3 plus 4?", "What is 3 times 4?"
+
+
+def test_scored_decisions_are_exported(serve: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    with serve(explore=0.5) as running:
+        with pytest.raises(InputError, match="has no decision to export"):
+            export_log(running.server.store, tmp_path / "log.parquet")
+        for prompt in (PLUS, TIMES, PLUS, TIMES):
+            got = running.chat(prompt)
+            right = got.headers["x-router-rl-expert"] == ("small" if prompt == PLUS else "large")
+            decision = got.headers["x-router-rl-decision"]
+            running.http.post("/v1/outcomes", json={"decision": decision, "score": float(right)})
+        running.chat(PLUS)  # without a score
+        running.chat(PLUS, model="large")  # without a propensity
+        rows = running.rows()
+    out = tmp_path / "log.parquet"
+    url = f"sqlite:///{tmp_path}/log.db"
+    assert train_router.main(["log", "export", "--log", url, "--out", str(out)]) == 0
+    log = DecisionLog.read(out, ["small", "large"])
+    assert len(log) == 4
+    scored = [row for row in rows if row["score"] is not None]
+    assert list(log.query_id) == [row["id"] for row in scored]
+    np.testing.assert_allclose(log.propensity, [row["propensity"] for row in scored], rtol=1e-6)
+    np.testing.assert_allclose(log.cost, [row["cost_usd"] for row in scored], rtol=1e-6)
+    assert log.quality.tolist() == [row["score"] for row in scored]
+
+
+def test_a_shadow_is_estimated_from_what_it_watched(serve: Callable[..., Any], other_router: Path) -> None:
+    prompts = [f"What is {number} {'plus' if number % 2 else 'times'} 4?" for number in range(60)]
+    right = ["small" if "plus" in prompt else "large" for prompt in prompts]
+    with serve(explore=0.4, shadow=other_router) as running:
+        for prompt, best in zip(prompts, right, strict=True):
+            got = running.chat(prompt)
+            decision, expert = (got.headers[f"x-router-rl-{name}"] for name in ("decision", "expert"))
+            running.http.post("/v1/outcomes", json={"decision": decision, "score": float(expert == best)})
+        rows = running.rows()
+        shadow = running.http.get("/v1/status").json()["shadow"]
+    loaded = LoadedRouter.of(other_router)
+    choices = [loaded.experts[loaded.rank(prompt, None).best] for prompt in prompts]
+    assert [row["shadow_expert"] for row in rows] == choices
+    truth = np.mean([choice == best for choice, best in zip(choices, right, strict=True)])
+    assert shadow["decisions"] == 60
+    for estimate in ("ips", "snips", "dr"):
+        low, high = shadow["quality"][estimate]["ci95"]
+        assert low <= truth <= high, estimate
+    assert shadow["live"]["quality"] == np.mean([row["score"] for row in rows])
