@@ -1,7 +1,7 @@
 """Exported routers as the plugins of vLLM and SGLang serve them; needs torch alone.
 
-The environment variable ROUTER_RL_ROUTER names a folder with one export per layer of the model, `layer-N` for
-its layer N, or a single export that routes every layer.
+The environment variable ROUTER_RL_ROUTER names a folder with one export, layer-0, layer-1, ..., for each of
+the model's layers that have experts, in order; or a single export that routes them all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .standalone import StandaloneRouter, load
 
-__all__ = ["VARIABLE", "ServedLayer", "ServedRouters", "layers_in", "served_routers"]
+__all__ = ["VARIABLE", "ServedLayer", "ServedRouters", "layers_in", "layers_with_experts", "served_routers"]
 
 VARIABLE = "ROUTER_RL_ROUTER"
 
@@ -33,6 +33,25 @@ def layers_in(folder: Path) -> dict[int, Path]:
         if (match := re.fullmatch(r"layer-(\d+)", path.name))
     }
     return dict(sorted(folders.items()))
+
+
+def layers_with_experts(config: Any) -> list[int]:
+    """The numbers of a model's layers that have experts.
+
+    Args:
+        config: its transformers configuration.
+    """
+    dense = set(getattr(config, "mlp_only_layers", None) or [])
+    first = getattr(config, "first_k_dense_replace", None) or 0
+    step = getattr(config, "decoder_sparse_step", None) or 1
+    every = getattr(config, "moe_layer_freq", None) or 1
+    return [
+        layer
+        for layer in range(first, config.num_hidden_layers)
+        if layer not in dense
+        and (layer + 1) % step == 0
+        and (every[layer] if isinstance(every, list) else layer % every == 0)
+    ]
 
 
 def served_routers() -> ServedRouters | None:
@@ -62,16 +81,30 @@ class ServedLayer:
         self.segments = segments
         self.scale = scale
         self.k = router.k * segments
+        self.experts = len(router.names) * segments
         self.within = torch.arange(segments, dtype=torch.int32, device=router.alive.device)
 
     def __call__(
         self, hidden_states: Tensor, gating_output: Tensor, topk: int, renormalize: bool
     ) -> tuple[Tensor, Tensor]:
-        """Route hidden states [T, D]; the other arguments are the runtime's and not read.
+        """Route hidden states [T, D].
+
+        Args:
+            hidden_states: [T, D] float.
+            gating_output: [T, E] of the layer's own gate; only its size is read.
+            topk: not read.
+            renormalize: not read.
 
         Returns:
             weights [T, k] float32 and ids [T, k] int32, k as the model counts its experts.
+
+        Raises:
+            ValueError: the layer has another number of experts.
         """
+        if gating_output.shape[-1] != self.experts:
+            raise ValueError(
+                f"the router is for {self.experts} experts, the layer has {gating_output.shape[-1]}"
+            )
         weights, ids, _ = self.router.chosen(hidden_states)
         if self.scale != 1.0:
             weights = weights * self.scale
@@ -127,46 +160,80 @@ class ServedRouters:
             digest.update(folder.name.encode() + b"\0" + (folder / "router.json").read_bytes())
         return digest.hexdigest()[:16]
 
-    def layer(
-        self, number: int, *, experts: int, scale: float, applied: bool, device: torch.device
-    ) -> ServedLayer:
-        """Load the router of a layer.
+    def folder_of(self, number: int, layers: list[int]) -> Path:
+        """The export that routes a layer.
 
         Args:
             number: of the layer in the model.
-            experts: routed experts of the layer.
-            scale: what the weights of a row must sum to.
-            applied: the runtime multiplies the experts' outputs by it; otherwise the router must.
-            device: of the layer.
+            layers: those that have experts.
 
         Raises:
-            ValueError: there is no export for the layer, or it does not fit the model.
+            ValueError: the exports are neither numbered as the layers with experts are, nor in order.
         """
-        folder = self.layers.get(number) if self.layers else self.folder
-        if folder is None:
-            held = ", ".join(map(str, self.layers))
-            raise ValueError(f"{self.folder} has routers for layers {held}, but none for layer {number}")
-        settings = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+        if not self.layers:
+            return self.folder
+        named = list(self.layers)
+        if number not in layers or (named != layers and named != list(range(len(layers)))):
+            held, needed = ", ".join(map(str, named)), ", ".join(map(str, layers))
+            raise ValueError(
+                f"{self.folder} has routers layer-N for N = {held}, but the model's layers with experts are "
+                f"{needed}; give one for each"
+            )
+        return self.layers[number] if named == layers else self.layers[layers.index(number)]
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        """What an export says of its router.
+
+        Args:
+            folder: of the export.
+
+        Raises:
+            ValueError: it is of another kind than a layer's router.
+        """
+        settings: dict[str, Any] = json.loads((folder / "router.json").read_text(encoding="utf-8"))
         kind = settings["scorer"]["kind"]
         if kind not in ("linear", "mlp", "constant") or settings.get("state") or settings.get("text"):
             raise ValueError(f"{folder} is no router of hidden states alone; export it with --format vllm")
+        return settings
+
+    def layer(self, folder: Path, *, segments: int, scale: float, device: torch.device) -> ServedLayer:
+        """Load the router of a layer.
+
+        Args:
+            folder: of the export.
+            segments: the model's experts for each of the router's.
+            scale: what the weights of a row sum to.
+            device: of the layer.
+
+        Raises:
+            ValueError: the export is of another kind.
+        """
+        self.settings(folder)
         # Models are built with their own type and device as torch's defaults; a router counts in float32.
-        with torch.device("cpu"):
-            usual = torch.get_default_dtype()
-            torch.set_default_dtype(torch.float32)
-            try:
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device("cpu"):
                 router = load(folder)
-            finally:
-                torch.set_default_dtype(usual)
-        segments = _segments(folder, len(router.names), experts, scale)
-        return ServedLayer(router.to(device), segments=segments, scale=(1.0 if applied else scale) / segments)
+        finally:
+            torch.set_default_dtype(usual)
+        return ServedLayer(router.to(device), segments=segments, scale=scale / segments)
 
+    def segments(self, folder: Path, experts: int, scale: float) -> int:
+        """How many of the model's experts one expert of the router is: an assembly's segments, or 1.
 
-def _segments(folder: Path, rows: int, experts: int, scale: float) -> int:
-    """How many of the model's experts one of the router's is."""
-    if rows == experts:
-        return 1
-    each, rest = divmod(experts, rows)
-    if rest == 0 and scale == each:  # weights that sum to the number of segments: an assembly's
-        return each
-    raise ValueError(f"{folder} routes to {rows} experts, but the model's layer has {experts}")
+        Args:
+            folder: of the export.
+            experts: routed experts of the layer.
+            scale: what the model expects the weights of a row to sum to.
+
+        Raises:
+            ValueError: the numbers of experts do not fit.
+        """
+        rows = len(self.settings(folder)["experts"])
+        each, rest = divmod(experts, rows)
+        if each == 1 and rest == 0:
+            return 1
+        if rest == 0 and scale == each:  # weights that sum to the number of segments: an assembly's
+            return each
+        raise ValueError(f"{folder} routes to {rows} experts, but the model's layer has {experts}")

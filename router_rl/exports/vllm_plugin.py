@@ -18,7 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .served_layers import ServedLayer, ServedRouters, served_routers
+import torch
+
+from .served_layers import ServedLayer, ServedRouters, layers_with_experts, served_routers
 
 __all__ = ["register"]
 
@@ -73,12 +75,14 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
     numbers = re.findall(r"\.(\d+)\.", f".{prefix}.")
     if not numbers:
         raise ValueError(f"{prefix} names no layer, so its export cannot be found")
+    config = importlib.import_module("vllm.config").get_current_vllm_config().model_config.hf_text_config
+    folder = routers.folder_of(int(numbers[-1]), layers_with_experts(config))
+    scale = float(arguments.get("routed_scaling_factor", 1.0))
     served = routers.layer(
-        int(numbers[-1]),
-        experts=arguments["num_experts"],
-        scale=float(arguments.get("routed_scaling_factor", 1.0)),
-        applied=bool(arguments.get("apply_routed_scale_to_output", False)),
-        device=_device(),
+        folder,
+        segments=routers.segments(folder, arguments["num_experts"], scale),
+        scale=1.0 if arguments.get("apply_routed_scale_to_output", False) else scale,
+        device=torch.get_default_device(),
     )
     custom = importlib.import_module(f"{_LAYERS}.router.custom_routing_router").CustomRoutingRouter
 
@@ -95,15 +99,8 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
         built = build(**{**arguments, "top_k": served.k})
     finally:
         layer.create_fused_moe_router = own
-    _LOG.info("%s routes by %s", prefix, routers.layers.get(int(numbers[-1]), routers.folder))
+    _LOG.info("%s routes by %s", prefix, folder)
     return built
-
-
-def _device() -> Any:
-    """The device that vLLM builds a model on."""
-    import torch
-
-    return torch.get_default_device()
 
 
 def _separate_cache(routers: ServedRouters) -> None:

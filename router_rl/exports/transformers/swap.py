@@ -63,7 +63,8 @@ def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor |
     Args:
         model: a causal language model of transformers.
         routers: one for each layer that has a gate, in order. Those that do not fold stay modules of the
-            model: they run and train, but only `export` and `distil` make them part of a checkpoint.
+            model: they run and train, but `save_pretrained` refuses, since a stock model has no place for
+            them. Export them, or distil them first.
         tokens: [B, L] int64 for the check; a few low ids if None.
 
     Returns:
@@ -89,6 +90,8 @@ def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor |
             ours |= {f"{name}.{key}": value for key, value in _put(host, gate, plan).items()}
         if ks:
             _set_k(model, ks.pop() or host.k)
+        if any(isinstance(plan, Router) for plan in planned):
+            model.save_pretrained = _refuse_to_save
         loss = _check(model, host, gates, planned, tokens)
         held = dict(model.named_parameters(remove_duplicate=False))
         lost = [name for name, value in ours.items() if held.get(name) is not value]
@@ -182,7 +185,15 @@ def _set_k(model: Any, k: int) -> None:
         model.num_experts_per_tok = k
 
 
+def _refuse_to_save(*_: Any, **__: Any) -> None:
+    raise RouterError(
+        "save_pretrained would leave the gates without weights, since not all routers fold: save the model "
+        "before the swap, and swap_routers after loading it; or distil the routers first"
+    )
+
+
 def _restore(model: Any, before: list[_Before]) -> None:
+    model.__dict__.pop("save_pretrained", None)
     for was in before:
         if hasattr(was.gate, "router"):
             del was.gate.router, was.gate.segments

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from router_rl.exports import export
-from router_rl.exports.served_layers import VARIABLE, ServedRouters, served_routers
+from router_rl.exports.served_layers import VARIABLE, ServedRouters, layers_with_experts, served_routers
 from router_rl.exports.vllm_plugin import register
 
 CPU = torch.device("cpu")
@@ -29,7 +30,8 @@ def test_a_layer_routes_by_the_export_of_its_number(made, folder: Path) -> None:
     routers = ServedRouters(folder)
     hidden = torch.randn(9, 4)
     for layer, kind in ((1, "mlp"), (3, "linear")):
-        served = routers.layer(layer, experts=6, scale=1.0, applied=False, device=CPU)
+        folder_of = routers.folder_of(layer, [1, 3])
+        served = routers.layer(folder_of, segments=1, scale=1.0, device=CPU)
         weights, ids = served(hidden, torch.zeros(9, 6), 2, True)
         with torch.no_grad():
             expected = made(kind, "top2")(hidden)
@@ -39,42 +41,57 @@ def test_a_layer_routes_by_the_export_of_its_number(made, folder: Path) -> None:
 
 def test_a_single_export_routes_every_layer(folder: Path) -> None:
     routers = ServedRouters(folder / "layer-1")
-    layers = [routers.layer(n, experts=6, scale=1.0, applied=False, device=CPU) for n in (0, 7)]
-    hidden = torch.randn(3, 4)
-    assert layers[0](hidden, hidden, 2, True)[1].equal(layers[1](hidden, hidden, 2, True)[1])
+    assert [routers.folder_of(number, [0, 7]) for number in (0, 7)] == [folder / "layer-1"] * 2
 
 
-@pytest.mark.parametrize("applied", [False, True])
-def test_an_expert_that_was_cut_runs_all_its_segments(folder: Path, applied: bool) -> None:
+def test_exports_are_named_by_the_layer_or_in_order(made, folder: Path, tmp_path: Path) -> None:
+    for layer in (0, 1):
+        export(made("mlp", "top2"), tmp_path / f"layer-{layer}", format="vllm")
+    assert ServedRouters(tmp_path).folder_of(3, [1, 3]) == tmp_path / "layer-1"
+    assert ServedRouters(tmp_path).folder_of(1, [0, 1]) == tmp_path / "layer-1"
+    assert ServedRouters(folder).folder_of(3, [1, 3]) == folder / "layer-3"
+    for layers in ([1], [0, 1], [1, 2, 3]):
+        with pytest.raises(
+            ValueError, match=r"N = 1, 3, but the model's layers with experts are .*; give one for"
+        ):
+            ServedRouters(folder).folder_of(1, layers)
+
+
+def test_layers_with_experts() -> None:
+    """As the models of transformers place them."""
+    for fields, layers in (
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"mlp_only_layers": [0, 5], "decoder_sparse_step": 1}, [1, 2, 3, 4]),
+        ({"decoder_sparse_step": 2}, [1, 3, 5]),
+        ({"first_k_dense_replace": 3, "moe_layer_freq": 1}, [3, 4, 5]),
+        ({"first_k_dense_replace": 1, "moe_layer_freq": 2}, [2, 4]),
+        ({"moe_layer_freq": [0, 1, 1, 0, 1, 1]}, [1, 2, 4, 5]),
+    ):
+        assert layers_with_experts(SimpleNamespace(num_hidden_layers=6, **fields)) == layers
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_an_expert_that_was_cut_runs_all_its_segments(folder: Path, scale: float) -> None:
     """The weights sum to the model's scale, which the router or the runtime multiplies them by."""
-    served = ServedRouters(folder).layer(1, experts=18, scale=3.0, applied=applied, device=CPU)
+    routers = ServedRouters(folder)
+    assert routers.segments(folder / "layer-1", 18, 3.0) == 3
+    served = routers.layer(folder / "layer-1", segments=3, scale=scale, device=CPU)
     hidden = torch.randn(5, 4)
-    weights, ids = served(hidden, hidden, 6, True)
+    weights, ids = served(hidden, torch.zeros(5, 18), 6, True)
     own_weights, own_ids, _ = served.router.chosen(hidden)
     assert ids.dtype == torch.int32
     assert ids.tolist() == [
         [3 * expert + part for expert in row for part in range(3)] for row in own_ids.tolist()
     ]
-    expected = own_weights.repeat_interleave(3, dim=-1) / (3.0 if applied else 1.0)
-    torch.testing.assert_close(weights, expected)
-
-
-def test_a_scale_without_segments(folder: Path) -> None:
-    routers = ServedRouters(folder)
-    sums = {}
-    for applied in (False, True):
-        served = routers.layer(1, experts=6, scale=2.5, applied=applied, device=CPU)
-        sums[applied] = served(torch.randn(4, 4), torch.zeros(4, 6), 2, True)[0].sum(dim=-1)
-    torch.testing.assert_close(sums[False], torch.full((4,), 2.5))
-    torch.testing.assert_close(sums[True], torch.ones(4))
+    torch.testing.assert_close(weights, own_weights.repeat_interleave(3, dim=-1) * scale / 3.0)
 
 
 def test_dead_experts_and_fallbacks_are_shown(folder: Path) -> None:
-    served = ServedRouters(folder).layer(1, experts=6, scale=1.0, applied=False, device=CPU)
+    served = ServedRouters(folder).layer(folder / "layer-1", segments=1, scale=1.0, device=CPU)
     hidden = torch.randn(50, 4)
     hidden[0, 0] = float("nan")
     served.set_alive([True, True, True, False, True, True])
-    _, ids = served(hidden, hidden, 2, True)
+    _, ids = served(hidden, torch.zeros(50, 6), 2, True)
     assert 3 not in ids[1:].flatten().tolist()
     assert served.status() == {
         "experts": list(served.router.names),
@@ -91,7 +108,7 @@ def test_a_model_of_bfloat16_gets_a_router_of_float32(made, tmp_path: Path) -> N
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        served = ServedRouters(tmp_path / "out").layer(0, experts=6, scale=1.0, applied=False, device=CPU)
+        served = ServedRouters(tmp_path / "out").layer(tmp_path / "out", segments=1, scale=1.0, device=CPU)
         assert torch.get_default_dtype() == torch.bfloat16
     finally:
         torch.set_default_dtype(usual)
@@ -100,17 +117,17 @@ def test_a_model_of_bfloat16_gets_a_router_of_float32(made, tmp_path: Path) -> N
 
 def test_what_does_not_fit_is_named(made, folder: Path, tmp_path: Path) -> None:
     routers = ServedRouters(folder)
-    with pytest.raises(ValueError, match="has routers for layers 1, 3, but none for layer 2"):
-        routers.layer(2, experts=6, scale=1.0, applied=False, device=CPU)
-    with pytest.raises(ValueError, match="routes to 6 experts, but the model's layer has 8"):
-        routers.layer(1, experts=8, scale=1.0, applied=False, device=CPU)
-    with pytest.raises(ValueError, match="routes to 6 experts, but the model's layer has 12"):
-        routers.layer(1, experts=12, scale=1.0, applied=False, device=CPU)  # no segments: the scale is 1
+    for experts, scale in ((8, 1.0), (12, 1.0), (12, 3.0)):
+        with pytest.raises(ValueError, match=f"routes to 6 experts, but the model's layer has {experts}"):
+            routers.segments(folder / "layer-1", experts, scale)
+    served = routers.layer(folder / "layer-1", segments=1, scale=1.0, device=CPU)
+    with pytest.raises(ValueError, match="the router is for 6 experts, the layer has 12"):
+        served(torch.zeros(1, 4), torch.zeros(1, 12), 2, True)
     with pytest.raises(ValueError, match=r"holds neither router.json nor layer-0"):
         ServedRouters(tmp_path)
     export(made("mlp", "top2", state=True), tmp_path / "state")
     with pytest.raises(ValueError, match="no router of hidden states alone; export it with --format vllm"):
-        ServedRouters(tmp_path / "state").layer(0, experts=6, scale=1.0, applied=False, device=CPU)
+        ServedRouters(tmp_path / "state").layer(tmp_path / "state", segments=1, scale=1.0, device=CPU)
 
 
 def test_the_digest_changes_with_a_router(made, folder: Path, tmp_path: Path) -> None:

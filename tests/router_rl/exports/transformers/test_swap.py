@@ -118,6 +118,20 @@ def test_routers_that_do_not_fold_run_as_they_are(form: str, mixtures: dict[str,
     assert set(model.state_dict()) == set(load(mixtures[form]).state_dict())
 
 
+def test_a_model_that_would_reload_without_its_gates_is_not_saved(
+    mixtures: dict[str, Path], tmp_path: Path
+) -> None:
+    model = load(mixtures["mixtral"])
+    before = logits(model)
+    swap = swap_routers(model, networks())
+    with pytest.raises(RouterError, match="save_pretrained would leave the gates without weights"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    swap.restore()
+    model.save_pretrained(tmp_path / "saved")
+    assert logits(load(tmp_path / "saved")).equal(before)
+
+
 def by_hand(router: Router, each: int) -> Any:
     def forward(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         flat = hidden.reshape(-1, hidden.shape[-1])
