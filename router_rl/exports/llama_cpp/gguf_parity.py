@@ -23,13 +23,10 @@ from .llama_runtime import GateTap, LlamaCpp, llama_cpp_version
 
 __all__ = ["RuntimeParity", "verify_gguf"]
 
-_PROMPTS = (
-    "The history of the city begins with a small harbour.",
-    "def sort(items):\n    return sorted(items)\n",
-    "What is 12 plus 30? Answer with one number.",
-    "Der Zug nach Hamburg fährt um neun Uhr ab.",
-    "a b c d e f g h i j k l m n o p",
-)
+_PROMPTS, _LENGTH = (
+    5,
+    16,
+)  # of random tokens, since llama.cpp can end the process on text that it cannot tokenise
 _TOKENS = 48
 _TOLERANCE = 1e-4  # of the logits, relative to the largest
 # Rounding to half precision or 8 bits turns the last digit of a weight into a step of 1/2,048 or 1/254.
@@ -132,12 +129,8 @@ def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:
 def _answers(path: Path, tap: GateTap) -> list[tuple[list[int], Tensor]]:
     """The greedy tokens of each prompt, and the logits that they were chosen by."""
     with LlamaCpp(path, tap=tap) as model:
-        generator = torch.Generator().manual_seed(0)
-        answers: list[tuple[list[int], Tensor]] = []
-        for prompt in _PROMPTS:
-            random = torch.randint(model.tokens, (16,), generator=generator).tolist()
-            answers.append(model.greedy(model.tokenize(prompt) or random, _TOKENS))
-        return answers
+        prompts = torch.randint(model.tokens, (_PROMPTS, _LENGTH), generator=torch.Generator().manual_seed(0))
+        return [model.greedy(prompt, _TOKENS) for prompt in prompts.tolist()]
 
 
 def _routed_by(model: GgufModel, routers: Sequence[Router]) -> Callable[[int, Tensor], tuple[Tensor, Tensor]]:

@@ -135,6 +135,9 @@ class LlamaCpp:
         threads: number of threads.
         tap: reads the gates; None runs the graph as it is.
 
+    Attributes:
+        tokens: V, size of the vocabulary.
+
     Raises:
         InputError: llama.cpp is not installed, or cannot load the file.
     """
@@ -176,8 +179,8 @@ class LlamaCpp:
         if self._context == self._ffi.NULL:
             self._context = None
             raise self._refused(path)
-        self._vocabulary = self._lib.llama_model_get_vocab(self._model)
-        self.tokens = int(self._lib.llama_vocab_n_tokens(self._vocabulary))
+        vocabulary = self._lib.llama_model_get_vocab(self._model)
+        self.tokens = int(self._lib.llama_vocab_n_tokens(vocabulary))
 
     def __enter__(self) -> LlamaCpp:
         """Return the model; it is freed at the end of the block."""
@@ -191,19 +194,6 @@ class LlamaCpp:
             self._lib.llama_model_free(self._model)
         self._context = self._model = None
         self._lib.llama_log_set(self._ffi.NULL, self._ffi.NULL)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the ids of a text's tokens; empty if the file has no tokenizer.
-
-        Args:
-            text: any.
-        """
-        if self._lib.llama_vocab_type(self._vocabulary) == 0:  # LLAMA_VOCAB_TYPE_NONE, which ends the process
-            return []
-        data = text.encode()
-        ids = self._ffi.new("llama_token[]", len(data) + 8)
-        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), True, False)
-        return [int(ids[at]) for at in range(max(count, 0))]
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Tensor:
         """Return the logits [T, V] float32 of tokens that follow `start` earlier ones.
