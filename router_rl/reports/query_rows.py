@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .number_format import amount, number
+from .number_format import NOTHING, amount, number
 from .results_table import cost_unit_named
 
 __all__ = ["query_rows"]
-
-_LONGEST = 300  # letters of a prompt
 
 
 def query_rows(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -18,12 +16,13 @@ def query_rows(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Args:
         results: the content of `results.json`; its `queries` are {method, case, total, rows}, and a row is
-            {id, prompt, group, choice (an expert's number), quality [N], cost [N]}.
+            {id, prompt, group, experts (numbers of those that answered), quality, cost, each_quality [N],
+            each_cost [N]}; see `studies.query_section`.
     """
     queries: Mapping[str, Any] = results.get("queries") or {}
     if not queries.get("rows"):
         return None
-    experts: Sequence[str] = results["problem"]["experts"]
+    experts: list[str] = results["problem"]["experts"]
     unit = cost_unit_named((results.get("table_facts") or {}).get("cost_unit"))
     factor = 1.0 if unit is None else unit.per_compute
     rows = [_row(row, experts, factor) for row in queries["rows"]]
@@ -37,27 +36,24 @@ def query_rows(results: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _row(row: Mapping[str, Any], experts: Sequence[str], factor: float) -> dict[str, Any]:
-    chosen = row["choice"]
+def _row(row: Mapping[str, Any], experts: list[str], factor: float) -> dict[str, Any]:
     outcomes = [
         {
             "expert": name,
             "quality": number(quality, 2),
             "cost": amount(factor * cost),
-            "chosen": place == chosen,
+            "chosen": i in row["experts"],
         }
-        for place, (name, quality, cost) in enumerate(zip(experts, row["quality"], row["cost"], strict=True))
+        for i, (name, quality, cost) in enumerate(
+            zip(experts, row["each_quality"], row["each_cost"], strict=True)
+        )
     ]
     return {
-        "prompt": _shortened(row["prompt"] or row["id"]),
+        "prompt": row["prompt"] or row["id"],
         "group": row["group"],
-        "expert": experts[chosen],
-        "quality": outcomes[chosen]["quality"],
-        "cost": outcomes[chosen]["cost"],
-        "could": number(max(row["quality"]), 2),
+        "experts": ", ".join(experts[i] for i in row["experts"]) or NOTHING,
+        "quality": number(row["quality"], 2),
+        "cost": amount(factor * row["cost"]),
+        "could": number(max(row["each_quality"]), 2),
         "outcomes": outcomes,
     }
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

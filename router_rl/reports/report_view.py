@@ -154,7 +154,8 @@ def _heat(results: Mapping[str, Any], specs: list[dict[str, Any]]) -> dict[str, 
     chart = share_heat_map(shares, results["problem"]["experts"], first)
     if shares is None or chart is None:
         return None
-    return {"case": shares.get("case") or "", "charts": _placed([chart], specs)}
+    clustered = bool(shares.get("clustered"))
+    return {"case": shares.get("case") or "", "clustered": clustered, "charts": _placed([chart], specs)}
 
 
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:

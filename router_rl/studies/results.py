@@ -28,6 +28,7 @@ from ..problems.statistics import interval, iqm, paired_difference
 from .entry import Entry, Group, Groups
 from .inputs import inputs_section
 from .operating_target import Target
+from .query_section import query_section
 from .recommendation import recommend
 from .table_sections import table_sections
 from .verdict import rl_verdict, same_policies, savings_of, verdict_of, warnings_of
@@ -68,6 +69,7 @@ def assemble(
     verdict += same_policies(summary, verdicts)
     if sections["singles"] and "budget" not in problem.cases[0].values:
         verdict += savings_of(summary, verdicts, sections["frontier"], sections["singles"])
+    recommendation = recommend(groups, summary, problem, sections["frontier"], target)
     figures = [{"method": entry.method, **figure} for entry in entries for figure in entry.figures]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -88,11 +90,12 @@ def assemble(
         "n_trials": n_trials,
         "seconds": sum(entry.seconds for entry in entries),
         "notes": [*card.notes, *notes],
-        "recommendation": recommend(groups, summary, problem, sections["frontier"], target),
+        "recommendation": recommendation,
         "rows": [_row(entry, split, problem) for entry in entries for split in ("validation", "test")],
         "summary": summary,
         "inputs": inputs_section(groups, problem),
         **sections,
+        "queries": query_section(groups, problem, recommendation),
         "rl_verdicts": verdicts,
         "verdict": verdict,
         "warnings": warnings_of([(e.method, e.case.label, e.collapse) for e in entries]),

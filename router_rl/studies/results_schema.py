@@ -169,6 +169,29 @@ class _Shares(TypedDict):
     methods: dict[str, list[list[float | None]]]
 
 
+class _GroupShares(_Shares, total=False):
+    clustered: bool
+
+
+class _QueryRow(TypedDict):
+    id: str
+    prompt: str | None
+    group: str | None
+    experts: list[int]
+    quality: float
+    cost: float
+    each_quality: list[float]
+    each_cost: list[float]
+
+
+class _SingleQueries(TypedDict):
+    method: str
+    case: str
+    seed: int
+    total: int
+    rows: list[_QueryRow]
+
+
 class _Figure(TypedDict):
     method: str
     form: str
@@ -204,7 +227,8 @@ class _Complete(_Results, total=False):
     frontier: dict[str, _Frontier]
     zero_frontier: list[_Pair]
     singles: list[_Single]
-    shares_by_group: _Shares | None
+    shares_by_group: _GroupShares | None
+    queries: _SingleQueries | None
     rl_verdicts: list[dict[str, Any]]
     figures: list[_Figure]
 
@@ -237,3 +261,7 @@ def check_results(results: Mapping[str, Any]) -> None:
     for name in ("expert_quality", "expert_cost"):
         if len(facts.get(name, experts)) != len(experts):
             raise ValueError(f"table_facts.{name} is not of {len(experts)} experts")
+    for index, row in enumerate((results.get("queries") or {}).get("rows", [])):
+        counts = {len(row["each_quality"]), len(row["each_cost"])}
+        if counts != {len(experts)} or not set(row["experts"]) <= set(range(len(experts))):
+            raise ValueError(f"queries.rows[{index}] is not of {len(experts)} experts")

@@ -18,6 +18,7 @@ from .entry import Entry, Groups
 from .frontier import Points, Ranking, aiq_differences, frontier_facts, ranking_facts
 from .metrics import upper_hull
 from .operating_points import compared_points, own_points
+from .query_groups import query_groups
 
 __all__ = ["table_sections"]
 
@@ -52,7 +53,7 @@ def table_sections(groups: Groups, problem: Problem) -> dict[str, Any]:
             {"expert": name, "compute": float(c), "quality": float(q)}
             for name, c, q in zip(table.experts, cost / scale, quality, strict=True)
         ],
-        "shares_by_group": _shares_by_group(groups, test, problem),
+        "shares_by_group": _shares_by_group(groups, problem),
     }
 
 
@@ -161,14 +162,15 @@ def _rankings(group: Sequence[Entry], test: OutcomeTable) -> list[Ranking] | Non
     return rankings
 
 
-def _shares_by_group(groups: Groups, test: OutcomeTable, problem: Problem) -> dict[str, Any]:
+def _shares_by_group(groups: Groups, problem: Problem) -> dict[str, Any]:
     middle = problem.cases[len(problem.cases) // 2].label
-    labels = np.full(len(test), "all") if test.group is None else test.group.astype(str)
-    names = sorted(set(labels))[:_GROUPS_SHOWN]
+    grouped = query_groups(problem.table)
     methods: dict[str, Any] = {}
     for (method, label), group in groups.items():
         shares = [entry.test.share for entry in group if entry.test.share is not None]
         if label == middle and group[0].family in ("rl", "gate", "bound") and shares:
             share: np.ndarray = np.stack(shares).mean(axis=0, dtype=np.float64)
-            methods[method] = [[float(v) for v in share[labels == name].mean(axis=0)] for name in names]
-    return {"case": middle, "groups": names, "methods": methods}
+            methods[method] = [
+                [float(v) for v in share[grouped.labels == name].mean(axis=0)] for name in grouped.names
+            ]
+    return {"case": middle, "groups": grouped.names, "clustered": grouped.clustered, "methods": methods}

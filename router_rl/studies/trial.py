@@ -30,6 +30,7 @@ from ..problems.measure import Measurement
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
 from .tracking import TensorBoard
+from .trial_figures import choice_calibration, learning_curve
 from .trial_files import read_trial_files, write_trial_files
 
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
@@ -212,7 +213,8 @@ def _fit(
             measured = {f"{each.case.label}/test": each.test.means() for each in results}
             measured |= {f"{each.case.label}/validation": dict(each.validation) for each in results}
             board.finish(trial.hyperparameters, {**values, **results[0].case.values}, measured)
-    _write(home, identity, trial, results, seconds, log.curve, run, _figures(policy, problem, trial))
+    figures = _figures(policy, problem, trial, log.curve, learned)
+    _write(home, identity, trial, results, seconds, log.curve, run, figures)
     checkpoint.clear()
 
 
@@ -230,12 +232,17 @@ def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool
     )
 
 
-def _figures(policy: Any, problem: Problem, trial: Trial) -> list[dict[str, Any]]:
+def _figures(
+    policy: Any, problem: Problem, trial: Trial, curve: tuple[CurvePoint, ...], learned: bool
+) -> list[dict[str, Any]]:
     """Return the figures of the middle case for the first seed, as JSON."""
     middle = problem.cases[(len(problem.cases) - 1) // 2]
-    if trial.seed != 0 or trial.number != 0 or middle not in trial.cases(problem):
+    if trial.seed != 0 or middle not in trial.cases(problem):
         return []
-    return [figure.to_json() for figure in problem.figures(policy, middle)]
+    figures = [*problem.figures(policy, middle), *learning_curve(curve, middle)]
+    if learned:
+        figures += choice_calibration(policy, problem, middle)
+    return [figure.to_json() for figure in figures]
 
 
 def _write(

@@ -602,17 +602,15 @@ def test_a_collapsed_router_does_not_end_the_close_up() -> None:
 def test_single_queries_show_what_each_expert_would_have_got(tmp_path: Path) -> None:
     results = sample_results()
     experts = results["problem"]["experts"]
-    row = {"id": "q7", "prompt": "Why?<b>", "group": "law", "choice": 2}
-    row |= {"quality": [0.125 * i for i in range(8)], "cost": [0.001 * i for i in range(8)]}
+    row = {"id": "q7", "prompt": "Why?<b>", "group": "law", "experts": [2], "quality": 0.25, "cost": 0.002}
+    row |= {"each_quality": [0.125 * i for i in range(8)], "each_cost": [0.001 * i for i in range(8)]}
     results["queries"] = {"method": "ppo", "case": "compute weight 0.1", "total": 360, "rows": [row]}
     results["table_facts"]["cost_unit"] = "usd"
     text = plain(rendered(results, tmp_path))
-    assert "1 of the 360 test queries, and what ppo (compute weight 0.1) sends them to" in text
+    assert "1 of the 360 test queries, and where ppo (compute weight 0.1) sends them" in text
     assert f"Why?<b> law {experts[2]} 0.25 2 0.88 8 experts {experts[0]} 0.00 0" in text
-    row["prompt"] = "long " * 100
-    text = plain(rendered(results, tmp_path))
-    assert "…" in text
-    assert "long " * 61 not in text
+    row |= {"experts": [0, 2], "prompt": None}
+    assert f"q7 law {experts[0]}, {experts[2]} 0.25" in plain(rendered(results, tmp_path))
 
 
 def test_an_interval_beyond_the_scale_gets_an_arrow() -> None:

@@ -132,8 +132,8 @@ def queries() -> dict[str, Any]:
     results = SAMPLES["sample_results"]()
     results["table_facts"] |= {"cost_unit": "usd", "compute_unit": 0.0157}
     rows = [
-        {"id": f"q{i}", "prompt": f"{EVIL} bridge {i}", "group": "law", "choice": i % 8}
-        | {"quality": [0.5] * 8, "cost": [0.001] * 8}
+        {"id": f"q{i}", "prompt": f"{EVIL} bridge {i}", "group": "law", "experts": [i % 8]}
+        | {"quality": 0.5, "cost": 0.001, "each_quality": [0.5] * 8, "each_cost": [0.001] * 8}
         for i in range(12)
     ]
     results["queries"] = {"method": "warm_exact_pg", "case": "compute weight 0.1", "total": 360, "rows": rows}
