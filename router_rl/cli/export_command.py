@@ -29,7 +29,7 @@ def run_export(
 
     Args:
         run: the run folder; or the folder of a comparison, whose recommended router is exported; or, for
-            gguf, a folder of exported routers named layer-0, layer-1, ...
+            gguf, a folder of exported routers named layer-0, layer-1, ..., or a routers.safetensors.
         out: output folder; an earlier export in it is replaced.
         format: export format, see `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
         table: table whose rows the parity check uses; random rows without it.
@@ -47,8 +47,8 @@ def run_export(
     from ..studies.recommended_run import is_comparison, read_recommended
     from ..studies.runs import read_run
 
-    layers = layers_in(run)
-    if layers:
+    layers: dict[int, Path] = layers_in(run)
+    if layers or run.suffix == ".safetensors":
         plain = (table, at, distil) == (None, None, False)
         return _export_layers(run, layers, out, format, plain=plain, verify=verify)
     trained = read_recommended(run) if is_comparison(run) else read_run(run)
@@ -104,9 +104,16 @@ def _export_layers(
             "use --format gguf without --table, --at and --distil, or export each",
         )
     from ..exports import export_layers
-    from ..routing import load_router
+    from ..routing import Router
+    from .handover_files import read_routers
 
-    routers = {layer: load_router(folder) for layer, folder in layers.items()}
+    read = read_routers(run, "run")
+    routers: dict[int, Router] = {}
+    for layer, router in zip(layers or range(len(read)), read, strict=True):
+        if not isinstance(router, Router):
+            problem = "does not say how its routers select experts"
+            raise InputError("run", str(run), problem, "train them again, or give the folder of an export")
+        routers[layer] = router
     parities = export_layers(routers, out, verify=verify)
     parity = {f"layer {layer}": parity.to_json() for layer, parity in parities.items()}
     return {"router": str(out), "format": format, "layers": parity, **_in_runtime(out, verify)}

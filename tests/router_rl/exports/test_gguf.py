@@ -8,12 +8,13 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import train_router
 from experts import InputError
 from router_rl.exports import export, export_layers
 from router_rl.exports.gguf import load, read_gates, tensors, write_layers
-from router_rl.routing import RouterError
+from router_rl.routing import RouterError, TopK
 
 
 @pytest.mark.parametrize("rule", ["hard", "top2", "softmax", "deepseek"])
@@ -90,6 +91,21 @@ def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> Non
     capsys.readouterr()
     assert train_router.main([*arguments, "--format", "onnx"]) == 2
     assert "which only gguf can hold together" in capsys.readouterr().err
+
+
+def test_the_command_takes_the_file_of_a_token_moe(tmp_path: Path, capsys) -> None:
+    weights = {f"layers.{layer}.weight": torch.randn(3, 4) for layer in range(2)}
+    rule = {"select": json.dumps(TopK(k=2).spec()), "experts": json.dumps(["a", "b", "c"])}
+    save_file(weights, tmp_path / "routers.safetensors", metadata=rule)
+    arguments = ["export", str(tmp_path / "routers.safetensors"), "--out", str(tmp_path / "out")]
+    assert train_router.main([*arguments, "--format", "gguf"]) == 0
+    gates = read_gates(tmp_path / "out")
+    assert gates[1].weight.equal(weights["layers.1.weight"])
+    assert (list(gates), gates[0].k) == ([0, 1], 2)
+    save_file(weights, tmp_path / "routers.safetensors")
+    capsys.readouterr()
+    assert train_router.main([*arguments, "--format", "gguf"]) == 2
+    assert "does not say how its routers select experts" in capsys.readouterr().err
 
 
 def test_a_bias_is_refused_unless_the_model_reads_it(made, tmp_path: Path) -> None:
