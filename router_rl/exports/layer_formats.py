@@ -2,9 +2,8 @@
 
 Three formats write the same files; they differ in the contract of the runtime that the export is checked by:
 
-- `vllm`: `custom_routing_function(hidden_states, gating_output, topk, renormalize)` returns (weights [T, k]
-  float32, ids [T, k] int32), as vLLM's FusedMoE takes them;
-- `sglang`: `topk_output(hidden_states)` returns SGLang's `StandardTopKOutput`;
+- `vllm` and `sglang`: `custom_routing_function(hidden_states, gating_output, topk, renormalize)` returns
+  (weights [T, k] float32, ids [T, k] int32), as vLLM's `CustomRoutingRouter` and SGLang's `TopK` take them;
 - `transformers`: `put_into(model, layer)` makes a linear router the stock gate's own parameters, and lets the
   gate call any other. It is checked in a small model of the architecture that the router fits.
 
@@ -94,11 +93,10 @@ def _write(runtime: str, router: Router, folder: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("standalone.py"), folder / "routing.py")
 
 
-def _load(call: Callable[[Any, Tensor], tuple[Tensor, Tensor]], folder: Path) -> Callable[..., Routing]:
-    """Load the export's own module and route through a runtime's contract.
+def _load(folder: Path) -> Callable[..., Routing]:
+    """Load the export's own module and route through the runtimes' contract.
 
     Args:
-        call: the loaded router and hidden states [T, D] to weights and ids, as the runtime gets them.
         folder: of the export.
     """
     router = load_layer(folder)
@@ -106,7 +104,7 @@ def _load(call: Callable[[Any, Tensor], tuple[Tensor, Tensor]], folder: Path) ->
     def route(features: Tensor, *, action_mask: Tensor | None = None) -> Routing:
         router.alive.fill_(True) if action_mask is None else router.alive.copy_(action_mask)
         counted = int(router.fallbacks)
-        weights, ids = call(router, features)
+        weights, ids = _call(router, features)
         experts, inner, logits, fallback = router(features)
         if weights.dtype != torch.float32 or ids.dtype != torch.int32 or not weights.equal(inner):
             raise RouterError(f"{folder / 'routing.py'} does not keep the runtime's contract")
@@ -118,15 +116,10 @@ def _load(call: Callable[[Any, Tensor], tuple[Tensor, Tensor]], folder: Path) ->
     return route
 
 
-def _call_vllm(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+def _call(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
     return router.custom_routing_function(
         hidden_states=features, gating_output=None, topk=router.k, renormalize=True
     )
-
-
-def _call_sglang(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
-    output = router.topk_output(features)
-    return output.topk_weights, output.topk_ids
 
 
 def _load_transformers(folder: Path) -> Callable[..., Routing]:
@@ -211,15 +204,17 @@ def _use_vllm(router: Router) -> str:
     return f"""from routing import load  # routing.py, beside this file: it needs torch alone
 router = load(device="cpu")  # the layer's device; one router a layer
 weights, ids = router.custom_routing_function(features, None, {router.rule.k}, True)
-# In the model: FusedMoE(..., top_k={router.rule.k}, custom_routing_function=router.custom_routing_function)
+# Serving: ROUTER_RL_ROUTER=FOLDER vllm serve MODEL, with router-rl installed beside vLLM.
+# FOLDER holds layer-0, layer-1, ..., one export for each layer with experts; or it is this folder.
 # router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
 
 
 def _use_sglang(router: Router) -> str:
-    return """from routing import load  # routing.py, beside this file: it needs torch alone
+    return f"""from routing import load  # routing.py, beside this file: it needs torch alone
 router = load(device="cpu")  # the layer's device; one router a layer
-topk_output = router.topk_output(features)  # (topk_weights, topk_ids, router_logits)
-# In the model's forward, in place of its gate and TopK: self.experts(hidden_states, topk_output)
+weights, ids = router.custom_routing_function(features, None, {router.rule.k}, True)
+# Serving: ROUTER_RL_ROUTER=FOLDER python -m sglang.launch_server --model-path MODEL
+# FOLDER holds layer-N for each layer N with experts; or it is this folder. router-rl must be installed.
 # router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
 
 
@@ -231,12 +226,8 @@ print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pre
 # Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
 
 
-VLLM = Format(
-    write=partial(_write, "vLLM"), load=partial(_load, _call_vllm), usage=_use_vllm, takes_state=False
-)
-SGLANG = Format(
-    write=partial(_write, "SGLang"), load=partial(_load, _call_sglang), usage=_use_sglang, takes_state=False
-)
+VLLM = Format(write=partial(_write, "vLLM"), load=_load, usage=_use_vllm, takes_state=False)
+SGLANG = Format(write=partial(_write, "SGLang"), load=_load, usage=_use_sglang, takes_state=False)
 TRANSFORMERS = Format(
     write=partial(_write, "transformers"),
     load=_load_transformers,

@@ -4,8 +4,6 @@ This file reads `router.json` and `router.safetensors` beside it. It provides
 
     load(folder, device).custom_routing_function(hidden_states, gating_output, topk, renormalize)
         -> (topk_weights float32 [T, k], topk_ids int32 [T, k])
-    load(folder, device).topk_output(hidden_states)
-        -> (topk_weights float32 [T, k], topk_ids int32 [T, k], router_logits float32 [T, N])
     load(folder).put_into(model, layer)
         -> the layer of a loaded transformers model routes by it
 
@@ -17,26 +15,16 @@ counted in `fallbacks`; `alive` [N] bool says which experts may be chosen and ca
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["StandaloneRouter", "TopKOutput", "load"]
-
-
-class TopKOutput(NamedTuple):
-    """The fields of SGLang's StandardTopKOutput, used where SGLang is not installed."""
-
-    topk_weights: Tensor
-    topk_ids: Tensor
-    router_logits: Tensor
+__all__ = ["StandaloneRouter", "load"]
 
 
 class StandaloneRouter(nn.Module):
@@ -88,7 +76,7 @@ class StandaloneRouter(nn.Module):
     def custom_routing_function(
         self, hidden_states: Tensor, gating_output: Tensor | None, topk: int, renormalize: bool
     ) -> tuple[Tensor, Tensor]:
-        """Route as vLLM's FusedMoE expects.
+        """Route as the layers of vLLM and SGLang expect.
 
         Args:
             hidden_states: [T, D] float.
@@ -106,10 +94,6 @@ class StandaloneRouter(nn.Module):
             raise ValueError(f"topk={topk} but the router was trained to choose {self.k}; set top_k to that")
         weights, ids, _ = self.chosen(hidden_states)
         return weights, ids
-
-    def topk_output(self, hidden_states: Tensor) -> TopKOutput:
-        """Route hidden states [T, D] as SGLang's TopK does, in its own type where it is installed."""
-        return _output_type()(*self.chosen(hidden_states))
 
     def put_into(self, model: Any, layer: int) -> Literal["folded", "asked"]:
         """Make a layer of a loaded mixture of experts of transformers route by this router.
@@ -129,11 +113,9 @@ class StandaloneRouter(nn.Module):
             ValueError: the layer has no such gate, or one that does not renormalise weights.
         """
         gate = _gate_of(model, layer)
-        shape = [
-            len(self.names),
-            gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1],
-        ]
-        if list(gate.weight.shape) != [len(self.names), shape[1]]:
+        width = gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1]
+        shape = [len(self.names), width]
+        if list(gate.weight.shape) != shape:
             raise ValueError(f"the gate of layer {layer} is {list(gate.weight.shape)}, the router {shape}")
         if not getattr(gate, "norm_topk_prob", True):
             raise ValueError("norm_topk_prob is false: the experts expect weights that do not sum to 1")
@@ -149,6 +131,7 @@ class StandaloneRouter(nn.Module):
             gate.__class__ = type(f"Routed{type(gate).__name__}", (_RoutedGate, type(gate)), {})
             gate.router = self.to(gate.weight.device)
             gate.register_parameter("weight", None)  # it would be saved, and mislead
+            model.save_pretrained = _refuse_to_save
         gate.top_k = model.config.num_experts_per_tok = self.k
         if hasattr(model, "num_experts_per_tok"):
             model.num_experts_per_tok = self.k
@@ -299,20 +282,15 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
     return StandaloneRouter(settings, _tensors(content)).to(device).eval()
 
 
+def _refuse_to_save(*_: Any, **__: Any) -> None:
+    raise ValueError("save_pretrained would lose routers that are asked: save the model before put_into")
+
+
 def _gate_of(model: Any, layer: int) -> Any:
     for module in model.model.layers[layer].modules():
         if hasattr(module, "top_k") and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
             return module
     raise ValueError(f"layer {layer} of {type(model).__name__} has no gate of a mixture of experts")
-
-
-@functools.cache
-def _output_type() -> type[TopKOutput]:
-    if importlib.util.find_spec("sglang") is None:
-        return TopKOutput
-    from sglang.srt.layers.moe.topk import StandardTopKOutput  # pyright: ignore[reportMissingImports]
-
-    return StandardTopKOutput
 
 
 def _tensors(content: bytes) -> dict[str, Tensor]:

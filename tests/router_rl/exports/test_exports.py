@@ -127,7 +127,7 @@ def test_the_readme_runs_as_written(
             router.folded().scorer.weight.detach(),  # type: ignore[union-attr]
         )
         return
-    ids = names["topk_output"][1] if format == "sglang" else names.get("ids", names.get("experts"))  # type: ignore[index]
+    ids = names.get("ids", names.get("experts"))
     assert torch.as_tensor(ids).long().equal(expected.experts)
 
 

@@ -1,4 +1,4 @@
-"""The file that goes to vLLM keeps its contract, alone with torch."""
+"""The file that goes to vLLM and SGLang keeps their contract, alone with torch."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ def test_it_routes_with_torch_alone(made, tmp_path: Path) -> None:
         expected = router(features)
     assert ids == expected.experts.tolist()
     torch.testing.assert_close(torch.tensor(weights), expected.weights, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["vllm", "sglang"])
+def test_the_readme_names_what_the_runtimes_have(made, tmp_path: Path, format: str) -> None:
+    """vLLM has no class FusedMoE; an output in place of SGLang's TopK would skip padding and remapping."""
+    export(made("mlp", "top2"), tmp_path / "out", format=format)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "ROUTER_RL_ROUTER=" in text
+    assert not [name for name in ("FusedMoE", "topk_output", "in place of its gate") if name in text]
 
 
 def test_the_contract(made, exported, tmp_path: Path) -> None:

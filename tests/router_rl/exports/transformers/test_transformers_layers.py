@@ -18,7 +18,7 @@ from router_rl.cli.patch_command import patch
 from router_rl.exports import export
 from router_rl.exports.layer_formats import load_layer
 from router_rl.exports.transformers import swap_routers, write_routers
-from router_rl.routing import Hard, Router, ScoredTopK, Selection, TopK
+from router_rl.routing import Hard, MLPScorer, Router, ScoredTopK, Selection, TopK
 
 from .test_swap import TOKENS, load, logits
 
@@ -94,6 +94,18 @@ def test_the_readme_runs_and_the_model_is_saved(
     handover(routers=tmp_path / "routers", model=mixtures["mixtral"], out=tmp_path / "patch")
     patch(tmp_path / "patch", model=mixtures["mixtral"], out=tmp_path / "patched")
     assert logits(load(tmp_path / "patched")).equal(logits(load(tmp_path / "written")))
+
+
+def test_a_model_that_asks_a_router_is_not_saved(mixtures: dict[str, Path], tmp_path: Path) -> None:
+    """It would reload with a gate of random weights."""
+    torch.manual_seed(0)
+    router = Router(MLPScorer(32, 3, (8,)), TopK(k=2), ["a", "b", "c"]).eval()
+    export(router, tmp_path / "out", format="transformers")
+    model = load(mixtures["mixtral"])
+    assert load_layer(tmp_path / "out").put_into(model, 1) == "asked"
+    with pytest.raises(ValueError, match="save_pretrained would lose routers that are asked"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_what_it_is_not_put_into(mixtures: dict[str, Path], linear_routers: Make, tmp_path: Path) -> None:
