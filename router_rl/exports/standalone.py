@@ -8,15 +8,22 @@ This file reads `router.json` and `router.safetensors` beside it. It provides
         -> the layer of a loaded transformers model routes by it
 
 It scores the hidden states itself: the layer's own gate (`gating_output`) is not read. The weights of a row
-sum to 1 and ties go to the lowest id. A row that is not finite goes to the declared fallback expert and is
-counted in `fallbacks`; `alive` [N] bool says which experts may be chosen and can be changed between calls
-(`router.alive[3] = False`). No operation synchronises with the device: calls can be captured in a CUDA graph.
+sum to 1. Ties go to the lowest id; in a folded gate, the model's own top-k decides them. A row that is not
+finite goes to the declared fallback expert and is counted in `fallbacks`; `alive` [N] bool says which experts
+may be chosen and can be changed between calls (`router.alive[3] = False`).
+
+On a GPU a linear router calls the operator `router_rl::route`, whose kernels route in one launch, where
+router-rl and Triton are installed; else it runs in torch, as other routers do. No operation synchronises with
+the GPU: calls can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +40,12 @@ class StandaloneRouter(nn.Module):
     Args:
         settings: the content of `router.json`.
         tensors: the content of `router.safetensors`.
+
+    Attributes:
+        kernels: what calls the operator `router_rl::route`, set by `load`; None: all runs in torch.
     """
 
+    kernels: Any = None
     alive: Tensor
     allowed: Tensor | None
     fallbacks: Tensor
@@ -49,15 +60,11 @@ class StandaloneRouter(nn.Module):
         self.kind: str = settings["scorer"]["kind"]
         count, rule = len(self.names), self.rule["rule"]
         self.k: int = self.rule.get("k", 1)
-        if self.kind == "linear":
-            self.layers = nn.ParameterList([tensors["weight"], tensors["bias"]])
-        elif self.kind == "mlp":
+        names = ["logits"] if self.kind == "constant" else ["weight", "bias"]
+        if self.kind == "mlp":
             numbers = range(len(settings["scorer"]["hidden"]) + 1)
-            each = [(tensors[f"layers.{n}.weight"], tensors[f"layers.{n}.bias"]) for n in numbers]
-            self.layers = nn.ParameterList([value for pair in each for value in pair])
-        else:  # constant
-            self.layers = nn.ParameterList([tensors["logits"]])
-        self.layers.requires_grad_(False)
+            names = [f"layers.{n}.{part}" for n in numbers for part in names]
+        self.layers = nn.ParameterList([tensors[name] for name in names]).requires_grad_(False)
         allowed = settings.get("allowed")
         self.register_buffer("allowed", None if allowed is None else torch.tensor(allowed))
         self.register_buffer("alive", torch.ones(count, dtype=torch.bool))
@@ -72,6 +79,8 @@ class StandaloneRouter(nn.Module):
         self.register_buffer(
             "only", only if paths is None else torch.where(paths[settings["fallback"]] > 0, 0.0, -1e4)
         )
+        self.fallback: int = settings["fallback"]
+        self.parts = list(self.layers)  # looking them up in a ParameterList takes as long as a small product
 
     def custom_routing_function(
         self, hidden_states: Tensor, gating_output: Tensor | None, topk: int, renormalize: bool
@@ -159,8 +168,27 @@ class StandaloneRouter(nn.Module):
             experts [T, k] int64 (N: no expert), weights [T, k] float32, logits [T, outputs] float32 and
             fallback [T] bool.
         """
+        experts, weights, logits, fallback = self._route(hidden_states)
+        none = torch.zeros(len(hidden_states), dtype=torch.bool, device=hidden_states.device)
+        return experts, weights, logits, none if fallback is None else fallback
+
+    def chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights [T, k] float32, ids [T, k] int32, logits; empty slots: the next best expert, weight 0."""
+        experts, weights, logits, fallback = self._route(hidden_states)
+        if fallback is not None:
+            self.fallbacks += fallback.sum()
+        if self.rule["rule"] == "adaptive_k":
+            experts = _largest(logits[:, :-1], self.k)
+        return weights, experts.int(), logits
+
+    def _route(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What `forward` returns; None for fallbacks where a look at the values shows that there are none."""
+        if self.kernels is not None:
+            return self.kernels(self, hidden_states)
         x = hidden_states.float()
         logits = self._score(x)
+        if x.is_cpu and not torch.compiler.is_compiling() and self._is_plain(x, logits):
+            return *self._select(logits), logits, None
         # The same as isfinite().all(), in a tenth of the time: comparisons with NaN are False.
         finite = (x.abs().amax(dim=-1) < float("inf")) & (logits.abs().amax(dim=-1) < float("inf"))
         logits = torch.where(finite.unsqueeze(-1), logits, self.only)
@@ -174,20 +202,18 @@ class StandaloneRouter(nn.Module):
         experts, weights = self._select(logits)
         return experts, weights, logits, ~(finite & left)
 
-    def chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights [T, k] float32, ids [T, k] int32, logits; empty slots: the next best expert, weight 0."""
-        experts, weights, logits, fallback = self(hidden_states)
-        self.fallbacks += fallback.sum()
-        if self.rule["rule"] == "adaptive_k":
-            experts = _largest(logits[:, :-1], self.k)
-        return weights, experts.int(), logits
+    def _is_plain(self, x: Tensor, logits: Tensor) -> bool:
+        """Whether no expert is barred and all is finite, as the sums are: a look that a CPU can afford."""
+        if self.allowed is not None or not math.isfinite(logits.sum().item()):
+            return False
+        # What is not finite among the inputs of a linear layer is so in its outputs.
+        return (self.kind == "linear" or math.isfinite(x.sum().item())) and bool(self.alive.all())
 
     def _score(self, x: Tensor) -> Tensor:
-        parts = list(self.layers)
         if self.kind == "constant":
-            return parts[0].expand(x.shape[0], -1)
-        for number in range(0, len(parts), 2):
-            x = F.linear(x.relu() if number else x, parts[number], parts[number + 1])
+            return self.parts[0].expand(x.shape[0], -1)
+        for number in range(0, len(self.parts), 2):
+            x = F.linear(x.relu() if number else x, self.parts[number], self.parts[number + 1])
         return x
 
     def _open(self, experts: Tensor) -> Tensor:
@@ -201,7 +227,7 @@ class StandaloneRouter(nn.Module):
     def _select(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         rule = self.rule["rule"]
         if rule == "hierarchical":
-            best = [_first_largest(logits[:, a:b]) for a, b in self.families]
+            best = [F.one_hot(logits[:, a:b].argmax(dim=-1), b - a) for a, b in self.families]
             steps = torch.cat(best, dim=-1).float() @ self.paths.T
             experts = (steps == self.paths.sum(dim=-1)).float().argmax(dim=-1, keepdim=True)
             return experts, torch.ones_like(experts, dtype=torch.float32)
@@ -232,7 +258,7 @@ class StandaloneRouter(nn.Module):
         groups = self.rule["groups"]
         if groups > 1:
             grouped = merit.unflatten(-1, (groups, -1))
-            best = grouped.sort(dim=-1, descending=True).values[..., : self.rule["judged_by"]].sum(dim=-1)
+            best = grouped.topk(min(self.rule["judged_by"], grouped.shape[-1])).values.sum(dim=-1)
             kept = torch.zeros_like(best, dtype=torch.bool)
             kept = kept.scatter(-1, _largest(best, self.rule["kept"]), True)
             rank = torch.where(kept.unsqueeze(-1).expand_as(grouped).flatten(-2), rank, rank - 1e6)
@@ -279,7 +305,9 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
         raise ValueError(
             f"{folder}: router.json and router.safetensors are not from one export; export again"
         )
-    return StandaloneRouter(settings, _tensors(content)).to(device).eval()
+    router = StandaloneRouter(settings, _tensors(content)).to(device).eval()
+    router.kernels = _kernels_for(router) if router.alive.is_cuda else None
+    return router
 
 
 def _refuse_to_save(*_: Any, **__: Any) -> None:
@@ -308,13 +336,27 @@ def _tensors(content: bytes) -> dict[str, Tensor]:
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    # torch.topk promises no order among ties; a stable sort keeps the lowest id first.
+    """Ids [T, k] of the largest scores, best first; ties, which torch.topk leaves open, to the lowest id."""
+    if k == 1:
+        return scores.argmax(dim=-1, keepdim=True)  # the first maximum
+    count = scores.shape[-1]
+    if scores.is_cpu and not torch.compiler.is_compiling():
+        values, ids = scores.topk(min(k + 1, count))
+        if (values[:, :-1] > values[:, 1:]).all():
+            return ids[:, :k]
+    elif count <= 2**15:
+        # A float32 leaves 29 bits of a double's mantissa unused, room for the id: keys have no ties.
+        value = (scores.double() * 2.0**-10).nan_to_num(2.0**120, 2.0**119, -(2.0**119))
+        step = torch.arange(count, device=scores.device, dtype=torch.float64) * 2.0**-40
+        return (value - (value.abs() + 2.0**-200) * step).topk(k).indices
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
-def _first_largest(scores: Tensor) -> Tensor:
-    best = torch.zeros_like(scores, dtype=torch.bool)
-    return best.scatter(-1, scores.argmax(dim=-1, keepdim=True), True)
+def _kernels_for(router: StandaloneRouter) -> Any:
+    """What routes a router by kernels; None where they do not have its rule, or are not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("router_rl", "triton")):
+        return None
+    return importlib.import_module("router_rl.routing.kernels.exported").kernels_for(router)
 
 
 def _branches(tree: list[Any], experts: int) -> tuple[list[tuple[int, int]], Tensor]:

@@ -5,29 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...routing.kernels import Routed, gather, scatter_back
+from ...routing.kernels import Routed, mix
 
 __all__ = ["by_mask", "by_sorting"]
 
 
 def by_sorting(hidden: Tensor, routed: Routed, factors: Tensor) -> Tensor:
-    """Sort the rows by expert, run each expert on its slice, and scatter the results back.
+    """Sort the slots by expert, run each expert on its rows, and add up.
 
     Args:
         hidden: [T, H] float.
-        routed: the gate's output, with its dispatch.
+        routed: the gate's output.
         factors: [E] float; an expert only multiplies by its factor, so that the time is the dispatch's.
 
     Returns:
         [T, H] float: the weighted sum of the experts' outputs.
     """
-    assert routed.dispatch is not None
-    rows = gather(hidden, routed.dispatch)
-    counts = [int(count) for count in routed.dispatch.counts.tolist()]
-    for expert, part in enumerate(rows.split(counts)):
-        if len(part):
-            part.mul_(factors[expert])
-    return scatter_back(rows, routed.weights, routed.dispatch)
+    return mix(hidden, routed, lambda expert, rows: rows.mul_(factors[expert]), len(factors))
 
 
 def by_mask(hidden: Tensor, routed: Routed, factors: Tensor) -> Tensor:

@@ -174,15 +174,12 @@ def _dispatch(shape: Shape, weights: dict[str, Tensor], rows: int, rounds: int) 
     gate = gate_of(shape, weights)
     factors = torch.linspace(0.5, 1.5, shape.experts)
     routed = gate(hidden)
-    dispatched = gate_of(shape, weights, dispatch=True)(hidden)
-    torch.testing.assert_close(by_sorting(hidden, dispatched, factors), by_mask(hidden, dispatched, factors))
-    from ...routing.kernels.torch_path import dispatch
-
-    def sort() -> Tensor:
-        slots = dispatch(routed.experts, shape.experts)
-        return by_sorting(hidden, routed._replace(dispatch=slots), factors)
-
-    timings = compare({"mask": lambda: by_mask(hidden, routed, factors), "sorted": sort}, max(3, rounds // 3))
+    torch.testing.assert_close(by_sorting(hidden, routed, factors), by_mask(hidden, routed, factors))
+    ways = {
+        "mask": lambda: by_mask(hidden, routed, factors),
+        "sorted": lambda: by_sorting(hidden, routed, factors),
+    }
+    timings = compare(ways, max(3, rounds // 3))
     return {"rows": rows, **{name: timing.to_json() for name, timing in timings.items()}}
 
 

@@ -11,7 +11,21 @@ routed = gate(hidden)  # .weights [T, k], .experts [T, k], .dispatch.counts [E],
 
 from .gate import Gate
 from .kernel_rule import Dispatch, GateRule, Routed
+from .mixing import mix
 from .operator import decompositions, route
+from .slot_blocks import SlotBlocks, in_blocks
 from .torch_path import gather, scatter_back
 
-__all__ = ["Dispatch", "Gate", "GateRule", "Routed", "decompositions", "gather", "route", "scatter_back"]
+__all__ = [
+    "Dispatch",
+    "Gate",
+    "GateRule",
+    "Routed",
+    "SlotBlocks",
+    "decompositions",
+    "gather",
+    "in_blocks",
+    "mix",
+    "route",
+    "scatter_back",
+]

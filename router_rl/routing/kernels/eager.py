@@ -85,10 +85,10 @@ def select(logits: Tensor, correction: Tensor | None, rule: GateRule) -> Routed 
         scores = logits.softmax(dim=-1) if scores is None else scores
         weights = scores.gather(1, experts)
         if rule.renormalise and single:
-            weights.mul_(1 / sum(weights.tolist()[0]))
+            weights.mul_(rule.scale / sum(weights.tolist()[0]))
         elif rule.renormalise:
             weights.div_(weights.sum(dim=1, keepdim=True))
-    if rule.scale != 1:
+    if rule.scale != 1 and not (single and rule.renormalise and scores is not None):
         weights.mul_(rule.scale)
     return Routed(weights, experts, logits, torch.zeros(logits.shape[0], dtype=torch.bool))
 

@@ -61,6 +61,9 @@ def route(
     Raises:
         RouterError: shapes, dtypes or the path do not fit.
     """
+    special = dispatch or alive is not None or ids is not torch.int64 or path == "triton"
+    if not (special or torch.is_grad_enabled() or torch.compiler.is_compiling()) and hidden.is_cpu:
+        return eager.gate(hidden, weight, bias, correction, rule)  # a small gate has no time for what follows
     learns = torch.is_grad_enabled() and (
         hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )

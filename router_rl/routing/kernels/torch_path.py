@@ -1,7 +1,6 @@
 """The same gate in whole-tensor torch: runs anywhere, compiles without a graph break, exports.
 
-`torch.topk` promises no order among equal values. Keys in double precision settle it: a float32 leaves 29
-bits of a double's mantissa unused, room for the expert's id. Nothing here looks at a value, as `eager` does.
+While torch compiles or exports, and on a GPU, nothing here looks at a value, as `eager` does.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..selection.topk import largest
 from .kernel_rule import ABSENT, FALLBACK_LOGIT, Dispatch, GateRule, Routed
 
 __all__ = ["dispatch", "gate", "gather", "logits_of", "scatter_back", "select"]
@@ -108,35 +108,39 @@ def _scores(masked: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:
 def _inside(merit: Tensor, rule: GateRule) -> Tensor:
     """Which experts [T, E] bool are in the groups kept; ties go to the lower group."""
     grouped = merit.unflatten(-1, (rule.groups, -1))
-    best = grouped.topk(rule.judged_by).values.sum(dim=-1)
-    kept = _top(best, rule.kept)
-    inside = torch.zeros_like(best, dtype=torch.bool).scatter(-1, kept, True)
+    best = _sum_of_best(grouped, rule.judged_by)
+    # A group is kept if fewer than `kept` are better: comparing all with all is a pass that compiles into one
+    # loop with what is around it, a top-k of eight is a call of its own.
+    mine, other = best.unsqueeze(-1), best.unsqueeze(-2)
+    name = torch.arange(rule.groups, device=best.device)
+    better = (other > mine) | ((other == mine) & (name < name.unsqueeze(-1)))
+    inside = better.sum(dim=-1) < rule.kept
     return inside.unsqueeze(-1).expand_as(grouped).flatten(-2)
+
+
+def _sum_of_best(grouped: Tensor, count: int) -> Tensor:
+    """The sum [T, groups] of the best of each group's merits [T, groups, n]."""
+    if count > 2:
+        return grouped.topk(count).values.sum(dim=-1)
+    first = grouped.amax(dim=-1, keepdim=True)
+    if count == 1:
+        return first.squeeze(-1)
+    top = grouped == first
+    second = grouped.masked_fill(top, -_INFINITY).amax(dim=-1)
+    first = first.squeeze(-1)
+    return first + torch.where(top.sum(dim=-1) > 1, first, second)
 
 
 def _best(rank: Tensor, inside: Tensor | None, alive: Tensor | None, k: int) -> Tensor:
     """Ids [T, k]: the groups kept, then the others, by rank; then the dead; ties by increasing id."""
     if alive is None:
         # The kept groups together have k experts, so no other is needed.
-        return _top(rank, k, inside)
+        return largest(rank if inside is None else rank.masked_fill(~inside, -_INFINITY), k)
     tier = alive.long().expand(rank.shape)
     tier = tier if inside is None else tier + (inside & alive)
     order = torch.sort(rank.masked_fill(~alive, -_INFINITY), dim=-1, descending=True, stable=True).indices
     tiers = tier.gather(-1, order)
     return order.gather(-1, torch.sort(tiers, dim=-1, descending=True, stable=True).indices[..., :k])
-
-
-def _top(rank: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """Ids [T, k] of the largest of a finite rank [T, n], best first, of some [T, n]; ties to the lowest."""
-    if rank.dtype == torch.float64:
-        rank = rank if among is None else rank.masked_fill(~among, -_INFINITY)
-        return torch.sort(rank, dim=-1, descending=True, stable=True).indices[..., :k]
-    # Two different float32 are 2^-24 of their size apart, or 2^-149: the id, at most 2^9, moves a value by
-    # less than that, and a 0 by a little too. Infinities come last: a runtime may have 0 times one as NaN.
-    value = rank.double()
-    step = torch.arange(rank.shape[-1], device=rank.device, dtype=torch.float64) * 2.0**-40
-    key = value - (value.abs() + 2.0**-200) * step
-    return (key if among is None else key.masked_fill(~among, -_INFINITY)).topk(k, dim=-1).indices
 
 
 def _weigh(masked: Tensor, experts: Tensor, rule: GateRule, alive: Tensor | None) -> Tensor:

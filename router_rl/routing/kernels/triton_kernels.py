@@ -2,7 +2,7 @@
 
 Shapes: T rows, E experts, K chosen, H hidden. Experts lie in EP columns, a power of two: GP groups of SP, the
 ids rising with the column, so that the first of equal columns is the lowest id. A program works on BT rows.
-`_select` does what `naive.select` says, `_places` what `naive.dispatch` says.
+`_select` does what `naive.select` says, `triton_places` what `naive.dispatch` says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["backward_kernel", "gate_kernel", "place_kernel", "small_kernel"]
+from .triton_places import places, used
+
+__all__ = ["backward_kernel", "gate_kernel", "split_kernel"]
 
 _INF: tl.constexpr = tl.constexpr(float("inf"))
 _FALLBACK: tl.constexpr = tl.constexpr(1e4)  # FALLBACK_LOGIT
@@ -27,7 +29,7 @@ def _expert_of(column, E: tl.constexpr, G: tl.constexpr, SP: tl.constexpr):
 @triton.jit
 def _product(
     x, w, row, rows, ids, exists, first, last, sx0, sx1, sw0, sw1, BH: tl.constexpr, BT: tl.constexpr,
-    BE: tl.constexpr, WIDE: tl.constexpr,
+    BE: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`x W^T` over hidden units first to last, accumulated in float32: [BT, BE]."""
     acc = tl.zeros((BT, BE), tl.float32)
@@ -40,7 +42,7 @@ def _product(
         b = tl.load(w_row + far[:, None] * sw1, mask=exists[None, :] & (h < last)[:, None], other=0.0)
         if WIDE:  # one of them is float32
             a, b = a.to(tl.float32), b.to(tl.float32)
-        acc = tl.dot(a, b, acc, input_precision="ieee")
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
 
@@ -121,7 +123,7 @@ def _select(
     slot = tl.arange(0, KP)[None, :]
     chosen = tl.zeros((BT, KP), tl.int32)
     value = tl.full((BT, KP), -_INF, tl.float32)
-    used = tl.zeros((BT, EP), tl.int32)
+    uses = tl.zeros((BT, EP), tl.int32)
     for j in tl.static_range(K):
         if MASKED:
             level = tl.max(tier, axis=1)
@@ -135,7 +137,7 @@ def _select(
         taken = column[None, :] == first[:, None]
         logit = tl.max(tl.where(taken, z, -_INF), axis=1)
         tier = tl.where(taken, -1, tier)
-        used = tl.where(taken, 1, used)
+        uses = tl.where(taken, 1, uses)
         expert = (first // SP) * (E // G) + first % SP
         chosen = tl.where(slot == j, expert[:, None], chosen)
         value = tl.where(slot == j, logit[:, None], value)
@@ -156,34 +158,7 @@ def _select(
     mask = here[:, None] & (slot < K)
     tl.store(weights_out + out, weight, mask=mask)
     tl.store(experts_out + out, chosen, mask=mask)
-    return tl.where(here[:, None], used, 0)
-
-
-@triton.jit
-def _used(experts, row, rows, column, E: tl.constexpr, K: tl.constexpr, BT: tl.constexpr, EP: tl.constexpr):
-    """Which experts [BT, EP] int32 rows use, read back; here a column is an expert's id."""
-    used = tl.zeros((BT, EP), tl.int32)
-    for j in tl.static_range(K):
-        expert = tl.load(experts + row.to(tl.int64) * K + j, mask=row < rows, other=E, cache_modifier=".cg")
-        used = tl.where(column[None, :] == expert.to(tl.int32)[:, None], 1, used)
-    return used
-
-
-@triton.jit
-def _places(
-    base, experts, order, places, row, rows, column, E: tl.constexpr, K: tl.constexpr, BT: tl.constexpr,
-    EP: tl.constexpr,
-):  # fmt: skip
-    """Place the slots of some rows, an expert's first at base [EP]; the base of the rows after them."""
-    used = _used(experts, row, rows, column, E, K, BT, EP)
-    place = base[None, :] + tl.cumsum(used, axis=0) - used
-    for j in tl.static_range(K):
-        slot = row.to(tl.int64) * K + j
-        expert = tl.load(experts + slot, mask=row < rows, other=E, cache_modifier=".cg").to(tl.int32)
-        own = tl.sum(tl.where(column[None, :] == expert[:, None], place, 0), axis=1)
-        tl.store(places + slot, own, mask=row < rows)
-        tl.store(order + own, slot, mask=row < rows)
-    return base + tl.sum(used, axis=0)
+    return tl.where(here[:, None], uses, 0)
 
 
 @triton.jit
@@ -194,23 +169,23 @@ def gate_kernel(
     JUDGED: tl.constexpr, SIGMOID: tl.constexpr, RENORMALISE: tl.constexpr, BIASED: tl.constexpr,
     CORRECTED: tl.constexpr, MASKED: tl.constexpr, LOGITS: tl.constexpr, DISPATCH: tl.constexpr,
     BT: tl.constexpr, BH: tl.constexpr,
-    BS: tl.constexpr, EP: tl.constexpr, WIDE: tl.constexpr,
+    BS: tl.constexpr, EP: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Many rows: a program routes BT of them and counts the experts they use."""
     block = tl.program_id(0)
     row = block * BT + tl.arange(0, BT)
     column = tl.arange(0, EP)
     ids, exists = _expert_of(column, E, G, SP)
-    z = _product(x, w, row, rows, ids, exists, 0, H, sx0, sx1, sw0, sw1, BH, BT, EP, WIDE)
+    z = _product(x, w, row, rows, ids, exists, 0, H, sx0, sx1, sw0, sw1, BH, BT, EP, WIDE, PRECISION)
     if BIASED:
         z += tl.load(bias + ids, mask=exists, other=0.0).to(tl.float32)[None, :]
     if BS == BT:
-        used = _select(
+        uses = _select(
             z, row, rows, column, ids, exists, correction, alive, weights_out, experts_out, logits_out,
             fallback_out, scale, FALLBACK, E, K, KP, G, GP, SP, KEPT, JUDGED, SIGMOID, RENORMALISE,
             CORRECTED, MASKED, LOGITS, BT, EP,
         )  # fmt: skip
-        count = tl.sum(used, axis=0)
+        count = tl.sum(uses, axis=0)
     else:  # more logits than registers: by way of the cache
         tl.store(staged + row.to(tl.int64)[:, None] * EP + column[None, :], z, mask=(row < rows)[:, None])
         tl.debug_barrier()
@@ -230,43 +205,21 @@ def gate_kernel(
 
 
 @triton.jit
-def place_kernel(
-    experts, histogram, counts_out, order, places, rows, blocks, E: tl.constexpr, K: tl.constexpr,
-    BT: tl.constexpr, BS: tl.constexpr, EP: tl.constexpr, BB: tl.constexpr,
-):  # fmt: skip
-    """Many rows, second launch: a program places the slots of its rows after those of earlier programs."""
-    block = tl.program_id(0)
-    column = tl.arange(0, EP)
-    before = tl.zeros((EP,), tl.int32)
-    counts = tl.zeros((EP,), tl.int32)
-    for start in range(0, blocks, BB):
-        other = start + tl.arange(0, BB)
-        there = (other < blocks)[:, None] & (column < E)[None, :]
-        earlier = tl.load(histogram + other.to(tl.int64)[:, None] * E + column[None, :], mask=there, other=0)
-        counts += tl.sum(earlier, axis=0)
-        before += tl.sum(tl.where((other < block)[:, None], earlier, 0), axis=0)
-    if block == 0:
-        tl.store(counts_out + column, counts, mask=column < E)
-    base = tl.cumsum(counts, axis=0) - counts + before
-    for start in range(block * BT, tl.minimum((block + 1) * BT, rows), BS):
-        row = start + tl.arange(0, BS)
-        base = _places(base, experts, order, places, row, rows, column, E, K, BS, EP)
-
-
-@triton.jit
-def small_kernel(
+def split_kernel(
     x, w, bias, correction, alive, weights_out, experts_out, logits_out, fallback_out, counts_out, order,
-    places, partial, tickets, rows, H, splits, width, chunks, sx0, sx1, sw0, sw1, scale,
+    place_of, histogram, partial, tickets, rows, H, splits, width, chunks, sx0, sx1, sw0, sw1, scale,
     FALLBACK: tl.constexpr, E: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, G: tl.constexpr,
     GP: tl.constexpr, SP: tl.constexpr, KEPT: tl.constexpr, JUDGED: tl.constexpr, SIGMOID: tl.constexpr,
     RENORMALISE: tl.constexpr, BIASED: tl.constexpr, CORRECTED: tl.constexpr, MASKED: tl.constexpr,
-    LOGITS: tl.constexpr, DISPATCH: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr, EP: tl.constexpr,
-    BE: tl.constexpr, BS: tl.constexpr, WIDE: tl.constexpr, EI: tl.constexpr,
+    LOGITS: tl.constexpr, DISPATCH: tl.constexpr, PLACES: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr,
+    EP: tl.constexpr, BE: tl.constexpr, BS: tl.constexpr, SB: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, EI: tl.constexpr,
 ):  # fmt: skip
-    """Few rows, one launch: the product is split over experts and hidden units; the last to finish goes on.
+    """Up to 2,048 rows: the product is split over experts and hidden units too; the last to finish goes on.
 
-    Partial sums are added in the order of the splits, so that equal calls give equal bits.
-    Tickets are zero before and after.
+    Partial sums are added in an order that depends on the number of splits alone, so that equal calls give
+    equal bits. Tickets are zero before and after. Slots of few rows are placed here (PLACES), those of more
+    are counted for `place_kernel`.
     """
     blocks: tl.constexpr = EP // BE
     chunk = tl.program_id(0)
@@ -275,41 +228,50 @@ def small_kernel(
     some = (part % blocks) * BE + tl.arange(0, BE)
     split = part // blocks
     ids, exists = _expert_of(some, E, G, SP)
-    last = tl.minimum(H, (split + 1) * width)
-    acc = _product(x, w, row, rows, ids, exists, split * width, last, sx0, sx1, sw0, sw1, BH, BT, BE, WIDE)
+    first, last = split * width, tl.minimum(H, (split + 1) * width)
+    acc = _product(
+        x, w, row, rows, ids, exists, first, last, sx0, sx1, sw0, sw1, BH, BT, BE, WIDE, PRECISION
+    )  # fmt: skip
     size = chunks * BT * EP
     tl.store(partial + split * size + row[:, None] * EP + some[None, :], acc, mask=(row < rows)[:, None])
     tl.debug_barrier()  # all of this program's sums are stored before its ticket says so
     if tl.atomic_add(tickets + chunk, 1, sem="acq_rel") == splits * blocks - 1:
         column = tl.arange(0, EP)
         name, there = _expert_of(column, E, G, SP)
+        count = tl.zeros((EP,), tl.int32)
         for start in range(chunk * BT, tl.minimum((chunk + 1) * BT, rows), BS):
             own = start + tl.arange(0, BS)
+            cell = partial + own[:, None] * EP + column[None, :]
             z = tl.zeros((BS, EP), tl.float32)
-            for other in range(splits):
-                where = partial + other * size + own[:, None] * EP + column[None, :]
-                z += tl.load(where, mask=(own < rows)[:, None], other=0.0, cache_modifier=".cg")
+            for begin in range(0, splits, SB):
+                other = begin + tl.arange(0, SB)
+                mask = (other < splits)[:, None, None] & (own < rows)[None, :, None]
+                where = cell[None, :, :] + (other * size)[:, None, None]
+                z += tl.sum(tl.load(where, mask=mask, other=0.0, cache_modifier=".cg"), axis=0)
             if BIASED:
                 z += tl.load(bias + name, mask=there, other=0.0).to(tl.float32)[None, :]
-            _select(
+            uses = _select(
                 z, own, rows, column, name, there, correction, alive, weights_out, experts_out, logits_out,
                 fallback_out, scale, FALLBACK, E, K, KP, G, GP, SP, KEPT, JUDGED, SIGMOID, RENORMALISE,
                 CORRECTED, MASKED, LOGITS, BS, EP,
             )  # fmt: skip
+            count += tl.sum(uses, axis=0)
+        if DISPATCH and not PLACES:
+            tl.store(histogram + chunk * E + name, count, mask=there)
         tl.store(tickets + chunk, 0)
         tl.debug_barrier()
-        if DISPATCH:  # noqa: SIM102 - a compile-time branch, then one of the GPU's
+        if PLACES:  # noqa: SIM102 - a compile-time branch, then one of the GPU's
             if tl.atomic_add(tickets + chunks, 1, sem="acq_rel") == chunks - 1:
                 expert = tl.arange(0, EI)
                 counts = tl.zeros((EI,), tl.int32)
                 for start in range(0, rows, BS):
                     of = start + tl.arange(0, BS)
-                    counts += tl.sum(_used(experts_out, of, rows, expert, E, K, BS, EI), axis=0)
+                    counts += tl.sum(used(experts_out, of, rows, expert, E, K, BS, EI), axis=0)
                 tl.store(counts_out + expert, counts, mask=expert < E)
                 base = tl.cumsum(counts, axis=0) - counts
                 for start in range(0, rows, BS):
                     of = start + tl.arange(0, BS)
-                    base = _places(base, experts_out, order, places, of, rows, expert, E, K, BS, EI)
+                    base = places(base, experts_out, order, place_of, of, rows, expert, E, K, BS, EI)
                 tl.store(tickets + chunks, 0)
 
 

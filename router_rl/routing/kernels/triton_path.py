@@ -1,11 +1,14 @@
-"""The Triton kernels' launches: one for few rows, two for many (one without the slots), one to go back.
+"""The Triton kernels' launches: one for few rows, two for more (one without the slots), one to go back.
 
-Workspace, besides what is returned, from torch's allocator: for up to 64 rows, partial sums,
-`splits * ceil(T / 16) * 16 * EP` float32 (at most 1 MiB), where EP is E rounded up to a power of two group by
-group; for more rows `T * EP` float32 where more rows are multiplied than chosen for at a time (`BS < BT`),
-and with slots `ceil(T / BT) * E` int32. Tickets, five int32 a device and stream, are kept: kernels of one
-stream follow each other, so they never meet. A CUDA graph being captured gets its own, since it may be
-replayed on any stream.
+Up to 2,048 rows the product is split over hidden units, so that a decode batch occupies the GPU. Workspace,
+besides what is returned, from torch's allocator: there, partial sums, `splits * ceil(T / BT) * BT * EP`
+float32, where EP is E rounded up to a power of two group by group; for more rows `T * EP` float32 where more
+rows are multiplied than chosen for at a time (`BS < BT`); with slots of more than 64 rows `ceil(T / BT) * E`
+int32. Tickets, an int32 a chunk of rows, are kept for a device and stream: kernels of one stream follow each
+other, so they never meet. A CUDA graph being captured gets its own, since it may be replayed on any stream.
+
+A fused multiply-add rounds once where two operations round twice: `FUSION` is off in every launch, whatever
+the environment says, so that all kernels, on any GPU, choose by the same sums of scores and corrections.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ import triton
 from torch import Tensor
 
 from ..router_error import RouterError
-from . import triton_kernels
+from . import triton_kernels, triton_places
 from .kernel_rule import GateRule, Routed
 
-__all__ = ["Shape", "logits_gradient", "route", "shape_of"]
+__all__ = ["Shape", "logits_gradient", "route", "shape_of", "splits_of", "sums_of"]
 
 kernels: Any = triton_kernels
+placing: Any = triton_places
+FUSION = {"enable_fp_fusion": False}
 _MOST_EXPERTS, _MOST_CHOSEN, _MOST_HIDDEN = 512, 16, 16_384
 _SMALL = 64  # rows up to which one launch does everything
-_CHUNK = 16  # rows of a program of that launch
+_SPLIT = 2048  # rows up to which the product is split over hidden units
+_FEW, _MANY = 16, 64  # rows of a program: as few as a tensor core takes; as many as `wgmma` takes
+_MOST_SPLITS = 32  # of more than 64 rows: the sums of all splits are read back by one program
+_SCANNED = 64  # blocks of rows from which their histogram is scanned first
 _PROGRAMS = 132  # as many as an H100 has multiprocessors; results do not depend on it where it is fixed
 
 
@@ -56,10 +64,14 @@ def shape_of(rows: int, hidden: torch.dtype, weight: torch.dtype, experts: int, 
     size = max(size, 16 // groups, 1)  # a tensor core wants 16 columns
     padded = groups * size
     wide = torch.float32 in (hidden, weight) or hidden != weight
-    small = rows <= _SMALL
-    # Rows enough that all multiprocessors work; then more, since each program reads the weight once.
-    most = max(16, min(64, 8192 // padded) if wide else min(128, 32_768 // padded))
-    many = _CHUNK if small else max(16, min(most, power(rows // _PROGRAMS)))
+    small, split = rows <= _SMALL, rows <= _SPLIT
+    # Rows enough for `wgmma`, and that the weight, which each program reads, is not read too often.
+    if split:
+        many = _FEW if small else _MANY
+    elif wide:
+        many = _wide_rows(padded)
+    else:
+        many = max(_MANY, min(128, 32_768 // padded, power(rows // _PROGRAMS)))
     units = 16 if wide and padded > 256 and not small else 32 if wide else 64
     constants = {
         "FALLBACK": rule.fallback,
@@ -76,13 +88,21 @@ def shape_of(rows: int, hidden: torch.dtype, weight: torch.dtype, experts: int, 
         "BT": many,
         "BH": units,
         # Rows chosen for at a time: 16 logits a thread stay in its registers, with all that is done to them.
-        "BS": min(many, max(1, 4096 // padded)),
+        "BS": min(many, power(rows), max(1, 4096 // padded)),
         "EP": padded,
         "WIDE": wide,
+        # Of float32, few rows wait for memory anyway; more are multiplied by tensor cores, each number split
+        # into two of tf32 (2^-11 and 2^-22 of it are lost), with an error below 2^-20 of the sum of |x w|.
+        "PRECISION": "tf32x3" if wide and not small else "ieee",
     }
-    if small:
-        constants |= {"BE": min(padded, 64), "EI": max(power(experts), 2)}
+    if split:
+        constants |= {"BE": min(padded, 64 if small or wide else 128), "EI": max(power(experts), 2)}
     return Shape(constants, padded, 8 if padded > 64 else 4, many, units)
+
+
+def _wide_rows(padded: int) -> int:
+    """Rows of a program that multiplies float32 by EP columns."""
+    return max(16, min(64, 8192 // padded))
 
 
 def route(
@@ -118,8 +138,9 @@ def route(
     outputs = (weights, experts, z, fallback, counts, order, places)
     if T == 0:
         return outputs
-    small = T <= _SMALL
     shape = shape_of(T, hidden.dtype, weight.dtype, E, rule)
+    blocks = triton.cdiv(T, shape.rows)
+    small = T <= _SMALL
     flags = {
         "BIASED": bias is not None,
         "CORRECTED": correction is not None,
@@ -131,32 +152,46 @@ def route(
     given = [weight if value is None else value.contiguous() for value in (bias, correction, alive)]
     given = [value.view(torch.uint8) if value.dtype == torch.bool else value for value in given]
     strides = (*hidden.stride(), *weight.stride())
-    common = shape.constants | flags | {"num_warps": shape.warps, "num_stages": 3, "maxnreg": 255}
+    common = shape.constants | flags | FUSION | {"num_warps": shape.warps, "num_stages": 3, "maxnreg": 255}
     fell = fallback.view(torch.uint8)
+    histogram = new((blocks * E if dispatch and not small else 0,), dtype=torch.int32)
     with torch.cuda.device_of(hidden):  # a kernel starts on the current device
-        if small:
-            chunks, splits, width = _small(T, H, shape)
-            partial = new((splits * chunks * _CHUNK * shape.padded,), dtype=torch.float32)
-            kernels.small_kernel[(chunks, splits * (shape.padded // shape.constants["BE"]))](
-                hidden, weight, *given, weights, experts, z, fell, counts, order, places, partial,
-                _tickets(hidden.device), T, H, splits, width, chunks, *strides, rule.scale, **common,
+        if T <= _SPLIT:
+            splits, width = splits_of(T, H, shape)
+            partial = new((splits * blocks * shape.rows * shape.padded,), dtype=torch.float32)
+            own = {"PLACES": dispatch and small, "SB": sums_of(splits, shape)}
+            kernels.split_kernel[(blocks, splits * (shape.padded // shape.constants["BE"]))](
+                hidden, weight, *given, weights, experts, z, fell, counts, order, places, histogram, partial,
+                _tickets(hidden.device), T, H, splits, width, blocks, *strides, rule.scale, **common | own,
             )  # fmt: skip
-            return outputs
-        blocks = triton.cdiv(T, shape.rows)
-        histogram = new((blocks * E if dispatch else 0,), dtype=torch.int32)
-        staged = new((T * shape.padded if shape.constants["BS"] < shape.rows else 0,), dtype=torch.float32)
-        kernels.gate_kernel[(blocks,)](
-            hidden, weight, *given, weights, experts, z, fell, histogram, staged, T, H, *strides, rule.scale,
-            **common,
-        )  # fmt: skip
-        if dispatch:
-            padded = max(triton.next_power_of_2(E), 2)
-            kernels.place_kernel[(blocks,)](
-                experts, histogram, counts, order, places, T, blocks, E=E, K=k, BT=shape.rows, EP=padded,
-                BS=min(shape.rows, max(1, 4096 // padded)), BB=max(1, min(32, 4096 // padded)),
-                num_warps=shape.warps, maxnreg=255,
+        else:
+            staged = new(
+                (T * shape.padded if shape.constants["BS"] < shape.rows else 0,), dtype=torch.float32
+            )
+            kernels.gate_kernel[(blocks,)](
+                hidden, weight, *given, weights, experts, z, fell, histogram, staged, T, H, *strides,
+                rule.scale, **common,
             )  # fmt: skip
+        if dispatch and not small:
+            _place(experts, histogram, counts, order, places, shape)
         return outputs
+
+
+def _place(
+    experts: Tensor, histogram: Tensor, counts: Tensor, order: Tensor, places: Tensor, shape: Shape
+) -> None:
+    """Sort the slots by expert, from how many of each block of rows use each."""
+    T, k = experts.shape
+    E, blocks = len(counts), triton.cdiv(T, shape.rows)
+    scanned = blocks > _SCANNED
+    if scanned:
+        placing.scan_kernel[(triton.cdiv(E, 16),)](histogram, counts, blocks, E=E, BE=16, BB=256)
+    padded = max(triton.next_power_of_2(E), 2)
+    placing.place_kernel[(blocks,)](
+        experts, histogram, counts, order, places, T, blocks, E=E, K=k, BT=shape.rows, EP=padded,
+        BS=min(shape.rows, max(1, 4096 // padded)), BB=max(1, min(32, 4096 // padded)), SCANNED=scanned,
+        num_warps=shape.warps, maxnreg=255,
+    )  # fmt: skip
 
 
 def logits_gradient(
@@ -176,17 +211,25 @@ def logits_gradient(
             routed.logits, routed.experts, routed.weights, routed.fallback.view(torch.uint8),
             lives.view(torch.uint8), out, T, rule.scale, E=E, K=rule.k, KP=triton.next_power_of_2(rule.k),
             SIGMOID=rule.score == "sigmoid", RENORMALISE=rule.renormalise, MASKED=alive is not None,
-            LOGITS=grad_logits is not None, BT=rows, EP=padded,
+            LOGITS=grad_logits is not None, BT=rows, EP=padded, **FUSION,
         )  # fmt: skip
     return out
 
 
-def _small(T: int, H: int, shape: Shape) -> tuple[int, int, int]:
-    """Chunks of rows, splits of the hidden units, and hidden units a split."""
-    chunks = triton.cdiv(T, _CHUNK)
-    wanted = max(1, _PROGRAMS // (chunks * (shape.padded // shape.constants["BE"])))
+def splits_of(T: int, H: int, shape: Shape) -> tuple[int, int]:
+    """Splits of the hidden units, so that programs occupy a GPU, and hidden units a split."""
+    programs = triton.cdiv(T, shape.rows) * (shape.padded // shape.constants["BE"])
+    wanted = max(1, _PROGRAMS // programs)
+    wanted = wanted if T <= _SMALL else min(wanted, _MOST_SPLITS)
     width = triton.cdiv(triton.cdiv(H, wanted), shape.hidden) * shape.hidden
-    return chunks, triton.cdiv(H, width), width
+    return triton.cdiv(H, width), width
+
+
+def sums_of(splits: int, shape: Shape) -> int:
+    """How many splits are read and summed at a time, by a tree: 32 numbers a thread."""
+    size = 8192 if shape.warps == 8 else 4096
+    room = size // (shape.constants["BS"] * shape.padded)
+    return max(1, min(triton.next_power_of_2(splits), room))
 
 
 _kept: dict[tuple[int | None, int], Tensor] = {}
@@ -194,7 +237,7 @@ _lock = threading.Lock()
 
 
 def _tickets(device: torch.device) -> Tensor:
-    size = _SMALL // _CHUNK + 1
+    size = max(_SMALL // _FEW, _SPLIT // 16) + 1
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros(size, dtype=torch.int32, device=device)
     key = (device.index, torch.cuda.current_stream(device).cuda_stream)

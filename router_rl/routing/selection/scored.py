@@ -157,7 +157,7 @@ class ScoredTopK(Selection):
     def _group_score(self, merit: Tensor) -> Tensor:
         """The sum of each group's best, [T, groups]."""
         grouped = merit.unflatten(-1, (self.groups, -1))
-        return grouped.sort(dim=-1, descending=True).values[..., : self.judged_by].sum(dim=-1)
+        return grouped.topk(min(self.judged_by, grouped.shape[-1]), dim=-1).values.sum(dim=-1)
 
     def _in_best_groups(self, merit: Tensor) -> Tensor:
         """Whether each expert is in a kept group, [T, N] bool; ties go to the lower group."""

@@ -22,6 +22,7 @@ from .rule import Choice, Selection
 __all__ = ["TopK", "largest", "scattered"]
 
 _EXACT_PREFIXES = 4096
+_MOST_IN_KEYS = 2**15  # ids that fit beside a float32 in a double
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,36 @@ class TopK(Selection):
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Ids [..., k] int64 of the k largest scores, best first; ties go to the lowest id."""
-    # torch.topk promises no order among ties; a stable sort keeps the lowest id first.
+    """Ids [..., k] int64 of the k largest scores [..., n], best first; ties go to the lowest id.
+
+    `torch.topk` promises no order among ties. On a CPU its result stands where the k + 1 largest differ, and
+    a stable sort, which takes several times as long, decides where they do not. While torch compiles or
+    exports, and on a GPU, nothing may look at a value: there the id is part of the key.
+    """
+    if k == 1:
+        return scores.argmax(dim=-1, keepdim=True)  # documented to return the first maximum
+    scores, n = scores.detach(), scores.shape[-1]
+    if torch.compiler.is_compiling() or not scores.is_cpu:
+        if scores.dtype != torch.float64 and n <= _MOST_IN_KEYS:
+            return _keys(scores).topk(k, dim=-1).indices
+    else:
+        values, ids = scores.topk(min(k + 1, n), dim=-1)
+        if (values[..., :-1] > values[..., 1:]).all():
+            return ids[..., :k]
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+
+
+def _keys(scores: Tensor) -> Tensor:
+    """Keys [..., n] float64, all different, that rank as the scores do and equal ones by increasing id.
+
+    A float32 leaves 29 bits of a double's mantissa unused. Two different ones are 2^-24 of their size apart,
+    or 2^-149: the id, below 2^15, moves a value by less than that, and a 0 by a little too.
+    """
+    # Finite, since infinity times the 0 of the first id would be NaN; scaled, so that there is room beyond
+    # the largest float32 for constants that ONNX's converter still takes.
+    value = (scores.double() * 2.0**-10).nan_to_num(2.0**120, 2.0**119, -(2.0**119))
+    step = torch.arange(scores.shape[-1], device=scores.device, dtype=torch.float64) * 2.0**-40
+    return value - (value.abs() + 2.0**-200) * step
 
 
 def scattered(experts: int, choice: Choice) -> Tensor:

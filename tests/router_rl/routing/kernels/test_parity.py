@@ -283,3 +283,11 @@ def test_onnx_runtime_is_the_reference(tmp_path):
         assert experts.equal(expected.experts[:rows])
         assert fallback.equal(expected.fallback[:rows])
         torch.testing.assert_close(weights.double(), expected.weights[:rows], **TOLERANCE)
+
+
+def test_a_group_is_as_good_as_its_two_best_though_they_are_equal():
+    rule = GateRule(k=1, score="sigmoid", groups=2, kept=1)
+    logits = torch.tensor([[1.0, 1.0, -5.0, 2.0, 0.0, -5.0], [2.0, 0.0, -5.0, 1.0, 1.0, -5.0]])
+    found = torch_path.select(logits, None, None, rule)
+    same(found, naive.select(logits, None, None, rule))
+    assert found.experts.tolist() == [[0], [3]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from .conftest import RULES, inputs_of
 from .test_parity import same, strided
 
 pytest.importorskip("triton", reason="triton is not installed")
+triton_path = importlib.import_module("router_rl.routing.kernels.triton_path")
 # numpy says of the interpreter what a GPU does not say of the kernels: NaN in a product, exp beyond float32.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -53,6 +55,39 @@ def test_it_is_the_reference(name, rows):
     assert found.experts.dtype == found.dispatch.order.dtype == ids
 
 
+@pytest.mark.parametrize("scanned", [False, True])
+def test_rows_too_many_to_split_the_product(case, scanned, monkeypatch):
+    """Blocks of 16 rows, and a histogram that is scanned first or not, as of thousands of rows."""
+    monkeypatch.setattr(triton_path, "_SPLIT", 64)
+    monkeypatch.setattr(triton_path, "_SCANNED", 0 if scanned else 1000)
+    monkeypatch.setattr(triton_path, "_wide_rows", lambda padded: 16)
+    inputs = inputs_of(case, 65)
+    found = by_triton(inputs, case[0], dispatch=True)
+    same(found, naive.gate(*inputs, case[0]))
+    slots_are_the_reference(found, case[1])
+
+
+@pytest.mark.parametrize("rows", [2048, 2049, 4200])
+def test_where_the_launches_change(rows):
+    """The last rows of a split product, the first of a whole one, and blocks too many to read them all."""
+    rule, experts, _ = case = RULES["mixtral"]
+    inputs = inputs_of(case, rows)
+    found = by_triton(inputs, rule, dispatch=True)
+    same(found, naive.gate(*inputs, rule))
+    slots_are_the_reference(found, experts)
+
+
+def test_a_scan_goes_on_after_its_first_blocks():
+    """More blocks than a program reads at a time."""
+    histogram = torch.randint(0, 5, (600, 37), dtype=torch.int32, device=DEVICE)
+    counts = torch.empty(37, dtype=torch.int64, device=DEVICE)
+    before = histogram.cumsum(0) - histogram
+    total = histogram.sum(0)
+    triton_path.placing.scan_kernel[(3,)](histogram, counts, 600, E=37, BE=16, BB=256)
+    assert histogram.long().equal(before)
+    assert counts.equal(total)
+
+
 @pytest.mark.parametrize("alive", ["some", "one", "none"])
 def test_dead_experts(case, alive):
     inputs = inputs_of(case, 5, alive=alive)
@@ -82,9 +117,10 @@ def test_strides(rows):
         same(by_triton((hidden, weight, *inputs[2:]), rule), expected)
 
 
-def test_hidden_units_split_over_programs_and_what_is_not_asked_for():
+@pytest.mark.parametrize("rows", [1, 20, 64, 65, 150])
+def test_hidden_units_split_over_programs_and_what_is_not_asked_for(rows):
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randint(-1, 2, (20, 1000), generator=generator).float()
+    hidden = torch.randint(-1, 2, (rows, 1000), generator=generator).float()
     weight = torch.randint(-1, 2, (8, 1000), generator=generator).float()
     rule = GateRule(k=2)
     expected = naive.gate(hidden, weight, None, None, None, rule)
@@ -163,7 +199,7 @@ def test_what_the_kernels_are_not_made_for():
 
 def test_kernels_compile_without_spills():
     """Prints registers, shared memory and spills on three GPUs; `cubins.py` alone does it for every gate."""
-    program = Path(__file__).with_name("cubins.py")
+    program = Path(__file__).parents[4] / "benchmarks" / "cubins.py"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, str(program), "80", "90", "100", "qwen3"],
@@ -171,15 +207,19 @@ def test_kernels_compile_without_spills():
         text=True,
         check=False,
         timeout=280,
-        env=environment | {"PYTHONPATH": str(program.parents[4])},
+        env=environment | {"PYTHONPATH": str(program.parents[1])},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     print(done.stdout)
-    kernels = ["small_kernel", "gate_kernel", "place_kernel", "backward_kernel"]
-    assert [row["kernel"].split()[1] for row in found] == 3 * kernels
+    products = ["split_kernel 1", "split_kernel 64", "split_kernel 1024", "gate_kernel 16384"]
+    kernels = [*products, "scan_kernel", "place_kernel", "backward_kernel"]
+    assert [row["kernel"].split(maxsplit=1)[1] for row in found] == 3 * kernels
     assert {row["capability"] for row in found} == {80, 90, 100}
     for row in found:
         assert row["spilled"] == 0, row
         assert 0 < row["registers"] <= 255
         assert row["shared"] <= 163 * 1024  # what a program may have at compute capability 8.0
+        if "split_kernel 1024" in row["kernel"] or "gate_kernel" in row["kernel"]:
+            assert (row["wgmma"] > 0) == (row["capability"] == 90), row  # a Hopper's product of a warp group
+            assert row["wgmma"] + row["mma"] > 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from router_rl.routing import RouterError, TopK
+from router_rl.routing.selection.topk import largest
 
 # Probabilities 1/8, 2/8, 5/8.
 LOGITS = torch.tensor([[1.0, 2.0, 5.0]]).log()
@@ -73,3 +74,62 @@ def test_approximate_entropy_with_masked_experts():
     assert (entropy <= math.log(5 * 4 * 3 * 2) + 1e-5).all()
     (gradient,) = torch.autograd.grad(entropy.sum(), logits)
     assert gradient.isfinite().all()
+
+
+SMALLEST = 2.0**-149  # the smallest positive float32
+AWKWARD = [
+    0.0,
+    -0.0,
+    1.0,
+    1.0 + 2**-23,
+    -1.0,
+    SMALLEST,
+    -SMALLEST,
+    3.4e38,
+    -3.4e38,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
+
+
+def by_sorting(scores, k):
+    """The definition: the largest first, NaN above all, equal ones by increasing id."""
+    rows = [
+        sorted(range(len(row)), key=lambda e: (0, 0.0, e) if math.isnan(row[e]) else (1, -row[e], e))[:k]
+        for row in scores.tolist()
+    ]
+    return torch.tensor(rows, dtype=torch.int64).reshape(len(scores), k)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 2), (5, 1), (12, 3), (12, 12), (130, 8)])
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_largest_are_those_of_a_sort_with_ties_to_the_lowest_id(n, k, compiles):
+    torch.compiler.reset()  # past a number of shapes, torch would no longer compile
+    compiled = torch.compile(largest, backend="eager", dynamic=True, fullgraph=True)
+    function = compiled if compiles else largest
+    generator = torch.Generator().manual_seed(n)
+    ties = torch.randint(-1, 2, (40, n), generator=generator).float()
+    values = torch.tensor(AWKWARD)
+    awkward = values[torch.randint(len(values), (200, n), generator=generator)]
+    distinct = torch.randn(30, n, generator=generator)
+    last = distinct.maximum(
+        distinct.sort(dim=1, descending=True).values[:, k - 1 : k]
+    )  # the k-th ties with the rest
+    for scores in (ties, distinct, last, awkward, torch.zeros(0, n)):
+        assert function(scores, k).equal(by_sorting(scores, k))
+        double = scores.double()
+        assert function(double, k).equal(by_sorting(double, k))
+
+
+def test_neighbouring_scores_are_no_tie_however_many_there_are():
+    """Keys hold 2^15 ids beside a float32; of more, a stable sort decides."""
+    torch.compiler.reset()
+    for n in (2**15, 2**15 + 1):
+        scores = torch.ones(1, n)
+        scores[0, -1] = 1.0 + 2**-23
+        scores[0, 7] = 1.0 - 2**-24
+        compiled = torch.compile(largest, backend="eager", fullgraph=True)
+        assert compiled(scores, 3).tolist() == largest(scores, 3).tolist() == [[n - 1, 0, 1]]
+        assert compiled(-scores, n)[0, -1] == n - 1
+        assert compiled(-scores, 1)[0, 0] == 7
