@@ -2,7 +2,7 @@
 
     python docs/frontier.py runs/compare docs/figures/frontier.svg
 
-Needs `pip install altair vl-convert-python`. Points are operating points on test rows: single models,
+Points are operating points on test rows: single models,
 and each method at every compute weight that was compared. Methods with extra inputs and bounds are left out.
 """
 
@@ -12,6 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import altair
+
+from router_rl.reports.chart_theme import COLOURS
+from router_rl.reports.frontier_chart import cost_axis
+from router_rl.reports.results_table import cost_unit_of
 from router_rl.studies.results_reader import read_results
 
 FAMILIES = {
@@ -20,17 +25,19 @@ FAMILIES = {
     "gate": "learned gate",
     "rl": "reinforcement learning",
 }
+LIGHT = [COLOURS[name][0] for name in ("gate1", "gate0", "rl0")]
 SHOWN = ("kernel", "knn", "guarded_knn", "ridge", "boosted_trees")
 
 
 def points_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Return name, family, cost and quality of every point."""
-    unit = 1000.0 * results["table_facts"]["compute_unit"]
+    unit = cost_unit_of(results)
+    assert unit is not None, "the table has no cost unit"
     points = [
         {
             "name": one["expert"],
             "family": FAMILIES["expert"],
-            "cost": unit * one["compute"],
+            "cost": unit.per_compute * one["compute"],
             "quality": one["quality"],
         }
         for one in results["singles"]
@@ -42,7 +49,7 @@ def points_of(results: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "name": row["method"],
                     "family": FAMILIES[row["family"]],
-                    "cost": unit * row["compute_mean"],
+                    "cost": unit.per_compute * row["compute_mean"],
                     "quality": row["quality_mean"],
                 }
             )
@@ -63,16 +70,14 @@ def labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(folder: Path, out: Path) -> None:
     """Write the SVG."""
-    import altair
-
     results = read_results(folder)
     points = points_of(results)
     data = altair.Data(values=points)
     costs = [point["cost"] for point in points]
-    domain = altair.Scale(type="log", domain=[0.8 * min(costs), 1.6 * max(costs)], nice=False)
-    across = altair.X("cost:Q", scale=domain, title="US$ per 1,000 queries (log scale)")
+    label = getattr(cost_unit_of(results), "label", "")
+    across = cost_axis(costs, label, (0.8 * min(costs), 1.6 * max(costs)))
     up = altair.Y("quality:Q", scale=altair.Scale(zero=False), title="quality on test queries")
-    colours = altair.Scale(domain=list(FAMILIES.values()), range=["#8a8f96", "#8a5a00", "#b5390a", "#0b5cad"])
+    colours = altair.Scale(domain=list(FAMILIES.values()), range=["#8a8f96", *LIGHT])
     base = altair.Chart(data).encode(
         x=across, y=up, color=altair.Color("family:N", scale=colours, title=None)
     )

@@ -56,12 +56,13 @@ def cost_axis(costs: Sequence[float], title: str, domain: Span | None = None) ->
 
     Args:
         costs: at least one.
-        title: with the unit.
+        title: with the unit; a logarithmic axis says so behind it.
         domain: the two ends; None for all costs.
     """
     if min(costs) > 0 and max(costs) / min(costs) >= _LOG_FROM:
         low, high = domain or (min(costs) / 1.3, max(costs) * 1.3)
         scale = alt.Scale(type="log", domain=[max(low, min(costs) / 1.3), high], nice=False)
+        title += " (log scale)"
     else:
         scale = alt.Scale(domain=list(domain), nice=False) if domain else alt.Scale(zero=True)
     return alt.X(
@@ -92,7 +93,7 @@ def _drawing(
         within: the part to show; None shows all.
         unnamed: methods without a name beside their marks.
     """
-    short = unit.label if unit is _COMPUTE else f"{unit.label} (compute 1 = {amount(unit.per_compute)})"
+    short = unit.label if unit is _COMPUTE else f"{unit.label}; compute 1 = {amount(unit.per_compute)}"
     costs = [point["cost"] for point in points] + [x for x, _ in hull]
     domain = alt.Scale(zero=False) if within is None else alt.Scale(domain=list(within[1]), nice=False)
     across = cost_axis(costs, f"{short}", None if within is None else within[0])
@@ -129,8 +130,11 @@ def _marks(
     base = alt.Chart(values(rows)).encode(x=across, y=up)
     ticked = base.transform_filter(f"datum.method && ({_SHOWN})").encode(color=alt.Color("ink:N", scale=None))
     yield ticked.mark_line(clip=True, strokeWidth=1.6).encode(detail="method:N", order="compute:Q")
-    yield ticked.mark_rule(clip=True, opacity=0.5).encode(y="quality_low:Q", y2="quality_high:Q")
-    yield ticked.mark_rule(clip=True, opacity=0.5).encode(x="cost_low:Q", x2="cost_high:Q")
+    bars = ticked.mark_rule(clip=True, opacity=0.5)
+    if any(row.get("quality_low") is not None for row in rows):
+        yield bars.encode(y="quality_low:Q", y2="quality_high:Q")
+    if any(row.get("cost_low") is not None for row in rows):
+        yield bars.encode(x="cost_low:Q", x2="cost_high:Q")
     points = base.mark_point(clip=True, size=64, filled=True, strokeWidth=1.2).encode(
         fill=alt.Fill("fill:N", scale=None),
         stroke=alt.Stroke("edge:N", scale=None),

@@ -569,7 +569,10 @@ def test_the_frontier_needs_a_point_and_bears_a_single_one() -> None:
 
 @pytest.mark.parametrize(
     ("unit", "label"),
-    [("usd", "US$ per 1,000 queries (compute 1 = 15.7)"), ("flops", "FLOPs per query (compute 1 = 0.0157)")],
+    [
+        ("usd", "US$ per 1,000 queries; compute 1 = 15.7 (log scale)"),
+        ("flops", "FLOPs per query; compute 1 = 0.0157 (log scale)"),
+    ],
 )
 def test_the_frontier_s_axis_is_what_a_user_pays(unit: str, label: str, tmp_path: Path) -> None:
     results = sample_results()

@@ -102,11 +102,15 @@ _DRAWN = "return document.documentElement.dataset.drawn !== undefined"
 
 
 def many() -> dict[str, Any]:
+    """Methods and experts without room for their names, and no interval of quality or compute."""
     families = ("rl", "gate", "baseline")
     methods = {
         f"a_method_with_a_long_name_{i}": (families[i % 3], -0.002 * i, 0.3 + 0.01 * i) for i in range(25)
     }
-    return SAMPLES["sample_results"](methods, experts=64)
+    results = SAMPLES["sample_results"](methods, experts=64)
+    for row in results["summary"]:
+        row |= {"quality_ci95": None, "compute_ci95": None}
+    return results
 
 
 def crowd() -> dict[str, Any]:
