@@ -20,11 +20,14 @@ class DataOptions(CheckedOptions):
 
     Attributes:
         table: a Parquet file or the name of a source, see `list`.
+        log: in place of a table: a decision log, see `log export`; the outcomes of experts that were not
+            chosen are estimated.
         env: the problem, see `list`.
         allow_leakage: accept prompts that are in two splits; every output then says so.
     """
 
     table: str | None = None
+    log: str | None = None
     env: str = "routing"
     allow_leakage: bool = False
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from experts import OutcomeTable
 
     from ..problems.problem import Problem
+    from ..routing import TextFeatures
 
 __all__ = [
     "ComparedObjective",
@@ -76,14 +77,19 @@ def build_problem(
     env, table = data.env, data.table
     kind = find_problem(env)
     if not kind.needs_table:
-        if table is not None:
-            raise InputError("table", table, f"{env} does not use a table", "leave it out")
+        for name, value in (("table", table), ("log", data.log)):
+            if value is not None:
+                raise InputError(name, value, f"{env} does not use a table", "leave it out")
         if objective != ComparedObjective():
             raise InputError("objective", None, f"{env} has no objective weights", "leave --objective out")
         return kind(options=options)
-    if table is None and env == "routing":
+    text = None
+    if data.log is not None:
+        rows, text = _logged(data)
+    elif table is None and env == "routing":
         raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
-    rows = open_table(table or "digits", allow_leakage=data.allow_leakage)
+    else:
+        rows = open_table(table or "digits", allow_leakage=data.allow_leakage)
     _check_features(rows, options)
     given = {each.name: getattr(objective, each.name) for each in fields(objective)}
     for name, value in given.items():
@@ -95,7 +101,22 @@ def build_problem(
     if objective.budget is not None:
         compute_weights = (Objective().compute_weight,)
     objectives = [Objective(compute_weight=weight, **given) for weight in compute_weights]
-    return kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)
+    problem = kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)
+    problem.text = problem.text if text is None else text
+    return problem
+
+
+def _logged(data: DataOptions) -> tuple[OutcomeTable, TextFeatures | None]:
+    """Return the queries of a decision log with estimated outcomes, and the pipeline of their features."""
+    from ..problems.log_table import read_logged
+
+    assert data.log is not None
+    if data.table is not None:
+        raise InputError("log", data.log, "has no use beside a table", "give --table or --log")
+    if data.env != "routing":
+        fix = "leave --env out, or give --table"
+        raise InputError("log", data.log, f"is no data of {data.env}, which needs all outcomes", fix)
+    return read_logged(data.log)
 
 
 def _check_features(rows: OutcomeTable, options: Any) -> None:

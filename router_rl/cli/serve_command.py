@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.text import Text
+
 from experts import InputError
+from experts.io.printable import printable
 
 from ..serving.serve_options import ServeOptions
 from .command import Command
 
-__all__ = ["COMMAND", "serve"]
+__all__ = ["COMMAND", "serve", "serve_view"]
 
 
 def serve(*, router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
@@ -32,4 +36,18 @@ def serve(*, router: Path, models: Path, options: ServeOptions) -> dict[str, Any
     return listen(router, models, options)
 
 
-COMMAND = Command(run=serve, writes=())
+def serve_view(result: dict[str, Any]) -> Group:
+    """Return what was answered, failed and spent."""
+    experts: dict[str, dict[str, Any]] = result["experts"]
+    lines = [
+        f"{name}: {each['answered']:,.0f} answered, {each['failed']:,.0f} failed, US$ {each['usd']:.4f}"
+        for name, each in experts.items()
+    ]
+    money = (
+        f"US$ {result['usd']:.4f} spent; {result['reference']} for every request, with as many tokens: "
+        f"US$ {result['reference_usd']:.4f}. Log: {result['log']}"
+    )
+    return Group(*(Text(printable(line)) for line in [*lines, money]))
+
+
+COMMAND = Command(run=serve, view=serve_view, writes=())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -80,7 +80,6 @@ class Decider:
         prices: of the experts.
         explore: probability of a uniformly random expert.
         extra_usd: the highest expected extra cost of an explored request; None: no limit.
-        seed: of the exploration; None draws one.
 
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
@@ -93,12 +92,11 @@ class Decider:
         *,
         explore: float = 0.0,
         extra_usd: float | None = None,
-        seed: int | None = None,
     ) -> None:
         self.breaker = CircuitBreaker(live.router.router)
         self._live, self._prices = live, prices
         self._explore, self._extra_usd = explore, extra_usd
-        self._random = random.Random(seed)
+        self._random = random.Random()
         self._tokens_out = dict.fromkeys(live.router.experts, _TOKENS_OUT)
         self._lock = threading.Lock()
         self.check(live)
@@ -135,9 +133,9 @@ class Decider:
         self.check(live)
         self._live = live
 
-    def with_shadow(self, shadow: LoadedRouter | None) -> None:
-        """Replace the shadow router."""
-        self.replace(replace(self._live, shadow=shadow))
+    def reseed(self, seed: int) -> None:
+        """Restart the random numbers of the exploration."""
+        self._random.seed(seed)
 
     def decide(self, prompt: str, group: str | None = None, failed: Collection[str] = ()) -> Decision:
         """Choose an expert.

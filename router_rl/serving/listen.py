@@ -37,7 +37,9 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
         server = Server(router, models, options)
         host, port = listening.getsockname()[:2]
         say(f"Serving {server.decider.live.router.folder} at http://{host}:{port} (log: {server.store.name})")
-        config = uvicorn.Config(create_app(server), log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=30
+        )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it after it has ended in order
             uvicorn.Server(config).run(sockets=[listening])
     return {"log": server.store.name, **server.counters.summary()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +36,24 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
     Raises:
         InputError: no decision is left, or the file cannot be written.
     """
-    left_out = {"no score": 0, "no propensity": 0, "no answer": 0, "other features": 0}
+    left_out = Counter[str]()
     rows: list[dict[str, Any]] = []
-    width: int | None = None
     for row in store.decisions(since=since):
-        reason = _reason_to_leave_out(row, width)
-        if reason:
-            left_out[reason] += 1
-            continue
-        width = len(row["features"])
-        rows.append(row)
+        reason = _reason_to_leave_out(row)
+        left_out[reason] += 1
+        if not reason:
+            rows.append(row)
+    if rows:  # a router with another text pipeline may have served before
+        width = len(rows[-1]["features"])
+        left_out["other features"] = sum(len(row["features"]) != width for row in rows)
+        rows = [row for row in rows if len(row["features"]) == width]
+    del left_out[""]
     if not rows:
         counts = ", ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
         fix = "post scores to /v1/outcomes"
         raise InputError("log", store.name, f"has no decision to export ({counts or 'it is empty'})", fix)
-    _write(rows, out)
+    deployment = store.deployment()
+    _write(rows, out, None if deployment is None else deployment["folder"])
     return {
         "log": store.name,
         "out": str(out),
@@ -57,20 +62,19 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
     }
 
 
-def _reason_to_leave_out(row: dict[str, Any], width: int | None) -> str:
+def _reason_to_leave_out(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return "no answer"
     if row["propensity"] is None:
         return "no propensity"
-    if row["score"] is None:
-        return "no score"
-    return "other features" if width is not None and len(row["features"]) != width else ""
+    return "no score" if row["score"] is None else ""
 
 
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
+def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
     features = np.stack([np.frombuffer(row["features"], dtype="<f4") for row in rows])
     columns: dict[str, Any] = {
-        "query_id": [row["id"] for row in rows],
+        "query_id": [row["prompt_hash"] for row in rows],
+        "decision": [row["id"] for row in rows],
         "expert": [row["expert"] for row in rows],
         "propensity": pa.array([row["propensity"] for row in rows], pa.float64()),
         "quality": pa.array([row["score"] for row in rows], pa.float64()),
@@ -83,7 +87,8 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
         "router": [row["router"] for row in rows],
         "session": pa.array([row["session"] for row in rows], pa.string()),
         "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
-        "prompt_hash": [row["prompt_hash"] for row in rows],
     }
+    facts = {"experts": list(rows[-1]["propensities"]), "router": router}
+    metadata = {b"router_rl": json.dumps(facts).encode()}
     with replacing(out) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)

@@ -59,8 +59,10 @@ class Server:
         self.counters = Counters(self.prices)
         self.upstream = Upstream(endpoints)
         self.writer = LogWriter(self.store.write, options.buffer)
-        rows = LogRows(_hash_key(options.hash_key_env), prompts=options.log_prompts)
-        self.answering = Answering(self.decider, self.upstream, self.writer, rows, self.prices, self.counters)
+        self.rows = LogRows(_hash_key(options.hash_key_env), prompts=options.log_prompts)
+        self.answering = Answering(
+            self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters
+        )
         self.last_change = ""
         self._estimate: tuple[float, dict[str, Any] | None] = (0.0, None)
 

@@ -217,6 +217,10 @@ def test_a_dataclass_among_the_arguments_stands_for_its_fields() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_boolean_options_need_no_value(name: str) -> None:
-    expected = {"import": {"drop_leaks", "print_prices"}, "patch": {"recover"}}
+    expected = {
+        "import": {"drop_leaks", "print_prices"},
+        "patch": {"recover"},
+        "serve": {"log_prompts"},
+    }
     leaks = {"allow_leakage"} if name in ("train", "compare", "evaluate", "monitor") else set()
     assert boolean_options(find_command(name)) == expected.get(name, leaks)

@@ -41,7 +41,8 @@ def test_propensities_are_the_frequencies_of_choices(
     router: Path, other_router: Path, fraction: float
 ) -> None:
     one, two = LoadedRouter.of(router), LoadedRouter.of(other_router)
-    decider = Decider(Live(one, two, fraction), PRICES, explore=0.2, seed=0)
+    decider = Decider(Live(one, two, fraction), PRICES, explore=0.2)
+    decider.reseed(0)
     decisions = [decider.decide("What is 3 plus 4?") for _ in range(400)]
     counts = Counter(each.expert for each in decisions)
     expected = decisions[0].propensities
@@ -55,7 +56,8 @@ def test_propensities_are_the_frequencies_of_choices(
 
 
 def test_never_to_an_expert_that_failed_or_costs_too_much(router: Path) -> None:
-    decider = Decider(Live(LoadedRouter.of(router)), PRICES, explore=1.0, extra_usd=1e-6, seed=0)
+    decider = Decider(Live(LoadedRouter.of(router)), PRICES, explore=1.0, extra_usd=1e-6)
+    decider.reseed(0)
     plus, times = ("What is 3 plus 4?", "What is 3 times 4?")
     assert {decider.decide(plus).expert for _ in range(50)} == {"small"}  # large costs more than that
     assert {decider.decide(times).expert for _ in range(50)} == {"small", "large"}  # small is cheaper
