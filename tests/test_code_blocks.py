@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from code_blocks import ROOT, Block, Reader, blocks_of
+from printed_numbers import alike
 
 from experts import SOURCES, OutcomeTable
 from router_rl.exports.registry import FORMATS
@@ -114,6 +115,9 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense
     for folder in ("router", "router-pt2", "router-onnx", "router-npz"):
         assert json.loads((tmp_path / folder / "parity.json").read_text())["passed"], folder
     OutcomeTable.read(tmp_path / "own.parquet")
+    results = json.loads((tmp_path / "runs" / "gsm8k" / "results.json").read_text(encoding="utf-8"))
+    (said,) = (block.text for block in blocks_of("README.md") if block.language == "text")
+    assert alike(said, results["recommendation"]["sentence"])
 
 
 def test_the_files_of_a_plugin_are_those_of_the_package_that_is_tested() -> None:
