@@ -1,6 +1,6 @@
 """Compile the gate's kernels to cubins, with no GPU: registers, shared memory, spills, tensor-core products.
 
-    python benchmarks/cubins.py 80 90 100 [qwen3 ...]
+    python benchmarks/cubins.py --capabilities '[80, 90, 100]' --gates '[qwen3]'
 
 One JSON line a kernel, for the gates named or for all. A process of its own, since Triton decides when it is
 imported whether it interprets.
@@ -12,11 +12,11 @@ import contextlib
 import io
 import json
 import re
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jsonargparse
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -75,7 +75,7 @@ def product_job(name: str, rows: int) -> Job:
     return Job(label, kernel, shape.constants | flags | own, shape.warps, inputs)
 
 
-def jobs(names: list[str]) -> Iterator[Job]:
+def jobs(names: Sequence[str]) -> Iterator[Job]:
     """Every kernel of the gates named."""
     for name in names:
         rule, experts, _, dtype, full = GATES[name]
@@ -140,14 +140,20 @@ def compiled(job: Job, capability: int) -> dict[str, int]:
     }
 
 
-def main(capabilities: list[int], names: list[str]) -> None:
-    """Print a line of JSON for each kernel of each gate named, on each compute capability."""
+def main(capabilities: tuple[int, ...] = (80, 90, 100), gates: tuple[str, ...] = tuple(GATES)) -> None:
+    """Print a line of JSON for each kernel of each gate on each GPU.
+
+    Args:
+        capabilities: compute capabilities, times ten.
+        gates: names in `GATES`.
+    """
     for capability in capabilities:
-        for job in jobs(names):
-            found = {"kernel": job.name, "capability": capability, **compiled(job, capability)}
-            print(json.dumps(found), flush=True)
+        for job in jobs(gates):
+            print(
+                json.dumps({"kernel": job.name, "capability": capability, **compiled(job, capability)}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    main([int(word) for word in words if word.isdigit()], [w for w in words if w in GATES] or list(GATES))
+    jsonargparse.auto_cli(main)

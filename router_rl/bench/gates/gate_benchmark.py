@@ -58,7 +58,11 @@ class GatePlan:
 
 FULL = GatePlan()
 QUICK = GatePlan(
-    shapes=("Mixtral-8x7B", "DeepSeek-V3"), rows=(1, 16), dispatch_rows=(16,), rounds=3, forms=("pt2",)
+    shapes=("Mixtral-8x7B", "DeepSeek-V3"),
+    rows=(1, 16),
+    dispatch_rows=(16,),
+    rounds=3,
+    forms=("layer", "pt2"),
 )
 
 Progress = Callable[[int, int, str], None]
@@ -186,7 +190,7 @@ def _dispatch(shape: Shape, weights: dict[str, Tensor], rows: int, rounds: int) 
 def _goals(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The two targets of the exported gate: how many measurements meet each, and the worst one."""
     goals: list[dict[str, Any]] = []
-    for form in (form for form in ("module", "aoti") if form in gates[0]["forms"]):
+    for form in (form for form in ("module", "layer", "aoti") if form in gates[0]["forms"]):
         for baseline, limit in (("bare", LIMIT), ("transformers", 1.0)):
             values = [gate["forms"][form]["ratio"] / gate["forms"][baseline]["ratio"] for gate in gates]
             worst = max(range(len(values)), key=values.__getitem__)

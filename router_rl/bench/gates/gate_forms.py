@@ -1,16 +1,18 @@
-"""A gate in the formats that it is exported to: torch.export program, AOTInductor package, ONNX."""
+"""A gate in the formats that it is exported to: a runtime's layer, torch.export, AOTInductor, ONNX."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ...exports.standalone import StandaloneRouter
 from ...routing.kernels import Gate
 
 __all__ = ["FORMS", "missing"]
@@ -28,6 +30,28 @@ class _Plain(nn.Module):
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         routed = self.gate(hidden)
         return routed.weights, routed.experts, routed.fallback
+
+
+def layer(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
+    """The module that the vLLM, SGLang and transformers exports run, in eager torch."""
+    rule, (experts, _) = gate.rule, gate.weight.shape
+    correction = [] if gate.correction is None else gate.correction.tolist()
+    select = {"rule": "scored_topk", **asdict(rule), "bias": correction}
+    plain = rule.groups == 1 and rule.by_logit(bool(correction))
+    settings = {
+        "experts": [str(expert) for expert in range(experts)],
+        "select": {"rule": "topk", "k": rule.k} if plain else select,
+        "scorer": {"kind": "linear"},
+        "fallback": rule.fallback,
+    }
+    bias = torch.zeros(experts) if gate.bias is None else gate.bias.detach()
+    router = StandaloneRouter(settings, {"weight": gate.weight.detach(), "bias": bias}).eval()
+
+    def route(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = router.custom_routing_function(hidden, None, rule.k, True)
+        return (weights if rule.scale == 1 else weights * rule.scale), ids  # a model's layer scales
+
+    return route
 
 
 def pt2(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
@@ -65,7 +89,7 @@ def onnx(gate: Gate, folder: Path) -> Callable[[Tensor], Any]:
     return lambda hidden: session.run(None, {"hidden": hidden.numpy()})
 
 
-FORMS: dict[str, Form] = {"pt2": pt2, "aoti": aoti, "onnx": onnx}
+FORMS: dict[str, Form] = {"layer": layer, "pt2": pt2, "aoti": aoti, "onnx": onnx}
 
 
 def missing(form: str) -> str | None:

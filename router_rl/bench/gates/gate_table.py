@@ -48,8 +48,8 @@ def _gates(measured: Mapping[str, Any], threads: int) -> TextTable:
     note = (
         f"float32, {_threads(threads)}; median of {measured['plan']['rounds']} rounds of the time divided by "
         f"that of `bare` in the same round; quartiles are at most {spread:.2f} apart. bare: nn.Linear and "
-        f"torch.topk. module: Gate in eager torch; aoti: compiled by AOTInductor. Below 1 is faster than "
-        f"bare.{absent}"
+        f"torch.topk. module: Gate in eager torch; layer: routing.py of the vLLM, SGLang and transformers "
+        f"exports; aoti: compiled by AOTInductor. Below 1 is faster than bare.{absent}"
     )
     title = f"Time divided by that of linear + topk, {_threads(threads)}"
     return TextTable(title, ("model", "rows", "bare, µs", *names), rows, note)

@@ -24,7 +24,7 @@ from ..router_error import RouterError
 from . import triton_kernels, triton_places
 from .kernel_rule import GateRule, Routed
 
-__all__ = ["Shape", "logits_gradient", "route", "shape_of", "splits_of", "sums_of"]
+__all__ = ["Shape", "launches_of", "logits_gradient", "route", "shape_of", "splits_of", "sums_of"]
 
 kernels: Any = triton_kernels
 placing: Any = triton_places
@@ -214,6 +214,13 @@ def logits_gradient(
             LOGITS=grad_logits is not None, BT=rows, EP=padded, **FUSION,
         )  # fmt: skip
     return out
+
+
+def launches_of(T: int, shape: Shape, *, dispatch: bool) -> int:
+    """How many kernels a call launches."""
+    if T <= _SMALL or not dispatch:
+        return min(T, 1)
+    return 2 + (triton.cdiv(T, shape.rows) > _SCANNED)
 
 
 def splits_of(T: int, H: int, shape: Shape) -> tuple[int, int]:

@@ -25,9 +25,9 @@ def test_quick() -> None:
     ]
     for gate in measured["gates"]:
         assert gate["forms"]["bare"]["ratio"] == 1.0
-        assert list(gate["forms"]) == ["bare", "module", "transformers", "pt2"]
+        assert list(gate["forms"]) == ["bare", "module", "transformers", "layer", "pt2"]
         assert all(timing["microseconds"] > 0 for timing in gate["forms"].values())
-    assert [goal["measurements"] for goal in measured["goals"]] == [4, 4]
+    assert [goal["measurements"] for goal in measured["goals"]] == [4, 4, 4, 4]
     out = StringIO()
     Console(file=out, width=200).print(gates_view(measured))
     for word in ("module", "transformers", "DeepSeek-V3", "speedup", "met at"):

@@ -202,7 +202,7 @@ def test_kernels_compile_without_spills():
     program = Path(__file__).parents[4] / "benchmarks" / "cubins.py"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(program), "80", "90", "100", "qwen3"],
+        [sys.executable, str(program), "--gates", "[qwen3]"],
         capture_output=True,
         text=True,
         check=False,
