@@ -26,6 +26,8 @@ ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pip", "install", "--no-deps", "sglang==0.5.23", "orjson", "IPython", "traitlets", "gguf"),
         ("pip", "install", "--no-deps", "--editable", "."),
     ),
+    # llama.cpp runs in the environment of the tests: only its converter is fetched.
+    "llama": (("python", "tests/runtimes/fetch_converter.py"),),
 }
 _SECONDS = 480
 

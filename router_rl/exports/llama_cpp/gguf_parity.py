@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...routing import Router
+from ..runtime_parity import RuntimeParity
 from .gguf_model import GgufModel, copy_with_gates, read_gguf_model
 from .gguf_patch import patch_gguf
 from .llama_runtime import GateTap, LlamaCpp, llama_cpp_version
 
-__all__ = ["RuntimeParity", "verify_gguf"]
+__all__ = ["verify_gguf"]
 
 _PROMPTS, _LENGTH = (
     5,
@@ -31,47 +30,6 @@ _TOKENS = 48
 _TOLERANCE = 1e-4  # of the logits, relative to the largest
 # Rounding to half precision or 8 bits turns the last digit of a weight into a step of 1/2,048 or 1/254.
 _ROUNDED_TOLERANCE = 1e-2
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuntimeParity:
-    """The comparison of a patched model with the same model that asks the routers.
-
-    Attributes:
-        name: of the runtime.
-        version: of the runtime.
-        model: name of the file.
-        prompts: number of prompts.
-        tokens: greedy tokens of all prompts.
-        tokens_equal: tokens that are equal.
-        decisions: decisions of all tokens and blocks.
-        decisions_equal: decisions with the same set of experts.
-        weights_max_error: largest absolute difference of a weight, where the experts are the same.
-        logits_max_error: largest absolute difference of the model's logits, relative to the largest logit.
-        tolerance: allowed for the errors.
-    """
-
-    name: str
-    version: str
-    model: str
-    prompts: int
-    tokens: int
-    tokens_equal: int
-    decisions: int
-    decisions_equal: int
-    weights_max_error: float
-    logits_max_error: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether all tokens and experts are equal and the errors are within the tolerance."""
-        equal = (self.tokens, self.decisions) == (self.tokens_equal, self.decisions_equal)
-        return equal and max(self.weights_max_error, self.logits_max_error) <= self.tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to `parity.json`."""
-        return {**asdict(self), "passed": self.passed}
 
 
 def verify_gguf(routers: Sequence[Router], model: Path | str) -> RuntimeParity:

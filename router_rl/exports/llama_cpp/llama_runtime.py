@@ -146,20 +146,15 @@ class LlamaCpp:
         self, path: Path, *, context: int = 512, threads: int = 1, tap: GateTap | None = None
     ) -> None:
         if not is_installed():
-            fix = "pip install 'router-rl[llama_cpp]'"
+            fix = "pip install 'router-rl[llamacpp]'"
             raise InputError("gguf", str(path), "llama.cpp is not installed", fix)
         from llama_cpp_py_sync import _cffi_bindings as bindings
 
         self._lib: Any = bindings.get_lib()
         self._ffi: Any = bindings.get_ffi()
         self._context = self._model = None
-        self._messages: list[str] = []
         self._failure: Exception | None = None
-        self._log = self._ffi.callback(
-            "void(enum ggml_log_level, const char *, void *)",
-            lambda level, text, _: self._messages.append(self._ffi.string(text).decode(errors="replace")),
-        )
-        self._lib.llama_log_set(self._log, self._ffi.NULL)
+        _silence(self._lib, self._ffi)
         self._lib.llama_backend_init()
         settings = self._lib.llama_model_default_params()
         settings.n_gpu_layers, settings.load_mode = 0, _MAP_FILE
@@ -193,7 +188,6 @@ class LlamaCpp:
         if self._model is not None:
             self._lib.llama_model_free(self._model)
         self._context = self._model = None
-        self._lib.llama_log_set(self._ffi.NULL, self._ffi.NULL)
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Tensor:
         """Return the logits [T, V] float32 of tokens that follow `start` earlier ones.
@@ -261,10 +255,26 @@ class LlamaCpp:
         return self._ffi.callback("bool(struct ggml_tensor *, bool, void *)", callback)
 
     def _refused(self, path: Path) -> InputError:
-        reasons = [line.strip() for line in self._messages if "error" in line.lower()]
+        reasons = [line.strip() for line in _MESSAGES if "error" in line.lower()]
         self.__exit__()
         problem = f"llama.cpp cannot load it ({reasons[0] if reasons else 'no reason given'})"
         return InputError("gguf", str(path), problem, "give another file")
+
+
+_MESSAGES: list[str] = []
+_CALLBACKS: list[Any] = []  # llama.cpp calls it until the process ends
+
+
+def _silence(library: Any, ffi: Any) -> None:
+    """Keep what llama.cpp says from here on in a list, instead of printing it."""
+    _MESSAGES.clear()
+    if not _CALLBACKS:
+
+        def keep(_level: int, text: Any, _data: Any) -> None:
+            _MESSAGES.append(ffi.string(text).decode(errors="replace"))
+
+        _CALLBACKS.append(ffi.callback("void(enum ggml_log_level, const char *, void *)", keep))
+        library.llama_log_set(_CALLBACKS[0], ffi.NULL)
 
 
 def _tensor_functions(base: Any) -> Any:

@@ -191,6 +191,27 @@ def test_a_dead_expert_is_barred_by_its_selection_bias(
         patch_gguf([router, router], mixtures("glm4moe"), tmp_path / "new.gguf")
 
 
+def test_a_patched_model_runs_the_same_graph(
+    mixtures: Callable[..., Path], routers: Callable[..., list[Router]], tmp_path: Path
+) -> None:
+    """So routers cost no time: node by node, only which experts are chosen differs."""
+
+    class Names(GateTap):
+        def wants(self, name: str) -> bool:
+            nodes.append(name)
+            return False
+
+    graphs: list[list[str]] = []
+    patch_gguf(routers("llama", TopK(k=2)), mixtures("llama"), tmp_path / "new.gguf")
+    for path in (mixtures("llama"), tmp_path / "new.gguf"):
+        nodes: list[str] = []
+        with LlamaCpp(path, tap=Names(4, 2)) as model:
+            model.logits([1, 2, 3])
+        graphs.append(nodes)
+    assert graphs[0] == graphs[1]
+    assert len(graphs[0]) > 50
+
+
 def test_qwen2_moe_does_not_renormalise(mixtures: Callable[..., Path]) -> None:
     """Its weights are a softmax over all experts, which is why no router is written into it."""
     tap = GateTap(4, 2)
