@@ -28,15 +28,17 @@ def run_export(
     """Export a trained router for inference code, with a parity check.
 
     Args:
-        run: the run folder; or the folder of a comparison, whose recommended router is exported; or, for
-            gguf, a folder of exported routers named layer-0, layer-1, ..., or a routers.safetensors.
+        run: the run folder; or the folder of a comparison, whose recommended router is exported; or the
+            routers of a model's layers, for gguf, vllm, sglang and transformers: a folder of exported routers
+            named layer-0, layer-1, ..., or a routers.safetensors.
         out: output folder; an earlier export in it is replaced.
         format: export format, see `list`: safetensors, pt2, aoti, onnx, vllm, sglang, transformers, gguf.
         table: table whose rows the parity check uses; random rows without it.
         at: compute weight to fix a conditioned router at; without it the weight stays an input.
         distil: export a linear router distilled from this one, and report its loss on the table's test rows.
-        verify: a model of mixtures that the router was trained for; the router is put into a temporary copy,
-            which runs in its own runtime. For gguf: a GGUF file, in llama.cpp.
+        verify: a model of mixtures that the router was trained for, which runs with the router in the
+            format's own runtime. For gguf: a GGUF file, in llama.cpp. For vllm, sglang and transformers: a
+            folder; ROUTER_RL_RUNTIME_PYTHON names the Python that has vLLM or SGLang, if it is another.
     """
     from experts import open_table
 
@@ -96,13 +98,9 @@ def _export_policy(trained: Any, out: Path, format: str, *, plain: bool) -> dict
 def _export_layers(
     run: Path, layers: dict[int, Path], out: Path, format: str, *, plain: bool, verify: Path | None
 ) -> dict[str, Any]:
-    if format != "gguf" or not plain:
-        raise InputError(
-            "run",
-            str(run),
-            "has one router per layer, which only gguf can hold together",
-            "use --format gguf without --table, --at and --distil, or export each",
-        )
+    if not plain:
+        problem = "has one router per layer"
+        raise InputError("run", str(run), problem, "leave --table, --at and --distil out, or export each")
     from ..exports import export_layers
     from ..routing import Router
     from .handover_files import read_routers
@@ -114,7 +112,7 @@ def _export_layers(
             problem = "does not say how its routers select experts"
             raise InputError("run", str(run), problem, "train them again, or give the folder of an export")
         routers[layer] = router
-    parities = export_layers(routers, out, verify=verify)
+    parities = export_layers(routers, out, format, verify=verify)
     parity = {f"layer {layer}": parity.to_json() for layer, parity in parities.items()}
     return {"router": str(out), "format": format, "layers": parity, **_in_runtime(out, verify)}
 

@@ -132,20 +132,25 @@ def export(
 
 
 def export_layers(
-    routers: Mapping[int, Router], folder: Path | str, *, verify: Path | str | None = None
+    routers: Mapping[int, Router],
+    folder: Path | str,
+    format: str = "gguf",
+    *,
+    verify: Path | str | None = None,
 ) -> dict[int, Parity]:
-    """Write the routers of several layers of a model into one GGUF file, each checked as by `export`.
+    """Write the routers of several layers of a model, each checked as by `export`.
 
     Args:
         routers: by the number of their layer.
         folder: an earlier export in it is replaced.
-        verify: a model in a GGUF file, as for `export`.
+        format: gguf, one file for all layers; or vllm, sglang or transformers, a folder layer-N for each.
+        verify: a model, as for `export`.
 
     Returns:
         the result of each layer's parity check.
 
     Raises:
-        InputError: as for `export`, or there is no router.
+        InputError: as for `export`, there is no router, or the format is for one router.
         RouterError: a router does not fold into a gate of llama.cpp, the routers have different forms, or
             parity failed.
     """
@@ -153,6 +158,11 @@ def export_layers(
     check_replaceable(folder)
     if not routers:
         raise InputError("routers", {}, "holds no router", "give one a layer")
+    if find_format(format).for_model is None:
+        problem = "has no form for the layers of a model"
+        raise InputError("format", format, problem, "use vllm, sglang, transformers or gguf")
+    if format != "gguf":
+        return _export_each(routers, folder, format, verify)
     with replacing_folder(folder) as fresh:
         chosen = _for_model(gguf.FORMAT, "gguf", verify)
         gguf.write_layers(routers, fresh, None if verify is None else gguf.architecture_of(Path(verify)))
@@ -167,6 +177,27 @@ def export_layers(
         first = routers[min(routers)]
         usage = f"{gguf.usage(first)}\n# Layers, the N of blk.N: {', '.join(layers)}."
         (fresh / "README.md").write_text(readme(first, "gguf", usage), encoding="utf-8")
+    return parities
+
+
+def _export_each(
+    routers: Mapping[int, Router], folder: Path, format: str, verify: Path | str | None
+) -> dict[int, Parity]:
+    """Write a folder layer-N for each router."""
+    chosen = _for_model(find_format(format), format, verify)
+    parities: dict[int, Parity] = {}
+    with replacing_folder(folder) as fresh:
+        for layer, router in sorted(routers.items()):
+            _check_exportable(router, format)
+            own = fresh / f"layer-{layer}"
+            own.mkdir()
+            chosen.write(router, own)
+            parities[layer], _ = _compare(router, chosen, own, _Rows())
+            (own / "README.md").write_text(readme(router, format, chosen.usage(router)), encoding="utf-8")
+        layers = {str(layer): parity.to_json() for layer, parity in parities.items()}
+        verified = _in_runtime(chosen, [routers[layer] for layer in sorted(routers)])
+        facts = {"format": format, "rows_from": "random", "layers": layers, **verified}
+        write_json(fresh / "parity.json", facts)
     return parities
 
 

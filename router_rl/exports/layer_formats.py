@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from experts import InputError
 from ..routing import Router, RouterError, Routing
 from . import safetensors
 from .format import Format
+from .verify_layers import verify_in_sglang, verify_in_transformers, verify_in_vllm
 
 __all__ = [
     "SGLANG",
@@ -36,6 +38,8 @@ __all__ = [
     "put_into_small_model",
     "require_layer",
 ]
+
+Verify: TypeAlias = Callable[[Callable[[Router, Path], None], Path, Sequence[Router]], dict[str, Any]]
 
 
 def require_layer(router: Router, runtime: str) -> None:
@@ -226,12 +230,21 @@ print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pre
 # Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
 
 
-VLLM = Format(write=partial(_write, "vLLM"), load=_load, usage=_use_vllm, takes_state=False)
-SGLANG = Format(write=partial(_write, "SGLang"), load=_load, usage=_use_sglang, takes_state=False)
-TRANSFORMERS = Format(
-    write=partial(_write, "transformers"),
-    load=_load_transformers,
-    usage=_use_transformers,
-    guarded=False,
-    takes_state=False,
+def _format(runtime: str, verify: Verify, **facts: Any) -> Format:
+    """A format whose `for_model` adds the comparison in the runtime."""
+
+    def for_model(model: Path) -> Format:
+        if not (model / "config.json").is_file():
+            fix = "give one that transformers saved"
+            raise InputError("verify", str(model), "is no folder of a model", fix)
+        return replace(format, verify=partial(verify, format.write, model))
+
+    format = Format(write=partial(_write, runtime), takes_state=False, for_model=for_model, **facts)
+    return format
+
+
+VLLM = _format("vLLM", verify_in_vllm, load=_load, usage=_use_vllm)
+SGLANG = _format("SGLang", verify_in_sglang, load=_load, usage=_use_sglang)
+TRANSFORMERS = _format(
+    "transformers", verify_in_transformers, load=_load_transformers, usage=_use_transformers, guarded=False
 )

@@ -1,16 +1,13 @@
 """Programs run in the environments of real runtimes, and the table of what they found.
 
 `make test-runtimes` builds the environments and sets ROUTER_RL_RUNTIMES to their folder; without it, no test
-here is collected. A test asks for `runtime("vllm")`, runs a program of this folder in it, and records a row
-of docs/benchmarks/runtimes.md with `record`. The page is written when all tests passed and none was skipped.
+here is collected. A test asks for `runtime("vllm")`, runs a program of router_rl.exports in it, and records a
+row of docs/benchmarks/runtimes.md with `record`. The page is written when all tests passed, with no skip.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +17,12 @@ import pytest
 from runtimes.environments import ENVIRONMENTS, reason_absent
 from runtimes.runtime_table import Row, write_page
 
+from router_rl.exports.verify_layers import run_program
+
 FOLDER = os.environ.get("ROUTER_RL_RUNTIMES")
 if FOLDER is None:
     collect_ignore_glob = ["test_*.py"]
 
-HERE = Path(__file__).parent
 _ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -40,40 +38,15 @@ class Runtime:
     name: str
     python: Path
 
-    def run(
-        self,
-        program: str,
-        request: dict[str, Any],
-        folder: Path,
-        *,
-        environment: dict[str, str] | None = None,
-        seconds: float = 280,
-    ) -> dict[str, Any]:
-        """Run a program of this folder, and return what it answered.
+    def run(self, module: str, request: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Run a program of router_rl.exports, and return what it answered.
 
         Args:
-            program: file in this folder; its arguments are the paths of the request and of the answer.
+            module: of the program.
             request: is written as JSON.
-            folder: of both files, and the program's working directory.
-            environment: further environment variables.
-            seconds: time limit.
+            folder: of the request and the answer, and the program's working directory.
         """
-        asked, answered = folder / "request.json", folder / "answer.json"
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        answered.unlink(missing_ok=True)
-        done = subprocess.run(
-            [str(self.python), str(HERE / program), str(asked), str(answered)],
-            cwd=folder,
-            env={**os.environ, "PATH": f"{self.python.parent}:{os.environ['PATH']}", **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        assert done.returncode == 0, f"{program} in {self.name}:\n{done.stdout[-6000:]}"
-        answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
-        return answer
+        return run_program(str(self.python), f"router_rl.exports.{module}", request, folder)
 
 
 @pytest.fixture(scope="session")
@@ -89,29 +62,6 @@ def runtime() -> Callable[[str], Runtime]:
         return Runtime(name, folder / name / "bin" / "python")
 
     return find
-
-
-@pytest.fixture(scope="session")
-def converter(runtime: Callable[[str], Any]) -> Path:
-    """Return the path of llama.cpp's convert_hf_to_gguf.py."""
-    return runtime("llama").python.parents[1] / "llama.cpp" / "convert_hf_to_gguf.py"
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> bytes:
-    """Return a SentencePiece model of 96 tokens, as many as the mixtures have."""
-    import sentencepiece
-
-    text = ["the router sends each token to the experts that know it best", "0123456789.,?!"] * 20
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(text),
-        model_writer=written,
-        vocab_size=96,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    return written.getvalue()
 
 
 @pytest.fixture

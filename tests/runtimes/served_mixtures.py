@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from experts.moe import assemble
 from router_rl.exports import export
-from router_rl.exports.transformers import swap_routers
+from router_rl.exports.transformers.swapped_run import run_swapped
 from router_rl.routing import (
     AdaptiveK,
     Hierarchical,
@@ -137,7 +136,6 @@ class Expected:
     experts: list[list[set[int]]]
 
 
-@torch.inference_mode()
 def expected(model: Path, made: list[Router] | None) -> Expected:
     """Run a mixture in transformers, with these routers in place of its gates.
 
@@ -145,38 +143,5 @@ def expected(model: Path, made: list[Router] | None) -> Expected:
         model: folder of the mixture.
         made: the routers; None: its own gates.
     """
-    import transformers
-
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
-    if made is not None:
-        swap_routers(loaded, made)
-    prompts = torch.tensor(PROMPTS)
-    sequences = loaded.generate(
-        prompts,
-        attention_mask=torch.ones_like(prompts),
-        max_new_tokens=COUNT,
-        do_sample=False,
-        eos_token_id=None,
-    )
-    with _chosen(loaded) as experts:
-        logits = loaded(sequences, use_cache=False).logits
-    tokens = sequences[:, prompts.shape[1] :].tolist()
-    return Expected(tokens, logits.log_softmax(dim=-1)[:, :-1], experts)
-
-
-@contextlib.contextmanager
-def _chosen(model: Any) -> Iterator[list[list[set[int]]]]:
-    """The experts that each layer's gate gives weight to while the model runs."""
-    experts: list[list[set[int]]] = []
-
-    def hook(_module: Any, _inputs: Any, outputs: Any) -> None:
-        _, weights, ids = outputs
-        experts.append([set(row[kept].tolist()) for row, kept in zip(ids, weights > 0, strict=True)])
-
-    gates = [layer.mlp.gate for layer in model.model.layers]
-    handles = [gate.register_forward_hook(hook) for gate in gates]
-    try:
-        yield experts
-    finally:
-        for handle in handles:
-            handle.remove()
+    run = run_swapped(model, made, prompts=torch.tensor(PROMPTS), count=COUNT)
+    return Expected(run.tokens.tolist(), run.logprobs, [run.chosen(at) for at in range(len(run.experts))])

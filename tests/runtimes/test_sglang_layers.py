@@ -61,7 +61,7 @@ def answers(
     ):
         cases[what] = {**wrong, "options": options}
     cases["experts"] = {**wrong, "experts": 8}
-    answer = found.run("sglang_layers.py", {"cases": list(cases.values())}, folder)
+    answer = found.run("sglang_program", {"cases": list(cases.values())}, folder)
     return {"version": answer["version"], **dict(zip(cases, answer["answers"], strict=True))}
 
 

