@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .problems.routing.routing_options import RoutingOptions, ScorerConfig
     from .problems.token_moe.problem import TokenMoEProblem
     from .studies.compare import Study, compare
+    from .studies.tracking.tracked import Tracked
 
     __version__: str
 
@@ -34,6 +35,7 @@ __all__ = [
     "ScorerConfig",
     "Study",
     "TokenMoEProblem",
+    "Tracked",
     "__version__",
     "check_router",
     "compare",
@@ -51,6 +53,7 @@ _HOMES = {
     "ScorerConfig": ".problems.routing.routing_options",
     "Study": ".studies.compare",
     "TokenMoEProblem": ".problems.token_moe.problem",
+    "Tracked": ".studies.tracking.tracked",
     "check_router": ".exports.check_router",
     "compare": ".studies.compare",
     "export": ".exports",

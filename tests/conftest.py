@@ -23,6 +23,8 @@ ALLOWED_SKIPS = (
     "shared/data/",
     "triton is not installed",
     "ray is not installed",
+    "mlflow is not installed",
+    "wandb is not installed",
     "g++ is not installed",
     "llama.cpp is not installed",
     "golden numbers need",

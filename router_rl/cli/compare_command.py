@@ -20,7 +20,7 @@ from ..studies.operating_target import Target
 from .command import Command
 from .data_options import ComparedObjective, DataOptions
 from .problem_options import build_problem, compare_groups
-from .values import names_in, numbers_in
+from .values import names_in, numbers_in, trackers_in
 
 __all__ = ["COMMAND", "StudyOptions", "run_compare"]
 
@@ -40,6 +40,7 @@ class StudyOptions(CheckedOptions):
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings per method and case, selected on validation.
         jobs: number of processes.
+        track: comma-separated trackers of the trials: tensorboard, mlflow, wandb; none: no tracker.
     """
 
     methods: list[str] | str | None = None
@@ -47,6 +48,7 @@ class StudyOptions(CheckedOptions):
     seeds: Count = 5
     n_trials: Count = 4
     jobs: Count = 1
+    track: list[str] | str = "tensorboard"
 
 
 def run_compare(
@@ -70,7 +72,9 @@ def run_compare(
         objective: the objective.
     """
     from ..studies.compare import compare
+    from ..studies.tracking.tracked import Tracked
 
+    tracked = Tracked(out, trackers_in(study.track))
     env, compute_weights = data.env, study.compute_weights
     kind = find_problem(env)
     if compute_weights is not None:
@@ -94,7 +98,7 @@ def run_compare(
             seeds=study.seeds,
             n_trials=study.n_trials,
             jobs=study.jobs,
-            out=out,
+            out=tracked,
             target=target,
             progress=progress,
         )

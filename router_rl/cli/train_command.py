@@ -16,6 +16,7 @@ from ..reports.terminal import evaluation_view, progress_of
 from .command import Command
 from .data_options import ComparedObjective, DataOptions
 from .problem_options import build_problem, default_method, train_groups
+from .values import trackers_in
 
 __all__ = ["COMMAND", "TrainingOptions", "train"]
 
@@ -31,11 +32,13 @@ class TrainingOptions(CheckedOptions):
             `--method NAME --help` lists its hyperparameters, the options --method.FIELD.
         n_trials: number of hyperparameter settings, selected on validation.
         seed: random seed.
+        track: comma-separated trackers of the trials: tensorboard, mlflow, wandb; none: no tracker.
     """
 
     method: str | None = None
     n_trials: Count = 1
     seed: Seed = 0
+    track: list[str] | str = "tensorboard"
 
 
 def train(
@@ -60,7 +63,9 @@ def train(
     from ..methods.training_loop import Snapshot
     from ..studies.collapse import Reference, live
     from ..studies.runs import train_run
+    from ..studies.tracking.tracked import Tracked
 
+    tracked = Tracked(out, trackers_in(training.track))
     instance = build_problem(data, problem, objective, find_problem(data.env).trained_weights)
     method = training.method or default_method(data.env)
     changed = None if hyperparameters is None else _changed(hyperparameters)
@@ -82,7 +87,7 @@ def train(
         run = train_run(
             instance,
             method,
-            out,
+            tracked,
             seed=training.seed,
             n_trials=training.n_trials,
             hyperparameters=changed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experts import InputError
 
-__all__ = ["integers_in", "names_in", "numbers_in"]
+__all__ = ["integers_in", "names_in", "numbers_in", "trackers_in"]
 
 
 def names_in(field: str, value: list[str] | str) -> list[str]:
@@ -24,6 +24,18 @@ def names_in(field: str, value: list[str] | str) -> list[str]:
         if names.count(name) > 1:
             raise InputError(field, value, f"has {name!r} twice", "give each name once")
     return names
+
+
+def trackers_in(value: list[str] | str) -> list[str]:
+    """Return the names of trackers of a list or of a comma-separated string; `none` is no tracker.
+
+    Args:
+        value: value of the option `track`.
+
+    Raises:
+        InputError: a name is empty or given twice.
+    """
+    return [] if value in ("none", ["none"]) else names_in("track", value)
 
 
 def numbers_in(field: str, value: list[float] | float | str) -> list[float]:

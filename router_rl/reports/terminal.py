@@ -31,19 +31,26 @@ def paths_of(result: dict[str, Any]) -> list[str]:
     paths: list[tuple[str, str]] = []
     if "out" in result:
         out = result["out"]
-        paths += [("report", f"{out}/report.html"), ("curves", f"tensorboard --logdir {out}/tensorboard")]
-        paths.append(("trials", f"{out}/trials"))
+        paths += [("report", f"{out}/report.html"), *_curves(out), ("trials", f"{out}/trials")]
     if "run" in result:
         run = result["run"]
-        paths.append(("run", run))
-        if (Path(run) / "tensorboard").exists():
-            paths.append(("curves", f"tensorboard --logdir {run}/tensorboard"))
+        paths += [("run", run), *_curves(run)]
     for name in ("router", "policy"):
         place = result.get(name)
         if isinstance(place, str):
             inside = "run" in result and place == name  # run.json names its router relative to itself
             paths.append((name, f"{result['run']}/{place}" if inside else place))
     return [printable(f"{name:<7}{path}") for name, path in paths]
+
+
+def _curves(folder: str) -> list[tuple[str, str]]:
+    """The commands that show the curves of trackers whose files are in a folder."""
+    curves: list[tuple[str, str]] = []
+    if (Path(folder) / "tensorboard").exists():
+        curves.append(("curves", f"tensorboard --logdir {folder}/tensorboard"))
+    if any(Path(folder).glob("wandb/offline-run-*")):
+        curves.append(("curves", f"wandb sync {folder}/wandb/offline-run-*"))
+    return curves
 
 
 def facts_view(result: dict[str, Any]) -> Table:

@@ -24,11 +24,14 @@ from .entry import Entry
 from .operating_target import Target
 from .results import assemble
 from .sweep import Progress, Sweep
+from .tracking.comparison_results import comparison_artefacts, comparison_summary
+from .tracking.run_identity import TRACKING_FILE
+from .tracking.tracked import Tracked
 from .trial import CaseResult, TrialResult
 
 __all__ = ["Progress", "Study", "compare"]
 
-_WRITTEN = ("results.json", "report.html", "config.yaml", "tensorboard", "trials")
+_WRITTEN = ("results.json", "report.html", "config.yaml", "tensorboard", TRACKING_FILE, "trials")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +66,7 @@ def compare(
     seeds: int = 5,
     n_trials: int = 4,
     jobs: int = 1,
-    out: Path | str | None = None,
+    out: Path | str | Tracked | None = None,
     target: Target | None = None,
     progress: Progress | None = None,
 ) -> Study:
@@ -80,7 +83,8 @@ def compare(
         n_trials: number of hyperparameter settings tried per method and case.
         jobs: number of processes.
         out: folder for `results.json`, `report.html`, TensorBoard logs and finished trials; an interrupted
-            comparison resumes from it. None saves nothing.
+            comparison resumes from it. `Tracked(folder, "mlflow")` logs to other trackers. None saves
+            nothing.
         target: limits of the recommended operating point, such as a budget; None recommends by utility.
         progress: is called with (trials done, total trials, what was done last).
 
@@ -101,12 +105,18 @@ def compare(
     for case in problem.cases:
         if case.objective is not None:
             check_budget(fitted, case.objective)
-    folder = None if out is None else claim_folder(out, "comparison", _WRITTEN)
-    with nullcontext(folder) if folder is not None else TemporaryDirectory() as home:
+    tracked = None if out is None else Tracked.of(out)
+    folder = None if tracked is None else claim_folder(tracked.folder, "comparison", _WRITTEN)
+    digest, names = problem.digest(), ", ".join(method.name for method in selected)
+    with (
+        nullcontext(folder) if folder is not None else TemporaryDirectory() as home,
+        tracked.whole("comparison", problem, digest, names) if tracked else nullcontext() as finish,
+    ):
         sweep = Sweep(
             problem=problem,
             folder=Path(home) / "trials",
-            tensorboard=None if folder is None else folder / "tensorboard",
+            tracked=tracked,
+            digest=digest,
             jobs=jobs,
             seeds=seeds,
             n_trials=n_trials,
@@ -127,12 +137,12 @@ def compare(
             notes.append(
                 f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
             )
-        results = assemble(
-            entries, problem, n_trials=n_trials, notes=notes, target=target, digest=sweep.digest
-        )
+        results = assemble(entries, problem, n_trials=n_trials, notes=notes, target=target, digest=digest)
         if folder is not None:
             write_json(folder / "results.json", results)
             write_report(results, folder / "report.html")
+        if folder is not None and finish is not None:
+            finish(comparison_summary(results), comparison_artefacts(results, folder))
     return Study(results=results, folder=folder, reused=sum(trial.reused for trial in trials))
 
 

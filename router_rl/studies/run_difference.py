@@ -132,8 +132,8 @@ def _result(
     """Return the comparison of two outcomes, as JSON."""
     stacks: tuple[Measured, Measured] | None = None
     if unpaired is None:
-        found = _paired(one, two, entries, trials)
-        stacks, unpaired = (None, found) if isinstance(found, str) else (found, None)
+        pair = _paired(one, two, entries, trials)
+        stacks, unpaired = (None, pair) if isinstance(pair, str) else (pair, None)
     a, b = entries
     known = [name for name in _COMPARED if name in one.test and name in two.test]
     units = {a.cost_unit, b.cost_unit} - {"unknown", None}

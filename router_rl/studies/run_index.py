@@ -29,10 +29,10 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunEntry], list[str]]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError("folders", str(folder), "is not a folder", "give folders of runs")
-        found = dict(_entries(folder, messages))
-        if not found:
+        inside = dict(_entries(folder, messages))
+        if not inside:
             messages.append(f"{folder}: no training run or comparison")
-        entries |= {place: entry for place, entry in found.items() if place not in entries}
+        entries |= {place: entry for place, entry in inside.items() if place not in entries}
     ordered = sorted(entries.values(), key=lambda entry: str(entry.folder))
     return sorted(ordered, key=lambda entry: entry.when or "", reverse=True), messages
 

@@ -34,12 +34,15 @@ from ..routing import Router, load
 from .collapse import Facts, Reference, diagnose
 from .inputs import router_inputs
 from .run_file import RUN_SCHEMA, read_run_file
+from .tracking.run_identity import TRACKING_FILE
+from .tracking.tracked import Tracked
+from .tracking.tracked_values import cost_tag_of, summary_of
 from .trial import Trial, TrialResult, run_trial
 
 __all__ = ["SCHEMA_VERSION", "TrainedRun", "read_run", "train_run"]
 
 SCHEMA_VERSION = RUN_SCHEMA
-_WRITTEN = ("run.json", "identity.json", "config.yaml", "router", "tensorboard", "trials")
+_WRITTEN = ("run.json", "identity.json", "config.yaml", "router", "tensorboard", TRACKING_FILE, "trials")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +95,7 @@ class TrainedRun:
 def train_run(
     problem: Problem,
     method: str,
-    out: Path | str,
+    out: Path | str | Tracked,
     *,
     seed: int = 0,
     n_trials: int = 1,
@@ -106,7 +109,7 @@ def train_run(
     Args:
         problem: the problem.
         method: name of the method, see `train_router.py list`.
-        out: the run folder.
+        out: the run folder; `Tracked(folder, "mlflow")` logs to other trackers than TensorBoard.
         seed: random seed.
         n_trials: number of hyperparameter settings to try; the one with the best validation utility is kept.
         hyperparameters: values of some of the method's hyperparameters; disables the search.
@@ -128,30 +131,30 @@ def train_run(
         Trial(method=method, hyperparameters=each, case=case, seed=seed, number=number)
         for number, each in enumerate(candidates)
     ]
-    folder = claim_folder(out, "run", _WRITTEN)
+    tracked = Tracked.of(out)
+    folder = claim_folder(tracked.folder, "run", _WRITTEN)
     check_replaceable(folder / "router")
     digest = problem.digest()
     identity = trials[0].identity(problem, digest) | {"n_trials": len(trials)}
     _check_same_run(folder, identity)
     write_json(folder / "identity.json", sealed(identity))
-    results = [
-        run_trial(
-            trial,
-            problem,
-            folder / "trials",
-            digest=digest,
-            tensorboard=folder / "tensorboard",
-            callback=callback,
-        )
-        for trial in trials
-    ]
-    best = max(results, key=lambda result: result.validation_utility)
-    policy = _policy(best.folder)  # a damaged file ends here, before anything is replaced
-    facts = _facts(best, problem, digest, len(trials))
-    if best.router is not None:
-        with replacing_folder(folder / "router") as fresh:
-            shutil.copytree(best.router, fresh, dirs_exist_ok=True)
-    write_json(folder / "run.json", sealed(facts))
+    with tracked.whole("run", problem, digest, method) as finish:
+        results = [
+            run_trial(trial, problem, folder / "trials", digest=digest, tracked=tracked, callback=callback)
+            for trial in trials
+        ]
+        best = max(results, key=lambda result: result.validation_utility)
+        policy = _policy(best.folder)  # a damaged file ends here, before anything is replaced
+        facts = _facts(best, problem, digest, len(trials))
+        if best.router is not None:
+            with replacing_folder(folder / "router") as fresh:
+                shutil.copytree(best.router, fresh, dirs_exist_ok=True)
+        write_json(folder / "run.json", sealed(facts))
+        summary = {
+            each.case.label: {"test": each.test.means(), "validation": each.validation} for each in best.cases
+        }
+        written = (folder / "run.json", folder / "router")
+        finish(summary_of(summary, cost_tag_of(problem)), [path for path in written if path.exists()])
     return TrainedRun(folder=folder, facts=facts, policy=policy)
 
 

@@ -15,6 +15,7 @@ import torch
 from ..methods.budget import amortizes
 from ..methods.method import Method
 from ..problems.problem import Case, Problem
+from .tracking.tracked import Tracked
 from .trial import Trial, TrialResult, run_trial
 
 __all__ = ["Progress", "Sweep"]
@@ -33,7 +34,7 @@ class Sweep:
     Attributes:
         problem: the problem, with all its cases.
         folder: folder of the trials.
-        tensorboard: folder of the TensorBoard runs, or None.
+        tracked: where trials are logged; None: nowhere.
         jobs: number of processes.
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings tried per method and case.
@@ -44,7 +45,7 @@ class Sweep:
 
     problem: Problem
     folder: Path
-    tensorboard: Path | None
+    tracked: Tracked | None
     jobs: int
     seeds: int
     n_trials: int
@@ -117,7 +118,7 @@ class Sweep:
         return [results_of[index] for index in range(len(trials))]
 
     def _one(self, trial: Trial) -> TrialResult:
-        return run_trial(trial, self.problem, self.folder, digest=self.digest, tensorboard=self.tensorboard)
+        return run_trial(trial, self.problem, self.folder, digest=self.digest, tracked=self.tracked)
 
     def _advance(self, result: TrialResult) -> None:
         self._done += 1

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,15 @@ from ..methods.training_loop import Callback, CurvePoint, Snapshot
 from ..problems.measure import Measurement
 from ..problems.options import as_json
 from ..problems.problem import Case, Problem
-from .tracking import TensorBoard
+from .tracking.tracked import Tracked, tags_of
+from .tracking.tracker import TrackedRun
 from .trial_figures import choice_calibration, learning_curve
 from .trial_files import read_trial_files, write_trial_files
 
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
 _SCHEMA_VERSION = 7
+_JOURNAL = "logged.jsonl"  # what trackers got, until the trial is finished
 _LEARNED = ("rl", "gate")  # families that are checked for collapse
 
 
@@ -48,7 +51,7 @@ class Trial:
         hyperparameters: an instance of `Method.hyperparameters`.
         case: the case; None if one fit serves all cases.
         seed: random seed.
-        number: number of the hyperparameter setting, from 0; it names the TensorBoard run only.
+        number: number of the hyperparameter setting, from 0; it names the run of trackers only.
     """
 
     method: str
@@ -79,7 +82,7 @@ class Trial:
         }
 
     def tag(self, problem: Problem) -> str:
-        """Return the name of its TensorBoard run, such as `ppo/c=0.1/seed=0/trial=2`."""
+        """Return the name of its run in trackers, such as `ppo/c=0.1/seed=0/trial=2`."""
         case = "all" if self.case is None else _short(self.case, problem)
         return f"{file_name(self.method)}/{file_name(case)}/seed={self.seed}/trial={self.number}"
 
@@ -160,7 +163,7 @@ def run_trial(
     folder: Path,
     *,
     digest: str | None = None,
-    tensorboard: Path | None = None,
+    tracked: Tracked | None = None,
     callback: Callback | None = None,
 ) -> TrialResult:
     """Fit, evaluate and save a trial, or read it if it is already saved.
@@ -170,7 +173,7 @@ def run_trial(
         problem: the problem, with all its cases.
         folder: common folder of all trials.
         digest: `problem.digest()`, if already computed.
-        tensorboard: folder of the TensorBoard runs; None disables them.
+        tracked: where it is logged; None: nowhere.
         callback: is called with every snapshot of the fit.
     """
     identity = trial.identity(problem, digest or problem.digest())
@@ -178,7 +181,8 @@ def run_trial(
     home = folder / f"{file_name(trial.method)}-{key}"
     reused = (home / "trial.json").exists()
     if not reused:
-        _fit(trial, problem, home, identity, tensorboard, callback)
+        _fit(trial, problem, home, identity, tracked, callback)
+    (home / _JOURNAL).unlink(missing_ok=True)
     return _read(trial, problem, home, reused)
 
 
@@ -187,35 +191,50 @@ def _fit(
     problem: Problem,
     home: Path,
     identity: dict[str, Any],
-    tensorboard: Path | None,
+    tracked: Tracked | None,
     callback: Callback | None,
 ) -> None:
     method = find_method(problem.name, trial.method)
     assert isinstance(method, Method)
     home.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
-    # Methods without a search space have no hyperparameters to compare in TensorBoard.
-    board = None
-    if tensorboard is not None and method.space:
-        board = TensorBoard(tensorboard / trial.tag(problem))
-    log = _Log([each for each in (board, callback) if each is not None])
     part = problem if trial.case is None else problem.at(trial.case)
-    run = Run(seed=trial.seed, callback=log, checkpoint=checkpoint)
-    began = time.perf_counter()
-    policy = problem.finish(fit_method(method, part, trial.hyperparameters, run))
-    seconds = time.perf_counter() - began
-    learned = method.family in _LEARNED
-    results = [_measure(policy, problem, case, trial.seed, learned) for case in trial.cases(problem)]
-    save_policy(policy, home / "router", rows=problem.parity_rows())
-    if board is not None:
-        with board:
-            values = {"method": trial.method, "seed": trial.seed, "trial": trial.number}
-            measured = {f"{each.case.label}/test": each.test.means() for each in results}
-            measured |= {f"{each.case.label}/validation": dict(each.validation) for each in results}
-            board.finish(trial.hyperparameters, {**values, **results[0].case.values}, measured)
+    # Methods without a search space have no hyperparameters to compare in a tracker.
+    if tracked is None or not method.space:
+        tracker = nullcontext()
+    else:
+        tracker = tracked.trial(
+            _tracked_run(trial, problem, home, identity, tracked), problem, home / _JOURNAL
+        )
+    with tracker as tracking:
+        log = _Log([each for each in (tracking, callback) if each is not None])
+        run = Run(seed=trial.seed, callback=log, checkpoint=checkpoint)
+        began = time.perf_counter()
+        policy = problem.finish(fit_method(method, part, trial.hyperparameters, run))
+        seconds = time.perf_counter() - began
+        learned = method.family in _LEARNED
+        results = [_measure(policy, problem, case, trial.seed, learned) for case in trial.cases(problem)]
+        save_policy(policy, home / "router", rows=problem.parity_rows())
+        if tracking is not None:
+            means = {each.case.label: (each.test.means(), each.validation) for each in results}
+            tracking.finish({case: {"test": test, "validation": own} for case, (test, own) in means.items()})
     figures = _figures(policy, problem, trial, log.curve, learned)
     _write(home, identity, trial, results, seconds, log.curve, run, figures)
     checkpoint.clear()
+
+
+def _tracked_run(
+    trial: Trial, problem: Problem, home: Path, identity: dict[str, Any], tracked: Tracked
+) -> TrackedRun:
+    values = {"method": trial.method, "seed": trial.seed, "trial": trial.number}
+    return TrackedRun(
+        job="trial",
+        name=trial.tag(problem),
+        folder=Path(tracked.folder),
+        key=home.name,
+        config={**values, **trial.cases(problem)[0].values, **asdict(trial.hyperparameters)},
+        tags=tags_of(problem, identity["digest"], trial.method),
+    )
 
 
 def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool) -> CaseResult:

@@ -23,7 +23,9 @@ from router_rl.reports.html_report import write_report
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import evaluation_view, facts_view, results_view
 from router_rl.routing import ConstantScorer, Hard, Router
-from router_rl.studies.tracking import TensorBoard
+from router_rl.studies.tracking.tensorboard_tracker import TensorBoardTracker
+from router_rl.studies.tracking.tracked_values import summary_of
+from router_rl.studies.tracking.tracker import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,11 @@ def test_readmes_of_exports_show_names_as_text() -> None:
 
 
 def test_tags_of_tensorboard_have_the_parts_they_should(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path)
-    with board:
-        means = {f"{name} utility": 1.0 for name in NAMES}
-        board.finish(_Hyperparameters(), dict.fromkeys(NAMES, 1), {f"{NAMES[5]}/test": means})
-    events = EventAccumulator(str(tmp_path))
+    board = TensorBoardTracker()
+    board.start(TrackedRun(job="trial", name="a", folder=tmp_path, config=dict.fromkeys(NAMES, 1)))
+    means = {f"{name} utility": 1.0 for name in NAMES}
+    board.finish(summary_of({NAMES[5]: {"test": means}}, None), ())
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "a"))
     events.Reload()
     tags = events.Tags()["scalars"]
     assert len(tags) == 2 * len(NAMES)

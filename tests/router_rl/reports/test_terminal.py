@@ -148,18 +148,21 @@ def test_a_run_of_several_cases_without_objective_or_shares() -> None:
 
 
 def test_paths_show_the_report_the_curves_and_the_router(tmp_path: Path) -> None:
-    lines = paths_of({"out": "study", "router": "study/router"})
-    assert lines == [
-        "report study/report.html",
-        "curves tensorboard --logdir study/tensorboard",
-        "trials study/trials",
-        "router study/router",
-    ]
     place = str(tmp_path)
+    assert paths_of({"out": place, "router": f"{place}/router"}) == [
+        f"report {place}/report.html",
+        f"trials {place}/trials",
+        f"router {place}/router",
+    ]
     assert paths_of({"run": place, "router": None}) == [f"run    {place}"]
     (tmp_path / "tensorboard").mkdir()
     lines = paths_of({"run": place, "router": "router"})
     assert lines[1:] == [f"curves tensorboard --logdir {place}/tensorboard", f"router {place}/router"]
+    (tmp_path / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    assert paths_of({"out": place})[1:3] == [
+        f"curves tensorboard --logdir {place}/tensorboard",
+        f"curves wandb sync {place}/wandb/offline-run-*",
+    ]
 
 
 def test_facts_leave_paths_and_missing_values_out() -> None:

@@ -34,7 +34,7 @@ def _sweep(
     cost: tuple[float, ...] = (1.0,) * 6,
 ) -> list[TrialResult]:
     problem = RoutingProblem(disagreeing_table(cost), [Objective(compute_weight=each) for each in weights])
-    sweep = Sweep(problem=problem, folder=folder, tensorboard=None, jobs=1, seeds=seeds, n_trials=n_trials)
+    sweep = Sweep(problem=problem, folder=folder, tracked=None, jobs=1, seeds=seeds, n_trials=n_trials)
     methods = [find_method("routing", name) for name in names]
     return sweep.run([method for method in methods if isinstance(method, Method)])
 
