@@ -7,6 +7,7 @@ row of docs/benchmarks/runtimes.md with `record`. The page is written when all t
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,29 @@ def runtime() -> Callable[[str], Runtime]:
         return Runtime(name, folder / name / "bin" / "python")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def converter(runtime: Callable[[str], Any]) -> Path:
+    """Return the path of llama.cpp's convert_hf_to_gguf.py."""
+    return runtime("llama").python.parents[1] / "llama.cpp" / "convert_hf_to_gguf.py"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> bytes:
+    """Return a SentencePiece model of 96 tokens, as many as the mixtures have."""
+    import sentencepiece
+
+    text = ["the router sends each token to the experts that know it best", "0123456789.,?!"] * 20
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(text),
+        model_writer=written,
+        vocab_size=96,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return written.getvalue()
 
 
 @pytest.fixture
