@@ -6,8 +6,16 @@ import asyncio
 import json
 import re
 import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 from fault_server import FaultServer
 
@@ -33,7 +41,8 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "examples")
     monkeypatch.setenv("LARGE_KEY", "key-of-large")
     names: dict[str, object] = {"__name__": "serve"}
-    with FaultServer(answer) as server:
+    url = ""
+    with FaultServer(answer) as server, ExitStack() as started:
         for kind, block in blocks:
             if kind == "yaml":
                 assert "http://localhost:8000/v1" in block
@@ -54,9 +63,14 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
                     assert program == "train_router.py"
                     if "log.parquet" in arguments:
                         _log(names["router"])
+                    if arguments[0] == "serve":
+                        url = started.enter_context(_serving(arguments))
+                        continue
+                    if arguments[:2] == ["log", "export"]:
+                        _asked_and_scored(url)
                     assert train_router.main(arguments) == 0
             else:
-                exec(compile(block, "serve.md", "exec"), names)
+                exec(compile(block.replace("http://127.0.0.1:8080", url), "serve.md", "exec"), names)
         _close_litellm()
         assert {body["authorization"] for body in server.requests if body["model"] == "large"} == {
             "Bearer key-of-large"
@@ -66,11 +80,50 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     expected = [
         "['small', 'large']",
+        "It is 30.",
         "Answer(expert='small', text='It is 29.')",
         "large It is 210.",
         "No drift.",
     ]
     assert [line for line in printed if line in expected] == expected
+
+
+@contextmanager
+def _serving(arguments: list[str]) -> Iterator[str]:
+    """Run the command in a process of its own; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "train_router.py"), *arguments, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            with suppress(httpx.TransportError):
+                httpx.get(f"{url}/healthz")
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def _asked_and_scored(url: str) -> None:
+    """Requests with outcomes, of both kinds, until each model has answered some."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for number in range(60):
+            kind = "plus" if number % 2 else "times"
+            first = 11 + number % 8
+            message = {"role": "user", "content": f"What is {first} {kind} 15?"}
+            got = client.post("/v1/chat/completions", json={"messages": [message]})
+            right = (
+                str(first + 15 if number % 2 else first * 15)
+                in got.json()["choices"][0]["message"]["content"]
+            )
+            decision = got.headers["x-router-rl-decision"]
+            client.post("/v1/outcomes", json={"decision": decision, "score": float(right)})
 
 
 def _log(router) -> None:

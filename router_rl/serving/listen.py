@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
         config = uvicorn.Config(
             create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=30
         )
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it after it has ended in order
+        # uvicorn raises the signal again after it has ended in order.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
     return {"log": server.store.name, **server.counters.summary()}
 
