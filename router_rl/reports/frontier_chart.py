@@ -9,7 +9,7 @@ import altair as alt
 
 from .chart_theme import colour
 from .drawing import Drawing, drawing, values
-from .frontier_points import Span, close_up, expert_points, method_points
+from .frontier_points import Span, close_up, expert_points, method_points, padded
 from .number_format import amount
 from .report_series import Series
 from .results_table import CostUnit, cost_unit_of
@@ -18,7 +18,7 @@ __all__ = ["cost_axis", "frontier_drawings"]
 
 _HEIGHT = 400
 _LOG_FROM = 20.0  # ratio of the largest to the smallest cost from which the axis is logarithmic
-_COMPUTE = CostUnit(label="compute (1 = the most expensive expert)", short="compute", per_compute=1.0)
+_COMPUTE = CostUnit(label="compute (1 = most expensive expert)", short="compute", per_compute=1.0)
 _SHOWN = "!datum.method || indexof(shown, datum.method) >= 0"
 _WHEEL = "wheel![event.shiftKey]"  # without a key, the page scrolls
 _MOUSE = "[pointerdown[event.pointerType === 'mouse'], window:pointerup] > window:pointermove!"
@@ -64,7 +64,7 @@ def cost_axis(costs: Sequence[float], title: str, domain: Span | None = None) ->
         scale = alt.Scale(type="log", domain=[max(low, min(costs) / 1.3), high], nice=False)
         title += " (log scale)"
     else:
-        scale = alt.Scale(domain=list(domain), nice=False) if domain else alt.Scale(zero=True)
+        scale = alt.Scale(domain=list(domain or (0.0, 1.08 * max(costs) or 1.0)), nice=False)
     return alt.X(
         "cost:Q", scale=scale, title=title, axis=alt.Axis(format="~s" if max(costs) >= 1e4 else "~g")
     )
@@ -95,7 +95,8 @@ def _drawing(
     """
     short = unit.label if unit is _COMPUTE else f"{unit.label}; compute 1 = {amount(unit.per_compute)}"
     costs = [point["cost"] for point in points] + [x for x, _ in hull]
-    domain = alt.Scale(zero=False) if within is None else alt.Scale(domain=list(within[1]), nice=False)
+    qualities = [point["quality"] for point in points] + [y for _, y in hull]
+    domain = alt.Scale(domain=list(padded(qualities, 0.08) if within is None else within[1]), nice=False)
     across = cost_axis(costs, f"{short}", None if within is None else within[0])
     up = alt.Y("quality:Q", scale=domain, title="quality")
     rows = [point | {"label": ""} if point.get("method") in unnamed else point for point in points]

@@ -10,7 +10,7 @@ from .number_format import amount, interval, number
 from .report_series import CIRCLE, Series
 from .results_table import CostUnit
 
-__all__ = ["Span", "close_up", "expert_points", "method_points"]
+__all__ = ["Span", "close_up", "expert_points", "method_points", "padded"]
 
 Span = tuple[float, float]
 
@@ -68,8 +68,21 @@ def close_up(points: Sequence[Mapping[str, Any]]) -> tuple[Span, Span]:
     )
     half = halves[len(halves) // 2] if halves else 0.0
     across, up = (_fenced([point[name] for point in points]) for name in ("cost", "quality"))
-    (left, right), low = _padded(across, 0.12), min(across)
-    return (max(left, low / 2), right), _padded(up, 0.2, minimum=half)  # a logarithmic axis has no 0
+    (left, right), low = padded(across, 0.12), min(across)
+    return (max(left, low / 2), right), padded(up, 0.2, minimum=half)  # a logarithmic axis has no 0
+
+
+def padded(ends: Sequence[float], share: float, minimum: float = 0.0) -> Span:
+    """A span with a margin, never empty.
+
+    Args:
+        ends: numbers that it holds, at least one.
+        share: the margin, as a share of the span.
+        minimum: of the margin.
+    """
+    low, high = min(ends), max(ends)
+    margin = max(share * (high - low), minimum) or 0.02 * (abs(high) or 1.0)
+    return low - margin, high + margin
 
 
 def _place(
@@ -90,13 +103,6 @@ def _place(
 
 def _times(value: float | None, unit: CostUnit) -> float | None:
     return None if value is None else unit.per_compute * value
-
-
-def _padded(ends: Sequence[float], share: float, minimum: float = 0.0) -> Span:
-    """A span with a margin, never empty."""
-    low, high = min(ends), max(ends)
-    margin = max(share * (high - low), minimum) or 0.02 * (abs(high) or 1.0)
-    return low - margin, high + margin
 
 
 def _fenced(numbers: Sequence[float]) -> list[float]:

@@ -18,7 +18,8 @@ function placeNames(vega) {
     mark.transform = [
       {
         type: "label",
-        size: { signal: "[max(width, 1), max(height, 1)]" },
+        // What is sliced off makes Vega place the names anew when a chart is zoomed or a method is ticked.
+        size: { signal: "slice([max(width, 1), max(height, 1), domain('x'), domain('y'), shown], 0, 2)" },
         anchor: ["right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left"],
         offset: [4, 14],
       },

@@ -151,7 +151,7 @@ class CachingProblem(Problem):
             "resident": [held[0].int().tolist() for held in episode.resident[:_SHOWN]],
             "answered": [int(expert[0]) for expert in episode.answered[:_SHOWN]],
         }
-        note = "One test episode, one column a request. Light: in GPU memory. Dark: the expert that answers."
+        note = "One test episode over its requests. Faint: in GPU memory. Strong: the expert that answers."
         title = f"Residency over time, {case.label}"
         return (FigureData(form="cache_residency", title=title, note=note, data=data),)
 

@@ -180,8 +180,8 @@ class CascadeProblem(Problem):
         if all(len(path["asked"]) < 2 for path in paths):
             return ()
         note = (
-            "Shares of the test queries. The length of a bar is its share; a bar is indented below the "
-            "expert asked before it. Dark: the queries that stop there, with the quality of their answers. "
+            "Shares of the test queries. The length of a bar is its share; an expert is indented below the "
+            "one asked before it. Strong: the queries that stop there, with the quality of their answers. "
             "Branches below 1% are left out."
         )
         title = f"Experts asked, in order, at {case.label}"

@@ -186,12 +186,11 @@ class TokenMoEProblem(Problem):
             for layer in selected
         ]
         below = self.pool.base.below
-        experts = ", ".join(self.pool.tail.names)
         return (
             FigureData(
                 form="layer_shares",
                 title="Share of the tokens by layer, text and expert",
-                note=f"One block per layer; rows: texts, columns: experts ({experts}); darker: more tokens.",
+                note="Share of a text's tokens that each expert takes in each layer.",
                 data={
                     "experts": list(self.pool.tail.names),
                     "texts": list(self.texts),

@@ -67,7 +67,7 @@ def draw(traces: Mapping[str, Mapping[str, Any]], looks: object = None) -> list[
     ticks = [0, 0.25, 0.5, 0.75, 1]
     across = alt.X(
         "share:Q",
-        title="share of queries (dark: stops there)",
+        title="share of queries (strong: stops there)",
         scale=alt.Scale(domain=[0, 1.4], nice=False),
         axis=alt.Axis(format=".0%", values=ticks),
     )

@@ -31,7 +31,7 @@ def draw(summary: Sequence[Row], looks: Mapping[str, Series]) -> list[Drawing]:
     known = [row for row in summary if row["utility_mean"] is not None and row["quality_mean"] is not None]
     top = max(row["utility_mean"] for row in known)
     return [
-        _chart(known, looks, "quality", alt.Scale(zero=False)),
+        _chart(known, looks, "quality", alt.Scale(zero=False, padding=8)),
         _chart(known, looks, "utility", alt.Scale(zero=False, domainMin=top - _DEEPEST, padding=8)),
     ]
 

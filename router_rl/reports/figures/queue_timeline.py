@@ -17,7 +17,7 @@ from ..number_format import number
 __all__ = ["draw"]
 
 _MOST = 4  # methods drawn
-_ROW, _TALL = 30, 0.85  # px of an expert's row, and how much of it the longest queue fills
+_TALL = 0.85  # share of an expert's row that the longest queue fills
 
 
 def draw(traces: Mapping[str, Mapping[str, Any]], looks: object = None) -> list[Drawing]:
@@ -81,7 +81,7 @@ def _chart(method: str, data: Mapping[str, Any], most: float, end: float) -> Dra
         f"Requests at each expert over {end:,.0f} seconds under {method}; a row is {most:g} requests high"
     )
     title = f"{method} (a row is {most:g} requests high)"
-    return drawing(chart, description, columns, table, title=title, height=_ROW * len(experts))
+    return drawing(chart, description, columns, table, title=title, height=max(120.0, 30.0 * len(experts)))
 
 
 def _steps(

@@ -14,7 +14,9 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from router_rl.reports.html_report import write_report
@@ -254,6 +256,29 @@ def test_the_key_shows_and_hides_methods(browser: webdriver.Chrome, tmp_path: Pa
     browser.find_element(By.CSS_SELECTOR, "[data-method=rl_0]").click()
     WebDriverWait(browser, 5).until(lambda page: page.execute_script(faint) == before)
     assert "rl_0" not in browser.execute_script(names)
+
+
+def test_names_follow_their_points_when_a_chart_is_zoomed(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(SAMPLES["sample_results"]({"ppo": SAMPLES["METHODS"]["ppo"]}), path)
+    opened(browser, path, "laptop")
+    chart = browser.find_elements(By.CSS_SELECTOR, ".vega")[1]
+
+    def distance() -> float:
+        """Return how far the name is from the nearest point of its method, in px."""
+        name = chart.find_element(By.XPATH, ".//*[contains(@class,'names_marks')]//*[text()='ppo']").rect
+        points = chart.find_elements(By.CSS_SELECTOR, ".points_marks path[aria-label^='ppo, ']")
+        gaps = [abs(point.rect["y"] - name["y"]) + abs(point.rect["x"] - name["x"]) for point in points]
+        return min(gaps)
+
+    ticks = "return arguments[0].textContent"
+    before = browser.execute_script(ticks, chart)
+    origin = ScrollOrigin.from_element(chart, 150, -100)
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", chart)
+    wheel = ActionChains(browser).key_down(Keys.SHIFT).scroll_from_origin(origin, 0, -200)
+    wheel.key_up(Keys.SHIFT).perform()
+    WebDriverWait(browser, 5).until(lambda page: page.execute_script(ticks, chart) != before)
+    assert distance() < 60
 
 
 def test_menus_and_search_pick_what_is_shown(browser: webdriver.Chrome, tmp_path: Path) -> None:
