@@ -23,6 +23,7 @@ from .tracker import TrackedRun
 __all__ = ["WandbTracker"]
 
 _PROJECT = "router-rl"
+_LONGEST_TAG = 64  # characters
 _NOT_IN_NAMES = re.compile(r"[^\w.-]", re.ASCII)
 
 
@@ -47,7 +48,7 @@ class WandbTracker:
                 group=f"{run.folder.resolve().name}-{folder_id(run.folder)}",
                 job_type=run.job,
                 config={**run.tags, **run.config},
-                tags=[value[:64] for name, value in run.tags.items() if name in ("problem", "method")],
+                tags=[value[:_LONGEST_TAG] for value in _labels(run)],
                 resume="allow",
                 reinit="create_new",
                 settings=wandb.Settings(console="off", quiet=True, silent=run.job == "trial"),
@@ -81,3 +82,9 @@ class WandbTracker:
     def stop(self) -> None:
         """End the run as failed."""
         self._run.finish(exit_code=1)
+
+
+def _labels(run: TrackedRun) -> list[str]:
+    """Return the problem, and the method of a trial: the whole may have many."""
+    names = ("problem", "method") if run.job == "trial" else ("problem",)
+    return [run.tags[name] for name in names if run.tags.get(name)]
