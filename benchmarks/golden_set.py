@@ -269,11 +269,11 @@ def words_of(tree: Path, one: Comparison, files: Path, out: Path) -> list[str]:
         files: folder of `golden_tables.write_files`.
         out: folder for `results.json`.
     """
+    old = (tree / "router_rl" / "evaluation").is_dir()
     if one is DEMO:
-        return ["demo", "--out", str(out), "--jobs", "1"]
+        return ["demo", "--out", str(out), "--jobs", "1", *([] if old else ["--n-trials", "3"])]
     made = None if one.table is None else files / f"{one.table}.parquet"
     table = {} if made is None else {"table": str(made) if made.exists() else one.table}
-    old = (tree / "router_rl" / "evaluation").is_dir()
     options = table | (_version1(one) if old else _version2(one))
     options |= {"out": str(out), "methods": ",".join(one.methods), "seeds": one.seeds}
     return ["compare", *(f"--{name}={_written(value, files)}" for name, value in options.items())]

@@ -34,7 +34,7 @@ _MAX_QUALITY_LOSS = 0.02
 
 
 def demo(
-    *, out: Path = Path("demo"), seeds: Count = 3, n_trials: Count = 3, jobs: Count = 2
+    *, out: Path = Path("demo"), seeds: Count = 3, n_trials: Count = 2, jobs: Count = 2
 ) -> dict[str, Any]:
     """Route between seven digit classifiers, then between two language models: train, compare, export.
 
