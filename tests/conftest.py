@@ -26,6 +26,7 @@ ALLOWED_SKIPS = (
     "mlflow is not installed",
     "wandb is not installed",
     "g++ is not installed",
+    "postgresql is not installed",
     "llama.cpp is not installed",
     "golden numbers need",
     "is not built: ",  # tests/runtimes

@@ -225,10 +225,14 @@ async def _watch(server: Server) -> None:
 
 
 async def _body(request: Request) -> Any:
+    content: bytes = request.state.body
     try:
-        return json.loads(request.state.body)
+        body = json.loads(content)
+        if b"\\ud" in content.lower():
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise BadRequestError("body", f"is not JSON ({str(error)[:100]})") from error
+    return body
 
 
 def _error(status: int, message: str, kind: str, parameter: str | None = None, **more: Any) -> JSONResponse:

@@ -181,6 +181,7 @@ def test_a_decision_alone_says_its_reasons_and_is_not_logged(serve: Callable[...
     [
         (b"{", "body"),
         (b"[]", "body"),
+        (rb'{"messages": [{"role": "user", "content": "\ud83d"}]}', "body"),
         (b"[" * 100_000, "body"),
         (b'{"messages": []}', "messages"),
         (b'{"messages": [{"role": "user", "content": null}]}', "messages"),
