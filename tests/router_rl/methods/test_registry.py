@@ -57,12 +57,6 @@ def test_learns_with_two_experts_a_query(kinds: OutcomeTable, method: str) -> No
     assert utility(kinds, method, select="topk", k=2) > 0.85
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_passes_check_router(kinds: OutcomeTable, method: str) -> None:
-    router = fit(method, RoutingProblem(kinds, OBJECTIVE), hyperparameters=_short(method))
-    check_router(router, torch.tensor(kinds.features))
-
-
 @pytest.mark.parametrize("method", ["ppo", "softmax_gate", "em_gate", "ridge"])
 def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -> None:
     router = fit(
@@ -75,7 +69,9 @@ def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_gives_the_same_router(kinds: OutcomeTable, method: str) -> None:
+def test_the_same_seed_gives_the_same_router_and_it_passes_the_check(
+    kinds: OutcomeTable, method: str
+) -> None:
     one, two = (
         fit(method, RoutingProblem(kinds, OBJECTIVE), hyperparameters=_short(method), seed=3)
         for _ in range(2)
@@ -83,6 +79,7 @@ def test_the_same_seed_gives_the_same_router(kinds: OutcomeTable, method: str) -
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
     assert one.rule == two.rule
+    check_router(one, torch.tensor(kinds.features))
 
 
 def test_every_method_gets_the_same_number_of_trials() -> None:
