@@ -94,7 +94,7 @@ def test_code_is_fenced_and_names_its_language(page: str) -> None:
     outside = re.sub(
         r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
-    assert re.findall(r"^ {4}(?:python|make|train_router|train-router|pip)\b.*$", outside, re.MULTILINE) == []
+    assert re.findall(r"^ {4}(?:python|make|train_router|train-router)\b.*$", outside, re.MULTILINE) == []
 
 
 @pytest.mark.timeout(900)  # less than a minute of an idle core
