@@ -8,9 +8,9 @@ This file reads `router.json` and `router.safetensors` beside it. It provides
         -> the layer of a loaded transformers model routes by it
 
 It scores the hidden states itself: the layer's own gate (`gating_output`) is not read. The weights of a row
-sum to 1. Ties go to the lowest id; in a folded gate, the model's own top-k decides them. A row that is not
-finite goes to the declared fallback expert and is counted in `fallbacks`; `alive` [N] bool says which experts
-may be chosen and can be changed between calls (`router.alive[3] = False`).
+sum to 1. Ties go to the lowest id; in a sigmoid gate of transformers, the model's own top-k decides them.
+A row that is not finite goes to the declared fallback expert and is counted in `fallbacks`; `alive` [N] bool
+says which experts may be chosen and can be changed between calls (`router.alive[3] = False`).
 
 On a GPU a linear router calls the operator `router_rl::route`, whose kernels route in one launch, where
 router-rl and Triton are installed; else it runs in torch, as other routers do. No operation synchronises with
@@ -136,8 +136,12 @@ class StandaloneRouter(nn.Module):
                     gate.bias.copy_(self.layers[1])
                 if hasattr(gate, "e_score_correction_bias"):
                     gate.e_score_correction_bias.copy_(self.bias)
-        else:  # the module object stays: transformers records router logits from it
-            gate.__class__ = type(f"Routed{type(gate).__name__}", (_RoutedGate, type(gate)), {})
+        mixin = (
+            _RoutedGate if not folds else None if hasattr(gate, "e_score_correction_bias") else _FoldedGate
+        )
+        if mixin:  # the module object stays: transformers records router logits from it
+            gate.__class__ = type(f"Routed{type(gate).__name__}", (mixin, type(gate)), {})
+        if not folds:
             gate.router = self.to(gate.weight.device)
             gate.register_parameter("weight", None)  # it would be saved, and mislead
             model.save_pretrained = _refuse_to_save
@@ -287,6 +291,15 @@ class _RoutedGate(nn.Module):
             logits = logits.clamp(min=-2e4) @ self.router.paths.T
         scale = getattr(self, "routed_scaling_factor", 1.0)
         return logits[:, : len(self.router.names)], weights * scale, ids.long()
+
+
+class _FoldedGate(nn.Module):
+    """A stock gate whose ties go to the lowest id: mixed in before its class, which leaves them open."""
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the stock gate returns; equal logits have equal weights, so that only ids change."""
+        logits, weights, _ = super().forward(hidden_states)
+        return logits, weights, _largest(logits, weights.shape[-1])
 
 
 def load(folder: Path | str = Path(__file__).parent, device: torch.device | str = "cpu") -> StandaloneRouter:

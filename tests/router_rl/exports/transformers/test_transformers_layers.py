@@ -16,9 +16,9 @@ from experts import InputError
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
 from router_rl.exports import export
-from router_rl.exports.layer_formats import load_layer
+from router_rl.exports.layer_formats import load_layer, put_into_small_model
 from router_rl.exports.transformers import swap_routers, write_routers
-from router_rl.routing import Hard, MLPScorer, Router, ScoredTopK, Selection, TopK
+from router_rl.routing import Hard, LinearScorer, MLPScorer, Router, ScoredTopK, Selection, TopK
 
 from .test_swap import TOKENS, load, logits
 
@@ -131,3 +131,22 @@ def test_without_transformers_it_says_so(
     with pytest.raises(InputError, match=r"not installed; pip install 'router-rl\[llm\]'"):
         export(made("linear"), tmp_path / "out", format="transformers")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("biased", [False, True])  # Mixtral's gate and GPT-OSS's
+def test_ties_of_a_folded_gate_go_to_the_lowest_id(tmp_path: Path, biased: bool) -> None:
+    scorer = LinearScorer(4, 40)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.randn(10, 4, generator=torch.Generator().manual_seed(0)).repeat(4, 1))
+        scorer.bias.fill_(0.5 * biased)
+    router = Router(scorer, TopK(k=5), [f"expert {n}" for n in range(40)])
+    export(router, tmp_path / "out", format="transformers")
+    gate, how = put_into_small_model(load_layer(tmp_path / "out"))
+    assert how == "folded"
+    hidden = torch.cat([torch.randn(50, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(1, 4)])
+    with torch.no_grad():
+        _, weights, experts = gate(hidden)
+        expected = router(hidden)
+    assert experts.equal(expected.experts)
+    assert experts[-1].tolist() == [0, 1, 2, 3, 4]
+    torch.testing.assert_close(weights, expected.weights)
