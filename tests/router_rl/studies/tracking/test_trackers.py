@@ -177,7 +177,9 @@ def test_trials_are_logged_once_and_reused_ones_never_again(
     }
     assert len(trials) == 4
     assert all(len(first[name]["test/utility"]) == 1 for name in trials)
+    files = sorted(folder.rglob("events*"))
     again = run()
+    assert sorted(folder.rglob("events*")) == files  # not even written again
     assert {name: again[name] for name in trials} == {name: first[name] for name in trials}
     assert set(again) == set(first)
 
