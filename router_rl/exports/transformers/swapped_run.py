@@ -94,7 +94,7 @@ def run_model(
     import transformers
 
     loader: Any = transformers.AutoModelForCausalLM
-    model: Any = loader.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = loader.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     change(model)
     host = host_of_model(model)
     prompts = random_prompts(model.config.vocab_size) if prompts is None else prompts
