@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group
 from rich.text import Text
@@ -12,11 +12,8 @@ from rich.text import Text
 from experts.io.value_range import Count
 
 from ..reports.terminal import paths_of, progress_of, results_view
+from ..studies.operating_target import Target
 from .command import Command
-
-if TYPE_CHECKING:
-    from ..problems.routing.problem import RoutingProblem
-    from ..studies.operating_target import Target
 
 __all__ = ["COMMAND", "demo"]
 
@@ -54,7 +51,6 @@ def demo(
 
     from ..problems.objective import Objective
     from ..problems.routing.problem import RoutingProblem
-    from ..studies.operating_target import Target
 
     writable_folder("out", out)
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.1, 0.4)]
@@ -77,7 +73,7 @@ def demo(
 
 
 def _compared(
-    problem: RoutingProblem,
+    problem: Any,  # its type imports torch, and the parser executes imports for types
     methods: Sequence[str],
     out: Path,
     size: dict[str, int],
