@@ -80,7 +80,11 @@ class StandaloneRouter(nn.Module):
             "only", only if paths is None else torch.where(paths[settings["fallback"]] > 0, 0.0, -1e4)
         )
         self.fallback: int = settings["fallback"]
-        self.parts = list(self.layers)  # looking them up in a ParameterList takes as long as a small product
+
+    @property
+    def parts(self) -> list[Any]:
+        """The scorer's parameters in order, in a fraction of the time that iterating over `layers` takes."""
+        return list(self.layers._parameters.values())  # pyright: ignore[reportPrivateUsage]
 
     def custom_routing_function(
         self, hidden_states: Tensor, gating_output: Tensor | None, topk: int, renormalize: bool
@@ -214,10 +218,11 @@ class StandaloneRouter(nn.Module):
         return (self.kind == "linear" or math.isfinite(x.sum().item())) and bool(self.alive.all())
 
     def _score(self, x: Tensor) -> Tensor:
+        parts = self.parts
         if self.kind == "constant":
-            return self.parts[0].expand(x.shape[0], -1)
-        for number in range(0, len(self.parts), 2):
-            x = F.linear(x.relu() if number else x, self.parts[number], self.parts[number + 1])
+            return parts[0].expand(x.shape[0], -1)
+        for number in range(0, len(parts), 2):
+            x = F.linear(x.relu() if number else x, parts[number], parts[number + 1])
         return x
 
     def _open(self, experts: Tensor) -> Tensor:

@@ -78,3 +78,13 @@ def test_it_is_one_node_of_a_compiled_model(made: Callable[..., Router], tmp_pat
 def test_what_has_no_kernels(made: Callable[..., Router], tmp_path: Path, kind: str, rule: str) -> None:
     export(made(kind, rule), tmp_path / "out", format="vllm")
     assert kernels_for(load_layer(tmp_path / "out")) is None
+
+
+def test_parameters_that_are_replaced_are_used(made: Callable[..., Router], tmp_path: Path) -> None:
+    export(made("linear", "top2"), tmp_path / "out", format="vllm")
+    router = load_layer(tmp_path / "out")
+    opposite = {name: -value if "layers" in name else value for name, value in router.state_dict().items()}
+    router.load_state_dict(opposite, assign=True)
+    hidden = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    experts = router(hidden)[0]
+    assert experts.equal((hidden @ opposite["layers.0"].T + opposite["layers.1"]).topk(2).indices)
