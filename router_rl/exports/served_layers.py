@@ -74,14 +74,19 @@ class ServedLayer:
         router: of the export.
         segments: the model's experts for each of the router's.
         scale: multiplies the weights of the model's experts.
+        trims: for adaptive k on a CPU, outside compiled graphs, return no more slots than the row with most
+            experts uses, so that the others run no expert.
     """
 
-    def __init__(self, router: StandaloneRouter, *, segments: int = 1, scale: float = 1.0) -> None:
+    def __init__(
+        self, router: StandaloneRouter, *, segments: int = 1, scale: float = 1.0, trims: bool = False
+    ) -> None:
         self.router = router
         self.segments = segments
         self.scale = scale
         self.k = router.k * segments
         self.experts = len(router.names) * segments
+        self.trims = trims and router.rule["rule"] == "adaptive_k"
         self.within = torch.arange(segments, dtype=torch.int32, device=router.alive.device)
 
     def __call__(
@@ -106,12 +111,15 @@ class ServedLayer:
                 f"the router is for {self.experts} experts, the layer has {gating_output.shape[-1]}"
             )
         weights, ids, _ = self.router.chosen(hidden_states)
+        if self.trims and weights.is_cpu and len(weights) and not torch.compiler.is_compiling():
+            used = int((weights > 0).sum(dim=-1).max())  # unused slots are last
+            weights, ids = weights[:, :used], ids[:, :used]
         if self.scale != 1.0:
             weights = weights * self.scale
-        if self.segments == 1:
-            return weights, ids
-        ids = (ids.unsqueeze(-1) * self.segments + self.within).flatten(1)
-        return weights.repeat_interleave(self.segments, dim=-1), ids
+        if self.segments != 1:
+            ids = (ids.unsqueeze(-1) * self.segments + self.within).flatten(1)
+            weights = weights.repeat_interleave(self.segments, dim=-1)
+        return weights.contiguous(), ids.contiguous()  # vLLM's kernel on a CPU does not look at strides
 
     def set_alive(self, alive: list[bool]) -> None:
         """Say which experts may be chosen, from the next call on.
@@ -196,7 +204,9 @@ class ServedRouters:
             raise ValueError(f"{folder} is no router of hidden states alone; export it with --format vllm")
         return settings
 
-    def layer(self, folder: Path, *, segments: int, scale: float, device: torch.device) -> ServedLayer:
+    def layer(
+        self, folder: Path, *, segments: int, scale: float, device: torch.device, trims: bool = False
+    ) -> ServedLayer:
         """Load the router of a layer.
 
         Args:
@@ -204,6 +214,7 @@ class ServedRouters:
             segments: the model's experts for each of the router's.
             scale: what the weights of a row sum to.
             device: of the layer.
+            trims: as for `ServedLayer`.
 
         Raises:
             ValueError: the export is of another kind.
@@ -217,7 +228,7 @@ class ServedRouters:
                 router = load(folder)
         finally:
             torch.set_default_dtype(usual)
-        return ServedLayer(router.to(device), segments=segments, scale=scale / segments)
+        return ServedLayer(router.to(device), segments=segments, scale=scale / segments, trims=trims)
 
     def segments(self, folder: Path, experts: int, scale: float) -> int:
         """How many of the model's experts one expert of the router is: an assembly's segments, or 1.

@@ -83,6 +83,7 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
         segments=routers.segments(folder, arguments["num_experts"], scale),
         scale=1.0 if arguments.get("apply_routed_scale_to_output", False) else scale,
         device=torch.get_default_device(),
+        trims=True,
     )
     custom = importlib.import_module(f"{_LAYERS}.router.custom_routing_router").CustomRoutingRouter
 

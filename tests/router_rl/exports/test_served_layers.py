@@ -86,6 +86,29 @@ def test_an_expert_that_was_cut_runs_all_its_segments(folder: Path, scale: float
     torch.testing.assert_close(weights, own_weights.repeat_interleave(3, dim=-1) * scale / 3.0)
 
 
+@pytest.mark.parametrize("segments", [1, 2])
+def test_slots_that_no_row_uses_run_no_expert(made, tmp_path: Path, segments: int) -> None:
+    """And what is left is contiguous: vLLM's kernel on a CPU does not look at strides."""
+    router = made("mlp", "adaptive")
+    export(router, tmp_path / "out", format="vllm")
+    routers = ServedRouters(tmp_path / "out")
+    served = routers.layer(tmp_path / "out", segments=segments, scale=1.0, device=CPU, trims=True)
+    hidden = torch.randn(300, 4)
+    with torch.no_grad():
+        used = (router(hidden).experts < 6).sum(dim=1)
+    sizes = set()
+    for most in (1, 2, 3):
+        rows = hidden[used <= most]
+        weights, ids = served(rows, torch.zeros(len(rows), 6 * segments), 3, True)
+        assert weights.is_contiguous()
+        assert ids.is_contiguous()
+        sizes.add(ids.shape[1])
+        assert weights.shape == ids.shape == (len(rows), segments * int(used[used <= most].max()))
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(rows)))
+    assert len(sizes) > 1
+    assert served(hidden[:0], torch.zeros(0, 6 * segments), 3, True)[1].shape == (0, 3 * segments)
+
+
 def test_dead_experts_and_fallbacks_are_shown(folder: Path) -> None:
     served = ServedRouters(folder).layer(folder / "layer-1", segments=1, scale=1.0, device=CPU)
     hidden = torch.randn(50, 4)
