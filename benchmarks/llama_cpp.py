@@ -2,19 +2,22 @@
 
     python benchmarks/llama_cpp.py --out runs/llama_cpp
 
-A Mixtral of random 8-bit weights, or `--model`, and copies that `patch --gguf` wrote with random routers of
-one to `--k` experts per token, on one thread. The models take turns, and the thread's own time is measured,
-so that a busy machine disturbs little. Speeds are medians; their ratios to the model's own
-gates are medians over pairs of the same turn. Writes `llama_cpp.json`, prints Markdown.
+A Mixtral of random 8-bit weights, or `--model`; a byte-identical copy, whose ratio is the noise; and copies
+that `patch --gguf` wrote: with the model's own gates, their experts in another order and `--k` of them per
+token, and with random routers. On one thread; each round loads every model alone, in another order, and
+measures the thread's own time, so that a busy machine and the place in memory disturb little. Speeds are
+medians over rounds; ratios to the model's own gates are medians of the rounds' ratios. Writes `llama_cpp.json`, prints Markdown.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import jsonargparse
@@ -36,7 +39,8 @@ def main(
     model: Path | None = None,
     k: tuple[int, ...] = (1, 2, 4),
     prompt: int = 256,
-    repeats: int = 200,
+    steps: int = 48,
+    rounds: int = 15,
     seed: int = 0,
 ) -> None:
     """Measure and print.
@@ -46,58 +50,59 @@ def main(
         model: GGUF file of a mixture; None: a Mixtral of random weights.
         k: experts per token of the routers.
         prompt: tokens of a prompt.
-        repeats: steps of each model.
+        steps: tokens after it, one at a time.
+        rounds: how often each model is measured.
         seed: of the weights.
     """
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    spent: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
         if model is None:
             model = Path(folder) / "mixtral.gguf"
             write_mixtral(model, seed)
         target = read_gguf_model(model)
-        paths = {OWN: model}
-        for each in k:
-            name = f"routers, {each} a token"
-            paths[name] = Path(folder) / f"{each}.gguf"
-            patch_gguf(
-                [_random(target.gate(layer), each, layer) for layer in target.layers], model, paths[name]
-            )
-        loaded = {
-            name: stack.enter_context(LlamaCpp(path, context=prompt + repeats + 32))
-            for name, path in paths.items()
+        # All are copies: pages of a file that was written in another way can be larger in the system's cache.
+        paths = {OWN: Path(folder) / "own.gguf", "its own gates, copied": Path(folder) / "copy.gguf"}
+        for path in paths.values():
+            shutil.copyfile(model, path)
+        numbers = dict.fromkeys(paths, target.host.k)
+        gates = [target.gate(layer) for layer in target.layers]
+        made = {
+            f"routers, {each} a token": [
+                Gate(weight=gate.weight.roll(1, dims=0), k=each, score=gate.score) for gate in gates
+            ]
+            for each in k
         }
-        words = loaded[OWN].tokens
-        tokens = torch.randint(
-            words, (prompt + repeats,), generator=torch.Generator().manual_seed(seed)
-        ).tolist()
-        prompts: dict[str, list[float]] = {name: [] for name in loaded}
-        steps: dict[str, list[float]] = {name: [] for name in loaded}
-        for turn in range(max(4, repeats // 20)):
-            for name in _in_turn(loaded, turn):
-                prompts[name].append(_seconds(loaded[name], tokens[:prompt], 0) / prompt)
-        for turn in range(repeats):
-            for name in _in_turn(loaded, turn):
-                at = prompt + turn
-                steps[name].append(_seconds(loaded[name], tokens[at : at + 1], at))
-    rows = [
+        made["random routers"] = [_random(gate, seed + place) for place, gate in enumerate(gates)]
+        for name, routers in made.items():
+            paths[name], numbers[name] = Path(folder) / f"{len(paths)}.gguf", routers[0].k or target.host.k
+            patch_gguf(routers, model, paths[name])
+        names = list(paths)
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                spent.setdefault(name, []).append(_seconds(paths[name], prompt, steps, seed + turn))
+    rows: list[dict[str, Any]] = [
         {
             "gates": name,
-            "k": target.host.k if name == OWN else k[place - 1],
-            "prompt_tokens_per_second": 1 / statistics.median(prompts[name]),
-            "prompt_ratio": _ratio(prompts[OWN], prompts[name]),
-            "generated_tokens_per_second": 1 / statistics.median(steps[name]),
-            "generated_ratio": _ratio(steps[OWN], steps[name]),
+            "k": numbers[name],
+            **{
+                key: value
+                for place, what in enumerate(("prompt", "generated"))
+                for key, value in _speeds(
+                    what, [each[place] for each in spent[name]], [each[place] for each in spent[OWN]]
+                )
+            },
         }
-        for place, name in enumerate(paths)
+        for name in names
     ]
     facts = {
         "llama_cpp": llama_cpp_version(),
-        "threads": 1,
         "prompt": prompt,
-        "repeats": repeats,
+        "steps": steps,
+        "rounds": rounds,
         "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "llama_cpp.json", {**facts, "model": model.name, "rows": rows})
+    write_json(out / "llama_cpp.json", {**facts, "threads": 1, "model": model.name, "rows": rows})
     print("| gates | experts a token | prompt, tokens/s (ratio) | generated, tokens/s (ratio) |")
     print("| --- | ---: | ---: | ---: |")
     for row in rows:
@@ -150,26 +155,28 @@ def write_mixtral(path: Path, seed: int) -> None:
     writer.close()
 
 
-def _random(gate: Gate, k: int, seed: int) -> Gate:
+def _random(gate: Gate, seed: int) -> Gate:
     weight = torch.randn(gate.weight.shape, generator=torch.Generator().manual_seed(seed))
-    return Gate(weight=weight / gate.weight.shape[1] ** 0.5, k=k, score=gate.score)
+    return Gate(weight=weight / gate.weight.shape[1] ** 0.5, k=gate.k, score=gate.score)
 
 
-def _in_turn(loaded: dict[str, LlamaCpp], turn: int) -> list[str]:
-    """The models in another order each turn: one that ran twice in a row would find its weights cached."""
-    names = list(loaded)
-    return names[turn % len(names) :] + names[: turn % len(names)]
+def _seconds(path: Path, prompt: int, steps: int, seed: int) -> tuple[float, float]:
+    """Seconds of this thread for each token of a prompt, and for each of the tokens after it."""
+    with LlamaCpp(path, context=prompt + steps) as model:
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(model.tokens, (prompt + steps,), generator=generator).tolist()
+        model.logits(tokens[:prompt])  # reads the file
+        began = time.thread_time()  # llama.cpp computes in this thread, since it has one
+        model.logits(tokens[:prompt])
+        middle = time.thread_time()
+        for at in range(prompt, prompt + steps):
+            model.logits(tokens[at : at + 1], at)
+        return (middle - began) / prompt, (time.thread_time() - middle) / steps
 
 
-def _seconds(model: LlamaCpp, tokens: list[int], start: int) -> float:
-    began = time.thread_time()  # llama.cpp computes in this thread, since it has one
-    model.logits(tokens, start)
-    return time.thread_time() - began
-
-
-def _ratio(own: list[float], other: list[float]) -> float:
-    """Speed relative to the model's own gates, the median over pairs that ran after each other."""
-    return statistics.median(a / b for a, b in zip(own, other, strict=True))
+def _speeds(what: str, times: list[float], own: list[float]) -> Iterator[tuple[str, float]]:
+    yield f"{what}_tokens_per_second", 1 / statistics.median(times)
+    yield f"{what}_ratio", statistics.median(a / b for a, b in zip(own, times, strict=True))
 
 
 if __name__ == "__main__":
