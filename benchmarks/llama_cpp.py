@@ -6,7 +6,8 @@ A Mixtral of random 8-bit weights, or `--model`; a byte-identical copy, whose ra
 that `patch --gguf` wrote: with the model's own gates, their experts in another order and `--k` of them per
 token, and with random routers. On one thread; each round loads every model alone, in another order, and
 measures the thread's own time, so that a busy machine and the place in memory disturb little. Speeds are
-medians over rounds; ratios to the model's own gates are medians of the rounds' ratios. Writes `llama_cpp.json`, prints Markdown.
+medians over rounds; ratios to the model's own gates are medians of the rounds' ratios. Writes
+`llama_cpp.json`, prints Markdown.
 """
 
 from __future__ import annotations
