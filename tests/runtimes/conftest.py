@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from runtimes.environments import ENVIRONMENTS, reason_absent
-from runtimes.runtime_table import Row, write_page
+from runtimes.runtime_table import Row, digest_of_exports, write_page
 
 from router_rl.exports.verify_layers import run_program
 
@@ -25,6 +25,7 @@ if FOLDER is None:
     collect_ignore_glob = ["test_*.py"]
 
 _ROWS = pytest.StashKey[list[Row]]()
+_DIGEST = pytest.StashKey[str]()
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,18 @@ def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     return rows.append
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep the digest of what is tested."""
+    session.config.stash[_DIGEST] = digest_of_exports()
+
+
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """Write the page, if every runtime ran and every test passed."""
     rows = config.stash.get(_ROWS, [])
     stats = terminalreporter.stats
     whole = not (config.option.keyword or config.option.markexpr) and config.args == ["tests/runtimes"]
     if rows and exitstatus == 0 and not stats.get("skipped") and whole:
-        terminalreporter.write_line(write_page(rows))
+        terminalreporter.write_line(write_page(rows, config.stash[_DIGEST]))
     elif rows:
         terminalreporter.write_line(
             "docs/benchmarks/runtimes.md is left as it was: not every test ran and passed"

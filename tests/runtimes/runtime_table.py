@@ -61,23 +61,24 @@ def digest_on_page() -> str | None:
     return found.group(1) if found else None
 
 
-def write_page(rows: Sequence[Row]) -> str:
+def write_page(rows: Sequence[Row], digest: str) -> str:
     """Put the rows into the page, and return what was done.
 
     Args:
         rows: of one run of all tests.
+        digest: of the exports when the run began.
     """
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(_BEGIN)
     inner, after = rest.split(_END)
     table = _table(rows)
-    if table in inner and digest_on_page() == digest_of_exports():
+    if table in inner and digest_on_page() == digest:
         return f"{PAGE.relative_to(ROOT)} is current"
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
-    measured = f"Commit {commit or 'unknown'}, {today}, exports {digest_of_exports()}."
+    measured = f"Commit {commit or 'unknown'}, {today}, exports {digest}."
     PAGE.write_text(f"{before}{_BEGIN}\n{measured}\n\n{table}\n{_END}{after}", encoding="utf-8")
     return f"wrote {PAGE.relative_to(ROOT)}"
 
