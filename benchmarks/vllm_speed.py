@@ -5,8 +5,8 @@
 MODEL is a mixture; FOLDER holds one folder of exports for each router to measure, with at most the model's k.
 One engine runs one copy of the model; between rounds, its layers' router is exchanged, vLLM's own among them,
 in another order each round. Eager, on a CPU, in seconds of the process. Ratios are medians over rounds of the
-ratio to vLLM's own router in the same round; that router measured twice shows the noise. It runs where vLLM is
-installed, which has argparse.
+ratio to vLLM's own router in the same round; that router measured twice shows the noise. It needs argparse
+alone beside vLLM and router-rl.
 """
 
 from __future__ import annotations
