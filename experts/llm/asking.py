@@ -18,7 +18,15 @@ from typing import Any
 from .endpoints import Endpoint
 from .lite import lite
 
-__all__ = ["Client", "FaultyAnswerError", "Reply", "Request", "check_record", "failure_of", "litellm_parameters"]
+__all__ = [
+    "Client",
+    "FaultyAnswerError",
+    "Reply",
+    "Request",
+    "check_record",
+    "failure_of",
+    "litellm_parameters",
+]
 
 # Wrong key, or no such model: every request to it fails. (403 can concern a single prompt.)
 _PERMANENT = (401, 404)

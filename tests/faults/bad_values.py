@@ -359,4 +359,6 @@ def _without(line: tuple[str, ...], typed: str) -> tuple[str, ...]:
     return (*line[:place], *line[place + 2 :])
 
 
-assert set(COMMANDS) == {line[0] for line in LINES.values()}  # every command has a valid line
+# `tests/router_rl/serving` has the mistakes of commands that need a running server or its log.
+_OF_SERVERS = {"serve", "promote", "rollback", "log"}
+assert set(COMMANDS) - _OF_SERVERS == {line[0] for line in LINES.values()}  # every other one has a valid line

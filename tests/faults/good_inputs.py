@@ -67,6 +67,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "patch": ("patch", "patch", "--model", "model", *_OUT),
     "patch gguf": (*("patch", "--gguf", "model.gguf", "--router", "gates.safetensors", "--out", "new.gguf"),),
     "list": ("list", "--env", "cascade"),
+    "runs": ("runs", "list", "run"),
 }
 """A valid command line by name; the first word of a name is the command."""
 
