@@ -30,7 +30,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 def test_no_bad_input_is_a_defect(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     cases = sampled(all_cases(seed=0), CASES, seed=0)
-    assert {case.command for case in cases} == {line[0] for line in LINES.values()}
+    assert {case.command for case in cases} >= {line[0] for line in LINES.values()}
     assert {case.kind for case in cases} == {
         *("config", "file", "flipped", "option", "path", "table", "useless", "value")
     }
