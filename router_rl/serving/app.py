@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -21,12 +20,11 @@ from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
 from .chat_request import BadRequestError, ChatRequest, last_prompt
 from .deployments import follow
+from .guard import Guard
 from .live_page import live_page
 from .server import Server
 
 __all__ = ["create_app"]
-
-_OPEN = ("/", "/healthz")  # without a key: they tell nothing of the requests
 
 
 def create_app(server: Server) -> FastAPI:
@@ -48,7 +46,7 @@ def create_app(server: Server) -> FastAPI:
             await run_in_threadpool(server.close)
 
     app = FastAPI(title="router-rl", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    app.middleware("http")(_guard(server))
+    app.add_middleware(Guard, keys=server.keys, most_bytes=server.options.max_request_bytes, refuse=_refused)
     _add_routes(app, server)
     return app
 
@@ -183,32 +181,6 @@ def _scored(body: dict[str, Any]) -> tuple[str, float]:
     return decision, float(score)
 
 
-def _guard(
-    server: Server,
-) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    """Return the middleware that checks keys and the size of requests."""
-
-    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        if server.keys and request.url.path not in _OPEN:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            known = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in server.keys]
-            if scheme.lower() != "bearer" or not any(known):
-                return _error(401, "the API key is missing or wrong", "authentication_error")
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > server.options.max_request_bytes:
-            return _too_large(server)
-        if request.method == "POST":
-            body = b""
-            async for part in request.stream():
-                body += part
-                if len(body) > server.options.max_request_bytes:
-                    return _too_large(server)
-            request.state.body = body
-        return await call(request)
-
-    return guard
-
-
 async def _watch(server: Server) -> None:
     """Take promoted routers, as long as the server runs."""
     while True:
@@ -241,9 +213,8 @@ def _error(status: int, message: str, kind: str, parameter: str | None = None, *
     return JSONResponse({"error": content}, status_code=status)
 
 
-def _too_large(server: Server) -> JSONResponse:
-    most = server.options.max_request_bytes
-    return _error(413, f"the request has more than {most:,} bytes", "invalid_request_error")
+def _refused(status: int, message: str) -> JSONResponse:
+    return _error(status, message, "authentication_error" if status == 401 else "invalid_request_error")
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -96,10 +96,11 @@ class LoadedRouter:
         router = self.router
         groups = None if group is None else [group]
         assert router.text is not None
-        routing = router.route(prompt, groups, action_mask=may)
         with torch.inference_mode():
-            features = router.text([prompt], groups)[0].numpy()
+            features = router.text([prompt], groups)
+            plain = "group" not in router.inputs  # then the features are all that it reads
+            routing = router(features, None, may) if plain else router.route(prompt, groups, action_mask=may)
         scores = routing.logits[0].numpy()
         if len(scores) != len(self.experts):
             scores = np.full(len(self.experts), np.nan, dtype=np.float32)
-        return Ranking(int(routing.experts[0, 0]), scores, features)
+        return Ranking(int(routing.experts[0, 0]), scores, features[0].numpy())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from experts.table.prices import Price
 from router_rl.serving.decider import Decider, Live
@@ -71,3 +72,13 @@ def test_a_router_without_first_choice_is_refused(make_router: Callable[..., Pat
 
     with pytest.raises(InputError, match="router="):
         LoadedRouter.of(tmp_path)
+
+
+def test_a_ranking_is_what_the_router_routes(router: Path) -> None:
+    loaded = LoadedRouter.of(router)
+    for prompt in ("What is 3 plus 4?", "What is 3 times 4?", ""):
+        for may in (None, torch.tensor([False, True])):
+            routing = loaded.router.route(prompt, action_mask=may)
+            ranking = loaded.rank(prompt, None, may)
+            assert ranking.best == int(routing.experts[0, 0])
+            assert ranking.scores.tolist() == routing.logits[0].tolist()
