@@ -82,7 +82,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert routing <= set(names["methods"]["routing"])
     assert {"exact_pg", "thresholds", "automix"} <= set(names["methods"]["cascade"])
     assert {"hard", "topk", "soft", "hierarchical", "adaptive_k", "expert_choice"} == set(names["selections"])
-    assert names["sources"] == ["digits", "fashion-mnist"]
+    assert names["sources"] == ["digits", "fashion-mnist", "routellm_gsm8k"]
     formats = ["safetensors", "pt2", "aoti", "onnx", "vllm", "sglang", "transformers", "gguf"]
     assert names["formats"] == formats
 

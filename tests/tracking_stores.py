@@ -52,10 +52,12 @@ def weights_and_biases(folder: Path) -> Stored:
     wandb.teardown()  # waits until the files are complete
 
     stored: Stored = {}
-    latest = {path.name.rpartition("-")[2]: path for path in sorted((folder / "wandb").glob("offline-run-*"))}
-    for identity, path in latest.items():
+    # Of runs that start within one second, the folders of later ones end in -1, -2, ...
+    files = [next(path.glob("run-*.wandb")) for path in sorted((folder / "wandb").glob("offline-run-*"))]
+    latest = {path.name: path for path in files}
+    for path in latest.values():
         name, values = "", defaultdict[str, list[tuple[int, float]]](list)
-        for data in _records((path / f"run-{identity}.wandb").read_bytes()):
+        for data in _records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             name = record.run.display_name or name

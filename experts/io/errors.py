@@ -29,6 +29,17 @@ class InputError(ValueError):
         self.field = field
         self.value = value
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what another process makes the same error of; the value is passed as text."""
+        return _received, (str(self), self.field, _shown(self.value))
+
+
+def _received(message: str, field: str, value: str) -> InputError:
+    """Return the error of another process."""
+    error = InputError(field, value, "", "")
+    error.args = (message,)
+    return error
+
 
 def _shown(value: object) -> str:
     """Return the representation of a value, without the middle if it is long."""

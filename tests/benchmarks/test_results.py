@@ -37,7 +37,8 @@ def test_every_document_of_results_has_a_table(results: Any) -> None:
     listed = {table.document for table in tables}
     pages = {f"docs/benchmarks/{path.name}" for path in (ROOT / "docs" / "benchmarks").glob("*.md")}
     assert len(pages) > 10
-    assert pages <= {*listed, "docs/benchmarks/sealed.md"}
+    # `make test-runtimes` writes the table of runtimes, and a test of its own says whether it is stale.
+    assert pages <= {*listed, "docs/benchmarks/sealed.md", "docs/benchmarks/runtimes.md"}
 
 
 def test_a_table_is_stale_by_epoch_or_by_data(results: Any, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from experts import InputError
+from experts.io.cache import cache_folder
 
 from .run_identity import folder_id, run_id
 from .tracker import TrackedRun
@@ -38,7 +40,8 @@ class MLflowTracker:
 
     def start(self, run: TrackedRun) -> None:
         """Begin a run; the one of the same folder and key is continued (of the whole) or deleted."""
-        with _reported():
+        # Processes that create one SQLite store at the same time collide.
+        with FileLock(cache_folder("locks") / "mlflow.lock"), _reported():
             client = MlflowClient()
             experiment = _experiment(client)
             before = _runs(client, experiment, run_id(run))

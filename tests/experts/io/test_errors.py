@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 from experts import InputError
 from experts.io.errors import unknown_name
 
@@ -28,3 +30,11 @@ def test_a_value_of_any_size_makes_a_short_message():
     for value in ("x" * 10**7, 10**5000, nested):
         assert len(str(InputError("a", value, "is wrong", "correct it"))) < 700
     assert str(InputError("a", 10**5000, "is wrong", "correct it")) == "a=<int>: is wrong; correct it"
+
+
+def test_an_error_of_another_process_is_the_same() -> None:
+    error = InputError("window", [1, object()], "is wrong", "use 1")
+    received = pickle.loads(pickle.dumps(error))
+    assert isinstance(received, InputError)
+    assert str(received) == str(error)
+    assert received.field == "window"
