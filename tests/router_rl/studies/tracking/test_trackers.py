@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from tracking_stores import READERS, Stored
 
 import train_router
@@ -48,6 +49,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 @pytest.fixture
 def stores(tmp_path: Path, database: Path | None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with stores of MLflow and W&B, without servers."""
+    get_reusable_executor().shutdown()  # processes of an earlier test have its variables
     if database is not None:
         shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
