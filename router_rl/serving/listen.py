@@ -51,7 +51,8 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
 def _listening(options: ServeOptions) -> socket.socket:
     """Return a socket that listens; the address is checked before anything is loaded."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named, asyncio sends small answers at once (TCP_NODELAY).
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((options.host, options.port))
