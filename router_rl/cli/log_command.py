@@ -8,6 +8,7 @@ from typing import Any, Literal
 from experts.io.value_range import NonNegative
 
 from .command import Command
+from .serve_extra import serve_extra
 
 __all__ = ["COMMAND", "log"]
 
@@ -19,7 +20,7 @@ def log(
     log: str = "sqlite:///decisions.db",
     since: NonNegative = 0.0,
 ) -> dict[str, Any]:
-    """Write the scored decisions of a log to a Parquet file, for `evaluate --log` and `monitor --log`.
+    """Write the scored decisions of a log to a Parquet file, for `train`, `evaluate` and `monitor --log`.
 
     Args:
         action: export.
@@ -27,8 +28,9 @@ def log(
         log: URL of the decision log.
         since: only decisions since this time, in seconds since 1970.
     """
-    from ..serving.log_export import export_log
-    from ..serving.log_store import LogStore
+    with serve_extra("log"):
+        from ..serving.log_export import export_log
+        from ..serving.log_store import LogStore
 
     del action
     return export_log(LogStore(log, create=False), out, since=since)

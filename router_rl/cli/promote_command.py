@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from experts.io.value_range import Range
 
 from .command import Command
+from .serve_extra import serve_extra
 
 __all__ = ["COMMAND", "promote"]
 
@@ -27,8 +28,9 @@ def promote(
         log: URL of the servers' decision log.
         fraction: share of the requests that it decides, such as 0.1 for a canary.
     """
-    from ..serving.deployments import promote as promote_router
-    from ..serving.log_store import LogStore
+    with serve_extra("promote"):
+        from ..serving.deployments import promote as promote_router
+        from ..serving.log_store import LogStore
 
     return promote_router(LogStore(log, create=False), router, fraction)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .command import Command
+from .serve_extra import serve_extra
 
 __all__ = ["COMMAND", "rollback"]
 
@@ -15,8 +16,9 @@ def rollback(*, log: str = "sqlite:///decisions.db") -> dict[str, Any]:
     Args:
         log: URL of the servers' decision log.
     """
-    from ..serving.deployments import rollback as roll_back
-    from ..serving.log_store import LogStore
+    with serve_extra("rollback"):
+        from ..serving.deployments import rollback as roll_back
+        from ..serving.log_store import LogStore
 
     return roll_back(LogStore(log, create=False))
 

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from experts import InputError
 from experts.io.printable import printable
 
 from ..serving.serve_options import ServeOptions
 from .command import Command
+from .serve_extra import serve_extra
 
 __all__ = ["COMMAND", "serve", "serve_view"]
 
@@ -28,11 +28,8 @@ def serve(*, router: Path, models: Path, options: ServeOptions) -> dict[str, Any
         models: YAML list of the models, as for `collect`; they have the names of the router's experts.
         options: how requests are served, logged and explored.
     """
-    try:
+    with serve_extra("serve"):
         from ..serving.listen import listen
-    except ImportError as error:
-        fix = "pip install 'router-rl[serve]'"
-        raise InputError("serve", error.name, f"cannot be imported ({error})", fix) from error
     return listen(router, models, options)
 
 

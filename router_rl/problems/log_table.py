@@ -8,13 +8,13 @@ estimates are noisy and can be outside the range of an outcome.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from experts import InputError, OutcomeTable
+from experts.io.json_types import check_type, parse_json
 from experts.table.decision_log import DecisionLog
 from experts.table.parquet_file import opened_parquet
 from experts.table.splitting import split_by_key
@@ -26,7 +26,14 @@ from .tuning_rows import with_tuning_rows
 
 __all__ = ["estimated_table", "read_logged"]
 
-_MIN_EXPLORED = 0.01  # smallest propensity of a log that can be learned from
+_MIN_EXPLORED = 0.01  # probability of the other experts from which a decision counts as explored
+
+
+class _Facts(TypedDict):
+    """The metadata of a log: names of the experts, and the folder of the router that served."""
+
+    experts: list[str]
+    router: str | None
 
 
 def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
@@ -45,7 +52,7 @@ def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
     with opened_parquet("log", Path(path), fix) as file:
         facts = _facts((file.schema_arrow.metadata or {}).get(b"router_rl"))
         names = [] if "expert" not in file.schema_arrow.names else file.read(["expert"])["expert"].to_pylist()
-    experts = facts.get("experts") or sorted({str(name) for name in names if name is not None})
+    experts = facts["experts"] or sorted({str(name) for name in names if name is not None})
     if not experts:
         raise InputError("log", str(path), "has no column `expert`", fix)
     log = DecisionLog.read(path, experts)
@@ -53,19 +60,19 @@ def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
     return table, _pipeline(facts.get("router"), table)
 
 
-def _facts(metadata: bytes | None) -> dict[str, Any]:
-    """Return the metadata of a log; empty if it is of another origin."""
+def _facts(metadata: bytes | None) -> _Facts:
+    """Return the metadata of a log; no experts if it is of another origin."""
     try:
-        facts: Any = json.loads(metadata or b"{}")
+        facts = parse_json(metadata or b"{}")
+        check_type(facts, _Facts, "")
     except ValueError:
-        return {}
-    named = isinstance(facts, dict) and isinstance(facts.get("experts"), list)  # pyright: ignore[reportUnknownMemberType]
-    return facts if named else {}  # pyright: ignore[reportUnknownVariableType]
+        return {"experts": [], "router": None}
+    return facts
 
 
-def _pipeline(folder: Any, table: OutcomeTable) -> TextFeatures | None:
+def _pipeline(folder: str | None, table: OutcomeTable) -> TextFeatures | None:
     """Return the text pipeline of the router that served, if it made the table's features."""
-    if not isinstance(folder, str) or table.features is None:
+    if folder is None or table.features is None:
         return None
     try:
         text = load_router(folder).text

@@ -97,7 +97,7 @@ def _drawing(
     costs = [point["cost"] for point in points] + [x for x, _ in hull]
     qualities = [point["quality"] for point in points] + [y for _, y in hull]
     domain = alt.Scale(domain=list(padded(qualities, 0.08) if within is None else within[1]), nice=False)
-    across = cost_axis(costs, f"{short}", None if within is None else within[0])
+    across = cost_axis(costs, short, None if within is None else within[0])
     up = alt.Y("quality:Q", scale=domain, title="quality")
     rows = [point | {"label": ""} if point.get("method") in unnamed else point for point in points]
     layers = [*_beneath(hull, frame, across, up), *_marks(rows, unit, across, up)]

@@ -228,7 +228,7 @@ class Answering:
         }
 
 
-@dataclass(kw_only=False)
+@dataclass
 class _Attempt:
     """One call of one expert.
 

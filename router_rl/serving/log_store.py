@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, insert, select, update
+from sqlalchemy import create_engine, event, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -50,11 +50,6 @@ class LogStore:
         except ImportError as error:
             fix = "pip install 'router-rl[serve]'"
             raise InputError("log", self.name, f"needs a driver ({error})", fix) from error
-
-    @property
-    def engine(self) -> Engine:
-        """SQLAlchemy's engine."""
-        return self._engine
 
     def write(self, inserts: Sequence[Mapping[str, Any]], updates: Sequence[Mapping[str, Any]]) -> None:
         """Write decisions and changes of decisions in one transaction; rows that exist are left alone.

@@ -120,7 +120,6 @@ def _branches(paths: Sequence[Mapping[str, Any]], before: tuple[str, ...]) -> It
             "share": share,
             "stops": stops,
             "quality_text": where,
-        } | {
             "short": short,
             "long": long,
         }

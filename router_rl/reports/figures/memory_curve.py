@@ -46,7 +46,7 @@ def _chart(summary: Sequence[Row], looks: Mapping[str, Series], name: str, scale
     line = alt.Chart(values(half)).mark_rule(strokeDash=[5, 4]).encode(x=x)
     tooltip = [alt.Tooltip("case:N"), alt.Tooltip("value:Q", title=name, format=".4f")]
     chart = method_lines(
-        rows, looks, x, alt.Y("value:Q", title=f"{name}", scale=scale), tooltip, *[line][: len(half)]
+        rows, looks, x, alt.Y("value:Q", title=name, scale=scale), tooltip, *([line] if half else [])
     )
     table = [(row["method"], f"{row['gb']:.3g}", number(row["value"], 4)) for row in rows]
     columns = ("Method", "GB resident", name.capitalize())

@@ -13,12 +13,10 @@ from torch.utils.tensorboard.summary import hparams
 from experts.io.escaping import tag_part
 from experts.io.temporaries import remove
 
+from .tracked_values import FINAL_STEP
 from .tracker import TrackedRun
 
 __all__ = ["TensorBoardTracker"]
-
-FINAL_STEP = 1000
-"""The step of final results; steps of trials are thousandths of the fit."""
 
 
 class TensorBoardTracker:

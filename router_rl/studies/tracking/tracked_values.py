@@ -14,12 +14,14 @@ from experts.io.escaping import tag_part
 from ...methods.training_loop import Snapshot
 from ...problems.load import share_entropy
 
-__all__ = ["CostTag", "Logged", "Results", "cost_tag", "cost_tag_of", "logged", "summary_of"]
+__all__ = ["FINAL_STEP", "CostTag", "Logged", "Results", "cost_tag", "cost_tag_of", "logged", "summary_of"]
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Means by name, by split (one is `test`), by label of the case."""
 
 FINAL_STEP = 1000
+"""The step of final results; steps of trials are thousandths of the fit."""
+
 _QUERIES = 1000
 
 

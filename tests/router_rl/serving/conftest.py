@@ -47,10 +47,10 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], Path]:
+def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that trains a router: `plus` to `small` and `times` to `large`, or the reverse."""
 
-    def make(name: str, sign: float = 1.0) -> Path:
+    def make(name: str, sign: float = 1.0, method: str = "ridge") -> Path:
         rng = np.random.default_rng(0)
         plus = rng.integers(0, 2, 120)
         numbers = rng.integers(1, 99, (120, 2))
@@ -71,19 +71,19 @@ def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, floa
         )
         problem = RoutingProblem(table, Objective(compute_weight=0.05))
         folder = tmp_path_factory.mktemp("routers") / name
-        export(fit("ridge", problem), folder, rows=problem)
+        export(fit(method, problem), folder, rows=problem)
         return folder
 
     return make
 
 
 @pytest.fixture(scope="session")
-def router(make_router: Callable[[str, float], Path]) -> Path:
+def router(make_router: Callable[..., Path]) -> Path:
     return make_router("router", 1.0)
 
 
 @pytest.fixture(scope="session")
-def other_router(make_router: Callable[[str, float], Path]) -> Path:
+def other_router(make_router: Callable[..., Path]) -> Path:
     """Return a router that sends every prompt where `router` does not."""
     return make_router("other", -1.0)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from experts import InputError
 from experts.table.prices import Price
 from router_rl.serving.decider import Decider, Live
 from router_rl.serving.exploration import affordable, epsilon_greedy_propensities, mixed
@@ -67,9 +68,11 @@ def test_never_to_an_expert_that_failed_or_costs_too_much(router: Path) -> None:
     assert decider.decide(plus).excluded == ("small",)
 
 
-def test_a_router_without_first_choice_is_refused(make_router: Callable[..., Path], tmp_path: Path) -> None:
-    from experts import InputError
-
+def test_a_router_without_first_choice_and_a_folder_without_router_are_refused(
+    make_router: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no first choice for a single request"):
+        LoadedRouter.of(make_router("drawn", method="random"))
     with pytest.raises(InputError, match="router="):
         LoadedRouter.of(tmp_path)
 

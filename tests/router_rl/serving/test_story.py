@@ -11,6 +11,7 @@ import pytest
 
 import train_router
 from router_rl.routing import load_router
+from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.deployments import follow, promote, rollback
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
@@ -77,6 +78,4 @@ def test_a_log_that_explored_nothing_is_refused(
 
 
 def _request(prompt: str) -> Any:
-    from router_rl.serving.chat_request import ChatRequest
-
     return ChatRequest(model="auto", prompt=prompt, messages=[{"role": "user", "content": prompt}])
