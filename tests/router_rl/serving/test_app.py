@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -248,3 +249,10 @@ def test_metrics_count(serve: Callable[..., Any]) -> None:
         assert status["reference"] == "large"
         assert status["reference_usd"] > status["usd"] > 0
         assert isinstance(httpx.get(f"{running.url}/healthz").json()["log"], str)
+
+
+def test_no_full_collection_stops_the_answers(serve: Callable[..., Any]) -> None:
+    with serve() as running:
+        assert running.chat(PLUS).status_code == 200
+        assert gc.get_freeze_count() > 10_000  # what the libraries hold is not looked at
+    assert gc.get_freeze_count() == 0
