@@ -38,7 +38,7 @@ def create_app(server: Server) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None, None]:
         await server.upstream.warm_up()
-        # A full collection over what the libraries hold takes a third of a second: no request may wait for it.
+        # A full collection over what the libraries hold takes a third of a second: no request waits for it.
         gc.collect()
         gc.freeze()
         watching = asyncio.create_task(_watch(server))
