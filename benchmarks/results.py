@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 from rich.console import Console
 
 from experts import InputError
 from experts.io.atomic import replacing
+from experts.io.yaml_file import read_yaml
 
 __all__ = ["Published", "digest_of_file", "listing", "read_tables", "reason_of"]
 
@@ -57,7 +57,7 @@ class Published:
 
 def read_tables(path: Path = TABLES) -> tuple[int, list[Published]]:
     """Return the file's epoch and its tables."""
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content: Any = read_yaml("tables", path)  # which refuses a table that is listed twice
     tables = [Published(name=name, **({"data": {}} | fields)) for name, fields in content["tables"].items()]
     return int(content["epoch"]), tables
 
