@@ -88,9 +88,11 @@ def switch(z: Tensor, bias: Tensor) -> Tensor:
 
 
 def renormalised(z: Tensor, bias: Tensor) -> Tensor:
-    """Return one-hot weights `p / p = 1`, which have no gradient."""
-    p = _one_hot(z) * z.softmax(dim=-1)
-    return p / p.sum(dim=-1, keepdim=True)
+    """Return the softmax over the largest logit: weights `p / p = 1`, which have no gradient.
+
+    Dividing `p` by itself gives a gradient of rounding errors on some processors, which Adam scales up.
+    """
+    return _among(z, largest(z.detach(), 1)).softmax(dim=-1)
 
 
 def mixtral(z: Tensor, bias: Tensor) -> Tensor:

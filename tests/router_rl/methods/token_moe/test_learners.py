@@ -172,8 +172,7 @@ def test_a_joint_gate_adds_the_two_gradients(micro_pool, start):
 
 def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
     fit, _ = train_gate(micro_pool, start, GATES["renormalised_top1"], TRAINING)
-    moved = max(float(s.weight.detach().abs().max()) for s in fit.routers.scorers)
-    assert moved < 1e-3 or fit.curve[-1] == pytest.approx(fit.curve[0], abs=1e-3)
+    assert max(float(s.weight.detach().abs().max()) for s in fit.routers.scorers) == 0.0
 
 
 @pytest.mark.parametrize("credit", ["path", "local"])
