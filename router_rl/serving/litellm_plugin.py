@@ -42,7 +42,8 @@ __all__ = ["LiteLLMPlugin"]
 lite()
 from litellm.integrations.custom_logger import CustomLogger  # noqa: E402 (telemetry is off first)
 
-_MOST_OPEN = 10_000  # requests that are remembered until they end
+_MARK = "router_rl_decision"  # in the metadata of LiteLLM's request
+_MOST_OPEN = 10_000  # attempts that are remembered until they end
 
 
 class LiteLLMPlugin(CustomLogger):
@@ -74,7 +75,7 @@ class LiteLLMPlugin(CustomLogger):
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
         self.writer = LogWriter(self.store.write, options.buffer)
-        self._open: OrderedDict[str, _Attempt] = OrderedDict()  # by LiteLLM's id of the call
+        self._open: OrderedDict[str, _Attempt] = OrderedDict()  # by id of the decision
         self._closing = threading.Event()
         threading.Thread(target=self._watch, name="deployments", daemon=True).start()
 
@@ -98,10 +99,10 @@ class LiteLLMPlugin(CustomLogger):
         if model != AUTO or not healthy_deployments:
             return healthy_deployments
         began = time.perf_counter()
-        request = request_kwargs or {}
+        request = {} if request_kwargs is None else request_kwargs
+        metadata: dict[str, Any] = request.setdefault("metadata", {})
         up = {expert_of(each) for each in healthy_deployments}
         down = [name for name in self.decider.live.router.experts if name not in up]
-        metadata = request.get("metadata") or {}
         try:
             prompt = last_prompt(messages)
             decision = self.decider.decide(prompt, _text(metadata, "group"), down)
@@ -110,10 +111,10 @@ class LiteLLMPlugin(CustomLogger):
         chosen = [each for each in healthy_deployments if expert_of(each) == decision.expert]
         if not chosen:
             return healthy_deployments
-        call = str(request.get("litellm_call_id") or "")
-        before = self._open.pop(call, None)
         attempt = _Attempt(uuid.uuid4().hex, decision.expert, began)
-        self._open[call] = attempt
+        previous = _text(metadata, _MARK)
+        metadata[_MARK] = attempt.id  # LiteLLM gives it to the other hooks, and to the next attempt
+        self._open[attempt.id] = attempt
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         asked = ChatRequest(
@@ -123,7 +124,6 @@ class LiteLLMPlugin(CustomLogger):
             stream=request.get("stream") is True,
             session=_text(metadata, "session"),
         )
-        previous = None if before is None else before.id
         row = self._rows.row(attempt.id, asked, decision.expert, decision, previous)
         await self.writer.insert({**row, "status": "started"})
         return chosen
@@ -136,17 +136,17 @@ class LiteLLMPlugin(CustomLogger):
         fallback_depth: Any = None,
     ) -> None:
         """Log that an attempt failed; LiteLLM retries as it is set up."""
-        attempt = self._open.get(str(request_data.get("litellm_call_id") or ""))
-        if attempt is not None and not attempt.ended:
-            attempt.ended = True
+        attempt = self._open.pop(_text(request_data.get("metadata"), _MARK) or "", None)
+        if attempt is not None:
             self._end(attempt, "failed", error=failure_of(exception).failed)
 
     async def async_log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Log the end of an answer, with its tokens and its cost."""
-        attempt = self._open.pop(str(kwargs.get("litellm_call_id") or ""), None)
-        if attempt is None or attempt.ended:
+        metadata = (kwargs.get("litellm_params") or {}).get("metadata")
+        attempt = self._open.pop(_text(metadata, _MARK) or "", None)
+        if attempt is None:
             return
         answer = response_obj.model_dump(mode="json") if hasattr(response_obj, "model_dump") else {}
         first = kwargs.get("completion_start_time") if kwargs.get("stream") else None
@@ -156,12 +156,9 @@ class LiteLLMPlugin(CustomLogger):
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], *rest: Any, **more: Any
     ) -> dict[str, str] | None:
-        """Return the headers that name the decision and the expert, as `serve` has them."""
-        attempt = self._open.get(str(data.get("litellm_call_id") or ""))
-        if attempt is None:
-            return None
-        expert = attempt.expert.encode("ascii", "replace").decode()
-        return {"x-router-rl-decision": attempt.id, "x-router-rl-expert": expert}
+        """Return the header that names the decision, as `serve` has it."""
+        decision = _text(data.get("metadata"), _MARK)
+        return None if decision is None else {"x-router-rl-decision": decision}
 
     def close(self) -> None:
         """Store what is waiting for the log, and close it."""
@@ -216,13 +213,11 @@ class _Attempt:
         id: of the decision.
         expert: name of the expert.
         began: `time.perf_counter` at the decision.
-        ended: whether its end is logged.
     """
 
     id: str
     expert: str
     began: float
-    ended: bool = False
 
 
 def expert_of(deployment: Mapping[str, Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, event, insert, null, select, update
@@ -41,7 +41,7 @@ class LogStore:
         parsed = _parsed(url)
         self.name = parsed.render_as_string(hide_password=True)
         is_sqlite = parsed.get_backend_name() == "sqlite"
-        if is_sqlite and not create and not Path(parsed.database or "").is_file():
+        if is_sqlite and not create and not os.path.isfile(parsed.database or ""):
             raise InputError("log", self.name, "does not exist", _FIX_OPEN)
         try:
             self._engine = create_engine(parsed, pool_pre_ping=not is_sqlite)
