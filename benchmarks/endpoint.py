@@ -5,7 +5,8 @@
 
 Three processes: the stub, which answers at once, `serve`, and this one, which sends requests at a fixed rate
 whether or not earlier ones are answered, in rounds that alternate between `serve` (over HTTP) and LiteLLM's
-router (in this process, without a server). Prints Markdown: milliseconds of each, and their difference.
+router (in this process, without a server), whole answers and streams. Prints Markdown: milliseconds until the
+answer, or until a stream's first words; the differences; and the ratio of answers a second.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,26 +26,12 @@ import numpy as np
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
-from experts import OutcomeTable
-from router_rl import Objective, RoutingProblem, export, fit
+from stub_endpoint import first_words, serving_stub
 
-ROOT = Path(__file__).resolve().parents[1]
-STUB = """
-import json, sys, uvicorn
-usage = {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12}
-message = {"role": "assistant", "content": "four words it is"}
-choice = {"index": 0, "message": message, "finish_reason": "stop"}
-body = json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
-                   "usage": usage}).encode()
-async def app(scope, receive, send):
-    while (await receive()).get("more_body"):
-        pass
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error", lifespan="off")
-"""
-Call = Callable[[str], Awaitable[bool]]
+Call = Callable[[str, bool], Awaitable["float | None"]]
+"""Asks for an answer, streamed or not; the time of the answer or of its first words, None for an error."""
+
+OURS, THEIRS = "serve", "LiteLLM's router"
 
 
 def main(rates: Sequence[int] = (20, 100), seconds: int = 10, rounds: int = 2) -> None:
@@ -56,89 +40,84 @@ def main(rates: Sequence[int] = (20, 100), seconds: int = 10, rounds: int = 2) -
     Args:
         rates: requests a second.
         seconds: of each round.
-        rounds: of each side and rate.
+        rounds: of each side, rate and kind of answer.
     """
     with tempfile.TemporaryDirectory() as name:
         asyncio.run(_measure(Path(name), rates, seconds, rounds))
 
 
 async def _measure(folder: Path, rates: Sequence[int], seconds: int, rounds: int) -> None:
-    stub, port = _free_port(), _free_port()
-    models = _inputs(folder, f"http://127.0.0.1:{stub}/v1")
-    words = ["serve", "--router", "router", "--models", str(models), "--port", str(port)]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", STUB, str(stub)]),
-        subprocess.Popen([sys.executable, str(ROOT / "train_router.py"), *words], cwd=folder),
-    ]
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            await _ready(http)
-            calls = {"serve": _through_serve(http), "LiteLLM's router": _through_litellm(stub)}
-            for call in calls.values():
-                await asyncio.gather(*(call(f"warm up {number}") for number in range(50)))
-            gc.collect()
-            gc.freeze()  # as `serve` does: no full collection while requests are sent
-            print("| requests a second | through | p50, ms | p99, ms | errors | answered a second |")
-            print("|---:|---|---:|---:|---:|---:|")
-            for rate in rates:
-                _print(rate, await _rounds(calls, rate, seconds, rounds), rounds)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
+    async with serving_stub(folder) as stubbed:
+        calls = {OURS: _through_serve(stubbed.http), THEIRS: _through_litellm(stubbed.stub)}
+        for call in calls.values():
+            for streamed in (False, True):
+                await asyncio.gather(*(call(f"warm up {number}", streamed) for number in range(50)))
+        gc.collect()
+        gc.freeze()  # as `serve` does: no full collection while requests are sent
+        print("| requests a second | answers | through | p50, ms | p99, ms | errors | answered a second |")
+        print("|---:|---|---|---:|---:|---:|---:|")
+        for rate in rates:
+            for streamed in (False, True):
+                measured = await _rounds(calls, rate, seconds, rounds, streamed)
+                _print(rate, "first words" if streamed else "whole", measured, rounds)
 
 
 async def _rounds(
-    calls: dict[str, Call], rate: int, seconds: int, rounds: int
-) -> dict[str, list[tuple[float, bool, float]]]:
-    """Return seconds, success and end of every request, by side."""
-    measured: dict[str, list[tuple[float, bool, float]]] = {name: [] for name in calls}
+    calls: dict[str, Call], rate: int, seconds: int, rounds: int, streamed: bool
+) -> dict[str, list[tuple[float | None, float]]]:
+    """Return seconds (None for an error) and end of every request, by side."""
+    measured: dict[str, list[tuple[float | None, float]]] = {name: [] for name in calls}
     for number in range(rounds):
         for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
-            measured[name] += await _sent(calls[name], rate, seconds)
+            measured[name] += await _sent(calls[name], rate, seconds, streamed)
     return measured
 
 
-async def _sent(call: Call, rate: int, seconds: int) -> list[tuple[float, bool, float]]:
+async def _sent(call: Call, rate: int, seconds: int, streamed: bool) -> list[tuple[float | None, float]]:
     began = time.perf_counter()
 
-    async def one(number: int) -> tuple[float, bool, float]:
+    async def one(number: int) -> tuple[float | None, float]:
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
         start = time.perf_counter()
-        good = await call(f"What is {number} plus {number % 7}?")
-        end = time.perf_counter()
-        return end - start, good, end - began
+        at = await call(f"What is {number} plus {number % 7}?", streamed)
+        return None if at is None else at - start, time.perf_counter() - began
 
     return list(await asyncio.gather(*(one(number) for number in range(rate * seconds))))
 
 
-def _print(rate: int, measured: dict[str, list[tuple[float, bool, float]]], rounds: int) -> None:
-    percentiles = {}
+def _print(
+    rate: int, answers: str, measured: dict[str, list[tuple[float | None, float]]], rounds: int
+) -> None:
+    percentiles, answered = {}, {}
     for name, rows in measured.items():
-        milliseconds = 1000 * np.array([row[0] for row in rows])
-        percentiles[name] = np.percentile(milliseconds, [50, 99])
-        errors = sum(not row[1] for row in rows)
-        answered = len(rows) / rounds / max(row[2] for row in rows)
+        milliseconds = [1000 * seconds for seconds, _ in rows if seconds is not None]
+        percentiles[name] = np.percentile(milliseconds or [np.nan], [50, 99])
+        errors = len(rows) - len(milliseconds)
+        answered[name] = len(milliseconds) / rounds / max(end for _, end in rows)
         p50, p99 = percentiles[name]
-        print(f"| {rate} | {name} | {p50:.1f} | {p99:.1f} | {errors} | {answered:.1f} |", flush=True)
-    p50, p99 = percentiles["serve"] - percentiles["LiteLLM's router"]
-    print(f"| {rate} | difference | {p50:+.1f} | {p99:+.1f} | | |", flush=True)
+        figures = f"{p50:.1f} | {p99:.1f} | {errors} | {answered[name]:.1f}"
+        print(f"| {rate} | {answers} | {name} | {figures} |", flush=True)
+    p50, p99 = percentiles[OURS] - percentiles[THEIRS]
+    ratio = answered[OURS] / answered[THEIRS]
+    print(f"| {rate} | {answers} | difference, ratio | {p50:+.1f} | {p99:+.1f} | | {ratio:.3f} |", flush=True)
 
 
 def _through_serve(http: httpx.AsyncClient) -> Call:
-    async def call(prompt: str) -> bool:
+    async def call(prompt: str, streamed: bool) -> float | None:
+        if streamed:
+            return await first_words(http, prompt)
         body = {"model": "auto", "messages": [{"role": "user", "content": prompt}]}
         with suppress(httpx.TransportError):
-            return (await http.post("/v1/chat/completions", json=body)).status_code == 200
-        return False
+            if (await http.post("/v1/chat/completions", json=body)).status_code == 200:
+                return time.perf_counter()
+        return None
 
     return call
 
 
-def _through_litellm(stub: int) -> Call:
+def _through_litellm(base: str) -> Call:
     import litellm
 
-    base = f"http://127.0.0.1:{stub}/v1"
     parameters = {"api_base": base, "api_key": "none", "timeout": 30}
     router = litellm.Router(
         model_list=[
@@ -147,54 +126,20 @@ def _through_litellm(stub: int) -> Call:
         ]
     )
 
-    async def call(prompt: str) -> bool:
+    async def call(prompt: str, streamed: bool) -> float | None:
+        first = None
         with suppress(Exception):
-            await router.acompletion(model="auto", messages=[{"role": "user", "content": prompt}])
-            return True
-        return False
+            messages = [{"role": "user", "content": prompt}]
+            answer = await router.acompletion(model="auto", messages=messages, stream=streamed)
+            if not streamed:
+                return time.perf_counter()
+            async for chunk in answer:
+                if first is None and chunk.choices and chunk.choices[0].delta.content:
+                    first = time.perf_counter()
+            return first
+        return None
 
     return call
-
-
-async def _ready(http: httpx.AsyncClient) -> None:
-    for _ in range(600):
-        with suppress(httpx.TransportError):
-            await http.get("/healthz")
-            return
-        await asyncio.sleep(0.1)
-    raise SystemExit("the server does not answer")
-
-
-def _inputs(folder: Path, base: str) -> Path:
-    """Write a router of prompts and a model list."""
-    rows = 200
-    right = np.arange(rows) % 2
-    table = OutcomeTable(
-        experts=("small", "large"),
-        query_id=np.array([f"q{row}" for row in range(rows)], dtype=object),
-        prompt=np.array(
-            [f"What is {row} {'plus' if row % 2 else 'times'} {row % 7}?" for row in range(rows)]
-        ),
-        features=None,
-        quality=np.stack([right, 1 - right], axis=1).astype(np.float32),
-        cost=np.tile(np.float32([[1e-4, 2e-3]]), (rows, 1)),
-        split=np.resize(["train", "train", "validation", "test"], rows),
-    )
-    problem = RoutingProblem(table, Objective(compute_weight=0.05))
-    export(fit("ridge", problem), folder / "router", rows=problem)
-    price = "price: {input: 1, output: 4}"
-    lines = [
-        f"  - {{name: {name}, model: openai/{name}, api_base: {base}, {price}}}" for name in table.experts
-    ]
-    path = folder / "models.yaml"
-    path.write_text("models:\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 if __name__ == "__main__":

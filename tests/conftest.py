@@ -27,6 +27,8 @@ ALLOWED_SKIPS = (
     "wandb is not installed",
     "g++ is not installed",
     "postgresql is not installed",
+    "a file system cannot be mounted",
+    "the proxy of LiteLLM is not installed",
     "llama.cpp is not installed",
     "golden numbers need",
     "is not built: ",  # tests/runtimes

@@ -2,6 +2,7 @@
 
 A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
 `drip` sends a byte every 0.3 s; `midcut` ends a stream after two words, `stall` waits there;
+`echo` refuses the key and repeats it;
 `empty` has no choices, `error` an error with status 200, `bad_key` one of
 code 401, `text` one without a code; `negative`, `half` and `huge` count impossible tokens.
 """
@@ -114,6 +115,10 @@ class FaultServer:
             handler.end_headers()
             handler.wfile.write(b'{"id": "chatcmpl-1", "cho')
             handler.close_connection = True
+        elif fault == "echo":
+            key = str(handler.headers.get("Authorization")).removeprefix("Bearer ")
+            error = {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
+            _send(handler, 401, json.dumps({"error": error}))
         elif fault == "garbage":
             _send(handler, 200, '{"id": "chatcmpl-1", "choices": [{"mess')
         else:

@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any
 
 from .endpoints import Endpoint
+from .key_hiding import without_keys
 from .lite import lite
 
 __all__ = [
@@ -201,7 +202,7 @@ def failure_of(error: Exception) -> Reply:
     name = FaultyAnswerError.__name__ if faulty else type(error).__name__
     return Reply(
         None,
-        f"{name}: {' '.join(str(error).split())}"[:500],
+        without_keys(f"{name}: {' '.join(str(error).split())}")[:500],
         permanent=refused and known in _PERMANENT,
         again=not refused,
         wait_s=_retry_after(causes),

@@ -13,6 +13,7 @@ from typing import Any, cast
 from ..io.errors import InputError, unknown_name
 from ..io.yaml_file import read_yaml
 from ..table.prices import Price, PriceTable, mapped_price, price_from
+from .key_hiding import hides
 from .lite import lite
 
 __all__ = ["Endpoint", "Judge", "ModelList", "check_endpoints", "prices_of", "read_models"]
@@ -110,6 +111,7 @@ class Endpoint:
             value = os.environ.get(self.api_key_env)
             if not value:
                 raise self._wrong("api_key_env", "is not set in the environment", "export it first")
+            hides(value)
             return value
         return None if self.api_base is None else "none"
 

@@ -30,10 +30,11 @@ def log(
     """
     with serve_extra("log"):
         from ..serving.log_export import export_log
-        from ..serving.log_store import LogStore
+        from ..serving.log_store import opened_log
 
     del action
-    return export_log(LogStore(log, create=False), out, since=since)
+    with opened_log(log) as store:
+        return export_log(store, out, since=since)
 
 
 COMMAND = Command(run=log, positional=(("action", Literal["export"], "export"),))

@@ -30,9 +30,10 @@ def promote(
     """
     with serve_extra("promote"):
         from ..serving.deployments import promote as promote_router
-        from ..serving.log_store import LogStore
+        from ..serving.log_store import opened_log
 
-    return promote_router(LogStore(log, create=False), router, fraction)
+    with opened_log(log) as store:
+        return promote_router(store, router, fraction)
 
 
 COMMAND = Command(run=promote, positional=(("router", Path, "folder of the router to serve"),), writes=())

@@ -18,9 +18,10 @@ def rollback(*, log: str = "sqlite:///decisions.db") -> dict[str, Any]:
     """
     with serve_extra("rollback"):
         from ..serving.deployments import rollback as roll_back
-        from ..serving.log_store import LogStore
+        from ..serving.log_store import opened_log
 
-    return roll_back(LogStore(log, create=False))
+    with opened_log(log) as store:
+        return roll_back(store)
 
 
 COMMAND = Command(run=rollback, writes=())

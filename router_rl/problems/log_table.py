@@ -20,6 +20,7 @@ from experts.table.parquet_file import opened_parquet
 from experts.table.splitting import split_by_key
 
 from ..routing import RouterError, TextFeatures, load_router
+from ..routing.storage import stored_text_digest
 from .logged_feedback import imputed
 from .outcome_model import cross_fitted, predicted
 from .tuning_rows import with_tuning_rows
@@ -34,6 +35,12 @@ class _Facts(TypedDict):
 
     experts: list[str]
     router: str | None
+
+
+class _ServedFacts(_Facts, total=False):
+    """The metadata of a log, with the digest of the text pipeline that made the features."""
+
+    pipeline: str | None
 
 
 def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
@@ -57,26 +64,29 @@ def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
         raise InputError("log", str(path), "has no column `expert`", fix)
     log = DecisionLog.read(path, experts)
     table = estimated_table(log)
-    return table, _pipeline(facts.get("router"), table)
+    return table, _pipeline(facts, table)
 
 
-def _facts(metadata: bytes | None) -> _Facts:
+def _facts(metadata: bytes | None) -> _ServedFacts:
     """Return the metadata of a log; no experts if it is of another origin."""
     try:
         facts = parse_json(metadata or b"{}")
-        check_type(facts, _Facts, "")
+        check_type(facts, _ServedFacts, "")
     except ValueError:
         return {"experts": [], "router": None}
     return facts
 
 
-def _pipeline(folder: str | None, table: OutcomeTable) -> TextFeatures | None:
+def _pipeline(facts: _ServedFacts, table: OutcomeTable) -> TextFeatures | None:
     """Return the text pipeline of the router that served, if it made the table's features."""
+    folder, made_by = facts["router"], facts.get("pipeline")
     if folder is None or table.features is None:
         return None
     try:
         text = load_router(folder).text
-    except RouterError:
+        if made_by is not None and stored_text_digest(folder) != made_by:
+            return None
+    except (OSError, RouterError):
         return None
     return text if text is not None and text.size == table.features.shape[1] else None
 

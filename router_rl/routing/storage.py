@@ -29,7 +29,7 @@ from .stored_weights import check_finite, check_sizes
 from .strict_json import check_type, parse_json
 from .text import TextFeatures
 
-__all__ = ["SCHEMA_VERSION", "load", "load_router", "router_from_spec"]
+__all__ = ["SCHEMA_VERSION", "load", "load_router", "router_from_spec", "stored_text_digest"]
 
 SCHEMA_VERSION = 2  # of router.json and policy.json
 
@@ -111,6 +111,18 @@ def load_router(folder: Path | str) -> Router:
             f"{folder} holds a {kind} policy, not a router; load it with router_rl.routing.load"
         )
     return loaded
+
+
+def stored_text_digest(folder: Path | str) -> str:
+    """Return the digest of an export's text pipeline, `sha256:<hex>`; where it is equal, features are equal.
+
+    Args:
+        folder: of the export.
+
+    Raises:
+        OSError: the export has no text pipeline, or cannot be read.
+    """
+    return text_digest(*((Path(folder) / f"text.{kind}").read_bytes() for kind in ("json", "safetensors")))
 
 
 def router_from_spec(spec: Mapping[str, Any]) -> Router:

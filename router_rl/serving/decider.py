@@ -54,6 +54,7 @@ class Decision:
         expected_usd: expected cost of each expert, by name, US dollars.
         excluded: experts that could not be chosen, because they failed recently.
         features: [D] float32, what the live router read.
+        pipeline: digest of the text pipeline that made the features.
         shadow: digest of the shadow router and its choice; None without one.
     """
 
@@ -64,6 +65,7 @@ class Decision:
     expected_usd: dict[str, float]
     excluded: tuple[str, ...]
     features: np.ndarray
+    pipeline: str
     shadow: tuple[str, str] | None
 
     @property
@@ -169,6 +171,7 @@ class Decider:
             expected_usd=dict(zip(names, expected, strict=True)),
             excluded=tuple(name for name, is_allowed in zip(names, allowed, strict=True) if not is_allowed),
             features=rankings[0].features,
+            pipeline=live.router.pipeline,
             shadow=_shadow_choice(live.shadow, prompt, group, may),
         )
 

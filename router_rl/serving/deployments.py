@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts import InputError
+from experts.io.progress import say
 
 from .decider import Decider, Live
 from .loaded_router import LoadedRouter
@@ -39,7 +40,8 @@ def started_with(store: LogStore, router: LoadedRouter) -> Live:
 def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[str, Any]:
     """Serve another router from now on, for all or for a fraction of the requests (a canary).
 
-    Running servers take it within seconds, between two decisions.
+    Running servers take it within seconds, between two decisions. A router that serves so already is left as
+    it is, so that a command which was interrupted can be given again.
 
     Args:
         store: the decision log of the servers.
@@ -47,12 +49,19 @@ def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[
         fraction: of the requests, above 0 and at most 1.
 
     Returns:
-        what was written.
+        the newest deployment.
 
     Raises:
         InputError: no server has started with this log, or the router has other experts.
     """
     current, router = _current(store), LoadedRouter.of(folder)
+    if (current["folder"], current["digest"], current["fraction"]) == (
+        str(router.folder),
+        router.digest,
+        fraction,
+    ):
+        say(f"{router.folder} serves already")
+        return _shown(current)
     serving = LoadedRouter.of(current["previous_folder" if current["action"] == "canary" else "folder"])
     if router.experts != serving.experts:
         problem = f"has the experts {', '.join(router.experts)}"
@@ -65,16 +74,21 @@ def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[
 def rollback(store: LogStore) -> dict[str, Any]:
     """Serve the router again that served before the last promotion or canary.
 
+    After a rollback, another one changes nothing.
+
     Args:
         store: the decision log of the servers.
 
     Returns:
-        what was written.
+        the newest deployment.
 
     Raises:
         InputError: nothing was promoted, or the earlier router cannot be loaded.
     """
     current = _current(store)
+    if current["action"] == "rollback":
+        say("rolled back already: nothing was promoted since")
+        return _shown(current)
     if current["previous_folder"] is None:
         problem = "has no earlier router to return to"
         raise InputError("log", store.name, problem, "promote a router instead")
@@ -134,6 +148,10 @@ def _current(store: LogStore) -> dict[str, Any]:
         fix = "start `serve` with this log first"
         raise InputError("log", store.name, "has no server", fix)
     return row
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("number", "at")}
 
 
 def _row(action: str, router: LoadedRouter, previous: LoadedRouter | None, fraction: float) -> dict[str, Any]:

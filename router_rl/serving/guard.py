@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard"]
+__all__ = ["OPEN", "Guard"]
 
-_OPEN = ("/", "/healthz")  # without a key: they tell nothing of the requests
+OPEN = ("/", "/healthz")  # without a key: they tell nothing of the requests
 
 
 class Guard:
@@ -34,7 +34,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
-        if self._keys and scope["path"] not in _OPEN and not self._known(headers.get(b"authorization", b"")):
+        if self._keys and scope["path"] not in OPEN and not self._known(headers.get(b"authorization", b"")):
             await self._refuse(401, "the API key is missing or wrong")(scope, receive, send)
             return
         body = await self._body(headers.get(b"content-length", b"0"), receive)

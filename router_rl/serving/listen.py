@@ -17,7 +17,9 @@ from .app import create_app
 from .serve_options import ServeOptions
 from .server import Server
 
-__all__ = ["listen"]
+__all__ = ["GRACE_S", "listen"]
+
+GRACE_S = 30  # for the requests that run when the process is asked to end
 
 
 def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
         host, port = listening.getsockname()[:2]
         say(f"Serving {server.decider.live.router.folder} at http://{host}:{port} (log: {server.store.name})")
         config = uvicorn.Config(
-            create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=30
+            create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S
         )
         # uvicorn raises the signal again after it has ended in order.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -13,6 +13,7 @@ import torch
 from experts import InputError
 
 from ..routing import Router, RouterError, load_router
+from ..routing.storage import stored_text_digest
 
 __all__ = ["LoadedRouter", "Ranking"]
 
@@ -39,11 +40,13 @@ class LoadedRouter:
     Attributes:
         folder: the folder, resolved.
         digest: of the router's files, `sha256:<hex>`.
+        pipeline: digest of its text pipeline, which makes features of prompts, `sha256:<hex>`.
         router: the router.
     """
 
     folder: Path
     digest: str
+    pipeline: str
     router: Router
 
     @classmethod
@@ -75,7 +78,7 @@ class LoadedRouter:
                 field, str(folder), problem, "train on a table with prompts and without features"
             )
         digest = json.loads((folder / "router.json").read_text(encoding="utf-8"))["digest"]
-        return cls(folder, str(digest), router)
+        return cls(folder, str(digest), stored_text_digest(folder), router)
 
     @property
     def experts(self) -> tuple[str, ...]:

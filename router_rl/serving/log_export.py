@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pyarrow.parquet as pq
 from experts import InputError
 from experts.io.atomic import replacing
 
+from ..routing.storage import stored_text_digest
+from .log_row import of_one_pipeline
 from .log_store import LogStore
 
 __all__ = ["export_log"]
@@ -23,7 +27,7 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
     """Write the scored decisions: query_id, expert, propensity, quality, cost, features, and more.
 
     Decisions without a score, without a propensity (the client named the expert) or without an answer are
-    counted and left out.
+    counted and left out, and so are those whose features another text pipeline made than that of the newest.
 
     Args:
         store: the log.
@@ -43,23 +47,36 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
         left_out[reason] += 1
         if not reason:
             rows.append(row)
-    if rows:  # a router with another text pipeline may have served before
-        width = len(rows[-1]["features"])
-        left_out["other features"] = sum(len(row["features"]) != width for row in rows)
-        rows = [row for row in rows if len(row["features"]) == width]
     del left_out[""]
+    kept = of_one_pipeline(rows)
+    left_out["features of another text pipeline"] = len(rows) - len(kept)
+    rows = kept
     if not rows:
         counts = ", ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
         fix = "post scores to /v1/outcomes"
         raise InputError("log", store.name, f"has no decision to export ({counts or 'it is empty'})", fix)
-    deployment = store.deployment()
-    _write(rows, out, None if deployment is None else deployment["folder"])
+    _write(rows, out, _folder_of(rows[-1], store.deployments()))
     return {
         "log": store.name,
         "out": str(out),
         "decisions": len(rows),
         "left_out": {reason: count for reason, count in left_out.items() if count},
     }
+
+
+def _folder_of(row: dict[str, Any], deployments: Sequence[dict[str, Any]]) -> str | None:
+    """Return the newest router that was served and makes the features of a decision; None if it is gone."""
+    for deployment in reversed(deployments):
+        for which in ("", "previous_"):  # a canary does not make the features
+            folder, digest = deployment[f"{which}folder"], deployment[f"{which}digest"]
+            if folder is None:
+                continue
+            if row["pipeline"] is None and row["router"] == digest:
+                return str(folder)
+            with contextlib.suppress(OSError):
+                if row["pipeline"] == stored_text_digest(Path(folder)):
+                    return str(folder)
+    return None
 
 
 def _reason_to_leave_out(row: dict[str, Any]) -> str:
@@ -88,7 +105,11 @@ def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
         "session": pa.array([row["session"] for row in rows], pa.string()),
         "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
     }
-    facts = {"experts": list(rows[-1]["propensities"]), "router": router}
+    facts = {
+        "experts": list(rows[-1]["propensities"]),
+        "router": router,
+        "pipeline": rows[-1]["pipeline"],
+    }
     metadata = {b"router_rl": json.dumps(facts).encode()}
     with replacing(out) as temporary:
         pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .chat_request import ChatRequest
 from .decider import Decision
 from .log_tables import DECISIONS
 
-__all__ = ["LogRows"]
+__all__ = ["LogRows", "of_one_pipeline"]
 
 _EMPTY = {column.name: None for column in DECISIONS.columns}
 
@@ -65,10 +66,24 @@ class LogRows:
                 "propensity": decision.propensity,
                 "propensities": decision.propensities,
                 "features": decision.features.astype("<f4").tobytes(),
+                "pipeline": decision.pipeline,
             }
             if decision.shadow is not None:
                 row["shadow_router"], row["shadow_expert"] = decision.shadow
         return row
+
+
+def of_one_pipeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the decisions whose features the text pipeline of the newest one made.
+
+    Rows that were logged before the log kept the pipeline count by their router.
+
+    Args:
+        rows: decisions with features, oldest first.
+    """
+    of_router = {row["router"]: row["pipeline"] for row in rows if row["pipeline"] is not None}
+    pipelines = [row["pipeline"] or of_router.get(row["router"], row["router"]) for row in rows]
+    return [row for row, pipeline in zip(rows, pipelines, strict=True) if pipeline == pipelines[-1]]
 
 
 def _clean(text: str | None) -> str | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any
 
-from sqlalchemy import create_engine, event, insert, select, update
+from sqlalchemy import create_engine, event, insert, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
 
 from experts import InputError
 
 from .log_tables import DECISIONS, DEPLOYMENTS, METADATA, OUTCOMES
+from .log_upgrade import columns_of, make_tables
 
-__all__ = ["LogStore"]
+__all__ = ["LogStore", "opened_log"]
 
+_FIX_OPEN = "check the address, or give the log of a running `serve`"
 _FIX = "use sqlite:///FILE.db or postgresql://user@host/name"
 _WAIT_S = 5.0  # for a lock of another process
 
@@ -35,18 +40,21 @@ class LogStore:
     def __init__(self, url: str, *, create: bool = True) -> None:
         parsed = _parsed(url)
         self.name = parsed.render_as_string(hide_password=True)
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        if is_sqlite and not create and not os.path.isfile(parsed.database or ""):
+            raise InputError("log", self.name, "does not exist", _FIX_OPEN)
         try:
-            self._engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-            if parsed.get_backend_name() == "sqlite":
-                event.listen(self._engine, "connect", _set_up_sqlite)
+            self._engine = create_engine(parsed, pool_pre_ping=not is_sqlite)
+            if is_sqlite:
+                event.listen(self._engine, "connect", _create_sqlite if create else _set_up_sqlite)
             if create:
-                METADATA.create_all(self._engine)
-            else:
-                with self._engine.connect() as connection:
-                    connection.execute(select(DECISIONS.c.id).limit(1))
+                make_tables(self._engine, METADATA)
+            self._columns = columns_of(self._engine, DECISIONS)
+        except NoSuchTableError as error:
+            self._engine.dispose()
+            raise InputError("log", self.name, "has no table of decisions", _FIX_OPEN) from error
         except SQLAlchemyError as error:
-            fix = "check the address, or give the log of a running `serve`"
-            raise InputError("log", self.name, f"cannot be opened ({_reason(error)})", fix) from error
+            raise InputError("log", self.name, f"cannot be opened ({_reason(error)})", _FIX_OPEN) from error
         except ImportError as error:
             fix = "pip install 'router-rl[serve]'"
             raise InputError("log", self.name, f"needs a driver ({error})", fix) from error
@@ -94,10 +102,13 @@ class LogStore:
             since: seconds since 1970.
             newest: only so many of the newest; None: all.
         """
-        columns = select(DECISIONS, OUTCOMES.c.score).outerjoin(
-            OUTCOMES, OUTCOMES.c.decision == DECISIONS.c.id
-        )
-        chosen = columns.where(DECISIONS.c.at >= since)
+        # A log of an earlier version may lack columns.
+        columns = [
+            column if column.name in self._columns else null().label(column.name)
+            for column in DECISIONS.columns
+        ]
+        scored = DECISIONS.outerjoin(OUTCOMES, OUTCOMES.c.decision == DECISIONS.c.id)
+        chosen = select(*columns, OUTCOMES.c.score).select_from(scored).where(DECISIONS.c.at >= since)
         if newest is not None:
             ids = select(DECISIONS.c.id).order_by(DECISIONS.c.at.desc()).limit(newest)
             chosen = chosen.where(DECISIONS.c.id.in_(ids))
@@ -138,6 +149,25 @@ class LogStore:
         return self._dialect().insert(table).on_conflict_do_nothing(index_elements=["id"])
 
 
+@contextmanager
+def opened_log(url: str) -> Generator[LogStore, None, None]:
+    """Open the log of a server for a command, and close it.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        InputError: there is no such log, or it cannot be read or written.
+    """
+    store = LogStore(url, create=False)
+    try:
+        yield store
+    except (SQLAlchemyError, JSONDecodeError) as error:
+        raise InputError("log", store.name, f"cannot be used ({_reason(error)})", _FIX_OPEN) from error
+    finally:
+        store.close()
+
+
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -159,14 +189,21 @@ def _without_password(url: str) -> str:
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
-    """Let readers and one writer work at once; a committed row survives a kill of the process."""
+    """Wait for locks of other processes; a committed row survives a kill of the process."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute(f"PRAGMA busy_timeout={int(1000 * _WAIT_S)}")
+    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def _create_sqlite(connection: Any, record: Any) -> None:
+    """Let readers and one writer work at once, too."""
+    _set_up_sqlite(connection, record)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _reason(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     return " ".join(str(cause).split())[:200]

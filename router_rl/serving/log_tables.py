@@ -46,6 +46,7 @@ DECISIONS = Table(
     Column("prompt", Text),  # only with --log-prompts
     Column("prompt_hash", String(64)),
     Column("features", LargeBinary),  # float32, little-endian
+    Column("pipeline", String(80)),  # digest of the text pipeline that made the features
     Column("shadow_router", String(80)),
     Column("shadow_expert", Text),
     Index("router_rl_decisions_at", "at"),

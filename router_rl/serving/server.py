@@ -23,7 +23,7 @@ from .serve_options import ServeOptions
 from .shadow_estimate import shadow_estimate
 from .upstream import Upstream
 
-__all__ = ["Server"]
+__all__ = ["Server", "hash_key"]
 
 _ESTIMATE_S = 10.0  # seconds that an estimate of the shadow router is shown
 
@@ -48,18 +48,19 @@ class Server:
         self.keys = _keys(options.api_key_env)
         loaded = LoadedRouter.of(router)
         shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
-        self.store = LogStore(options.log)
-        live = started_with(self.store, loaded)
+        self.rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.decider = Decider(
-            Live(live.router, live.canary, live.fraction, shadow),
+            Live(loaded, shadow=shadow),
             self.prices,
             explore=options.explore,
             extra_usd=options.explore_extra_usd,
         )
         self.counters = Counters(self.prices)
         self.upstream = Upstream(endpoints)
+        self.store = LogStore(options.log)  # after all that may be refused: a mistake leaves no log
+        live = started_with(self.store, loaded)
+        self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
         self.writer = LogWriter(self.store.write, options.buffer)
-        self.rows = LogRows(_hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.answering = Answering(
             self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters
         )
@@ -106,8 +107,15 @@ def _keys(variable: str | None) -> tuple[str, ...]:
     return keys
 
 
-def _hash_key(variable: str | None) -> bytes:
-    """Return the key of the hashes of prompts."""
+def hash_key(variable: str | None) -> bytes:
+    """Return the key of the hashes of prompts.
+
+    Args:
+        variable: name of the environment variable that holds it; None: a random key.
+
+    Raises:
+        InputError: there is no such variable.
+    """
     if variable is None:
         return secrets.token_bytes(32)
     value = os.environ.get(variable)

@@ -12,6 +12,7 @@ from experts import InputError
 
 from ..problems.off_policy import off_policy
 from .decider import Live
+from .log_row import of_one_pipeline
 from .log_store import LogStore
 
 __all__ = ["estimate_of", "shadow_estimate"]
@@ -35,6 +36,7 @@ def shadow_estimate(store: LogStore, live: Live) -> dict[str, Any] | None:
             for row in store.decisions(newest=_NEWEST)
             if row["shadow_router"] == live.shadow.digest and row["propensity"] and row["score"] is not None
         ]
+        rows = of_one_pipeline(rows)
         return facts | estimate_of(rows, [str(row["shadow_expert"]) for row in rows], live.router.experts)
     except SQLAlchemyError:
         return facts | {"problem": "the log cannot be read now"}

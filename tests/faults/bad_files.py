@@ -54,6 +54,10 @@ _READ = (
     ("patch", "--model", "model"),
     ("patch gguf", "--gguf", "gguf"),
     ("patch gguf", "--router", "router"),
+    ("serve", "--router", "router"),
+    ("serve", "--models", "models"),
+    ("serve", "--shadow", "shadow"),
+    ("promote", "served", "router"),
 )
 
 
@@ -66,6 +70,12 @@ def path_cases() -> list[BadCase]:
                 continue
             words = _with(LINES[name], option, path)
             cases.append(BadCase(kind="path", words=words, names=(field, path[:100]), prepare=prepare))
+    for name in ("serve", "promote", "rollback", "log"):
+        for path, prepare in _PATHS.items():
+            if name == "serve" and path in ("missing", "missing.parquet", "bad/empty", "bad/dangling"):
+                continue  # it makes the log
+            words = _with(LINES[name], "--log", f"sqlite:///{path}")
+            cases.append(BadCase(kind="path", words=words, names=("log",), prepare=prepare))
     for name, line in LINES.items():
         if "--out" not in line or name.startswith("train "):
             continue
@@ -146,6 +156,13 @@ def text_cases(rng: Random) -> list[BadCase]:
                         prepare=_text(file, content),
                     )
                 )
+    for name in ("serve", "promote", "rollback", "log"):
+        for content in _LOGS:
+            words = _with(LINES[name], "--log", "sqlite:///bad/x.db")
+            prepare, about = _text("x.db", content), repr(content[:120])
+            cases.append(
+                BadCase(kind="file", words=words, names=("log", "x.db"), about=about, prepare=prepare)
+            )
     for folder, uses in _FOLDERS.items():
         for file, changes in _parts_of(folder):
             for change in changes:
@@ -185,13 +202,17 @@ def flipped_cases(rng: Random, count: int) -> list[BadCase]:
         "patch/router_patch.safetensors": ("patch", "patch"),
         "routers/layer-0/router.json": ("handover", "--routers"),
         "routers/layer-1/router.safetensors": ("handover", "--routers"),
+        "served/router.json": ("promote", "served"),
+        "served/text.safetensors": ("promote", "served"),
+        "decisions.db": ("log", "--log"),
     }
     cases = []
     for _ in range(count):
         file = rng.choice(sorted(files))
         name, option = files[file]
         folder = file.partition("/")[0]
-        words = _with(LINES[name], option, f"bad/{folder}")
+        url = "sqlite:///" if folder.endswith(".db") else ""
+        words = _with(LINES[name], option, f"{url}bad/{folder}")
         number = rng.getrandbits(32)
         prepare, about = _flipped(folder, file, number), f"{file}, bytes of seed {number}"
         cases.append(
@@ -522,6 +543,7 @@ _PROFILES = (
     "nope: 1\n",
     "gpu_bandwidth: true\n",
 )
+_LOGS = (b"junk" * 100, b"SQLite format 3\0" + b"junk" * 1000, b"SQLite format 3\0" + bytes(4080))
 _PROMPTS: tuple[tuple[str, str | bytes], ...] = (
     ("p.csv", ""),
     ("p.csv", "prompt\n"),
@@ -544,6 +566,7 @@ _FOLDERS: dict[str, tuple[tuple[str, str], ...]] = {
     "base": (("assemble", "--base"),),
     "patch": (("patch", "patch"),),
     "routers": (("handover", "--routers"),),
+    "served": (("serve", "--router"), ("serve", "--shadow"), ("promote", "served")),
 }
 
 
@@ -575,6 +598,7 @@ _JSON_FILES = {
     "base": ("base/config.json",),
     "patch": ("patch/router_patch.json",),
     "routers": ("routers/layer-0/router.json",),
+    "served": ("served/router.json", "served/text.json"),
 }
 _TENSOR_FILES = {
     "run": ("run/router/router.safetensors",),
@@ -582,6 +606,7 @@ _TENSOR_FILES = {
     "base": ("base/model.safetensors",),
     "patch": ("patch/router_patch.safetensors",),
     "routers": ("routers/layer-0/router.safetensors",),
+    "served": ("served/router.safetensors", "served/text.safetensors"),
 }
 _EDITS: dict[str, tuple[dict[str, Any], ...]] = {
     "run/run.json": (

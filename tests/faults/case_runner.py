@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import train_router
+from experts.llm.lite import lite
 
 from .bad_case import BadCase
 
@@ -37,6 +38,7 @@ class Runner:
     """
 
     def __init__(self, folder: Path) -> None:
+        lite()  # an import that a case's time stops in the middle leaves half a module
         self.folder = folder
         self._pristine = folder.parent / f"{folder.name}-pristine"
         shutil.copytree(folder, self._pristine, symlinks=True)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -17,6 +18,14 @@ from safetensors.torch import save_file
 import train_router
 from experts import OutcomeTable
 from experts.table.decision_log import log_decisions
+from experts.table.prices import Price
+from router_rl import Objective, RoutingProblem, export, fit
+from router_rl.serving.chat_request import ChatRequest
+from router_rl.serving.decider import Decider
+from router_rl.serving.deployments import promote, started_with
+from router_rl.serving.loaded_router import LoadedRouter
+from router_rl.serving.log_row import LogRows
+from router_rl.serving.log_store import LogStore
 
 __all__ = ["LINES", "make_inputs"]
 
@@ -68,6 +77,10 @@ LINES: dict[str, tuple[str, ...]] = {
     "patch gguf": (*("patch", "--gguf", "model.gguf", "--router", "gates.safetensors", "--out", "new.gguf"),),
     "list": ("list", "--env", "cascade"),
     "runs": ("runs", "list", "run"),
+    "serve": ("serve", "--router", "served", "--models", "models.yaml", "--port", "0"),
+    "promote": ("promote", "served", "--log", "sqlite:///decisions.db"),
+    "rollback": ("rollback", "--log", "sqlite:///decisions.db"),
+    "log": ("log", "export", "--log", "sqlite:///decisions.db", "--out", "exported.parquet"),
 }
 """A valid command line by name; the first word of a name is the command."""
 
@@ -96,6 +109,7 @@ def make_inputs(folder: Path) -> None:
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         assert train_router.main(words) == 0, quiet.getvalue()
     shutil.rmtree(folder / "run" / "tensorboard", ignore_errors=True)
+    _write_served(folder)
 
 
 def _table() -> OutcomeTable:
@@ -116,6 +130,30 @@ def _table() -> OutcomeTable:
         tokens_out=np.full((40, 2), 20.0),
         split=np.array(["train", "train", "validation", "test"])[np.arange(40) // 2 % 4],
     )
+
+
+def _write_served(folder: Path) -> None:
+    """Write two routers of prompts, and the log of a server to which the second one was promoted."""
+    table = _table()
+    for name, quality in (("served", table.quality), ("candidate", 1.0 - table.quality)):
+        problem = RoutingProblem(
+            replace(table, features=None, quality=quality), Objective(compute_weight=0.0)
+        )
+        export(fit("ridge", problem), folder / name, rows=problem)
+    store = LogStore(f"sqlite:///{folder}/decisions.db")
+    live = started_with(store, LoadedRouter.of(folder / "served"))
+    decider = Decider(live, {name: Price(call=0.001) for name in table.experts}, explore=0.5)
+    decider.reseed(0)
+    rows = LogRows(b"key")
+    for number, prompt in enumerate(map(str, table.prompt)):
+        decision = decider.decide(prompt)
+        request = ChatRequest(model="auto", prompt=prompt, messages=[])
+        row = rows.row(f"d{number}", request, decision.expert, decision)
+        ended = {"status": "ok", "at": float(number), "cost_usd": 0.001, "latency_s": 0.1}
+        store.write([{**row, **ended, "tokens_in": 10, "tokens_out": 20}], [])
+        store.attach(row["id"], number % 2)
+    promote(store, folder / "candidate")
+    store.close()
 
 
 def _write_results(folder: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ def files_of(folder: Path, case: KillCase) -> Files:
 
 def _content(path: Path, volatile: frozenset[str]) -> Any:
     """The content without what differs from run to run; the bytes of a file that is torn."""
+    if path.suffix == ".db":
+        return _rows(path, volatile)
     try:
         if volatile and path.suffix == ".json":
             return _without(json.loads(path.read_text(encoding="utf-8")), volatile)
@@ -124,6 +127,19 @@ def _content(path: Path, volatile: frozenset[str]) -> Any:
     except ValueError:  # of JSON and of Arrow
         pass
     return path.read_bytes()
+
+
+def _rows(path: Path, volatile: frozenset[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table of a SQLite database, without what differs from run to run."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        names = [
+            row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {
+            name: [_without(dict(row), volatile) for row in connection.execute(f"SELECT * FROM {name}")]
+            for name in names
+        }
 
 
 def train(words: Sequence[str]) -> tuple[int, str]:

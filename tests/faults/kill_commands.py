@@ -13,13 +13,14 @@ __all__ = ["CASES", "READERS", "Setup"]
 Setup = Callable[[Path], None]
 """Adds to the inputs of a case, inside their folder."""
 
-_TIMES = frozenset({"seconds", "fit_seconds", "fit_seconds_mean", "created", "checksum", "commit"})
+_TIMES = frozenset({"seconds", "fit_seconds", "fit_seconds_mean", "created", "checksum", "commit", "at"})
 _REPORT = ("report.html",)  # has times
 _COMPARE = (
     *("compare", "--env", "caching", "--table", "table.parquet", "--methods", "lru", "--seeds", "1"),
     *("--n-trials", "1", "--problem.episodes", "2", "--problem.window", "8"),
     *("--problem.resident-shares", "[1.0]", "--out", "out"),
 )
+_LOG = ("--log", "sqlite:///decisions.db")
 
 
 def _nothing(folder: Path) -> None:
@@ -56,6 +57,11 @@ CASES: dict[str, tuple[KillCase, Setup]] = {
     "patch gguf": (_case("patch gguf"), _nothing),
     "assemble": (_case("assemble", 14), _nothing),
     "assemble again": (_case("assemble", 14), _older(*LINES["assemble"], "--form", "deepseek")),
+    "promote": (_case("promote"), _nothing),
+    "promote a fraction": (_timed("promote", "served", *_LOG, "--fraction", "0.1"), _nothing),
+    "rollback": (_case("rollback"), _nothing),
+    "log": (_case("log"), _nothing),
+    "log again": (_case("log"), _older(*LINES["log"], "--since", "20")),
 }
 """The commands, with what stands in the folder before."""
 

@@ -7,7 +7,8 @@ no `finally` cleans up, and what open files still buffer goes nowhere.
 TensorBoard's logs are left out: a thread writes them, and they are only appended to.
 
 The hooks see Python's own file functions, and the writers of safetensors, Parquet and `renameat2`. Writing a
-file is two operations: before it starts, and when half of it is written.
+file is two operations: before it starts, and when half of it is written. Of a SQLite database they see what
+changes it: each statement, and the commit. What happens inside a commit is SQLite's to get right.
 """
 
 from __future__ import annotations
@@ -273,6 +274,7 @@ def _hook_native(operations: FileOperations, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(pq.ParquetWriter, "__init__", started)
     patch.setattr(pq.ParquetWriter, "close", closed)
+    _hook_sqlite(operations, patch)
     name = "_exchanged"
     exchanged = getattr(owned_folder, name)
 
@@ -281,3 +283,26 @@ def _hook_native(operations: FileOperations, patch: pytest.MonkeyPatch) -> None:
         return exchanged(first, second)
 
     patch.setattr(owned_folder, name, exchange)
+
+
+def _hook_sqlite(operations: FileOperations, patch: pytest.MonkeyPatch) -> None:
+    from sqlalchemy.engine.default import DefaultDialect
+
+    execute, commit = DefaultDialect.do_execute, DefaultDialect.do_commit
+
+    def place_of(connection: Any) -> str:
+        return connection.execute("PRAGMA database_list").fetchone()[2]
+
+    def do_execute(dialect: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        kind = statement.split(maxsplit=1)[0]
+        if kind in ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER"):
+            operations.before(kind, place_of(cursor.connection))
+        execute(dialect, cursor, statement, *rest)
+
+    def do_commit(dialect: Any, connection: Any) -> None:
+        if connection.in_transaction:
+            operations.before("commit", place_of(connection))
+        commit(dialect, connection)
+
+    patch.setattr(DefaultDialect, "do_execute", do_execute)
+    patch.setattr(DefaultDialect, "do_commit", do_commit)

@@ -17,7 +17,7 @@ from .case_runner import Runner
 from .good_inputs import LINES, make_inputs
 
 CASES = 480
-SLOW = ("demo", "compare", "collect", "collect models", "train token_moe", "bench")  # seconds each
+SLOW = ("demo", "compare", "collect", "collect models", "train token_moe", "bench", "serve")  # seconds each
 
 
 @pytest.fixture(scope="module")

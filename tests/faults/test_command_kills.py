@@ -41,7 +41,7 @@ def test_the_same_command_again_gives_the_undisturbed_result(name: str, inputs: 
     case, setup = CASES[name]
     setup(inputs)
     points, wrong = defects(case, inputs, inputs.parent / "work")
-    assert points >= 3
+    assert points >= 2
     assert wrong == []
 
 

@@ -48,19 +48,24 @@ class Running:
 
 @pytest.fixture(scope="session")
 def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that trains a router: `plus` to `small` and `times` to `large`, or the reverse."""
+    """Return a function that trains a router: `plus` to `small` and `times` to `large`, or the reverse.
 
-    def make(name: str, sign: float = 1.0, method: str = "ridge") -> Path:
+    Other words make another text pipeline of as many features.
+    """
+
+    def make(
+        name: str, sign: float = 1.0, method: str = "ridge", words: tuple[str, str] = ("plus", "times")
+    ) -> Path:
         rng = np.random.default_rng(0)
         plus = rng.integers(0, 2, 120)
         numbers = rng.integers(1, 99, (120, 2))
-        words = np.where(plus == 1, "plus", "times")
+        word = np.where(plus == 1, *words)
         right = plus if sign > 0 else 1 - plus
         table = OutcomeTable(
             experts=("small", "large"),
             query_id=np.array([f"q{row}" for row in range(120)], dtype=object),
             prompt=np.array(
-                [f"What is {a} {w} {b}?" for (a, b), w in zip(numbers, words, strict=True)], dtype=object
+                [f"What is {a} {w} {b}?" for (a, b), w in zip(numbers, word, strict=True)], dtype=object
             ),
             features=None,
             quality=np.stack([right, 1 - right], axis=1).astype(np.float32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -94,6 +95,20 @@ def test_a_restart_goes_on_with_the_promoted_router(
     store.close()
 
 
+def test_a_command_that_is_given_twice_changes_nothing_more(
+    router: Path, other_router: Path, tmp_path: Path
+) -> None:
+    """As after an interruption: else a second promotion would make a rollback return to the same router."""
+    store = LogStore(f"sqlite:///{tmp_path}/log.db")
+    started_with(store, LoadedRouter.of(router))
+    assert promote(store, other_router, 0.1) == promote(store, other_router, 0.1)
+    assert promote(store, other_router) == promote(store, other_router)
+    assert rollback(store) == rollback(store)
+    assert [row["action"] for row in store.deployments()] == ["start", "canary", "promote", "rollback"]
+    assert store.deployments()[-1]["folder"] == str(router)
+    store.close()
+
+
 def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:
     empty = LogStore(f"sqlite:///{tmp_path}/log.db")
     with pytest.raises(InputError, match="has no server; start `serve` with this log first"):
@@ -107,8 +122,13 @@ def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:
         LogStore("mysql://host/name")
     with pytest.raises(InputError, match="cannot be opened"):
         LogStore(f"sqlite:///{tmp_path}/no/such/folder/log.db")
-    with pytest.raises(InputError, match=r"cannot be opened.*no such table"):
+    with pytest.raises(InputError, match="does not exist"):
         LogStore(f"sqlite:///{tmp_path}/new.db", create=False)
+    assert not (tmp_path / "new.db").exists()
+    sqlite3.connect(tmp_path / "another.db").close()
+    (tmp_path / "another.db").touch()
+    with pytest.raises(InputError, match="has no table of decisions"):
+        LogStore(f"sqlite:///{tmp_path}/another.db", create=False)
     with pytest.raises(InputError) as error:
         LogStore("postgresql://user:secret-word@127.0.0.1:1/none")
     assert "secret-word" not in str(error.value)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import train_router
 from experts import DecisionLog, InputError
+from router_rl.problems.log_table import read_logged
+from router_rl.serving.deployments import follow, promote
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
 
@@ -61,3 +66,78 @@ def test_a_shadow_is_estimated_from_what_it_watched(serve: Callable[..., Any], o
         low, high = shadow["quality"][estimate]["ci95"]
         assert low <= truth <= high, estimate
     assert shadow["live"]["quality"] == np.mean([row["score"] for row in rows])
+
+
+def _asked(running: Any, *prompts: str) -> list[str]:
+    """Ask, score, and return the decisions."""
+    decisions = [running.chat(prompt).headers["x-router-rl-decision"] for prompt in prompts]
+    for decision in decisions:
+        running.http.post("/v1/outcomes", json={"decision": decision, "score": 1.0})
+    return decisions
+
+
+def test_features_of_another_text_pipeline_are_left_out(
+    serve: Callable[..., Any], router: Path, make_router: Callable[..., Path], tmp_path: Path
+) -> None:
+    """They have the same width, so that nothing else would tell."""
+    other = make_router("other-words", words=("add", "multiply"))
+    one, two = LoadedRouter.of(router), LoadedRouter.of(other)
+    assert one.rank(PLUS, None).features.shape == two.rank(PLUS, None).features.shape
+    assert one.pipeline != two.pipeline
+    out = tmp_path / "log.parquet"
+    with serve(explore=0.5) as running:
+        _asked(running, PLUS, TIMES, PLUS)
+        assert export_log(running.server.store, out)["decisions"] == 3
+    with serve(other, explore=0.5) as running:
+        decisions = _asked(running, PLUS, TIMES)
+        exported = export_log(running.server.store, out)
+    assert exported["decisions"] == 2
+    assert exported["left_out"] == {"features of another text pipeline": 3}
+    table = pq.read_table(out)
+    assert table["decision"].to_pylist() == decisions
+    facts = json.loads(table.schema.metadata[b"router_rl"])
+    assert (facts["router"], facts["pipeline"]) == (str(other), two.pipeline)
+
+
+def test_a_canary_logs_the_features_of_the_router_that_serves(
+    serve: Callable[..., Any], router: Path, make_router: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = make_router("canary", words=("add", "multiply"))
+    with serve(explore=0.5) as running:
+        promote(running.server.store, other, 0.5)
+        follow(running.server.decider, running.server.store.deployment())
+        running.server.decider.reseed(0)
+        _asked(running, *[PLUS] * 12)
+        rows = running.rows()
+        exported = export_log(running.server.store, tmp_path / "log.parquet")
+    assert len({row["router"] for row in rows}) == 2  # both decided
+    assert {row["pipeline"] for row in rows} == {LoadedRouter.of(router).pipeline}
+    assert exported["decisions"] == 12
+    facts = json.loads(pq.read_schema(tmp_path / "log.parquet").metadata[b"router_rl"])
+    assert facts["router"] == str(router)
+
+
+def test_a_pipeline_that_was_replaced_reads_no_prompts(
+    serve: Callable[..., Any], router: Path, make_router: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The folder of the router that served holds another one now."""
+    folder, out = tmp_path / "live", tmp_path / "log.parquet"
+    shutil.copytree(router, folder)
+    with serve(folder, explore=1.0) as running:
+        running.server.decider.reseed(0)
+        _asked(running, *[PLUS, TIMES] * 10)
+        export_log(running.server.store, out)
+    assert read_logged(out)[1] is not None
+    shutil.rmtree(folder)
+    shutil.copytree(make_router("replaced", words=("add", "multiply")), folder)
+    assert read_logged(out)[1] is None
+
+
+def test_a_shadow_is_estimated_from_features_of_one_pipeline(
+    serve: Callable[..., Any], make_router: Callable[..., Path], other_router: Path
+) -> None:
+    with serve(explore=0.4, shadow=other_router) as running:
+        _asked(running, PLUS, TIMES, PLUS)
+    with serve(make_router("third", words=("add", "multiply")), explore=0.4, shadow=other_router) as running:
+        _asked(running, *[PLUS, TIMES] * 10)
+        assert running.http.get("/v1/status").json()["shadow"]["decisions"] == 20

@@ -2,85 +2,171 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import runpy
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
-from router_rl.serving.deployments import promote
+import train_router
+from router_rl.serving import log_writer
 from router_rl.serving.loaded_router import LoadedRouter
+from router_rl.serving.log_store import LogStore
 
+ROOT = Path(__file__).resolve().parents[3]
+# By path: the tests are no package.
+check_upgrade = runpy.run_path(str(Path(__file__).with_name("test_log_upgrade.py")))["check_upgrade"]
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a real database server on this machine, and return its URL."""
-    if not PROGRAMS:
-        pytest.skip("postgresql is not installed")
-    bin_folder, folder = PROGRAMS[-1], tmp_path_factory.mktemp("postgresql")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    user = []
-    if os.getuid() == 0:  # which PostgreSQL refuses
-        shutil.chown(folder, "postgres", "postgres")
-        for parent in (*folder.parents,)[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-        user = ["runuser", "-u", "postgres", "--"]
-    data = folder / "data"
-    quiet = {"check": True, "capture_output": True, "cwd": "/"}
-    subprocess.run([*user, bin_folder / "initdb", "-D", data, "-U", "me", "-A", "trust", "-N"], **quiet)
-    options = f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off"
-    start = [*user, bin_folder / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start"]
-    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd="/")
-    try:
-        yield f"postgresql://me@127.0.0.1:{port}/postgres"
-    finally:
-        stop = [*user, bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop"]
-        done = subprocess.run(stop, check=False, capture_output=True, text=True, cwd="/")
+class Cluster:
+    """A database server of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"postgresql://me@127.0.0.1:{port}/postgres"
+        self._folder, self._data = folder, folder / "data"
+        self._user: list[str] = []
+        if os.getuid() == 0:  # which PostgreSQL refuses
+            shutil.chown(folder, "postgres", "postgres")
+            for parent in (*folder.parents,)[:3]:
+                parent.chmod(parent.stat().st_mode | 0o011)
+            self._user = ["runuser", "-u", "postgres", "--"]
+        self._options = f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off"
+        words = ["initdb", "-D", self._data, "-U", "me", "-A", "trust", "-N"]
+        subprocess.run(self._command(*words), check=True, capture_output=True, cwd="/")
+
+    def start(self) -> None:
+        words = ["pg_ctl", "-D", self._data, "-l", self._folder / "log", "-w", "-o", self._options, "start"]
+        subprocess.run(self._command(*words), check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    def stop(self) -> None:
+        words = ["pg_ctl", "-D", self._data, "-m", "immediate", "stop"]
+        done = subprocess.run(self._command(*words), check=False, capture_output=True, text=True, cwd="/")
         assert done.returncode == 0, done.stderr
 
+    def _command(self, program: str, *words: str | Path) -> list[str | Path]:
+        return [*self._user, PROGRAMS[-1] / program, *words]
 
-def test_three_servers_share_a_log(serve: Callable[..., Any], database: str, other_router: Path) -> None:
-    with ExitStack() as started:
-        servers = [started.enter_context(serve(log=database)) for _ in range(3)]
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Start a real database server on this machine."""
+    if not PROGRAMS:
+        pytest.skip("postgresql is not installed")
+    cluster = Cluster(tmp_path_factory.mktemp("postgresql"))
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return the URL of an empty database."""
+    name = "test_" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    engine = create_engine(
+        cluster.url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield cluster.url.replace("/postgres", f"/{name}")
+    engine.dispose()
+
+
+def test_three_processes_share_a_log(
+    router: Path, models: Path, database: str, other_router: Path, tmp_path: Path
+) -> None:
+    """They start at once on an empty database; no decision is lost or logged twice; promotion reaches all."""
+    ports = _free_ports(3)
+    words = ["serve", "--router", str(router), "--models", str(models), "--log", database, "--poll-s", "0.1"]
+    program = [sys.executable, str(ROOT / "train_router.py"), *words]
+    with ExitStack() as stack:
+        processes = [
+            subprocess.Popen([*program, "--port", str(port)], stdout=subprocess.DEVNULL) for port in ports
+        ]
+        stack.callback(_ended, processes)
+        clients = [
+            stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
+            for port in ports
+        ]
+        for client, process in zip(clients, processes, strict=True):
+            _wait_for(client, process)
         decisions: list[str] = []
 
-        def ask(running: Any) -> None:
+        def ask(first: int) -> None:
             for number in range(20):
-                got = running.chat(f"What is {number} plus 4?")
+                message = {"role": "user", "content": f"What is {number} plus {first}?"}
+                body = {"messages": [message], "stream": number % 2 == 0}
+                # A load balancer may send each request, and the outcome of it, to any process.
+                with httpx.Client(base_url=clients[(first + number) % 3].base_url, timeout=30) as client:
+                    got = client.post("/v1/chat/completions", json=body)
+                    assert got.status_code == 200
                 decision = got.headers["x-router-rl-decision"]
                 decisions.append(decision)
-                # The outcome of a decision may be sent to any server.
-                server = servers[number % 3]
-                body = {"decision": decision, "score": 1.0}
-                assert server.http.post("/v1/outcomes", json=body).status_code == 200
+                outcome = {"decision": decision, "score": 1.0}
+                assert clients[first].post("/v1/outcomes", json=outcome).status_code == 200
 
-        threads = [threading.Thread(target=ask, args=(running,)) for running in servers]
+        threads = [threading.Thread(target=ask, args=(first,)) for first in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        rows = servers[0].rows()
-        assert sorted(row["id"] for row in rows) == sorted(decisions)
+        store = LogStore(database, create=False)
+        stack.callback(store.close)
+        rows = list(store.decisions())
         assert len(decisions) == 60
+        assert sorted(row["id"] for row in rows) == sorted(decisions)
         assert {row["score"] for row in rows} == {1.0}
-        assert [row["action"] for row in servers[0].server.store.deployments()] == ["start"]
-        promote(servers[0].server.store, other_router)
+        assert {row["action"] for row in store.deployments()} == {"start"}
+        assert train_router.main(["promote", str(other_router), "--log", database]) == 0
         digest = LoadedRouter.of(other_router).digest
         deadline = time.monotonic() + 30
-        while {running.server.decider.live.router.digest for running in servers} != {digest}:
+        while {client.get("/v1/status").json()["router"]["digest"] for client in clients} != {digest}:
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.05)
+
+
+def test_a_database_that_goes_down_and_comes_back(
+    serve: Callable[..., Any], cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "_PATIENCE_S", 0.5)
+    with serve(log=database) as running:
+        expected = [running.chat("What is 3 plus 4?").headers["x-router-rl-decision"]]
+        cluster.stop()
+        try:
+            for number in range(5):
+                got = running.chat(f"What is {number} plus 4?")
+                assert got.status_code == 200
+                expected.append(got.headers["x-router-rl-decision"])
+            assert running.http.get("/healthz").json()["log"] == "down"
+            outcome = {"decision": expected[0], "score": 1.0}
+            assert running.http.post("/v1/outcomes", json=outcome).status_code == 503
+        finally:
+            cluster.start()
+        assert sorted(row["id"] for row in running.rows()) == sorted(expected)
+        assert running.server.writer.lost == 0
+
+
+def test_a_log_of_the_first_version(router: Path, database: str, tmp_path: Path) -> None:
+    engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
+    check_upgrade(engine, LoadedRouter.of(router), tmp_path)
+    engine.dispose()
 
 
 def test_a_text_that_the_database_cannot_store_is_cleaned(serve: Callable[..., Any], database: str) -> None:
@@ -90,3 +176,27 @@ def test_a_text_that_the_database_cannot_store_is_cleaned(serve: Callable[..., A
         rows = [row for row in running.rows() if row["id"] == got.headers["x-router-rl-decision"]]
         assert rows[0]["prompt"] == "What is 3 plus 4?"
         assert running.server.writer.lost == 0
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        with suppress(httpx.TransportError):
+            client.get("/healthz")
+            return
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
+def _ended(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(60)

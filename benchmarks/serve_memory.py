@@ -1,0 +1,104 @@
+"""Resident memory of `serve` over many requests.
+
+    python benchmarks/serve_memory.py
+    python benchmarks/serve_memory.py --requests 60000 --minutes 20
+
+Three processes: a stub of a model that answers at once, `serve` with its decision log in SQLite, and this
+one, which keeps 32 requests on their way. Every prompt is another one; every fourth answer is streamed, every
+seventh decision gets a score. Prints Markdown, a row for each 20,000 requests, and the growth since request
+20,000, which must stay below 20 MB: else the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import jsonargparse
+import psutil
+from stub_endpoint import Stubbed, serving_stub
+
+MOST_MB = 20.0
+SETTLED = 20_000  # requests until caches and buffers are full
+AT_ONCE = 32
+
+
+def main(requests: int = 200_000, minutes: float = 60.0) -> None:
+    """Send requests, print the memory, and exit with status 1 if it grows by 20 MB or more.
+
+    Args:
+        requests: how many to send.
+        minutes: stop earlier, after so long.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        grown = asyncio.run(_measured(Path(folder), requests, minutes))
+    if grown is not None and grown >= MOST_MB:
+        sys.exit(1)
+
+
+async def _measured(folder: Path, requests: int, minutes: float) -> float | None:
+    """Return the largest growth since request 20,000, MB; None if that was not reached."""
+    began, settled, most = time.monotonic(), None, 0.0
+    async with serving_stub(folder, "--explore", "0.1") as stubbed:
+        server = psutil.Process(stubbed.process.pid)
+        print("| requests | resident, MB | since request 20,000, MB | errors | requests a second |")
+        print("|---:|---:|---:|---:|---:|", flush=True)
+        step = max(1, min(requests, SETTLED) // 2) if requests < 10 * SETTLED else SETTLED
+        done = errors = 0
+        while done < requests and time.monotonic() - began < 60.0 * minutes:
+            count, start = min(step, requests - done), time.monotonic()
+            errors += await _sent(stubbed, done, count)
+            done += count
+            resident = server.memory_info().rss / 1e6
+            if done >= SETTLED and settled is None:
+                settled = resident
+            growth = "" if settled is None else f"{resident - settled:+.1f}"
+            most = most if settled is None else max(most, resident - settled)
+            rate = count / (time.monotonic() - start)
+            print(f"| {done:,} | {resident:.1f} | {growth} | {errors} | {rate:.0f} |", flush=True)
+        status = (await stubbed.http.get("/v1/status")).json()
+    log = status["log"]
+    print(
+        f"\nLog: {log['waiting']} rows waiting, {log['lost']} lost. Seconds: {time.monotonic() - began:.0f}."
+    )
+    if settled is not None:
+        print(f"Largest growth since request {SETTLED:,}: {most:.1f} MB (at most {MOST_MB:g}).")
+    return None if settled is None else most
+
+
+async def _sent(stubbed: Stubbed, first: int, count: int) -> int:
+    """Send requests, 32 at once; return how many failed."""
+    numbers, errors = iter(range(first, first + count)), itertools.count()
+
+    async def work(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            if not await _asked(stubbed.http, number):
+                next(errors)
+
+    await asyncio.gather(*(work(numbers) for _ in range(AT_ONCE)))
+    return next(errors)
+
+
+async def _asked(http: httpx.AsyncClient, number: int) -> bool:
+    prompt = f"What is {number} {'plus' if number % 2 else 'times'} {number % 7}?"
+    body = {"messages": [{"role": "user", "content": prompt}], "stream": number % 4 == 0}
+    with suppress(httpx.TransportError):
+        got = await http.post("/v1/chat/completions", json=body)
+        if got.status_code != 200 or (body["stream"] and not got.text.endswith("data: [DONE]\n\n")):
+            return False
+        if number % 7 != 0:
+            return True
+        outcome = {"decision": got.headers["x-router-rl-decision"], "score": number % 3 / 2}
+        return (await http.post("/v1/outcomes", json=outcome)).status_code == 200
+    return False
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main, as_positional=True)

@@ -1,0 +1,235 @@
+"""A plug-in for LiteLLM's proxy or router: our router decides, and the decision log is that of `serve`.
+
+LiteLLM keeps its retries, cooldowns, budgets, keys and limits. The plug-in is one of its callbacks: it leaves
+LiteLLM the deployments of the expert that our router chose among those that are up, explores with exact
+propensities, and logs every attempt. `promote`, `rollback`, `log export` and `train --log` work on this log.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from experts import InputError
+from experts.io.progress import say
+from experts.llm.asking import failure_of
+from experts.llm.endpoints import prices_of, read_models
+from experts.llm.lite import lite
+from experts.llm.spending import cost_of
+
+from ..routing import RouterError
+from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt
+from .decider import Decider, Live
+from .deployments import follow, started_with
+from .loaded_router import LoadedRouter
+from .log_row import LogRows
+from .log_store import LogStore
+from .log_writer import LogWriter
+from .serve_options import ServeOptions
+from .server import hash_key
+from .upstream import tokens_of
+
+__all__ = ["LiteLLMPlugin"]
+
+lite()
+from litellm.integrations.custom_logger import CustomLogger  # noqa: E402 (telemetry is off first)
+
+_MARK = "router_rl_decision"  # in the metadata of LiteLLM's request
+_MOST_OPEN = 10_000  # attempts that are remembered until they end
+
+
+class LiteLLMPlugin(CustomLogger):
+    """Decides for the model group `auto` of LiteLLM, and logs every attempt.
+
+    Args:
+        router: folder of a router of prompts.
+        models: YAML list of the models, as for `serve`; the prices are read of it.
+        options: exploration, shadow, log and privacy, as for `serve`; the others are not used.
+
+    Raises:
+        InputError: a file or the log cannot be used.
+    """
+
+    def __init__(self, router: Path | str, models: Path | str, options: ServeOptions | None = None) -> None:
+        super().__init__()
+        self._options = options = options or ServeOptions()
+        self._prices = dict(prices_of(read_models(models).endpoints).prices)
+        loaded = LoadedRouter.of(router)
+        shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
+        self._rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
+        self.decider = Decider(
+            Live(loaded, shadow=shadow),
+            self._prices,
+            explore=options.explore,
+            extra_usd=options.explore_extra_usd,
+        )
+        self.store = LogStore(options.log)
+        live = started_with(self.store, loaded)
+        self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
+        self.writer = LogWriter(self.store.write, options.buffer)
+        self._open: OrderedDict[str, _Attempt] = OrderedDict()  # by id of the decision
+        self._closing = threading.Event()
+        threading.Thread(target=self._watch, name="deployments", daemon=True).start()
+
+    async def async_filter_deployments(
+        self,
+        model: str,
+        healthy_deployments: list[Any],
+        messages: Any,
+        request_kwargs: dict[str, Any] | None = None,
+        parent_otel_span: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return the deployments of the expert that is chosen among those that are up.
+
+        Args:
+            model: the model group; every group but `auto` is left as it is.
+            healthy_deployments: of the group, without those that cool down.
+            messages: of the request; without a text of the user, LiteLLM chooses.
+            request_kwargs: the request; `metadata` may hold `group` and `session`.
+            parent_otel_span: not used.
+        """
+        if model != AUTO or not healthy_deployments:
+            return healthy_deployments
+        began = time.perf_counter()
+        request = {} if request_kwargs is None else request_kwargs
+        metadata: dict[str, Any] = request.setdefault("metadata", {})
+        up = {expert_of(each) for each in healthy_deployments}
+        down = [name for name in self.decider.live.router.experts if name not in up]
+        try:
+            prompt = last_prompt(messages)
+            decision = self.decider.decide(prompt, _text(metadata, "group"), down)
+        except (BadRequestError, RouterError):
+            return healthy_deployments
+        chosen = [each for each in healthy_deployments if expert_of(each) == decision.expert]
+        if not chosen:
+            return healthy_deployments
+        attempt = _Attempt(uuid.uuid4().hex, decision.expert, began)
+        previous = _text(metadata, _MARK)
+        metadata[_MARK] = attempt.id  # LiteLLM gives it to the other hooks, and to the next attempt
+        self._open[attempt.id] = attempt
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)
+        asked = ChatRequest(
+            model=AUTO,
+            prompt=prompt,
+            messages=[],
+            stream=request.get("stream") is True,
+            session=_text(metadata, "session"),
+        )
+        row = self._rows.row(attempt.id, asked, decision.expert, decision, previous)
+        await self.writer.insert({**row, "status": "started"})
+        return chosen
+
+    async def async_post_call_failure_deployment_hook(
+        self,
+        request_data: Mapping[str, Any],
+        exception: Exception,
+        call_type: Any,
+        fallback_depth: Any = None,
+    ) -> None:
+        """Log that an attempt failed; LiteLLM retries as it is set up."""
+        attempt = self._open.pop(_text(request_data.get("metadata"), _MARK) or "", None)
+        if attempt is not None:
+            self._end(attempt, "failed", error=failure_of(exception).failed)
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Log the end of an answer, with its tokens and its cost."""
+        metadata = (kwargs.get("litellm_params") or {}).get("metadata")
+        attempt = self._open.pop(_text(metadata, _MARK) or "", None)
+        if attempt is None:
+            return
+        answer = response_obj.model_dump(mode="json") if hasattr(response_obj, "model_dump") else {}
+        first = kwargs.get("completion_start_time") if kwargs.get("stream") else None
+        first_s = None if first is None else max(0.0, (first - start_time).total_seconds())
+        self._end(attempt, "ok", tokens=tokens_of(answer), first_s=first_s)
+
+    async def async_post_call_response_headers_hook(
+        self, data: dict[str, Any], *rest: Any, **more: Any
+    ) -> dict[str, str] | None:
+        """Return the header that names the decision, as `serve` has it."""
+        decision = _text(data.get("metadata"), _MARK)
+        return None if decision is None else {"x-router-rl-decision": decision}
+
+    def close(self) -> None:
+        """Store what is waiting for the log, and close it."""
+        self._closing.set()
+        self.writer.close()
+        self.store.close()
+
+    def _end(
+        self,
+        attempt: _Attempt,
+        status: str,
+        *,
+        error: str | None = None,
+        tokens: tuple[int, int] | None = None,
+        first_s: float | None = None,
+    ) -> None:
+        if tokens is not None:
+            self.decider.answered(attempt.expert, tokens[1])
+        self.writer.update(
+            {
+                "id": attempt.id,
+                "status": status,
+                "error": error,
+                "tokens_in": None if tokens is None else tokens[0],
+                "tokens_out": None if tokens is None else tokens[1],
+                "cost_usd": None if tokens is None else cost_of(self._prices[attempt.expert], *tokens),
+                "latency_s": time.perf_counter() - attempt.began,
+                "first_token_s": first_s,
+            }
+        )
+
+    def _watch(self) -> None:
+        """Take promoted routers, as long as the process runs."""
+        said = ""
+        while not self._closing.wait(self._options.poll_s):
+            try:
+                changed = follow(self.decider, self.store.deployment())
+            except InputError as error:
+                changed = f"not changed: {error}"
+            except SQLAlchemyError:
+                continue  # the log is down; the writer counts that
+            if changed and changed != said:
+                say(changed)
+            said = changed or said
+
+
+@dataclass
+class _Attempt:
+    """One call of one expert.
+
+    Attributes:
+        id: of the decision.
+        expert: name of the expert.
+        began: `time.perf_counter` at the decision.
+    """
+
+    id: str
+    expert: str
+    began: float
+
+
+def expert_of(deployment: Mapping[str, Any]) -> str:
+    """Return the expert that a deployment serves: `expert` of its `model_info`, or else its `id`.
+
+    Args:
+        deployment: of LiteLLM's model list.
+    """
+    about = cast("Mapping[str, Any]", deployment.get("model_info") or {})
+    return str(about.get("expert") or about.get("id"))
+
+
+def _text(metadata: Any, name: str) -> str | None:
+    value = cast("Mapping[str, Any]", metadata).get(name) if isinstance(metadata, Mapping) else None
+    return value if isinstance(value, str) else None
