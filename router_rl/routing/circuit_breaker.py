@@ -19,7 +19,8 @@ class CircuitBreaker:
     """Excludes experts that failed recently, or are rate limited, from routing; thread-safe.
 
     After a failure an expert backs off: it is excluded for `backoff_s` seconds, and twice as long after each
-    further failure in a row. Then it may be chosen again. A rate limit excludes it for the time that the
+    further failure in a row. Then it may be chosen again. Failures while it backs off, of requests that were
+    sent before, belong to the first one. A rate limit excludes it for the time that the
     server names (Retry-After), whatever other requests to it do.
 
     Args:
@@ -53,13 +54,15 @@ class CircuitBreaker:
         self._lock = threading.Lock()
 
     def failed(self, expert: str) -> None:
-        """Record a failure: the expert backs off.
+        """Record a failure: the expert backs off, if it does not already.
 
         Raises:
             RouterError: the expert is unknown.
         """
         self._check(expert)
         with self._lock:
+            if self._clock() < self._until.get(expert, float("-inf")):
+                return
             failures = self._failures[expert] = self._failures.get(expert, 0) + 1
             backoff_s = min(self._backoff_s * 2.0 ** min(failures - 1, 60), self._max_backoff_s)
             self._until[expert] = self._clock() + backoff_s

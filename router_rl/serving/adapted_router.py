@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..routing.policies.live_queues import adapted_queues, predicted_service
+from ..routing.policies.live_queues import adapted_queues, predicted_service, queue_constants
 from ..routing.scorers.queue_scorer import QueueConstants
 from .loaded_router import LoadedRouter
 
@@ -38,6 +38,13 @@ class AdaptedRouter:
         self._predicted = list(self._measured)
         self._in_use = [1.0 for _ in replicas]
         self.current = self._adapted(loaded)
+
+    @property
+    def constants(self) -> QueueConstants:
+        """Those of the router as it is now, in seconds."""
+        constants = queue_constants(self.current.router)
+        assert constants is not None
+        return constants
 
     @property
     def slowdown(self) -> list[float]:

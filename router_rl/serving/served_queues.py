@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -116,19 +117,43 @@ class ServedQueues:
             down: names of the experts that are down.
             deadline_s: seconds until the request is late; None: as for all requests.
         """
-        experts, constants = adapted.current.experts, queue_constants(adapted.current.router)
-        assert constants is not None
+        experts = adapted.current.experts
         with self._lock:
             queues = [
                 waiting_and_taken(self._in_flight[name], replicas, adapted.batch)
                 for name, replicas in zip(experts, adapted.replicas, strict=True)
             ]
-            gaps = self._gaps.means(constants.gap)
+            gaps = self._gaps.means(adapted.constants.gap)
         return queue_state(
             experts,
             waiting=[waiting for waiting, _ in queues],
             taken=[taken for _, taken in queues],
             down=[name in down for name in experts],
-            deadline_s=deadline_s or self._deadline_s or _DEADLINE * constants.mean_service,
+            deadline_s=deadline_s or self.deadline_s(adapted),
             gaps=gaps,
         )
+
+    def deadline_s(self, adapted: AdaptedRouter) -> float:
+        """Return the seconds until a request is late that does not say it itself.
+
+        Args:
+            adapted: the router.
+        """
+        return self._deadline_s or _DEADLINE * adapted.constants.mean_service
+
+    def arrivals(self, loaded: LoadedRouter) -> dict[str, Any] | None:
+        """Return what a queue router reads of the moment, as JSON; None for a router that reads no queues.
+
+        Args:
+            loaded: the live router.
+        """
+        adapted = self.adapted(loaded)
+        if adapted is None:
+            return None
+        with self._lock:
+            _, slow = self._gaps.means(adapted.constants.gap)
+        return {
+            "per_second": 1.0 / max(slow, 1e-9),
+            "deadline_s": self.deadline_s(adapted),
+            "slowdown": dict(zip(loaded.experts, adapted.slowdown, strict=True)),
+        }

@@ -86,6 +86,7 @@ class Server:
         return {
             **self.counters.summary(),
             "queues": self.decider.queue_status(),
+            "arrivals": self.decider.queues.arrivals(live.router),
             "router": {"folder": live.router.folder.name, "digest": live.router.digest},
             "canary": None
             if live.canary is None
