@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from .asking import Reply, Request
 from .spending import Spending
 
-__all__ = ["attempted", "wait_before"]
+__all__ = ["attempted", "obeyed", "wait_before"]
 
 _FIRST, _LONGEST = 0.5, 8.0  # seconds of the waits before jitter
 _JITTER = 0.75  # seconds
@@ -53,6 +53,17 @@ def wait_before(attempt: int, asked: float | None) -> float:
         attempt: number of the one that failed, from 0.
         asked: the server's Retry-After in seconds; None if it sent none.
     """
-    obeyed = asked is not None and 0.0 < asked <= _OBEYED
-    wait = asked if obeyed and asked is not None else min(_FIRST * 2.0**attempt, _LONGEST)
-    return wait + _JITTER * random.random()
+    wait = obeyed(asked)
+    return (min(_FIRST * 2.0**attempt, _LONGEST) if wait is None else wait) + _JITTER * random.random()
+
+
+def obeyed(asked: float | None) -> float | None:
+    """Return a server's Retry-After in seconds, or None if it is 0, in the past or above a minute.
+
+    Args:
+        asked: seconds; None if the server sent none.
+
+    >>> obeyed(7.0), obeyed(61.0), obeyed(-1.0)
+    (7.0, None, None)
+    """
+    return asked if asked is not None and 0.0 < asked <= _OBEYED else None

@@ -65,6 +65,8 @@ class Endpoint:
         requests_per_minute: rate limit, kept by evenly spaced requests; None: no limit.
         tokens_per_minute: rate limit of prompt tokens (4 characters per token) plus `max_tokens`; None: no
             limit.
+        replicas: requests that the server works on at once, for `serve`: further ones wait there. None: as a
+            queue router was trained.
         max_tokens: maximum tokens of an answer.
         timeout: maximum seconds of an attempt in total, from the first byte to the last.
         retries: attempts after the first, on timeouts, 408, 409, 429 (after the server's Retry-After), 5xx,
@@ -83,6 +85,7 @@ class Endpoint:
     price: Price | None = None
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    replicas: int | None = None
     max_tokens: int | None = None
     timeout: float = 60.0
     retries: int = 4
@@ -98,7 +101,7 @@ class Endpoint:
         self._check_server()
         self._check_options()
         self._check_number("retries", 0.0, "use 0 or more")
-        for part in ("requests_per_minute", "tokens_per_minute", "max_tokens", "timeout"):
+        for part in ("requests_per_minute", "tokens_per_minute", "replicas", "max_tokens", "timeout"):
             self._check_number(part, 1e-9, "use a number above 0")
 
     def key(self) -> str | None:
@@ -119,7 +122,7 @@ class Endpoint:
         value: Any = getattr(self, part)
         if value is None and part not in ("retries", "timeout"):
             return
-        kinds = (int,) if part in ("retries", "max_tokens") else (int, float)
+        kinds = (int,) if part in ("retries", "replicas", "max_tokens") else (int, float)
         if type(value) not in kinds:
             raise self._wrong(part, "is not such a number", fix)
         if not lowest <= cast(float, value) <= _LARGEST:

@@ -1,4 +1,4 @@
-"""Per-expert circuit breaker with exponential back-off."""
+"""Per-expert circuit breaker with exponential back-off, and exclusion for the time of a rate limit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ __all__ = ["CircuitBreaker"]
 
 
 class CircuitBreaker:
-    """Excludes experts that failed recently from routing; thread-safe.
+    """Excludes experts that failed recently, or are rate limited, from routing; thread-safe.
 
     After a failure an expert backs off: it is excluded for `backoff_s` seconds, and twice as long after each
-    further failure in a row. Then it may be chosen again.
+    further failure in a row. Then it may be chosen again. Failures while it backs off, of requests that were
+    sent before, belong to the first one. A rate limit excludes it for the time that the
+    server names (Retry-After), whatever other requests to it do.
 
     Args:
         router: whose experts these are.
@@ -48,16 +50,19 @@ class CircuitBreaker:
         self._backoff_s, self._max_backoff_s, self._clock = backoff_s, max_backoff_s, clock
         self._until: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        self._limited: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def failed(self, expert: str) -> None:
-        """Record a failure: the expert backs off.
+        """Record a failure: the expert backs off, if it does not already.
 
         Raises:
             RouterError: the expert is unknown.
         """
         self._check(expert)
         with self._lock:
+            if self._clock() < self._until.get(expert, float("-inf")):
+                return
             failures = self._failures[expert] = self._failures.get(expert, 0) + 1
             backoff_s = min(self._backoff_s * 2.0 ** min(failures - 1, 60), self._max_backoff_s)
             self._until[expert] = self._clock() + backoff_s
@@ -73,11 +78,33 @@ class CircuitBreaker:
             self._until.pop(expert, None)
             self._failures.pop(expert, None)
 
+    def limited(self, expert: str, seconds: float) -> None:
+        """Record a rate limit: the expert is excluded for so long, and does not count as failed.
+
+        Args:
+            expert: its name.
+            seconds: from now, as Retry-After has them.
+
+        Raises:
+            RouterError: the expert is unknown.
+        """
+        self._check(expert)
+        with self._lock:
+            self._limited[expert] = max(self._limited.get(expert, 0.0), self._clock() + seconds)
+
+    def excluded(self) -> dict[str, str]:
+        """Return the experts that are excluded now, with the reason: `rate limited` or `failed recently`."""
+        with self._lock:
+            now = self._clock()
+            backing_off = {name: "failed recently" for name, until in self._until.items() if now < until}
+            limited = {name: "rate limited" for name, until in self._limited.items() if now < until}
+        return backing_off | limited
+
     def mask(self, exclude: Iterable[str] = ()) -> Tensor:
         """Which experts may be chosen: [N] bool, the `action_mask` of `Router.route`.
 
-        Where no expert is left, those that back off may be chosen, and as a last resort all experts, since a
-        failing expert may still answer.
+        Where no expert is left, those that back off may be chosen, then those that are rate limited, and as a
+        last resort all experts, since a failing expert may still answer.
 
         Args:
             exclude: further experts to exclude, such as those that failed on this very query.
@@ -88,10 +115,9 @@ class CircuitBreaker:
         exclude = set(exclude)
         for name in exclude:
             self._check(name)
-        with self._lock:
-            now = self._clock()
-            backing_off = {name for name, until in self._until.items() if now < until}
-        for barred in (backing_off | exclude, exclude, set[str]()):
+        excluded = self.excluded()
+        limited = {name for name, reason in excluded.items() if reason == "rate limited"}
+        for barred in (set(excluded) | exclude, limited | exclude, exclude, set[str]()):
             may = [a and name not in barred for name, a in zip(self._experts, self._allowed, strict=True)]
             if any(may):
                 break

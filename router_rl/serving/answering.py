@@ -6,10 +6,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from experts.llm.asking import failure_of
+from experts.llm.asking import Reply, failure_of
+from experts.llm.attempts import obeyed
 from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
@@ -18,9 +20,13 @@ from .counters import Counters
 from .decider import Decider, Decision
 from .log_row import LogRows
 from .log_writer import LogWriter
+from .rate_limits import OverLimitError, RateLimits
 from .upstream import Upstream, tokens_of
 
 __all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
+
+
+_LEAST_LEFT = 0.1  # of its deadline, what a request has at least when another expert is asked
 
 
 class NoAnswerError(RuntimeError):
@@ -75,6 +81,7 @@ class Answering:
         rows: makes the rows of the log.
         prices: of the experts.
         counters: what is counted.
+        limits: when a request may be sent to a model.
     """
 
     def __init__(
@@ -85,9 +92,11 @@ class Answering:
         rows: LogRows,
         prices: dict[str, Price],
         counters: Counters,
+        limits: RateLimits,
     ) -> None:
         self._decider, self._upstream, self._writer = decider, upstream, writer
         self._rows, self._prices, self._counters = rows, prices, counters
+        self._limits = limits
 
     async def start(self, request: ChatRequest) -> Started:
         """Answer a request, or start to: a stream has its first chunk, and its decision is in the log.
@@ -105,18 +114,20 @@ class Answering:
             raise BadRequestError("model", f"{request.model!r} is unknown; use one of {known}")
         failed: dict[str, str] = {}
         previous: str | None = None
+        arrived = time.perf_counter()
         while True:
             began = time.perf_counter()
-            decision = None
-            if request.model == AUTO:
-                decision = self._decider.decide(request.prompt, request.group, failed)
+            decision = None if request.model != AUTO else self._decided(request, failed, began - arrived)
             expert = request.model if decision is None else decision.expert
             if expert in failed:
                 raise NoAnswerError(failed)
             self._counters.decided(decision, time.perf_counter() - began)
             attempt = _Attempt(uuid.uuid4().hex, expert, decision, previous, began)
+            attempt.waits = self._decider.is_full(expert)
             try:
-                return await self._attempted(attempt, request)
+                with ExitStack() as in_flight:  # left when the answer ends, however it ends
+                    in_flight.enter_context(self._decider.queues.request(expert))
+                    return await self._attempted(attempt, request, in_flight)
             except (Exception, asyncio.TimeoutError) as error:
                 failure = failure_of(error)
                 await self._log(attempt, request, "failed", error=failure.failed)
@@ -124,20 +135,34 @@ class Answering:
                 if refused:  # the request itself is wrong, or filtered: other experts are not asked
                     status = getattr(error, "status_code", None)
                     raise RefusedError(status if isinstance(status, int) else 400, failure.failed) from error
-                self._decider.breaker.failed(expert)
-                self._counters.failed(expert)
+                self._back_off(expert, error, failure)
                 failed[expert], previous = failure.failed, attempt.id
                 if decision is None or len(failed) == len(self._decider.live.router.experts):
                     raise NoAnswerError(failed) from error
 
-    async def _attempted(self, attempt: _Attempt, request: ChatRequest) -> Started:
-        """Return one expert's answer, or the start of it."""
+    def _decided(self, request: ChatRequest, failed: dict[str, str], since: float) -> Decision:
+        """Return the decision of a request that arrived `since` seconds ago."""
+        deadline_s = request.deadline_s
+        if deadline_s is not None:
+            deadline_s = max(deadline_s - since, _LEAST_LEFT * deadline_s)
+        return self._decider.decide(
+            request.prompt,
+            request.group,
+            failed,
+            session=request.session,
+            deadline_s=deadline_s,
+            arrived=not failed,
+        )
+
+    async def _attempted(self, attempt: _Attempt, request: ChatRequest, in_flight: ExitStack) -> Started:
+        """Return one expert's answer, or the start of it, which takes over `in_flight`."""
         expert = attempt.expert
+        await self._wait_for_turn(attempt, request)
         if not request.stream:
             answer = await self._upstream.answer(expert, request)
             message: Any = answer["choices"][0].get("message") or {}
             tokens = self._counted(expert, request, answer, message.get("content"))
-            self._decider.breaker.succeeded(expert)
+            self._decider.succeeded(expert, request.session)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
         chunks = self._upstream.stream(expert, request)
@@ -150,11 +175,31 @@ class Answering:
             if not any(map(tokens_of, first)):  # an empty answer has a count of tokens
                 raise ValueError("the stream says nothing")
         attempt.first_s = time.perf_counter() - attempt.began
-        self._decider.breaker.succeeded(expert)
+        self._decider.succeeded(expert, request.session)
         await self._log(attempt, request, "started")
-        return Started(
-            decision=attempt.id, expert=expert, chunks=self._followed(attempt, request, first, chunks)
-        )
+        followed = self._followed(attempt, request, first, chunks, in_flight.pop_all())
+        await anext(followed)  # from now on closing it ends the attempt, also if no chunk is ever asked for
+        return Started(decision=attempt.id, expert=expert, chunks=followed)
+
+    async def _wait_for_turn(self, attempt: _Attempt, request: ChatRequest) -> None:
+        """Wait until the rate limits of the model list allow a request."""
+        wait_s, another_s = self._limits.take(attempt.expert, request)
+        if another_s > 0.0:
+            self._decider.limited(attempt.expert, another_s)
+        if wait_s > 0.0:
+            attempt.waits = True
+            await asyncio.sleep(wait_s)
+
+    def _back_off(self, expert: str, error: BaseException, failure: Reply) -> None:
+        """Exclude an expert that failed: for the time of its Retry-After, or by the circuit breaker."""
+        self._counters.failed(expert)
+        if isinstance(error, OverLimitError):
+            return
+        retry_after = obeyed(failure.wait_s)
+        if getattr(error, "status_code", None) == 429 and retry_after is not None:
+            self._decider.limited(expert, retry_after)
+        else:
+            self._decider.failed(expert)
 
     async def _followed(
         self,
@@ -162,11 +207,13 @@ class Answering:
         request: ChatRequest,
         first: list[dict[str, Any]],
         chunks: AsyncGenerator[dict[str, Any], None],
+        in_flight: ExitStack,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks of an answer, and log how it ended."""
+        """Yield an empty chunk, then those of an answer, and log how it ended."""
         text: list[str] = []
         status, error, usage = "gone", None, None
         try:
+            yield {}
             async for chunk in _all(first, chunks):
                 for choice in chunk.get("choices") or []:
                     text.append((choice.get("delta") or {}).get("content") or "")
@@ -176,10 +223,11 @@ class Answering:
             status = "ok"
         except (Exception, asyncio.TimeoutError) as failed:
             status, error = "cut", failure_of(failed).failed
-            self._decider.breaker.failed(attempt.expert)
+            self._decider.failed(attempt.expert)
             self._counters.failed(attempt.expert)
             raise
         finally:
+            in_flight.close()
             await chunks.aclose()
             tokens = self._counted(attempt.expert, request, usage or {}, "".join(text))
             self._writer.update(self._ended(attempt, status, error, tokens))
@@ -216,6 +264,8 @@ class Answering:
         price = self._prices[attempt.expert]
         usd = None if tokens is None else cost_of(price, *tokens)
         self._counters.ended(attempt.expert, status, seconds, usd, tokens)
+        if status == "ok" and attempt.decision is not None and not attempt.waits:
+            self._decider.measured(attempt.decision, seconds)
         return {
             "id": attempt.id,
             "status": status,
@@ -239,6 +289,7 @@ class _Attempt:
         previous: id of the attempt that failed before.
         began: `time.perf_counter` at the start.
         first_s: seconds until the first chunk of a stream.
+        waits: the expert has other work first, so that its seconds say nothing of its speed.
     """
 
     id: str
@@ -247,6 +298,7 @@ class _Attempt:
     previous: str | None
     began: float
     first_s: float | None = None
+    waits: bool = False
 
 
 def _says_something(chunk: dict[str, Any]) -> bool:

@@ -13,13 +13,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from experts import InputError
 from experts.io.progress import say
 
 from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
-from .chat_request import BadRequestError, ChatRequest, last_prompt
+from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt
 from .deployments import follow
 from .guard import Guard
 from .live_page import live_page
@@ -84,6 +85,7 @@ def _add_routes(app: FastAPI, server: Server) -> None:
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
         server.counters.log_is(server.writer.waiting, server.writer.lost)
+        server.counters.queues_are(server.decider.queue_status())
         return PlainTextResponse(server.counters.prometheus(), media_type="text/plain; version=0.0.4")
 
     @app.get("/")
@@ -106,7 +108,22 @@ async def _chat(server: Server, http: Request) -> Response:
     headers = {"x-router-rl-decision": started.decision, "x-router-rl-expert": _ascii(started.expert)}
     if started.whole is not None:
         return JSONResponse({**started.whole, "model": started.expert}, headers=headers)
-    return StreamingResponse(_events(started), media_type="text/event-stream", headers=headers)
+    return _Stream(started, headers)
+
+
+class _Stream(StreamingResponse):
+    """A stream of server-sent events that ends its answer, also if the client left before the first event."""
+
+    def __init__(self, started: Started, headers: dict[str, str]) -> None:
+        super().__init__(_events(started), media_type="text/event-stream", headers=headers)
+        self._started = started
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._started.chunks is not None
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._started.chunks.aclose()
 
 
 async def _events(started: Started) -> AsyncGenerator[str, None]:
@@ -119,8 +136,6 @@ async def _events(started: Started) -> AsyncGenerator[str, None]:
         reason = f"the answer of {started.expert} was cut: {type(error).__name__}"
         yield f"data: {json.dumps({'error': {'message': reason, 'type': 'upstream_error'}})}\n\n"
         return
-    finally:
-        await started.chunks.aclose()
     yield "data: [DONE]\n\n"
 
 
@@ -134,8 +149,8 @@ async def _route(server: Server, http: Request) -> Response:
         prompt = fields["prompt"] if "prompt" in fields else last_prompt(fields.get("messages"))
         if not isinstance(prompt, str):
             raise BadRequestError("prompt", "is not a text")
-        group = fields.get("group")
-        decision = server.decider.decide(prompt, group if isinstance(group, str) else None)
+        group, session = (_text_or_none(fields.get(name)) for name in ("group", "session"))
+        decision = server.decider.decide(prompt, group, session=session, deadline_s=deadline_of(fields))
     except BadRequestError as error:
         return _error(400, str(error), "invalid_request_error", error.parameter)
     except RouterError as error:
@@ -147,7 +162,7 @@ async def _route(server: Server, http: Request) -> Response:
             "score": _finite(decision.scores[name]),
             "probability": decision.propensities[name],
             "expected_usd": decision.expected_usd[name],
-            "excluded": "failed recently" if name in decision.excluded else None,
+            "excluded": decision.excluded.get(name),
         }
         for name in decision.propensities
     ]
@@ -224,6 +239,10 @@ def _refused(status: int, message: str) -> JSONResponse:
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "router-rl"}
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _finite(value: float) -> float | None:

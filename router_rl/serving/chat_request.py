@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["AUTO", "BadRequestError", "ChatRequest"]
+__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt"]
 
 AUTO = "auto"  # the model that stands for the router's choice
 
@@ -36,6 +36,7 @@ class ChatRequest:
         wants_usage: whether a streamed answer ends with its token counts.
         group: task or subject of the prompt, from the field `group` of `metadata`.
         session: name of the conversation, from the field `session` of `metadata`.
+        deadline_s: seconds until the request is late, from the field `deadline_s` of `metadata`.
         rest: every other field, such as `tools` or `temperature`.
     """
 
@@ -46,6 +47,7 @@ class ChatRequest:
     wants_usage: bool = False
     group: str | None = None
     session: str | None = None
+    deadline_s: float | None = None
     rest: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
@@ -82,6 +84,7 @@ class ChatRequest:
             wants_usage=cast("dict[str, Any]", options).get("include_usage") is True,
             group=_text(cast("dict[str, Any]", metadata), "group"),
             session=_text(cast("dict[str, Any]", metadata), "session"),
+            deadline_s=deadline_of(cast("dict[str, Any]", metadata)),
             rest=fields,
         )
 
@@ -110,6 +113,27 @@ def last_prompt(messages: Any) -> str:
             raise BadRequestError("messages", "the last message of the user has no content")
         return "\n".join(texts)
     raise BadRequestError("messages", "has no message of the role user")
+
+
+def deadline_of(metadata: Mapping[str, Any]) -> float | None:
+    """Return the seconds until a request is late; None if its metadata do not say.
+
+    Args:
+        metadata: `deadline_s` is a number or, since OpenAI's clients send texts, its text.
+
+    Raises:
+        BadRequestError: it is no number above 0.
+    """
+    value = metadata.get("deadline_s")
+    if value is None:
+        return None
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else 0.0
+    except (ValueError, OverflowError):
+        seconds = 0.0
+    if isinstance(value, bool) or not 0.0 < seconds < float("inf"):
+        raise BadRequestError("metadata.deadline_s", "is not a number of seconds above 0")
+    return seconds
 
 
 def _texts(content: Any) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -62,6 +63,15 @@ class Counters:
         self._failures = Counter(
             "router_rl_failures", "Failed attempts.", ("expert",), registry=self.registry
         )
+        self._in_flight, self._queued, self._limited, self._backs_off = (
+            Gauge(f"router_rl_{name}", help_text, ("expert",), registry=self.registry)
+            for name, help_text in (
+                ("in_flight", "Requests that were sent to a model and are not answered."),
+                ("queued", "Those of them that are more than the model works on at once."),
+                ("rate_limited", "1 while no request may be sent to the model."),
+                ("backs_off", "1 while the model is excluded because it failed."),
+            )
+        )
         self._waiting = Gauge(
             "router_rl_log_waiting", "Rows that the log does not have yet.", registry=self.registry
         )
@@ -106,6 +116,19 @@ class Counters:
         """Set how many rows wait for the log, and how many it will never have."""
         self._waiting.set(waiting)
         self._lost.set(lost)
+
+    def queues_are(self, status: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set the queue of each expert.
+
+        Args:
+            status: of `Decider.queue_status`.
+        """
+        for name, each in status.items():
+            self._in_flight.labels(name).set(each["in_flight"])
+            if each["waiting"] is not None:
+                self._queued.labels(name).set(each["waiting"])
+            self._limited.labels(name).set(each["excluded"] == "rate limited")
+            self._backs_off.labels(name).set(each["excluded"] == "failed recently")
 
     def prometheus(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -6,17 +6,21 @@ import random
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from experts import InputError
 from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
 from ..routing import CircuitBreaker
+from .adapted_router import AdaptedRouter
 from .exploration import affordable, epsilon_greedy_propensities, mixed
 from .loaded_router import LoadedRouter, Ranking
+from .served_queues import ServedQueues, waiting_and_taken
+from .sessions import Sessions, sticky_choice
 
 __all__ = ["Decider", "Decision", "Live"]
 
@@ -52,10 +56,11 @@ class Decision:
         propensities: probability of each expert, by name; sums to 1.
         scores: logit of each expert, by name.
         expected_usd: expected cost of each expert, by name, US dollars.
-        excluded: experts that could not be chosen, because they failed recently.
-        features: [D] float32, what the live router read.
+        excluded: experts that could not be chosen, and why, by name.
+        features: [D] float32, what the live router read of the prompt.
         pipeline: digest of the text pipeline that made the features.
         shadow: digest of the shadow router and its choice; None without one.
+        predicted: seconds that each queue router predicts for the chosen expert's answer.
     """
 
     expert: str
@@ -63,10 +68,11 @@ class Decision:
     propensities: dict[str, float]
     scores: dict[str, float]
     expected_usd: dict[str, float]
-    excluded: tuple[str, ...]
+    excluded: dict[str, str]
     features: np.ndarray
     pipeline: str
     shadow: tuple[str, str] | None
+    predicted: tuple[tuple[AdaptedRouter, float], ...] = ()
 
     @property
     def propensity(self) -> float:
@@ -82,6 +88,8 @@ class Decider:
         prices: of the experts.
         explore: probability of a uniformly random expert.
         extra_usd: the highest expected extra cost of an explored request; None: no limit.
+        queues: the models' queues; None: new ones.
+        sessions: who answered each session; None: sessions are not sticky.
 
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
@@ -94,8 +102,11 @@ class Decider:
         *,
         explore: float = 0.0,
         extra_usd: float | None = None,
+        queues: ServedQueues | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         self.breaker = CircuitBreaker(live.router.router)
+        self.queues, self.sessions = queues or ServedQueues(), sessions or Sessions()
         self._live, self._prices = live, prices
         self._explore, self._extra_usd = explore, extra_usd
         self._random = random.Random()
@@ -139,22 +150,44 @@ class Decider:
         """Restart the random numbers of the exploration."""
         self._random.seed(seed)
 
-    def decide(self, prompt: str, group: str | None = None, failed: Collection[str] = ()) -> Decision:
+    def decide(
+        self,
+        prompt: str,
+        group: str | None = None,
+        failed: Collection[str] = (),
+        *,
+        session: str | None = None,
+        deadline_s: float | None = None,
+        arrived: bool = False,
+    ) -> Decision:
         """Choose an expert.
 
         Args:
             prompt: text of the request.
             group: its task or subject, where the router reads it.
             failed: experts that failed on this request.
+            session: name of its conversation.
+            deadline_s: seconds until it is late; None: as for all requests.
+            arrived: the request is to be answered and has just arrived, so that it counts as an arrival.
 
         Raises:
             RouterError: the router needs a group and there is none.
         """
+        if arrived:
+            self.queues.arrived()
         live, may = self._live, self.breaker.mask(exclude=failed)
         names, allowed = live.router.experts, may.tolist()
+        excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
         expected = [self._expected_usd(name, prompt) for name in names]
-        rankings = [each.rank(prompt, group, may) for each in (live.router, live.canary) if each is not None]
-        per_router = [self._propensities(ranking, allowed, expected) for ranking in rankings]
+        routers = [each for each in (live.router, live.canary, live.shadow) if each is not None]
+        adapted = [self.queues.adapted(each) for each in routers]
+        rankings: list[Ranking] = []
+        for loaded, queues in zip(routers, adapted, strict=True):
+            state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
+            current = loaded if queues is None else queues.current
+            rankings.append(self._kept(current.rank(prompt, group, may, state), names, allowed, session))
+        acting = rankings[: 1 if live.canary is None else 2]
+        per_router = [self._propensities(ranking, allowed, expected) for ranking in acting]
         probabilities, by = per_router[0], 0
         if live.canary is not None:
             probabilities = mixed(per_router[0], per_router[1], live.fraction)
@@ -162,17 +195,25 @@ class Decider:
             if live.canary is not None and self._random.random() < live.fraction:
                 by = 1
             chosen = self._drawn(per_router[by])
-        decided_by = live.router if by == 0 or live.canary is None else live.canary
         return Decision(
             expert=names[chosen],
-            router=decided_by.digest,
+            router=routers[by].digest,
             propensities=dict(zip(names, map(float, probabilities), strict=True)),
             scores=dict(zip(names, map(float, rankings[by].scores), strict=True)),
             expected_usd=dict(zip(names, expected, strict=True)),
-            excluded=tuple(name for name, is_allowed in zip(names, allowed, strict=True) if not is_allowed),
+            excluded={
+                name: excluded.get(name, "not allowed by the router")
+                for name, is_allowed in zip(names, allowed, strict=True)
+                if not is_allowed
+            },
             features=rankings[0].features,
             pipeline=live.router.pipeline,
-            shadow=_shadow_choice(live.shadow, prompt, group, may),
+            shadow=None if live.shadow is None else (live.shadow.digest, names[rankings[-1].best]),
+            predicted=tuple(
+                (queues, queues.predicted(torch.from_numpy(ranking.features), chosen))
+                for queues, ranking in zip(adapted, rankings, strict=True)
+                if queues is not None
+            ),
         )
 
     def answered(self, expert: str, tokens_out: int) -> None:
@@ -180,6 +221,66 @@ class Decider:
         with self._lock:
             old = self._tokens_out[expert]
             self._tokens_out[expert] = _MEMORY * old + (1.0 - _MEMORY) * tokens_out
+
+    def succeeded(self, expert: str, session: str | None) -> None:
+        """Record that an expert answers.
+
+        Args:
+            expert: its name.
+            session: name of the conversation, whose prompt cache it holds now.
+        """
+        self.sessions.answered(session, expert)
+        if expert in self._tokens_out:  # the model list may have more models than the router
+            self.breaker.succeeded(expert)
+
+    def failed(self, expert: str) -> None:
+        """Record that an expert failed; it backs off."""
+        if expert in self._tokens_out:
+            self.breaker.failed(expert)
+
+    def limited(self, expert: str, seconds: float) -> None:
+        """Record that no request may be sent to an expert for so many seconds."""
+        if expert in self._tokens_out:
+            self.breaker.limited(expert, seconds)
+
+    def measured(self, decision: Decision, seconds: float) -> None:
+        """Let queue routers follow the speed of an expert.
+
+        Args:
+            decision: whose expert answered, without other work before.
+            seconds: that the answer took.
+        """
+        chosen = list(decision.propensities).index(decision.expert)
+        for queues, predicted in decision.predicted:
+            queues.measured(chosen, seconds, predicted)
+
+    def is_full(self, expert: str) -> bool:
+        """Return whether a request to an expert would wait for others; False if that is not known."""
+        replicas = self.queues.replicas(self._live.router, expert)
+        return replicas is not None and self.queues.in_flight(expert) >= replicas
+
+    def queue_status(self) -> dict[str, dict[str, Any]]:
+        """Return the queue of each expert by name, as JSON.
+
+        `in_flight` requests were sent and are not answered; `waiting` of them are more than it works on at
+        once (null if that is not known); `excluded` is the reason why it is not chosen, or null.
+        """
+        excluded = self.breaker.excluded()
+        status: dict[str, dict[str, Any]] = {}
+        for name in self._prices:
+            replicas, count = self.queues.replicas(self._live.router, name), self.queues.in_flight(name)
+            waiting = None if replicas is None else waiting_and_taken(count, replicas)[0]
+            status[name] = {"in_flight": count, "waiting": waiting, "excluded": excluded.get(name)}
+        return status
+
+    def _kept(
+        self, ranking: Ranking, names: Sequence[str], allowed: Sequence[bool], session: str | None
+    ) -> Ranking:
+        """Return a ranking whose best expert is the one that keeps a sticky session."""
+        holder = self.sessions.holder(session)
+        held = names.index(holder) if holder in names else None
+        best = sticky_choice(ranking.best, ranking.scores.tolist(), allowed, held, self.sessions.bonus)
+        return ranking._replace(best=best)
 
     def _propensities(
         self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]
@@ -194,12 +295,3 @@ class Decider:
     def _expected_usd(self, expert: str, prompt: str) -> float:
         tokens_in = len(prompt) // _CHARACTERS_PER_TOKEN + 1
         return cost_of(self._prices[expert], tokens_in, round(self._tokens_out[expert]))
-
-
-def _shadow_choice(
-    shadow: LoadedRouter | None, prompt: str, group: str | None, may: Tensor
-) -> tuple[str, str] | None:
-    """Return the digest and the choice of a router that does not act."""
-    if shadow is None:
-        return None
-    return shadow.digest, shadow.experts[shadow.rank(prompt, group, may).best]

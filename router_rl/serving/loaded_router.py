@@ -13,6 +13,7 @@ import torch
 from experts import InputError
 
 from ..routing import Router, RouterError, load_router
+from ..routing.policies.live_queues import queue_constants
 from ..routing.storage import stored_text_digest
 
 __all__ = ["LoadedRouter", "Ranking"]
@@ -65,8 +66,12 @@ class LoadedRouter:
             router = load_router(folder)
         except RouterError as error:
             raise InputError(field, str(folder), str(error), "give the folder of `export`") from error
+        constants = queue_constants(router)
+        if constants is not None and constants.budget:
+            problem = "was trained with a budget for an episode, and requests that are served have no end"
+            raise InputError(field, str(folder), problem, "train it without --problem.budget")
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
-        if beyond:
+        if beyond and constants is None:
             problem = f"needs {', '.join(beyond)}, which a request does not have"
             raise InputError(field, str(folder), problem, "export a router that was trained on prompts")
         if router.stochastic or not router.rule.causal:
@@ -85,13 +90,20 @@ class LoadedRouter:
         """Names of the experts."""
         return self.router.experts
 
-    def rank(self, prompt: str, group: str | None, may: torch.Tensor | None = None) -> Ranking:
+    def rank(
+        self,
+        prompt: str,
+        group: str | None,
+        may: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+    ) -> Ranking:
         """Score every expert for one prompt.
 
         Args:
             prompt: text of the request.
             group: its task or subject; required where the router's inputs have `group`.
             may: [N] bool, experts that may be chosen; None for all.
+            state: [1, S] float32, the queues; only for a router that reads them.
 
         Raises:
             RouterError: the router needs a group and there is none.
@@ -101,8 +113,9 @@ class LoadedRouter:
         assert router.text is not None
         with torch.inference_mode():
             features = router.text([prompt], groups)
-            plain = "group" not in router.inputs  # then the features are all that it reads
-            routing = router(features, None, may) if plain else router.route(prompt, groups, action_mask=may)
+            # Then the features, and the queues, are all that it reads.
+            plain = "group" not in router.inputs or state is not None
+            routing = router(features, state, may) if plain else router.route(prompt, groups, action_mask=may)
         scores = routing.logits[0].numpy()
         if len(scores) != len(self.experts):
             scores = np.full(len(self.experts), np.nan, dtype=np.float32)

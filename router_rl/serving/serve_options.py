@@ -25,6 +25,11 @@ class ServeOptions(CheckedOptions):
         hash_key_env: environment variable with the key of the hashes; null: a random key of this process.
         explore: probability of a uniformly random expert; off-policy estimates from the log need it.
         explore_extra_usd: highest expected extra cost of an explored request, in US dollars; null: no limit.
+        deadline_s: seconds until a request is late, which queue routers read; `metadata.deadline_s` of a
+            request goes first; null: 2 mean service times.
+        sticky: added to the score of the model that answered the same session last (`metadata.session`), so
+            that its prompt cache is used; in the unit of the router's scores; 0: sessions are not sticky.
+        sticky_s: seconds that a prompt cache lives after its last use.
         shadow: folder of a candidate router that decides on every request without acting.
         api_key_env: environment variable with the keys that clients must send, separated by commas; null:
             no key is needed.
@@ -42,6 +47,9 @@ class ServeOptions(CheckedOptions):
     hash_key_env: str | None = None
     explore: Annotated[float, Range(0.0, 1.0)] = 0.0
     explore_extra_usd: NonNegative | None = None
+    deadline_s: Positive | None = None
+    sticky: NonNegative = 0.0
+    sticky_s: Positive = 300.0
     shadow: Path | None = None
     api_key_env: str | None = None
     max_request_bytes: Count = 10_000_000

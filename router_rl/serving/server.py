@@ -19,7 +19,10 @@ from .loaded_router import LoadedRouter
 from .log_row import LogRows
 from .log_store import LogStore
 from .log_writer import LogWriter
+from .rate_limits import RateLimits
 from .serve_options import ServeOptions
+from .served_queues import ServedQueues
+from .sessions import Sessions
 from .shadow_estimate import shadow_estimate
 from .upstream import Upstream
 
@@ -54,6 +57,10 @@ class Server:
             self.prices,
             explore=options.explore,
             extra_usd=options.explore_extra_usd,
+            queues=ServedQueues(
+                {each.name: each.replicas for each in endpoints if each.replicas}, options.deadline_s
+            ),
+            sessions=Sessions(options.sticky, options.sticky_s),
         )
         self.counters = Counters(self.prices)
         self.upstream = Upstream(endpoints)
@@ -61,8 +68,9 @@ class Server:
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
         self.writer = LogWriter(self.store.write, options.buffer)
+        limits = RateLimits(endpoints)
         self.answering = Answering(
-            self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters
+            self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters, limits
         )
         self.last_change = ""
         self._estimate: tuple[float, dict[str, Any] | None] = (0.0, None)
@@ -78,6 +86,8 @@ class Server:
             self._estimate = (time.monotonic(), shadow_estimate(self.store, live))
         return {
             **self.counters.summary(),
+            "queues": self.decider.queue_status(),
+            "arrivals": self.decider.queues.arrivals(live.router),
             "router": {"folder": live.router.folder.name, "digest": live.router.digest},
             "canary": None
             if live.canary is None

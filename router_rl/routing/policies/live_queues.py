@@ -9,9 +9,17 @@ from torch import Tensor
 
 from ..router import Router, Routing, StateInput
 from ..router_error import RouterError
-from ..scorers.queue_scorer import QueueScorer
+from ..scorers.queue_scorer import QueueConstants, QueueScorer
 
-__all__ = ["LiveQueues", "queue_state_inputs"]
+__all__ = [
+    "ArrivalGaps",
+    "LiveQueues",
+    "adapted_queues",
+    "predicted_service",
+    "queue_constants",
+    "queue_state",
+    "queue_state_inputs",
+]
 
 _RATES = (1 / 8, 1 / 64)  # as `RouterRL/Queueing-v0` has them
 
@@ -28,6 +36,112 @@ def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
         StateInput("gaps", 2, "running means of the seconds between arrivals, with rates 1/8 and 1/64"),
         StateInput("budget", 2, "compute left for each request left, and the share left; 0 without a budget"),
     )
+
+
+def queue_constants(router: Router) -> QueueConstants | None:
+    """Return the constants of a queue router's scorer; None for a router that reads no queues."""
+    return router.scorer.constants if isinstance(router.scorer, QueueScorer) else None
+
+
+def queue_state(
+    experts: Sequence[str],
+    *,
+    waiting: Sequence[float],
+    taken: Sequence[float],
+    down: Sequence[bool],
+    deadline_s: float,
+    gaps: Sequence[float],
+    value: float = 1.0,
+    budget: Sequence[float] = (0.0, 0.0),
+) -> Tensor:
+    """Return a queue router's second input, [1, 3 N + 6] float32; `queue_state_inputs` lists its parts.
+
+    Args:
+        experts: names of the N experts.
+        waiting, taken, down, deadline_s, value: as for `LiveQueues.route`.
+        gaps: [2] running means of the seconds between arrivals.
+        budget: [2] compute left for each request left, and the share of requests left.
+
+    Raises:
+        RouterError: a sequence does not have one number per expert.
+    """
+    for name, given in (("waiting", waiting), ("taken", taken), ("down", down)):
+        if len(given) != len(experts):
+            raise RouterError(f"{name} has {len(given)} numbers; give one for each of {', '.join(experts)}")
+    numbers = [*waiting, *taken, *map(float, down), deadline_s, value, *gaps, *budget]
+    return torch.tensor([numbers], dtype=torch.float64).float()
+
+
+def adapted_queues(router: Router, replicas: Sequence[int], slowdown: Sequence[float]) -> Router:
+    """Return the same policy for experts with other replicas or of other speeds; nothing is trained.
+
+    Args:
+        router: one that reads queues.
+        replicas: [N], requests that each expert works on at once (batches count as one).
+        slowdown: [N], seconds that each expert takes over those that the router predicts.
+
+    Raises:
+        RouterError: the router reads no queues.
+    """
+    scorer = _queue_scorer(router).adapted(replicas, slowdown)
+    adapted = Router(
+        scorer,
+        router.rule,
+        router.experts,
+        state=router.state,
+        fallback=router.fallback,
+        stochastic=router.stochastic,
+        allowed=None if router.allowed is None else router.allowed.tolist(),
+        text=router.text,
+    )
+    return adapted.train(router.training)
+
+
+@torch.inference_mode()
+def predicted_service(router: Router, features: Tensor) -> Tensor:
+    """Return the seconds that each expert is predicted to work on each request, [T, N] float32.
+
+    Args:
+        router: one that reads queues.
+        features: [T, D] float.
+
+    Raises:
+        RouterError: the router reads no queues.
+    """
+    return _queue_scorer(router).service(features)
+
+
+class ArrivalGaps:
+    """Running means of the seconds between arrivals, with rates 1/8 and 1/64.
+
+    They begin at the mean gap of a router's training. The record does not depend on it, so that routers of
+    different training can share one.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._weights = [1.0 for _ in _RATES]  # of the mean that they begin at
+        self._sums = [0.0 for _ in _RATES]
+
+    def arrived(self, now: float) -> None:
+        """Record an arrival.
+
+        Args:
+            now: seconds on a monotonic clock.
+        """
+        if self._last is not None:
+            for at, rate in enumerate(_RATES):
+                self._weights[at] *= 1.0 - rate
+                self._sums[at] += rate * (now - self._last - self._sums[at])
+        self._last = now
+
+    def means(self, first: float) -> list[float]:
+        """Return the running means, [2] seconds.
+
+        Args:
+            first: seconds that they begin at, `QueueConstants.gap` of a router.
+        """
+        return [weight * first + total for weight, total in zip(self._weights, self._sums, strict=True)]
 
 
 class LiveQueues:
@@ -48,15 +162,13 @@ class LiveQueues:
     """
 
     def __init__(self, router: Router, budget: float | None = None, requests: int = 0) -> None:
-        if not isinstance(router.scorer, QueueScorer):
-            raise RouterError("this router was not trained on queues; train one with `train --env queueing`")
+        self._first_gap = _queue_scorer(router).constants.gap
         if budget is not None and requests < 1:
             raise RouterError(f"requests={requests!r}: a budget is for a number of requests; use 1 or more")
         self.router = router
         self._left = None if budget is None else budget * requests
         self._requests = self._to_come = requests
-        self._gaps = [router.scorer.constants.gap] * len(_RATES)
-        self._last: float | None = None
+        self._gaps = ArrivalGaps()
 
     @torch.inference_mode()
     def route(
@@ -105,21 +217,20 @@ class LiveQueues:
         Raises:
             RouterError: a sequence does not have one number per expert.
         """
-        down = [False] * len(self.router.experts) if down is None else down
-        for name, given in (("waiting", waiting), ("taken", taken), ("down", down)):
-            if len(given) != len(self.router.experts):
-                raise RouterError(
-                    f"{name} has {len(given)} numbers; give one for each of {', '.join(self.router.experts)}"
-                )
-        if self._last is not None:
-            gap = now - self._last
-            self._gaps = [mean + rate * (gap - mean) for mean, rate in zip(self._gaps, _RATES, strict=True)]
-        self._last = now
+        self._gaps.arrived(now)
         budget = [0.0, 0.0]
         if self._left is not None:
             budget = [self._left / max(self._to_come, 1), self._to_come / self._requests]
-        numbers = [*waiting, *taken, *map(float, down), deadline_s, value, *self._gaps, *budget]
-        return torch.tensor([numbers], dtype=torch.float64).float()
+        return queue_state(
+            self.router.experts,
+            waiting=waiting,
+            taken=taken,
+            down=[False] * len(self.router.experts) if down is None else down,
+            deadline_s=deadline_s,
+            value=value,
+            gaps=self._gaps.means(self._first_gap),
+            budget=budget,
+        )
 
     def used(self, compute: float) -> None:
         """Count the last request against the budget.
@@ -130,3 +241,10 @@ class LiveQueues:
         self._to_come -= 1
         if self._left is not None:
             self._left -= compute
+
+
+def _queue_scorer(router: Router) -> QueueScorer:
+    """Return the scorer of a router that reads queues."""
+    if not isinstance(router.scorer, QueueScorer):
+        raise RouterError("this router was not trained on queues; train one with `train --env queueing`")
+    return router.scorer

@@ -22,8 +22,8 @@ is down, the mean time to repair is added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
@@ -69,6 +69,12 @@ class QueueConstants:
     def mean_service(self) -> float:
         """Mean of `service` over the experts, in seconds."""
         return sum(self.service) / len(self.service)
+
+    @property
+    def pace(self) -> float:
+        """Requests a second that all experts answer with full batches."""
+        pairs = zip(self.replicas, self.batch_service, strict=True)
+        return self.batch * sum(count / seconds for count, seconds in pairs)
 
 
 class QueueParts(NamedTuple):
@@ -188,6 +194,40 @@ class QueueScorer(StandardisingScorer):
             scorer.estimate.bias.copy_(bias)
         return scorer
 
+    def adapted(self, replicas: Sequence[int], slowdown: Sequence[float]) -> QueueScorer:
+        """The same function for experts with other replicas or of other speeds.
+
+        The mean gap between arrivals changes too, so that it is the same load.
+
+        Args:
+            replicas: [N], servers of each expert.
+            slowdown: [N], seconds of each expert over those of the training; above 0.
+
+        Raises:
+            RouterError: there are not N numbers above 0.
+        """
+        old = self.constants
+        factors = [float(factor) for factor in slowdown]
+        if len(factors) != self.experts or not all(factor > 0.0 for factor in factors):
+            raise RouterError(f"slowdown={factors} must be {self.experts} numbers above 0, one an expert")
+        new = replace(
+            old,
+            replicas=tuple(map(int, replicas)),
+            service=tuple(s * f for s, f in zip(old.service, factors, strict=True)),
+            batch_service=tuple(s * f for s, f in zip(old.batch_service, factors, strict=True)),
+        )
+        scorer = QueueScorer(self.inputs, self.experts, replace(new, gap=old.gap * old.pace / new.pace))
+        scorer.load_state_dict(self.state_dict())
+        with torch.no_grad():
+            for parameter in (scorer.estimate.weight, scorer.estimate.bias):
+                seconds = parameter[2 * self.experts :]  # after quality and compute
+                seconds *= torch.tensor(factors).reshape(-1, *[1] * (parameter.dim() - 1))
+        return scorer
+
+    def service(self, features: Tensor) -> Tensor:
+        """Predicted seconds [T, N] that each expert works on a request, of features [T, D]."""
+        return self._predictions(features.float())[2]
+
     def spec(self) -> dict[str, Any]:
         """The scorer's shape and the constants of its queues as JSON."""
         constants = asdict(self.constants)
@@ -197,9 +237,7 @@ class QueueScorer(StandardisingScorer):
     def _terms(self, parts: QueueParts) -> tuple[Tensor, Tensor, Tensor]:
         """The terms [T, N, 6], the expected service time [T, N] and the expected wait [T, N], in seconds."""
         queues = self.constants
-        x = (parts.features - self.shift) * self.scale
-        quality, compute, service = self.estimate(x).chunk(3, dim=-1)
-        service = torch.maximum(service, 0.05 * self._seconds)
+        quality, compute, service = self._predictions(parts.features)
         joins = parts.waiting.remainder(queues.batch)  # requests in the batch that this one joins
         batches = (parts.waiting - joins) / queues.batch + 1.0
         full = parts.taken >= self._servers
@@ -219,6 +257,11 @@ class QueueScorer(StandardisingScorer):
             -compute * short,
         )
         return torch.stack(terms, dim=-1), seconds, wait
+
+    def _predictions(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted quality, compute and service seconds, [T, N] each."""
+        quality, compute, service = self.estimate((features - self.shift) * self.scale).chunk(3, dim=-1)
+        return quality, compute, torch.maximum(service, 0.05 * self._seconds)
 
     def _own(self, parts: QueueParts, terms: Tensor, seconds: Tensor, wait: Tensor) -> Tensor:
         """The quantities of each expert that are priced, [T, N, 12], all of the order of 1."""

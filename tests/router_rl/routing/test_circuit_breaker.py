@@ -35,6 +35,39 @@ def test_backoffs_double_and_end(make_router):
     assert breaker.mask().all()
 
 
+def test_requests_that_fail_together_are_one_failure(make_router):
+    clock = Clock()
+    breaker = CircuitBreaker(make_router(), backoff_s=10, clock=clock)
+    for _ in range(6):
+        breaker.failed("large")
+        clock.now += 1
+    clock.now += 4
+    assert breaker.mask().all()
+    breaker.failed("large")
+    clock.now += 19
+    assert breaker.excluded() == {"large": "failed recently"}
+    clock.now += 1
+    assert breaker.mask().all()
+
+
+def test_a_rate_limit_is_kept_whatever_other_requests_do(make_router):
+    clock = Clock()
+    breaker = CircuitBreaker(make_router(), backoff_s=10, clock=clock)
+    breaker.limited("large", 30)
+    breaker.limited("large", 5)
+    breaker.succeeded("large")
+    breaker.failed("small")
+    assert breaker.excluded() == {"large": "rate limited", "small": "failed recently"}
+    assert breaker.mask().tolist() == [False, True, False, True]
+    # Those that failed may be chosen before those that are limited, and these before all others.
+    assert breaker.mask(exclude=["medium", "code"]).tolist() == [True, False, False, False]
+    assert breaker.mask(exclude=["medium", "code", "small"]).tolist() == [False, False, True, False]
+    clock.now += 29.9
+    assert breaker.excluded() == {"large": "rate limited"}
+    clock.now += 0.1
+    assert breaker.mask().all()
+
+
 def test_the_next_best_is_chosen(make_router):
     router = make_router(rule=TopK(k=4))
     features = torch.randn(50, 5)
@@ -68,7 +101,8 @@ def test_an_expert_that_is_not_allowed_stays_excluded(make_router):
 def test_mistakes_are_named(make_router):
     router = make_router()
     breaker = CircuitBreaker(router)
-    for call in (breaker.failed, breaker.succeeded, lambda name: breaker.mask([name])):
+    limited = lambda name: breaker.limited(name, 1.0)  # noqa: E731
+    for call in (breaker.failed, breaker.succeeded, limited, lambda name: breaker.mask([name])):
         with pytest.raises(RouterError, match="expert 'lrge' is unknown; the router's are small, medium"):
             call("lrge")
     for backoff in (0, -1, 301):

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import uvicorn
 from fault_server import FaultServer
+from two_models import queue_router_of, sums
 
-from experts import OutcomeTable
-from router_rl import Objective, RoutingProblem, export, fit
+from router_rl import Objective, QueueingProblem, RoutingProblem, export, fit
 from router_rl.serving.app import create_app
 from router_rl.serving.serve_options import ServeOptions
 from router_rl.serving.server import Server
@@ -56,30 +55,20 @@ def make_router(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     def make(
         name: str, sign: float = 1.0, method: str = "ridge", words: tuple[str, str] = ("plus", "times")
     ) -> Path:
-        rng = np.random.default_rng(0)
-        plus = rng.integers(0, 2, 120)
-        numbers = rng.integers(1, 99, (120, 2))
-        word = np.where(plus == 1, *words)
-        right = plus if sign > 0 else 1 - plus
-        table = OutcomeTable(
-            experts=("small", "large"),
-            query_id=np.array([f"q{row}" for row in range(120)], dtype=object),
-            prompt=np.array(
-                [f"What is {a} {w} {b}?" for (a, b), w in zip(numbers, word, strict=True)], dtype=object
-            ),
-            features=None,
-            quality=np.stack([right, 1 - right], axis=1).astype(np.float32),
-            cost=np.tile(np.float32([[1e-4, 2e-3]]), (120, 1)),
-            cost_unit="usd",
-            split=np.array(["train"] * 70 + ["validation"] * 30 + ["test"] * 20, dtype=object),
-            source="made by hand",
-        )
-        problem = RoutingProblem(table, Objective(compute_weight=0.05))
+        problem = RoutingProblem(sums(sign, words=words), Objective(compute_weight=0.05))
         folder = tmp_path_factory.mktemp("routers") / name
         export(fit(method, problem), folder, rows=problem)
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def queue_router(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a router that sends a prompt to the model that is right, unless a request waits there."""
+    problem = QueueingProblem(sums(latency_s=(1.0, 2.0)), loads=(0.5,), window=40, episodes=2)
+    folder = tmp_path_factory.mktemp("routers") / "queues"
+    return queue_router_of(problem, folder, quality=1.0, wait=3.0)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_never_to_an_expert_that_failed_or_costs_too_much(router: Path) -> None:
     assert {decider.decide(times).expert for _ in range(50)} == {"small", "large"}  # small is cheaper
     decider.breaker.failed("small")
     assert {decider.decide(plus).expert for _ in range(50)} == {"large"}
-    assert decider.decide(plus).excluded == ("small",)
+    assert decider.decide(plus).excluded == {"small": "failed recently"}
 
 
 def test_a_router_without_first_choice_and_a_folder_without_router_are_refused(

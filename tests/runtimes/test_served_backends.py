@@ -1,0 +1,161 @@
+"""`serve` with a queue router in front of two real servers: queues form, one is killed and comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from runtimes.chat_backend import ChatBackend, write_chat_model
+from two_models import queue_router_of, sums
+
+from router_rl import QueueingProblem
+from router_rl.serving.app import create_app
+from router_rl.serving.serve_options import ServeOptions
+from router_rl.serving.server import Server
+
+# LiteLLM reads streams with a name that Pydantic has deprecated.
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning"),
+]
+
+PLUS = "What is 3 plus 4?"
+TOKENS = 250
+TOGETHER = 6
+
+
+@pytest.fixture
+def backends(runtime: Callable[[str], Any], tmp_path: Path) -> Iterator[dict[str, ChatBackend]]:
+    """Return two running servers of vLLM by name."""
+    python = runtime("vllm").python
+    model = write_chat_model(tmp_path / "model")
+    both = {
+        name: ChatBackend(python, model, name, tmp_path / f"{name}.log", core)
+        for core, name in enumerate(("small", "large"))
+    }
+    try:
+        for each in both.values():
+            each.start()
+        for each in both.values():
+            each.wait()
+        yield both
+    finally:
+        for each in both.values():
+            each.kill()
+
+
+@contextmanager
+def _served(backends: dict[str, ChatBackend], folder: Path) -> Iterator[tuple[Server, httpx.Client]]:
+    """Serve a router that wants `small` for sums, and the other model where a request waits there."""
+    problem = QueueingProblem(sums(latency_s=(1.0, 1.0)), loads=(0.5,), window=40, episodes=2)
+    router = queue_router_of(problem, folder / "router", quality=1.0, wait=2.0)
+    models = folder / "models.yaml"
+    models.write_text(
+        "models:\n"
+        + "".join(
+            f"  - {{name: {name}, model: openai/{name}, api_base: {each.url}, price: {{output: 1}}, "
+            f"replicas: 1, max_tokens: {TOKENS}, timeout: 60, "
+            "options: {temperature: 0, extra_body: {ignore_eos: true}}}\n"
+            for name, each in backends.items()
+        )
+    )
+    server = Server(router, models, ServeOptions(log=f"sqlite:///{folder}/log.db"))
+    running = uvicorn.Server(uvicorn.Config(create_app(server), port=0, log_level="warning"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
+        yield server, http
+    running.should_exit = True
+    thread.join(30)
+
+
+class _Requests:
+    """Requests that are sent together, and who answered them."""
+
+    def __init__(self, http: httpx.Client, count: int = TOGETHER) -> None:
+        self.answered: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
+        self._threads = [threading.Thread(target=self._ask, args=(http, number)) for number in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, http: httpx.Client, number: int) -> None:
+        body = {"messages": [{"role": "user", "content": PLUS}], "stream": number % 2 == 1}
+        got = http.post("/v1/chat/completions", json=body)
+        complete = (
+            "[DONE]" in got.text if body["stream"] else got.json()["usage"]["completion_tokens"] == TOKENS
+        )
+        self.statuses[got.status_code if complete else 0] += 1
+        self.answered[got.headers.get("x-router-rl-expert", "none")] += 1
+
+    @property
+    def open(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(120)
+
+
+def _most_in_flight(http: httpx.Client, requests: _Requests) -> dict[str, tuple[int, int]]:
+    """Return the longest queues until all are answered: requests in flight and waiting, by model."""
+    most = {"small": (0, 0), "large": (0, 0)}
+    while requests.open:
+        for name, queue in http.get("/v1/status").json()["queues"].items():
+            most[name] = max(most[name], (queue["in_flight"], queue["waiting"]))
+        time.sleep(0.02)
+    return most
+
+
+def test_queues_form_and_a_killed_server_comes_back(backends: dict[str, ChatBackend], tmp_path: Path) -> None:
+    with _served(backends, tmp_path) as (server, http):
+        alone = _Requests(http, 1)
+        alone.join()
+        assert (alone.answered, alone.statuses) == ({"small": 1}, {200: 1})
+
+        queued = _Requests(http)
+        most = _most_in_flight(http, queued)
+        assert queued.statuses == {200: TOGETHER}
+        for name, (in_flight, waiting) in most.items():
+            assert (in_flight - 1, in_flight > 1) == (waiting, True), f"{name}: no queue formed"
+        assert queued.answered["large"] >= 2, "the policy sends requests to the other model"
+        slow = server.status()["arrivals"]["slowdown"]
+        assert slow["small"] != 1.0, "latencies are measured"
+
+        hit = _Requests(http)
+        while http.get("/v1/status").json()["queues"]["small"]["in_flight"] < 2:
+            assert hit.open
+            time.sleep(0.01)
+        backends["small"].kill()
+        hit.join()
+        # A stream that had begun is cut; every other request is answered by the other model.
+        assert hit.statuses[200] + hit.statuses[0] == TOGETHER
+        assert hit.statuses[0] <= 1
+        down = _Requests(http, 2)
+        down.join()
+        assert down.answered == {"large": 2}
+        assert http.get("/v1/status").json()["experts"]["small"]["failed"] >= 1
+
+        backends["small"].start()
+        backends["small"].wait()
+        deadline = time.monotonic() + 60
+        while (again := _Requests(http, 1)) and not again.join() and again.answered != {"small": 1}:
+            assert again.statuses == {200: 1}
+            assert time.monotonic() < deadline, "the server that came back gets no request"
+            time.sleep(0.5)
+        rows = list(server.store.decisions())
+        assert not any(each["in_flight"] for each in server.decider.queue_status().values())
+    assert {row["status"] for row in rows} >= {"ok", "failed"}
+    assert all(0.0 < row["propensity"] <= 1.0 for row in rows)
