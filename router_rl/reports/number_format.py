@@ -9,7 +9,7 @@ from .table_format import signed as ascii_signed
 __all__ = ["NOTHING", "amount", "interval", "number", "signed"]
 
 NOTHING = "\N{EN DASH}"
-"""Stands where a value is missing."""
+"""Printed for a missing value."""
 
 _MINUS = "\N{MINUS SIGN}"
 
