@@ -1,6 +1,6 @@
 """Rows of result files, one at a time: Parquet, CSV, JSON Lines and JSON arrays, gzipped or not.
 
-Pickles are refused by their name and by their first bytes, because opening one runs arbitrary code.
+Pickles are recognised by name and by first bytes, and refused, because opening one runs arbitrary code.
 """
 
 from __future__ import annotations
