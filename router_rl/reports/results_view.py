@@ -130,7 +130,7 @@ def _compared(row: dict[str, Any], reference: Reference) -> Text:
 
 
 def _spread(mean: str, ci95: Sequence[float], *, bold: bool = False) -> Text:
-    half = f"±{(ci95[1] - ci95[0]) / 2:.3f}".replace("0.", ".", 1)
+    half = f"±{(ci95[1] - ci95[0]) / 2:.3f}".replace("±0.", "±.")
     return Text(mean, style="bold" if bold else "").append(half, style="dim not bold")
 
 
