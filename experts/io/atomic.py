@@ -1,4 +1,4 @@
-"""Atomic writes: a reader, or a kill at any moment, sees the complete old file or the complete new one."""
+"""Atomic writes: at any moment, after a kill too, a file is the complete old one or the complete new one."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def tag_part(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file in a folder; other texts give other names.
+    """Return a text as the name of a file in a folder; different texts get different names.
 
     Args:
         text: plain text. One that is a good name already is returned unchanged.

@@ -1,4 +1,4 @@
-"""Folders that this toolkit wrote: replaced whole or not at all, and never a folder of somebody else.
+"""Folders that this toolkit wrote: they are replaced whole or not at all; no other folder is replaced.
 
 A written folder holds a marker file with the size and the SHA-256 of every other file. A folder is replaced
 only if its marker agrees with its files, so a file that a user added or changed is never lost.
@@ -67,8 +67,12 @@ def replacing_folder(target: Path | str, field: str = "out") -> Generator[Path, 
 def check_replaceable(target: Path, field: str = "out") -> None:
     """Check that a path is free, an empty folder, or a folder that this toolkit wrote and nobody changed.
 
+    Args:
+        target: the path.
+        field: name of the option, for errors.
+
     Raises:
-        InputError: it is not; names the first files that are not of the toolkit.
+        InputError: it is not; names the first files that this toolkit did not write, or that were changed.
     """
     if not target.exists() and not target.is_symlink():
         return

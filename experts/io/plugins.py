@@ -1,4 +1,4 @@
-"""Names to objects that are imported when used, the package's own and those of installed plugins."""
+"""Registries of names whose objects are imported when used: the package's own, and those of plugins."""
 
 from __future__ import annotations
 

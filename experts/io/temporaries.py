@@ -1,4 +1,4 @@
-"""Names of temporary files and folders: they name their process, so that those of killed ones are removed.
+"""Temporary files and folders: their names hold the process, so that those of killed ones can be removed.
 
 A temporary of `table.parquet` is `.table.parquet.MACHINE-PROCESS-THREAD.tmp` in the same folder, so that it
 can be renamed to its target.

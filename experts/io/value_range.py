@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 LARGEST = 2**31 - 1
-"""The largest whole number of any option without a range of its own: more fits no index, loop or file."""
+"""The largest whole number of an option without a range of its own: no index, loop or file takes more."""
 
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """The numbers from `low` to `high`, or above `low` if it is left out.
+    """The numbers from `low` to `high`, with or without the ends.
 
     Attributes:
         low: the smallest number.

@@ -24,7 +24,7 @@ async def attempted(
     Args:
         request: to a model.
         ask: sends the request once.
-        spending: admits each attempt, and is told what it cost.
+        spending: admits each attempt, and counts its cost.
 
     Returns:
         The last attempt's reply, and US dollars of all attempts, those without an answer at their highest

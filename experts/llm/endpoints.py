@@ -68,10 +68,10 @@ class Endpoint:
         replicas: requests that the server works on at once, for `serve`: further ones wait there. None: as a
             queue router was trained.
         max_tokens: maximum tokens of an answer.
-        timeout: maximum seconds of an attempt in total, from the first byte to the last.
-        retries: attempts after the first, on timeouts, 408, 409, 429 (after the server's Retry-After), 5xx,
-            closed connections, and replies that are no answer: not JSON, an error, no choices, or token
-            counts below 0.
+        timeout: maximum seconds of an attempt in total, from the request to the last byte of the answer.
+        retries: attempts after the first, on timeouts, 408, 409, 429, 5xx, closed connections, and replies
+            that are no answer: not JSON, an error, no choices, or token counts below 0. A Retry-After of the
+            server is followed up to 60 s.
         options: other parameters of LiteLLM, such as `temperature: 0`.
 
     Raises:

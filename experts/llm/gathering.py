@@ -125,7 +125,7 @@ async def _lanes(
     spending: Spending,
     concurrency: int,
 ) -> None:
-    """Run several lanes for each model, each of which sends one request after another."""
+    """Run several concurrent lanes for each model; a lane sends one request after another."""
 
     async def lane(requests: Iterator[Request], pace: _Pace) -> None:
         for request in requests:  # the lanes of a model share one iterator

@@ -18,7 +18,7 @@ __all__ = ["Journal"]
 
 _MOST_DOLLARS = 1e12  # of a line
 
-_START = b'{"key": "'  # of every line; another end of the file was not written here, and is not removed
+_START = b'{"key": "'  # of every line; an incomplete last line that starts otherwise is not ours, and is kept
 
 
 class Journal:
@@ -137,7 +137,7 @@ class Journal:
         return InputError("journal", str(self.path), problem, "choose a folder you can write to")
 
     def _cost(self, key: str, usd: float | None) -> dict[str, float]:
-        """Count the cost of a line, and return its field: with what a kill left reserved for the key."""
+        """Count the cost of a line, and return its field, with what a kill left reserved for the key."""
         if usd is None:
             return {}
         self.usd += usd  # what is reserved is counted already

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,11 +141,7 @@ class ExpertPool:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all names, parameters and buffers; it is equal for bit-identical experts."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._state().items()):
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return _fingerprint(self._state())
 
     def save(self, path: Path | str) -> None:
         """Write all weights to one safetensors file, atomically.
@@ -160,7 +156,7 @@ class ExpertPool:
             save_file(state, temporary, metadata={_METADATA: json.dumps(metadata)})
 
     def load(self, path: Path | str) -> None:
-        """Read weights that `save` wrote for experts of the same names and shapes.
+        """Read weights that `save` wrote for experts of the same names and sizes; a bad file changes nothing.
 
         Args:
             path: the file.
@@ -184,16 +180,16 @@ class ExpertPool:
             problem = f"{path} belongs to another pool, this one has {list(self.names)}"
             raise InputError("experts", names, problem, "load the file of this pool")
         own = self._state()
-        if {name: tensor.shape for name, tensor in own.items()} != {k: v.shape for k, v in state.items()}:
-            problem = "holds weights of other shapes"
+        if _sizes(own) != _sizes(state):
+            problem = "holds weights of other shapes or dtypes"
             raise InputError("weights", str(path), problem, "pretrain the experts again")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
-        if self.fingerprint() != metadata.get("fingerprint"):
+        if _fingerprint(state) != metadata.get("fingerprint"):
             raise InputError(
                 "weights", str(path), "its fingerprint does not match", "pretrain the experts again"
             )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
 
     def _state(self) -> dict[str, torch.Tensor]:
         return {
@@ -204,6 +200,18 @@ class ExpertPool:
                 expert.module.named_buffers(remove_duplicate=False),
             )
         }
+
+
+def _sizes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+
+
+def _fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tensors(module: nn.Module) -> itertools.chain[torch.Tensor]:

@@ -42,7 +42,7 @@ class Assembled:
 
 
 def assemble(outcomes: Iterable[Outcome]) -> Assembled:
-    """Assemble outcomes; memory holds the prompts, a few numbers for each pair, and answers that are kept.
+    """Return outcomes as arrays; memory holds the prompts, a few numbers for each pair, and the answers.
 
     Args:
         outcomes: in any order.

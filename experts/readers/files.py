@@ -1,6 +1,6 @@
 """Rows of result files, one at a time: Parquet, CSV, JSON Lines and JSON arrays, gzipped or not.
 
-Pickles are refused by their name and by their first bytes, because opening one runs arbitrary code.
+Pickles are recognised by name and by first bytes, and refused, because opening one runs arbitrary code.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import reprlib
 import stat
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from ..io.errors import InputError
 from ..table.parquet_file import opened_parquet
 
-__all__ = ["Record", "records", "result_files"]
+__all__ = ["Record", "distinct_names", "records", "result_files"]
 
 Record = dict[str, Any]
 
@@ -54,6 +55,24 @@ def result_files(path: Path, field: str = "source") -> list[Path]:
     except OSError as error:
         raise _unreadable(path, field, error, "give results or a folder of them") from error
     return files
+
+
+def distinct_names(files: Sequence[Path], name: Callable[[Path], str]) -> dict[Path, str]:
+    """Return a distinct name of each file: its own, or its path below their common folder if files share it.
+
+    Args:
+        files: result files.
+        name: a file's own name, such as its stem.
+
+    >>> distinct_names([Path("a/x.csv"), Path("b/x.csv"), Path("b/y.csv")], lambda file: file.stem).values()
+    dict_values(['a/x.csv', 'b/x.csv', 'y'])
+    """
+    counts = Counter(map(name, files))
+    common = os.path.commonpath([file.parent for file in files]) if files else ""
+    return {
+        file: name(file) if counts[name(file)] == 1 else Path(os.path.relpath(file, common or ".")).as_posix()
+        for file in files
+    }
 
 
 def records(path: Path, field: str = "source") -> Iterator[Record]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..io.errors import InputError
-from .files import records
+from .files import distinct_names, records
 from .long import outcome_of
 from .outcome import Outcome, ReaderOptions, estimated_tokens, first_of, integer, number, text
 
@@ -35,6 +35,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
     Raises:
         InputError: a row is of neither form.
     """
+    file_names = distinct_names(files, lambda file: file.stem)
     for file in files:
         split = next((name for name in _SPLITS if name in file.stem), None)
         for index, row in enumerate(records(file)):
@@ -49,7 +50,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
                 raise InputError("source", str(file), problem, "name another --format")
             for model in cast("dict[str, Any]", scores):
                 yield Outcome(
-                    query=f"{file.stem}:{index}",
+                    query=f"{file_names[file]}:{index}",
                     expert=model,
                     quality=number(cast("dict[str, Any]", scores), model, place),
                     prompt=text(first_of(row, "prompt")),

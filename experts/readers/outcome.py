@@ -156,12 +156,15 @@ def number(row: Record, name: str, place: str) -> float | None:
 
 
 def named(row: Record, field: str, place: str) -> float | None:
-    """Return `number` of a field under the first of its names that the row has.
+    """Return the number of a field under the first of its names that the row has, or None.
 
     Args:
         row: the row.
         field: a key of `ALIASES`.
         place: the file and row number, for the error.
+
+    Raises:
+        InputError: the value is not a number; names the column and the place.
     """
     for name in ALIASES[field]:
         if name in row:
@@ -169,9 +172,9 @@ def named(row: Record, field: str, place: str) -> float | None:
     return None
 
 
-def estimated_tokens(answer: Any) -> float | None:
-    """Return the estimated tokens of a text, at least 1, or None for None."""
-    return None if answer is None else max(1.0, len(str(answer)) / CHARACTERS_A_TOKEN)
+def estimated_tokens(value: Any) -> float | None:
+    """Return the estimated tokens of a prompt or an answer, at least 1, or None for None."""
+    return None if value is None else max(1.0, len(str(value)) / CHARACTERS_A_TOKEN)
 
 
 def text(value: Any) -> str | None:

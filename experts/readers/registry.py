@@ -1,4 +1,4 @@
-"""The formats of result files by name, one file and one line each, and their detection."""
+"""The formats of result files by name, and their detection. A new format is one file and one line here."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.errors import InputError
-from .files import Record, records
+from .files import Record, distinct_names, records
 from .outcome import Outcome, ReaderOptions, estimated_tokens, integer, number, text
 
 __all__ = ["NOTE", "is_verdict", "read"]
@@ -40,6 +40,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
         for row in (records(file) if file.name.startswith("question") else ())
         if "question_id" in row
     }
+    file_names = distinct_names(files, lambda file: file.stem)
     for file in files:
         if file.name.startswith(("question", "contaminated")):
             continue
@@ -48,7 +49,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
             if "turn" in row and "score" in row:
                 yield _judgement(row, questions, place)
             else:
-                yield from _responses(row, file, index)
+                yield from _responses(row, file, index, file_names[file])
 
 
 def is_verdict(value: Any) -> bool:
@@ -56,14 +57,14 @@ def is_verdict(value: Any) -> bool:
     return isinstance(value, bool) or str(value) in ("True", "False")
 
 
-def _responses(row: Record, file: Path, index: int) -> Iterator[Outcome]:
+def _responses(row: Record, file: Path, index: int, name: str) -> Iterator[Outcome]:
     models = [name for name, value in row.items() if is_verdict(value)]
     if not models or "prompt" not in row:
         problem = f"row {index} has no prompt with columns of True and False"
         raise InputError("source", str(file), problem, "name another --format")
     for model in models:
         yield Outcome(
-            query=f"{file.stem}:{index}",
+            query=f"{name}:{index}",
             expert=model,
             quality=number(row, model, f"{file}: row {index}"),
             prompt=text(row["prompt"]),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.errors import InputError
-from .files import Record, records
+from .files import Record, distinct_names, records
 from .outcome import (
     ALIASES,
     Outcome,
@@ -48,6 +48,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
     Raises:
         InputError: a file has no column of an expert, or a value is not a number.
     """
+    file_names = distinct_names(files, lambda file: file.name)
     for file in files:
         bare: dict[str, _Columns] | None = None
         for index, row in enumerate(records(file)):
@@ -60,7 +61,7 @@ def read(files: Sequence[Path], options: ReaderOptions) -> Iterator[Outcome]:
                 columns = bare
             if not columns:
                 raise InputError("quality", None, f"{place} has no column of an expert's quality", _FIX)
-            yield from _outcomes(row, columns, f"{file.name}:{index}", place)
+            yield from _outcomes(row, columns, f"{file_names[file]}:{index}", place)
 
 
 @dataclass(frozen=True)

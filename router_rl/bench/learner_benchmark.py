@@ -129,7 +129,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
 def _table(name: str, threads: int, plan: Plan, report: Callable[[str], None]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     problem = _problem(name, plan)
-    label = f"{name}, {threads} threads"
+    label = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
     exact_pg, softmax_gate = routing_method("exact_pg"), routing_method("softmax_gate")
     for learner in LEARNERS:  # warm-up: what loads at the first use is not timed
         _reach(learner, problem, -math.inf, plan, seed=0)
@@ -190,7 +190,7 @@ def _reach(learner: Learner, problem: RoutingProblem, reference: float, plan: Pl
 
 
 def _best_single(problem: RoutingProblem) -> float:
-    """Validation utility of the best single expert; load is not charged."""
+    """Validation utility of the best single expert, without the load penalty."""
     rows = problem.validation
     quality = rows.quality.mean(axis=0, dtype=float)
     compute = rows.cost.mean(axis=0, dtype=float) / problem.scale

@@ -41,6 +41,12 @@ def decisions_per_second(learner: Learner, problem: RoutingProblem, decisions: i
     """Training decisions per second, with the learner's own validation measurements included.
 
     The clock starts at the first validation measurement, when everything is built.
+
+    Args:
+        learner: the method to time.
+        problem: what it is trained on.
+        decisions: how many to train on; a learner that trains by epoch completes the last epoch.
+        seed: of the fit.
     """
     hyperparameters = learner.hyperparameters(problem, decisions)
     started: list[float] = []

@@ -13,7 +13,11 @@ __all__ = ["bench_view", "learner_tables"]
 
 
 def bench_view(measured: Mapping[str, Any]) -> Group:
-    """The measurements of `bench`, for a terminal."""
+    """The measurements of `bench`, for a terminal.
+
+    Args:
+        measured: what `bench` returned.
+    """
     return as_view(learner_tables(measured))
 
 

@@ -1,4 +1,4 @@
-"""The machine that a timing was taken on, and torch's number of threads restored after it."""
+"""The machine that a timing is taken on, and a context that restores torch's number of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
 
 
 @contextmanager
-def threads_restored() -> Generator[None]:
+def threads_restored() -> Generator[None, None, None]:
     """Restore torch's number of threads on exit."""
     before = torch.get_num_threads()
     try:

@@ -1,7 +1,7 @@
 """Stable-Baselines3 PPO as it is commonly used: a DummyVecEnv of eight scalar environments.
 
 The environment is a minimal numpy one, and the policy is the same router that the other methods train. The
-timing therefore compares the ways of training, not the overhead of this package's classes.
+timing therefore compares the training methods, not the overhead of this package's classes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,13 @@ class LanesEnv(gymnasium.Env[np.ndarray, Any]):
 
 
 def fit(problem: RoutingProblem, hyperparameters: PlainPPOHyperparameters, run: Run) -> Router:
-    """Train a router with PPO, validated as the other methods are; load is not charged."""
+    """Train a router with PPO, without the load penalty; it is validated as the other methods are.
+
+    Args:
+        problem: gives the scorer, the training rows and the validation.
+        hyperparameters: of PPO.
+        run: seed, callback and validation period.
+    """
     outcomes: Outcomes = problem.outcomes()
     utility = RewardTable(outcomes, problem.objective.compute_weight).utility.numpy()
     features, window = outcomes.features.numpy(), problem.objective.window

@@ -28,7 +28,7 @@ class TextTable(NamedTuple):
 
 
 def as_view(tables: Iterable[TextTable]) -> Group:
-    """The tables as rich renders them in a terminal."""
+    """The tables with their notes, as rich renders them in a terminal."""
     parts: list[Any] = []
     for each in tables:
         table = Table(title=each.title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)

@@ -1,4 +1,4 @@
-"""Transitions per second of each batched environment, alone and under Stable-Baselines3 PPO."""
+"""Transitions per second of each batched environment, with random actions and under Stable-Baselines3 PPO."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PPO_LANES, _PPO_STEPS = 64, 64
 
 
 def _cascade(table: OutcomeTable, lanes: int) -> Core:
-    """A table without confidences gets constant ones, which cost the same time to read."""
+    """The core of a cascade; a table without confidences gets constant ones, which take as long to read."""
     if table.confidence is None and table.probabilities is None:
         table = replace(table, confidence=np.full_like(table.quality, 0.5))
     return build_cascade(table, lanes)
@@ -54,6 +54,9 @@ def transitions_row(
         seconds: minimum duration of each timing.
         lanes: of the batched environment. PPO has 64 lanes and SB3's defaults, apart from rollouts of 64
             steps and minibatches of 1,024.
+
+    Returns:
+        transitions per second (median and quartiles), the goal, whether it is met, and those of PPO.
     """
     torch.set_num_threads(1)
     build = CORES[env]

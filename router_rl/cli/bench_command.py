@@ -40,7 +40,7 @@ def bench(
         threads: numbers of torch threads, comma-separated; null: 1,2 for learners and 1 for a router.
         repeats: repetitions of each timing; null: 5 for learners and 31 for a router.
         limit: maximum seconds for a learner to reach the reference utility; null: 120.
-        quick: smoke test in seconds; takes none of threads, repeats and limit.
+        quick: smoke test in seconds, without --threads, --repeats and --limit.
     """
     from experts.io.atomic import writable_file, write_json
 
@@ -91,5 +91,5 @@ COMMAND = Command(
     run=bench,
     view=bench_any_view,
     positional=(("subject", Subject, "learners, or router: a gate compared with a linear layer and top-k"),),
-    switches=(("quick", "smoke test in seconds; takes none of threads, repeats and limit"),),
+    switches=(("quick", "smoke test in seconds, without --threads, --repeats and --limit"),),
 )

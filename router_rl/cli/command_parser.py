@@ -76,8 +76,9 @@ class CommandParser(jsonargparse.ArgumentParser):
         text = super().format_help(formatter)
         text = re.sub(rf"(?<=--){METHOD_KEY}(?=\.)", "method", text)
         text = re.sub(r"(?<=--)[a-z][\w.]*", lambda match: match.group().replace("_", "-"), text)
-        text = re.sub(r"(?:typing\.)?Annotated\[(\w+),\s+([^\[\]]*?)\]", r"\1 \2", text)
-        return re.sub(r"<class\s+'(?:\w+\.)*(\w+)'>", r"\1", text)
+        # A line break within what is replaced is kept, so that no line becomes longer than the terminal.
+        text = re.sub(r"(?:typing\.)?Annotated\[(\w+),(\s+)([^\[\]]*?)\]", r"\1\2\3", text)
+        return re.sub(r" <class(\s+)'(?:\w+\.)*(\w+)'>", r"\1\2", text)
 
 
 def _unrecognised(rest: str, words: Sequence[str]) -> InputError:

@@ -34,8 +34,8 @@ class StudyOptions(CheckedOptions):
     """The methods to compare, and the size of the comparison.
 
     Attributes:
-        methods: comma-separated names, see `list`; null: a selection for routing, else all. Bounds and
-            constant baselines and strong simple rules are always included.
+        methods: comma-separated names, see `list`; null: a selection for routing, else all. Bounds, constant
+            baselines and strong simple rules are always included.
         compute_weights: comma-separated numbers, the same as --objective.compute-weight.
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings per method and case, selected on validation.

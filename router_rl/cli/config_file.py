@@ -89,7 +89,7 @@ def check_config(content: Mapping[Any, Any], parser: jsonargparse.ArgumentParser
 
 
 def _check_old(name: str, value: Any, known: set[str]) -> None:
-    """Raise InputError if a key is an option of version 1."""
+    """Raise InputError if a key is the spelling of version 1."""
     fields = [f"{name}.{field}" for field in value] if isinstance(value, Mapping) else []
     for written in (*fields, name):
         option = written.replace("_", "-")

@@ -117,8 +117,8 @@ def _middle(results: dict[str, Any]) -> dict[str, Any]:
     cases = results["cases"]
     label = cases[(len(cases) - 1) // 2]["label"]
     summary = [row for row in results["summary"] if row["case"] == label]
-    silent: dict[str, Any] = {"recommendation": None, "verdict": [], "warnings": [], "notes": []}
-    return {**results, **silent, "summary": summary}
+    left_out: dict[str, Any] = {"recommendation": None, "verdict": [], "warnings": [], "notes": []}
+    return {**results, **left_out, "summary": summary}
 
 
 COMMAND = Command(run=demo, view=demo_view)

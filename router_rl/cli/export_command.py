@@ -63,7 +63,7 @@ def run_export(
         assert objective is not None
         if not any(part.name == "compute_weight" for part in router.state):
             reason = "no input of this router can be fixed"
-            raise InputError("at", at, reason, "leave it out, or train the router with conditioned_pg")
+            raise InputError("at", at, reason, "leave it out, or train with conditioned_pg or priced_pg")
         objective = replace(objective, compute_weight=at)
         router = for_objective(router, objective)
     figures: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def _export_layers(
 
 
 def _in_runtime(out: Path, verify: Path | None) -> dict[str, Any]:
-    """The comparison in the runtime itself, if one was asked for, as the export has it."""
+    """Return the comparison in the runtime itself, if `verify` asks for one, from parity.json."""
     if verify is None:
         return {}
     return {"runtime": json.loads((out / "parity.json").read_text(encoding="utf-8"))["runtime"]}
@@ -126,7 +126,7 @@ def _in_runtime(out: Path, verify: Path | None) -> dict[str, Any]:
 
 COMMAND = Command(
     run=run_export,
-    positional=(("run", Path, "a run folder of `train`, or the folder of a comparison"),),
+    positional=(("run", Path, "a run folder of `train`, a comparison, or the routers of a model's layers"),),
     switches=(
         ("distil", "export a linear router distilled from this one, and report its loss; needs --table"),
     ),

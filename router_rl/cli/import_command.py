@@ -27,9 +27,9 @@ def import_(
 
     Args:
         source: a Parquet, CSV, JSON Lines or JSON file, or a folder of them.
-        out: output Parquet file; with print_prices, the YAML file to write.
+        out: output Parquet file; with --print-prices, the YAML file to write.
         print_prices: print a table of prices to fill in for --prices, with the names of the experts, and
-            convert nothing. With out, write it to that file.
+            convert nothing. With --out, write it to that file.
         options: how the results are read.
     """
     if print_prices:
@@ -53,7 +53,7 @@ def import_(
 
 
 def _price_table(source: Path, out: Path | None, options: ImportOptions) -> dict[str, Any]:
-    """Return the table of prices of the experts of some results; written to a file if one is given."""
+    """Return the table of prices of the experts of some results, and write it to a file if one is given."""
     table, unpriced = price_template(expert_names(source, options=options))
     if out is not None:
         with replacing(writable_file("out", out)) as temporary:

@@ -47,7 +47,7 @@ def reserved(command: Command, options: Mapping[str, Any]) -> Generator[None, No
     """Reserve the outputs of a command for this process, until the context ends.
 
     The locks are files of the cache folder, so that nothing is left beside the outputs; they end with the
-    process. They do not protect from processes of another machine.
+    process. They do not protect against processes of another machine.
 
     Args:
         command: the command.
@@ -71,7 +71,11 @@ def reserved(command: Command, options: Mapping[str, Any]) -> Generator[None, No
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether a command of this machine has reserved an output."""
+    """Return whether a command of this machine has reserved an output.
+
+    Args:
+        path: the file or folder.
+    """
     try:
         with _locked("out", path):
             return False

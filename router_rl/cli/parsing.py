@@ -39,6 +39,9 @@ def normalised(words: Iterable[str]) -> list[str]:
 def names_given(words: Sequence[str]) -> Names:
     """Return the problem and the method of a command line, or of its configuration file.
 
+    Args:
+        words: normalized words.
+
     Raises:
         InputError: the configuration file cannot be read.
     """

@@ -32,8 +32,9 @@ def patch(
         patch: folder of the patch, written by handover.
         model: folder of the model; its weights must be those that the routers were trained on.
         out: folder for a patched copy; without it the model is patched in place. With --gguf: the file to
-            write; another file that is there is kept.
-        undo: folder for a patch with the model's original routers; an undo that is there is kept.
+            write; another file that exists there is an error.
+        undo: folder for a patch with the model's original routers; an undo of this model in it is kept,
+            anything else in it is an error.
         recover: finish a patch of the model that was interrupted, or undo it; no patch is applied.
         gguf: GGUF file of the model that the routers were trained on; it is not changed.
         router: the routers for --gguf: the folder of an export, a folder of exports named layer-0, layer-1,
@@ -79,7 +80,7 @@ def _patch_gguf(gguf: Path, router: Path | None, out: Path | None) -> dict[str, 
 
 
 def _routers(path: Path) -> list[Any]:  # their types import torch, and the parser executes imports for types
-    """Read routers, one a layer, in order: of one export, of one a layer, or of a file."""
+    """Return the routers of the layers, in order, from one export, one export per layer, or one file."""
     from ..exports.gguf import read_gates
     from ..routing import load_router
     from .handover_files import read_routers

@@ -35,6 +35,9 @@ def train_groups(names: Names) -> Mapping[str, type]:
     """Return the options of a problem, the objective, and the hyperparameters of a method.
 
     The help without a method leaves the hyperparameters out: to list them, the method must be imported.
+
+    Args:
+        names: the names on the command line.
     """
     groups = compare_groups(names)
     if names.for_help and names.method is None:
@@ -47,7 +50,11 @@ def train_groups(names: Names) -> Mapping[str, type]:
 
 
 def compare_groups(names: Names) -> dict[str, type]:
-    """Return the options of a problem, and the objective."""
+    """Return the options of a problem, and the objective.
+
+    Args:
+        names: the names on the command line.
+    """
     return {"problem": find_options(names.env), "objective": ComparedObjective}
 
 

@@ -21,7 +21,7 @@ def promote(
 ) -> dict[str, Any]:
     """Serve another router from now on, for all requests or a fraction of them; no request is dropped.
 
-    Every server of the log takes it within seconds. `rollback` returns to the router before.
+    Every server of the log takes it within seconds. `rollback` returns to the previous router.
 
     Args:
         router: folder of the router; every server must be able to read it.

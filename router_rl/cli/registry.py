@@ -1,4 +1,4 @@
-"""Registry of commands: module and line in `--help`. A new command is one file and one line here.
+"""Registry of commands: module and help line of each. A new command is one file and one line here.
 
 A command's module is imported when the command runs, which keeps `--help` and `list` fast.
 """
@@ -26,13 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "serve": ("serve_command", "Serve OpenAI chat completions: route, log every decision, explore."),
     "promote": ("promote_command", "Let running servers serve another router, or try it on a fraction."),
-    "rollback": ("rollback_command", "Let running servers return to the router before."),
+    "rollback": ("rollback_command", "Let running servers return to the previous router."),
     "log": ("log_command", "Export the decision log of `serve` as Parquet."),
     "bench": ("bench_command", "Time training methods or an exported router against alternatives."),
     "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
     "assemble": ("assemble_command", "Merge fine-tuned models of one ancestor into a mixture of experts."),
     "handover": ("handover_command", "Fold a mixture's trained routers into stock gates, as a patch."),
-    "patch": ("patch_command", "Write a patch's routers into a mixture-of-experts model."),
+    "patch": ("patch_command", "Write trained routers into a mixture-of-experts model."),
     "list": ("list_command", "List problems, methods, selection rules, sources and export formats."),
 }
 

@@ -1,4 +1,4 @@
-"""`rollback`: let running servers return to the router before the last promotion."""
+"""`rollback`: let running servers return to the previous router."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["COMMAND", "rollback"]
 
 
 def rollback(*, log: str = "sqlite:///decisions.db") -> dict[str, Any]:
-    """Serve the router again that served before the last promotion or canary.
+    """Serve the previous router again, as before the last promotion or canary.
 
     Args:
         log: URL of the servers' decision log.

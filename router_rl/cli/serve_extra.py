@@ -1,4 +1,4 @@
-"""What the commands of `serve` say where their packages are not installed."""
+"""The error of the commands of `serve` where their packages are not installed."""
 
 from __future__ import annotations
 

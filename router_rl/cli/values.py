@@ -39,7 +39,15 @@ def trackers_in(value: list[str] | str) -> list[str]:
 
 
 def numbers_in(field: str, value: list[float] | float | str) -> list[float]:
-    """Return the numbers of a list or of a comma-separated string."""
+    """Return the numbers of a list or of a comma-separated string.
+
+    Args:
+        field: the option, for the error.
+        value: its value.
+
+    Raises:
+        InputError: a part is not a number.
+    """
     if isinstance(value, int | float):
         return [float(value)]
     try:
@@ -49,7 +57,16 @@ def numbers_in(field: str, value: list[float] | float | str) -> list[float]:
 
 
 def integers_in(field: str, value: list[int] | int | str, example: str) -> list[int]:
-    """Return the integers of a list or of a comma-separated string."""
+    """Return the integers of a list or of a comma-separated string.
+
+    Args:
+        field: the option, for the error.
+        value: its value.
+        example: a correct value, for the error.
+
+    Raises:
+        InputError: a part is not a whole number.
+    """
     try:
         parts = str(value).split(",") if isinstance(value, int | str) else value
         return [int(part) for part in parts]

@@ -19,7 +19,7 @@ class LogConfig(CheckedOptions):
         epsilon: exploration rate: probability of a uniformly random expert; otherwise the log selects the
             expert with the highest mean quality on the training rows. Above 0: without exploration the log
             has no outcomes of the other experts.
-        clip: maximum importance weight in training; validation is never clipped. None: no clipping.
+        clip: maximum importance weight in training; validation is never clipped. null: no clipping.
         seed: random seed of the log.
     """
 

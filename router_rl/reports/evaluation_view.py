@@ -1,4 +1,4 @@
-"""What one trained policy earned at the terminal: its means, the load, and how experts share the work."""
+"""The evaluation of one trained policy at the terminal: its means, the load, and the experts' shares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BASELINES = ("random_utility", "best_single_utility", "oracle_utility")
 
 
 def evaluation_view(result: dict[str, Any]) -> Group:
-    """What a trained policy earned, or is estimated to earn from a log, and how the experts share the work.
+    """A trained policy's measured means, or their estimates from a log, and the experts' shares.
 
     Args:
         result: the content of `run.json`, schema 2, or what `evaluate` returns: `method`, `notes`, and the
@@ -145,7 +145,7 @@ def _shares(experts: Sequence[str], shares: Sequence[float]) -> Table:
 
 
 def _estimates(estimates: Mapping[str, Any]) -> list[Any]:
-    """What a log says that the router earns."""
+    """The off-policy estimates of the router's utility from a log."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("utility by the log")
     table.add_column("estimate", justify="right")
@@ -164,7 +164,7 @@ def _estimates(estimates: Mapping[str, Any]) -> list[Any]:
 
 
 def _collapse(result: Mapping[str, Any]) -> list[Text]:
-    """What is wrong with a learned policy, and likely reasons."""
+    """The warning that a learned policy collapsed, with likely reasons."""
     collapse = result.get("collapse")
     if collapse is None:
         return []

@@ -1,4 +1,4 @@
-"""The figures of a comparison as sections of the report, drawn; forms that are unknown become a sentence."""
+"""Sections of the report with the figures of a comparison; an unknown form of figure becomes a sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def figure_sections(
 
     Args:
         results: the content of `results.json`, schema 2.
-        series: the methods' looks, of `series_of`.
+        series: the methods' colours and shapes, of `series_of`.
     """
     looks = {one.name: one for one in series}
     sections = _of_summary(results, looks)
@@ -88,7 +88,7 @@ def _of_summary(results: Mapping[str, Any], looks: Mapping[str, Series]) -> list
 
 
 def method_order(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The methods: RL first, bounds last, and otherwise by falling mean utility.
+    """The methods: RL first, bounds last, and otherwise by decreasing mean utility.
 
     Args:
         summary: of `results.json`.

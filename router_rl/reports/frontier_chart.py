@@ -56,7 +56,7 @@ def cost_axis(costs: Sequence[float], title: str, domain: Span | None = None) ->
 
     Args:
         costs: at least one.
-        title: with the unit; a logarithmic axis says so behind it.
+        title: with the unit; ` (log scale)` is added on a logarithmic axis.
         domain: the two ends; None for all costs.
     """
     if min(costs) > 0 and max(costs) / min(costs) >= _LOG_FROM:

@@ -106,7 +106,7 @@ def _times(value: float | None, unit: CostUnit) -> float | None:
 
 
 def _fenced(numbers: Sequence[float]) -> list[float]:
-    """Drop far outliers (three interquartile ranges away): one collapsed router must not end the close-up."""
+    """Drop far outliers (three interquartile ranges away): one collapsed router must not set the scale."""
     ordered = sorted(numbers)
     low, high = ordered[len(ordered) // 4], ordered[(3 * len(ordered)) // 4]
     reach = 3 * (high - low)

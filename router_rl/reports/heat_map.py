@@ -13,7 +13,7 @@ from .drawing import values
 
 __all__ = ["heat_map"]
 
-_LETTERS = 30  # of all names below the squares, from which they are turned
+_LETTERS = 30  # letters of the names below the squares, all together; with more, the names are turned
 
 
 def heat_map(

@@ -9,7 +9,7 @@ from .table_format import signed as ascii_signed
 __all__ = ["NOTHING", "amount", "interval", "number", "signed"]
 
 NOTHING = "\N{EN DASH}"
-"""Stands where a value is missing."""
+"""Printed for a missing value."""
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -47,11 +47,12 @@ def interval(ci95: Sequence[float | None] | None, digits: int = 4, with_sign: bo
 def amount(value: float | None) -> str:
     """A cost of any size with three figures.
 
-    >>> amount(1234567.0), amount(0.00042), amount(12.0)
-    ('1.23 M', '0.00042', '12')
+    >>> amount(1234567.0), amount(0.00042), amount(12.0), amount(999.7)
+    ('1.23 M', '0.00042', '12', '1 k')
     """
     if value is None:
         return NOTHING
+    value = float(f"{value:.3g}")  # before the unit is chosen: 999.7 becomes 1,000
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if abs(value) >= 10**power:
             return f"{value / 10**power:.3g} {letter}"

@@ -1,4 +1,4 @@
-"""The table of single queries: what each was sent to, and what each expert would have got."""
+"""The table of single queries: where each is sent, and each expert's quality and cost on it."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def _row(row: Mapping[str, Any], experts: list[str], factor: float) -> dict[str,
         "experts": ", ".join(experts[i] for i in row["experts"]) or NOTHING,
         "quality": number(row["quality"], 2),
         "cost": amount(factor * row["cost"]),
-        "could": number(max(row["each_quality"]), 2),
+        "best_quality": number(max(row["each_quality"]), 2),
         "outcomes": outcomes,
     }

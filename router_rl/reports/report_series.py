@@ -1,4 +1,4 @@
-"""How the report shows each method: its colour, its shape, and whether it leads."""
+"""How the report shows each method: its colour, its shape, and whether it is shown from the start."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ class Series:
 
 
 def series_of(summary: Sequence[dict[str, Any]]) -> list[Series]:
-    """The methods of a summary in order of appearance, each with its look.
+    """The methods of a summary in order of appearance, each with its colour and shape.
 
-    Colour names the family (three shades of it); shape tells its methods apart. 3 and 7 share no factor,
-    so 21 methods of one family look different. Those that lead take their looks first: they differ in both.
+    The colour is one of three shades of the family's; the shape is one of seven. 3 and 7 share no factor, so
+    21 methods of one family look different. Leading methods get theirs first, so the first three of a family
+    differ in both.
 
     Args:
         summary: of `results.json`.

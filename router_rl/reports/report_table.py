@@ -25,7 +25,7 @@ def result_groups(results: Mapping[str, Any], series: Sequence[Series]) -> list[
 
     Args:
         results: the content of `results.json`, schema 2.
-        series: the methods' looks, of `series_of`.
+        series: the methods' colours and shapes, of `series_of`.
     """
     looks = {one.name: swatch_svg(one) for one in series}
     references, columns = references_of(results), columns_of(results)
@@ -71,7 +71,7 @@ def swatch_svg(series: Series) -> Markup:
 
 
 def interval_svg(mean: float, ci95: Sequence[float], scale: float) -> Markup:
-    """A difference and its interval on a line from -scale to scale; an arrow stands for what lies outside.
+    """A difference and its interval on a line from -scale to scale; an arrow marks a mean outside of it.
 
     Args:
         mean: the difference.

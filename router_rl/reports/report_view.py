@@ -1,6 +1,6 @@
-"""Everything that the report's template names, as a function of the results alone.
+"""The variables of the report's template, as a function of the results alone.
 
-Sections, sorting, marks and levels of colour are decided here; the template only places them.
+Sections, order and marks are decided here; the template only places them.
 """
 
 from __future__ import annotations

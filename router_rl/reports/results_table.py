@@ -1,6 +1,6 @@
-"""The table of a comparison, before it is printed: its columns, its cases, and what differences are taken to.
+"""The table of a comparison before it is printed: its columns, cases and reference methods.
 
-The terminal, Markdown and HTML print the same table, so what stands in it is decided once, here.
+The terminal, Markdown and HTML print the same table, so its content is decided here, once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CostUnit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """What paired differences are taken to.
+    """The method that paired differences are computed against, in each case.
 
     Attributes:
         field: in a row of the summary.
@@ -99,7 +99,7 @@ class Reference:
 
 
 def by_case(results: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each case's label with its rows of the summary: bounds first, then by falling utility.
+    """Each case's label with its rows of the summary: bounds first, then by decreasing utility.
 
     Args:
         results: the content of `results.json`.
@@ -160,11 +160,11 @@ def cost_unit_named(unit: str | None, scale: float = 1.0) -> CostUnit | None:
 
 
 def references_of(results: Mapping[str, Any]) -> list[Reference]:
-    """What differences are taken to, the main one first; empty where there is nothing to compare with.
+    """The references that differences are computed against, the main one first; empty where there is none.
 
-    The main one is the rival that the problem names; all differences are then to this method. Without one it
-    is the best rival: the gate or baseline with the highest utility on validation. The best gate follows
-    if it is another method in some case.
+    The main reference is the rival that the problem names, and then the only one. Without such a rival it is
+    the best rival: the gate or baseline with the highest utility on validation. The best gate follows if it
+    is another method in some case.
 
     Args:
         results: the content of `results.json`.
@@ -194,7 +194,7 @@ def has_interval(ci95: Sequence[float | None] | None) -> bool:
 
 
 def capitalised(text: str) -> str:
-    """A text with its first letter large, the others as they are.
+    """A text with its first letter in upper case, the others as they are.
 
     >>> capitalised("compute weight 0.1"), capitalised("")
     ('Compute weight 0.1', '')

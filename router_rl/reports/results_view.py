@@ -33,7 +33,7 @@ _LEFT_ALIGNED = 2  # columns: the method and its family
 
 
 def results_view(results: dict[str, Any]) -> Group:
-    """The recommendation, then for each case its methods by falling utility, then verdict and warnings.
+    """The recommendation, then for each case its methods by decreasing utility, then verdict and warnings.
 
     Columns that do not fit 80 characters are left out; `report.html` has them all.
 
@@ -130,7 +130,7 @@ def _compared(row: dict[str, Any], reference: Reference) -> Text:
 
 
 def _spread(mean: str, ci95: Sequence[float], *, bold: bool = False) -> Text:
-    half = f"±{(ci95[1] - ci95[0]) / 2:.3f}".replace("0.", ".", 1)
+    half = f"±{(ci95[1] - ci95[0]) / 2:.3f}".replace("±0.", "±.")
     return Text(mean, style="bold" if bold else "").append(half, style="dim not bold")
 
 
@@ -140,7 +140,7 @@ def _caption(results: dict[str, Any], reference: Reference | None) -> str:
     on = "test rows" if queries is None else f"{queries} test queries"
     sentences = [f"Utility = {utility}." if utility else ""]
     sentences.append(
-        f"Mean on {on} of {seeds} seed{'s' * (seeds != 1)} ± half the 95% CI; bold: the highest."
+        f"Mean on {on} of {seeds} seed{'s' * (seeds != 1)} ± half the 95% CI; bold: the best, except bounds."
     )
     if reference is not None:
         names = ", ".join(dict.fromkeys(reference.methods.values()))

@@ -1,4 +1,4 @@
-"""Training runs and comparisons at the terminal: a list of them, or what differs between two."""
+"""Training runs and comparisons at the terminal: a list of them, or the differences of two."""
 
 from __future__ import annotations
 

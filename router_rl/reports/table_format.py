@@ -1,4 +1,4 @@
-"""What tables of methods have in common wherever they are printed: families, daggers, the best, signs."""
+"""Families, daggers, the best method and signs, as every table of methods prints them."""
 
 from __future__ import annotations
 

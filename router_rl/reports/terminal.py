@@ -23,7 +23,7 @@ _PATHS = ("router", "policy", "out", "run")  # printed by `paths_of`, whole
 
 
 def paths_of(result: dict[str, Any]) -> list[str]:
-    """Where to find what a command wrote, a line each.
+    """The paths of what a command wrote, one a line.
 
     Args:
         result: what the command returned: `out` is the folder of a comparison, `run` of a run.
@@ -71,7 +71,7 @@ def facts_view(result: dict[str, Any]) -> Table:
 
 
 @contextmanager
-def progress_of(doing: str, console: Console) -> Generator[Callable[[int, int, str], None]]:
+def progress_of(doing: str, console: Console) -> Generator[Callable[[int, int, str], None], None, None]:
     """Yield a function (done, total, what) that updates a bar, or prints lines where there is no terminal.
 
     Args:

@@ -1,4 +1,4 @@
-"""Digests of stored routers and policies: a file that was changed after it was written is noticed."""
+"""Digests of stored routers and policies, by which a file that was changed afterwards is refused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,22 @@ def digest_of(description: Mapping[str, Any], weights: bytes) -> str:
 
 
 def digest_of_schema_1(weights: bytes, experts: Sequence[str]) -> str:
-    """Digest of descriptions of schema 1, which covers the weights and the names of the experts."""
+    """Digest of a description of schema 1, `sha256:<hex>`: it covers the weights and the experts' names only.
+
+    Args:
+        weights: content of the weights file.
+        experts: the N names, in order.
+    """
     return _sha256(json.dumps(list(experts)).encode(), weights)
 
 
 def text_digest(spec: bytes, tensors: bytes) -> str:
-    """Digest of the two files of a text pipeline, `sha256:<hex>`."""
+    """Digest of the two files of a text pipeline, `sha256:<hex>`.
+
+    Args:
+        spec: content of `text.json`.
+        tensors: content of `text.safetensors`.
+    """
     return _sha256(spec, tensors)
 
 

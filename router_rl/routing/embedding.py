@@ -26,18 +26,18 @@ Encoder = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
 class Embedding:
-    """The mean of a sentence's token states, scaled to length 1 (Reimers & Gurevych 2019, section 3).
+    """Columns of prompts: the mean of the token states, scaled to length 1 (Reimers & Gurevych 2019).
 
     Args:
         path: a folder with a transformers model and tokenizer, or an `.onnx` file with `tokenizer.json`
-            beside it. A relative path is within an export, whose folder `within` sets.
+            beside it. In an export the path is relative to its folder; `within` resolves it.
         size: width of the states.
         max_tokens: tokens of a prompt that are read; the rest is truncated.
 
     Raises:
         RouterError: a size is negative, or there are no tokens to read.
 
-    Source: Sentence-BERT, https://arxiv.org/abs/1908.10084.
+    Source: Sentence-BERT, section 3, https://arxiv.org/abs/1908.10084.
     """
 
     def __init__(self, *, path: str | Path, size: int, max_tokens: int = 256) -> None:
@@ -72,7 +72,7 @@ class Embedding:
         return {"kind": "embedding", "path": str(self.path), "size": self.size, "max_tokens": self.max_tokens}
 
     def tensors(self) -> dict[str, Tensor]:
-        """None: the model stays in its own files."""
+        """No tensors: the model stays in its own files."""
         return {}
 
     @cached_property

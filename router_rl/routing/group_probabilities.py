@@ -19,7 +19,7 @@ __all__ = ["InferredGroup"]
 
 
 class InferredGroup:
-    """Probabilities of the groups, and each expert's mean quality on the group in expectation.
+    """Group probabilities of a prompt, and each expert's expected quality under them.
 
     The classifier is multinomial logistic regression on n-grams, `p = softmax((x W + b) / tau)`. The
     temperature tau calibrates the probabilities; it is fitted to out-of-fold logits (temperature scaling).
@@ -66,7 +66,7 @@ class InferredGroup:
         self.size = len(self.labels) + self.out_of_fold
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None) -> Tensor:
-        """Columns [T, G + N] float32; the groups are not read."""
+        """Columns [T, G + N] float32; `groups` is not read."""
         probability = (self._terms(prompts, None) / self.temperature).softmax(dim=-1)
         return torch.cat([probability, probability @ self.values], dim=1)
 

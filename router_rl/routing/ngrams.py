@@ -71,6 +71,10 @@ def murmurhash3(data: bytes) -> int:
 def hashed_column(term: str, columns: int) -> tuple[int, float]:
     """The column of an n-gram and its sign, 1 or -1 (Weinberger et al. 2009).
 
+    Args:
+        term: the n-gram.
+        columns: their number.
+
     Source: Feature Hashing for Large Scale Multitask Learning, https://arxiv.org/abs/0902.2206.
     """
     value = murmurhash3(term.encode())

@@ -127,10 +127,7 @@ class Router(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What a call must give: `prompt` or `features`, then `group` and the parts of the state.
-
-        A part of the state that has a default is none of them.
-        """
+        """What a call must give: `prompt` or `features`, `group`, parts of the state without a default."""
         return self._with_state(("features",) if self.text is None else self.text.inputs)
 
     @property
@@ -200,9 +197,9 @@ class Router(nn.Module):
 
         Args:
             prompts: one, or T of them. None: only for a router whose `inputs` have no `prompt`.
-            groups: the task or subject of each; required where `inputs` has `group`, else not read. A name
-                without training rows routes as an average query.
-            state: as for `forward`. A router whose state is the group makes it of `groups`.
+            groups: the task or subject of each; required where `inputs` has `group`, else not read. A group
+                without training rows is routed as an average query.
+            state: as for `forward`. A router whose state is the group computes it from `groups`.
             action_mask: [N] or [T, N] bool, True where an expert may be chosen.
 
         Raises:
@@ -264,7 +261,7 @@ class Router(nn.Module):
         return self._only_allowed(cast(Tensor, self.scorer(self._inputs(features, state))))
 
     def check_pool(self, experts: Sequence[str], features: int) -> None:
-        """Check that a table is of the router's experts and feature size.
+        """Check that a table has the router's experts and number of features.
 
         Args:
             experts: the table's expert names, in order.

@@ -1,6 +1,6 @@
 """Read an exported router or policy from its folder.
 
-A router is `router.json` (its description) and `router.safetensors` (its weights). A policy of live state
+A router is `router.json` (its description) and `router.safetensors` (its weights). A policy that reads state
 is `policy.json` and `policy.safetensors`. Either also has `text.json` and `text.safetensors` if it was
 trained on prompts. The description's digest covers the description, the weights and, by their own digest, the
 files of the text. Descriptions of schema 1, whose digest covers the weights and the names of the experts
@@ -101,6 +101,9 @@ def load(folder: Path | str) -> Router | Policy:
 def load_router(folder: Path | str) -> Router:
     """Load an exported router, as `load` does.
 
+    Args:
+        folder: of the export.
+
     Raises:
         RouterError: as for `load`, or the folder holds a policy.
     """
@@ -126,7 +129,10 @@ def stored_text_digest(folder: Path | str) -> str:
 
 
 def router_from_spec(spec: Mapping[str, Any]) -> Router:
-    """Build an untrained router from its JSON form (`Router.spec`).
+    """Build an untrained router from its JSON form.
+
+    Args:
+        spec: what `Router.spec` returned.
 
     Raises:
         RouterError: a part is unknown or does not fit the others.
@@ -162,7 +168,7 @@ def _load_router(folder: Path) -> Router:
     if "text" in description:
         router.text = _read_text(folder, description["text"], "router", router.features)
     inputs = description.get("inputs", list(router.inputs))  # files of version 1 do not name them
-    # Routers that read the group alone named the prompt too, before they could do without.
+    # Earlier files of routers that read the group alone name the prompt too.
     if inputs not in (list(router.inputs), ["prompt", *router.inputs]):
         raise RouterError(
             f"{path} says that the inputs are {inputs}, but the router reads "

@@ -60,7 +60,7 @@ class Length:
         return {"kind": "length"}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing."""
+        """No tensors: nothing is fitted."""
         return {}
 
 
@@ -73,8 +73,11 @@ class Group:
         labels: G names.
         values: [G + 1, N] float32, mean quality of each expert on each group, and overall; N may be 0.
         shares: [G] float32, how often each group came in training.
-        required: a call must give the groups. Files of version 1 do not say so: there, a query without a
-            group is an average query.
+        required: whether a call must give the groups. Files of version 1 lack this field; with them, a query
+            without a group is an average query.
+
+    Raises:
+        RouterError: the sizes do not fit each other.
     """
 
     def __init__(
@@ -199,7 +202,11 @@ class TextFeatures:
 
     @classmethod
     def of(cls, spec: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> TextFeatures:
-        """Build a pipeline from what `spec` and `tensors` gave, of this version or of version 1.
+        """Build a pipeline from its JSON form and its tensors, of this version or of version 1.
+
+        Args:
+            spec: what `TextFeatures.spec` returned.
+            tensors: what `TextFeatures.tensors` returned.
 
         Raises:
             RouterError: a part is unknown, or lacks something.

@@ -188,7 +188,7 @@ def _dispatch(shape: Shape, weights: dict[str, Tensor], rows: int, rounds: int) 
 
 
 def _goals(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The two targets of the exported gate: how many measurements meet each, and the worst one."""
+    """The targets of each form of the gate: how many measurements meet each, and the worst one."""
     goals: list[dict[str, Any]] = []
     for form in (form for form in ("module", "layer", "aoti") if form in gates[0]["forms"]):
         for baseline, limit in (("bare", LIMIT), ("transformers", 1.0)):

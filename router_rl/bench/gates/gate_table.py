@@ -13,7 +13,11 @@ __all__ = ["gate_tables", "gates_view"]
 
 
 def gates_view(measured: Mapping[str, Any]) -> Group:
-    """The measurements of `bench_gates`, for a terminal."""
+    """The measurements of `bench_gates`, for a terminal.
+
+    Args:
+        measured: what `bench_gates` returned.
+    """
     return as_view(gate_tables(measured))
 
 

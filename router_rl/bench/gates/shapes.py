@@ -136,7 +136,12 @@ def gate_of(shape: Shape, weights: dict[str, Tensor], *, dispatch: bool = False)
 
 
 def bare_of(shape: Shape, weights: dict[str, Tensor]) -> Bare:
-    """The bare linear layer with top-k, with the same weights."""
+    """The bare linear layer with top-k.
+
+    Args:
+        shape: of the gate.
+        weights: from `weights_of`; a correction is not used.
+    """
     bare = Bare(shape)
     bare.gate.load_state_dict({name: weights[name] for name in ("weight", "bias") if name in weights})
     return bare.eval()
@@ -145,7 +150,15 @@ def bare_of(shape: Shape, weights: dict[str, Tensor]) -> Bare:
 def transformers_router_of(
     shape: Shape, weights: dict[str, Tensor]
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """The router of the same model in transformers, with the same weights; the import takes seconds."""
+    """The router of the same model in transformers; its import takes seconds.
+
+    Args:
+        shape: of the gate.
+        weights: from `weights_of`.
+
+    Returns:
+        a module of hidden [T, H] float32 that returns logits, weights and experts.
+    """
     from importlib import import_module
     from types import SimpleNamespace
 

@@ -53,7 +53,7 @@ class RoutingOptions(CheckedOptions):
         tree: tree for hierarchical selection, such as {"general": ["a"], "coding": ["b", "c"]}; null clusters
             the experts by their training outcomes.
         scorer: shape of the scorer of trained methods.
-        observe_load: whether stateful learners observe the window's load; null: if load is charged.
+        observe_load: whether stateful learners observe the window's load; null: if load has a weight.
         feedback: full, or bandit: only one expert's outcome is known per training and validation query.
         log: how that expert is selected, under bandit feedback.
         features: features computed from prompts, if the table has no features.

@@ -48,7 +48,7 @@ def draw(traces: Mapping[str, Mapping[str, Any]], looks: object = None) -> list[
                 "expert:N",
                 "state:N",
                 alt.Tooltip("from:Q", title="from request"),
-                alt.Tooltip("to:Q", title="to before"),
+                alt.Tooltip("to:Q", title="until request"),
             ],
         )
         .add_params(picked("picked_method", "Method", list(traces)))

@@ -1,4 +1,4 @@
-"""Draw how far a router's confidence can be trusted: stated probability against what came true."""
+"""Draw a reliability diagram: the probability of the choices against the share of them that were right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw how each method's utility on validation rows rises while it learns."""
+"""Draw each method's utility on validation rows over the steps of its fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw what memory buys: quality and utility against the bytes that are resident in GPU memory."""
+"""Draw quality and utility against the bytes that are resident in GPU memory."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ FORMS: dict[str, str] = {
 SUMMARY_FORMS: dict[str, tuple[str, str, str]] = {
     "resident_gb": (
         "memory_curve",
-        "What memory buys",
-        "Mean quality and utility over GPU memory in GB; means of the seeds on test. The dashed line: half "
-        "of the experts' bytes are resident. Utilities more than 0.06 below the best are cut off.",
+        "Quality and utility by GPU memory",
+        "Means over the seeds on test, against GPU memory in GB. At the dashed line, half of the experts' "
+        "bytes are resident. Utilities more than 0.06 below the best are cut off.",
     )
 }
-"""A value of the cases to the form that draws the summary against it, with its title and its note."""
+"""A value of the cases to the form that draws the summary against it, the title and the note."""
 
 
 def find_drawing(form: str) -> Callable[..., list[Drawing]] | None:

@@ -1,4 +1,4 @@
-"""The gate in three implementations with equal results: naive, torch and Triton; and as one torch operator.
+"""The gate in four implementations with equal results (naive, torch, eager CPU, Triton), and as one operator.
 
 ```python
 from router_rl.routing import load_router

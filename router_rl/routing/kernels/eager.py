@@ -1,7 +1,7 @@
-"""A gate on a CPU, where Python may read values: torch's own top-k, wherever its result is unique.
+"""The gate on a CPU, where Python may read values: torch's own top-k, wherever its result is unique.
 
-Where a value is not finite, a score is 0 or relevant scores tie, `torch_path` chooses. A gate of one row
-takes as long as a few operators, so operators are few here, and small tensors go through Python.
+Where a value is not finite, a score is 0 or relevant scores tie, `torch_path` chooses. The time of one row is
+that of the operator calls, so there are few of them, and small tensors are read in Python.
 """
 
 from __future__ import annotations

@@ -118,6 +118,9 @@ class Gate(nn.Module):
         Args:
             hidden: [T, H] float.
             alive: [E] bool, False where an expert may not be chosen; None: all may.
+
+        Returns:
+            what `route` returns.
         """
         # Direct look-ups: a module's attribute look-up takes as long as a small matrix product.
         parameters, buffers = self._parameters, self._buffers

@@ -20,8 +20,8 @@ class Dispatch(NamedTuple):
     """The T * k slots in the order of their experts; slot `t * k + j` is row t's j-th expert.
 
     Attributes:
-        counts: [E] slots an expert has.
-        order: [T * k] slot numbers, sorted by expert, within an expert by rising slot.
+        counts: [E] number of slots of each expert.
+        order: [T * k] slot numbers, sorted by expert, then by slot.
         places: [T, k] position of each slot in `order`, its inverse permutation.
     """
 
@@ -36,8 +36,8 @@ class Routed(NamedTuple):
     Attributes:
         weights: [T, k] float32, best expert first; 0 for an expert that is not alive.
         experts: [T, k] int64 or int32, distinct within a row.
-        logits: [T, E] float32, before `alive`; in a row that was not finite, the logits of the fallback.
-            Empty where not requested and not computed.
+        logits: [T, E] float32, not masked by `alive`; in a row that was not finite, the logits of the
+            fallback. May be empty where they are not requested.
         fallback: [T] bool, True where a row was not finite; its sum counts them.
         dispatch: the slots by expert, where requested.
     """
@@ -102,7 +102,9 @@ class GateRule:
             raise RouterError(f"GateRule.groups={self.groups} does not divide {experts} experts")
         reach = experts // self.groups * self.kept
         if self.k > reach:
-            raise RouterError(f"GateRule.k={self.k} exceeds {reach} experts in reach; use 1 to {reach}")
+            raise RouterError(
+                f"GateRule.k={self.k} exceeds the {reach} experts to choose from; use 1 to {reach}"
+            )
         if self.groups > 1 and self.judged_by > experts // self.groups:
             raise RouterError(
                 f"GateRule.judged_by={self.judged_by} exceeds the {experts // self.groups} experts of a group"

@@ -12,8 +12,8 @@ from .torch_path import dispatch, gather, scatter_back
 
 __all__ = ["mix"]
 
-# Bytes of all slots' rows from which each expert's are fetched when it runs: more no longer fit a processor's
-# last cache, and Linux gives each such piece of memory anew.
+# Bytes of the rows of all slots, from which an expert's rows are fetched only when it runs: together they no
+# longer fit into a processor's last-level cache, and Linux allocates such a large block anew each time.
 _FETCHED_AT_ONCE = 2**24
 
 

@@ -28,7 +28,7 @@ def gate(
         weight: [E, H] float.
         bias: [E] float or None.
         correction: [E] float or None, added to scores to choose by.
-        alive: [E] bool or None, False where an expert may not work.
+        alive: [E] bool or None, False where an expert may not be chosen.
         rule: what is done with the logits.
 
     Returns:

@@ -59,7 +59,8 @@ def route(
         weights and experts [T, k], logits, fallback and, on request, the dispatch.
 
     Raises:
-        RouterError: shapes, dtypes or the path do not fit.
+        RouterError: shapes or dtypes do not fit. The inline path checks nothing, to save time: there, torch
+            raises an error of its own.
     """
     special = dispatch or alive is not None or ids is not torch.int64 or path == "triton"
     if not (special or torch.is_grad_enabled() or torch.compiler.is_compiling()) and hidden.is_cpu:

@@ -28,7 +28,7 @@ class SlotBlocks(NamedTuple):
 
 
 def in_blocks(dispatch: Dispatch, block: int) -> SlotBlocks:
-    """Pad each expert's slots to whole blocks; nothing waits for a GPU, so M is what slots can need at most.
+    """Pad each expert's slots to whole blocks. M is an upper bound, so that nothing waits for a GPU.
 
     Args:
         dispatch: the slots sorted by expert.

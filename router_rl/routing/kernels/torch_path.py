@@ -1,6 +1,6 @@
-"""The same gate in whole-tensor torch: runs anywhere, compiles without a graph break, exports.
+"""The gate in whole-tensor torch: runs anywhere, compiles without a graph break, exports.
 
-While torch compiles or exports, and on a GPU, nothing here looks at a value, as `eager` does.
+Unlike `eager`, nothing here reads a value in Python while torch compiles or exports, or on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def gate(
         weight: [E, H] float, any strides.
         bias: [E] float or None.
         correction: [E] float or None, added to scores to choose by.
-        alive: [E] bool or None, False where an expert may not work.
+        alive: [E] bool or None, False where an expert may not be chosen.
         rule: what is done with the logits.
 
     Returns:
@@ -87,13 +87,24 @@ def dispatch(experts: Tensor, count: int) -> Dispatch:
 
 
 def gather(hidden: Tensor, slots: Dispatch) -> Tensor:
-    """Rows [T * k, H] in the order of their experts: row `order // k` at each place."""
+    """Rows [T * k, H] in the order of their experts: row `order // k` at each place.
+
+    Args:
+        hidden: [T, H] float.
+        slots: the slots by expert.
+    """
     k = slots.places.shape[1]
     return hidden.index_select(0, torch.div(slots.order, k, rounding_mode="floor"))
 
 
 def scatter_back(outputs: Tensor, weights: Tensor, slots: Dispatch) -> Tensor:
-    """The experts' combined outputs of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`."""
+    """The experts' combined outputs of each row [T, H], `sum_j weights[t, j] * outputs[places[t, j]]`.
+
+    Args:
+        outputs: [T * k, H] float, of the rows of `gather`.
+        weights: [T, k] float32.
+        slots: the slots by expert.
+    """
     # Sums in a fixed order, unlike an index_add of the slots, without copying the slots' rows.
     return F.embedding_bag(slots.places, outputs, mode="sum", per_sample_weights=weights.to(outputs.dtype))
 

@@ -73,7 +73,7 @@ def _select(
     RENORMALISE: tl.constexpr, CORRECTED: tl.constexpr, MASKED: tl.constexpr, LOGITS: tl.constexpr,
     BT: tl.constexpr, EP: tl.constexpr,
 ):  # fmt: skip
-    """Choose and weigh rows of logits z [BT, EP], store what comes of it; which are used, [BT, EP] int32."""
+    """Choose and weigh for rows of logits z [BT, EP] and store the result; return the uses [BT, EP] int32."""
     here = row < rows
     odd = tl.max(tl.where(exists[None, :] & ~(tl.abs(z) < _INF), 1, 0), axis=1)
     tl.store(fallback_out + row, odd == 1, mask=here)
@@ -215,7 +215,7 @@ def split_kernel(
     EP: tl.constexpr, BE: tl.constexpr, BS: tl.constexpr, SB: tl.constexpr, WIDE: tl.constexpr,
     PRECISION: tl.constexpr, EI: tl.constexpr,
 ):  # fmt: skip
-    """Up to 2,048 rows: the product is split over experts and hidden units too; the last to finish goes on.
+    """Up to 2,048 rows: experts and hidden units are split too; a chunk's last program to finish chooses.
 
     Partial sums are added in an order that depends on the number of splits alone, so that equal calls give
     equal bits. Tickets are zero before and after. Slots of few rows are placed here (PLACES), those of more

@@ -1,11 +1,16 @@
-"""The Triton kernels' launches: one for few rows, two for more (one without the slots), one to go back.
+"""Launches of the Triton kernels: one up to 64 rows or without slots, else two or three; one for gradients.
 
-Up to 2,048 rows the product is split over hidden units, so that a decode batch occupies the GPU. Workspace,
-besides what is returned, from torch's allocator: there, partial sums, `splits * ceil(T / BT) * BT * EP`
-float32, where EP is E rounded up to a power of two group by group; for more rows `T * EP` float32 where more
-rows are multiplied than chosen for at a time (`BS < BT`); with slots of more than 64 rows `ceil(T / BT) * E`
-int32. Tickets, an int32 a chunk of rows, are kept for a device and stream: kernels of one stream follow each
-other, so they never meet. A CUDA graph being captured gets its own, since it may be replayed on any stream.
+Up to 2,048 rows the product is split over hidden units, so that a decode batch occupies the GPU.
+
+Workspace comes from torch's allocator; EP is E rounded up to a power of two group by group:
+
+- up to 2,048 rows, partial sums: `splits * ceil(T / BT) * BT * EP` float32;
+- for more rows, logits: `T * EP` float32, if a program multiplies more rows than it chooses for at a time
+  (`BS < BT`);
+- for slots of more than 64 rows, a histogram: `ceil(T / BT) * E` int32.
+
+Tickets, one int32 per chunk of rows, are kept for each device and stream. Kernels of one stream run one after
+another, so they share tickets. A CUDA graph being captured gets its own: it may be replayed on any stream.
 
 A fused multiply-add rounds once where two operations round twice: `FUSION` is off in every launch, whatever
 the environment says, so that all kernels, on any GPU, choose by the same sums of scores and corrections.
@@ -65,7 +70,7 @@ def shape_of(rows: int, hidden: torch.dtype, weight: torch.dtype, experts: int, 
     padded = groups * size
     wide = torch.float32 in (hidden, weight) or hidden != weight
     small, split = rows <= _SMALL, rows <= _SPLIT
-    # Rows enough for `wgmma`, and that the weight, which each program reads, is not read too often.
+    # Enough rows for `wgmma`, and for each program to read the weight not too often.
     if split:
         many = _FEW if small else _MANY
     elif wide:
@@ -148,7 +153,7 @@ def route(
         "LOGITS": logits,
         "DISPATCH": dispatch,
     }
-    # What is absent is never read, but a pointer has to stand there.
+    # An absent tensor is never read, but the kernel needs a pointer.
     given = [weight if value is None else value.contiguous() for value in (bias, correction, alive)]
     given = [value.view(torch.uint8) if value.dtype == torch.bool else value for value in given]
     strides = (*hidden.stride(), *weight.stride())

@@ -14,7 +14,7 @@ __all__ = ["place_kernel", "places", "scan_kernel", "used"]
 
 @triton.jit
 def used(experts, row, rows, column, E: tl.constexpr, K: tl.constexpr, BT: tl.constexpr, EP: tl.constexpr):
-    """Which experts [BT, EP] int32 rows use, read back; here a column is an expert's id."""
+    """The experts that rows use, [BT, EP] int32, read back from memory; a column is an expert's id."""
     uses = tl.zeros((BT, EP), tl.int32)
     for j in tl.static_range(K):
         expert = tl.load(experts + row.to(tl.int64) * K + j, mask=row < rows, other=E, cache_modifier=".cg")
@@ -27,7 +27,7 @@ def places(
     base, experts, order, place_of, row, rows, column, E: tl.constexpr, K: tl.constexpr, BT: tl.constexpr,
     EP: tl.constexpr,
 ):  # fmt: skip
-    """Place the slots of some rows, an expert's first at base [EP]; the base of the rows after them."""
+    """Place the slots of some rows, each expert's from base [EP] on; return the base of the next rows."""
     uses = used(experts, row, rows, column, E, K, BT, EP)
     place = base[None, :] + tl.cumsum(uses, axis=0) - uses
     for j in tl.static_range(K):

@@ -35,8 +35,8 @@ class CascadeStep(NamedTuple):
     Attributes:
         ask: [T] int64, the expert to ask, or -1.
         answer: [T] int64, the expert whose answer to return, or -1.
-        fallback: [T] bool, True where a row was not finite and took the fallback: the cheapest expert that
-            may be asked, or the answer of the first expert that was.
+        fallback: [T] bool, True where a row was not finite and took the fallback: the answer of the asked
+            expert with the lowest id, or, where none was asked, the cheapest expert that may be.
     """
 
     ask: Tensor

@@ -1,4 +1,4 @@
-"""Policies of live state by the `kind` in `policy.json`. Add a new policy here."""
+"""Policies that read state, by the `kind` in `policy.json`. A new policy is one line here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .network_policy import NetworkPolicy
 
 __all__ = ["POLICIES"]
 
-# Each is a module with `kind`, `Spec` (the type of `spec()`), `experts`, `observation_size`, `spec()`,
-# `from_spec(spec)`, `start` and `act`.
+# Each is an nn.Module with `kind`, `Spec` (the type of `spec()`), `experts`, `features`, `text`,
+# `observation_size`, `spec()`, `from_spec(spec)`, `start` and `act`.
 POLICIES: dict[str, Any] = {
     "cascade": CascadePolicy,
     "caching": CachingPolicy,

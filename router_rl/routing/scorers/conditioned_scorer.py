@@ -85,7 +85,7 @@ class ConditionedScorer(StandardisingScorer):
 
     @torch.no_grad()
     def at(self, values: Sequence[float]) -> LinearScorer | MLPScorer:
-        """The plain scorer of the features at fixed conditions, worked in float64.
+        """The plain scorer of the features at fixed conditions, computed in float64.
 
         Args:
             values: M numbers, in the order of the ranges.

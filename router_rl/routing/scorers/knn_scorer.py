@@ -63,7 +63,7 @@ class KNNScorer(StoredRowsScorer):
         """Values [T, k, N] of the k nearest rows.
 
         Args:
-            distance: [T, R] float32; the order of the rows is all that is read.
+            distance: [T, R] float32; only the order of the rows is read.
             rows: stored rows with a finite distance; k is at most that.
         """
         nearest = distance.topk(min(self.neighbours, rows), dim=-1, largest=False).indices

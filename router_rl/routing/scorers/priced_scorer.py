@@ -4,8 +4,8 @@
 
 c, the compute weight, is its last input; `compute`, the experts' means, is a buffer beside the weights. The
 predicted compute of a query is that mean times the demand `v_e . x + u_e`, initially 1: a long prompt is more
-expensive. The compute weight may change with every call, and prices by setting the buffer
-(`Router.repriced`). At one fixed c it folds into a linear scorer.
+expensive. The compute weight may change with every call, and `Router.repriced` changes the prices. At a fixed
+c the scorer folds into a linear one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PricedScorer(StandardisingScorer):
 
     @torch.no_grad()
     def at(self, values: Sequence[float]) -> LinearScorer:
-        """The linear scorer of the features at one compute weight, worked in float64.
+        """The linear scorer of the features at one compute weight, computed in float64.
 
         Args:
             values: the compute weight, in a list of one.

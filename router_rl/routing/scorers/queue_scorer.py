@@ -12,8 +12,8 @@ terms
 
 Weights of 0 give the simpler rules: least expected wait, join the shortest queue, a static gate. A policy
 adds learned `prices`, one for each product of a quantity of the expert (its terms, its queue, the server time
-of the request) and a quantity of the moment (1, the arrival rate, the requests waiting, the request's value,
-the budget). The experts share the prices; prices of 0 leave the index unchanged.
+of the request) and a quantity that all experts share (1, the arrival rate, the requests waiting, the value of
+the request, the budget). The experts share the prices; prices of 0 leave the index unchanged.
 
 The expected wait assumes memoryless service times: with every replica taken and w requests waiting,
 `floor(w / batch) + 1` batches end before this one begins, one each `batch time / replicas`. Where the expert
@@ -36,7 +36,7 @@ __all__ = ["PRICES", "TERMS", "QueueConstants", "QueueParts", "QueueScorer"]
 
 TERMS = ("quality", "compute", "lateness", "wait", "jobs", "pace")
 _OWN, _MOMENT = 12, 6
-_AHEAD, _SHORT = -1.0, 4.0  # clamps of the pace: twice the budget left, or three times it overspent
+_AHEAD, _SHORT = -1.0, 4.0  # clamps of the pace: twice the budget is left, or it is overspent by 3 budgets
 PRICES = _OWN * _MOMENT
 _PER_EXPERT = ("service", "batch_service", "replicas")  # lists in JSON
 
@@ -284,7 +284,7 @@ class QueueScorer(StandardisingScorer):
         return torch.stack(own, dim=-1)
 
     def _moment(self, parts: QueueParts) -> Tensor:
-        """The quantities of the moment that prices depend on, [T, 6]."""
+        """The quantities that all experts share, [T, 6]."""
         pace = (parts.gaps / self.constants.gap).clamp(min=1e-4).log().clamp(-4.0, 4.0)
         crowd = (parts.waiting.sum(dim=-1, keepdim=True) / self._servers.sum()).log1p()
         spare = (parts.budget[:, :1] - self.constants.budget).clamp(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Scorers by the name that `router.json` gives them. A new one is a line here."""
+"""Scorers by the name that `router.json` gives them. A new scorer is one line here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a scorer is: features in, one logit an expert out, and the hooks that the rest of the toolkit calls.
 
-A new scorer is its file and one line of `registry.py`: what it can do beyond scoring, it says by overriding a
-hook. No other file asks which class a scorer is.
+A new scorer is its file and one line of `registry.py`. It overrides the hooks of what it can do beyond
+scoring; no other file asks which class a scorer is.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def fold_standardisation(weight: Tensor, bias: Tensor, shift: Tensor, scale: Ten
         shift, scale: [D] float.
 
     Returns:
-        W' [N, D] and b' [N], float32; worked in float64, so that they are rounded once.
+        W' [N, D] and b' [N], float32; computed in float64, so that they are rounded once.
     """
     wide = weight.double() * scale.double()
     return wide.float(), (bias.double() - wide @ shift.double()).float()

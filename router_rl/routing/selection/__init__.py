@@ -1,7 +1,7 @@
 """Selection rules: one file a rule; `SELECTIONS` maps a rule's name to its class.
 
-It has every rule that a stored router may have. A user can name fewer of them
-(`router_rl.problems.selection_rules.RULES`): some, such as `scored_topk`, are made by a gate.
+It has every rule that a stored router may have. A user can name only those in
+`router_rl.problems.rule_names.RULES`: a gate makes the others, such as `scored_topk`.
 """
 
 from __future__ import annotations

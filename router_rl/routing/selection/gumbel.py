@@ -9,13 +9,21 @@ __all__ = ["gumbel", "gumbel_like"]
 
 
 def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw standard Gumbel noise, float32, on the generator's device."""
+    """Draw standard Gumbel noise.
+
+    Args:
+        shape: of the noise.
+        generator: of the uniform numbers.
+
+    Returns:
+        noise [*shape] float32, on the generator's device.
+    """
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     return _from_uniform(uniform)
 
 
 def gumbel_like(logits: Tensor, noise: Tensor | None) -> Tensor:
-    """Return the noise given, or noise of the logits' shape from torch's global generator."""
+    """Return `noise`, or where it is None noise of the logits' shape from torch's global generator."""
     return _from_uniform(torch.rand_like(logits)) if noise is None else noise
 
 

@@ -1,8 +1,8 @@
 """Hard selection (top-1): one expert runs, with weight 1.
 
-The policy is `Categorical(softmax(z))`. The weight is the renormalised one and therefore constant: it
-passes no gradient to the scorer: a learned gate has to use the probability in training (Switch, Fedus et al.
-2021, eq. 2, https://arxiv.org/abs/2101.03961); a policy gradient needs no gradient of the weight.
+The policy is `Categorical(softmax(z))`. The weight is renormalised, so it is constant and passes no gradient
+to the scorer. A learned gate has to use the probability in training (Switch, Fedus et al. 2021, eq. 2,
+https://arxiv.org/abs/2101.03961); a policy gradient needs no gradient of the weight.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An expert has a score (softmax, sigmoid or ReLU of its logit). The k largest of score + bias are chosen,
 within the best groups where experts form groups; the weights are the scores of the chosen without the bias,
 renormalised. The bias balances load without changing the weights (DeepSeek-V3, section 2.1.2, eq. 13-16,
-https://arxiv.org/abs/2412.19437); groups are devices (DeepSeek-V2, section 2.2.2,
+https://arxiv.org/abs/2412.19437). A group is the experts of one device (DeepSeek-V2, section 2.2.2,
 https://arxiv.org/abs/2405.04434). A trained gate stores its bias here, so that exports have it. DeepSeek's
 `routed_scaling_factor` and unnormalised weights are left to the layer that mixes: our weights sum to 1.
 """
@@ -25,7 +25,7 @@ __all__ = ["ScoredTopK"]
 
 # Scores and biases differ by a few units, so these constants keep three ranks apart.
 _NO_SCORE = 1e3  # subtracted from a score of exactly 0, which then ranks last
-_OTHER_GROUP = 1e6  # chosen only where the kept groups have fewer than k experts that may be chosen
+_OTHER_GROUP = 1e6  # subtracted in other groups; they serve if the kept ones have fewer than k experts left
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class ScoredTopK(Selection):
             raise RouterError(f"ScoredTopK.groups={self.groups} does not divide {experts} experts")
         reach = experts // self.groups * self.kept
         if self.k > reach:
-            raise RouterError(f"ScoredTopK.k={self.k} exceeds {reach} experts in reach; use 1 to {reach}")
+            raise RouterError(
+                f"ScoredTopK.k={self.k} exceeds the {reach} experts to choose from; use 1 to {reach}"
+            )
         if self.bias and len(self.bias) != experts:
             raise RouterError(f"ScoredTopK.bias has {len(self.bias)} values but there are {experts} experts")
 

@@ -113,6 +113,13 @@ def test_changed_weights_are_refused(tmp_path):
     save_file(state, path, metadata={"router_rl": json.dumps(settings)})
     with pytest.raises(InputError, match="fingerprint does not match"):
         made.load(path)
+    assert made.fingerprint() == settings["fingerprint"]  # a bad file changes nothing
+    other = pool()
+    for expert in other.experts:
+        expert.module.double()
+    other.save(path)
+    with pytest.raises(InputError, match="other shapes or dtypes"):
+        made.load(path)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experts import InputError, OutcomeTable, import_results
+from experts.readers import FORMATS, ReaderOptions, find_format, result_files
 
 
 def _rows(queries: int = 10, experts: str = "ab", **changes: Any) -> list[dict[str, Any]]:
@@ -108,6 +109,23 @@ def test_scales_and_repeats(tmp_path: Path) -> None:
     report = import_results(source, out, full_marks=10, progress=False)
     assert [(finding.kind, finding.count) for finding in report.findings] == [("repeated", 1)]
     assert OutcomeTable.read(out).quality.max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "prompt,quality/s,cost/s,quality/l,cost/l\n{0} 1,0,1,1,2\n{0} 2,1,1,1,2\n"),
+        ("mmlu_x.csv", "prompt,s,l\n{0} 1,True,False\n{0} 2,True,True\n"),
+        ("x.json", '[{{"question": "{0} 1", "scores": {{"s": 0, "l": 1}}}}]'),
+    ],
+)
+def test_files_of_one_name_hold_different_queries(tmp_path: Path, name: str, text: str) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+        (tmp_path / "results" / folder / name).write_text(text.format(folder))
+    files = result_files(tmp_path / "results")
+    outcomes = list(FORMATS[find_format("auto", files)].read(files, ReaderOptions()))
+    assert len({outcome.query for outcome in outcomes}) == len({outcome.prompt for outcome in outcomes}) > 1
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:

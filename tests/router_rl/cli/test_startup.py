@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -75,11 +76,13 @@ def check_help(words: list[str]) -> str:
         finally:
             print([name for name in {SLOW!r} if name in sys.modules], file=sys.stderr)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code, *words, "--help"]
+    narrow = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=narrow)
     assert done.stderr.strip() == "[]"
     assert "<class" not in done.stdout
+    # argparse does not break a line of option names.
+    assert [line for line in done.stdout.splitlines() if len(line) > 80 and not line.startswith("  --")] == []
     return done.stdout
 
 

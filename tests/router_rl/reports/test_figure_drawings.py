@@ -212,5 +212,5 @@ def test_sections_group_by_title_and_order_methods() -> None:
 
 def test_the_memory_curve_comes_from_the_summary() -> None:
     (section,), _ = figure_sections(results([], memory_rows()), [])
-    assert section.title == "What memory buys"
+    assert section.title == "Quality and utility by GPU memory"
     assert figure_sections(results([], memory_rows((2.0,))), []) == ([], [])

@@ -1,4 +1,4 @@
-"""The table of a comparison: its columns, what differences are taken to, the unit that a user pays in."""
+"""The table of a comparison: its columns, the references, the unit that a user pays in."""
 
 from __future__ import annotations
 

@@ -35,6 +35,14 @@ def test_every_method_fits_80_columns() -> None:
     assert "US$ 15.7 per 1,000 queries" in " ".join(text.split())
 
 
+@pytest.mark.parametrize(("half", "shown"), [(0.25, "±.250"), (10.3, "±10.300")])
+def test_the_interval_has_its_half_width(half: float, shown: str) -> None:
+    results = SAMPLES["sample_results"]({"ridge": ("baseline", -0.01, 0.3)}, experts=7)
+    for row in results["summary"]:
+        row["utility_ci95"] = [row["utility_mean"] - half, row["utility_mean"] + half]
+    assert shown in printed(results_view(results))
+
+
 def test_the_recommendation_comes_first() -> None:
     results = SAMPLES["sample_results"]()
     text = " ".join(printed(results_view(results)).split())

@@ -52,10 +52,10 @@ def test_what_is_no_gate(make_router):
     ("settings", "message"),
     [
         ({"k": 0}, "GateRule.k=0 is not positive"),
-        ({"k": 5}, "GateRule.k=5 exceeds 4 experts in reach"),
+        ({"k": 5}, "GateRule.k=5 exceeds the 4 experts"),
         ({"k": 1, "score": "relu"}, "use softmax or sigmoid"),
         ({"k": 1, "groups": 3}, "groups=3 does not divide 4"),
-        ({"k": 3, "groups": 2}, "k=3 exceeds 2 experts in reach"),
+        ({"k": 3, "groups": 2}, "k=3 exceeds the 2 experts"),
         ({"k": 1, "groups": 2, "kept": 3}, "kept=3 exceeds groups=2"),
         ({"k": 1, "groups": 2, "judged_by": 3}, "judged_by=3 exceeds the 2"),
         ({"k": 1, "fallback": 4}, "fallback=4 is not an expert; use 0 to 3"),

@@ -158,7 +158,7 @@ def test_spec_round_trip(rule: ScoredTopK) -> None:
         ({"groups": 2, "kept": 3}, r"kept=3 exceeds groups=2"),
         ({"bias": (INF,)}, r"not on the scale of scores"),
         ({"groups": 3}, r"groups=3 does not divide 4 experts"),
-        ({"k": 3, "groups": 2}, r"k=3 exceeds 2 experts in reach"),
+        ({"k": 3, "groups": 2}, r"k=3 exceeds the 2 experts"),
         ({"bias": (0.0,)}, r"bias has 1 values but there are 4 experts"),
     ],
 )
