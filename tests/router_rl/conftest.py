@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from experts import OutcomeTable
 from router_rl.problems.caching import problem as caching
 from router_rl.problems.cascade import beliefs, cascade_data
+from router_rl.problems.routing.problem import RoutingProblem
 
 COST = np.array([1.0, 2.0, 4.0, 10.0], dtype=np.float32)
 
@@ -82,3 +84,15 @@ def _fitted_once() -> Iterator[None]:
         patch.setattr(caching, "fit_beliefs", fit_beliefs)
         patch.setattr(cascade_data, "fit_beliefs", fit_beliefs)
         yield
+
+
+@pytest.fixture
+def few_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the strong simple rules out of comparisons, where they make no difference."""
+    monkeypatch.setattr(RoutingProblem, "always", ("oracle", "random", "best_single"))
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out a comparison's page, a second of work, where only its other files are looked at."""
+    monkeypatch.setattr(importlib.import_module("router_rl.studies.compare"), "write_report", lambda *_: None)
