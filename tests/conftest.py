@@ -1,4 +1,4 @@
-"""One cache and one thread for all tests of a run; skips only for reasons that stand here."""
+"""One cache, one thread and no flush to disk for all tests; skips only for reasons that stand here."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             # Under xdist each worker has its own folder below the run's.
             shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
             patch.setenv("ROUTER_RL_CACHE", str(shared / "router-rl-cache"))
+        patch.setattr(os, "fsync", lambda _: None)  # no power cut is tested, and it is slow
         yield
 
 

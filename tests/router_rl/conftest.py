@@ -1,11 +1,20 @@
-"""A small table whose best router is known."""
+"""A small table whose best router is known, and beliefs that are fitted once for equal rows."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import importlib
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from torch import Tensor
 
 from experts import OutcomeTable
+from router_rl.problems.caching import problem as caching
+from router_rl.problems.cascade import beliefs, cascade_data
+from router_rl.problems.routing.problem import RoutingProblem
 
 COST = np.array([1.0, 2.0, 4.0, 10.0], dtype=np.float32)
 
@@ -49,3 +58,41 @@ def kinds() -> OutcomeTable:
 def kinds_without_probabilities() -> OutcomeTable:
     """The table as a log of language models would be: qualities and costs only."""
     return make_table(probabilities=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fitted_once() -> Iterator[None]:
+    """Fit the beliefs of equal rows once a worker: many problems of a few tables are made.
+
+    `problems/cascade/test_beliefs.py` calls the function itself.
+    """
+    kept: dict[str, beliefs.FittedBeliefs] = {}
+
+    def fit_beliefs(
+        features: Tensor, confidence: Tensor, quality: Tensor, seed: int
+    ) -> beliefs.FittedBeliefs:
+        sizes = (seed, beliefs._EPOCHS, beliefs._EXCHANGES, features.shape, quality.shape)
+        digest = hashlib.sha256(repr(sizes).encode())
+        for part in (features, confidence, quality):
+            digest.update(part.numpy().tobytes())
+        name = digest.hexdigest()
+        if name not in kept:
+            kept[name] = beliefs.fit_beliefs(features, confidence, quality, seed)
+        return copy.deepcopy(kept[name])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caching, "fit_beliefs", fit_beliefs)
+        patch.setattr(cascade_data, "fit_beliefs", fit_beliefs)
+        yield
+
+
+@pytest.fixture
+def few_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the strong simple rules out of comparisons, where they make no difference."""
+    monkeypatch.setattr(RoutingProblem, "always", ("oracle", "random", "best_single"))
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out a comparison's page, a second of work, where only its other files are looked at."""
+    monkeypatch.setattr(importlib.import_module("router_rl.studies.compare"), "write_report", lambda *_: None)

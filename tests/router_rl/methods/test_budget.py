@@ -101,6 +101,7 @@ def test_what_cannot_be_met_is_said(kinds: OutcomeTable) -> None:
         RoutingProblem(kinds, [Objective(budget=0.2), Objective(budget=0.4)])
 
 
+@pytest.mark.usefixtures("few_rules")
 def test_results_carry_the_budget(kinds: OutcomeTable) -> None:
     problem = RoutingProblem(kinds, Objective(budget=0.3))
     results = compare(problem, ["ridge", "exact_pg"], seeds=1, n_trials=1).results
@@ -189,6 +190,7 @@ def test_trials_without_budget_and_maximum_cost_are_named_without_them(kinds: Ou
     assert objective(budget=0.5) == {**objective(), "budget": 0.5}
 
 
+@pytest.mark.usefixtures("few_rules")
 def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> None:
     objective = Objective(budget=0.4)
     problem = RoutingProblem(kinds, objective, feedback="bandit")

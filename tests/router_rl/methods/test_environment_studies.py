@@ -48,7 +48,7 @@ def numbers_of(study):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path):
+def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path, request):
     make, methods = PROBLEMS[name]
     problem = make()
     study = compare(problem, methods, seeds=2, n_trials=1, out=tmp_path / "one")
@@ -58,6 +58,9 @@ def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path):
     assert len(study.results["rows"]) == len(wanted) * 2 * 2 * 2  # methods, cases, seeds, splits
     assert json.loads((tmp_path / "one" / "results.json").read_text())["rows"] == study.results["rows"]
 
+    assert (tmp_path / "one" / "report.html").exists()
+
+    request.getfixturevalue("no_report")
     parallel = compare(make(), methods, seeds=2, n_trials=1, jobs=2, out=tmp_path / "two")
     assert numbers_of(parallel) == numbers_of(study)
 
@@ -70,6 +73,7 @@ def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path):
     assert numbers_of(again) == numbers_of(study)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_other_data_under_the_same_path_are_other_trials(name, tmp_path):
     """Version 1 keyed its trials by the path, and returned the results of the old data."""

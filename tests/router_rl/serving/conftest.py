@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from fault_server import FaultServer
 from two_models import queue_router_of, sums
 
 from router_rl import Objective, QueueingProblem, RoutingProblem, export, fit
+from router_rl.serving import app
 from router_rl.serving.app import create_app
 from router_rl.serving.serve_options import ServeOptions
 from router_rl.serving.server import Server
@@ -101,8 +104,11 @@ def models(backend: FaultServer, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve(router: Path, models: Path, tmp_path: Path) -> Callable[..., Any]:
+def serve(router: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a context manager: a server in a thread, and a client of it."""
+    # A full collection over all that the tests have imported, at each start, takes longer than most tests.
+    quick = SimpleNamespace(collect=lambda: None, freeze=gc.freeze, unfreeze=gc.unfreeze)
+    monkeypatch.setattr(app, "gc", quick)
 
     @contextmanager
     def run(folder: Path = router, **changes: Any) -> Iterator[Running]:

@@ -223,6 +223,7 @@ def test_it_is_said_while_training(kinds: OutcomeTable) -> None:
     assert live(replace(below, best=0.99), reference) == ""
 
 
+@pytest.mark.usefixtures("few_rules")
 def test_a_comparison_says_so(kinds: OutcomeTable) -> None:
     problem = RoutingProblem(kinds, [Objective(compute_weight=weight) for weight in (0.02, 0.1)])
     found = compare(problem, ["mixtral_gate", "ridge"], seeds=1, n_trials=1).results

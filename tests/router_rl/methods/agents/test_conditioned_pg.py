@@ -75,6 +75,7 @@ def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: Out
         assert torch.equal(value, two.state_dict()[name])
 
 
+@pytest.mark.usefixtures("few_rules", "no_report")
 def test_compare_fits_once_a_seed(kinds: OutcomeTable, tmp_path: Path) -> None:
     objectives = [Objective(compute_weight=weight) for weight in WEIGHTS]
     problem = RoutingProblem(kinds, objectives)
@@ -118,6 +119,7 @@ def test_the_range_of_a_comparison() -> None:
     assert (found.lowest, found.highest) == (0.01, 0.8)
 
 
+@pytest.mark.usefixtures("few_rules")
 def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.4)]
     problem = RoutingProblem(kinds, objectives)

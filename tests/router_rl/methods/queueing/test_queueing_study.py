@@ -59,6 +59,7 @@ def test_two_processes_give_the_rows_of_one(table):
     assert rows_of(one) == rows_of(two)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_comparison_resumes_and_fits_what_is_missing(table, tmp_path):
     problem = QueueingProblem(table, **FEW)
     first = compare(problem, RULES, seeds=1, n_trials=1, out=tmp_path)
@@ -94,6 +95,7 @@ def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path, st
         assert torch.equal(weight, resumed.policy.state_dict()[name]), name
 
 
+@pytest.mark.usefixtures("no_report")
 def test_another_table_at_the_same_path_gives_other_rows(make_table, tmp_path):
     path = tmp_path / "table.parquet"
     studies = []
@@ -105,6 +107,7 @@ def test_another_table_at_the_same_path_gives_other_rows(make_table, tmp_path):
     assert rows_of(studies[0]) != rows_of(studies[1])
 
 
+@pytest.mark.usefixtures("no_report")
 def test_another_trace_at_the_same_path_gives_other_rows(table, tmp_path):
     path = tmp_path / "trace.parquet"
     studies = []
