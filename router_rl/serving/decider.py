@@ -16,7 +16,9 @@ from experts.table.prices import Price
 
 from ..routing import CircuitBreaker
 from .exploration import affordable, epsilon_greedy_propensities, mixed
+from .learner import Learner
 from .loaded_router import LoadedRouter, Ranking
+from .thompson_propensities import thompson_propensities
 
 __all__ = ["Decider", "Decision", "Live"]
 
@@ -48,7 +50,7 @@ class Decision:
 
     Attributes:
         expert: name of the expert.
-        router: digest of the router (the canary's, if it decided).
+        router: digest of the router (the canary's, if it decided), and `+linucb` or `+thompson` if it learns.
         propensities: probability of each expert, by name; sums to 1.
         scores: logit of each expert, by name.
         expected_usd: expected cost of each expert, by name, US dollars.
@@ -83,6 +85,9 @@ class Decider:
         explore: probability of a uniformly random expert.
         extra_usd: the highest expected extra cost of an explored request; None: no limit.
 
+    Attributes:
+        learner: decides in the place of the live router, from what it learned on top of it; None for none.
+
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
     """
@@ -96,6 +101,7 @@ class Decider:
         extra_usd: float | None = None,
     ) -> None:
         self.breaker = CircuitBreaker(live.router.router)
+        self.learner: Learner | None = None
         self._live, self._prices = live, prices
         self._explore, self._extra_usd = explore, extra_usd
         self._random = random.Random()
@@ -154,6 +160,11 @@ class Decider:
         names, allowed = live.router.experts, may.tolist()
         expected = [self._expected_usd(name, prompt) for name in names]
         rankings = [each.rank(prompt, group, may) for each in (live.router, live.canary) if each is not None]
+        digest = live.router.digest
+        if self.learner is not None:
+            learned = self.learner.ranked(live.router, rankings[0])
+            digest += "" if learned is rankings[0] else f"+{self.learner.name}"
+            rankings[0] = learned
         per_router = [self._propensities(ranking, allowed, expected) for ranking in rankings]
         probabilities, by = per_router[0], 0
         if live.canary is not None:
@@ -162,10 +173,11 @@ class Decider:
             if live.canary is not None and self._random.random() < live.fraction:
                 by = 1
             chosen = self._drawn(per_router[by])
-        decided_by = live.router if by == 0 or live.canary is None else live.canary
+        if by == 1 and live.canary is not None:
+            digest = live.canary.digest
         return Decision(
             expert=names[chosen],
-            router=decided_by.digest,
+            router=digest,
             propensities=dict(zip(names, map(float, probabilities), strict=True)),
             scores=dict(zip(names, map(float, rankings[by].scores), strict=True)),
             expected_usd=dict(zip(names, expected, strict=True)),
@@ -186,7 +198,11 @@ class Decider:
     ) -> np.ndarray:
         cheap = affordable(expected, ranking.best, self._extra_usd)
         may = [one and two for one, two in zip(allowed, cheap, strict=True)]
-        return epsilon_greedy_propensities(ranking.best, may, self._explore)
+        if ranking.deviation is None:
+            return epsilon_greedy_propensities(ranking.best, may, self._explore)
+        may[ranking.best] = True
+        drawn = thompson_propensities(ranking.scores, ranking.deviation, may)
+        return mixed(drawn, epsilon_greedy_propensities(ranking.best, may, 1.0), self._explore)
 
     def _drawn(self, probabilities: np.ndarray) -> int:
         return self._random.choices(range(len(probabilities)), weights=probabilities.tolist())[0]

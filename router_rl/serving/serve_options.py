@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, NonNegative, Positive, Range
@@ -25,6 +25,11 @@ class ServeOptions(CheckedOptions):
         hash_key_env: environment variable with the key of the hashes; null: a random key of this process.
         explore: probability of a uniformly random expert; off-policy estimates from the log need it.
         explore_extra_usd: highest expected extra cost of an explored request, in US dollars; null: no limit.
+        online: `linucb` or `thompson`: go on learning from the outcomes, starting from the router.
+        online_scale: how far the learner explores: width of `linucb`'s confidence bound in standard
+            deviations, or a factor of `thompson`'s standard deviation.
+        online_penalty: how many outcomes the router itself counts for.
+        cost_weight: utility = score - cost_weight * US dollars, for online learning and the shadow router.
         shadow: folder of a candidate router that decides on every request without acting.
         api_key_env: environment variable with the keys that clients must send, separated by commas; null:
             no key is needed.
@@ -42,6 +47,10 @@ class ServeOptions(CheckedOptions):
     hash_key_env: str | None = None
     explore: Annotated[float, Range(0.0, 1.0)] = 0.0
     explore_extra_usd: NonNegative | None = None
+    online: Literal["linucb", "thompson"] | None = None
+    online_scale: NonNegative = 0.3
+    online_penalty: Positive = 10.0
+    cost_weight: NonNegative = 0.0
     shadow: Path | None = None
     api_key_env: str | None = None
     max_request_bytes: Count = 10_000_000
