@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -28,6 +28,8 @@ from .server import Server
 
 __all__ = ["create_app"]
 
+_END_S = 5.0  # that the end of the server waits for a look into the log
+
 
 def create_app(server: Server) -> FastAPI:
     """Return the application of a server.
@@ -42,12 +44,14 @@ def create_app(server: Server) -> FastAPI:
         # A full collection over what the libraries hold takes a third of a second: no request waits for it.
         gc.collect()
         gc.freeze()
-        watching = asyncio.create_task(_watch(server))
+        ending = asyncio.Event()
+        watching = asyncio.create_task(_watch(server, ending))
         try:
             yield
         finally:
             gc.unfreeze()
-            watching.cancel()
+            ending.set()
+            await asyncio.wait([watching], timeout=_END_S)  # its thread has a connection to the log
             await server.upstream.close()
             await run_in_threadpool(server.close)
 
@@ -201,12 +205,15 @@ def _scored(body: dict[str, Any]) -> tuple[str, float]:
     return decision, float(score)
 
 
-async def _watch(server: Server) -> None:
-    """Take promoted routers, as long as the server runs."""
+async def _watch(server: Server, ending: asyncio.Event) -> None:
+    """Take promoted routers and outcomes, as long as the server runs."""
     while True:
-        await asyncio.sleep(server.options.poll_s)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ending.wait(), server.options.poll_s)
+            return
         try:
             changed = follow(server.decider, await run_in_threadpool(server.store.deployment))
+            await run_in_threadpool(server.learn)
         except InputError as error:
             changed = f"not changed: {error}"
         except SQLAlchemyError:

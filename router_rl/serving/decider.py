@@ -18,9 +18,11 @@ from experts.table.prices import Price
 from ..routing import CircuitBreaker
 from .adapted_router import AdaptedRouter
 from .exploration import affordable, epsilon_greedy_propensities, mixed
+from .learner import Learner
 from .loaded_router import LoadedRouter, Ranking
 from .served_queues import ServedQueues, waiting_and_taken
 from .sessions import Sessions, sticky_choice
+from .thompson_propensities import thompson_propensities
 
 __all__ = ["Decider", "Decision", "Live"]
 
@@ -52,7 +54,7 @@ class Decision:
 
     Attributes:
         expert: name of the expert.
-        router: digest of the router (the canary's, if it decided).
+        router: digest of the router (the canary's, if it decided), and `+linucb` or `+thompson` if it learns.
         propensities: probability of each expert, by name; sums to 1.
         scores: logit of each expert, by name.
         expected_usd: expected cost of each expert, by name, US dollars.
@@ -91,6 +93,9 @@ class Decider:
         queues: the models' queues; None: new ones.
         sessions: who answered each session; None: sessions are not sticky.
 
+    Attributes:
+        learner: decides in the place of the live router, from what it learned on top of it; None for none.
+
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
     """
@@ -107,6 +112,7 @@ class Decider:
     ) -> None:
         self.breaker = CircuitBreaker(live.router.router)
         self.queues, self.sessions = queues or ServedQueues(), sessions or Sessions()
+        self.learner: Learner | None = None
         self._live, self._prices = live, prices
         self._explore, self._extra_usd = explore, extra_usd
         self._random = random.Random()
@@ -180,12 +186,18 @@ class Decider:
         excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
         expected = [self._expected_usd(name, prompt) for name in names]
         routers = [each for each in (live.router, live.canary, live.shadow) if each is not None]
+        digests = [each.digest for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []
         for loaded, queues in zip(routers, adapted, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
             current = loaded if queues is None else queues.current
-            rankings.append(self._kept(current.rank(prompt, group, may, state), names, allowed, session))
+            rankings.append(current.rank(prompt, group, may, state))
+        if self.learner is not None:
+            learned = self.learner.ranked(live.router, rankings[0])
+            digests[0] += "" if learned is rankings[0] else f"+{self.learner.name}"
+            rankings[0] = learned
+        rankings = [self._kept(ranking, names, allowed, session) for ranking in rankings]
         acting = rankings[: 1 if live.canary is None else 2]
         per_router = [self._propensities(ranking, allowed, expected) for ranking in acting]
         probabilities, by = per_router[0], 0
@@ -197,7 +209,7 @@ class Decider:
             chosen = self._drawn(per_router[by])
         return Decision(
             expert=names[chosen],
-            router=routers[by].digest,
+            router=digests[by],
             propensities=dict(zip(names, map(float, probabilities), strict=True)),
             scores=dict(zip(names, map(float, rankings[by].scores), strict=True)),
             expected_usd=dict(zip(names, expected, strict=True)),
@@ -280,14 +292,22 @@ class Decider:
         holder = self.sessions.holder(session)
         held = names.index(holder) if holder in names else None
         best = sticky_choice(ranking.best, ranking.scores.tolist(), allowed, held, self.sessions.bonus)
-        return ranking._replace(best=best)
+        if held is None or ranking.deviation is None:
+            return ranking._replace(best=best)
+        scores = ranking.scores.copy()  # a drawn choice is drawn with the bonus
+        scores[held] += self.sessions.bonus
+        return ranking._replace(best=best, scores=scores)
 
     def _propensities(
         self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]
     ) -> np.ndarray:
         cheap = affordable(expected, ranking.best, self._extra_usd)
         may = [one and two for one, two in zip(allowed, cheap, strict=True)]
-        return epsilon_greedy_propensities(ranking.best, may, self._explore)
+        if ranking.deviation is None:
+            return epsilon_greedy_propensities(ranking.best, may, self._explore)
+        may[ranking.best] = True
+        drawn = thompson_propensities(ranking.scores, ranking.deviation, may)
+        return mixed(drawn, epsilon_greedy_propensities(ranking.best, may, 1.0), self._explore)
 
     def _drawn(self, probabilities: np.ndarray) -> int:
         return self._random.choices(range(len(probabilities)), weights=probabilities.tolist())[0]

@@ -27,11 +27,14 @@ class Ranking(NamedTuple):
         scores: [N] float32, the logits; minus infinity for a masked expert. NaN under a rule whose logits are
             not one for each expert.
         features: [D] float32, what it read of the prompt.
+        deviation: [N] float64, standard deviations of the scores, if the expert is drawn by Thompson
+            sampling; None for a router that chooses the best.
     """
 
     best: int
     scores: np.ndarray
     features: np.ndarray
+    deviation: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

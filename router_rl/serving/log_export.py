@@ -26,8 +26,9 @@ __all__ = ["export_log"]
 def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, Any]:
     """Write the scored decisions: query_id, expert, propensity, quality, cost, features, and more.
 
-    Decisions without a score, without a propensity (the client named the expert) or without an answer are
-    counted and left out, and so are those whose features another text pipeline made than that of the newest.
+    Decisions without a score, without a propensity (the client named the expert), without an answer or
+    without a cost (the server was killed during a stream) are counted and left out, and so are those whose
+    features another text pipeline made than that of the newest.
 
     Args:
         store: the log.
@@ -84,7 +85,9 @@ def _reason_to_leave_out(row: dict[str, Any]) -> str:
         return "no answer"
     if row["propensity"] is None:
         return "no propensity"
-    return "no score" if row["score"] is None else ""
+    if row["score"] is None:
+        return "no score"
+    return "no cost" if row["cost_usd"] is None else ""
 
 
 def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
@@ -95,7 +98,7 @@ def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
         "expert": [row["expert"] for row in rows],
         "propensity": pa.array([row["propensity"] for row in rows], pa.float64()),
         "quality": pa.array([row["score"] for row in rows], pa.float64()),
-        "cost": pa.array([row["cost_usd"] or 0.0 for row in rows], pa.float64()),
+        "cost": pa.array([row["cost_usd"] for row in rows], pa.float64()),
         "features": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1]),
         "at": pa.array([row["at"] for row in rows], pa.float64()),
         "latency_s": pa.array([row["latency_s"] for row in rows], pa.float64()),

@@ -9,14 +9,29 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import Any
 
-from sqlalchemy import create_engine, event, insert, null, select, update
+from sqlalchemy import (
+    Float,
+    String,
+    and_,
+    bindparam,
+    create_engine,
+    event,
+    exists,
+    func,
+    insert,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
 
 from experts import InputError
 
-from .log_tables import DECISIONS, DEPLOYMENTS, METADATA, OUTCOMES
+from .log_tables import CHANGES, DECISIONS, DEPLOYMENTS, LEARNED, METADATA, OUTCOMES
 from .log_upgrade import columns_of, make_tables
 
 __all__ = ["LogStore", "opened_log"]
@@ -24,6 +39,22 @@ __all__ = ["LogStore", "opened_log"]
 _FIX_OPEN = "check the address, or give the log of a running `serve`"
 _FIX = "use sqlite:///FILE.db or postgresql://user@host/name"
 _WAIT_S = 5.0  # for a lock of another process
+_ONE_AT_A_TIME = 7_265_636  # PostgreSQL's advisory lock: changes are numbered in the order of their commits
+
+_IS_KNOWN = select(DECISIONS.c.id).where(DECISIONS.c.id == bindparam("of"))
+
+# Numbers a change of a score; one statement, so that no other change is in between. A score that is sent
+# again is no change.
+_CHANGE = insert(CHANGES).from_select(
+    ["decision", "before", "score"],
+    select(
+        bindparam("of", type_=String),
+        select(OUTCOMES.c.score).where(OUTCOMES.c.decision == bindparam("of")).scalar_subquery(),
+        bindparam("new", type_=Float),
+    ).where(
+        not_(exists().where(OUTCOMES.c.decision == bindparam("of"), OUTCOMES.c.score == bindparam("new")))
+    ),
+)
 
 
 class LogStore:
@@ -58,6 +89,9 @@ class LogStore:
         except ImportError as error:
             fix = "pip install 'router-rl[serve]'"
             raise InputError("log", self.name, f"needs a driver ({error})", fix) from error
+        attach = self._dialect().insert(OUTCOMES)
+        new = {"score": attach.excluded.score, "at": attach.excluded.at}
+        self._attach = attach.on_conflict_do_update(index_elements=["decision"], set_=new)
 
     def write(self, inserts: Sequence[Mapping[str, Any]], updates: Sequence[Mapping[str, Any]]) -> None:
         """Write decisions and changes of decisions in one transaction; rows that exist are left alone.
@@ -87,12 +121,12 @@ class LogStore:
             Whether the log has the decision. If not, nothing is written.
         """
         with self._engine.begin() as connection:
-            known = select(DECISIONS.c.id).where(DECISIONS.c.id == decision)
-            if connection.execute(known).first() is None:
+            if connection.execute(_IS_KNOWN, {"of": decision}).first() is None:
                 return False
-            row = {"decision": decision, "score": score, "at": time.time()}
-            statement = self._dialect().insert(OUTCOMES).values(row)
-            connection.execute(statement.on_conflict_do_update(index_elements=["decision"], set_=row))
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
+            connection.execute(_CHANGE, {"of": decision, "new": score})
+            connection.execute(self._attach, {"decision": decision, "score": score, "at": time.time()})
         return True
 
     def decisions(self, *, since: float = 0.0, newest: int | None = None) -> Iterator[dict[str, Any]]:
@@ -115,6 +149,61 @@ class LogStore:
         with self._engine.connect().execution_options(yield_per=1000) as connection:
             for row in connection.execute(chosen.order_by(DECISIONS.c.at, DECISIONS.c.id)).mappings():
                 yield dict(row)
+
+    def newest_change(self) -> int:
+        """Return the number of the newest change of a score; 0 if there is none."""
+        with self._engine.connect() as connection:
+            return connection.execute(select(func.max(CHANGES.c.number))).scalar() or 0
+
+    def changes(
+        self, pipeline: str, after: int, upto: int, waiting: Sequence[int] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Yield changes of scores in order: number, before, score; expert, features, cost_usd of decisions.
+
+        Args:
+            pipeline: digest of the text pipeline that made the features.
+            after: the last change that is left out.
+            upto: the last change.
+            waiting: numbers of earlier changes that are wanted too.
+        """
+        of = DECISIONS.c
+        new = and_(CHANGES.c.number > after, CHANGES.c.number <= upto)
+        wanted = (
+            select(CHANGES.c.number, CHANGES.c.before, CHANGES.c.score, of.expert, of.features, of.cost_usd)
+            .join(DECISIONS, of.id == CHANGES.c.decision)
+            .where(of.pipeline == pipeline, or_(new, CHANGES.c.number.in_(waiting)))
+            .order_by(CHANGES.c.number)
+        )
+        with self._engine.connect().execution_options(yield_per=1000) as connection:
+            for row in connection.execute(wanted).mappings():
+                yield dict(row)
+
+    def learned(self, router: str) -> tuple[int, bytes] | None:
+        """Return the newest change that an online learner knows, and its state; None if there is none.
+
+        Args:
+            router: digest of the router that it started from.
+        """
+        wanted = select(LEARNED.c.number, LEARNED.c.state).where(LEARNED.c.router == router)
+        with self._engine.connect() as connection:
+            row = connection.execute(wanted).first()
+        return None if row is None else (row.number, row.state)
+
+    def keep_learned(self, router: str, number: int, state: bytes) -> None:
+        """Store the state of an online learner, unless the log has a newer one.
+
+        Args:
+            router: digest of the router that it started from.
+            number: of the newest change that it knows.
+            state: safetensors.
+        """
+        row = {"router": router, "number": number, "state": state}
+        statement = self._dialect().insert(LEARNED).values(row)
+        newer = statement.on_conflict_do_update(
+            index_elements=["router"], set_=row, where=LEARNED.c.number < number
+        )
+        with self._engine.begin() as connection:
+            connection.execute(newer)
 
     def deployments(self) -> list[dict[str, Any]]:
         """Return every start, promotion and rollback, oldest first."""

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["DECISIONS", "DEPLOYMENTS", "METADATA", "OUTCOMES"]
+__all__ = ["CHANGES", "DECISIONS", "DEPLOYMENTS", "LEARNED", "METADATA", "OUTCOMES"]
 
 METADATA = MetaData()
 
@@ -59,6 +59,26 @@ OUTCOMES = Table(
     Column("decision", String(32), primary_key=True),
     Column("score", Float, nullable=False),  # 0 to 1
     Column("at", Float, nullable=False),
+)
+
+# Every score that was attached or replaced, in the order of the commits: what online learners follow.
+CHANGES = Table(
+    "router_rl_changes",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("decision", String(32), nullable=False),
+    Column("before", Float),  # the score that is replaced; null for the first
+    Column("score", Float, nullable=False),
+    sqlite_autoincrement=True,  # a number is never used again
+)
+
+# What an online learner knows, so that a start need not read the whole log.
+LEARNED = Table(
+    "router_rl_learned",
+    METADATA,
+    Column("router", String(80), primary_key=True),
+    Column("number", Integer, nullable=False),  # the newest change that is in it
+    Column("state", LargeBinary, nullable=False),  # safetensors
 )
 
 # Which router serves: every start, promotion and rollback, the newest last.

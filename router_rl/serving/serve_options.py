@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, NonNegative, Positive, Range
@@ -30,6 +30,11 @@ class ServeOptions(CheckedOptions):
         sticky: added to the score of the model that answered the same session last (`metadata.session`), so
             that its prompt cache is used; in the unit of the router's scores; 0: sessions are not sticky.
         sticky_s: seconds that a prompt cache lives after its last use.
+        online: `linucb` or `thompson`: go on learning from the outcomes, starting from the router.
+        online_scale: how far the learner explores: width of `linucb`'s confidence bound in standard
+            deviations, or a factor of `thompson`'s standard deviation.
+        online_penalty: how many outcomes the router itself counts for.
+        cost_weight: utility = score - cost_weight * US dollars, for online learning and the shadow router.
         shadow: folder of a candidate router that decides on every request without acting.
         api_key_env: environment variable with the keys that clients must send, separated by commas; null:
             no key is needed.
@@ -50,6 +55,10 @@ class ServeOptions(CheckedOptions):
     deadline_s: Positive | None = None
     sticky: NonNegative = 0.0
     sticky_s: Positive = 300.0
+    online: Literal["linucb", "thompson"] | None = None
+    online_scale: NonNegative = 0.3
+    online_penalty: Positive = 10.0
+    cost_weight: NonNegative = 0.0
     shadow: Path | None = None
     api_key_env: str | None = None
     max_request_bytes: Count = 10_000_000

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from experts import InputError
 from experts.llm.endpoints import check_endpoints, prices_of, read_models
@@ -15,6 +18,7 @@ from .answering import Answering
 from .counters import Counters
 from .decider import Decider, Live
 from .deployments import started_with
+from .learner import Learner
 from .loaded_router import LoadedRouter
 from .log_row import LogRows
 from .log_store import LogStore
@@ -67,6 +71,10 @@ class Server:
         self.store = LogStore(options.log)  # after all that may be refused: a mistake leaves no log
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
+        self.learner = None if options.online is None else Learner(self.store, options)
+        if self.learner is not None:
+            self.learner.follow(live.router)
+            self.decider.learner = self.learner
         self.writer = LogWriter(self.store.write, options.buffer)
         limits = RateLimits(endpoints)
         self.answering = Answering(
@@ -79,11 +87,21 @@ class Server:
         """Attach a score to a decision; see `LogStore.attach`."""
         return self.store.attach(decision, score)
 
+    def learn(self) -> None:
+        """Let the online learner, if there is one, take what the log has by now.
+
+        Raises:
+            InputError: it cannot start from a router that was promoted; that router decides as it is.
+            SQLAlchemyError: the log cannot be read now.
+        """
+        if self.learner is not None:
+            self.learner.follow(self.decider.live.router)
+
     def status(self) -> dict[str, Any]:
         """Return what the live page shows, as JSON."""
         live = self.decider.live
         if time.monotonic() - self._estimate[0] > _ESTIMATE_S or self._estimate[1] is None:
-            self._estimate = (time.monotonic(), shadow_estimate(self.store, live))
+            self._estimate = (time.monotonic(), shadow_estimate(self.store, live, self.options.cost_weight))
         return {
             **self.counters.summary(),
             "queues": self.decider.queue_status(),
@@ -94,6 +112,9 @@ class Server:
             else {"folder": live.canary.folder.name, "fraction": live.fraction},
             "shadow": self._estimate[1],
             "explore": self.options.explore,
+            "online": None
+            if self.learner is None
+            else {"method": self.learner.name, "decisions": self.learner.decisions()},
             "log": {
                 "down": self.writer.down,
                 "waiting": self.writer.waiting,
@@ -102,8 +123,11 @@ class Server:
         }
 
     def close(self) -> None:
-        """Store what is waiting for the log, and close it."""
+        """Store what is waiting for the log and what was learned, and close it."""
         self.writer.close()
+        if self.learner is not None:
+            with suppress(SQLAlchemyError):  # the next start learns it from the log
+                self.learner.keep()
         self.store.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
+from envs.reward import utility
 from experts import InputError
 
 from ..problems.off_policy import off_policy
@@ -20,12 +21,13 @@ __all__ = ["estimate_of", "shadow_estimate"]
 _NEWEST = 5_000  # decisions
 
 
-def shadow_estimate(store: LogStore, live: Live) -> dict[str, Any] | None:
-    """Return the estimated quality and cost of the shadow router, as JSON; None without one.
+def shadow_estimate(store: LogStore, live: Live, cost_weight: float = 0.0) -> dict[str, Any] | None:
+    """Return the estimated utility, quality and cost of the shadow router, as JSON; None without one.
 
     Args:
         store: the decision log.
         live: the routers.
+        cost_weight: utility of a US dollar.
     """
     if live.shadow is None:
         return None
@@ -34,27 +36,32 @@ def shadow_estimate(store: LogStore, live: Live) -> dict[str, Any] | None:
         rows = [
             row
             for row in store.decisions(newest=_NEWEST)
-            if row["shadow_router"] == live.shadow.digest and row["propensity"] and row["score"] is not None
+            if row["shadow_router"] == live.shadow.digest
+            and row["propensity"]
+            and row["score"] is not None
+            and row["cost_usd"] is not None
         ]
         rows = of_one_pipeline(rows)
-        return facts | estimate_of(rows, [str(row["shadow_expert"]) for row in rows], live.router.experts)
+        choices = [str(row["shadow_expert"]) for row in rows]
+        return facts | estimate_of(rows, choices, live.router.experts, cost_weight)
     except SQLAlchemyError:
         return facts | {"problem": "the log cannot be read now"}
 
 
 def estimate_of(
-    rows: Sequence[dict[str, Any]], choices: Sequence[str], experts: Sequence[str]
+    rows: Sequence[dict[str, Any]], choices: Sequence[str], experts: Sequence[str], cost_weight: float = 0.0
 ) -> dict[str, Any]:
-    """Estimate quality and cost of a policy from scored decisions of another one.
+    """Estimate utility, quality and cost of a policy from scored decisions of another one.
 
     Args:
         rows: T decisions with a propensity, features, a score and a cost.
         choices: the policy's expert for each.
         experts: names of the N experts.
+        cost_weight: utility of a US dollar.
 
     Returns:
-        `quality` and `cost_usd` with estimates (see `OffPolicy.to_json`), and `live` with the means of the
-        logged decisions; or `problem`, why there is no estimate.
+        `utility`, `quality` and `cost_usd` with estimates (see `OffPolicy.to_json`), and `live` with the
+        means of the logged decisions; or `problem`, why there is no estimate.
     """
     ids = {name: index for index, name in enumerate(experts)}
     known = [at for at, row in enumerate(rows) if row["expert"] in ids and choices[at] in ids]
@@ -68,8 +75,11 @@ def estimate_of(
     target = np.eye(len(experts))[[ids[choices[at]] for at in known]]
     rewards = {
         "quality": np.array([row["score"] for row in logged], dtype=np.float64),
-        "cost_usd": np.array([row["cost_usd"] or 0.0 for row in logged], dtype=np.float64),
+        "cost_usd": np.array([row["cost_usd"] for row in logged], dtype=np.float64),
     }
+    rewards["utility"] = utility(
+        {"quality": rewards["quality"], "cost": rewards["cost_usd"]}, {"cost": cost_weight}
+    )
     try:
         estimates = {
             name: off_policy(features, action, propensity, reward, target, experts).to_json()

@@ -111,9 +111,9 @@ def serve(router: Path, models: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(app, "gc", quick)
 
     @contextmanager
-    def run(folder: Path = router, **changes: Any) -> Iterator[Running]:
+    def run(folder: Path = router, listed: Path = models, **changes: Any) -> Iterator[Running]:
         options = ServeOptions(**{"log": f"sqlite:///{tmp_path}/log.db", "poll_s": 0.05, **changes})
-        server = Server(folder, models, options)
+        server = Server(folder, listed, options)
         config = uvicorn.Config(create_app(server), port=0, log_level="warning", access_log=False)
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, daemon=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import runpy
 import shutil
@@ -22,8 +23,10 @@ from sqlalchemy import create_engine, text
 
 import train_router
 from router_rl.serving import log_writer
+from router_rl.serving.learner import Learner
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
+from router_rl.serving.serve_options import ServeOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 # By path: the tests are no package.
@@ -119,8 +122,9 @@ def test_three_processes_share_a_log(
                     assert got.status_code == 200
                 decision = got.headers["x-router-rl-decision"]
                 decisions.append(decision)
-                outcome = {"decision": decision, "score": 1.0}
-                assert clients[first].post("/v1/outcomes", json=outcome).status_code == 200
+                for score in (0.5, 1.0):
+                    outcome = {"decision": decision, "score": score}
+                    assert clients[first].post("/v1/outcomes", json=outcome).status_code == 200
 
         threads = [threading.Thread(target=ask, args=(first,)) for first in range(3)]
         for thread in threads:
@@ -134,12 +138,55 @@ def test_three_processes_share_a_log(
         assert sorted(row["id"] for row in rows) == sorted(decisions)
         assert {row["score"] for row in rows} == {1.0}
         assert {row["action"] for row in store.deployments()} == {"start"}
+        _check_learned(store, LoadedRouter.of(router), 60)
         assert train_router.main(["promote", str(other_router), "--log", database]) == 0
         digest = LoadedRouter.of(other_router).digest
         deadline = time.monotonic() + 30
         while {client.get("/v1/status").json()["router"]["digest"] for client in clients} != {digest}:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def _check_learned(store: LogStore, router: LoadedRouter, decisions: int) -> None:
+    """Check that a learner knows every decision once, with its last score, and that its state is stored."""
+    learner = Learner(store, ServeOptions(online="thompson"))
+    learner.follow(router)
+    learner.keep()
+    assert learner.decisions() == decisions
+    known = learner._known
+    assert known is not None
+    assert known.sums.score[:, 0].sum() == pytest.approx(float(decisions))
+    again = Learner(store, ServeOptions(online="linucb"))
+    assert again.follow(router) == 0
+    assert again.decisions() == decisions
+
+
+def test_scores_of_one_decision_from_many_servers_are_changes_in_order(
+    serve: Callable[..., Any], database: str
+) -> None:
+    with serve(log=database) as running:
+        decision = running.chat("What is 3 plus 4?").headers["x-router-rl-decision"]
+        running.rows()
+        stores = [LogStore(database) for _ in range(4)]
+
+        def attach(at: int) -> None:
+            for number in range(25):
+                stores[at].attach(decision, (25 * at + number) / 100)
+
+        threads = [threading.Thread(target=attach, args=(at,)) for at in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store, pipeline = running.server.store, running.server.decider.live.router.pipeline
+        changes = list(store.changes(pipeline, 0, store.newest_change()))
+        assert len(changes) == 100
+        assert changes[0]["before"] is None
+        for earlier, later in itertools.pairwise(changes):
+            assert later["before"] == earlier["score"]
+        assert changes[-1]["score"] == running.rows()[0]["score"]
+        for each in stores:
+            each.close()
 
 
 def test_a_database_that_goes_down_and_comes_back(

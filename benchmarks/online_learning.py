@@ -1,0 +1,86 @@
+"""What online learners earn while they serve, beside the router that they start from.
+
+    python benchmarks/online_learning.py FOLDER --seeds 10
+
+Requests are rows of a table, drawn with replacement; the first router is trained on 300 other rows. Each way
+of serving decides the same 4,000 requests and gets the outcome of its choice, as `serve` does (Decider, log,
+Learner), without HTTP; learners follow the log every 50 requests. Prints Markdown: mean utility of the
+choices, in quarters, over seeds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import numpy as np
+from rich.console import Console
+from shadow_coverage import EXPERTS, Story, of_experts
+
+from experts import OutcomeTable
+from router_rl.serving.decider import Live
+from router_rl.serving.learner import Learner
+from router_rl.serving.serve_options import ServeOptions
+
+FOLLOW = 50  # requests between two looks at the log
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "router": {},
+    "router, explore 0.1": {"explore": 0.1},
+    "linucb": {"online": "linucb"},
+    "thompson": {"online": "thompson"},
+}
+
+
+def earned(table: OutcomeTable, seed: int, requests: int, options: Mapping[str, Any]) -> np.ndarray:
+    """Utility [requests] of the choices."""
+    with tempfile.TemporaryDirectory() as folder:
+        story = Story(table, seed, Path(folder))
+        serve = ServeOptions(**options, cost_weight=story.cost_weight)
+        learner = None if serve.online is None else Learner(story.store, serve)
+        found: list[np.ndarray] = []
+        for _ in range(requests // FOLLOW):
+            if learner is not None:
+                learner.follow(story.live.router)
+            found.append(story.serve(FOLLOW, serve.explore, Live(story.live.router), learner))
+        story.store.close()
+    return np.concatenate(found)
+
+
+def main(
+    data: Path,
+    tables: Mapping[str, tuple[str, ...]] = {"llmrouter_pool9": EXPERTS},
+    seeds: int = 10,
+    requests: int = 4_000,
+    ways: Mapping[str, Mapping[str, Any]] = WAYS,
+) -> None:
+    """Print the table.
+
+    Args:
+        data: folder of the tables.
+        tables: experts of each table, by file name without `.parquet`.
+        seeds: how often each is played.
+        requests: decided in each.
+        ways: options of `serve`, by name.
+    """
+    err = Console(stderr=True)
+    print(f"| table | served by | {' | '.join(f'quarter {at}' for at in range(1, 5))} | against the router |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for name, experts in tables.items():
+        rows = of_experts(OutcomeTable.read(data / f"{name}.parquet", progress=False), experts)
+        router: np.ndarray | None = None
+        for way, options in ways.items():
+            found = np.stack([earned(rows, seed, requests, options) for seed in range(seeds)])
+            err.print(f"{name}: {way}")
+            router = found if router is None else router
+            gain = (found - router).mean(axis=1)
+            error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5
+            quarters = " | ".join(f"{part.mean():.4f}" for part in np.array_split(found, 4, axis=1))
+            against = "" if router is found else f"{gain.mean():+.4f} ± {error:.4f}"
+            print(f"| `{name}` | {way} | {quarters} | {against} |", flush=True)
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(main, as_positional=True)
