@@ -23,6 +23,7 @@ from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_row import LogRows
 from router_rl.serving.log_store import LogStore
 from router_rl.serving.serve_options import ServeOptions
+from router_rl.serving.sessions import Sessions
 
 PRICES = {"small": Price(input=0.1, output=0.4), "large": Price(input=2.0, output=8.0)}
 PLUS, TIMES = "What is 3 plus 4?", "What is 3 times 4?"
@@ -114,6 +115,17 @@ def test_it_starts_as_the_router_and_learns_the_contrary(log: Log) -> None:
     assert decider.decide(PLUS).propensities["large"] == pytest.approx(0.9)
     assert decider.decide(TIMES).propensities["small"] == pytest.approx(0.9)
     assert learner.decisions() == 200
+
+
+@pytest.mark.parametrize("online", ["linucb", "thompson"])
+def test_a_sticky_session_stays(log: Log, online: str) -> None:
+    learner = log.learner(online, online_scale=1.0)
+    decider = log.decider(learner, sessions=Sessions(100.0))
+    learner.follow(log.router)
+    for expert in ("small", "large"):
+        decider.succeeded(expert, expert)
+        assert decider.decide(PLUS, session=expert).propensities[expert] == pytest.approx(1.0)
+    assert decider.decide(PLUS, session="new").propensities == decider.decide(PLUS).propensities
 
 
 @pytest.mark.parametrize("online", ["linucb", "thompson"])
