@@ -184,7 +184,7 @@ def _number(value: Any, kind: type, allowed: Range | None) -> int | float:
     if allowed is not None and number not in allowed:
         raise _OutOfRangeError("is out of range")
     if kind is int and (allowed is None or math.isinf(allowed.high)) and abs(number) > LARGEST:
-        raise _OutOfRangeError(f"is above {LARGEST:,}")
+        raise _OutOfRangeError(f"is above {LARGEST:,}" if number > 0 else f"is below {-LARGEST:,}")
     return value if type(value) is kind else number
 
 

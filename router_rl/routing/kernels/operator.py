@@ -59,12 +59,16 @@ def route(
         weights and experts [T, k], logits, fallback and, on request, the dispatch.
 
     Raises:
-        RouterError: shapes or dtypes do not fit. The inline path checks nothing, to save time: there, torch
-            raises an error of its own.
+        RouterError: `ids` or `path` is unknown, or shapes or dtypes do not fit. To save time, the inline path
+            checks no shapes and dtypes: there, torch raises an error of its own.
     """
-    special = dispatch or alive is not None or ids is not torch.int64 or path == "triton"
+    special = dispatch or alive is not None or ids is not torch.int64 or path not in ("auto", "torch")
     if not (special or torch.is_grad_enabled() or torch.compiler.is_compiling()) and hidden.is_cpu:
         return eager.gate(hidden, weight, bias, correction, rule)  # a small gate has no time for what follows
+    if ids not in (torch.int64, torch.int32):
+        raise RouterError(f"ids={ids} is neither torch.int64 nor torch.int32")
+    if path not in ("auto", "torch", "triton"):
+        raise RouterError(f"path={path!r} is unknown; use auto, torch or triton")
     learns = torch.is_grad_enabled() and (
         hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
@@ -77,7 +81,7 @@ def route(
         if not dispatch:
             return routed if experts is routed.experts else routed._replace(experts=experts)
         return routed._replace(experts=experts, dispatch=torch_path.dispatch(experts, len(weight)))
-    _check(hidden, weight, bias, correction, alive, ids)
+    _check(hidden, weight, bias, correction, alive)
     rule.check(len(weight))
     call = _Call.of(rule, int32=ids == torch.int32, dispatch=dispatch, logits=logits or learns, path=path)
     weights, experts, z, fallback, *slots = _operator(hidden, weight, bias, correction, alive, *call)
@@ -252,7 +256,6 @@ def _check(
     bias: Tensor | None,
     correction: Tensor | None,
     alive: Tensor | None,
-    ids: torch.dtype,
 ) -> None:
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise RouterError(
@@ -263,5 +266,3 @@ def _check(
             raise RouterError(f"{name} must be [{weight.shape[0]}], not {list(value.shape)}")
     if alive is not None and alive.dtype != torch.bool:
         raise RouterError(f"alive must be bool, not {alive.dtype}")
-    if ids not in (torch.int64, torch.int32):
-        raise RouterError(f"ids={ids} is neither torch.int64 nor torch.int32")

@@ -132,3 +132,11 @@ def test_all_hyperparameters_and_options_are_checked() -> None:
                 for value in ("abc", math.nan, math.inf):
                     with pytest.raises(InputError, match=rf"^{kind.prefix}\.{each.name}="):
                         kind(**{each.name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(3 * 10**9, "is above 2,147"), (-3 * 10**9, "is below -2,147")]
+)
+def test_a_whole_number_without_a_range_has_32_bits(value: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        checked_value("number", value, int)

@@ -76,6 +76,10 @@ def test_inputs_refused():
     ]:
         with pytest.raises(RouterError, match=message):
             route(*inputs, rule=rule)
+    for changes, message in [({"ids": torch.int16}, "ids=torch.int16"), ({"path": "cuda"}, "path='cuda'")]:
+        for learns in (True, False):
+            with torch.set_grad_enabled(learns), pytest.raises(RouterError, match=message):
+                route(torch.zeros(3, 5), weight, rule=rule, **changes)
 
 
 @pytest.mark.parametrize(("rows", "k", "experts"), [(0, 2, 4), (1, 1, 1), (65, 3, 8), (300, 2, 37)])
