@@ -20,7 +20,11 @@ from router_rl.problems.selection_rules import RULES, grow_tree, named_tree, sel
 from router_rl.routing import SELECTIONS, Hierarchical
 
 OBJECTIVE = Objective(compute_weight=0.05)
-SHORT = {"decisions": 40_000, "lanes": 64}
+SHORT = {  # by method
+    **dict.fromkeys(("a2c", "ppo"), {"decisions": 40_000, "lanes": 64}),
+    **dict.fromkeys(("router_ppo", "reinforce"), {"decisions": 100_000}),
+    "warm_exact_pg": {"epochs": 10, "folds": 2},
+}
 GATES = [name for name, method in METHODS.items() if method.family == "gate"]
 
 
@@ -43,7 +47,7 @@ OTHER_RULES = [rule for rule in RULES if rule not in ("hard", "topk")]
 @pytest.mark.parametrize("select", OTHER_RULES)
 @pytest.mark.parametrize("method", [*LEARNERS, *GATES, *BASELINES])
 def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, method: str) -> None:
-    settings = SHORT if method in ("a2c", "ppo") else None
+    settings = SHORT.get(method)
     if not METHODS[method].learns(selection(select, kinds)):
         with pytest.raises(InputError, match="does not support"):
             fit(method, RoutingProblem(kinds, OBJECTIVE, select=select))
@@ -60,7 +64,7 @@ def test_adaptive_k_asks_one_where_one_is_enough(kinds: OutcomeTable) -> None:
     router = fit(
         "ppo",
         RoutingProblem(kinds, Objective(compute_weight=1.0), select="adaptive_k", k=3),
-        hyperparameters=SHORT,
+        hyperparameters=SHORT["ppo"],
     )
     experts = router(torch.tensor(kinds.part("test").features)).experts
     assert float((experts < 4).sum(dim=1).float().mean()) < 1.5
