@@ -47,6 +47,11 @@ class Live:
     fraction: float = 0.0
     shadow: LoadedRouter | None = None
 
+    @property
+    def routers(self) -> list[LoadedRouter]:
+        """All of them: the router, then the canary and the shadow where they are."""
+        return [each for each in (self.router, self.canary, self.shadow) if each is not None]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decision:
@@ -185,7 +190,7 @@ class Decider:
         names, allowed = live.router.experts, may.tolist()
         excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
         expected = [self._expected_usd(name, prompt) for name in names]
-        routers = [each for each in (live.router, live.canary, live.shadow) if each is not None]
+        routers = live.routers
         digests = [each.digest for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []
@@ -268,7 +273,7 @@ class Decider:
 
     def is_full(self, expert: str) -> bool:
         """Return whether a request to an expert would wait for others; False if that is not known."""
-        replicas = self.queues.replicas(self._live.router, expert)
+        replicas = self.queues.replicas(self._reader(), expert)
         return replicas is not None and self.queues.in_flight(expert) >= replicas
 
     def queue_status(self) -> dict[str, dict[str, Any]]:
@@ -277,13 +282,18 @@ class Decider:
         `in_flight` requests were sent and are not answered; `waiting` of them are more than it works on at
         once (null if that is not known); `excluded` is the reason why it is not chosen, or null.
         """
-        excluded = self.breaker.excluded()
+        excluded, reader = self.breaker.excluded(), self._reader()
         status: dict[str, dict[str, Any]] = {}
         for name in self._prices:
-            replicas, count = self.queues.replicas(self._live.router, name), self.queues.in_flight(name)
+            replicas, count = self.queues.replicas(reader, name), self.queues.in_flight(name)
             waiting = None if replicas is None else waiting_and_taken(count, replicas)[0]
             status[name] = {"in_flight": count, "waiting": waiting, "excluded": excluded.get(name)}
         return status
+
+    def _reader(self) -> LoadedRouter:
+        """Return the first router that reads queues, or the live one."""
+        live = self._live
+        return next((each for each in live.routers if self.queues.adapted(each) is not None), live.router)
 
     def _kept(
         self, ranking: Ranking, names: Sequence[str], allowed: Sequence[bool], session: str | None

@@ -99,7 +99,7 @@ class ChatBackend:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = 100.0) -> None:
+    def wait(self, seconds: float = 300.0) -> None:
         """Wait until the server answers.
 
         Args:

@@ -49,6 +49,8 @@ def test_reads_every_field(tmp_path):
         ("models: [{name: a, model: x, timeout: 0}]", "models.a.timeout=0: is out of range"),
         ("models: [{name: a, model: x, timeout: soon}]", "models.a.timeout='soon': is not such a number"),
         ("models: [{name: a, model: x, retries: 1.5}]", "models.a.retries=1.5: is not such a number"),
+        ("models: [{name: a, model: x, replicas: 0}]", "models.a.replicas=0: is out of range"),
+        ("models: [{name: a, model: x, replicas: 1.5}]", "models.a.replicas=1.5: is not such a number"),
         ("models: [{name: a, model: x, retries: null}]", "models.a.retries=None: is not such a number"),
         ("models: [{name: a, model: x, price: 5}]", r"models\[0\].price=5: is not a price"),
         ("models: [{name: a, model: x, price: {in: 5}}]", r"models\[0\].price=.*: has unknown keys: in"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -202,6 +203,21 @@ def test_a_named_model_answers_and_has_no_propensity(serve: Callable[..., Any]) 
     with serve() as running:
         assert running.chat(PLUS, model="large").json()["model"] == "large"
         assert running.rows()[0]["propensity"] is None
+
+
+def test_a_model_that_the_router_does_not_know_can_be_named(
+    serve: Callable[..., Any], backend: FaultServer, models: Path
+) -> None:
+    third = f"  - {{name: third, model: openai/third, api_base: {backend.url}, price: {{output: 1}}}}\n"
+    models.write_text(models.read_text() + third)
+    with serve(sticky=1.0) as running:
+        got = running.chat(PLUS, model="third", metadata={"session": "a"})
+        assert got.json()["model"] == "third"
+        assert running.chat(PLUS, metadata={"session": "a"}).json()["model"] == "small"
+        failed = running.chat(f"{PLUS} <<500>>", model="third")
+        assert failed.status_code == 503
+        assert set(failed.json()["error"]["reasons"]) == {"third"}
+        assert running.http.get("/v1/status").json()["queues"]["third"]["in_flight"] == 0
 
 
 def test_keys_are_needed_and_never_shown(

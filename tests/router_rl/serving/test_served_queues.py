@@ -113,8 +113,10 @@ def test_only_requests_that_are_answered_count_as_arrivals(
             assert got.json()["expert"] == "small"
         assert queues._gaps.means(1.0) == before
         assert in_flight(running) == {"small": 0, "large": 0}
-        backend.exempt.add("large")
-        running.chat(f"{PLUS} <<500>>")  # two attempts, and one arrival
+        faulty = f"{PLUS} <<500>>"
+        best = running.server.decider.decide(faulty).expert
+        backend.exempt |= {"small", "large"} - {best}
+        assert running.chat(faulty).headers["x-router-rl-expert"] != best  # two attempts, and one arrival
         after = queues._gaps.means(1.0)
         weight = queues._gaps._weights
         assert after != before
@@ -205,6 +207,7 @@ def test_shadow_and_canary_read_the_queues(queue_router: Path, router: Path) -> 
         busy = decider.decide(PLUS)
         assert busy.propensities == {"small": 0.75, "large": 0.25}
         assert busy.shadow == (queued.digest, "large")
+        assert decider.is_full("small")
         decider.replace(Live(queued, plain, 0.25, shadow=plain))
         assert decider.decide(PLUS).propensities == {"small": 0.25, "large": 0.75}
     assert decider.decide(PLUS).propensities == {"small": 1.0, "large": 0.0}
