@@ -126,7 +126,9 @@ class Conversations:
             blocks: list[list[int]] = trace["hash_ids"].to_pylist()
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             problem = f"has no readable columns {', '.join(columns)} ({error})"
-            raise InputError("sessions", str(path), problem, "write them as the documentation says") from error
+            raise InputError(
+                "sessions", str(path), problem, "write them as the documentation says"
+            ) from error
         members = _members(blocks)
         order = np.array([request for each in members for request in each], dtype=np.int64)
         count = np.array([len(each) for each in members], dtype=np.int64)

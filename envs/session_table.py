@@ -124,7 +124,8 @@ def _prices(table: OutcomeTable, config: SessionConfig) -> Tensor:
     mean = table.cost.mean(axis=0, dtype="float64")
     given = config.prices or tuple((mean / (mean.max() or 1.0)).clip(1e-6).tolist())
     shares = [
-        for_each(name, getattr(config, name), count) for name in ("cached_share", "write_share", "output_share")
+        for_each(name, getattr(config, name), count)
+        for name in ("cached_share", "write_share", "output_share")
     ]
     base = torch.tensor(given, dtype=torch.float64) / 1e6
     return torch.stack([base, *(base * torch.tensor(share, dtype=torch.float64) for share in shares)])

@@ -279,8 +279,11 @@ def test_mistakes_are_named(make_table, tmp_path):
     with pytest.raises(InputError, match="has no readable columns arrival_s, tokens_in"):
         build_session(make_table(), 1, sessions=path)
     with pytest.raises(InputError, match=r"sessions\.context=0\.0: turn 0 is not a number of at least 1"):
-        Conversations(**{name: np.zeros(1) for name in ("context", "shared", "output", "gap_s")},
-                      first=np.array([0]), turns=np.array([1]))
+        Conversations(
+            **{name: np.zeros(1) for name in ("context", "shared", "output", "gap_s")},
+            first=np.array([0]),
+            turns=np.array([1]),
+        )
 
 
 def test_a_table_without_groups_has_one_topic(make_table):
