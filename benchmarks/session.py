@@ -1,39 +1,89 @@
 """Sessions with prompt caches: where switching models pays, and who finds it.
 
-    python benchmarks/session.py map
-    python benchmarks/session.py compare --out runs/session
+    python benchmarks/session.py --out runs/session
+    python benchmarks/session.py --parts '[real]' --data FOLDER
 
-`map` prints, for conversations of several lengths, price ratios and quality gaps, what the best rule without a
-switch earns, what the best tuned rule earns, and what a planner that knows the whole conversation would earn
-with the same predictions. `compare` compares the methods where there is room. Prints Markdown.
+Prints Markdown, in parts:
 
-The table has two models and two topics: a small model that is right with probability .9 on one topic and .9
-minus the gap on the other, and a large one that is right with probability .9 on both. Features tell the topic
-with some noise.
+- `map`: for conversations of several lengths, price ratios and quality gaps, what the best rule without a
+  switch earns, what the best tuned rule earns, and what a planner that knows the whole conversation would
+  earn with the same predictions;
+- `compare`: all methods where there is room;
+- `real`: recorded conversations and a table of language models with list prices; FOLDER holds
+  `zeroeval_pool27.parquet` and `trace_mooncake_conversation.parquet`.
+
+The table of the first two has two models and two topics: a small model that is right with probability .9 on
+one topic and .9 minus the gap on the other, and a large one that is right with probability .9 on both.
+Features tell the topic with some noise.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import numpy as np
 import torch
+from real_tables import split_by_fold
 from rich.console import Console
 
 from experts import OutcomeTable
 from router_rl import Objective, SessionProblem, compare
 from router_rl.methods.session.session_planner import measure_plan
 from router_rl.methods.session.session_rules import RULES, tuned_rule
+from router_rl.problems.feature_config import FeatureConfig
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
-LENGTHS = (4.0, 33.0, 100.0)  # median turns
-RATIOS = (2.0, 5.0, 20.0)  # price of the large model over that of the small one
-GAPS = (0.1, 0.3, 0.6)  # of quality on the hard topic
+# Median turns, and price of the large model over that of the small one.
+CELLS = ((4.0, 5.0), (33.0, 2.0), (33.0, 5.0), (33.0, 20.0), (100.0, 5.0))
+GAPS = (0.6, 0.3, 0.1)  # of quality on the hard topic
 STAYS = ("best_single", "sticky")
+LEARNERS = ("rollout_iteration", "router_ppo", "reinforce", "ppo")
+WEIGHT = 0.2  # what a turn of the most expensive model costs, in utility
+# US$ per million input tokens (the providers' lists, July 2024 to February 2025).
+POOL = {"gpt-4o-mini-2024-07-18": 0.15, "deepseek-v2.5-0908": 0.14, "claude-3-5-sonnet-20241022": 3.0}
+
+
+def main(
+    out: Path = Path("runs/session"),
+    parts: tuple[str, ...] = ("map", "compare"),
+    data: Path | None = None,
+    methods: tuple[str, ...] = (*RULES, *LEARNERS, "planner"),
+    seeds: int = 5,
+    n_trials: int = 1,
+    episodes: int = 32,
+    window: int = 128,
+) -> None:
+    """Measure.
+
+    Args:
+        out: folder for the reports, JSON and finished fits of `compare`.
+        parts: some of `map`, `compare` and `real`.
+        data: folder of the recorded tables and traces.
+        methods: of `compare`, see `train_router.py list`.
+        seeds: training seeds of `compare`.
+        n_trials: hyperparameter settings for each method of `compare`, chosen on tuning rows.
+        episodes: of `map` and `real`; `compare` has 48 of 256 turns.
+        window: turns of an episode of `map` and `real`.
+    """
+    torch.set_num_threads(1)
+    console = Console(stderr=True)
+    if "map" in parts:
+        table(_map({"window": window, "episodes": episodes}), console)
+    if "real" in parts:
+        assert data is not None, "give --data"
+        table(_real(data, {"window": window, "episodes": episodes}), console)
+    if "compare" in parts:
+        problem = SessionProblem(two_models(0.6), Objective(compute_weight=WEIGHT), prices=(1.0, 5.0))
+        with progress_of("fits of sessions", console) as progress:
+            results = compare(
+                problem, list(methods), seeds=seeds, n_trials=n_trials, out=out, progress=progress
+            ).results
+        print(markdown(results, "Agent-like conversations, price ratio 5, quality gap .6"), flush=True)
 
 
 def two_models(gap: float, rows: int = 2_000, noise: float = 0.3, seed: int = 0) -> OutcomeTable:
@@ -60,84 +110,60 @@ def two_models(gap: float, rows: int = 2_000, noise: float = 0.3, seed: int = 0)
     )
 
 
-def room(weight: float = 0.2, persistence: float = 0.9, window: int = 128, episodes: int = 32) -> None:
-    """Print the map.
-
-    Args:
-        weight: compute weight: what a turn of the large model costs.
-        persistence: probability that a turn keeps its topic.
-        window: turns of an episode.
-        episodes: of validation and of test.
-    """
-    torch.set_num_threads(1)
-    console = Console(stderr=True)
+def table(rows: Iterable[tuple[str, SessionProblem]], console: Console) -> None:
+    """Print a row for each problem: what is earned without a switch, by the best rule, and by a planner."""
     print(
-        "| turns | price ratio | quality gap | without a switch | best rule | difference | planner | best |"
+        "| conversations | without a switch | best rule | difference (95% CI) | planner | best rule's name |"
     )
-    print("|---:|---:|---:|---:|---:|---:|---:|---|")
-    for gap, turns, ratio in product(GAPS, LENGTHS, RATIOS):
-        problem = SessionProblem(
-            two_models(gap),
-            Objective(compute_weight=weight),
-            turns=turns,
-            prices=(1.0, ratio),
-            persistence=persistence,
-            window=window,
-            episodes=episodes,
-        )
+    print("|---|---:|---:|---:|---:|---|")
+    for label, problem in rows:
         earned = {
-            name: {split: _utility(problem, name, split) for split in ("validation", "test")}
-            for name in RULES
+            name: [_utility(problem, name, split) for split in ("validation", "test")] for name in RULES
         }
-
-        def best(names: Any, earned: Any = earned) -> tuple[str, np.ndarray]:
-            name = max(names, key=lambda one: earned[one]["validation"].mean())
-            return name, earned[name]["test"]
-
-        _, stays = best(STAYS)
-        name, switches = best(RULES)
-        plan = measure_plan(problem, problem.case, "test", outcomes=False).utility
-        error = 1.96 * (switches - stays).std(ddof=1) / len(stays) ** 0.5
-        console.print(f"{turns:g} turns, ratio {ratio:g}, gap {gap:g}")
+        stays = max(STAYS, key=lambda name: earned[name][0].mean())
+        best = max(RULES, key=lambda name: earned[name][0].mean())
+        gain = earned[best][1] - earned[stays][1]
+        error = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5
+        plan = measure_plan(problem, problem.case, "test", outcomes=False).utility.mean()
+        console.print(label)
         print(
-            f"| {turns:g} | {ratio:g} | {gap:g} | {stays.mean():.4f} | {switches.mean():.4f} "
-            f"| {(switches - stays).mean():+.4f} ± {error:.4f} | {plan.mean():.4f} | `{name}` |",
+            f"| {label} | {earned[stays][1].mean():.4f} | {earned[best][1].mean():.4f} "
+            f"| {gain.mean():+.4f} ({gain.mean() - error:+.4f} to {gain.mean() + error:+.4f}) "
+            f"| {plan:.4f} | `{best}` |",
             flush=True,
         )
+
+
+def _map(fixed: dict[str, Any]) -> Iterable[tuple[str, SessionProblem]]:
+    for gap in GAPS:
+        problem = SessionProblem(two_models(gap), Objective(compute_weight=WEIGHT), **fixed)
+        for turns, ratio in CELLS:
+            label = f"{turns:g} turns, prices 1 to {ratio:g}, gap {gap:g}"
+            yield label, problem.changed(turns=turns, prices=(1.0, ratio))
+
+
+def _real(data: Path, fixed: dict[str, Any]) -> Iterable[tuple[str, SessionProblem]]:
+    whole = split_by_fold(OutcomeTable.read(data / "zeroeval_pool27.parquet"))
+    at = [whole.experts.index(name) for name in POOL]
+    columns = {name: getattr(whole, name) for name in ("tokens_in", "tokens_out")}
+    pool = replace(
+        whole,
+        experts=tuple(POOL),
+        quality=whole.quality[:, at],
+        cost=whole.cost[:, at],
+        **{name: None if value is None else value[:, at] for name, value in columns.items()},
+    )
+    prices: dict[str, Any] = {"prices": tuple(POOL.values()), "features": FeatureConfig(dimensions=16)}
+    traces = {"Mooncake": str(data / "trace_mooncake_conversation.parquet"), "agent-like": "generated"}
+    for name, sessions in traces.items():
+        problem = SessionProblem(pool, Objective(compute_weight=WEIGHT), sessions=sessions, **prices, **fixed)
+        for persistence in (0.9, 0.5):
+            yield f"{name}, topic persistence {persistence:g}", problem.changed(persistence=persistence)
 
 
 def _utility(problem: SessionProblem, name: str, split: str) -> np.ndarray:
     return problem.evaluate(tuned_rule(problem, name), split).utility
 
 
-def study(
-    out: Path = Path("runs/session"),
-    methods: tuple[str, ...] = (*RULES, "rollout_iteration", "router_ppo", "reinforce", "planner"),
-    seeds: int = 5,
-    n_trials: int = 1,
-    episodes: int = 48,
-    decisions: int = 100_000,
-) -> None:
-    """Compare where there is room: agent-like conversations, price ratio 5, quality gap .6.
-
-    Args:
-        out: folder for reports, JSON and finished fits.
-        methods: see `train_router.py list`.
-        seeds: training seeds.
-        n_trials: hyperparameter settings for each method, chosen on validation.
-        episodes: of 256 turns each, on validation and on test.
-        decisions: not used by rules.
-    """
-    torch.set_num_threads(1)
-    problem = SessionProblem(
-        two_models(0.6), Objective(compute_weight=0.2), prices=(1.0, 5.0), episodes=episodes
-    )
-    with progress_of("fits of sessions", Console(stderr=True)) as progress:
-        results = compare(
-            problem, list(methods), seeds=seeds, n_trials=n_trials, out=out, progress=progress
-        ).results
-    print(markdown(results, "Agent-like conversations"), flush=True)
-
-
 if __name__ == "__main__":
-    jsonargparse.auto_cli({"map": room, "compare": study})
+    jsonargparse.auto_cli(main)

@@ -1,10 +1,11 @@
-"""Conversations of several turns: the tokens of each prompt, what it shares with the one before, and the gaps.
+"""Conversations of several turns: tokens of each prompt, what it shares with the one before, and gaps.
 
 They come from a trace with `hash_ids`, or from a seeded generator with the moments of published agent traces.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +136,7 @@ class Conversations:
         first = np.cumsum(count) - count
         starts = np.zeros(len(order), dtype=bool)
         starts[first] = True
-        common = [0] + [_common(blocks[a], blocks[b]) for a, b in zip(order, order[1:], strict=False)]
+        common = [0] + [_common(blocks[a], blocks[b]) for a, b in itertools.pairwise(order)]
         context = given[order]
         before = np.minimum(context, np.roll(context, 1))
         shared = np.where(starts, 0.0, np.minimum(_BLOCK * np.array(common), before))

@@ -1,4 +1,4 @@
-"""Answer the turns of a conversation with models that keep a prompt cache: a switch pays for the context again.
+"""Answer the turns of a conversation with models that cache prompts: a switch pays for the context again.
 
 ## Description
 A conversation has several turns. The prompt of each turn is the whole conversation so far, so most of it was
@@ -34,9 +34,9 @@ Legend: B lanes, N experts, D features.
 ## Rewards
     quality - compute_weight * compute
 
-`quality` is the expert's quality on the query. `compute` is the cost of the turn, over the mean cost of a turn
-of the most expensive expert if it is used throughout: input that is not cached, cached input and output, each
-at its price. `info` holds these, `missed_tokens` (input that was not cached), `switched` (1 if the expert
+`quality` is the expert's quality on the query. `compute` is the cost of the turn (input that is not cached,
+cached input and output, each at its price) over the mean cost of a turn of the most expensive expert if it is
+used throughout. `info` holds these, `missed_tokens` (input that was not cached), `switched` (1 if the expert
 changed) and `share` [N], 1 for the expert that answers.
 
 ## Starting state

@@ -146,7 +146,7 @@ def two_turns() -> Conversations:
 
 
 def test_a_switch_by_hand(make_table):
-    """Prices 1 and 2 US$ a million tokens; staying with the second costs 2 * (1,000 + 500 + 100) + 5 * 600."""
+    """Prices are 1 and 2 US$ a million tokens; the unit is a turn of the second where it answers both."""
     options = {"prices": (1.0, 2.0), "cached_share": (0.1,), "output_share": (5.0,), "compute_weight": 1.0}
     unit = (2 * (1000 + 500 + 0.1 * 1000) + 10 * 300) / 2
     for actions, costs in {
@@ -270,7 +270,7 @@ def test_mistakes_are_named(make_table, tmp_path):
             SessionConfig(**settings)
     with pytest.raises(InputError, match="there are 3 experts; give one number, or 3"):
         build_session(make_table(), 1, expiry_s=(1.0, 2.0))
-    with pytest.raises(InputError, match="prices=.*there are 3 experts; give 3, or none"):
+    with pytest.raises(InputError, match=r"prices=.*there are 3 experts; give 3, or none"):
         build_session(make_table(), 1, prices=(1.0, 2.0))
     with pytest.raises(InputError, match="sessions='agents': no such file"):
         build_session(make_table(), 1, sessions="agents")

@@ -1,15 +1,16 @@
 """Policy iteration by rollouts: try every model at a turn, simulate the rest, and learn from the returns.
 
 A conversation can be copied. At turns that the policy visits, the lane is forked once for each expert. Each
-fork answers with its expert and then follows the policy; all forks get the same turns (common random numbers),
-so their returns differ by the choice only. The next policy is a network on the inputs of the tuned rules, added
-to the strongest of them, which is the first policy. On the states of all iterations so far, a regression fits
-its scores to these advantages; then gradient ascent on `sum_e pi(e | s) A(s, e)`, the policy gradient with the
-sum over experts taken exactly, refines it. The rule is replaced only by a policy that is better by more than
-the noise of the validation episodes.
+fork answers with its expert and then follows the policy; all forks get the same turns (common random
+numbers), so their returns differ by the choice only. The next policy is a network on the inputs of the tuned
+rules, added to the strongest of them, which is the first policy. On the states of all iterations so far, a
+regression fits its scores to these advantages; then gradient ascent on `sum_e pi(e | s) A(s, e)`, the policy
+gradient with the sum over experts taken exactly, refines it. The rule is replaced only by a policy that is
+better by more than the noise of the validation episodes.
 
-Sources: rollouts, Tesauro and Galperin 1996, https://papers.nips.cc/paper/1302; the gradient over all actions,
-Sutton et al. 2000, theorem 1; common random numbers, Ng and Jordan 2000, https://arxiv.org/abs/1301.3878.
+Sources: rollouts, Tesauro and Galperin 1996, https://papers.nips.cc/paper/1302; the gradient over all
+actions, Sutton et al. 2000, theorem 1; common random numbers, Ng and Jordan 2000,
+https://arxiv.org/abs/1301.3878.
 """
 
 from __future__ import annotations

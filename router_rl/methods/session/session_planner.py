@@ -1,22 +1,25 @@
 """Dynamic programming over conversations that are known in advance: bounds.
 
-The state at a turn is when each expert answered last, which decides what its cache holds. Backward and forward
-induction over these states are the same here; forward, only reachable states are kept. A state is dropped
-where another one has used every expert as recently and has earned as much, which loses nothing: a more recent
-prompt shares more with the next ones and expires later. Above `_MOST` states, those that earned least are
-merged into one that has the most recent use of each expert and the highest earnings of them. So the value is
-exact up to `_MOST` states, and never below the optimum.
+The state at a turn is when each expert answered last, which decides what its cache holds. Forward induction
+keeps the states that can be reached. A state is dropped where another one has used every expert as recently
+and has earned as much, which loses nothing: a more recent prompt shares more with the next ones and expires
+later. Above `_MOST` states, those that earned least are merged into one that has the most recent use of each
+expert and the highest earnings of them. So the earnings are exact up to `_MOST` states, and never below the
+optimum.
 
 Source: Bellman 1957, Dynamic Programming, chapter III.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from envs import Core
 from envs.session import SessionCore
 
 from ...problems.measure import Measurement
@@ -91,7 +94,10 @@ def measure_plan(problem: SessionProblem, case: Case, split: str, *, outcomes: b
     else:
         share = float(strongest_rule(problem.at(case)).weights[INPUTS.index("later")])
         worth = torch.lerp(problem.chance[split], problem.later[split], min(max(share, 0.0), 1.0))
-    return problem.evaluate(_Planner(worth, problem.options.window), split, case)
+    planner = _Planner(worth, problem.options.window)
+    measured = problem.evaluate(planner, split, case)
+    # Where states were merged, the plan that is played can earn less than the bound.
+    return replace(measured, utility=planner.earned / problem.options.window) if outcomes else measured
 
 
 class _Planner:
@@ -101,8 +107,9 @@ class _Planner:
         self._worth = worth.double().numpy()
         self._window = window
 
-    def start(self, core: SessionCore) -> None:
+    def start(self, core: Core) -> None:
         """Record the turns of every lane, which do not depend on the actions, and plan them."""
+        assert isinstance(core, SessionCore)
         state = core.state
         rows, places, ends = [], [], []
         stay = torch.zeros(core.lanes, dtype=torch.int64)
@@ -115,12 +122,13 @@ class _Planner:
         core.state = state
         columns = (torch.stack(column, dim=1).numpy() for column in (rows, places, ends))
         row, place, end = columns
-        self._plan = np.zeros_like(row)
+        self._plan, self.earned = np.zeros_like(row), np.zeros(core.lanes)
         for lane in range(core.lanes):
-            bounds = np.unique([0, *(np.flatnonzero(end[lane]) + 1), self._window])
-            for low, high in zip(bounds, bounds[1:], strict=False):
+            bounds = sorted({0, *(np.flatnonzero(end[lane]) + 1).tolist(), self._window})
+            for low, high in itertools.pairwise(bounds):
                 costs = _costs(core, place[lane, low:high])
-                self._plan[lane, low:high] = plan(self._worth[row[lane, low:high]], costs)[1]
+                earned, self._plan[lane, low:high] = plan(self._worth[row[lane, low:high]], costs)
+                self.earned[lane] += earned
         self._turn = 0
 
     def act(self, observation: torch.Tensor) -> torch.Tensor:

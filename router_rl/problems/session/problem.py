@@ -1,4 +1,4 @@
-"""Sessions: which model answers each turn of a conversation, where a switch pays for the whole context again."""
+"""Sessions: which model answers each turn of a conversation; a switch pays for the whole context again."""
 
 from __future__ import annotations
 
@@ -98,6 +98,24 @@ class SessionProblem(Problem):
         self.foreseen = fit_beliefs(train.features, even, later, seed=0)
         self.chance, self.later = (_by_split(each, known) for each in (self.fitted, self.foreseen))
 
+    def changed(self, **changes: Any) -> SessionProblem:
+        """Return the same table with other conversations, prices or topics; the predictions are shared.
+
+        Args:
+            changes: fields of `SessionOptions` but `sessions` and `features`.
+
+        Raises:
+            InputError: a field cannot be changed, or a value does not fit.
+        """
+        for name in ("sessions", "features"):
+            if name in changes:
+                reason = "belongs to the table and its predictions"
+                raise InputError(f"problem.{name}", str(changes[name]), reason, "make another problem")
+        part = self.copied()
+        part.options, part.cache = with_changes(self.options, changes), {}
+        part.rows("train")
+        return part
+
     @property
     def scale(self) -> float:
         """US$ of one unit of compute; only relative where no prices are given."""
@@ -180,8 +198,17 @@ class SessionProblem(Problem):
         """
         if split not in _SEEDS:
             raise InputError("split", split, "has no evaluation episodes", "use validation, tuning or test")
-        core = self.core(split, case or self.case, lanes=self.options.episodes, seed=_SEEDS[split])
-        return run_sessions(policy, core, self.options.window)
+        case = case or self.case
+
+        def measured() -> Measurement:
+            core = self.core(split, case, lanes=self.options.episodes, seed=_SEEDS[split])
+            return run_sessions(policy, core, self.options.window)
+
+        module = getattr(policy, "module", policy)
+        if not isinstance(module, SessionPolicy):
+            return measured()
+        # Rules have no seed, and a policy that kept its start is equal to it.
+        return self.cached(("measured", split, case.values["compute_weight"], _content(module)), measured)
 
     def describe(self) -> ProblemCard:
         """Return the description for reports and `list`."""
@@ -199,6 +226,12 @@ class SessionProblem(Problem):
             notes=self.table.notes,
             utility="quality - compute_weight x compute",
         )
+
+
+def _content(policy: SessionPolicy) -> str:
+    """Return a digest of all that a policy's choices depend on."""
+    weights = policy.state_dict()
+    return digest_of(policy.spec(), list(weights), *[weights[name].cpu().numpy() for name in weights])
 
 
 def _by_split(fitted: FittedBeliefs, known: Mapping[str, Outcomes]) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ def run_sessions(policy: Policy, core: SessionCore, turns: int) -> Measurement:
         turns: number of turns of each lane; the last conversation may be cut.
 
     Returns:
-        utility [B]; the parts quality, compute, missed_k (1,000 input tokens that were not cached) and switched
-        (fraction of turns); the fact cache_hit, the share of the input tokens that was cached.
+        utility [B]; the parts quality, compute, missed_k (1,000 input tokens that were not cached) and
+        switched (fraction of turns); the fact cache_hit, the share of the input tokens that was cached.
     """
     totals: dict[str, Tensor] = {}
     input_tokens = torch.zeros(core.lanes, dtype=torch.float64)

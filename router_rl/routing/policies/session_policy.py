@@ -55,10 +55,10 @@ class SessionPolicy(nn.Module):
 
     The inputs of an expert:
 
-    - `chance`: probability that it is right on this turn; `later`: on the next turns, predicted from this one;
+    - `chance`: probability that it is right on this turn; `later`: on the next ones, predicted from this one;
     - `cost`: compute weight times the compute of the turn if its cache were warm;
     - `refill`: compute weight times the further compute because tokens are not in its cache;
-    - `stay`: 1 for the expert of the turn before; `long stay`: the same where the context is above `threshold`;
+    - `stay`: 1 for the expert of the turn before; `long stay`: only where the context is above `threshold`;
     - `session-aware`: see `session_aware`.
 
     Common rules are weights: a myopic rule weights `chance`, `cost` and `refill` by 1, -1 and -1; a switching
@@ -160,7 +160,8 @@ class SessionPolicy(nn.Module):
         ):
             shapes = [list(part.shape) for part in (features, cached, idle_s, *flat)]
             raise RouterError(
-                f"features must be [T, {self.features}], cached and idle_s [T, {count}], others [T], not {shapes}"
+                f"features must be [T, {self.features}], cached and idle_s [T, {count}], the others [T], "
+                f"not {shapes}"
             )
         tokens, before = context.float().unsqueeze(-1), shared.float().unsqueeze(-1)
         there = torch.where(idle_s <= self.expiry_s, cached.float(), 0.0)
@@ -268,8 +269,8 @@ def session_aware(base: Tensor, state: Tensor, price: Tensor) -> Tensor:
     `0.20 * continuation * warmth * multiplier`. Another model loses as much of the latter, a handoff penalty
     of 0.05, a switch margin of 0.05, `0.04 * min(switches / 8, 1)`, and 0.10 where its base score is no
     better. `continuation = 0.45 * reused + 0.35 * min(history / 8192, 1) + 0.20 * min(turns / 8, 1)`;
-    the multiplier is `1 + 1.5 * max(price of the current model, price of the other) / highest price`. All is 0
-    at a first turn. Where we differ: all is 0 once the current model's cache is lost, in place of 300 idle
+    the multiplier is `1 + 1.5 * max(price of the current model, price of the other) / highest price`. All is
+    0 at a first turn. Where we differ: all is 0 once the current model's cache is lost, in place of 300 idle
     seconds; tool loops and quality tables are left out.
 
     Args:

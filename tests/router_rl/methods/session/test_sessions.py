@@ -214,9 +214,9 @@ def four_turns(folder: Path) -> SessionProblem:
     """Two models, each right on its own topic, which the feature tells; a switch costs 1.25 of utility.
 
     Conversations have 4 turns of one length, and the topic of a turn is that of the turn before with
-    probability .75. With k turns left, a switch to the right model earns 1 + .5 + ... (k terms): 1 at the last
-    turn, 1.5 and more before it. So it is right to switch at every turn but the last, which no weight of the
-    rules can say.
+    probability .75. With k turns left, a switch to the right model earns 1 + .5 + ... (k terms): 1 at the
+    last turn, 1.5 and more before it. So it is right to switch at every turn but the last, which no weight of
+    the rules can say.
     """
     topic = np.arange(240) % 2
     table = OutcomeTable(
