@@ -117,17 +117,15 @@ def table(rows: Iterable[tuple[str, SessionProblem]], console: Console) -> None:
     )
     print("|---|---:|---:|---:|---:|---|")
     for label, problem in rows:
-        earned = {
-            name: [_utility(problem, name, split) for split in ("validation", "test")] for name in RULES
-        }
-        stays = max(STAYS, key=lambda name: earned[name][0].mean())
-        best = max(RULES, key=lambda name: earned[name][0].mean())
-        gain = earned[best][1] - earned[stays][1]
+        known = {name: _utility(problem, name, "validation").mean() for name in RULES}
+        stays, best = (max(names, key=lambda name: known[name]) for names in (STAYS, RULES))
+        fixed, switches = (_utility(problem, name, "test") for name in (stays, best))
+        gain = switches - fixed
         error = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5
         plan = measure_plan(problem, problem.case, "test", outcomes=False).utility.mean()
         console.print(label)
         print(
-            f"| {label} | {earned[stays][1].mean():.4f} | {earned[best][1].mean():.4f} "
+            f"| {label} | {fixed.mean():.4f} | {switches.mean():.4f} "
             f"| {gain.mean():+.4f} ({gain.mean() - error:+.4f} to {gain.mean() + error:+.4f}) "
             f"| {plan:.4f} | `{best}` |",
             flush=True,

@@ -27,6 +27,7 @@ from router_rl.methods.session.session_iteration import (
 )
 from router_rl.methods.session.session_planner import measure_plan
 from router_rl.methods.session.session_rules import RULES, strongest_rule, tuned_rule
+from router_rl.problems.cascade import beliefs
 from router_rl.problems.problem import ActionPolicy
 from router_rl.routing import load
 from router_rl.studies.runs import train_run
@@ -43,17 +44,18 @@ FEW = {
 
 
 @pytest.fixture(scope="module")
-def problem():
-    options = {"episodes": 8, "window": 40, "turns": 8.0, "prices": (1.0, 2.0, 3.0, 4.0)}
+def problem(_few_streams):
+    options = {"episodes": 8, "window": 32, "turns": 8.0, "prices": (1.0, 2.0, 3.0, 4.0)}
     return SessionProblem(topics(), Objective(compute_weight=0.1), **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_streams():
-    """Tuning on fewer episodes, for speed."""
+    """Tuning on fewer episodes and shorter fits, for speed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_candidates, "_STREAMS", 6)
-        patch.setattr(session_candidates, "_FINAL_STREAMS", 6)
+        patch.setattr(session_candidates, "_STREAMS", 4)
+        patch.setattr(session_candidates, "_FINAL_STREAMS", 4)
+        patch.setattr(beliefs, "_EXCHANGES", 1)  # of confidences, which sessions do not have
         yield
 
 
@@ -250,7 +252,7 @@ def four_turns(folder: Path) -> SessionProblem:
         output_share=0.0,
         persistence=0.5,
         episodes=32,
-        window=64,
+        window=32,
     )
 
 
