@@ -5,6 +5,7 @@ import gymnasium
 from .adapters import SB3VecEnv, ScalarEnv, VectorizedEnv, environment_classes
 from .caching import CachingConfig, CachingCore, CachingEnv, CachingTable, CachingVectorEnv, build_caching
 from .cascade import CascadeConfig, CascadeCore, CascadeEnv, CascadeTable, CascadeVectorEnv, build_cascade
+from .conversations import Conversations
 from .core import BatchedCore, Core, Step
 from .layer_load import LoadRule
 from .memory import MemoryProfile
@@ -12,6 +13,7 @@ from .outcomes import Outcomes, compute_scale
 from .queueing import QueueingConfig, QueueingCore, QueueingEnv, QueueingVectorEnv, QueueUnits, build_queueing
 from .reward import utility
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_routing
+from .session import SessionConfig, SessionCore, SessionEnv, SessionTable, SessionVectorEnv, build_session
 from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, build_token_moe
 from .window import load_penalty
 
@@ -29,6 +31,7 @@ __all__ = [
     "CascadeEnv",
     "CascadeTable",
     "CascadeVectorEnv",
+    "Conversations",
     "Core",
     "LoadRule",
     "MemoryProfile",
@@ -44,6 +47,11 @@ __all__ = [
     "RoutingVectorEnv",
     "SB3VecEnv",
     "ScalarEnv",
+    "SessionConfig",
+    "SessionCore",
+    "SessionEnv",
+    "SessionTable",
+    "SessionVectorEnv",
     "Step",
     "TokenMoEConfig",
     "TokenMoECore",
@@ -54,6 +62,7 @@ __all__ = [
     "build_cascade",
     "build_queueing",
     "build_routing",
+    "build_session",
     "build_token_moe",
     "compute_scale",
     "environment_classes",
@@ -68,6 +77,7 @@ ENVS = {
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
     "RouterRL/Caching-v0": ("envs.caching:CachingEnv", "envs.caching:CachingVectorEnv"),
     "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),
+    "RouterRL/Session-v0": ("envs.session:SessionEnv", "envs.session:SessionVectorEnv"),
 }
 
 for _name, (_scalar, _vector) in ENVS.items():

@@ -184,7 +184,7 @@ def transition(
         seed=state.seed,
         drawn=drawn,
         topic=topic,
-        row=table.row_of(state.seed, drawn, topic),
+        row=table.topics.row_of(state.seed, drawn, topic),
         resident=resident,
         ready=(ready - config.gap).clamp(min=0.0),
         host=host,
@@ -263,7 +263,7 @@ class CachingCore(BatchedCore[CachingState]):
         for _ in range(self.config.window - 1):
             drawn = drawn + 1
             topic = self.table.next_topic(state.seed, drawn, topic, self.config.persistence)
-            rows.append(self.table.row_of(state.seed, drawn, topic))
+            rows.append(self.table.topics.row_of(state.seed, drawn, topic))
         return torch.stack(rows, dim=-1)
 
     def _initial_memories(self) -> dict[str, Tensor]:
@@ -285,7 +285,7 @@ class CachingCore(BatchedCore[CachingState]):
     def _initial_state(self, seeds: Tensor) -> CachingState:
         drawn = torch.zeros_like(seeds)
         topic = self.table.next_topic(seeds, drawn, drawn, self.config.persistence)
-        row = self.table.row_of(seeds, drawn, topic)
+        row = self.table.topics.row_of(seeds, drawn, topic)
         return CachingState(seed=seeds, drawn=drawn, topic=topic, row=row, **self._initial_memories())
 
 

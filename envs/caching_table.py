@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +11,9 @@ from experts import InputError, OutcomeTable
 
 from .caching_config import CachingConfig
 from .outcomes import Outcomes
-from .stream import query_rows
+from .topics import Topics
 
 __all__ = ["CachingTable"]
-
-_STAYS, _TOPICS = 1 << 40, 1 << 41  # offsets of a lane's further random streams from that of its queries
-_PARTS = 1 << 20  # the resolution of a drawn probability
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -26,16 +22,13 @@ class CachingTable:
 
     Attributes:
         outcomes: features, quality and compute.
-        rows: [T] int64, the rows by topic.
-        first, count: [G] int64, where a topic's rows begin in `rows`, and their number.
+        topics: the rows of each topic.
         size: [N] float32 bytes of each expert.
         gpu_bytes, host_bytes: sizes of the memories.
     """
 
     outcomes: Outcomes
-    rows: Tensor
-    first: Tensor
-    count: Tensor
+    topics: Topics
     size: Tensor
     gpu_bytes: float
     host_bytes: float
@@ -66,15 +59,9 @@ class CachingTable:
         if max(sizes) > gpu:
             problem = f"is {gpu:.4g} bytes, and an expert has {max(sizes):.4g}"
             raise InputError("gpu_share", config.gpu_share, problem, "use a larger share")
-        group = np.zeros(len(table)) if table.group is None else table.group
-        _, codes, count = np.unique(group, return_inverse=True, return_counts=True)
-        rows = torch.from_numpy(np.argsort(codes.reshape(-1), kind="stable"))
-        counts = torch.from_numpy(count)
         return cls(
             outcomes=outcomes,
-            rows=rows.to(device),
-            first=(counts.cumsum(0) - counts).to(device),
-            count=counts.to(device),
+            topics=Topics.of(table.group, len(table), device),
             size=torch.tensor(sizes, dtype=torch.float32, device=device),
             gpu_bytes=float(gpu),
             host_bytes=float(host),
@@ -92,11 +79,5 @@ class CachingTable:
         Returns:
             [B] int64.
         """
-        stays = query_rows(seed + _STAYS, drawn, _PARTS) < persistence * _PARTS
-        other = query_rows(seed + _TOPICS, drawn, len(self.count))
-        return torch.where(stays & (drawn > 0), topic, other)
-
-    def row_of(self, seed: Tensor, drawn: Tensor, topic: Tensor) -> Tensor:
-        """The query [B] int64 of the next request, drawn uniformly from its topic."""
-        place = query_rows(seed, drawn, 1 << 62) % self.count[topic]
-        return self.rows[self.first[topic] + place]
+        first = self.topics.drawn(seed, drawn)
+        return torch.where(drawn > 0, self.topics.following(seed, drawn, topic, persistence), first)

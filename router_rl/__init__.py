@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .problems.queueing.problem import QueueingProblem
     from .problems.routing.problem import RoutingProblem
     from .problems.routing.routing_options import RoutingOptions, ScorerConfig
+    from .problems.session.problem import SessionProblem
     from .problems.token_moe.problem import TokenMoEProblem
     from .studies.compare import Study, compare
     from .studies.tracking.tracked import Tracked
@@ -33,6 +34,7 @@ __all__ = [
     "RoutingOptions",
     "RoutingProblem",
     "ScorerConfig",
+    "SessionProblem",
     "Study",
     "TokenMoEProblem",
     "Tracked",
@@ -51,6 +53,7 @@ _HOMES = {
     "RoutingOptions": ".problems.routing.routing_options",
     "RoutingProblem": ".problems.routing.problem",
     "ScorerConfig": ".problems.routing.routing_options",
+    "SessionProblem": ".problems.session.problem",
     "Study": ".studies.compare",
     "TokenMoEProblem": ".problems.token_moe.problem",
     "Tracked": ".studies.tracking.tracked",

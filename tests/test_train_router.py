@@ -77,7 +77,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     names = said(capsys, "list")
-    assert names["problems"] == ["routing", "cascade", "queueing", "caching", "token_moe"]
+    assert names["problems"] == ["routing", "cascade", "queueing", "caching", "session", "token_moe"]
     routing = {"ppo", "a2c", "dqn", "softmax_gate", "switch_gate", "ridge", "oracle"}
     assert routing <= set(names["methods"]["routing"])
     assert {"exact_pg", "thresholds", "automix"} <= set(names["methods"]["cascade"])

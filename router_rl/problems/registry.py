@@ -24,6 +24,7 @@ PROBLEMS = PluginRegistry(
         "cascade": "router_rl.problems.cascade.problem:CascadeProblem",
         "queueing": "router_rl.problems.queueing.problem:QueueingProblem",
         "caching": "router_rl.problems.caching.problem:CachingProblem",
+        "session": "router_rl.problems.session.problem:SessionProblem",
         "token_moe": "router_rl.problems.token_moe.problem:TokenMoEProblem",
     },
 )
@@ -34,6 +35,7 @@ _OPTIONS = {
     "cascade": "router_rl.problems.cascade.cascade_options:CascadeOptions",
     "queueing": "router_rl.problems.queueing.queueing_options:QueueingOptions",
     "caching": "router_rl.problems.caching.caching_options:CachingOptions",
+    "session": "router_rl.problems.session.session_options:SessionOptions",
     "token_moe": "router_rl.problems.token_moe.token_moe_options:TokenMoEOptions",
 }
 

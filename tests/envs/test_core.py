@@ -14,6 +14,7 @@ from envs import (
     build_cascade,
     build_queueing,
     build_routing,
+    build_session,
     build_token_moe,
 )
 from envs.core import float_box, replace_lanes
@@ -24,6 +25,7 @@ BUILDERS = {
     "cascade": build_cascade,
     "queueing": build_queueing,
     "caching": build_caching,
+    "session": build_session,
     "token_moe": build_token_moe,
 }
 WINDOWS = {"routing": 3, "queueing": 5, "caching": 4}

@@ -227,11 +227,7 @@ def topic_quality(table: CachingTable) -> Tensor:
     Returns:
         [T, N] float32.
     """
-    quality = table.outcomes.quality
-    mean = torch.stack([part.mean(dim=0) for part in quality[table.rows].split(table.count.tolist())])
-    by_row = torch.empty_like(quality)
-    by_row[table.rows] = mean.repeat_interleave(table.count, dim=0)
-    return by_row
+    return table.topics.means(table.outcomes.quality)
 
 
 def _by_split(fitted: FittedBeliefs, known: Mapping[str, Outcomes]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 from .caching_policy import CachingPolicy
 from .cascade_policy import CascadePolicy
 from .network_policy import NetworkPolicy
+from .session_policy import SessionPolicy
 
 __all__ = ["POLICIES"]
 
@@ -16,4 +17,5 @@ POLICIES: dict[str, Any] = {
     "cascade": CascadePolicy,
     "caching": CachingPolicy,
     "network": NetworkPolicy,
+    "session": SessionPolicy,
 }

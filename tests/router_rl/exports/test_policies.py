@@ -17,6 +17,7 @@ from router_rl.routing.policies.caching_policy import CachingPolicy
 from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.cascade_policy import CascadePolicy
 from router_rl.routing.policies.network_policy import NetworkPolicy
+from router_rl.routing.policies.session_policy import SessionPolicy
 from router_rl.routing.text import Length, Terms, TextFeatures
 
 NAMES = ("small", "medium", "large")
@@ -31,6 +32,8 @@ def made(kind: str, seed: int = 0) -> Any:
     elif kind == "network":
         policy = NetworkPolicy(NAMES, 4, 9, (3, 3), (6,))
         policy.valid_columns[5:8, :3] = torch.eye(3, dtype=torch.bool)
+    elif kind == "session":
+        policy = SessionPolicy(NAMES, 4, beliefs, later, hidden=6)
     else:
         policy = CachingPolicy(NAMES, 4, [0.01, 0.02, 0.1], [[1.0, 2.0, 4.0]] * 2, beliefs, later)
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +43,7 @@ def made(kind: str, seed: int = 0) -> Any:
     return policy
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network", "session"])
 def test_a_policy_acts_as_before_after_its_export(kind: str, tmp_path: Path) -> None:
     policy = made(kind)
     parity = export(policy, tmp_path / "out")
@@ -68,7 +71,7 @@ def test_a_policy_acts_as_before_after_its_export(kind: str, tmp_path: Path) -> 
     assert loaded.start(None) is None
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network", "session"])
 def test_the_readme_acts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = made(kind)
     export(policy, tmp_path / "out")
@@ -88,7 +91,7 @@ def reading_prompts(kind: str, offset: float = 0.0) -> Any:
     return policy
 
 
-@pytest.mark.parametrize("kind", ["cascade", "caching", "network"])
+@pytest.mark.parametrize("kind", ["cascade", "caching", "network", "session"])
 def test_a_policy_keeps_its_text_pipeline(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = reading_prompts(kind, offset=0.5)
     export(policy, tmp_path / "out")
@@ -143,7 +146,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"format='onnx': a cascade policy has no such form"):
         export(made("cascade"), tmp_path / "out", format="onnx")
     with pytest.raises(
-        RouterError, match="object has no exported form; known: a Router, caching, cascade, network"
+        RouterError, match="object has no exported form; known: a Router, caching, cascade, network, session"
     ):
         export(object(), tmp_path / "out")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,14 @@ from routing_methods import METHODS
 
 from envs import Core
 from experts import OutcomeTable
-from router_rl import CachingProblem, CascadeProblem, Objective, QueueingProblem, RoutingProblem
+from router_rl import (
+    CachingProblem,
+    CascadeProblem,
+    Objective,
+    QueueingProblem,
+    RoutingProblem,
+    SessionProblem,
+)
 from router_rl.methods import sb3_any_env
 from router_rl.methods.agents import on_policy
 from router_rl.methods.agents.on_policy import Update
@@ -104,6 +111,7 @@ CORES: dict[str, Callable[[], Problem]] = {
     "cascade": lambda: CascadeProblem(made_cascade(rows=60), Objective(compute_weight=0.1)),
     "queueing": lambda: QueueingProblem(topics(), loads=(0.8,), episodes=2, window=16),
     "caching": lambda: CachingProblem(topics(), resident_shares=(0.5,), episodes=2, window=16),
+    "session": lambda: SessionProblem(topics(), Objective(compute_weight=0.1), episodes=2, window=16),
 }
 
 

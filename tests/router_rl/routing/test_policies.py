@@ -109,7 +109,10 @@ def test_broken_policies_are_refused(tmp_path: Path) -> None:
     write_policy(cascade(), tmp_path)
     description = json.loads((tmp_path / "policy.json").read_text())
     for changes, message in (
-        ({"kind": "tree", "digest": ...}, "has kind 'tree'; this release reads caching, cascade, network"),
+        (
+            {"kind": "tree", "digest": ...},
+            "has kind 'tree'; this release reads caching, cascade, network, session",
+        ),
         ({"schema_version": 9}, "has schema_version 9; this release reads 1 and 2"),
         ({"experts": ["b", "a"]}, "not from one export: export the policy again"),
         ({"members": 0, "digest": ...}, r"limit=2, members=0 and hidden=4 must each be 1 or more; export"),

@@ -1,0 +1,1 @@
+"""The session problem: which model answers each turn of a conversation."""
