@@ -25,14 +25,14 @@ from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard, Router
 
 SHORT: dict[str, dict[str, Any]] = {
-    "ppo": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64, "steps": 8},
-    "a2c": {"decisions": 12_288, "validate_every": 2_048, "lanes": 64},
-    "dqn": {"decisions": 6_144, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
-    "conditioned_pg": {"epochs": 8},
-    **{name: {"epochs": 8} for name in METHODS if name.endswith("_gate") and name != "em_gate"},
-    "em_gate": {"iterations": 8},
-    **{name: {"decisions": 98_304} for name in ("reinforce", "router_ppo")},
-    "exact_pg": {"epochs": 8, "decisions": 98_304},
+    "ppo": {"decisions": 10_240, "validate_every": 2_048, "lanes": 64, "steps": 8},
+    "a2c": {"decisions": 10_240, "validate_every": 2_048, "lanes": 64},
+    "dqn": {"decisions": 5_120, "validate_every": 1_024, "lanes": 32, "memory": 4_096},
+    "conditioned_pg": {"epochs": 5},
+    **{name: {"epochs": 5} for name in METHODS if name.endswith("_gate") and name != "em_gate"},
+    "em_gate": {"iterations": 5},
+    **{name: {"decisions": 81_920} for name in ("reinforce", "router_ppo")},
+    "exact_pg": {"epochs": 5, "decisions": 81_920},
 }
 
 

@@ -21,8 +21,8 @@ from router_rl.routing import SELECTIONS, Hierarchical
 
 OBJECTIVE = Objective(compute_weight=0.05)
 SHORT = {  # by method
-    **dict.fromkeys(("a2c", "ppo"), {"decisions": 40_000, "lanes": 64}),
-    **dict.fromkeys(("router_ppo", "reinforce"), {"decisions": 100_000}),
+    **{name: {"decisions": 40_000, "lanes": 64} for name in ("a2c", "ppo")},
+    **{name: {"decisions": 100_000} for name in ("router_ppo", "reinforce")},
     "warm_exact_pg": {"epochs": 10, "folds": 2},
 }
 GATES = [name for name, method in METHODS.items() if method.family == "gate"]
