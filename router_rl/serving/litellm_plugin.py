@@ -26,6 +26,7 @@ from experts.llm.lite import lite
 from experts.llm.spending import cost_of
 
 from ..routing import RouterError
+from ..routing.policies.live_queues import queue_constants
 from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt
 from .decider import Decider, Live
 from .deployments import follow, started_with
@@ -55,7 +56,7 @@ class LiteLLMPlugin(CustomLogger):
         options: exploration, shadow, log and privacy, as for `serve`; the others are not used.
 
     Raises:
-        InputError: a file or the log cannot be used.
+        InputError: a file or the log cannot be used, or the router reads queues.
     """
 
     def __init__(self, router: Path | str, models: Path | str, options: ServeOptions | None = None) -> None:
@@ -63,6 +64,9 @@ class LiteLLMPlugin(CustomLogger):
         self._options = options = options or ServeOptions()
         self._prices = dict(prices_of(read_models(models).endpoints).prices)
         loaded = LoadedRouter.of(router)
+        if queue_constants(loaded.router) is not None:
+            problem = "reads queues, and this plug-in does not count the requests in flight"
+            raise InputError("router", str(loaded.folder), problem, "use `serve`, or a router without queues")
         shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
         self._rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.decider = Decider(

@@ -15,7 +15,7 @@ import yaml
 from fault_server import FaultServer
 
 import train_router
-from experts import DecisionLog
+from experts import DecisionLog, InputError
 from router_rl.serving.deployments import rollback
 from router_rl.serving.litellm_plugin import LiteLLMPlugin
 from router_rl.serving.loaded_router import LoadedRouter
@@ -139,6 +139,12 @@ def test_what_is_not_for_the_router_is_left_to_litellm(
     assert left("auto", None) == deployments
     assert list(plugin.store.decisions()) == []
     assert left("auto", messages) == deployments[:1]
+
+
+def test_a_router_of_queues_is_refused(queue_router: Path, models: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="reads queues, and this plug-in does not count"):
+        LiteLLMPlugin(queue_router, models, ServeOptions(log=f"sqlite:///{tmp_path}/log.db"))
+    assert not (tmp_path / "log.db").exists()
 
 
 def test_the_log_is_exported_and_the_router_promoted(
