@@ -5,18 +5,16 @@
 
 Three processes: a stub of a model that answers at once, `serve` with its decision log in SQLite, and this
 one, which keeps 32 requests on their way. Every prompt is another one; every fourth answer is streamed, every
-seventh decision gets a score. Prints Markdown, a row for each 20,000 requests, and the growth since request
+seventh decision gets a score. Prints Markdown, a row for each 10,000 requests, and the growth since request
 20,000, which must stay below 20 MB: else the exit status is 1.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from stub_endpoint import Stubbed, serving_stub
 MOST_MB = 20.0
 SETTLED = 20_000  # requests until caches and buffers are full
 AT_ONCE = 32
+STEP = 10_000  # requests of a row
 
 
 def main(requests: int = 200_000, minutes: float = 60.0) -> None:
@@ -45,45 +44,46 @@ def main(requests: int = 200_000, minutes: float = 60.0) -> None:
 
 async def _measured(folder: Path, requests: int, minutes: float) -> float | None:
     """Return the largest growth since request 20,000, MB; None if that was not reached."""
-    began, settled, most = time.monotonic(), None, 0.0
+    began, settled, most, done, errors = time.monotonic(), None, 0.0, 0, 0
+    deadline = began + 60.0 * minutes
     async with serving_stub(folder, "--explore", "0.1") as stubbed:
         server = psutil.Process(stubbed.process.pid)
         print("| requests | resident, MB | since request 20,000, MB | errors | requests a second |")
         print("|---:|---:|---:|---:|---:|", flush=True)
-        step = max(1, min(requests, SETTLED) // 2) if requests < 10 * SETTLED else SETTLED
-        done = errors = 0
-        while done < requests and time.monotonic() - began < 60.0 * minutes:
-            count, start = min(step, requests - done), time.monotonic()
-            errors += await _sent(stubbed, done, count)
-            done += count
+        while done < requests and time.monotonic() < deadline:
+            start = time.monotonic()
+            sent, failed = await _sent(stubbed, done, min(STEP, requests - done), deadline)
+            done, errors = done + sent, errors + failed
             resident = server.memory_info().rss / 1e6
-            if done >= SETTLED and settled is None:
-                settled = resident
+            if done >= SETTLED:
+                settled = resident if settled is None else settled
+                most = max(most, resident - settled)
             growth = "" if settled is None else f"{resident - settled:+.1f}"
-            most = most if settled is None else max(most, resident - settled)
-            rate = count / (time.monotonic() - start)
+            rate = sent / (time.monotonic() - start)
             print(f"| {done:,} | {resident:.1f} | {growth} | {errors} | {rate:.0f} |", flush=True)
-        status = (await stubbed.http.get("/v1/status")).json()
-    log = status["log"]
+        log = (await stubbed.http.get("/v1/status")).json()["log"]
     print(
         f"\nLog: {log['waiting']} rows waiting, {log['lost']} lost. Seconds: {time.monotonic() - began:.0f}."
     )
-    if settled is not None:
-        print(f"Largest growth since request {SETTLED:,}: {most:.1f} MB (at most {MOST_MB:g}).")
-    return None if settled is None else most
+    if settled is None:
+        return None
+    print(f"Largest growth since request {SETTLED:,}: {most:.1f} MB (at most {MOST_MB:g}).")
+    return most
 
 
-async def _sent(stubbed: Stubbed, first: int, count: int) -> int:
-    """Send requests, 32 at once; return how many failed."""
-    numbers, errors = iter(range(first, first + count)), itertools.count()
+async def _sent(stubbed: Stubbed, first: int, count: int, deadline: float) -> tuple[int, int]:
+    """Send requests, 32 at once, until a deadline; return how many were sent, and how many of them failed."""
+    numbers = iter(range(first, first + count))
+    good: list[bool] = []
 
-    async def work(numbers: Iterator[int]) -> None:
+    async def work() -> None:
         for number in numbers:
-            if not await _asked(stubbed.http, number):
-                next(errors)
+            good.append(await _asked(stubbed.http, number))
+            if time.monotonic() > deadline:
+                return
 
-    await asyncio.gather(*(work(numbers) for _ in range(AT_ONCE)))
-    return next(errors)
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return len(good), good.count(False)
 
 
 async def _asked(http: httpx.AsyncClient, number: int) -> bool:

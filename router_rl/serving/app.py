@@ -26,7 +26,7 @@ from .guard import Guard
 from .live_page import live_page
 from .server import Server
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "scored"]
 
 _END_S = 5.0  # that the end of the server waits for a look into the log
 
@@ -178,7 +178,7 @@ async def _outcome(server: Server, http: Request) -> Response:
         body = await _body(http)
         if not isinstance(body, dict):
             raise BadRequestError("body", "is not a JSON object")
-        decision, score = _scored(cast("dict[str, Any]", body))
+        decision, score = scored(cast("dict[str, Any]", body))
         known = await run_in_threadpool(server.attach, decision, score)
     except BadRequestError as error:
         return _error(400, str(error), "invalid_request_error", error.parameter)
@@ -189,8 +189,15 @@ async def _outcome(server: Server, http: Request) -> Response:
     return JSONResponse({"decision": decision, "score": score})
 
 
-def _scored(body: dict[str, Any]) -> tuple[str, float]:
-    """Return the decision and its score, which is a number from 0 to 1 or a thumb."""
+def scored(body: dict[str, Any]) -> tuple[str, float]:
+    """Return the decision and its score, which is a number from 0 to 1 or a thumb.
+
+    Args:
+        body: of a request to `/v1/outcomes`.
+
+    Raises:
+        BadRequestError: a field is missing or of another type.
+    """
     decision, score, thumb = (body.get(name) for name in ("decision", "score", "thumb"))
     if not isinstance(decision, str) or not decision:
         raise BadRequestError("decision", "is not the id of a decision")

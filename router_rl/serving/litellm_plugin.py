@@ -7,6 +7,7 @@ propensities, and logs every attempt. `promote`, `rollback`, `log export` and `t
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import uuid
@@ -27,6 +28,7 @@ from experts.llm.spending import cost_of
 
 from ..routing import RouterError
 from ..routing.policies.live_queues import queue_constants
+from .app import scored
 from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt
 from .decider import Decider, Live
 from .deployments import follow, started_with
@@ -82,6 +84,9 @@ class LiteLLMPlugin(CustomLogger):
         self._open: OrderedDict[str, _Attempt] = OrderedDict()  # by id of the decision
         self._closing = threading.Event()
         threading.Thread(target=self._watch, name="deployments", daemon=True).start()
+        proxy = sys.modules.get("litellm.proxy.proxy_server")
+        if proxy is not None:
+            _add_outcomes(proxy.app, self.store)
 
     async def async_filter_deployments(
         self,
@@ -222,6 +227,28 @@ class _Attempt:
     id: str
     expert: str
     began: float
+
+
+def _add_outcomes(app: Any, store: LogStore) -> None:
+    """Let LiteLLM's proxy take the scores of decisions at `/v1/outcomes`, with LiteLLM's keys."""
+    from fastapi import Depends, HTTPException
+    from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
+
+    def outcomes(body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            decision, score = scored(body)
+            known = store.attach(decision, score)
+        except BadRequestError as error:
+            raise HTTPException(400, str(error)) from error
+        except SQLAlchemyError as error:
+            reason = "the log cannot be written now; send the outcome again"
+            raise HTTPException(503, reason) from error
+        if not known:
+            raise HTTPException(404, f"decision {decision!r} is not in the log")
+        return {"decision": decision, "score": score}
+
+    outcomes.__annotations__ = {"body": dict[str, Any], "return": dict[str, Any]}  # FastAPI reads them
+    app.post("/v1/outcomes", dependencies=[Depends(user_api_key_auth)])(outcomes)
 
 
 def expert_of(deployment: Mapping[str, Any]) -> str:

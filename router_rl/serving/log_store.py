@@ -258,6 +258,8 @@ def opened_log(url: str) -> Generator[LogStore, None, None]:
 
 
 def _parsed(url: str) -> URL:
+    if not url.isprintable():
+        raise InputError("log", _without_password(url), "holds a character that cannot be printed", _FIX)
     try:
         parsed = make_url(url)
         parsed.get_dialect()

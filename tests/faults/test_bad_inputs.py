@@ -16,7 +16,7 @@ from .bad_inputs import all_cases, count_defects, sampled
 from .case_runner import Runner
 from .good_inputs import LINES, make_inputs
 
-CASES = 480
+CASES = 540
 SLOW = ("demo", "compare", "collect", "collect models", "train token_moe", "bench", "serve")  # seconds each
 
 

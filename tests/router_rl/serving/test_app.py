@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,20 @@ def test_with_all_backends_down_the_reasons_are_said(serve: Callable[..., Any], 
         assert set(got.json()["error"]["reasons"]) == {"small", "large"}
         backend.down = set()
         assert running.chat(PLUS).status_code == 200
+
+
+def test_a_backend_that_does_not_listen(
+    serve: Callable[..., Any], backend: FaultServer, models: Path
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        models.write_text(models.read_text().replace(backend.url, nowhere, 1))
+        with serve() as running:
+            assert running.chat(PLUS).headers["x-router-rl-expert"] == "large"
+            failed, answered = running.rows()
+    assert (failed["expert"], failed["status"]) == ("small", "failed")
+    assert (answered["status"], answered["previous"]) == ("ok", failed["id"])
 
 
 @pytest.mark.parametrize("fault", ["midcut", "stall"])

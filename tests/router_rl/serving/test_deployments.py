@@ -16,6 +16,8 @@ from experts import InputError
 from router_rl.serving.deployments import promote, rollback, started_with
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
+from router_rl.serving.serve_options import ServeOptions
+from router_rl.serving.server import Server
 
 PLUS = "What is 3 plus 4?"
 
@@ -107,6 +109,14 @@ def test_a_command_that_is_given_twice_changes_nothing_more(
     assert [row["action"] for row in store.deployments()] == ["start", "canary", "promote", "rollback"]
     assert store.deployments()[-1]["folder"] == str(router)
     store.close()
+
+
+def test_a_server_that_is_refused_leaves_no_log(router: Path, models: Path, tmp_path: Path) -> None:
+    models.write_text(models.read_text().replace("large", "huge"))
+    options = ServeOptions(log=f"sqlite:///{tmp_path}/log.db")
+    with pytest.raises(InputError, match="chooses large, which is no model"):
+        Server(router, models, options)
+    assert not (tmp_path / "log.db").exists()
 
 
 def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:

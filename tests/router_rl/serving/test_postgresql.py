@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,8 +47,6 @@ class Cluster:
         self._user: list[str] = []
         if os.getuid() == 0:  # which PostgreSQL refuses
             shutil.chown(folder, "postgres", "postgres")
-            for parent in (*folder.parents,)[:3]:
-                parent.chmod(parent.stat().st_mode | 0o011)
             self._user = ["runuser", "-u", "postgres", "--"]
         self._options = f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off"
         words = ["initdb", "-D", self._data, "-U", "me", "-A", "trust", "-N"]
@@ -67,16 +66,18 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """Start a real database server on this machine."""
     if not PROGRAMS:
         pytest.skip("postgresql is not installed")
-    cluster = Cluster(tmp_path_factory.mktemp("postgresql"))
-    cluster.start()
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
+    # Not in pytest's folder, which belongs to this user alone.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
+        cluster = Cluster(Path(folder))
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture
