@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, event, insert, select, update
@@ -35,6 +36,9 @@ class LogStore:
     def __init__(self, url: str, *, create: bool = True) -> None:
         parsed = _parsed(url)
         self.name = parsed.render_as_string(hide_password=True)
+        if not create and parsed.get_backend_name() == "sqlite" and not _exists(parsed):
+            fix = "check the path, or give the log of a running `serve`"
+            raise InputError("log", self.name, "no such file", fix)
         try:
             self._engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
             if parsed.get_backend_name() == "sqlite":
@@ -152,6 +156,11 @@ def _parsed(url: str) -> URL:
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _exists(parsed: URL) -> bool:
+    """Return whether an SQLite database is there; connecting would create its file."""
+    return parsed.database is not None and Path(parsed.database).is_file()
 
 
 def _without_password(url: str) -> str:
