@@ -107,6 +107,9 @@ def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:
         LogStore("mysql://host/name")
     with pytest.raises(InputError, match="cannot be opened"):
         LogStore(f"sqlite:///{tmp_path}/no/such/folder/log.db")
+    with pytest.raises(InputError, match="no such file"):
+        LogStore(f"sqlite:///{tmp_path}/new.db", create=False)
+    (tmp_path / "new.db").touch()
     with pytest.raises(InputError, match=r"cannot be opened.*no such table"):
         LogStore(f"sqlite:///{tmp_path}/new.db", create=False)
     with pytest.raises(InputError) as error:

@@ -32,7 +32,15 @@ def test_scored_decisions_are_exported(serve: Callable[..., Any], tmp_path: Path
     out = tmp_path / "log.parquet"
     url = f"sqlite:///{tmp_path}/log.db"
     assert train_router.main(["log", "export", "--log", url, "--out", str(out)]) == 0
-    log = DecisionLog.read(out, ["small", "large"])
+    every = DecisionLog.read(out, ["small", "large"])
+    assert len(every) == 6
+    assert every.at is not None
+    assert every.latency_s is not None
+    assert every.status is not None
+    assert every.at.tolist() == [row["at"] for row in rows]
+    assert every.latency_s.tolist() == [row["latency_s"] for row in rows]
+    assert every.status.tolist() == ["ok"] * 6
+    log = every.scored()
     assert len(log) == 4
     scored = [row for row in rows if row["score"] is not None]
     assert list(log.query_id) == [row["prompt_hash"] for row in scored]
