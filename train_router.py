@@ -125,9 +125,10 @@ def _show(command: Command, result: dict[str, Any]) -> None:
 
 def _write_config(path: Path, content: str) -> None:
     from experts.io.atomic import replacing
+    from router_rl.cli.log_source import without_passwords
 
     with replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(without_passwords(content), encoding="utf-8")
 
 
 def _switched_on(words: Sequence[str], booleans: Iterable[str]) -> list[str]:

@@ -24,12 +24,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from rich.console import Console
 
-from experts import OutcomeTable
+from experts import DecisionLog, OutcomeTable
 from experts.io.atomic import write_json
 from experts.table.prices import Price
 from experts.table.splitting import split_by_key, split_keys
 from router_rl import Objective, RoutingProblem, export, fit
-from router_rl.problems.log_table import read_logged
+from router_rl.problems.log_table import estimated_table, logged_text
 from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.decider import Decider, Live
 from router_rl.serving.deployments import started_with
@@ -97,9 +97,9 @@ class Story:
     def learned(self, seed: int) -> LoadedRouter:
         """Export the log, and train a router from it alone."""
         export_log(self.store, self.folder / "log.parquet")
-        rows, text = read_logged(self.folder / "log.parquet")
-        problem = RoutingProblem(rows, Objective(compute_weight=COMPUTE_WEIGHT))
-        problem.text = text
+        log = DecisionLog.read(self.folder / "log.parquet")
+        problem = RoutingProblem(estimated_table(log), Objective(compute_weight=COMPUTE_WEIGHT))
+        problem.text = logged_text(log)
         export(fit("ridge", problem, seed=seed, n_trials=3), self.folder / "better", rows=problem)
         return LoadedRouter.of(self.folder / "better")
 

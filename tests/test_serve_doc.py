@@ -85,7 +85,10 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
         "large It is 210.",
         "No drift.",
     ]
-    assert [line for line in printed if line in expected] == expected
+    shown = [line for line in printed if line in expected]
+    assert shown[-1] == "No drift."
+    # The log of the server is monitored too; 1% of logs raise an alarm by chance.
+    assert [line for line in shown if line != "No drift."] == expected[:-1]
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def _serving(arguments: list[str]) -> Iterator[str]:
 def _asked_and_scored(url: str) -> None:
     """Requests with outcomes, of both kinds, until each model has answered some."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        for number in range(60):
+        for number in range(120):
             kind = "plus" if number % 2 else "times"
             first = 11 + number % 8
             message = {"role": "user", "content": f"What is {first} {kind} 15?"}

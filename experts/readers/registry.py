@@ -8,6 +8,7 @@ from pathlib import Path
 from ..io.errors import InputError, unknown_name
 from . import llmrouter, lm_eval, long, routellm, routerbench, wide
 from .files import Record, records
+from .log_formats import detect_log
 from .outcome import ALIASES, Reader
 
 __all__ = ["FORMATS", "detect", "find_format"]
@@ -57,6 +58,9 @@ def find_format(name: str, files: Sequence[Path]) -> str:
             continue
         row = next(records(file), None)
         if row is not None:
+            if detect_log(row) is not None:
+                problem = "is a log of requests, which does not have the outcomes of every expert"
+                raise InputError("source", str(file), problem, "convert it by `log import`")
             detected = detect(row)
             if detected is None:
                 shown = ", ".join(map(repr, list(row)[:8])) or "none"

@@ -29,13 +29,14 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.ndarray:
-    """Return the column `features` of an outcome table.
+def read_features(file: pq.ParquetFile, path: Path, *, progress: bool, nullable: bool = False) -> np.ndarray:
+    """Return the column `features` of an outcome table or a decision log.
 
     Args:
         file: the open table.
         path: of that file; the cache key is its path, modification time and size.
         progress: show progress on stderr while a large column is extracted.
+        nullable: accept rows without features; all of their numbers are NaN.
 
     Returns:
         [T, D] float32, memory-mapped and read-only if it is large; missing numbers are NaN.
@@ -53,12 +54,12 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
             "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
         )
     check_numbers("features", first.type)
-    width = len(first[0].as_py() or ())
+    width = _width(first, nullable)
     if width == 0:
         raise InputError("features", width, "row 0 is empty", "drop the column or fill it")
     if rows * width * 4 < MAP_FROM_BYTES:
         target = np.empty((rows, width), dtype=np.float32)
-        _extract(file, target)
+        _extract(file, target, nullable=nullable)
         return target
     stat = path.stat()
     # One file a table: the extraction of an older version of the table is removed.
@@ -70,12 +71,22 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool) -> np.nda
             stale.unlink(missing_ok=True)
         with replacing(cached) as temporary:
             mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(rows, width))
-            _extract(file, mapped, progress=progress)
+            _extract(file, mapped, progress=progress, nullable=nullable)
             mapped.flush()
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
-def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False) -> None:
+def _width(column: Any, nullable: bool) -> int:
+    """Return the number of features of the first row; with `nullable`, of the first row that has some."""
+    if nullable and pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    known = column.drop_null() if nullable else column
+    return len(known[0].as_py() or ()) if len(known) else 0
+
+
+def _extract(
+    file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False, nullable: bool = False
+) -> None:
     width = target.shape[1]
     start = 0
     groups = range(file.num_row_groups)
@@ -84,7 +95,8 @@ def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False
         sizes = pc.fill_null(pc.call_function("list_value_length", [column]), 0).to_numpy(
             zero_copy_only=False
         )
-        wrong = np.flatnonzero((sizes != width) | column.is_null().to_numpy(zero_copy_only=False))
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(~missing & (sizes != width) if nullable else missing | (sizes != width))
         if len(wrong):
             row = int(wrong[0])
             problem = f"row {start + row} has {int(sizes[row])} values, row 0 has {width}"
@@ -97,7 +109,10 @@ def _extract(file: pq.ParquetFile, target: np.ndarray, *, progress: bool = False
             problem = f"is not numeric ({error})"
             raise InputError("features", str(column.type), problem, "store float32") from error
         values = pc.fill_null(values, float("nan"))
-        target[start : start + len(batch)] = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        block = target[start : start + len(batch)]
+        known: Any = ~missing if missing.any() else slice(None)
+        block[missing] = np.nan
+        block[known] = values.to_numpy(zero_copy_only=False).reshape(-1, width)
         start += len(batch)
 
 

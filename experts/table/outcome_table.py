@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,25 @@ class OutcomeTable:
             raise InputError("features", shape, f"must be [{len(self)}, D]", "give one row for each query")
         part = copy.copy(self)
         object.__setattr__(part, "features", features)
+        return part
+
+    def with_latencies(self, latency_s: np.ndarray, notes: Sequence[str] = ()) -> OutcomeTable:
+        """Return the same queries with other latencies; estimated outcomes stay, whatever their range.
+
+        Args:
+            latency_s: [T, N] float, seconds.
+            notes: sentences to add to the table's notes.
+
+        Raises:
+            InputError: there is not one latency for each query and expert.
+        """
+        latency_s = _as_float32("latency_s", latency_s)
+        if latency_s.shape != self.quality.shape:
+            shape, wanted = list(latency_s.shape), list(self.quality.shape)
+            raise InputError("latency_s", shape, f"must be {wanted}", "give one for each query and expert")
+        part = copy.copy(self)
+        object.__setattr__(part, "latency_s", latency_s)
+        object.__setattr__(part, "notes", (*self.notes, *notes))
         return part
 
     @classmethod

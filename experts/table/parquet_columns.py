@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ..io.errors import InputError
 
-__all__ = ["check_numbers", "float_column", "text_column", "whole_column"]
+__all__ = ["check_numbers", "float_column", "number_column", "text_column", "whole_column"]
 
 
 def text_column(name: str, column: pa.ChunkedArray, path: Path) -> np.ndarray:
@@ -66,12 +66,20 @@ def float_column(name: str, column: pa.ChunkedArray) -> np.ndarray:
     Raises:
         InputError: the column is not numeric.
     """
-    check_numbers(name, column.type)
-    try:
-        values = pc.cast(column, pa.float32(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(name, str(column.type), f"is not numeric ({error})", "store float32") from error
-    return pc.fill_null(values, float("nan")).to_numpy()
+    return _floats(name, column, pa.float32())
+
+
+def number_column(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of numbers in full precision, such as times: [T] float64, NaN where it is missing.
+
+    Args:
+        name: of the column.
+        column: of numbers or truth values.
+
+    Raises:
+        InputError: the column is not numeric.
+    """
+    return _floats(name, column, pa.float64())
 
 
 def check_numbers(name: str, kind: pa.DataType) -> None:
@@ -93,6 +101,15 @@ def check_numbers(name: str, kind: pa.DataType) -> None:
     number = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_decimal(values)
     if not (number or pa.types.is_boolean(values) or pa.types.is_null(values)):
         raise InputError(name, str(kind), "is not numeric", "store float32")
+
+
+def _floats(name: str, column: pa.ChunkedArray, kind: pa.DataType) -> np.ndarray:
+    check_numbers(name, column.type)
+    try:
+        values = pc.cast(column, kind, safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(name, str(column.type), f"is not numeric ({error})", f"store {kind}") from error
+    return pc.fill_null(values, float("nan")).to_numpy()
 
 
 def _plain(kind: Any) -> Any:

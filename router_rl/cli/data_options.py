@@ -20,8 +20,9 @@ class DataOptions(CheckedOptions):
 
     Attributes:
         table: a Parquet file or the name of a source, see `list`.
-        log: in place of a table: a decision log, see `log export`; the outcomes of experts that were not
-            chosen are estimated.
+        log: a decision log: a Parquet file of `log export` or `log import`, or the URL of a log of `serve`.
+            Without a table, the outcomes of experts that were not chosen are estimated. For queueing it gives
+            the arrivals, service times and outages.
         env: the problem, see `list`.
         allow_leakage: accept prompts that are in two splits; every output then says so.
     """

@@ -21,7 +21,7 @@ from .command_arguments import expanded
 
 __all__ = ["check_words", "is_being_written", "reserved"]
 
-_NAMED_BY_TEXT = ("table", "experts", "prices")  # options that take a name or a path
+_NAMED_BY_TEXT = ("table", "log", "experts", "prices")  # options that take a name or a path
 
 
 def check_words(words: Sequence[str]) -> None:

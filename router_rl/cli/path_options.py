@@ -12,7 +12,7 @@ from experts import InputError
 
 __all__ = ["check_paths"]
 
-_TEXTS = ("table", "experts")  # options that are texts, and may be paths
+_TEXTS = ("table", "experts", "log")  # options that are texts, and may be paths
 _PROBLEMS = {errno.ENAMETOOLONG: "is too long for a path", errno.ELOOP: "is a link to itself"}
 
 
@@ -30,7 +30,7 @@ def check_paths(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         if "Path" in str(kinds.get(name)) or name in _TEXTS:
             parts = value.split(",") if name == "experts" and isinstance(value, str) else [value]
             for part in parts:
-                if isinstance(part, str | Path):
+                if isinstance(part, Path) or (isinstance(part, str) and "://" not in part):
                     _check_path(name, part)
 
 

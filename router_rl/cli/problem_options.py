@@ -16,10 +16,9 @@ from .error_text import METHOD_KEY
 from .values import numbers_in
 
 if TYPE_CHECKING:
-    from experts import OutcomeTable
+    from experts import DecisionLog, OutcomeTable
 
     from ..problems.problem import Problem
-    from ..routing import TextFeatures
 
 __all__ = [
     "ComparedObjective",
@@ -77,27 +76,22 @@ def build_problem(
     Raises:
         InputError: an option is invalid, or the table is missing or cannot be used.
     """
-    from experts import open_table
-
     from ..problems.objective import Objective
 
-    env, table = data.env, data.table
+    env = data.env
     kind = find_problem(env)
     if not kind.needs_table:
-        for name, value in (("table", table), ("log", data.log)):
+        for name, value in (("table", data.table), ("log", data.log)):
             if value is not None:
                 raise InputError(name, value, f"{env} does not use a table", "leave it out")
         if objective != ComparedObjective():
             raise InputError("objective", None, f"{env} has no objective weights", "leave --objective out")
         return kind(options=options)
-    text = None
-    if data.log is not None:
-        rows, text = _logged(data)
-    elif table is None and env == "routing":
-        raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
-    else:
-        rows = open_table(table or "digits", allow_leakage=data.allow_leakage)
-    _check_features(rows, options)
+    table, log = _rows(data)
+    features = (
+        log.features if table is None and log is not None else None if table is None else table.features
+    )
+    _check_features(features is not None, options)
     given = {each.name: getattr(objective, each.name) for each in fields(objective)}
     for name, value in given.items():
         if name not in kind.objective_fields and value != getattr(ComparedObjective(), name):
@@ -108,28 +102,31 @@ def build_problem(
     if objective.budget is not None:
         compute_weights = (Objective().compute_weight,)
     objectives = [Objective(compute_weight=weight, **given) for weight in compute_weights]
-    problem = kind(rows, objectives if len(objectives) > 1 else objectives[0], options=options)
-    problem.text = problem.text if text is None else text
-    return problem
+    wanted = objectives if len(objectives) > 1 else objectives[0]
+    if log is not None:
+        return kind.of_log(log, wanted, table=table, options=options)
+    return kind(table, wanted, options=options)
 
 
-def _logged(data: DataOptions) -> tuple[OutcomeTable, TextFeatures | None]:
-    """Return the queries of a decision log with estimated outcomes, and the pipeline of their features."""
-    from ..problems.log_table import read_logged
+def _rows(data: DataOptions) -> tuple[OutcomeTable | None, DecisionLog | None]:
+    """Return the table and the log that the options name; without either, the table of the digits."""
+    from experts import DecisionLog, open_table
 
-    assert data.log is not None
-    if data.table is not None:
-        raise InputError("log", data.log, "has no use beside a table", "give --table or --log")
-    if data.env != "routing":
-        fix = "leave --env out, or give --table"
-        raise InputError("log", data.log, f"is no data of {data.env}, which needs all outcomes", fix)
-    return read_logged(data.log)
+    from .log_source import log_file
+
+    if data.table is None and data.log is None and data.env == "routing":
+        raise InputError("table", None, "there is no data", "give --table, or --env with data of its own")
+    if data.log is None:
+        return open_table(data.table or "digits", allow_leakage=data.allow_leakage), None
+    table = None if data.table is None else open_table(data.table, allow_leakage=data.allow_leakage)
+    with log_file(data.log) as path:
+        return table, DecisionLog.read(path, None if table is None else table.experts)
 
 
-def _check_features(rows: OutcomeTable, options: Any) -> None:
-    """Raise InputError if features of prompts are configured for a table that has features of its own."""
+def _check_features(present: bool, options: Any) -> None:
+    """Raise InputError if features of prompts are configured for rows that have features of their own."""
     features = getattr(options, "features", None)
-    if rows.features is None or features is None:
+    if not present or features is None:
         return
     for each in fields(features):
         value = getattr(features, each.name)

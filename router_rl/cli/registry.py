@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serve_command", "Serve OpenAI chat completions: route, log every decision, explore."),
     "promote": ("promote_command", "Let running servers serve another router, or try it on a fraction."),
     "rollback": ("rollback_command", "Let running servers return to the previous router."),
-    "log": ("log_command", "Export the decision log of `serve` as Parquet."),
+    "log": ("log_command", "Export the decision log of `serve`, or import LiteLLM's."),
     "bench": ("bench_command", "Time training methods or an exported router against alternatives."),
     "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
     "assemble": ("assemble_command", "Merge fine-tuned models of one ancestor into a mixture of experts."),

@@ -8,15 +8,11 @@ estimates are noisy and can be outside the range of an outcome.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TypedDict
-
 import numpy as np
+import torch
 
 from experts import InputError, OutcomeTable
-from experts.io.json_types import check_type, parse_json
 from experts.table.decision_log import DecisionLog
-from experts.table.parquet_file import opened_parquet
 from experts.table.splitting import split_by_key
 
 from ..routing import RouterError, TextFeatures, load_router
@@ -25,86 +21,74 @@ from .logged_feedback import imputed
 from .outcome_model import cross_fitted, predicted
 from .tuning_rows import with_tuning_rows
 
-__all__ = ["estimated_table", "read_logged"]
+__all__ = ["estimated_table", "features_for", "logged_text"]
 
 _MIN_EXPLORED = 0.01  # probability of the other experts from which a decision counts as explored
 
 
-class _Facts(TypedDict):
-    """The metadata of a log: names of the experts, and the folder of the router that served."""
-
-    experts: list[str]
-    router: str | None
-
-
-class _ServedFacts(_Facts, total=False):
-    """The metadata of a log, with the digest of the text pipeline that made the features."""
-
-    pipeline: str | None
-
-
-def read_logged(path: Path | str) -> tuple[OutcomeTable, TextFeatures | None]:
-    """Read a log of `log export` as a table with estimates, and the text pipeline of its features.
+def logged_text(log: DecisionLog) -> TextFeatures | None:
+    """Return the text pipeline of the router that served, if it made the log's features.
 
     Args:
-        path: Parquet file of decisions; its metadata name the experts and the router that served.
-
-    Returns:
-        the table; and the pipeline that made its features of prompts, None if the router that served is gone.
-
-    Raises:
-        InputError: the file is no decision log, or nothing can be learned from it.
+        log: the decisions; None is returned where the router is not known, or its folder is gone.
     """
-    fix = "give the Parquet file of `log export`"
-    with opened_parquet("log", Path(path), fix) as file:
-        facts = _facts((file.schema_arrow.metadata or {}).get(b"router_rl"))
-        names = [] if "expert" not in file.schema_arrow.names else file.read(["expert"])["expert"].to_pylist()
-    experts = facts["experts"] or sorted({str(name) for name in names if name is not None})
-    if not experts:
-        raise InputError("log", str(path), "has no column `expert`", fix)
-    log = DecisionLog.read(path, experts)
-    table = estimated_table(log)
-    return table, _pipeline(facts, table)
-
-
-def _facts(metadata: bytes | None) -> _ServedFacts:
-    """Return the metadata of a log; no experts if it is of another origin."""
-    try:
-        facts = parse_json(metadata or b"{}")
-        check_type(facts, _ServedFacts, "")
-    except ValueError:
-        return {"experts": [], "router": None}
-    return facts
-
-
-def _pipeline(facts: _ServedFacts, table: OutcomeTable) -> TextFeatures | None:
-    """Return the text pipeline of the router that served, if it made the table's features."""
-    folder, made_by = facts["router"], facts.get("pipeline")
-    if folder is None or table.features is None:
+    if log.router is None or log.features is None:
         return None
     try:
-        text = load_router(folder).text
-        if made_by is not None and stored_text_digest(folder) != made_by:
+        text = load_router(log.router).text
+        if log.pipeline is not None and stored_text_digest(log.router) != log.pipeline:
             return None
     except (OSError, RouterError):
         return None
-    return text if text is not None and text.size == table.features.shape[1] else None
+    return text if text is not None and text.size == log.features.shape[1] else None
 
 
-def estimated_table(
-    log: DecisionLog, *, cost_unit: str = "usd", clip: float | None = 20.0, seed: int = 0
-) -> OutcomeTable:
+def features_for(text: TextFeatures | None, log: DecisionLog) -> np.ndarray | None:
+    """Return the features of the logged queries as a router reads them, [T, D] float32; None if unknown.
+
+    Args:
+        text: the router's text pipeline; None for a router that reads features.
+        log: with prompts, or with features of a router that has the same pipeline.
+
+    Raises:
+        InputError: the features are those of another pipeline, and there are no prompts.
+    """
+    if text is None or (log.features is None and log.prompt is None):
+        return log.features
+    prompts = [] if log.prompt is None else [prompt for prompt in log.prompt if prompt is not None]
+    if len(prompts) == len(log) and text.inputs == ("prompt",):
+        with torch.inference_mode():
+            return text(prompts).numpy()
+    served = logged_text(log)
+    if served is not None and not _same(served, text):
+        problem = "has features that the router that served made of its prompts; this router makes others"
+        fix = "serve with --log-prompts true, or with --shadow for this router"
+        raise InputError("log", f"{len(log)} decisions", problem, fix)
+    return log.features
+
+
+def _same(one: TextFeatures, other: TextFeatures) -> bool:
+    """Return whether two pipelines make the same features."""
+    first, second = one.tensors(), other.tensors()
+    if one.spec() != other.spec() or first.keys() != second.keys():
+        return False
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def estimated_table(log: DecisionLog, *, clip: float | None = 20.0, seed: int = 0) -> OutcomeTable:
     """Return the queries of a log with estimates of every expert's quality and cost.
 
     Args:
-        log: T decisions with features; its decisions are the queries.
-        cost_unit: unit of the costs.
+        log: with features; its T decisions with a propensity and a score are the queries, the others are left
+            out.
         clip: maximum importance weight of training rows; other rows are not clipped. None: no clipping.
         seed: random seed of the split into training, validation and test rows.
 
     Raises:
-        InputError: the log has no features, or an expert was never chosen, or nothing was explored.
+        InputError: the log has no propensities, scores or features, or an expert was never chosen, or nothing
+            was explored.
     """
+    log = log.scored()
     if log.features is None:
         fix = "export it with features, or train on a table"
         raise InputError("log", len(log), "has no features", fix)
@@ -125,7 +109,7 @@ def estimated_table(
         features=log.features,
         quality=np.zeros(shape, dtype=np.float32),
         cost=np.zeros(shape, dtype=np.float32),
-        cost_unit=cost_unit,
+        cost_unit=log.cost_unit,
         split=split,
         source=f"a decision log of {len(log)} decisions; outcomes of other experts are estimated",
     )

@@ -43,6 +43,8 @@ class OffPolicy:
         ips: inverse propensity score estimate with a 95% CI.
         snips: self-normalized estimate with a 95% CI.
         dr: doubly robust estimate with a 95% CI.
+        logged: mean reward of the logged decisions with a 95% CI.
+        difference: `dr` minus `logged`, paired by decision, with a 95% CI.
         decisions: T, rows of the log.
         effective_sample_size: `(sum w)^2 / sum w^2` (Kish 1965).
         warnings: reasons not to trust the estimates.
@@ -51,13 +53,16 @@ class OffPolicy:
     ips: Interval
     snips: Interval
     dr: Interval
+    logged: Interval
+    difference: Interval
     decisions: int
     effective_sample_size: float
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimates as JSON."""
-        estimates = {name: getattr(self, name) for name in ("ips", "snips", "dr")}
+        names = ("ips", "snips", "dr", "logged", "difference")
+        estimates = {name: getattr(self, name) for name in names}
         return {
             "decisions": self.decisions,
             "effective_sample_size": self.effective_sample_size,
@@ -103,12 +108,15 @@ def off_policy(
     reward = reward.astype(np.float64)
     model = cross_fitted(features, action, reward[:, None], len(experts))[:, :, 0]
     modelled = np.take_along_axis(model, action[:, None], axis=1)[:, 0]
+    robust = (target * model).sum(axis=1) + weight * (reward - modelled)
     ratio = float((weight * reward).sum() / weight.sum())
     size = float(weight.sum() ** 2 / (weight**2).sum())
     return OffPolicy(
         ips=_estimate(weight * reward),
         snips=_estimate(ratio + weight * (reward - ratio) / weight.mean()),
-        dr=_estimate((target * model).sum(axis=1) + weight * (reward - modelled)),
+        dr=_estimate(robust),
+        logged=_estimate(reward),
+        difference=_estimate(robust - reward),
         decisions=len(action),
         effective_sample_size=size,
         warnings=(*_without_overlap(action, target, experts), *_small_sample(size)),

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from envs import Core
-from experts import InputError, OutcomeTable
+from experts import DecisionLog, InputError, OutcomeTable
 
 from ..routing import POLICIES, Router, TextFeatures
 from .data_digest import rows_digest
+from .log_table import estimated_table, logged_text
 from .measure import Measurement
 from .objective import Objective
 
@@ -140,6 +141,7 @@ class Problem(ABC):
         needs_table: whether it needs an outcome table.
         scores_training_rows: whether `evaluate` supports the split `train`.
         measures_rows: whether `evaluate` measures each row of the table's split once, in order.
+        learns_from_log: whether estimated outcomes of a decision log are enough.
         observes: what policies read beside the query, such as `queues`.
 
     Attributes:
@@ -162,6 +164,7 @@ class Problem(ABC):
     needs_table: ClassVar[bool] = True
     scores_training_rows: ClassVar[bool] = False
     measures_rows: ClassVar[bool] = False
+    learns_from_log: ClassVar[bool] = False
     observes: ClassVar[tuple[str, ...]] = ()
 
     options: Any
@@ -182,6 +185,39 @@ class Problem(ABC):
             changes: fields of the options to change.
         """
         self.cache: dict[Any, Any] = {}
+
+    @classmethod
+    def of_log(
+        cls,
+        log: DecisionLog,
+        objective: Any = None,
+        *,
+        table: OutcomeTable | None = None,
+        options: Any = None,
+    ) -> Problem:
+        """Return the problem of a decision log: outcomes of experts that were not chosen are estimated.
+
+        Args:
+            log: with propensities, scores and features.
+            objective: as for the problem itself.
+            table: outcomes beside the log, for problems that take its traffic alone.
+            options: an instance of `options_type`; its defaults if None.
+
+        Raises:
+            InputError: the problem needs every outcome, nothing can be learned from the log, or it has no use
+                beside a table.
+        """
+        if not cls.learns_from_log:
+            problem = f"is no data of {cls.name}, which needs all outcomes"
+            raise InputError(
+                "log", f"{len(log)} decisions", problem, "leave --env out, or give --table alone"
+            )
+        if table is not None:
+            fix = "give the table or the log"
+            raise InputError("log", f"{len(log)} decisions", "has no use beside a table", fix)
+        made = cls(estimated_table(log), objective, options=options)
+        made.text = logged_text(log)
+        return made
 
     @property
     def experts(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .column_glossary import term_of
-from .results_table import capitalised
+from .results_table import CostUnit, amount, capitalised, cost_unit_named
 
 __all__ = ["evaluation_view"]
 
@@ -31,7 +31,7 @@ def evaluation_view(result: dict[str, Any]) -> Group:
     cases = [case for case in result.get("cases") or [] if case.get(split) is not None]
     parts: list[Any] = [_plain(_about(result))]
     if "off_policy" in result:
-        parts += _estimates(result["off_policy"])
+        parts += _estimates(result["off_policy"], cost_unit_named(result.get("cost_unit")))
     if len(cases) > 1:
         parts += ["", *_case_table(cases, split)]
     elif split in result:
@@ -50,7 +50,8 @@ def _about(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     name = (result.get("problem") or {}).get("name")
     if name not in (None, "routing"):
         rows.append(("problem", name))
-    rows.append(("method", result["method"]))
+    if "method" in result:  # an exported router does not name it
+        rows.append(("method", result["method"]))
     if result.get("inputs"):
         rows.append(("inputs", ", ".join(result["inputs"])))
     trials = result.get("n_trials")
@@ -144,23 +145,41 @@ def _shares(experts: Sequence[str], shares: Sequence[float]) -> Table:
     return table
 
 
-def _estimates(estimates: Mapping[str, Any]) -> list[Any]:
-    """The off-policy estimates of the router's utility from a log."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("utility by the log")
-    table.add_column("estimate", justify="right")
-    table.add_column("95% CI", justify="right")
+def _estimates(estimates: Mapping[str, Any], unit: CostUnit | None) -> list[Any]:
+    """Return the off-policy estimates of what the router earns, and of what that changes."""
+    parts: list[Any] = []
+    goal = "utility" if "ips" in estimates else "quality"
+    main = estimates if goal == "utility" else estimates["quality"]
+    table = _right_aligned(f"{goal} by the log", "estimate", "95% CI")
     for name, label in (("ips", "IPS"), ("snips", "SNIPS"), ("dr", "doubly robust")):
-        low, high = estimates[name]["ci95"]
-        table.add_row(label, f"{estimates[name]['mean']:.4f}", f"{low:.4f} to {high:.4f}")
-    if estimates["truth"] is not None:
-        table.add_row("truth on its queries", f"{estimates['truth']:.4f}", "")
+        low, high = main[name]["ci95"]
+        table.add_row(label, f"{main[name]['mean']:.4f}", f"{low:.4f} to {high:.4f}")
+    if main["truth"] is not None:
+        table.add_row("truth on its queries", f"{main['truth']:.4f}", "")
+    parts += ["", table]
+    if "quality" in estimates:
+        change = _right_aligned("doubly robust", "router", "log", "difference", "95% CI")
+        label, factor = ("cost", 1.0) if unit is None else (unit.label, unit.per_compute)
+        for name, each in (("quality", estimates["quality"]), (label, estimates["cost"])):
+            scale, shown = (1.0, "{:.4f}".format) if name == "quality" else (factor, amount)
+            low, high = (shown(scale * end) for end in each["difference"]["ci95"])
+            means = [shown(scale * each[kind]["mean"]) for kind in ("dr", "logged", "difference")]
+            change.add_row(name, *means, f"{low} to {high}")
+        parts += ["", change]
     size = (
         f"{estimates['decisions']} decisions; effective sample size {estimates['effective_sample_size']:.0f} "
         "for this router"
     )
     warnings = [Text(f"Warning: {warning}", style="yellow") for warning in estimates["warnings"]]
-    return ["", table, Text(size, style="dim"), *warnings]
+    return [*parts, Text(size, style="dim"), *warnings]
+
+
+def _right_aligned(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _collapse(result: Mapping[str, Any]) -> list[Text]:

@@ -1,4 +1,4 @@
-"""Export of the decision log as Parquet, which `evaluate --log` and `monitor --log` read."""
+"""Export of the decision log as Parquet, which `train`, `evaluate` and `monitor --log` read."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ __all__ = ["export_log"]
 
 
 def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, Any]:
-    """Write the scored decisions: query_id, expert, propensity, quality, cost, features, and more.
+    """Write every decision: query_id, expert, propensity, quality, cost, features, times, status and more.
 
-    Decisions without a score, without a propensity (the client named the expert), without an answer or
-    without a cost (the server was killed during a stream) are counted and left out, and so are those whose
-    features another text pipeline made than that of the newest.
+    Nothing can be learned from decisions without a score, without a propensity (the client named the expert),
+    without an answer or without a cost (the server was killed during a stream), nor from those whose features
+    another text pipeline made than that of the newest: they are counted, and their features are null. They
+    still tell when requests arrived, how long experts took and when they failed.
 
     Args:
         store: the log.
@@ -36,14 +37,17 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
         since: seconds since 1970.
 
     Returns:
-        how many decisions were written, and how many left out for which reason.
+        how many decisions were written, how many of them are of use for learning, and how many are not for
+        which reason.
 
     Raises:
-        InputError: no decision is left, or the file cannot be written.
+        InputError: the log is empty, or the file cannot be written.
     """
     left_out = Counter[str]()
+    every: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for row in store.decisions(since=since):
+        every.append(row)
         reason = _reason_to_leave_out(row)
         left_out[reason] += 1
         if not reason:
@@ -52,16 +56,17 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
     kept = of_one_pipeline(rows)
     left_out["features of another text pipeline"] = len(rows) - len(kept)
     rows = kept
-    if not rows:
-        counts = ", ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
-        fix = "post scores to /v1/outcomes"
-        raise InputError("log", store.name, f"has no decision to export ({counts or 'it is empty'})", fix)
-    _write(rows, out, _folder_of(rows[-1], store.deployments()))
+    if not every:
+        fix = "send requests to `serve`, or give an earlier --since"
+        raise InputError("log", store.name, "has no decision to export", fix)
+    router = _folder_of(rows[-1], store.deployments()) if rows else None
+    _write(every, {row["id"] for row in rows}, out, router, rows[-1]["pipeline"] if rows else None)
     return {
         "log": store.name,
-        "out": str(out),
-        "decisions": len(rows),
-        "left_out": {reason: count for reason, count in left_out.items() if count},
+        "written": str(out),
+        "decisions": len(every),
+        "for_learning": len(rows),
+        "not_for_learning": {reason: count for reason, count in left_out.items() if count},
     }
 
 
@@ -90,8 +95,9 @@ def _reason_to_leave_out(row: dict[str, Any]) -> str:
     return "no cost" if row["cost_usd"] is None else ""
 
 
-def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
-    features = np.stack([np.frombuffer(row["features"], dtype="<f4") for row in rows])
+def _write(
+    rows: list[dict[str, Any]], learned: set[str], out: Path, router: str | None, pipeline: str | None
+) -> None:
     columns: dict[str, Any] = {
         "query_id": [row["prompt_hash"] for row in rows],
         "decision": [row["id"] for row in rows],
@@ -99,20 +105,26 @@ def _write(rows: list[dict[str, Any]], out: Path, router: str | None) -> None:
         "propensity": pa.array([row["propensity"] for row in rows], pa.float64()),
         "quality": pa.array([row["score"] for row in rows], pa.float64()),
         "cost": pa.array([row["cost_usd"] for row in rows], pa.float64()),
-        "features": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1]),
         "at": pa.array([row["at"] for row in rows], pa.float64()),
         "latency_s": pa.array([row["latency_s"] for row in rows], pa.float64()),
         "tokens_in": pa.array([row["tokens_in"] for row in rows], pa.int64()),
         "tokens_out": pa.array([row["tokens_out"] for row in rows], pa.int64()),
+        "status": [row["status"] for row in rows],
+        "previous": pa.array([row["previous"] for row in rows], pa.string()),
         "router": [row["router"] for row in rows],
         "session": pa.array([row["session"] for row in rows], pa.string()),
         "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
     }
-    facts = {
-        "experts": list(rows[-1]["propensities"]),
-        "router": router,
-        "pipeline": rows[-1]["pipeline"],
-    }
+    features = [row["features"] if row["id"] in learned else None for row in rows]
+    width = next((len(one) // 4 for one in features if one is not None), 0)
+    if width:
+        blank = bytes(4 * width)
+        values = np.frombuffer(b"".join(one or blank for one in features), dtype="<f4")
+        unknown = pa.array([one is None for one in features])
+        columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(values), width, mask=unknown)
+    named = [row for row in rows if row["propensities"]]
+    experts = list(named[-1]["propensities"]) if named else sorted({row["expert"] for row in rows})
+    facts = {"experts": experts, "router": router, "pipeline": pipeline, "cost_unit": "usd"}
     metadata = {b"router_rl": json.dumps(facts).encode()}
     with replacing(out) as temporary:
         pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)

@@ -15,8 +15,9 @@ Source: Page, Continuous Inspection Schemes, https://doi.org/10.1093/biomet/41.1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from experts import DecisionLog, InputError, OutcomeTable
 
 from ..routing import Router
 
-__all__ = ["Drift", "monitor"]
+__all__ = ["Drift", "monitor", "monitor_log"]
 
 _SLACK = 0.25  # k: half of the smallest shift of interest, in standard deviations
 _STREAMS = 1000
@@ -87,8 +88,7 @@ def monitor(
         InputError: `false_alarms` is out of range, or the log's experts are not the table's.
         RouterError: the table has other experts or features than the router.
     """
-    if not 0.0 < false_alarms < 1.0:
-        raise InputError("false_alarms", false_alarms, "is not a probability", "use a number such as 0.01")
+    _check_rate("false_alarms", false_alarms)
     if log.experts != table.experts:
         raise InputError(
             "log", list(log.experts), "has other experts than the table", "give the run's own log"
@@ -97,38 +97,118 @@ def monitor(
     state = None if compute_weight is None else torch.full((len(table), 1), compute_weight)
     with torch.inference_mode():
         choice = router(torch.tensor(table.features), state).experts[:, 0].cpu().numpy()
-    active = [expert for expert in range(len(log.experts)) if (log.action == expert).any()]
-    share = false_alarms / (len(active) * len(_KINDS))
-    alarms: list[Drift] = []
-    for expert in active:
-        rows = np.flatnonzero(log.action == expert)
-        explored = log.propensity[rows] < _GREEDY
-        own = choice == expert
+    streams = _streams(log, np.arange(len(log)))
+    alarms: list[Drift | None] = []
+    for expert, kind, rows in streams:
+        outcome = np.asarray(getattr(table, kind)[:, expert], dtype=np.float64)
+        own = outcome[choice == expert]
+        reference = _Reference(own if len(own) >= _MIN_ROWS else outcome, outcome)
+        alarms.append(_drift(log, (expert, kind), rows, reference, false_alarms / len(streams), seed))
+    return _in_order(alarms)
+
+
+def monitor_log(
+    log: DecisionLog, *, reference: float = 0.5, false_alarms: float = 0.01, seed: int = 0
+) -> list[Drift]:
+    """Detect experts whose outcomes drifted away from those in the earlier part of the log.
+
+    Choices of the router are compared with earlier choices of the router, other decisions (exploration, or
+    without a propensity) with earlier ones of their kind. An expert with fewer than 20 earlier outcomes is
+    not watched.
+
+    Args:
+        log: decisions in chronological order.
+        reference: fraction of the decisions, the first ones, that the others are compared with.
+        false_alarms: probability of any alarm on a log without drift, in (0, 1).
+        seed: seed of the simulated streams.
+
+    Returns:
+        at most one alarm per expert and kind, by decision.
+
+    Raises:
+        InputError: a number is out of range, or no expert has enough outcomes.
+    """
+    _check_rate("false_alarms", false_alarms)
+    _check_rate("reference", reference)
+    start = round(reference * len(log))
+    earlier = {(expert, kind): rows for expert, kind, rows in _streams(log, np.arange(start))}
+    later = _streams(log, np.arange(start, len(log)))
+    watched = [each for each in later if len(earlier.get(each[:2], ())) >= _MIN_ROWS]
+    if not watched:
+        problem = f"has no expert with {_MIN_ROWS} outcomes in its first {start} decisions, and later ones"
+        raise InputError("log", f"{len(log)} decisions", problem, "log longer, or give --table")
+    alarms: list[Drift | None] = []
+    for expert, kind, rows in watched:
+        before = earlier[expert, kind]
+        outcome = np.asarray(getattr(log, kind)[before], dtype=np.float64)
+        explored = _explored(log, before)
+        parts = [outcome[~explored], outcome[explored]]
+        known = _Reference(*(part if len(part) >= _MIN_ROWS else outcome for part in parts))
+        alarms.append(_drift(log, (expert, kind), rows, known, false_alarms / len(watched), seed))
+    return _in_order(alarms)
+
+
+class _Reference(NamedTuple):
+    """Outcomes [M] float64 that an expert's are compared with: of the router's choices, and of the others."""
+
+    chosen: np.ndarray
+    explored: np.ndarray
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise InputError(name, value, "is not between 0 and 1", "use a number such as 0.01")
+
+
+def _streams(log: DecisionLog, among: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
+    """Return each expert, kind of outcome, and the rows among the given ones that have it; none is empty."""
+    streams: list[tuple[int, str, np.ndarray]] = []
+    for expert in range(len(log.experts)):
         for kind in _KINDS:
-            outcome = np.asarray(getattr(table, kind)[:, expert], dtype=np.float64)
-            reference = outcome[own] if own.sum() >= _MIN_ROWS else outcome
-            alarm = _first_alarm(
-                np.asarray(getattr(log, kind)[rows], dtype=np.float64),
-                explored,
-                reference,
-                outcome,
-                share,
-                np.random.default_rng([seed, expert, _KINDS.index(kind)]),
-            )
-            if alarm is not None:
-                at, since, expected, seen = alarm
-                alarms.append(
-                    Drift(
-                        expert=log.experts[expert],
-                        kind=kind,
-                        decision=int(rows[at]) + 1,
-                        query_id=str(log.query_id[rows[at]]),
-                        expected=expected,
-                        seen=seen,
-                        since=int(rows[since]),
-                    )
-                )
-    return sorted(alarms, key=lambda drift: drift.decision)
+            known = (log.action[among] == expert) & ~np.isnan(getattr(log, kind)[among])
+            if known.any():
+                streams.append((expert, kind, among[known]))
+    return streams
+
+
+def _explored(log: DecisionLog, rows: np.ndarray) -> np.ndarray:
+    """Return which decisions were not the router's own choice, or are not known to be."""
+    return ~(log.propensity[rows] >= _GREEDY)
+
+
+def _drift(
+    log: DecisionLog,
+    stream: tuple[int, str],
+    rows: np.ndarray,
+    reference: _Reference,
+    share: float,
+    seed: int,
+) -> Drift | None:
+    """Return the alarm of an expert's outcomes of one kind, if there is one."""
+    expert, kind = stream
+    alarm = _first_alarm(
+        np.asarray(getattr(log, kind)[rows], dtype=np.float64),
+        _explored(log, rows),
+        *reference,
+        share,
+        np.random.default_rng([seed, expert, _KINDS.index(kind)]),
+    )
+    if alarm is None:
+        return None
+    at, since, expected, seen = alarm
+    return Drift(
+        expert=log.experts[expert],
+        kind=kind,
+        decision=int(rows[at]) + 1,
+        query_id=str(log.query_id[rows[at]]),
+        expected=expected,
+        seen=seen,
+        since=int(rows[since]),
+    )
+
+
+def _in_order(alarms: Sequence[Drift | None]) -> list[Drift]:
+    return sorted((each for each in alarms if each is not None), key=lambda drift: drift.decision)
 
 
 def cusum(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from envs import QueueingConfig, QueueingCore, QueueUnits, build_queueing
 from envs.traces import ARRIVALS, Arrivals, open_arrivals
-from experts import InputError, OutcomeTable
+from experts import DecisionLog, InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
 from ...routing import Router
 from ..data_digest import digest_of, table_digest
+from ..log_table import estimated_table, logged_text
 from ..measure import Measurement
 from ..objective import Objective
 from ..objective_fields import only_objective
@@ -22,6 +23,8 @@ from ..prompt_features import with_features
 from ..routing.problem import RoutingProblem
 from ..table_facts import table_facts
 from ..tuning_rows import with_tuning_rows
+from .logged_latency import latency_notes, logged_latencies, table_latencies
+from .logged_traffic import logged_arrivals, logged_outages, traffic_notes
 from .queue_measurement import measure_queues
 from .queueing_options import QueueingOptions, errors_name_options
 from .timeline_data import queue_timeline
@@ -39,6 +42,7 @@ class QueueingProblem(Problem):
             are its latencies, else output tokens, else costs.
         objective: the compute weight; the weights of lateness, misses and overspending are options.
         options: the other options; the defaults if None.
+        trace: arrivals in place of `options.arrivals`.
         changes: fields of `QueueingOptions`, in place of those of `options`.
 
     Attributes:
@@ -70,6 +74,7 @@ class QueueingProblem(Problem):
         objective: Objective | Sequence[Objective] | None = None,
         *,
         options: QueueingOptions | None = None,
+        trace: Arrivals | None = None,
         **changes: Any,
     ) -> None:
         super().__init__()
@@ -84,10 +89,53 @@ class QueueingProblem(Problem):
         self.units = QueueUnits.of(rows["train"], config)
         with errors_name_options():
             config.replicas_of(len(self.experts))
-            self.arrivals = _read(self.options.arrivals)
+            self.arrivals = _read(self.options.arrivals) if trace is None else trace
         with errors_name_options("test_arrivals"):
             other = self.options.test_arrivals
             self.test_arrivals = self.arrivals if other is None else _read(other)
+
+    @classmethod
+    def of_log(
+        cls,
+        log: DecisionLog,
+        objective: Objective | Sequence[Objective] | None = None,
+        *,
+        table: OutcomeTable | None = None,
+        options: QueueingOptions | None = None,
+    ) -> QueueingProblem:
+        """Return the problem of a decision log: its arrivals, its latencies as service times, its outages.
+
+        Arrivals and outages that the options name are used in place of the log's.
+
+        Args:
+            log: with times and latencies; without a table also with propensities, scores and features.
+            objective: the compute weight.
+            table: qualities, costs and features of the experts; None: they are estimated from the log.
+            options: the other options; the defaults if None.
+
+        Raises:
+            InputError: the log lacks what is needed, or has other experts than the table.
+        """
+        options = options or QueueingOptions()
+        if table is None:
+            queries = log.scored()
+            rows, seconds = estimated_table(queries), logged_latencies(log, queries)
+        else:
+            if table.experts != log.experts:
+                fix = f"give the table of {', '.join(log.experts)}"
+                raise InputError("log", list(log.experts), "has other experts than the table", fix)
+            rows, seconds = table, table_latencies(log, table)
+        rows = rows.with_latencies(seconds)
+        arrivals, outages = logged_arrivals(log), logged_outages(log)
+        config = options.config(options.loads[0], 0.0)
+        units = QueueUnits.of(rows.part("train"), config)
+        if not options.mean_up:
+            options = outages.simulated(options, units.mean_service)
+        notes = (*latency_notes(log, units), *traffic_notes(arrivals, outages, units, config))
+        trace = arrivals if options.arrivals == QueueingOptions().arrivals else None
+        made = cls(rows.with_latencies(seconds, notes), objective, options=options, trace=trace)
+        made.text = logged_text(log) if table is None else made.text
+        return made
 
     @property
     def config(self) -> QueueingConfig:

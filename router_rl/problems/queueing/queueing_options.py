@@ -25,7 +25,8 @@ class QueueingOptions(CheckedOptions):
 
     Attributes:
         arrivals: `poisson`, `bursts`, or the Parquet path of a trace, whose first half is for training, the
-            next quarter for validation and the last quarter for test.
+            next quarter for validation and the last quarter for test. With a decision log, `poisson` stands
+            for the log's arrivals.
         test_arrivals: other arrivals for the test split, to measure transfer; null: the same.
         loads: arrival rates over the capacity of all experts; one case each.
         episodes: episodes of an evaluation; a confidence interval needs 2.
@@ -39,7 +40,8 @@ class QueueingOptions(CheckedOptions):
         deadlines: deadline of each class of requests, in mean service times.
         values: value of a request of each class.
         shares: relative frequency of each class; equal where empty.
-        mean_up: mean service times between an expert's recovery and its next failure; 0 for no failures.
+        mean_up: mean service times between an expert's recovery and its next failure; 0 for no failures, or
+            with a decision log for those of the log.
         mean_repair: mean service times until a failed expert is repaired.
         budget: mean compute per request of an episode; null: no budget.
         overspend_weight: utility per unit of compute above the budget.

@@ -78,15 +78,12 @@ class RoutingProblem(Problem):
         *("group_label", "inferred_group"),
     )
     objective_fields: ClassVar[tuple[str, ...]] = (
-        "compute_weight",
-        "load_weight",
-        "window",
-        "budget",
-        "max_cost",
+        *("compute_weight", "load_weight", "window", "budget", "max_cost"),
     )
 
     scores_training_rows: ClassVar[bool] = True
     measures_rows: ClassVar[bool] = True
+    learns_from_log: ClassVar[bool] = True
 
     table: OutcomeTable
     rule: Selection

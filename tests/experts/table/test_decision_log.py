@@ -56,7 +56,9 @@ def test_parquet_gives_back_what_it_got(tmp_path: Path) -> None:
         ({"action": [0, 1, 2]}, "action=2: row 2 is not in 0 to"),
         ({"propensity": [0.5, 0.0, 1.0]}, r"propensity=0.0: row 1 is outside \(0, 1\]"),
         ({"quality": [0.5, 2.0, 1.0]}, r"quality=2.0: row 1 is outside \[0, 1\]"),
-        ({"cost": [0.5, 1.0, float("nan")]}, r"cost=nan: row 2 is outside \[0, inf\)"),
+        ({"cost": [0.5, 1.0, float("inf")]}, r"cost=inf: row 2 is outside \[0, inf\)"),
+        ({"latency_s": [0.5, -1.0, 1.0]}, r"latency_s=-1.0: row 1 is outside \[0, inf\)"),
+        ({"at": [0.5]}, r"at=\(1,\): should have shape \(3,\)"),
         ({"cost": [0.5, 1.0]}, r"cost=\(2,\): should have shape \(3,\)"),
         ({"features": [[0.0], [1.0]]}, r"features=\(2, 1\): should have shape \(3, D\)"),
         ({"features": [[0.0], [float("inf")], [1.0]]}, "row 1 is not finite"),
@@ -76,18 +78,79 @@ def test_mistakes_in_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable Parquet file"):
         DecisionLog.read(path, ("left", "right"))
     columns = {"query_id": ["a"], "expert": ["left"], "propensity": [0.5], "quality": [1.0], "cost": [1.0]}
-    pq.write_table(pa.table({k: v for k, v in columns.items() if k != "propensity"}), path)
-    with pytest.raises(InputError, match=r"propensity=None: .*the column is missing"):
+    pq.write_table(pa.table({k: v for k, v in columns.items() if k != "expert"}), path)
+    with pytest.raises(InputError, match=r"expert=None: .*the column is missing"):
         DecisionLog.read(path, ("left", "right"))
     pq.write_table(pa.table({**columns, "expert": ["lefd"]}), path)
     with pytest.raises(InputError, match="expert='lefd': unknown; did you mean 'left'"):
         DecisionLog.read(path, ("left", "right"))
-    pq.write_table(pa.table({**columns, "quality": [None]}, schema=None), path)
-    with pytest.raises(InputError, match=r"quality=nan: row 0 is outside"):
-        DecisionLog.read(path, ("left", "right"))
     pq.write_table(pa.table({**columns, "cost": ["dear"]}), path)
     with pytest.raises(InputError, match="cost='string': is not numeric"):
         DecisionLog.read(path, ("left", "right"))
+
+
+def test_what_is_missing_is_said_when_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    columns = {"query_id": ["a", "b"], "expert": ["right", "left"], "quality": [1.0, None]}
+    pq.write_table(pa.table(columns), path)
+    log = DecisionLog.read(path)
+    assert log.experts == ("left", "right")
+    assert log.action.tolist() == [1, 0]
+    assert np.isnan(log.propensity).all()
+    with pytest.raises(InputError) as error:
+        log.scored()
+    message = str(error.value)
+    assert "2 without propensity, 1 without quality, 2 without cost" in message
+    assert "serve --explore" in message
+    assert "/v1/outcomes" in message
+
+
+def test_scored_decisions_have_all_that_estimates_need() -> None:
+    nan = float("nan")
+    log = DecisionLog(**{**GOOD, "propensity": [0.5, nan, 1.0], "quality": [1.0, 0.0, nan], "at": [1, 2, 3]})
+    kept = log.scored()
+    assert kept.query_id.tolist() == ["a"]
+    assert kept.at is not None
+    assert kept.at.tolist() == [1.0]
+    whole = DecisionLog(**GOOD)
+    assert whole.scored() is whole
+    unread = DecisionLog(**{**GOOD, "features": [[0.0, 1.0], [nan, nan], [0.0, 1.0]]})
+    assert unread.scored().action.tolist() == [0, 1]
+    with pytest.raises(InputError, match="row 1 is not finite"):
+        DecisionLog(**{**GOOD, "features": [[0.0, 1.0], [nan, 1.0], [0.0, 1.0]]})
+
+
+def test_traffic_is_kept_in_full_precision(tmp_path: Path) -> None:
+    traffic: dict[str, Any] = {
+        "at": [1_787_392_800.25, 1_787_392_800.5, float("nan")],
+        "latency_s": [0.5, float("nan"), 0.0],
+        "tokens_in": [3, 4, 5],
+        "status": ["ok", "failed", None],
+        "previous": [None, "a", None],
+        "session": ["s", None, "s"],
+    }
+    unread = [[0.0, 1.0], [float("nan")] * 2, [0.0, 1.0]]
+    log = DecisionLog(**{**GOOD, **traffic, "features": unread, "cost_unit": "usd", "router": "folder"})
+    assert log.answered.tolist() == [True, False, True]
+    assert log.failed.tolist() == [False, True, False]
+    log.write(tmp_path / "log.parquet")
+    assert pq.read_table(tmp_path / "log.parquet")["features"].null_count == 1
+    back = DecisionLog.read(tmp_path / "log.parquet")
+    assert (back.experts, back.cost_unit, back.router) == (("left", "right"), "usd", "folder")
+    for name in (*traffic, "features", "propensity"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(log, name))
+    assert back.tokens_out is None
+
+
+def test_requests_that_name_another_expert_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    columns = {"query_id": list("abc"), "expert": ["left", "other", "right"]}
+    pq.write_table(pa.table({**columns, "propensity": [0.5, None, 0.5]}), path)
+    assert DecisionLog.read(path, ("left", "right")).query_id.tolist() == ["a", "c"]
+    for propensity in ([0.5, 0.5, 0.5], [None, None, None]):  # the router chose it; or nothing is known
+        pq.write_table(pa.table({**columns, "propensity": pa.array(propensity, pa.float64())}), path)
+        with pytest.raises(InputError, match="expert='other': unknown"):
+            DecisionLog.read(path, ("left", "right"))
 
 
 def test_a_log_is_drawn_from_the_policy() -> None:

@@ -35,6 +35,11 @@ def test_by_hand() -> None:
     # (1, .5), (1, .5), (1, 1) and (1, 0).
     values = [1.0 + 2 * (1 - 1.0), 0.5, 1.0 + 2 * (0 - 1.0), 0.5 + 1 * (1 - 0.0)]
     assert found.dr.mean == pytest.approx(np.mean(values))
+    assert found.logged.mean == pytest.approx(3 / 4)
+    change = np.array(values) - np.array([1.0, 1.0, 0.0, 1.0])
+    assert found.difference.mean == pytest.approx(change.mean())
+    margin = 1.959964 * change.std(ddof=1) / 2
+    assert found.difference.high - found.difference.mean == pytest.approx(margin)
     assert len(found.warnings) == 1
     assert "the effective sample size is 3" in found.warnings[0]
 

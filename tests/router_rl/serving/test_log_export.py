@@ -14,7 +14,7 @@ import pytest
 
 import train_router
 from experts import DecisionLog, InputError
-from router_rl.problems.log_table import read_logged
+from router_rl.problems.log_table import logged_text
 from router_rl.serving.deployments import follow, promote
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
@@ -37,7 +37,15 @@ def test_scored_decisions_are_exported(serve: Callable[..., Any], tmp_path: Path
     out = tmp_path / "log.parquet"
     url = f"sqlite:///{tmp_path}/log.db"
     assert train_router.main(["log", "export", "--log", url, "--out", str(out)]) == 0
-    log = DecisionLog.read(out, ["small", "large"])
+    every = DecisionLog.read(out, ["small", "large"])
+    assert len(every) == 6
+    assert every.at is not None
+    assert every.latency_s is not None
+    assert every.status is not None
+    assert every.at.tolist() == [row["at"] for row in rows]
+    assert every.latency_s.tolist() == [row["latency_s"] for row in rows]
+    assert every.status.tolist() == ["ok"] * 6
+    log = every.scored()
     assert len(log) == 4
     scored = [row for row in rows if row["score"] is not None]
     assert list(log.query_id) == [row["prompt_hash"] for row in scored]
@@ -91,10 +99,10 @@ def test_features_of_another_text_pipeline_are_left_out(
     with serve(other, explore=0.5) as running:
         decisions = _asked(running, PLUS, TIMES)
         exported = export_log(running.server.store, out)
-    assert exported["decisions"] == 2
-    assert exported["left_out"] == {"features of another text pipeline": 3}
+    assert exported["for_learning"] == 2
+    assert exported["not_for_learning"] == {"features of another text pipeline": 3}
     table = pq.read_table(out)
-    assert table["decision"].to_pylist() == decisions
+    assert table.filter(table["features"].is_valid())["decision"].to_pylist() == decisions
     facts = json.loads(table.schema.metadata[b"router_rl"])
     assert (facts["router"], facts["pipeline"]) == (str(other), two.pipeline)
 
@@ -127,10 +135,10 @@ def test_a_pipeline_that_was_replaced_reads_no_prompts(
         running.server.decider.reseed(0)
         _asked(running, *[PLUS, TIMES] * 10)
         export_log(running.server.store, out)
-    assert read_logged(out)[1] is not None
+    assert logged_text(DecisionLog.read(out)) is not None
     shutil.rmtree(folder)
     shutil.copytree(make_router("replaced", words=("add", "multiply")), folder)
-    assert read_logged(out)[1] is None
+    assert logged_text(DecisionLog.read(out)) is None
 
 
 def test_a_shadow_is_estimated_from_features_of_one_pipeline(

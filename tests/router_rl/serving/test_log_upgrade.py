@@ -99,4 +99,4 @@ def test_decisions_of_another_router_of_the_first_version_are_left_out(
         store.attach("new", 0.5)
         exported = export_log(store, tmp_path / "log.parquet")
     assert exported["decisions"] == 1
-    assert exported["left_out"] == {"features of another text pipeline": 1}
+    assert exported["not_for_learning"] == {"features of another text pipeline": 1}

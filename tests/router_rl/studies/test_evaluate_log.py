@@ -14,7 +14,7 @@ from experts.table.decision_log import DecisionLog, epsilon_greedy, log_decision
 from router_rl import Objective, fit
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import Hard
-from router_rl.studies.evaluate_log import evaluate_log, policy_of
+from router_rl.studies.evaluate_log import evaluate_log, evaluate_router_log, policy_of
 from router_rl.studies.runs import TrainedRun, train_run
 
 OBJECTIVE = Objective(compute_weight=0.05)
@@ -79,6 +79,45 @@ def test_what_a_log_cannot_judge(kinds: OutcomeTable, run: TrainedRun, log: Deci
         policy_of(fit("ridge", RoutingProblem(kinds, OBJECTIVE, select="topk")), kinds.features)
     with pytest.raises(InputError, match="log='group': the router has inputs beside the features"):
         policy_of(fit("group_label", RoutingProblem(kinds, OBJECTIVE)), kinds.features)
+
+
+def test_a_log_without_propensities_is_refused(run: TrainedRun, log: DecisionLog) -> None:
+    nothing = np.full(len(log), np.nan)
+    with pytest.raises(InputError, match=r"600 without propensity; log the probability .*serve --explore"):
+        evaluate_log(run, replace(log, propensity=nothing), None)
+    with pytest.raises(InputError, match=r"600 without quality; post scores to /v1/outcomes"):
+        evaluate_log(run, replace(log, quality=nothing), None)
+
+
+def test_decisions_that_cannot_be_used_are_left_out_and_counted(run: TrainedRun, log: DecisionLog) -> None:
+    quality = log.quality.copy()
+    quality[::3] = np.nan
+    found = evaluate_log(run, replace(log, quality=quality), None)
+    assert found["off_policy"]["decisions"] == 400
+    assert "200 of 600 decisions are without" in found["notes"][-1]
+    kept = evaluate_log(run, log.take(np.flatnonzero(~np.isnan(quality))), None)
+    assert kept["off_policy"] == found["off_policy"]
+
+
+def test_quality_and_cost_are_estimated_beside_utility(
+    kinds: OutcomeTable, run: TrainedRun, log: DecisionLog
+) -> None:
+    found = evaluate_log(run, log, kinds)["off_policy"]
+    for name in ("quality", "cost"):
+        part = found[name]
+        low, high = part["dr"]["ci95"]
+        assert low < part["truth"] < high
+        assert part["logged"]["mean"] == pytest.approx(float(getattr(log, name).mean()), rel=1e-5)
+        difference = part["dr"]["mean"] - part["logged"]["mean"]
+        assert part["difference"]["mean"] == pytest.approx(difference)
+
+
+def test_an_exported_router_has_no_utility(run: TrainedRun, log: DecisionLog) -> None:
+    alone = evaluate_router_log(run.folder / "router", run.router, log, None)
+    assert "ips" not in alone["off_policy"]
+    of_run = evaluate_log(run, log, None)["off_policy"]
+    assert alone["off_policy"]["quality"] == of_run["quality"]
+    assert alone["off_policy"]["effective_sample_size"] == of_run["effective_sample_size"]
 
 
 def test_a_usual_expert_and_its_log(kinds: OutcomeTable, run: TrainedRun, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from experts import DecisionLog, InputError, OutcomeTable
 from router_rl.routing import Hard, LinearScorer, Router
-from router_rl.studies.monitor import cusum, monitor
+from router_rl.studies.monitor import cusum, monitor, monitor_log
 
 
 def _table(rows: int = 300) -> OutcomeTable:
@@ -63,6 +65,32 @@ def test_drift_is_found_soon_and_where_it_began(changes: dict[str, float], kind:
         assert [alarm.kind for alarm in found] == [kind]
         assert 200 < found[0].decision < 300
         assert found[0].since < 260
+
+
+def test_a_log_is_compared_with_its_own_beginning() -> None:
+    alarms = sum(bool(monitor_log(_log(seed, 300), false_alarms=0.1)) for seed in range(16))
+    assert alarms <= 5
+    for seed in range(3):
+        (found,) = monitor_log(_log(seed, 600, quality=0.45))
+        assert (found.expert, found.kind) == ("a", "quality")
+        assert 300 <= found.since < 360
+        assert found.since < found.decision < 420
+        assert found.seen < 0.65 < found.expected
+
+
+def test_a_log_without_propensities_or_scores_is_watched_for_what_it_has() -> None:
+    log = _log(0, 600, scale=4.0)
+    nothing = np.full(len(log), np.nan)
+    spend = replace(log, propensity=nothing, quality=nothing)
+    assert [(drift.expert, drift.kind) for drift in monitor_log(spend)] == [("a", "cost")]
+    worse, even = _log(0, 600, quality=0.2), np.arange(600) % 2 == 0
+    halved = monitor_log(replace(worse, quality=np.where(even, worse.quality, np.nan)))
+    assert [(drift.expert, drift.kind) for drift in halved] == [("a", "quality")]
+    assert np.isfinite([halved[0].expected, halved[0].seen]).all()
+    with pytest.raises(InputError, match="has no expert with 20 outcomes in its first 20 decisions"):
+        monitor_log(log.take(np.arange(40)))
+    with pytest.raises(InputError, match=r"reference=1.5: is not between 0 and 1"):
+        monitor_log(log, reference=1.5)
 
 
 def test_mistakes_are_named() -> None:
