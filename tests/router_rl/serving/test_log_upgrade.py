@@ -67,7 +67,7 @@ def check_upgrade(engine: Engine, router: LoadedRouter, tmp_path: Path) -> None:
     with closing(LogStore(url, create=False)) as store:
         (row,) = store.decisions()
         assert (row["id"], row["score"], row["pipeline"]) == ("old", 1.0, None)
-        assert export_log(store, tmp_path / "log.parquet")["decisions"] == 1
+        assert export_log(store, tmp_path / "log.parquet")["for_learning"] == 1
     facts = json.loads(pq.read_schema(tmp_path / "log.parquet").metadata[b"router_rl"])
     assert facts["router"] == str(router.folder)
     assert not NEW & columns(engine)  # a reader changes nothing
@@ -82,7 +82,7 @@ def check_upgrade(engine: Engine, router: LoadedRouter, tmp_path: Path) -> None:
         store.attach("new", 0.5)
         old, new = sorted(store.decisions(), key=lambda row: row["id"], reverse=True)
         assert (old["pipeline"], new["pipeline"]) == (None, router.pipeline)
-        assert export_log(store, tmp_path / "log.parquet")["decisions"] == 2  # of one router
+        assert export_log(store, tmp_path / "log.parquet")["for_learning"] == 2  # of one router
 
 
 def test_a_log_of_the_first_version(engine: Engine, router: Path, tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_decisions_of_another_router_of_the_first_version_are_left_out(
         store.write([decided(LoadedRouter.of(router), "new")], [])
         store.attach("new", 0.5)
         exported = export_log(store, tmp_path / "log.parquet")
-    assert exported["decisions"] == 1
+    assert exported["for_learning"] == 1
     assert exported["not_for_learning"] == {"features of another text pipeline": 1}
