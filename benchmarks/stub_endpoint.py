@@ -112,7 +112,7 @@ async def first_words(http: httpx.AsyncClient, prompt: str) -> float | None:
 
 
 async def _ready(http: httpx.AsyncClient) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         with suppress(httpx.TransportError):
             await http.get("/healthz")
             return
