@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from experts import InputError
 from experts.table.prices import Price
@@ -194,6 +195,17 @@ def test_a_stored_state_goes_on_where_it_ended(log: Log) -> None:
     later.keep()
     first.keep()
     assert log.learner().follow(log.router) == 0
+
+
+def test_a_state_that_cannot_be_read_is_learned_again(log: Log) -> None:
+    log.fill(log.decider(None, explore=0.5))
+    upto = log.store.newest_change()
+    for broken in (b"", b"no safetensors", save({"outer": np.zeros((2, 3, 3))})):
+        log.store.keep_learned(log.router.digest, upto, broken)
+        learner = log.learner()
+        assert learner.follow(log.router) == 40
+        assert learner.decisions() == 40
+        upto += 1  # a newer state replaces
 
 
 def test_servers_of_one_log_know_the_same(log: Log) -> None:
