@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -41,8 +42,11 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "examples")
     monkeypatch.setenv("LARGE_KEY", "key-of-large")
     names: dict[str, object] = {"__name__": "serve"}
+    statuses: list[dict[str, Any]] = []
     url = ""
     with FaultServer(answer) as server, ExitStack() as started:
+        serving = ExitStack()  # one server at a time: the page restarts it with other options
+        started.callback(lambda: serving.close())
         for kind, block in blocks:
             if kind == "yaml":
                 assert "http://localhost:8000/v1" in block
@@ -64,7 +68,12 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
                     if "log.parquet" in arguments:
                         _log(names["router"])
                     if arguments[0] == "serve":
-                        url = started.enter_context(_serving(arguments))
+                        serving.close()
+                        serving = ExitStack()
+                        url = serving.enter_context(_serving(arguments))
+                        if "--shadow" in arguments or "--online" in arguments:
+                            _asked_and_scored(url)
+                            statuses.append(_status(url))
                         continue
                     if arguments[:2] == ["log", "export"]:
                         _asked_and_scored(url)
@@ -75,6 +84,12 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
         assert {body["authorization"] for body in server.requests if body["model"] == "large"} == {
             "Bearer key-of-large"
         }
+    shadow, online = statuses
+    assert shadow["shadow"]["decisions"] == 60
+    assert 0.0 <= shadow["shadow"]["utility"]["dr"]["mean"] <= 1.1
+    assert online["online"]["method"] == "thompson"
+    assert online["online"]["decisions"] >= 120  # those of the servers before it, and its own
+    assert online["router"]["folder"] == "router"  # after the rollback
     table = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
     assert table.quality.mean(axis=0).tolist() == [0.5, 1.0]
     printed = capsys.readouterr().out.splitlines()
@@ -127,6 +142,11 @@ def _asked_and_scored(url: str) -> None:
             )
             decision = got.headers["x-router-rl-decision"]
             client.post("/v1/outcomes", json={"decision": decision, "score": float(right)})
+
+
+def _status(url: str) -> dict[str, Any]:
+    """Return what the live page shows."""
+    return httpx.get(f"{url}/v1/status", timeout=300).json()
 
 
 def _log(router) -> None:

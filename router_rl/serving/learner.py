@@ -5,12 +5,14 @@ What it knows depends on the log alone: a restart after a kill, and every server
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from experts import InputError
@@ -175,10 +177,11 @@ class Learner:
         sums, number, waiting = no_sums(len(router.experts), router.router.features), 0, ()
         stored = self._store.learned(router.digest)
         if stored is not None:
-            tensors = load(stored[1])
-            read = Sums(tensors["outer"], tensors["score"], tensors["cost"])
-            if read.outer.shape == sums.outer.shape:
-                sums, number, waiting = read, stored[0], tuple(tensors["waiting"].tolist())
+            with suppress(SafetensorError, KeyError):  # else all is learned again from the log
+                tensors = load(stored[1])
+                read = Sums(tensors["outer"], tensors["score"], tensors["cost"])
+                if read.outer.shape == sums.outer.shape and read.score.shape == read.cost.shape:
+                    sums, number, waiting = read, stored[0], tuple(tensors["waiting"].tolist())
         return _Known(router.digest, sums, number, waiting, self._posterior(sums))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from experts import InputError
 from experts.table.prices import Price
@@ -176,10 +177,11 @@ def test_a_replaced_score_replaces(log: Log) -> None:
 
 
 def test_a_stored_state_goes_on_where_it_ended(log: Log) -> None:
-    first = log.learner()
+    first, slow = log.learner(), log.learner()
     decider = log.decider(None, explore=0.5)
     ids = log.fill(decider)
     first.follow(log.router)
+    slow.follow(log.router)
     first.keep()
     restarted = log.learner()
     assert restarted.follow(log.router) == 0  # all of it was stored
@@ -190,10 +192,20 @@ def test_a_stored_state_goes_on_where_it_ended(log: Log) -> None:
     assert later.follow(log.router) == 41
     assert later.decisions() == 80
     assert same(later, fresh(log))
-    first.keep()  # an older state does not replace a newer one
     later.keep()
-    first.keep()
+    slow.keep()  # an older state does not replace a newer one
     assert log.learner().follow(log.router) == 0
+
+
+def test_a_state_that_cannot_be_read_is_learned_again(log: Log) -> None:
+    log.fill(log.decider(None, explore=0.5))
+    upto = log.store.newest_change()
+    for broken in (b"", b"no safetensors", save({"outer": np.zeros((2, 3, 3))})):
+        log.store.keep_learned(log.router.digest, upto, broken)
+        learner = log.learner()
+        assert learner.follow(log.router) == 40
+        assert learner.decisions() == 40
+        upto += 1  # a newer state replaces
 
 
 def test_servers_of_one_log_know_the_same(log: Log) -> None:

@@ -130,7 +130,7 @@ def test_the_story(serve: Callable[..., Any], stubs: Path, table: OutcomeTable, 
     digests = {folder: LoadedRouter.of(folder).digest for folder in (first, better)}
     with serve(first, stubs, explore=0.3, shadow=better, cost_weight=cost_weight) as running:
         _asked(running, table, requests[1])
-        estimate = running.http.get("/v1/status").json()["shadow"]
+        estimate = running.http.get("/v1/status", timeout=300).json()["shadow"]
         assert estimate["decisions"] == REQUESTS
         # 3.5 standard errors, as the choices differ in every run; benchmarks/shadow_coverage.py measures the
         # coverage of the intervals.
