@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "export_command",
         "Export a trained router for inference code, with a parity check.",
     ),
+    "add-expert": ("add_expert_command", "Add an expert to a trained router from a few of its answers."),
     "serve": ("serve_command", "Serve OpenAI chat completions: route, log every decision, explore."),
     "promote": ("promote_command", "Let running servers serve another router, or try it on a fraction."),
     "rollback": ("rollback_command", "Let running servers return to the router before."),
