@@ -9,8 +9,9 @@ by group (`group_label`). One expert is left out, answers some training queries,
 the utility on test rows of the router that knows all of its outcomes minus that of the router that was
 extended. Rivals: ignore the expert; a shrunk lookup of its answers; a ridge regression of its answers on
 those of the other experts, penalty by leave-one-out error, which imputes the other rows. All get the same
-estimate of its cost. The two experts whose loss costs most on training rows are left out in turn; then every
-expert. Prints Markdown.
+estimate of its cost. A draw is a set of random probes, and a random half of the training rows that active
+probes are chosen from. The two experts whose loss costs most on training rows are left out in turn; then
+every expert. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from router_rl.problems.probe_choice import next_probes
 from router_rl.problems.shrunken_means import shrunken_means
 from router_rl.problems.statistics import Interval
 
-__all__ = ["Left", "active", "difference", "left_out", "lookup", "ridge_imputed", "utilities"]
+__all__ = ["Left", "active", "difference", "left_out", "lookup", "recommended", "ridge_imputed", "utilities"]
 
 TABLES = "mmlupro_pool22,zeroeval_pool27,llmrouter_pool9"
 WEIGHTS = (0.02, 0.1, 0.4)
@@ -119,6 +120,16 @@ def added(left: Left, rows: np.ndarray, variances: PriorVariances) -> Newcomer:
     return newcomer(left.pool, answers, variances)
 
 
+def recommended(left: Left, weight: float, new: Newcomer) -> bool:
+    """Return whether `add-expert` advises the new router: the 95% CI of its expected gain is above 0."""
+    best = _old_values(left, weight).max(axis=1)
+    cost = _own(left, new.cost)
+    used = new.share * (_own(left, new.cautious()) - weight * cost > best)
+    gain = float(used @ (new.means @ new.known.mean - weight * cost - best))
+    spread = used @ new.means
+    return gain - 1.96 * float(np.sqrt(spread @ new.known.covariance @ spread)) > 0.0
+
+
 def active(
     left: Left, weight: float, variances: PriorVariances, seed: int, probes: tuple[int, ...] = PROBES
 ) -> dict[int, np.ndarray]:
@@ -174,8 +185,8 @@ def main(
             for count in PROBES:
                 print(_line(name, weight, count, curves), flush=True)
     if all_experts:
-        print("\n| table | weight | probes | experts | significantly worse than ignored | worst | mean |")
-        print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
+        print("\n| table | weight | probes | as | experts | significantly worse | worst | mean |")
+        print("|---|---:|---:|---|---:|---:|---:|---:|", flush=True)
         for name, cases in kept.items():
             for weight in WEIGHTS:
                 _print_all(name, weight, cases, draws // 10 or 1)
@@ -254,18 +265,21 @@ def _line(name: str, weight: float, count: int, curves: list[dict[tuple[int, str
 
 
 def _print_all(name: str, weight: float, cases: list[tuple[Left, PriorVariances]], draws: int) -> None:
-    found: dict[int, list[Interval]] = {count: [] for count in FEW}
+    found: dict[tuple[int, str], list[Interval]] = {}
     for left, variances in cases:
         asked = [active(left, weight, variances, draw, FEW) for draw in range(draws)]
         ignored = utilities(left, weight, None, None)
         for count in FEW:
             earned = np.stack([_with(left, weight, each[count], variances) for each in asked])
-            found[count].append(difference(earned, ignored))
-    for count, gains in found.items():
+            advised = [recommended(left, weight, added(left, each[count], variances)) for each in asked]
+            kept = np.where(np.array(advised)[:, None], earned, ignored)
+            found.setdefault((count, "fitted"), []).append(difference(earned, ignored))
+            found.setdefault((count, "recommended"), []).append(difference(kept, ignored))
+    for (count, kind), gains in found.items():
         worse = sum(each.high < 0.0 for each in gains)
         worst = min(gains, key=lambda each: each.mean)
         mean = np.mean([each.mean for each in gains])
-        cells = (f"`{name}`", f"{weight:g}", count, len(gains), worse, _shown(worst), f"{mean:+.4f}")
+        cells = (f"`{name}`", f"{weight:g}", count, kind, len(gains), worse, _shown(worst), f"{mean:+.4f}")
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

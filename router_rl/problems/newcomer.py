@@ -20,7 +20,7 @@ from .newcomer_prior import PriorVariances, covariates
 
 __all__ = ["CAUTION", "Answers", "Newcomer", "Pool", "in_range", "newcomer"]
 
-CAUTION = 0.25  # standard deviations by which the quality is lowered
+CAUTION = 0.1  # standard deviations by which the quality is lowered
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
