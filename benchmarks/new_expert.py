@@ -35,6 +35,7 @@ __all__ = ["Left", "active", "difference", "left_out", "lookup", "recommended", 
 TABLES = "mmlupro_pool22,zeroeval_pool27,llmrouter_pool9"
 WEIGHTS = (0.02, 0.1, 0.4)
 PROBES = (20, 50, 100, 200)
+MOST = 10  # draws where every expert is left out
 FEW = (20, 50)  # where ignoring the expert is hardest to beat
 STRENGTH = 5.0  # the default of group_label
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -170,15 +171,18 @@ def main(
         folder: folder of the tables.
         tables: comma-separated, without `.parquet`.
         draws: sets of probes for each expert.
-        useful: experts of each table and weight that are left out in turn.
+        useful: experts of each table and weight that are left out in turn; 0 skips that table.
         all_experts: also leave out every expert, and compare with ignoring it.
     """
     torch.set_num_threads(1)
     read = {name: _read(folder / f"{name}.parquet") for name in tables.split(",")}
     kept = {name: _leave_out(table) for name, table in read.items()}
-    print(f"| table | weight | probes | {' | '.join(METHODS)} | active - better rival | active - ignored |")
-    print(f"|---|---:|---:|{'---:|' * (len(METHODS) + 2)}", flush=True)
-    for name, cases in kept.items():
+    if useful:
+        print(
+            f"| table | weight | probes | {' | '.join(METHODS)} | active - better rival | active - ignored |"
+        )
+        print(f"|---|---:|---:|{'---:|' * (len(METHODS) + 2)}", flush=True)
+    for name, cases in kept.items() if useful else ():
         for weight in WEIGHTS:
             best = sorted(cases, key=lambda case: -_loss(case[0], weight))[:useful]
             curves = [_curves(*case, weight, draws) for case in best]
@@ -189,7 +193,7 @@ def main(
         print("|---|---:|---:|---|---:|---:|---:|---:|", flush=True)
         for name, cases in kept.items():
             for weight in WEIGHTS:
-                _print_all(name, weight, cases, draws // 10 or 1)
+                _print_all(name, weight, cases, min(draws, MOST))
 
 
 def _read(path: Path) -> OutcomeTable:

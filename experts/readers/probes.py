@@ -52,7 +52,7 @@ def read_probes(path: Path, table: OutcomeTable, expert: str | None = None) -> P
         InputError: the file has no new expert or several, a value is out of range, or a row belongs to no
             query of the table.
     """
-    columns = read_columns(path, progress=False)
+    columns = read_columns(path, progress=False, field="probes")
     name = _new_expert(path, columns["experts"], table.experts, expert)
     index = columns["experts"].index(name)
     values = {kind: columns[kind][:, index].astype(np.float64) for kind in ("quality", "cost")}

@@ -69,6 +69,7 @@ class Extension:
 
     def __init__(self, run: TrainedRun, table: OutcomeTable, probes: Probes | None = None) -> None:
         self.run = run
+        self._router = run.router  # an error if there is none, before anything is fitted
         self.problem = rebuilt_problem(run, table)
         _check(self.problem)
         self.table = table
@@ -117,11 +118,11 @@ class Extension:
         return self.problem.objectives[_middle(self.problem)]
 
     def _measured(self, rows: np.ndarray) -> RouterMeasurement:
-        table, text = self.table.take(rows), self.run.router.text
+        table, text = self.table.take(rows), self._router.text
         if table.features is None and text is not None:
             table = featurised(table, text)
         objective = self._objective()
-        router = for_objective(self.run.router, objective)
+        router = for_objective(self._router, objective)
         return measure(router, table, objective, self.run.scale, seed=self.run.facts["seed"])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -59,6 +60,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "run", "--table", "table.parquet"),
     "evaluate log": ("evaluate", "run", "--log", "log.parquet"),
     "monitor": ("monitor", "run", "--log", "log.parquet", "--table", "table.parquet"),
+    "add-expert": (*("add-expert", "run", "--table", "table.parquet", "--probes", "probes.parquet", *_OUT),),
     "export": ("export", "run", *_OUT),
     "bench": ("bench", "router", "--quick", "--out", "out.json"),
     "profile": ("profile", "model", "--context", "16"),
@@ -80,6 +82,7 @@ def make_inputs(folder: Path) -> None:
     """
     table = _table()
     table.write(folder / "table.parquet")
+    _probes(table).write(folder / "probes.parquet")
     log_decisions(table, np.full((len(table), 2), 0.5), seed=0).write(folder / "log.parquet")
     _write_results(folder)
     for name in ("model", "patch", "routers"):
@@ -116,6 +119,14 @@ def _table() -> OutcomeTable:
         tokens_out=np.full((40, 2), 20.0),
         split=np.array(["train", "train", "validation", "test"])[np.arange(40) // 2 % 4],
     )
+
+
+def _probes(table: OutcomeTable) -> OutcomeTable:
+    """Return answers of `left` and of a new expert to some queries of the table."""
+    part = replace(
+        table.take(np.arange(12)), confidence=None, latency_s=None, tokens_in=None, tokens_out=None
+    )
+    return replace(part, experts=("left", "new"))
 
 
 def _write_results(folder: Path) -> None:

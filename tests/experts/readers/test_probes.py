@@ -22,12 +22,12 @@ def table() -> OutcomeTable:
     return OutcomeTable(
         experts=("old", "older"),
         query_id=np.array(["q0", "q1", "q2", "q3"], dtype=object),
-        prompt=["first", "second  question", "third", "fourth"],
+        prompt=np.array(["first", "second  question", "third", "fourth"], dtype=object),
         features=None,
         quality=np.zeros((4, 2)),
         cost=np.ones((4, 2)),
         cost_unit="usd",
-        split=["train", "train", "validation", "test"],
+        split=np.array(["train", "train", "validation", "test"]),
     )
 
 

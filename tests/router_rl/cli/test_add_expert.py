@@ -1,9 +1,10 @@
-"""`add-expert`, as a person at a terminal meets it: ask, add, route; a bad expert, an expensive one, errors."""
+"""`add-expert`, as a person at a terminal meets it: ask, add, route; a bad or expensive expert; errors."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, OutcomeTable]
     table = OutcomeTable(
         experts=("a", "b", "c", "new"),
         query_id=np.array([f"q{i}" for i in range(ROWS)], dtype=object),
-        prompt=[f"prompt {i}" for i in range(ROWS)],
+        prompt=np.array([f"prompt {i}" for i in range(ROWS)], dtype=object),
         features=np.stack([hard, rng.normal(size=ROWS)], axis=1),
         group=np.where(hard, "hard", "easy"),
         quality=(difficulty + 0.5 * rng.normal(size=(ROWS, 4)) < skill).astype(float),
@@ -169,6 +170,19 @@ def test_errors_change_nothing(
     assert line.startswith("error: ")
     assert re.search(message, line), line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_its_router_is_refused_before_the_fit(
+    world: tuple[Path, OutcomeTable], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table = world
+    shutil.copytree(folder / "ridge", tmp_path / "ridge")
+    shutil.rmtree(tmp_path / "ridge" / "router")
+    probes = answers(tmp_path / "p.parquet", table, np.arange(30))
+    words = ["--table", str(folder / "old.parquet"), "--probes", probes, "--out", str(tmp_path / "run")]
+    assert main(["add-expert", str(tmp_path / "ridge"), *words]) == 2
+    assert "not a router" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_table_of_other_experts(
