@@ -30,11 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback_command", "Let running servers return to the router before."),
     "log": ("log_command", "Export the decision log of `serve` as Parquet."),
     "bench": ("bench_command", "Time training methods or an exported router against alternatives."),
-    "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
+    "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its settings."),
     "assemble": ("assemble_command", "Merge fine-tuned models of one ancestor into a mixture of experts."),
     "handover": ("handover_command", "Fold a mixture's trained routers into stock gates, as a patch."),
     "patch": ("patch_command", "Write a patch's routers into a mixture-of-experts model."),
-    "list": ("list_command", "List problems, methods, selection rules, sources and export formats."),
+    "list": ("list_command", "List problems, methods, selection rules, sources and formats."),
 }
 
 
