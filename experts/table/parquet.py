@@ -28,23 +28,24 @@ _PER_EXPERT = ("quality", "cost", "confidence", "tokens_in", "tokens_out", "late
 _CHUNK = 16_384  # rows written together
 
 
-def read_columns(path: Path, *, progress: bool = True) -> dict[str, Any]:
+def read_columns(path: Path, *, progress: bool = True, field: str = "table") -> dict[str, Any]:
     """Return the fields of an OutcomeTable from a Parquet file; without a `split` column there is no `split`.
 
     Args:
         path: the file.
         progress: show progress on stderr.
+        field: name of the option, for errors.
 
     Raises:
         InputError: the file does not exist or is not Parquet, or a column is missing or invalid.
     """
     fix = "give a Parquet file; for a source's name use experts.open_table"
-    with opened_parquet("table", path, fix) as file:
+    with opened_parquet(field, path, fix) as file:
         schema = file.schema_arrow
         stored = _metadata(path, schema.metadata)
-        experts = _experts(path, schema.names, stored.get("experts"))
+        experts = _experts(path, schema.names, stored.get("experts"), field)
         if file.metadata.num_rows == 0:
-            raise InputError("table", str(path), "has no rows", "collect at least one query")
+            raise InputError(field, str(path), "has no rows", "collect at least one query")
         features = read_features(file, path, progress=progress) if "features" in schema.names else None
         table = file.read(columns=[name for name in schema.names if name != "features"])
         table.validate(full=True)  # text that is not UTF-8, and the like, fails later otherwise
@@ -147,7 +148,7 @@ def _is_version(value: Any) -> bool:
     return type(value) is int and value == SCHEMA_VERSION
 
 
-def _experts(path: Path, names: list[str], stored: Any) -> tuple[str, ...]:
+def _experts(path: Path, names: list[str], stored: Any, field: str) -> tuple[str, ...]:
     """Return the experts in the order of the metadata, or of the columns if the metadata has none."""
     kinds = ("quality/", "cost/")
     named = [name.split("/", 1)[1] for kind in kinds for name in names if name.startswith(kind)]
@@ -155,7 +156,7 @@ def _experts(path: Path, names: list[str], stored: Any) -> tuple[str, ...]:
     experts = tuple(dict.fromkeys(experts)) if stored is None else experts
     if not experts:
         problem = "has no quality/<expert> column"
-        raise InputError("table", str(path), problem, "add quality/<expert> and cost/<expert>")
+        raise InputError(field, str(path), problem, "add quality/<expert> and cost/<expert>")
     for expert in experts:
         for kind in kinds:
             if f"{kind}{expert}" not in names:

@@ -24,16 +24,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "export_command",
         "Export a trained router for inference code, with a parity check.",
     ),
+    "add-expert": ("add_expert_command", "Add an expert to a trained router from a few of its answers."),
     "serve": ("serve_command", "Serve OpenAI chat completions: route, log every decision, explore."),
     "promote": ("promote_command", "Let running servers serve another router, or try it on a fraction."),
     "rollback": ("rollback_command", "Let running servers return to the previous router."),
     "log": ("log_command", "Export the decision log of `serve`, or import LiteLLM's."),
     "bench": ("bench_command", "Time training methods or an exported router against alternatives."),
-    "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its configuration."),
+    "profile": ("profile_command", "Count a model's parameters, FLOPs and bytes from its settings."),
     "assemble": ("assemble_command", "Merge fine-tuned models of one ancestor into a mixture of experts."),
     "handover": ("handover_command", "Fold a mixture's trained routers into stock gates, as a patch."),
     "patch": ("patch_command", "Write trained routers into a mixture-of-experts model."),
-    "list": ("list_command", "List problems, methods, selection rules, sources and export formats."),
+    "list": ("list_command", "List problems, methods, selection rules, sources and formats."),
 }
 
 

@@ -39,20 +39,23 @@ def options_as_json(options: Any) -> dict[str, Any]:
     return {each.name: as_json(getattr(options, each.name)) for each in fields(options)}
 
 
-def options_from_json(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """Return options from the JSON of `options_as_json`; fields that are dataclasses keep their defaults.
+def options_from_json(kind: type[Options], values: Mapping[str, Any], *, nested: bool = False) -> Options:
+    """Return options from the JSON of `options_as_json`.
 
     Args:
         kind: type of the options.
         values: values by field; unknown fields are ignored, so that runs of other versions can be read.
+        nested: whether fields that are dataclasses are read too; otherwise they keep their defaults.
     """
     default = kind()
-    plain = {
-        each.name: values[each.name]
-        for each in fields(default)  # type: ignore[arg-type]
-        if each.name in values and not is_dataclass(getattr(default, each.name))
-    }
-    return with_changes(default, plain)
+    known: dict[str, Any] = {}
+    for each in fields(default):  # type: ignore[arg-type]
+        own = getattr(default, each.name)
+        if each.name not in values or (is_dataclass(own) and not nested):
+            continue
+        value = values[each.name]
+        known[each.name] = options_from_json(type(own), value, nested=True) if is_dataclass(own) else value
+    return with_changes(default, known)
 
 
 def as_json(value: Any) -> Any:

@@ -42,6 +42,9 @@ _READ = (
     ("monitor", "run", "run"),
     ("monitor", "--log", "log"),
     ("monitor", "--table", "table"),
+    ("add-expert", "run", "run"),
+    ("add-expert", "--table", "table"),
+    ("add-expert", "--probes", "probes"),
     ("export", "run", "run"),
     ("export", "--table", "table"),
     ("profile", "model", "model"),
@@ -187,6 +190,7 @@ def flipped_cases(rng: Random, count: int) -> list[BadCase]:
     files = {
         "table.parquet": ("train", "--table"),
         "log.parquet": ("monitor", "--log"),
+        "probes.parquet": ("add-expert", "--probes"),
         "results.csv": ("import", "results.csv"),
         "prices.yaml": ("evaluate", "--prices"),
         "run/run.json": ("evaluate", "run"),
@@ -561,7 +565,13 @@ _PROMPTS: tuple[tuple[str, str | bytes], ...] = (
 )
 
 _FOLDERS: dict[str, tuple[tuple[str, str], ...]] = {
-    "run": (("evaluate", "run"), ("evaluate log", "run"), ("monitor", "run"), ("export", "run")),
+    "run": (
+        ("evaluate", "run"),
+        ("evaluate log", "run"),
+        ("monitor", "run"),
+        ("add-expert", "run"),
+        ("export", "run"),
+    ),
     "model": (("profile", "model"), ("handover", "--model"), ("patch", "--model")),
     "base": (("assemble", "--base"),),
     "patch": (("patch", "patch"),),

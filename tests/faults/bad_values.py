@@ -158,6 +158,7 @@ _REQUIRED = {
     "evaluate": ("table",),
     "evaluate log": ("log",),
     "monitor": ("log", "table"),
+    "add-expert": ("out", "probes", "table"),
     "export": ("out",),
     "assemble": ("base", "experts", "out"),
     "handover": ("routers", "model", "out"),

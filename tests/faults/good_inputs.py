@@ -68,6 +68,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "run", "--table", "table.parquet"),
     "evaluate log": ("evaluate", "run", "--log", "log.parquet"),
     "monitor": ("monitor", "run", "--log", "log.parquet", "--table", "table.parquet"),
+    "add-expert": (*("add-expert", "run", "--table", "table.parquet", "--probes", "probes.parquet", *_OUT),),
     "export": ("export", "run", *_OUT),
     "bench": ("bench", "router", "--quick", "--out", "out.json"),
     "profile": ("profile", "model", "--context", "16"),
@@ -93,6 +94,7 @@ def make_inputs(folder: Path) -> None:
     """
     table = _table()
     table.write(folder / "table.parquet")
+    _probes(table).write(folder / "probes.parquet")
     log_decisions(table, np.full((len(table), 2), 0.5), seed=0).write(folder / "log.parquet")
     _write_results(folder)
     for name in ("model", "patch", "routers"):
@@ -154,6 +156,14 @@ def _write_served(folder: Path) -> None:
         store.attach(row["id"], number % 2)
     promote(store, folder / "candidate")
     store.close()
+
+
+def _probes(table: OutcomeTable) -> OutcomeTable:
+    """Return answers of `left` and of a new expert to some queries of the table."""
+    part = replace(
+        table.take(np.arange(12)), confidence=None, latency_s=None, tokens_in=None, tokens_out=None
+    )
+    return replace(part, experts=("left", "new"))
 
 
 def _write_results(folder: Path) -> None:
