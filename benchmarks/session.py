@@ -151,12 +151,16 @@ def _real(data: Path, fixed: dict[str, Any]) -> Iterable[tuple[str, SessionProbl
         cost=whole.cost[:, at],
         **{name: None if value is None else value[:, at] for name, value in columns.items()},
     )
-    prices: dict[str, Any] = {"prices": tuple(POOL.values()), "features": FeatureConfig(dimensions=16)}
-    traces = {"Mooncake": str(data / "trace_mooncake_conversation.parquet"), "agent-like": "generated"}
-    for name, sessions in traces.items():
-        problem = SessionProblem(pool, Objective(compute_weight=WEIGHT), sessions=sessions, **prices, **fixed)
+    options: dict[str, Any] = {"prices": tuple(POOL.values()), **fixed}
+    objective = Objective(compute_weight=WEIGHT)
+    trace = str(data / "trace_mooncake_conversation.parquet")
+    recorded = SessionProblem(
+        pool, objective, sessions=trace, features=FeatureConfig(dimensions=16), **options
+    )
+    generated = SessionProblem(recorded.table, objective, **options)  # with the features of the other
+    for name, problem in (("Mooncake", recorded), ("agent-like", generated)):
         for persistence in (0.9, 0.5):
-            yield f"{name}, topic persistence {persistence:g}", problem.changed(persistence=persistence)
+            yield f"{name}, topics persist with {persistence:g}", problem.changed(persistence=persistence)
 
 
 def _utility(problem: SessionProblem, name: str, split: str) -> np.ndarray:

@@ -169,6 +169,23 @@ def test_an_expired_cache_is_paid_again(make_table):
         assert core.state.cached.tolist() == [[0.0, cached]]
 
 
+def test_a_cache_holds_what_the_next_prompts_share_with_it(make_table):
+    """The conversation branches: only 400 of the first prompt's tokens, then 100, are in common."""
+    talk = Conversations(
+        context=np.array([1000.0, 1500.0, 2000.0]),
+        shared=np.array([0.0, 400.0, 100.0]),
+        output=np.ones(3),
+        gap_s=np.array([0.0, 10.0, 10.0]),
+        first=np.array([0]),
+        turns=np.array([3]),
+    )
+    core = build_session(make_table(2), 1, sessions=talk)
+    core.step(torch.tensor([1]))
+    assert core.state.cached.tolist() == [[0.0, 400.0]]
+    core.step(torch.tensor([0]))
+    assert core.state.cached.tolist() == [[100.0, 100.0]]
+
+
 def test_topics_persist(make_table):
     table = make_table(group=np.arange(23) % 3)
     core = build_session(table, 200, sessions=SHORT, persistence=0.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -84,7 +85,9 @@ class SessionProblem(Problem):
         if objective is None:
             objective = [Objective(compute_weight=weight) for weight in _WEIGHTS]
         objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
-        self.cases = compute_weight_cases(SessionProblem, objectives)
+        # Without an objective of its own, as all cases whose episodes are not rows of the table.
+        cases = compute_weight_cases(SessionProblem, objectives)
+        self.cases = tuple(replace(case, objective=None) for case in cases)
         featured = with_features(with_tuning_rows(table), self.options.features)
         self.table, self.text = featured.table, featured.text
         path = self.options.sessions

@@ -13,7 +13,7 @@ import torch
 from environment_tables import topics
 
 from experts import OutcomeTable
-from router_rl import Objective, SessionProblem
+from router_rl import Objective, SessionProblem, compare
 from router_rl.methods.fit import fit
 from router_rl.methods.method import Run
 from router_rl.methods.session import session_candidates, session_planner
@@ -252,7 +252,7 @@ def four_turns(folder: Path) -> SessionProblem:
         output_share=0.0,
         persistence=0.5,
         episodes=32,
-        window=32,
+        window=64,
     )
 
 
@@ -279,6 +279,14 @@ def test_it_learns_that_a_conversation_ends(tmp_path):
     assert float(cold[1:3].min()) > 0.1
     assert float(cold[3]) < 0.02
     assert learned["utility"] > rule["utility"] + 0.005
+
+
+def test_a_comparison_has_the_bound_and_the_rules(problem, tmp_path):
+    study = compare(problem, ["myopic"], seeds=1, n_trials=1, out=tmp_path)
+    earned = {row["method"]: row["utility_mean"] for row in study.summary}
+    assert set(earned) == {"myopic", "best_single", "switching_bonus", "dynamic_programming"}
+    assert max(earned, key=earned.__getitem__) == "dynamic_programming"
+    assert study.recommendation
 
 
 def test_a_run_is_trained_saved_and_read(problem, tmp_path):

@@ -106,6 +106,17 @@ def test_a_copy_in_another_process_measures_the_same(problem):
     )
 
 
+def test_other_conversations_and_prices_share_the_predictions(problem):
+    other = problem.changed(turns=20.0, prices=(1.0, 2.0, 3.0, 4.0))
+    assert other.chance is problem.chance
+    assert other.conversations("test").facts()["turns_median"] == pytest.approx(20, abs=2)
+    assert other.rows("test").prices[0, 3] == pytest.approx(4 * float(other.rows("test").prices[0, 0]))
+    assert problem.conversations("test").facts()["turns_median"] == pytest.approx(6, abs=1)
+    assert other.digest() != problem.digest()
+    with pytest.raises(InputError, match=r"problem\.sessions='trace.parquet': belongs to the table"):
+        problem.changed(sessions="trace.parquet")
+
+
 def test_mistakes_are_named():
     for changes, name in (
         ({"turns": 0.0}, "problem.turns"),
