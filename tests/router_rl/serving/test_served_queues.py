@@ -228,6 +228,9 @@ def test_an_expert_that_is_down_is_not_chosen(queue_router: Path) -> None:
     decider.limited("small", 30.0)
     decision = decider.decide(PLUS)
     assert (decision.expert, decision.excluded) == ("large", {"small": "rate limited"})
+    adapted = decider.queues.adapted(decider.live.router)
+    assert adapted is not None
+    assert decider.queues.state(adapted, {"small": "rate limited"}, 2.0)[0, 4:7].tolist() == [1.0, 0.0, 2.0]
     decider.failed("large")
     assert decider.decide(PLUS).expert == "large"  # no other is left, and a limit is a limit
 
