@@ -44,7 +44,7 @@ def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_page_of_results_stays_short() -> None:
-    assert len((ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").splitlines()) <= 160
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
