@@ -16,6 +16,7 @@ from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
 from ..routing import CircuitBreaker
+from ..routing.policies.live_queues import queue_constants
 from .adapted_router import AdaptedRouter
 from .exploration import affordable, epsilon_greedy_propensities, mixed
 from .learner import Learner
@@ -95,7 +96,7 @@ class Decider:
         prices: of the experts.
         explore: probability of a uniformly random expert.
         extra_usd: the highest expected extra cost of an explored request; None: no limit.
-        queues: the models' queues; None: new ones.
+        queues: the models' queues; None: nobody counts them, and queue routers are refused.
         sessions: who answered each session; None: sessions are not sticky.
 
     Attributes:
@@ -118,6 +119,7 @@ class Decider:
         self.breaker = CircuitBreaker(live.router.router)
         self.queues, self.sessions = queues or ServedQueues(), sessions or Sessions()
         self.learner: Learner | None = None
+        self._counts_queues = queues is not None
         self._live, self._prices = live, prices
         self._explore, self._extra_usd = explore, extra_usd
         self._random = random.Random()
@@ -131,7 +133,7 @@ class Decider:
         return self._live
 
     def check(self, live: Live) -> None:
-        """Check that all routers choose among the experts of the model list.
+        """Check that all routers choose among the experts of the model list, and read what is known.
 
         Raises:
             InputError: names the router and the expert.
@@ -143,6 +145,9 @@ class Decider:
             if missing:
                 fix = "add it to the model list, under the name that it has in the table"
                 raise InputError(field, str(each.folder), f"chooses {missing[0]}, which is no model", fix)
+            if not self._counts_queues and queue_constants(each.router) is not None:
+                problem = "reads queues, and nobody counts the requests in flight here"
+                raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
             if each.experts != self._live.router.experts:
                 problem = f"has the experts {', '.join(each.experts)}"
                 fix = f"use a router of {', '.join(self._live.router.experts)}"

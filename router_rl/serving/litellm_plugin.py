@@ -27,7 +27,6 @@ from experts.llm.lite import lite
 from experts.llm.spending import cost_of
 
 from ..routing import RouterError
-from ..routing.policies.live_queues import queue_constants
 from .app import scored
 from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt
 from .decider import Decider, Live
@@ -66,9 +65,6 @@ class LiteLLMPlugin(CustomLogger):
         self._options = options = options or ServeOptions()
         self._prices = dict(prices_of(read_models(models).endpoints).prices)
         loaded = LoadedRouter.of(router)
-        if queue_constants(loaded.router) is not None:
-            problem = "reads queues, and this plug-in does not count the requests in flight"
-            raise InputError("router", str(loaded.folder), problem, "use `serve`, or a router without queues")
         shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
         self._rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.decider = Decider(

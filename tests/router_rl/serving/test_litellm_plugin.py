@@ -16,6 +16,7 @@ from fault_server import FaultServer
 
 import train_router
 from experts import DecisionLog, InputError
+from router_rl.serving.decider import Live
 from router_rl.serving.deployments import rollback
 from router_rl.serving.litellm_plugin import LiteLLMPlugin
 from router_rl.serving.loaded_router import LoadedRouter
@@ -141,10 +142,19 @@ def test_what_is_not_for_the_router_is_left_to_litellm(
     assert left("auto", messages) == deployments[:1]
 
 
-def test_a_router_of_queues_is_refused(queue_router: Path, models: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="reads queues, and this plug-in does not count"):
-        LiteLLMPlugin(queue_router, models, ServeOptions(log=f"sqlite:///{tmp_path}/log.db"))
+def test_a_router_of_queues_is_refused(
+    router: Path, queue_router: Path, models: Path, tmp_path: Path
+) -> None:
+    options = ServeOptions(log=f"sqlite:///{tmp_path}/log.db")
+    with pytest.raises(InputError, match="reads queues, and nobody counts"):
+        LiteLLMPlugin(queue_router, models, options)
     assert not (tmp_path / "log.db").exists()
+    plugin = LiteLLMPlugin(router, models, options)
+    try:
+        with pytest.raises(InputError, match="reads queues, and nobody counts"):
+            plugin.decider.replace(Live(LoadedRouter.of(queue_router)))  # promoted
+    finally:
+        plugin.close()
 
 
 def test_the_log_is_exported_and_the_router_promoted(

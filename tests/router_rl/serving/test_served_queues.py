@@ -201,7 +201,7 @@ def test_an_answer_that_nobody_reads_ends(serve: Callable[..., Any], queue_route
 def test_shadow_and_canary_read_the_queues(queue_router: Path, router: Path) -> None:
     """In each of the four places, beside a router that reads none."""
     queued, plain = LoadedRouter.of(queue_router), LoadedRouter.of(router)
-    decider = Decider(Live(plain, queued, 0.25, shadow=queued), PRICES)
+    decider = Decider(Live(plain, queued, 0.25, shadow=queued), PRICES, queues=ServedQueues())
     assert decider.decide(PLUS).propensities == {"small": 1.0, "large": 0.0}
     with decider.queues.request("small"), decider.queues.request("small"):
         busy = decider.decide(PLUS)
@@ -214,7 +214,7 @@ def test_shadow_and_canary_read_the_queues(queue_router: Path, router: Path) -> 
 
 
 def test_exploration_is_around_the_choice_of_the_queues(queue_router: Path) -> None:
-    decider = Decider(Live(LoadedRouter.of(queue_router)), PRICES, explore=0.2)
+    decider = Decider(Live(LoadedRouter.of(queue_router)), PRICES, queues=ServedQueues(), explore=0.2)
     decider.reseed(0)
     with decider.queues.request("small"), decider.queues.request("small"):
         decisions = [decider.decide(PLUS) for _ in range(500)]
@@ -224,7 +224,7 @@ def test_exploration_is_around_the_choice_of_the_queues(queue_router: Path) -> N
 
 
 def test_an_expert_that_is_down_is_not_chosen(queue_router: Path) -> None:
-    decider = Decider(Live(LoadedRouter.of(queue_router)), PRICES)
+    decider = Decider(Live(LoadedRouter.of(queue_router)), PRICES, queues=ServedQueues())
     decider.limited("small", 30.0)
     decision = decider.decide(PLUS)
     assert (decision.expert, decision.excluded) == ("large", {"small": "rate limited"})
@@ -283,7 +283,7 @@ def test_an_adapted_router_is_the_router_of_slower_experts(queue_router: Path) -
 def test_measured_speeds_change_the_choice(queue_router: Path) -> None:
     """One request before is too many where `small` takes a second, and none where it takes 50 ms."""
     loaded = LoadedRouter.of(queue_router)
-    decider = Decider(Live(loaded), PRICES)
+    decider = Decider(Live(loaded), PRICES, queues=ServedQueues())
     (queues,) = (adapted for adapted, _ in decider.decide(PLUS).predicted)
     with decider.queues.request("small"):
         assert decider.decide(PLUS).expert == "large"
