@@ -24,6 +24,7 @@ import train_router
 from experts import DecisionLog, OutcomeTable
 
 ROOT = Path(__file__).resolve().parents[1]
+ASKED = 120  # requests of each server that learns or is exported
 
 
 def answer(model: str, prompt: str) -> str:
@@ -85,10 +86,10 @@ def test_every_block_runs(tmp_path, monkeypatch, capsys):
             "Bearer key-of-large"
         }
     shadow, online = statuses
-    assert shadow["shadow"]["decisions"] == 60
+    assert shadow["shadow"]["decisions"] == ASKED
     assert 0.0 <= shadow["shadow"]["utility"]["dr"]["mean"] <= 1.1
     assert online["online"]["method"] == "thompson"
-    assert online["online"]["decisions"] >= 120  # those of the servers before it, and its own
+    assert online["online"]["decisions"] >= 2 * ASKED  # those of the servers before it, and its own
     assert online["router"]["folder"] == "router"  # after the rollback
     table = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
     assert table.quality.mean(axis=0).tolist() == [0.5, 1.0]
@@ -131,7 +132,7 @@ def _serving(arguments: list[str]) -> Iterator[str]:
 def _asked_and_scored(url: str) -> None:
     """Requests with outcomes, of both kinds, until each model has answered some."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        for number in range(120):
+        for number in range(ASKED):
             kind = "plus" if number % 2 else "times"
             first = 11 + number % 8
             message = {"role": "user", "content": f"What is {first} {kind} 15?"}

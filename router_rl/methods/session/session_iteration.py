@@ -328,5 +328,5 @@ METHOD = Method(
         "temperature": (0.01, 0.03, 0.1),
         "learning_rate": (1e-3, 3e-3, 1e-2),
     },
-    about="policy iteration on simulated rollouts from the strongest tuned rule",
+    about="policy iteration on rollouts from the strongest tuned rule",
 )

@@ -153,8 +153,8 @@ METHODS = (
     _method("best_single", "one model for all turns of all conversations"),
     _method("sticky", "choose a model at the first turn and stay with it"),
     _method("myopic", "the highest predicted utility of this turn"),
-    _method("switching_bonus", "predicted utility plus a tuned bonus for the model of the turn before"),
-    _method("context_threshold", "predicted utility; no switch above a tuned number of tokens"),
-    _method("refill_index", "predicted utility with a tuned share of the cost of refilling the cache"),
-    _method("session_aware", "vLLM Semantic Router's session-aware score, its scale tuned"),
+    _method("switching_bonus", "predicted utility, plus a bonus for the previous model"),
+    _method("context_threshold", "predicted utility; no switch above some tokens"),
+    _method("refill_index", "predicted utility, with a tuned share of the refill cost"),
+    _method("session_aware", "vLLM Semantic Router's score with a tuned scale"),
 )

@@ -63,7 +63,7 @@ class SessionProblem(Problem):
 
     name: ClassVar[str] = "session"
     environment: ClassVar[str] = "RouterRL/Session-v0"
-    about: ClassVar[str] = "choose the model of each turn of a conversation; a switch loses the prompt cache"
+    about: ClassVar[str] = "choose the model of each turn; a switch loses the prompt cache"
     options_type: ClassVar[type] = SessionOptions
     observes: ClassVar[tuple[str, ...]] = ("conversation",)
     always: ClassVar[tuple[str, ...]] = ("best_single", "switching_bonus", "dynamic_programming")

@@ -50,7 +50,9 @@ def test_texts_of_others_stay_texts(
         running.http.headers["authorization"] = "Bearer key-of-a-client"
         running.chat(EVIL)
         status = running.server.status()
-        status["experts"] = {f"{name} {EVIL}": each for name, each in status["experts"].items()}
+        for part in ("experts", "queues"):
+            status[part] = {f"{name} {EVIL}": each for name, each in status[part].items()}
+        next(iter(status["queues"].values()))["excluded"] = f"backs off {EVIL}"
         status["router"]["folder"] = f"router {EVIL}"
         status["reference"] = f"large {EVIL}"
         status["log"] = {"down": f"the disk is full {EVIL}", "waiting": 3, "lost": 1}
