@@ -168,6 +168,6 @@ BOUNDS = (
     Bound(
         name="planner",
         measure=lambda problem, case, split: measure_plan(problem, case, split, outcomes=False),
-        about="the best plan where all predictions and the length are known",
+        about="the best plan, with all predictions and the length known",
     ),
 )
