@@ -33,6 +33,7 @@ _READ = (
     ("train queueing", "--problem.arrivals", "arrivals"),
     ("train queueing", "--problem.test-arrivals", "test_arrivals"),
     ("train caching", "--problem.profile", "profile"),
+    ("train session", "--problem.sessions", "sessions"),
     ("train token_moe", "--problem.base", "base"),
     ("compare", "--table", "table"),
     ("evaluate", "run", "run"),
@@ -372,6 +373,7 @@ _TABLES: dict[str, Change] = {
 _NOT_FOR_LOGS = {
     *("unknown split", "missing split", "number split", "leak", "one expert", "other experts"),
     *("duplicate ids", "negative quality", "quality above 1"),
+    *("no quality", "no cost", "NaN quality", "NaN cost", "missing quality"),  # a log may lack them
 }
 
 

@@ -238,7 +238,8 @@ def _useless() -> Iterator[BadCase]:
         ((*LINES["serve"], "--shadow", "run/router"), ("shadow",)),
         (("promote", "run/router", "--log", "sqlite:///decisions.db"), ("router",)),
         ((*LINES["promote"], "--fraction", "1.5"), ("fraction",)),
-        (("log", "import", "--out", "exported.parquet"), ("action",)),
+        (("log", "exports", "--out", "exported.parquet"), ("action",)),
+        (("log", "import", "--out", "exported.parquet"), ("source",)),
         ((*LINES["log"], "--since", "1e12"), ("log",)),  # no decision is so new
         ((*LINES["bench"], "--threads", "0"), ("threads",)),
         ((*LINES["bench"], "--threads", "a"), ("threads",)),

@@ -60,6 +60,10 @@ LINES: dict[str, tuple[str, ...]] = {
         *("train", "--env", "caching", "--table", "table.parquet", "--method", "lru"),
         *("--problem.episodes", "2", "--problem.window", "8", "--problem.resident-shares", "[1.0]", *_OUT),
     ),
+    "train session": (
+        *("train", "--env", "session", "--table", "table.parquet", "--method", "myopic"),
+        *("--problem.episodes", "2", "--problem.window", "8", *_OUT),
+    ),
     "train token_moe": ("train", "--env", "token_moe", "--method", "uniform", *_OUT),
     "compare": (
         *("compare", "--table", "table.parquet", "--methods", "ridge", "--seeds", "1", "--n-trials", "1"),
