@@ -20,13 +20,13 @@ from experts.io.progress import say
 
 from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
-from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt
+from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt, scored
 from .deployments import follow
 from .guard import Guard
 from .live_page import live_page
 from .server import Server
 
-__all__ = ["create_app", "scored"]
+__all__ = ["create_app"]
 
 _END_S = 5.0  # that the end of the server waits for a look into the log
 
@@ -187,29 +187,6 @@ async def _outcome(server: Server, http: Request) -> Response:
     if not known:
         return _error(404, f"decision {decision!r} is not in the log", "not_found", "decision")
     return JSONResponse({"decision": decision, "score": score})
-
-
-def scored(body: dict[str, Any]) -> tuple[str, float]:
-    """Return the decision and its score, which is a number from 0 to 1 or a thumb.
-
-    Args:
-        body: of a request to `/v1/outcomes`.
-
-    Raises:
-        BadRequestError: a field is missing or of another type.
-    """
-    decision, score, thumb = (body.get(name) for name in ("decision", "score", "thumb"))
-    if not isinstance(decision, str) or not decision:
-        raise BadRequestError("decision", "is not the id of a decision")
-    if (score is None) == (thumb is None):
-        raise BadRequestError("score", "give score (0 to 1) or thumb (up or down)")
-    if thumb is not None:
-        if thumb not in ("up", "down"):
-            raise BadRequestError("thumb", "is neither up nor down")
-        return decision, float(thumb == "up")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
-        raise BadRequestError("score", "is not a number from 0 to 1")
-    return decision, float(score)
 
 
 async def _watch(server: Server, ending: asyncio.Event) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt"]
+__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt", "scored"]
 
 AUTO = "auto"  # the model that stands for the router's choice
 
@@ -134,6 +134,29 @@ def deadline_of(metadata: Mapping[str, Any]) -> float | None:
     if isinstance(value, bool) or not 0.0 < seconds < float("inf"):
         raise BadRequestError("metadata.deadline_s", "is not a number of seconds above 0")
     return seconds
+
+
+def scored(body: dict[str, Any]) -> tuple[str, float]:
+    """Return the decision and its score, which is a number from 0 to 1 or a thumb.
+
+    Args:
+        body: of a request to `/v1/outcomes`.
+
+    Raises:
+        BadRequestError: a field is missing or of another type.
+    """
+    decision, score, thumb = (body.get(name) for name in ("decision", "score", "thumb"))
+    if not isinstance(decision, str) or not decision:
+        raise BadRequestError("decision", "is not the id of a decision")
+    if (score is None) == (thumb is None):
+        raise BadRequestError("score", "give score (0 to 1) or thumb (up or down)")
+    if thumb is not None:
+        if thumb not in ("up", "down"):
+            raise BadRequestError("thumb", "is neither up nor down")
+        return decision, float(thumb == "up")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
+        raise BadRequestError("score", "is not a number from 0 to 1")
+    return decision, float(score)
 
 
 def _texts(content: Any) -> list[str] | None:

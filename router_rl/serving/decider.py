@@ -96,7 +96,7 @@ class Decider:
         prices: of the experts.
         explore: probability of a uniformly random expert.
         extra_usd: the highest expected extra cost of an explored request; None: no limit.
-        queues: the models' queues; None: nobody counts them, and queue routers are refused.
+        queues: the models' queues; None: requests in flight are not counted, and queue routers are refused.
         sessions: who answered each session; None: sessions are not sticky.
 
     Attributes:
@@ -146,7 +146,7 @@ class Decider:
                 fix = "add it to the model list, under the name that it has in the table"
                 raise InputError(field, str(each.folder), f"chooses {missing[0]}, which is no model", fix)
             if not self._counts_queues and queue_constants(each.router) is not None:
-                problem = "reads queues, and nobody counts the requests in flight here"
+                problem = "reads queues, and requests in flight are not counted here"
                 raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
             if each.experts != self._live.router.experts:
                 problem = f"has the experts {', '.join(each.experts)}"

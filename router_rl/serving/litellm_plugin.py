@@ -27,16 +27,14 @@ from experts.llm.lite import lite
 from experts.llm.spending import cost_of
 
 from ..routing import RouterError
-from .app import scored
-from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt
+from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt, scored
 from .decider import Decider, Live
 from .deployments import follow, started_with
 from .loaded_router import LoadedRouter
-from .log_row import LogRows
+from .log_row import LogRows, hash_key
 from .log_store import LogStore
 from .log_writer import LogWriter
 from .serve_options import ServeOptions
-from .server import hash_key
 from .upstream import tokens_of
 
 __all__ = ["LiteLLMPlugin"]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from experts import InputError
 
 from .chat_request import ChatRequest
 from .decider import Decision
 from .log_tables import DECISIONS
 
-__all__ = ["LogRows", "of_one_pipeline"]
+__all__ = ["LogRows", "hash_key", "of_one_pipeline"]
 
 _EMPTY = {column.name: None for column in DECISIONS.columns}
 
@@ -71,6 +75,23 @@ class LogRows:
             if decision.shadow is not None:
                 row["shadow_router"], row["shadow_expert"] = decision.shadow
         return row
+
+
+def hash_key(variable: str | None) -> bytes:
+    """Return the key of the hashes of prompts.
+
+    Args:
+        variable: name of the environment variable that holds it; None: a random key.
+
+    Raises:
+        InputError: there is no such variable.
+    """
+    if variable is None:
+        return secrets.token_bytes(32)
+    value = os.environ.get(variable)
+    if not value:
+        raise InputError("serve.hash_key_env", variable, "is not set in the environment", "export it first")
+    return value.encode()
 
 
 def of_one_pipeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from .decider import Decider, Live
 from .deployments import started_with
 from .learner import Learner
 from .loaded_router import LoadedRouter
-from .log_row import LogRows
+from .log_row import LogRows, hash_key
 from .log_store import LogStore
 from .log_writer import LogWriter
 from .rate_limits import RateLimits
@@ -30,7 +29,7 @@ from .sessions import Sessions
 from .shadow_estimate import shadow_estimate
 from .upstream import Upstream
 
-__all__ = ["Server", "hash_key"]
+__all__ = ["Server"]
 
 _ESTIMATE_S = 10.0  # seconds that an estimate of the shadow router is shown
 
@@ -139,20 +138,3 @@ def _keys(variable: str | None) -> tuple[str, ...]:
     if not keys:
         raise InputError("serve.api_key_env", variable, "is not set in the environment", "export it first")
     return keys
-
-
-def hash_key(variable: str | None) -> bytes:
-    """Return the key of the hashes of prompts.
-
-    Args:
-        variable: name of the environment variable that holds it; None: a random key.
-
-    Raises:
-        InputError: there is no such variable.
-    """
-    if variable is None:
-        return secrets.token_bytes(32)
-    value = os.environ.get(variable)
-    if not value:
-        raise InputError("serve.hash_key_env", variable, "is not set in the environment", "export it first")
-    return value.encode()
