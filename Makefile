@@ -9,13 +9,14 @@ WORKERS := -n 2 --dist worksteal
 # Where the environments of vLLM, SGLang and llama.cpp are built.
 RUNTIMES ?= .venv-runtimes
 
-.PHONY: demo test faults test-runtimes docs coverage check static results clean
+.PHONY: demo test slow faults test-runtimes docs coverage check static results clean
 
 demo: .venv/.installed
 	$(BIN)/python train_router.py demo --out demo
 
+# The tests but for the slow ones, which make slow and make check run.
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/faults
+	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/faults -m "not slow"
 
 # Bad inputs, and kills at every file operation.
 faults: .venv/.installed-dev
@@ -30,12 +31,16 @@ test-runtimes: .venv/.installed-dev
 docs: .venv/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The tests, and an error where they run fewer lines of the packages than pyproject.toml demands.
+# The same, and an error where they run fewer lines of the packages than pyproject.toml demands.
 coverage: .venv/.installed-dev
-	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/faults --cov --cov-report=term
+	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/faults -m "not slow" --cov --cov-report=term
 
-# Exactly what CI runs before the demo: formatting, lint, types, the import contract, tests with coverage, faults.
-check: static coverage faults
+# What make test leaves out.
+slow: .venv/.installed-dev
+	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/faults -m slow
+
+# What CI runs before the demo: formatting, lint, types, the import contract, all tests, coverage, faults.
+check: static coverage slow faults
 
 # Measures the published tables that are stale again, for hours; make results DATA=FOLDER with the real tables.
 results: .venv/.installed-dev

@@ -97,6 +97,7 @@ def test_code_is_fenced_and_names_its_language(page: str) -> None:
     assert re.findall(r"^ {4}(?:python|make|train_router|train-router)\b.*$", outside, re.MULTILINE) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # less than a minute of an idle core
 @pytest.mark.usefixtures("plugin")
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense: Callable[..., Any]) -> None:

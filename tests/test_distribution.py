@@ -41,6 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(source, sdist, wheel)
 
 
+@pytest.mark.slow
 def test_the_source_distribution_has_documents_examples_and_tests(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -104,6 +105,7 @@ def test_the_description_has_no_link_that_pypi_cannot_follow(built: Built) -> No
     assert not re.findall(r"\]\((?!https?://|#)[^)]*\)", description)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_a_clean_environment(built: Built, tmp_path: Path) -> None:
     """Its dependencies are this environment's; `nox -s wheel` installs what the wheel declares."""
     venv.create(tmp_path / "clean", with_pip=False)

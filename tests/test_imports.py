@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 # Packages of optional extras: a module that needs one is left out where it is not installed.
 OPTIONAL = ("triton", "onnx", "onnxruntime", "onnxscript", "gguf", "litellm", "ray", "transformers",
@@ -27,6 +29,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_fcntl() -> None:
     files = [path for package in ("experts", "envs", "router_rl") for path in (ROOT / package).rglob("*.py")]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(files)]

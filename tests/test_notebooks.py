@@ -30,6 +30,7 @@ def test_there_are_two() -> None:
     assert [path.name for path in NOTEBOOKS] == ["request_level.ipynb", "token_level.ipynb"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # half a minute of an idle core
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_prints_what_is_committed(path: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def marks(svg: str) -> tuple[list[str], list[float]]:
     return re.findall(r"<text[^>]*>([^<]+)</text>", svg), places
 
 
+@pytest.mark.slow
 def test_the_picture_is_what_the_script_draws(tmp_path: Path) -> None:
     runpy.run_path(str(DOCS / "operating_points.py"))["main"](tmp_path / "drawn.svg")
     texts, places = marks((tmp_path / "drawn.svg").read_text(encoding="utf-8"))

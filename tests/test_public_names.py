@@ -41,6 +41,7 @@ def test_importing_everything_brings_neither_litellm_nor_ray() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_the_inference_floor_brings_no_toolkit() -> None:
     code = (
         "import sys, router_rl.routing; "

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from fault_server import FaultServer
 
 import train_router
@@ -35,6 +36,7 @@ def answer(model: str, prompt: str) -> str:
     return f"It is {first * second if model == 'large' else 0}."
 
 
+@pytest.mark.slow
 def test_every_block_runs(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)

@@ -139,6 +139,7 @@ def test_a_conditioned_router_is_kept_whole_and_exported_folded(
     torch.testing.assert_close(folded(x).logits, whole(x, torch.full((2, 1), 0.2)).logits)
 
 
+@pytest.mark.slow
 def test_a_budget_and_a_maximum_cost_are_told(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_collapse_is_told_while_training_and_at_the_end(
     assert json.loads((tmp_path / "run.json").read_text())["collapse"]["below_best_single"]
 
 
+@pytest.mark.slow
 def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Train and compare on one outcome a query, then judge the run by a log, with and without the table."""
     run, bandit = str(tmp_path / "run"), ["--problem.feedback", "bandit", "--problem.log.seed", "3"]
@@ -197,6 +199,7 @@ def test_bandit_feedback(good: str, capsys: pytest.CaptureFixture[str], tmp_path
     assert "truth on its queries" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_tables_fit_80_columns(
     run: str, good: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

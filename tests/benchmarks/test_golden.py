@@ -102,6 +102,7 @@ def test_an_expected_difference_does_not_fail_and_is_reported(monkeypatch):
     assert "another setting is chosen" in lines
 
 
+@pytest.mark.slow
 def test_a_tree_that_imports_another_trees_packages_is_refused(tmp_path):
     for name in ("router_rl", "envs", "train_router"):  # no `experts`
         (tmp_path / f"{name}.py").write_text("")

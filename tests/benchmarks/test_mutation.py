@@ -125,6 +125,7 @@ def test_importers_of_importers_are_asked_where_there_are_too_few(tree: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_every_file_of_every_room_has_tests() -> None:
     nearest = mutation_tests.NearestTests(ROOT)
     files = [

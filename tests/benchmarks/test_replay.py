@@ -16,6 +16,8 @@ from experts import OutcomeTable
 from router_rl.problems.feature_config import FeatureConfig
 from router_rl.routing import Hard
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = ("ppo", "a2c", "dqn")  # agents of SB3: `benchmarks/replay.py` has them
 MOST_ROWS = 1_000  # of a shared table

@@ -151,6 +151,7 @@ def two_topics():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("persistence", "follows"), [(0.9, True), (0.0, False)])
 def test_value_iteration_gives_the_optimum(persistence, follows):
     """Loading costs 1.2 and being right pays 1: worth it where the topic stays, not where it is drawn anew.

@@ -46,6 +46,7 @@ def interval_of(lane_means):
     return lane_means.mean(), 4 * lane_means.std(ddof=1) / np.sqrt(len(lane_means))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("replicas", "load"), [(1, 0.5), (1, 0.8), (3, 0.8)])
 def test_waits_utilisation_and_littles_law_are_those_of_the_formulas(replicas, load):
     # The second expert idles; it counts in the load, so the first one carries twice its share.
@@ -76,6 +77,7 @@ def test_waits_utilisation_and_littles_law_are_those_of_the_formulas(replicas, l
     assert abs(used - load) < margin
 
 
+@pytest.mark.slow
 def test_a_failing_server_waits_as_the_formula_says():
     # M/M/1 with exponential spells up (mean u) and down (mean r), work going on after the repair:
     # the number in the system has mean (rho + rate * a * r^2 / (r + u)) / (1 - rho), rho = rate / a,

@@ -25,6 +25,7 @@ def test_load_penalty_golden():
     assert load_penalty(torch.zeros(1, 2), torch.zeros(1), (first + second) / 2, 2).item() == 0.0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(data=st.data(), experts=st.integers(2, 8), window=st.integers(1, 40))
 def test_penalties_over_a_window_sum_to_its_load(data, experts, window):

@@ -81,6 +81,7 @@ def test_one_expert_may_have_several_deployments(example, router_folder, models,
     assert strategy._choose(messages, {"s1", "s2", "l1"})["model_info"]["expert"] == "small"
 
 
+@pytest.mark.slow
 def test_runs_from_the_command_line(router_folder, models, server):
     server.down.add("large")
     program = [sys.executable, "examples/litellm_strategy.py", str(router_folder), str(models), SUM, WORD]

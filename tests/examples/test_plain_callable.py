@@ -88,6 +88,7 @@ def test_threads_share_router_and_circuit_breaker(serve, server):
     assert 1 <= server.attempts("large", WORD) <= 8  # those on their way before the first failure was known
 
 
+@pytest.mark.slow
 def test_runs_from_the_command_line(router_folder, models):
     program = [sys.executable, "examples/plain_callable.py", str(router_folder), str(models), SUM, WORD]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -66,6 +66,7 @@ def test_scores_prices_and_keeps_every_answer(server, write_models, write_prompt
     assert {line["record"]["prompt"] for line in lines} == set(map(str, table.prompt))
 
 
+@pytest.mark.slow
 def test_what_fails_for_a_while_is_answered_in_the_end(server, write_models, write_prompts, tmp_path):
     server.retry_after = 4
     faults = {0: "429", 1: "500", 2: "cut", 3: "garbage", 4: "hang"}
@@ -99,14 +100,19 @@ def test_a_reply_that_is_no_answer_is_asked_for_again(server, write_models, writ
         assert server.attempts("large", prompt) == 2
 
 
+@pytest.mark.parametrize(
+    ("faults", "timeout", "reasons"),
+    [(NO_ANSWERS[:-1], 60, {"FaultyAnswerError": len(NO_ANSWERS) - 1}), (("drip",), 5, {"Timeout": 1})],
+    ids=["faulty", "dripped"],
+)
 def test_a_reply_that_stays_no_answer_is_missing_with_its_reason(
-    server, write_models, write_prompts, tmp_path
+    server, write_models, write_prompts, tmp_path, faults, timeout, reasons
 ):
-    models = write_models(retries=0, timeout=1)
-    found = gather(models, write_prompts(9, dict(enumerate(NO_ANSWERS))), tmp_path)
-    assert found.table.query_id.tolist() == ["q8"]
-    reasons = found.models["small"]["reasons"]
-    assert reasons == {"FaultyAnswerError": 7, "Timeout": 1}
+    models = write_models(retries=0, timeout=timeout)
+    prompts = write_prompts(len(faults) + 1, dict(enumerate(faults)))
+    found = gather(models, prompts, tmp_path)
+    assert found.table.query_id.tolist() == [f"q{len(faults)}"]
+    assert found.models["small"]["reasons"] == reasons
 
 
 def test_what_still_fails_is_missing_with_its_reason_and_never_wrong(
@@ -207,6 +213,7 @@ def test_keys_go_to_the_server_they_are_for_and_into_no_file(
         assert b"secret" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_paces_requests_and_limits_how_many_wait(server, write_models, write_prompts, tmp_path):
     server.seconds = 0.1
     gather(write_models(), write_prompts(12), tmp_path, concurrency=3)
@@ -310,6 +317,7 @@ def test_the_command_says_what_a_cost_cap_left(server, write_models, write_promp
     assert len(server.requests) == 8
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_finished_answer_and_asks_none_twice(server, write_models, write_prompts, tmp_path):
     server.seconds = 0.05
     models, prompts = write_models(), write_prompts(60)

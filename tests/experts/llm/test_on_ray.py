@@ -45,6 +45,7 @@ def workers_of(process: int) -> list[int]:
     return sorted(worker for worker in below if titles.get(worker, b"").startswith(b"ray::Client"))
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_worker_that_dies_costs_nothing_that_had_arrived(
     cluster, server, write_models, write_prompts, tmp_path

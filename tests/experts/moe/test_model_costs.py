@@ -207,6 +207,7 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch) -> None:
         read_configuration("mixtral-8x7b")
 
 
+@pytest.mark.slow
 def test_importing_the_costs_does_not_import_transformers() -> None:
     code = "import sys, experts.moe.model_costs; print('transformers' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -107,6 +107,7 @@ t.collect(t.Counted(pathlib.Path({log!r}), seconds=0.2), {out!r}, batch_size=t.B
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     log, out = tmp_path / "log", tmp_path / "t.parquet"
     parts = tmp_path / "t.parquet.parts"

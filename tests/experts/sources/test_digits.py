@@ -19,6 +19,7 @@ def digits():
     return open_table("digits", progress=False)
 
 
+@pytest.mark.slow
 def test_the_second_read_is_instant_and_equal(digits):
     start = time.perf_counter()
     again = open_table("digits", progress=False)

@@ -11,6 +11,8 @@ from experts import InputError, collect, open_table
 from experts.sources.conditions import conditions
 from experts.sources.fashion_mnist import FashionMnist
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(conditions(noise=0, patch=1))
 
 

@@ -86,6 +86,7 @@ print(len(open_table("toy:9", progress=False)), open_table("toy").experts)
 """
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_a_source(tmp_path: Path) -> None:
     (tmp_path / "toy_source.py").write_text(PLUGIN)
     info = tmp_path / "toy_source-1.0.dist-info"

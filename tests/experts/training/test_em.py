@@ -48,6 +48,7 @@ def test_one_m_step_by_hand():
     assert mixture.objective(x, y, hard=True) == pytest.approx(2 * math.log(each[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10_000))
 @pytest.mark.parametrize("tree", TREES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from router_rl.bench.goals import goals_of
@@ -15,6 +16,7 @@ from router_rl.bench.learners import LEARNERS
 ROW = {"median": None, "quartiles": [None, None]}
 
 
+@pytest.mark.slow
 def test_quick() -> None:
     progress: list[tuple[int, int]] = []
     measured = bench(QUICK, lambda done, total, what: progress.append((done, total)))

@@ -55,6 +55,7 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_path_are_fitted_anew(said: Said, tmp_path: Path) -> None:
     """Version 1 keyed trials on an environment by the path, and printed the results of the old data."""
     path = tmp_path / "table.parquet"
@@ -75,6 +76,7 @@ def test_other_data_under_the_same_path_are_fitted_anew(said: Said, tmp_path: Pa
     assert rows_of(again) == rows_of(after)
 
 
+@pytest.mark.slow
 def test_one_compute_weight_is_one_case(said: Said, tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     made_cascade(rows=80).write(path)
@@ -88,6 +90,7 @@ def test_one_compute_weight_is_one_case(said: Said, tmp_path: Path) -> None:
     assert len(whole["cases"]) == 5
 
 
+@pytest.mark.slow
 def test_a_resumed_comparison_says_how_many_trials_were_reused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +137,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", RUNS)
 def test_a_run_is_evaluated_and_exported(
     env: str, said: Said, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -73,6 +73,7 @@ OLD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_spelling_names_the_new_one(old: str, fails: Fails) -> None:
     env = "queueing" if old.startswith("options") else "routing"

@@ -18,6 +18,8 @@ import pytest
 
 from router_rl.routing import load
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = Path(__file__).resolve().parents[2] / "fixtures" / "plugin"
 Run = Callable[..., list[str]]

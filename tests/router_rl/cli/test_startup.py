@@ -45,11 +45,13 @@ def test_help_and_names_import_nothing_heavy(words: list[str]) -> None:
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_imports_no_torch(name: str) -> None:
     check_help([name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", problem_names())
 def test_the_options_of_a_problem_are_listed_without_torch(problem: str) -> None:
     help = check_help(["train", "--env", problem])

@@ -24,7 +24,8 @@ from router_rl.exports import aoti, export
 from router_rl.exports.program import export_program
 from router_rl.routing import Router
 
-pytestmark = pytest.mark.timeout(1200)  # half a minute of compiling, where nothing else runs
+# Half a minute of compiling, where nothing else runs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 # Rules that differ in what is compiled: top-1; top-k renormalised; sigmoid with a bias and groups; a tree.

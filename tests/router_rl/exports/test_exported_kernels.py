@@ -25,6 +25,7 @@ def hidden_states() -> torch.Tensor:
     return hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["hard", "top2", "top-all", "softmax", "deepseek"])
 @pytest.mark.parametrize("allowed", [None, ALLOWED])
 @pytest.mark.parametrize("dead", [(), (2, 3), tuple(range(6))])

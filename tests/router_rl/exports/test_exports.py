@@ -58,6 +58,7 @@ CHEAP = ("safetensors", "vllm", "sglang")  # aoti compiles, so it has its own te
 TRACED = ("pt2", "onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", CHEAP)
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_every_rule_answers_as_the_router(made, holds, rules, tmp_path: Path, format: str, kind: str) -> None:
@@ -65,18 +66,21 @@ def test_every_rule_answers_as_the_router(made, holds, rules, tmp_path: Path, fo
         holds(made(kind, rule), tmp_path / rule, format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["hard", "top-all", "adaptive", "tree", "deepseek", "remoe"])
 @pytest.mark.parametrize("format", TRACED)
 def test_a_traced_rule_answers_as_the_router(made, holds, tmp_path: Path, format: str, rule: str) -> None:
     holds(made("mlp", rule), tmp_path / "out", format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", *TRACED])
 def test_a_state_is_the_second_input(made, holds, tmp_path: Path, format: str) -> None:
     holds(made("linear", "top2", state=True), tmp_path / "load", format)
     holds(made("conditioned", "hard"), tmp_path / "weight", format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", [*CHEAP, *TRACED])
 def test_barred_experts_stay_so(made, holds, tmp_path: Path, format: str) -> None:
     allowed = [True, False, True, True, True, False]
@@ -89,6 +93,7 @@ def test_barred_experts_stay_so(made, holds, tmp_path: Path, format: str) -> Non
     assert (routing.experts[:, 0] == router.fallback).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", TRACED)
 def test_a_knn_router_goes_out_with_its_queries(holds, tmp_path: Path, format: str) -> None:
     scorer = KNNScorer(4, 6, rows=30, neighbours=3)
@@ -96,6 +101,7 @@ def test_a_knn_router_goes_out_with_its_queries(holds, tmp_path: Path, format: s
     holds(Router(scorer, TopK(k=2), [f"e{n}" for n in range(6)], fallback=2), tmp_path / "out", format)
 
 
+@pytest.mark.slow
 def test_a_hash_router_goes_out_as_a_program(holds, tmp_path: Path) -> None:
     scorer = HashScorer(4, 6)
     scorer.draw(0)
@@ -105,6 +111,7 @@ def test_a_hash_router_goes_out_as_a_program(holds, tmp_path: Path) -> None:
         export(router, tmp_path / "onnx", format="onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx", "vllm", "sglang", "gguf"])
 def test_the_readme_runs_as_written(
     made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
@@ -270,6 +277,7 @@ def test_a_tie_is_one_in_what_the_rule_ranks_by() -> None:
     assert parity.ties == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
 def test_many_threads_get_the_answers_of_one(made, tmp_path: Path, format: str) -> None:
     export(made("mlp", "deepseek"), tmp_path / "out", format=format)

@@ -24,6 +24,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Router, Path]:
     return router, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
 def test_an_odd_number_is_seen_wherever_it_stands(wide: tuple[Router, Path], odd: float) -> None:
     router, folder = wide

@@ -170,6 +170,7 @@ def test_without_the_variable_nothing_happens(folder: Path, monkeypatch: pytest.
     assert sorted(served_routers().layers) == [1, 3]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_plugin_needs_torch_alone() -> None:
     """A serving environment has no Gymnasium; `pip install --no-deps router-rl` is enough there."""
     code = (

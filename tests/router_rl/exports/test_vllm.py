@@ -35,6 +35,7 @@ print(json.dumps([weights.tolist(), ids.tolist()]))
 """
 
 
+@pytest.mark.slow
 def test_it_routes_with_torch_alone(made, tmp_path: Path) -> None:
     router = made("mlp", "deepseek")
     export(router, tmp_path / "out", format="vllm")

@@ -28,6 +28,7 @@ def on_test(router: Router, table: OutcomeTable, objective: Objective) -> Router
     return measure(router, table.part("test"), objective, RoutingProblem(table, objective, Hard()).scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.2, 0.4])
 @pytest.mark.parametrize("method", ["exact_pg", "warm_exact_pg"])
 def test_a_budget_is_met_on_test_rows(digits: OutcomeTable, method: str, budget: float) -> None:
@@ -116,6 +117,7 @@ def test_results_carry_the_budget(kinds: OutcomeTable) -> None:
 LIMITED = Objective(max_cost=0.5)  # of red .1, green .2, blue .4 and grey 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "conditioned_pg"])
 def test_no_method_chooses_a_forbidden_expert(kinds: OutcomeTable, method: str) -> None:
     known = METHODS[method].hyperparameters.__dataclass_fields__
@@ -190,6 +192,7 @@ def test_trials_without_budget_and_maximum_cost_are_named_without_them(kinds: Ou
     assert objective(budget=0.5) == {**objective(), "budget": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules")
 def test_a_budget_under_bandit_feedback(kinds: OutcomeTable, tmp_path: Path) -> None:
     objective = Objective(budget=0.4)

@@ -47,6 +47,7 @@ def numbers_of(study):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path, request):
     make, methods = PROBLEMS[name]
@@ -73,6 +74,7 @@ def test_a_comparison_gives_the_same_in_parallel_and_resumes(name, tmp_path, req
     assert numbers_of(again) == numbers_of(study)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_other_data_under_the_same_path_are_other_trials(name, tmp_path):
@@ -92,6 +94,7 @@ def test_other_data_under_the_same_path_are_other_trials(name, tmp_path):
     assert numbers_of(after) != numbers_of(before)
 
 
+@pytest.mark.slow
 def test_a_cascade_is_judged_by_the_oracle_and_the_thresholds(tmp_path):
     study = compare(cascade(), ["thresholds", "lookahead"], seeds=1, n_trials=1, out=tmp_path)
     for (method, case), row in summary_of(study).items():
@@ -138,6 +141,7 @@ def test_a_trained_caching_policy_is_read_again_and_earns_the_same(tmp_path):
     np.testing.assert_allclose(sum(run.facts["test"]["shares"]), 1.0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["router_ppo", "reinforce"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_policy_trained_in_the_environment_is_read_again_and_earns_the_same(name, method, tmp_path):

@@ -46,6 +46,7 @@ def utility(
     return measure(router, table.part("test"), OBJECTIVE, problem.scale).means()["utility"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in TRAPPED])
 def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) -> None:
     # The specialist of each kind earns 1 - .05 * cost / 10, .979 on average; the best single expert .65.
@@ -54,6 +55,7 @@ def test_learns_which_expert_knows_which_kind(kinds: OutcomeTable, method: str) 
     assert utility(kinds, method, n_trials, hyperparameters=few) > 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in GATES if name not in TRAPPED])
 def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeTable, method: str) -> None:
     assert (
@@ -66,6 +68,7 @@ def test_gates_learn_without_probabilities(kinds_without_probabilities: OutcomeT
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in LEARNED if name not in ("dqn", "priced_pg")])
 def test_learns_with_two_experts_a_query(kinds: OutcomeTable, method: str) -> None:
     # Two experts cost more; any pair with the right one of the kind answers rightly where it outweighs.
@@ -83,6 +86,7 @@ def test_a_linear_scorer_passes_check_router(kinds: OutcomeTable, method: str) -
     check_router(router, torch.tensor(kinds.features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_router_and_it_passes_the_check(
     kinds: OutcomeTable, method: str
@@ -125,6 +129,7 @@ def test_the_oracle_cannot_be_fitted(kinds: OutcomeTable) -> None:
         fit("oracle", RoutingProblem(kinds, OBJECTIVE))
 
 
+@pytest.mark.slow
 def test_load_is_heeded(kinds: OutcomeTable) -> None:
     """With a heavy load weight an agent that sees the window spreads its decisions more."""
     light, heavy = (

@@ -40,6 +40,7 @@ class _Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SHORT)
 @pytest.mark.parametrize("load_weight", [0.0, 0.1])
 def test_a_stopped_run_ends_as_an_unstopped_one(
@@ -138,6 +139,7 @@ def test_a_checkpoint_keeps_nested_values(tmp_path: Path) -> None:
     assert checkpoint.load() is None
 
 
+@pytest.mark.slow
 def test_training_survives_kill_9(kinds: OutcomeTable, tmp_path: Path) -> None:
     """`train` is killed in the middle; the same command goes on from the checkpoint and finishes."""
     table = tmp_path / "kinds.parquet"

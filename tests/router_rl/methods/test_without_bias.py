@@ -16,6 +16,7 @@ from router_rl.routing import RouterError
 OBJECTIVE = Objective(compute_weight=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ppo", "router_ppo", "exact_pg", "softmax_gate", "switch_gate"])
 def test_a_router_without_bias_learns_and_folds(kinds: OutcomeTable, tmp_path: Path, method: str) -> None:
     problem = RoutingProblem(kinds, OBJECTIVE, scorer=ScorerConfig(kind="linear", bias=False))

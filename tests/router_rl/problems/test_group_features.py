@@ -55,6 +55,7 @@ def grouped() -> OutcomeTable:
     return replace(table, features=None, group=group, confidence=table.quality)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_problem_takes_a_table_of_groups(name: str, tmp_path: Path) -> None:
     make, method, few = SMALL[name]

@@ -73,6 +73,7 @@ def test_validation_is_estimated_without_bias(kinds: OutcomeTable) -> None:
     assert np.std(found) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     ["exact_pg", "warm_exact_pg", "router_ppo", "softmax_gate", "switch_gate", "ridge", "linucb", "thompson"],
@@ -84,6 +85,7 @@ def test_learns_from_one_outcome_a_query(kinds: OutcomeTable, method: str) -> No
     assert measure(router, kinds.part("test"), OBJECTIVE, scale).means()["utility"] > 0.85
 
 
+@pytest.mark.slow
 def test_a_lone_lane_learns_too(kinds: OutcomeTable) -> None:
     for method in ("reinforce", "router_ppo"):
         router = fit(

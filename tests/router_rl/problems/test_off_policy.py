@@ -75,6 +75,7 @@ def test_ips_and_dr_have_no_bias() -> None:
     assert dr == pytest.approx(truth)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth() -> None:
     """Of 1,200 logs of queries drawn from a table, each kind of interval covers the value in about 95%."""
     rng = np.random.default_rng(0)

@@ -165,6 +165,7 @@ def test_options_are_checked() -> None:
         FeatureConfig(infer_group=True, text="none")
 
 
+@pytest.mark.slow
 def test_a_router_reads_prompts_from_its_export_alone(prompts: OutcomeTable, tmp_path: Path) -> None:
     prompts = replace(prompts, group=None)
     config = FeatureConfig(dimensions=4, length=False)  # German words here are shorter
@@ -274,6 +275,7 @@ def test_exports_that_do_not_fit_are_refused(prompts: OutcomeTable, tmp_path: Pa
         plain.route("x")
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_evaluates_and_exports_on_prompts(
     prompts: OutcomeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

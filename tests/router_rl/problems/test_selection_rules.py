@@ -44,6 +44,7 @@ BASELINES = [
 OTHER_RULES = [rule for rule in RULES if rule not in ("hard", "topk")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", OTHER_RULES)
 @pytest.mark.parametrize("method", [*LEARNERS, *GATES, *BASELINES])
 def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, method: str) -> None:
@@ -60,6 +61,7 @@ def test_every_rule_is_learned_both_ways(kinds: OutcomeTable, select: str, metho
     assert quality > (0.85 if method not in ("hash", "random", "zero_router") else 0.2)
 
 
+@pytest.mark.slow
 def test_adaptive_k_asks_one_where_one_is_enough(kinds: OutcomeTable) -> None:
     router = fit(
         "ppo",

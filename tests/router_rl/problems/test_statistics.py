@@ -124,6 +124,7 @@ def test_a_difference_is_paired_over_queries_and_seeds() -> None:
         assert other.high - other.low > 1.2 * width
 
 
+@pytest.mark.slow
 def test_a_paired_difference_covers_the_truth() -> None:
     """300 data sets like the tables': two routers that differ on a tenth of the queries, five seeds.
 

@@ -88,6 +88,7 @@ def test_routing_evaluates_them_apart(kinds: OutcomeTable, feedback: str) -> Non
         assert not np.allclose(problem.tuning.quality, truth)
 
 
+@pytest.mark.slow
 def test_environments_evaluate_them_apart() -> None:
     problems: list[Any] = [
         CascadeProblem(made_cascade(), Objective(compute_weight=0.1)),

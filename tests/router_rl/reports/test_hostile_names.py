@@ -83,6 +83,7 @@ class _Tags(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_the_report_shows_names_as_text(results: dict[str, Any], tmp_path: Path) -> None:
     write_report(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

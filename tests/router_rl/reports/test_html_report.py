@@ -438,6 +438,7 @@ def test_an_unknown_figure_is_a_sentence(tmp_path: Path) -> None:
     assert len(specs_of(html)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     ["notes", "rows", "summary", "cases", "zero_frontier", "singles", "verdict", "warnings", "figures"],

@@ -167,6 +167,7 @@ KINDS: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {  # results, and t
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_opens_clean_fits_and_is_legible(
@@ -197,6 +198,7 @@ def test_opens_clean_fits_and_is_legible(
                 assert apart or box["turned"] or other["turned"], (box, other)
 
 
+@pytest.mark.slow
 def test_every_result_is_drawn_as_a_point(browser: webdriver.Chrome, tmp_path: Path) -> None:
     results = SAMPLES["sample_results"]()
     path = tmp_path / "report.html"
@@ -338,6 +340,7 @@ def test_the_crowd_s_table_needs_no_scrolling_on_a_laptop(browser: webdriver.Chr
     assert int(table.get_property("scrollWidth")) <= int(table.get_property("clientWidth"))
 
 
+@pytest.mark.slow
 def test_this_test_would_see_a_request_and_a_message(browser: webdriver.Chrome, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text(

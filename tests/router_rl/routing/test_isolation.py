@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from router_rl.exports.safetensors import write
@@ -71,6 +72,7 @@ assert not blocked & set(sys.modules), blocked & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_loads_and_routes_with_torch_alone(make_router, tmp_path):
     router = make_router("mlp", TopK(k=2), stateful=True, fallback=3)
     write(router, tmp_path / "router")

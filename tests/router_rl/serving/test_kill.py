@@ -22,6 +22,7 @@ from router_rl.serving.log_store import LogStore
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_answered_decision_and_no_outcome(
     router: Path, models: Path, serve: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_scored_decisions_are_exported(serve: Callable[..., Any], tmp_path: Path
     assert log.quality.tolist() == [row["score"] for row in scored]
 
 
+@pytest.mark.slow
 def test_a_shadow_is_estimated_from_what_it_watched(serve: Callable[..., Any], other_router: Path) -> None:
     prompts = [f"What is {number} {'plus' if number % 2 else 'times'} 4?" for number in range(60)]
     right = ["small" if number % 3 else "large" for number in range(60)]

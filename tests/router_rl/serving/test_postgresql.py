@@ -93,6 +93,7 @@ def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_three_processes_share_a_log(
     router: Path, models: Path, database: str, other_router: Path, tmp_path: Path
 ) -> None:

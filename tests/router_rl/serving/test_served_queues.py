@@ -152,6 +152,7 @@ def test_replicas_of_the_model_list_hold_more_requests(
         assert queue == {"in_flight": 3, "waiting": 0, "excluded": None}
 
 
+@pytest.mark.slow
 def test_nothing_stays_in_flight(serve: Callable[..., Any], queue_router: Path) -> None:
     with serve(queue_router) as running:
         for fault in ("500", "400", "429", "cut", "hang", "midcut"):

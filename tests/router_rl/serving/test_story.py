@@ -107,6 +107,7 @@ def _until(running: Any, digest: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_the_story(serve: Callable[..., Any], stubs: Path, table: OutcomeTable, tmp_path: Path) -> None:
     first, better, log = tmp_path / "first", tmp_path / "better", f"sqlite:///{tmp_path}/log.db"
     objective = Objective(compute_weight=COMPUTE_WEIGHT)

@@ -166,6 +166,7 @@ def test_its_routers_can_be_loaded(results: dict[str, Any], folder: Path) -> Non
     assert load(folder / kept[0] / ".." / "router").experts == ("red", "green", "blue", "grey")
 
 
+@pytest.mark.slow
 def test_the_second_run_fits_nothing(
     kinds: OutcomeTable, results: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_the_second_run_fits_nothing(
     assert study.recommendation.startswith("Use ")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules")
 def test_an_interrupted_comparison_resumes(
     kinds: OutcomeTable, results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +225,7 @@ def test_a_table_of_prompts_is_compared(kinds: OutcomeTable) -> None:
     assert {row["method"] for row in study.summary} >= {"ridge", "best_single"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules")
 def test_processes_change_nothing(kinds: OutcomeTable, results: dict[str, Any]) -> None:
     parallel = run(kinds, jobs=2)

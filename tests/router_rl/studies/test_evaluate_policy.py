@@ -57,6 +57,7 @@ def _other_prompts() -> OutcomeTable:
     return replace(table, prompt=prompt.astype(object))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_other_prompts_get_the_features_of_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -96,6 +96,7 @@ def served(folder, told):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_cascade(table, tmp_path):
     outcomes = CascadeTable.of(table, 8.0)
     policy = CascadePolicy(NAMES, WIDTH, 3, outcomes.price.tolist(), beliefs(0), members=2, hidden=8)
@@ -128,6 +129,7 @@ def test_cascade(table, tmp_path):
         assert own[going].equal(action[going])
 
 
+@pytest.mark.slow
 def test_caching(table, tmp_path):
     config = CachingConfig(gpu_share=0.5, host_share=0.75, wait_weight=1.0, window=96)
     outcomes = CachingTable.of(table, 8.0, config)
@@ -161,6 +163,7 @@ def test_caching(table, tmp_path):
     assert served(tmp_path, {"kind": "caching", "steps": steps}) == played
 
 
+@pytest.mark.slow
 def test_queueing(table, tmp_path):
     problem = QueueingProblem(
         table, loads=1.1, window=96, deadlines=(2.0, 5.0), values=(2.0, 1.0), budget=0.3

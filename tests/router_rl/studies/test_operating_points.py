@@ -88,6 +88,7 @@ def by_hand(
     return cost, quality
 
 
+@pytest.mark.slow
 def test_a_policy_for_all_weights_is_swept_over_its_own_range(
     problem: RoutingProblem, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from environment_tables import made_cascade
 
 from router_rl import Objective, compare
@@ -45,6 +46,7 @@ def _numbers(study: Any) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_each_process_fits_the_beliefs_once(tmp_path: Path) -> None:
     """Two processes run three trials, so one of them runs two."""
     one, two = tmp_path / "one.log", tmp_path / "two.log"
@@ -60,6 +62,7 @@ def test_each_process_fits_the_beliefs_once(tmp_path: Path) -> None:
     assert _numbers(parallel) == _numbers(alone)
 
 
+@pytest.mark.slow
 def test_another_problem_in_the_same_processes_has_its_own_values(tmp_path: Path) -> None:
     """The processes of the first comparison are used again: other rows, other beliefs."""
     found = []

@@ -26,6 +26,8 @@ from router_rl.studies.operating_target import Candidate, Target, select
 from router_rl.studies.recommendation_text import sentence_of
 from router_rl.studies.savings import Singles, compared_with_expert, expected_regret, rows_to_settle
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = (0.1, 0.4)
 
 

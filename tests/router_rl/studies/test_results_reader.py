@@ -129,6 +129,7 @@ def test_other_files_are_errors(content: Any, message: str, tmp_path: Path) -> N
         read_results(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["new", *NAMES])
 def test_an_edited_field_is_refused_or_reported(name: str, tmp_path: Path) -> None:
     content = SAMPLES["sample_results"]() if name == "new" else old(name)

@@ -15,6 +15,7 @@ from router_rl.bench.gates.gate_clock import compare
 from router_rl.routing.kernels import GateRule
 
 
+@pytest.mark.slow
 def test_quick() -> None:
     measured = bench.bench_gates(bench.QUICK)
     assert [(gate["model"], gate["rows"]) for gate in measured["gates"]] == [

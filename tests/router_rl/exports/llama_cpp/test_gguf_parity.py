@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("llama_cpp")
 BIASED = ScoredTopK(k=2, score="sigmoid", bias=(0.3, 0.0, -0.3, 0.0, 0.1, 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "kind", "rule", "options"),
     [
@@ -57,6 +58,7 @@ def test_every_form_decides_as_the_router(
     assert (parity.name, parity.version) == ("llama.cpp", llama_cpp_version())
 
 
+@pytest.mark.slow
 def test_an_export_is_verified_in_a_model(
     mixtures: Callable[..., Path],
     routers: Callable[..., list[Router]],

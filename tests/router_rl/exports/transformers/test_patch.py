@@ -80,6 +80,7 @@ def generated(folder: Path, count: int) -> list[int]:
     return found[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "rule"),
     [

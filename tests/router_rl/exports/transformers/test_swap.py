@@ -51,6 +51,7 @@ def networks(rule: Any = None) -> list[Router]:
     return [Router(MLPScorer(32, 3, (16,)), rule or TopK(k=2), NAMES).eval() for _ in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded_before", [False, True])
 @pytest.mark.parametrize(
     ("form", "rule"), [("mixtral", Hard()), ("mixtral", TopK(k=3)), ("deepseek", ScoredTopK(k=2))]

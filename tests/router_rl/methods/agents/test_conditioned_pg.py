@@ -47,6 +47,7 @@ def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> N
         assert utility(router.at(compute_weight=weight), digits, weight) == pytest.approx(found, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_a_higher_compute_weight_spends_less(digits: OutcomeTable, kind: Literal["linear", "mlp"]) -> None:
     router = fit(
@@ -75,6 +76,7 @@ def test_the_fit_does_not_depend_on_which_of_its_weights_is_asked_for(kinds: Out
         assert torch.equal(value, two.state_dict()[name])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules", "no_report")
 def test_compare_fits_once_a_seed(kinds: OutcomeTable, tmp_path: Path) -> None:
     objectives = [Objective(compute_weight=weight) for weight in WEIGHTS]

@@ -27,6 +27,8 @@ from router_rl.problems.problem import ActionPolicy
 from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.routing.policies.network_policy import NetworkPolicy
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("router_ppo", "reinforce")
 QUICK: dict[str, dict[str, Any]] = {  # on tiny instances; four seeds of four reach the optimum
     "router_ppo": {

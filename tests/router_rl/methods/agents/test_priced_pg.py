@@ -37,6 +37,7 @@ def _table(rows: int = 600, signal: float = 1.0) -> OutcomeTable:
     )
 
 
+@pytest.mark.slow
 def test_one_fit_serves_every_weight_and_price() -> None:
     table = _table()
     router = fit("priced_pg", RoutingProblem(table, Objective(compute_weight=0.1)))

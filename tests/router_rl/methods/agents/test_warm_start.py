@@ -114,6 +114,7 @@ def test_an_unknown_gate_is_refused(task: RoutingProblem) -> None:
         warm_start.fit(task, WarmExactPGHyperparameters(start="softmax_gat"), Run())
 
 
+@pytest.mark.slow
 def test_a_comparison_passes_the_strongest_non_rl_method_of_validation(kinds: OutcomeTable) -> None:
     problem = RoutingProblem(kinds, Objective(compute_weight=0.1))
     methods = ["warm_exact_pg", "softmax_gate", "exact_pg", "em_gate"]
@@ -182,6 +183,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_can_be_a_start(task: RoutingProblem, name: str) -> None:
     """With caution off, the policy is returned: the rule's scaled logits plus a correction."""
@@ -226,6 +228,7 @@ def test_a_start_that_no_step_improves_is_returned_and_named(task: RoutingProble
     assert run.messages[-1].startswith("RL did not improve on kernel (+0.0000")
 
 
+@pytest.mark.slow
 def test_results_name_the_start_that_a_router_equals(kinds: OutcomeTable) -> None:
     problem = RoutingProblem(kinds, Objective(compute_weight=0.1))
     with pytest.MonkeyPatch.context() as patch:
@@ -260,6 +263,7 @@ def test_a_flipped_outcome_never_reaches_the_rows_own_training_logits(
         assert not torch.allclose(after, before, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rule_reads_the_load_through_its_correction(kinds: OutcomeTable) -> None:
     objective = Objective(compute_weight=0.1, load_weight=0.3, window=32)
     problem = RoutingProblem(kinds, objective)
@@ -280,6 +284,7 @@ def test_a_rule_reads_the_load_through_its_correction(kinds: OutcomeTable) -> No
     assert router.features == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_a_corrected_rule_is_exported_with_its_rows(
     task: RoutingProblem, tmp_path: Path, format: str

@@ -117,6 +117,7 @@ def test_equal_outcomes_are_a_constant(kinds: OutcomeTable) -> None:
     assert torch.equal(logits, logits[:1].expand_as(logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
 def test_it_is_exported(varying: OutcomeTable, tmp_path: Path, format: str) -> None:
     router = fit("boosted_trees", RoutingProblem(varying, OBJECTIVE), hyperparameters=SMALL)

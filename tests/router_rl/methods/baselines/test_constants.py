@@ -13,6 +13,7 @@ from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load_weight", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_mixture_is_the_best_of_a_grid(load_weight: float, seed: int) -> None:

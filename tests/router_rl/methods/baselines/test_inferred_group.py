@@ -83,6 +83,7 @@ def test_it_has_no_extra_inputs(kinds: OutcomeTable) -> None:
     assert extra["group_label"] == ["group"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
 def test_it_is_exported(kinds: OutcomeTable, tmp_path: Path, format: str) -> None:
     router = fit("inferred_group", RoutingProblem(kinds, OBJECTIVE))

@@ -67,6 +67,7 @@ def test_the_method_gives_leave_one_out_logits(kinds: OutcomeTable, name: str) -
     assert 0.05 < float((held_out - own).abs().amax(dim=1).gt(0.1).float().mean()) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2", "onnx"])
 def test_the_export_carries_the_training_queries(kinds: OutcomeTable, tmp_path: Path, format: str) -> None:
     router = fit("kernel", RoutingProblem(kinds, OBJECTIVE))

@@ -136,6 +136,7 @@ def test_the_search_starts_from_foresight_and_keeps_the_best(half, few_streams):
     assert utility[1] >= utility[0] - 1e-6
 
 
+@pytest.mark.slow
 def test_the_search_has_a_validation_curve(half, few_streams, tmp_path):
     """Every fourth generation: the best mean so far, on the validation episodes that select the result."""
     few = {"generations": 8, "population": 6, "elite": 3, "streams": 2}

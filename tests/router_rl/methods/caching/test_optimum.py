@@ -27,6 +27,7 @@ def solve(persistence):
     return mean, worth.argmax(axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("persistence", "start", "best", "seed"), [(0.9, STAY, FOLLOW, 0), (0.0, FOLLOW, STAY, 1)]
 )

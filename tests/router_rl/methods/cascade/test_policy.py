@@ -36,6 +36,7 @@ def policy(made):
     return fit_exact_pg(made, FEW, Run(seed=0)).module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fit", "hyperparameters"),
     [
@@ -132,6 +133,7 @@ def test_shapes_and_hyperparameters_are_checked(policy):
         CascadeHyperparameters(steps=0)
 
 
+@pytest.mark.slow
 def test_the_exported_policy_needs_torch_alone(policy, tmp_path):
     write_policy(policy, tmp_path / "p")
     code = (

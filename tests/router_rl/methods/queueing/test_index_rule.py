@@ -85,6 +85,7 @@ def test_terms_not_named_weigh_nothing(problem):
     assert wait >= 0.0
 
 
+@pytest.mark.slow
 def test_the_pace_is_tuned_under_a_budget_only(problem):
     both = [fit_index(problem, FEW, terms=terms) for terms in ((*UNPACED, "pace"), UNPACED)]
     assert both[0].scorer.weights.equal(both[1].scorer.weights)

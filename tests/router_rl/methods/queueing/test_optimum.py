@@ -76,6 +76,7 @@ def test_the_erlang_tail_is_right():
     assert expected_lateness(2) == pytest.approx(np.maximum(draws - 2.0, 0.0).mean() / 2.0, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_learner_reaches_the_optimum(problem):
     mean, limits = solve()
     assert limits[1] > limits[0] >= 1  # hard requests may wait longer

@@ -52,6 +52,7 @@ def test_a_comparison_has_the_rival_the_response_times_the_shares_and_a_figure(t
     assert len(figures["least_wait"]["data"]["seen"]) == 24
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(table):
     problem = QueueingProblem(table, **FEW)
     names = ["index_rule", "power_of_two"]

@@ -23,6 +23,7 @@ NUMBERS = json.loads((Path(__file__).parent / "version1_numbers.json").read_text
 FIXED = ("least_wait", "shortest_queue", "power_of_two", "round_robin", "random", "best_single")
 
 
+@pytest.mark.slow
 def test_every_row_of_a_comparison_is_version_1s(table):
     problem = QueueingProblem(table, loads=(0.6, 0.9), episodes=4, window=32)
     rows = compare(problem, FIXED, seeds=2, n_trials=1).results["rows"]

@@ -256,6 +256,7 @@ def four_turns(folder: Path) -> SessionProblem:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_that_a_conversation_ends(tmp_path):
     problem = four_turns(tmp_path)
     few = SessionIterationHyperparameters(
@@ -281,6 +282,7 @@ def test_it_learns_that_a_conversation_ends(tmp_path):
     assert learned["utility"] > rule["utility"] + 0.005
 
 
+@pytest.mark.slow
 def test_a_comparison_has_the_bound_and_the_rules(problem, tmp_path):
     study = compare(problem, ["myopic"], seeds=1, n_trials=1, out=tmp_path)
     earned = {row["method"]: row["utility_mean"] for row in study.summary}

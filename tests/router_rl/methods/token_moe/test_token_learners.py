@@ -133,6 +133,7 @@ def test_texts_of_other_names_have_no_expert(folders: Path, tmp_path: Path) -> N
     assert not pool.parts["train"].mixed.any()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
     names = ["joint", "outcome_table", "reinforce", "softmax_gate", "straight_through", "ridge", "uniform"]
     given = options(folders, experts_per_token=[1, 2])

@@ -74,6 +74,7 @@ def test_each_split_has_its_own_conversations_and_one_unit(problem):
         problem.evaluate(ActionPolicy(actions=first_expert), "train", problem.cases[0])
 
 
+@pytest.mark.slow
 def test_the_digest_covers_the_table_the_options_and_the_trace(tmp_path):
     def trace(tokens):
         columns = {

@@ -111,6 +111,7 @@ def test_the_operator(case, rows, ids):
 
 
 # opcheck itself reads the gradient of its copies, which are no leaves.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_the_operator_is_well_formed(case):
     rule, _, _ = case
@@ -125,6 +126,7 @@ def test_the_operator_is_well_formed(case):
     )
 
 
+@pytest.mark.slow
 def test_gradients_by_differences(case):
     rule, experts, corrected = case
     generator = torch.Generator().manual_seed(3)
@@ -202,6 +204,7 @@ def exported(gate: Gate, inputs: Inputs) -> torch.export.ExportedProgram:
     return torch.export.export(Flat(gate), (inputs.hidden[:3], inputs.alive), dynamic_shapes=shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), [("qwen3", "auto"), ("deepseek_v3", "torch")])
 def test_compiles_in_one_graph(name, path):
     case = RULES[name]
@@ -235,6 +238,7 @@ class Layer(torch.nn.Module):
         return hidden.nan_to_num(0.0, 1.0, -1.0) + scatter_back(made, routed.weights, routed.dispatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), [("mixtral", "auto"), ("deepseek_v3", "triton")])
 def test_a_layer_around_it_compiles_and_learns_in_one_graph(name, path):
     if path == "triton":
@@ -269,6 +273,7 @@ def test_a_layer_around_it_exports(name, strict):
         torch.testing.assert_close(program.module()(inputs.hidden[:rows]), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_onnx_runtime_is_the_reference(tmp_path):
     from router_rl.bench.gates.gate_forms import onnx

@@ -21,7 +21,7 @@ from .test_parity import same, strided
 pytest.importorskip("triton", reason="triton is not installed")
 triton_path = importlib.import_module("router_rl.routing.kernels.triton_path")
 # numpy says of the interpreter what a GPU does not say of the kernels: NaN in a product, exp beyond float32.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without one, Triton interprets
@@ -198,11 +198,11 @@ def test_what_the_kernels_are_not_made_for():
 
 
 def test_kernels_compile_without_spills():
-    """Prints registers, shared memory and spills on three GPUs; `cubins.py` alone does it for every gate."""
+    """Compute capability 9.0 and one gate; `cubins.py` alone compiles every gate for three GPUs."""
     program = Path(__file__).parents[4] / "benchmarks" / "cubins.py"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(program), "--gates", "[qwen3]"],
+        [sys.executable, str(program), "--gates", "[qwen3]", "--capabilities", "[90]"],
         capture_output=True,
         text=True,
         check=False,
@@ -214,12 +214,11 @@ def test_kernels_compile_without_spills():
     print(done.stdout)
     products = ["split_kernel 1", "split_kernel 64", "split_kernel 1024", "gate_kernel 16384"]
     kernels = [*products, "scan_kernel", "place_kernel", "backward_kernel"]
-    assert [row["kernel"].split(maxsplit=1)[1] for row in found] == 3 * kernels
-    assert {row["capability"] for row in found} == {80, 90, 100}
+    assert [row["kernel"].split(maxsplit=1)[1] for row in found] == kernels
+    assert {row["capability"] for row in found} == {90}
     for row in found:
         assert row["spilled"] == 0, row
         assert 0 < row["registers"] <= 255
         assert row["shared"] <= 163 * 1024  # what a program may have at compute capability 8.0
         if "split_kernel 1024" in row["kernel"] or "gate_kernel" in row["kernel"]:
-            assert (row["wgmma"] > 0) == (row["capability"] == 90), row  # a Hopper's product of a warp group
-            assert row["wgmma"] + row["mma"] > 0
+            assert row["wgmma"] > 0, row  # a Hopper's product of a warp group

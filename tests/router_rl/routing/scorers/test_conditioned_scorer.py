@@ -80,6 +80,7 @@ def test_untrained_conditions_change_nothing() -> None:
     assert scorer(x).equal(scorer(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 @pytest.mark.parametrize("hidden", [(), (16,)])
 def test_exports_with_the_weight_as_its_input(tmp_path: Path, format: str, hidden: tuple[int, ...]) -> None:

@@ -112,6 +112,7 @@ def test_a_queue_router_passes_the_check_and_exports():
     check_router(index_router(problem), features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_both_formats_hold_it(tmp_path, format):
     assert export(priced_router(one_load()), tmp_path / "router", format=format).passed

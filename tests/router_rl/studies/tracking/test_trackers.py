@@ -23,6 +23,7 @@ from router_rl.studies.runs import train_run
 
 # SQLAlchemy 2.1 warns of options that MLflow uses; W&B leaves files to the garbage collector.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*noload.*"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
