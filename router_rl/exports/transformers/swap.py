@@ -127,7 +127,7 @@ class _RoutedGate(nn.Module):
 
 
 def _plan(host: Host, router: LayerRouter) -> Gate | Router:
-    """The gate's own parameters where the router folds into this host, else the router."""
+    """The gate's own parameters if the router folds into this host, else the router."""
     try:
         return host.take(fold(router))
     except RouterError:
