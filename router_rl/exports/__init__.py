@@ -1,4 +1,4 @@
-"""Export trained routers and policies to inference code: one file a format, each checked for parity.
+"""Export trained routers and policies to inference code, one file per format, each checked for parity.
 
 The names below load when first used, so that listing formats does not import torch.
 """

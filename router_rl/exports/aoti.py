@@ -1,7 +1,7 @@
 """A router as an AOTInductor package: compiled for this machine's CPU, loaded from C++ or Python.
 
-`router.pt2` has two models: `model` takes features [T, D] (and state [T, S] where the router has one),
-`masked` takes alive [N] bool as well. What they return: see `program`. `route.cpp` loads it from C++.
+`router.pt2` has two models: `model` takes features [T, D] (and state [T, S] if the router has state),
+`masked` also takes alive [N] bool. `program` documents their outputs. `route.cpp` loads it from C++.
 https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
@@ -31,14 +31,15 @@ _MODELS = ("model", "masked")  # the first is what the loaders take by default
 
 
 def write(router: Router, folder: Path) -> None:
-    """Compile the two programs into one package, with the router's description beside it.
+    """Compile both programs into one package, and write the router's description.
 
     Args:
         router: any deterministic router.
-        folder: made if it does not exist.
+        folder: the output folder; created if it does not exist.
 
     Raises:
         InputError: there is no C++ compiler.
+        RouterError: the router is stochastic.
     """
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         problem = "compiles C++, and neither g++ nor clang++ is installed"
@@ -56,8 +57,8 @@ def compile_package(programs: Mapping[str, ExportedProgram], path: Path) -> None
     """Compile programs for this machine's CPU into one package.
 
     Args:
-        programs: by the name of their model in the package.
-        path: of the package, a `.pt2` file.
+        programs: programs by the name of their model in the package.
+        path: path of the package, a `.pt2` file.
     """
     with _quiet():
         from torch._inductor import aot_compile
@@ -77,20 +78,20 @@ def load(folder: Path) -> Callable[..., Routing]:
         from torch._inductor.package.package import load_package
 
         models = [load_package(str(folder / "router.pt2"), name) for name in _MODELS]
-        return unmasked_or_masked(*(_lean(cast(Any, model).loader.run) for model in models))
+        return unmasked_or_masked(*(_unwrapped(cast(Any, model).loader.run) for model in models))
 
 
 def usage(router: Router) -> str:
-    """Python that loads and calls the export."""
+    """Return Python that loads and calls the export."""
     inputs = ", ".join(input_names(router, masked=False))
-    return f"""import torch  # from C++: see route.cpp, which says how it is built
+    return f"""import torch  # for C++, see route.cpp
 program = torch._inductor.aoti_load_package("router.pt2")
 experts, weights, logits, fallback = program({inputs})
-# program.loader.run([{inputs}]) is the same, without ten microseconds of torch's Python around it.
+# program.loader.run([{inputs}]) does the same and saves ten microseconds of torch's Python wrapper.
 # The model "masked" of the package takes alive [{len(router.experts)}] bool last."""
 
 
-def _lean(run: Callable[[list[Tensor]], list[Tensor]]) -> Callable[..., list[Tensor]]:
+def _unwrapped(run: Callable[[list[Tensor]], list[Tensor]]) -> Callable[..., list[Tensor]]:
     """The compiled function without torch's Python wrapper, which takes longer than a small router."""
     return lambda *inputs: run(list(inputs))
 

@@ -1,4 +1,4 @@
-"""The check that every router passes, as scikit-learn's `check_estimator` is for estimators."""
+"""Check that a router keeps the contract of routers, as scikit-learn's `check_estimator` does."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["check_router"]
 
 
 def check_router(router: Router, features: Tensor) -> None:
-    """Check shapes, dtypes, masks, rows that are not finite, empty batches and an export's round trip.
+    """Check shapes, dtypes, masks, non-finite rows, empty batches and the round trip of an export.
 
     Args:
         router: any router, trained or not.
         features: [T, D] float32, some real rows, at least 2.
 
     Raises:
-        RouterError: a check failed; says which.
+        RouterError: a check failed; the message says which.
     """
     rows, state = features[:64], _some_state(router, min(len(features), 64))
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
@@ -35,7 +35,7 @@ def check_router(router: Router, features: Tensor) -> None:
                 "a row routes the same in any batch",
             )
         _check_form(router, router(rows[:0], None if state is None else state[:0]), 0)
-        _check_odd_rows(router, rows, state)
+        _check_non_finite_rows(router, rows, state)
         _check_masks(router, rows, state)
     if not router.rule.causal:
         return
@@ -45,15 +45,15 @@ def check_router(router: Router, features: Tensor) -> None:
 
 def _check_form(router: Router, routing: Routing, rows: int) -> None:
     count, k = len(router.experts), router.rule.k
-    _require(routing.experts.shape == (rows, k), f"experts are [T, k], not {list(routing.experts.shape)}")
+    _require(routing.experts.shape == (rows, k), f"experts are [T, k], got {list(routing.experts.shape)}")
     _require(routing.experts.dtype == torch.int64, "experts are int64")
     _require(routing.weights.shape == (rows, k), "weights are [T, k]")
     _require(routing.weights.dtype == torch.float32, "weights are float32")
     _require(routing.logits.shape == (rows, router.rule.outputs(count)), "logits are [T, outputs]")
     _require(routing.fallback.shape == (rows,), "fallback is [T]")
     if rows:
-        inside = (routing.experts >= 0) & (routing.experts <= count)
-        _require(bool(inside.all()), "experts are ids of the pool, or N for no expert")
+        valid = (routing.experts >= 0) & (routing.experts <= count)
+        _require(bool(valid.all()), "experts are ids of the pool, or N for no expert")
         no_expert = routing.experts == count
         _require(bool((routing.weights[no_expert] == 0).all()), "no expert has weight 0")
         _require(not bool(no_expert[:, 0].any()), "every row has an expert")
@@ -64,12 +64,12 @@ def _check_form(router: Router, routing: Routing, rows: int) -> None:
         _require(bool(((routing.weights.sum(dim=1) - 1).abs() < 1e-5).all()), "weights of a row sum to 1")
 
 
-def _check_odd_rows(router: Router, rows: Tensor, state: Tensor | None) -> None:
-    odd = rows[:2].clone()
-    odd[0, 0], odd[1, -1] = float("nan"), float("inf")
-    routing = router(odd, None if state is None else state[:2])
+def _check_non_finite_rows(router: Router, rows: Tensor, state: Tensor | None) -> None:
+    non_finite = rows[:2].clone()
+    non_finite[0, 0], non_finite[1, -1] = float("nan"), float("inf")
+    routing = router(non_finite, None if state is None else state[:2])
     _check_form(router, routing, 2)
-    _require(bool(routing.fallback.all()), "a row that is not finite goes to the fallback")
+    _require(bool(routing.fallback.all()), "a non-finite row goes to the fallback")
     first = routing.experts[:, 0]
     _require(bool((first == router.fallback).all()), "the fallback expert is the declared one")
 
@@ -80,10 +80,10 @@ def _check_masks(router: Router, rows: Tensor, state: Tensor | None) -> None:
         return
     mask = torch.ones(count, dtype=torch.bool)
     mask[int(router(rows, state).experts[0, 0])] = False
-    chosen = router(rows, state, mask)
+    routing = router(rows, state, mask)
     # A rule that runs all experts returns a masked one too, with weight 0.
-    working = chosen.experts[chosen.weights > 0]
-    _require(bool(mask[working].all()), "a masked expert has weight 0")
+    weighted = routing.experts[routing.weights > 0]
+    _require(bool(mask[weighted].all()), "a masked expert has weight 0")
 
 
 def _some_state(router: Router, rows: int) -> Tensor | None:
@@ -94,4 +94,4 @@ def _some_state(router: Router, rows: int) -> Tensor | None:
 
 def _require(holds: bool, rule: str) -> None:
     if not holds:
-        raise RouterError(f"check_router: this does not hold: {rule}")
+        raise RouterError(f"check_router failed: {rule}")

@@ -1,4 +1,4 @@
-"""What an export format is."""
+"""The `Format` record: how an export format writes, loads and verifies a router."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def _no_usage(router: Router) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Writes a router to a folder and reads it back in its runtime, for the parity check.
+    """Writes a router to a folder and loads it in its runtime, for the parity check.
 
     Attributes:
-        write: router and folder; writes the files.
-        load: folder to a function of features [T, D], of state [T, S] where the router has one, and of the
-            keyword `action_mask` [N] bool where the format is guarded; it returns a `Routing`.
-        usage: router to Python that loads and calls the export, run in its folder; for its README.md.
-        guarded: rows that are not finite go to the fallback and experts can be masked; a stock runtime's gate
-            does neither.
+        write: takes a router and a folder; writes the files.
+        load: takes the folder; returns a function of features [T, D], of state [T, S] if the router has
+            state, and of the keyword `action_mask` [N] bool if the format is guarded. The function returns a
+            `Routing`.
+        usage: takes a router; returns Python that loads and calls the export from its folder, for README.md.
+        guarded: non-finite rows go to the fallback and experts can be masked; a stock gate does neither.
         keeps_text: the text pipeline of a prompt router is part of the export, and `load` returns a `Router`.
-        takes_state: the runtime passes a second input. Without, a router with conditions is written at their
-            defaults, such as the compute weight it was trained for.
-        for_model: path of a model to the format for this model: it may write more routers, and has `verify`.
-            None where the format does not know its runtime's models.
-        verify: the routers of a model's layers, in order, to a comparison in the model's own runtime, for
-            `parity.json`; raises RouterError if they decide otherwise there.
+        takes_state: the runtime passes a second input. If False, a router with conditions is written at their
+            default values, such as the compute weight it was trained for.
+        for_model: takes the path of a model; returns the format for this model, which has `verify` and may
+            accept more routers. None if the format does not run whole models.
+        verify: takes the routers of a model's layers, in order; runs the model in its own runtime and returns
+            the comparison for `parity.json`. Raises RouterError if the decisions differ.
     """
 
     write: Callable[[Router, Path], None]

@@ -1,10 +1,9 @@
-"""Linear routers, of one layer or of several, as the tensors of llama.cpp's gates, in a GGUF file.
+"""Write linear routers of one or several layers as llama.cpp's gates, in a GGUF file.
 
-`blk.N.ffn_gate_inp.weight` [N, D] and, where the router has them, `blk.N.ffn_gate_inp.bias` and
-`blk.N.exp_probs_b.bias` [N], all float32, under the names that llama.cpp gives a model's own gate; how they
-are scored is in the metadata under its own keys. `patch --gguf` writes them into a model. llama.cpp has
-neither a fallback nor a mask: a row that is not finite stays so. It reads a bias on the logits in gpt-oss
-models only.
+The tensors are `blk.N.ffn_gate_inp.weight` [E, D] and, if the router has them, `blk.N.ffn_gate_inp.bias` and
+`blk.N.exp_probs_b.bias` [E], all float32: llama.cpp's names for a model's own gate. The metadata has the
+score under llama.cpp's keys. `patch --gguf` writes the gates into a model. llama.cpp has no fallback for
+non-finite rows and no mask. It reads a bias on the logits only in gpt-oss models.
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-graph.cpp (build_moe_ffn)
 """
 
@@ -45,15 +44,15 @@ __all__ = [
 
 _ARCHITECTURE = "router"
 _GATE = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
-_LEAST_SUM = 6.103515625e-5  # below which llama.cpp does not renormalise
+_MIN_SUM = 6.103515625e-5  # llama.cpp clamps the sum of the weights to this minimum
 
 
 def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
-    """The tensors of one layer's gate by name, float32.
+    """Return the float32 tensors of one layer's gate, by name.
 
     Args:
-        router: linear, with `hard`, `topk` or `scored_topk` selection.
-        layer: its number, the N of `blk.N`.
+        router: a linear router with `hard`, `topk` or `scored_topk` selection.
+        layer: layer number, the N of `blk.N`.
 
     Raises:
         RouterError: the router does not fold into a gate of llama.cpp.
@@ -62,22 +61,22 @@ def tensors(router: Router, layer: int = 0) -> dict[str, Tensor]:
 
 
 def write(router: Router, folder: Path, architecture: str | None = None) -> None:
-    """Write one router as that of layer 0; see `write_layers`."""
+    """Write one router as the gate of layer 0; see `write_layers`."""
     write_layers({0: router}, folder, architecture)
 
 
 def write_layers(routers: Mapping[int, Router], folder: Path, architecture: str | None = None) -> None:
-    """Write `router.gguf` with a gate for each layer, and the routers' description beside it.
+    """Write `router.gguf` with a gate for each layer, and the routers' description.
 
     Args:
-        routers: by the number of their layer, the N of `blk.N`.
-        folder: made if it does not exist.
-        architecture: of the model in llama.cpp, such as `gpt-oss`; None if it is not known.
+        routers: routers by layer number, the N of `blk.N`.
+        folder: the output folder; created if it does not exist.
+        architecture: architecture of the model in llama.cpp, such as `gpt-oss`; None if it is not known.
 
     Raises:
         InputError: the package gguf is missing.
         RouterError: a router does not fold into a gate of llama.cpp, has a bias that the architecture does
-            not read, or has another form than the first: llama.cpp has one form for all layers.
+            not read, or differs in form from the first: llama.cpp has one form for all layers.
     """
     require_gguf("format", "gguf")
     import gguf
@@ -87,14 +86,14 @@ def write_layers(routers: Mapping[int, Router], folder: Path, architecture: str 
     for layer, other in gates.items():
         if other.bias is not None and architecture != "gpt-oss":
             raise RouterError(
-                f"the router of layer {layer} has a bias, which llama.cpp reads in gpt-oss models only: "
-                "train it without (problem.scorer.bias false), distil it (export --distil), or name a "
+                f"the router of layer {layer} has a bias, which llama.cpp reads only in gpt-oss models: "
+                "train it without (problem.scorer.bias false), distil it (export --distil), or give a "
                 "gpt-oss model (export --verify MODEL.gguf)"
             )
         if _form(routers[layer], other) != _form(router, gate):
             raise RouterError(
-                f"the router of layer {layer} has other experts, inputs, k, score or groups than that of "
-                f"layer {min(gates)}, and llama.cpp has one form for all layers; train them alike"
+                f"the router of layer {layer} differs from that of layer {min(gates)} in experts, inputs, k, "
+                "score or groups, but llama.cpp has one form for all layers; train all routers with the same"
             )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "router.gguf") as temporary:
@@ -126,7 +125,7 @@ def read_gates(folder: Path) -> dict[int, Gate]:
     """Read the gates of an export, by layer.
 
     Args:
-        folder: of the export.
+        folder: folder of the export.
 
     Raises:
         InputError: `router.gguf` is not the file of an export.
@@ -141,7 +140,7 @@ def read_gates(folder: Path) -> dict[int, Gate]:
     stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
     layers = sorted(int(m.group(1)) for name in stored if (m := _GATE.fullmatch(name)))
     if field_value(reader, "general.architecture", "") != _ARCHITECTURE or not layers:
-        raise InputError("router", str(path), "holds no exported router", "export one with --format gguf")
+        raise InputError("router", str(path), "has no exported router", "export one with --format gguf")
     sigmoid = field_of("expert_gating_func", 1) == 2  # gguf.ExpertGatingFuncType.SIGMOID
     return {
         layer: Gate(
@@ -158,7 +157,7 @@ def read_gates(folder: Path) -> dict[int, Gate]:
 
 
 def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
-    """Read a layer of the file and route as llama.cpp's build_moe_ffn does, in float32."""
+    """Return a function that routes as llama.cpp's build_moe_ffn does, in float32, by a layer of the file."""
     gate = read_gates(folder)[layer]
     assert gate.k is not None
     k = gate.k
@@ -169,19 +168,19 @@ def load(folder: Path, layer: int = 0) -> Callable[..., Routing]:
         merit = scores if gate.selection_bias is None else scores + gate.selection_bias
         experts = largest(_in_best_groups(merit, gate), k)
         weights = scores.gather(-1, experts)
-        weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=_LEAST_SUM)
+        weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=_MIN_SUM)
         return Routing(experts, weights, logits, torch.zeros(len(features), dtype=torch.bool))
 
     return route
 
 
 def usage(router: Router) -> str:
-    """Python that loads and calls the export."""
+    """Return Python that loads the export."""
     return """from pathlib import Path
 from router_rl.exports.gguf import read_gates
 gates = read_gates(Path("."))  # weights and biases by layer, such as gates[0].weight
-# Into a model: train-router patch --gguf MODEL.gguf --router . --out PATCHED.gguf
-# llama.cpp has no fallback for rows that are not finite, and no mask."""
+# Write them into a model: train-router patch --gguf MODEL.gguf --router . --out PATCHED.gguf
+# llama.cpp has no fallback for non-finite rows, and no mask."""
 
 
 def _gate(router: Router) -> Gate:
@@ -191,7 +190,7 @@ def _gate(router: Router) -> Gate:
 
 
 def _form(router: Router, gate: Gate) -> tuple[object, ...]:
-    """What must be equal in all layers."""
+    """The properties that must be equal in all layers."""
     return (router.experts, gate.weight.shape, gate.k, gate.score, gate.groups, gate.kept)
 
 
@@ -217,25 +216,25 @@ def architecture_of(model: Path) -> str:
     """Return the architecture of a GGUF model, such as `gpt-oss`.
 
     Args:
-        model: of the file.
+        model: path of the file.
 
     Raises:
-        InputError: it is no mixture of experts that llama.cpp runs as routers need it.
+        InputError: the file is not a mixture of experts whose gates a router can replace.
     """
     return read_gguf_model(model, "verify").host.architecture
 
 
 def _for_model(model: Path) -> Format:
     write_for = partial(write, architecture=architecture_of(model))
-    return replace(FORMAT, write=write_for, verify=partial(_verified, model))
+    return replace(FORMAT, write=write_for, verify=partial(_verify, model))
 
 
-def _verified(model: Path, routers: Sequence[Router]) -> dict[str, Any]:
+def _verify(model: Path, routers: Sequence[Router]) -> dict[str, Any]:
     if not is_installed():
         return {"name": "contract only", "reason": "llama.cpp is not installed"}
     parity = verify_gguf(routers, model)
     if not parity.passed:
-        raise RouterError(f"the router decides otherwise in llama.cpp: {parity.to_json()}")
+        raise RouterError(f"the router decides differently in llama.cpp: {parity.to_json()}")
     return parity.to_json()
 
 

@@ -1,13 +1,13 @@
-"""A router for one mixture-of-experts layer: `routing.py`, which needs torch alone, and the weights.
+"""Formats for one mixture-of-experts layer: the weights, and `routing.py`, which needs torch alone.
 
-Three formats write the same files; they differ in the contract of the runtime that the export is checked by:
+The three formats write the same files. They differ in the runtime's contract that the export is checked with:
 
 - `vllm` and `sglang`: `custom_routing_function(hidden_states, gating_output, topk, renormalize)` returns
-  (weights [T, k] float32, ids [T, k] int32), as vLLM's `CustomRoutingRouter` and SGLang's `TopK` take them;
-- `transformers`: `put_into(model, layer)` makes a linear router the stock gate's own parameters, and lets the
-  gate call any other. It is checked in a small model of the architecture that the router fits.
+  (weights [T, k] float32, ids [T, k] int32), as vLLM's `CustomRoutingRouter` and SGLang's `TopK` require;
+- `transformers`: `put_into(model, layer)` folds a linear router into the stock gate, and makes the gate call
+  any other router. It is checked in a small model whose architecture fits the router.
 
-Exports in folders layer-0, layer-1, ... are what `handover` turns into a patch of a model's files.
+`handover` turns exports in folders layer-0, layer-1, ... into a patch of a model's files.
 """
 
 from __future__ import annotations
@@ -43,41 +43,41 @@ Verify: TypeAlias = Callable[[Callable[[Router, Path], None], Path, Sequence[Rou
 
 
 def require_layer(router: Router, runtime: str) -> None:
-    """Check that a layer's hidden states are all that the router needs.
+    """Check that a router is deterministic and needs only a layer's hidden states.
 
     Args:
         router: any router.
-        runtime: its name, for the error.
+        runtime: name of the runtime, for the error.
 
     Raises:
-        RouterError: the router draws at random, takes more than hidden states, or has another scorer.
+        RouterError: the router is stochastic, takes more than hidden states, or its scorer is not supported.
     """
     if router.stochastic:
-        raise RouterError(f"a stochastic router has no {runtime} form; export it as safetensors")
+        raise RouterError(f"{runtime} cannot run a stochastic router; export it as safetensors")
     if router.conditions:
         names = ", ".join(name.replace("_", " ") for name in router.conditions)
         raise RouterError(
-            f"{runtime} gives a router hidden states alone, and this one takes the {names} too: fold it at a "
+            f"{runtime} passes a router only hidden states, and this one also takes the {names}: fix it at a "
             "value (export --at 0.1), or export it as onnx, pt2 or aoti"
         )
     if router.state:
         names = ", ".join(part.name for part in router.state)
         raise RouterError(
-            f"{runtime} gives a router hidden states alone, and this one takes {names} too: train it "
+            f"{runtime} passes a router only hidden states, and this one also takes {names}: train it "
             "without, or export it as onnx, pt2 or aoti"
         )
     if not router.scorer.standalone:
         raise RouterError(
-            f"a {router.scorer.kind} router has no {runtime} form: export it as pt2 or safetensors, or "
+            f"{runtime} cannot run a {router.scorer.kind} router: export it as pt2 or safetensors, or "
             "distil it into a linear one (export --distil)"
         )
 
 
 def load_layer(folder: Path) -> Any:
-    """The `StandaloneRouter` of an export, loaded by the export's own `routing.py`.
+    """Load the `StandaloneRouter` of an export by the export's own `routing.py`.
 
     Args:
-        folder: of the export.
+        folder: folder of the export.
     """
     spec = importlib.util.spec_from_file_location("exported_routing", folder / "routing.py")
     assert spec is not None
@@ -88,7 +88,7 @@ def load_layer(folder: Path) -> Any:
 
 
 def _write(runtime: str, router: Router, folder: Path) -> None:
-    """Write the weights, their description and the module that reads both, `routing.py`."""
+    """Write the weights, their description and `routing.py`, the module that reads both."""
     if runtime == "transformers" and importlib.util.find_spec("transformers") is None:
         problem = "is checked in transformers, which is not installed"
         raise InputError("format", "transformers", problem, "pip install 'router-rl[llm]'")
@@ -98,11 +98,7 @@ def _write(runtime: str, router: Router, folder: Path) -> None:
 
 
 def _load(folder: Path) -> Callable[..., Routing]:
-    """Load the export's own module and route through the runtimes' contract.
-
-    Args:
-        folder: of the export.
-    """
+    """Load the export by its own `routing.py`, and route by the contract of vLLM and SGLang."""
     router = load_layer(folder)
 
     def route(features: Tensor, *, action_mask: Tensor | None = None) -> Routing:
@@ -111,7 +107,7 @@ def _load(folder: Path) -> Callable[..., Routing]:
         weights, ids = _call(router, features)
         experts, inner, logits, fallback = router(features)
         if weights.dtype != torch.float32 or ids.dtype != torch.int32 or not weights.equal(inner):
-            raise RouterError(f"{folder / 'routing.py'} does not keep the runtime's contract")
+            raise RouterError(f"{folder / 'routing.py'} breaks the runtime's contract")
         if int(router.fallbacks) - counted != int(fallback.sum()):
             raise RouterError(f"{folder / 'routing.py'} does not count its fallbacks")
         no_expert = experts == len(router.names)
@@ -129,15 +125,15 @@ def _call(router: Any, features: Tensor) -> tuple[Tensor, Tensor]:
 def _load_transformers(folder: Path) -> Callable[..., Routing]:
     """Put the router into a small model of transformers, run the model, and route by its gate."""
     router = load_layer(folder)
-    gate, how = put_into_small_model(router)
+    gate, mode = put_into_small_model(router)
 
     @torch.no_grad()
     def route(features: Tensor) -> Routing:
         logits, weights, experts = gate(features)
-        if how == "asked":
+        if mode == "attached":
             own, _, logits, fallback = router(features)
             return Routing(torch.where(own == len(router.names), own, experts), weights, logits, fallback)
-        # Some gates leave the order of the chosen experts open.
+        # Some gates do not define the order of the chosen experts.
         merit = logits if not hasattr(gate, "e_score_correction_bias") else logits.sigmoid() + router.bias
         order = merit.gather(1, experts).argsort(dim=1, descending=True, stable=True)
         fallback = torch.zeros(len(features), dtype=torch.bool)
@@ -150,21 +146,21 @@ def put_into_small_model(router: Any) -> tuple[Any, str]:
     """Put an exported layer's router into a small model of transformers and run the model.
 
     Args:
-        router: what `load_layer` returned.
+        router: the result of `load_layer`.
 
     Returns:
-        the gate of the model's one layer, and what `put_into` returned: "folded" or "asked".
+        the gate of the model's one layer, and the result of `put_into`: "folded" or "attached".
     """
     model = _small_model(router)
-    how = router.put_into(model, 0)
+    mode = router.put_into(model, 0)
     with torch.no_grad():
         assert model(torch.arange(4).unsqueeze(0)).logits.isfinite().all()
     block = model.model.layers[0].mlp
-    return block.router if hasattr(block, "router") else block.gate, how
+    return block.router if hasattr(block, "router") else block.gate, mode
 
 
 def _small_model(router: Any) -> Any:
-    """One layer with random weights, of the architecture whose gate computes what the router does, if any."""
+    """A model of one layer with random weights; its stock gate computes what the router does, if one can."""
     import transformers
 
     rule = router.rule
@@ -205,38 +201,38 @@ def _small_model(router: Any) -> Any:
 
 
 def _use_vllm(router: Router) -> str:
-    return f"""from routing import load  # routing.py, beside this file: it needs torch alone
-router = load(device="cpu")  # the layer's device; one router a layer
+    return f"""from routing import load  # routing.py, in this folder: it needs torch alone
+router = load(device="cpu")  # the layer's device; one router per layer
 weights, ids = router.custom_routing_function(features, None, {router.rule.k}, True)
-# Serving: ROUTER_RL_ROUTER=FOLDER vllm serve MODEL, with router-rl installed beside vLLM.
-# FOLDER holds layer-0, layer-1, ..., one export for each layer with experts; or it is this folder.
-# router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
+# Serving: ROUTER_RL_ROUTER=FOLDER vllm serve MODEL, with router-rl installed in vLLM's environment.
+# FOLDER has layer-0, layer-1, ..., one export for each layer with experts; or it is this folder.
+# router.alive[3] = False: never choose expert 3. router.fallbacks: number of rows that took the fallback."""
 
 
 def _use_sglang(router: Router) -> str:
-    return f"""from routing import load  # routing.py, beside this file: it needs torch alone
-router = load(device="cpu")  # the layer's device; one router a layer
+    return f"""from routing import load  # routing.py, in this folder: it needs torch alone
+router = load(device="cpu")  # the layer's device; one router per layer
 weights, ids = router.custom_routing_function(features, None, {router.rule.k}, True)
 # Serving: ROUTER_RL_ROUTER=FOLDER python -m sglang.launch_server --model-path MODEL
-# FOLDER holds layer-N for each layer N with experts; or it is this folder. router-rl must be installed.
-# router.alive[3] = False: never choose expert 3. router.fallbacks: how many rows took the fallback."""
+# FOLDER has layer-N for each layer N with experts; or it is this folder. router-rl must be installed.
+# router.alive[3] = False: never choose expert 3. router.fallbacks: number of rows that took the fallback."""
 
 
 def _use_transformers(router: Router) -> str:
     return f"""from transformers import AutoModelForCausalLM
-from routing import load  # routing.py, beside this file: it needs torch alone
-model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts a layer
-print(load().put_into(model, layer=0))  # one export a layer; `folded`: save_pretrained keeps it
-# Its files: `handover` makes a patch of such exports in layer-0, layer-1, ..., and `patch` applies it."""
+from routing import load  # routing.py, in this folder: it needs torch alone
+model = AutoModelForCausalLM.from_pretrained("MODEL")  # {len(router.experts)} experts per layer
+print(load().put_into(model, layer=0))  # one export per layer; `folded`: save_pretrained saves it
+# For the model's files: `handover` makes a patch of exports in layer-0, layer-1, ...; `patch` applies it."""
 
 
 def _format(runtime: str, verify: Verify, **facts: Any) -> Format:
-    """A format whose `for_model` adds the comparison in the runtime."""
+    """A format whose `for_model` adds `verify`, the comparison in the runtime."""
 
     def for_model(model: Path) -> Format:
         if not (model / "config.json").is_file():
-            fix = "give one that transformers saved"
-            raise InputError("verify", str(model), "is no folder of a model", fix)
+            fix = "give a folder that transformers saved"
+            raise InputError("verify", str(model), "is not the folder of a model", fix)
         return replace(format, verify=partial(verify, format.write, model))
 
     format = Format(write=partial(_write, runtime), takes_state=False, for_model=for_model, **facts)

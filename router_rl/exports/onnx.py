@@ -1,7 +1,7 @@
 """A router as an ONNX graph with a dynamic number of rows, for ONNX Runtime.
 
-Inputs: features [T, D] float32; state [T, S] float32 where the router has one; alive [N] bool, optional, by
-default all true. What it returns: see `program`.
+Inputs: features [T, D] float32; state [T, S] float32 if the router has state; alive [N] bool, optional, all
+true by default. `program` documents the outputs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ _NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
 def write(router: Router, folder: Path) -> None:
-    """Write `router.onnx`, weights included, with the router's description beside it.
+    """Write `router.onnx`, weights included, and the router's description.
 
     Args:
-        router: any deterministic router whose scorer has an ONNX form.
-        folder: made if it does not exist.
+        router: any deterministic router whose scorer can be written as ONNX.
+        folder: the output folder; created if it does not exist.
 
     Raises:
         InputError: packages are missing.
+        RouterError: the router is stochastic.
     """
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
@@ -77,34 +78,34 @@ def load(folder: Path) -> Callable[..., Routing]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that `alive` has a default, which is intended
+    options.log_severity_level = 3  # hide the warning that `alive` has a default, which is intended
     session = onnxruntime.InferenceSession(
         str(folder / "router.onnx"), options, providers=["CPUExecutionProvider"]
     )
     names = [value.name for value in session.get_inputs()]
 
     def route(*inputs: Tensor, action_mask: Tensor | None = None) -> Routing:
-        fed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
         if action_mask is not None:
-            fed["alive"] = action_mask.numpy()
-        return Routing(*(torch.from_numpy(value) for value in session.run(list(OUTPUTS), fed)))
+            feed["alive"] = action_mask.numpy()
+        return Routing(*(torch.from_numpy(value) for value in session.run(list(OUTPUTS), feed)))
 
     return route
 
 
 def usage(router: Router) -> str:
-    """Python that loads and calls the export."""
-    fed = ", ".join(f'"{name}": {name}.numpy()' for name in input_names(router, masked=False))
+    """Return Python that loads and calls the export."""
+    feed = ", ".join(f'"{name}": {name}.numpy()' for name in input_names(router, masked=False))
     return f"""import onnxruntime
-onnxruntime.set_default_logger_severity(3)  # it warns that `alive` has a default, which is intended
+onnxruntime.set_default_logger_severity(3)  # hide the warning that `alive` has a default, which is intended
 session = onnxruntime.InferenceSession("router.onnx")
-experts, weights, logits, fallback = session.run(None, {{{fed}}})
+experts, weights, logits, fallback = session.run(None, {{{feed}}})
 # An optional input "alive", [{len(router.experts)}] bool, says which experts may be chosen.
-# ONNX Runtime before 1.32 fails on a batch without rows, and before 1.24 it ends the process."""
+# On an empty batch, ONNX Runtime before 1.32 raises an error, and before 1.24 it ends the process."""
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """Translations of operators that torch lacks, or that differ from torch where routing would change."""
+    """Translations of operators that torch cannot export, or whose ONNX versions would route differently."""
     import onnxscript
 
     opset: Any = onnxscript.opset18
@@ -115,7 +116,7 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         return opset.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
     def sigmoid(self: Any) -> Any:
-        # ONNX Runtime's own never reaches 0, which is the score of a masked expert.
+        # ONNX Runtime's own sigmoid never reaches 0, the score of a masked expert.
         return opset.Reciprocal(opset.Add(1.0, opset.Exp(opset.Neg(self))))
 
     def log_sigmoid(self: Any) -> Any:
@@ -124,10 +125,10 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         return opset.Sub(opset.Min(self, 0.0), spread)
 
     def amax(self: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
-        # ONNX Runtime's own ignores some NaN, and a row with one would then be routed.
+        # ONNX Runtime's own ReduceMax ignores some NaN, so a row with NaN would not go to the fallback.
         axes = opset.Constant(value_ints=list(dim))
-        odd = opset.Cast(opset.IsNaN(self), to=1)
-        has_nan = opset.Greater(opset.ReduceMax(odd, axes, keepdims=int(keepdim)), 0.0)
+        is_nan = opset.Cast(opset.IsNaN(self), to=1)
+        has_nan = opset.Greater(opset.ReduceMax(is_nan, axes, keepdims=int(keepdim)), 0.0)
         return opset.Where(has_nan, float("nan"), opset.ReduceMax(self, axes, keepdims=int(keepdim)))
 
     aten = torch.ops.aten
@@ -141,7 +142,7 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Suppress torch's advice on packages that routers do not need."""
+    """Suppress torch's warnings about packages that routers do not need."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Parity: an exported router or policy decides as the trained one does."""
+"""Parity checks: an exported router or policy makes the decisions of the trained one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = [
     "check_parity",
     "check_policy_parity",
     "check_text_parity",
-    "made_groups",
-    "one_dead",
+    "one_masked",
     "parity_inputs",
+    "synthetic_groups",
 ]
 
 _TOLERANCE = 1e-4  # of float32 logits after folding, relative to the largest
-_MOST_ROWS = 4096
+_MAX_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class Parity:
     """The result of a parity check of a router.
 
     Attributes:
-        rows: rows compared, rows of zeros, NaN and infinities included.
+        rows: number of rows compared, including rows of zeros, NaN and infinities.
         index_agreement: share of rows whose experts agree, in order.
-        ties: rows that disagree only where two scores differ by less than the tolerance.
+        ties: rows that disagree only because two scores differ by less than the tolerance.
         weights_max_error: largest absolute difference of the weights, on rows that agree.
         logits_max_error: largest absolute difference of the logits.
-        tolerance: allowed for both errors.
+        tolerance: maximum of both errors.
     """
 
     rows: int
@@ -55,7 +55,7 @@ class Parity:
         return within and disagreeing <= self.ties
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `parity.json`."""
+        """Return the entry of `parity.json`."""
         return {**asdict(self), "passed": self.passed}
 
 
@@ -77,28 +77,28 @@ class PolicyParity:
         return self.action_agreement == 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `parity.json`."""
+        """Return the entry of `parity.json`."""
         return {**asdict(self), "passed": self.passed}
 
 
-def parity_inputs(router: Router, features: Tensor | None, *, odd: bool = True) -> list[Tensor]:
-    """Inputs to compare on: the given rows, else random ones; then rows of zeros, NaN and infinities.
+def parity_inputs(router: Router, features: Tensor | None, *, non_finite: bool = True) -> list[Tensor]:
+    """Return inputs for a parity check: real or random rows, then rows of zeros, NaN and infinities.
 
     Args:
-        router: whose inputs they are.
-        features: [T, D] float32 real rows, or None.
-        odd: include NaN and infinities, for formats that guard against them.
+        router: the router that receives the inputs.
+        features: [T, D] float32 real rows; None for random rows.
+        non_finite: include NaN and infinities, for formats that guard against them.
 
     Returns:
-        features [R, D], and state [R, S] where the router has one.
+        features [R, D] float32, and state [R, S] float32 if the router has state.
     """
     generator = torch.Generator().manual_seed(0)
     if features is None:
         features = torch.randn(1000, router.features, generator=generator)
-    extra = torch.zeros(4 if odd else 1, router.features)
-    if odd:
+    extra = torch.zeros(4 if non_finite else 1, router.features)
+    if non_finite:
         extra[1, 0], extra[2, -1], extra[3, 0] = float("nan"), float("inf"), -float("inf")
-    rows = torch.cat([features[:_MOST_ROWS].float().cpu(), extra])
+    rows = torch.cat([features[:_MAX_ROWS].float().cpu(), extra])
     return [rows, *([] if not router.state else [_random_state(router, len(rows), generator)])]
 
 
@@ -112,13 +112,16 @@ def check_parity(
     """Compare an exported router with the trained one.
 
     Args:
-        router: the trained one.
-        exported: takes the inputs, and the mask as the keyword `action_mask`.
-        inputs: features [R, D], and state [R, S] where the router has one.
-        action_mask: [N] bool, False where an expert is down; None: the exported one is called without a mask.
+        router: the trained router.
+        exported: the exported router; takes the inputs, and the mask as the keyword `action_mask`.
+        inputs: features [R, D] float32, and state [R, S] float32 if the router has state.
+        action_mask: [N] bool, True for experts that may be chosen; None calls both without a mask.
+
+    Returns:
+        the result, which passed.
 
     Raises:
-        RouterError: they disagree beyond the tolerance; the message has the figures.
+        RouterError: they disagree beyond the tolerance; the message has the numbers.
     """
     mask = {} if action_mask is None else {"action_mask": action_mask}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -132,19 +135,22 @@ def check_parity(
 def check_text_parity(
     router: Router, exported: Router, prompts: Sequence[str], groups: Sequence[str] | None
 ) -> Parity:
-    """Compare how an exported prompt router and the trained one route prompts.
+    """Compare an exported prompt router with the trained one on prompts.
 
     Args:
-        router: the trained one.
-        exported: loaded from the export, with its text pipeline.
+        router: the trained router.
+        exported: the router loaded from the export, with its text pipeline.
         prompts: R texts.
-        groups: of each; None where the router does not read them.
+        groups: the group of each prompt; None if the router does not read groups.
+
+    Returns:
+        the result, which passed.
 
     Raises:
         RouterError: they disagree beyond the tolerance, or the export has no text pipeline.
     """
     state = None
-    if set(router.inputs) - {"prompt", "group"}:  # parts of the state that neither has a default nor is made
+    if set(router.inputs) - {"prompt", "group"}:  # state that has no default and is not made from text
         state = _random_state(router, len(prompts), torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -154,12 +160,12 @@ def check_text_parity(
     return _agreement(router, expected, actual)
 
 
-def made_groups(router: Router, rows: int) -> list[str] | None:
-    """Groups of made prompts, one of them unknown; None for a router that does not read them.
+def synthetic_groups(router: Router, rows: int) -> list[str] | None:
+    """Return groups for synthetic prompts, one of them unknown; None if the router does not read groups.
 
     Args:
-        router: with a text pipeline.
-        rows: how many.
+        router: a router with a text pipeline.
+        rows: number of groups to return.
     """
     if router.text is None or "group" not in router.inputs:
         return None
@@ -172,12 +178,15 @@ def check_policy_parity(policy: Policy, exported: Policy, observations: Tensor) 
     """Compare the actions of an exported policy with those of the trained one.
 
     Args:
-        policy: the trained one.
-        exported: loaded from the export.
+        policy: the trained policy.
+        exported: the policy loaded from the export.
         observations: [R, O] float32.
 
+    Returns:
+        the result, which passed.
+
     Raises:
-        RouterError: an action differs; the message has the figures.
+        RouterError: an action differs; the message has the numbers.
     """
     with torch.inference_mode():
         expected, actual = policy.act(observations), exported.act(observations)
@@ -194,9 +203,9 @@ def _random_state(router: Router, rows: int, generator: torch.Generator) -> Tens
 
 def _agreement(router: Router, expected: Routing, actual: Routing) -> Parity:
     """Compare two routings of the same rows."""
-    usual = expected.logits[~expected.fallback]  # fallback rows have a large constant,
-    usual = usual[usual > -9e3].abs().tolist()  # as do experts that are never chosen
-    tolerance = _TOLERANCE * max([1.0, *usual])
+    # The logits of fallback rows and of experts that are never chosen are large constants: leave them out.
+    logits = expected.logits[~expected.fallback]
+    tolerance = _TOLERANCE * max([1.0, *logits[logits > -9e3].abs().tolist()])
     agree = (expected.experts == actual.experts).all(dim=1)
     tied = _tied(router.rule.ranking(expected.logits), expected, actual, tolerance)
     if isinstance(router.rule, ScoredTopK):
@@ -217,7 +226,7 @@ def _agreement(router: Router, expected: Routing, actual: Routing) -> Parity:
 
 
 def _largest_error(expected: Tensor, actual: Tensor) -> float:
-    """The largest difference of finite values; infinity where they are not finite in the same places."""
+    """The largest difference of finite values; infinity if other values are non-finite."""
     finite = expected.isfinite()
     if not finite.equal(actual.isfinite()):
         return float("inf")
@@ -226,25 +235,28 @@ def _largest_error(expected: Tensor, actual: Tensor) -> float:
 
 def _tied(ranking: Tensor, expected: Routing, actual: Routing, tolerance: float) -> Tensor:
     """Rows [T] whose chosen experts have, rank by rank, scores within twice the tolerance."""
-    wanted = ranking.gather(1, expected.experts)
-    got = ranking.gather(1, actual.experts)
-    return ((wanted - got).abs() <= 2 * tolerance).all(dim=1)
+    expected_scores = ranking.gather(1, expected.experts)
+    actual_scores = ranking.gather(1, actual.experts)
+    return ((expected_scores - actual_scores).abs() <= 2 * tolerance).all(dim=1)
 
 
-def one_dead(router: Router, inputs: list[Tensor]) -> Tensor | None:
-    """A mask [N] bool without the most chosen expert; None for a router that could choose no other.
+def one_masked(router: Router, inputs: list[Tensor]) -> Tensor | None:
+    """Return an action mask that excludes the most chosen expert; None if the router can choose no other.
 
     Args:
         router: any router.
-        inputs: features [R, D], and state [R, S] where the router has one.
+        inputs: features [R, D] float32, and state [R, S] float32 if the router has state.
+
+    Returns:
+        [N] bool, False for the most chosen expert.
     """
-    may_be = torch.ones(len(router.experts), dtype=torch.bool)
+    allowed = torch.ones(len(router.experts), dtype=torch.bool)
     if router.allowed is not None:
-        may_be = router.allowed.cpu().clone()
-    if int(may_be.sum()) < 2:
+        allowed = router.allowed.cpu().clone()
+    if int(allowed.sum()) < 2:
         return None
     with torch.no_grad():
         first = copy.deepcopy(router).cpu().eval()(*inputs).experts[:, 0]
-    mask = torch.ones_like(may_be)
+    mask = torch.ones_like(allowed)
     mask[first.bincount(minlength=len(mask)).argmax()] = False
     return mask

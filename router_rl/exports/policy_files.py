@@ -1,6 +1,6 @@
-"""A policy of live state as `policy.json` and `policy.safetensors`, as `router_rl.routing.load` reads it.
+"""Write a policy as `policy.json` and `policy.safetensors`, the files that `router_rl.routing.load` reads.
 
-The text pipeline of a policy that was trained on prompts stands beside it, as a router's does.
+A policy that was trained on prompts also has the files of its text pipeline, as a router has.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["check_text", "policy_readme", "random_observations", "write_policy"]
 def write_policy(policy: Any, folder: Path) -> None:
     """Write a policy.
 
-    The weights are written first: a kill in between leaves a digest that does not match, which loading
-    reports.
+    The weights are written first. If the process is killed in between, the digest does not match and loading
+    raises an error.
 
     Args:
-        policy: of a class in `router_rl.routing.POLICIES`.
-        folder: made if it does not exist.
+        policy: an instance of a class in `router_rl.routing.POLICIES`.
+        folder: the output folder; created if it does not exist.
     """
     weights = save({name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()})
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,12 +46,15 @@ def write_policy(policy: Any, folder: Path) -> None:
 
 
 def check_text(policy: Any, exported: Any, prompts: Sequence[str]) -> float:
-    """Return the largest difference of a prompt's feature between a trained policy and its export.
+    """Check that a policy's export computes the same features of prompts.
 
     Args:
         policy: the trained policy, with a text pipeline.
         exported: the policy loaded from the export.
-        prompts: T texts; their groups are unknown to the pipeline.
+        prompts: T texts; each gets a group that is unknown to the pipeline.
+
+    Returns:
+        the largest absolute difference of a feature, which is 0.
 
     Raises:
         RouterError: the export has no text pipeline, or a feature differs.
@@ -62,42 +65,45 @@ def check_text(policy: Any, exported: Any, prompts: Sequence[str]) -> float:
     with torch.inference_mode():
         difference = (policy.text(prompts, groups) - exported.text(prompts, groups)).abs().max()
     if not float(difference) == 0.0:
-        raise RouterError(f"the exported policy makes other features of prompts, by up to {difference:g}")
+        raise RouterError(f"the exported policy's features of prompts differ by up to {difference:g}")
     return float(difference)
 
 
 def random_observations(policy: Any, rows: int = 1000) -> Tensor:
-    """Observations [rows, O] float32 to compare policies on: half of the entries 0, the others in (0, 1).
+    """Random observations for the parity check: half of the entries are 0, the others are in (0, 1).
 
-    So flags, confidences and counts all vary. The last two rows are not finite.
+    Flags, confidences and counts all vary. The last two rows are not finite.
 
     Args:
-        policy: with `observation_size`, O.
-        rows: how many, at least 2.
+        policy: a policy with `observation_size`, O.
+        rows: number of observations, at least 2.
+
+    Returns:
+        [rows, O] float32.
     """
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(rows, policy.observation_size, generator=generator)
-    shown = torch.rand(rows, policy.observation_size, generator=generator) < 0.5
-    observations = values * shown
+    nonzero = torch.rand(rows, policy.observation_size, generator=generator) < 0.5
+    observations = values * nonzero
     observations[-2, 0], observations[-1, -1] = float("nan"), float("inf")
     return observations
 
 
 def policy_readme(policy: Any) -> str:
-    """The content of `README.md` beside a policy."""
+    """Return the content of an exported policy's `README.md`."""
     names = ", ".join(markdown_text(name) for name in policy.experts)
     text = ""
     if policy.text is not None:
         text = 'features = policy.text(["a prompt"])  # [T, D] float32, for policy.observe\n'
     return f"""# A {policy.kind} policy for {len(policy.experts)} experts: {names}
 
-It chooses actions for observations [T, {policy.observation_size}] float32, which `policy.observe` makes.
-`parity.json` says how it agrees with the policy that was trained.
+It chooses actions for observations [T, {policy.observation_size}] float32, which `policy.observe` returns.
+`parity.json` has the comparison with the trained policy.
 
 ```python
 from router_rl.routing import load  # imports torch alone
 policy = load(".")
 {text}actions = policy.act(observation)
-step = policy.decide(observation)  # the same by name
+step = policy.decide(observation)  # the same action, by name
 ```
 """

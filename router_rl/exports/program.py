@@ -1,8 +1,8 @@
-"""A router as a `torch.export` program, from which the graph formats (pt2, aoti, onnx) are made.
+"""Trace a router to a `torch.export` program, which the formats pt2, aoti and onnx are made of.
 
-The program takes features [T, D], then state [T, S] where the router has one, then, if it is the masked one,
-alive [N] bool (False: the expert is down and never chosen). It returns the tuple (experts [T, k] int64,
-weights [T, k] float32, logits [T, N] float32, fallback [T] bool). T may be any number, 0 too.
+The program takes features [T, D], then state [T, S] if the router has state. The masked program also takes
+alive [N] bool (False: the expert is never chosen). Both return the tuple (experts [T, k] int64, weights
+[T, k] float32, logits [T, N] float32, fallback [T] bool). T is dynamic and can be 0.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ OUTPUTS = ("experts", "weights", "logits", "fallback")
 
 
 def export_program(router: Router, *, masked: bool) -> ExportedProgram:
-    """Trace a router, its standardisation folded in, on the CPU.
+    """Trace a router on the CPU, with its standardisation folded in.
 
     Args:
         router: any deterministic router.
         masked: the program takes alive [N] bool as its last input.
 
     Raises:
-        RouterError: the router draws at random, which a frozen program cannot.
+        RouterError: the router is stochastic.
     """
     if router.stochastic:
-        raise RouterError("a stochastic router has no program to freeze; export it as safetensors")
+        raise RouterError("a stochastic router cannot be traced; export it as safetensors")
     rows = {0: torch.export.Dim("rows")}
     example = [torch.zeros(3, router.features)]
     shapes: list[dict[int, Any] | None] = [rows]
@@ -47,12 +47,12 @@ def export_program(router: Router, *, masked: bool) -> ExportedProgram:
 
 
 def input_names(router: Router, *, masked: bool) -> list[str]:
-    """Names of the program's inputs, in order."""
+    """Return the names of the program's inputs, in order."""
     return ["features", *(["state"] if router.state else []), *(["alive"] if masked else [])]
 
 
 def unmasked_or_masked(plain: Callable[..., Any], masked: Callable[..., Any]) -> Callable[..., Routing]:
-    """One function of features, state and optionally a mask, from the two programs."""
+    """Combine both programs into a function of features, state and the keyword `action_mask`."""
 
     def route(*inputs: Tensor, action_mask: Tensor | None = None) -> Routing:
         return Routing(*(plain(*inputs) if action_mask is None else masked(*inputs, action_mask)))
@@ -61,7 +61,7 @@ def unmasked_or_masked(plain: Callable[..., Any], masked: Callable[..., Any]) ->
 
 
 class _AsTuple(nn.Module):
-    """Returns a plain tuple: a program that returned `Routing` would need this package to load."""
+    """Returns a plain tuple, so that the program loads without this package."""
 
     def __init__(self, router: Router, masked: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """A router as `torch.export` programs with a dynamic number of rows: `torch.export.load(path).module()`.
 
-`router.pt2` takes features [T, D] (and state [T, S] where the router has one); `masked.pt2` takes alive [N]
-bool as well. What they return: see `program`.
+`router.pt2` takes features [T, D] (and state [T, S] if the router has state); `masked.pt2` also takes alive
+[N] bool. `program` documents their outputs.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ __all__ = ["FORMAT", "load", "usage", "write"]
 
 
 def write(router: Router, folder: Path) -> None:
-    """Export and save the two programs, with the router's description beside them.
+    """Export and save both programs and the router's description.
 
     Args:
         router: any deterministic router.
-        folder: made if it does not exist.
+        folder: the output folder; created if it does not exist.
+
+    Raises:
+        RouterError: the router is stochastic.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, masked in (("router", False), ("masked", True)):
         program = export_program(router, masked=masked)
         with replacing(folder / f"{name}.pt2") as temporary:
-            # torch.export requires the suffix, so the program is saved beside the target and moved.
+            # torch.export requires the suffix .pt2: save under such a name, then move.
             named = temporary.with_suffix(".pt2")
             try:
                 torch.export.save(program, named)
@@ -51,7 +54,7 @@ def load(folder: Path) -> Callable[..., Routing]:
 
 
 def usage(router: Router) -> str:
-    """Python that loads and calls the export."""
+    """Return Python that loads and calls the export."""
     inputs = ", ".join(input_names(router, masked=False))
     return f"""import torch
 program = torch.export.load("router.pt2").module()  # masked.pt2 takes alive [{len(router.experts)}] bool last

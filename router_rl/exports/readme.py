@@ -1,4 +1,4 @@
-"""The README.md beside an exported router: what it is and how to load it."""
+"""The README.md of an exported router: what it is and how to load it."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from ..routing import Router
 
 __all__ = ["readme"]
 
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 
 
 def readme(router: Router, format: str, usage: str, *, keeps_text: bool = False) -> str:
-    """The content of `README.md`.
+    """Return the content of an exported router's `README.md`.
 
     Args:
-        router: what was exported.
+        router: the exported router.
         format: the name of its format.
-        usage: Python that loads and calls it, a few lines.
-        keeps_text: the export holds the router's text pipeline.
+        usage: a few lines of Python that load and call it.
+        keeps_text: the export contains the router's text pipeline.
     """
     experts = [markdown_text(name) for name in router.experts]
-    names = experts[:_MOST_NAMES]
-    if len(router.experts) > _MOST_NAMES:
-        names = [*names[: _MOST_NAMES - 2], "...", experts[-1]]
+    names = experts[:_MAX_NAMES]
+    if len(router.experts) > _MAX_NAMES:
+        names = [*names[: _MAX_NAMES - 2], "...", experts[-1]]
     state = "".join(
         f" and `state` [T, {router.state_size}] float32 ({markdown_text(f'{part.name}: {part.meaning}')})"
         for part in router.state
     )
     if router.defaults and len(router.defaults) == len(router.state):
         defaults = ", ".join(f"{name} {value:g}" for name, value in router.defaults.items())
-        state += f"; without `state`, {markdown_text(defaults)}"
+        state += f"; default {markdown_text(defaults)}"
     inputs = f"`features` [T, {router.features}] float32{state}"
     if router.text is not None:
-        made = (
+        source = (
             f"{' and '.join(f'{name}s' for name in router.text.inputs)}, or from"
             if keeps_text
             else "the text features of the trained router (export it as safetensors):"
         )
-        inputs = f"{made} {inputs}"
+        inputs = f"{source} {inputs}"
     return f"""# A router between {len(router.experts)} experts: {", ".join(names)}
 
-`{router.rule.name}` selection, {router.rule.k} a row, from {inputs}.
-Format `{format}`; `parity.json` says how it agrees with the router that was trained.
-Fallback, where a row is not finite: expert {router.fallback}, {experts[router.fallback]}.
+`{router.rule.name}` selection, {router.rule.k} per row, from {inputs}.
+Format `{format}`; `parity.json` has the comparison with the trained router.
+Fallback for non-finite rows: expert {router.fallback}, {experts[router.fallback]}.
 
 ```python
 {usage}

@@ -1,4 +1,4 @@
-"""Export formats by name: "module:ATTRIBUTE" of a `Format`, imported when used. A new one is a line here.
+"""Registry of export formats: name to "module:ATTRIBUTE" of a `Format`, imported when used.
 
 An installed package adds formats through entry points of the group `router_rl.formats`. Listing names imports
 neither torch nor the package.
@@ -32,7 +32,7 @@ FORMATS = PluginRegistry(
 
 
 def format_names() -> list[str]:
-    """Return the names of all formats, those of installed packages last, without importing them."""
+    """Return the names of all formats without importing them; formats of installed packages come last."""
     return list(FORMATS)
 
 

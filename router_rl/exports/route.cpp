@@ -1,12 +1,12 @@
-// Routes rows with an AOTInductor package: numbers on stdin, one line a row on stdout.
+// Routes rows with an AOTInductor package: numbers on stdin, one line per row on stdout.
 //
 //   ROOT=$(python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent)')
 //   g++ -std=c++20 route.cpp -o route -I$ROOT/include -L$ROOT/lib -Wl,-rpath,$ROOT/lib \
 //       -Wl,--no-as-needed -ltorch -ltorch_cpu -lc10
-//   echo "0.1 0.2 0.3 0.4" | ./route router.pt2 4        # 4 features a row
-//   echo "0.1 0.2 0.3 0.4" | ./route router.pt2 4 1 0 1  # the second of three experts is dead
+//   echo "0.1 0.2 0.3 0.4" | ./route router.pt2 4        # 4 features per row
+//   echo "0.1 0.2 0.3 0.4" | ./route router.pt2 4 1 0 1  # the second of three experts is masked
 //
-// A router with a state takes it as its second input, [T, S]: add it to `inputs` after the features.
+// A router with state takes it as its second input, [T, S]: add it to `inputs` after the features.
 
 #include <cstdlib>
 #include <iostream>
@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   }
 
   const std::vector<at::Tensor> outputs = router.run(inputs);  // experts, weights, logits, fallback
-  // What comes out may have strides of its own.
+  // The outputs can have any strides.
   const at::Tensor chosen = outputs[0].contiguous(), weights = outputs[1].contiguous();
   const at::Tensor fallback = outputs[3].contiguous();
   const int64_t k = chosen.size(1);

@@ -1,4 +1,4 @@
-"""The comparison of a model in its own runtime with what the trained routers decide."""
+"""The result of comparing a model in its own runtime with the decisions of the trained routers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["RuntimeParity"]
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeParity:
-    """What a model computes in its runtime with exported routers, compared with the trained ones.
+    """A model with exported routers in its runtime, compared with the trained routers.
 
     Attributes:
-        name: of the runtime.
-        version: of the runtime.
-        model: name of the file or folder.
+        name: name of the runtime.
+        version: version of the runtime.
+        model: name of the model's file or folder.
         prompts: number of prompts.
-        tokens: greedy tokens of all prompts; 0 where the runtime generates none.
-        tokens_equal: tokens that are equal.
-        decisions: decisions of all tokens and layers.
-        decisions_equal: decisions with the same set of experts.
-        weights_max_error: largest absolute difference of a weight, where the experts are the same; None where
-            the runtime does not show its weights.
+        tokens: number of greedy tokens of all prompts; 0 if the runtime generates none.
+        tokens_equal: number of tokens that are equal.
+        decisions: number of routing decisions, over all tokens and layers.
+        decisions_equal: number of decisions with the same set of experts.
+        weights_max_error: largest absolute difference of a weight, where the experts are the same; None if
+            the runtime does not return weights.
         logits_max_error: largest absolute difference of the model's logits or log-probabilities, relative to
-            the largest; None where the runtime shows none.
-        tolerance: allowed for the errors.
+            the largest; None if the runtime returns none.
+        tolerance: maximum of both errors.
     """
 
     name: str
@@ -42,10 +42,11 @@ class RuntimeParity:
 
     @property
     def passed(self) -> bool:
-        """Whether all tokens and experts are equal and the errors are within the tolerance."""
+        """Whether all tokens and experts are equal and the errors are within the tolerance; NaN is not."""
         equal = (self.tokens, self.decisions) == (self.tokens_equal, self.decisions_equal)
-        return equal and max(self.weights_max_error or 0.0, self.logits_max_error or 0.0) <= self.tolerance
+        errors = (self.weights_max_error, self.logits_max_error)
+        return equal and all(error is None or error <= self.tolerance for error in errors)
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `parity.json`."""
+        """Return the entry of `parity.json`."""
         return {**asdict(self), "passed": self.passed}

@@ -1,6 +1,6 @@
-"""A router as `router.json` and `router.safetensors`, as `router_rl.routing.load` reads it.
+"""Write a router as `router.json` and `router.safetensors`, the files that `router_rl.routing.load` reads.
 
-A prompt router's text pipeline stands beside it, as `text.json` and `text.safetensors`.
+The text pipeline of a prompt router is written as `text.json` and `text.safetensors`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["FORMAT", "usage", "write", "write_text"]
 
 
 def write(router: Router, folder: Path, *, text: bool = True) -> None:
-    """Write a router, its standardisation folded into the first layer.
+    """Write a router, with its standardisation folded into the first layer.
 
-    The weights are written first: a kill in between leaves a digest that does not match, which loading
-    reports.
+    The weights are written first. If the process is killed in between, the digest does not match and loading
+    raises an error.
 
     Args:
         router: any router.
-        folder: made if it does not exist.
-        text: write the text pipeline too, where the router has one.
+        folder: the output folder; created if it does not exist.
+        text: also write the text pipeline, if the router has one.
     """
     folded = router.folded()
     tensors = {name: value.detach().cpu().contiguous() for name, value in folded.scorer.state_dict().items()}
@@ -48,16 +48,16 @@ def write(router: Router, folder: Path, *, text: bool = True) -> None:
 
 
 def usage(router: Router) -> str:
-    """Python that loads and calls the export."""
+    """Return Python that loads and calls the export."""
     needs_state = len(router.defaults) < len(router.state)
     call = "router(features, state)" if needs_state else "router(features)"
     if router.text is not None:
-        of_group = [part.name for part in router.state] == ["group"]
-        named = "" if "prompt" in router.inputs else "groups="
+        group_only = [part.name for part in router.state] == ["group"]
+        keyword = "" if "prompt" in router.inputs else "groups="
         arguments = [
             *(['"a prompt"'] if "prompt" in router.inputs else []),
-            *([f'{named}"its group"'] if "group" in router.inputs else []),
-            *(["state=state"] if needs_state and not of_group else []),
+            *([f'{keyword}"its group"'] if "group" in router.inputs else []),
+            *(["state=state"] if needs_state and not group_only else []),
         ]
         call = f"router.route({', '.join(arguments)})  # or {call}"
     return f"""from router_rl.routing import load  # imports torch alone
@@ -68,20 +68,23 @@ experts, weights, logits, fallback = {call}
 
 
 def _at_default(router: Router) -> str:
-    """A comment line on the state of a call without state; empty where there is none."""
+    """A comment line on the default state; empty if a call needs state, or the router has none."""
     if not router.defaults or len(router.defaults) < len(router.state):
         return ""
     values = ", ".join(f"{name} {value:g}" for name, value in router.defaults.items())
     others = ", ".join(f"{name}=..." for name in router.defaults)
-    return f"# Without state it routes for {values}; router.at({others}) fixes another."
+    return f"# Without state it routes for {values}; router.at({others}) sets another default."
 
 
 def write_text(text: TextFeatures, folder: Path) -> str:
-    """Write a text pipeline, models of sentence embeddings included, and return its digest.
+    """Write a text pipeline, including its sentence-embedding models, and return its digest.
 
     Args:
         text: the pipeline.
         folder: an existing folder.
+
+    Returns:
+        the digest, `sha256:<hex>`.
     """
     spec = text.spec()
     for index, part in enumerate(text.parts):
@@ -96,10 +99,9 @@ def write_text(text: TextFeatures, folder: Path) -> str:
 
 
 def _copy_model(path: Path, folder: Path, name: str) -> Path:
-    """Copy a model into the export, unless it is there already; returns its path within the export."""
-    own = folder / name
+    """Copy a model into the export, unless it is already there; returns its path within the export."""
     if folder.resolve() not in path.resolve().parents:
-        shutil.copytree(path if path.is_dir() else path.parent, own, dirs_exist_ok=True)
+        shutil.copytree(path if path.is_dir() else path.parent, folder / name, dirs_exist_ok=True)
     return Path(name) if path.is_dir() else Path(name, path.name)
 
 

@@ -1,4 +1,4 @@
-"""Keep any fitted policy in a folder, in the form that `router_rl.routing.load` reads."""
+"""Save any fitted policy to a folder that `router_rl.routing.load` reads."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["exportable", "save_policy"]
 
 
 def exportable(policy: Any) -> Any:
-    """What can be exported of a policy: a router, a policy module, or None.
+    """Return the exportable part of a policy: a router, a policy module, or None.
 
     Args:
-        policy: a router is itself; other policies name theirs in `module`.
+        policy: a router is returned as it is; of other policies, the attribute `module`.
     """
     return policy if isinstance(policy, Router) else getattr(policy, "module", None)
 
 
 def save_policy(policy: Any, folder: Path, rows: OutcomeTable | None = None) -> bool:
-    """Write a policy, checked against itself where its rule routes one row at a time.
+    """Write a policy; the export passes the parity check unless its rule reads the whole batch.
 
     Args:
         policy: any fitted policy.
-        folder: the folder to write.
-        rows: rows that a router's export is checked on.
+        folder: the output folder.
+        rows: rows for the parity check of a router.
 
     Returns:
-        False where the policy has nothing to export.
+        False if the policy has nothing to export.
     """
     from . import export
     from .safetensors import write
@@ -44,6 +44,6 @@ def save_policy(policy: Any, folder: Path, rows: OutcomeTable | None = None) -> 
         export(module, folder)
     elif module.rule.causal:
         export(module, folder, rows=rows)
-    else:  # it is read again by this toolkit, not served
+    else:  # this toolkit loads it again; it is not served
         write(module, folder)
     return True

@@ -1,7 +1,7 @@
-"""Exported routers as the plugins of vLLM and SGLang serve them; needs torch alone.
+"""Load exported routers for the plugins of vLLM and SGLang; needs torch alone.
 
-The environment variable ROUTER_RL_ROUTER names a folder with one export, layer-0, layer-1, ..., for each of
-the model's layers that have experts, in order; or a single export that routes them all.
+The environment variable ROUTER_RL_ROUTER names a folder. It has an export layer-0, layer-1, ... for each of
+the model's layers with experts, in order; or it is a single export, which routes all layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIABLE = "ROUTER_RL_ROUTER"
 
 
 def layers_in(folder: Path) -> dict[int, Path]:
-    """The folders layer-0, layer-1, ... in a folder, by increasing number; empty where it has none."""
+    """Return the subfolders layer-0, layer-1, ... of a folder by increasing number."""
     if not folder.is_dir():
         return {}
     folders = {
@@ -36,10 +36,10 @@ def layers_in(folder: Path) -> dict[int, Path]:
 
 
 def layers_with_experts(config: Any) -> list[int]:
-    """The numbers of a model's layers that have experts.
+    """Return the numbers of a model's layers that have experts.
 
     Args:
-        config: its transformers configuration.
+        config: the model's transformers configuration.
     """
     dense = set(getattr(config, "mlp_only_layers", None) or [])
     first = getattr(config, "first_k_dense_replace", None) or 0
@@ -55,27 +55,27 @@ def layers_with_experts(config: Any) -> list[int]:
 
 
 def served_routers() -> ServedRouters | None:
-    """The routers that the environment names, or None where it names none.
+    """Return the routers that ROUTER_RL_ROUTER names; None if it is not set.
 
     Raises:
-        ValueError: the folder holds no export.
+        ValueError: the folder has no export.
     """
-    named = os.environ.get(VARIABLE)
-    return ServedRouters(Path(named)) if named else None
+    folder = os.environ.get(VARIABLE)
+    return ServedRouters(Path(folder)) if folder else None
 
 
 class ServedLayer:
-    """Routes a layer's hidden states to the model's own experts, as `custom_routing_function`.
+    """Routes a layer's hidden states to the model's own experts; a `custom_routing_function`.
 
-    Where the model was assembled with each expert cut into segments, an expert of the router is that many
+    In a model that was assembled with each expert cut into segments, one expert of the router is `segments`
     experts of the model.
 
     Args:
-        router: of the export.
-        segments: the model's experts for each of the router's.
+        router: the exported router.
+        segments: number of the model's experts per expert of the router.
         scale: multiplies the weights of the model's experts.
-        trims: for adaptive k on a CPU, outside compiled graphs, return no more slots than the row with most
-            experts uses, so that the others run no expert.
+        trims: for adaptive k on a CPU outside compiled graphs: return only as many slots as the row with the
+            most experts uses, so that empty slots run no expert.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class ServedLayer:
 
         Args:
             hidden_states: [T, D] float.
-            gating_output: [T, E] of the layer's own gate; only its size is read.
+            gating_output: [T, E], output of the layer's own gate; only its shape is read.
             topk: not read.
             renormalize: not read.
 
         Returns:
-            weights [T, k] float32 and ids [T, k] int32, k as the model counts its experts.
+            weights [T, k] float32 and ids [T, k] int32, with k and ids in the model's own experts.
 
         Raises:
             ValueError: the layer has another number of experts.
@@ -110,7 +110,7 @@ class ServedLayer:
             raise ValueError(
                 f"the router is for {self.experts} experts, the layer has {gating_output.shape[-1]}"
             )
-        weights, ids, _ = self.router.chosen(hidden_states)
+        weights, ids, _ = self.router.choose(hidden_states)
         if self.trims and weights.is_cpu and len(weights) and not torch.compiler.is_compiling():
             used = int((weights > 0).sum(dim=-1).max())  # unused slots are last
             weights, ids = weights[:, :used], ids[:, :used]
@@ -119,13 +119,13 @@ class ServedLayer:
         if self.segments != 1:
             ids = (ids.unsqueeze(-1) * self.segments + self.within).flatten(1)
             weights = weights.repeat_interleave(self.segments, dim=-1)
-        return weights.contiguous(), ids.contiguous()  # vLLM's kernel on a CPU does not look at strides
+        return weights.contiguous(), ids.contiguous()  # vLLM's CPU kernel ignores strides
 
     def set_alive(self, alive: list[bool]) -> None:
-        """Say which experts may be chosen, from the next call on.
+        """Set which experts may be chosen, from the next call on.
 
         Args:
-            alive: [N], for the router's experts.
+            alive: [N], True for experts of the router that may be chosen.
 
         Raises:
             ValueError: its length is not N.
@@ -137,7 +137,7 @@ class ServedLayer:
         self.router.alive.copy_(torch.tensor(alive, dtype=torch.bool))
 
     def status(self) -> dict[str, Any]:
-        """The experts' names, which may be chosen, and how many rows took the fallback."""
+        """Return the names of the experts, which of them may be chosen, and the number of fallback rows."""
         return {
             "experts": self.router.names,
             "alive": self.router.alive.tolist(),
@@ -146,62 +146,62 @@ class ServedLayer:
 
 
 class ServedRouters:
-    """The exports of a folder.
+    """The exported routers in a folder.
 
     Args:
-        folder: with layer-0, layer-1, ..., or one export.
+        folder: has layer-0, layer-1, ..., or is one export.
 
     Raises:
-        ValueError: it holds no export.
+        ValueError: the folder has no export.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.layers = layers_in(self.folder)
         if not self.layers and not (self.folder / "router.json").is_file():
-            raise ValueError(f"{VARIABLE}={folder} holds neither router.json nor layer-0, layer-1, ...")
+            raise ValueError(f"{VARIABLE}={folder} has neither router.json nor layer-0, layer-1, ...")
 
     def digest(self) -> str:
-        """16 hexadecimal digits that change with any of the routers."""
+        """Return 16 hexadecimal digits that change if any of the routers changes."""
         digest = hashlib.sha256()
         for folder in self.layers.values() or [self.folder]:
             digest.update(folder.name.encode() + b"\0" + (folder / "router.json").read_bytes())
         return digest.hexdigest()[:16]
 
     def folder_of(self, number: int, layers: list[int]) -> Path:
-        """The export that routes a layer.
+        """Return the export that routes a layer.
 
         Args:
-            number: of the layer in the model.
-            layers: those that have experts.
+            number: number of the layer in the model.
+            layers: numbers of the layers that have experts.
 
         Raises:
-            ValueError: the exports are neither numbered as the layers with experts are, nor in order.
+            ValueError: the exports have neither the numbers of these layers, nor 0, 1, 2, ...
         """
         if not self.layers:
             return self.folder
-        named = list(self.layers)
-        if number not in layers or (named != layers and named != list(range(len(layers)))):
-            held, needed = ", ".join(map(str, named)), ", ".join(map(str, layers))
+        numbers = list(self.layers)
+        if number not in layers or (numbers != layers and numbers != list(range(len(layers)))):
+            present, needed = ", ".join(map(str, numbers)), ", ".join(map(str, layers))
             raise ValueError(
-                f"{self.folder} has routers layer-N for N = {held}, but the model's layers with experts are "
-                f"{needed}; give one for each"
+                f"{self.folder} has routers layer-N for N = {present}, but the model's layers with experts "
+                f"are {needed}; give one for each"
             )
-        return self.layers[number] if named == layers else self.layers[layers.index(number)]
+        return self.layers[number] if numbers == layers else self.layers[layers.index(number)]
 
     def settings(self, folder: Path) -> dict[str, Any]:
-        """What an export says of its router.
+        """Return the content of an export's `router.json`.
 
         Args:
-            folder: of the export.
+            folder: folder of the export.
 
         Raises:
-            ValueError: it is of another kind than a layer's router.
+            ValueError: the export reads more than hidden states, or has another scorer.
         """
         settings: dict[str, Any] = json.loads((folder / "router.json").read_text(encoding="utf-8"))
         kind = settings["scorer"]["kind"]
         if kind not in ("linear", "mlp", "constant") or settings.get("state") or settings.get("text"):
-            raise ValueError(f"{folder} is no router of hidden states alone; export it with --format vllm")
+            raise ValueError(f"{folder} is not a router of hidden states; export it with --format vllm")
         return settings
 
     def layer(
@@ -210,41 +210,41 @@ class ServedRouters:
         """Load the router of a layer.
 
         Args:
-            folder: of the export.
-            segments: the model's experts for each of the router's.
-            scale: what the weights of a row sum to.
-            device: of the layer.
+            folder: folder of the export.
+            segments: number of the model's experts per expert of the router.
+            scale: sum of the weights of a row.
+            device: device of the layer.
             trims: as for `ServedLayer`.
 
         Raises:
-            ValueError: the export is of another kind.
+            ValueError: the export is not a router of hidden states.
         """
         self.settings(folder)
-        # Models are built with their own type and device as torch's defaults; a router counts in float32.
-        usual = torch.get_default_dtype()
+        # Runtimes build models with their own default dtype and device; a router computes in float32.
+        default_dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:
             with torch.device("cpu"):
                 router = load(folder)
         finally:
-            torch.set_default_dtype(usual)
+            torch.set_default_dtype(default_dtype)
         return ServedLayer(router.to(device), segments=segments, scale=scale / segments, trims=trims)
 
     def segments(self, folder: Path, experts: int, scale: float) -> int:
-        """How many of the model's experts one expert of the router is: an assembly's segments, or 1.
+        """Return the number of the model's experts per expert of the router: an assembly's segments, or 1.
 
         Args:
-            folder: of the export.
-            experts: routed experts of the layer.
-            scale: what the model expects the weights of a row to sum to.
+            folder: folder of the export.
+            experts: number of routed experts of the layer.
+            scale: sum of the weights of a row that the model expects.
 
         Raises:
             ValueError: the numbers of experts do not fit.
         """
         rows = len(self.settings(folder)["experts"])
-        each, rest = divmod(experts, rows)
-        if each == 1 and rest == 0:
+        segments, rest = divmod(experts, rows)
+        if segments == 1 and rest == 0:
             return 1
-        if rest == 0 and scale == each:  # weights that sum to the number of segments: an assembly's
-            return each
+        if rest == 0 and scale == segments:  # in an assembly, weights sum to the number of segments
+            return segments
         raise ValueError(f"{folder} routes to {rows} experts, but the model's layer has {experts}")

@@ -1,6 +1,6 @@
-"""Routes rows by SGLang's `TopK`: `python -m router_rl.exports.sglang_program REQUEST ANSWER`.
+"""Route rows by SGLang's `TopK`: `python -m router_rl.exports.sglang_program REQUEST ANSWER`.
 
-It runs in the environment that has SGLang, which needs router-rl without its dependencies.
+The program runs in SGLang's environment, where router-rl is installed without its dependencies.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["main"]
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Return weights and ids of each case.
+    """Return the weights and expert ids of each case.
 
     Args:
         request: `cases`, each with the folder of its `router`, the `options` of its `TopK`, the number of
-            `experts` and `features`, its `rows`, and optionally `alive` and `not_padded`.
+            `experts` and `features`, its `rows` [T][D], and optionally `alive` and `not_padded`.
     """
     importlib.import_module("sglang.srt.plugins").load_plugins()  # as each of SGLang's processes does
     settings = importlib.import_module("sglang.srt.server_args").ServerArgs(model_path="dummy", device="cpu")
@@ -64,5 +64,5 @@ def _route(case: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Path(sys.argv[2]).write_text(json.dumps(main(asked)), encoding="utf-8")
+    program_request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(main(program_request)), encoding="utf-8")

@@ -1,20 +1,20 @@
 """A trained router for one mixture-of-experts layer of vLLM, SGLang or transformers; needs torch alone.
 
-This file reads `router.json` and `router.safetensors` beside it. It provides
+This file reads `router.json` and `router.safetensors` from its own folder. It provides
 
     load(folder, device).custom_routing_function(hidden_states, gating_output, topk, renormalize)
         -> (topk_weights float32 [T, k], topk_ids int32 [T, k])
     load(folder).put_into(model, layer)
-        -> the layer of a loaded transformers model routes by it
+        -> a layer of a loaded transformers model routes by this router
 
-It scores the hidden states itself: the layer's own gate (`gating_output`) is not read. The weights of a row
-sum to 1. Ties go to the lowest id; in a sigmoid gate of transformers, the model's own top-k decides them.
-A row that is not finite goes to the declared fallback expert and is counted in `fallbacks`; `alive` [N] bool
-says which experts may be chosen and can be changed between calls (`router.alive[3] = False`).
+The router scores the hidden states itself and does not read the layer's own gate (`gating_output`). The
+weights of a row sum to 1. Ties go to the lowest id, except in a sigmoid gate of transformers, where the
+model's own top-k decides. A non-finite row goes to the fallback expert and is counted in `fallbacks`. `alive`
+[N] bool says which experts may be chosen and can be changed between calls (`router.alive[3] = False`).
 
-On a GPU a linear router calls the operator `router_rl::route`, whose kernels route in one launch, where
-router-rl and Triton are installed; else it runs in torch, as other routers do. No operation synchronises with
-the GPU: calls can be captured in a CUDA graph.
+On a GPU, if router-rl and Triton are installed, a linear router calls the operator `router_rl::route`, whose
+kernels route in one launch. All other routers run in torch. No operation synchronises with the GPU, so calls
+can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StandaloneRouter(nn.Module):
         tensors: the content of `router.safetensors`.
 
     Attributes:
-        kernels: what calls the operator `router_rl::route`, set by `load`; None: all runs in torch.
+        kernels: calls the operator `router_rl::route`, set by `load`; None: the router runs in torch.
     """
 
     kernels: Any = None
@@ -83,19 +83,19 @@ class StandaloneRouter(nn.Module):
 
     @property
     def parts(self) -> list[Any]:
-        """The scorer's parameters in order, in a fraction of the time that iterating over `layers` takes."""
+        """The scorer's parameters in order; faster than iterating over `layers`."""
         return list(self.layers._parameters.values())  # pyright: ignore[reportPrivateUsage]
 
     def custom_routing_function(
         self, hidden_states: Tensor, gating_output: Tensor | None, topk: int, renormalize: bool
     ) -> tuple[Tensor, Tensor]:
-        """Route as the layers of vLLM and SGLang expect.
+        """Route hidden states, with the signature that the layers of vLLM and SGLang expect.
 
         Args:
             hidden_states: [T, D] float.
-            gating_output: of the layer's own gate; not read.
+            gating_output: output of the layer's own gate; not read.
             topk: must be the router's k.
-            renormalize: has no effect, since the weights sum to 1 already.
+            renormalize: has no effect, since the weights already sum to 1.
 
         Returns:
             weights [T, k] float32 and ids [T, k] int32.
@@ -105,25 +105,25 @@ class StandaloneRouter(nn.Module):
         """
         if topk != self.k:
             raise ValueError(f"topk={topk} but the router was trained to choose {self.k}; set top_k to that")
-        weights, ids, _ = self.chosen(hidden_states)
+        weights, ids, _ = self.choose(hidden_states)
         return weights, ids
 
-    def put_into(self, model: Any, layer: int) -> Literal["folded", "asked"]:
-        """Make a layer of a loaded mixture of experts of transformers route by this router.
+    def put_into(self, model: Any, layer: int) -> Literal["folded", "attached"]:
+        """Make a layer of a loaded mixture-of-experts model of transformers route by this router.
 
-        A linear router becomes the stock gate's own parameters, which `save_pretrained` keeps (`folded`). Any
-        other stays a module in memory that the gate calls (`asked`). The model's own scale of the weights is
-        kept. All layers run the same number of experts: put a router of the same k into each.
+        A linear router becomes the stock gate's own parameters, which `save_pretrained` saves (`folded`). Any
+        other router stays a module that the gate calls; it is not saved (`attached`). The model's own scale
+        of the weights is kept. All layers run the same number of experts: use routers with the same k.
 
         Args:
             model: as AutoModelForCausalLM loads it.
-            layer: its number; it must have a gate for N experts.
+            layer: layer number; the layer must have a gate for N experts.
 
         Returns:
-            "folded" or "asked".
+            "folded" or "attached".
 
         Raises:
-            ValueError: the layer has no such gate, or one that does not renormalise weights.
+            ValueError: the layer has no such gate, or its gate does not renormalise weights.
         """
         gate = _gate_of(model, layer)
         width = gate.weight.shape[1] if self.kind == "constant" else self.layers[0].shape[1]
@@ -152,13 +152,13 @@ class StandaloneRouter(nn.Module):
         gate.top_k = model.config.num_experts_per_tok = self.k
         if hasattr(model, "num_experts_per_tok"):
             model.num_experts_per_tok = self.k
-        return "folded" if folds else "asked"
+        return "folded" if folds else "attached"
 
     def _folds_into(self, gate: Any) -> bool:
         """Whether the stock gate's parameters can be this router."""
         rule, sigmoid = self.rule, hasattr(gate, "e_score_correction_bias")
         groups, kept = rule.get("groups", 1), rule.get("kept", 1)
-        theirs = (getattr(gate, "num_group", None) or 1, getattr(gate, "topk_group", None) or 1)
+        stock = (getattr(gate, "num_group", None) or 1, getattr(gate, "topk_group", None) or 1)
         return (
             self.kind == "linear"
             and self.allowed is None
@@ -166,11 +166,11 @@ class StandaloneRouter(nn.Module):
             and rule.get("score", "softmax") == ("sigmoid" if sigmoid else "softmax")
             and (sigmoid or not self.bias.any())
             and (getattr(gate, "bias", None) is not None or not self.layers[1].any())
-            and (theirs[0] == 1 if groups == 1 else (*theirs, 2) == (groups, kept, rule["judged_by"]))
+            and (stock[0] == 1 if groups == 1 else (*stock, 2) == (groups, kept, rule["judged_by"]))
         )
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Route hidden states [T, D].
+        """Route hidden states [T, D] float.
 
         Returns:
             experts [T, k] int64 (N: no expert), weights [T, k] float32, logits [T, outputs] float32 and
@@ -180,8 +180,8 @@ class StandaloneRouter(nn.Module):
         none = torch.zeros(len(hidden_states), dtype=torch.bool, device=hidden_states.device)
         return experts, weights, logits, none if fallback is None else fallback
 
-    def chosen(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights [T, k] float32, ids [T, k] int32, logits; empty slots: the next best expert, weight 0."""
+    def choose(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights [T, k], ids [T, k] int32, logits; an empty slot: the next best expert, weight 0."""
         experts, weights, logits, fallback = self._route(hidden_states)
         if fallback is not None:
             self.fallbacks += fallback.sum()
@@ -190,31 +190,32 @@ class StandaloneRouter(nn.Module):
         return weights, experts.int(), logits
 
     def _route(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """What `forward` returns; None for fallbacks where a look at the values shows that there are none."""
+        """As `forward`; the fallbacks are None if a check of the values shows that there are none."""
         if self.kernels is not None:
             return self.kernels(self, hidden_states)
         x = hidden_states.float()
         logits = self._score(x)
         if x.is_cpu and not torch.compiler.is_compiling() and self._is_plain(x, logits):
             return *self._select(logits), logits, None
-        # The same as isfinite().all(), in a tenth of the time: comparisons with NaN are False.
+        # Ten times faster than isfinite().all(); comparisons with NaN are False.
         finite = (x.abs().amax(dim=-1) < float("inf")) & (logits.abs().amax(dim=-1) < float("inf"))
         logits = torch.where(finite.unsqueeze(-1), logits, self.only)
-        left = self.alive
+        available = self.alive
         if self.allowed is not None:
-            barred = ~self._open(self.allowed)
-            logits = logits.masked_fill(barred, -2e4)  # below the -1e4 of `only`
-            left = left & self.allowed
-        left = left.any()
-        logits = torch.where(left, logits.masked_fill(~self._open(self.alive), float("-inf")), self.only)
+            disallowed = ~self._selectable(self.allowed)
+            logits = logits.masked_fill(disallowed, -2e4)  # below the -1e4 of `only`
+            available = available & self.allowed
+        available = available.any()
+        masked = logits.masked_fill(~self._selectable(self.alive), float("-inf"))
+        logits = torch.where(available, masked, self.only)
         experts, weights = self._select(logits)
-        return experts, weights, logits, ~(finite & left)
+        return experts, weights, logits, ~(finite & available)
 
     def _is_plain(self, x: Tensor, logits: Tensor) -> bool:
-        """Whether no expert is barred and all is finite, as the sums are: a look that a CPU can afford."""
+        """Whether no expert is masked and all values are finite (a cheap check on a CPU, by sums)."""
         if self.allowed is not None or not math.isfinite(logits.sum().item()):
             return False
-        # What is not finite among the inputs of a linear layer is so in its outputs.
+        # A non-finite input of a linear layer makes its outputs non-finite.
         return (self.kind == "linear" or math.isfinite(x.sum().item())) and bool(self.alive.all())
 
     def _score(self, x: Tensor) -> Tensor:
@@ -225,8 +226,8 @@ class StandaloneRouter(nn.Module):
             x = F.linear(x.relu() if number else x, parts[number], parts[number + 1])
         return x
 
-    def _open(self, experts: Tensor) -> Tensor:
-        """Outputs that may be chosen, [outputs] bool: a branch if an expert below may, "no expert" always."""
+    def _selectable(self, experts: Tensor) -> Tensor:
+        """Outputs that may be chosen, [outputs] bool: branches to these experts, and always "no expert"."""
         if self.rule["rule"] == "adaptive_k":
             return torch.cat([experts, torch.ones_like(experts[:1])])
         if self.families:
@@ -243,10 +244,10 @@ class StandaloneRouter(nn.Module):
         if rule == "adaptive_k":
             no_expert = len(self.names)
             experts = _largest(logits[:, :-1], self.k)
-            works = logits.gather(-1, experts) > logits[:, -1:]
-            works[:, 0] = True
-            weights = logits.gather(-1, experts).masked_fill(~works, float("-inf")).softmax(dim=-1)
-            return torch.where(works, experts, no_expert), weights
+            used = logits.gather(-1, experts) > logits[:, -1:]
+            used[:, 0] = True
+            weights = logits.gather(-1, experts).masked_fill(~used, float("-inf")).softmax(dim=-1)
+            return torch.where(used, experts, no_expert), weights
         if rule == "scored_topk":
             experts = _largest(self._ranking(logits), self.k)
             return experts, self._scored_weights(logits.gather(-1, experts))
@@ -273,25 +274,25 @@ class StandaloneRouter(nn.Module):
             rank = torch.where(kept.unsqueeze(-1).expand_as(grouped).flatten(-2), rank, rank - 1e6)
         return rank.masked_fill(logits == float("-inf"), float("-inf"))
 
-    def _scored_weights(self, chosen: Tensor) -> Tensor:
+    def _scored_weights(self, logits: Tensor) -> Tensor:
         if self.rule["score"] == "relu":
-            active = chosen.relu()
+            active = logits.relu()
             total = active.sum(dim=-1, keepdim=True)
-            first = torch.zeros_like(chosen)
+            first = torch.zeros_like(logits)
             first[:, 0] = 1.0
             return torch.where(total > 0, active / total.clamp(min=torch.finfo(torch.float32).tiny), first)
-        return (F.logsigmoid(chosen) if self.rule["score"] == "sigmoid" else chosen).softmax(dim=-1)
+        return (F.logsigmoid(logits) if self.rule["score"] == "sigmoid" else logits).softmax(dim=-1)
 
 
 class _RoutedGate(nn.Module):
-    """What a stock gate of transformers becomes when the router does not fold: mixed in before its class."""
+    """Mixin before the class of a stock gate of transformers: the gate calls a router that does not fold."""
 
     router: StandaloneRouter
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [T, N], weights [T, k] and experts [T, k] int64 of hidden states [..., D]."""
+        """Return logits [T, N], weights [T, k] and experts [T, k] int64 for hidden states [..., D]."""
         rows = hidden_states.reshape(-1, hidden_states.shape[-1])
-        weights, ids, logits = self.router.chosen(rows)
+        weights, ids, logits = self.router.choose(rows)
         if self.router.families:  # an expert's logit: the sum over the branches on its path
             logits = logits.clamp(min=-2e4) @ self.router.paths.T
         scale = getattr(self, "routed_scaling_factor", 1.0)
@@ -299,16 +300,16 @@ class _RoutedGate(nn.Module):
 
 
 class _FoldedGate(nn.Module):
-    """A stock gate whose ties go to the lowest id: mixed in before its class, which leaves them open."""
+    """Mixin before the class of a stock gate, whose order of ties is undefined: they go to the lowest id."""
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the stock gate returns; equal logits have equal weights, so that only ids change."""
+        """Return the stock gate's output; equal logits have equal weights, so only ids can change."""
         logits, weights, _ = super().forward(hidden_states)
         return logits, weights, _largest(logits, weights.shape[-1])
 
 
 def load(folder: Path | str = Path(__file__).parent, device: torch.device | str = "cpu") -> StandaloneRouter:
-    """Read the router beside this file, or in another folder.
+    """Load the router on a device; `folder` has `router.json` and `router.safetensors`.
 
     Raises:
         ValueError: the two files are not from one export.
@@ -317,7 +318,7 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
     content = (Path(folder) / "router.safetensors").read_bytes()
     described = {name: value for name, value in settings.items() if name != "digest"}
     described = json.dumps(described, sort_keys=True, separators=(",", ":")).encode()
-    if settings.get("schema_version") == 1:  # whose digest covers the weights and the names only
+    if settings.get("schema_version") == 1:  # its digest covers the weights and the names only
         described = json.dumps(settings["experts"]).encode()
     if settings["digest"] != "sha256:" + hashlib.sha256(described + b"\0" + content).hexdigest():
         raise ValueError(
@@ -329,7 +330,7 @@ def load(folder: Path | str = Path(__file__).parent, device: torch.device | str 
 
 
 def _refuse_to_save(*_: Any, **__: Any) -> None:
-    raise ValueError("save_pretrained would lose routers that are asked: save the model before put_into")
+    raise ValueError("save_pretrained would lose the attached routers: save the model before put_into")
 
 
 def _gate_of(model: Any, layer: int) -> Any:
@@ -354,7 +355,7 @@ def _tensors(content: bytes) -> dict[str, Tensor]:
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    """Ids [T, k] of the largest scores, best first; ties, which torch.topk leaves open, to the lowest id."""
+    """Ids [T, k] of the largest scores, best first; ties go to the lowest id, unlike in torch.topk."""
     if k == 1:
         return scores.argmax(dim=-1, keepdim=True)  # the first maximum
     count = scores.shape[-1]
@@ -371,23 +372,23 @@ def _largest(scores: Tensor, k: int) -> Tensor:
 
 
 def _kernels_for(router: StandaloneRouter) -> Any:
-    """What routes a router by kernels; None where they do not have its rule, or are not installed."""
+    """The kernels for a router; None if they do not support its rule, or are not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("router_rl", "triton")):
         return None
     return importlib.import_module("router_rl.routing.kernels.exported").kernels_for(router)
 
 
 def _branches(tree: list[Any], experts: int) -> tuple[list[tuple[int, int]], Tensor]:
-    """The range of each family of siblings among the branches, and paths [N, branches] to each expert."""
+    """The index range of each family of sibling branches, and the path [N, branches] to each expert."""
     families: list[tuple[int, int]] = []
     below: list[list[int]] = []
-    waiting: list[Any] = [tree]
-    while waiting:
-        node = waiting.pop(0)
+    queue: list[Any] = [tree]
+    while queue:
+        node = queue.pop(0)
         if not isinstance(node, int):
             families.append((len(below), len(below) + len(node[1])))
             below.extend(_leaves(child) for child in node[1])
-            waiting.extend(node[1])
+            queue.extend(node[1])
     paths = [[float(expert in branch) for branch in below] for expert in range(experts)]
     return families, torch.tensor(paths)
 

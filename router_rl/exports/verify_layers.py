@@ -1,7 +1,7 @@
-"""Parity of layer routers in their runtimes: vLLM, SGLang's layers, and transformers.
+"""Verify exported layer routers in their runtimes: vLLM, SGLang's layers, and transformers.
 
-The reference is the model in transformers with the trained routers in its gates. vLLM and SGLang run in a
-process of their own, of the Python that ROUTER_RL_RUNTIME_PYTHON names, or of this one if they are installed.
+The reference is the model in transformers with the trained routers in its gates. vLLM and SGLang run in their
+own process: with the interpreter that ROUTER_RL_RUNTIME_PYTHON names, else with this one.
 """
 
 from __future__ import annotations
@@ -50,80 +50,91 @@ def verify_in_vllm(write: Write, model: Path, routers: Sequence[Router]) -> dict
         model: folder of the model.
         routers: one for each layer that has experts, in order.
 
+    Returns:
+        the comparison for `parity.json`; the reason if vLLM is not installed.
+
     Raises:
-        RouterError: they decide otherwise, do not fit the model, or vLLM cannot run it.
+        RouterError: the decisions differ, the routers do not fit the model, or vLLM cannot run it.
     """
     python = _interpreter("vllm")
     if python is None:
         return _absent("vLLM")
-    want = run_swapped(model, routers)
+    reference = run_swapped(model, routers)
     with tempfile.TemporaryDirectory() as folder:
         case = {"model": str(model.resolve()), "router": _written(write, routers, Path(folder))}
-        request = {"cases": [case], "prompts": want.prompts.tolist(), "tokens": want.tokens.shape[1]}
-        answered = run_program(python, "router_rl.exports.vllm_program", request, Path(folder))
-    (answer,) = answered["answers"]
+        request = {
+            "cases": [case],
+            "prompts": reference.prompts.tolist(),
+            "tokens": reference.tokens.shape[1],
+        }
+        response = run_program(python, "router_rl.exports.vllm_program", request, Path(folder))
+    (answer,) = response["answers"]
     if "error" in answer:
-        raise RouterError(f"vLLM does not take the routers: {answer['error']}")
-    return _checked(compare_with_run(answer, want, version=answered["version"], model=model.name))
+        raise RouterError(f"vLLM cannot run the routers: {answer['error']}")
+    return _checked(compare_with_run(answer, reference, version=response["version"], model=model.name))
 
 
 def verify_in_sglang(write: Write, model: Path, routers: Sequence[Router]) -> dict[str, Any]:
     """Compare SGLang's layers, routed by the exports, with the trained routers, on a model's hidden states.
 
-    SGLang's server needs a GPU, so that its layers are run alone.
+    SGLang's server needs a GPU, so only its layers run here.
 
     Args:
         write: writes an export.
         model: folder of the model.
         routers: one for each layer that has experts, in order.
 
+    Returns:
+        the comparison for `parity.json`; the reason if SGLang is not installed.
+
     Raises:
-        RouterError: they decide otherwise, do not fit the model, or SGLang cannot run them.
+        RouterError: the decisions differ, the routers do not fit the model, or SGLang cannot run them.
     """
     python = _interpreter("sglang")
     if python is None:
         return _absent("SGLang")
-    want = run_swapped(model, routers)
-    scale = float(getattr(want.host.config, "routed_scaling_factor", 1.0))
-    each = want.host.segments(len(routers[0].experts))
+    reference = run_swapped(model, routers)
+    host = reference.host
+    scale = float(getattr(host.config, "routed_scaling_factor", 1.0))
+    segments = host.segments(len(routers[0].experts))
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             {
-                "router": _written(write, routers, Path(folder), want.host.layers),
-                "experts": want.host.experts,
-                "features": want.host.hidden,
-                "rows": want.inputs[at][:_ROWS].tolist(),
+                "router": _written(write, routers, Path(folder), host.layers),
+                "experts": host.experts,
+                "features": host.hidden,
+                "rows": reference.inputs[at][:_ROWS].tolist(),
                 "options": {
                     "layer_id": layer,
-                    "top_k": routers[at].rule.k * each,
+                    "top_k": routers[at].rule.k * segments,
                     "renormalize": True,
                     "routed_scaling_factor": scale,
                     "apply_routed_scaling_factor_on_output": True,
                 },
             }
-            for at, layer in enumerate(want.host.layers)
+            for at, layer in enumerate(host.layers)
         ]
-        answered = run_program(python, "router_rl.exports.sglang_program", {"cases": cases}, Path(folder))
-    errors = [answer["error"] for answer in answered["answers"] if "error" in answer]
+        response = run_program(python, "router_rl.exports.sglang_program", {"cases": cases}, Path(folder))
+    errors = [answer["error"] for answer in response["answers"] if "error" in answer]
     if errors:
-        raise RouterError(f"SGLang does not take the routers: {errors[0]}")
-    same, difference = [], 0.0
-    for at, answer in enumerate(answered["answers"]):
-        same += _equal(answer["ids"], want.chosen(at)[:_ROWS])
-        difference = max(
-            difference, float((torch.tensor(answer["weights"]) - want.weights[at][:_ROWS]).abs().max())
-        )
+        raise RouterError(f"SGLang cannot run the routers: {errors[0]}")
+    same: list[bool] = []
+    differences: list[torch.Tensor] = []
+    for at, answer in enumerate(response["answers"]):
+        same += _equal(answer["ids"], reference.chosen(at)[:_ROWS])
+        weights = torch.tensor(answer["weights"])
+        differences.append((weights - reference.weights[at][:_ROWS]).abs().max())
     return _checked(
         RuntimeParity(
             name="SGLang, its layers",
-            version=answered["version"],
+            version=response["version"],
             model=model.name,
-            prompts=len(want.prompts),
+            prompts=len(reference.prompts),
             tokens=0,
             tokens_equal=0,
             decisions=len(same),
             decisions_equal=sum(same),
-            weights_max_error=difference,
+            weights_max_error=float(torch.stack(differences).max()),  # NaN if a weight is NaN
             logits_max_error=None,
             tolerance=_TOLERANCE,
         )
@@ -138,23 +149,26 @@ def verify_in_transformers(write: Write, model: Path, routers: Sequence[Router])
         model: folder of the model.
         routers: one for each layer that has experts, in order.
 
+    Returns:
+        the comparison for `parity.json`.
+
     Raises:
-        RouterError: they decide otherwise, or do not fit the model.
+        RouterError: the decisions differ, or the routers do not fit the model.
     """
     import transformers
 
-    want = run_swapped(model, routers)
+    reference = run_swapped(model, routers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(_written(write, routers, Path(name)))
 
         def put(loaded: Any) -> None:
-            for at, layer in enumerate(want.host.layers):
+            for at, layer in enumerate(reference.host.layers):
                 load(folder / f"layer-{at}").put_into(loaded, layer)
 
         try:
-            exported = run_model(model, put, want.prompts)
+            exported = run_model(model, put, reference.prompts)
         except ValueError as error:
-            raise RouterError(f"put_into does not take the routers: {error}") from error
+            raise RouterError(f"put_into refuses the routers: {error}") from error
     answer = {
         "tokens": exported.tokens.tolist(),
         "experts": [ids.tolist() for ids in exported.experts],
@@ -162,36 +176,38 @@ def verify_in_transformers(write: Write, model: Path, routers: Sequence[Router])
     }
     return _checked(
         compare_with_run(
-            answer, want, name="transformers", version=transformers.__version__, model=model.name
+            answer, reference, name="transformers", version=transformers.__version__, model=model.name
         )
     )
 
 
 def compare_with_run(
-    answer: dict[str, Any], want: SwappedRun, *, version: str, model: str, name: str = "vLLM"
+    answer: dict[str, Any], reference: SwappedRun, *, version: str, model: str, name: str = "vLLM"
 ) -> RuntimeParity:
-    """Compare what a runtime answered with the reference.
+    """Compare a runtime's output with the reference.
 
     Args:
-        answer: `tokens` [P][G], `logprobs` [P][L + G - 1][V] and `experts`, by layer [P * (L + G)][k].
-        want: the reference.
-        version: of the runtime.
-        model: its name.
-        name: of the runtime.
+        answer: `tokens` [P][G], `logprobs` [P][L + G - 1][V] and, for each layer, `experts` [P * (L + G)][k].
+        reference: the model in transformers with the trained routers.
+        version: version of the runtime.
+        model: name of the model.
+        name: name of the runtime.
     """
-    same = [equal for layer, ids in enumerate(answer["experts"]) for equal in _equal(ids, want.chosen(layer))]
-    difference = (torch.tensor(answer["logprobs"]) - want.logprobs).abs().max()
+    same = [
+        equal for layer, ids in enumerate(answer["experts"]) for equal in _equal(ids, reference.chosen(layer))
+    ]
+    difference = (torch.tensor(answer["logprobs"]) - reference.logprobs).abs().max()
     return RuntimeParity(
         name=name,
         version=version,
         model=model,
-        prompts=len(want.prompts),
-        tokens=want.tokens.numel(),
-        tokens_equal=int((torch.tensor(answer["tokens"]) == want.tokens).sum()),
-        decisions=sum(len(weights) for weights in want.weights),
+        prompts=len(reference.prompts),
+        tokens=reference.tokens.numel(),
+        tokens_equal=int((torch.tensor(answer["tokens"]) == reference.tokens).sum()),
+        decisions=sum(len(weights) for weights in reference.weights),
         decisions_equal=sum(same),
         weights_max_error=None,
-        logits_max_error=float(difference / want.logprobs.abs().max()),
+        logits_max_error=float(difference / reference.logprobs.abs().max()),
         tolerance=_TOLERANCE,
     )
 
@@ -201,18 +217,22 @@ def run_program(python: str, module: str, request: dict[str, Any], folder: Path)
 
     Args:
         python: interpreter of the environment.
-        module: of the program.
-        request: is written as JSON.
-        folder: for the request, the answer, and what the program writes.
+        module: name of the program's module.
+        request: the request; the program reads it as JSON.
+        folder: working directory for the request, the answer and the program's files.
+
+    Returns:
+        the program's answer, from JSON.
 
     Raises:
-        RouterError: it failed; the message has its last line.
+        InputError: the interpreter cannot be run.
+        RouterError: the program failed; the message has its last line.
     """
-    asked, answered = folder / "request.json", folder / "answer.json"
-    asked.write_text(json.dumps(request), encoding="utf-8")
+    request_file, answer_file = folder / "request.json", folder / "answer.json"
+    request_file.write_text(json.dumps(request), encoding="utf-8")
     try:
-        done = subprocess.run(
-            [python, "-m", module, str(asked), str(answered)],
+        process = subprocess.run(
+            [python, "-m", module, str(request_file), str(answer_file)],
             cwd=folder,
             env={**os.environ, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
             stdout=subprocess.PIPE,
@@ -223,22 +243,22 @@ def run_program(python: str, module: str, request: dict[str, Any], folder: Path)
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(PYTHON, python, f"cannot run ({error})", "name the runtime's interpreter") from error
-    if done.returncode != 0:
-        last = (done.stdout.strip().splitlines() or ["no message"])[-1]
+    if process.returncode != 0:
+        last = (process.stdout.strip().splitlines() or ["no message"])[-1]
         raise RouterError(f"{module} failed in {python}: {last}")
-    answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
     return answer
 
 
 def _interpreter(package: str) -> str | None:
-    named = os.environ.get(PYTHON)
-    if named:
-        return named
+    python = os.environ.get(PYTHON)
+    if python:
+        return python
     return sys.executable if importlib.util.find_spec(package) else None
 
 
 def _absent(runtime: str) -> dict[str, Any]:
-    reason = f"{runtime} is not installed here; {PYTHON} can name the Python of its environment"
+    reason = f"{runtime} is not installed here; set {PYTHON} to the interpreter of its environment"
     return {"name": "contract only", "reason": reason}
 
 
@@ -253,10 +273,10 @@ def _written(
 
 def _equal(ids: Sequence[Sequence[int]], chosen: list[set[int]]) -> list[bool]:
     """Whether each token has the same experts; an adaptive router's empty slots come last."""
-    return [set(row[: len(want)]) == want for row, want in zip(ids, chosen, strict=True)]
+    return [set(row[: len(expected)]) == expected for row, expected in zip(ids, chosen, strict=True)]
 
 
 def _checked(parity: RuntimeParity) -> dict[str, Any]:
     if not parity.passed:
-        raise RouterError(f"the routers decide otherwise in {parity.name}: {parity.to_json()}")
+        raise RouterError(f"the routers decide differently in {parity.name}: {parity.to_json()}")
     return parity.to_json()

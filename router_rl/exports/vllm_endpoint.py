@@ -1,7 +1,7 @@
-"""Addresses of `vllm serve` that show and change which experts an exported router may choose.
+"""HTTP endpoints of `vllm serve` that show and set which experts an exported router may choose.
 
-vLLM adds them where VLLM_PLUGINS names `router_rl`, beside the plugin that routes. Whoever reaches the server
-can call them: put them behind the same door as the rest of it.
+vLLM adds them, next to the plugin that routes, if VLLM_PLUGINS names `router_rl`. Everyone who can reach the
+server can call them: protect them as the rest of the server.
 """
 
 from __future__ import annotations
@@ -22,36 +22,39 @@ class RouterEndpoint:
         self._engine: Any = None
 
     def attach_router(self, app: Any) -> None:
-        """Add both addresses to the server.
+        """Add both endpoints to the server.
 
         Args:
-            app: its FastAPI application.
+            app: the server's FastAPI application.
         """
         app.add_api_route("/router_rl", self.status, methods=["GET"])
         app.add_api_route("/router_rl/alive", self.alive, methods=["POST"])
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
-        """Keep the client of the engine.
+        """Store the client of the engine.
 
         Args:
-            engine_client: its client; None on a server without an engine.
+            engine_client: the client; None on a server without an engine.
             state: not read.
             args: not read.
         """
         self._engine = engine_client
 
     async def status(self) -> dict[str, Any]:
-        """What each layer's router says: its experts, which may be chosen, and the rows that fell back."""
+        """Return each layer's experts, which of them may be chosen, and its number of fallback rows."""
         self._check(self._engine is not None, 503, "this server has no engine")
         layers: dict[str, Any] = (await self._engine.collective_rpc("router_rl_status"))[0]
         self._check(bool(layers), 404, "no layer routes by an export: start vllm serve with ROUTER_RL_ROUTER")
         return layers
 
     async def alive(self, alive: list[bool]) -> dict[str, Any]:
-        """Say which experts may be chosen, in all layers and workers, from the next batch on.
+        """Set which experts may be chosen, in all layers and workers, from the next batch on.
 
         Args:
-            alive: [N], for the routers' experts.
+            alive: [N], True for experts of the routers that may be chosen.
+
+        Returns:
+            the new status of each layer.
         """
         sizes = {len(layer["experts"]) for layer in (await self.status()).values()}
         self._check(sizes == {len(alive)}, 422, f"give one value for each expert: {sorted(sizes)}")

@@ -1,9 +1,9 @@
-"""vLLM's plugin: with ROUTER_RL_ROUTER=router/, every mixture-of-experts layer routes by its export.
+"""Plugin for vLLM: with ROUTER_RL_ROUTER=router/, every mixture-of-experts layer routes by its export.
 
-vLLM calls `register` in each of its processes. It wraps the function that builds a layer, so that the layer
-gets vLLM's own `CustomRoutingRouter` around the export, whatever router the model asks for: a model's
-`custom_routing_function` is ignored where its gate is grouped, as DeepSeek's and GLM's are. Expert-parallel
-load balancing and the capture of expert ids stay vLLM's.
+vLLM calls `register` in each of its processes. `register` wraps the function that builds a layer: the layer
+gets vLLM's own `CustomRoutingRouter` around the export, whatever router the model specifies. (vLLM ignores a
+model's `custom_routing_function` if its gate is grouped, as in DeepSeek and GLM.) vLLM still does
+expert-parallel load balancing and captures expert ids.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .served_layers import ServedLayer, ServedRouters, layers_with_experts, serv
 
 __all__ = ["register"]
 
-_LOG = logging.getLogger("vllm.router_rl")  # below vLLM's own, which has a handler
+_LOG = logging.getLogger("vllm.router_rl")  # a child of vLLM's own logger, which has a handler
 _LAYERS = "vllm.model_executor.layers.fused_moe"
-# What makes other choices than `router` does: another of the runtime's routers, or an expert in its place.
+# Arguments that change the choice of experts after the router, or replace it.
 _REFUSED = ("router", "zero_expert_type", "hash_indices_table", "fuse_shared_experts")
 
 
 def register() -> None:
-    """Make vLLM route by the exports that ROUTER_RL_ROUTER names; without it, change nothing.
+    """Make vLLM route by the exports that ROUTER_RL_ROUTER names; do nothing if it is not set.
 
     Raises:
-        ValueError: the folder holds no export.
-        RuntimeError: this vLLM builds its layers in another way.
+        ValueError: the folder has no export.
+        RuntimeError: this version of vLLM is not supported.
     """
     if served_routers() is None:
         return
@@ -43,7 +43,7 @@ def register() -> None:
     build = getattr(layer, "FusedMoEFactory", None)
     if build is None or not hasattr(layer, "create_fused_moe_router"):
         version = getattr(sys.modules["vllm"], "__version__", "unknown")
-        raise RuntimeError(f"router-rl does not know the layers of vLLM {version}; use 0.32")
+        raise RuntimeError(f"router-rl does not support the layers of vLLM {version}; use 0.32")
     if hasattr(build, "router_rl"):  # vLLM may register more than once in a process
         return
 
@@ -74,7 +74,7 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
         raise ValueError(f"{prefix} does not renormalise weights (norm_topk_prob is false); a router does")
     numbers = re.findall(r"\.(\d+)\.", f".{prefix}.")
     if not numbers:
-        raise ValueError(f"{prefix} names no layer, so its export cannot be found")
+        raise ValueError(f"{prefix} has no layer number, so its export cannot be found")
     config = importlib.import_module("vllm.config").get_current_vllm_config().model_config.hf_text_config
     folder = routers.folder_of(int(numbers[-1]), layers_with_experts(config))
     scale = float(arguments.get("routed_scaling_factor", 1.0))
@@ -87,12 +87,12 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
     )
     custom = importlib.import_module(f"{_LAYERS}.router.custom_routing_router").CustomRoutingRouter
 
-    def create(**given: Any) -> Any:
+    def create(**options: Any) -> Any:
         return custom(
             top_k=served.k,
-            global_num_experts=given["global_num_experts"],
+            global_num_experts=options["global_num_experts"],
             custom_routing_function=served,
-            eplb_state=given.get("eplb_state"),
+            eplb_state=options.get("eplb_state"),
         )
 
     own, layer.create_fused_moe_router = layer.create_fused_moe_router, create
@@ -105,14 +105,14 @@ def _build(layer: Any, build: Any, routers: ServedRouters, arguments: dict[str, 
 
 
 def _separate_cache(routers: ServedRouters) -> None:
-    """Keep compiled graphs apart: on a CPU they contain the router, and vLLM's key does not."""
+    """Use one cache folder per router: on a CPU, graphs contain the router, but vLLM's key does not."""
     root = Path(importlib.import_module("vllm.envs").VLLM_CACHE_ROOT)
     root = root.parent if root.name.startswith("router_rl_") else root
     os.environ["VLLM_CACHE_ROOT"] = str(root / f"router_rl_{routers.digest()}")
 
 
 def _served(worker: Any) -> dict[str, ServedLayer]:
-    """The exports of a worker's model, by the name of their layer."""
+    """The exported routers of a worker's model, by the name of their layer."""
     routers = {
         name: getattr(getattr(module, "router", None), "custom_routing_function", None)
         for name, module in worker.get_model().named_modules()
@@ -121,12 +121,12 @@ def _served(worker: Any) -> dict[str, ServedLayer]:
 
 
 def _status(worker: Any) -> dict[str, Any]:
-    """What each layer's router says of itself; `collective_rpc("router_rl_status")`."""
+    """The status of each layer's router; called as `collective_rpc("router_rl_status")`."""
     return {name: served.status() for name, served in _served(worker).items()}
 
 
 def _alive(worker: Any, alive: list[bool]) -> int:
-    """Say which experts may be chosen, in all layers; `collective_rpc("router_rl_alive", args=(mask,))`."""
+    """Set which experts may be chosen in all layers; `collective_rpc("router_rl_alive", args=(mask,))`."""
     layers = _served(worker)
     for served in layers.values():
         served.set_alive(alive)

@@ -1,7 +1,7 @@
-"""Runs models in vLLM, with the plugin or without: `python -m router_rl.exports.vllm_program REQUEST ANSWER`.
+"""Run models in vLLM, with or without the plugin: `python -m router_rl.exports.vllm_program REQUEST ANSWER`.
 
-All cases share one process, since starting vLLM takes longer than a case. It runs in the environment that has
-vLLM, which needs router-rl without its dependencies.
+All cases share one process, since starting vLLM takes longer than a case. The program runs in vLLM's
+environment, where router-rl is installed without its dependencies.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Return the tokens, log-probabilities and expert ids of each case.
 
     Args:
-        request: `prompts`, lists of token ids; `tokens`, how many to generate; and `cases`, each with the
-            folder of a `model`, that of its `router` or None, and optionally `compiled` and `alive`. A case
-            with `rows` [T][D] in place of a model has vLLM's router alone choose their experts.
+        request: `prompts`, lists of token ids; `tokens`, the number to generate; and `cases`, each with the
+            folder of a `model`, the folder of its `router` or None, and optionally `compiled` and `alive`. A
+            case with `rows` [T][D] and no model runs only vLLM's router on these rows.
     """
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CACHE_ROOT": str(Path.cwd() / "vllm_cache"),
     }
-    # The plugin takes part only where the variable is set when a process starts.
+    # vLLM registers the plugin only if the variable is set when the process starts.
     os.environ[VARIABLE] = next(case["router"] for case in request["cases"] if case["router"])
     distributed = importlib.import_module("vllm.distributed")
 
@@ -73,8 +73,8 @@ def _run(case: dict[str, Any], prompts: list[list[int]], count: int) -> dict[str
     tokens = _generate(llm, prompts, count)
     answer: dict[str, Any] = {"tokens": tokens}
     if not case.get("compiled", False):
-        both = [[*prompt, *more] for prompt, more in zip(prompts, tokens, strict=True)]
-        answer |= _forced(llm, both)
+        sequences = [[*prompt, *generated] for prompt, generated in zip(prompts, tokens, strict=True)]
+        answer |= _teacher_forced(llm, sequences)
     if case["router"]:
         (answer["status"],) = llm.collective_rpc("router_rl_status")
         if case.get("alive"):
@@ -88,11 +88,11 @@ def _select(case: dict[str, Any]) -> dict[str, Any]:
     folder = routers.folder_of(0, [0])
     served = routers.layer(folder, segments=1, scale=1.0, device=torch.device("cpu"))
     served.set_alive(case.get("alive") or [True] * served.experts)
-    made = importlib.import_module(f"{_ROUTERS}.custom_routing_router").CustomRoutingRouter(
+    router = importlib.import_module(f"{_ROUTERS}.custom_routing_router").CustomRoutingRouter(
         top_k=served.k, global_num_experts=served.experts, custom_routing_function=served
     )
     rows = torch.tensor(case["rows"], dtype=torch.float32).view(-1, case["features"])
-    weights, ids = made.select_experts(rows, torch.zeros(len(rows), served.experts), torch.int32)
+    weights, ids = router.select_experts(rows, torch.zeros(len(rows), served.experts), torch.int32)
     return {"weights": weights.tolist(), "ids": ids.tolist(), "fallbacks": served.status()["fallbacks"]}
 
 
@@ -104,7 +104,7 @@ def _generate(llm: Any, prompts: list[list[int]], count: int) -> list[list[int]]
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
-def _forced(llm: Any, sequences: list[list[int]]) -> dict[str, Any]:
+def _teacher_forced(llm: Any, sequences: list[list[int]]) -> dict[str, Any]:
     """Log-probabilities at every position of given sequences, and the experts of every token and layer."""
     captured: dict[str, list[list[int]]] = {}
 
@@ -137,5 +137,5 @@ def _forced(llm: Any, sequences: list[list[int]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Path(sys.argv[2]).write_text(json.dumps(main(asked)), encoding="utf-8")
+    program_request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(main(program_request)), encoding="utf-8")

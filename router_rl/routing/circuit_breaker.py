@@ -46,7 +46,7 @@ class CircuitBreaker:
                 f"backoff_s={backoff_s} must be above 0 and at most max_backoff_s={max_backoff_s}"
             )
         self._experts = {name: index for index, name in enumerate(router.experts)}
-        self._allowed = [True] * len(router.experts) if router.allowed is None else router.allowed.tolist()
+        self._allowed = _allowed(router)
         self._backoff_s, self._max_backoff_s, self._clock = backoff_s, max_backoff_s, clock
         self._until: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -100,7 +100,7 @@ class CircuitBreaker:
             limited = {name: "rate limited" for name, until in self._limited.items() if now < until}
         return backing_off | limited
 
-    def mask(self, exclude: Iterable[str] = ()) -> Tensor:
+    def mask(self, exclude: Iterable[str] = (), router: Router | None = None) -> Tensor:
         """Which experts may be chosen: [N] bool, the `action_mask` of `Router.route`.
 
         Where no expert is left, those that back off may be chosen, then those that are rate limited, and as a
@@ -108,6 +108,7 @@ class CircuitBreaker:
 
         Args:
             exclude: further experts to exclude, such as those that failed on this very query.
+            router: another router of the same experts, whose allowed experts apply.
 
         Raises:
             RouterError: an expert is unknown.
@@ -115,10 +116,10 @@ class CircuitBreaker:
         exclude = set(exclude)
         for name in exclude:
             self._check(name)
-        excluded = self.excluded()
+        excluded, allowed = self.excluded(), self._allowed if router is None else _allowed(router)
         limited = {name for name, reason in excluded.items() if reason == "rate limited"}
         for barred in (set(excluded) | exclude, limited | exclude, exclude, set[str]()):
-            may = [a and name not in barred for name, a in zip(self._experts, self._allowed, strict=True)]
+            may = [a and name not in barred for name, a in zip(self._experts, allowed, strict=True)]
             if any(may):
                 break
         return torch.tensor(may)
@@ -126,3 +127,7 @@ class CircuitBreaker:
     def _check(self, expert: str) -> None:
         if expert not in self._experts:
             raise RouterError(f"expert {expert!r} is unknown; the router's are {', '.join(self._experts)}")
+
+
+def _allowed(router: Router) -> list[bool]:
+    return [True] * len(router.experts) if router.allowed is None else router.allowed.tolist()

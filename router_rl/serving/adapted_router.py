@@ -1,4 +1,4 @@
-"""A queue router that follows the replicas of the model list and the measured speeds of the models."""
+"""Adapt a queue router to the replicas of the model list and the measured speeds of the models."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .loaded_router import LoadedRouter
 
 __all__ = ["AdaptedRouter"]
 
-_PRIOR = 5.0  # answers that the times of the training count as
-_MEMORY = 0.98  # discount of the measured times, per answer
-_CHANGE = 1.1  # the router changes where a speed differs by this factor from the one in use
+_PRIOR = 5.0  # the service times of the training data count as this many answers
+_DISCOUNT = 0.98  # of the measured times, per answer
+_CHANGE = 1.1  # the router is updated if a speed changes by this factor
 
 
 class AdaptedRouter:
-    """A queue router with the times that its models take now.
+    """A queue router with the current service times of its models.
 
-    A model's slowdown is the sum of its measured seconds over the sum of the predicted ones; recent answers
-    count more. Only answers that did not wait for other requests are measured.
+    A model's slowdown is the sum of its measured seconds divided by the sum of the predicted seconds; recent
+    answers count more. Only answers that did not wait for other requests are measured.
 
     Args:
-        loaded: a router that reads queues.
-        constants: of its training.
-        replicas: [N], requests that each model works on at once.
+        loaded: a queue router.
+        constants: constants of its training.
+        replicas: [N], number of requests that each model processes concurrently.
     """
 
     def __init__(self, loaded: LoadedRouter, constants: QueueConstants, replicas: Sequence[int]) -> None:
@@ -41,35 +41,36 @@ class AdaptedRouter:
 
     @property
     def constants(self) -> QueueConstants:
-        """Those of the router as it is now, in seconds."""
+        """The constants of the current router, in seconds."""
         constants = queue_constants(self.current.router)
         assert constants is not None
         return constants
 
     @property
     def slowdown(self) -> list[float]:
-        """Measured seconds of each expert over those of the training, [N]."""
-        return [one / other for one, other in zip(self._measured, self._predicted, strict=True)]
+        """Measured seconds of each expert divided by the predicted seconds, [N]."""
+        pairs = zip(self._measured, self._predicted, strict=True)
+        return [measured / predicted for measured, predicted in pairs]
 
     def predicted(self, features: torch.Tensor, expert: int) -> float:
         """Return the seconds that the trained router predicts for an expert's answer.
 
         Args:
             features: [D] float.
-            expert: its id.
+            expert: id of the expert.
         """
         return float(predicted_service(self._trained, features.unsqueeze(0))[0, expert])
 
     def measured(self, expert: int, seconds: float, predicted: float) -> None:
-        """Record an answer that did not wait.
+        """Record the latency of an answer that did not wait for other requests.
 
         Args:
-            expert: its id.
-            seconds: that it took.
-            predicted: seconds that were predicted.
+            expert: id of the expert.
+            seconds: latency of the answer.
+            predicted: latency that was predicted, in seconds.
         """
-        self._measured[expert] = _MEMORY * self._measured[expert] + seconds
-        self._predicted[expert] = _MEMORY * self._predicted[expert] + predicted
+        self._measured[expert] = _DISCOUNT * self._measured[expert] + seconds
+        self._predicted[expert] = _DISCOUNT * self._predicted[expert] + predicted
         pairs = zip(self.slowdown, self._in_use, strict=True)
         if any(not 1.0 / _CHANGE < now / used < _CHANGE for now, used in pairs):
             self._in_use = self.slowdown

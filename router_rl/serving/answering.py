@@ -1,4 +1,4 @@
-"""Answers a chat completion: decide, call the expert, fall back to the next best, log every attempt."""
+"""Answer a chat completion: decide, call the expert, fall back to the next best, log every attempt."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .upstream import Upstream, tokens_of
 __all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
 
 
-_LEAST_LEFT = 0.1  # of its deadline, what a request has at least when another expert is asked
+_MIN_REMAINING = 0.1  # of its deadline: what a request has left at least when another expert is called
 
 
 class NoAnswerError(RuntimeError):
     """Every expert failed.
 
     Args:
-        reasons: why, by expert.
+        reasons: the reason by expert.
     """
 
     def __init__(self, reasons: dict[str, str]) -> None:
@@ -42,11 +42,11 @@ class NoAnswerError(RuntimeError):
 
 
 class RefusedError(RuntimeError):
-    """An expert refused the request itself, so that no other expert is asked.
+    """An expert rejected the request itself, so no other expert is called.
 
     Args:
-        status: of the HTTP response.
-        reason: what the expert said.
+        status: HTTP status of the response.
+        reason: the expert's error message.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -56,13 +56,13 @@ class RefusedError(RuntimeError):
 
 @dataclass(kw_only=True)
 class Started:
-    """An answer that has begun.
+    """An answer that is complete, or a stream that has begun.
 
     Attributes:
         decision: id of the decision, for `/v1/outcomes`.
         expert: name of the expert that answers.
-        whole: the whole answer; None if it is streamed.
-        chunks: the answer's chunks; None if it is whole.
+        whole: the complete answer; None if it is streamed.
+        chunks: the chunks of a streamed answer; None if it is complete.
     """
 
     decision: str
@@ -76,12 +76,12 @@ class Answering:
 
     Args:
         decider: chooses the expert.
-        upstream: calls it.
+        upstream: calls the expert.
         writer: stores every attempt.
         rows: makes the rows of the log.
-        prices: of the experts.
-        counters: what is counted.
-        limits: when a request may be sent to a model.
+        prices: prices of the experts, by name.
+        counters: metrics.
+        limits: rate limits of the models.
     """
 
     def __init__(
@@ -99,14 +99,15 @@ class Answering:
         self._limits = limits
 
     async def start(self, request: ChatRequest) -> Started:
-        """Answer a request, or start to: a stream has its first chunk, and its decision is in the log.
+        """Answer a request, or start a stream: its first chunk has arrived and its decision is in the log.
 
         Args:
             request: the request.
 
         Raises:
-            BadRequestError: its model is neither `auto` nor an expert.
-            RefusedError: the expert refused the request itself.
+            BadRequestError: the model is neither `auto` nor an expert.
+            RouterError: the router needs a group and the request has none.
+            RefusedError: the expert rejected the request itself.
             NoAnswerError: every expert failed.
         """
         if request.model != AUTO and request.model not in self._prices:
@@ -117,7 +118,7 @@ class Answering:
         arrived = time.perf_counter()
         while True:
             began = time.perf_counter()
-            decision = None if request.model != AUTO else self._decided(request, failed, began - arrived)
+            decision = None if request.model != AUTO else self._decide(request, failed, began - arrived)
             expert = request.model if decision is None else decision.expert
             if expert in failed:
                 raise NoAnswerError(failed)
@@ -125,14 +126,14 @@ class Answering:
             attempt = _Attempt(uuid.uuid4().hex, expert, decision, previous, began)
             attempt.waits = self._decider.is_full(expert)
             try:
-                with ExitStack() as in_flight:  # left when the answer ends, however it ends
+                with ExitStack() as in_flight:  # closed when the answer ends, also on an error
                     in_flight.enter_context(self._decider.queues.request(expert))
-                    return await self._attempted(attempt, request, in_flight)
+                    return await self._call(attempt, request, in_flight)
             except (Exception, asyncio.TimeoutError) as error:
                 failure = failure_of(error)
                 await self._log(attempt, request, "failed", error=failure.failed)
-                refused = not failure.again and not failure.permanent
-                if refused:  # the request itself is wrong, or filtered: other experts are not asked
+                rejected = not failure.again and not failure.permanent
+                if rejected:  # the request itself is wrong, or filtered: do not call other experts
                     status = getattr(error, "status_code", None)
                     raise RefusedError(status if isinstance(status, int) else 400, failure.failed) from error
                 self._back_off(expert, error, failure)
@@ -140,11 +141,11 @@ class Answering:
                 if decision is None or len(failed) == len(self._decider.live.router.experts):
                     raise NoAnswerError(failed) from error
 
-    def _decided(self, request: ChatRequest, failed: dict[str, str], since: float) -> Decision:
-        """Return the decision of a request that arrived `since` seconds ago."""
+    def _decide(self, request: ChatRequest, failed: dict[str, str], elapsed_s: float) -> Decision:
+        """Decide on a request that arrived `elapsed_s` seconds ago."""
         deadline_s = request.deadline_s
         if deadline_s is not None:
-            deadline_s = max(deadline_s - since, _LEAST_LEFT * deadline_s)
+            deadline_s = max(deadline_s - elapsed_s, _MIN_REMAINING * deadline_s)
         return self._decider.decide(
             request.prompt,
             request.group,
@@ -154,14 +155,14 @@ class Answering:
             arrived=not failed,
         )
 
-    async def _attempted(self, attempt: _Attempt, request: ChatRequest, in_flight: ExitStack) -> Started:
-        """Return one expert's answer, or the start of it, which takes over `in_flight`."""
+    async def _call(self, attempt: _Attempt, request: ChatRequest, in_flight: ExitStack) -> Started:
+        """Call an expert; return its answer, or a stream, which then owns `in_flight`."""
         expert = attempt.expert
-        await self._wait_for_turn(attempt, request)
+        await self._wait_for_rate_limit(attempt, request)
         if not request.stream:
             answer = await self._upstream.answer(expert, request)
             message: Any = answer["choices"][0].get("message") or {}
-            tokens = self._counted(expert, request, answer, message.get("content"))
+            tokens = self._count_tokens(expert, request, answer, message.get("content"))
             self._decider.succeeded(expert, request.session)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
@@ -169,19 +170,19 @@ class Answering:
         first: list[dict[str, Any]] = []
         async for chunk in chunks:
             first.append(chunk)
-            if _says_something(chunk):
+            if _has_content(chunk):
                 break
         else:
-            if not any(map(tokens_of, first)):  # an empty answer has a count of tokens
-                raise ValueError("the stream says nothing")
+            if not any(map(tokens_of, first)):  # an empty answer has a token count
+                raise ValueError("the stream has no content")
         attempt.first_s = time.perf_counter() - attempt.began
         self._decider.succeeded(expert, request.session)
         await self._log(attempt, request, "started")
-        followed = self._followed(attempt, request, first, chunks, in_flight.pop_all())
-        await anext(followed)  # from now on closing it ends the attempt, also if no chunk is ever asked for
-        return Started(decision=attempt.id, expert=expert, chunks=followed)
+        stream = self._stream(attempt, request, first, chunks, in_flight.pop_all())
+        await anext(stream)  # start the generator, so that closing it runs its `finally`
+        return Started(decision=attempt.id, expert=expert, chunks=stream)
 
-    async def _wait_for_turn(self, attempt: _Attempt, request: ChatRequest) -> None:
+    async def _wait_for_rate_limit(self, attempt: _Attempt, request: ChatRequest) -> None:
         """Wait until the rate limits of the model list allow a request."""
         wait_s, another_s = self._limits.take(attempt.expert, request)
         if another_s > 0.0:
@@ -191,7 +192,7 @@ class Answering:
             await asyncio.sleep(wait_s)
 
     def _back_off(self, expert: str, error: BaseException, failure: Reply) -> None:
-        """Exclude an expert that failed: for the time of its Retry-After, or by the circuit breaker."""
+        """Exclude an expert that failed, for its Retry-After or by the circuit breaker."""
         self._counters.failed(expert)
         if isinstance(error, OverLimitError):
             return
@@ -201,7 +202,7 @@ class Answering:
         else:
             self._decider.failed(expert)
 
-    async def _followed(
+    async def _stream(
         self,
         attempt: _Attempt,
         request: ChatRequest,
@@ -209,7 +210,7 @@ class Answering:
         chunks: AsyncGenerator[dict[str, Any], None],
         in_flight: ExitStack,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield an empty chunk, then those of an answer, and log how it ended."""
+        """Yield an empty chunk, then the chunks of an answer; log how it ended."""
         text: list[str] = []
         status, error, usage = "gone", None, None
         try:
@@ -229,13 +230,13 @@ class Answering:
         finally:
             in_flight.close()
             await chunks.aclose()
-            tokens = self._counted(attempt.expert, request, usage or {}, "".join(text))
-            self._writer.update(self._ended(attempt, status, error, tokens))
+            tokens = self._count_tokens(attempt.expert, request, usage or {}, "".join(text))
+            self._writer.update(self._end(attempt, status, error, tokens))
 
-    def _counted(
+    def _count_tokens(
         self, expert: str, request: ChatRequest, answer: dict[str, Any], text: Any
     ) -> tuple[int, int]:
-        """Return prompt and answer tokens, counted here if the server does not report them."""
+        """Return prompt and answer tokens; count them here if the model's server does not report them."""
         tokens = tokens_of(answer)
         if tokens is None:
             written = text if isinstance(text, str) else ""
@@ -253,13 +254,13 @@ class Answering:
         tokens: tuple[int, int] | None = None,
     ) -> None:
         row = self._rows.row(attempt.id, request, attempt.expert, attempt.decision, previous=attempt.previous)
-        ended = {"status": status} if status == "started" else self._ended(attempt, status, error, tokens)
-        await self._writer.insert({**row, **ended})
+        end = {"status": status} if status == "started" else self._end(attempt, status, error, tokens)
+        await self._writer.insert({**row, **end})
 
-    def _ended(
+    def _end(
         self, attempt: _Attempt, status: str, error: str | None, tokens: tuple[int, int] | None
     ) -> dict[str, Any]:
-        """Return the columns that are known at the end of an attempt."""
+        """Count the end of an attempt and return the columns that are known then."""
         seconds = time.perf_counter() - attempt.began
         price = self._prices[attempt.expert]
         usd = None if tokens is None else cost_of(price, *tokens)
@@ -283,13 +284,13 @@ class _Attempt:
     """One call of one expert.
 
     Attributes:
-        id: of the decision.
+        id: id of the decision.
         expert: name of the expert.
         decision: the router's decision; None if the client named the expert.
         previous: id of the attempt that failed before.
         began: `time.perf_counter` at the start.
         first_s: seconds until the first chunk of a stream.
-        waits: the expert has other work first, so that its seconds say nothing of its speed.
+        waits: the request waits for others, so its latency does not measure the expert's speed.
     """
 
     id: str
@@ -301,8 +302,8 @@ class _Attempt:
     waits: bool = False
 
 
-def _says_something(chunk: dict[str, Any]) -> bool:
-    """Return whether a chunk has a part of an answer; some servers send empty chunks before."""
+def _has_content(chunk: dict[str, Any]) -> bool:
+    """Return whether a chunk has a part of an answer; some servers send empty chunks first."""
     choices: list[Any] = chunk.get("choices") or []
     return any(
         any(value for name, value in choice["delta"].items() if name != "role")

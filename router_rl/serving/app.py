@@ -20,7 +20,7 @@ from experts.io.progress import say
 
 from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
-from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt, scored
+from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt, read_outcome
 from .deployments import follow
 from .guard import Guard
 from .live_page import live_page
@@ -28,35 +28,35 @@ from .server import Server
 
 __all__ = ["create_app"]
 
-_END_S = 5.0  # that the end of the server waits for a look into the log
+_SHUTDOWN_S = 5.0  # shutdown waits this long for a query of the log that is running
 
 
 def create_app(server: Server) -> FastAPI:
-    """Return the application of a server.
+    """Return the FastAPI application of a server.
 
     Args:
-        server: what answers, logs and counts.
+        server: the server's parts: router, models, log and counters.
     """
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None, None]:
         await server.upstream.warm_up()
-        # A full collection over what the libraries hold takes a third of a second: no request waits for it.
+        # Collect now and freeze: a full collection takes a third of a second, which requests would wait for.
         gc.collect()
         gc.freeze()
         ending = asyncio.Event()
-        watching = asyncio.create_task(_watch(server, ending))
+        watcher = asyncio.create_task(_watch(server, ending))
         try:
             yield
         finally:
             gc.unfreeze()
             ending.set()
-            await asyncio.wait([watching], timeout=_END_S)  # its thread has a connection to the log
+            await asyncio.wait([watcher], timeout=_SHUTDOWN_S)  # its thread uses a connection to the log
             await server.upstream.close()
             await run_in_threadpool(server.close)
 
     app = FastAPI(title="router-rl", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, keys=server.keys, most_bytes=server.options.max_request_bytes, refuse=_refused)
+    app.add_middleware(Guard, keys=server.keys, max_bytes=server.options.max_request_bytes, refuse=_refused)
     _add_routes(app, server)
     return app
 
@@ -88,8 +88,8 @@ def _add_routes(app: FastAPI, server: Server) -> None:
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        server.counters.log_is(server.writer.waiting, server.writer.lost)
-        server.counters.queues_are(server.decider.queue_status())
+        server.counters.set_log(server.writer.waiting, server.writer.lost)
+        server.counters.set_queues(server.decider.queue_status())
         return PlainTextResponse(server.counters.prometheus(), media_type="text/plain; version=0.0.4")
 
     @app.get("/")
@@ -116,7 +116,7 @@ async def _chat(server: Server, http: Request) -> Response:
 
 
 class _Stream(StreamingResponse):
-    """A stream of server-sent events that ends its answer, also if the client left before the first event."""
+    """A stream of server-sent events that closes its generator even if the client disconnects early."""
 
     def __init__(self, started: Started, headers: dict[str, str]) -> None:
         super().__init__(_events(started), media_type="text/event-stream", headers=headers)
@@ -131,20 +131,20 @@ class _Stream(StreamingResponse):
 
 
 async def _events(started: Started) -> AsyncGenerator[str, None]:
-    """Yield a stream as server-sent events; an answer that is cut ends with an error, and without DONE."""
+    """Yield a stream as server-sent events; an interrupted answer ends with an error instead of DONE."""
     assert started.chunks is not None
     try:
         async for chunk in started.chunks:
             yield f"data: {json.dumps({**chunk, 'model': started.expert})}\n\n"
     except (Exception, asyncio.TimeoutError) as error:
-        reason = f"the answer of {started.expert} was cut: {type(error).__name__}"
+        reason = f"the answer of {started.expert} was interrupted: {type(error).__name__}"
         yield f"data: {json.dumps({'error': {'message': reason, 'type': 'upstream_error'}})}\n\n"
         return
     yield "data: [DONE]\n\n"
 
 
 async def _route(server: Server, http: Request) -> Response:
-    """Decide without asking an expert; nothing is logged."""
+    """Decide without calling an expert; nothing is logged."""
     try:
         body = await _body(http)
         if not isinstance(body, dict):
@@ -152,7 +152,7 @@ async def _route(server: Server, http: Request) -> Response:
         fields = cast("dict[str, Any]", body)
         prompt = fields["prompt"] if "prompt" in fields else last_prompt(fields.get("messages"))
         if not isinstance(prompt, str):
-            raise BadRequestError("prompt", "is not a text")
+            raise BadRequestError("prompt", "is not a string")
         group, session = (_text_or_none(fields.get(name)) for name in ("group", "session"))
         decision = server.decider.decide(prompt, group, session=session, deadline_s=deadline_of(fields))
     except BadRequestError as error:
@@ -178,19 +178,19 @@ async def _outcome(server: Server, http: Request) -> Response:
         body = await _body(http)
         if not isinstance(body, dict):
             raise BadRequestError("body", "is not a JSON object")
-        decision, score = scored(cast("dict[str, Any]", body))
-        known = await run_in_threadpool(server.attach, decision, score)
+        decision, score = read_outcome(cast("dict[str, Any]", body))
+        exists = await run_in_threadpool(server.attach, decision, score)
     except BadRequestError as error:
         return _error(400, str(error), "invalid_request_error", error.parameter)
     except SQLAlchemyError:
         return _error(503, "the log cannot be written now; send the outcome again", "service_unavailable")
-    if not known:
+    if not exists:
         return _error(404, f"decision {decision!r} is not in the log", "not_found", "decision")
     return JSONResponse({"decision": decision, "score": score})
 
 
 async def _watch(server: Server, ending: asyncio.Event) -> None:
-    """Take promoted routers and outcomes, as long as the server runs."""
+    """Apply promoted routers and learn from outcomes, as long as the server runs."""
     while True:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(ending.wait(), server.options.poll_s)
@@ -212,14 +212,14 @@ async def _body(request: Request) -> Any:
     try:
         body = json.loads(content)
         if b"\\ud" in content.lower():
-            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(body, ensure_ascii=False).encode()  # refuse a lone surrogate
     except (ValueError, RecursionError) as error:
         raise BadRequestError("body", f"is not JSON ({str(error)[:100]})") from error
     return body
 
 
 def _error(status: int, message: str, kind: str, parameter: str | None = None, **more: Any) -> JSONResponse:
-    """Return an error as OpenAI's API does."""
+    """Return an error in the format of OpenAI's API."""
     content = {"message": message, "type": kind, "param": parameter, "code": status, **more}
     return JSONResponse({"error": content}, status_code=status)
 

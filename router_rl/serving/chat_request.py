@@ -1,4 +1,4 @@
-"""A request to `/v1/chat/completions`, checked as far as routing reads it; the rest is passed through."""
+"""A request to `/v1/chat/completions`: the fields that routing reads are checked, the others passed on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt", "scored"]
+__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt", "read_outcome"]
 
-AUTO = "auto"  # the model that stands for the router's choice
+AUTO = "auto"  # the model name with which the router chooses
 
 
 class BadRequestError(ValueError):
-    """A request that cannot be served as it is.
+    """A request that is not valid.
 
     Args:
-        parameter: what is wrong with the request.
-        problem: why.
+        parameter: name of the field that is wrong.
+        problem: what is wrong with it.
     """
 
     def __init__(self, parameter: str, problem: str) -> None:
@@ -30,14 +30,14 @@ class ChatRequest:
 
     Attributes:
         model: `auto`, or the name of an expert.
-        prompt: text of the last message of the user, which the router reads.
-        messages: as the client sent them.
+        prompt: text of the last user message, which the router reads.
+        messages: the messages as the client sent them.
         stream: whether the answer is streamed.
         wants_usage: whether a streamed answer ends with its token counts.
         group: task or subject of the prompt, from the field `group` of `metadata`.
         session: name of the conversation, from the field `session` of `metadata`.
         deadline_s: seconds until the request is late, from the field `deadline_s` of `metadata`.
-        rest: every other field, such as `tools` or `temperature`.
+        rest: all other fields, such as `tools` or `temperature`.
     """
 
     model: str
@@ -55,17 +55,17 @@ class ChatRequest:
         """Read the body of a request.
 
         Args:
-            body: JSON.
+            body: the JSON value.
 
         Raises:
-            BadRequestError: a field that routing reads is missing or of another type.
+            BadRequestError: a field that routing reads is missing or has the wrong type.
         """
         if not isinstance(body, dict):
             raise BadRequestError("body", "is not a JSON object")
         fields = dict(cast("dict[str, Any]", body))
         model, messages = fields.pop("model", AUTO), fields.pop("messages", None)
         if not isinstance(model, str):
-            raise BadRequestError("model", "is not a text")
+            raise BadRequestError("model", "is not a string")
         stream = fields.pop("stream", None) or False
         if not isinstance(stream, bool):
             raise BadRequestError("stream", "is not true or false")
@@ -90,39 +90,41 @@ class ChatRequest:
 
 
 def last_prompt(messages: Any) -> str:
-    """Return the text of the last message of the user, which is what routers are trained on.
+    """Return the text of the last user message; routers are trained on such prompts.
 
     Args:
-        messages: of a request; a content is a text, or a list of parts with texts and images.
+        messages: messages of a request; a content is a string, or a list of parts with texts and images.
 
     Raises:
-        BadRequestError: there is no such message.
+        BadRequestError: there is no user message, or an entry is not a message.
     """
     if not isinstance(messages, list) or not messages:
         raise BadRequestError("messages", "is not a list of messages")
-    for message in reversed(cast("list[Any]", messages)):
-        if not isinstance(message, dict):
-            raise BadRequestError("messages", "holds an entry that is not an object")
-        content: Any = cast("dict[str, Any]", message).get("content")
-        if cast("dict[str, Any]", message).get("role") != "user":
+    entries = cast("list[Any]", messages)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise BadRequestError("messages", "has an entry that is not an object")
+    for message in reversed(cast("list[dict[str, Any]]", entries)):
+        content: Any = message.get("content")
+        if message.get("role") != "user":
             continue
         if isinstance(content, str):
             return content
         texts = _texts(content)
         if texts is None:
-            raise BadRequestError("messages", "the last message of the user has no content")
+            raise BadRequestError("messages", "the last user message has no content")
         return "\n".join(texts)
-    raise BadRequestError("messages", "has no message of the role user")
+    raise BadRequestError("messages", "has no message with the role user")
 
 
 def deadline_of(metadata: Mapping[str, Any]) -> float | None:
-    """Return the seconds until a request is late; None if its metadata do not say.
+    """Return the deadline of a request in seconds from now; None if its metadata has none.
 
     Args:
-        metadata: `deadline_s` is a number or, since OpenAI's clients send texts, its text.
+        metadata: metadata of the request; `deadline_s` is a number or its string (OpenAI's clients send
+            strings).
 
     Raises:
-        BadRequestError: it is no number above 0.
+        BadRequestError: `deadline_s` is not a number above 0.
     """
     value = metadata.get("deadline_s")
     if value is None:
@@ -136,14 +138,17 @@ def deadline_of(metadata: Mapping[str, Any]) -> float | None:
     return seconds
 
 
-def scored(body: dict[str, Any]) -> tuple[str, float]:
-    """Return the decision and its score, which is a number from 0 to 1 or a thumb.
+def read_outcome(body: dict[str, Any]) -> tuple[str, float]:
+    """Read the body of a request to `/v1/outcomes`.
 
     Args:
-        body: of a request to `/v1/outcomes`.
+        body: JSON object with `decision`, and `score` (0 to 1) or `thumb` (up or down).
+
+    Returns:
+        the id of the decision, and its score from 0 to 1.
 
     Raises:
-        BadRequestError: a field is missing or of another type.
+        BadRequestError: a field is missing or has the wrong type.
     """
     decision, score, thumb = (body.get(name) for name in ("decision", "score", "thumb"))
     if not isinstance(decision, str) or not decision:
@@ -160,7 +165,7 @@ def scored(body: dict[str, Any]) -> tuple[str, float]:
 
 
 def _texts(content: Any) -> list[str] | None:
-    """Return the texts of a list of parts; None if it is none."""
+    """Return the texts of a list of content parts; None if the value is not such a list."""
     parts = cast("list[Any]", content) if isinstance(content, list) else []
     objects = [cast("dict[str, Any]", part) for part in parts if isinstance(part, dict)]
     texts: list[Any] = [part.get("text") for part in objects if part.get("type") == "text"]
@@ -172,5 +177,5 @@ def _texts(content: Any) -> list[str] | None:
 def _text(metadata: Mapping[str, Any], name: str) -> str | None:
     value = metadata.get(name)
     if value is not None and not isinstance(value, str):
-        raise BadRequestError(f"metadata.{name}", "is not a text")
+        raise BadRequestError(f"metadata.{name}", "is not a string")
     return value

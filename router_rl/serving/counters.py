@@ -1,4 +1,4 @@
-"""What a server counts: Prometheus metrics, and the same numbers for the live page."""
+"""Metrics of a server: in Prometheus' format, and as JSON for the live page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Counters:
     """Counts requests, money and failures of one process.
 
     Args:
-        prices: of the experts.
+        prices: prices of the experts, by name.
 
     Attributes:
-        reference: the expert that savings are compared with: the one with the highest price.
+        reference: the expert that savings are compared with: the most expensive one.
     """
 
     def __init__(self, prices: dict[str, Price]) -> None:
@@ -66,14 +66,14 @@ class Counters:
         self._in_flight, self._queued, self._limited, self._backs_off = (
             Gauge(f"router_rl_{name}", help_text, ("expert",), registry=self.registry)
             for name, help_text in (
-                ("in_flight", "Requests that were sent to a model and are not answered."),
-                ("queued", "Those of them that are more than the model works on at once."),
+                ("in_flight", "Requests that were sent to a model and have no answer yet."),
+                ("queued", "Requests in flight beyond those that the model processes concurrently."),
                 ("rate_limited", "1 while no request may be sent to the model."),
                 ("backs_off", "1 while the model is excluded because it failed."),
             )
         )
         self._waiting = Gauge(
-            "router_rl_log_waiting", "Rows that the log does not have yet.", registry=self.registry
+            "router_rl_log_waiting", "Rows that wait to be written to the log.", registry=self.registry
         )
         self._lost = Gauge("router_rl_log_lost", "Decisions that are not in the log.", registry=self.registry)
 
@@ -82,7 +82,7 @@ class Counters:
 
         Args:
             decision: None if the client named the expert.
-            seconds: that it took.
+            seconds: duration of the decision.
         """
         if decision is not None:
             self._decisions.observe(seconds)
@@ -97,7 +97,7 @@ class Counters:
         Args:
             expert: name of the expert.
             status: `ok`, `failed`, `cut` or `gone`.
-            seconds: from the decision to the end.
+            seconds: time from the decision to the end.
             usd: cost in US dollars, if known.
             tokens: prompt and answer tokens, if known.
         """
@@ -112,16 +112,21 @@ class Counters:
         """Count a failure of an expert."""
         self._failures.labels(expert).inc()
 
-    def log_is(self, waiting: int, lost: int) -> None:
-        """Set how many rows wait for the log, and how many it will never have."""
+    def set_log(self, waiting: int, lost: int) -> None:
+        """Set the gauges of the log.
+
+        Args:
+            waiting: number of rows that wait to be written.
+            lost: number of decisions that will never be in the log.
+        """
         self._waiting.set(waiting)
         self._lost.set(lost)
 
-    def queues_are(self, status: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set the queue of each expert.
+    def set_queues(self, status: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set the gauges of each expert's queue.
 
         Args:
-            status: of `Decider.queue_status`.
+            status: result of `Decider.queue_status`.
         """
         for name, each in status.items():
             self._in_flight.labels(name).set(each["in_flight"])
@@ -146,14 +151,14 @@ class Counters:
             for name in self._prices
         }
         spent = sum(each["usd"] or 0.0 for each in experts.values())
-        would = self._value("router_rl_reference_cost_usd_total")
+        reference_usd = self._value("router_rl_reference_cost_usd_total")
         return {
             "seconds": time.time() - self._began,
             "experts": experts,
             "explored": self._value("router_rl_explored_total"),
             "usd": spent,
             "reference": self.reference,
-            "reference_usd": would,
+            "reference_usd": reference_usd,
         }
 
     def _value(self, name: str, **labels: str) -> float:

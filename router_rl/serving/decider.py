@@ -1,4 +1,4 @@
-"""Decides which expert answers a request, and knows the exact probability of every choice."""
+"""Decide which expert answers a request, with the exact probability of every choice."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["Decider", "Decision", "Live"]
 
 _TOKENS_OUT = 256.0  # expected answer tokens of an expert that has not answered yet
 _CHARACTERS_PER_TOKEN = 4
-_MEMORY = 0.99  # discount of the running mean of answer tokens, per answer
+_DISCOUNT = 0.99  # of the running mean of answer tokens, per answer
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """The routers of a moment; replaced as a whole, so that a decision never sees half of a change.
+    """The routers that serve now; replaced atomically, so that a decision uses one consistent set.
 
     Attributes:
-        router: decides.
-        canary: decides a fraction of the requests; None for none.
-        fraction: of the requests that the canary decides.
-        shadow: decides on every request without acting; None for none.
+        router: the router that decides.
+        canary: a router that decides a fraction of the requests; None for none.
+        fraction: fraction of the requests that the canary decides.
+        shadow: a router whose decisions are only logged; None for none.
     """
 
     router: LoadedRouter
@@ -50,13 +50,13 @@ class Live:
 
     @property
     def routers(self) -> list[LoadedRouter]:
-        """All of them: the router, then the canary and the shadow where they are."""
+        """The router, then the canary and the shadow if they exist."""
         return [each for each in (self.router, self.canary, self.shadow) if each is not None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decision:
-    """Which expert answers a request, and why.
+    """The choice of an expert for a request, and what it was based on.
 
     Attributes:
         expert: name of the expert.
@@ -64,9 +64,9 @@ class Decision:
         propensities: probability of each expert, by name; sums to 1.
         scores: logit of each expert, by name.
         expected_usd: expected cost of each expert, by name, US dollars.
-        excluded: experts that could not be chosen, and why, by name.
-        features: [D] float32, what the live router read of the prompt.
-        pipeline: digest of the text pipeline that made the features.
+        excluded: reason for each expert that could not be chosen, by name.
+        features: [D] float32, the live router's features of the prompt.
+        pipeline: digest of the text pipeline that computed the features.
         shadow: digest of the shadow router and its choice; None without one.
         predicted: seconds that each queue router predicts for the chosen expert's answer.
     """
@@ -84,7 +84,7 @@ class Decision:
 
     @property
     def propensity(self) -> float:
-        """Probability of the choice."""
+        """Probability of the chosen expert."""
         return self.propensities[self.expert]
 
 
@@ -93,14 +93,14 @@ class Decider:
 
     Args:
         live: the routers at the start.
-        prices: of the experts.
+        prices: prices of the experts, by name.
         explore: probability of a uniformly random expert.
-        extra_usd: the highest expected extra cost of an explored request; None: no limit.
+        extra_usd: maximum expected extra cost of an explored request, US dollars; None: no limit.
         queues: the models' queues; None: requests in flight are not counted, and queue routers are refused.
-        sessions: who answered each session; None: sessions are not sticky.
+        sessions: the expert that answered each session last; None: sessions are not sticky.
 
     Attributes:
-        learner: decides in the place of the live router, from what it learned on top of it; None for none.
+        learner: an online learner that replaces the live router's scores; None for none.
 
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
@@ -129,24 +129,26 @@ class Decider:
 
     @property
     def live(self) -> Live:
-        """The routers of this moment."""
+        """The routers that serve now."""
         return self._live
 
     def check(self, live: Live) -> None:
-        """Check that all routers choose among the experts of the model list, and read what is known.
+        """Check that all routers can be served: their experts have prices, and their inputs are available.
 
         Raises:
-            InputError: names the router and the expert.
+            InputError: an expert is not in the model list, the routers have different experts, or a queue
+                router is used without queues.
         """
         for field, each in (("router", live.router), ("canary", live.canary), ("shadow", live.shadow)):
             if each is None:
                 continue
             missing = [name for name in each.experts if name not in self._prices]
             if missing:
-                fix = "add it to the model list, under the name that it has in the table"
-                raise InputError(field, str(each.folder), f"chooses {missing[0]}, which is no model", fix)
+                fix = "add it to the model list, under its name in the table"
+                problem = f"has the expert {missing[0]}, which is not in the model list"
+                raise InputError(field, str(each.folder), problem, fix)
             if not self._counts_queues and queue_constants(each.router) is not None:
-                problem = "reads queues, and requests in flight are not counted here"
+                problem = "reads queues, but requests in flight are not counted here"
                 raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
             if each.experts != self._live.router.experts:
                 problem = f"has the experts {', '.join(each.experts)}"
@@ -157,13 +159,13 @@ class Decider:
         """Serve other routers from the next decision on.
 
         Raises:
-            InputError: they have other experts.
+            InputError: as for `check`.
         """
         self.check(live)
         self._live = live
 
     def reseed(self, seed: int) -> None:
-        """Restart the random numbers of the exploration."""
+        """Seed the random generator of the exploration."""
         self._random.seed(seed)
 
     def decide(
@@ -180,43 +182,46 @@ class Decider:
 
         Args:
             prompt: text of the request.
-            group: its task or subject, where the router reads it.
+            group: task or subject of the request, if the router reads it.
             failed: experts that failed on this request.
-            session: name of its conversation.
-            deadline_s: seconds until it is late; None: as for all requests.
-            arrived: the request is to be answered and has just arrived, so that it counts as an arrival.
+            session: name of the conversation.
+            deadline_s: seconds until the request is late; None: the default deadline.
+            arrived: count the request as an arrival.
 
         Raises:
             RouterError: the router needs a group and there is none.
         """
         if arrived:
             self.queues.arrived()
-        live, may = self._live, self.breaker.mask(exclude=failed)
-        names, allowed = live.router.experts, may.tolist()
+        live = self._live
+        names, routers = live.router.experts, live.routers
         excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
         expected = [self._expected_usd(name, prompt) for name in names]
-        routers = live.routers
         digests = [each.digest for each in routers]
+        masks = [self.breaker.mask(failed, each.router) for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []
-        for loaded, queues in zip(routers, adapted, strict=True):
+        for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
             current = loaded if queues is None else queues.current
-            rankings.append(current.rank(prompt, group, may, state))
+            rankings.append(current.rank(prompt, group, mask, state))
         if self.learner is not None:
             learned = self.learner.ranked(live.router, rankings[0])
             digests[0] += "" if learned is rankings[0] else f"+{self.learner.name}"
             rankings[0] = learned
-        rankings = [self._kept(ranking, names, allowed, session) for ranking in rankings]
-        acting = rankings[: 1 if live.canary is None else 2]
-        per_router = [self._propensities(ranking, allowed, expected) for ranking in acting]
+        allowed: list[list[bool]] = [mask.tolist() for mask in masks]
+        rankings = [
+            self._sticky(ranking, names, may, session) for ranking, may in zip(rankings, allowed, strict=True)
+        ]
+        acting = list(zip(rankings, allowed, strict=True))[: 1 if live.canary is None else 2]
+        per_router = [self._propensities(ranking, may, expected) for ranking, may in acting]
         probabilities, by = per_router[0], 0
         if live.canary is not None:
             probabilities = mixed(per_router[0], per_router[1], live.fraction)
         with self._lock:
             if live.canary is not None and self._random.random() < live.fraction:
                 by = 1
-            chosen = self._drawn(per_router[by])
+            chosen = self._draw(per_router[by])
         return Decision(
             expert=names[chosen],
             router=digests[by],
@@ -225,7 +230,7 @@ class Decider:
             expected_usd=dict(zip(names, expected, strict=True)),
             excluded={
                 name: excluded.get(name, "not allowed by the router")
-                for name, is_allowed in zip(names, allowed, strict=True)
+                for name, is_allowed in zip(names, allowed[by], strict=True)
                 if not is_allowed
             },
             features=rankings[0].features,
@@ -239,17 +244,22 @@ class Decider:
         )
 
     def answered(self, expert: str, tokens_out: int) -> None:
-        """Remember how long an expert's answer was, for expected costs."""
+        """Record the length of an expert's answer, for expected costs.
+
+        Args:
+            expert: name of the expert.
+            tokens_out: number of tokens of the answer.
+        """
         with self._lock:
             old = self._tokens_out[expert]
-            self._tokens_out[expert] = _MEMORY * old + (1.0 - _MEMORY) * tokens_out
+            self._tokens_out[expert] = _DISCOUNT * old + (1.0 - _DISCOUNT) * tokens_out
 
     def succeeded(self, expert: str, session: str | None) -> None:
         """Record that an expert answers.
 
         Args:
-            expert: its name.
-            session: name of the conversation, whose prompt cache it holds now.
+            expert: name of the expert.
+            session: name of the conversation, whose prompt cache the expert has now.
         """
         self.sessions.answered(session, expert)
         if expert in self._tokens_out:  # the model list may have more models than the router
@@ -261,31 +271,31 @@ class Decider:
             self.breaker.failed(expert)
 
     def limited(self, expert: str, seconds: float) -> None:
-        """Record that no request may be sent to an expert for so many seconds."""
+        """Record that an expert is rate limited for a number of seconds."""
         if expert in self._tokens_out:
             self.breaker.limited(expert, seconds)
 
     def measured(self, decision: Decision, seconds: float) -> None:
-        """Let queue routers follow the speed of an expert.
+        """Update queue routers with the latency of an answer that did not wait for other requests.
 
         Args:
-            decision: whose expert answered, without other work before.
-            seconds: that the answer took.
+            decision: the decision whose expert answered.
+            seconds: latency of the answer.
         """
         chosen = list(decision.propensities).index(decision.expert)
         for queues, predicted in decision.predicted:
             queues.measured(chosen, seconds, predicted)
 
     def is_full(self, expert: str) -> bool:
-        """Return whether a request to an expert would wait for others; False if that is not known."""
+        """Return whether a request to an expert would wait for others; False if its replicas are unknown."""
         replicas = self.queues.replicas(self._reader(), expert)
         return replicas is not None and self.queues.in_flight(expert) >= replicas
 
     def queue_status(self) -> dict[str, dict[str, Any]]:
         """Return the queue of each expert by name, as JSON.
 
-        `in_flight` requests were sent and are not answered; `waiting` of them are more than it works on at
-        once (null if that is not known); `excluded` is the reason why it is not chosen, or null.
+        `in_flight`: requests without an answer yet. `waiting`: those beyond the expert's replicas; null if
+        the replicas are unknown. `excluded`: the reason why the expert is not chosen; null if it may be.
         """
         excluded, reader = self.breaker.excluded(), self._reader()
         status: dict[str, dict[str, Any]] = {}
@@ -300,31 +310,31 @@ class Decider:
         live = self._live
         return next((each for each in live.routers if self.queues.adapted(each) is not None), live.router)
 
-    def _kept(
+    def _sticky(
         self, ranking: Ranking, names: Sequence[str], allowed: Sequence[bool], session: str | None
     ) -> Ranking:
-        """Return a ranking whose best expert is the one that keeps a sticky session."""
+        """Return the ranking with the bonus for the expert that has the session's prompt cache."""
         holder = self.sessions.holder(session)
-        held = names.index(holder) if holder in names else None
-        best = sticky_choice(ranking.best, ranking.scores.tolist(), allowed, held, self.sessions.bonus)
-        if held is None or ranking.deviation is None:
+        cached = names.index(holder) if holder in names else None
+        best = sticky_choice(ranking.best, ranking.scores.tolist(), allowed, cached, self.sessions.bonus)
+        if cached is None or ranking.deviation is None:
             return ranking._replace(best=best)
-        scores = ranking.scores.copy()  # a drawn choice is drawn with the bonus
-        scores[held] += self.sessions.bonus
+        scores = ranking.scores.copy()  # Thompson sampling draws with the bonus
+        scores[cached] += self.sessions.bonus
         return ranking._replace(best=best, scores=scores)
 
     def _propensities(
         self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]
     ) -> np.ndarray:
         cheap = affordable(expected, ranking.best, self._extra_usd)
-        may = [one and two for one, two in zip(allowed, cheap, strict=True)]
+        may = [is_allowed and is_cheap for is_allowed, is_cheap in zip(allowed, cheap, strict=True)]
         if ranking.deviation is None:
             return epsilon_greedy_propensities(ranking.best, may, self._explore)
         may[ranking.best] = True
-        drawn = thompson_propensities(ranking.scores, ranking.deviation, may)
-        return mixed(drawn, epsilon_greedy_propensities(ranking.best, may, 1.0), self._explore)
+        thompson = thompson_propensities(ranking.scores, ranking.deviation, may)
+        return mixed(thompson, epsilon_greedy_propensities(ranking.best, may, 1.0), self._explore)
 
-    def _drawn(self, probabilities: np.ndarray) -> int:
+    def _draw(self, probabilities: np.ndarray) -> int:
         return self._random.choices(range(len(probabilities)), weights=probabilities.tolist())[0]
 
     def _expected_usd(self, expert: str, prompt: str) -> float:

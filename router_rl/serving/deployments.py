@@ -1,4 +1,4 @@
-"""Which router serves: starts, promotions, canaries and rollbacks, in the log that all processes share."""
+"""Deploy routers to running servers: starts, promotions, canaries and rollbacks, stored in the shared log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["follow", "promote", "rollback", "started_with"]
 
 
 def started_with(store: LogStore, router: LoadedRouter) -> Live:
-    """Return what a server that is started with a router serves.
+    """Return the routers that a server serves at its start.
 
-    It is the router, unless another one was promoted in its place in this log: then a restart goes on with
-    that one. A start with a router of other files is a new start.
+    A restart with the same router serves the router that was promoted in its place, if there is one. A start
+    with other router files serves those.
 
     Args:
         store: the decision log.
@@ -38,21 +38,21 @@ def started_with(store: LogStore, router: LoadedRouter) -> Live:
 
 
 def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[str, Any]:
-    """Serve another router from now on, for all or for a fraction of the requests (a canary).
+    """Serve another router from now on, for all requests or for a fraction of them (a canary).
 
-    Running servers take it within seconds, between two decisions. A router that serves so already is left as
-    it is, so that a command which was interrupted can be given again.
+    Running servers switch within seconds, between two decisions. If the router already serves this fraction,
+    nothing changes, so that an interrupted command can be repeated.
 
     Args:
         store: the decision log of the servers.
-        folder: of the router; every server must be able to read it.
-        fraction: of the requests, above 0 and at most 1.
+        folder: folder of the router; every server must be able to read it.
+        fraction: fraction of the requests, above 0 and at most 1.
 
     Returns:
         the newest deployment.
 
     Raises:
-        InputError: no server has started with this log, or the router has other experts.
+        InputError: no server has started with this log, the router has other experts, or it cannot be loaded.
     """
     current, router = _current(store), LoadedRouter.of(folder)
     if (current["folder"], current["digest"], current["fraction"]) == (
@@ -60,7 +60,7 @@ def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[
         router.digest,
         fraction,
     ):
-        say(f"{router.folder} serves already")
+        say(f"{router.folder} already serves")
         return _shown(current)
     serving = LoadedRouter.of(current["previous_folder" if current["action"] == "canary" else "folder"])
     if router.experts != serving.experts:
@@ -72,9 +72,9 @@ def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[
 
 
 def rollback(store: LogStore) -> dict[str, Any]:
-    """Serve the router again that served before the last promotion or canary.
+    """Serve the router from before the last promotion or canary again.
 
-    After a rollback, another one changes nothing.
+    A second rollback changes nothing.
 
     Args:
         store: the decision log of the servers.
@@ -87,7 +87,7 @@ def rollback(store: LogStore) -> dict[str, Any]:
     """
     current = _current(store)
     if current["action"] == "rollback":
-        say("rolled back already: nothing was promoted since")
+        say("already rolled back: nothing was promoted since")
         return _shown(current)
     if current["previous_folder"] is None:
         problem = "has no earlier router to return to"
@@ -100,25 +100,28 @@ def rollback(store: LogStore) -> dict[str, Any]:
 
 
 def follow(decider: Decider, row: Mapping[str, Any] | None) -> str:
-    """Let a server take the newest deployment; return what changed, or an empty text.
+    """Apply the newest deployment to a server.
 
     Args:
-        decider: of the server.
-        row: the newest deployment.
+        decider: the server's decider.
+        row: the newest deployment; None if there is none.
+
+    Returns:
+        a message about the change; empty if nothing changed.
 
     Raises:
-        InputError: the router cannot be loaded; the server goes on with the one that it has.
+        InputError: the router cannot be loaded; the server continues with its current router.
     """
     if row is None:
         return ""
     live = decider.live
     fraction = row["fraction"] if row["action"] == "canary" else 0.0
-    now = (live.router.digest, None if live.canary is None else live.canary.digest, live.fraction)
+    current = (live.router.digest, None if live.canary is None else live.canary.digest, live.fraction)
     if row["action"] == "canary":
-        wanted = (row["previous_digest"], row["digest"], fraction)
+        target = (row["previous_digest"], row["digest"], fraction)
     else:
-        wanted = (row["digest"], None, 0.0)
-    if now == wanted:
+        target = (row["digest"], None, 0.0)
+    if current == target:
         return ""
     known = {each.digest: each for each in (live.router, live.canary, live.shadow) if each is not None}
     new = _live_of(row, known)
@@ -127,7 +130,7 @@ def follow(decider: Decider, row: Mapping[str, Any] | None) -> str:
 
 
 def _live_of(row: Mapping[str, Any], known: Mapping[str, LoadedRouter]) -> Live:
-    """Return the routers of a deployment; those that are loaded already are used."""
+    """Return the routers of a deployment; routers in `known` are not loaded again."""
     router = _loaded(row["folder"], row["digest"], known)
     if row["action"] != "canary":
         return Live(router)
@@ -146,7 +149,7 @@ def _current(store: LogStore) -> dict[str, Any]:
     row = store.deployment()
     if row is None:
         fix = "start `serve` with this log first"
-        raise InputError("log", store.name, "has no server", fix)
+        raise InputError("log", store.name, "has no deployment", fix)
     return row
 
 

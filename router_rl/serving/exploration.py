@@ -1,4 +1,4 @@
-"""Exact propensities of a greedy router that explores, and of a mixture of two routers; pure functions."""
+"""Exact propensities of epsilon-greedy exploration and of a canary; pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["affordable", "epsilon_greedy_propensities", "mixed"]
 
 
 def epsilon_greedy_propensities(best: int, may: Sequence[bool], epsilon: float) -> np.ndarray:
-    """Return the probability of each expert: the best, or with probability epsilon one drawn uniformly.
+    """Return the probability of each expert under epsilon-greedy: uniform with probability epsilon.
 
     Args:
         best: the router's choice; it can always be chosen.
@@ -45,12 +45,12 @@ def mixed(first: np.ndarray, second: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def affordable(expected_usd: Sequence[float], best: int, extra_usd: float | None) -> list[bool]:
-    """Return which experts cost at most `extra_usd` more than the router's choice, [N].
+    """Return for each expert whether it costs at most `extra_usd` more than the router's choice, [N].
 
     Args:
         expected_usd: [N], expected cost of the request with each expert, US dollars.
         best: the router's choice.
-        extra_usd: the highest extra cost; None: no limit.
+        extra_usd: maximum extra cost, US dollars; None: no limit.
 
     >>> affordable([0.1, 0.2, 0.9], 1, 0.1)
     [True, True, False]

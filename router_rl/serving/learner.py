@@ -1,6 +1,6 @@
-"""An online learner: linear posteriors of the experts' utilities that follow the outcomes in the log.
+"""Online learner: linear posteriors of the experts' utilities, updated from the outcomes in the log.
 
-What it knows depends on the log alone: a restart after a kill, and every server of the log, get the same.
+Its state depends only on the log: a restarted server, and all servers of one log, have the same state.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from experts import InputError
 from .linear_posterior import (
     LinearPosterior,
     Sums,
-    added,
+    add_scores,
+    empty_sums,
     inputs_of,
-    no_sums,
     posterior_of,
     predicted_utility,
 )
@@ -32,22 +32,22 @@ from .serve_options import ServeOptions
 
 __all__ = ["Learner"]
 
-_MASKED = -1e4  # logits of experts that may not be chosen are at most this
-_BATCH = 1_000  # changes that are added at once
-_KEEP = 10_000  # changes between two stored states
-_MOST_WAITING = 1_000  # changes that wait for the cost of their decision
+_MASKED = -1e4  # logits of masked experts are at most this
+_BATCH = 1_000  # changes that are processed at a time
+_KEEP_EVERY = 10_000  # changes between two stored states
+_MAX_WAITING = 1_000  # changes that wait for the cost of their decision
 
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """What was learned on top of one router.
+    """The state of the learner on top of one router.
 
     Attributes:
-        router: its digest.
-        sums: over the scored decisions.
-        number: the newest change of the log that is in the sums.
-        waiting: earlier changes that are not, because their decision has no cost yet.
-        posterior: of the sums.
+        router: digest of the router.
+        sums: sums over the scored decisions.
+        number: number of the newest change of the log in the sums.
+        waiting: numbers of earlier changes that are not in the sums, since their decision has no cost yet.
+        posterior: posterior given the sums.
     """
 
     router: str
@@ -58,13 +58,13 @@ class _Known:
 
 
 class Learner:
-    """Ranks experts by what it learned, on top of the served router.
+    """Ranks experts by their learned utilities, on top of the served router.
 
-    `follow` is called by one thread at a time, `ranked` by any.
+    `follow` must be called by one thread at a time; `ranked` is thread-safe.
 
     Args:
         store: the decision log.
-        options: which learner, its cost weight, scale and penalty.
+        options: the method, cost weight, scale and penalty.
     """
 
     def __init__(self, store: LogStore, options: ServeOptions) -> None:
@@ -78,30 +78,34 @@ class Learner:
         return str(self._options.online)
 
     def decisions(self) -> int:
-        """Return the number of scored decisions that it knows."""
+        """Return the number of scored decisions that were learned."""
         return 0 if self._known is None else round(self._known.sums.decisions.sum())
 
     def check(self, router: LoadedRouter) -> None:
         """Check that a learner can start from a router.
 
         Raises:
-            InputError: its logits are not one for each expert, or it reads more than the prompt's features.
+            InputError: the router does not have one logit per expert, or reads more than the prompt's
+                features.
         """
         rule, experts = router.router.rule, len(router.experts)
         if router.router.state or rule.outputs(experts) != experts:
-            problem = "has no logit for each expert that depends on the prompt alone"
+            problem = "does not have one logit per expert that depends only on the prompt"
             fix = "start from a router of the routing problem with hard selection"
             raise InputError("serve.online", str(router.folder), problem, fix)
 
     def follow(self, router: LoadedRouter) -> int:
-        """Learn from every outcome that the log has by now; return how many changes were new.
+        """Learn from all new outcomes in the log.
 
         Args:
-            router: the served router. For another one than before, the whole log is read again.
+            router: the served router. If it changed, the learner starts again from its stored state.
+
+        Returns:
+            the number of new changes.
 
         Raises:
             InputError: the learner cannot start from the router.
-            SQLAlchemyError: the log cannot be read now; what is known stays.
+            SQLAlchemyError: the log cannot be read now; the state does not change.
         """
         known = self._known
         if known is None or known.router != router.digest:
@@ -123,15 +127,15 @@ class Learner:
             known,
             sums=sums,
             number=upto,
-            waiting=tuple(waiting[-_MOST_WAITING:]),
+            waiting=tuple(waiting[-_MAX_WAITING:]),
             posterior=self._posterior(sums) if count or self._known is not known else known.posterior,
         )
-        if upto - self._kept >= _KEEP:
+        if upto - self._kept >= _KEEP_EVERY:
             self.keep()
         return count
 
     def keep(self) -> None:
-        """Store what is known in the log, for a fast start.
+        """Store the state in the log, for a fast start.
 
         Raises:
             SQLAlchemyError: the log cannot be written now.
@@ -149,11 +153,11 @@ class Learner:
         self._kept = known.number
 
     def ranked(self, router: LoadedRouter, ranking: Ranking) -> Ranking:
-        """Return the ranking by what was learned; the router's own where nothing is known of this router.
+        """Return the ranking by learned utilities; the router's own ranking if nothing was learned for it.
 
         Args:
             router: the served router.
-            ranking: its ranking of the experts for a prompt.
+            ranking: the router's ranking of the experts for a prompt.
         """
         known = self._known
         may = ranking.scores > _MASKED
@@ -173,20 +177,20 @@ class Learner:
         return posterior_of(sums, self._options.cost_weight, self._options.online_penalty)
 
     def _stored(self, router: LoadedRouter) -> _Known:
-        """Return the stored state of a router; nothing known where there is none that fits."""
-        sums, number, waiting = no_sums(len(router.experts), router.router.features), 0, ()
+        """Return the stored state for a router; an empty state if there is none that fits."""
+        sums, number, waiting = empty_sums(len(router.experts), router.router.features), 0, ()
         stored = self._store.learned(router.digest)
         if stored is not None:
-            with suppress(SafetensorError, KeyError):  # else all is learned again from the log
+            with suppress(SafetensorError, KeyError):  # a damaged state is learned again from the log
                 tensors = load(stored[1])
-                read = Sums(tensors["outer"], tensors["score"], tensors["cost"])
-                if read.outer.shape == sums.outer.shape and read.score.shape == read.cost.shape:
-                    sums, number, waiting = read, stored[0], tuple(tensors["waiting"].tolist())
+                loaded = Sums(tensors["outer"], tensors["score"], tensors["cost"])
+                if loaded.outer.shape == sums.outer.shape and loaded.score.shape == loaded.cost.shape:
+                    sums, number, waiting = loaded, stored[0], tuple(tensors["waiting"].tolist())
         return _Known(router.digest, sums, number, waiting, self._posterior(sums))
 
 
 def _with(sums: Sums, rows: list[dict[str, Any]], router: LoadedRouter) -> Sums:
-    """Return the sums with changes of scores, whose decisions have costs."""
+    """Return the sums with changes of scores; all their decisions have costs."""
     ids = {name: index for index, name in enumerate(router.experts)}
     width = 4 * router.router.features
     rows = [row for row in rows if row["expert"] in ids and len(row["features"]) == width]
@@ -199,4 +203,4 @@ def _with(sums: Sums, rows: list[dict[str, Any]], router: LoadedRouter) -> Sums:
     z = inputs_of(features, logits[np.arange(len(rows)), expert])
     score = np.array([row["score"] for row in rows])
     before = np.array([np.nan if row["before"] is None else row["before"] for row in rows])
-    return added(sums, expert, z, score, before, np.array([row["cost_usd"] for row in rows]))
+    return add_scores(sums, expert, z, score, before, np.array([row["cost_usd"] for row in rows]))

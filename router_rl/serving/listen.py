@@ -1,4 +1,4 @@
-"""Listen on a socket and serve until the process is asked to end."""
+"""Listen on a socket and serve until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .server import Server
 
 __all__ = ["GRACE_S", "listen"]
 
-GRACE_S = 30  # for the requests that run when the process is asked to end
+GRACE_S = 30  # running requests have this long to finish after SIGINT or SIGTERM
 
 
 def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
@@ -28,13 +28,13 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
     Args:
         router: folder of the router.
         models: YAML list of the models.
-        options: how requests are served.
+        options: options of `serve`.
 
     Returns:
-        what was answered, as JSON.
+        the address of the log and a summary of the counters, as JSON.
 
     Raises:
-        InputError: an input cannot be used, or the address is taken.
+        InputError: an input cannot be used, or the address is in use.
     """
     with _listening(options) as listening:
         server = Server(router, models, options)
@@ -43,7 +43,7 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
         config = uvicorn.Config(
             create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S
         )
-        # uvicorn raises the signal again after it has ended in order.
+        # uvicorn raises the signal again after its graceful shutdown.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
@@ -51,9 +51,9 @@ def listen(router: Path, models: Path, options: ServeOptions) -> dict[str, Any]:
 
 
 def _listening(options: ServeOptions) -> socket.socket:
-    """Return a socket that listens; the address is checked before anything is loaded."""
+    """Return a listening socket, so that an address in use is found before the router is loaded."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # With its protocol named, asyncio sends small answers at once (TCP_NODELAY).
+    # With an explicit protocol, asyncio sets TCP_NODELAY, which sends small answers immediately.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -62,6 +62,6 @@ def _listening(options: ServeOptions) -> socket.socket:
     except OSError as error:
         listening.close()
         address = f"{options.host}:{options.port}"
-        problem = f"cannot be listened on ({error.strerror})"
+        problem = f"the server cannot listen there ({error.strerror})"
         raise InputError("serve.port", address, problem, "use another --port or --host") from error
     return listening

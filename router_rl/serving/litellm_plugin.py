@@ -1,8 +1,8 @@
-"""A plug-in for LiteLLM's proxy or router: our router decides, and the decision log is that of `serve`.
+"""A plug-in for LiteLLM's proxy or router: an exported router decides, with the decision log of `serve`.
 
-LiteLLM keeps its retries, cooldowns, budgets, keys and limits. The plug-in is one of its callbacks: it leaves
-LiteLLM the deployments of the expert that our router chose among those that are up, explores with exact
-propensities, and logs every attempt. `promote`, `rollback`, `log export` and `train --log` work on this log.
+LiteLLM still does retries, cooldowns, budgets, keys and limits. The plug-in is a LiteLLM callback: the router
+chooses among the healthy experts, and LiteLLM gets only the chosen expert's deployments. It explores with
+exact propensities and logs every attempt. `promote`, `rollback`, `log export` and `train --log` use this log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experts.llm.lite import lite
 from experts.llm.spending import cost_of
 
 from ..routing import RouterError
-from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt, scored
+from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt, read_outcome
 from .decider import Decider, Live
 from .deployments import follow, started_with
 from .loaded_router import LoadedRouter
@@ -42,8 +42,8 @@ __all__ = ["LiteLLMPlugin"]
 lite()
 from litellm.integrations.custom_logger import CustomLogger  # noqa: E402 (telemetry is off first)
 
-_MARK = "router_rl_decision"  # in the metadata of LiteLLM's request
-_MOST_OPEN = 10_000  # attempts that are remembered until they end
+_KEY = "router_rl_decision"  # in the metadata of LiteLLM's request
+_MAX_OPEN = 10_000  # attempts that are remembered until they end
 
 
 class LiteLLMPlugin(CustomLogger):
@@ -51,8 +51,8 @@ class LiteLLMPlugin(CustomLogger):
 
     Args:
         router: folder of a router of prompts.
-        models: YAML list of the models, as for `serve`; the prices are read of it.
-        options: exploration, shadow, log and privacy, as for `serve`; the others are not used.
+        models: YAML list of the models, as for `serve`; only the prices are used.
+        options: exploration, shadow, log and privacy, as for `serve`; other options are not used.
 
     Raises:
         InputError: a file or the log cannot be used, or the router reads queues.
@@ -90,13 +90,13 @@ class LiteLLMPlugin(CustomLogger):
         request_kwargs: dict[str, Any] | None = None,
         parent_otel_span: Any = None,
     ) -> list[dict[str, Any]]:
-        """Return the deployments of the expert that is chosen among those that are up.
+        """Choose an expert among the healthy ones and return its deployments.
 
         Args:
-            model: the model group; every group but `auto` is left as it is.
-            healthy_deployments: of the group, without those that cool down.
-            messages: of the request; without a text of the user, LiteLLM chooses.
-            request_kwargs: the request; `metadata` may hold `group` and `session`.
+            model: the model group; for groups other than `auto`, all deployments are returned.
+            healthy_deployments: deployments of the group without those in cooldown.
+            messages: messages of the request; if there is no user message, LiteLLM chooses.
+            request_kwargs: the request; its `metadata` may have `group` and `session`.
             parent_otel_span: not used.
         """
         if model != AUTO or not healthy_deployments:
@@ -104,8 +104,8 @@ class LiteLLMPlugin(CustomLogger):
         began = time.perf_counter()
         request = {} if request_kwargs is None else request_kwargs
         metadata: dict[str, Any] = request.setdefault("metadata", {})
-        up = {expert_of(each) for each in healthy_deployments}
-        down = [name for name in self.decider.live.router.experts if name not in up]
+        healthy = {expert_of(each) for each in healthy_deployments}
+        down = [name for name in self.decider.live.router.experts if name not in healthy]
         try:
             prompt = last_prompt(messages)
             decision = self.decider.decide(prompt, _text(metadata, "group"), down)
@@ -115,19 +115,19 @@ class LiteLLMPlugin(CustomLogger):
         if not chosen:
             return healthy_deployments
         attempt = _Attempt(uuid.uuid4().hex, decision.expert, began)
-        previous = _text(metadata, _MARK)
-        metadata[_MARK] = attempt.id  # LiteLLM gives it to the other hooks, and to the next attempt
+        previous = _text(metadata, _KEY)
+        metadata[_KEY] = attempt.id  # LiteLLM passes it to the other hooks, and to the next attempt
         self._open[attempt.id] = attempt
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)
-        asked = ChatRequest(
+        chat = ChatRequest(
             model=AUTO,
             prompt=prompt,
             messages=[],
             stream=request.get("stream") is True,
             session=_text(metadata, "session"),
         )
-        row = self._rows.row(attempt.id, asked, decision.expert, decision, previous)
+        row = self._rows.row(attempt.id, chat, decision.expert, decision, previous)
         await self.writer.insert({**row, "status": "started"})
         return chosen
 
@@ -138,8 +138,8 @@ class LiteLLMPlugin(CustomLogger):
         call_type: Any,
         fallback_depth: Any = None,
     ) -> None:
-        """Log that an attempt failed; LiteLLM retries as it is set up."""
-        attempt = self._open.pop(_text(request_data.get("metadata"), _MARK) or "", None)
+        """Log that an attempt failed; LiteLLM retries by its own settings."""
+        attempt = self._open.pop(_text(request_data.get("metadata"), _KEY) or "", None)
         if attempt is not None:
             self._end(attempt, "failed", error=failure_of(exception).failed)
 
@@ -148,7 +148,7 @@ class LiteLLMPlugin(CustomLogger):
     ) -> None:
         """Log the end of an answer, with its tokens and its cost."""
         metadata = (kwargs.get("litellm_params") or {}).get("metadata")
-        attempt = self._open.pop(_text(metadata, _MARK) or "", None)
+        attempt = self._open.pop(_text(metadata, _KEY) or "", None)
         if attempt is None:
             return
         answer = response_obj.model_dump(mode="json") if hasattr(response_obj, "model_dump") else {}
@@ -159,12 +159,12 @@ class LiteLLMPlugin(CustomLogger):
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], *rest: Any, **more: Any
     ) -> dict[str, str] | None:
-        """Return the header that names the decision, as `serve` has it."""
-        decision = _text(data.get("metadata"), _MARK)
+        """Return the header with the id of the decision, as `serve` does."""
+        decision = _text(data.get("metadata"), _KEY)
         return None if decision is None else {"x-router-rl-decision": decision}
 
     def close(self) -> None:
-        """Store what is waiting for the log, and close it."""
+        """Write the rows that wait for the log, and close it."""
         self._closing.set()
         self.writer.close()
         self.store.close()
@@ -194,8 +194,8 @@ class LiteLLMPlugin(CustomLogger):
         )
 
     def _watch(self) -> None:
-        """Take promoted routers, as long as the process runs."""
-        said = ""
+        """Apply promoted routers, as long as the process runs."""
+        last_change = ""
         while not self._closing.wait(self._options.poll_s):
             try:
                 changed = follow(self.decider, self.store.deployment())
@@ -203,9 +203,9 @@ class LiteLLMPlugin(CustomLogger):
                 changed = f"not changed: {error}"
             except SQLAlchemyError:
                 continue  # the log is down; the writer counts that
-            if changed and changed != said:
+            if changed and changed != last_change:
                 say(changed)
-            said = changed or said
+            last_change = changed or last_change
 
 
 @dataclass
@@ -213,7 +213,7 @@ class _Attempt:
     """One call of one expert.
 
     Attributes:
-        id: of the decision.
+        id: id of the decision.
         expert: name of the expert.
         began: `time.perf_counter` at the decision.
     """
@@ -224,20 +224,20 @@ class _Attempt:
 
 
 def _add_outcomes(app: Any, store: LogStore) -> None:
-    """Let LiteLLM's proxy take the scores of decisions at `/v1/outcomes`, with LiteLLM's keys."""
+    """Add `/v1/outcomes` to LiteLLM's proxy, protected by LiteLLM's keys, for scores of decisions."""
     from fastapi import Depends, HTTPException
     from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 
     def outcomes(body: dict[str, Any]) -> dict[str, Any]:
         try:
-            decision, score = scored(body)
-            known = store.attach(decision, score)
+            decision, score = read_outcome(body)
+            exists = store.attach(decision, score)
         except BadRequestError as error:
             raise HTTPException(400, str(error)) from error
         except SQLAlchemyError as error:
             reason = "the log cannot be written now; send the outcome again"
             raise HTTPException(503, reason) from error
-        if not known:
+        if not exists:
             raise HTTPException(404, f"decision {decision!r} is not in the log")
         return {"decision": decision, "score": score}
 
@@ -246,10 +246,10 @@ def _add_outcomes(app: Any, store: LogStore) -> None:
 
 
 def expert_of(deployment: Mapping[str, Any]) -> str:
-    """Return the expert that a deployment serves: `expert` of its `model_info`, or else its `id`.
+    """Return the expert that a deployment serves: `expert` of its `model_info`, else `id`.
 
     Args:
-        deployment: of LiteLLM's model list.
+        deployment: an entry of LiteLLM's model list.
     """
     about = cast("Mapping[str, Any]", deployment.get("model_info") or {})
     return str(about.get("expert") or about.get("id"))

@@ -1,4 +1,4 @@
-"""The live page: a small document that asks `/v1/status` every two seconds."""
+"""The live page: an HTML page that polls `/v1/status` every two seconds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["live_page"]
 
 
 def live_page(*, needs_key: bool) -> str:
-    """Return the page, as HTML.
+    """Return the live page as HTML.
 
     Args:
-        needs_key: whether it asks for an API key first.
+        needs_key: the page asks for an API key first.
     """
     environment = Environment(
         loader=PackageLoader("router_rl", "serving"), autoescape=True, undefined=StrictUndefined

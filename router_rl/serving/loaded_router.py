@@ -1,4 +1,4 @@
-"""A router that is being served: its file, its digest, and its ranking of the experts for a prompt."""
+"""A router loaded for serving: its folder, its digests, and its ranking of the experts for a prompt."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["LoadedRouter", "Ranking"]
 
 
 class Ranking(NamedTuple):
-    """What a router says about one prompt.
+    """A router's output for one prompt.
 
     Attributes:
-        best: id of the expert that it chooses.
-        scores: [N] float32, the logits; minus infinity for a masked expert. NaN under a rule whose logits are
-            not one for each expert.
-        features: [D] float32, what it read of the prompt.
-        deviation: [N] float64, standard deviations of the scores, if the expert is drawn by Thompson
-            sampling; None for a router that chooses the best.
+        best: id of the expert that the router chooses.
+        scores: [N] float32, the logits; minus infinity for a masked expert. NaN if the rule does not have one
+            logit per expert.
+        features: [D] float32, features of the prompt.
+        deviation: [N] float64, standard deviations of the scores for Thompson sampling; None for a router
+            that chooses the best expert.
     """
 
     best: int
@@ -39,12 +39,12 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LoadedRouter:
-    """A router of prompts from its folder.
+    """A prompt router and where it was loaded from.
 
     Attributes:
-        folder: the folder, resolved.
-        digest: of the router's files, `sha256:<hex>`.
-        pipeline: digest of its text pipeline, which makes features of prompts, `sha256:<hex>`.
+        folder: the resolved folder.
+        digest: digest of the router's files, `sha256:<hex>`.
+        pipeline: digest of its text pipeline, which computes features of prompts, `sha256:<hex>`.
         router: the router.
     """
 
@@ -58,27 +58,27 @@ class LoadedRouter:
         """Load a router and check that it can be served.
 
         Args:
-            folder: of an exported router.
+            folder: folder of an exported router.
             field: name of the option, for errors.
 
         Raises:
-            InputError: the folder has no router of prompts, or the router draws at random.
+            InputError: the folder has no prompt router, or the router cannot serve single requests.
         """
         folder = Path(folder).resolve()
         try:
             router = load_router(folder)
         except RouterError as error:
-            raise InputError(field, str(folder), str(error), "give the folder of `export`") from error
+            raise InputError(field, str(folder), str(error), "give a folder that `export` wrote") from error
         constants = queue_constants(router)
         if constants is not None and constants.budget:
-            problem = "was trained with a budget for an episode, and requests that are served have no end"
+            problem = "was trained with a budget per episode, but served requests have no episodes"
             raise InputError(field, str(folder), problem, "train it without --problem.budget")
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
         if beyond and constants is None:
             problem = f"needs {', '.join(beyond)}, which a request does not have"
             raise InputError(field, str(folder), problem, "export a router that was trained on prompts")
         if router.stochastic or not router.rule.causal:
-            problem = "has no first choice for a single request"
+            problem = "is stochastic or reads whole batches, so it has no best expert for a single request"
             raise InputError(field, str(folder), problem, "serve a router with hard selection, and --explore")
         if router.text is None:
             problem = "reads features, not prompts"
@@ -104,9 +104,9 @@ class LoadedRouter:
 
         Args:
             prompt: text of the request.
-            group: its task or subject; required where the router's inputs have `group`.
+            group: task or subject of the request; required if the router's inputs have `group`.
             may: [N] bool, experts that may be chosen; None for all.
-            state: [1, S] float32, the queues; only for a router that reads them.
+            state: [1, S] float32, state of the queues; only for a queue router.
 
         Raises:
             RouterError: the router needs a group and there is none.
@@ -116,7 +116,7 @@ class LoadedRouter:
         assert router.text is not None
         with torch.inference_mode():
             features = router.text([prompt], groups)
-            # Then the features, and the queues, are all that it reads.
+            # Without a group, the router reads only features and queues.
             plain = "group" not in router.inputs or state is not None
             routing = router(features, state, may) if plain else router.route(prompt, groups, action_mask=may)
         scores = routing.logits[0].numpy()

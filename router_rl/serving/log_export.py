@@ -1,4 +1,4 @@
-"""Export of the decision log as Parquet, which `train`, `evaluate` and `monitor --log` read."""
+"""Export the decision log as Parquet, which `train`, `evaluate` and `monitor --log` read."""
 
 from __future__ import annotations
 
@@ -26,55 +26,54 @@ __all__ = ["export_log"]
 def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, Any]:
     """Write every decision: query_id, expert, propensity, quality, cost, features, times, status and more.
 
-    Nothing can be learned from decisions without a score, without a propensity (the client named the expert),
-    without an answer or without a cost (the server was killed during a stream), nor from those whose features
-    another text pipeline made than that of the newest: they are counted, and their features are null. They
-    still tell when requests arrived, how long experts took and when they failed.
+    Some decisions cannot be used for learning: those without a score, a propensity (the client named the
+    expert), an answer or a cost (the server was killed during a stream), and those whose features come from
+    another text pipeline than the newest decision's. They are counted, and their features are null. They
+    still have arrival times, latencies and failures.
 
     Args:
         store: the log.
         out: the Parquet file.
-        since: seconds since 1970.
+        since: earliest time, seconds since 1970.
 
     Returns:
-        how many decisions were written, how many of them are of use for learning, and how many are not for
-        which reason.
+        the number of decisions written, the number that can be used for learning, and the number of the
+        others by reason.
 
     Raises:
         InputError: the log is empty, or the file cannot be written.
     """
-    left_out = Counter[str]()
-    every: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
+    excluded = Counter[str]()
+    decisions: list[dict[str, Any]] = []
+    complete: list[dict[str, Any]] = []
     for row in store.decisions(since=since):
-        every.append(row)
-        reason = _reason_to_leave_out(row)
-        left_out[reason] += 1
+        decisions.append(row)
+        reason = _reason_to_exclude(row)
+        excluded[reason] += 1
         if not reason:
-            rows.append(row)
-    del left_out[""]
-    kept = of_one_pipeline(rows)
-    left_out["features of another text pipeline"] = len(rows) - len(kept)
-    rows = kept
-    if not every:
+            complete.append(row)
+    del excluded[""]
+    rows = of_one_pipeline(complete)
+    excluded["features of another text pipeline"] = len(complete) - len(rows)
+    if not decisions:
         fix = "send requests to `serve`, or give an earlier --since"
         raise InputError("log", store.name, "has no decision to export", fix)
     router = _folder_of(rows[-1], store.deployments()) if rows else None
-    _write(every, {row["id"] for row in rows}, out, router, rows[-1]["pipeline"] if rows else None)
+    _write(decisions, {row["id"] for row in rows}, out, router, rows[-1]["pipeline"] if rows else None)
     return {
         "log": store.name,
         "written": str(out),
-        "decisions": len(every),
+        "decisions": len(decisions),
         "for_learning": len(rows),
-        "not_for_learning": {reason: count for reason, count in left_out.items() if count},
+        "not_for_learning": {reason: count for reason, count in excluded.items() if count},
     }
 
 
 def _folder_of(row: dict[str, Any], deployments: Sequence[dict[str, Any]]) -> str | None:
-    """Return the newest router that was served and makes the features of a decision; None if it is gone."""
+    """Return the newest deployed router with a decision's text pipeline; None if none still exists."""
     for deployment in reversed(deployments):
-        for which in ("", "previous_"):  # a canary does not make the features
-            folder, digest = deployment[f"{which}folder"], deployment[f"{which}digest"]
+        for prefix in ("", "previous_"):  # with a canary, the previous router computes the features
+            folder, digest = deployment[f"{prefix}folder"], deployment[f"{prefix}digest"]
             if folder is None:
                 continue
             if row["pipeline"] is None and row["router"] == digest:
@@ -85,7 +84,7 @@ def _folder_of(row: dict[str, Any], deployments: Sequence[dict[str, Any]]) -> st
     return None
 
 
-def _reason_to_leave_out(row: dict[str, Any]) -> str:
+def _reason_to_exclude(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return "no answer"
     if row["propensity"] is None:
@@ -96,7 +95,7 @@ def _reason_to_leave_out(row: dict[str, Any]) -> str:
 
 
 def _write(
-    rows: list[dict[str, Any]], learned: set[str], out: Path, router: str | None, pipeline: str | None
+    rows: list[dict[str, Any]], usable: set[str], out: Path, router: str | None, pipeline: str | None
 ) -> None:
     columns: dict[str, Any] = {
         "query_id": [row["prompt_hash"] for row in rows],
@@ -115,15 +114,15 @@ def _write(
         "session": pa.array([row["session"] for row in rows], pa.string()),
         "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
     }
-    features = [row["features"] if row["id"] in learned else None for row in rows]
-    width = next((len(one) // 4 for one in features if one is not None), 0)
+    features = [row["features"] if row["id"] in usable else None for row in rows]
+    width = next((len(each) // 4 for each in features if each is not None), 0)
     if width:
         blank = bytes(4 * width)
-        values = np.frombuffer(b"".join(one or blank for one in features), dtype="<f4")
-        unknown = pa.array([one is None for one in features])
-        columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(values), width, mask=unknown)
-    named = [row for row in rows if row["propensities"]]
-    experts = list(named[-1]["propensities"]) if named else sorted({row["expert"] for row in rows})
+        values = np.frombuffer(b"".join(each or blank for each in features), dtype="<f4")
+        is_null = pa.array([each is None for each in features])
+        columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(values), width, mask=is_null)
+    routed = [row for row in rows if row["propensities"]]
+    experts = list(routed[-1]["propensities"]) if routed else sorted({row["expert"] for row in rows})
     facts = {"experts": experts, "router": router, "pipeline": pipeline, "cost_unit": "usd"}
     metadata = {b"router_rl": json.dumps(facts).encode()}
     with replacing(out) as temporary:

@@ -1,4 +1,4 @@
-"""Rows of the decision log: what was decided, with prompts hashed unless they may be stored."""
+"""Make rows of the decision log; prompts are hashed unless the options allow storing them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _EMPTY = {column.name: None for column in DECISIONS.columns}
 
 
 class LogRows:
-    """Makes rows.
+    """Makes rows of the table of decisions.
 
     Args:
-        key: of the hashes of prompts.
+        key: key of the hashes of prompts.
         prompts: store prompts as text.
     """
 
@@ -40,12 +40,12 @@ class LogRows:
         decision: Decision | None,
         previous: str | None = None,
     ) -> dict[str, Any]:
-        """Return the columns that are known when a decision is made; the others are None.
+        """Return a row with the columns that are known at the decision; the others are None.
 
         Args:
             decision_id: id of the decision.
             request: the request.
-            expert: the expert that is asked.
+            expert: name of the expert that is called.
             decision: the router's decision; None if the client named the expert.
             previous: id of the attempt that failed before.
         """
@@ -81,10 +81,10 @@ def hash_key(variable: str | None) -> bytes:
     """Return the key of the hashes of prompts.
 
     Args:
-        variable: name of the environment variable that holds it; None: a random key.
+        variable: name of the environment variable with the key; None: a random key.
 
     Raises:
-        InputError: there is no such variable.
+        InputError: the variable is not set.
     """
     if variable is None:
         return secrets.token_bytes(32)
@@ -95,9 +95,9 @@ def hash_key(variable: str | None) -> bytes:
 
 
 def of_one_pipeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the decisions whose features the text pipeline of the newest one made.
+    """Return the decisions whose features come from the same text pipeline as the newest decision's.
 
-    Rows that were logged before the log kept the pipeline count by their router.
+    Rows from before the log had the column `pipeline` are matched by their router.
 
     Args:
         rows: decisions with features, oldest first.
@@ -108,5 +108,5 @@ def of_one_pipeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _clean(text: str | None) -> str | None:
-    """Return a text that every database can store: without NUL and half surrogate pairs."""
+    """Return a text that every database can store: without NUL and lone surrogates."""
     return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

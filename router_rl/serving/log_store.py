@@ -1,4 +1,4 @@
-"""The decision log in a database: SQLite in WAL mode by default, PostgreSQL by its URL."""
+"""The decision log in a database: SQLite in WAL mode by default, or PostgreSQL by its URL."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ __all__ = ["LogStore", "opened_log"]
 
 _FIX_OPEN = "check the address, or give the log of a running `serve`"
 _FIX = "use sqlite:///FILE.db or postgresql://user@host/name"
-_WAIT_S = 5.0  # for a lock of another process
-_ONE_AT_A_TIME = 7_265_636  # PostgreSQL's advisory lock: changes are numbered in the order of their commits
+_BUSY_TIMEOUT_S = 5.0  # wait for a lock of another process
+_CHANGE_LOCK = 7_265_636  # advisory lock of PostgreSQL: changes are numbered in commit order
 
 _IS_KNOWN = select(DECISIONS.c.id).where(DECISIONS.c.id == bindparam("of"))
 
-# Numbers a change of a score; one statement, so that no other change is in between. A score that is sent
-# again is no change.
+# Inserts a change of a score in one statement, so that no other change comes in between. A score that is sent
+# again is not a change.
 _CHANGE = insert(CHANGES).from_select(
     ["decision", "before", "score"],
     select(
@@ -58,11 +58,11 @@ _CHANGE = insert(CHANGES).from_select(
 
 
 class LogStore:
-    """Reads and writes the tables of a decision log; every method may be called from any thread.
+    """Reads and writes the tables of a decision log; all methods are thread-safe.
 
     Args:
-        url: of the database, as SQLAlchemy spells it.
-        create: create the tables that do not exist; False for a log that must exist.
+        url: SQLAlchemy URL of the database.
+        create: create the tables that do not exist; False if the log must exist.
 
     Raises:
         InputError: the URL is wrong, or the database cannot be opened.
@@ -94,10 +94,10 @@ class LogStore:
         self._attach = attach.on_conflict_do_update(index_elements=["decision"], set_=new)
 
     def write(self, inserts: Sequence[Mapping[str, Any]], updates: Sequence[Mapping[str, Any]]) -> None:
-        """Write decisions and changes of decisions in one transaction; rows that exist are left alone.
+        """Insert and update decisions in one transaction; rows that exist are not inserted again.
 
         Args:
-            inserts: rows of `DECISIONS`, each with all of its columns.
+            inserts: rows of `DECISIONS`, each with all columns.
             updates: `id` and the columns to change.
 
         Raises:
@@ -124,30 +124,30 @@ class LogStore:
             if connection.execute(_IS_KNOWN, {"of": decision}).first() is None:
                 return False
             if self._engine.dialect.name == "postgresql":
-                connection.execute(select(func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
+                connection.execute(select(func.pg_advisory_xact_lock(_CHANGE_LOCK)))
             connection.execute(_CHANGE, {"of": decision, "new": score})
             connection.execute(self._attach, {"decision": decision, "score": score, "at": time.time()})
         return True
 
     def decisions(self, *, since: float = 0.0, newest: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield decisions with their scores (`score`, None where there is none), oldest first.
+        """Yield decisions with their `score` (None if there is none), oldest first.
 
         Args:
-            since: seconds since 1970.
-            newest: only so many of the newest; None: all.
+            since: earliest time, seconds since 1970.
+            newest: yield only this many of the newest; None: all.
         """
         # A log of an earlier version may lack columns.
         columns = [
             column if column.name in self._columns else null().label(column.name)
             for column in DECISIONS.columns
         ]
-        scored = DECISIONS.outerjoin(OUTCOMES, OUTCOMES.c.decision == DECISIONS.c.id)
-        chosen = select(*columns, OUTCOMES.c.score).select_from(scored).where(DECISIONS.c.at >= since)
+        joined = DECISIONS.outerjoin(OUTCOMES, OUTCOMES.c.decision == DECISIONS.c.id)
+        query = select(*columns, OUTCOMES.c.score).select_from(joined).where(DECISIONS.c.at >= since)
         if newest is not None:
             ids = select(DECISIONS.c.id).order_by(DECISIONS.c.at.desc()).limit(newest)
-            chosen = chosen.where(DECISIONS.c.id.in_(ids))
+            query = query.where(DECISIONS.c.id.in_(ids))
         with self._engine.connect().execution_options(yield_per=1000) as connection:
-            for row in connection.execute(chosen.order_by(DECISIONS.c.at, DECISIONS.c.id)).mappings():
+            for row in connection.execute(query.order_by(DECISIONS.c.at, DECISIONS.c.id)).mappings():
                 yield dict(row)
 
     def newest_change(self) -> int:
@@ -161,41 +161,41 @@ class LogStore:
         """Yield changes of scores in order: number, before, score; expert, features, cost_usd of decisions.
 
         Args:
-            pipeline: digest of the text pipeline that made the features.
-            after: the last change that is left out.
-            upto: the last change.
-            waiting: numbers of earlier changes that are wanted too.
+            pipeline: digest of the text pipeline that computed the features.
+            after: number before the first change.
+            upto: number of the last change.
+            waiting: numbers of earlier changes to yield too.
         """
         of = DECISIONS.c
         new = and_(CHANGES.c.number > after, CHANGES.c.number <= upto)
-        wanted = (
+        query = (
             select(CHANGES.c.number, CHANGES.c.before, CHANGES.c.score, of.expert, of.features, of.cost_usd)
             .join(DECISIONS, of.id == CHANGES.c.decision)
             .where(of.pipeline == pipeline, or_(new, CHANGES.c.number.in_(waiting)))
             .order_by(CHANGES.c.number)
         )
         with self._engine.connect().execution_options(yield_per=1000) as connection:
-            for row in connection.execute(wanted).mappings():
+            for row in connection.execute(query).mappings():
                 yield dict(row)
 
     def learned(self, router: str) -> tuple[int, bytes] | None:
-        """Return the newest change that an online learner knows, and its state; None if there is none.
+        """Return the newest change in an online learner's stored state, and the state; None if there is none.
 
         Args:
-            router: digest of the router that it started from.
+            router: digest of the router that the learner started from.
         """
-        wanted = select(LEARNED.c.number, LEARNED.c.state).where(LEARNED.c.router == router)
+        query = select(LEARNED.c.number, LEARNED.c.state).where(LEARNED.c.router == router)
         with self._engine.connect() as connection:
-            row = connection.execute(wanted).first()
+            row = connection.execute(query).first()
         return None if row is None else (row.number, row.state)
 
     def keep_learned(self, router: str, number: int, state: bytes) -> None:
         """Store the state of an online learner, unless the log has a newer one.
 
         Args:
-            router: digest of the router that it started from.
-            number: of the newest change that it knows.
-            state: safetensors.
+            router: digest of the router that the learner started from.
+            number: number of the newest change in the state.
+            state: content of a safetensors file.
         """
         row = {"router": router, "number": number, "state": state}
         statement = self._dialect().insert(LEARNED).values(row)
@@ -222,7 +222,7 @@ class LogStore:
         """Add a deployment.
 
         Args:
-            row: columns of `DEPLOYMENTS` but its number and time.
+            row: columns of `DEPLOYMENTS` except `number` and `at`.
         """
         with self._engine.begin() as connection:
             connection.execute(insert(DEPLOYMENTS).values(at=time.time(), **row))
@@ -243,10 +243,10 @@ def opened_log(url: str) -> Generator[LogStore, None, None]:
     """Open the log of a server for a command, and close it.
 
     Args:
-        url: of the database.
+        url: SQLAlchemy URL of the database.
 
     Raises:
-        InputError: there is no such log, or it cannot be read or written.
+        InputError: the log does not exist, or cannot be read or written.
     """
     store = LogStore(url, create=False)
     try:
@@ -259,12 +259,12 @@ def opened_log(url: str) -> Generator[LogStore, None, None]:
 
 def _parsed(url: str) -> URL:
     if not url.isprintable():
-        raise InputError("log", _without_password(url), "holds a character that cannot be printed", _FIX)
+        raise InputError("log", _without_password(url), "has a character that cannot be printed", _FIX)
     try:
         parsed = make_url(url)
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise InputError("log", _without_password(url), "is no database URL", _FIX) from error
+        raise InputError("log", _without_password(url), "is not a database URL", _FIX) from error
     except ImportError as error:
         fix = "pip install 'router-rl[serve]'"
         raise InputError("log", _without_password(url), f"needs a driver ({error})", fix) from error
@@ -276,19 +276,19 @@ def _parsed(url: str) -> URL:
 
 
 def _without_password(url: str) -> str:
-    return url.partition("@")[2] or url
+    return url.rpartition("@")[2]  # a password may have an @
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
-    """Wait for locks of other processes; a committed row survives a kill of the process."""
+    """Wait for locks of other processes; committed rows survive if the process is killed."""
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={int(1000 * _WAIT_S)}")
+    cursor.execute(f"PRAGMA busy_timeout={int(1000 * _BUSY_TIMEOUT_S)}")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 
 def _create_sqlite(connection: Any, record: Any) -> None:
-    """Let readers and one writer work at once, too."""
+    """Also use WAL mode: readers and one writer do not block each other."""
     _set_up_sqlite(connection, record)
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")

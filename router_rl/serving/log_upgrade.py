@@ -1,4 +1,4 @@
-"""The tables of a log are made, and those of an earlier version get the columns that they lack."""
+"""Create the tables of a log, and add missing columns to tables of an earlier version."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
 
 __all__ = ["columns_of", "make_tables"]
 
-_LOCK = 7_243_160_418  # of PostgreSQL, for the servers that start at the same time
+_LOCK = 7_243_160_418  # advisory lock of PostgreSQL, for servers that start at the same time
 
 
 def make_tables(engine: Engine, metadata: MetaData) -> None:
     """Create the tables that do not exist, and add the columns that a table of an earlier version lacks.
 
-    New columns are null in the rows that are there. Processes that start at once wait for each other.
+    New columns are null in existing rows. Processes that start at the same time wait for each other.
 
     Args:
-        engine: of the database.
+        engine: SQLAlchemy engine of the database.
         metadata: the tables.
 
     Raises:
@@ -23,7 +23,7 @@ def make_tables(engine: Engine, metadata: MetaData) -> None:
     """
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # Python's driver begins with the first INSERT only
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # else Python's driver begins at the first INSERT
         else:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         metadata.create_all(connection)
@@ -35,7 +35,7 @@ def columns_of(engine: Engine, table: Table) -> frozenset[str]:
     """Return the names of the columns that a table has in the database.
 
     Args:
-        engine: of the database.
+        engine: SQLAlchemy engine of the database.
         table: the table.
 
     Raises:
@@ -45,9 +45,9 @@ def columns_of(engine: Engine, table: Table) -> frozenset[str]:
 
 
 def _add_columns(connection: Connection, table: Table) -> None:
-    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    existing = {column["name"] for column in inspect(connection).get_columns(table.name)}
     for column in table.columns:
-        if column.name not in there:
-            assert column.nullable  # rows of an earlier version have no value
+        if column.name not in existing:
+            assert column.nullable  # existing rows have no value
             kind = column.type.compile(connection.dialect)
             connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))

@@ -1,4 +1,4 @@
-"""Writes decisions to the log in the background: many in one transaction, and kept while the log is down."""
+"""Write decisions to the log in the background, in batches; keep them in memory while the log is down."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 __all__ = ["LogWriter"]
 
-# `insert` or `update`, the row, and what is called once it is stored.
+# `insert` or `update`, the row, and a callback that runs once the row is stored.
 _Waiting = tuple[str, Mapping[str, Any], Callable[[], None] | None]
 
-_AGAIN_S = 0.5  # between two attempts to write while the log is down
-_MOST = 500  # rows of a transaction
-_PATIENCE_S = 2.0  # a request waits this long for its decision to be stored, then goes on without
+_RETRY_S = 0.5  # between two attempts to write while the log is down
+_MAX_ROWS = 500  # of a transaction
+_INSERT_TIMEOUT_S = 2.0  # a request waits at most this long for its decision to be stored
 
 
 class LogWriter:
-    """One thread that commits decisions; `insert` returns once its decision is stored.
+    """A thread that commits decisions; `insert` returns once its decision is stored.
 
     While the log cannot be written, decisions stay in a bounded buffer, requests do not wait for them, and
-    the thread tries again. Once the buffer is full, further decisions are lost and counted.
+    the thread retries. Once the buffer is full, further decisions are lost and counted.
 
     Args:
-        write: writes rows in one transaction, see `LogStore.write`; raises where it cannot.
-        buffer: the most decisions that are kept.
+        write: writes rows in one transaction, see `LogStore.write`; raises an error if it cannot.
+        buffer: maximum number of rows in memory.
 
     Attributes:
-        down: why the log cannot be written; empty while it can.
-        lost: decisions that the buffer had no room for, or that the database refused.
+        down: reason why the log cannot be written; empty if it can.
+        lost: number of decisions that did not fit into the buffer, or that the database rejected.
     """
 
     def __init__(self, write: Callable[[list[Any], list[Any]], None], buffer: int) -> None:
@@ -48,7 +48,7 @@ class LogWriter:
 
     @property
     def waiting(self) -> int:
-        """Rows that are not stored yet."""
+        """Number of rows that are not stored yet."""
         return len(self._waiting)
 
     async def insert(self, row: Mapping[str, Any]) -> bool:
@@ -58,7 +58,7 @@ class LogWriter:
             row: all columns of a decision.
 
         Returns:
-            Whether it is stored now; False if it waits for the log, or was lost.
+            Whether it is stored; False if it still waits for the log, or was lost.
         """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
@@ -70,13 +70,13 @@ class LogWriter:
         if not self._add("insert", row, done) or self.down:
             return False
         try:
-            await asyncio.wait_for(stored, _PATIENCE_S)
+            await asyncio.wait_for(stored, _INSERT_TIMEOUT_S)
         except (TimeoutError, asyncio.TimeoutError):
             return False
         return True
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """Change a decision later; nothing waits for it.
+        """Update a decision in the background.
 
         Args:
             row: `id` and the columns to change.
@@ -84,7 +84,14 @@ class LogWriter:
         self._add("update", row, None)
 
     def close(self, seconds: float = 5.0) -> int:
-        """Store what is waiting, for at most so many seconds; return how many rows could not be stored."""
+        """Store the waiting rows and stop the thread.
+
+        Args:
+            seconds: maximum time to wait.
+
+        Returns:
+            the number of rows that are not stored.
+        """
         self._closing.set()
         with self._changed:
             self._changed.notify()
@@ -107,12 +114,12 @@ class LogWriter:
                     self._changed.wait()
                 if not self._waiting:
                     return
-                batch = [self._waiting[at] for at in range(min(_MOST, len(self._waiting)))]
+                batch = [self._waiting[at] for at in range(min(_MAX_ROWS, len(self._waiting)))]
             try:
                 self._store(batch)
             except (SQLAlchemyError, OSError) as error:
                 self.down = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-                if self._closing.wait(_AGAIN_S):
+                if self._closing.wait(_RETRY_S):
                     return
                 continue
             self.down = ""
@@ -124,10 +131,12 @@ class LogWriter:
                     done()
 
     def _store(self, batch: list[_Waiting]) -> None:
-        """Write a batch; if the database refuses a value, write row by row without the refused ones."""
-        parts = [[row for kind, row, _ in batch if kind == wanted] for wanted in ("insert", "update")]
+        """Write a batch; if the database rejects a value, write row by row and skip the rejected rows."""
+        inserts, updates = (
+            [row for kind, row, _ in batch if kind == operation] for operation in ("insert", "update")
+        )
         try:
-            self._write(*parts)
+            self._write(inserts, updates)
         except (DataError, IntegrityError):
             if len(batch) == 1:
                 self.lost += batch[0][0] == "insert"

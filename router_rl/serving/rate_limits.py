@@ -1,4 +1,4 @@
-"""The rate limits that the model list states: requests and tokens of each model in any minute."""
+"""Rate limits of the model list: requests and tokens per minute of each model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class OverLimitError(RuntimeError):
-    """A model's rate limit has no room for a request within the model's `timeout`."""
+    """A request would wait for a model's rate limit longer than the model's `timeout`."""
 
 
 class RateLimits:
-    """Says when a request may be sent to a model.
+    """Computes when a request may be sent to a model.
 
-    At most `requests_per_minute` requests, and `tokens_per_minute` tokens, are sent in any 60 seconds. Bursts
-    are allowed within that, unlike in `collect`: requests that are served do not wait without need.
+    At most `requests_per_minute` requests and `tokens_per_minute` tokens are sent in any 60 seconds. Bursts
+    within these limits are allowed, unlike in `collect`, so that served requests do not wait needlessly.
 
     Args:
         endpoints: the models.
@@ -38,17 +38,17 @@ class RateLimits:
         self._clock = clock
 
     def take(self, expert: str, request: ChatRequest) -> tuple[float, float]:
-        """Reserve the next free moment for a request.
+        """Reserve the earliest time for a request.
 
         Args:
             expert: name of the model.
-            request: for the model.
+            request: the request.
 
         Returns:
-            seconds until it may be sent, and until another one like it may be sent; 0 for at once.
+            seconds until the request may be sent, and until another one like it may be sent; 0 means now.
 
         Raises:
-            OverLimitError: the first number is above the model's `timeout`; nothing is reserved.
+            OverLimitError: the wait is longer than the model's `timeout`; nothing is reserved.
         """
         now, endpoint = self._clock(), self._endpoints[expert]
         used = [
@@ -60,7 +60,7 @@ class RateLimits:
             return 0.0, 0.0
         at = max(window.earliest(now, amount) for window, amount in used)
         if at - now > endpoint.timeout:
-            raise OverLimitError(f"the rate limit of the model list has no room for {at - now:.0f} s")
+            raise OverLimitError(f"the rate limit of the model list is reached for {at - now:.0f} s")
         for window, amount in used:
             window.add(at, amount)
         another = max(window.earliest(now, amount) for window, amount in used)
@@ -68,11 +68,11 @@ class RateLimits:
 
 
 class _Window:
-    """What was sent, or will be, in the last seconds.
+    """A sliding window over the amounts that were sent or are reserved.
 
     Args:
-        limit: the largest sum of amounts.
-        seconds: in which it is counted.
+        limit: maximum sum of the amounts in a window.
+        seconds: length of the window.
     """
 
     def __init__(self, limit: float, seconds: float) -> None:
@@ -81,36 +81,36 @@ class _Window:
         self._sum = 0.0
 
     def earliest(self, now: float, amount: float) -> float:
-        """Return the first time, from now on, at which an amount may be sent after all others."""
+        """Return the earliest time, from `now` on, at which an amount may be sent after all others."""
         while self._sent and self._sent[0][0] <= now - self._seconds:
             self._sum -= self._sent.popleft()[1]
         at = max(now, self._sent[-1][0]) if self._sent else now
         excess = self._sum + min(amount, self._limit) - self._limit
-        for sent, its_amount in self._sent:
+        for sent_at, sent_amount in self._sent:
             if excess <= 0.0:
                 break
-            excess -= its_amount
-            at = max(at, sent + self._seconds)
+            excess -= sent_amount
+            at = max(at, sent_at + self._seconds)
         return at
 
     def add(self, at: float, amount: float) -> None:
-        """Record an amount that is sent at a time."""
+        """Record an amount that is sent at time `at`."""
         self._sent.append((at, min(amount, self._limit)))
         self._sum += min(amount, self._limit)
 
 
 def _windows(endpoints: Sequence[Endpoint], field: str) -> dict[str, _Window]:
-    """Return the windows of the models that have a limit; one below 1 a minute is 1 in more seconds."""
+    """Return the windows of the models with a limit; a limit below 1 per minute becomes 1 per longer time."""
     limits = {each.name: getattr(each, field) for each in endpoints if getattr(each, field) is not None}
     return {name: _Window(max(limit, 1.0), _MINUTE * max(1.0, 1.0 / limit)) for name, limit in limits.items()}
 
 
 def _tokens(endpoint: Endpoint, request: ChatRequest) -> float:
-    """Return the tokens of a request and its longest answer, estimated as `collect` does."""
+    """Return the tokens of a request plus its maximum answer, estimated as in `collect`."""
     contents = [message.get("content") for message in request.messages]
     parts = [part for content in contents for part in (content if isinstance(content, list) else [content])]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     characters = sum(len(text) for text in texts if isinstance(text, str))
-    most = request.rest.get("max_completion_tokens") or request.rest.get("max_tokens")
-    limits = [limit for limit in (most, endpoint.max_tokens) if isinstance(limit, int)]
+    requested = request.rest.get("max_completion_tokens") or request.rest.get("max_tokens")
+    limits = [limit for limit in (requested, endpoint.max_tokens) if isinstance(limit, int)]
     return characters / _CHARACTERS_PER_TOKEN + (min(limits) if limits else 0)

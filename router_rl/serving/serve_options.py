@@ -1,4 +1,4 @@
-"""Options of the endpoint."""
+"""Options of `serve`."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ __all__ = ["ServeOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(CheckedOptions):
-    """How requests are served, logged and explored.
+    """How requests are served, explored and logged.
 
     Attributes:
         host: address to listen on; 127.0.0.1 is this machine only.
         port: port to listen on; 0 takes a free one.
         log: URL of the decision log: `sqlite:///decisions.db`, or a PostgreSQL database
             (`postgresql://user@host/name`) for several processes or machines.
-        log_prompts: store prompts as text; otherwise a keyed hash and the features.
+        log_prompts: store prompts as text; otherwise only a keyed hash and the features.
         hash_key_env: environment variable with the key of the hashes; null: a random key of this process.
         explore: probability of a uniformly random expert; off-policy estimates from the log need it.
-        explore_extra_usd: highest expected extra cost of an explored request, in US dollars; null: no limit.
+        explore_extra_usd: maximum expected extra cost of an explored request, US dollars; null: no limit.
         deadline_s: seconds until a request is late, which queue routers read; `metadata.deadline_s` of a
-            request goes first; null: 2 mean service times.
-        sticky: added to the score of the model that answered the same session last (`metadata.session`), so
+            request overrides it; null: 2 mean service times.
+        sticky: bonus for the score of the model that answered the same session last (`metadata.session`), so
             that its prompt cache is used; in the unit of the router's scores; 0: sessions are not sticky.
-        sticky_s: seconds that a prompt cache lives after its last use.
-        online: `linucb` or `thompson`: go on learning from the outcomes, starting from the router.
-        online_scale: how far the learner explores: width of `linucb`'s confidence bound in standard
+        sticky_s: lifetime of a prompt cache after its last use, seconds.
+        online: `linucb` or `thompson`: continue learning from the outcomes, starting from the router.
+        online_scale: strength of the learner's exploration: width of `linucb`'s confidence bound in standard
             deviations, or a factor of `thompson`'s standard deviation.
-        online_penalty: how many outcomes the router itself counts for.
+        online_penalty: number of outcomes that the router itself counts as.
         cost_weight: utility = score - cost_weight * US dollars, for online learning and the shadow router.
-        shadow: folder of a candidate router that decides on every request without acting.
+        shadow: folder of a candidate router whose decisions are only logged.
         api_key_env: environment variable with the keys that clients must send, separated by commas; null:
             no key is needed.
-        max_request_bytes: largest request that is read.
-        buffer: decisions that are kept in memory while the log cannot be written.
-        poll_s: seconds between two looks for a router that was promoted.
+        max_request_bytes: maximum size of a request, bytes.
+        buffer: maximum number of decisions in memory while the log cannot be written.
+        poll_s: seconds between two checks for promoted routers and outcomes.
     """
 
     prefix: ClassVar[str] = "serve"

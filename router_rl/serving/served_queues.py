@@ -1,4 +1,4 @@
-"""The models' queues as this server sees them: requests in flight, arrivals, a queue router's state."""
+"""Queues of the models in this server: requests in flight, arrivals, and the state for queue routers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DEADLINE = 2.0  # mean service times, as `--problem.deadlines` has by default
 
 
 def waiting_and_taken(in_flight: int, replicas: int, batch: int = 1) -> tuple[int, int]:
-    """Return how many requests wait at a model, and how many of its replicas work.
+    """Return the number of requests that wait at a model, and the number of its busy replicas.
 
     Args:
-        in_flight: requests that were sent to it and are not answered.
-        replicas: batches that it works on at once.
-        batch: requests of a batch.
+        in_flight: requests that were sent to the model and have no answer yet.
+        replicas: number of batches that the model processes concurrently.
+        batch: number of requests in a batch.
 
     >>> waiting_and_taken(5, replicas=2)
     (3, 2)
@@ -36,10 +36,11 @@ def waiting_and_taken(in_flight: int, replicas: int, batch: int = 1) -> tuple[in
 
 
 class ServedQueues:
-    """Counts requests in flight and arrivals, and makes a queue router's state of them; thread-safe.
+    """Counts requests in flight and arrivals, and computes a queue router's state; thread-safe.
 
     Args:
-        replicas: requests that a model works on at once, by name; others: as the router was trained.
+        replicas: number of requests that a model processes concurrently, by name; for models that are not
+            listed, the number from the router's training.
         deadline_s: seconds until a request is late; None: 2 mean service times of the router.
         clock: a monotonic clock, in seconds.
     """
@@ -67,7 +68,7 @@ class ServedQueues:
         """Count a request as in flight until the context ends.
 
         Args:
-            expert: name of the model that it is sent to.
+            expert: name of the model that the request is sent to.
         """
         with self._lock:
             self._in_flight[expert] += 1
@@ -78,11 +79,11 @@ class ServedQueues:
                 self._in_flight[expert] -= 1
 
     def in_flight(self, expert: str) -> int:
-        """Return how many requests were sent to a model and are not answered."""
+        """Return the number of requests that were sent to a model and have no answer yet."""
         return self._in_flight[expert]
 
     def adapted(self, loaded: LoadedRouter) -> AdaptedRouter | None:
-        """Return a queue router that follows these queues; None for a router that reads none.
+        """Return a queue router adapted to these queues; None if the router does not read queues.
 
         Args:
             loaded: the router.
@@ -98,7 +99,7 @@ class ServedQueues:
             return self._adapted[loaded]
 
     def replicas(self, loaded: LoadedRouter, expert: str) -> int | None:
-        """Return how many requests a model works on at once; None if that is not known.
+        """Return the number of requests that a model processes concurrently; None if it is unknown.
 
         Args:
             loaded: the live router.
@@ -110,12 +111,12 @@ class ServedQueues:
         return adapted.replicas[loaded.experts.index(expert)] * adapted.batch
 
     def state(self, adapted: AdaptedRouter, down: Collection[str], deadline_s: float | None) -> Tensor:
-        """Return what a queue router reads of this moment, [1, 3 N + 6] float32.
+        """Return the current state for a queue router, [1, 3 N + 6] float32.
 
         Args:
             adapted: the router.
             down: names of the experts that are down.
-            deadline_s: seconds until the request is late; None: as for all requests.
+            deadline_s: seconds until the request is late; None: the default deadline.
         """
         experts = adapted.current.experts
         with self._lock:
@@ -134,7 +135,7 @@ class ServedQueues:
         )
 
     def deadline_s(self, adapted: AdaptedRouter) -> float:
-        """Return the seconds until a request is late that does not say it itself.
+        """Return the default deadline: seconds until a request is late.
 
         Args:
             adapted: the router.
@@ -142,7 +143,7 @@ class ServedQueues:
         return self._deadline_s or _DEADLINE * adapted.constants.mean_service
 
     def arrivals(self, loaded: LoadedRouter) -> dict[str, Any] | None:
-        """Return what a queue router reads of the moment, as JSON; None for a router that reads no queues.
+        """Return arrival rate, deadline and slowdowns as JSON; None if the router does not read queues.
 
         Args:
             loaded: the live router.

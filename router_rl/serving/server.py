@@ -1,4 +1,4 @@
-"""The parts of a server, built from its options: router, models, decision log and counters."""
+"""Build a server from its options: router, models, decision log and counters."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from .upstream import Upstream
 
 __all__ = ["Server"]
 
-_ESTIMATE_S = 10.0  # seconds that an estimate of the shadow router is shown
+_ESTIMATE_S = 10.0  # an estimate of the shadow router is cached this long
 
 
 class Server:
-    """Everything that the endpoints use.
+    """The state that the HTTP endpoints use.
 
     Args:
         router: folder of the router.
         models: YAML list of the models, as `collect` reads it.
-        options: how requests are served.
+        options: options of `serve`.
 
     Raises:
         InputError: a file, the log or a key cannot be used.
@@ -67,7 +67,7 @@ class Server:
         )
         self.counters = Counters(self.prices)
         self.upstream = Upstream(endpoints)
-        self.store = LogStore(options.log)  # after all that may be refused: a mistake leaves no log
+        self.store = LogStore(options.log)  # last, so that invalid options create no log
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
         self.learner = None if options.online is None else Learner(self.store, options)
@@ -87,17 +87,17 @@ class Server:
         return self.store.attach(decision, score)
 
     def learn(self) -> None:
-        """Let the online learner, if there is one, take what the log has by now.
+        """Update the online learner, if there is one, from the log.
 
         Raises:
-            InputError: it cannot start from a router that was promoted; that router decides as it is.
+            InputError: the learner cannot start from a promoted router, which then decides without it.
             SQLAlchemyError: the log cannot be read now.
         """
         if self.learner is not None:
             self.learner.follow(self.decider.live.router)
 
     def status(self) -> dict[str, Any]:
-        """Return what the live page shows, as JSON."""
+        """Return the data of the live page, as JSON."""
         live = self.decider.live
         if time.monotonic() - self._estimate[0] > _ESTIMATE_S or self._estimate[1] is None:
             self._estimate = (time.monotonic(), shadow_estimate(self.store, live, self.options.cost_weight))
@@ -122,10 +122,10 @@ class Server:
         }
 
     def close(self) -> None:
-        """Store what is waiting for the log and what was learned, and close it."""
+        """Write the rows that wait for the log and the learner's state, and close the log."""
         self.writer.close()
         if self.learner is not None:
-            with suppress(SQLAlchemyError):  # the next start learns it from the log
+            with suppress(SQLAlchemyError):  # the next start learns again from the log
                 self.learner.keep()
         self.store.close()
 

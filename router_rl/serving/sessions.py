@@ -1,4 +1,4 @@
-"""Which model holds the prompt cache of a session: the one that answered it last, for a while."""
+"""Sticky sessions: remember which model answered a session last and so has its prompt cache."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["Sessions", "sticky_choice"]
 
-_MOST = 100_000  # sessions that are remembered
+_MAX_SESSIONS = 100_000  # sessions that are remembered
 
 
 def sticky_choice(
     best: int, scores: Sequence[float], may: Sequence[bool], holder: int | None, bonus: float
 ) -> int:
-    """Return a router's choice if sessions are sticky: the holder of the cache, unless it is worse by more.
+    """Return the expert with the session's cache, unless the best score exceeds its score plus a bonus.
 
     Args:
         best: the router's choice without sessions.
-        scores: [N] of the router.
+        scores: [N], scores of the router.
         may: [N], whether an expert may be chosen.
-        holder: the expert that holds the session's prompt cache; None: no expert does.
+        holder: the expert that has the session's prompt cache; None if there is none.
         bonus: added to the holder's score.
 
     >>> sticky_choice(0, [0.9, 0.8], [True, True], 1, bonus=0.2)
@@ -37,7 +37,7 @@ class Sessions:
 
     Args:
         bonus: added to the score of that model; 0: sessions are not sticky.
-        seconds: that a prompt cache lives after its last use.
+        seconds: lifetime of a prompt cache after its last use.
         clock: a monotonic clock, in seconds.
     """
 
@@ -49,24 +49,24 @@ class Sessions:
         self._last: OrderedDict[str, tuple[str, float]] = OrderedDict()  # expert and time, the oldest first
 
     def answered(self, session: str | None, expert: str) -> None:
-        """Record who answers a session.
+        """Record which expert answers a session.
 
         Args:
-            session: its name; None: the request has none.
+            session: name of the session; None if the request has none.
             expert: name of the expert.
         """
         if session is None or not self.bonus:
             return
         self._last[session] = (expert, self._clock())
         self._last.move_to_end(session)
-        while len(self._last) > _MOST or self._expired(next(iter(self._last.values()))[1]):
+        while len(self._last) > _MAX_SESSIONS or self._expired(next(iter(self._last.values()))[1]):
             self._last.popitem(last=False)
 
     def holder(self, session: str | None) -> str | None:
-        """Return the name of the expert that holds a session's prompt cache; None if no expert does.
+        """Return the name of the expert that has a session's prompt cache; None if there is none.
 
         Args:
-            session: its name; None: the request has none.
+            session: name of the session; None if the request has none.
         """
         last = None if session is None else self._last.get(session)
         return None if last is None or self._expired(last[1]) else last[0]

@@ -1,4 +1,4 @@
-"""What a shadow router would have earned: off-policy estimates from the decisions that it watched."""
+"""Off-policy estimates of a shadow router's utility, quality and cost from the decision log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .log_store import LogStore
 
 __all__ = ["estimate_of", "shadow_estimate"]
 
-_NEWEST = 5_000  # decisions
+_NEWEST = 5_000  # number of decisions that are read
 
 
 def shadow_estimate(store: LogStore, live: Live, cost_weight: float = 0.0) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def shadow_estimate(store: LogStore, live: Live, cost_weight: float = 0.0) -> di
     Args:
         store: the decision log.
         live: the routers.
-        cost_weight: utility of a US dollar.
+        cost_weight: utility per US dollar.
     """
     if live.shadow is None:
         return None
@@ -55,13 +55,13 @@ def estimate_of(
 
     Args:
         rows: T decisions with a propensity, features, a score and a cost.
-        choices: the policy's expert for each.
+        choices: [T], the policy's expert for each decision.
         experts: names of the N experts.
-        cost_weight: utility of a US dollar.
+        cost_weight: utility per US dollar.
 
     Returns:
         `utility`, `quality` and `cost_usd` with estimates (see `OffPolicy.to_json`), and `live` with the
-        means of the logged decisions; or `problem`, why there is no estimate.
+        means of the logged decisions; or `problem`, the reason why there is no estimate.
     """
     ids = {name: index for index, name in enumerate(experts)}
     known = [at for at, row in enumerate(rows) if row["expert"] in ids and choices[at] in ids]

@@ -1,4 +1,4 @@
-"""Calls of the experts through LiteLLM: whole answers and streams, each with a limit on its time."""
+"""Call the experts through LiteLLM, with or without streaming, with a timeout."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .chat_request import ChatRequest
 
 __all__ = ["Upstream", "tokens_of"]
 
-# Parameters of OpenAI's chat completions that are passed to the models. Others, which LiteLLM might take for
-# its own (addresses, keys, callbacks), are not.
+# Parameters of OpenAI's chat completions that are passed to the models. Others are dropped, since LiteLLM
+# could interpret them itself (addresses, keys, callbacks).
 _PASSED = (
     *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_tokens"),
     *("max_completion_tokens", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty"),
@@ -43,7 +43,7 @@ class Upstream:
         self._parameters = {each.name: litellm_parameters(each) for each in endpoints}
 
     async def warm_up(self) -> None:
-        """Let LiteLLM import what its first call needs, which is no part of a request's time."""
+        """Make LiteLLM import the modules of its first call, so that no request waits for it."""
         call = {
             "model": next(iter(self._endpoints.values())).model,
             "messages": [{"role": "user", "content": ""}],
@@ -51,21 +51,21 @@ class Upstream:
             "api_key": "none",
         }
         with warnings.catch_warnings(), contextlib.suppress(Exception):
-            warnings.simplefilter("ignore")  # of the imports
+            warnings.simplefilter("ignore")  # warnings of the imports
             await self._litellm.acompletion(**call)
             async for chunk in await self._litellm.acompletion(**call, stream=True):
                 chunk.model_dump(mode="json", exclude_none=True)
 
     async def answer(self, expert: str, request: ChatRequest) -> dict[str, Any]:
-        """Return the whole answer of an expert, in the OpenAI format.
+        """Return the complete answer of an expert, in the OpenAI format.
 
         Args:
             expert: name of the model.
             request: the request.
 
         Raises:
-            TimeoutError: there is no whole answer within the model's `timeout`.
-            Exception: whatever LiteLLM raises; `experts.llm.asking.failure_of` reads it.
+            TimeoutError: the answer is not complete within the model's `timeout`.
+            Exception: any error of LiteLLM; `experts.llm.asking.failure_of` classifies it.
         """
         call = self._litellm.acompletion(**self._arguments(expert, request))
         response = await asyncio.wait_for(call, self._endpoints[expert].timeout)
@@ -82,7 +82,7 @@ class Upstream:
             request: the request.
 
         Raises:
-            TimeoutError: no chunk arrives within the model's `timeout`.
+            TimeoutError: the next chunk does not arrive within the model's `timeout`.
             Exception: as for `answer`.
         """
         timeout = self._endpoints[expert].timeout
@@ -101,7 +101,7 @@ class Upstream:
                 await chunks.aclose()
 
     def count(self, expert: str, text: str) -> int:
-        """Return the number of tokens of a text, for servers that do not report them."""
+        """Return the number of tokens of a text, for model servers that do not report it."""
         return int(self._litellm.token_counter(model=self._endpoints[expert].model, text=text))
 
     async def close(self) -> None:
@@ -111,22 +111,26 @@ class Upstream:
 
     def _arguments(self, expert: str, request: ChatRequest) -> dict[str, Any]:
         passed = {name: value for name, value in request.rest.items() if name in _PASSED}
-        most = self._endpoints[expert].max_tokens
+        limit = self._endpoints[expert].max_tokens
         for name in ("max_tokens", "max_completion_tokens"):
-            if most is not None and isinstance(passed.get(name), int):
-                passed[name] = min(passed[name], most)
+            if limit is not None and isinstance(passed.get(name), int):
+                passed[name] = min(passed[name], limit)
         if "max_completion_tokens" in passed and "max_tokens" not in passed:
-            passed["max_tokens"] = passed.pop("max_completion_tokens")  # no call sets both
+            passed["max_tokens"] = passed.pop("max_completion_tokens")  # the model list may set max_tokens
         return {**self._parameters[expert], **passed, "messages": request.messages}
 
 
 def tokens_of(answer: dict[str, Any]) -> tuple[int, int] | None:
-    """Return prompt and answer tokens of an answer or of the last chunk; None if it does not have them."""
+    """Return the numbers of prompt and answer tokens; None if the answer does not have them.
+
+    Args:
+        answer: an answer, or the last chunk of a stream.
+    """
     usage: Any = answer.get("usage")
     if not isinstance(usage, dict):
         return None
-    counted = cast("dict[str, Any]", usage)
-    counts: list[Any] = [counted.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    fields = cast("dict[str, Any]", usage)
+    counts: list[Any] = [fields.get(name) for name in ("prompt_tokens", "completion_tokens")]
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not any(counts):
         return None
     return counts[0], counts[1]

@@ -85,7 +85,7 @@ def test_transformers(model: Path, folder: Path, record: Callable[[Row], None]) 
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["asked", "asked"]
+    assert done.stdout.split() == ["attached", "attached"]
     record(
         Row(
             runtime="transformers",

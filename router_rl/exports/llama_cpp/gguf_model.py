@@ -1,9 +1,9 @@
-"""A mixture-of-experts model in a GGUF file: what llama.cpp computes with its gates, and a copy with others.
+"""Read the gates of a mixture-of-experts model in a GGUF file, and write a copy with other gates.
 
-The file is mapped into memory, never read whole. A copy differs in the bytes of the gates and, where the
-routers use another number, in the value of `expert_used_count`: nothing in it moves.
+The file is mapped into memory, never read as a whole. A copy differs only in the bytes of the gates and, if
+the routers use another number of experts per token, in the value of `expert_used_count`.
 
-Source: the architectures' scores, weights and biases are those of llama.cpp's `src/models/*.cpp`, b11739.
+Source: scores, weights and biases of each architecture: llama.cpp b11739, `src/models/*.cpp`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ _WEIGHT, _BIAS, _SELECTION = (
     "blk.{}.exp_probs_b.bias",
 )
 _CHUNK = 1 << 20  # bytes compared at a time
-_SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
+_SOFTMAX, _SIGMOID = 1, 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_*
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """What llama.cpp's code of an architecture does, whatever the file says.
+    """What llama.cpp's code computes for an architecture.
 
     Attributes:
-        score: of the experts; None: that of the key `expert_gating_func`.
-        renormalises: whether the chosen experts' weights sum to 1; None: as `expert_weights_norm` says.
+        score: score of the experts; None: the key `expert_gating_func` of the file.
+        default_score: value of `expert_gating_func` if the file does not have the key.
+        renormalises: whether the chosen experts' weights sum to 1; None: the key `expert_weights_norm`.
         bias: whether the gate has a bias on its logits.
     """
 
     score: Literal["softmax", "sigmoid"] | None = "softmax"
+    default_score: int = _SIGMOID
     renormalises: bool | None = True
     bias: bool = False
 
@@ -61,7 +63,7 @@ _FORMS = {
     "gpt-oss": _Form(bias=True),
     "glm4moe": _Form(score=None, renormalises=None),
     "dots1": _Form(score=None, renormalises=None),
-    "deepseek2": _Form(score=None, renormalises=None),
+    "deepseek2": _Form(score=None, default_score=_SOFTMAX, renormalises=None),  # DeepSeek-V2 has no key
 }
 
 
@@ -70,11 +72,11 @@ class GgufModel:
     """A model in a GGUF file.
 
     Attributes:
-        path: of the file.
-        host: what its gates compute.
+        path: path of the file.
+        host: the function that its gates compute.
         layers: blocks that have a gate.
-        gates: the present gates' tensors by name: weights [E, H], biases [E].
-        rounds: whether a matrix is not float32, so that llama.cpp rounds what it multiplies with it.
+        gates: the gates' tensors by name: weights [E, H], biases [E].
+        rounds: whether a tensor is not float32, so that llama.cpp rounds the activations it multiplies.
     """
 
     path: Path
@@ -84,10 +86,10 @@ class GgufModel:
     rounds: bool
 
     def tensors(self, gates: Mapping[int, Gate]) -> dict[str, Tensor]:
-        """Return gates as tensors by the names that they have in the file.
+        """Return gates as tensors, by their names in the file.
 
         Args:
-            gates: by block, as `host.take` returns them.
+            gates: gates by block, as `host.take` returns them.
         """
         tensors: dict[str, Tensor] = {}
         for layer, gate in gates.items():
@@ -96,7 +98,7 @@ class GgufModel:
         return tensors
 
     def gate(self, layer: int) -> Gate:
-        """Return the present gate of a block.
+        """Return the gate of a block in the file.
 
         Args:
             layer: number of the block.
@@ -117,8 +119,8 @@ def require_gguf(field: str, value: object) -> None:
     """Raise InputError if the package gguf is not installed.
 
     Args:
-        field: what needs it, for the error.
-        value: its value.
+        field: name of the option that needs the package, for the error.
+        value: value of the option.
     """
     if importlib.util.find_spec("gguf") is None:
         raise InputError(field, value, "needs the package gguf", "pip install 'router-rl[export]'")
@@ -128,46 +130,46 @@ def open_gguf(path: Path, field: str) -> Any:
     """Return gguf's reader of a file, which maps it into memory.
 
     Args:
-        path: of the file.
+        path: path of the file.
         field: name of the option, for errors.
 
     Raises:
-        InputError: it is no file, or damaged.
+        InputError: the path is not a file, or the file is damaged.
     """
     import gguf
 
     fix = "give a GGUF file"
-    if not path.is_file():  # to open a pipe would wait for its writer
+    if not path.is_file():  # opening a pipe would wait for its writer
         raise InputError(field, str(path), "is not a file", fix)
     try:
         return gguf.GGUFReader(path)
-    except Exception as error:  # the library has no error of its own for a damaged file
+    except Exception as error:  # the library raises many types of errors for a damaged file
         problem = f"cannot be read as GGUF ({type(error).__name__}: {error})"
         raise InputError(field, str(path), problem, fix) from error
 
 
 def field_value(reader: Any, name: str, default: Any) -> Any:
-    """Return the value of a key, or the default.
+    """Return the value of a key of the metadata, or the default.
 
     Args:
-        reader: from `open_gguf`.
-        name: of the key.
-        default: for a file without it.
+        reader: a reader from `open_gguf`.
+        name: name of the key.
+        default: value for a file without the key.
     """
     field = reader.get_field(name)
     return default if field is None else field.contents()
 
 
 def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
-    """Return what llama.cpp computes with the gates of a model, and the gates.
+    """Read the gates of a model, and how llama.cpp computes with them.
 
     Args:
-        path: of the file.
+        path: path of the file.
         field: name of the option, for errors.
 
     Raises:
-        InputError: the file is no GGUF file, is one part of several, or holds no mixture of experts whose
-            gates compute what a router does.
+        InputError: the file is not a GGUF file, is one part of several, or is not a mixture of experts whose
+            gates a router can replace.
     """
     require_gguf(field, str(path))
 
@@ -189,17 +191,20 @@ def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
     if form.renormalises is False:
         raise refuse(
             f"is a {architecture}: llama.cpp does not renormalise its weights, but a router does",
-            "use a Mixtral, Qwen3-MoE or DeepSeek form (assemble --layers all makes a Mixtral of a Llama)",
+            "use a Mixtral, Qwen3-MoE or DeepSeek model (assemble --layers all makes a Mixtral of a Llama)",
         )
     names = {tensor.name: tensor for tensor in reader.tensors}
     blocks = range(int(value("block_count", 0)) - int(value("nextn_predict_layers", 0)))
     layers = tuple(block for block in blocks if _WEIGHT.format(block) in names)
     if not layers or not isinstance(value("expert_used_count", None), int):
-        raise refuse("has no gates, or no one number of experts per token", "give a mixture of experts")
-    held = [each.format(layer) for layer in layers for each in (_WEIGHT, _BIAS, _SELECTION)]
-    gates = {name: _floats(names[name], refuse) for name in held if name in names}
+        raise refuse(
+            "has no gates, or no single number of experts per token", "give a mixture-of-experts model"
+        )
+    gate_names = [name.format(layer) for layer in layers for name in (_WEIGHT, _BIAS, _SELECTION)]
+    gates = {name: _floats(names[name], refuse) for name in gate_names if name in names}
     experts, hidden = gates[_WEIGHT.format(layers[0])].shape
-    score = form.score or ("sigmoid" if value("expert_gating_func", _SIGMOID) == _SIGMOID else "softmax")
+    gating = value("expert_gating_func", form.default_score)
+    score = form.score or ("sigmoid" if gating == _SIGMOID else "softmax")
     layout = Layout(
         score=score,
         bias=form.bias,
@@ -220,16 +225,16 @@ def read_gguf_model(path: Path, field: str = "gguf") -> GgufModel:
 
 
 def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> bool:
-    """Write a copy of a model with other gates, whole or not at all, unless it is there.
+    """Write a copy of a model with other gates, as a whole or not at all.
 
     Args:
-        model: read from the file that is copied.
-        out: the file to write; another file than this copy is not replaced.
-        gates: tensors by name, of the shapes of the model's.
+        model: the model to copy.
+        out: the file to write. If the same copy exists, nothing is written; another file is not replaced.
+        gates: tensors by name, with the shapes of the model's.
         k: experts per token.
 
     Returns:
-        whether it was written.
+        whether the file was written.
 
     Raises:
         InputError: `out` is another file or cannot be written.
@@ -255,23 +260,23 @@ def copy_with_gates(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k:
 
 
 def _is_copy(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -> bool:
-    """Whether a file is a copy of a model with these gates: every other byte is the same."""
+    """Whether a file is a copy of a model with these gates, and equal in every other byte."""
     if out.stat().st_size != model.path.stat().st_size:
         return False
     try:
-        there = read_gguf_model(out, "out")
+        copy = read_gguf_model(out, "out")
     except InputError:
         return False
-    if there.host.k != k or not all(torch.equal(there.gates[name], gate) for name, gate in gates.items()):
+    if copy.host.k != k or not all(torch.equal(copy.gates[name], gate) for name, gate in gates.items()):
         return False
     reader, other = open_gguf(model.path, "gguf"), open_gguf(out, "out")
     used = reader.fields[f"{model.host.config.model_type}.expert_used_count"]
-    apart = [(used.offset, used.offset + sum(part.nbytes for part in used.parts))]
-    apart += [
+    changed = [(used.offset, used.offset + sum(part.nbytes for part in used.parts))]
+    changed += [
         (each.data_offset, each.data_offset + each.n_bytes) for each in reader.tensors if each.name in gates
     ]
-    ends = [0, *(end for _, end in sorted(apart))]
-    starts = [*(start for start, _ in sorted(apart)), len(reader.data)]
+    ends = [0, *(end for _, end in sorted(changed))]
+    starts = [*(start for start, _ in sorted(changed)), len(reader.data)]
     return all(
         np.array_equal(reader.data[at : min(at + _CHUNK, start)], other.data[at : min(at + _CHUNK, start)])
         for end, start in zip(ends, starts, strict=True)
@@ -280,7 +285,7 @@ def _is_copy(model: GgufModel, out: Path, gates: Mapping[str, Tensor], k: int) -
 
 
 def _floats(tensor: Any, refuse: Any) -> Tensor:
-    """A gate's tensor in float32, which is how llama.cpp's own tools keep it."""
+    """A gate's tensor as float32; llama.cpp's own tools do not quantize gates."""
     import gguf
 
     kind = tensor.tensor_type
@@ -289,5 +294,5 @@ def _floats(tensor: Any, refuse: Any) -> Tensor:
         gguf.GGMLQuantizationType.F16,
         gguf.GGMLQuantizationType.BF16,
     ):
-        raise refuse(f"has its gate {tensor.name} as {kind.name}", "convert it again: gates stay F32")
+        raise refuse(f"has the gate {tensor.name} in {kind.name}", "convert it again with gates in F32")
     return torch.from_numpy(np.array(gguf.dequantize(tensor.data, kind), dtype=np.float32))

@@ -1,4 +1,4 @@
-"""Trained routers written into a copy of a mixture-of-experts model in a GGUF file, for llama.cpp."""
+"""Write trained routers into a copy of a mixture-of-experts model in a GGUF file, for llama.cpp."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ _OTHERWISE = "distil it (export --distil): llama.cpp has no other gate"
 
 @dataclass(frozen=True, kw_only=True)
 class PatchedGguf:
-    """What a patch of a GGUF file changed.
+    """The result of patching a GGUF file.
 
     Attributes:
-        model: the file that was written.
-        architecture: its name in llama.cpp, such as `llama` for Mixtral.
+        model: path of the file that was written.
+        architecture: name in llama.cpp, such as `llama` for Mixtral.
         layers: blocks whose gates were written.
         experts_per_token: routed experts per token.
-        changed_bytes: size of the gates; every other byte is that of the model, but for the number of experts
-            per token.
-        warnings: what a user should know before running the model.
+        changed_bytes: size of the gates. No other byte changes except the number of experts per token.
+        warnings: warnings to read before running the model.
     """
 
     model: str
@@ -38,16 +37,19 @@ class PatchedGguf:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain dictionary."""
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 
 def gates_for(model: GgufModel, routers: Sequence[LayerRouter | Gate]) -> dict[int, Gate]:
-    """Return the gates of a model, by block, that compute what routers do.
+    """Fold routers into gates for a model.
 
     Args:
         model: the mixture that the routers were trained on.
-        routers: one for each block that has a gate, in order; or gates that they were folded into.
+        routers: one for each block that has a gate, in order; or the gates that they were folded into.
+
+    Returns:
+        the gates by block.
 
     Raises:
         RouterError: a router does not fold into this model's gates, or the blocks differ in their experts per
@@ -55,8 +57,8 @@ def gates_for(model: GgufModel, routers: Sequence[LayerRouter | Gate]) -> dict[i
     """
     if len(routers) != len(model.layers):
         raise RouterError(
-            f"{len(model.layers)} blocks of {model.path.name} have gates, but the number of routers is "
-            f"{len(routers)}; give one each"
+            f"{len(model.layers)} blocks of {model.path.name} have gates, but there are {len(routers)} "
+            "routers; give one for each block"
         )
     folded = [
         router if isinstance(router, Gate) else fold(router, otherwise=_OTHERWISE) for router in routers
@@ -74,10 +76,10 @@ def patch_gguf(routers: Sequence[LayerRouter | Gate], model: Path | str, out: Pa
     Args:
         routers: one for each block that has a gate, in order.
         model: GGUF file of the mixture that they were trained on; it is not changed.
-        out: the file to write. The same copy may be there; another file is not replaced.
+        out: the file to write. If the same copy exists, nothing is written; another file is not replaced.
 
     Returns:
-        what was written.
+        a description of the copy.
 
     Raises:
         InputError: the model cannot be read, or `out` is another file or cannot be written.

@@ -1,7 +1,7 @@
-"""A GGUF model in llama.cpp, through the package llama-cpp-py-sync: its logits, and what passes its gates.
+"""Run a GGUF model in llama.cpp (package llama-cpp-py-sync) and read its logits and gates.
 
-It runs on the CPU with a float32 cache, so that its logits can be compared. A `GateTap` reads, and may
-replace, what a block's gate computes while the model runs.
+The model runs on the CPU with a float32 cache, so that its logits can be compared. A `GateTap` reads a
+block's gate while the model runs, and can replace its choice.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["GateTap", "LlamaCpp", "is_installed", "llama_cpp_version"]
 
 _F32, _MAP_FILE = 0, 1
 _NODE = re.compile(r"(.*)-(\d+)")
-_WEIGHTS = ("ffn_moe_weights_norm", "ffn_moe_weights_softmax")  # the last ones before the scale
+_WEIGHTS = ("ffn_moe_weights_norm", "ffn_moe_weights_softmax")  # the weights before the model's scale
 
 
 @dataclass
 class GateTap:
-    """What passed the gates of a model, in the order of its batches.
+    """Records the inputs and outputs of a model's gates, and can replace the outputs.
 
     Attributes:
-        experts: E, the routed experts of a block.
+        experts: E, number of routed experts of a block.
         k: experts per token.
-        route: a block and its gate's inputs [T, H] to ids [T, k] and weights [T, k] that replace the gate's
-            own; None leaves the gate alone.
-        inputs: by block, the inputs [T, H] float32 of each batch.
-        ids: by block, the chosen experts [T, k] int64 of each batch.
-        weights: by block, their weights [T, k] float32 of each batch, before the model's scale.
+        route: takes a block and its gate's inputs [T, H]; returns ids [T, k] and weights [T, k] that replace
+            the gate's own. None does not change the gates.
+        inputs: inputs [T, H] float32 of each batch, by block.
+        ids: chosen experts [T, k] int64 of each batch, by block.
+        weights: weights [T, k] float32 of each batch before the model's scale, by block.
     """
 
     experts: int
@@ -50,36 +50,40 @@ class GateTap:
     _routed: tuple[Tensor, Tensor] | None = None
 
     def wants(self, name: str) -> bool:
-        """Return whether a node of the graph is read."""
+        """Return whether a node of the graph is needed.
+
+        Args:
+            name: name of the node, such as `ffn_moe_topk-3`.
+        """
         parts = _NODE.fullmatch(name)
         return parts is not None and (
             parts.group(1).endswith("norm") or parts.group(1) in ("ffn_moe_logits", "ffn_moe_topk", *_WEIGHTS)
         )
 
     def take(self, name: str, node: _Node) -> None:
-        """Read a node that was just computed, or replace it.
+        """Read a node that was just computed, and replace its values if `route` is set.
 
         Args:
-            name: such as `ffn_moe_topk-3`.
+            name: name of the node, such as `ffn_moe_topk-3`.
             node: its values.
         """
-        what, block = name.rsplit("-", 1)
+        operation, block = name.rsplit("-", 1)
         layer = int(block)
-        if what == "ffn_moe_logits":
-            # The norm before a gate has another name in each architecture, but is the last one before it.
+        if operation == "ffn_moe_logits":
+            # The name of the norm before a gate depends on the architecture, but it is the last norm so far.
             rows = node.size // 4 // self.experts
             inputs = self._last.reshape(rows, -1)
             self.inputs.setdefault(layer, []).append(inputs)
             self._routed = None if self.route is None else self.route(layer, inputs)
-        elif what == "ffn_moe_topk":
+        elif operation == "ffn_moe_topk":
             rows = len(self.inputs[layer][-1])
-            starts = range(0, rows * self.experts * 4, self.experts * 4)  # a view of whole rows of an argsort
+            starts = range(0, rows * self.experts * 4, self.experts * 4)  # a view of the rows of an argsort
             if self._routed is not None:
                 for start, row in zip(starts, self._routed[0], strict=True):
                     node.write(row.to(torch.int32), start)
-            chosen = [node.read(torch.int32, start, self.k) for start in starts]
-            self.ids.setdefault(layer, []).append(torch.stack(chosen).long())
-        elif what in _WEIGHTS:
+            ids = [node.read(torch.int32, start, self.k) for start in starts]
+            self.ids.setdefault(layer, []).append(torch.stack(ids).long())
+        elif operation in _WEIGHTS:
             rows = len(self.inputs[layer][-1])
             if self._routed is not None:
                 node.write(self._routed[1].float(), 0)
@@ -99,12 +103,12 @@ class _Node:
 
     @property
     def size(self) -> int:
-        """Bytes from the first to the last element."""
+        """Number of bytes from the first to the last element."""
         return int(self.library.ggml_nbytes(self.tensor))
 
     def read(self, dtype: torch.dtype, start: int, count: int) -> Tensor:
         values = torch.empty(count, dtype=dtype)
-        assert start + values.nbytes <= self.size  # beyond it, ggml ends the process
+        assert start + values.nbytes <= self.size  # ggml ends the process on an access beyond the end
         self.library.ggml_backend_tensor_get(self.tensor, values.data_ptr(), start, values.nbytes)
         return values
 
@@ -120,7 +124,7 @@ def is_installed() -> bool:
 
 
 def llama_cpp_version() -> str:
-    """Return the build of llama.cpp that is installed, such as `b11739`."""
+    """Return the installed build of llama.cpp, such as `b11739`."""
     import llama_cpp_py_sync as package
 
     return str(cast(Any, package).__llama_cpp_tag__)
@@ -130,10 +134,10 @@ class LlamaCpp:
     """A model that llama.cpp has loaded.
 
     Args:
-        path: of the GGUF file.
-        context: most tokens of a sequence, and of a batch.
+        path: path of the GGUF file.
+        context: maximum number of tokens of a sequence, and of a batch.
         threads: number of threads.
-        tap: reads the gates; None runs the graph as it is.
+        tap: reads the gates; None runs the model unchanged.
 
     Attributes:
         tokens: V, size of the vocabulary.
@@ -156,12 +160,12 @@ class LlamaCpp:
         self._failure: Exception | None = None
         _silence(self._lib, self._ffi)
         self._lib.llama_backend_init()
-        settings = self._lib.llama_model_default_params()
-        settings.n_gpu_layers, settings.load_mode = 0, _MAP_FILE
-        self._model = self._lib.llama_model_load_from_file(str(path).encode(), settings)
+        model_options = self._lib.llama_model_default_params()
+        model_options.n_gpu_layers, model_options.load_mode = 0, _MAP_FILE
+        self._model = self._lib.llama_model_load_from_file(str(path).encode(), model_options)
         if self._model == self._ffi.NULL:
             self._model = None
-            raise self._refused(path)
+            raise self._load_error(path)
         options = self._lib.llama_context_default_params()
         options.n_ctx = options.n_batch = options.n_ubatch = context
         options.n_threads = options.n_threads_batch = threads
@@ -173,7 +177,7 @@ class LlamaCpp:
         self._context = self._lib.llama_init_from_model(self._model, options)
         if self._context == self._ffi.NULL:
             self._context = None
-            raise self._refused(path)
+            raise self._load_error(path)
         vocabulary = self._lib.llama_model_get_vocab(self._model)
         self.tokens = int(self._lib.llama_vocab_n_tokens(vocabulary))
 
@@ -190,14 +194,17 @@ class LlamaCpp:
         self._context = self._model = None
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Tensor:
-        """Return the logits [T, V] float32 of tokens that follow `start` earlier ones.
+        """Run one batch of tokens that follow `start` earlier ones.
 
         Args:
-            tokens: T ids; they are one batch.
-            start: position of the first; 0 forgets earlier tokens.
+            tokens: T token ids.
+            start: position of the first token; 0 clears the cache.
+
+        Returns:
+            logits [T, V] float32.
 
         Raises:
-            InputError: llama.cpp refuses the batch, such as one without tokens.
+            InputError: llama.cpp rejects the batch, such as one without tokens.
         """
         if start == 0:
             self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
@@ -214,26 +221,29 @@ class LlamaCpp:
             raise self._failure
         if code != 0:
             raise InputError(
-                "tokens", len(tokens), f"llama.cpp refuses this batch (code {code})", "use others"
+                "tokens", len(tokens), f"llama.cpp rejects this batch (code {code})", "use another"
             )
         values = self._lib.llama_get_logits(self._context)
         flat = np.frombuffer(self._ffi.buffer(values, len(tokens) * self.tokens * 4), dtype=np.float32)
         return torch.from_numpy(flat.reshape(len(tokens), self.tokens).copy())
 
     def greedy(self, prompt: Sequence[int], count: int) -> tuple[list[int], Tensor]:
-        """Return the most likely tokens that follow a prompt, and the logits [count, V] they were chosen by.
+        """Generate tokens by greedy decoding.
 
         Args:
-            prompt: ids.
-            count: number of tokens.
+            prompt: token ids.
+            count: number of tokens to generate.
+
+        Returns:
+            the tokens, and their logits [count, V] float32.
         """
-        chosen: list[int] = []
+        generated: list[int] = []
         rows = [self.logits(prompt)[-1]]
         for at in range(count):
-            chosen.append(int(rows[-1].argmax()))
+            generated.append(int(rows[-1].argmax()))
             if at + 1 < count:
-                rows.append(self.logits(chosen[-1:], len(prompt) + at)[-1])
-        return chosen, torch.stack(rows)
+                rows.append(self.logits(generated[-1:], len(prompt) + at)[-1])
+        return generated, torch.stack(rows)
 
     def _tapped(self, base: Any, tap: GateTap) -> Any:
         library = _tensor_functions(base)
@@ -246,15 +256,14 @@ class LlamaCpp:
             try:
                 if tap.wants(name):
                     tap.take(name, _Node(library, address))
-            except (
-                Exception
-            ) as error:  # it cannot pass through llama.cpp: the batch ends, and it is raised then
+            # An exception cannot pass through C code: end the batch and raise it afterwards.
+            except Exception as error:
                 self._failure = error
             return self._failure is None
 
         return self._ffi.callback("bool(struct ggml_tensor *, bool, void *)", callback)
 
-    def _refused(self, path: Path) -> InputError:
+    def _load_error(self, path: Path) -> InputError:
         reasons = [line.strip() for line in _MESSAGES if "error" in line.lower()]
         self.__exit__()
         problem = f"llama.cpp cannot load it ({reasons[0] if reasons else 'no reason given'})"
@@ -262,11 +271,11 @@ class LlamaCpp:
 
 
 _MESSAGES: list[str] = []
-_CALLBACKS: list[Any] = []  # llama.cpp calls it until the process ends
+_CALLBACKS: list[Any] = []  # keeps the callback alive, which llama.cpp calls until the process ends
 
 
 def _silence(library: Any, ffi: Any) -> None:
-    """Keep what llama.cpp says from here on in a list, instead of printing it."""
+    """Collect llama.cpp's log messages in a list instead of printing them."""
     _MESSAGES.clear()
     if not _CALLBACKS:
 
@@ -278,14 +287,14 @@ def _silence(library: Any, ffi: Any) -> None:
 
 
 def _tensor_functions(base: Any) -> Any:
-    """The functions of ggml that read a tensor, which the package does not declare."""
+    """The functions of ggml that read and write a tensor; the package does not declare them."""
     import ctypes
 
     import llama_cpp_py_sync as package
 
     folder = Path(str(package.__file__)).parent
     path = next(path for path in sorted(folder.iterdir()) if "ggml-base" in path.name)
-    assert base is not None  # loaded, so that this is the same library
+    assert base is not None  # the library is loaded, so CDLL returns the same one
     library: Any = ctypes.CDLL(str(path))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [pointer], ctypes.c_char_p

@@ -1,4 +1,4 @@
-"""Trained routers in mixture-of-experts models of transformers: folded, distilled, patched or swapped in."""
+"""Put trained routers into mixture-of-experts models of transformers: fold, distil, patch or swap."""
 
 from .distil import Distillation, distil
 from .host import Host, host_of_folder, host_of_model

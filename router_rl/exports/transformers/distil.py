@@ -1,7 +1,7 @@
-"""Distil routers that do not fold into linear ones, and measure the loss.
+"""Distil routers that do not fold into linear routers, and measure the loss of quality.
 
-Each student minimises the cross-entropy to its teacher's distribution over experts, which is convex in a
-linear layer's weights.
+Each student minimises the cross-entropy to its teacher's distribution over experts. The loss is convex in the
+student's weights.
 
 Source: Hinton et al. 2015, section 2, https://arxiv.org/abs/1503.02531.
 """
@@ -26,12 +26,12 @@ class Distillation:
     """Linear routers and their agreement with the teachers.
 
     Attributes:
-        routers: one a layer; they fold into stock gates.
-        agreement: by layer, the share of held-out hidden states with the same set of chosen experts.
-        overlap: by layer, the mean share of the teacher's experts that the student chooses too.
-        held_out: held-out hidden states per layer.
-        before: `measure` of the teachers; None without it.
-        after: `measure` of the students.
+        routers: one per layer; they fold into stock gates.
+        agreement: fraction of held-out hidden states with the same set of chosen experts, by layer.
+        overlap: mean fraction of the teacher's experts that the student also chooses, by layer.
+        held_out: number of held-out hidden states per layer.
+        before: `measure` of the teachers; None if it was not given.
+        after: `measure` of the students; None if it was not given.
     """
 
     routers: tuple[Router, ...]
@@ -47,7 +47,7 @@ class Distillation:
         return None if self.before is None or self.after is None else self.after - self.before
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, without the routers."""
+        """Return all fields except the routers."""
         return {
             "agreement": list(self.agreement),
             "overlap": list(self.overlap),
@@ -71,44 +71,46 @@ def distil(
     """Fit a linear router to each router, on hidden states of its layer.
 
     Args:
-        routers: one a layer, of any scorer on features alone; `hard`, `topk` or `scored_topk` selection.
-        hidden: [T, H] float each, inputs of the gates on text like that in use; T is 4 or more.
+        routers: one per layer; any scorer that reads only features; `hard`, `topk` or `scored_topk`
+            selection.
+        hidden: one [T, H] float per layer, T at least 4: inputs of the gate on text like that in production.
         bias: give the linear routers a bias, which most stock gates lack.
-        held_out: share of the states that is held out for measuring: the last ones, since neighbouring tokens
-            are alike.
-        measure: the loss or utility of a model with these routers; called with the teachers, then with the
-            students.
-        penalty: on the squared weights, per standardised feature, relative to the mean cross-entropy.
+        held_out: fraction of the states to hold out for the agreement: the last ones, since neighbouring
+            tokens are similar.
+        measure: returns the loss or utility of a model with these routers; called with the teachers, then
+            with the students.
+        penalty: L2 penalty of the weights, per standardised feature, relative to the mean cross-entropy.
         steps: maximum number of L-BFGS steps.
 
     Returns:
         the students and their agreement on held-out states.
 
     Raises:
-        RouterError: a router takes state or selects in a way that no stock gate has; sizes do not fit.
+        RouterError: a router takes state, or its selection does not exist in stock gates; or the sizes do not
+            fit.
     """
     if len(routers) != len(hidden):
         raise RouterError(f"there are {len(routers)} routers but hidden states of {len(hidden)} layers")
     if not 0 < held_out < 1:
-        raise RouterError(f"held_out={held_out} is no share; use a number between 0 and 1, such as 0.25")
+        raise RouterError(f"held_out={held_out} is not a fraction; use one between 0 and 1, such as 0.25")
     students: list[Router] = []
     agreement: list[float] = []
     overlap: list[float] = []
-    kept = 0
+    count = 0
     for teacher, states in zip(routers, hidden, strict=True):
         _check(teacher, states)
-        cut = len(states) - max(1, round(held_out * len(states)))
+        cut = max(1, len(states) - max(1, round(held_out * len(states))))
         student = _fit(teacher, states[:cut].float(), bias, penalty, steps)
         same = _same(teacher, student, states[cut:].float())
         students.append(student)
         agreement.append(float((same == 1).double().mean()))
         overlap.append(float(same.mean()))
-        kept = len(states) - cut
+        count = len(states) - cut
     return Distillation(
         routers=tuple(students),
         agreement=tuple(agreement),
         overlap=tuple(overlap),
-        held_out=kept,
+        held_out=count,
         before=None if measure is None else measure(routers),
         after=None if measure is None else measure(students),
     )
@@ -116,10 +118,10 @@ def distil(
 
 def _check(teacher: Router, states: Tensor) -> None:
     if teacher.state:
-        raise RouterError("a router with state has no single answer for a hidden state; train one without")
+        raise RouterError("a router with state cannot be distilled from hidden states; train one without it")
     if not isinstance(teacher.rule, Hard | TopK | ScoredTopK):
         raise RouterError(
-            f"stock gates have no {teacher.rule.name} selection; train with hard, topk or scored_topk"
+            f"stock gates do not support {teacher.rule.name} selection; train with hard, topk or scored_topk"
         )
     if states.ndim != 2 or states.shape[1] != teacher.features or len(states) < 4:
         raise RouterError(
@@ -137,19 +139,19 @@ def _fit(teacher: Router, states: Tensor, bias: bool, penalty: float, steps: int
     weight = torch.zeros(len(teacher.experts), states.shape[1], dtype=torch.float64, requires_grad=True)
     offset = torch.zeros(len(teacher.experts), dtype=torch.float64, requires_grad=bias)
     parameters = [weight, offset] if bias else [weight]
-    search = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         parameters, max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=1e-10
     )
     rule = teacher.rule
 
     def loss() -> Tensor:
-        search.zero_grad()
+        optimizer.zero_grad()
         student = F.linear(inputs, weight, offset)
         value = _cross_entropy(rule, student, logits.double()) + penalty * weight.square().sum()
         value.backward()  # pyright: ignore[reportUnknownMemberType]
         return value
 
-    search.step(cast(Any, loss))
+    optimizer.step(cast(Any, loss))
     scorer = LinearScorer(states.shape[1], len(teacher.experts))
     with torch.no_grad():
         scorer.weight.copy_(weight * scale)
@@ -158,13 +160,13 @@ def _fit(teacher: Router, states: Tensor, bias: bool, penalty: float, steps: int
 
 
 def _cross_entropy(rule: Selection, logits: Tensor, teacher: Tensor) -> Tensor:
-    if isinstance(rule, ScoredTopK) and rule.score == "sigmoid":  # each expert is scored by itself
+    if isinstance(rule, ScoredTopK) and rule.score == "sigmoid":  # experts are scored independently
         return F.binary_cross_entropy_with_logits(logits, teacher.sigmoid())
     return F.cross_entropy(logits, teacher.softmax(dim=-1))
 
 
 @torch.no_grad()
 def _same(teacher: Router, student: Router, states: Tensor) -> Tensor:
-    """By state, the share of the teacher's experts that the student chose too, [T] float64."""
-    ours, theirs = student(states).experts, teacher(states).experts
-    return (theirs.unsqueeze(-1) == ours.unsqueeze(-2)).any(dim=-1).double().mean(dim=-1)
+    """The fraction of the teacher's experts that the student also chooses, for each state, [T] float64."""
+    students, teachers = student(states).experts, teacher(states).experts
+    return (teachers.unsqueeze(-1) == students.unsqueeze(-2)).any(dim=-1).double().mean(dim=-1)

@@ -1,4 +1,4 @@
-"""The model that a router is written into: how many experts its gates have, and what they compute."""
+"""The host of a router: a mixture-of-experts model, its number of experts, and what its gates compute."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Host:
     """A mixture-of-experts model.
 
     Attributes:
-        config: its transformers configuration.
-        layout: where its gates are and what they compute.
-        layers: those that have a gate.
-        experts: routed experts of a layer, E.
+        config: the model's transformers configuration.
+        layout: names of its gates' tensors, and what the gates compute.
+        layers: layers that have a gate.
+        experts: E, number of routed experts of a layer.
         k: experts per token.
-        hidden: size of the hidden state, H.
+        hidden: H, size of the hidden state.
     """
 
     config: Any
@@ -44,18 +44,18 @@ class Host:
     @property
     def architecture(self) -> str:
         """The class of stock transformers that loads the model, such as `Glm4MoeForCausalLM`."""
-        named = getattr(self.config, "architectures", None)
-        if named:
-            return str(named[0])
+        architectures = getattr(self.config, "architectures", None)
+        if architectures:
+            return str(architectures[0])
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
         return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[self.config.model_type])
 
     def warnings(self, k: int) -> tuple[str, ...]:
-        """What a user should know before running the model with k experts per token.
+        """Return warnings to read before running the model with k experts per token.
 
         Args:
-            k: routed experts per token, as the model counts them.
+            k: routed experts per token, in the model's own experts.
         """
         if k < self.experts:
             return ()
@@ -70,27 +70,27 @@ class Host:
         return bool(getattr(self.config, "norm_topk_prob", True))
 
     def segments(self, rows: int) -> int:
-        """How many experts of the model one expert of a router is: a donor's segments, or 1.
+        """Return the number of the model's experts per expert of a router: a donor's segments, or 1.
 
         Args:
-            rows: experts of the router.
+            rows: number of experts of the router.
 
         Raises:
-            RouterError: the number fits neither the model's experts nor the donors they were cut from.
+            RouterError: the number fits neither the model's experts nor the donors that they were cut from.
         """
         if rows == self.experts:
             return 1
-        each, rest = divmod(self.experts, max(rows, 1))
+        segments, rest = divmod(self.experts, max(rows, 1))
         scale = getattr(self.config, "routed_scaling_factor", None)
-        if rest == 0 and scale == each:  # weights that sum to the number of segments: an assembly's
-            return each
+        if rest == 0 and scale == segments:  # in an assembly, weights sum to the number of segments
+            return segments
         raise RouterError(f"the router has {rows} experts but the model's layers have {self.experts}")
 
     def take(self, gate: Gate) -> Gate:
-        """The gate as this host stores it, with k in the host's own experts.
+        """Convert a router's gate to the form that this host stores, with k in the host's own experts.
 
         Args:
-            gate: of a router, a row for each of the host's experts or of its donors.
+            gate: gate of a router; one row for each of the host's experts, or for each donor.
 
         Raises:
             RouterError: sizes do not fit, or the host's gate computes another function.
@@ -98,18 +98,18 @@ class Host:
         rows, hidden = gate.weight.shape
         if hidden != self.hidden:
             raise RouterError(f"the router takes {hidden} features but the hidden state has {self.hidden}")
-        each = self.segments(rows)
-        k = self.k if gate.k is None else gate.k * each
+        segments = self.segments(rows)
+        k = self.k if gate.k is None else gate.k * segments
         kind = self.config.model_type
         if not self.renormalises:
             raise RouterError(
                 f"the gates of this {kind} do not renormalise weights (norm_topk_prob is false), but the "
                 "router does; the experts expect smaller weights"
             )
-        if gate.score != self.layout.score and k > each:
+        if gate.score != self.layout.score and k > segments:
             raise RouterError(
                 f"the router weights experts by {gate.score} but {self.architecture} by {self.layout.score}, "
-                f"which agree for one expert per token only; train it with ScoredTopK(score="
+                f"which agree only for one expert per token; train it with ScoredTopK(score="
                 f"{self.layout.score!r}) (problem.score {self.layout.score} of token_moe), or assemble the "
                 "mixture in the other form"
             )
@@ -123,27 +123,27 @@ class Host:
             )
         selection = gate.selection_bias
         if selection is not None and not self.layout.selection_bias:
-            raise RouterError(f"the gates of {kind} have no selection bias; train without, or distil")
+            raise RouterError(f"the gates of {kind} have no selection bias; train without it, or distil")
         if self.layout.selection_bias and selection is None:
             selection = torch.zeros(rows)
         if gate.score != self.layout.score:
-            gate = _within_reach(gate)
+            gate = _scaled_down(gate)
         return replace(
             gate,
-            weight=gate.weight.repeat_interleave(each, dim=0),
-            bias=_repeated(self._logit_bias(gate), each),
-            selection_bias=_repeated(selection, each),
+            weight=gate.weight.repeat_interleave(segments, dim=0),
+            bias=_repeated(self._logit_bias(gate), segments),
+            selection_bias=_repeated(selection, segments),
             k=k,
         )
 
     def _logit_bias(self, gate: Gate) -> Tensor | None:
-        """The bias as the host has it; refuse one that it lacks and that changes a choice or a weight."""
+        """The bias in the host's form; an error if the host has none and the bias changes the routing."""
         if self.layout.bias:
             return torch.zeros(len(gate.weight)) if gate.bias is None else gate.bias
         if gate.bias is None or not gate.bias.any():
             return None
         if self.layout.score == "softmax" and bool((gate.bias == gate.bias[0]).all()):
-            return None  # one constant added to all logits changes no choice and no weight
+            return None  # adding a constant to all logits does not change the softmax
         raise RouterError(
             f"the gates of {self.config.model_type} have no bias on their logits; train the router without, "
             "or distil it"
@@ -151,15 +151,18 @@ class Host:
 
 
 def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
-    """The host in a model's folder, and its tensors.
+    """Read the host in a model's folder.
 
     If a patch of the model was interrupted, it is finished or undone first, with a warning.
 
     Args:
-        folder: of a mixture-of-experts model, as transformers saves it.
+        folder: folder of a mixture-of-experts model, as transformers saves it.
+
+    Returns:
+        the host, and the model's tensors.
 
     Raises:
-        InputError: the folder holds no mixture of experts of a known architecture.
+        InputError: the folder has no mixture of experts of a supported architecture.
     """
     if is_interrupted(Path(folder)):
         warnings.warn(f"{folder}: {recover_patch(folder)}", stacklevel=2)
@@ -171,13 +174,14 @@ def host_of_folder(folder: Path | str) -> tuple[Host, Checkpoint]:
 
 
 def host_of_model(model: Any) -> Host:
-    """The host that a loaded causal language model is.
+    """Return the host of a loaded causal language model.
 
     Args:
-        model: as AutoModelForCausalLM loads it.
+        model: a model as AutoModelForCausalLM loads it.
 
     Raises:
-        InputError: its architecture is unknown, or it was loaded from a folder whose patch was interrupted.
+        InputError: the architecture is not supported, or the model was loaded from a folder whose patch was
+            interrupted.
     """
     source = str(getattr(model.config, "name_or_path", None) or "")
     if source and is_interrupted(Path(source)):
@@ -191,9 +195,9 @@ def host_of_model(model: Any) -> Host:
     return _host(model.config, layout, layers, type(model).__name__)
 
 
-def _host(config: Any, layout: Layout, layers: list[int], what: str) -> Host:
+def _host(config: Any, layout: Layout, layers: list[int], source: str) -> Host:
     if not layers:
-        raise InputError("model", what, "has no gates", "give a mixture of experts")
+        raise InputError("model", source, "has no gates", "give a mixture of experts")
     return Host(
         config=config,
         layout=layout,
@@ -204,11 +208,11 @@ def _host(config: Any, layout: Layout, layers: list[int], what: str) -> Host:
     )
 
 
-def _within_reach(gate: Gate) -> Gate:
-    """The gate with smaller logits, since a sigmoid is exactly 1 from 17 on and loses the order of experts.
+def _scaled_down(gate: Gate) -> Gate:
+    """The gate with smaller logits: float32 sigmoids of logits above 17 are all 1, and would tie.
 
-    For top-1 routers, whose weight is 1 for any logits. Normalised hidden states have a length of about the
-    square root of H, so logits stay within 4 times the norm's gain.
+    Used for top-1 routers, whose weight is 1 for any logits. The norm of a normalised hidden state is about
+    the square root of H, so logits stay below 4 times the norm's gain.
     """
     largest = float(gate.weight.norm(dim=1).max()) * gate.weight.shape[1] ** 0.5
     scale = min(1.0, 4.0 / max(largest, 1e-30))
@@ -216,5 +220,5 @@ def _within_reach(gate: Gate) -> Gate:
     return replace(gate, weight=gate.weight * scale, bias=bias)
 
 
-def _repeated(values: Tensor | None, each: int) -> Tensor | None:
-    return None if values is None else values.repeat_interleave(each)
+def _repeated(values: Tensor | None, segments: int) -> Tensor | None:
+    return None if values is None else values.repeat_interleave(segments)

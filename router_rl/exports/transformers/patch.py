@@ -1,7 +1,7 @@
-"""Trained routers as a patch of a few MB for an existing mixture-of-experts model.
+"""Write trained routers as a patch of a few MB for an existing mixture-of-experts model, and apply it.
 
 Only the gates' bytes change in the model's files. A patch is applied completely or not at all
-(`patch_journal.py`); an undo keeps the original gates and is never overwritten.
+(`patch_journal.py`). An undo has the original gates and is never overwritten.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["Applied", "apply_patch", "extract_patch", "write_patch", "write_rout
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """What a patch changed.
+    """The result of applying a patch.
 
     Attributes:
-        model: the folder.
+        model: folder of the model.
         layers: layers whose gates were written.
         experts_per_token: routed experts per token after the patch.
         patch_bytes: size of the patch's tensors.
-        dtype: of the gates in the model's files.
-        largest_rounding: largest absolute difference of a weight to the patch's float32; 0 where the files
-            have float32.
+        dtype: dtype of the gates in the model's files.
+        largest_rounding: largest absolute rounding error of a weight, from the patch's float32 to the files'
+            dtype; 0 if the files have float32.
         architecture: the class of stock transformers that loads the model, such as `Glm4MoeForCausalLM`.
-        warnings: what a user should know before running the model.
+        warnings: warnings to read before running the model.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Applied:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain dictionary."""
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 
@@ -77,18 +77,19 @@ def write_patch(
 
     Args:
         routers: one for each layer that has a gate, in order.
-        model: the folder of the mixture they were trained on.
-        out: the patch's folder.
-        norm_gains: [H] each, the gain of an RMSNorm that routers were trained behind in place of the layer's
-            norm (ones for a norm without gain); None where routers were trained on the stock gate's input.
+        model: folder of the mixture that they were trained on.
+        out: folder of the patch.
+        norm_gains: one [H] for each router that was trained on the output of its own RMSNorm instead of the
+            layer's: the gain of that norm (ones if it has none). None if routers were trained on the stock
+            gate's input.
         temperature: divides the logits.
 
     Returns:
-        the patch's folder.
+        the folder of the patch.
 
     Raises:
-        RouterError: a router does not fold into this model's gates; says why.
-        InputError: the model cannot be read; `out` cannot be written, lies inside the model or holds an undo.
+        RouterError: a router does not fold into this model's gates; the message says why.
+        InputError: the model cannot be read; `out` cannot be written, is inside the model or has an undo.
     """
     _check_apart({"model": model}, {"out": out})
     target = read_target(Path(model))
@@ -101,14 +102,14 @@ def extract_patch(model: Path | str, out: Path | str) -> Path:
     """Write the original gates of a model as a patch, which undoes a later one.
 
     Args:
-        model: the folder of a mixture of experts that is not patched.
-        out: the patch's folder. An undo of this model in it is kept as it is.
+        model: folder of a mixture of experts that is not patched.
+        out: folder of the patch. If it has an undo of this model, nothing is written.
 
     Returns:
-        the patch's folder.
+        the folder of the patch.
 
     Raises:
-        InputError: the model is patched, or `out` holds something else.
+        InputError: the model is patched, or `out` has other files.
     """
     _check_apart({"model": model}, {"out": out})
     take_undo(read_target(Path(model)), Path(out), "out")
@@ -120,30 +121,33 @@ def apply_patch(
 ) -> Applied:
     """Write a patch's gates into a model's folder, or into a copy of it.
 
-    All checks come first, then the undo is written, then the model. If the process is killed, the same call
-    finishes the work. If the model has these gates already, nothing is changed.
+    All checks run first. Then the undo is written, then the model. If the process is killed, the same call
+    finishes the patch. If the model already has these gates, nothing is changed.
 
     Args:
-        patch: the patch's folder.
-        model: the folder of the mixture it was made for.
-        out: the folder of the patched copy; None patches the model in place.
-        undo: a folder for a patch with the model's original gates; an undo of this model in it is kept.
+        patch: folder of the patch.
+        model: folder of the mixture that it was made for.
+        out: folder of the patched copy; None patches the model in place.
+        undo: folder for a patch with the model's original gates; if it has an undo of this model, it is kept.
+
+    Returns:
+        a description of the change.
 
     Raises:
-        InputError: the patch is damaged, or was made for other weights (names both digests); the undo cannot
-            be taken; a folder to write is an input or exists.
+        InputError: the patch is damaged, or was made for other weights (the message has both digests); the
+            undo cannot be written; an output folder is an input or exists.
     """
     _check_apart({"patch": patch, "model": model}, {"out": out, "undo": undo})
     recovered = recover_patch(model)
     try:
         target = read_target(Path(model))
-        read, stored = target.read("patch", Path(patch))
+        contents, stored = target.read("patch", Path(patch))
         messages = [] if recovered is None else [recovered]
         if target.record == {}:
             messages.append(f"{DESCRIPTION} of the model is damaged: its original routers are unknown")
         if undo is not None:
-            messages += take_undo(target, Path(undo), "undo", (read, stored))
-        return _apply(target, read, stored, out, messages)
+            messages += take_undo(target, Path(undo), "undo", (contents, stored))
+        return _apply(target, contents, stored, out, messages)
     except InputError as error:
         if recovered is None:
             raise
@@ -169,30 +173,31 @@ def write_routers(
         temperature: as for `write_patch`.
 
     Returns:
-        what was changed.
+        a description of the change.
 
     Raises:
         RouterError: as for `write_patch`.
-        InputError: as for both.
+        InputError: as for `write_patch` and `apply_patch`.
     """
     _check_apart({"model": model}, {"out": out})
     target = read_target(Path(model))
     tensors, k = _folded(routers, target, norm_gains, temperature)
-    read = patch_in_memory(tensors, target.fields(k, restores=False))
-    return _apply(target, *target.fitted("routers", Path(model), read), out, [])
+    contents = patch_in_memory(tensors, target.fields(k, restores=False))
+    return _apply(target, *target.fitted("routers", Path(model), contents), out, [])
 
 
 def _check_apart(inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | str | None]) -> None:
-    """Refuse an output that is an input or another output, or lies inside a model."""
+    """Refuse an output that is an input or another output, or is inside a model."""
     for name, output in outputs.items():
         others = {**inputs, **{other: path for other, path in outputs.items() if other != name}}
         for other, path in others.items():
             if output is None or path is None:
                 continue
-            here, there = Path(os.path.realpath(output)), Path(os.path.realpath(path))
-            if here == there or (there in here.parents and other != "patch"):
-                where = "is" if here == there else "lies inside"
-                raise InputError(name, str(output), f"{where} the folder of {other}", "choose another folder")
+            ours, theirs = Path(os.path.realpath(output)), Path(os.path.realpath(path))
+            if ours == theirs or (theirs in ours.parents and other != "patch"):
+                relation = "is" if ours == theirs else "lies inside"
+                fix = "choose another folder"
+                raise InputError(name, str(output), f"{relation} the folder of {other}", fix)
 
 
 def _apply(
@@ -202,22 +207,22 @@ def _apply(
     out: Path | str | None,
     messages: Sequence[str],
 ) -> Applied:
-    """Write gates into the model or a copy, unless they are there."""
+    """Write gates into the model or a copy, unless it already has them."""
     host, model = target.host, target.folder
     if out is None:
-        done = _is_applied(target, target, patch, stored)
-        if not done:
+        applied = _is_applied(target, target, patch, stored)
+        if not applied:
             run_change(model, _change(target, patch, stored))
     else:
-        done = Path(out).exists()
-        if done and not _is_copy(target, Path(out), patch, stored):
+        applied = Path(out).exists()
+        if applied and not _is_copy(target, Path(out), patch, stored):
             fix = "choose another folder, or leave it out to patch in place"
             raise InputError("out", str(out), "exists", fix)
-        if not done:
+        if not applied:
             _into_copy(model, Path(out), _change(target, patch, stored))
-    where = "model" if out is None else "copy"
-    if done:
-        messages = [*messages, f"the {where} already has these routers; nothing was changed"]
+    if applied:
+        place = "model" if out is None else "copy"
+        messages = [*messages, f"the {place} already has these routers; nothing was changed"]
     rounding = (stored[name].double() - patch.tensors[name].double() for name in stored)
     return Applied(
         model=str(model if out is None else out),
@@ -231,14 +236,16 @@ def _apply(
     )
 
 
-def _is_applied(before: PatchTarget, now: PatchTarget, patch: Patch, stored: Mapping[str, Tensor]) -> bool:
+def _is_applied(
+    original: PatchTarget, current: PatchTarget, patch: Patch, stored: Mapping[str, Tensor]
+) -> bool:
     """Whether a model has a patch's gates, number of experts and record."""
-    if not now.has(stored) or now.host.k != patch.k:
+    if not current.has(stored) or current.host.k != patch.k:
         return False
-    wanted = before.record_of(patch, stored)
-    if wanted is None or now.record is None:
-        return wanted is now.record
-    return now.record.get("patch", now.record.get("digest")) == patch.digest
+    expected = original.record_of(patch, stored)
+    if expected is None or current.record is None:
+        return expected is current.record
+    return current.record.get("patch", current.record.get("digest")) == patch.digest
 
 
 def _is_copy(target: PatchTarget, out: Path, patch: Patch, stored: Mapping[str, Tensor]) -> bool:
@@ -271,12 +278,12 @@ def _configuration(target: PatchTarget, k: int) -> str:
     changed, count = re.subn(r'("num_experts_per_tok"\s*:\s*)\d+', rf"\g<1>{k}", text)
     fields = {**json.loads(text), "num_experts_per_tok": k}
     if count == 1 and json.loads(changed) == fields:
-        return changed  # with the spaces and the order of the keys as they were
+        return changed  # keeps the spaces and the order of the keys
     return json.dumps(fields, indent=2) + "\n"
 
 
 def _into_copy(model: Path, out: Path, change: Change) -> None:
-    """Write a changed copy of the model's folder, whole or not at all."""
+    """Write a changed copy of the model's folder, as a whole or not at all."""
     parent = writable_folder("out", out.absolute().parent)
     remove_stale(out)
     fresh = temporary_beside(out, "new")
@@ -305,7 +312,7 @@ def _folded(
     norm_gains: Sequence[Tensor] | None,
     temperature: float,
 ) -> tuple[dict[str, Tensor], int]:
-    """Fold routers into the gates of a model; returns tensors by name, and the experts per token."""
+    """Fold routers into the gates of a model; returns tensors by name and the experts per token."""
     host, weights = target.host, target.weights
     if len(routers) != len(host.layers):
         raise RouterError(f"there are {len(routers)} routers but {len(host.layers)} layers have gates")
@@ -326,14 +333,14 @@ def _folded(
 
 
 def _ratio(gain: Tensor, weights: Checkpoint, layer: int) -> Tensor:
-    """The router's gain over the host's; refuse where the host's norm zeroes an input of the router."""
+    """The router's gain divided by the host's; an error if the host's norm zeroes an input of the router."""
     host = weights.tensor(f"model.layers.{layer}.post_attention_layernorm.weight").double()
     if gain.shape != host.shape:
         raise RouterError(f"the norm gain of layer {layer} is {list(gain.shape)}, not {list(host.shape)}")
-    lost = (host == 0) & (gain != 0)
-    if lost.any():
+    zeroed = (host == 0) & (gain != 0)
+    if zeroed.any():
         raise RouterError(
-            f"the norm of layer {layer} has a gain of 0 in {int(lost.sum())} places that the router uses; "
+            f"the norm of layer {layer} has a gain of 0 for {int(zeroed.sum())} inputs of the router; "
             "distil it"
         )
     return torch.where(host == 0, 0.0, gain.double() / host)

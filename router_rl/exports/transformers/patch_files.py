@@ -1,8 +1,8 @@
-"""The files of a patch: written with a digest over all of them, and checked when they are read.
+"""Write and read the files of a patch; reading checks a digest over all of them.
 
 A patch is `router_patch.safetensors` (the gates under their names in the model's files) and
 `router_patch.json`, whose digest covers itself and the tensors. An undo is a patch with the original gates of
-a model. It is written as a whole folder or not at all, and never replaced.
+a model. Its folder is written as a whole or not at all, and never replaced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 WEIGHTS, DESCRIPTION = "router_patch.safetensors", "router_patch.json"
-_LARGEST_DESCRIPTION = 1 << 20
+_MAX_DESCRIPTION = 1 << 20  # bytes
 _AGAIN = "write the patch again"
 
 
@@ -47,14 +47,14 @@ class Patch:
     """Gates for a model.
 
     Attributes:
-        tensors: by their names in the model's files.
-        model_type: of the model's configuration.
-        layers: those that have a gate.
+        tensors: tensors by their names in the model's files.
+        model_type: `model_type` of the model's configuration.
+        layers: layers that have a gate.
         experts: routed experts of a layer.
         k: routed experts per token.
-        applies_to: digest of all tensors of the model but the gates.
+        applies_to: digest of all tensors of the model except the gates.
         restores: whether these are the original gates of the model.
-        digest: of the patch.
+        digest: digest of the patch.
     """
 
     tensors: dict[str, Tensor]
@@ -71,7 +71,7 @@ def seal(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields with `digest`, the SHA-256 of all of them.
 
     Args:
-        fields: what `json.dumps` takes; a `digest` among them is replaced.
+        fields: values that `json.dumps` accepts; a `digest` among them is replaced.
     """
     plain = {name: value for name, value in fields.items() if name != "digest"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
@@ -83,21 +83,21 @@ def read_patch(field: str, folder: Path, largest: int) -> Patch:
 
     Args:
         field: name of the option, for errors.
-        folder: the patch's folder.
-        largest: bytes that the tensors may have in their file.
+        folder: folder of the patch.
+        largest: maximum size of the tensors' file, in bytes.
 
     Raises:
-        InputError: the folder holds no patch, or the patch is damaged.
+        InputError: the folder has no patch, or the patch is damaged.
     """
     description = read_description(field, folder)
     size = _size(field, folder, WEIGHTS)
     if size > largest:
-        problem = f"{WEIGHTS} has {size} bytes, but the model's gates at most {largest}"
+        problem = f"{WEIGHTS} has {size} bytes, but the model's gates have at most {largest}"
         raise InputError(field, str(folder), problem, "give a patch for this model")
     data = _read(field, folder, WEIGHTS)
     version = description["schema_version"]
     if hashlib.sha256(data).hexdigest() != description.get("digest" if version == 1 else "weights"):
-        raise InputError(field, str(folder), f"{WEIGHTS} is not what was written", _AGAIN)
+        raise InputError(field, str(folder), f"{WEIGHTS} was changed after it was written", _AGAIN)
     try:
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
@@ -113,8 +113,8 @@ def patch_in_memory(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) ->
     """Return a patch without writing it.
 
     Args:
-        tensors: by their names in the model's files.
-        fields: of the description, but the digests.
+        tensors: tensors by their names in the model's files.
+        fields: fields of the description, without the digests.
     """
     return _patch(dict(tensors), _contents(tensors, fields)[1])
 
@@ -137,13 +137,13 @@ def read_description(field: str, folder: Path) -> dict[str, Any]:
 
     Args:
         field: name of the option, for errors.
-        folder: with `router_patch.json`: a patch or a patched model.
+        folder: folder with `router_patch.json`: a patch or a patched model.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the file does not exist or is damaged.
     """
     damaged = f"{DESCRIPTION} is damaged"
-    if _size(field, folder, DESCRIPTION) > _LARGEST_DESCRIPTION:
+    if _size(field, folder, DESCRIPTION) > _MAX_DESCRIPTION:
         raise InputError(field, str(folder), damaged, _AGAIN)
     try:
         values: Any = json.loads(_read(field, folder, DESCRIPTION))
@@ -160,7 +160,7 @@ def read_description(field: str, folder: Path) -> dict[str, Any]:
             raise InputError(field, str(folder), problem[:200], _AGAIN)
 
     if version > 1 and seal(values) != values:
-        raise InputError(field, str(folder), f"{DESCRIPTION} is not what was written", _AGAIN)
+        raise InputError(field, str(folder), f"{DESCRIPTION} was changed after it was written", _AGAIN)
     check("model_type", isinstance(values.get("model_type"), str))
     check("experts", _count(values.get("experts")))
     check("experts_per_token", _count(values.get("experts_per_token")))
@@ -175,15 +175,15 @@ def read_description(field: str, folder: Path) -> dict[str, Any]:
 
 
 def write_patch_files(folder: Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
-    """Write a patch; a patch that is there is replaced, but not an undo.
+    """Write a patch; an existing patch is replaced, but not an undo.
 
     Args:
-        folder: is created.
-        tensors: by their names in the model's files.
-        fields: of the description, but the digests.
+        folder: the output folder; created if it does not exist.
+        tensors: tensors by their names in the model's files.
+        fields: fields of the description, without the digests.
 
     Raises:
-        InputError: the folder holds an undo or a file of others, or cannot be written.
+        InputError: the folder has an undo or a `router_patch.json` of another tool, or cannot be written.
     """
     data, description = _contents(tensors, fields)
     if (folder / DESCRIPTION).exists() and not _holds(folder, data, description):
@@ -197,11 +197,11 @@ def write_patch_files(folder: Path, tensors: Mapping[str, Tensor], fields: Mappi
 def write_undo_files(
     field: str, folder: Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
 ) -> None:
-    """Write an undo as a new folder, whole or not at all.
+    """Write an undo as a new folder, as a whole or not at all.
 
     Args:
         field: name of the option, for errors.
-        folder: does not exist, or is empty.
+        folder: a folder that does not exist or is empty.
         tensors: as for `write_patch_files`.
         fields: as for `write_patch_files`.
 
@@ -236,7 +236,7 @@ def _contents(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple
 
 
 def _holds(folder: Path, data: bytes, description: Mapping[str, Any]) -> bool:
-    """Whether a folder holds this very patch."""
+    """Whether a folder has exactly this patch."""
     weights = folder / WEIGHTS
     if not weights.is_file() or weights.stat().st_size != len(data) or weights.read_bytes() != data:
         return False
@@ -247,7 +247,7 @@ def _holds(folder: Path, data: bytes, description: Mapping[str, Any]) -> bool:
 
 
 def _check_no_undo(folder: Path) -> None:
-    """Refuse a folder that may hold the only copy of a model's original gates."""
+    """Refuse a folder that may have the only copy of a model's original gates."""
 
     def refuse(problem: str) -> NoReturn:
         raise InputError("out", str(folder), problem, "choose another folder")
@@ -255,11 +255,11 @@ def _check_no_undo(folder: Path) -> None:
     try:
         description = read_description("out", folder)
     except InputError:
-        refuse(f"holds a {DESCRIPTION} that this toolkit did not write")
+        refuse(f"has a {DESCRIPTION} that router-rl did not write")
     if description["schema_version"] == 1:
-        refuse("holds a patch of version 1, which may be the undo of a model")
+        refuse("has a patch of version 1, which may be the undo of a model")
     if description["restores"]:
-        refuse("holds the original routers of a model (an undo)")
+        refuse("has the original routers of a model (an undo)")
 
 
 def _count(value: object) -> bool:
@@ -284,4 +284,4 @@ def _read(field: str, folder: Path, name: str) -> bytes:
 
 
 def _no_patch(field: str, folder: Path, why: str | None) -> InputError:
-    return InputError(field, str(folder), f"is no patch ({why})", "give a patch's folder")
+    return InputError(field, str(folder), f"is not a patch ({why})", "give the folder of a patch")

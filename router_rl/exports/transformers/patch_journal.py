@@ -1,12 +1,11 @@
-"""Changing several files of a model's folder as one: all of them or none, also after a kill.
+"""Change several files of a model's folder in one transaction: all or none, even if the process is killed.
 
-The new files are prepared in a folder beside the old ones. Renaming it to `router_patch.journal` starts the
-change. The files then move to their places, and the journal is renamed away at the end. A journal in a
-model's folder means that a change was interrupted: `recover_patch` finishes it, or undoes it where new files
-are missing.
+The new files are prepared in a folder inside the model's. Renaming it to `router_patch.journal` starts the
+change. Then the files move to their places, and the journal is renamed and removed. A journal in a model's
+folder means that a change was interrupted: `recover_patch` finishes it, or undoes it if files are missing.
 
-In between, `config.json` is a placeholder that no library loads, so that a mixture of old and new files is
-never taken for a model.
+During the change, `config.json` is a placeholder that no library loads, so that nothing loads a mixture of
+old and new files.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ _BEFORE, _AFTER, _CONFIG = "before", "after", "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What changes in a model's folder.
+    """A change of a model's folder.
 
     Attributes:
         gates: new tensors by file and name.
-        gates_before: the present tensors by name.
-        texts: new content of other files by name; None removes the file. `config.json` is one of them.
+        gates_before: old tensors by name.
+        texts: new content of other files by name; None removes the file. `config.json` must be in it.
     """
 
     gates: Mapping[str, Mapping[str, Tensor]]
@@ -54,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True)
 class _Step:
-    """A file, with the SHA-256 of its old and new content; None where there is no file."""
+    """A file, with the SHA-256 of its old and new content; None if the file does not exist."""
 
     name: str
     before: str | None
@@ -71,10 +70,11 @@ def run_change(model: Path, change: Change) -> None:
 
     Args:
         model: the folder; it has no journal.
-        change: the files.
+        change: the change.
 
     Raises:
-        InputError: there is not enough space for copies of the files that change.
+        InputError: the disk has not enough space for copies of the files, or another process patches the
+            model.
     """
     journal = model / JOURNAL
     remove_stale(journal)
@@ -82,7 +82,7 @@ def run_change(model: Path, change: Change) -> None:
     fresh = temporary_beside(journal, "new")
     try:
         fresh.mkdir()
-        with _held(model, fresh):
+        with _locked(model, fresh):
             steps = _prepare(model, fresh, change)
             if journal.exists():
                 raise _busy(model)
@@ -100,13 +100,13 @@ def run_change(model: Path, change: Change) -> None:
 
 
 def recover_patch(model: Path | str) -> str | None:
-    """Finish a patch of a model's folder that was interrupted, or undo it where new files are missing.
+    """Finish a patch of a model's folder that was interrupted, or undo it if new files are missing.
 
     Args:
-        model: the model's folder.
+        model: folder of the model.
 
     Returns:
-        what was done, in one sentence; None if nothing was interrupted.
+        a message for the user; None if no patch was interrupted.
 
     Raises:
         InputError: another process is patching the model, or files were changed or removed since.
@@ -116,14 +116,14 @@ def recover_patch(model: Path | str) -> str | None:
         if model.is_dir():
             remove_stale(model / JOURNAL)
         return None
-    with _held(model, model / JOURNAL):
+    with _locked(model, model / JOURNAL):
         steps = _read_plan(model)
         finished = all(_can_finish(model, step) for step in steps)
         (_forward if finished else _backward)(model, steps)
         _close(model)
     if finished:
         return "a patch of the model was interrupted; it is finished now"
-    return "a patch of the model was interrupted; it is undone now, the model has its routers from before"
+    return "a patch of the model was interrupted; it is undone now, and the model has its earlier routers"
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -133,8 +133,8 @@ def write_durably(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _held(model: Path, folder: Path) -> Generator[None, None, None]:
-    """Hold the lock of a journal, which ends with the process."""
+def _locked(model: Path, folder: Path) -> Generator[None, None, None]:
+    """Hold the lock of a journal; the system releases it when the process ends."""
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
@@ -173,7 +173,7 @@ def _prepare(model: Path, fresh: Path, change: Change) -> list[_Step]:
         shutil.copymode(model / file, copy)
         sync_file(copy)
         steps.append(_Step(file, before, sha256_of(copy)))
-    for name in sorted(change.texts, key=lambda name: name == _CONFIG):  # the configuration is the last
+    for name in sorted(change.texts, key=lambda name: name == _CONFIG):  # config.json is the last
         text, old = change.texts[name], model / name
         if old.exists():
             shutil.copy(old, fresh / _BEFORE / name)
@@ -213,7 +213,7 @@ def _read_plan(model: Path) -> list[_Step]:
             "model",
             str(model),
             f"a patch was interrupted, and {JOURNAL}/{_PLAN} is damaged",
-            f"copy the model again; its routers from before are in {JOURNAL}/{_GATES}",
+            f"copy the model again; its earlier routers are in {JOURNAL}/{_GATES}",
         ) from error
 
 
@@ -229,7 +229,7 @@ def _forward(model: Path, steps: Sequence[_Step]) -> None:
     sync_folder(model)
     for step in steps:
         if step.name == _CONFIG:
-            sync_folder(model)  # all other files stand before the model can be loaded again
+            sync_folder(model)  # all other files are on disk before the model can be loaded again
         if step.after is None:
             (model / step.name).unlink(missing_ok=True)
         else:
@@ -243,7 +243,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _backward(model: Path, steps: Sequence[_Step]) -> None:
-    """Restore the old files; the configuration is the last."""
+    """Restore the old files; config.json is the last."""
     gates: dict[str, Tensor] | None = None
     for step in steps:
         target, old = model / step.name, model / JOURNAL / _BEFORE / step.name
@@ -257,7 +257,7 @@ def _backward(model: Path, steps: Sequence[_Step]) -> None:
             gates = load_file(model / JOURNAL / _GATES) if gates is None else gates
             _restore(model, step, lambda copy, gates=gates, file=target: _old_gates(file, copy, gates))
         else:
-            raise _lost(model, step.name)
+            raise _unknown_file(model, step.name)
 
 
 def _restore(model: Path, step: _Step, write: Callable[[Path], object]) -> None:
@@ -265,10 +265,10 @@ def _restore(model: Path, step: _Step, write: Callable[[Path], object]) -> None:
     try:
         write(copy)
     except OSError as error:
-        raise _lost(model, step.name) from error
+        raise _unknown_file(model, step.name) from error
     sync_file(copy)
     if _digest(copy) != step.before:
-        raise _lost(model, step.name)
+        raise _unknown_file(model, step.name)
     copy.replace(model / step.name)
     sync_folder(model)
 
@@ -278,13 +278,13 @@ def _old_gates(file: Path, copy: Path, gates: Mapping[str, Tensor]) -> None:
     replace_tensors(copy, {name: gates[name] for name in names_in(file) if name in gates})
 
 
-def _lost(model: Path, name: str) -> InputError:
+def _unknown_file(model: Path, name: str) -> InputError:
     problem = f"a patch was interrupted, and {name} is neither the old file nor the new one"
     return InputError("model", str(model), problem, f"copy {name} again, then run patch --recover")
 
 
 def _close(model: Path) -> None:
-    """Remove the journal: first its name, which ends the change."""
+    """Remove the journal: renaming it ends the change."""
     journal = model / JOURNAL
     old = temporary_beside(journal, "old")
     journal.rename(old)

@@ -1,7 +1,7 @@
-"""A model that a patch is written into: its gates, and whether they are its original ones.
+"""A model to patch: its gates, and whether they are the original ones.
 
 The folder of a patched model has a record, `router_patch.json`: the description of the patch, and a digest of
-the original gates. An undo is taken from a model without a record only. Afterwards the digest identifies it.
+the original gates. An undo can be written only while the model has no record; later the digest identifies it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class PatchTarget:
     """A model and its gates.
 
     Attributes:
-        folder: of the model.
-        host: what its gates compute.
-        weights: its tensors.
-        gates: the present gates by name, as they are stored.
-        record: of the patch that the model has, empty if it is damaged; None for a model without.
+        folder: folder of the model.
+        host: the function that its gates compute.
+        weights: all tensors.
+        gates: the current gates by name, in the stored dtype.
+        record: record of the model's patch, empty if it is damaged; None if the model is not patched.
     """
 
     folder: Path
@@ -50,16 +50,16 @@ class PatchTarget:
 
     @cached_property
     def applies_to(self) -> str:
-        """The digest of all tensors but the gates."""
+        """The digest of all tensors except the gates."""
         return digest_without(self.weights, self.gates)
 
     def original(self, coming: Patch | None = None, stored: Mapping[str, Tensor] | None = None) -> str | None:
         """Return the digest of the original gates; None if the model is patched and they are unknown.
 
         Args:
-            coming: the patch that is about to be applied. A model that has its gates is patched, even if it
-                has no record.
-            stored: its gates as this model stores them.
+            coming: the patch to apply next. A model that has its gates is already patched, even without a
+                record.
+            stored: gates of that patch in the model's dtype.
         """
         if self.record is not None:
             return self.record.get("original")
@@ -71,7 +71,7 @@ class PatchTarget:
         """Return the digest of gates of this model.
 
         Args:
-            gates: by name, as they are stored.
+            gates: gates by name, in the stored dtype.
             k: experts per token.
         """
         digest = hashlib.sha256(str(k).encode())
@@ -81,15 +81,18 @@ class PatchTarget:
         return digest.hexdigest()
 
     def has(self, gates: Mapping[str, Tensor]) -> bool:
-        """Return whether the present gates are these, bit for bit."""
+        """Return whether the current gates are equal to these, bit for bit."""
         return all(raw(self.gates[name]) == raw(tensor) for name, tensor in gates.items())
 
     def read(self, field: str, folder: Path) -> tuple[Patch, dict[str, Tensor]]:
-        """Read a patch, check that it fits this model, and return it with its gates as the model stores them.
+        """Read a patch and check that it fits this model.
 
         Args:
             field: name of the option, for errors.
-            folder: the patch's folder.
+            folder: folder of the patch.
+
+        Returns:
+            the patch, and its gates in the model's dtype.
 
         Raises:
             InputError: the patch is damaged or was made for another model.
@@ -98,23 +101,26 @@ class PatchTarget:
         return self.fitted(field, folder, read_patch(field, folder, largest))
 
     def fitted(self, field: str, folder: Path, patch: Patch) -> tuple[Patch, dict[str, Tensor]]:
-        """Check that a patch was made for this model, and return its gates as this model stores them.
+        """Check that a patch was made for this model.
 
         Args:
             field: name of the option, for errors.
-            folder: the patch's folder, for errors.
-            patch: its content.
+            folder: folder of the patch, for errors.
+            patch: the patch.
+
+        Returns:
+            the patch, and its gates in the model's dtype.
 
         Raises:
-            InputError: it was made for another model.
+            InputError: the patch was made for another model, or overflows in the model's dtype.
         """
 
         def refuse(problem: str, fix: str = "give its own model") -> InputError:
             return InputError(field, str(folder), problem, fix)
 
-        ours = self.host.config.model_type
-        if patch.model_type != ours:
-            problem = f"was made for {patch.model_type} but the model is {ours}"
+        model_type = self.host.config.model_type
+        if patch.model_type != model_type:
+            problem = f"was made for {patch.model_type} but the model is {model_type}"
             raise refuse(problem, "give the model that its routers were trained on")
         shapes = {name: tensor.shape for name, tensor in patch.tensors.items()}
         if shapes != {name: tensor.shape for name, tensor in self.gates.items()}:
@@ -123,12 +129,12 @@ class PatchTarget:
             raise refuse("has other layers or experts than the model")
         if patch.applies_to != self.applies_to:
             raise refuse(
-                f"was made for the weights {patch.applies_to[:12]}, the model is {self.applies_to[:12]}"
+                f"was made for the weights {patch.applies_to[:12]}, the model has {self.applies_to[:12]}"
             )
         stored = {name: tensor.to(stored_dtype(self.weights, name)) for name, tensor in patch.tensors.items()}
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise refuse(f"has values in {name} that do not fit into {tensor.dtype}", "scale the routers")
+                raise refuse(f"has values in {name} that overflow in {tensor.dtype}", "scale the routers")
         return patch, stored
 
     def fields(self, k: int, restores: bool) -> dict[str, Any]:
@@ -152,8 +158,8 @@ class PatchTarget:
         """Return the record that the model has with a patch; None if the patch restores the original gates.
 
         Args:
-            patch: for this model.
-            stored: its gates as this model stores them.
+            patch: a patch for this model.
+            stored: its gates in the model's dtype.
         """
         original = self.original(patch, stored)
         if original == self.digest(stored, patch.k) or (original is None and patch.restores):
@@ -167,10 +173,10 @@ def read_target(model: Path) -> PatchTarget:
     """Read a model's gates and its record.
 
     Args:
-        model: the folder of a mixture of experts.
+        model: folder of a mixture of experts.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the model cannot be read.
     """
     host, weights = host_of_folder(model)
     names = gate_names(host, weights)
@@ -189,11 +195,11 @@ def gate_names(host: Host, weights: Checkpoint) -> list[str]:
 
     Args:
         host: the model.
-        weights: its tensors.
+        weights: tensors of the model.
     """
-    named = [
+    names = [
         name(layer)
         for layer in host.layers
         for name in (host.layout.gate_weight, host.layout.gate_bias, host.layout.gate_selection_bias)
     ]
-    return [name for name in named if name in weights]
+    return [name for name in names if name in weights]

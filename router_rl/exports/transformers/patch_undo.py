@@ -1,4 +1,4 @@
-"""The undo of a patch: the original gates of a model, taken from a model that is not patched, and kept."""
+"""Write the undo of a patch: the original gates of a model that is not patched yet."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def take_undo(
 
     Args:
         target: the model.
-        folder: for the undo. An undo of this model in it is kept; anything else in it is an error.
+        folder: folder of the undo. An undo of this model in it is kept; any other content is an error.
         field: name of the option, for errors.
-        coming: the patch that is about to be applied, and its gates as the model stores them. A model that
-            has these gates is patched, with a record or without.
+        coming: the patch to apply next, and its gates in the model's dtype. A model that has these gates is
+            already patched, with or without a record.
 
     Returns:
-        what a user should know, in sentences.
+        messages for the user.
 
     Raises:
-        InputError: the model is patched and the folder has no undo of it; the folder has something else.
+        InputError: the model is patched and the folder has no undo of it; the folder has other files.
     """
     original = target.original(*coming) if coming is not None else target.original()
     patched = target.record is not None or original is None
     if not _is_taken(folder):
         if patched:
-            problem = "cannot be taken, because the model is already patched"
+            problem = "cannot be written, because the model is already patched"
             fix = "leave it out, or give the undo from before the patch"
             raise InputError(field, str(folder), problem, fix)
         _write(target, folder, field)
@@ -54,7 +54,7 @@ def take_undo(
         raise InputError(field, str(folder), problem, "choose another folder") from error
     digest = target.digest(gates, undo.k)
     if original is None and coming is not None and target.has(coming[1]) and not target.has(gates):
-        return ["the model is already patched; the undo was kept, without a record to compare it with"]
+        return ["the model is already patched; the undo was kept, but there is no record to compare it with"]
     if digest != original:
         problem = "exists and does not have the original routers of this model"
         raise InputError(field, str(folder), problem, "leave it out" if patched else "choose another folder")
@@ -62,7 +62,7 @@ def take_undo(
 
 
 def _is_taken(folder: Path) -> bool:
-    """Whether there is anything at a path but an empty folder."""
+    """Whether a path exists and is not an empty folder."""
     if folder.is_dir():
         return any(folder.iterdir())
     return folder.exists() or folder.is_symlink()

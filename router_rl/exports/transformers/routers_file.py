@@ -1,8 +1,8 @@
-"""Read the linear routers of several layers from one safetensors file, with the rule they were trained with.
+"""Read the linear routers of several layers, with their selection rule, from one safetensors file.
 
-`layers.N.weight` [E, H] and, where there is a bias, `layers.N.bias` [E]. The file's metadata has `select`,
-the JSON of the selection rule, and `experts`, the JSON list of their names. A file without this metadata
-(version 1) leaves the rule to the model that takes the routers. `LayerRouters.save` writes such files.
+The file has `layers.N.weight` [E, H] and, if the router has a bias, `layers.N.bias` [E]. Its metadata has
+`select`, the JSON of the selection rule, and `experts`, the JSON list of the experts' names. Without this
+metadata (version 1) the model that receives the routers sets the rule. `LayerRouters.save` writes such files.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["read_layer_routers"]
 
 
 def read_layer_routers(path: Path | str, field: str = "routers") -> list[LayerRouter]:
-    """The routers of a file, in the order of their layers.
+    """Read the routers of a file, in the order of their layers.
 
     Args:
-        path: of the safetensors file.
-        field: what the user gave the path as, for errors.
+        path: path of the safetensors file.
+        field: name of the option, for errors.
 
     Returns:
-        `Router`s with the rule they were trained with where the file has it, else (weight, bias) pairs.
+        `Router`s with their selection rule if the file has one, else (weight, bias) pairs.
 
     Raises:
         InputError: the file cannot be read or has no such tensors.
-        RouterError: its rule is unknown or does not fit the weights.
+        RouterError: the rule is unknown or does not fit the weights.
     """
-    if not Path(path).is_file():  # to open a pipe would wait for its writer
+    if not Path(path).is_file():  # opening a pipe would wait for its writer
         raise InputError(field, str(path), "is not a file", "give a safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
@@ -51,7 +51,7 @@ def read_layer_routers(path: Path | str, field: str = "routers") -> list[LayerRo
         int(m.group(1)) for name in tensors if (m := re.fullmatch(r"layers\.(\d+)\.weight", name))
     )
     if not layers:
-        raise InputError(field, str(path), "has no layers.N.weight", "write one weight [E, H] a layer")
+        raise InputError(field, str(path), "has no layers.N.weight", "write one weight [E, H] per layer")
     pairs = [(tensors[f"layers.{n}.weight"], tensors.get(f"layers.{n}.bias")) for n in layers]
     if "select" not in metadata:
         return list(pairs)

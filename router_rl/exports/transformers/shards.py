@@ -1,6 +1,6 @@
 """Digest the bytes of safetensors files, and replace tensors without reading the rest.
 
-The format is eight bytes of header length, a JSON header with each tensor's place, and the tensors
+The format is eight bytes of header length, a JSON header with each tensor's offsets, and the tensors
 (https://github.com/huggingface/safetensors#format).
 """
 
@@ -26,7 +26,7 @@ _CHUNK = 1 << 24
 
 
 def digest_without(weights: Checkpoint, left_out: Iterable[str]) -> str:
-    """SHA-256 of the name, dtype, shape and bytes of all tensors but some, in the order of the names.
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of all tensors except some, sorted by name.
 
     Args:
         weights: the model's files.
@@ -43,24 +43,28 @@ def digest_without(weights: Checkpoint, left_out: Iterable[str]) -> str:
         first, last = entry["data_offsets"]
         with (weights.folder / file).open("rb") as stream:
             stream.seek(start + first)
-            left = last - first
-            while left:
-                part = stream.read(min(left, _CHUNK))
+            remaining = last - first
+            while remaining:
+                part = stream.read(min(remaining, _CHUNK))
                 assert part
                 digest.update(part)
-                left -= len(part)
+                remaining -= len(part)
     return digest.hexdigest()
 
 
 def stored_dtype(weights: Checkpoint, name: str) -> torch.dtype:
-    """The dtype of a tensor in its file.
+    """Return the dtype of a tensor in its file.
+
+    Args:
+        weights: the model's files.
+        name: name of the tensor.
 
     Raises:
-        RouterError: it is not a floating-point dtype that gates are written in.
+        RouterError: gates cannot be written in this dtype.
     """
     kind = _header(weights.folder / weights.files[name])[1][name]["dtype"]
     if kind not in _DTYPES:
-        raise RouterError(f"{name} is stored as {kind}; gates are written as {', '.join(_DTYPES)}")
+        raise RouterError(f"{name} is stored as {kind}; gates must be one of {', '.join(_DTYPES)}")
     return _DTYPES[kind]
 
 
@@ -70,11 +74,11 @@ def names_in(path: Path) -> list[str]:
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replace tensors of a file by others of the same dtype and shape, in place; no other byte changes.
+    """Replace tensors of a file in place by others of the same dtype and shape; no other byte changes.
 
     Args:
-        path: of the safetensors file; a copy, since a kill leaves it half written.
-        tensors: by name.
+        path: path of the safetensors file. Use a copy: a killed process leaves it half written.
+        tensors: new tensors by name.
     """
     start, header = _header(path)
     with path.open("rb+") as stream:

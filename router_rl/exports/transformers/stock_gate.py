@@ -1,7 +1,7 @@
-"""A router as the weights of a stock gate: `linear (+ bias) -> score -> top-k -> renormalise`, or refused.
+"""Fold a router into the weights of a stock gate: `linear (+ bias) -> score -> top-k -> renormalise`.
 
-Standardisation, the gain of an RMSNorm in front and a temperature are linear, so they fold into the weight
-exactly. A router of another form is refused; `distil` approximates one.
+Standardisation, the gain of a preceding RMSNorm and a temperature are linear, so they fold into the weights
+exactly. Other routers raise an error; `distil` approximates them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ...routing import Hard, Router, RouterError, ScoredTopK, TopK
 __all__ = ["Gate", "LayerRouter", "fold"]
 
 LayerRouter: TypeAlias = "Router | tuple[Tensor, Tensor | None]"
-"""A layer's router: a `Router`, or a weight [E, H] and a bias [E] or None, chosen by softmax top-k."""
+"""A layer's router: a `Router`, or a weight [E, H] and a bias [E] or None with softmax top-k selection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The weights of a stock gate and what it must compute with them.
+    """The weights of a stock gate and its selection rule.
 
     Attributes:
-        weight: [E, H] float32, on the hidden state that enters the mixture, after the layer's norm.
-        bias: [E] float32, on the logits; None for none.
+        weight: [E, H] float32, for the hidden state after the layer's norm.
+        bias: [E] float32, added to the logits; None for none.
         selection_bias: [E] float32, added to the scores to choose experts, not to weight them; None for none.
         k: experts per token; None: the host's own number.
-        score: weights the chosen experts, and is renormalised over them.
-        groups: number of groups that the experts form.
+        score: function of the logits; the chosen experts' scores are renormalised to weights.
+        groups: number of groups of experts.
         kept: number of groups whose experts may be chosen.
     """
 
@@ -50,21 +50,21 @@ def fold(
     temperature: float = 1.0,
     otherwise: str = "distil it, or swap it into a loaded model",
 ) -> Gate:
-    """The gate that computes the same as a router.
+    """Return the gate that computes the same function as a router.
 
     Args:
-        router: with a linear scorer, features alone, and `hard`, `topk` or `scored_topk` selection; or a
-            weight and a bias.
-        gain: [H], multiplied with the gate's input before the router; for a router trained behind an RMSNorm
-            of its own, the ratio of that norm's gain to the host's.
+        router: a router with a linear scorer that reads only features, and `hard`, `topk` or `scored_topk`
+            selection; or a weight and a bias.
+        gain: [H], multiplies the gate's input before the router. For a router that was trained on the output
+            of its own RMSNorm: the gain of that norm divided by the gain of the host's.
         temperature: divides the logits.
-        otherwise: what to do with a router that does not fold, for the error.
+        otherwise: advice for a router that does not fold, for the error.
 
     Returns:
-        the gate, in float32; worked in float64.
+        the gate in float32, computed in float64.
 
     Raises:
-        RouterError: the router is not linear, or selects or weighs in another way.
+        RouterError: the router is not linear, or a stock gate cannot select or weight as it does.
     """
     if not (temperature > 0 and temperature < float("inf")):
         raise RouterError(f"temperature={temperature!r} is not a positive number; logits are divided by it")
@@ -78,7 +78,7 @@ def fold(
     folded = (weight / temperature).float()
     if not (folded.isfinite().all() and (bias is None or bias.isfinite().all())):
         raise RouterError(
-            "the router's weights are not finite; train it again, or look at gain and temperature"
+            "the router's weights are not finite; train it again, or check gain and temperature"
         )
     return Gate(
         weight=folded,
@@ -101,17 +101,17 @@ def _of_tensors(weight: Tensor, bias: Tensor | None) -> Gate:
 
 
 def _of_router(router: Router, otherwise: str) -> Gate:
-    def refuse(what: str) -> RouterError:
-        return RouterError(f"{what} does not fold into a stock gate; {otherwise}")
+    def refuse(subject: str) -> RouterError:
+        return RouterError(f"{subject} does not fold into a stock gate; {otherwise}")
 
     linear = router.scorer.linear_form()
     if linear is None:
         raise refuse(f"a {type(router.scorer).__name__}")
     if router.state:
         names = ", ".join(part.name for part in router.state)
-        raise refuse(f"a router whose input holds {names} beside the features")
+        raise refuse(f"a router with the extra inputs {names}")
     if router.stochastic:
-        raise refuse("a router that draws its experts")
+        raise refuse("a stochastic router")
     if router.allowed is not None:
         raise refuse("a router that excludes experts")
     rule = router.rule
@@ -121,7 +121,7 @@ def _of_router(router: Router, otherwise: str) -> Gate:
         return Gate(weight=weight, bias=nonzero_bias, k=rule.k)
     if isinstance(rule, ScoredTopK) and rule.score in ("softmax", "sigmoid"):
         if rule.groups > 1 and rule.judged_by != 2:
-            raise refuse(f"ranking groups by their best {rule.judged_by} experts")
+            raise refuse(f"a router that ranks groups by their best {rule.judged_by} experts")
         return Gate(
             weight=weight,
             bias=nonzero_bias,
@@ -131,4 +131,4 @@ def _of_router(router: Router, otherwise: str) -> Gate:
             groups=rule.groups,
             kept=rule.kept,
         )
-    raise refuse(f"{rule.name} selection")
+    raise refuse(f"a router with {rule.name} selection")

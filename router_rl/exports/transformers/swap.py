@@ -1,8 +1,8 @@
-"""Put routers into a loaded transformers model, verify that they took effect, and restore the model.
+"""Put routers into a loaded transformers model, verify that they take effect, and restore the model.
 
-A router that folds becomes the stock gate's own parameters. For any other (a network, adaptive k), the gate
-becomes a subclass of its class that calls the router. The gate stays the same module object: transformers
-records router logits from the module objects it saw first, so a replacement would not be recorded.
+A router that folds becomes the stock gate's own parameters. For any other router (a network, adaptive k), the
+gate's class becomes a subclass that calls the router. The gate stays the same module object: transformers
+records router logits from the original module objects, so a replacement would not be recorded.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Swap:
 
     Attributes:
         layers: layers whose gates were changed.
-        folded: those whose router became the stock gate's parameters.
-        auxiliary_loss: the model's load balancing loss on the checked tokens; None where it has none.
+        folded: layers whose router became the stock gate's parameters.
+        auxiliary_loss: the model's load balancing loss on the checked tokens; None if it has none.
     """
 
     layers: tuple[int, ...]
@@ -57,46 +57,45 @@ class _Before:
 def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor | None = None) -> Swap:
     """Make a loaded mixture-of-experts model route with these routers.
 
-    One forward pass verifies it: every gate's recorded logits are those of its router, the auxiliary loss is
-    finite, and the model's parameters are the routers' own. If not, the model is restored.
+    One forward pass verifies that every gate's recorded logits are those of its router, that the auxiliary
+    loss is finite, and that the model's parameters are the routers' own. If not, the model is restored.
 
     Args:
         model: a causal language model of transformers.
-        routers: one for each layer that has a gate, in order. Those that do not fold stay modules of the
-            model: they run and train, but `save_pretrained` refuses, since a stock model has no place for
-            them. Export them, or distil them first.
+        routers: one for each layer that has a gate, in order, all with the same k. Routers that do not fold
+            stay modules of the model: they run and train, but `save_pretrained` raises an error, since a
+            stock model cannot load them. Export or distil them first.
         tokens: [B, L] int64 for the check; a few low ids if None.
 
     Returns:
-        the swap, to restore the model.
+        the swap, which can restore the model.
 
     Raises:
         RouterError: a router does not fit the model, or the check failed.
-        InputError: the model is not a mixture of experts of a known architecture.
+        InputError: the model is not a mixture of experts of a supported architecture.
     """
     host = host_of_model(model)
     if len(routers) != len(host.layers):
         raise RouterError(f"there are {len(routers)} routers but {len(host.layers)} layers have gates")
     planned = [_plan(host, router) for router in routers]
-    ks = {gate.k for gate in planned if isinstance(gate, Gate)}
+    ks = {_experts_per_token(host, plan) for plan in planned}
     if len(ks) > 1:
         raise RouterError(f"layers run {', '.join(sorted(map(str, ks)))} experts per token; use one number")
     gates = [cast(nn.Module, model.get_submodule(host.layout.gate_module(layer))) for layer in host.layers]
     before = [_snapshot(host, gate) for gate in gates]
     try:
-        ours: dict[str, nn.Parameter] = {}
+        expected: dict[str, nn.Parameter] = {}
         for layer, gate, plan in zip(host.layers, gates, planned, strict=True):
             name = host.layout.gate_module(layer)
-            ours |= {f"{name}.{key}": value for key, value in _put(host, gate, plan).items()}
-        if ks:
-            _set_k(model, ks.pop() or host.k)
+            expected |= {f"{name}.{key}": value for key, value in _put(host, gate, plan).items()}
+        _set_k(model, ks.pop())
         if any(isinstance(plan, Router) for plan in planned):
             model.save_pretrained = _refuse_to_save
         loss = _check(model, host, gates, planned, tokens)
-        held = dict(model.named_parameters(remove_duplicate=False))
-        lost = [name for name, value in ours.items() if held.get(name) is not value]
-        if lost:
-            raise RouterError(f"{lost[0]} is not the router's parameter: the swap did not take effect")
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        wrong = [name for name, value in expected.items() if parameters.get(name) is not value]
+        if wrong:
+            raise RouterError(f"{wrong[0]} is not the router's parameter: the swap did not take effect")
     except BaseException:
         _restore(model, before)
         raise
@@ -105,30 +104,30 @@ def swap_routers(model: Any, routers: Sequence[LayerRouter], *, tokens: Tensor |
 
 
 class _RoutedGate(nn.Module):
-    """What a stock gate becomes when its router does not fold: mixed in before the host's class."""
+    """Mixin before the class of a stock gate: the gate calls a router that does not fold."""
 
     router: Router
     segments: int
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [T, E], weights [T, k] and experts [T, k] of hidden states [..., H].
+        """Return logits [T, E], weights [T, k] and experts [T, k] for hidden states [..., H].
 
-        An empty slot gets the token's first expert with weight 0: the result is the same, but no time is
-        saved. The id E would save it, but outside expert parallelism grouped matrix products leave such rows
-        uninitialised, and 0 times an uninitialised value can be NaN.
+        An empty slot gets the token's first expert with weight 0, which saves no time. The id E would save
+        it, but outside expert parallelism grouped matrix products leave such rows uninitialised, and 0 times
+        an uninitialised value can be NaN.
         """
         routing = self.router(hidden_states.reshape(-1, hidden_states.shape[-1]))
-        each, rows = self.segments, len(self.router.experts)
-        within = torch.arange(each, device=routing.experts.device)
-        chosen = torch.where(routing.experts < rows, routing.experts, routing.experts[:, :1])
-        experts = (chosen.unsqueeze(-1) * each + within).flatten(1)
+        segments, rows = self.segments, len(self.router.experts)
+        within = torch.arange(segments, device=routing.experts.device)
+        filled = torch.where(routing.experts < rows, routing.experts, routing.experts[:, :1])
+        experts = (filled.unsqueeze(-1) * segments + within).flatten(1)
         # The experts of an assembly expect weights that sum to the number of segments.
-        weights = routing.weights.repeat_interleave(each, dim=-1)
-        return routing.logits[:, :rows].repeat_interleave(each, dim=-1), weights, experts
+        weights = routing.weights.repeat_interleave(segments, dim=-1)
+        return routing.logits[:, :rows].repeat_interleave(segments, dim=-1), weights, experts
 
 
 def _plan(host: Host, router: LayerRouter) -> Gate | Router:
-    """The gate's own parameters where the router folds into this host, else the router."""
+    """The gate's own parameters if the router folds into this host, else the router."""
     try:
         return host.take(fold(router))
     except RouterError:
@@ -137,18 +136,24 @@ def _plan(host: Host, router: LayerRouter) -> Gate | Router:
     if router.state or router.features != host.hidden:
         raise RouterError(
             f"the router takes {router.features} features and {router.state_size} numbers of state, but a "
-            f"gate receives the hidden state of {host.hidden} alone"
+            f"gate receives only the hidden state of size {host.hidden}"
         )
     if not router.rule.causal:
         raise RouterError(
-            f"{router.rule.name} selection reads later tokens, which generation does not have yet"
+            f"{router.rule.name} selection reads later tokens, which do not exist yet during generation"
         )
     if not host.renormalises or getattr(host.config, "routed_scaling_factor", 1.0) not in (
         1.0,
         host.segments(len(router.experts)),
     ):
-        raise RouterError("the model scales its experts' weights, which sum to 1 in a router")
+        raise RouterError("the model scales its experts' weights, but a router's weights sum to 1")
     return router
+
+
+def _experts_per_token(host: Host, plan: Gate | Router) -> int:
+    if isinstance(plan, Gate):
+        return plan.k or host.k
+    return plan.rule.k * host.segments(len(plan.experts))
 
 
 def _snapshot(host: Host, gate: nn.Module) -> _Before:
@@ -158,7 +163,7 @@ def _snapshot(host: Host, gate: nn.Module) -> _Before:
 
 
 def _put(host: Host, gate: nn.Module, plan: Gate | Router) -> dict[str, nn.Parameter]:
-    """Change one gate; returns the parameters that it must have after the swap, by their names in it."""
+    """Change one gate; returns the parameters that it must have after the swap, by name."""
     weight = cast(Tensor, gate.weight)
     if isinstance(plan, Router):
         kind = type(gate)
@@ -166,20 +171,22 @@ def _put(host: Host, gate: nn.Module, plan: Gate | Router) -> dict[str, nn.Param
         routed = cast(_RoutedGate, gate)
         routed.segments = host.segments(len(plan.experts))
         routed.router = plan.to(weight.device)
-        gate.register_parameter("weight", None)  # it would be saved, and mislead
+        gate.register_parameter("weight", None)  # unused, but save_pretrained would save it
         return {f"router.{name}": parameter for name, parameter in plan.named_parameters()}
     learned = {"weight": plan.weight} if plan.bias is None else {"weight": plan.weight, "bias": plan.bias}
-    ours = {name: nn.Parameter(value.to(weight), weight.requires_grad) for name, value in learned.items()}
-    for name, parameter in ours.items():
+    parameters = {
+        name: nn.Parameter(value.to(weight), weight.requires_grad) for name, value in learned.items()
+    }
+    for name, parameter in parameters.items():
         gate.register_parameter(name, parameter)
     if plan.selection_bias is not None:
         cast(Any, gate).e_score_correction_bias = plan.selection_bias.to(weight.device)
     cast(Any, gate).top_k = plan.k
-    return ours
+    return parameters
 
 
 def _set_k(model: Any, k: int) -> None:
-    """Set the number of experts per token wherever the model reads it, its auxiliary loss included."""
+    """Set the number of experts per token in the config and for the auxiliary loss."""
     model.config.num_experts_per_tok = k
     if hasattr(model, "num_experts_per_tok"):
         model.num_experts_per_tok = k
@@ -187,28 +194,28 @@ def _set_k(model: Any, k: int) -> None:
 
 def _refuse_to_save(*_: Any, **__: Any) -> None:
     raise RouterError(
-        "save_pretrained would leave the gates without weights, since not all routers fold: save the model "
-        "before the swap, and swap_routers after loading it; or distil the routers first"
+        "save_pretrained would save gates without weights, since not all routers fold: save the model before "
+        "the swap and call swap_routers after loading it, or distil the routers first"
     )
 
 
 def _restore(model: Any, before: list[_Before]) -> None:
     model.__dict__.pop("save_pretrained", None)
-    for was in before:
-        if hasattr(was.gate, "router"):
-            del was.gate.router, was.gate.segments
-        was.gate.__class__ = was.kind
-        for name, tensor in was.tensors.items():
-            setattr(was.gate, name, tensor)
-        cast(Any, was.gate).top_k = was.top_k
-        _set_k(model, was.config_k)
+    for old in before:
+        if hasattr(old.gate, "router"):
+            del old.gate.router, old.gate.segments
+        old.gate.__class__ = old.kind
+        for name, tensor in old.tensors.items():
+            setattr(old.gate, name, tensor)
+        cast(Any, old.gate).top_k = old.top_k
+        _set_k(model, old.config_k)
 
 
 @torch.no_grad()
 def _check(
     model: Any, host: Host, gates: list[nn.Module], planned: list[Gate | Router], tokens: Tensor | None
 ) -> float | None:
-    """Run one forward pass and compare the recorded logits with the routers'; returns the auxiliary loss."""
+    """Run one forward pass, compare the recorded logits with the routers', and return the auxiliary loss."""
     if tokens is None:
         tokens = torch.arange(8).remainder(model.config.vocab_size).unsqueeze(0)
     captured: list[Tensor] = []
@@ -231,8 +238,8 @@ def _check(
         # bfloat16 products have three digits.
         allowed = 0.03 if logits.dtype != torch.float32 or hidden.dtype != torch.float32 else 1e-4
         if not torch.allclose(logits, expected, atol=allowed * float(expected.abs().max() + 1), rtol=0):
-            raise RouterError(f"layer {host.layers[at]} routes by other logits than its router's")
-    loss = getattr(outputs, "aux_loss", None)  # architectures that balance by a bias have none
+            raise RouterError(f"the logits of layer {host.layers[at]} are not those of its router")
+    loss = getattr(outputs, "aux_loss", None)  # None in architectures that balance the load by a bias
     if loss is not None and not math.isfinite(float(loss)):
         raise RouterError(f"the auxiliary loss is {float(loss)} with these routers")
     return None if loss is None else float(loss)

@@ -1,4 +1,4 @@
-"""What a model computes in transformers with routers in its gates: the reference for other runtimes."""
+"""Run a model in transformers with routers in its gates: the reference for other runtimes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PROMPTS, LENGTH = 5, 16
 
 @dataclass(frozen=True, kw_only=True)
 class SwappedRun:
-    """A model's greedy answers and the decisions on the way.
+    """A model's greedy tokens and its routing decisions.
 
     Attributes:
         host: the model.
         prompts: token ids [P, L] int64.
-        tokens: greedy tokens [P, G] int64 that follow.
-        logprobs: [P, L + G - 1, V] float32, of each next token of prompts and answers.
-        inputs: by layer, the gate's inputs [P * (L + G), H].
-        experts: by layer, the chosen experts [P * (L + G), k] int64, in the model's own experts.
-        weights: by layer, their weights; 0 for an empty slot.
+        tokens: generated tokens [P, G] int64.
+        logprobs: log-probabilities [P, L + G - 1, V] float32 of each next token of prompts and answers.
+        inputs: the gate's inputs [P * (L + G), H], by layer.
+        experts: the chosen experts [P * (L + G), k] int64 in the model's own experts, by layer.
+        weights: the weights [P * (L + G), k] of the experts, 0 for an empty slot, by layer.
     """
 
     host: Host
@@ -42,17 +42,17 @@ class SwappedRun:
     weights: list[Tensor] = field(default_factory=list)
 
     def chosen(self, layer: int) -> list[set[int]]:
-        """The experts of a layer that have weight, for each token.
+        """Return the experts with a positive weight, for each token of a layer.
 
         Args:
-            layer: position among the layers that have experts.
+            layer: index among the layers that have experts.
         """
         rows = zip(self.experts[layer], self.weights[layer] > 0, strict=True)
-        return [set(ids[kept].tolist()) for ids, kept in rows]
+        return [set(ids[positive].tolist()) for ids, positive in rows]
 
 
 def random_prompts(vocabulary: int) -> Tensor:
-    """Prompts [5, 16] int64 of random tokens, the same each time.
+    """Return prompts [5, 16] int64 of random tokens, the same on each call.
 
     Args:
         vocabulary: number of tokens.
@@ -66,10 +66,10 @@ def run_swapped(
     """Run a model in float32 with routers in its gates.
 
     Args:
-        folder: of the model, as transformers saves it.
+        folder: folder of the model, as transformers saves it.
         routers: one for each layer that has a gate, in order; None: the model's own gates.
-        prompts: token ids [P, L] int64; random ones if None.
-        count: G, tokens to generate.
+        prompts: token ids [P, L] int64; random tokens if None.
+        count: G, number of tokens to generate.
 
     Raises:
         RouterError: the routers do not fit the model.
@@ -83,13 +83,13 @@ def run_swapped(
 def run_model(
     folder: Path, change: Callable[[Any], object], prompts: Tensor | None = None, count: int = 48
 ) -> SwappedRun:
-    """Run a model in float32, changed by a function.
+    """Run a model in float32 after a function has changed it.
 
     Args:
-        folder: of the model.
-        change: takes the loaded model.
-        prompts: token ids [P, L] int64; random ones if None.
-        count: G, tokens to generate.
+        folder: folder of the model.
+        change: changes the loaded model.
+        prompts: token ids [P, L] int64; random tokens if None.
+        count: G, number of tokens to generate.
     """
     import transformers
 
@@ -106,8 +106,8 @@ def run_model(
     experts: list[Tensor] = []
     weights: list[Tensor] = []
 
-    def hook(_gate: Any, given: Any, outputs: Any) -> None:
-        inputs.append(given[0].reshape(-1, host.hidden))
+    def hook(_gate: Any, arguments: Any, outputs: Any) -> None:
+        inputs.append(arguments[0].reshape(-1, host.hidden))
         weights.append(outputs[1])
         experts.append(outputs[2])
 

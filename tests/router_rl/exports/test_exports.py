@@ -138,14 +138,14 @@ def test_the_readme_runs_as_written(
     assert torch.as_tensor(ids).long().equal(expected.experts)
 
 
-def test_parity_is_checked_with_a_dead_expert_too(made, tmp_path: Path) -> None:
+def test_parity_is_checked_with_a_masked_expert_too(made, tmp_path: Path) -> None:
     export(made(), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert (written["format"], written["rows"], written["passed"]) == ("safetensors", 1004, True)
-    assert written["with_a_dead_expert"]["passed"]
+    assert written["with_masked_expert"]["passed"]
     export(made("linear", bias=False), tmp_path / "gguf", format="gguf")
     written = json.loads((tmp_path / "gguf" / "parity.json").read_text())
-    assert (written["rows"], "with_a_dead_expert" in written) == (1001, False)
+    assert (written["rows"], "with_masked_expert" in written) == (1001, False)
 
 
 def test_an_export_that_ignores_the_mask_is_refused(
@@ -174,10 +174,10 @@ def test_what_a_layer_cannot_give_its_router_is_refused(
     made, kinds: OutcomeTable, tmp_path: Path, format: str
 ) -> None:
     for router, message in (
-        (made("conditioned", "hard"), "fold it at a value"),
-        (made("linear", state=True), "takes load too: train it without"),
+        (made("conditioned", "hard"), "fix it at a value"),
+        (made("linear", state=True), "also takes load: train it without"),
         (fit("random", RoutingProblem(kinds)), "stochastic"),
-        (fit("knn", RoutingProblem(kinds)), "a knn router has no .* form: export it as pt2"),
+        (fit("knn", RoutingProblem(kinds)), "cannot run a knn router: export it as pt2"),
     ):
         with pytest.raises(RouterError, match=message):
             export(router, tmp_path / "out", format=format)

@@ -99,7 +99,7 @@ def test_a_policy_keeps_its_text_pipeline(kind: str, tmp_path: Path, monkeypatch
     prompts = ["a word and another", ""]
     assert loaded.text(prompts).equal(policy.text(prompts))
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["text"] == {
-        "prompts_from": "made",
+        "prompts_from": "synthetic",
         "max_difference": 0.0,
     }
     block = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
@@ -125,7 +125,7 @@ def test_a_policy_that_makes_other_features_is_refused(
         write_policy(made("cascade") if lost else reading_prompts("cascade", offset=1e-3), folder)
 
     monkeypatch.setattr(export_folder, "write_policy", writes_another)
-    with pytest.raises(RouterError, match="no text pipeline" if lost else "other features of prompts"):
+    with pytest.raises(RouterError, match="no text pipeline" if lost else "features of prompts differ"):
         export(reading_prompts("cascade"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -143,10 +143,10 @@ def test_a_policy_that_is_written_wrong_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"format='onnx': a cascade policy has no such form"):
+    with pytest.raises(InputError, match=r"format='onnx': does not support a cascade policy"):
         export(made("cascade"), tmp_path / "out", format="onnx")
     with pytest.raises(
-        RouterError, match="object has no exported form; known: a Router, caching, cascade, network, session"
+        RouterError, match="object cannot be exported; use a Router, caching, cascade, network, session"
     ):
         export(object(), tmp_path / "out")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

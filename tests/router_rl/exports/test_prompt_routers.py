@@ -84,7 +84,7 @@ def test_without_rows_made_prompts_are_compared(tmp_path: Path) -> None:
     export(prompt_router(), tmp_path / "out", rows=Problem(None))
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert written["rows_from"] == "random"
-    assert (written["text"]["prompts_from"], written["text"]["passed"]) == ("made", True)
+    assert (written["text"]["prompts_from"], written["text"]["passed"]) == ("synthetic", True)
 
 
 def test_a_wrong_text_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

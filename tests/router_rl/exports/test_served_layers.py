@@ -78,7 +78,7 @@ def test_an_expert_that_was_cut_runs_all_its_segments(folder: Path, scale: float
     served = routers.layer(folder / "layer-1", segments=3, scale=scale, device=CPU)
     hidden = torch.randn(5, 4)
     weights, ids = served(hidden, torch.zeros(5, 18), 6, True)
-    own_weights, own_ids, _ = served.router.chosen(hidden)
+    own_weights, own_ids, _ = served.router.choose(hidden)
     assert ids.dtype == torch.int32
     assert ids.tolist() == [
         [3 * expert + part for expert in row for part in range(3)] for row in own_ids.tolist()
@@ -146,10 +146,10 @@ def test_what_does_not_fit_is_named(made, folder: Path, tmp_path: Path) -> None:
     served = routers.layer(folder / "layer-1", segments=1, scale=1.0, device=CPU)
     with pytest.raises(ValueError, match="the router is for 6 experts, the layer has 12"):
         served(torch.zeros(1, 4), torch.zeros(1, 12), 2, True)
-    with pytest.raises(ValueError, match=r"holds neither router.json nor layer-0"):
+    with pytest.raises(ValueError, match=r"has neither router.json nor layer-0"):
         ServedRouters(tmp_path)
     export(made("mlp", "top2", state=True), tmp_path / "state")
-    with pytest.raises(ValueError, match="no router of hidden states alone; export it with --format vllm"):
+    with pytest.raises(ValueError, match="is not a router of hidden states; export it with --format vllm"):
         ServedRouters(tmp_path / "state").layer(tmp_path / "state", segments=1, scale=1.0, device=CPU)
 
 

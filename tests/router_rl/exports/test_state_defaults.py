@@ -107,7 +107,7 @@ def test_a_format_without_state_is_written_at_the_default(format: str, tmp_path:
     assert loaded(features).experts.equal(router.at(compute_weight=0.2)(features).experts)
     assert not loaded(features).experts.equal(router.at(compute_weight=0.01)(features).experts)
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["at"] == {"compute_weight": 0.2}
-    with pytest.raises(RouterError, match="hidden states alone"):
+    with pytest.raises(RouterError, match="only hidden states"):
         export(conditioned(default=None), tmp_path / "other", format=format)
 
 

@@ -13,7 +13,8 @@ import torch
 import train_router
 from experts import InputError
 from experts.moe import assemble
-from router_rl.exports import export, export_layers, find_format
+from router_rl.exports import export, export_layers, find_format, verify_layers
+from router_rl.exports.transformers.swapped_run import run_swapped
 from router_rl.exports.verify_layers import PYTHON, run_program, verify_in_transformers, verify_in_vllm
 from router_rl.routing import LinearScorer, MLPScorer, Router, RouterError, TopK
 
@@ -59,8 +60,25 @@ def test_routers_that_decide_otherwise_are_refused(mixture: Path) -> None:
     def write(router: Router, folder: Path) -> None:
         find_format("transformers").write(next(others), folder)
 
-    with pytest.raises(RouterError, match="the routers decide otherwise in transformers"):
+    with pytest.raises(RouterError, match="the routers decide differently in transformers"):
         verify_in_transformers(write, mixture, made())
+
+
+def test_a_weight_of_sglang_that_is_no_number_is_refused(
+    mixture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = run_swapped(mixture, made())
+    answers = [
+        {"ids": ids[:64].tolist(), "weights": weights[:64].tolist()}
+        for ids, weights in zip(reference.experts, reference.weights, strict=True)
+    ]
+    monkeypatch.setenv(PYTHON, "python")
+    monkeypatch.setattr(verify_layers, "run_program", lambda *_: {"version": "1", "answers": answers})
+    write = find_format("sglang").write
+    assert verify_layers.verify_in_sglang(write, mixture, made())["passed"]
+    answers[1]["weights"][0][0] = float("nan")
+    with pytest.raises(RouterError, match="the routers decide differently in SGLang"):
+        verify_layers.verify_in_sglang(write, mixture, made())
 
 
 def test_without_the_runtime_it_is_the_contract_only(
@@ -82,7 +100,7 @@ def test_without_the_runtime_it_is_the_contract_only(
 
 
 def test_what_cannot_be_verified(mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="is no folder of a model"):
+    with pytest.raises(InputError, match="is not the folder of a model"):
         export(made()[0], tmp_path / "out", format="vllm", verify=tmp_path)
     with pytest.raises(RouterError, match="there are 1 routers but 3 layers have gates"):
         export(made()[0], tmp_path / "out", format="transformers", verify=mixture)

@@ -152,7 +152,7 @@ def test_a_stream_that_is_cut_ends_with_an_error(serve: Callable[..., Any], faul
     with serve() as running:
         got = running.chat(f"{PLUS} <<{fault}>>", stream=True)
         assert "[DONE]" not in got.text
-        assert f"the answer of {got.headers['x-router-rl-expert']} was cut" in got.text
+        assert f"the answer of {got.headers['x-router-rl-expert']} was interrupted" in got.text
         assert running.rows()[0]["status"] == "cut"
 
 
@@ -203,6 +203,7 @@ def test_a_decision_alone_says_its_reasons_and_is_not_logged(serve: Callable[...
         (b'{"messages": []}', "messages"),
         (b'{"messages": [{"role": "user", "content": null}]}', "messages"),
         (b'{"messages": [{"role": "system", "content": "x"}]}', "messages"),
+        (b'{"messages": ["x", {"role": "user", "content": "x"}]}', "messages"),
         (b'{"model": "unknown", "messages": [{"role": "user", "content": "x"}]}', "model"),
         (b'{"stream": "yes", "messages": [{"role": "user", "content": "x"}]}', "stream"),
     ],
@@ -212,6 +213,7 @@ def test_a_bad_request_is_named(serve: Callable[..., Any], body: bytes, paramete
         got = running.http.post("/v1/chat/completions", content=body)
         assert got.status_code == 400
         assert got.json()["error"]["param"] == parameter
+        assert not running.server.decider.breaker.excluded()  # no model is to blame
 
 
 def test_a_named_model_answers_and_has_no_propensity(serve: Callable[..., Any]) -> None:

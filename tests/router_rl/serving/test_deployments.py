@@ -114,19 +114,19 @@ def test_a_command_that_is_given_twice_changes_nothing_more(
 def test_a_server_that_is_refused_leaves_no_log(router: Path, models: Path, tmp_path: Path) -> None:
     models.write_text(models.read_text().replace("large", "huge"))
     options = ServeOptions(log=f"sqlite:///{tmp_path}/log.db")
-    with pytest.raises(InputError, match="chooses large, which is no model"):
+    with pytest.raises(InputError, match="has the expert large, which is not in the model list"):
         Server(router, models, options)
     assert not (tmp_path / "log.db").exists()
 
 
 def test_mistakes_are_named(router: Path, tmp_path: Path) -> None:
     empty = LogStore(f"sqlite:///{tmp_path}/log.db")
-    with pytest.raises(InputError, match="has no server; start `serve` with this log first"):
+    with pytest.raises(InputError, match="has no deployment; start `serve` with this log first"):
         promote(empty, router)
     started_with(empty, LoadedRouter.of(router))
     with pytest.raises(InputError, match="has no earlier router"):
         rollback(empty)
-    with pytest.raises(InputError, match="is no database URL"):
+    with pytest.raises(InputError, match="is not a database URL"):
         LogStore("decisions.db")
     with pytest.raises(InputError, match="log='mysql': is not SQLite or PostgreSQL"):
         LogStore("mysql://host/name")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +70,26 @@ def test_never_to_an_expert_that_failed_or_costs_too_much(router: Path) -> None:
     assert decider.decide(plus).excluded == {"small": "failed recently"}
 
 
+@pytest.mark.parametrize("canary", [False, True])
+def test_each_router_chooses_among_its_own_allowed_experts(router: Path, canary: bool) -> None:
+    """A router that was promoted, or is a canary, may allow other experts than the one of the start."""
+    loaded = LoadedRouter.of(router)
+    limited = copy.deepcopy(loaded.router)
+    limited.allowed = torch.tensor([name == "small" for name in loaded.experts])
+    cheap = replace(loaded, digest="sha256:cheap", router=limited)
+    decider = Decider(Live(cheap), PRICES)
+    times = "What is 3 times 4?"
+    assert decider.decide(times).expert == "small"
+    assert decider.decide(times).excluded == {"large": "not allowed by the router"}
+    decider.replace(Live(cheap, loaded, 0.25) if canary else Live(loaded))
+    share = 0.25 if canary else 1.0
+    assert decider.decide(times).propensities == {"small": 1.0 - share, "large": share}
+
+
 def test_a_router_without_first_choice_and_a_folder_without_router_are_refused(
     make_router: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="no first choice for a single request"):
+    with pytest.raises(InputError, match="no best expert for a single request"):
         LoadedRouter.of(make_router("drawn", method="random"))
     with pytest.raises(InputError, match="router="):
         LoadedRouter.of(tmp_path)

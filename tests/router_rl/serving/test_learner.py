@@ -291,5 +291,5 @@ def test_a_router_that_reads_more_than_the_prompt_is_refused(log: Log) -> None:
     scorer = LinearScorer(plain.features + 1, 2)
     state = [StateInput("load", 1, "share of the window", default=0.0)]
     router = replace(log.router, router=Router(scorer, plain.rule, plain.experts, state=state))
-    with pytest.raises(InputError, match="no logit for each expert"):
+    with pytest.raises(InputError, match="does not have one logit per expert"):
         log.learner().follow(router)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from router_rl.serving.linear_posterior import (
-    added,
+    add_scores,
+    empty_sums,
     inputs_of,
-    no_sums,
     posterior_of,
     predicted_utility,
 )
@@ -29,7 +29,7 @@ def data() -> tuple[np.ndarray, ...]:
 def test_it_is_the_regression_of_every_expert(data: tuple[np.ndarray, ...]) -> None:
     features, logits, expert, score, cost = data
     z = inputs_of(features, logits)
-    found = posterior_of(added(no_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost), 100.0, 2.0)
+    found = posterior_of(add_scores(empty_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost), 100.0, 2.0)
     deviation = features.std(axis=0)
     scale = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 0.0)
     x = (features - features.mean(axis=0)) * scale  # the slow twin: rows, not sums
@@ -46,7 +46,7 @@ def test_it_is_the_regression_of_every_expert(data: tuple[np.ndarray, ...]) -> N
 
 
 def test_it_starts_as_the_router() -> None:
-    start = posterior_of(no_sums(EXPERTS, WIDTH), 100.0, 10.0)
+    start = posterior_of(empty_sums(EXPERTS, WIDTH), 100.0, 10.0)
     logits = np.array([0.3, 0.9, 0.1])
     mean, deviation = predicted_utility(start, np.ones(WIDTH), logits)
     assert mean.tolist() == logits.tolist()
@@ -56,9 +56,9 @@ def test_it_starts_as_the_router() -> None:
 def test_a_replaced_score_leaves_no_trace(data: tuple[np.ndarray, ...]) -> None:
     features, logits, expert, score, cost = data
     z = inputs_of(features, logits)
-    wanted = added(no_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost)
-    wrong = added(no_sums(EXPERTS, WIDTH), expert, z, 1.0 - score, FIRST, cost)
-    mended = added(wrong, expert, z, score, 1.0 - score, cost)
+    wanted = add_scores(empty_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost)
+    wrong = add_scores(empty_sums(EXPERTS, WIDTH), expert, z, 1.0 - score, FIRST, cost)
+    mended = add_scores(wrong, expert, z, score, 1.0 - score, cost)
     for name in ("outer", "score", "cost"):
         assert getattr(mended, name) == pytest.approx(getattr(wanted, name))
     assert wanted.decisions.sum() == mended.decisions.sum() == ROWS
@@ -68,11 +68,11 @@ def test_a_replaced_score_leaves_no_trace(data: tuple[np.ndarray, ...]) -> None:
 def test_parts_add_up_to_the_whole(data: tuple[np.ndarray, ...]) -> None:
     features, logits, expert, score, cost = data
     z = inputs_of(features, logits)
-    start = no_sums(EXPERTS, WIDTH)
-    whole = added(start, expert, z, score, FIRST, cost)
+    start = empty_sums(EXPERTS, WIDTH)
+    whole = add_scores(start, expert, z, score, FIRST, cost)
     part = start
     for rows in np.array_split(np.random.default_rng(1).permutation(ROWS), 7):
-        part = added(part, expert[rows], z[rows], score[rows], FIRST[rows], cost[rows])
+        part = add_scores(part, expert[rows], z[rows], score[rows], FIRST[rows], cost[rows])
     assert part.outer == pytest.approx(whole.outer)
     assert part.score == pytest.approx(whole.score)
     assert not start.outer.any()
@@ -81,7 +81,7 @@ def test_parts_add_up_to_the_whole(data: tuple[np.ndarray, ...]) -> None:
 def test_features_far_from_all_decisions_are_clipped(data: tuple[np.ndarray, ...]) -> None:
     features, logits, expert, score, cost = data
     z = inputs_of(features, logits)
-    found = posterior_of(added(no_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost), 0.0, 1.0)
+    found = posterior_of(add_scores(empty_sums(EXPERTS, WIDTH), expert, z, score, FIRST, cost), 0.0, 1.0)
     far, farther = (predicted_utility(found, np.full(WIDTH, value), np.zeros(3)) for value in (1e3, 1e9))
     assert far[0].tolist() == farther[0].tolist()
     assert np.isfinite(farther[1]).all()

@@ -146,12 +146,12 @@ def test_a_router_of_queues_is_refused(
     router: Path, queue_router: Path, models: Path, tmp_path: Path
 ) -> None:
     options = ServeOptions(log=f"sqlite:///{tmp_path}/log.db")
-    with pytest.raises(InputError, match="reads queues, and requests in flight are not counted"):
+    with pytest.raises(InputError, match="reads queues, but requests in flight are not counted"):
         LiteLLMPlugin(queue_router, models, options)
     assert not (tmp_path / "log.db").exists()
     plugin = LiteLLMPlugin(router, models, options)
     try:
-        with pytest.raises(InputError, match="reads queues, and requests in flight are not counted"):
+        with pytest.raises(InputError, match="reads queues, but requests in flight are not counted"):
             plugin.decider.replace(Live(LoadedRouter.of(queue_router)))  # promoted
     finally:
         plugin.close()

@@ -22,9 +22,9 @@ PLUS = "What is 3 plus 4?"
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait a moment, not seconds, for a lock and for a commit."""
-    monkeypatch.setattr(log_store, "_WAIT_S", 0.05)
-    monkeypatch.setattr(log_writer, "_PATIENCE_S", 0.3)
-    monkeypatch.setattr(log_writer, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(log_store, "_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(log_writer, "_INSERT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(log_writer, "_RETRY_S", 0.05)
 
 
 def _metric(running: Any, name: str) -> float:

@@ -194,7 +194,7 @@ def test_scores_of_one_decision_from_many_servers_are_changes_in_order(
 def test_a_database_that_goes_down_and_comes_back(
     serve: Callable[..., Any], cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_writer, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(log_writer, "_INSERT_TIMEOUT_S", 0.5)
     with serve(log=database) as running:
         expected = [running.chat("What is 3 plus 4?").headers["x-router-rl-decision"]]
         cluster.stop()

@@ -118,7 +118,7 @@ def test_a_burst_is_sent_at_once_and_then_room_is_awaited() -> None:
     clock.now += 40.0
     assert limits.take("small", _request()) == (0.0, 20.0)
     assert limits.take("small", _request()) == (20.0, 60.0)
-    with pytest.raises(OverLimitError, match="no room for 60 s"):
+    with pytest.raises(OverLimitError, match="is reached for 60 s"):
         limits.take("small", _request())
     assert limits.take("large", _request()) == (0.0, 0.0)
     clock.now += 60.0
@@ -154,7 +154,7 @@ def test_requests_beyond_the_limit_go_to_another_model(
         assert {row["status"] for row in running.rows()} == {"ok"}
         named = running.chat(PLUS, model="small")
         assert named.status_code == 503
-        assert "OverLimitError: the rate limit of the model list has no room for" in named.text
+        assert "OverLimitError: the rate limit of the model list is reached for" in named.text
         assert sum(body["model"] == "small" for body in backend.requests) == 2
 
 

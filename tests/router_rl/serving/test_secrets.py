@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from fault_server import FaultServer
 
+from experts import InputError
 from experts.llm.key_hiding import hides, without_keys
 from router_rl.serving.listen import _listening
+from router_rl.serving.log_store import LogStore
 from router_rl.serving.serve_options import ServeOptions
 
 PLUS = "What is 3 plus 4?"
@@ -54,6 +56,13 @@ def test_keys_are_hidden_in_texts_of_servers(monkeypatch: pytest.MonkeyPatch) ->
     hides("a-key-of-a-model-list")
     text = "refused: sk-of-a-provider, a-key-of-a-model-list-2, none, /home/somebody"
     assert without_keys(text) == "refused: ***, ***-2, none, /home/somebody"
+
+
+@pytest.mark.parametrize("url", ["oracle://me:p@ss@host/log", "nothing://me:p@ss@host/log"])
+def test_a_password_with_an_at_sign_is_in_no_error(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        LogStore(url)
+    assert "ss@" not in str(caught.value)
 
 
 def test_it_listens_on_this_machine_only_unless_told_otherwise() -> None:

@@ -102,7 +102,7 @@ def test_scores_that_are_not_numbers_leave_the_choice() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router_rl.serving.sessions._MOST", 10)
+    monkeypatch.setattr("router_rl.serving.sessions._MAX_SESSIONS", 10)
     clock = Clock()
     sessions = Sessions(1.0, 300.0, clock)
     for number in range(30):

@@ -69,5 +69,5 @@ def test_what_is_refused(kinds: OutcomeTable) -> None:
     with pytest.raises(RouterError, match="routes between a, b but the table has red"):
         distil_for(Router(MLPScorer(4, 2), Hard(), ("a", "b")), kinds, OBJECTIVE, 10.0)
     stateful = Router(MLPScorer(8, 4), Hard(), NAMES, state=[StateInput("load", 4, "counts / W")])
-    with pytest.raises(RouterError, match="a router with state has no single answer"):
+    with pytest.raises(RouterError, match="a router with state cannot be distilled"):
         distil_for(stateful, kinds, OBJECTIVE, 10.0)

@@ -1,4 +1,4 @@
-"""Patched models in llama.cpp itself, against the same models that ask the trained routers."""
+"""Patched models in llama.cpp itself, against the same models that call the trained routers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import train_router
 from experts import InputError
 from router_rl.exports import export, export_layers
 from router_rl.exports import gguf as gguf_format
-from router_rl.exports.llama_cpp import gguf_patch, patch_gguf
+from router_rl.exports.llama_cpp import gguf_parity, gguf_patch, patch_gguf
 from router_rl.exports.llama_cpp.gguf_model import GgufModel, copy_with_gates, read_gguf_model
 from router_rl.exports.llama_cpp.gguf_parity import verify_gguf
 from router_rl.exports.llama_cpp.llama_runtime import GateTap, LlamaCpp, llama_cpp_version
@@ -67,7 +67,7 @@ def test_an_export_is_verified_in_a_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     trained = dict(enumerate(routers("gpt-oss", TopK(k=2), bias=True)))
-    with pytest.raises(RouterError, match="gpt-oss models only"):
+    with pytest.raises(RouterError, match="only in gpt-oss models"):
         export_layers(trained, tmp_path / "out", verify=mixtures("llama"))
     export_layers(trained, tmp_path / "out", verify=mixtures("gpt-oss"))
     runtime = json.loads((tmp_path / "out" / "parity.json").read_text())["runtime"]
@@ -87,7 +87,7 @@ def test_an_export_is_verified_in_a_model(
     export_layers(trained, tmp_path / "out", verify=mixtures("gpt-oss"))
     runtime = json.loads((tmp_path / "out" / "parity.json").read_text())["runtime"]
     assert runtime == {"name": "contract only", "reason": "llama.cpp is not installed"}
-    with pytest.raises(InputError, match=r"verify='.*': onnx has no models to run a router in"):
+    with pytest.raises(InputError, match=r"verify='.*': onnx cannot run a router in a model"):
         export(trained[0], tmp_path / "onnx", format="onnx", verify=mixtures("llama"))
 
 
@@ -107,7 +107,7 @@ def test_an_export_that_decides_otherwise_there_is_not_written(
         ),
     )
     trained = dict(enumerate(routers("llama", TopK(k=2))))
-    with pytest.raises(RouterError, match=r"the router decides otherwise in llama.cpp: .*'passed': False"):
+    with pytest.raises(RouterError, match=r"the router decides differently in llama.cpp: .*'passed': False"):
         export_layers(trained, tmp_path / "out", verify=mixtures("llama"))
     assert list(tmp_path.iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_any_number_of_tokens(
     tap = GateTap(4, 2)
     with LlamaCpp(tmp_path / "new.gguf", context=8192, tap=tap) as model:
         logits = model.logits([token % model.tokens for token in range(rows)])
-        with pytest.raises(InputError, match=r"llama\.cpp refuses this batch"):
+        with pytest.raises(InputError, match=r"llama\.cpp rejects this batch"):
             model.logits([])
     assert logits.shape == (rows, 64)
     assert logits.isfinite().all()
@@ -230,3 +230,11 @@ def test_what_llama_cpp_cannot_load_is_one_line(mixtures: Callable[..., Path], t
     ) as caught:
         LlamaCpp(tmp_path / "cut.gguf")
     assert "\n" not in str(caught.value)
+
+
+def test_a_weight_that_is_no_number_does_not_pass(
+    mixtures: Callable[..., Path], routers: Callable[..., list[Router]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = gguf_parity._by_id
+    monkeypatch.setattr(gguf_parity, "_by_id", lambda ids, weights: original(ids, weights * float("nan")))
+    assert not verify_gguf(routers("llama", TopK(k=2)), mixtures("llama")).passed

@@ -136,7 +136,7 @@ def test_other_sizes_and_other_files_are_refused(
 ) -> None:
     model, trained = mixtures("llama"), routers("llama", TopK(k=2))
     out = tmp_path / "new.gguf"
-    with pytest.raises(RouterError, match=r"2 blocks of llama-F32.gguf have gates, .* routers is 1"):
+    with pytest.raises(RouterError, match=r"2 blocks of llama-F32.gguf have gates, but there are 1 routers"):
         patch_gguf(trained[:1], model, out)
     with pytest.raises(RouterError, match=r"the router has 6 experts but the model's layers have 4"):
         patch_gguf(routers("llama", TopK(k=2), experts=6), model, out)
@@ -226,3 +226,20 @@ def test_the_command_takes_every_form_of_routers(
     assert "model=None: is missing" in refused()
     single = ["--gguf", model, "--router", str(tmp_path / "layers" / "layer-0"), "--out", str(tmp_path / "y")]
     assert "2 blocks of llama-F32.gguf have gates" in refused(*single)
+
+
+@pytest.mark.parametrize(("gating", "score"), [(None, "softmax"), (1, "softmax"), (2, "sigmoid")])
+def test_a_deepseek_file_without_a_score_has_softmax(tmp_path: Path, gating: int | None, score: str) -> None:
+    """As in llama.cpp's `src/models/deepseek2.cpp`: files of DeepSeek-V2 do not have the key."""
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "deepseek2")
+    writer.add_block_count(1)
+    writer.add_expert_used_count(1)
+    writer.add_expert_weights_norm(True)
+    if gating is not None:
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType(gating))
+    writer.add_tensor("blk.0.ffn_gate_inp.weight", np.ones((2, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read_gguf_model(tmp_path / "model.gguf").host.layout.score == score

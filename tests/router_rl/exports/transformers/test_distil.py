@@ -79,6 +79,12 @@ def test_agreement_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.overlap[0] == sum(sets) / 4
 
 
+def test_a_state_is_left_to_fit_however_many_are_held_out() -> None:
+    found = distil([linear(Hard())], [torch.randn(4, 6)], held_out=0.99)
+    assert found.held_out == 3
+    assert found.routers[0].scorer.get_parameter("weight").isfinite().all()
+
+
 def test_a_bias_is_fitted_where_the_gate_has_one() -> None:
     teacher = linear(Hard())
     with torch.no_grad():
@@ -97,9 +103,9 @@ def test_what_cannot_be_distilled() -> None:
         with pytest.raises(RouterError, match=message):
             distil([router], [states], **options)  # type: ignore[arg-type]
 
-    refused("no adaptive_k selection", Router(LinearScorer(6, 5), AdaptiveK(k=2), NAMES))
+    refused("do not support adaptive_k selection", Router(LinearScorer(6, 5), AdaptiveK(k=2), NAMES))
     refused("with state", Router(LinearScorer(10, 4), Hard(), NAMES, state=[StateInput("load", 4, "shares")]))
     refused(r"give \[T, 7\]", Router(LinearScorer(7, 4), Hard(), NAMES))
-    refused("held_out=1.0 is no share", linear(Hard()), held_out=1.0)
+    refused("held_out=1.0 is not a fraction", linear(Hard()), held_out=1.0)
     with pytest.raises(RouterError, match="1 routers but hidden states of 0 layers"):
         distil([linear(Hard())], [])

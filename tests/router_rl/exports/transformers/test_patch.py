@@ -158,7 +158,7 @@ def test_a_norm_that_loses_what_the_router_needs_is_refused(
     save_file(tensors, path, metadata={"format": "pt"})
     gain = torch.ones(32)
     routers = [(torch.randn(3, 32), None)] * 3
-    with pytest.raises(RouterError, match="layer 1 has a gain of 0 in 1 places"):
+    with pytest.raises(RouterError, match="layer 1 has a gain of 0 for 1 inputs"):
         write_patch(routers, model, tmp_path / "patch", norm_gains=[gain] * 3)
     gain[4] = 0.0
     write_patch(routers, model, tmp_path / "patch", norm_gains=[gain] * 3)
@@ -220,7 +220,7 @@ def test_a_patch_for_other_weights_is_refused(
     tensors["model.layers.0.self_attn.q_proj.weight"][0, 0] += 1e-3
     save_file(tensors, path, metadata={"format": "pt"})
     before = {path.name: path.read_bytes() for path in other.iterdir()}
-    with pytest.raises(InputError, match=r"was made for the weights \w{12}, the model is \w{12}"):
+    with pytest.raises(InputError, match=r"was made for the weights \w{12}, the model has \w{12}"):
         apply_patch(patch, other)
     with pytest.raises(InputError, match="was made for mixtral but the model is glm4_moe"):
         apply_patch(patch, mixtures["deepseek"])
@@ -236,7 +236,7 @@ def test_patches_that_cannot_be_used(mixtures: dict[str, Path], linear_routers: 
     weights = patch / "router_patch.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + b"x")
-    with pytest.raises(InputError, match="is not what was written"):
+    with pytest.raises(InputError, match="was changed after it was written"):
         apply_patch(patch, model, tmp_path / "out")
     weights.write_bytes(content)
     (patch / "router_patch.json").write_text(json.dumps({**description, "schema_version": 9}))
@@ -245,7 +245,7 @@ def test_patches_that_cannot_be_used(mixtures: dict[str, Path], linear_routers: 
     (patch / "router_patch.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         apply_patch(patch, model, tmp_path / "out")
-    with pytest.raises(InputError, match="is no patch"):
+    with pytest.raises(InputError, match="is not a patch"):
         apply_patch(tmp_path, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

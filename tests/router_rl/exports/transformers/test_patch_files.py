@@ -80,7 +80,7 @@ def test_the_digest_covers_the_description(home: Path) -> None:
     assert description["experts_per_token"] == 1
     for name, value in (("experts_per_token", 2), ("restores", True), ("architecture", "Other"), ("more", 1)):
         path.write_text(json.dumps({**description, name: value}))
-        refused(home, "version-2", f"{DESCRIPTION} is not what was written")
+        refused(home, "version-2", f"{DESCRIPTION} was changed after it was written")
     path.write_text(json.dumps(description))
     apply_patch(home / "version-2", home / "model")
 
@@ -112,7 +112,7 @@ def test_weights_that_are_damaged(version: str, home: Path) -> None:
     data = (home / version / WEIGHTS).read_bytes()
     tensors = load(data)
     (home / version / WEIGHTS).write_bytes(data[:-1] + b"x")
-    refused(home, version, f"{WEIGHTS} is not what was written")
+    refused(home, version, f"{WEIGHTS} was changed after it was written")
     for damaged in (b"", data[:-1], (1 << 60).to_bytes(8, "little") + data[8:], data[:8] + b"x" + data[9:]):
         replace_weights(home / version, damaged)
         refused(home, version, f"{WEIGHTS} is damaged")
@@ -130,25 +130,25 @@ def test_weights_that_are_damaged(version: str, home: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(home: Path) -> None:
     """The file has holes, so it needs no space; reading it would need 4 TB of memory."""
     os.truncate(home / "version-2" / WEIGHTS, 1 << 42)
-    refused(home, "version-2", f"{WEIGHTS} has {1 << 42} bytes, but the model's gates at most")
+    refused(home, "version-2", f"{WEIGHTS} has {1 << 42} bytes, but the model's gates have at most")
     os.truncate(home / "version-2" / DESCRIPTION, 1 << 42)
     refused(home, "version-2", f"{DESCRIPTION} is damaged")
 
 
 def test_files_that_are_missing(home: Path) -> None:
     (home / "version-2" / WEIGHTS).unlink()
-    refused(home, "version-2", rf"is no patch \(there is no {WEIGHTS}\)")
+    refused(home, "version-2", rf"is not a patch \(there is no {WEIGHTS}\)")
     os.mkfifo(home / "version-2" / WEIGHTS)  # reading it would never end
-    refused(home, "version-2", "is no patch")
-    refused(home, "nowhere", r"is no patch \(No such file or directory\)")
+    refused(home, "version-2", "is not a patch")
+    refused(home, "nowhere", r"is not a patch \(No such file or directory\)")
 
 
 def test_values_that_the_model_cannot_store(home: Path) -> None:
     for path in (home / "model").glob("*.safetensors"):
         save_file({name: value.half() for name, value in load_file(path).items()}, path, {"format": "pt"})
     write_patch(routers_like(*torch.full((2, 2, 8), 1e6)), home / "model", home / "version-3")
-    refused(home, "version-3", "that do not fit into torch.float16; scale the routers")
-    with pytest.raises(InputError, match=r"do not fit into torch\.float16"):
+    refused(home, "version-3", "that overflow in torch.float16; scale the routers")
+    with pytest.raises(InputError, match=r"overflow in torch\.float16"):
         write_routers(routers_like(*torch.full((2, 2, 8), 1e6)), home / "model")
 
 

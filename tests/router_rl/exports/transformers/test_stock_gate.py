@@ -76,12 +76,15 @@ def test_rules_that_a_stock_gate_has() -> None:
         (Router(MLPScorer(5, 3), TopK(k=2), NAMES), "a MLPScorer does not fold"),
         (Router(scorer(outputs=4), AdaptiveK(k=2), NAMES), "adaptive_k selection does not fold"),
         (Router(scorer(), ScoredTopK(score="relu"), NAMES), "scored_topk selection does not fold"),
-        (Router(scorer(), Hard(), NAMES, stochastic=True), "draws its experts does not fold"),
+        (Router(scorer(), Hard(), NAMES, stochastic=True), "a stochastic router does not fold"),
         (Router(scorer(), Hard(), NAMES, allowed=[True, True, False]), "excludes experts does not fold"),
-        (Router(scorer(), Hard(), NAMES, state=[StateInput("load", 3, "shares")]), "holds load beside"),
+        (
+            Router(scorer(), Hard(), NAMES, state=[StateInput("load", 3, "shares")]),
+            "with the extra inputs load does not fold",
+        ),
         (
             Router(scorer(outputs=4), ScoredTopK(groups=2, kept=1, judged_by=1), [*NAMES, "d"]),
-            "ranking groups by their best 1 experts",
+            "ranks groups by their best 1 experts",
         ),
     ],
 )

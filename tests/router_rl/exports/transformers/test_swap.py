@@ -119,13 +119,24 @@ def test_routers_that_do_not_fold_run_as_they_are(form: str, mixtures: dict[str,
     assert set(model.state_dict()) == set(load(mixtures[form]).state_dict())
 
 
+def test_the_model_counts_the_experts_of_routers_that_do_not_fold(mixtures: dict[str, Path]) -> None:
+    """The auxiliary loss reads the number; all layers have the same."""
+    model = load(mixtures["mixtral"])
+    swap = swap_routers(model, networks(Hard()))
+    assert (model.config.num_experts_per_tok, model.num_experts_per_tok) == (1, 1)
+    swap.restore()
+    assert (model.config.num_experts_per_tok, model.num_experts_per_tok) == (2, 2)
+    with pytest.raises(RouterError, match="layers run 1, 2 experts per token; use one number"):
+        swap_routers(model, [*networks(Hard())[:2], networks(TopK(k=2))[2]])
+
+
 def test_a_model_that_would_reload_without_its_gates_is_not_saved(
     mixtures: dict[str, Path], tmp_path: Path
 ) -> None:
     model = load(mixtures["mixtral"])
     before = logits(model)
     swap = swap_routers(model, networks())
-    with pytest.raises(RouterError, match="save_pretrained would leave the gates without weights"):
+    with pytest.raises(RouterError, match="save_pretrained would save gates without weights"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
     swap.restore()
@@ -188,7 +199,7 @@ def test_a_swap_without_effect_is_an_error_and_is_taken_back(
     gate = gates_of(model)[1]
     stock, kept = type(gate).forward, copy.deepcopy(gate)
     gate.forward = lambda hidden: stock(kept, hidden)  # another library's, which asks a gate of its own
-    with pytest.raises(RouterError, match="layer 1 routes by other logits"):
+    with pytest.raises(RouterError, match="the logits of layer 1 are not those of its router"):
         swap_routers(model, linear_routers())
     del gate.forward
     assert logits(model).equal(before)

@@ -44,8 +44,8 @@ def test_every_rule_is_checked_in_a_model(
         ("mixtral", TopK(k=2), "folded"),
         ("mixtral", Hard(), "folded"),
         ("deepseek", ScoredTopK(k=3, bias=(0.1, 0.0, 0.2) * 3), "folded"),
-        ("mixtral", ScoredTopK(k=2, score="sigmoid"), "asked"),
-        ("deepseek", TopK(k=3), "asked"),
+        ("mixtral", ScoredTopK(k=2, score="sigmoid"), "attached"),
+        ("deepseek", TopK(k=3), "attached"),
     ],
 )
 def test_it_routes_as_the_toolkits_own_swap(
@@ -60,7 +60,7 @@ def test_it_routes_as_the_toolkits_own_swap(
         assert load_layer(tmp_path / f"layer-{layer}").put_into(model, layer) == how
     outputs = model(TOKENS, output_router_logits=True)
     assert [tuple(part.shape) for part in outputs.router_logits] == [(12, experts)] * 3
-    if form == "deepseek" and how == "asked":
+    if form == "deepseek" and how == "attached":
         return  # the toolkit refuses: nine experts, each weighed by the model's scale, are no three donors
     swap_routers(reference, routers)
     torch.testing.assert_close(outputs.logits, logits(reference), atol=1e-5, rtol=1e-5)
@@ -102,8 +102,8 @@ def test_a_model_that_asks_a_router_is_not_saved(mixtures: dict[str, Path], tmp_
     router = Router(MLPScorer(32, 3, (8,)), TopK(k=2), ["a", "b", "c"]).eval()
     export(router, tmp_path / "out", format="transformers")
     model = load(mixtures["mixtral"])
-    assert load_layer(tmp_path / "out").put_into(model, 1) == "asked"
-    with pytest.raises(ValueError, match="save_pretrained would lose routers that are asked"):
+    assert load_layer(tmp_path / "out").put_into(model, 1) == "attached"
+    with pytest.raises(ValueError, match="save_pretrained would lose the attached routers"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
