@@ -5,6 +5,7 @@ from .host import Host, host_of_folder, host_of_model
 from .patch import Applied, apply_patch, extract_patch, write_patch, write_routers
 from .patch_journal import recover_patch
 from .routers_file import read_layer_routers
+from .routes import Routes, RoutesRecorder, record_routes, replay_routes
 from .stock_gate import Gate, LayerRouter, fold
 from .swap import Swap, swap_routers
 
@@ -14,6 +15,8 @@ __all__ = [
     "Gate",
     "Host",
     "LayerRouter",
+    "Routes",
+    "RoutesRecorder",
     "Swap",
     "apply_patch",
     "distil",
@@ -22,7 +25,9 @@ __all__ = [
     "host_of_folder",
     "host_of_model",
     "read_layer_routers",
+    "record_routes",
     "recover_patch",
+    "replay_routes",
     "swap_routers",
     "write_patch",
     "write_routers",
