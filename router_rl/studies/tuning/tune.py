@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -189,7 +189,9 @@ def _kept_worker(search: Search, storage: str | None) -> str | None:
     changed = sorted(name for name in {*own, *before} if own.get(name) != before.get(name))
     if changed:
         reason = f"belongs to a search with another {', '.join(changed)}"
-        raise InputError("out", str(search.folder), reason, "use another --out, or the options of that search")
+        raise InputError(
+            "out", str(search.folder), reason, "use another --out, or the options of that search"
+        )
     return kept["worker"]
 
 
@@ -224,9 +226,8 @@ def _run(search: Search, study: optuna.Study, jobs: int, progress: Progress | No
         if outcome.value is not None:
             record = outcome.value if record is None else max(record, outcome.value)
         if progress is not None:
-            last = outcome.state if outcome.value is None else f"{outcome.value:.4f}"
-            known = "" if record is None else f", best {record:.4f}"
-            progress(done, search.n_trials, f"validation utility {last}{known}")
+            last = outcome.state if outcome.value is None else f"validation utility {outcome.value:.4f}"
+            progress(done, search.n_trials, last if record is None else f"{last}, best {record:.4f}")
         failed += outcome.state == "failed"
         if outcome.error is not None and failed >= min(_FAILED_FIRST, search.n_trials):
             _check_some(study, search, outcome.error)

@@ -86,7 +86,9 @@ def results_of(study: optuna.Study, search: Search, method: Method, storage: str
         },
         "space": search.identity["space"],
         "defaults": {name: as_json(getattr(default, name)) for name in search.space},
-        "default_utility": next((_value(each) for each in complete if _is_of(each, default, method, search)), None),
+        "default_utility": next(
+            (_value(each) for each in complete if _is_of(each, default, method, search)), None
+        ),
         "best": {"trial": trials.index(best), "validation_utility": _value(best)},
         "hyperparameters": as_json(hyperparameters),
         "importance": _importance(study, complete),
