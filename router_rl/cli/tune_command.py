@@ -70,7 +70,8 @@ def run_tune(
     method = tuning.method or default_method(data.env)
     require_optuna("method", method)
     from ..studies.tracking.tracked import Tracked
-    from ..studies.tuning.tune import BEST_FILE, tune
+    from ..studies.tuning.tune import tune
+    from ..studies.tuning.tuning import BEST_FILE
 
     tracked = Tracked(out, trackers_in(tuning.track))
     instance = build_problem(data, problem, objective, find_problem(data.env).trained_weights)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from experts.io.checked_options import CheckedOptions
 from experts.io.errors import unknown_name
-from experts.io.value_range import Seed
+from experts.io.value_range import Count, Seed
 
-__all__ = ["PRUNERS", "SAMPLERS", "SearchOptions"]
+__all__ = ["PRUNERS", "SAMPLERS", "SearchOptions", "TuneBudget"]
 
 SAMPLERS = ("TPESampler", "RandomSampler", "GPSampler", "QMCSampler", "NSGAIISampler")
 """Samplers of Optuna. CmaEsSampler is not among them: it unpickles its state from the storage."""
@@ -48,3 +48,17 @@ class SearchOptions(CheckedOptions):
         for name, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
             if value not in known:
                 raise unknown_name(name, value, known)
+
+
+@dataclass(frozen=True)
+class TuneBudget(CheckedOptions):
+    """The number of trials that Optuna's TPESampler gets for every method and case of a comparison.
+
+    Attributes:
+        trials: number of trials.
+
+    >>> TuneBudget(20).trials
+    20
+    """
+
+    trials: Count

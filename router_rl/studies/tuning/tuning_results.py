@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,9 +15,10 @@ from ...methods.method import Method
 from ...problems.options import as_json
 from .distributions import hyperparameters_of
 from .trial_states import ERROR, REPEATS, counted
+from .tuning import Tuning
 from .tuning_worker import Search
 
-__all__ = ["SCHEMA_VERSION", "Tuning", "results_of"]
+__all__ = ["SCHEMA_VERSION", "results_of"]
 
 SCHEMA_VERSION = 1
 _ENOUGH = 10  # complete trials from which importances are computed
@@ -29,23 +28,6 @@ _STATES = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tuning:
-    """A finished search.
-
-    Attributes:
-        facts: content of `tuning.json`.
-        folder: the output folder.
-        best: hyperparameters with the highest validation utility; an instance of `Method.hyperparameters`.
-        validation_utility: their mean utility on the tuning rows.
-    """
-
-    facts: dict[str, Any]
-    folder: Path
-    best: Any
-    validation_utility: float
 
 
 def results_of(study: optuna.Study, search: Search, method: Method, storage: str, reused: int) -> Tuning:
