@@ -74,7 +74,8 @@ def run_study(
     n_trials: int,
     options: SearchOptions,
     space: Mapping[str, Any] | None,
-    running: tuple[int, Progress | None],
+    jobs: int,
+    progress: Progress | None,
 ) -> Tuning:
     """Run the trials of a study that it lacks, and write the results; see `tune`.
 
@@ -85,7 +86,8 @@ def run_study(
         n_trials: number of trials of the study.
         options: storage, name of the study, sampler, pruner, seed and file of the search space.
         space: ranges by hyperparameter, in place of a file of them.
-        running: number of processes, and the callback of progress.
+        jobs: number of processes.
+        progress: is called with (trials done, total trials, what was done last).
     """
     learner = learnable(method, problem)
     if problem.cases[0].objective is not None:
@@ -120,7 +122,7 @@ def run_study(
             study = search.opened()
             _begin(study, search, learner)
             done = len(_finished(study))
-            _run(search, study, *running)
+            _run(search, study, jobs, progress)
             tuning = results_of(study, search, learner, storage.name, done)
         shutil.rmtree(search.folder / "trials", ignore_errors=True)
         write_tuning_charts(tuning.facts, search.folder)

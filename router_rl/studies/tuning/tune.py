@@ -59,4 +59,4 @@ def tune(
     from .study_run import run_study
 
     tracked = Tracked.of(out)
-    return run_study(problem, method, tracked, n_trials, options or SearchOptions(), space, (jobs, progress))
+    return run_study(problem, method, tracked, n_trials, options or SearchOptions(), space, jobs, progress)
