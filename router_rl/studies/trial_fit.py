@@ -22,7 +22,7 @@ from .tracking.tracked import Tracked, tags_of
 from .tracking.tracker import TrackedRun
 from .tracking.trial_log import TrialLog
 
-__all__ = ["JOURNAL", "Trial", "TrialFit", "fitted_trial"]
+__all__ = ["JOURNAL", "Trial", "TrialFit", "case_as_json", "fitted_trial"]
 
 JOURNAL = "logged.jsonl"
 """File of what trackers got, until the trial is finished."""
@@ -65,7 +65,7 @@ class Trial:
             "digest": digest,
             "method": self.method,
             "hyperparameters": as_json(self.hyperparameters),
-            "cases": [_case_as_json(case) for case in self.cases(problem)],
+            "cases": [case_as_json(case) for case in self.cases(problem)],
             "seed": self.seed,
         }
 
@@ -171,7 +171,12 @@ def _tracked_run(
     )
 
 
-def _case_as_json(case: Case) -> dict[str, Any]:
+def case_as_json(case: Case) -> dict[str, Any]:
+    """Return what a result in a case depends on.
+
+    Args:
+        case: the case.
+    """
     objective = None if case.objective is None else asdict(case.objective)
     if objective is not None:
         objective = {name: value for name, value in objective.items() if value is not None}

@@ -35,6 +35,7 @@ from ...problems.problem import Problem
 from ...reports.tuning_charts import write_tuning_charts
 from ..tracking.run_identity import TRACKING_FILE
 from ..tracking.tracked import Tracked
+from ..trial_fit import case_as_json
 from .distributions import default_parameters, searched
 from .optuna_extra import quiet_optuna
 from .study_storage import StudyStorage
@@ -150,7 +151,7 @@ def _identity(search: Search, learner: Method) -> dict[str, Any]:
         "problem": search.problem.name,
         "data": search.digest,
         "method": learner.name,
-        "cases": [case.label for case in cases],
+        "cases": [case_as_json(case) for case in cases],
         "seed": search.options.seed,
         "space": {name: each.to_json() for name, each in search.space.items()},
     }
