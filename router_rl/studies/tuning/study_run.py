@@ -110,8 +110,7 @@ def run_study(
         identity={},
     )
     search = replace(search, identity=_identity(search, learner))
-    with quiet_optuna():
-        storage = StudyStorage(search.storage)
+    with quiet_optuna(), StudyStorage(search.storage) as storage:
         place = None if options.storage is None else storage.name  # a folder may be moved with its study
         check_claimable(search.folder, "tuning", _WRITTEN)
         kept = _kept_worker(search, place)
@@ -120,7 +119,7 @@ def run_study(
         claim_folder(search.folder, "tuning", _WRITTEN)
         search = replace(search, worker=kept or _new_worker(search, place))
         with storage.reported():
-            study = search.opened()
+            study = storage.opened(search.study_name, options, search.identity)
             _begin(study, search, learner)
             done = len(_finished(study))
             _run(search, study, jobs, progress)

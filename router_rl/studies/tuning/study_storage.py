@@ -32,7 +32,7 @@ _STARTS = 5  # workers that make the tables of an empty database at once disturb
 
 
 class StudyStorage:
-    """A database with studies.
+    """A database with studies, as a context manager that closes its connections.
 
     Args:
         url: of the database, as SQLAlchemy spells it.
@@ -47,6 +47,17 @@ class StudyStorage:
     def __init__(self, url: str) -> None:
         self._url = _parsed(url)
         self.name = self._url.render_as_string(hide_password=True)
+        self._open: list[RDBStorage] = []
+
+    def __enter__(self) -> StudyStorage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        for storage in self._open:
+            storage.remove_session()
+            storage.engine.dispose()
+        self._open.clear()
 
     @property
     def exists(self) -> bool:
@@ -153,14 +164,17 @@ class StudyStorage:
     def _storage(self) -> RDBStorage:
         url = self._url.render_as_string(hide_password=False)
         if self._url.get_backend_name() == "sqlite":
-            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_S}})
-        return RDBStorage(
-            url,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=_GRACE_S,
-            heartbeat_stale_trial_callback=queue_again,
-        )
+            storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_S}})
+        else:
+            storage = RDBStorage(
+                url,
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=queue_again,
+            )
+        self._open.append(storage)
+        return storage
 
     def _check(self, study_name: str, kept: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> None:
         if kept is None:

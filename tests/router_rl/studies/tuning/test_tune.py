@@ -33,7 +33,7 @@ NO_PRUNING = SearchOptions(pruner="NopPruner")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a database with Optuna's tables, which take a quarter of a second to make."""
     path = tmp_path_factory.mktemp("optuna") / "empty.db"
-    optuna.storages.RDBStorage(f"sqlite:///{path}")
+    optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
     return path
 
 
@@ -275,7 +275,9 @@ def test_a_trial_too_many_of_two_workers_does_not_count(
 def test_what_is_refused(tmp_path: Path) -> None:
     tune(problem_of_toys(), NAME, tmp_path / "out", n_trials=2, options=NO_PRUNING)
     storage = f"sqlite:///{tmp_path / 'out' / 'study.db'}"
-    optuna.create_study(storage=storage, study_name="own").add_trial(optuna.create_trial(value=1.0))
+    own = optuna.storages.RDBStorage(storage)
+    optuna.create_study(storage=own, study_name="own").add_trial(optuna.create_trial(value=1.0))
+    own.engine.dispose()
     (tmp_path / "junk.db").write_bytes(b"SQLite format 3\0" + b"junk" * 1000)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "best.yaml").write_text("mine")
