@@ -52,7 +52,7 @@ CASES: dict[str, tuple[KillCase, Setup]] = {
     "train": (_case("train", 12), _nothing),
     "train caching": (_case("train caching", 3), _nothing),
     "tune": (
-        # An interrupted trial stays in the database, and the charts have the time of nothing but are large.
+        # An interrupted trial stays in the database.
         KillCase(
             words=LINES["tune"],
             volatile=_TIMES | {"reused", "worker"},
