@@ -29,6 +29,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         features=np.stack([word, 1 - word], axis=1),
         quality=np.stack([word, np.ones(60)], axis=1),
         cost=np.tile([0.001, 0.01], (60, 1)),
+        split=np.repeat(["train", "validation", "test"], 20),
         cost_unit="usd",
     ).write("mine.parquet")
     reader = Reader(BUDGETS, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def _write(path: Path, chart: Any, height: float) -> None:
     spec: dict[str, Any] = chart.to_dict()
     config = {**CONFIG, "background": colour("card")}
     text = in_light(json.dumps({**spec, "width": _WIDTH, "height": height, "config": config}))
-    drawn = vl_convert.vegalite_to_svg(text)
+    drawn: str = vl_convert.vegalite_to_svg(text)
+    names: dict[str, str] = {}  # Vega counts clips since the process began: number them anew
+    drawn = re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), drawn)
     with replacing(path) as temporary:
         temporary.write_text(drawn, encoding="utf-8")

@@ -57,7 +57,7 @@ CASES: dict[str, tuple[KillCase, Setup]] = {
             words=LINES["tune"],
             volatile=_TIMES | {"reused", "worker"},
             ignored=(".db", ".db-journal"),
-            points=14,
+            points=8,
         ),
         _nothing,
     ),
