@@ -17,6 +17,8 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
+from experts import InputError
+
 from ...methods.method import Method
 from ...methods.registry import find_method
 from ...methods.search_space import SearchSpace
@@ -33,6 +35,8 @@ __all__ = ["FAILURES", "Outcome", "Search", "run_next"]
 
 FAILURES = (ValueError, ArithmeticError, RuntimeError)
 """Errors of a fit that end its trial, not the study: bad values, and numbers that are not finite."""
+
+_NOT_OF_A_TRIAL = ("track", "checkpoint")  # what an error is of that ends the command
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +114,10 @@ def run_next(search: Search, study: optuna.Study) -> Outcome | None:
         numbers.append(trial.number)
         return _value(search, study, trial)
 
-    study.optimize(objective, n_trials=1, catch=(_SurplusError, *FAILURES))
+    try:
+        study.optimize(objective, n_trials=1, catch=(_SurplusError, *FAILURES))
+    except _StopError as stop:
+        raise stop.error from None
     trial = next(each for each in study.get_trials(deepcopy=False) if each.number == numbers[0])
     shutil.rmtree(_home(search, original_of(trial)), ignore_errors=True)
     if SURPLUS in trial.user_attrs:
@@ -124,6 +131,18 @@ def run_next(search: Search, study: optuna.Study) -> Outcome | None:
 
 class _SurplusError(Exception):
     """Another worker began the last trial at the same time."""
+
+
+class _StopError(Exception):
+    """An error that other hyperparameters would have, too.
+
+    Args:
+        error: the error.
+    """
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Reports:
@@ -170,6 +189,8 @@ def _value(search: Search, study: optuna.Study, trial: optuna.Trial) -> float:
     try:
         return _fitted_value(search, trial, parameters, original_of(own))
     except FAILURES as error:
+        if isinstance(error, InputError) and error.field in _NOT_OF_A_TRIAL:
+            raise _StopError(error) from error
         trial.set_user_attr(ERROR, " ".join(str(error).split()) or type(error).__name__)
         raise
 

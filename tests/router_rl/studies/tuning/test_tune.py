@@ -163,6 +163,16 @@ def test_when_every_trial_fails_the_search_ends_early(tmp_path: Path) -> None:
     assert len(FITS) <= 3
 
 
+def test_a_tracker_that_fails_is_no_failed_trial(tmp_path: Path) -> None:
+    def fail(skill: float) -> None:
+        raise InputError("track", "mlflow", "failed", "start it")
+
+    with tuning_toys.installed(fail), pytest.raises(InputError, match="^track='mlflow': failed; start it"):
+        _tune(tmp_path / "out", 5)
+    assert len(FITS) == 1
+    assert _tune(tmp_path / "out", 1)["counts"]["failed"] == 0
+
+
 def test_an_error_of_ours_is_not_a_failed_trial(tmp_path: Path) -> None:
     def fail(skill: float) -> None:
         raise KeyError("a bug")
