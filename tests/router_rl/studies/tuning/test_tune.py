@@ -167,7 +167,7 @@ def test_a_tracker_that_fails_is_no_failed_trial(tmp_path: Path) -> None:
     def fail(skill: float) -> None:
         raise InputError("track", "mlflow", "failed", "start it")
 
-    with tuning_toys.installed(fail), pytest.raises(InputError, match="^track='mlflow': failed; start it"):
+    with tuning_toys.installed(fail), pytest.raises(InputError, match=r"^track='mlflow': failed; start it"):
         _tune(tmp_path / "out", 5)
     assert len(FITS) == 1
     assert _tune(tmp_path / "out", 1)["counts"]["failed"] == 0
