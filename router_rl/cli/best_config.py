@@ -13,7 +13,6 @@ import yaml
 from experts import InputError
 from experts.io.atomic import replacing
 
-from ..problems.options import as_json
 from .log_source import without_passwords
 
 __all__ = ["changed_options", "check_best", "write_best"]
@@ -31,6 +30,8 @@ def write_best(path: Path, options: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file exists, and was changed by somebody or written by something else.
     """
+    from ..problems.options import as_json  # imports torch
+
     check_best(path)
     body = without_passwords(yaml.safe_dump(as_json(options), sort_keys=False, allow_unicode=True))
     with replacing(path) as temporary:
