@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .problems.token_moe.problem import TokenMoEProblem
     from .studies.compare import Study, compare
     from .studies.tracking.tracked import Tracked
+    from .studies.tuning.tune import tune
+    from .studies.tuning.tune_options import SearchOptions, TuneBudget
 
     __version__: str
 
@@ -34,15 +36,18 @@ __all__ = [
     "RoutingOptions",
     "RoutingProblem",
     "ScorerConfig",
+    "SearchOptions",
     "SessionProblem",
     "Study",
     "TokenMoEProblem",
     "Tracked",
+    "TuneBudget",
     "__version__",
     "check_router",
     "compare",
     "export",
     "fit",
+    "tune",
 ]
 
 _HOMES = {
@@ -53,14 +58,17 @@ _HOMES = {
     "RoutingOptions": ".problems.routing.routing_options",
     "RoutingProblem": ".problems.routing.problem",
     "ScorerConfig": ".problems.routing.routing_options",
+    "SearchOptions": ".studies.tuning.tune_options",
     "SessionProblem": ".problems.session.problem",
     "Study": ".studies.compare",
     "TokenMoEProblem": ".problems.token_moe.problem",
     "Tracked": ".studies.tracking.tracked",
+    "TuneBudget": ".studies.tuning.tune_options",
     "check_router": ".exports.check_router",
     "compare": ".studies.compare",
     "export": ".exports",
     "fit": ".methods.fit",
+    "tune": ".studies.tuning.tune",
 }
 
 

@@ -20,7 +20,15 @@ from .atomic import sync_file, sync_folder, writable_folder, write_json
 from .errors import InputError
 from .temporaries import remove, remove_stale, stale, temporary_beside
 
-__all__ = ["MARKER", "check_replaceable", "claim_folder", "mark", "owner_of", "replacing_folder"]
+__all__ = [
+    "MARKER",
+    "check_claimable",
+    "check_replaceable",
+    "claim_folder",
+    "mark",
+    "owner_of",
+    "replacing_folder",
+]
 
 MARKER = ".router_rl.json"
 _SCHEMA_VERSION = 1
@@ -114,17 +122,33 @@ def claim_folder(folder: Path | str, kind: str, names: Collection[str], field: s
         InputError: one of the names exists and is not the command's own, or the folder cannot be written.
     """
     folder = writable_folder(field, folder)
+    check_claimable(folder, kind, names, field)
+    if owner_of(folder) != kind:
+        write_json(folder / MARKER, {"schema_version": _SCHEMA_VERSION, "kind": kind})
+    return folder
+
+
+def check_claimable(folder: Path, kind: str, names: Collection[str], field: str = "out") -> None:
+    """Check that a command can fill a folder, as `claim_folder` does; nothing is written.
+
+    Args:
+        folder: the folder, which need not exist.
+        kind: what the command writes, such as `run`.
+        names: names in the folder that the command replaces.
+        field: name of the option, for errors.
+
+    Raises:
+        InputError: one of the names exists and is not the command's own.
+    """
     owner = owner_of(folder)
     if owner == kind:
-        return folder
+        return
     if owner is not None:
         raise InputError(field, str(folder), f"is the folder of a {owner}", "choose another folder")
     taken = sorted(name for name in names if (folder / name).exists())
     if taken:
         problem = f"holds files that this toolkit did not write ({_some(taken)})"
         raise InputError(field, str(folder), problem, _FIX)
-    write_json(folder / MARKER, {"schema_version": _SCHEMA_VERSION, "kind": kind})
-    return folder
 
 
 def owner_of(folder: Path) -> str | None:

@@ -39,6 +39,8 @@ class StudyOptions(CheckedOptions):
         compute_weights: comma-separated numbers, the same as --objective.compute-weight.
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings per method and case, selected on validation.
+        tune_budget: search the hyperparameters of every method with so many trials of Optuna, in place of
+            --n-trials settings.
         jobs: number of processes.
         track: comma-separated trackers of the trials: tensorboard, mlflow, wandb; none: no tracker.
     """
@@ -47,6 +49,7 @@ class StudyOptions(CheckedOptions):
     compute_weights: list[NonNegative] | NonNegative | str | None = None
     seeds: Count = 5
     n_trials: Count = 4
+    tune_budget: Count | None = None
     jobs: Count = 1
     track: list[str] | str = "tensorboard"
 
@@ -73,6 +76,7 @@ def run_compare(
     """
     from ..studies.compare import compare
     from ..studies.tracking.tracked import Tracked
+    from ..studies.tuning.tune_options import TuneBudget
 
     tracked = Tracked(out, trackers_in(study.track))
     env, compute_weights = data.env, study.compute_weights
@@ -96,7 +100,7 @@ def run_compare(
             instance,
             methods,
             seeds=study.seeds,
-            n_trials=study.n_trials,
+            n_trials=study.n_trials if study.tune_budget is None else TuneBudget(study.tune_budget),
             jobs=study.jobs,
             out=tracked,
             target=target,

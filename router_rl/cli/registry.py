@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_command", "Convert your own results or public benchmarks to an outcome table."),
     "collect": ("collect_command", "Run experts or language models once on every query."),
     "train": ("train_command", "Train one method on one problem."),
+    "tune": ("tune_command", "Search the hyperparameters of one method, on validation rows."),
     "compare": ("compare_command", "Compare methods on the same data, trials and seeds, with 95% CIs."),
     "evaluate": ("evaluate_command", "Evaluate a trained router on a table or a decision log."),
     "runs": ("runs_command", "List training runs and comparisons, or show how two differ."),

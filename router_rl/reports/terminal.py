@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,8 @@ def paths_of(result: dict[str, Any]) -> list[str]:
     """The paths of what a command wrote, one a line.
 
     Args:
-        result: what the command returned: `out` is the folder of a comparison, `run` of a run.
+        result: what the command returned: `out` is the folder of a comparison, `run` of a run, `tuning` of a
+            search for hyperparameters.
     """
     paths: list[tuple[str, str]] = []
     if "out" in result:
@@ -35,6 +37,12 @@ def paths_of(result: dict[str, Any]) -> list[str]:
     if "run" in result:
         run = result["run"]
         paths += [("run", run), *_curves(run)]
+    if "tuning" in result:
+        out = result["tuning"]
+        charts = sorted(str(path) for path in Path(out).glob("*.svg"))
+        paths += [*(("chart", path) for path in charts), *_curves(out), ("best", f"{out}/best.yaml")]
+        words = shlex.join(["--config", f"{out}/best.yaml", "--out", f"{out}/run"])
+        paths.append(("next", f"train_router.py train {words}"))
     for name in ("router", "policy"):
         place = result.get(name)
         if isinstance(place, str):

@@ -28,6 +28,8 @@ from .tracking.comparison_results import comparison_artefacts, comparison_summar
 from .tracking.run_identity import TRACKING_FILE
 from .tracking.tracked import Tracked
 from .trial import CaseResult, TrialResult
+from .tuning.optuna_extra import require_optuna
+from .tuning.tune_options import TuneBudget
 
 __all__ = ["Progress", "Study", "compare"]
 
@@ -64,7 +66,7 @@ def compare(
     methods: Sequence[str] | None = None,
     *,
     seeds: int = 5,
-    n_trials: int = 4,
+    n_trials: int | TuneBudget = 4,
     jobs: int = 1,
     out: Path | str | Tracked | None = None,
     target: Target | None = None,
@@ -80,7 +82,8 @@ def compare(
         problem: the problem, with one or more cases.
         methods: names of methods, see `train_router.py list`; all methods of the problem if None.
         seeds: number of training seeds (0, 1, ...).
-        n_trials: number of hyperparameter settings tried per method and case.
+        n_trials: number of hyperparameter settings tried per method and case. `TuneBudget(20)` searches with
+            20 trials of Optuna's TPESampler each, in the ranges that the method's settings span.
         jobs: number of processes.
         out: folder for `results.json`, `report.html`, TensorBoard logs and finished trials; an interrupted
             comparison resumes from it. `Tracked(folder, "mlflow")` logs to other trackers. None saves
@@ -95,7 +98,11 @@ def compare(
         InputError: a name is unknown, a value is invalid, the folder cannot be written, or it holds files
             of the same names that no comparison wrote.
     """
-    for name, value in (("seeds", seeds), ("n_trials", n_trials), ("jobs", jobs)):
+    budget = n_trials if isinstance(n_trials, TuneBudget) else None
+    tried = n_trials.trials if isinstance(n_trials, TuneBudget) else n_trials
+    if budget is not None:
+        require_optuna("tune_budget", budget.trials)
+    for name, value in (("seeds", seeds), ("n_trials", tried), ("jobs", jobs)):
         if value < 1:
             raise InputError(name, value, "is below 1", "use 1 or more")
     _check_target(problem, target)
@@ -137,7 +144,12 @@ def compare(
             notes.append(
                 f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
             )
-        results = assemble(entries, problem, n_trials=n_trials, notes=notes, target=target, digest=digest)
+        if budget is not None:
+            notes.append(
+                f"hyperparameters: {tried} trials of Optuna's TPESampler (seed 0) for every method and case; "
+                "a method without hyperparameters to search has one"
+            )
+        results = assemble(entries, problem, n_trials=tried, notes=notes, target=target, digest=digest)
         if folder is not None:
             write_json(folder / "results.json", results)
             write_report(results, folder / "report.html")

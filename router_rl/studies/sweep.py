@@ -17,11 +17,13 @@ from ..methods.method import Method
 from ..problems.problem import Case, Problem
 from .tracking.tracked import Tracked
 from .trial import Trial, TrialResult, run_trial
+from .tuning.tune_options import TuneBudget
 
 __all__ = ["Progress", "Sweep"]
 
 Progress = Callable[[int, int, str], None]
 Key = tuple[str, "Case | None"]
+Work = Callable[..., TrialResult]
 
 _current: dict[str, Sweep] = {}
 """In a worker process: the sweep that it runs trials of, by its token; never more than one."""
@@ -37,7 +39,7 @@ class Sweep:
         tracked: where trials are logged; None: nowhere.
         jobs: number of processes.
         seeds: number of training seeds (0, 1, ...).
-        n_trials: number of hyperparameter settings tried per method and case.
+        n_trials: number of hyperparameter settings tried per method and case, or a search of this size.
         progress: is called with (trials done, total trials, what was done last).
         digest: digest of the problem; computed if empty.
         token: identifies the sweep in worker processes.
@@ -48,7 +50,7 @@ class Sweep:
     tracked: Tracked | None
     jobs: int
     seeds: int
-    n_trials: int
+    n_trials: int | TuneBudget
     progress: Progress | None = None
     digest: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -72,9 +74,11 @@ class Sweep:
             for method in methods:
                 key = (method.name, None if amortizes(method, self.problem) else case)
                 if key not in candidates:
-                    candidates[key] = method.candidates(self.n_trials)
+                    candidates[key] = self._candidates(method)
         self._total = sum(len(each) + self.seeds - 1 for each in candidates.values())
         by_name = {method.name: method for method in methods}
+        if isinstance(self.n_trials, TuneBudget):
+            return self._search(candidates, by_name, self.n_trials.trials)
         first = {key: c for key, c in candidates.items() if by_name[key[0]].warm_starts_from is None}
         results = self._fit(first)
         second = {key: c for key, c in candidates.items() if key not in first}
@@ -83,6 +87,28 @@ class Sweep:
             second[name, case] = _started(by_name[name], options, starts)
             self._total -= len(options) - len(second[name, case])
         return [*results, *self._fit(second)]
+
+    def _candidates(self, method: Method) -> list[Any]:
+        """Return the hyperparameters of each trial; of a search only their number is known before."""
+        if not isinstance(self.n_trials, TuneBudget):
+            return method.candidates(self.n_trials)
+        return [method.hyperparameters()] * (self.n_trials.trials if method.space else 1)
+
+    def _search(
+        self, sizes: Mapping[Key, Sequence[Any]], methods: Mapping[str, Method], trials: int
+    ) -> list[TrialResult]:
+        """Search the hyperparameters of each method and case, one after the other within each."""
+
+        def searches(keys: Sequence[Key], starts: Mapping[Key, Sequence[Trial]]) -> list[TrialResult]:
+            tasks = [(methods[key[0]], key[1], trials, starts.get(key, ())) for key in keys]
+            done = [len(sizes[key]) for key in keys]
+            return self._with_seeds(self._each(_best_of, tasks, done))
+
+        first = [key for key in sizes if methods[key[0]].warm_starts_from is None]
+        results = searches(first, {})
+        second = [key for key in sizes if key not in first]
+        starts = {key: [] if key[1] is None else _starts(results, key[1], methods) for key in second}
+        return [*results, *searches(second, starts)]
 
     def _fit(self, candidates: Mapping[Key, Sequence[Any]]) -> list[TrialResult]:
         """Search hyperparameters with seed 0, then refit the best of each method and case with more seeds."""
@@ -97,39 +123,71 @@ class Sweep:
             key = (result.trial.method, label)
             if key not in best or result.validation_utility > best[key].validation_utility:
                 best[key] = result
-        rest = [replace(result.trial, seed=seed) for result in best.values() for seed in range(1, self.seeds)]
-        return [*best.values(), *self._run(rest)]
+        return self._with_seeds(list(best.values()))
+
+    def _with_seeds(self, best: Sequence[TrialResult]) -> list[TrialResult]:
+        """Return trials and their refits with the other seeds."""
+        rest = [replace(result.trial, seed=seed) for result in best for seed in range(1, self.seeds)]
+        return [*best, *self._run(rest)]
 
     def _run(self, trials: Sequence[Trial]) -> list[TrialResult]:
         """Run trials, in parallel if there are several jobs; returns results in the trials' order."""
-        if self.jobs == 1 or len(trials) <= 1:
+        return self._each(_one_trial, [(trial,) for trial in trials], [1] * len(trials))
+
+    def _each(self, work: Work, tasks: Sequence[tuple[Any, ...]], done: Sequence[int]) -> list[TrialResult]:
+        """Do work for each task, in parallel if there are several jobs; returns results in their order.
+
+        Args:
+            work: a function of this module, of the sweep and the parts of a task.
+            tasks: the tasks.
+            done: how many trials each task is.
+        """
+        if self.jobs == 1 or len(tasks) <= 1:
             results: list[TrialResult] = []
-            for trial in trials:
-                results.append(self._one(trial))
-                self._advance(results[-1])
+            for task, size in zip(tasks, done, strict=True):
+                results.append(work(self, *task))
+                self._advance(results[-1], size)
             return results
         results_of: dict[int, TrialResult] = {}
         with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
             pool: Any = joblib.Parallel(return_as="generator_unordered")
-            work = replace(self, progress=None)
-            for index, result in pool(joblib.delayed(_in_worker)(work, i, t) for i, t in enumerate(trials)):
+            sweep = replace(self, progress=None)
+            calls = (joblib.delayed(_in_worker)(sweep, work, i, task) for i, task in enumerate(tasks))
+            for index, result in pool(calls):
                 results_of[index] = result
-                self._advance(result)
-        return [results_of[index] for index in range(len(trials))]
+                self._advance(result, done[index])
+        return [results_of[index] for index in range(len(tasks))]
 
-    def _one(self, trial: Trial) -> TrialResult:
+    def one(self, trial: Trial) -> TrialResult:
+        """Run a trial, or read it.
+
+        Args:
+            trial: the trial.
+        """
         return run_trial(trial, self.problem, self.folder, digest=self.digest, tracked=self.tracked)
 
-    def _advance(self, result: TrialResult) -> None:
-        self._done += 1
+    def _advance(self, result: TrialResult, trials: int) -> None:
+        self._done += trials
         if self.progress is not None:
             reused = " (reused)" if result.reused else ""
             what = f"{result.trial.method}, seed {result.trial.seed}{reused}"
             self.progress(self._done, self._total, what)
 
 
-def _in_worker(sweep: Sweep, index: int, trial: Trial) -> tuple[int, TrialResult]:
-    """Run a trial in a worker process; return its index and result.
+def _one_trial(sweep: Sweep, trial: Trial) -> TrialResult:
+    return sweep.one(trial)
+
+
+def _best_of(
+    sweep: Sweep, method: Method, case: Case | None, trials: int, starts: Sequence[Trial]
+) -> TrialResult:
+    from .tuning.budget_search import best_of_budget  # needs Optuna
+
+    return best_of_budget(method, case, trials, starts, sweep.one)
+
+
+def _in_worker(sweep: Sweep, work: Work, index: int, task: tuple[Any, ...]) -> tuple[int, TrialResult]:
+    """Do work for a task in a worker process; return its index and result.
 
     Every task brings a copy of the sweep whose problem has an empty cache. The process keeps the first copy
     for all trials of the sweep, so that it computes each value that the problem caches once.
@@ -138,7 +196,7 @@ def _in_worker(sweep: Sweep, index: int, trial: Trial) -> tuple[int, TrialResult
     if sweep.token not in _current:
         _current.clear()
         _current[sweep.token] = sweep
-    return index, _current[sweep.token]._one(trial)  # pyright: ignore[reportPrivateUsage]
+    return index, work(_current[sweep.token], *task)
 
 
 def _starts(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> list[Trial]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,69 +20,19 @@ import torch
 from experts.io.escaping import file_name
 
 from ..exports.save_policy import save_policy
-from ..methods.budget import fit_method
-from ..methods.checkpoint import Checkpoint
-from ..methods.method import Method, Run
+from ..methods.method import Run
 from ..methods.registry import find_method
-from ..methods.training_loop import Callback, CurvePoint, Snapshot
+from ..methods.training_loop import Callback, CurvePoint
 from ..problems.measure import Measurement
-from ..problems.options import as_json
 from ..problems.problem import Case, Problem
-from .tracking.tracked import Tracked, tags_of
-from .tracking.tracker import TrackedRun
+from .tracking.tracked import Tracked
 from .trial_figures import choice_calibration, learning_curve
 from .trial_files import read_trial_files, write_trial_files
+from .trial_fit import JOURNAL, Trial, fitted_trial
 
 __all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
 
-_SCHEMA_VERSION = 7
-_JOURNAL = "logged.jsonl"  # what trackers got, until the trial is finished
 _LEARNED = ("rl", "gate")  # families that are checked for collapse
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One fit: a method with hyperparameters and a seed, in one case or, if it amortizes, in all cases.
-
-    Attributes:
-        method: name of the method.
-        hyperparameters: an instance of `Method.hyperparameters`.
-        case: the case; None if one fit serves all cases.
-        seed: random seed.
-        number: number of the hyperparameter setting, from 0; it names the run of trackers only.
-    """
-
-    method: str
-    hyperparameters: Any
-    case: Case | None
-    seed: int
-    number: int = 0
-
-    def cases(self, problem: Problem) -> tuple[Case, ...]:
-        """Return the cases that the fit serves."""
-        return problem.cases if self.case is None else (self.case,)
-
-    def identity(self, problem: Problem, digest: str) -> dict[str, Any]:
-        """Return everything that the result depends on, as JSON.
-
-        Args:
-            problem: the problem.
-            digest: `problem.digest()`.
-        """
-        return {
-            "schema_version": _SCHEMA_VERSION,
-            "problem": problem.name,
-            "digest": digest,
-            "method": self.method,
-            "hyperparameters": as_json(self.hyperparameters),
-            "cases": [_case_as_json(case) for case in self.cases(problem)],
-            "seed": self.seed,
-        }
-
-    def tag(self, problem: Problem) -> str:
-        """Return the name of its run in trackers, such as `ppo/c=0.1/seed=0/trial=2`."""
-        case = "all" if self.case is None else _short(self.case, problem)
-        return f"{file_name(self.method)}/{file_name(case)}/seed={self.seed}/trial={self.number}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,19 +92,6 @@ class TrialResult:
         return float(np.mean([each.validation["utility"] for each in self.cases]))
 
 
-@dataclass
-class _Log:
-    """Callback that keeps the curve of a fit and forwards snapshots."""
-
-    callbacks: list[Callback]
-    curve: tuple[CurvePoint, ...] = field(default=())
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        self.curve = snapshot.curve or self.curve
-        for callback in self.callbacks:
-            callback(snapshot)
-
-
 def run_trial(
     trial: Trial,
     problem: Problem,
@@ -182,7 +117,7 @@ def run_trial(
     reused = (home / "trial.json").exists()
     if not reused:
         _fit(trial, problem, home, identity, tracked, callback)
-    (home / _JOURNAL).unlink(missing_ok=True)
+    (home / JOURNAL).unlink(missing_ok=True)
     return _read(trial, problem, home, reused)
 
 
@@ -194,47 +129,19 @@ def _fit(
     tracked: Tracked | None,
     callback: Callback | None,
 ) -> None:
-    method = find_method(problem.name, trial.method)
-    assert isinstance(method, Method)
-    home.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(home / "checkpoint.safetensors", identity)
-    part = problem if trial.case is None else problem.at(trial.case)
-    # Methods without a search space have no hyperparameters to compare in a tracker.
-    if tracked is None or not method.space:
-        tracker = nullcontext()
-    else:
-        tracker = tracked.trial(
-            _tracked_run(trial, problem, home, identity, tracked), problem, home / _JOURNAL
-        )
-    with tracker as tracking:
-        log = _Log([each for each in (tracking, callback) if each is not None])
-        run = Run(seed=trial.seed, callback=log, checkpoint=checkpoint)
-        began = time.perf_counter()
-        policy = problem.finish(fit_method(method, part, trial.hyperparameters, run))
-        seconds = time.perf_counter() - began
-        learned = method.family in _LEARNED
+    learned = find_method(problem.name, trial.method).family in _LEARNED
+    with fitted_trial(trial, problem, home, identity, tracked=tracked, callback=callback) as fit:
+        policy = fit.policy
         results = [_measure(policy, problem, case, trial.seed, learned) for case in trial.cases(problem)]
         save_policy(policy, home / "router", rows=problem.parity_rows())
-        if tracking is not None:
+        if fit.tracking is not None:
             means = {each.case.label: (each.test.means(), each.validation) for each in results}
-            tracking.finish({case: {"test": test, "validation": own} for case, (test, own) in means.items()})
-    figures = _figures(policy, problem, trial, log.curve, learned)
-    _write(home, identity, trial, results, seconds, log.curve, run, figures)
-    checkpoint.clear()
-
-
-def _tracked_run(
-    trial: Trial, problem: Problem, home: Path, identity: dict[str, Any], tracked: Tracked
-) -> TrackedRun:
-    values = {"method": trial.method, "seed": trial.seed, "trial": trial.number}
-    return TrackedRun(
-        job="trial",
-        name=trial.tag(problem),
-        folder=Path(tracked.folder),
-        key=home.name,
-        config={**values, **trial.cases(problem)[0].values, **asdict(trial.hyperparameters)},
-        tags=tags_of(problem, identity["digest"], trial.method),
-    )
+            fit.tracking.finish(
+                {case: {"test": test, "validation": own} for case, (test, own) in means.items()}
+            )
+    figures = _figures(policy, problem, trial, fit.curve, learned)
+    _write(home, identity, trial, results, fit.seconds, fit.curve, fit.run, figures)
+    fit.checkpoint.clear()
 
 
 def _measure(policy: Any, problem: Problem, case: Case, seed: int, learned: bool) -> CaseResult:
@@ -343,18 +250,3 @@ def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResu
         figures=tuple(kept["figures"]),
         reused=reused,
     )
-
-
-def _case_as_json(case: Case) -> dict[str, Any]:
-    objective = None if case.objective is None else asdict(case.objective)
-    if objective is not None:
-        objective = {name: value for name, value in objective.items() if value is not None}
-    return {"values": dict(case.values), "objective": objective}
-
-
-def _short(case: Case, problem: Problem) -> str:
-    """Return the values of a case that differ between cases, such as `c=0.1`."""
-    names = [name for name in case.values if len({each.values.get(name) for each in problem.cases}) > 1]
-    names = names or list(case.values)[:1]
-    short = {"compute_weight": "c", "load_weight": "load_weight"}
-    return ",".join(f"{short.get(name, name)}={case.values[name]:g}" for name in names)

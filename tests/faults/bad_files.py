@@ -35,6 +35,8 @@ _READ = (
     ("train caching", "--problem.profile", "profile"),
     ("train session", "--problem.sessions", "sessions"),
     ("train token_moe", "--problem.base", "base"),
+    ("tune", "--table", "table"),
+    ("tune", "--space", "space"),
     ("compare", "--table", "table"),
     ("evaluate", "run", "run"),
     ("evaluate", "--table", "table"),

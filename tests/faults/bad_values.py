@@ -99,9 +99,10 @@ _SIGNED = {"caution", "guard", "start"}
 
 # Names that a command looks up: any other value is refused.
 _NAMES = {"env", "method", "methods", "source", "format", "split", "cost_unit", "scorer", "select", "device"}
+_NAMES |= {"sampler", "pruner"}
 
 # Options whose value may be any text or any file; `files` and `paths` have their cases.
-_ANYTHING = {"out", "undo", "keep"}
+_ANYTHING = {"out", "undo", "keep", "study_name"}
 
 
 def value_cases(rng: Random) -> list[BadCase]:
@@ -154,6 +155,7 @@ _REQUIRED = {
     "collect": ("out", "source"),
     "collect models": ("out", "models", "prompts"),
     "train": ("out", "table"),
+    "tune": ("out", "table"),
     "compare": ("out", "table"),
     "evaluate": ("table",),
     "evaluate log": ("log",),

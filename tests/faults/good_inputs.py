@@ -65,6 +65,10 @@ LINES: dict[str, tuple[str, ...]] = {
         *("--problem.episodes", "2", "--problem.window", "8", *_OUT),
     ),
     "train token_moe": ("train", "--env", "token_moe", "--method", "uniform", *_OUT),
+    "tune": (
+        *("tune", "--table", "table.parquet", "--method", "ridge", "--n-trials", "2", "--track", "none"),
+        *_OUT,
+    ),
     "compare": (
         *("compare", "--table", "table.parquet", "--methods", "ridge", "--seeds", "1", "--n-trials", "1"),
         *_OUT,

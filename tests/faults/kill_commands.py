@@ -51,6 +51,16 @@ CASES: dict[str, tuple[KillCase, Setup]] = {
     "import prices": (_timed("import", "results.csv", "--print-prices", "--out", "out.yaml"), _nothing),
     "train": (_case("train", 12), _nothing),
     "train caching": (_case("train caching", 3), _nothing),
+    "tune": (
+        # An interrupted trial stays in the database.
+        KillCase(
+            words=LINES["tune"],
+            volatile=_TIMES | {"reused", "worker"},
+            ignored=(".db", ".db-journal"),
+            points=8,
+        ),
+        _nothing,
+    ),
     "compare": (_timed(*_COMPARE, points=4), _nothing),
     "export": (_case("export", 24), _nothing),
     "export again": (_case("export", 12), _older("export", "run", "--out", "out")),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from fault_server import FaultServer
+from optuna.study import _optimize
 
 from experts.io import owned_folder
 from experts.sources import SOURCES
@@ -17,7 +19,7 @@ from router_rl.methods.checkpoint import Checkpoint
 from .good_inputs import LINES, make_inputs
 from .kill_case import KillCase, defects, train
 from .kill_commands import CASES, READERS
-from .kill_points import counted
+from .kill_points import Killed, counted
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,22 @@ def inputs(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(good, tmp_path / "inputs")
     monkeypatch.chdir(tmp_path / "inputs")
     return tmp_path / "inputs"
+
+
+@pytest.fixture(autouse=True)
+def _optuna_hides_no_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Optuna's `finally` raises another error while a kill passes through it, the kill goes on."""
+    run = _optimize._run_trial
+
+    def run_or_die(*args: Any) -> int:
+        try:
+            return run(*args)
+        except UnboundLocalError as error:
+            if isinstance(error.__context__, Killed):
+                raise error.__context__ from None
+            raise
+
+    monkeypatch.setattr(_optimize, "_run_trial", run_or_die)
 
 
 @pytest.mark.parametrize("name", CASES)

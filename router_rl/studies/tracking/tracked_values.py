@@ -17,7 +17,7 @@ from ...problems.load import share_entropy
 __all__ = ["FINAL_STEP", "CostTag", "Logged", "Results", "cost_tag", "cost_tag_of", "logged", "summary_of"]
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Means by name, by split (one is `test`), by label of the case."""
+"""Means by name, by split (one is `test`, but in tuning), by label of the case."""
 
 FINAL_STEP = 1000
 """The step of final results; steps of trials are thousandths of the fit."""
@@ -113,7 +113,7 @@ def summary_of(results: Results, cost: CostTag | None) -> dict[str, float]:
         for name, value in _means(means, cost).items()
     }
     first = next(iter(results.values()))
-    return final | {f"test/{name}": value for name, value in _means(first["test"], cost).items()}
+    return final | {f"test/{name}": value for name, value in _means(first.get("test", {}), cost).items()}
 
 
 def _means(means: Mapping[str, float], cost: CostTag | None) -> dict[str, float]:

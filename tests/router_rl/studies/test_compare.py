@@ -16,7 +16,7 @@ from experts import InputError, OutcomeTable
 from router_rl import Objective, RoutingProblem, compare
 from router_rl.problems.data_digest import table_digest
 from router_rl.routing import RouterError, load, load_router
-from router_rl.studies import trial as trials
+from router_rl.studies import trial_fit as trials
 from router_rl.studies.trial import Trial
 
 OBJECTIVES = [Objective(compute_weight=weight) for weight in (0.05, 0.5)]

@@ -1,0 +1,107 @@
+"""What became of the trials of a study: which count, which were interrupted and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+__all__ = [
+    "ERROR",
+    "REPEATS",
+    "SURPLUS",
+    "WORKER",
+    "counted",
+    "original_of",
+    "place_of",
+    "queue_again",
+    "requeue_interrupted",
+]
+
+WORKER = "worker"
+"""Attribute of a trial: the output folder's key of the command that ran it."""
+
+ERROR = "error"
+"""Attribute of a failed trial: why."""
+
+REPEATS = "repeats"
+"""Attribute of a trial: number of the trial with the same hyperparameters, whose result it takes."""
+
+SURPLUS = "surplus"
+"""Attribute of a trial that two workers started for the last place; it does not count."""
+
+_HISTORY = "retry_history"  # system attribute, as Optuna's own retries have it
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that count: complete, pruned, failed with an error, or running.
+
+    Args:
+        trials: all trials of the study.
+    """
+    return [trial for trial in trials if _counts(trial)]
+
+
+def place_of(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """Return how many of the trials before one were not interrupted: its number, had nothing been.
+
+    Args:
+        number: number of the trial.
+        trials: all trials of the study.
+    """
+    gone = [trial for trial in trials if trial.number < number and _is_interrupted(trial)]
+    return number - len(gone)
+
+
+def original_of(trial: FrozenTrial) -> int:
+    """Return the number of the interrupted trial that a trial runs again, or its own."""
+    history: list[int] = trial.system_attrs.get(_HISTORY, [])
+    return history[0] if history else trial.number
+
+
+def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial with the hyperparameters of an interrupted one.
+
+    Args:
+        study: the study.
+        trial: the interrupted trial.
+    """
+    history = [*trial.system_attrs.get(_HISTORY, []), trial.number]
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            system_attrs={**trial.system_attrs, _HISTORY: history},
+        )
+    )
+
+
+def requeue_interrupted(study: optuna.Study, worker: str, alone: bool) -> None:
+    """Queue the trials again that an earlier command did not finish.
+
+    Args:
+        study: the study.
+        worker: key of the output folder, in which no other command runs.
+        alone: whether no other output folder ever worked on the study.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = trial.user_attrs.get(WORKER)
+        if owner == worker or (owner is None and alone):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    trials = study.get_trials(deepcopy=False)
+    queued = {number for trial in trials for number in trial.system_attrs.get(_HISTORY, [])}
+    for trial in trials:
+        if _is_interrupted(trial) and SURPLUS not in trial.user_attrs and trial.number not in queued:
+            queue_again(study, trial)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    if trial.state == TrialState.RUNNING:
+        return WORKER in trial.user_attrs  # without it, a worker was killed while it began
+    return trial.state.is_finished() and not _is_interrupted(trial)
+
+
+def _is_interrupted(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs

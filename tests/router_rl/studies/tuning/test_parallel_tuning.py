@@ -1,0 +1,106 @@
+"""Workers on one storage: processes of one command, and commands on one PostgreSQL database."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import tuning_toys
+from toy_methods import disagreeing_table
+from tuning_toys import NAME, problem_of_toys
+
+from experts import InputError
+from router_rl import Objective, RoutingProblem, SearchOptions, tune
+from router_rl.studies.tuning import study_run
+
+# By path: the tests are no package.
+SERVING = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "test_postgresql.py"))
+
+
+@pytest.fixture(autouse=True)
+def _no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_run, "write_tuning_charts", lambda *_: None)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Start a real database server on this machine, and return the URL of its database."""
+    if not SERVING["PROGRAMS"]:
+        pytest.skip("postgresql is not installed")
+    # Not in pytest's folder, which belongs to this user alone.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
+        cluster = SERVING["Cluster"](Path(folder))
+        cluster.start()
+        try:
+            yield cluster.url
+        finally:
+            cluster.stop()
+
+
+def _stored(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a study, as Optuna reads them."""
+    storage = optuna.storages.RDBStorage(url)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    storage.engine.dispose()
+    return trials
+
+
+def test_two_processes_of_one_command(tmp_path: Path) -> None:
+    problem = RoutingProblem(disagreeing_table(), Objective(compute_weight=0.1))
+    progress: list[tuple[int, int]] = []
+    tuned = tune(
+        problem,
+        "ridge",
+        tmp_path / "out",
+        n_trials=5,
+        jobs=2,
+        progress=lambda done, total, _: progress.append((done, total)),
+    )
+    assert tuned.facts["counts"]["complete"] + tuned.facts["counts"]["pruned"] == 5
+    assert [done for done, _ in progress] == [1, 2, 3, 4, 5]
+    drawn = [str(trial["parameters"]) for trial in tuned.facts["trials"]]
+    assert len(set(drawn)) == 5  # the processes do not draw equal numbers
+    assert len(_stored(f"sqlite:///{tmp_path / 'out' / 'study.db'}", "routing-ridge")) == 5
+
+
+def test_two_commands_on_postgresql(tmp_path: Path, server: str) -> None:
+    """They start at once on an empty database, and do exactly as many trials as one would."""
+    options = SearchOptions(pruner="NopPruner", storage=server)
+    with warnings.catch_warnings(), tuning_toys.installed():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        children = []
+        for name in ("one", "two"):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    tune(problem_of_toys(), NAME, tmp_path / name, n_trials=8, options=options)
+                    status = 0
+                finally:
+                    os._exit(status)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        facts = tune(problem_of_toys(), NAME, tmp_path / "one", n_trials=8, options=options).facts
+        assert not tuning_toys.FITS  # the children did all
+    assert (facts["counts"]["complete"], facts["counts"]["running"]) == (8, 0)
+    assert facts["storage"].startswith("postgresql+psycopg://me@127.0.0.1:")
+    workers = {
+        trial.user_attrs["worker"]
+        for trial in _stored(server.replace("postgresql:", "postgresql+psycopg:"), f"routing-{NAME}")
+        if trial.state == optuna.trial.TrialState.COMPLETE
+    }
+    assert len(workers) == 2
+
+
+def test_a_server_that_is_not_there_is_an_error_without_the_password(tmp_path: Path) -> None:
+    options = SearchOptions(storage="postgresql://me:secret@127.0.0.1:1/name")
+    with tuning_toys.installed(), pytest.raises(InputError, match=r"storage=.*cannot be used") as error:
+        tune(problem_of_toys(), NAME, tmp_path / "out", n_trials=1, options=options)
+    assert "secret" not in str(error.value)
+    assert not (tmp_path / "out").exists()
