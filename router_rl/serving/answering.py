@@ -165,6 +165,9 @@ class Answering:
             self._decider.succeeded(expert, request.session)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
+        # The row is stored while the expert works: the first words need not wait for it.
+        stored = self._writer.begin({**self._row(attempt, request), "status": "started"})
+        attempt.is_logged = True
         chunks = self._upstream.stream(expert, request)
         first: list[dict[str, Any]] = []
         async for chunk in chunks:
@@ -176,7 +179,7 @@ class Answering:
                 raise ValueError("the stream says nothing")
         attempt.first_s = time.perf_counter() - attempt.began
         self._decider.succeeded(expert, request.session)
-        await self._log(attempt, request, "started")
+        await self._writer.is_stored(stored)
         followed = self._followed(attempt, request, first, chunks, in_flight.pop_all())
         await anext(followed)  # from now on closing it ends the attempt, also if no chunk is ever asked for
         return Started(decision=attempt.id, expert=expert, chunks=followed)
@@ -216,7 +219,8 @@ class Answering:
             yield {}
             async for chunk in _all(first, chunks):
                 for choice in chunk.get("choices") or []:
-                    text.append((choice.get("delta") or {}).get("content") or "")
+                    content = (choice.get("delta") or {}).get("content")
+                    text.append(content if isinstance(content, str) else "")
                 usage = chunk if tokens_of(chunk) else usage
                 if chunk.get("choices") or request.wants_usage:
                     yield chunk
@@ -252,9 +256,15 @@ class Answering:
         error: str | None = None,
         tokens: tuple[int, int] | None = None,
     ) -> None:
-        row = self._rows.row(attempt.id, request, attempt.expert, attempt.decision, previous=attempt.previous)
-        ended = {"status": status} if status == "started" else self._ended(attempt, status, error, tokens)
-        await self._writer.insert({**row, **ended})
+        """Log an attempt at its end, and wait until it is stored."""
+        ended = self._ended(attempt, status, error, tokens)
+        if attempt.is_logged:
+            self._writer.update(ended)
+        else:
+            await self._writer.insert({**self._row(attempt, request), **ended})
+
+    def _row(self, attempt: _Attempt, request: ChatRequest) -> dict[str, Any]:
+        return self._rows.row(attempt.id, request, attempt.expert, attempt.decision, attempt.previous)
 
     def _ended(
         self, attempt: _Attempt, status: str, error: str | None, tokens: tuple[int, int] | None
@@ -290,6 +300,7 @@ class _Attempt:
         began: `time.perf_counter` at the start.
         first_s: seconds until the first chunk of a stream.
         waits: the expert has other work first, so that its seconds say nothing of its speed.
+        is_logged: its row is in the log, or on the way: the end is an update.
     """
 
     id: str
@@ -299,6 +310,7 @@ class _Attempt:
     began: float
     first_s: float | None = None
     waits: bool = False
+    is_logged: bool = False
 
 
 def _says_something(chunk: dict[str, Any]) -> bool:
