@@ -100,6 +100,7 @@ def test_the_openai_client_and_tools_work(serve: Callable[..., Any], backend: Fa
         assert [each.id for each in client.models.list()] == ["auto", "small", "large"]
         client.close()
     sent = backend.requests[0]
+    assert set(sent) <= {*("model", "messages", "tools", "temperature"), *("authorization", "time")}
     assert sent["tools"] == tools
     assert sent["messages"][0]["content"][1] == image
     assert sent["temperature"] == 0.5
@@ -144,7 +145,9 @@ def test_with_all_backends_down_the_reasons_are_said(serve: Callable[..., Any], 
         backend.down = {"small", "large"}
         got = running.chat(PLUS)
         assert got.status_code == 503
-        assert set(got.json()["error"]["reasons"]) == {"small", "large"}
+        reasons = got.json()["error"]["reasons"]
+        assert set(reasons) == {"small", "large"}
+        assert all("503" in reason for reason in reasons.values())
         backend.down = set()
         assert running.chat(PLUS).status_code == 200
 
@@ -171,6 +174,7 @@ def test_a_stream_that_is_cut_ends_with_an_error(serve: Callable[..., Any], faul
         assert "[DONE]" not in got.text
         assert f"the answer of {got.headers['x-router-rl-expert']} was cut" in got.text
         assert running.rows()[0]["status"] == "cut"
+        assert _ranked(running, PLUS)[0] != got.headers["x-router-rl-expert"]  # which backs off
 
 
 @pytest.mark.parametrize("stream", [False, True])

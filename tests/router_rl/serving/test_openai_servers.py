@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +28,7 @@ class Canned:
     def __init__(self) -> None:
         self.status, self.kind, self.content = 200, "application/json", b""
         self.headers: dict[str, str] = {}
+        self.pace = 0.0  # seconds between two bytes
         self.sent: list[tuple[str, dict[str, str], Any]] = []
         self.clients: set[Any] = set()
         outer = self
@@ -42,7 +45,11 @@ class Canned:
                 for name, value in {**length, **outer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(outer.content)
+                with suppress(ConnectionError):  # the client may leave
+                    for at in range(len(outer.content) if outer.pace else 0):
+                        self.wfile.write(outer.content[at : at + 1])
+                        time.sleep(outer.pace)
+                    self.wfile.write(b"" if outer.pace else outer.content)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -148,6 +155,14 @@ def test_a_stream_that_breaks_off_is_noticed(canned: Canned, ask: Callable[..., 
     canned.kind, canned.content = "text/event-stream", content
     with pytest.raises(FaultyAnswerError):
         ask(stream=True)
+
+
+def test_a_chunk_that_comes_slowly_takes_too_long(canned: Canned, ask: Callable[..., Any]) -> None:
+    canned.kind, canned.content, canned.pace = "text/event-stream", events(PIECE, LAST), 0.1
+    began = time.perf_counter()
+    with pytest.raises(asyncio.TimeoutError):
+        ask(stream=True)
+    assert 1.0 <= time.perf_counter() - began < 4.0
 
 
 @pytest.mark.parametrize(("status", "again"), [(400, False), (429, True), (500, True), (307, True)])
