@@ -170,11 +170,12 @@ def test_a_backend_that_does_not_listen(
 @pytest.mark.parametrize("fault", ["midcut", "stall"])
 def test_a_stream_that_is_cut_ends_with_an_error(serve: Callable[..., Any], fault: str) -> None:
     with serve() as running:
-        got = running.chat(f"{PLUS} <<{fault}>>", stream=True)
+        prompt = f"{PLUS} <<{fault}>>"
+        got = running.chat(prompt, stream=True)
         assert "[DONE]" not in got.text
         assert f"the answer of {got.headers['x-router-rl-expert']} was cut" in got.text
         assert running.rows()[0]["status"] == "cut"
-        assert _ranked(running, PLUS)[0] != got.headers["x-router-rl-expert"]  # which backs off
+        assert _ranked(running, prompt)[0] != got.headers["x-router-rl-expert"]  # which backs off
 
 
 @pytest.mark.parametrize("stream", [False, True])
