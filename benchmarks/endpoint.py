@@ -2,11 +2,13 @@
 
     python benchmarks/endpoint.py
     python benchmarks/endpoint.py --rates '[20, 100]' --seconds 20
+    python benchmarks/endpoint.py --through_litellm true
 
 Three processes: the stub, which answers at once, `serve`, and this one, which sends requests at a fixed rate
 whether or not earlier ones are answered, in rounds that alternate between `serve` (over HTTP) and LiteLLM's
 router (in this process, without a server), whole answers and streams. Prints Markdown: milliseconds until the
-answer, or until a stream's first words; the differences; and the ratio of answers a second.
+answer, or until a stream's first words; the differences; the ratio of answers a second; and the CPU time of a
+request, of this process and of `serve` together, which other programs change less than the other figures.
 """
 
 from __future__ import annotations
@@ -34,43 +36,44 @@ Call = Callable[[str, bool], Awaitable["float | None"]]
 OURS, THEIRS = "serve", "LiteLLM's router"
 
 
-def main(rates: Sequence[int] = (20, 100), seconds: int = 10, rounds: int = 2) -> None:
+def main(
+    rates: Sequence[int] = (20, 100), seconds: int = 10, rounds: int = 2, through_litellm: bool = False
+) -> None:
     """Measure and print.
 
     Args:
         rates: requests a second.
         seconds: of each round.
         rounds: of each side, rate and kind of answer.
+        through_litellm: let `serve` call the stub through LiteLLM, as it calls servers of other protocols.
     """
     with tempfile.TemporaryDirectory() as name:
-        asyncio.run(_measure(Path(name), rates, seconds, rounds))
+        asyncio.run(_measure(Path(name), rates, seconds, rounds, through_litellm))
 
 
-async def _measure(folder: Path, rates: Sequence[int], seconds: int, rounds: int) -> None:
-    async with serving_stub(folder) as stubbed:
+async def _measure(
+    folder: Path, rates: Sequence[int], seconds: int, rounds: int, through_litellm: bool
+) -> None:
+    async with serving_stub(folder, through_litellm=through_litellm) as stubbed:
         calls = {OURS: _through_serve(stubbed.http), THEIRS: _through_litellm(stubbed.stub)}
         for call in calls.values():
             for streamed in (False, True):
                 await asyncio.gather(*(call(f"warm up {number}", streamed) for number in range(50)))
         gc.collect()
         gc.freeze()  # as `serve` does: no full collection while requests are sent
-        print("| requests a second | answers | through | p50, ms | p99, ms | errors | answered a second |")
-        print("|---:|---|---|---:|---:|---:|---:|")
+        columns = ("p50, ms", "p99, ms", "errors", "answered a second", "CPU, ms")
+        print(f"| requests a second | answers | through | {' | '.join(columns)} |")
+        print("|---:|---|---|---:|---:|---:|---:|---:|")
         for rate in rates:
             for streamed in (False, True):
-                measured = await _rounds(calls, rate, seconds, rounds, streamed)
-                _print(rate, "first words" if streamed else "whole", measured, rounds)
-
-
-async def _rounds(
-    calls: dict[str, Call], rate: int, seconds: int, rounds: int, streamed: bool
-) -> dict[str, list[tuple[float | None, float]]]:
-    """Return seconds (None for an error) and end of every request, by side."""
-    measured: dict[str, list[tuple[float | None, float]]] = {name: [] for name in calls}
-    for number in range(rounds):
-        for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
-            measured[name] += await _sent(calls[name], rate, seconds, streamed)
-    return measured
+                measured: dict[str, list[tuple[float | None, float]]] = {name: [] for name in calls}
+                cpu = dict.fromkeys(calls, 0.0)
+                for number in range(rounds):
+                    for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
+                        before = time.process_time() + stubbed.cpu_seconds()
+                        measured[name] += await _sent(calls[name], rate, seconds, streamed)
+                        cpu[name] += time.process_time() + stubbed.cpu_seconds() - before
+                _print(rate, "first words" if streamed else "whole", measured, cpu, rounds)
 
 
 async def _sent(call: Call, rate: int, seconds: int, streamed: bool) -> list[tuple[float | None, float]]:
@@ -86,8 +89,13 @@ async def _sent(call: Call, rate: int, seconds: int, streamed: bool) -> list[tup
 
 
 def _print(
-    rate: int, answers: str, measured: dict[str, list[tuple[float | None, float]]], rounds: int
+    rate: int,
+    answers: str,
+    measured: dict[str, list[tuple[float | None, float]]],
+    cpu: dict[str, float],
+    rounds: int,
 ) -> None:
+    """Print seconds (None for an error) and ends of the requests, and the CPU time, of both sides."""
     percentiles, answered = {}, {}
     for name, rows in measured.items():
         milliseconds = [1000 * seconds for seconds, _ in rows if seconds is not None]
@@ -95,11 +103,13 @@ def _print(
         errors = len(rows) - len(milliseconds)
         answered[name] = len(milliseconds) / rounds / max(end for _, end in rows)
         p50, p99 = percentiles[name]
-        figures = f"{p50:.1f} | {p99:.1f} | {errors} | {answered[name]:.1f}"
+        cpu[name] *= 1000 / len(rows)
+        figures = f"{p50:.1f} | {p99:.1f} | {errors} | {answered[name]:.1f} | {cpu[name]:.1f}"
         print(f"| {rate} | {answers} | {name} | {figures} |", flush=True)
     p50, p99 = percentiles[OURS] - percentiles[THEIRS]
     ratio = answered[OURS] / answered[THEIRS]
-    print(f"| {rate} | {answers} | difference, ratio | {p50:+.1f} | {p99:+.1f} | | {ratio:.3f} |", flush=True)
+    figures = f"{p50:+.1f} | {p99:+.1f} | | {ratio:.3f} | {cpu[OURS] / cpu[THEIRS]:.2f}"
+    print(f"| {rate} | {answers} | difference, ratio | {figures} |", flush=True)
 
 
 def _through_serve(http: httpx.AsyncClient) -> Call:

@@ -63,18 +63,26 @@ class Stubbed:
     def __init__(self, http: httpx.AsyncClient, stub: str, process: subprocess.Popen[bytes]) -> None:
         self.http, self.stub, self.process = http, stub, process
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that `serve` has taken (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @asynccontextmanager
-async def serving_stub(folder: Path, *options: str) -> AsyncGenerator[Stubbed, None]:
+async def serving_stub(
+    folder: Path, *options: str, through_litellm: bool = False
+) -> AsyncGenerator[Stubbed, None]:
     """Start the stub and `serve`, each in a process of its own, and end them.
 
     Args:
         folder: for the router, the model list and the log.
         options: more words of the command line of `serve`.
+        through_litellm: let `serve` call the stub through LiteLLM, as it calls servers of other protocols.
     """
     stub, port = _free_port(), _free_port()
     base = f"http://127.0.0.1:{stub}/v1"
-    models = _inputs(folder, base)
+    models = _inputs(folder, base, "{extra_body: {}}" if through_litellm else "{}")
     words = ["serve", "--router", "router", "--models", str(models), "--port", str(port), *options]
     environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     processes = [
@@ -120,7 +128,7 @@ async def _ready(http: httpx.AsyncClient) -> None:
     raise SystemExit("the server does not answer")
 
 
-def _inputs(folder: Path, base: str) -> Path:
+def _inputs(folder: Path, base: str, model_options: str) -> Path:
     """Write a router of prompts and a model list."""
     rows = 200
     right = np.arange(rows) % 2
@@ -137,10 +145,8 @@ def _inputs(folder: Path, base: str) -> Path:
     )
     problem = RoutingProblem(table, Objective(compute_weight=0.05))
     export(fit("ridge", problem), folder / "router", rows=problem)
-    price = "price: {input: 1, output: 4}"
-    lines = [
-        f"  - {{name: {name}, model: openai/{name}, api_base: {base}, {price}}}" for name in table.experts
-    ]
+    rest = f"api_base: {base}, price: {{input: 1, output: 4}}, options: {model_options}"
+    lines = [f"  - {{name: {name}, model: openai/{name}, {rest}}}" for name in table.experts]
     path = folder / "models.yaml"
     path.write_text("models:\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return path

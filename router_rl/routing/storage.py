@@ -243,7 +243,7 @@ def _read_text(folder: Path, digest: str, what: str, features: int) -> TextFeatu
             f"they are not from one export: {again}"
         )
     try:
-        text = TextFeatures.of(_json_of(path, spec, what), read_safetensors(tensors))
+        text = TextFeatures.of(_json_of(path, spec, what), read_safetensors(tensors), actual)
         for part in text.parts:
             if isinstance(part, Embedding):
                 part.within(folder)

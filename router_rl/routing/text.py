@@ -140,15 +140,17 @@ class TextFeatures:
 
     Args:
         parts: at least one.
+        digest: of the files that it was read from, as `stored_text_digest` has it; None for no files.
 
     Raises:
         RouterError: there are none.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], digest: str | None = None) -> None:
         if not parts:
             raise RouterError("text features need at least one part")
         self.parts = tuple(parts)
+        self.digest = digest
         self.size = sum(part.size for part in parts)
 
     def __call__(self, prompts: Sequence[str], groups: Sequence[str] | None = None) -> Tensor:
@@ -201,12 +203,15 @@ class TextFeatures:
         }
 
     @classmethod
-    def of(cls, spec: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> TextFeatures:
+    def of(
+        cls, spec: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor], digest: str | None = None
+    ) -> TextFeatures:
         """Build a pipeline from its JSON form and its tensors, of this version or of version 1.
 
         Args:
             spec: what `TextFeatures.spec` returned.
             tensors: what `TextFeatures.tensors` returned.
+            digest: of the files that they were read from.
 
         Raises:
             RouterError: a part is unknown, or lacks something.
@@ -237,4 +242,4 @@ class TextFeatures:
             for name, value in own.items():
                 if not bool(value.isfinite().all()):
                     raise RouterError(f"tensor {index}.{name} of the text holds numbers that are not finite")
-        return cls(parts)
+        return cls(parts, digest)

@@ -166,6 +166,9 @@ class Answering:
             self._decider.succeeded(expert, request.session)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
+        # The row is stored while the expert works: the first words need not wait for it.
+        stored = self._writer.begin({**self._row(attempt, request), "status": "started"})
+        attempt.is_logged = True
         chunks = self._upstream.stream(expert, request)
         first: list[dict[str, Any]] = []
         async for chunk in chunks:
@@ -177,7 +180,7 @@ class Answering:
                 raise ValueError("the stream has no content")
         attempt.first_s = time.perf_counter() - attempt.began
         self._decider.succeeded(expert, request.session)
-        await self._log(attempt, request, "started")
+        await self._writer.is_stored(stored)
         stream = self._stream(attempt, request, first, chunks, in_flight.pop_all())
         await anext(stream)  # start the generator, so that closing it runs its `finally`
         return Started(decision=attempt.id, expert=expert, chunks=stream)
@@ -217,7 +220,8 @@ class Answering:
             yield {}
             async for chunk in _all(first, chunks):
                 for choice in chunk.get("choices") or []:
-                    text.append((choice.get("delta") or {}).get("content") or "")
+                    content = (choice.get("delta") or {}).get("content")
+                    text.append(content if isinstance(content, str) else "")
                 usage = chunk if tokens_of(chunk) else usage
                 if chunk.get("choices") or request.wants_usage:
                     yield chunk
@@ -253,9 +257,17 @@ class Answering:
         error: str | None = None,
         tokens: tuple[int, int] | None = None,
     ) -> None:
-        row = self._rows.row(attempt.id, request, attempt.expert, attempt.decision, previous=attempt.previous)
-        end = {"status": status} if status == "started" else self._end(attempt, status, error, tokens)
-        await self._writer.insert({**row, **end})
+        """Log an attempt at its end, and wait until it is stored."""
+        end = self._end(attempt, status, error, tokens)
+        if attempt.is_logged:
+            self._writer.update(end)
+        else:
+            await self._writer.insert({**self._row(attempt, request), **end})
+
+    def _row(self, attempt: _Attempt, request: ChatRequest) -> dict[str, Any]:
+        return self._rows.row(
+            attempt.id, request, attempt.expert, attempt.decision, previous=attempt.previous
+        )
 
     def _end(
         self, attempt: _Attempt, status: str, error: str | None, tokens: tuple[int, int] | None
@@ -291,6 +303,7 @@ class _Attempt:
         began: `time.perf_counter` at the start.
         first_s: seconds until the first chunk of a stream.
         waits: the request waits for others, so its latency does not measure the expert's speed.
+        is_logged: its row is in the log, or being written: the end is an update.
     """
 
     id: str
@@ -300,6 +313,7 @@ class _Attempt:
     began: float
     first_s: float | None = None
     waits: bool = False
+    is_logged: bool = False
 
 
 def _has_content(chunk: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from ..routing import RouterError
 from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt, read_outcome
 from .decider import Decider, Live
 from .deployments import follow, started_with
+from .learner import Learner
 from .loaded_router import LoadedRouter
 from .log_row import LogRows, hash_key
 from .log_store import LogStore
@@ -43,6 +45,7 @@ lite()
 from litellm.integrations.custom_logger import CustomLogger  # noqa: E402 (telemetry is off first)
 
 _KEY = "router_rl_decision"  # in the metadata of LiteLLM's request
+_CLOSE_S = 5.0  # maximum wait for the thread that reads the log
 _MAX_OPEN = 10_000  # attempts that are remembered until they end
 
 
@@ -52,10 +55,15 @@ class LiteLLMPlugin(CustomLogger):
     Args:
         router: folder of a router of prompts.
         models: YAML list of the models, as for `serve`; only the prices are used.
-        options: exploration, shadow, log and privacy, as for `serve`; other options are not used.
+        options: exploration, shadow, online learning, log and privacy, as for `serve`; other options are not
+            used.
+
+    Attributes:
+        learner: the online learner; None without one.
 
     Raises:
-        InputError: a file or the log cannot be used, or the router reads queues.
+        InputError: a file or the log cannot be used, the router reads queues, or the online learner cannot
+            start from it.
     """
 
     def __init__(self, router: Path | str, models: Path | str, options: ServeOptions | None = None) -> None:
@@ -74,10 +82,15 @@ class LiteLLMPlugin(CustomLogger):
         self.store = LogStore(options.log)
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
+        self.learner = None if options.online is None else Learner(self.store, options)
+        if self.learner is not None:
+            self.learner.follow(live.router)
+            self.decider.learner = self.learner
         self.writer = LogWriter(self.store.write, options.buffer)
         self._open: OrderedDict[str, _Attempt] = OrderedDict()  # by id of the decision
         self._closing = threading.Event()
-        threading.Thread(target=self._watch, name="deployments", daemon=True).start()
+        self._watching = threading.Thread(target=self._watch, name="deployments", daemon=True)
+        self._watching.start()
         proxy = sys.modules.get("litellm.proxy.proxy_server")
         if proxy is not None:
             _add_outcomes(proxy.app, self.store)
@@ -164,9 +177,13 @@ class LiteLLMPlugin(CustomLogger):
         return None if decision is None else {"x-router-rl-decision": decision}
 
     def close(self) -> None:
-        """Write the rows that wait for the log, and close it."""
+        """Write the rows that wait for the log and what was learned, and close the log."""
         self._closing.set()
+        self._watching.join(_CLOSE_S)  # one thread at a time may call the learner
         self.writer.close()
+        if self.learner is not None:
+            with suppress(SQLAlchemyError):  # the next start learns it from the log
+                self.learner.keep()
         self.store.close()
 
     def _end(
@@ -194,11 +211,13 @@ class LiteLLMPlugin(CustomLogger):
         )
 
     def _watch(self) -> None:
-        """Apply promoted routers, as long as the process runs."""
+        """Apply promoted routers and learn from outcomes, as long as the process runs."""
         last_change = ""
         while not self._closing.wait(self._options.poll_s):
             try:
                 changed = follow(self.decider, self.store.deployment())
+                if self.learner is not None:
+                    self.learner.follow(self.decider.live.router)
             except InputError as error:
                 changed = f"not changed: {error}"
             except SQLAlchemyError:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from json import JSONDecodeError
 from typing import Any
 
@@ -42,6 +43,7 @@ _BUSY_TIMEOUT_S = 5.0  # wait for a lock of another process
 _CHANGE_LOCK = 7_265_636  # advisory lock of PostgreSQL: changes are numbered in commit order
 
 _IS_KNOWN = select(DECISIONS.c.id).where(DECISIONS.c.id == bindparam("of"))
+_UPDATE = update(DECISIONS).where(DECISIONS.c.id == bindparam("of"))  # the columns are those of the rows
 
 # Inserts a change of a score in one statement, so that no other change comes in between. A score that is sent
 # again is not a change.
@@ -106,9 +108,9 @@ class LogStore:
         with self._engine.begin() as connection:
             if inserts:
                 connection.execute(self._insert_new(DECISIONS), list(inserts))
-            for row in updates:
-                values = {name: value for name, value in row.items() if name != "id"}
-                connection.execute(update(DECISIONS).where(DECISIONS.c.id == row["id"]).values(values))
+            for _, alike in groupby(updates, key=set):  # of the same columns: one statement
+                rows = [{("of" if name == "id" else name): row[name] for name in row} for row in alike]
+                connection.execute(_UPDATE, rows)
 
     def attach(self, decision: str, score: float) -> bool:
         """Attach a score to a decision; a later score replaces it.

@@ -60,6 +60,17 @@ class LogWriter:
         Returns:
             Whether it is stored; False if it still waits for the log, or was lost.
         """
+        return await self.is_stored(self.begin(row))
+
+    def begin(self, row: Mapping[str, Any]) -> asyncio.Future[None] | None:
+        """Start to store a decision; nothing waits for it until `is_stored` is called.
+
+        Args:
+            row: all columns of a decision.
+
+        Returns:
+            what is done once it is stored; None while the log is down, or if it was lost.
+        """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
 
@@ -67,8 +78,18 @@ class LogWriter:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(lambda: stored.done() or stored.set_result(None))
 
-        if not self._add("insert", row, done) or self.down:
+        return None if not self._add("insert", row, done) or self.down else stored
+
+    async def is_stored(self, stored: asyncio.Future[None] | None) -> bool:
+        """Wait until a decision is stored, for a limited time; return whether it is.
+
+        Args:
+            stored: of `begin`.
+        """
+        if stored is None:
             return False
+        if stored.done():
+            return True
         try:
             await asyncio.wait_for(stored, _INSERT_TIMEOUT_S)
         except (TimeoutError, asyncio.TimeoutError):

@@ -1,4 +1,4 @@
-"""Call the experts through LiteLLM, with or without streaming, with a timeout."""
+"""Call the experts, directly or through LiteLLM, with or without streaming, with a timeout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 from experts.llm.asking import litellm_parameters
@@ -13,6 +14,7 @@ from experts.llm.endpoints import Endpoint
 from experts.llm.lite import lite
 
 from .chat_request import ChatRequest
+from .openai_servers import OpenAIServers, speaks_openai
 
 __all__ = ["Upstream", "tokens_of"]
 
@@ -41,6 +43,7 @@ class Upstream:
         self._litellm.drop_params = True  # a parameter that one provider does not have
         self._endpoints = {each.name: each for each in endpoints}
         self._parameters = {each.name: litellm_parameters(each) for each in endpoints}
+        self._direct = OpenAIServers([each for each in endpoints if speaks_openai(each, _PASSED)])
 
     async def warm_up(self) -> None:
         """Make LiteLLM import the modules of its first call, so that no request waits for it."""
@@ -65,8 +68,10 @@ class Upstream:
 
         Raises:
             TimeoutError: the answer is not complete within the model's `timeout`.
-            Exception: any error of LiteLLM; `experts.llm.asking.failure_of` classifies it.
+            Exception: any other failure; `experts.llm.asking.failure_of` classifies it.
         """
+        if expert in self._direct:
+            return await self._direct.answer(expert, self._fields(expert, request))
         call = self._litellm.acompletion(**self._arguments(expert, request))
         response = await asyncio.wait_for(call, self._endpoints[expert].timeout)
         answer: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
@@ -87,6 +92,12 @@ class Upstream:
         """
         timeout = self._endpoints[expert].timeout
         options = {"stream": True, "stream_options": {"include_usage": True}}
+        if expert in self._direct:
+            fields = {**self._fields(expert, request), **options}
+            async with aclosing(self._direct.stream(expert, fields)) as direct:
+                async for chunk in direct:
+                    yield chunk
+            return
         call = self._litellm.acompletion(**self._arguments(expert, request), **options)
         chunks = await asyncio.wait_for(call, timeout)
         try:
@@ -102,14 +113,27 @@ class Upstream:
 
     def count(self, expert: str, text: str) -> int:
         """Return the number of tokens of a text, for model servers that do not report it."""
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         return int(self._litellm.token_counter(model=self._endpoints[expert].model, text=text))
 
     async def close(self) -> None:
-        """Close LiteLLM's connections."""
+        """Close the connections."""
+        await self._direct.close()
         await self._litellm.close_litellm_async_clients()
         self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     def _arguments(self, expert: str, request: ChatRequest) -> dict[str, Any]:
+        """Return the arguments of LiteLLM."""
+        return {**self._parameters[expert], "no-log": True, **self._passed(expert, request)}
+
+    def _fields(self, expert: str, request: ChatRequest) -> dict[str, Any]:
+        """Return the fields of a request of the OpenAI protocol."""
+        endpoint = self._endpoints[expert]
+        limits = {} if endpoint.max_tokens is None else {"max_tokens": endpoint.max_tokens}
+        return {**endpoint.options, **limits, **self._passed(expert, request)}
+
+    def _passed(self, expert: str, request: ChatRequest) -> dict[str, Any]:
+        """Return what is passed of a request, within the limit on tokens."""
         passed = {name: value for name, value in request.rest.items() if name in _PASSED}
         limit = self._endpoints[expert].max_tokens
         for name in ("max_tokens", "max_completion_tokens"):
@@ -117,7 +141,7 @@ class Upstream:
                 passed[name] = min(passed[name], limit)
         if "max_completion_tokens" in passed and "max_tokens" not in passed:
             passed["max_tokens"] = passed.pop("max_completion_tokens")  # the model list may set max_tokens
-        return {**self._parameters[expert], **passed, "messages": request.messages}
+        return {**passed, "messages": request.messages}
 
 
 def tokens_of(answer: dict[str, Any]) -> tuple[int, int] | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import socket
+import threading
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,14 @@ from fault_server import FaultServer
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning")
 
 PLUS, TIMES = "What is 3 plus 4?", "What is 3 times 4?"
+
+
+@pytest.fixture(params=["direct", "litellm"])
+def _both_ways(request: pytest.FixtureRequest, models: Path) -> None:
+    """Call the models directly, or through LiteLLM, which alone knows a certain option."""
+    if request.param == "litellm":
+        unknown = "timeout: 2, options: {extra_body: {}}"
+        models.write_text(models.read_text().replace("timeout: 2", unknown))
 
 
 def _ranked(running: Any, prompt: str) -> list[str]:
@@ -54,6 +65,7 @@ def test_the_router_chooses_and_the_log_says_why(serve: Callable[..., Any]) -> N
     assert np.frombuffer(row["features"], dtype="<f4").tolist() == expected.tolist()
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_a_stream_is_passed_through_and_counted(serve: Callable[..., Any]) -> None:
     with serve() as running:
         got = running.chat(TIMES, stream=True)
@@ -69,6 +81,7 @@ def test_a_stream_is_passed_through_and_counted(serve: Callable[..., Any]) -> No
     assert rows[0]["first_token_s"] <= rows[0]["latency_s"]
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_the_openai_client_and_tools_work(serve: Callable[..., Any], backend: FaultServer) -> None:
     with serve() as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none")
@@ -87,11 +100,13 @@ def test_the_openai_client_and_tools_work(serve: Callable[..., Any], backend: Fa
         assert [each.id for each in client.models.list()] == ["auto", "small", "large"]
         client.close()
     sent = backend.requests[0]
+    assert set(sent) <= {*("model", "messages", "tools", "temperature"), *("authorization", "time")}
     assert sent["tools"] == tools
     assert sent["messages"][0]["content"][1] == image
     assert sent["temperature"] == 0.5
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("fault", ["429", "500", "cut", "garbage", "hang", "drip", "empty", "error"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_next_best_answers_where_one_fails(
@@ -111,6 +126,7 @@ def test_the_next_best_answers_where_one_fails(
         assert _ranked(running, PLUS)[0] == next_best  # the other one backs off
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_a_request_that_is_refused_is_not_tried_elsewhere(
     serve: Callable[..., Any], backend: FaultServer
 ) -> None:
@@ -123,12 +139,15 @@ def test_a_request_that_is_refused_is_not_tried_elsewhere(
         assert running.chat(TIMES).headers["x-router-rl-expert"] == "large"  # neither failed
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_with_all_backends_down_the_reasons_are_said(serve: Callable[..., Any], backend: FaultServer) -> None:
     with serve() as running:
         backend.down = {"small", "large"}
         got = running.chat(PLUS)
         assert got.status_code == 503
-        assert set(got.json()["error"]["reasons"]) == {"small", "large"}
+        reasons = got.json()["error"]["reasons"]
+        assert set(reasons) == {"small", "large"}
+        assert all("503" in reason for reason in reasons.values())
         backend.down = set()
         assert running.chat(PLUS).status_code == 200
 
@@ -147,13 +166,36 @@ def test_a_backend_that_does_not_listen(
     assert (answered["status"], answered["previous"]) == ("ok", failed["id"])
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("fault", ["midcut", "stall"])
 def test_a_stream_that_is_cut_ends_with_an_error(serve: Callable[..., Any], fault: str) -> None:
     with serve() as running:
-        got = running.chat(f"{PLUS} <<{fault}>>", stream=True)
+        prompt = f"{PLUS} <<{fault}>>"
+        got = running.chat(prompt, stream=True)
         assert "[DONE]" not in got.text
         assert f"the answer of {got.headers['x-router-rl-expert']} was interrupted" in got.text
         assert running.rows()[0]["status"] == "cut"
+        assert _ranked(running, prompt)[0] != got.headers["x-router-rl-expert"]  # which backs off
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_waits_until_its_decision_is_in_the_log(serve: Callable[..., Any], stream: bool) -> None:
+    with serve() as running:
+        writer, may_write = running.server.writer, threading.Event()
+        write = writer._write
+
+        def when_allowed(*rows: Any) -> None:
+            may_write.wait(10)
+            write(*rows)
+
+        writer._write = when_allowed
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(running.chat, PLUS, stream=stream)
+            with pytest.raises(futures.TimeoutError):
+                answer.result(0.5)
+            may_write.set()
+            got = answer.result(10)
+        assert got.headers["x-router-rl-decision"] == running.rows()[0]["id"]
 
 
 def test_a_client_that_leaves_is_logged(serve: Callable[..., Any], backend: FaultServer) -> None:

@@ -157,6 +157,31 @@ def test_a_router_of_queues_is_refused(
         plugin.close()
 
 
+def test_it_goes_on_learning_from_the_outcomes(
+    make_plugin: Callable[..., LiteLLMPlugin], models: Path, router: Path
+) -> None:
+    online = {"online": "linucb", "online_scale": 0.0, "online_penalty": 1.0, "explore": 0.5}
+    plugin, digest = make_plugin(**online), LoadedRouter.of(router).digest
+    plugin.decider.reseed(0)
+    assert plugin.decider.decide(PLUS).propensities["small"] == pytest.approx(0.75)
+    asked(plugin, models, [PLUS] * 12)
+    rows = list(plugin.store.decisions())
+    assert {row["router"] for row in rows} == {f"{digest}+linucb"}
+    assert {row["expert"] for row in rows} == {"small", "large"}
+    for row in rows:
+        assert plugin.store.attach(row["id"], float(row["expert"] == "large"))
+    deadline = time.monotonic() + 20
+    while plugin.learner is None or plugin.learner.decisions() < len(rows):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert plugin.decider.decide(PLUS).propensities["large"] == pytest.approx(0.75)
+    plugin.close()
+    again = make_plugin(**online)  # a restart, with the same log
+    assert again.learner is not None
+    assert again.learner.decisions() == len(rows)
+    assert again.decider.decide(PLUS).propensities["large"] == pytest.approx(0.75)
+
+
 def test_the_log_is_exported_and_the_router_promoted(
     make_plugin: Callable[..., LiteLLMPlugin], models: Path, router: Path, other_router: Path, tmp_path: Path
 ) -> None:

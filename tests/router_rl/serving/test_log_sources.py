@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import train_router
-from experts import DecisionLog
+from experts import DecisionLog, InputError
 from experts.table.decision_log import epsilon_greedy
 from router_rl.cli.log_source import log_file
-from router_rl.routing import load_router
+from router_rl.problems.log_table import features_for
+from router_rl.routing import TextFeatures, load_router
+from router_rl.routing.storage import stored_text_digest
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
 from router_rl.serving.log_tables import DECISIONS
@@ -123,6 +125,25 @@ def test_a_router_that_reads_prompts_otherwise_needs_the_prompts(
     for folder in (router, other_router):
         found = said(capsys, "evaluate", str(folder), "--log", str(tmp_path / "prompts.parquet"))
         check_estimates(found, folder)
+
+
+def test_the_pipeline_is_checked_where_the_served_router_is_gone(
+    url: str, router: Path, other_router: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with log_file(url) as path:
+        log = DecisionLog.read(path)
+    pipeline = stored_text_digest(router)
+    for gone in (None, str(tmp_path / "gone")):
+        out = tmp_path / "gone.parquet"
+        replace(log, router=gone, pipeline=pipeline).write(out)
+        check_estimates(said(capsys, "evaluate", str(router), "--log", str(out)), router)
+        assert train_router.main(["evaluate", str(other_router), "--log", str(out)]) == 2
+        assert "this router makes others; serve with --log-prompts true" in capsys.readouterr().err
+    read = load_router(router).text
+    assert read is not None
+    unread = TextFeatures(read.parts)  # no file says that it is the pipeline of the log
+    with pytest.raises(InputError, match="this router makes others"):
+        features_for(unread, DecisionLog.read(out))
 
 
 def test_train_learns_from_a_live_log_and_is_evaluated_on_it(
