@@ -22,6 +22,7 @@ BUDGETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*noload.*", "ignore::ResourceWarning")  # of MLflow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -145,36 +145,42 @@ class StudyStorage:
             raise InputError("storage", self.name, _reason(error), fix) from error
 
     def _made(self, study_name: str, options: SearchOptions) -> optuna.Study:
+        return optuna.create_study(
+            study_name=study_name,
+            storage=self._storage(),
+            sampler=SeededSampler(options.sampler, options.seed),
+            pruner=new_pruner(options.pruner),
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    def _storage(self) -> RDBStorage:
+        """Open the database, again if another process makes its tables at the same time."""
         for attempt in range(_STARTS):
             try:
-                return optuna.create_study(
-                    study_name=study_name,
-                    storage=self._storage(),
-                    sampler=SeededSampler(options.sampler, options.seed),
-                    pruner=new_pruner(options.pruner),
-                    direction="maximize",
-                    load_if_exists=True,
-                )
+                storage = self._connected()
             except (SQLAlchemyError, StorageInternalError):
                 if attempt == _STARTS - 1 or not self.exists:
                     raise
-                time.sleep(0.1 * (attempt + 1))
+                time.sleep(0.2 * (attempt + 1))
+            else:
+                self._open.append(storage)
+                return storage
         raise AssertionError
 
-    def _storage(self) -> RDBStorage:
+    def _connected(self) -> RDBStorage:
         url = self._url.render_as_string(hide_password=False)
         if self._url.get_backend_name() == "sqlite":
             storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_S}})
-        else:
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=queue_again,
-            )
-        self._open.append(storage)
-        return storage
+            _lock_transactions(storage)
+            return storage
+        return RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=_HEARTBEAT_S,
+            grace_period=_GRACE_S,
+            heartbeat_stale_trial_callback=queue_again,
+        )
 
     def _check(self, study_name: str, kept: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> None:
         if kept is None:
@@ -185,6 +191,23 @@ class StudyStorage:
         if changed:
             reason = f"{self.name} has a study of this name with another {', '.join(changed)}"
             raise InputError("study_name", study_name, reason, "use another name, or that study's options")
+
+
+def _lock_transactions(storage: RDBStorage) -> None:
+    """Make every transaction of SQLite lock the file at its start.
+
+    Optuna reads the state of a waiting trial and then sets it. SQLite has no row locks, so without this two
+    processes can both start the trial.
+
+    Source: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html (transactions)
+    """
+
+    def begin_by_hand(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    event.listen(storage.engine, "connect", begin_by_hand)
+    event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    storage.engine.dispose()  # connections from before the listeners
 
 
 def study_in_memory(options: SearchOptions) -> optuna.Study:

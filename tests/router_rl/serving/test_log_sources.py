@@ -91,6 +91,7 @@ def check_estimates(result: dict[str, Any], folder: Path) -> None:
         assert low - 0.01 <= truth <= high + 0.01, estimate
 
 
+@pytest.mark.slow
 def test_an_exported_router_is_evaluated_on_a_live_log(
     url: str, router: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

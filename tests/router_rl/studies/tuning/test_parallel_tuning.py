@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import runpy
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
 import pytest
 import tuning_toys
+from optuna.trial import TrialState
 from toy_methods import disagreeing_table
 from tuning_toys import NAME, problem_of_toys
 
 from experts import InputError
 from router_rl import Objective, RoutingProblem, SearchOptions, tune
 from router_rl.studies.tuning import study_run
+from router_rl.studies.tuning.study_storage import StudyStorage
 
 # By path: the tests are no package.
 SERVING = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "test_postgresql.py"))
@@ -67,6 +72,29 @@ def test_two_processes_of_one_command(tmp_path: Path) -> None:
     drawn = [str(trial["parameters"]) for trial in tuned.facts["trials"]]
     assert len(set(drawn)) == 5  # the processes do not draw equal numbers
     assert len(_stored(f"sqlite:///{tmp_path / 'out' / 'study.db'}", "routing-ridge")) == 5
+
+
+def test_a_waiting_trial_is_started_once(tmp_path: Path) -> None:
+    """Four workers of one file reach for the same trials at the same time."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with ExitStack() as stack:
+        stores = [stack.enter_context(StudyStorage(url)) for _ in range(4)]
+        studies = [store.opened("race", SearchOptions(), {"data": "same"}) for store in stores]
+        for value in range(25):
+            studies[0].enqueue_trial({"x": value})
+        ids = [trial._trial_id for trial in studies[0].get_trials(deepcopy=False)]
+        barrier = threading.Barrier(len(studies))
+
+        def start(study: optuna.Study) -> list[bool]:
+            started = []
+            for trial in ids:
+                barrier.wait()
+                started.append(study._storage.set_trial_state_values(trial, TrialState.RUNNING))
+            return started
+
+        with ThreadPoolExecutor(len(studies)) as pool:
+            started = list(pool.map(start, studies))
+    assert [sum(each) for each in zip(*started, strict=True)] == [1] * len(ids)
 
 
 def test_two_commands_on_postgresql(tmp_path: Path, server: str) -> None:
