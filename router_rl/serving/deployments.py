@@ -107,10 +107,8 @@ def follow(decider: Decider, row: Mapping[str, Any] | None) -> str:
         row: the newest deployment; None if there is none.
 
     Returns:
-        a message about the change; empty if nothing changed.
-
-    Raises:
-        InputError: the router cannot be loaded; the server continues with its current router.
+        a message about the change; empty if nothing changed. A router that cannot be served leaves the
+        current one in place, and the message says why.
     """
     if row is None:
         return ""
@@ -124,8 +122,11 @@ def follow(decider: Decider, row: Mapping[str, Any] | None) -> str:
     if current == target:
         return ""
     known = {each.digest: each for each in (live.router, live.canary, live.shadow) if each is not None}
-    new = _live_of(row, known)
-    decider.replace(Live(new.router, new.canary, new.fraction, live.shadow))
+    try:
+        new = _live_of(row, known)
+        decider.replace(Live(new.router, new.canary, new.fraction, live.shadow))
+    except InputError as error:
+        return f"not changed: {error}"
     return f"{row['action']}: {row['folder']}"
 
 

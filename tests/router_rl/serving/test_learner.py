@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -268,6 +269,24 @@ def test_a_server_learns_and_goes_on_with_a_promoted_router(
         promote(server.store, other_router)
         digest = LoadedRouter.of(other_router).digest
         while server.decider.decide(PLUS).router != f"{digest}+linucb":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_server_learns_on_after_a_promotion_that_cannot_be_loaded(
+    serve: Callable[..., Any], other_router: Path, tmp_path: Path
+) -> None:
+    with serve(online="linucb", explore=0.5) as running:
+        server, deadline = running.server, time.monotonic() + 60
+        gone = shutil.copytree(other_router, tmp_path / "gone")
+        promote(server.store, gone)
+        shutil.rmtree(gone)
+        while not server.last_change.startswith("not changed: "):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        decision = running.chat(PLUS).headers["x-router-rl-decision"]
+        running.http.post("/v1/outcomes", json={"decision": decision, "score": 1.0}).raise_for_status()
+        while server.learner.decisions() < 1:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
