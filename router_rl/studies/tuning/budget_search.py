@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..trial import Trial, TrialResult
 from .distributions import default_parameters, hyperparameters_of, searched, suggested
 from .optuna_extra import quiet_optuna
 from .study_storage import study_in_memory
+from .trial_states import FAILURES, ends_the_command
 from .tune_options import SearchOptions
 
 __all__ = ["best_of_budget"]
@@ -41,6 +43,9 @@ def best_of_budget(
         trials: number of trials; the first one has the defaults.
         starts: trials of methods that it may start from, the best first.
         run: fits and measures a trial, or reads it.
+
+    Raises:
+        Exception: every fit failed; the error of the last one. If only some fail, a warning says how many.
     """
     space = search_space(method)
     convert = _from_start(method, starts)
@@ -61,14 +66,26 @@ def best_of_budget(
         defaults = default_parameters(method, space)
         assert defaults is not None  # the ranges of a method span its defaults
         study.enqueue_trial(defaults)
+        failures: list[Exception] = []
         for number in range(trials):
             trial = study.ask()
             hyperparameters = hyperparameters_of(suggested(trial, space), method, space)
-            utility = result_of(hyperparameters, number).validation_utility
+            try:
+                utility = result_of(hyperparameters, number).validation_utility
+            except FAILURES as error:
+                if ends_the_command(error):
+                    raise
+                failures.append(error)
+                utility = math.nan
             if math.isfinite(utility):
                 study.tell(trial, utility)
             else:
                 study.tell(trial, state=TrialState.FAIL)
+    if not results:
+        raise failures[-1]
+    if failures:
+        message = f"{method.name}: {len(failures)} of {trials} trials failed, the last because {failures[-1]}"
+        warnings.warn(message, stacklevel=2)
     return max(results.values(), key=_comparable)  # the first of equal ones
 
 

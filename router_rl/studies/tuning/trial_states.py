@@ -7,17 +7,24 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from experts import InputError
+
 __all__ = [
     "ERROR",
+    "FAILURES",
     "REPEATS",
     "SURPLUS",
     "WORKER",
     "counted",
+    "ends_the_command",
     "original_of",
     "place_of",
     "queue_again",
     "requeue_interrupted",
 ]
+
+FAILURES = (ValueError, ArithmeticError, RuntimeError)
+"""Errors of a fit that end its trial, not the study: bad values, and numbers that are not finite."""
 
 WORKER = "worker"
 """Attribute of a trial: the output folder's key of the command that ran it."""
@@ -32,6 +39,11 @@ SURPLUS = "surplus"
 """Attribute of a trial that two workers started for the last place; it does not count."""
 
 _HISTORY = "retry_history"  # system attribute, as Optuna's own retries have it
+
+
+def ends_the_command(error: BaseException) -> bool:
+    """Return whether an error of a fit is one that other hyperparameters would have, too."""
+    return isinstance(error, InputError) and error.field in ("track", "checkpoint")
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

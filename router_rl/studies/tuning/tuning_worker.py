@@ -17,8 +17,6 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from experts import InputError
-
 from ...methods.method import Method
 from ...methods.registry import find_method
 from ...methods.search_space import SearchSpace
@@ -28,15 +26,19 @@ from ..tracking.tracked import Tracked
 from ..trial_fit import Trial, fitted_trial
 from .distributions import hyperparameters_of, suggested
 from .study_storage import StudyStorage
-from .trial_states import ERROR, REPEATS, SURPLUS, WORKER, counted, original_of
+from .trial_states import (
+    ERROR,
+    FAILURES,
+    REPEATS,
+    SURPLUS,
+    WORKER,
+    counted,
+    ends_the_command,
+    original_of,
+)
 from .tune_options import SearchOptions
 
-__all__ = ["FAILURES", "Outcome", "Search", "run_next"]
-
-FAILURES = (ValueError, ArithmeticError, RuntimeError)
-"""Errors of a fit that end its trial, not the study: bad values, and numbers that are not finite."""
-
-_NOT_OF_A_TRIAL = ("track", "checkpoint")  # what an error is of that ends the command
+__all__ = ["Outcome", "Search", "run_next"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +142,7 @@ class _StopError(Exception):
         error: the error.
     """
 
-    def __init__(self, error: InputError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -189,7 +191,7 @@ def _value(search: Search, study: optuna.Study, trial: optuna.Trial) -> float:
     try:
         return _fitted_value(search, trial, parameters, original_of(own))
     except FAILURES as error:
-        if isinstance(error, InputError) and error.field in _NOT_OF_A_TRIAL:
+        if ends_the_command(error):
             raise _StopError(error) from error
         trial.set_user_attr(ERROR, " ".join(str(error).split()) or type(error).__name__)
         raise

@@ -75,6 +75,22 @@ def test_an_interrupted_search_goes_on_with_its_finished_trials(tmp_path: Path) 
     assert rest[0].validation_utility == whole[0].validation_utility
 
 
+def test_a_fit_that_fails_ends_its_trial_only(tmp_path: Path) -> None:
+    def fail(skill: float) -> None:
+        if skill < 0.5:
+            raise ArithmeticError(f"no skill {skill}")
+
+    with tuning_toys.installed(fail), pytest.warns(UserWarning, match=r"toy_curve: \d of 6 trials failed"):
+        results, _ = _swept(tmp_path / "some", ["toy_curve"], trials=6)
+    assert results[0].trial.hyperparameters.skill >= 0.5
+
+    def fail_always(skill: float) -> None:
+        raise ArithmeticError("never a skill")
+
+    with tuning_toys.installed(fail_always), pytest.raises(ArithmeticError, match="never a skill"):
+        _swept(tmp_path / "all", ["toy_curve"], trials=3)
+
+
 def test_a_method_starts_from_the_best_of_the_searches(tmp_path: Path) -> None:
     """The first gate at expert b is best on tuning rows; the method that starts from it is fitted once."""
     results, _ = _swept(tmp_path, ["toy_warm", "toy_gate_one", "toy_gate_two"], trials=5)
