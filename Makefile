@@ -58,12 +58,12 @@ static: .venv/.installed-dev
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "Installing into .venv (torch is large: a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e .
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "Installing into .venv (torch is large: a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
 	@touch $@ .venv/.installed
 
 clean:
