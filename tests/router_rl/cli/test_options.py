@@ -223,5 +223,9 @@ def test_boolean_options_need_no_value(name: str) -> None:
         "patch": {"recover"},
         "serve": {"log_prompts"},
     }
-    leaks = {"allow_leakage"} if name in ("train", "compare", "evaluate", "monitor", "add-expert") else set()
+    leaks = (
+        {"allow_leakage"}
+        if name in ("train", "tune", "compare", "evaluate", "monitor", "add-expert")
+        else set()
+    )
     assert boolean_options(find_command(name)) == expected.get(name, leaks)

@@ -176,6 +176,6 @@ def test_routers_that_do_not_fold_leave_nothing_behind(micro_pool: TokenPool, tm
     shy = LayerRouters(2, 16, AdaptiveK(k=2), micro_pool.domains)
     with pytest.raises(RouterError, match="adaptive_k selection does not fold"):
         hand_over(micro_pool, shy, tmp_path / "mixture")
-    with pytest.raises(RouterError, match="no adaptive_k selection"):
+    with pytest.raises(RouterError, match="do not support adaptive_k selection"):
         foldable(micro_pool, shy)
     assert list(tmp_path.iterdir()) == []
