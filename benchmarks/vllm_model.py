@@ -1,7 +1,6 @@
 """Make a Mixtral of random weights and routers to measure in vLLM, for `vllm_speed.py`.
 
     python benchmarks/vllm_model.py --out runs/vllm
-    PYTHON_OF_VLLM benchmarks/vllm_speed.py --model runs/vllm/model --routers runs/vllm/routers
 
 The routers are random: linear and MLP routers of four experts per token, as the model
 itself runs; linear ones of one and two; and adaptive k of at most four, by the mean number of experts that it
