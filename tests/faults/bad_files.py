@@ -375,7 +375,7 @@ _TABLES: dict[str, Change] = {
 _NOT_FOR_LOGS = {
     *("unknown split", "missing split", "number split", "leak", "one expert", "other experts"),
     *("duplicate ids", "negative quality", "quality above 1"),
-    *("no quality", "no cost", "NaN quality", "NaN cost", "missing quality"),  # a log may lack them
+    *("no quality", "no cost", "NaN quality", "NaN cost", "missing quality", "missing features"),  # may lack
 }
 
 
