@@ -2,9 +2,9 @@
 
     python benchmarks/vllm_model.py --out runs/vllm
 
-The routers are random: linear and MLP routers of four experts per token, as the model
-itself runs; linear ones of one and two; and adaptive k of at most four, by the mean number of experts that it
-runs on normal hidden states.
+The routers are random: linear and MLP routers with four experts per token, as in the model; linear routers
+with one and two; and adaptive k with at most four, named by its mean number of experts on normal random
+hidden states.
 """
 
 from __future__ import annotations

@@ -48,12 +48,11 @@ def features_for(text: TextFeatures | None, log: DecisionLog) -> np.ndarray | No
 
     Args:
         text: the router's text pipeline; None for a router that reads features.
-        log: with prompts, or with features of a router that has the same pipeline. Where the router that
-            served is gone, the log's digest of its pipeline must be that of the files of `text`.
+        log: a log with prompts, or with features that the same pipeline computed. If the router that served
+            cannot be loaded, the log's pipeline digest must equal the digest of `text`.
 
     Raises:
-        InputError: the features are those of another pipeline, or that cannot be known, and there are no
-            prompts.
+        InputError: the log has no prompts, and its features are those of another or an unknown pipeline.
     """
     if text is None or (log.features is None and log.prompt is None):
         return log.features
@@ -61,15 +60,15 @@ def features_for(text: TextFeatures | None, log: DecisionLog) -> np.ndarray | No
     if len(prompts) == len(log) and text.inputs == ("prompt",):
         with torch.inference_mode():
             return text(prompts).numpy()
-    if not _made(text, log):
+    if not _computed(text, log):
         problem = "has features that the router that served made of its prompts; this router makes others"
         fix = "serve with --log-prompts true, or with --shadow for this router"
         raise InputError("log", f"{len(log)} decisions", problem, fix)
     return log.features
 
 
-def _made(text: TextFeatures, log: DecisionLog) -> bool:
-    """Return whether a pipeline makes the log's features; True where the log does not name its pipeline."""
+def _computed(text: TextFeatures, log: DecisionLog) -> bool:
+    """Return whether a pipeline computed the log's features; True if the log does not name its pipeline."""
     served = logged_text(log)
     if served is not None:
         return _same(served, text)

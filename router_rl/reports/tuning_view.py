@@ -1,4 +1,4 @@
-"""What `tune` prints: the best hyperparameters, what became of the trials, and what to do next."""
+"""The summary that `tune` prints: the best hyperparameters, counts of trials, and the next command."""
 
 from __future__ import annotations
 

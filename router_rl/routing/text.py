@@ -140,7 +140,7 @@ class TextFeatures:
 
     Args:
         parts: at least one.
-        digest: of the files that it was read from, as `stored_text_digest` has it; None for no files.
+        digest: digest of its files, as `stored_text_digest` returns it; None if it was not read from files.
 
     Raises:
         RouterError: there are none.
@@ -211,7 +211,7 @@ class TextFeatures:
         Args:
             spec: what `TextFeatures.spec` returned.
             tensors: what `TextFeatures.tensors` returned.
-            digest: of the files that they were read from.
+            digest: digest of the files.
 
         Raises:
             RouterError: a part is unknown, or lacks something.

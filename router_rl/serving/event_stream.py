@@ -1,4 +1,4 @@
-"""Reads server-sent events, the format of streamed answers."""
+"""Parse server-sent events, the format of streamed answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["EventStream"]
 
 
 class EventStream:
-    r"""Collects the data of events from pieces of a stream, wherever the pieces are cut.
+    r"""Incremental parser of server-sent events: takes a stream in pieces of any size.
 
-    Fields other than `data`, and comments, are left out.
+    Fields other than `data`, and comments, are ignored.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
@@ -18,8 +18,8 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self._rest = b""  # the beginning of a line
-        self._data: list[bytes] = []  # of an event that has not ended
+        self._rest = b""  # an incomplete line
+        self._data: list[bytes] = []  # of the current event
 
     def read(self, piece: bytes) -> list[bytes]:
         """Return the data of the events that end in the next piece of the stream.
@@ -37,7 +37,7 @@ class EventStream:
         return self.read(b"\n\n")
 
     def _line(self, line: bytes) -> bytes | None:
-        """Read a line; return the data of the event that it ends."""
+        """Parse a line; return the data of an event if the line ends it."""
         if line:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))

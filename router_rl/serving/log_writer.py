@@ -63,13 +63,13 @@ class LogWriter:
         return await self.is_stored(self.begin(row))
 
     def begin(self, row: Mapping[str, Any]) -> asyncio.Future[None] | None:
-        """Start to store a decision; nothing waits for it until `is_stored` is called.
+        """Start to store a decision, without waiting; `is_stored` waits.
 
         Args:
             row: all columns of a decision.
 
         Returns:
-            what is done once it is stored; None while the log is down, or if it was lost.
+            a future that completes when the decision is stored; None if the log is down or the buffer full.
         """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
@@ -84,7 +84,7 @@ class LogWriter:
         """Wait until a decision is stored, for a limited time; return whether it is.
 
         Args:
-            stored: of `begin`.
+            stored: the future that `begin` returned.
         """
         if stored is None:
             return False

@@ -1,4 +1,4 @@
-"""Calls servers of the OpenAI protocol without LiteLLM: their answers need no translation."""
+"""Call servers of the OpenAI protocol directly: their answers need no translation by LiteLLM."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .event_stream import EventStream
 __all__ = ["OpenAIServers", "StatusError", "speaks_openai"]
 
 _PROVIDERS = ("openai", "hosted_vllm")  # of LiteLLM, for servers of the OpenAI protocol
-_IDLE_S = 4.0  # that a connection is kept; uvicorn, and so vLLM, closes it after 5
-_REST_S = 0.1  # after the last event, a stream has so much time to end, or its connection is not used again
-_MOST_SAID = 2_000  # characters of an error that are kept
+_KEEPALIVE_S = 4.0  # of an idle connection; uvicorn, and so vLLM, closes it after 5
+_END_S = 0.1  # maximum wait for the end of a stream after its last event; later, its connection is closed
+_MAX_REASON = 2_000  # characters of a server's error message that are kept
 
 
 class StatusError(RuntimeError):
-    """A server answered with an error.
+    """A server answered with an error status.
 
     Args:
-        status_code: of the response.
-        reason: what the server said.
-        response: with its headers.
+        status_code: status of the response.
+        reason: the server's error message.
+        response: the response, with its headers.
     """
 
     def __init__(self, status_code: int, reason: str, response: aiohttp.ClientResponse) -> None:
@@ -43,11 +43,11 @@ class StatusError(RuntimeError):
 def speaks_openai(endpoint: Endpoint, options: Sequence[str]) -> bool:
     """Return whether a model is called directly: its server speaks the OpenAI protocol, at an `http` address.
 
-    Servers behind TLS or a proxy are left to LiteLLM, which has settings for both.
+    LiteLLM calls servers behind TLS or a proxy, since it has settings for both.
 
     Args:
         endpoint: the model.
-        options: names of OpenAI's parameters; LiteLLM must read any other option.
+        options: names of the parameters of the OpenAI protocol; LiteLLM calls a model with any other option.
     """
     provider, _, model = endpoint.model.partition("/")
     address = urlsplit(endpoint.api_base or "")
@@ -81,16 +81,16 @@ class OpenAIServers:
 
         Args:
             expert: name of the model.
-            fields: of the request.
+            fields: fields of the request, as JSON.
 
         Raises:
-            TimeoutError: there is no whole answer within the model's `timeout`.
+            TimeoutError: the answer is not complete within the model's `timeout`.
             StatusError: the server answered with an error.
-            FaultyAnswerError: the answer is not one.
+            FaultyAnswerError: the response is not a chat completion.
             ClientError: the connection failed.
         """
         limit = aiohttp.ClientTimeout(total=self._endpoints[expert].timeout)
-        async with self._sent(expert, fields, limit) as response:
+        async with self._send(expert, fields, limit) as response:
             content = await response.read()
             _check_status(response, content)
         answer = _object(content)
@@ -104,17 +104,17 @@ class OpenAIServers:
 
         Args:
             expert: name of the model.
-            fields: of the request.
+            fields: fields of the request, as JSON.
 
         Raises:
-            TimeoutError: for the model's `timeout`, there are no bytes, or no whole chunk.
+            TimeoutError: no complete chunk arrives within the model's `timeout`.
             StatusError: the server answered with an error.
-            FaultyAnswerError: a chunk is not one, or the stream ends before the answer.
+            FaultyAnswerError: a chunk is malformed, or the stream ends before the answer is complete.
             ClientError: the connection failed.
         """
         timeout = self._endpoints[expert].timeout
         limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
-        async with self._sent(expert, {**fields, "stream": True}, limit) as response:
+        async with self._send(expert, {**fields, "stream": True}, limit) as response:
             if response.status != 200 or response.content_type == "application/json":
                 content = await asyncio.wait_for(response.read(), timeout)
                 _check_status(response, content)
@@ -124,12 +124,12 @@ class OpenAIServers:
             async for piece in response.content.iter_any():
                 for data in events.read(piece):
                     if data == b"[DONE]":
-                        await _rest(response)
+                        await _read_end(response)
                         return
                     chunk = _object(data)
                     finished = finished or _is_finished(chunk)
                     yield chunk
-                    last = time.monotonic()  # the client may have been slow
+                    last = time.monotonic()  # time in which the client was slow does not count
                 if time.monotonic() - last > timeout:
                     raise asyncio.TimeoutError("no whole chunk")
             for data in events.end():
@@ -145,12 +145,12 @@ class OpenAIServers:
             await self._session.close()
         self._session = None
 
-    def _sent(self, expert: str, fields: dict[str, Any], limit: aiohttp.ClientTimeout) -> Any:
-        """Return the context manager of a response."""
+    def _send(self, expert: str, fields: dict[str, Any], limit: aiohttp.ClientTimeout) -> Any:
+        """Send a request; return the context manager of its response."""
         session = self._session
-        if session is None:  # made in the event loop of the requests
+        if session is None:  # created inside the event loop of the requests
             session = self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         endpoint = self._endpoints[expert]
@@ -165,19 +165,19 @@ class OpenAIServers:
 
 
 def _check_status(response: aiohttp.ClientResponse, content: bytes) -> None:
-    """Raise the error of a response, with the server's reason."""
+    """Raise StatusError, with the server's message, unless the status is 200."""
     if response.status != 200:
-        reason = content[:_MOST_SAID].decode("utf-8", "replace")
-        with suppress(ValueError, KeyError, TypeError, RecursionError):  # where it says it as OpenAI does
-            reason = str(json.loads(content)["error"]["message"])[:_MOST_SAID]
+        reason = content[:_MAX_REASON].decode("utf-8", "replace")
+        with suppress(ValueError, KeyError, TypeError, RecursionError):  # a message in OpenAI's format
+            reason = str(json.loads(content)["error"]["message"])[:_MAX_REASON]
         raise StatusError(response.status, reason, response)
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    """Return a JSON object with checked `choices`.
+    """Parse a JSON object and check its `choices`.
 
     Raises:
-        FaultyAnswerError: the content is none, or an error.
+        FaultyAnswerError: the content is not such an object, or describes an error.
     """
     try:
         read = _JSON.decode(content.decode())
@@ -187,7 +187,7 @@ def _object(content: bytes) -> dict[str, Any]:
         raise FaultyAnswerError("the server's response is no JSON object")
     answer = cast("dict[str, Any]", read)
     if answer.get("error"):
-        raise FaultyAnswerError(f"the server's response is an error: {str(answer['error'])[:_MOST_SAID]}")
+        raise FaultyAnswerError(f"the server's response is an error: {str(answer['error'])[:_MAX_REASON]}")
     choices: Any = answer.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
         raise FaultyAnswerError("the choices of the server's response are no list of objects")
@@ -198,15 +198,15 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_number)  # NaN could not be passed on
+_JSON = json.JSONDecoder(parse_constant=_no_number)  # clients cannot parse NaN
 
 
 def _is_finished(chunk: dict[str, Any]) -> bool:
     return any(choice.get("finish_reason") for choice in chunk.get("choices") or [])
 
 
-async def _rest(response: aiohttp.ClientResponse) -> None:
-    """Read the end of a stream after its last event, so that its connection can be used again."""
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """Read the end of a stream after its last event, so that its connection can be reused."""
     with suppress(asyncio.TimeoutError, aiohttp.ClientError):
         if not response.content.at_eof():
-            await asyncio.wait_for(response.content.readany(), _REST_S)
+            await asyncio.wait_for(response.content.readany(), _END_S)

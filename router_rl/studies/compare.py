@@ -98,10 +98,10 @@ def compare(
         InputError: a name is unknown, a value is invalid, the folder cannot be written, or it holds files
             of the same names that no comparison wrote.
     """
-    budget = n_trials if isinstance(n_trials, TuneBudget) else None
+    searches = isinstance(n_trials, TuneBudget)
     tried = n_trials.trials if isinstance(n_trials, TuneBudget) else n_trials
-    if budget is not None:
-        require_optuna("tune_budget", budget.trials)
+    if searches:
+        require_optuna("tune_budget", tried)
     for name, value in (("seeds", seeds), ("n_trials", tried), ("jobs", jobs)):
         if value < 1:
             raise InputError(name, value, "is below 1", "use 1 or more")
@@ -144,7 +144,7 @@ def compare(
             notes.append(
                 f"{', '.join(shared)}: one fit per seed serves all cases; its fit time is divided among them"
             )
-        if budget is not None:
+        if searches:
             notes.append(
                 f"hyperparameters: {tried} trials of Optuna's TPESampler (seed 0) for every method and case; "
                 "a method without hyperparameters to search has one"

@@ -17,7 +17,7 @@ from ...problems.load import share_entropy
 __all__ = ["FINAL_STEP", "CostTag", "Logged", "Results", "cost_tag", "cost_tag_of", "logged", "summary_of"]
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Means by name, by split (one is `test`, but in tuning), by label of the case."""
+"""Means by name, by split (one is `test`, except in `tune`), by label of the case."""
 
 FINAL_STEP = 1000
 """The step of final results; steps of trials are thousandths of the fit."""

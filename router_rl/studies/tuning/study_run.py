@@ -42,7 +42,7 @@ from .study_storage import StudyStorage
 from .trial_states import counted, requeue_interrupted
 from .tune_options import SearchOptions
 from .tuning import BEST_FILE, Progress, Tuning
-from .tuning_results import results_of
+from .tuning_results import SCHEMA_VERSION, results_of
 from .tuning_worker import Outcome, Search, run_next
 
 __all__ = ["run_study"]
@@ -52,7 +52,6 @@ _WRITTEN = (
     *("tuning.json", "config.yaml", "history.svg", "importance.svg", "tensorboard", "trials", "study.db"),
     *(_STUDY_FILE, BEST_FILE, TRACKING_FILE),
 )
-_SCHEMA_VERSION = 1
 _FAILED_FIRST = 3  # failed trials without any other after which the search ends
 
 _current: dict[str, tuple[Search, optuna.Study]] = {}
@@ -146,7 +145,7 @@ def _identity(search: Search, learner: Method) -> dict[str, Any]:
     """Return everything that the result of a trial depends on, besides its hyperparameters."""
     cases = search.problem.cases if search.case is None else (search.case,)
     return {
-        "schema_version": _SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "problem": search.problem.name,
         "data": search.digest,
         "method": learner.name,

@@ -1,4 +1,4 @@
-"""What became of the trials of a study: which count, which were interrupted and run again."""
+"""States of the trials of a study: which trials count, and which were interrupted and run again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HISTORY = "retry_history"  # system attribute, as Optuna's own retries have it
 
 
 def ends_the_command(error: BaseException) -> bool:
-    """Return whether an error of a fit is one that other hyperparameters would have, too."""
+    """Return whether an error of a fit does not depend on its hyperparameters, so that every trial has it."""
     return isinstance(error, InputError) and error.field in ("track", "checkpoint")
 
 
@@ -56,7 +56,7 @@ def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def place_of(number: int, trials: Sequence[FrozenTrial]) -> int:
-    """Return how many of the trials before one were not interrupted: its number, had nothing been.
+    """Return the number that a trial would have if no trial before it had been interrupted.
 
     Args:
         number: number of the trial.
