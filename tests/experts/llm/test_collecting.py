@@ -100,6 +100,7 @@ def test_a_reply_that_is_no_answer_is_asked_for_again(server, write_models, writ
         assert server.attempts("large", prompt) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "timeout", "reasons"),
     [(NO_ANSWERS[:-1], 60, {"FaultyAnswerError": len(NO_ANSWERS) - 1}), (("drip",), 5, {"Timeout": 1})],

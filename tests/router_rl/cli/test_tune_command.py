@@ -32,6 +32,7 @@ def _tune(*words: str) -> int:
     return train_router.main([*line, *words])
 
 
+@pytest.mark.slow
 def test_train_takes_the_best_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text("skill: [0.4, 0.2]\n")
     words = ("--n-trials", "3", "--space", "space.yaml", "--objective.compute-weight", "0.05")

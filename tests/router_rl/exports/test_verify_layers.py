@@ -64,6 +64,7 @@ def test_routers_that_decide_otherwise_are_refused(mixture: Path) -> None:
         verify_in_transformers(write, mixture, made())
 
 
+@pytest.mark.slow
 def test_a_weight_of_sglang_that_is_no_number_is_refused(
     mixture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

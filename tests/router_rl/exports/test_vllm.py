@@ -127,6 +127,7 @@ def test_weights_of_another_export_are_refused(made, exported, tmp_path: Path) -
         exported(tmp_path / "a").load()
 
 
+@pytest.mark.slow
 def test_it_compiles_in_one_graph(made, exported, tmp_path: Path) -> None:
     export(made("mlp", "deepseek"), tmp_path / "out", format="vllm")
     router = exported(tmp_path / "out").load()

@@ -49,6 +49,7 @@ def test_a_budget_that_binds_is_used(digits: OutcomeTable, method: str) -> None:
     assert found["utility"] == pytest.approx(found["quality"])
 
 
+@pytest.mark.slow
 def test_more_budget_more_quality(digits: OutcomeTable) -> None:
     quality = [
         on_test(

@@ -487,6 +487,7 @@ def test_with_many_methods_those_that_validation_picks_lead(tmp_path: Path) -> N
     assert len(set(looks)) == len(looks)
 
 
+@pytest.mark.slow
 def test_a_method_with_extra_inputs_has_a_dagger_and_is_never_the_best(tmp_path: Path) -> None:
     results = sample_results({"group_label": ("baseline", 0.03, 0.2), **METHODS})
     html = rendered(results, tmp_path)

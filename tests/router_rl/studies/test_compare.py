@@ -279,6 +279,7 @@ def test_two_experts_have_an_apgr(kinds: OutcomeTable) -> None:
     assert found["random"]["apgr"] is None  # it scores all queries alike
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules")
 def test_with_load_and_two_experts_a_query(
     kinds: OutcomeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

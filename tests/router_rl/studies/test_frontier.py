@@ -131,6 +131,7 @@ def test_a_frontier_by_hand() -> None:
     assert frontier_facts({"router": singles}, singles)["router"]["router_arena"] is None
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_they_should() -> None:
     """Of 20 samples from a known population, about 95 % of intervals hold the population's AIQ."""
     inside = 0

@@ -75,6 +75,7 @@ def test_tables_name_the_shared_inputs_and_the_methods_that_differ(tmp_path: Pat
         assert "Inputs of a call" in text
 
 
+@pytest.mark.slow
 def test_where_every_method_reads_the_group_no_method_has_extra_inputs() -> None:
     results = compared(group=True)
     assert results["inputs"]["shared"] == ["prompt", "group"]

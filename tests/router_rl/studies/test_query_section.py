@@ -35,6 +35,7 @@ def results(prompted: OutcomeTable) -> dict[str, Any]:
         return compare(RoutingProblem(prompted, CASES), ["softmax_gate", "ridge"], **options).results
 
 
+@pytest.mark.slow
 def test_single_queries_are_those_of_the_recommended_router(
     results: dict[str, Any], prompted: OutcomeTable
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_wrong_gate_is_noticed(
         verify_gguf(routers("llama", TopK(k=3)), mixtures("llama"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 4097])
 def test_any_number_of_tokens(
     mixtures: Callable[..., Path], routers: Callable[..., list[Router]], tmp_path: Path, rows: int

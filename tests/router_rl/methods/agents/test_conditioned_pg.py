@@ -33,6 +33,7 @@ def utility(router: Router, table: OutcomeTable, weight: float) -> float:
     return measure(router, table.part("test"), objective, scale).means()["utility"]
 
 
+@pytest.mark.slow
 def test_one_router_is_as_good_as_one_for_each_weight(digits: OutcomeTable) -> None:
     """Within .02 of a policy trained for the weight alone, by its input and folded alike."""
     router = fit("conditioned_pg", RoutingProblem(digits, Objective()), hyperparameters=FAST)
@@ -121,6 +122,7 @@ def test_the_range_of_a_comparison() -> None:
     assert (found.lowest, found.highest) == (0.01, 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rules")
 def test_each_weight_is_diagnosed_by_itself(kinds: OutcomeTable) -> None:
     objectives = [Objective(compute_weight=weight) for weight in (0.02, 0.4)]

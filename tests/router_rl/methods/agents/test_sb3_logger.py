@@ -35,6 +35,7 @@ def test_any_environment(temporary: Path) -> None:
     assert list(temporary.glob("SB3-*")) == []
 
 
+@pytest.mark.slow
 def test_timings(temporary: Path, kinds: OutcomeTable) -> None:
     fit_plain(RoutingProblem(kinds), PlainPPOHyperparameters(decisions=2_048, n_steps=64), Run(seed=0))
     transitions_row("routing", kinds, repeats=1, seconds=0.01, lanes=8)

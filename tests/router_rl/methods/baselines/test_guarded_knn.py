@@ -78,6 +78,7 @@ def test_the_default_is_within_the_maximum_cost(kinds: OutcomeTable) -> None:
     assert measure(router, kinds.part("test"), OBJECTIVE, 10.0).shares[3] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_it_is_exported(kinds: OutcomeTable, tmp_path: Path, format: str) -> None:
     router = fit("guarded_knn", RoutingProblem(kinds, OBJECTIVE))

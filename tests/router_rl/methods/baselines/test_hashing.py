@@ -74,6 +74,7 @@ def test_two_choices_of_a_hash_are_balanced_too(kinds: OutcomeTable) -> None:
         assert (share - 0.25).abs().max() < 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_the_export_hashes_alike(kinds: OutcomeTable, tmp_path: Path, format: str) -> None:
     parity = export(

@@ -41,6 +41,7 @@ def few_streams():
         yield
 
 
+@pytest.mark.slow
 def test_with_memory_for_all_experts_all_rules_are_alike(problem, few_streams):
     whole = problem.at(problem.cases[1])
     found = {

@@ -44,6 +44,7 @@ def test_the_bias_alone_balances_scores_that_do_not_change() -> None:
     assert spread() < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["hard", "topk"])
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_an_export_carries_the_bias(kinds: OutcomeTable, tmp_path: Path, select: str, format: str) -> None:

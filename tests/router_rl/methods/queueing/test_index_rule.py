@@ -59,6 +59,7 @@ def test_candidates_measured_together_earn_what_each_earns_by_itself(problem):
         assert float(mean) == pytest.approx(measure_queues(core, router).utility.mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_tuned_index_beats_every_simpler_rule(problem):
     best = utility(problem, fit_index(problem, MORE))
     rules = (
@@ -96,6 +97,7 @@ def test_the_pace_is_tuned_under_a_budget_only(problem):
     assert utility(limited, paced) > utility(limited, unpaced)
 
 
+@pytest.mark.slow
 def test_an_index_is_tuned_once_and_given_as_a_copy(problem, monkeypatch):
     first = tuned_index(problem, FEW, 0, UNPACED)
     kept = first.scorer.weights.clone()

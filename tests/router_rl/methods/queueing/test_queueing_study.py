@@ -60,6 +60,7 @@ def test_two_processes_give_the_rows_of_one(table):
     assert rows_of(one) == rows_of(two)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_comparison_resumes_and_fits_what_is_missing(table, tmp_path):
     problem = QueueingProblem(table, **FEW)
@@ -69,6 +70,7 @@ def test_a_comparison_resumes_and_fits_what_is_missing(table, tmp_path):
     assert [row for row in rows_of(again) if row["seed"] == 0] == rows_of(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("states", "seed", "improves"), [(32, 6, False), (64, 3, True)])
 def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path, states, seed, improves):
     problem = QueueingProblem(table, **FEW)
@@ -96,6 +98,7 @@ def test_an_interrupted_fit_resumes_after_its_last_iteration(table, tmp_path, st
         assert torch.equal(weight, resumed.policy.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_another_table_at_the_same_path_gives_other_rows(make_table, tmp_path):
     path = tmp_path / "table.parquet"

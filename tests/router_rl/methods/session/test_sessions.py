@@ -110,6 +110,7 @@ def test_a_tuned_rule_is_the_best_of_its_grid_where_it_was_tuned(problem):
     assert len(utility.unique()) > 1
 
 
+@pytest.mark.slow
 def test_the_strongest_rule_has_the_highest_validation_utility(problem):
     best = problem.evaluate(strongest_rule(problem), "validation").means()["utility"]
     each = [problem.evaluate(tuned_rule(problem, name), "validation").means()["utility"] for name in RULES]
@@ -167,6 +168,7 @@ def test_merged_states_are_a_bound(problem, monkeypatch):
     assert session_planner.plan(worth, costs)[0] >= exact - 1e-12
 
 
+@pytest.mark.slow
 def test_the_bound_bounds_every_rule(problem):
     bound = measure_plan(problem, problem.case, "test", outcomes=True).utility
     for name in RULES:

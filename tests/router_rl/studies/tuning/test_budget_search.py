@@ -101,6 +101,7 @@ def test_a_method_starts_from_the_best_of_the_searches(tmp_path: Path) -> None:
     assert Counter(name for name, _, _ in FITS) == {"toy_gate_one": 2, "toy_gate_two": 2, "toy_warm": 1}
 
 
+@pytest.mark.slow
 def test_results_are_the_same_with_several_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def numbers(jobs: int, folder: str) -> list[Any]:
         results, _ = _swept(tmp_path / folder, ["ridge", "knn"], trials=3, jobs=jobs)

@@ -56,6 +56,7 @@ def _stored(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
     return trials
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_command(tmp_path: Path) -> None:
     problem = RoutingProblem(disagreeing_table(), Objective(compute_weight=0.1))
     progress: list[tuple[int, int]] = []
@@ -97,6 +98,7 @@ def test_a_waiting_trial_is_started_once(tmp_path: Path) -> None:
     assert [sum(each) for each in zip(*started, strict=True)] == [1] * len(ids)
 
 
+@pytest.mark.slow
 def test_two_commands_on_postgresql(tmp_path: Path, server: str) -> None:
     """They start at once on an empty database, and do exactly as many trials as one would."""
     options = SearchOptions(pruner="NopPruner", storage=server)

@@ -104,6 +104,7 @@ def test_a_search_in_parts_is_the_search_at_once(tmp_path: Path, whole: list[tup
     assert len({str(parameters) for _, parameters, _ in whole}) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_each_sampler_draws_other_values_after_a_resume(tmp_path: Path, sampler: str) -> None:
     options = SearchOptions(pruner="NopPruner", sampler=sampler)
@@ -112,6 +113,7 @@ def test_each_sampler_draws_other_values_after_a_resume(tmp_path: Path, sampler:
     assert len({str(parameters) for _, parameters, _ in trials}) >= 3  # QMC's second point is the default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_worse_trials_are_pruned_on_validation(tmp_path: Path, pruner: str) -> None:
     facts = _tune(tmp_path / "out", 10, SearchOptions(pruner=pruner, sampler="RandomSampler"))
@@ -163,6 +165,7 @@ def test_when_every_trial_fails_the_search_ends_early(tmp_path: Path) -> None:
     assert len(FITS) <= 3
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_no_failed_trial(tmp_path: Path) -> None:
     def fail(skill: float) -> None:
         raise InputError("track", "mlflow", "failed", "start it")
