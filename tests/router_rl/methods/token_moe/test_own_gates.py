@@ -42,7 +42,7 @@ def _loss(folder: Path, problem: TokenMoEProblem) -> float:
         ("deepseek_v3", "softmax_gate"),
         ("glm4_moe", "reinforce"),
         ("qwen2_moe", "softmax_gate"),
-        ("qwen3_moe", "reinforce"),
+        ("qwen3_moe", "softmax_gate"),
     ],
 )
 def test_trained_gates_do_in_transformers_what_they_did_here(
