@@ -94,8 +94,8 @@ class TokenMoEConfig(CheckedOptions):
         k: experts that a token runs at a layer.
         choose: `experts`, k ids; `some`, up to k ids, the id N standing for no expert.
         sequences: G.
-        reference: the loss that a token is compared with: `dense`, the base model's; `oracle`, that of the
-            expert of the token's domain label.
+        reference: the loss that a token is compared with: `dense`, the base model's, or an existing
+            mixture's with its own gates; `oracle`, that of the expert of the token's domain label.
 
     Raises:
         InputError: a value is out of range.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..io.errors import InputError
 from ..io.printable import one_line_of
 from .huggingface import transformers_library
+from .shared_experts import shared_experts
 from .tail import Tail, ffn_weights
 
 __all__ = ["Base", "load_base", "load_tokenizer"]
@@ -86,9 +87,11 @@ class Base:
             dtype: of the matrix products.
         """
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
-        layers = copy.deepcopy(self.inner.layers[self.below :])
-        norm = copy.deepcopy(self.inner.norm)
-        return Tail(layers, norm, head.weight, copy.deepcopy(self.inner.rotary_emb), experts, dtype=dtype)
+        routed = self.inner.layers[self.below :]
+        layers = copy.deepcopy(routed, {id(layer.mlp): layer.mlp for layer in routed})  # without the FFNs
+        shared = [copy.deepcopy(module) for layer in routed if (module := shared_experts(layer)) is not None]
+        norm, rotary = copy.deepcopy(self.inner.norm), copy.deepcopy(self.inner.rotary_emb)
+        return Tail(layers, norm, head.weight, rotary, experts, shared=shared, dtype=dtype)
 
 
 def load_base(folder: Path | str, depth: int) -> Base:

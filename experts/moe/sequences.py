@@ -42,8 +42,10 @@ class Sequences:
         tokens: [S, T + 1] int64.
         domain: [S, T] int64, the domain of tokens 0 to T - 1, which changes within mixed sequences. It is not
             an input of routers.
-        dense_loss: [S, T] float32, nats, of the next token under the dense base.
-        path_loss: [S, N, T] float32, nats, with expert e for every token at every layer.
+        dense_loss: [S, T] float32, nats, of the next token under the dense base; under an existing mixture,
+            with its own gates.
+        path_loss: [S, N, T] float32, nats, with expert e for every token at every layer; [S, 0, T] for an
+            existing mixture, whose paths are not measured.
 
     Raises:
         InputError: the shapes do not match.

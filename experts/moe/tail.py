@@ -5,7 +5,8 @@ The trunk below is frozen too, so its output on a text is computed once. Routing
     h <- h + attention(norm(h));  x = norm(h);  h <- h + sum_j w_j E_{e_j}(x)        at each layer
     logits = head(norm(h))                                                          after the last
 
-`x` is the input of a stock gate. Experts are SwiGLU FFNs of the same shape (Llama, Mistral, Qwen).
+`x` is the input of a stock gate. Experts are SwiGLU FFNs of the same shape (Llama, Mistral, Qwen). Shared
+experts, which every token runs, are added to h before the selected ones.
 
 Legend: S sequences, T tokens, L layers of the tail, N experts, H hidden size, I intermediate size,
 V vocabulary size, k experts per token.
@@ -42,6 +43,7 @@ class Tail(nn.Module):
         head: [V, H] weight of the language-model head.
         rotary: the model's rotary embedding.
         experts: name -> one state per layer, `{"gate_proj": [I, H], "up_proj": [I, H], "down_proj": [H, I]}`.
+        shared: one module per layer, from [..., H] to [..., H]; empty if there are no shared experts.
         dtype: of the frozen matrix products; the residual stream is float32.
 
     Raises:
@@ -61,6 +63,7 @@ class Tail(nn.Module):
         rotary: nn.Module,
         experts: Mapping[str, Sequence[Mapping[str, Tensor]]],
         *,
+        shared: Sequence[nn.Module] = (),
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -76,6 +79,7 @@ class Tail(nn.Module):
         self.attention = nn.ModuleList(_part(layer, "self_attn").to(dtype) for layer in layers)
         self.norm_in = nn.ModuleList(_part(layer, "input_layernorm").float() for layer in layers)
         self.norm_out = nn.ModuleList(_part(layer, "post_attention_layernorm").float() for layer in layers)
+        self.shared = nn.ModuleList(module.to(dtype) for module in shared)
         self.norm = norm.float()
         self.rotary = rotary
         self.register_buffer("head", head.detach().to(dtype))
@@ -116,14 +120,18 @@ class Tail(nn.Module):
             hidden: [S, T, H] float32, the residual stream.
 
         Returns:
-            The residual stream after attention, and the gate's input x, both [S, T, H] float32.
+            The residual stream after attention and the shared experts, and the gate's input x, both
+            [S, T, H] float32.
         """
         normed = self.norm_in[layer](hidden).to(self.dtype)
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary: Any = self.rotary(normed, position_ids=positions)
         mixed = self.attention[layer](normed, position_embeddings=rotary, attention_mask=None)[0]
         hidden = hidden + mixed.float()
-        return hidden, self.norm_out[layer](hidden)
+        x = self.norm_out[layer](hidden)
+        if len(self.shared):
+            hidden = hidden + self.shared[layer](x.to(self.dtype)).float()
+        return hidden, x
 
     def outputs(self, layer: int, x: Tensor) -> Tensor:
         """Return every expert's output on the same inputs.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,7 @@ from .frozen_base import Base
 from .sequences import Sequences
 from .tail import Tail
 
-__all__ = ["GENERAL", "TokenPool", "read_ffns", "write_ffns"]
+__all__ = ["GENERAL", "OwnGates", "TokenPool", "read_ffns", "write_ffns"]
 
 GENERAL = "general"  # the name of the expert that is the base's own FFN
 
@@ -32,18 +32,39 @@ Ffns = dict[str, list[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class OwnGates:
+    """The gates that an existing mixture has: linear, without bias, with renormalised weights.
+
+    Attributes:
+        weights: [L, N, H] float32.
+        k: experts per token.
+        score: from logits to weights.
+        groups: the experts form this many groups of equal size.
+        kept: number of groups whose experts may be chosen.
+    """
+
+    weights: Tensor
+    k: int
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    groups: int = 1
+    kept: int = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class TokenPool:
     """Frozen experts and the text to route.
 
     Args:
         name: of the pool.
-        base: the ancestor.
+        base: the ancestor, or the existing mixture.
         tail: the last layers with one expert per domain, followed by experts without a domain, such as the
             base's own FFN (a general expert, as in Branch-Train-MiX).
-        average: the same layers with the uniform mean of the experts' weights as both experts.
+        average: the same layers with the uniform mean of the experts' weights as both experts; None for an
+            existing mixture.
         domains: names; expert e is of domain e.
         tree: of the experts: (name, children), where a child is an expert's id or another (name, children).
         parts: `train`, `validation` and `test` sequences.
+        gates: those of an existing mixture; its `dense_loss` is the loss with them.
 
     Raises:
         InputError: a part is missing, or the first experts are not the domains.
@@ -52,10 +73,11 @@ class TokenPool:
     name: str
     base: Base
     tail: Tail
-    average: Tail
+    average: Tail | None
     domains: tuple[str, ...]
     tree: Any
     parts: Mapping[str, Sequences]
+    gates: OwnGates | None = None
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test"} - set(self.parts)

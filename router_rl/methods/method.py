@@ -69,6 +69,7 @@ class Run:
 
 
 Fit = Callable[[Any, Any, Run], Any]
+Refuses = Callable[[Any], "str | None"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ class Method:
             row's own outcome. None: such logits come from cross-fitting.
         full_information: whether it optimises the known outcomes of all experts on training rows, not the
             rewards of its own decisions.
+        refuses: maps a problem to the reason why it cannot be fitted to it, or to None; None: it fits any.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """
@@ -114,6 +116,7 @@ class Method:
     starts: bool = True
     leave_one_out: Callable[[Router], Tensor] | None = None
     full_information: bool = False
+    refuses: Refuses | None = None
     holds_budget: bool = False
 
     def learns(self, rule: Selection) -> bool:
@@ -178,10 +181,12 @@ class Bound:
         name: name on the command line.
         measure: maps problem, case and split to a measurement.
         about: one line for `list`.
+        refuses: maps a problem to the reason why it has no such bound, or to None; None: it never refuses.
         family: `bound`.
     """
 
     name: str
     measure: Callable[[Any, Case, str], Measurement]
     about: str = ""
+    refuses: Refuses | None = None
     family: Family = "bound"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..problems.problem import Problem
     from .method import Bound, Method
 
-__all__ = ["METHODS", "find_method", "method_names", "methods_of"]
+__all__ = ["METHODS", "find_method", "method_names", "methods_of", "offers"]
 
 METHODS = PluginRegistry(
     "method",
@@ -119,6 +119,7 @@ METHODS = PluginRegistry(
         "token_moe.reinforce": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.straight_through": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.own_gates": "router_rl.methods.token_moe.own_gates:METHOD",
         "token_moe.ridge": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.uniform": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.average": "router_rl.methods.token_moe.token_bounds:METHODS",
@@ -161,15 +162,34 @@ def find_method(problem: str, name: str) -> Method | Bound:
     raise InputError("method", name, f"{METHODS[entry]} has no method of this name", "correct its name there")
 
 
+def offers(problem: Problem, name: str) -> bool:
+    """Return whether a problem has a method of a name, which does not refuse it.
+
+    Args:
+        problem: the problem.
+        name: name of the method.
+    """
+    return name in method_names(problem.name) and _refusal(find_method(problem.name, name), problem) is None
+
+
 def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | Bound]:
     """Return methods by name, plus those that every comparison of the problem includes.
 
     Args:
         problem: the problem.
-        names: names of methods; all if None.
+        names: names of methods; all that do not refuse the problem if None.
 
     Raises:
-        InputError: a name is unknown.
+        InputError: a name is unknown, or its method refuses the problem.
     """
     selected = [*(method_names(problem.name) if names is None else names), *problem.included]
-    return [find_method(problem.name, name) for name in dict.fromkeys(selected)]
+    methods = [find_method(problem.name, name) for name in dict.fromkeys(selected)]
+    refused = {each.name: reason for each in methods if (reason := _refusal(each, problem)) is not None}
+    for name in names or ():
+        if name in refused:
+            raise InputError("methods", name, refused[name], "leave it out, see `list`")
+    return [each for each in methods if each.name not in refused]
+
+
+def _refusal(method: Method | Bound, problem: Problem) -> str | None:
+    return None if method.refuses is None else method.refuses(problem)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..methods.method import Bound, Method, Run
-from ..methods.registry import find_method, method_names
+from ..methods.registry import find_method, offers
 from ..methods.training_loop import CurvePoint, Snapshot
 from ..problems.load import share_entropy
 from ..problems.measure import Measurement
@@ -72,15 +72,14 @@ class Reference:
             split: rows that the policies to check are evaluated on.
         """
         part = problem.at(case)
-        names = method_names(problem.name)
         single, validation, train = None, None, None
-        if "best_single" in names:
+        if offers(problem, "best_single"):
             policy = _best_single(part)
             validation = part.evaluate(policy, split)
             train = part.evaluate(policy, "train") if problem.scores_training_rows else None
             single = _single_name(validation, problem)
         oracle = None
-        if "oracle" in names:
+        if offers(problem, "oracle"):
             bound = find_method(problem.name, "oracle")
             assert isinstance(bound, Bound)
             oracle = bound.measure(part, case, split)

@@ -23,7 +23,7 @@ from .savings import Singles, compared_with_expert, expected_regret, parts_of, r
 
 __all__ = ["recommend"]
 
-_CONSTANT = ("best_single", "dense", "lru")  # choices that need no router
+_CONSTANT = ("best_single", "dense", "lru", "own_gates")  # choices that need no training
 _RANDOM = "random"  # in every table for comparison; never recommended
 
 

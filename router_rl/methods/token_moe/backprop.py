@@ -22,17 +22,15 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
-from ...routing import Hard, ScoredTopK
+from ...routing import Hard, ScoredTopK, TopK
 from ...routing.selection.topk import largest, scattered
 from .counterfactual import expected_loss
 from .token_training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "joint", "selected", "served", "top_p", "train_gate"]
+__all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "top_p", "train_gate"]
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
-
-_SIGMOID_TOP2 = ScoredTopK(k=2, score="sigmoid")
 
 
 def softmax_shares(z: Tensor) -> Tensor:
@@ -95,9 +93,17 @@ def renormalised(z: Tensor, bias: Tensor) -> Tensor:
     return _among(z, largest(z.detach(), 1)).softmax(dim=-1)
 
 
-def mixtral(z: Tensor, bias: Tensor) -> Tensor:
-    """Return the softmax over the two largest logits (Jiang et al. 2024, section 2.1)."""
-    return _among(z, largest(z.detach(), 2)).softmax(dim=-1)
+def mixtral(k: int) -> Mixes:
+    """Return a gate with the softmax over the k largest logits (Jiang et al. 2024, section 2.1).
+
+    Args:
+        k: experts per token.
+    """
+
+    def mixes(z: Tensor, bias: Tensor) -> Tensor:
+        return _among(z, largest(z.detach(), k)).softmax(dim=-1)
+
+    return mixes
 
 
 def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
@@ -107,9 +113,17 @@ def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def sigmoid_top2(z: Tensor, bias: Tensor) -> Tensor:
-    """Return the weights of `ScoredTopK(k=2, score="sigmoid")`, without a selection bias."""
-    return scattered(z.shape[-1], _SIGMOID_TOP2.select(z))
+def scored(rule: ScoredTopK) -> Mixes:
+    """Return a gate with the weights of a rule without a selection bias.
+
+    Args:
+        rule: the selection rule.
+    """
+
+    def mixes(z: Tensor, bias: Tensor) -> Tensor:
+        return scattered(z.shape[-1], rule.select(z))
+
+    return mixes
 
 
 def sigmoid_shares(z: Tensor) -> Tensor:
@@ -138,13 +152,25 @@ def top_p(threshold: float) -> Mixes:
     return mixes
 
 
+def gate_of_rule(rule: TopK | ScoredTopK) -> Gate:
+    """Return the gate of several experts per token that mixes as a selection rule weights.
+
+    Args:
+        rule: without a selection bias.
+    """
+    if isinstance(rule, TopK):
+        return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, sparse=True)
+    shares = sigmoid_shares if rule.score == "sigmoid" else softmax_shares
+    return Gate(mixes=scored(rule), k=rule.k, balance=0.02, shares=shares, sparse=True)
+
+
 GATES: dict[str, Gate] = {
     "soft_gate": Gate(mixes=soft),
     "straight_through": Gate(mixes=straight_through),
     "switch": Gate(mixes=switch, scaled=True, balance=0.01, sparse=True),
     "renormalised_top1": Gate(mixes=renormalised, sparse=True),
-    "mixtral_top2": Gate(mixes=mixtral, k=2, balance=0.02, sparse=True),
-    "sigmoid_top2": Gate(mixes=sigmoid_top2, k=2, balance=0.02, shares=sigmoid_shares, sparse=True),
+    "mixtral_top2": gate_of_rule(TopK(k=2)),
+    "sigmoid_top2": gate_of_rule(ScoredTopK(k=2, score="sigmoid")),
     "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, sparse=True),
 }
 

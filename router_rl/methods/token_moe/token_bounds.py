@@ -20,6 +20,7 @@ from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound, Fit, Method, NoHyperparameters, Run
 from .closed_form_start import closed_form_start
+from .own_gates import needs_paths
 
 __all__ = [
     "METHODS",
@@ -72,6 +73,7 @@ def hindsight(pool: TokenPool, part: str) -> np.ndarray:
 
 def average(pool: TokenPool, part: str) -> np.ndarray:
     """Return the losses of the model with averaged expert weights, one FFN per layer."""
+    assert pool.average is not None
     s, losses = pool.parts[part], []
     with torch.no_grad():
         for rows in torch.arange(len(s)).split(16):
@@ -139,21 +141,36 @@ METHODS = (
         name="ridge",
         family="gate",
         fit=_fit_ridge,
+        refuses=needs_paths,
         about="ridge regression; warm start of the other methods",
     ),
     Method(name="uniform", family="baseline", fit=_fit_uniform, about="all experts, equal weights"),
-    Method(name="average", family="baseline", fit=_known(average), about="the mean of the experts' weights"),
-    Method(name="dense", family="baseline", fit=_known(dense), about="the base model without experts"),
+    Method(
+        name="average",
+        family="baseline",
+        fit=_known(average),
+        refuses=needs_paths,
+        about="the mean of the experts' weights",
+    ),
+    Method(
+        name="dense",
+        family="baseline",
+        fit=_known(dense),
+        refuses=needs_paths,
+        about="the base model without experts",
+    ),
     Method(
         name="best_single",
         family="baseline",
         fit=_known(best_single),
+        refuses=needs_paths,
         about="the expert that is best on validation, for every token",
     ),
     Method(name="random", family="baseline", fit=_fit_random, about="a uniformly random expert"),
     Bound(
         name="oracle",
         measure=_measure_oracle,
+        refuses=needs_paths,
         about="the expert path with the lowest loss of each token",
     ),
 )

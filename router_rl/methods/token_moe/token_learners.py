@@ -1,4 +1,7 @@
-"""Trained methods of token-level routing: all start from one closed form on the same text, without labels."""
+"""Trained methods of token-level routing: all start from the same routers, and see the same text.
+
+The start is a closed form on the text, without labels, or the gates of an existing mixture.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from experts.io.value_range import Positive
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
+from ...routing import ScoredTopK, TopK
 from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
-from .backprop import GATES, Gate, joint, train_gate
+from .backprop import GATES, Gate, gate_of_rule, joint, train_gate
 from .closed_form_start import closed_form_start
 from .counterfactual import OUTCOME_TABLE, train_counterfactual
+from .own_gates import needs_paths, own_gates
 from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from .token_training import Training
 
@@ -51,7 +56,8 @@ def _fit(learn: Learn) -> Fit:
             seed=run.seed,
             report=run.report,
         )
-        learned = learn(problem, closed_form_start(problem), training)
+        start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
+        learned = learn(problem, start, training)
         routers = learned.copy(problem.selection)
         return LayerPolicy(choose=routers.choose, routers=routers)
 
@@ -64,9 +70,10 @@ def gate_of(problem: TokenMoEProblem) -> Gate:
     Args:
         problem: the problem, at one case.
     """
-    if problem.experts_per_token == 1:
-        return GATES["soft_gate"]
-    return GATES["mixtral_top2" if problem.options.score == "softmax" else "sigmoid_top2"]
+    rule = problem.selection
+    if isinstance(rule, (TopK, ScoredTopK)) and rule.k > 1:
+        return gate_of_rule(rule)
+    return GATES["soft_gate"]
 
 
 def _joint(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
@@ -98,6 +105,7 @@ METHODS = (
         fit=_fit(_joint),
         hyperparameters=LearningRate,
         space=_SPACE,
+        refuses=needs_paths,
         about="outcome-table policy gradient plus the mixture loss",
     ),
     Method(
@@ -107,6 +115,7 @@ METHODS = (
         fit=_fit(_outcome_table),
         hyperparameters=LearningRate,
         space=_SPACE,
+        refuses=needs_paths,
         about="exact policy gradient on measured losses of expert paths",
     ),
     Method(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from envs.token_moe import TokenMoEConfig, TokenMoECore
 from experts import InputError
-from experts.moe.donor_pool import TextSizes, donor_pool
 from experts.moe.sequences import Sequences
-from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 from experts.table.splitting import SPLITS
 
@@ -24,12 +21,12 @@ from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
+from .opened_pool import experts_per_token, open_pool
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
 
 __all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem"]
 
-_TINY_DOMAINS = 6
 _LABELS = {1: "one expert per token", 2: "two experts per token"}
 
 
@@ -97,9 +94,9 @@ class TokenMoEProblem(Problem):
             raise InputError("objective", objective, "token_moe has no weights", "leave it out")
         self.table = None
         self.options: TokenMoEOptions = with_changes(options or TokenMoEOptions(), changes)
-        pool, self.texts = _open(self.options)
+        pool, self.texts = open_pool(self.options)
         self.pool = with_tuning_part(pool)
-        self.cases = tuple(_case(count) for count in _counts(self.options, self.pool))
+        self.cases = tuple(_case(count) for count in experts_per_token(self.options, self.pool))
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -113,11 +110,19 @@ class TokenMoEProblem(Problem):
 
     @property
     def selection(self) -> Selection:
-        """Selection rule of the only case: the best expert, or the two best weighted by `options.score`."""
-        count = self.experts_per_token
+        """Selection rule of the only case: the best expert, or the best ones weighted by their scores."""
+        count, gates = self.experts_per_token, self.pool.gates
+        score = self.options.score if gates is None else gates.score
+        if gates is not None and gates.groups > 1:
+            return ScoredTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
         if count == 1:
             return Hard()
-        return TopK(k=count) if self.options.score == "softmax" else ScoredTopK(k=count, score="sigmoid")
+        return TopK(k=count) if score == "softmax" else ScoredTopK(k=count, score="sigmoid")
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """Names of methods that every comparison includes."""
+        return self.always if self.pool.gates is None else ("own_gates", "random", "uniform")
 
     def digest(self) -> str:
         """Return a digest of the text, every expert's losses on it, and the options."""
@@ -128,7 +133,7 @@ class TokenMoEProblem(Problem):
                 np.asarray(each) for each in (part.tokens, part.domain, part.dense_loss, part.path_loss)
             ]
         options = options_as_json(self.options)
-        for name in ("base", "experts", "texts", "keep", "experts_per_token"):
+        for name in ("model", "base", "experts", "texts", "keep", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
         return digest_of(*parts, options)
 
@@ -238,40 +243,6 @@ def with_tuning_part(pool: TokenPool) -> TokenPool:
     return replace(pool, parts={**pool.parts, "validation": halves[0], "tuning": halves[1]})
 
 
-def _open(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
-    """Return the pool and the names of its texts."""
-    given = {"base": options.base, "experts": options.experts, "texts": options.texts}
-    missing = [name for name, value in given.items() if not value]
-    if missing and len(missing) < len(given):
-        name = missing[0]
-        raise InputError(
-            f"problem.{name}", given[name], "is missing", "give base, experts and texts, or none"
-        )
-    names = ("length", "train", "validation", "test", "mixed")
-    sizes = TextSizes(**{name: getattr(options, name) for name in names})
-    if options.base is None or options.texts is None:
-        pool = tiny_pool(*sizes.of("train", _TINY_DOMAINS), sizes.length)
-        return pool, pool.domains
-    folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
-    keep = None if options.keep is None else Path(options.keep)
-    pool, texts = donor_pool(options.base, folders, options.texts, sizes, keep=keep)
-    return pool, tuple(texts)
-
-
-def _counts(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
-    counts = options.experts_per_token
-    counts = (counts,) if isinstance(counts, int) else tuple(counts)
-    for count in counts:
-        if count not in _LABELS or count > pool.tail.experts:
-            reason = f"{pool.tail.experts} experts can run 1 or 2 at a time"
-            raise InputError("problem.experts_per_token", count, reason, "use 1, 2 or [1, 2]")
-    if options.score not in ("softmax", "sigmoid"):
-        raise InputError("problem.score", options.score, "is unknown", "use softmax or sigmoid")
-    if options.score == "sigmoid" and max(counts) == 1:
-        reason = "has no effect with one expert per token, whose weight is 1"
-        raise InputError("problem.score", options.score, reason, "leave it out: both forms take such routers")
-    return counts
-
-
 def _case(count: int) -> Case:
-    return Case(label=_LABELS[count], values={"experts_per_token": count})
+    label = _LABELS.get(count, f"{count} experts per token")
+    return Case(label=label, values={"experts_per_token": count})

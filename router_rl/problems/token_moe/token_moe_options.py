@@ -18,14 +18,16 @@ class TokenMoEOptions(CheckedOptions):
     """Options of `TokenMoEProblem`.
 
     Attributes:
+        model: folder of an existing mixture of experts, in transformers format, whose own gates are trained;
+            null: the mixture of base and experts.
         base: folder of the dense language model that the experts were fine-tuned from, in transformers
-            format; null, without experts and texts, uses the packaged tiny pool.
+            format; null, without experts, model and texts, uses the packaged tiny pool.
         experts: folders of the fine-tuned models.
         texts: folder of NAME.jsonl files, one document per line.
         keep: folder that caches the measured outcomes for the next run; null: none.
-        experts_per_token: 1, 2 or [1, 2], one case each.
+        experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
         score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
-            a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form.
+            a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form; a model has its own.
         length: tokens per sequence.
         train: number of training sequences.
         validation: number of validation sequences.
@@ -37,6 +39,7 @@ class TokenMoEOptions(CheckedOptions):
 
     prefix: ClassVar[str] = "problem"
 
+    model: str | None = None
     base: str | None = None
     experts: tuple[str, ...] | str = ()
     texts: str | None = None

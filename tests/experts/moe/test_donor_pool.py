@@ -13,7 +13,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from experts import InputError
-from experts.moe.donor_pool import TextSizes, donor_pool
+from experts.moe.donor_pool import donor_pool
+from experts.moe.text_parts import TextSizes
 from experts.moe.texts import cut_sequences, pack, split_documents
 from experts.moe.tiny import tiny_pool
 

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from experts import InputError
 from experts.moe import assemble
 from experts.moe.donor_folders import write_donors
-from experts.moe.donor_pool import TextSizes, donor_pool, read_documents
+from experts.moe.donor_pool import donor_pool
+from experts.moe.text_parts import TextSizes, read_documents
 from experts.moe.token_pool import TokenPool
 from router_rl import Objective, TokenMoEProblem, compare
 from router_rl.cli.handover_command import handover

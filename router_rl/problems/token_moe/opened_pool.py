@@ -1,0 +1,92 @@
+"""The pool of a token-level problem: the packaged one, a user's donors, or an existing mixture."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from experts import InputError
+from experts.moe.donor_pool import donor_pool
+from experts.moe.mixture_pool import mixture_pool
+from experts.moe.text_parts import TextSizes
+from experts.moe.tiny import tiny_pool
+from experts.moe.token_pool import TokenPool
+
+from .token_moe_options import TokenMoEOptions
+
+__all__ = ["experts_per_token", "open_pool"]
+
+_TINY_DOMAINS = 6
+_OF_A_MODEL = ("base", "experts", "experts_per_token", "score")
+
+
+def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
+    """Open the models and texts that the options name.
+
+    Args:
+        options: of the problem.
+
+    Returns:
+        the pool, and the names of its texts.
+
+    Raises:
+        InputError: an option is missing, two do not go together, or models and texts do not fit.
+    """
+    names = ("length", "train", "validation", "test", "mixed")
+    sizes = TextSizes(**{name: getattr(options, name) for name in names})
+    keep = None if options.keep is None else Path(options.keep)
+    if options.model is not None:
+        _check_model(options)
+        assert options.texts is not None
+        return mixture_pool(options.model, options.texts, sizes, keep=keep)
+    given = {"base": options.base, "experts": options.experts, "texts": options.texts}
+    missing = [name for name, value in given.items() if not value]
+    if missing and len(missing) < len(given):
+        name = missing[0]
+        raise InputError(
+            f"problem.{name}", given[name], "is missing", "give base, experts and texts, or none"
+        )
+    if options.base is None or options.texts is None:
+        pool = tiny_pool(*sizes.of("train", _TINY_DOMAINS), sizes.length)
+        return pool, pool.domains
+    folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
+    pool, texts = donor_pool(options.base, folders, options.texts, sizes, keep=keep)
+    return pool, tuple(texts)
+
+
+def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
+    """Return the experts per token of each case.
+
+    Args:
+        options: of the problem.
+        pool: the opened pool.
+
+    Raises:
+        InputError: the pool has too few experts, or the score has no effect.
+    """
+    if pool.gates is not None:
+        return (pool.gates.k,)
+    counts = options.experts_per_token
+    counts = (counts,) if isinstance(counts, int) else tuple(counts)
+    for count in counts:
+        if count not in (1, 2) or count > pool.tail.experts:
+            reason = f"{pool.tail.experts} experts can run 1 or 2 at a time"
+            raise InputError("problem.experts_per_token", count, reason, "use 1, 2 or [1, 2]")
+    if options.score not in ("softmax", "sigmoid"):
+        raise InputError("problem.score", options.score, "is unknown", "use softmax or sigmoid")
+    if options.score == "sigmoid" and max(counts) == 1:
+        reason = "has no effect with one expert per token, whose weight is 1"
+        raise InputError("problem.score", options.score, reason, "leave it out: both forms take such routers")
+    return counts
+
+
+def _check_model(options: TokenMoEOptions) -> None:
+    """Raise InputError for an option that a model brings itself, or for missing texts."""
+    for field in fields(TokenMoEOptions):
+        value = getattr(options, field.name)
+        if field.name in _OF_A_MODEL and value != field.default:
+            problem = "is the model's own where problem.model is given"
+            raise InputError(f"problem.{field.name}", value, problem, "leave it out")
+    if options.texts is None:
+        fix = "give a folder of NAME.jsonl files"
+        raise InputError("problem.texts", None, "is missing", fix)
