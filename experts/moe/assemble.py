@@ -120,7 +120,8 @@ def assemble(
 
     Args:
         base: folder of the common ancestor, of Llama, Mistral, Qwen2 or Qwen3 form.
-        experts: folders of models fine-tuned from it; a folder can hold the trained tensors only.
+        experts: folders of models fine-tuned from it, or of its LoRA adapters; a folder can hold the trained
+            tensors only.
         out: the folder to write; an earlier assembly in it is replaced.
         options: the form of the mixture; the defaults if None.
         progress: show progress on stderr.

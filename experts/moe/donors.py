@@ -17,6 +17,7 @@ from ..io.errors import InputError
 from ..io.json_file import read_small_file
 from ..io.progress import track
 from .huggingface import read_configuration
+from .lora_adapter import CONFIGURATION, AdaptedWeights
 from .model_files import Checkpoint
 from .segments import FFN
 
@@ -41,13 +42,13 @@ class Donor:
     Attributes:
         name: the folder's name, which becomes the expert's.
         config: its transformers configuration.
-        weights: its tensors; a donor can hold the trained ones only.
+        weights: its tensors; a donor can hold the trained ones only, and an adapter changes some.
         base: provides the tensors that the donor does not hold; None for the base itself.
     """
 
     name: str
     config: Any
-    weights: Checkpoint
+    weights: Checkpoint | AdaptedWeights
     base: Checkpoint | None = None
 
     def tensor(self, name: str) -> Tensor:
@@ -101,12 +102,15 @@ def open_donor(base: Donor, folder: Path | str) -> Donor:
 
     Args:
         base: the opened base.
-        folder: of the model.
+        folder: of the model, or of a LoRA adapter of the base in PEFT's format.
 
     Raises:
         InputError: its architecture, tokenizer or a tensor's shape is not the base's; names the differences.
     """
     path = _folder("experts", folder)
+    if (path / CONFIGURATION).is_file() and not (path / "config.json").is_file():
+        assert isinstance(base.weights, Checkpoint)
+        return Donor(path.name, base.config, AdaptedWeights(path, base.weights), base.weights)
     config = read_configuration(path)
     weights = Checkpoint("experts", path)
     differing = [
@@ -127,6 +131,7 @@ def open_donor(base: Donor, folder: Path | str) -> Donor:
             f"differs from the base in {', '.join(differing[:3])}{more}",
             "use models fine-tuned from the base, with its tokenizer",
         )
+    assert isinstance(base.weights, Checkpoint)
     return Donor(path.name, config, weights, base.weights)
 
 

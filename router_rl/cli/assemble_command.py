@@ -44,7 +44,7 @@ def assemble(*, base: Path, experts: list[str] | str, out: Path, mixture: Mixtur
 
     Args:
         base: folder of the ancestor, of Llama, Mistral, Qwen2 or Qwen3 architecture.
-        experts: folders of models fine-tuned from it, comma-separated.
+        experts: folders of models fine-tuned from it, or of LoRA adapters of it, comma-separated.
         out: output folder; an earlier assembly in it is replaced.
         mixture: the form of the mixture.
     """

@@ -22,7 +22,7 @@ class TokenMoEOptions(CheckedOptions):
             null: the mixture of base and experts.
         base: folder of the dense language model that the experts were fine-tuned from, in transformers
             format; null, without experts, model and texts, uses the packaged tiny pool.
-        experts: folders of the fine-tuned models.
+        experts: folders of the fine-tuned models, or of LoRA adapters of the base.
         texts: folder of NAME.jsonl files, one document per line.
         keep: folder that caches the measured outcomes for the next run; null: none.
         experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
