@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .problems.session.problem import SessionProblem
     from .problems.token_moe.problem import TokenMoEProblem
     from .studies.compare import Study, compare
+    from .studies.engines.jobs import Jobs
     from .studies.tracking.tracked import Tracked
     from .studies.tuning.tune import tune
     from .studies.tuning.tune_options import SearchOptions, TuneBudget
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CachingProblem",
     "CascadeProblem",
+    "Jobs",
     "Objective",
     "QueueingProblem",
     "RoutingOptions",
@@ -53,6 +55,7 @@ __all__ = [
 _HOMES = {
     "CachingProblem": ".problems.caching.problem",
     "CascadeProblem": ".problems.cascade.problem",
+    "Jobs": ".studies.engines.jobs",
     "Objective": ".problems.objective",
     "QueueingProblem": ".problems.queueing.problem",
     "RoutingOptions": ".problems.routing.routing_options",

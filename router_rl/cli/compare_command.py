@@ -41,7 +41,9 @@ class StudyOptions(CheckedOptions):
         n_trials: number of hyperparameter settings per method and case, selected on validation.
         tune_budget: search the hyperparameters of every method with so many trials of Optuna, in place of
             --n-trials settings.
-        jobs: number of processes.
+        jobs: number of processes, or of trials at a time.
+        engine: where trials run: local (this machine) or ray (the Ray cluster of RAY_ADDRESS, or one that is
+            started here).
         track: comma-separated trackers of the trials: tensorboard, mlflow, wandb; none: no tracker.
     """
 
@@ -51,6 +53,7 @@ class StudyOptions(CheckedOptions):
     n_trials: Count = 4
     tune_budget: Count | None = None
     jobs: Count = 1
+    engine: str = "local"
     track: list[str] | str = "tensorboard"
 
 
@@ -75,9 +78,11 @@ def run_compare(
         objective: the objective.
     """
     from ..studies.compare import compare
+    from ..studies.engines.jobs import Jobs
     from ..studies.tracking.tracked import Tracked
     from ..studies.tuning.tune_options import TuneBudget
 
+    jobs = Jobs(study.jobs, study.engine)
     tracked = Tracked(out, trackers_in(study.track))
     env, compute_weights = data.env, study.compute_weights
     kind = find_problem(env)
@@ -101,7 +106,7 @@ def run_compare(
             methods,
             seeds=study.seeds,
             n_trials=study.n_trials if study.tune_budget is None else TuneBudget(study.tune_budget),
-            jobs=study.jobs,
+            jobs=jobs,
             out=tracked,
             target=target,
             progress=progress,

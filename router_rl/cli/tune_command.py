@@ -35,13 +35,16 @@ class TuningOptions(CheckedOptions):
     Attributes:
         method: name of the method, see `list`; null: ppo for routing, else the problem's first.
         n_trials: number of trials of the study, those of earlier commands and of other workers included.
-        jobs: number of processes.
+        jobs: number of processes, or of trials at a time.
+        engine: where trials run: local (this machine) or ray (the Ray cluster of RAY_ADDRESS, or one that is
+            started here).
         track: comma-separated trackers of the trials: tensorboard, mlflow, wandb; none: no tracker.
     """
 
     method: str | None = None
     n_trials: Count = 100
     jobs: Count = 1
+    engine: str = "local"
     track: list[str] | str = "tensorboard"
 
 
@@ -69,10 +72,12 @@ def run_tune(
     """
     method = tuning.method or default_method(data.env)
     require_optuna("method", method)
+    from ..studies.engines.jobs import Jobs
     from ..studies.tracking.tracked import Tracked
     from ..studies.tuning.tune import tune
     from ..studies.tuning.tuning import BEST_FILE
 
+    jobs = Jobs(tuning.jobs, tuning.engine)
     tracked = Tracked(out, trackers_in(tuning.track))
     instance = build_problem(data, problem, objective, find_problem(data.env).trained_weights)
     check_best(out / BEST_FILE)
@@ -83,7 +88,7 @@ def run_tune(
             tracked,
             n_trials=tuning.n_trials,
             options=search,
-            jobs=tuning.jobs,
+            jobs=jobs,
             progress=progress,
         )
     options = {

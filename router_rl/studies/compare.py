@@ -20,6 +20,7 @@ from ..methods.registry import find_method, methods_of
 from ..problems.problem import Case, Problem
 from ..reports.html_report import write_report
 from .collapse import Facts, Reference, diagnose
+from .engines.jobs import Jobs
 from .entry import Entry
 from .operating_target import Target
 from .results import assemble
@@ -67,7 +68,7 @@ def compare(
     *,
     seeds: int = 5,
     n_trials: int | TuneBudget = 4,
-    jobs: int = 1,
+    jobs: Jobs | int = 1,
     out: Path | str | Tracked | None = None,
     target: Target | None = None,
     progress: Progress | None = None,
@@ -84,7 +85,7 @@ def compare(
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings tried per method and case. `TuneBudget(20)` searches with
             20 trials of Optuna's TPESampler each, in the ranges that the method's settings span.
-        jobs: number of processes.
+        jobs: number of processes; `Jobs(8, "ray")` runs the trials on a Ray cluster.
         out: folder for `results.json`, `report.html`, TensorBoard logs and finished trials; an interrupted
             comparison resumes from it. `Tracked(folder, "mlflow")` logs to other trackers. None saves
             nothing.
@@ -102,9 +103,10 @@ def compare(
     tried = n_trials.trials if isinstance(n_trials, TuneBudget) else n_trials
     if searches:
         require_optuna("tune_budget", tried)
-    for name, value in (("seeds", seeds), ("n_trials", tried), ("jobs", jobs)):
+    for name, value in (("seeds", seeds), ("n_trials", tried)):
         if value < 1:
             raise InputError(name, value, "is below 1", "use 1 or more")
+    jobs = Jobs.of(jobs)
     _check_target(problem, target)
     selected = methods_of(problem, methods)
     bounds = [method for method in selected if isinstance(method, Bound)]

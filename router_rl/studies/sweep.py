@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import joblib
-import torch
-
 from ..methods.budget import amortizes
 from ..methods.method import Method
 from ..problems.problem import Case, Problem
+from .engines.engine import Engine
+from .engines.jobs import Jobs
+from .engines.registry import opened_engine
 from .tracking.tracked import Tracked
-from .trial import Trial, TrialResult, run_trial
+from .trial import Trial, TrialResult, read_trial, run_trial, trial_folder
+from .trial_files import TRIAL_FILE
+from .trial_parcel import TrialParcel, packed_trial, store_parcel
 from .tuning.tune_options import TuneBudget
 
 __all__ = ["Progress", "Sweep"]
@@ -24,9 +26,6 @@ __all__ = ["Progress", "Sweep"]
 Progress = Callable[[int, int, str], None]
 Key = tuple[str, "Case | None"]
 Work = Callable[..., TrialResult]
-
-_current: dict[str, Sweep] = {}
-"""In a worker process: the sweep that it runs trials of, by its token; never more than one."""
 
 
 @dataclass(kw_only=True)
@@ -37,25 +36,24 @@ class Sweep:
         problem: the problem, with all its cases.
         folder: folder of the trials.
         tracked: where trials are logged; None: nowhere.
-        jobs: number of processes.
+        jobs: number of processes, or `Jobs` that run elsewhere.
         seeds: number of training seeds (0, 1, ...).
         n_trials: number of hyperparameter settings tried per method and case, or a search of this size.
         progress: is called with (trials done, total trials, what was done last).
         digest: digest of the problem; computed if empty.
-        token: identifies the sweep in worker processes.
     """
 
     problem: Problem
     folder: Path
     tracked: Tracked | None
-    jobs: int
+    jobs: Jobs | int
     seeds: int
     n_trials: int | TuneBudget
     progress: Progress | None = None
     digest: str = ""
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _done: int = 0
     _total: int = 0
+    _engine: Engine | None = None
 
     def __post_init__(self) -> None:
         self.digest = self.digest or self.problem.digest()
@@ -69,6 +67,15 @@ class Sweep:
         Returns:
             one result per method, case (or all cases) and seed.
         """
+        jobs = Jobs.of(self.jobs)
+        with opened_engine(jobs.engine, replace(self, progress=None), jobs.count) as engine:
+            self._engine = engine
+            try:
+                return self._all(methods)
+            finally:
+                self._engine = None
+
+    def _all(self, methods: Sequence[Method]) -> list[TrialResult]:
         candidates: dict[Key, list[Any]] = {}
         for case in self.problem.cases:
             for method in methods:
@@ -132,7 +139,14 @@ class Sweep:
 
     def _run(self, trials: Sequence[Trial]) -> list[TrialResult]:
         """Run trials, in parallel if there are several jobs; returns results in the trials' order."""
-        return self._each(_one_trial, [(trial,) for trial in trials], [1] * len(trials))
+        assert self._engine is not None
+        if self._engine.shares_folder:
+            return self._each(_one_trial, [(trial,) for trial in trials], [1] * len(trials))
+        results: dict[int, TrialResult] = {}
+        for index, result in self._from_afar(trials):
+            results[index] = result
+            self._advance(result, 1)
+        return [results[index] for index in range(len(trials))]
 
     def _each(self, work: Work, tasks: Sequence[tuple[Any, ...]], done: Sequence[int]) -> list[TrialResult]:
         """Do work for each task, in parallel if there are several jobs; returns results in their order.
@@ -142,21 +156,56 @@ class Sweep:
             tasks: the tasks.
             done: how many trials each task is.
         """
-        if self.jobs == 1 or len(tasks) <= 1:
-            results: list[TrialResult] = []
-            for task, size in zip(tasks, done, strict=True):
-                results.append(work(self, *task))
-                self._advance(results[-1], size)
-            return results
-        results_of: dict[int, TrialResult] = {}
-        with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            pool: Any = joblib.Parallel(return_as="generator_unordered")
-            sweep = replace(self, progress=None)
-            calls = (joblib.delayed(_in_worker)(sweep, work, i, task) for i, task in enumerate(tasks))
-            for index, result in pool(calls):
-                results_of[index] = result
-                self._advance(result, done[index])
-        return [results_of[index] for index in range(len(tasks))]
+        assert self._engine is not None
+        local = self._engine.shares_folder
+        finished = (
+            self._engine.results(work, dict(enumerate(tasks))) if local else self._in_threads(work, tasks)
+        )
+        results: dict[int, TrialResult] = {}
+        for index, result in finished:
+            results[index] = result
+            self._advance(result, done[index])
+        return [results[index] for index in range(len(tasks))]
+
+    def _in_threads(self, work: Work, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, TrialResult]]:
+        """Yield the index and result of tasks of many trials, each of which is a job and is stored here."""
+        from .tuning.optuna_extra import quiet_optuna
+
+        assert self._engine is not None
+        pool = ThreadPoolExecutor(Jobs.of(self.jobs).count)
+        with quiet_optuna():  # in this thread, too: it changes settings of the process
+            try:
+                index_of = {pool.submit(work, self, *task): index for index, task in enumerate(tasks)}
+                for future in as_completed(index_of):
+                    yield index_of[future], future.result()
+            except BaseException:
+                self._engine.stop()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _from_afar(self, trials: Sequence[Trial]) -> Iterator[tuple[int, TrialResult]]:
+        """Yield the index and result of trials: of finished ones, then of others as their files arrive."""
+        assert self._engine is not None
+        jobs: dict[int, tuple[Trial]] = {}
+        for index, trial in enumerate(trials):
+            home = trial_folder(trial, self.problem, self.folder, self.digest)
+            if (home / TRIAL_FILE).exists():
+                yield index, read_trial(trial, self.problem, home, reused=True)
+            else:
+                jobs[index] = (trial,)
+        for index, parcel in self._engine.results(_packed, jobs):
+            yield (
+                index,
+                store_parcel(
+                    parcel,
+                    trials[index],
+                    self.problem,
+                    self.folder,
+                    digest=self.digest,
+                    tracked=self.tracked,
+                ),
+            )
 
     def one(self, trial: Trial) -> TrialResult:
         """Run a trial, or read it.
@@ -164,6 +213,9 @@ class Sweep:
         Args:
             trial: the trial.
         """
+        if self._engine is not None and not self._engine.shares_folder:
+            ((_, result),) = self._from_afar([trial])
+            return result
         return run_trial(trial, self.problem, self.folder, digest=self.digest, tracked=self.tracked)
 
     def _advance(self, result: TrialResult, trials: int) -> None:
@@ -178,25 +230,17 @@ def _one_trial(sweep: Sweep, trial: Trial) -> TrialResult:
     return sweep.one(trial)
 
 
+def _packed(sweep: Sweep, trial: Trial) -> TrialParcel:
+    folder = None if sweep.tracked is None else str(sweep.tracked.folder)
+    return packed_trial(trial, sweep.problem, sweep.digest, folder)
+
+
 def _best_of(
     sweep: Sweep, method: Method, case: Case | None, trials: int, starts: Sequence[Trial]
 ) -> TrialResult:
     from .tuning.budget_search import best_of_budget  # needs Optuna
 
     return best_of_budget(method, case, trials, starts, sweep.one)
-
-
-def _in_worker(sweep: Sweep, work: Work, index: int, task: tuple[Any, ...]) -> tuple[int, TrialResult]:
-    """Do work for a task in a worker process; return its index and result.
-
-    Every task brings a copy of the sweep whose problem has an empty cache. The process keeps the first copy
-    for all trials of the sweep, so that it computes each value that the problem caches once.
-    """
-    torch.set_num_threads(1)
-    if sweep.token not in _current:
-        _current.clear()
-        _current[sweep.token] = sweep
-    return index, work(_current[sweep.token], *task)
 
 
 def _starts(results: Sequence[TrialResult], case: Case, methods: Mapping[str, Method]) -> list[Trial]:

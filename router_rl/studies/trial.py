@@ -27,10 +27,10 @@ from ..problems.measure import Measurement
 from ..problems.problem import Case, Problem
 from .tracking.tracked import Tracked
 from .trial_figures import choice_calibration, learning_curve
-from .trial_files import read_trial_files, write_trial_files
+from .trial_files import TRIAL_FILE, read_trial_files, write_trial_files
 from .trial_fit import JOURNAL, Trial, fitted_trial
 
-__all__ = ["CaseResult", "Trial", "TrialResult", "run_trial"]
+__all__ = ["CaseResult", "Trial", "TrialResult", "read_trial", "run_trial", "trial_folder"]
 
 _LEARNED = ("rl", "gate")  # families that are checked for collapse
 
@@ -111,14 +111,27 @@ def run_trial(
         tracked: where it is logged; None: nowhere.
         callback: is called with every snapshot of the fit.
     """
-    identity = trial.identity(problem, digest or problem.digest())
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    home = folder / f"{file_name(trial.method)}-{key}"
-    reused = (home / "trial.json").exists()
+    digest = digest or problem.digest()
+    home = trial_folder(trial, problem, folder, digest)
+    reused = (home / TRIAL_FILE).exists()
     if not reused:
-        _fit(trial, problem, home, identity, tracked, callback)
+        _fit(trial, problem, home, trial.identity(problem, digest), tracked, callback)
     (home / JOURNAL).unlink(missing_ok=True)
-    return _read(trial, problem, home, reused)
+    return read_trial(trial, problem, home, reused=reused)
+
+
+def trial_folder(trial: Trial, problem: Problem, folder: Path, digest: str) -> Path:
+    """Return the folder of a trial; the trial is finished if it holds `trial.json`.
+
+    Args:
+        trial: the trial.
+        problem: the problem, with all its cases.
+        folder: common folder of all trials.
+        digest: `problem.digest()`.
+    """
+    identity = trial.identity(problem, digest)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return folder / f"{file_name(trial.method)}-{key}"
 
 
 def _fit(
@@ -213,7 +226,18 @@ def _write(
     write_trial_files(home, facts, arrays)
 
 
-def _read(trial: Trial, problem: Problem, home: Path, reused: bool) -> TrialResult:
+def read_trial(trial: Trial, problem: Problem, home: Path, *, reused: bool) -> TrialResult:
+    """Return a finished trial.
+
+    Args:
+        trial: the trial.
+        problem: the problem, with all its cases.
+        home: as `trial_folder` returns it.
+        reused: whether it was finished before this run.
+
+    Raises:
+        InputError: a file is missing or damaged, or is of other cases.
+    """
     kept, arrays = read_trial_files(home, [case.label for case in trial.cases(problem)])
     results: list[CaseResult] = []
     for index, (case, facts) in enumerate(zip(trial.cases(problem), kept["results"], strict=True)):

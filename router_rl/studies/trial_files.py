@@ -15,9 +15,12 @@ from experts import InputError
 from experts.io.atomic import replacing, write_json
 from experts.io.json_file import read_json, sealed
 
-__all__ = ["read_trial_files", "write_trial_files"]
+__all__ = ["TRIAL_FILE", "read_trial_files", "write_trial_files"]
 
-_FILE, _ARRAYS = "trial.json", "measured.safetensors"
+TRIAL_FILE = "trial.json"
+"""The file that is written last: a folder with it holds a finished trial."""
+
+_ARRAYS = "measured.safetensors"
 
 
 class _Result(TypedDict):
@@ -58,7 +61,7 @@ def write_trial_files(home: Path, facts: Mapping[str, Any], arrays: Mapping[str,
     measured = save(dict(arrays))
     with replacing(home / _ARRAYS) as temporary:
         temporary.write_bytes(measured)
-    write_json(home / _FILE, sealed({**facts, "measured": _digest(measured)}))
+    write_json(home / TRIAL_FILE, sealed({**facts, "measured": _digest(measured)}))
 
 
 def read_trial_files(home: Path, cases: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -72,19 +75,19 @@ def read_trial_files(home: Path, cases: Sequence[str]) -> tuple[dict[str, Any], 
         InputError: a file is missing, damaged, was changed after it was written, or is of other cases.
     """
     fix = f"delete {home} and run the same command again"
-    facts = read_json("trial", home / _FILE, _TrialFields, fix=fix)
+    facts = read_json("trial", home / TRIAL_FILE, _TrialFields, fix=fix)
     stored = home / _ARRAYS
     try:
         if stored.exists() and not stored.is_file():  # a pipe would be read for ever
             raise ValueError("it is not a file")
         content = stored.read_bytes()
         if facts.get("measured", _digest(content)) != _digest(content):
-            raise ValueError(f"it was changed after {_FILE} was written")
+            raise ValueError(f"it was changed after {TRIAL_FILE} was written")
         arrays = load(content)
         if [result["label"] for result in facts["results"]] != list(cases):
             raise ValueError(f"it is not of the cases {', '.join(cases)}")
         if not all("utility" in result["validation"] for result in facts["results"]):
-            raise ValueError(f"{_FILE} lacks a validation utility")
+            raise ValueError(f"{TRIAL_FILE} lacks a validation utility")
         for index in range(len(cases)):
             utility = arrays.get(f"{index}/utility")
             if utility is None or utility.ndim != 1 or not np.isfinite(utility).all():

@@ -12,7 +12,7 @@ from typing import Any
 from ...problems.problem import Problem
 from .registry import check_trackers, new_trackers
 from .tracked_values import cost_tag_of
-from .tracker import Finish, Job, TrackedRun, started
+from .tracker import Finish, Job, TrackedRun, Tracker, started
 from .trial_log import TrialLog
 
 __all__ = ["Tracked", "tags_of"]
@@ -65,7 +65,7 @@ class Tracked:
             folder=Path(self.folder),
             tags=tags_of(problem, digest, method),
         )
-        return started(new_trackers(self.names), run)
+        return started(self.trackers(), run)
 
     def trial(self, run: TrackedRun, problem: Problem, journal: Path | None = None) -> TrialLog:
         """Return the log of a trial, a context manager.
@@ -75,8 +75,11 @@ class Tracked:
             problem: the problem.
             journal: file beside the trial's checkpoint.
         """
-        trackers = new_trackers(self.names)
-        return TrialLog(trackers, run, journal=journal, cost=cost_tag_of(problem))
+        return TrialLog(self.trackers(), run, journal=journal, cost=cost_tag_of(problem))
+
+    def trackers(self) -> Tracker:
+        """Return new trackers as one."""
+        return new_trackers(self.names)
 
     def log(self, name: str, problem: Problem, **config: Any) -> TrialLog:
         """Return a callback for `fit`, as a context manager: `with tracked.log(...) as callback`.

@@ -17,9 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-import joblib
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from experts import InputError
@@ -33,11 +31,13 @@ from ...methods.method import Method
 from ...methods.search_space import SearchSpace, changed_space, read_space, search_space
 from ...problems.problem import Problem
 from ...reports.tuning_charts import write_tuning_charts
+from ..engines.jobs import Jobs
 from ..tracking.run_identity import TRACKING_FILE
 from ..tracking.tracked import Tracked
 from ..trial_fit import case_as_json
 from .distributions import default_parameters, searched
 from .optuna_extra import quiet_optuna
+from .parallel_search import parallel_outcomes
 from .study_storage import StudyStorage
 from .trial_states import counted, requeue_interrupted
 from .tune_options import SearchOptions
@@ -53,9 +53,6 @@ _WRITTEN = (
     *(_STUDY_FILE, BEST_FILE, TRACKING_FILE),
 )
 _FAILED_FIRST = 3  # failed trials without any other after which the search ends
-
-_current: dict[str, tuple[Search, optuna.Study]] = {}
-"""In a worker process: the search that it runs trials of, and its study, by the search's worker key."""
 
 
 class _StudyFile(TypedDict):
@@ -74,7 +71,7 @@ def run_study(
     n_trials: int,
     options: SearchOptions,
     space: Mapping[str, Any] | None,
-    jobs: int,
+    jobs: Jobs,
     progress: Progress | None,
 ) -> Tuning:
     """Run the trials of a study that it lacks, and write the results; see `tune`.
@@ -86,7 +83,7 @@ def run_study(
         n_trials: number of trials of the study.
         options: storage, name of the study, sampler, pruner, seed and file of the search space.
         space: ranges by hyperparameter, in place of a file of them.
-        jobs: number of processes.
+        jobs: number of processes, and the engine that runs them.
         progress: is called with (trials done, total trials, what was done last).
     """
     learner = learnable(method, problem)
@@ -194,7 +191,7 @@ def _begin(study: optuna.Study, search: Search, learner: Method) -> None:
         study.enqueue_trial(defaults)
 
 
-def _run(search: Search, study: optuna.Study, jobs: int, progress: Progress | None) -> None:
+def _run(search: Search, study: optuna.Study, jobs: Jobs, progress: Progress | None) -> None:
     best = [each.value for each in _finished(study) if each.state == TrialState.COMPLETE]
     record = max(best, default=None)
     done, failed = len(_finished(study)), 0
@@ -218,31 +215,17 @@ def _check_some(study: optuna.Study, search: Search, error: str) -> None:
         raise InputError("method", search.method, f"every trial failed, the last one because {error}", fix)
 
 
-def _outcomes(search: Search, study: optuna.Study, jobs: int, wanted: int) -> Iterator[Outcome]:
+def _outcomes(search: Search, study: optuna.Study, jobs: Jobs, wanted: int) -> Iterator[Outcome]:
     """Run trials, in parallel if there are several jobs, until the study has enough."""
-    if jobs == 1 or wanted <= 1:
+    if jobs.engine == "local" and (jobs.count == 1 or wanted <= 1):
         while (outcome := run_next(search, study)) is not None:
             yield outcome
         return
-    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        pool: Any = joblib.Parallel(return_as="generator_unordered")
-        for outcome in pool(joblib.delayed(_in_worker)(search) for _ in range(wanted)):
-            if outcome is not None:
-                yield outcome
-    yield from _outcomes(search, study, 1, 0)  # what other commands left
-
-
-def _in_worker(search: Search) -> Outcome | None:
-    """Run a trial in a worker process, which keeps the first copy of the search and its study."""
-    torch.set_num_threads(1)
-    with quiet_optuna():
-        key = f"{search.worker} {search.n_trials}"
-        if key not in _current:
-            _current.clear()
-            _current[key] = (search, search.opened())
-        kept, study = _current[key]
-        with StudyStorage(search.storage).reported():
-            return run_next(kept, study)
+    if wanted > 0:
+        yield from parallel_outcomes(search, study, jobs, wanted)
+        # What other commands left, and trials whose workers were lost.
+        left = search.n_trials - len(counted(study.get_trials(deepcopy=False)))
+        yield from _outcomes(search, study, Jobs(1) if jobs.engine == "local" else jobs, left)
 
 
 def _finished(study: optuna.Study) -> list[Any]:

@@ -12,6 +12,7 @@ from experts import InputError
 __all__ = [
     "ERROR",
     "FAILURES",
+    "JOB",
     "REPEATS",
     "SURPLUS",
     "WORKER",
@@ -28,6 +29,9 @@ FAILURES = (ValueError, ArithmeticError, RuntimeError)
 
 WORKER = "worker"
 """Attribute of a trial: the output folder's key of the command that ran it."""
+
+JOB = "job"
+"""Attribute of a trial: the job of an engine that runs it, by which it is found if its worker is lost."""
 
 ERROR = "error"
 """Attribute of a failed trial: why."""

@@ -9,6 +9,7 @@ from typing import Any
 from experts import InputError
 
 from ...problems.problem import Problem
+from ..engines.jobs import Jobs
 from ..tracking.tracked import Tracked
 from .optuna_extra import require_optuna
 from .tune_options import SearchOptions
@@ -25,7 +26,7 @@ def tune(
     n_trials: int = 100,
     options: SearchOptions | None = None,
     space: Mapping[str, Any] | None = None,
-    jobs: int = 1,
+    jobs: Jobs | int = 1,
     progress: Progress | None = None,
 ) -> Tuning:
     """Search the hyperparameters of a method with Optuna; calling it again goes on with the study.
@@ -42,7 +43,7 @@ def tune(
         n_trials: number of trials of the study, those of earlier calls and other processes included.
         options: storage, name of the study, sampler, pruner, seed and file of the search space.
         space: ranges by hyperparameter, in place of a file of them.
-        jobs: number of processes.
+        jobs: number of processes; `Jobs(8, "ray")` runs the trials on a Ray cluster.
         progress: is called with (trials done, total trials, what was done last).
 
     Returns:
@@ -53,9 +54,9 @@ def tune(
             study or the folder is of another search.
     """
     require_optuna("method", method)
-    for name, value in (("n_trials", n_trials), ("jobs", jobs)):
-        if value < 1:
-            raise InputError(name, value, "is below 1", "use 1 or more")
+    if n_trials < 1:
+        raise InputError("n_trials", n_trials, "is below 1", "use 1 or more")
+    jobs = Jobs.of(jobs)
     from .study_run import run_study
 
     tracked = Tracked.of(out)

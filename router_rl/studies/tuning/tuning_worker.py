@@ -29,6 +29,7 @@ from .study_storage import StudyStorage
 from .trial_states import (
     ERROR,
     FAILURES,
+    JOB,
     REPEATS,
     SURPLUS,
     WORKER,
@@ -59,6 +60,7 @@ class Search:
         study_name: name of the study.
         storage: its database.
         identity: of the study, see `StudyStorage.opened`.
+        job: the job of an engine that runs the next trial; empty in this process.
     """
 
     problem: Problem
@@ -74,6 +76,7 @@ class Search:
     study_name: str
     storage: str
     identity: Mapping[str, Any]
+    job: str = ""
 
     def opened(self) -> optuna.Study:
         """Return the study, in this process."""
@@ -177,6 +180,8 @@ class _Reports:
 
 def _value(search: Search, study: optuna.Study, trial: optuna.Trial) -> float:
     """Fit a trial, and return its mean utility on the tuning rows."""
+    if search.job:
+        trial.set_user_attr(JOB, search.job)
     trial.set_user_attr(WORKER, search.worker)
     trials = study.get_trials(deepcopy=False)
     if len([each for each in counted(trials) if each.number < trial.number]) >= search.n_trials:
