@@ -26,7 +26,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective
+from router_rl import Jobs, Objective
 from router_rl.methods.fit import learnable
 from router_rl.problems.logged_feedback import LogConfig
 from router_rl.problems.routing.problem import RoutingProblem
@@ -57,7 +57,7 @@ class Study:
     folder: Path
     seeds: int
     n_trials: int
-    jobs: int
+    jobs: Jobs
     on_trial: Callable[[str], None]
     problems: dict[LogConfig | None, RoutingProblem] = field(default_factory=dict)
 
@@ -159,6 +159,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 4,
     jobs: int = 1,
+    engine: str = "local",
 ) -> None:
     """Learn with full and with bandit feedback on every table.
 
@@ -170,6 +171,7 @@ def main(
         seeds: training seeds, and logs, for each method.
         n_trials: hyperparameter settings tried for each method, chosen on validation; each with every clip.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
     """
     err = Console(stderr=True)
     objective = Objective(compute_weight=compute_weight)
@@ -197,7 +199,7 @@ def main(
                 folder=out / Path(name).stem,
                 seeds=seeds,
                 n_trials=n_trials,
-                jobs=jobs,
+                jobs=Jobs(jobs, engine),
                 on_trial=on_trial,
             )
             results[name] = [row(study, method) for method in methods]

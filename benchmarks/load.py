@@ -29,7 +29,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective
+from router_rl import Jobs, Objective
 from router_rl.methods.fit import learnable
 from router_rl.methods.gates.bias_controller import rebalanced
 from router_rl.problems.routing.problem import RoutingProblem
@@ -72,7 +72,7 @@ class Study:
     folder: Path
     seeds: int
     n_trials: int
-    jobs: int
+    jobs: Jobs
     on_trial: Callable[[str], None]
 
     def problem(self, load_weight: float) -> RoutingProblem:
@@ -207,6 +207,7 @@ def main(
     seeds: int = 3,
     n_trials: int = 4,
     jobs: int = 1,
+    engine: str = "local",
     balances: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     load_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
     biases: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
@@ -220,6 +221,7 @@ def main(
         seeds: training seeds for each strength.
         n_trials: hyperparameter settings tried for each strength, chosen on validation.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
         balances: coefficients of the gates' auxiliary loss; 0 among them.
         load_weights: of the RL objective; 0 among them.
         biases: strengths of the bias controller.
@@ -249,7 +251,7 @@ def main(
                 folder=out / Path(name).stem,
                 seeds=seeds,
                 n_trials=n_trials,
-                jobs=jobs,
+                jobs=Jobs(jobs, engine),
                 on_trial=on_trial,
             )
             if learnable(method, study.problem(0.0)).family != "rl":

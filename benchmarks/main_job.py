@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experts import InputError, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, RoutingProblem, compare
+from router_rl import Jobs, Objective, RoutingProblem, compare
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
@@ -37,7 +37,9 @@ STUDIES: dict[str, tuple[str, float, str]] = {
 }
 
 
-def main(out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, jobs: int = 2) -> None:
+def main(
+    out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, jobs: int = 2, engine: str = "local"
+) -> None:
     """Run the studies.
 
     Args:
@@ -45,6 +47,7 @@ def main(out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, j
         seeds: training seeds for each method.
         n_trials: hyperparameter settings tried for each method and weight, chosen on validation.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
     """
     err = Console(stderr=True)
     found: dict[str, Any] = {}
@@ -68,7 +71,7 @@ def main(out: Path = Path("runs/main_job"), seeds: int = 5, n_trials: int = 4, j
                 seeds=seeds,
                 n_trials=n_trials,
                 out=folder,
-                jobs=jobs,
+                jobs=Jobs(jobs, engine),
                 progress=progress,
             ).results
         print(markdown(found[name], name), flush=True)

@@ -1,44 +1,66 @@
-"""Run trials in parallel processes; finished trials are read, not repeated."""
+"""Run trials in parallel processes or on a Ray cluster; finished trials are read, not repeated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import joblib
-import torch
-
+from router_rl import Jobs
 from router_rl.problems.routing.problem import RoutingProblem
-from router_rl.studies.trial import Trial, TrialResult, run_trial
+from router_rl.studies.engines.registry import opened_engine
+from router_rl.studies.trial import Trial, TrialResult, run_trial, trial_folder
+from router_rl.studies.trial_files import TRIAL_FILE
+from router_rl.studies.trial_parcel import TrialParcel, packed_trial, store_parcel
 
 __all__ = ["run_trials"]
 
+Trials = Sequence[tuple[Trial, RoutingProblem]]
+
 
 def run_trials(
-    trials: Sequence[tuple[Trial, RoutingProblem]],
-    folder: Path,
-    *,
-    jobs: int,
-    on_trial: Callable[[TrialResult], None],
+    trials: Trials, folder: Path, *, jobs: Jobs, on_trial: Callable[[TrialResult], None]
 ) -> list[TrialResult]:
     """Run every trial on its problem, on one thread each.
 
     Args:
         trials: each with the problem that it is fitted to.
         folder: where finished trials are kept.
-        jobs: number of processes.
-        on_trial: is passed each result, in the order of the trials.
+        jobs: number of trials at a time, and the engine that runs them.
+        on_trial: is passed each result as it is finished.
     """
-    results: list[TrialResult] = []
-    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        pool: Any = joblib.Parallel(return_as="generator")
-        for result in pool(joblib.delayed(_run)(trial, problem, folder) for trial, problem in trials):
-            results.append(result)
-            on_trial(result)
-    return results
+    results: dict[int, TrialResult] = {}
+    problems: list[RoutingProblem] = []
+    numbers: dict[int, int] = {}
+    for _, problem in trials:
+        if id(problem) not in numbers:
+            numbers[id(problem)] = len(problems)
+            problems.append(problem)
+    digests = [problem.digest() for problem in problems]
+    with opened_engine(jobs.engine, (problems, folder), jobs.count) as engine:
+        calls: dict[int, tuple[Trial, int]] = {}
+        for index, (trial, problem) in enumerate(trials):
+            number = numbers[id(problem)]
+            home = trial_folder(trial, problem, folder, digests[number])
+            if engine.shares_folder or not (home / TRIAL_FILE).exists():
+                calls[index] = (trial, number)
+            else:
+                results[index] = run_trial(trial, problem, folder)
+                on_trial(results[index])
+        work = _run if engine.shares_folder else _packed
+        for index, found in engine.results(work, calls):
+            if isinstance(found, TrialParcel):
+                trial, problem = trials[index]
+                found = store_parcel(found, trial, problem, folder, digest=digests[calls[index][1]])
+            results[index] = found
+            on_trial(found)
+    return [results[index] for index in range(len(trials))]
 
 
-def _run(trial: Trial, problem: RoutingProblem, folder: Path) -> TrialResult:
-    torch.set_num_threads(1)
-    return run_trial(trial, problem, folder)
+def _run(shared: tuple[list[RoutingProblem], Path], trial: Trial, number: int) -> TrialResult:
+    problems, folder = shared
+    return run_trial(trial, problems[number], folder)
+
+
+def _packed(shared: tuple[list[RoutingProblem], Path], trial: Trial, number: int) -> TrialParcel:
+    problem = shared[0][number]
+    return packed_trial(trial, problem, problem.digest(), None)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable
 from experts.io.atomic import write_json
-from router_rl import Objective, RoutingProblem, compare
+from router_rl import Jobs, Objective, RoutingProblem, compare
 from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
@@ -45,6 +45,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 4,
     jobs: int = 2,
+    engine: str = "local",
     methods: tuple[str, ...] = METHODS,
     open_sealed: bool = False,
 ) -> None:
@@ -57,6 +58,7 @@ def main(
         seeds: training seeds for each method.
         n_trials: hyperparameter settings tried for each method and weight, chosen on validation.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
         methods: learned methods; the simple rules of the problem are always compared.
         open_sealed: test on the sealed rows; note it in docs/benchmarks/sealed.md.
     """
@@ -77,7 +79,7 @@ def main(
                 seeds=seeds,
                 n_trials=n_trials,
                 out=out / name,
-                jobs=jobs,
+                jobs=Jobs(jobs, engine),
                 progress=progress,
             ).results
         print(markdown(found[name], name), flush=True)

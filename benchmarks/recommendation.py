@@ -23,7 +23,7 @@ import torch
 
 from experts import OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, RoutingProblem, compare
+from router_rl import Jobs, Objective, RoutingProblem, compare
 from router_rl.studies.operating_target import Target
 
 TABLES = (
@@ -45,6 +45,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 2,
     jobs: int = 1,
+    engine: str = "local",
     max_quality_loss: float | None = None,
 ) -> None:
     """Compare on every table and print what is recommended.
@@ -56,6 +57,7 @@ def main(
         seeds: number of training seeds.
         n_trials: number of hyperparameter settings for each method and weight.
         jobs: number of processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
         max_quality_loss: limit compared with the best single expert; None recommends by utility.
     """
     torch.set_num_threads(1)
@@ -64,7 +66,7 @@ def main(
         for name in tables:
             table = replace(open_table(str(folder / f"{name}.parquet")), cost_unit="usd")
             target = Target(max_quality_loss=max_quality_loss)
-            found = _recommended(table, WEIGHTS, out / name, seeds, n_trials, jobs, target)
+            found = _recommended(table, WEIGHTS, out / name, seeds, n_trials, Jobs(jobs, engine), target)
             print(f"{name}: {found['sentence']}")
         return
     print("| table | compute weight | recommended | cost saved | best on test | difference |")
@@ -72,7 +74,7 @@ def main(
     for name in tables:
         table = replace(open_table(str(folder / f"{name}.parquet")), cost_unit="usd")
         for weight in WEIGHTS:
-            found = _recommended(table, (weight,), out / name, seeds, n_trials, jobs)
+            found = _recommended(table, (weight,), out / name, seeds, n_trials, Jobs(jobs, engine))
             rows.append({"table": name, "compute_weight": weight, **found})
             print(_line(rows[-1]), flush=True)
     write_json(out / "recommendation.json", {"schema_version": 1, "rows": rows})
@@ -88,7 +90,7 @@ def _recommended(
     out: Path,
     seeds: int,
     n_trials: int,
-    jobs: int,
+    jobs: Jobs,
     target: Target | None = None,
 ) -> dict[str, Any]:
     """Return the recommendation of one comparison."""

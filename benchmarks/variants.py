@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experts import InputError, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, RoutingProblem, compare
+from router_rl import Jobs, Objective, RoutingProblem, compare
 from router_rl.methods.registry import method_names
 from router_rl.problems.selection_rules import RULES
 from router_rl.reports.markdown import markdown
@@ -33,6 +33,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 4,
     jobs: int = 2,
+    engine: str = "local",
 ) -> None:
     """Compare all methods under each rule on each table.
 
@@ -42,6 +43,7 @@ def main(
         seeds: training seeds for each method.
         n_trials: hyperparameter settings tried for each method, chosen on validation.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
     """
     err = Console(stderr=True)
     found: dict[str, dict[str, Any]] = {}
@@ -60,7 +62,7 @@ def main(
                     seeds=seeds,
                     n_trials=n_trials,
                     out=out / f"{name}-{rule}",
-                    jobs=jobs,
+                    jobs=Jobs(jobs, engine),
                     progress=progress,
                 ).results
             print(markdown(found[name][rule], f"{name}, {rule}"), flush=True)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from experts import InputError, OutcomeTable, open_table
 from experts.io.atomic import write_json
-from router_rl import Objective, RoutingProblem, compare
+from router_rl import Jobs, Objective, RoutingProblem, compare
 from router_rl.reports.table_format import signed
 from router_rl.reports.terminal import progress_of
 
@@ -61,6 +61,7 @@ def main(
     seeds: int = 5,
     n_trials: int = 4,
     jobs: int = 2,
+    engine: str = "local",
 ) -> None:
     """Compare on every table.
 
@@ -70,6 +71,7 @@ def main(
         seeds: training seeds for each method.
         n_trials: hyperparameter settings tried for each method and objective, chosen on validation.
         jobs: processes.
+        engine: local, or ray for a Ray cluster, see docs/scale.md.
     """
     err = Console(stderr=True)
     print(
@@ -95,7 +97,7 @@ def main(
                 seeds=seeds,
                 n_trials=n_trials,
                 out=out / study.table / study.name,
-                jobs=jobs,
+                jobs=Jobs(jobs, engine),
                 progress=progress,
             ).results
         found[f"{study.table}, {study.name}"] = results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def ray_cluster(cpus: int | None = None, *, instead: str) -> Generator[Any, None
     }
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(log_to_driver=False, **({} if address else local))
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **({} if address else local))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         ray.shutdown()
         reason = f"cannot be reached ({' '.join(str(error).split())[:300]})"

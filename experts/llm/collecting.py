@@ -10,8 +10,9 @@ from typing import Any
 
 from ..io.atomic import writable_file
 from ..io.checked_options import CheckedOptions
-from ..io.errors import InputError
+from ..io.errors import InputError, unknown_name
 from ..io.progress import track
+from ..io.ray_cluster import require_ray
 from ..io.value_range import Count, Positive, Seed, Whole
 from ..table.outcome_table import OutcomeTable
 from ..table.prices import Price
@@ -62,6 +63,8 @@ class CollectOptions(CheckedOptions):
         scorer: scorer of the answers: exact_match, multiple_choice, numeric, judge, or module:function.
         concurrency: concurrent requests per model.
         workers: worker processes on Ray (pip install 'router-rl[scale]'); 0: this process.
+        engine: where requests are sent from: local (this process) or ray (the cluster of RAY_ADDRESS, or one
+            that is started here; one worker if --workers is not given); null: ray if --workers is given.
         limit: number of prompts, from the first; null: all.
         max_cost: maximum cost of all requests of this journal in US dollars, earlier runs included; null: no
             maximum. A request is sent only if its highest possible cost fits beside those in flight.
@@ -71,9 +74,26 @@ class CollectOptions(CheckedOptions):
     scorer: str = "exact_match"
     concurrency: Count = 8
     workers: Whole = 0
+    engine: str | None = None
     limit: Count | None = None
     max_cost: Positive | None = None
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine not in (None, "local", "ray"):
+            raise unknown_name("engine", self.engine, ("local", "ray"))
+        if self.engine == "local" and self.workers:
+            fix = "use --engine ray, or leave --workers out"
+            raise InputError("workers", self.workers, "are of Ray, and --engine is local", fix)
+        if self.ray_workers:
+            field, value = ("workers", self.workers) if self.engine is None else ("engine", self.engine)
+            require_ray(field, value, "leave it out")
+
+    @property
+    def ray_workers(self) -> int:
+        """Number of worker processes on Ray; 0: requests are sent from this process."""
+        return max(1, self.workers) if self.engine == "ray" else self.workers
 
 
 def collect_answers(
@@ -142,7 +162,7 @@ def collect_answers(
                 requests,
                 journal,
                 concurrency=plan.concurrency,
-                workers=plan.workers,
+                workers=plan.ray_workers,
                 spending=spending,
                 doing=doing,
                 progress=progress,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import os
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from ..io.errors import InputError
+from ..io.ray_cluster import ray_cluster
 from .asking import Client, Reply, Request
 from .endpoints import Endpoint
 
@@ -31,23 +29,14 @@ def ray_clients(
     Raises:
         InputError: Ray is not installed.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        fix = "pip install 'router-rl[scale]', or use workers 0 for this process"
-        raise InputError("ray", None, f"cannot be imported ({error})", fix) from error
-    started = not ray.is_initialized()
-    if started:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(include_dashboard=False if "RAY_ADDRESS" not in os.environ else None, log_to_driver=False)
-    remote = ray.remote(Client).options(
-        num_cpus=0,  # it only waits for replies
-        max_restarts=-1,
-        max_task_retries=-1,
-        max_concurrency=1000,  # the caller limits the concurrency
-        scheduling_strategy="SPREAD",
-    )
-    try:
+    with ray_cluster(instead="use workers 0 for this process") as ray:
+        remote = ray.remote(Client).options(
+            num_cpus=0,  # it only waits for replies
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=1000,  # the caller limits the concurrency
+            scheduling_strategy="SPREAD",
+        )
         clients = itertools.cycle([remote.remote(list(endpoints)) for _ in range(workers)])
 
         async def ask(request: Request) -> Reply:
@@ -59,6 +48,3 @@ def ray_clients(
                 raise InputError("workers", workers, problem, fix) from error
 
         yield ask
-    finally:
-        if started:
-            ray.shutdown()

@@ -99,7 +99,7 @@ _SIGNED = {"caution", "guard", "start"}
 
 # Names that a command looks up: any other value is refused.
 _NAMES = {"env", "method", "methods", "source", "format", "split", "cost_unit", "scorer", "select", "device"}
-_NAMES |= {"sampler", "pruner"}
+_NAMES |= {"sampler", "pruner", "engine"}
 
 # Options whose value may be any text or any file; `files` and `paths` have their cases.
 _ANYTHING = {"out", "undo", "keep", "study_name"}

@@ -96,7 +96,7 @@ class _RayEngine:
                 else:
                     yield key, result
         finally:
-            self._cancel(running)
+            self._cancel(list(running))
 
     def stop(self) -> None:
         """Stop all jobs; threads that wait for results get an error."""
@@ -105,8 +105,9 @@ class _RayEngine:
 
     def _cancel(self, tasks: Iterable[Any]) -> None:
         for task in tasks:
-            self._ray.cancel(task, force=True)
-            self._open.discard(task)
+            if task in self._open:
+                self._open.discard(task)
+                self._ray.cancel(task, force=True)
 
     def _check_lost(self, error: Any, losses: int) -> None:
         """Raise the error of a job, unless its worker was lost and it may run again."""

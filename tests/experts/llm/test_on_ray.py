@@ -14,6 +14,7 @@ import pytest
 
 from experts import InputError
 from experts.llm import collect_answers
+from experts.llm.collecting import CollectOptions
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
@@ -94,6 +95,22 @@ def test_a_worker_that_dies_costs_nothing_that_had_arrived(
 
 def test_says_what_to_install(monkeypatch, server, write_models, write_prompts, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(InputError, match=r"ray=None: cannot be imported .*router-rl\[scale\]"):
+    with pytest.raises(InputError, match=r"workers=1: ray is not installed.*router-rl\[scale\]"):
         collect_answers(write_models(), write_prompts(1), tmp_path / "t.parquet", scorer="numeric", workers=1)
     assert server.requests == []
+
+
+def test_the_engine_says_where_requests_are_sent_from():
+    assert CollectOptions().ray_workers == 0
+    assert CollectOptions(engine="local").ray_workers == 0
+    with pytest.raises(InputError, match=r"workers=2: are of Ray, and --engine is local"):
+        CollectOptions(engine="local", workers=2)
+    with pytest.raises(InputError, match=r"engine='dask'"):
+        CollectOptions(engine="dask")
+
+
+@needs_ray
+def test_workers_are_of_ray():
+    assert CollectOptions(engine="ray").ray_workers == 1
+    assert CollectOptions(engine="ray", workers=3).ray_workers == 3
+    assert CollectOptions(workers=3).ray_workers == 3
