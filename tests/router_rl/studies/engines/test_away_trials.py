@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import away_engine
 import pytest
 from toy_methods import disagreeing_table
 
-from router_rl import Jobs, Objective, RoutingProblem, SearchOptions, Tracked, TuneBudget, compare, tune
+from router_rl import Jobs, Objective, RoutingProblem, SearchOptions, TuneBudget, compare, tune
 from router_rl.studies import sweep
 from router_rl.studies.compare import Study
 from router_rl.studies.trial_parcel import packed_trial
 from router_rl.studies.tuning import study_run
 
-METHODS = ["softmax_gate", "ridge"]
+METHODS = ["ridge", "centroid"]
 ALWAYS = ("random", "best_single", "zero_router", "oracle")
 
 
@@ -25,6 +25,7 @@ ALWAYS = ("random", "best_single", "zero_router", "oracle")
 def _away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(RoutingProblem, "always", ALWAYS)
     monkeypatch.setattr(study_run, "write_tuning_charts", lambda *_: None)
+    monkeypatch.setattr("router_rl.studies.compare.write_report", lambda *_: None)
     with away_engine.installed():
         yield
 
@@ -33,9 +34,11 @@ def _problem(weight: float = 0.1) -> RoutingProblem:
     return RoutingProblem(disagreeing_table(), [Objective(compute_weight=each) for each in (weight, 0.3)])
 
 
-def _compared(out: Path | Tracked, engine: str, *, n_trials: Any = 2, weight: float = 0.1) -> Study:
+def _compared(
+    out: Path, engine: str, *, n_trials: Any = 2, weight: float = 0.1, methods: Sequence[str] = METHODS
+) -> Study:
     jobs = Jobs(2, engine) if engine != "local" else 1
-    return compare(_problem(weight), METHODS, seeds=2, n_trials=n_trials, jobs=jobs, out=out)
+    return compare(_problem(weight), methods, seeds=2, n_trials=n_trials, jobs=jobs, out=out)
 
 
 def _numbers(study: Study) -> list[dict[str, Any]]:
@@ -59,9 +62,11 @@ def _logged(folder: Path) -> list[tuple[str, str, int, float]]:
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_results_files_and_logs_are_those_of_local_trials(tmp_path: Path) -> None:
-    here = _compared(tmp_path / "here", "local")
-    away = _compared(tmp_path / "away", "away")
+    methods = ["softmax_gate", "ridge"]
+    here = _compared(tmp_path / "here", "local", methods=methods)
+    away = _compared(tmp_path / "away", "away", methods=methods)
     assert _numbers(away) == _numbers(here)
     trials = [sorted((tmp_path / name / "trials").rglob("*")) for name in ("here", "away")]
     names = [[str(path.relative_to(tmp_path / name)) for path in paths] for name, paths in
@@ -155,9 +160,9 @@ def test_tune_writes_nothing_to_the_folder_from_afar(tmp_path: Path, monkeypatch
     here = tune(_problem(), "ridge", tmp_path / "here", n_trials=5, options=options)
     monkeypatch.setattr(away_engine._AwayEngine, "has_one_machine", True)
     away = tune(_problem(), "ridge", tmp_path / "away", n_trials=5, options=options, jobs=Jobs(2, "away"))
-    keep = ("number", "state", "value", "parameters")
+    keep = ("state", "validation_utility", "parameters")
     trials = [
-        [{name: each.get(name) for name in keep} for each in tuned.facts["trials"]] for tuned in (here, away)
+        [{name: each[name] for name in keep} for each in tuned.facts["trials"]] for tuned in (here, away)
     ]
     assert trials[0] == trials[1]
     assert away.best == here.best
@@ -180,3 +185,63 @@ def test_what_a_trial_stores_is_said_to_be_new(tmp_path: Path) -> None:
     for path in (tmp_path / "trials").glob("*/trial.json"):
         facts = json.loads(path.read_text())
         assert path.parent.name.startswith(facts["method"])
+
+
+def test_the_trial_of_a_lost_worker_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker dies while it fits: the trial that it began is drawn again, and no other is lost or added."""
+    pytest.importorskip("optuna")
+    from router_rl.studies.tuning import parallel_search, tuning_worker
+
+    options = SearchOptions(sampler="RandomSampler", pruner="NopPruner")
+    here = tune(_problem(), "ridge", tmp_path / "here", n_trials=5, options=options)
+    run = away_engine._AwayEngine.results
+
+    class DiesError(BaseException):
+        pass
+
+    def dies(*_: Any) -> float:
+        raise DiesError
+
+    def loses(self: Any, work: Any, jobs: Any, lost: Any) -> Any:
+        for number, key in enumerate(jobs):
+            if number == 2:
+                with monkeypatch.context() as patch:
+                    patch.setattr(tuning_worker, "_fitted_value", dies)
+                    with pytest.raises(DiesError):
+                        list(run(self, work, {key: jobs[key]}))
+                lost(key)
+            yield from run(self, work, {key: jobs[key]})
+
+    monkeypatch.setattr(away_engine._AwayEngine, "has_one_machine", True)
+    monkeypatch.setattr(away_engine._AwayEngine, "results", loses)
+    away = tune(_problem(), "ridge", tmp_path / "away", n_trials=5, options=options, jobs=Jobs(2, "away"))
+    assert away.facts["counts"]["complete"] == 5
+    ended = [
+        [
+            (each["parameters"], each["validation_utility"])
+            for each in tuned.facts["trials"]
+            if each["state"] == "complete"
+        ]
+        for tuned in (here, away)
+    ]
+    assert sorted(map(str, ended[0])) == sorted(map(str, ended[1]))
+    assert parallel_search._opened.cache_info().maxsize == 1
+
+
+def test_trial_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is killed while it stores a trial leaves a trial that is not finished."""
+    from router_rl.studies import trial_parcel
+
+    written: list[Path] = []
+
+    def replacing(target: Path) -> Any:
+        written.append(target)
+        return real(target)
+
+    real = trial_parcel.replacing
+    monkeypatch.setattr(trial_parcel, "replacing", replacing)
+    _compared(tmp_path, "away")
+    folders = {path.parents[len(path.relative_to(tmp_path / "trials").parts) - 2] for path in written}
+    for folder in folders:
+        own = [path for path in written if folder in path.parents]
+        assert [path.name for path in own].index("trial.json") == len(own) - 1 > 0

@@ -53,6 +53,8 @@ def cluster() -> Iterator[Any]:
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
         patch.setenv("RAY_ADDRESS", made.address)
+        # The connection stays open, so that all comparisons here use the same worker processes.
+        ray.init(log_to_driver=False, logging_level="warning")
         yield made
         ray.shutdown()
         made.shutdown()
@@ -61,6 +63,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_run, "write_tuning_charts", lambda *_: None)
+    monkeypatch.setattr("router_rl.studies.compare.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_tune_with_a_killed_worker(cluster, tmp_path: Path) -> None:
     assert away.facts["counts"]["complete"] == 8
     drawn = [
         sorted(
-            (str(each["parameters"]), each["value"])
+            (str(each["parameters"]), each["validation_utility"])
             for each in tuned.facts["trials"]
             if each["state"] == "complete"
         )
