@@ -17,8 +17,8 @@ from router_rl.studies.compare import Study
 from router_rl.studies.trial_parcel import packed_trial
 from router_rl.studies.tuning import study_run
 
-METHODS = ["ridge", "centroid"]
-ALWAYS = ("random", "best_single", "zero_router", "oracle")
+METHODS = ["ridge"]
+ALWAYS = ("best_single", "oracle")
 
 
 @pytest.fixture(autouse=True)

@@ -30,10 +30,11 @@ pytestmark = [
 ]
 
 DRIVER = """
-import sys
+import signal, sys
 from pathlib import Path
 from slow_problem import METHODS, slow_problem
 from router_rl import Jobs, compare
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 out = Path(sys.argv[1])
 study = compare(slow_problem(out.parent / "journal", float(sys.argv[2])), METHODS, seeds=2, n_trials=2,
                 jobs=Jobs(2, "ray"), out=out)
@@ -155,10 +156,13 @@ def test_a_killed_driver_keeps_finished_trials(cluster, local, tmp_path: Path, h
     _after(tmp_path / "journal", 6, lambda: first.send_signal(how)).join()
     first.communicate(timeout=60)
     assert first.returncode != 0
-    kept = len(list((tmp_path / "out" / "trials").glob("*/trial.json")))
-    assert kept >= 3
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trials").glob("*/trial.json")}
+    assert len(kept) >= 3
     second = subprocess.run([*driver, "0"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert f"reused {kept}" in second.stdout, second.stderr
+    assert int(second.stdout.removeprefix("reused ")) > 0, second.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    trials = len(list((tmp_path / "out" / "trials").glob("*/trial.json")))
+    assert trials <= len(seen(tmp_path / "journal")) <= trials + 2  # the two that ran
     assert numbers(compare(slow_problem(), METHODS, seeds=2, n_trials=2, out=tmp_path / "out")) == local
     assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "out"]
 
