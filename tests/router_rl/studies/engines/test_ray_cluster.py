@@ -22,6 +22,7 @@ from router_rl.studies.tuning import study_run
 ROOT = Path(__file__).resolve().parents[4]
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # half a minute of idle cores each
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
     # Ray's own, of its processes and pipes.
     pytest.mark.filterwarnings(
@@ -50,6 +51,7 @@ def cluster() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # on a busy machine, its workers would start for minutes
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
@@ -162,7 +164,8 @@ def test_a_killed_driver_keeps_finished_trials(cluster, local, tmp_path: Path, h
     assert int(second.stdout.removeprefix("reused ")) > 0, second.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     trials = len(list((tmp_path / "out" / "trials").glob("*/trial.json")))
-    assert trials <= len(seen(tmp_path / "journal")) <= trials + 2  # the two that ran
+    # Measured twice: the two that ran. The second driver also measured the bound in two cases.
+    assert trials + 2 <= len(seen(tmp_path / "journal")) <= trials + 4
     assert numbers(compare(slow_problem(), METHODS, seeds=2, n_trials=2, out=tmp_path / "out")) == local
     assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "out"]
 
