@@ -30,15 +30,20 @@ def _away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def _problem(weight: float = 0.1) -> RoutingProblem:
-    return RoutingProblem(disagreeing_table(), [Objective(compute_weight=each) for each in (weight, 0.3)])
+def _problem(cost: tuple[float, ...] = (1.0,) * 6) -> RoutingProblem:
+    return RoutingProblem(disagreeing_table(cost), [Objective(compute_weight=each) for each in (0.1, 0.3)])
 
 
 def _compared(
-    out: Path, engine: str, *, n_trials: Any = 2, weight: float = 0.1, methods: Sequence[str] = METHODS
+    out: Path,
+    engine: str,
+    *,
+    n_trials: Any = 2,
+    cost: tuple[float, ...] = (1.0,) * 6,
+    methods: Sequence[str] = METHODS,
 ) -> Study:
     jobs = Jobs(2, engine) if engine != "local" else 1
-    return compare(_problem(weight), methods, seeds=2, n_trials=n_trials, jobs=jobs, out=out)
+    return compare(_problem(cost), methods, seeds=2, n_trials=n_trials, jobs=jobs, out=out)
 
 
 def _numbers(study: Study) -> list[dict[str, Any]]:
@@ -112,11 +117,13 @@ def test_what_an_interrupted_fit_left_is_replaced(tmp_path: Path) -> None:
 
 
 def test_trials_of_other_data_are_not_reused(tmp_path: Path) -> None:
-    one = _compared(tmp_path, "away")
-    other = _compared(tmp_path, "away", weight=0.2)
-    assert _numbers(one) != _numbers(other)
-    shared = [row for row in _numbers(one) if row["compute_weight"] == 0.3]
-    assert shared == [row for row in _numbers(other) if row["compute_weight"] == 0.3]
+    """The same methods, cases and seeds on another table, in the same folder."""
+    other = (1.0, 0.2, 0.7, 0.4, 0.9, 0.1)
+    one = _compared(tmp_path / "away", "away")
+    two = _compared(tmp_path / "away", "away", cost=other)
+    assert two.reused == 0
+    assert _numbers(two) != _numbers(one)
+    assert _numbers(two) == _numbers(_compared(tmp_path / "here", "local", cost=other))
 
 
 def test_a_result_of_another_trial_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
