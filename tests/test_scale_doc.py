@@ -86,6 +86,7 @@ def test_the_benchmarks_that_the_page_names_have_the_option() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # half a minute of idle cores
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -93,6 +94,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the workers, which run in this folder
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine, its workers would start for minutes
     monkeypatch.setattr(RoutingProblem, "always", ("oracle", "best_single"))
     word = np.arange(60) % 2
     OutcomeTable(
