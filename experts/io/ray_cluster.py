@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +17,8 @@ from .errors import InputError
 __all__ = ["INSTALL_RAY", "ray_cluster", "require_ray"]
 
 INSTALL_RAY = "pip install 'router-rl[scale]'"
+
+_REACH_S = 10.0
 
 
 def require_ray(field: str, value: object, instead: str) -> None:
@@ -61,8 +65,9 @@ def ray_cluster(cpus: int | None = None, *, instead: str) -> Generator[Any, None
     }
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _check_reached(address or "")
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **({} if address else local))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, OverflowError) as error:
         ray.shutdown()
         reason = f"cannot be reached ({' '.join(str(error).split())[:300]})"
         fix = f"give the address of a running cluster, or {instead}"
@@ -71,3 +76,14 @@ def ray_cluster(cpus: int | None = None, *, instead: str) -> Generator[Any, None
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reached(address: str) -> None:
+    """Connect to a host and port: Ray itself tries for minutes.
+
+    Raises:
+        OSError: nothing answers there.
+    """
+    place = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})", address)
+    if place is not None:
+        socket.create_connection((place[1], int(place[2])), timeout=_REACH_S).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from router_rl import Jobs
 from router_rl.studies.engines import engine as seam
 from router_rl.studies.engines.local_engine import local_engine
 from router_rl.studies.engines.ray_engine import _RayEngine
+from router_rl.studies.engines.registry import opened_engine
 
 
 class _RayError(Exception):
@@ -209,3 +211,16 @@ def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
         InputError, match=r"engine='ray': ray is not installed; pip install 'router-rl\[scale\]'"
     ):
         Jobs(2, "ray")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
+def test_a_cluster_that_is_not_there_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(InputError, match=r"RAY_ADDRESS=.*:1': cannot be reached .*; give the address"),
+        opened_engine("ray", 3, 2),
+    ):
+        pass
