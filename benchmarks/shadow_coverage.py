@@ -1,13 +1,14 @@
 """How often the interval of a shadow router's estimate holds its true value.
 
-    python benchmarks/shadow_coverage.py FOLDER --seeds 60 --jobs 2
+    python benchmarks/shadow_coverage.py FOLDER --seeds 40
 
 The loop of docs/serve.md, without HTTP, once for each seed: train a router on a few rows of a table, decide
 1,000 requests with exploration and log them with their outcomes, export the log, train another router from it
-alone, and let it decide beside the first one on 1,000 more requests. Requests are rows of the table, drawn
-with replacement from those that the first router was not trained on, so the means over these rows are the
-candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those of `serve`.
-FOLDER holds the Parquet tables. Prints Markdown; an interrupted run resumes.
+alone, and let it decide beside the first one on 1,000 more requests, several times. Requests are rows of the
+table, drawn with replacement from those that the first router was not trained on, so the means over these rows
+are the candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those of
+`serve`. Each of the later logs is also cut into shorter ones. FOLDER holds the Parquet tables. Prints Markdown;
+an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
 from router_rl.serving.log_row import LogRows
 from router_rl.serving.log_store import LogStore
-from router_rl.serving.shadow_estimate import shadow_estimate
+from router_rl.serving.shadow_estimate import estimate_of
 
 EXPERTS = ("gemma-2-9b-it", "qwen2.5-7b-instruct", "llama-3.3-nemotron-super-49b-v1")
 COMPUTE_WEIGHT = 0.1
@@ -129,35 +130,57 @@ def of_experts(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
     )
 
 
-def play(table: OutcomeTable, seed: int, requests: int, explore: float) -> dict[str, Any]:
-    """Estimates and truths of one seed."""
+def play(table: OutcomeTable, seed: int, requests: int, explore: float, logs: int) -> dict[str, Any]:
+    """Truths of one seed, and estimates from its later logs by their number of decisions."""
     with tempfile.TemporaryDirectory() as folder:
         story = Story(table, seed, Path(folder))
         story.serve(requests, explore, story.live)
         better = story.learned(seed)
         live = Live(story.live.router, shadow=better)
-        story.serve(requests, explore, live)
-        estimate = shadow_estimate(story.store, live, story.cost_weight)
+        for _ in range(logs):
+            story.serve(requests, explore, live)
         truths = {"first": story.truth(story.live.router), "better": story.truth(better)}
+        rows = [row for row in story.store.decisions() if row["shadow_router"] == better.digest]
+        estimates = {size: estimates_of(rows, size, live, story.cost_weight) for size in sizes_of(requests)}
         story.store.close()
-    assert estimate is not None
-    return {"estimate": estimate, **truths}
+    return {"estimates": estimates, **truths}
 
 
-def row_of(part: str, name: str, found: Sequence[dict[str, Any]]) -> str:
-    """The row of one estimate of one number."""
-    factor, digits = (1e3, 4) if part == "cost_usd" else (1.0, 4)
-    truth = np.array([each["better"][part] for each in found])
-    mean = np.array([each["estimate"][part][name]["mean"] for each in found])
-    low, high = np.array([each["estimate"][part][name]["ci95"] for each in found]).T
-    covered = float(((low <= truth) & (truth <= high)).mean())
-    error = 1.96 * float((mean - truth).std(ddof=1)) / len(found) ** 0.5
-    bias = float((mean - truth).mean())
-    width = factor * float((high - low).mean())
-    words = {"utility": "utility", "quality": "quality", "cost_usd": "US$ per 1,000"}[part]
+def sizes_of(requests: int) -> list[int]:
+    """Lengths of the logs: all requests, 3 tenths, a tenth."""
+    return [requests, 3 * requests // 10, requests // 10]
+
+
+def estimates_of(
+    rows: Sequence[dict[str, Any]], size: int, live: Live, cost_weight: float
+) -> list[dict[str, Any]]:
+    """Estimates of utility, quality and cost from consecutive parts of a log."""
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(rows) - size + 1, size):
+        part = rows[start : start + size]
+        choices = [str(row["shadow_expert"]) for row in part]
+        estimate = estimate_of(part, choices, live.router.experts, cost_weight)
+        kept = {name: estimate[name] for name in PARTS}
+        found.append({"effective": kept["utility"]["effective_sample_size"], **kept})
+    return found
+
+
+def row_of(size: str, name: str, found: Sequence[dict[str, Any]]) -> str:
+    """The row of one estimate from logs of one length."""
+    pairs = [(each["better"], estimate) for each in found for estimate in each["estimates"][size]]
+
+    def ends(part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low, high = np.array([estimate[part][name]["ci95"] for _, estimate in pairs]).T
+        return np.array([truth[part] for truth, _ in pairs]), low, high
+
+    covered = [f"{((low <= truth) & (truth <= high)).mean():.1%}" for truth, low, high in map(ends, PARTS)]
+    truth, low, high = ends("utility")
+    off = np.array([estimate["utility"][name]["mean"] for _, estimate in pairs]) - truth
+    error = 1.96 * float(off.std(ddof=1)) / len(off) ** 0.5
+    effective = np.mean([estimate["effective"] for _, estimate in pairs])
     return (
-        f"| {words} | {ESTIMATES[name]} | {covered:.1%} | {width:.{digits}f} | "
-        f"{factor * bias:+.{digits}f} ± {factor * error:.{digits}f} |"
+        f"| {size} | {effective:.0f} | {len(pairs):,} | {ESTIMATES[name]} | {' | '.join(covered)} | "
+        f"{(high - low).mean():.3f} | {off.mean():+.4f} ± {error:.4f} |"
     )
 
 
@@ -165,10 +188,11 @@ def main(
     data: Path,
     table: str = "llmrouter_pool9",
     experts: tuple[str, ...] = EXPERTS,
-    seeds: int = 60,
+    seeds: int = 40,
     requests: int = 1_000,
     explore: float = 0.3,
     out: Path = Path("runs/shadow_coverage"),
+    logs: int = 5,
     jobs: int = 1,
 ) -> None:
     """Print the table.
@@ -178,28 +202,30 @@ def main(
         table: file name without `.parquet`.
         experts: names of the experts.
         seeds: how often the loop is played.
-        requests: before and after the candidate is trained.
+        requests: before the candidate is trained, and in each log after it.
         explore: probability of a uniformly random expert.
         out: folder for the result of each seed.
+        logs: how many logs of each candidate.
         jobs: processes.
     """
     err = Console(stderr=True)
     rows = of_experts(OutcomeTable.read(data / f"{table}.parquet", progress=False), experts)
 
     def played(seed: int) -> dict[str, Any]:
-        path = out / f"{table}-{seed}.json"
+        path = out / f"{table}-{requests}-{explore:g}-{logs}-{seed}.json"
         if not path.exists():
-            write_json(path, play(rows, seed, requests, explore))
+            write_json(path, play(rows, seed, requests, explore, logs))
         return json.loads(path.read_text())
 
     found: list[dict[str, Any]] = []
     for each in Parallel(jobs, return_as="generator")(delayed(played)(seed) for seed in range(seeds)):
         found.append(cast("dict[str, Any]", each))
-        err.print(f"{len(found)} of {seeds}", row_of("utility", "dr", found) if len(found) > 1 else "")
-    print("| of the candidate | estimate | covered | mean width | bias |\n|---|---|---:|---:|---:|")
-    for part in PARTS:
+        err.print(f"{len(found)} of {seeds}", row_of(str(requests), "dr", found) if len(found) > 1 else "")
+    print("| decisions | effective | logs | estimate | utility | quality | cost | width | bias |")
+    print("|---:|---:|---:|---|---:|---:|---:|---:|---:|")
+    for size in sizes_of(requests):
         for name in ESTIMATES:
-            print(row_of(part, name, found))
+            print(row_of(str(size), name, found))
     first, better = (np.array([each[name]["utility"] for each in found]) for name in ("first", "better"))
     gain = better - first
     error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5
