@@ -5,10 +5,10 @@
 The loop of docs/serve.md, without HTTP, once for each seed: train a router on a few rows of a table, decide
 1,000 requests with exploration and log them with their outcomes, export the log, train another router from it
 alone, and let it decide beside the first one on 1,000 more requests, several times. Requests are rows of the
-table, drawn with replacement from those that the first router was not trained on, so the means over these rows
-are the candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those of
-`serve`. Each of the later logs is also cut into shorter ones. FOLDER holds the Parquet tables. Prints Markdown;
-an interrupted run resumes.
+table, drawn with replacement from those that the first router was not trained on, so the means over these
+rows are the candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those
+of `serve`. Each of the later logs is also cut into shorter ones. FOLDER holds the Parquet tables. Prints
+Markdown; an interrupted run resumes.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ With the importance weights `w_t = pi(a_t | x_t) / p_t`,
 where q is a cross-fitted outcome model (`outcome_model.py`). IPS and DR are unbiased if the log explores all
 that the target does. SNIPS has a bias of order 1/T, but is invariant to adding a constant to the rewards.
 
-Intervals are the estimate and its standard error, from the influence values v_t, times a quantile of Student's
-t. The influence values of SNIPS are those of the delta method, each divided by `1 - w_t / sum w`, as residuals
-of a weighted mean (HC3, MacKinnon and White 1985). A few decisions with large weights determine the standard
-error, so that it is uncertain, and normal quantiles would be too small. The degrees of freedom match the
-variance of the squared standard error, which follows from the kurtosis k of the influence values:
-`2 / (2 / (T - 1) + (k - 3) / T)` (the method of Satterthwaite 1946). They cover new queries and new samples of
-the log. `benchmarks/shadow_coverage.py` measures how often intervals hold the truth.
+Intervals are the estimate, plus and minus its standard error times a quantile of Student's t. The standard
+error is that of the mean of influence values v_t; those of SNIPS are from the delta method, each divided by
+`1 - w_t / sum w`, as residuals of a weighted mean (HC3, MacKinnon and White 1985). Few decisions with large
+weights determine a standard error, so it is uncertain, and a normal quantile would be too small. The degrees
+of freedom match the variance of its square, which depends on the kurtosis k of the influence values (the
+method of Satterthwaite 1946): `2 / (2 / (T - 1) + (k - 3) / T)`, with k at least 3. Intervals cover new
+queries and new samples of the log; `benchmarks/shadow_coverage.py` measures how often they hold the truth.
 
 Sources: https://papers.nips.cc/paper/2015/hash/39027dfad5138c9ca0c474d71db915c3-Abstract.html,
 https://arxiv.org/abs/1103.4601, https://doi.org/10.1016/0304-4076(85)90158-7,

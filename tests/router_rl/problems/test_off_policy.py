@@ -28,11 +28,12 @@ def test_by_hand() -> None:
     assert found.ips.mean == pytest.approx((2 + 0 + 0 + 1) / 4)
     assert found.snips.mean == pytest.approx(3 / 5)
     assert found.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 1))
-    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48). No kurtosis of
-    # four values is above 3, so the degrees of freedom are 3.
+    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48). The kurtosis
+    # of four values is below 3, so the degrees of freedom are 3.
     quantile = 3.182446
     assert found.ips.high - found.ips.mean == pytest.approx(quantile * (11 / 48) ** 0.5)
-    # SNIPS: influence 2 (.4), 0, 2 (-.6), 1 (.4) over 5/4 is .64, 0, -.96, .32, divided by 1 - 2/5, 1, 3/5, 4/5.
+    # SNIPS: influence 2 (.4), 0, 2 (-.6), 1 (.4) over 5/4 is .64, 0, -.96, .32, divided by 1 less the shares
+    # 2/5, 0, 2/5, 1/5 of the weights.
     spread = np.array([0.64 / 0.6, 0.0, -0.96 / 0.6, 0.32 / 0.8]).std(ddof=1) / 2
     assert found.snips.high - found.snips.mean == pytest.approx(quantile * spread)
     assert found.snips.mean - found.snips.low == pytest.approx(quantile * spread)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experts import DecisionLog, InputError, OutcomeTable
+from router_rl.problems.drift import cusum, monitor, monitor_log
 from router_rl.routing import Hard, LinearScorer, Router
-from router_rl.studies.monitor import cusum, monitor, monitor_log
 
 
 def _table(rows: int = 300) -> OutcomeTable:
