@@ -3,8 +3,7 @@
 A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
 `drip` sends a byte of the body every 0.3 s, `drip_head` of the headers; `midcut` ends a stream after two
 words, `stall` waits there, `trickle` sends a byte of the third every 0.3 s; `silent` begins a
-stream and sends no word;
-`echo` refuses the key and repeats it;
+stream and sends no word; `echo` refuses the key and repeats it;
 `empty` has no choices, `error` an error with status 200, `bad_key` one of
 code 401, `text` one without a code; `negative`, `half` and `huge` count impossible tokens.
 """

@@ -86,7 +86,15 @@ class Server:
         self._cached: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
 
     def attach(self, decision: str, score: float) -> bool:
-        """Attach a score to a decision; see `LogStore.attach`."""
+        """Attach a score to a decision; see `LogStore.attach`.
+
+        Args:
+            decision: id of the decision.
+            score: 0 to 1.
+
+        Raises:
+            SQLAlchemyError: the log cannot be written now.
+        """
         return self.store.attach(decision, score)
 
     def learn(self) -> None:

@@ -12,7 +12,7 @@ from experts import InputError
 from router_rl.problems.off_policy import OffPolicy, off_policy
 
 EXPERTS = ("red", "green", "blue")
-LOGS = 300  # of a simulation
+LOGS = 300  # of the simulation of small samples
 
 
 def test_by_hand() -> None:
@@ -28,8 +28,8 @@ def test_by_hand() -> None:
     assert found.ips.mean == pytest.approx((2 + 0 + 0 + 1) / 4)
     assert found.snips.mean == pytest.approx(3 / 5)
     assert found.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 1))
-    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48). The kurtosis
-    # of four values is below 3, so the degrees of freedom are 3.
+    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48). The
+    # kurtosis of four values is below 3, so the degrees of freedom are 3.
     quantile = 3.182446
     assert found.ips.high - found.ips.mean == pytest.approx(quantile * (11 / 48) ** 0.5)
     # SNIPS: influence 2 (.4), 0, 2 (-.6), 1 (.4) over 5/4 is .64, 0, -.96, .32, divided by 1 less the shares
