@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -19,20 +20,30 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning
 PLUS, TIMES = "What is 3 plus 4?", "What is 3 times 4?"
 
 
+async def _asked(url: str) -> tuple[Any, str]:
+    """Return an answer through LiteLLM, and the text of a streamed one."""
+    litellm = lite()
+
+    def ask(prompt: str, **fields: Any) -> Any:
+        messages = [{"role": "user", "content": prompt}]
+        address = {"api_base": f"{url}/v1", "api_key": "none"}
+        return litellm.acompletion(model="openai/auto", messages=messages, **address, **fields)
+
+    try:
+        answer = await ask(PLUS)
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in await ask(TIMES, stream=True)]
+        return answer, "".join(pieces)
+    finally:
+        await litellm.close_litellm_async_clients()
+        litellm.in_memory_llm_clients_cache.flush_cache()
+
+
 def test_litellm(serve: Callable[..., Any]) -> None:
     with serve() as running:
-
-        def ask(prompt: str, **fields: Any) -> Any:
-            messages = [{"role": "user", "content": prompt}]
-            address = {"api_base": f"{running.url}/v1", "api_key": "none"}
-            return lite().completion(model="openai/auto", messages=messages, **address, **fields)
-
-        answer = ask(PLUS)
+        answer, streamed = asyncio.run(_asked(running.url))
         assert answer.choices[0].message.content == "small answers in some words"
         assert answer.usage.completion_tokens == 5
-        chunks = ask(TIMES, stream=True)
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        assert text == "large answers in some words "
+        assert streamed == "large answers in some words "
         assert [(row["expert"], row["status"]) for row in running.rows()] == [
             ("small", "ok"),
             ("large", "ok"),
