@@ -1,14 +1,14 @@
 """How often the interval of a shadow router's estimate holds its true value.
 
-    python benchmarks/shadow_coverage.py FOLDER --seeds 40
+    python benchmarks/shadow_coverage.py FOLDER --seeds 20
 
 The loop of docs/serve.md, without HTTP, once for each seed: train a router on a few rows of a table, decide
-1,000 requests with exploration and log them with their outcomes, export the log, train another router from it
-alone, and let it decide beside the first one on 1,000 more requests, several times. Requests are rows of the
-table, drawn with replacement from those that the first router was not trained on, so the means over these
-rows are the candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those
-of `serve`. Each of the later logs is also cut into shorter ones. FOLDER holds the Parquet tables. Prints
-Markdown; an interrupted run resumes.
+1,000 requests with exploration and log them with their outcomes, export the log, and train another router,
+the candidate, from it alone. Decider, log (SQLite) and export are those of `serve`. Then draw many logs in
+which the candidate decides beside the first router, of 1,000, 300 and 100 requests, and estimate the
+candidate from each, as `serve --shadow` does. Requests are rows of the table, drawn with replacement from
+those that the first router was not trained on, so the means over these rows are the candidate's true
+utility, quality and cost. FOLDER holds the Parquet tables. Prints Markdown; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from router_rl.problems.log_table import estimated_table, logged_text
 from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.decider import Decider, Live
 from router_rl.serving.deployments import started_with
+from router_rl.serving.exploration import epsilon_greedy_propensities
 from router_rl.serving.learner import Learner
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
@@ -43,6 +44,7 @@ from router_rl.serving.shadow_estimate import estimate_of
 
 EXPERTS = ("gemma-2-9b-it", "qwen2.5-7b-instruct", "llama-3.3-nemotron-super-49b-v1")
 COMPUTE_WEIGHT = 0.1
+SIZES = (1_000, 300, 100)  # requests of a log
 PARTS = ("utility", "quality", "cost_usd")
 ESTIMATES = {"dr": "doubly robust", "snips": "self-normalized", "ips": "inverse propensity"}
 
@@ -104,13 +106,41 @@ class Story:
         export(fit("ridge", problem, seed=seed, n_trials=3), self.folder / "better", rows=problem)
         return LoadedRouter.of(self.folder / "better")
 
-    def truth(self, router: LoadedRouter) -> dict[str, float]:
-        """The means of a router over all rows that requests are drawn from."""
+    def choices(self, router: LoadedRouter) -> np.ndarray:
+        """The router's expert for every row that requests are drawn from, [R] int64."""
         assert router.pipeline == self.live.router.pipeline  # the features are the same
-        chosen = router.router(self.features).experts[:, 0].numpy()
+        return router.router(self.features).experts[:, 0].numpy()
+
+    def truth(self, chosen: np.ndarray) -> dict[str, float]:
+        """The means of choices [R] over all rows that requests are drawn from."""
         quality = float(self.table.quality[self.pool, chosen].mean(dtype=np.float64))
         cost = float(self.table.cost[self.pool, chosen].mean(dtype=np.float64))
         return {"utility": quality - self.cost_weight * cost, "quality": quality, "cost_usd": cost}
+
+    def estimate(self, size: int, explore: float, first: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+        """Estimates of a candidate from a new log of the first router; `first`, `chosen`: choices [R]."""
+        names = self.table.experts
+        everywhere = [True] * len(names)
+        rows, choices = list[dict[str, Any]](), list[str]()
+        for at in self.rng.integers(0, len(self.pool), size):
+            chances = epsilon_greedy_propensities(int(first[at]), everywhere, explore)
+            expert = int(self.rng.choice(len(names), p=chances))
+            row = self.pool[at]
+            rows.append(
+                {
+                    "expert": names[expert],
+                    "propensity": float(chances[expert]),
+                    "features": self.features[at].numpy().astype("<f4").tobytes(),
+                    "score": float(self.table.quality[row, expert]),
+                    "cost_usd": float(self.table.cost[row, expert]),
+                }
+            )
+            choices.append(names[int(chosen[at])])
+        found = estimate_of(rows, choices, names, self.cost_weight)
+        return {
+            "effective": found["utility"]["effective_sample_size"],
+            **{part: found[part] for part in PARTS},
+        }
 
 
 def of_experts(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
@@ -131,38 +161,18 @@ def of_experts(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
 
 
 def play(table: OutcomeTable, seed: int, requests: int, explore: float, logs: int) -> dict[str, Any]:
-    """Truths of one seed, and estimates from its later logs by their number of decisions."""
+    """Truths of one seed, and estimates from logs of each length."""
     with tempfile.TemporaryDirectory() as folder:
         story = Story(table, seed, Path(folder))
         story.serve(requests, explore, story.live)
         better = story.learned(seed)
-        live = Live(story.live.router, shadow=better)
-        for _ in range(logs):
-            story.serve(requests, explore, live)
-        truths = {"first": story.truth(story.live.router), "better": story.truth(better)}
-        rows = [row for row in story.store.decisions() if row["shadow_router"] == better.digest]
-        estimates = {size: estimates_of(rows, size, live, story.cost_weight) for size in sizes_of(requests)}
+        first, chosen = story.choices(story.live.router), story.choices(better)
+        estimates = {
+            size: [story.estimate(size, explore, first, chosen) for _ in range(logs)] for size in SIZES
+        }
+        truths = {"first": story.truth(first), "better": story.truth(chosen)}
         story.store.close()
     return {"estimates": estimates, **truths}
-
-
-def sizes_of(requests: int) -> list[int]:
-    """Lengths of the logs: all requests, 3 tenths, a tenth."""
-    return [requests, 3 * requests // 10, requests // 10]
-
-
-def estimates_of(
-    rows: Sequence[dict[str, Any]], size: int, live: Live, cost_weight: float
-) -> list[dict[str, Any]]:
-    """Estimates of utility, quality and cost from consecutive parts of a log."""
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(rows) - size + 1, size):
-        part = rows[start : start + size]
-        choices = [str(row["shadow_expert"]) for row in part]
-        estimate = estimate_of(part, choices, live.router.experts, cost_weight)
-        kept = {name: estimate[name] for name in PARTS}
-        found.append({"effective": kept["utility"]["effective_sample_size"], **kept})
-    return found
 
 
 def row_of(size: str, name: str, found: Sequence[dict[str, Any]]) -> str:
@@ -188,11 +198,11 @@ def main(
     data: Path,
     table: str = "llmrouter_pool9",
     experts: tuple[str, ...] = EXPERTS,
-    seeds: int = 40,
+    seeds: int = 20,
     requests: int = 1_000,
     explore: float = 0.3,
     out: Path = Path("runs/shadow_coverage"),
-    logs: int = 5,
+    logs: int = 20,
     jobs: int = 1,
 ) -> None:
     """Print the table.
@@ -202,10 +212,10 @@ def main(
         table: file name without `.parquet`.
         experts: names of the experts.
         seeds: how often the loop is played.
-        requests: before the candidate is trained, and in each log after it.
+        requests: that the candidate is trained on.
         explore: probability of a uniformly random expert.
         out: folder for the result of each seed.
-        logs: how many logs of each candidate.
+        logs: how many of each length for a candidate.
         jobs: processes.
     """
     err = Console(stderr=True)
@@ -220,15 +230,15 @@ def main(
     found: list[dict[str, Any]] = []
     for each in Parallel(jobs, return_as="generator")(delayed(played)(seed) for seed in range(seeds)):
         found.append(cast("dict[str, Any]", each))
-        err.print(f"{len(found)} of {seeds}", row_of(str(requests), "dr", found) if len(found) > 1 else "")
+        err.print(f"{len(found)} of {seeds}", row_of(str(SIZES[0]), "dr", found))
     print("| decisions | effective | logs | estimate | utility | quality | cost | width | bias |")
     print("|---:|---:|---:|---|---:|---:|---:|---:|---:|")
-    for size in sizes_of(requests):
+    for size in SIZES:
         for name in ESTIMATES:
             print(row_of(str(size), name, found))
     first, better = (np.array([each[name]["utility"] for each in found]) for name in ("first", "better"))
     gain = better - first
-    error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5
+    error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5 if seeds > 1 else float("nan")
     print(
         f"\nTrue utility: {first.mean():.4f} of the first router, {better.mean():.4f} of the candidate "
         f"({gain.mean():+.4f} ± {error:.4f}; better in {(gain > 0).sum()} of {seeds} seeds)."
