@@ -36,13 +36,13 @@ from router_rl import Objective, ScorerConfig
 from router_rl.methods.baselines.bandit import Posterior
 from router_rl.methods.fit import learnable
 from router_rl.methods.method import Run
+from router_rl.problems.drift import monitor
 from router_rl.problems.out_of_fold import OutOfFold
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.statistics import interval
 from router_rl.reports.table_format import signed
 from router_rl.routing import Hard, Router
-from router_rl.studies.monitor import monitor
 
 SLOTS = {"gpt-4": ("gpt-4-0314", "gpt-4-0613"), "gpt-3.5": ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613")}
 TRAINING, CHANGE, LIVE = 500, 500, 1000

@@ -1,13 +1,14 @@
 """How often the interval of a shadow router's estimate holds its true value.
 
-    python benchmarks/shadow_coverage.py FOLDER --seeds 60 --jobs 2
+    python benchmarks/shadow_coverage.py FOLDER --seeds 20
 
 The loop of docs/serve.md, without HTTP, once for each seed: train a router on a few rows of a table, decide
-1,000 requests with exploration and log them with their outcomes, export the log, train another router from it
-alone, and let it decide beside the first one on 1,000 more requests. Requests are rows of the table, drawn
-with replacement from those that the first router was not trained on, so the means over these rows are the
-candidate's true utility, quality and cost. Decider, log (SQLite), export and estimate are those of `serve`.
-FOLDER holds the Parquet tables. Prints Markdown; an interrupted run resumes.
+1,000 requests with exploration and log them with their outcomes, export the log, and train another router,
+the candidate, from it alone. Decider, log (SQLite) and export are those of `serve`. Then draw many logs in
+which the candidate decides beside the first router, of 1,000, 300 and 100 requests, and estimate the
+candidate from each, as `serve --shadow` does. Requests are rows of the table, drawn with replacement from
+those that the first router was not trained on, so the means over these rows are the candidate's true
+utility, quality and cost. FOLDER holds the Parquet tables. Prints Markdown; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ from router_rl.problems.log_table import estimated_table, logged_text
 from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.decider import Decider, Live
 from router_rl.serving.deployments import started_with
+from router_rl.serving.exploration import epsilon_greedy_propensities
 from router_rl.serving.learner import Learner
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
 from router_rl.serving.log_row import LogRows
 from router_rl.serving.log_store import LogStore
-from router_rl.serving.shadow_estimate import shadow_estimate
+from router_rl.serving.shadow_estimate import estimate_of
 
 EXPERTS = ("gemma-2-9b-it", "qwen2.5-7b-instruct", "llama-3.3-nemotron-super-49b-v1")
 COMPUTE_WEIGHT = 0.1
+SIZES = (1_000, 300, 100)  # requests of a log
 PARTS = ("utility", "quality", "cost_usd")
 ESTIMATES = {"dr": "doubly robust", "snips": "self-normalized", "ips": "inverse propensity"}
 
@@ -103,13 +106,41 @@ class Story:
         export(fit("ridge", problem, seed=seed, n_trials=3), self.folder / "better", rows=problem)
         return LoadedRouter.of(self.folder / "better")
 
-    def truth(self, router: LoadedRouter) -> dict[str, float]:
-        """The means of a router over all rows that requests are drawn from."""
+    def choices(self, router: LoadedRouter) -> np.ndarray:
+        """The router's expert for every row that requests are drawn from, [R] int64."""
         assert router.pipeline == self.live.router.pipeline  # the features are the same
-        chosen = router.router(self.features).experts[:, 0].numpy()
+        return router.router(self.features).experts[:, 0].numpy()
+
+    def truth(self, chosen: np.ndarray) -> dict[str, float]:
+        """The means of choices [R] over all rows that requests are drawn from."""
         quality = float(self.table.quality[self.pool, chosen].mean(dtype=np.float64))
         cost = float(self.table.cost[self.pool, chosen].mean(dtype=np.float64))
         return {"utility": quality - self.cost_weight * cost, "quality": quality, "cost_usd": cost}
+
+    def estimate(self, size: int, explore: float, first: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+        """Estimates of a candidate from a new log of the first router; `first`, `chosen`: choices [R]."""
+        names = self.table.experts
+        everywhere = [True] * len(names)
+        rows, choices = list[dict[str, Any]](), list[str]()
+        for at in self.rng.integers(0, len(self.pool), size):
+            chances = epsilon_greedy_propensities(int(first[at]), everywhere, explore)
+            expert = int(self.rng.choice(len(names), p=chances))
+            row = self.pool[at]
+            rows.append(
+                {
+                    "expert": names[expert],
+                    "propensity": float(chances[expert]),
+                    "features": self.features[at].numpy().astype("<f4").tobytes(),
+                    "score": float(self.table.quality[row, expert]),
+                    "cost_usd": float(self.table.cost[row, expert]),
+                }
+            )
+            choices.append(names[int(chosen[at])])
+        found = estimate_of(rows, choices, names, self.cost_weight)
+        return {
+            "effective": found["utility"]["effective_sample_size"],
+            **{part: found[part] for part in PARTS},
+        }
 
 
 def of_experts(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
@@ -129,35 +160,37 @@ def of_experts(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
     )
 
 
-def play(table: OutcomeTable, seed: int, requests: int, explore: float) -> dict[str, Any]:
-    """Estimates and truths of one seed."""
+def play(table: OutcomeTable, seed: int, requests: int, explore: float, logs: int) -> dict[str, Any]:
+    """Truths of one seed, and estimates from logs of each length."""
     with tempfile.TemporaryDirectory() as folder:
         story = Story(table, seed, Path(folder))
         story.serve(requests, explore, story.live)
         better = story.learned(seed)
-        live = Live(story.live.router, shadow=better)
-        story.serve(requests, explore, live)
-        estimate = shadow_estimate(story.store, live, story.cost_weight)
-        truths = {"first": story.truth(story.live.router), "better": story.truth(better)}
+        first, chosen = story.choices(story.live.router), story.choices(better)
+        estimates = {
+            size: [story.estimate(size, explore, first, chosen) for _ in range(logs)] for size in SIZES
+        }
+        truths = {"first": story.truth(first), "better": story.truth(chosen)}
         story.store.close()
-    assert estimate is not None
-    return {"estimate": estimate, **truths}
+    return {"estimates": estimates, **truths}
 
 
-def row_of(part: str, name: str, found: Sequence[dict[str, Any]]) -> str:
-    """The row of one estimate of one number."""
-    factor, digits = (1e3, 4) if part == "cost_usd" else (1.0, 4)
-    truth = np.array([each["better"][part] for each in found])
-    mean = np.array([each["estimate"][part][name]["mean"] for each in found])
-    low, high = np.array([each["estimate"][part][name]["ci95"] for each in found]).T
-    covered = float(((low <= truth) & (truth <= high)).mean())
-    error = 1.96 * float((mean - truth).std(ddof=1)) / len(found) ** 0.5
-    bias = float((mean - truth).mean())
-    width = factor * float((high - low).mean())
-    words = {"utility": "utility", "quality": "quality", "cost_usd": "US$ per 1,000"}[part]
+def row_of(size: str, name: str, found: Sequence[dict[str, Any]]) -> str:
+    """The row of one estimate from logs of one length."""
+    pairs = [(each["better"], estimate) for each in found for estimate in each["estimates"][size]]
+
+    def ends(part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low, high = np.array([estimate[part][name]["ci95"] for _, estimate in pairs]).T
+        return np.array([truth[part] for truth, _ in pairs]), low, high
+
+    covered = [f"{((low <= truth) & (truth <= high)).mean():.1%}" for truth, low, high in map(ends, PARTS)]
+    truth, low, high = ends("utility")
+    off = np.array([estimate["utility"][name]["mean"] for _, estimate in pairs]) - truth
+    error = 1.96 * float(off.std(ddof=1)) / len(off) ** 0.5
+    effective = np.mean([estimate["effective"] for _, estimate in pairs])
     return (
-        f"| {words} | {ESTIMATES[name]} | {covered:.1%} | {width:.{digits}f} | "
-        f"{factor * bias:+.{digits}f} ± {factor * error:.{digits}f} |"
+        f"| {size} | {effective:.0f} | {len(pairs):,} | {ESTIMATES[name]} | {' | '.join(covered)} | "
+        f"{(high - low).mean():.3f} | {off.mean():+.4f} ± {error:.4f} |"
     )
 
 
@@ -165,10 +198,11 @@ def main(
     data: Path,
     table: str = "llmrouter_pool9",
     experts: tuple[str, ...] = EXPERTS,
-    seeds: int = 60,
+    seeds: int = 20,
     requests: int = 1_000,
     explore: float = 0.3,
     out: Path = Path("runs/shadow_coverage"),
+    logs: int = 20,
     jobs: int = 1,
 ) -> None:
     """Print the table.
@@ -178,31 +212,33 @@ def main(
         table: file name without `.parquet`.
         experts: names of the experts.
         seeds: how often the loop is played.
-        requests: before and after the candidate is trained.
+        requests: that the candidate is trained on.
         explore: probability of a uniformly random expert.
         out: folder for the result of each seed.
+        logs: how many of each length for a candidate.
         jobs: processes.
     """
     err = Console(stderr=True)
     rows = of_experts(OutcomeTable.read(data / f"{table}.parquet", progress=False), experts)
 
     def played(seed: int) -> dict[str, Any]:
-        path = out / f"{table}-{seed}.json"
+        path = out / f"{table}-{requests}-{explore:g}-{logs}-{seed}.json"
         if not path.exists():
-            write_json(path, play(rows, seed, requests, explore))
+            write_json(path, play(rows, seed, requests, explore, logs))
         return json.loads(path.read_text())
 
     found: list[dict[str, Any]] = []
     for each in Parallel(jobs, return_as="generator")(delayed(played)(seed) for seed in range(seeds)):
         found.append(cast("dict[str, Any]", each))
-        err.print(f"{len(found)} of {seeds}", row_of("utility", "dr", found) if len(found) > 1 else "")
-    print("| of the candidate | estimate | covered | mean width | bias |\n|---|---|---:|---:|---:|")
-    for part in PARTS:
+        err.print(f"{len(found)} of {seeds}", row_of(str(SIZES[0]), "dr", found))
+    print("| decisions | effective | logs | estimate | utility | quality | cost | width | bias |")
+    print("|---:|---:|---:|---|---:|---:|---:|---:|---:|")
+    for size in SIZES:
         for name in ESTIMATES:
-            print(row_of(part, name, found))
+            print(row_of(str(size), name, found))
     first, better = (np.array([each[name]["utility"] for each in found]) for name in ("first", "better"))
     gain = better - first
-    error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5
+    error = 1.96 * float(gain.std(ddof=1)) / seeds**0.5 if seeds > 1 else float("nan")
     print(
         f"\nTrue utility: {first.mean():.4f} of the first router, {better.mean():.4f} of the candidate "
         f"({gain.mean():+.4f} ± {error:.4f}; better in {(gain > 0).sum()} of {seeds} seeds)."

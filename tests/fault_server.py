@@ -1,8 +1,9 @@
 """A small server of the OpenAI chat protocol on this machine that fails as real ones do, on command.
 
 A prompt may end in faults, taken one an attempt before it is answered: `2+2= <<429 500 cut garbage hang>>`.
-`drip` sends a byte every 0.3 s; `midcut` ends a stream after two words, `stall` waits there;
-`echo` refuses the key and repeats it;
+`drip` sends a byte of the body every 0.3 s, `drip_head` of the headers; `midcut` ends a stream after two
+words, `stall` waits there, `trickle` sends a byte of the third every 0.3 s; `silent` begins a
+stream and sends no word; `echo` refuses the key and repeats it;
 `empty` has no choices, `error` an error with status 200, `bad_key` one of
 code 401, `text` one without a code; `negative`, `half` and `huge` count impossible tokens.
 """
@@ -27,6 +28,7 @@ BODIES = {
     "half": {"usage": {"prompt_tokens": 4, "total_tokens": 4}},
     "huge": {"usage": {"prompt_tokens": 10**12, "completion_tokens": 1, "total_tokens": 10**12}},
 }
+CUTS = {"silent": 0, "midcut": 2, "stall": 2, "trickle": 2}  # words of a stream before it fails
 STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500, "503": 503}
 
 
@@ -92,7 +94,7 @@ class FaultServer:
         listed = None if model in self.exempt else re.search(r"<<(.*)>>$", prompt)
         faults = listed[1].split() if listed else []
         fault = "503" if model in self.down else faults[attempt] if attempt < len(faults) else None
-        if streamed and fault in (None, "midcut", "stall"):
+        if streamed and fault in (None, *CUTS):
             self._stopped.wait(self.seconds)
             self._stream(handler, model, prompt, fault)
         elif fault is None:
@@ -101,10 +103,10 @@ class FaultServer:
             _send(handler, 200, json.dumps(_completion(model, prompt, text, self.usage)))
             with self._lock:
                 self.answered[model, prompt] += 1
-        elif fault == "hang":
+        elif fault in ("hang", "silent"):
             self._stopped.wait(30)
-        elif fault == "drip":
-            self._drip(handler, json.dumps(_completion(model, prompt, "never", self.usage)))
+        elif fault in ("drip", "drip_head"):
+            self._drip(handler, json.dumps(_completion(model, prompt, "never", self.usage)), fault)
         elif fault in BODIES:
             body = {**_completion(model, prompt, "9", True), **BODIES[fault]}
             _send(handler, 200, json.dumps({"error": body["error"]} if "error" in body else body))
@@ -143,12 +145,15 @@ class FaultServer:
         handler.end_headers()
         handler.close_connection = True
         for index, word in enumerate(words):
-            if fault is not None and index == 2:
-                if fault == "stall":
+            choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
+            chunk = {**shared, "choices": [choice]}
+            if fault is not None and index == CUTS[fault]:
+                if fault == "trickle":
+                    self._slowly(handler, f"data: {json.dumps(chunk)}".encode())
+                elif fault != "midcut":
                     self._stopped.wait(30)
                 return
-            choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
-            _event(handler, {**shared, "choices": [choice]})
+            _event(handler, chunk)
             self._stopped.wait(self.pace)
         _event(handler, {**shared, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         if usage is not None:
@@ -157,12 +162,14 @@ class FaultServer:
         with self._lock:
             self.answered[model, prompt] += 1
 
-    def _drip(self, handler: BaseHTTPRequestHandler, text: str) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(text)))
-        handler.end_headers()
-        for each in text.encode():
+    def _drip(self, handler: BaseHTTPRequestHandler, text: str, fault: str) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        at_once = 0 if fault == "drip_head" else len(head)
+        handler.wfile.write(head[:at_once].encode())
+        self._slowly(handler, (head + text)[at_once:].encode())
+
+    def _slowly(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        for each in content:
             handler.wfile.write(bytes([each]))
             if self._stopped.wait(0.3):
                 return

@@ -41,9 +41,9 @@ def monitor(
     """
     from experts import DecisionLog
 
+    from ..problems.drift import monitor as monitor_against
+    from ..problems.drift import monitor_log
     from ..routing import Router
-    from ..studies.monitor import monitor as monitor_against
-    from ..studies.monitor import monitor_log
     from .log_source import log_file
     from .run_or_router import run_or_router
 

@@ -25,7 +25,6 @@ from .upstream import Upstream, tokens_of
 
 __all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
 
-
 _MIN_REMAINING = 0.1  # of its deadline: what a request has left at least when another expert is called
 
 

@@ -61,7 +61,7 @@ def promote(store: LogStore, folder: Path | str, fraction: float = 1.0) -> dict[
         fraction,
     ):
         say(f"{router.folder} already serves")
-        return _shown(current)
+        return _result_of(current)
     serving = LoadedRouter.of(current["previous_folder" if current["action"] == "canary" else "folder"])
     if router.experts != serving.experts:
         problem = f"has the experts {', '.join(router.experts)}"
@@ -88,7 +88,7 @@ def rollback(store: LogStore) -> dict[str, Any]:
     current = _current(store)
     if current["action"] == "rollback":
         say("already rolled back: nothing was promoted since")
-        return _shown(current)
+        return _result_of(current)
     if current["previous_folder"] is None:
         problem = "has no earlier router to return to"
         raise InputError("log", store.name, problem, "promote a router instead")
@@ -154,7 +154,7 @@ def _current(store: LogStore) -> dict[str, Any]:
     return row
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _result_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("number", "at")}
 
 

@@ -70,7 +70,7 @@ class Learner:
     def __init__(self, store: LogStore, options: ServeOptions) -> None:
         self._store, self._options = store, options
         self._known: _Known | None = None
-        self._kept = 0
+        self._kept = 0  # number of the newest change in the stored state
 
     @property
     def name(self) -> str:

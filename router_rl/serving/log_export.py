@@ -72,15 +72,12 @@ def export_log(store: LogStore, out: Path, *, since: float = 0.0) -> dict[str, A
 def _folder_of(row: dict[str, Any], deployments: Sequence[dict[str, Any]]) -> str | None:
     """Return the newest deployed router with a decision's text pipeline; None if none still exists."""
     for deployment in reversed(deployments):
-        for prefix in ("", "previous_"):  # with a canary, the previous router computes the features
-            folder, digest = deployment[f"{prefix}folder"], deployment[f"{prefix}digest"]
-            if folder is None:
-                continue
-            if row["pipeline"] is None and row["router"] == digest:
-                return str(folder)
-            with contextlib.suppress(OSError):
-                if row["pipeline"] == stored_text_digest(Path(folder)):
-                    return str(folder)
+        folder = str(deployment["folder"])
+        if row["pipeline"] is None and row["router"] == deployment["digest"]:
+            return folder
+        with contextlib.suppress(OSError):
+            if row["pipeline"] == stored_text_digest(Path(folder)):
+                return folder
     return None
 
 

@@ -62,6 +62,8 @@ _CHANGE = insert(CHANGES).from_select(
 class LogStore:
     """Reads and writes the tables of a decision log; all methods are thread-safe.
 
+    Every method raises `SQLAlchemyError` if the database cannot be used, and has then changed nothing.
+
     Args:
         url: SQLAlchemy URL of the database.
         create: create the tables that do not exist; False if the log must exist.

@@ -107,14 +107,16 @@ class OpenAIServers:
             fields: fields of the request, as JSON.
 
         Raises:
-            TimeoutError: no complete chunk arrives within the model's `timeout`.
+            TimeoutError: no headers, or no complete chunk, arrive within the model's `timeout`.
             StatusError: the server answered with an error.
             FaultyAnswerError: a chunk is malformed, or the stream ends before the answer is complete.
             ClientError: the connection failed.
         """
         timeout = self._endpoints[expert].timeout
         limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
-        async with self._send(expert, {**fields, "stream": True}, limit) as response:
+        # Each read has a limit, so that a server which sends its headers slowly needs one in total.
+        begun = asyncio.wait_for(self._send(expert, {**fields, "stream": True}, limit), timeout)
+        async with await begun as response:
             if response.status != 200 or response.content_type == "application/json":
                 content = await asyncio.wait_for(response.read(), timeout)
                 _check_status(response, content)
@@ -146,7 +148,7 @@ class OpenAIServers:
         self._session = None
 
     def _send(self, expert: str, fields: dict[str, Any], limit: aiohttp.ClientTimeout) -> Any:
-        """Send a request; return the context manager of its response."""
+        """Send a request; return its response, to be awaited or entered as a context."""
         session = self._session
         if session is None:  # created inside the event loop of the requests
             session = self._session = aiohttp.ClientSession(

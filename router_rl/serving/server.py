@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .answering import Answering
 from .counters import Counters
 from .decider import Decider, Live
 from .deployments import started_with
+from .drift_status import drift_status
 from .learner import Learner
 from .loaded_router import LoadedRouter
 from .log_row import LogRows, hash_key
@@ -32,6 +34,7 @@ from .upstream import Upstream
 __all__ = ["Server"]
 
 _ESTIMATE_S = 10.0  # an estimate of the shadow router is cached this long
+_DRIFT_S = 60.0  # and the drift of the models this long
 
 
 class Server:
@@ -80,10 +83,18 @@ class Server:
             self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters, limits
         )
         self.last_change = ""
-        self._estimate: tuple[float, dict[str, Any] | None] = (0.0, None)
+        self._cached: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
 
     def attach(self, decision: str, score: float) -> bool:
-        """Attach a score to a decision; see `LogStore.attach`."""
+        """Attach a score to a decision; see `LogStore.attach`.
+
+        Args:
+            decision: id of the decision.
+            score: 0 to 1.
+
+        Raises:
+            SQLAlchemyError: the log cannot be written now.
+        """
         return self.store.attach(decision, score)
 
     def learn(self) -> None:
@@ -99,8 +110,7 @@ class Server:
     def status(self) -> dict[str, Any]:
         """Return the data of the live page, as JSON."""
         live = self.decider.live
-        if time.monotonic() - self._estimate[0] > _ESTIMATE_S or self._estimate[1] is None:
-            self._estimate = (time.monotonic(), shadow_estimate(self.store, live, self.options.cost_weight))
+        estimate, drift = self._estimate(live), self._drift(live)
         return {
             **self.counters.summary(),
             "queues": self.decider.queue_status(),
@@ -109,7 +119,8 @@ class Server:
             "canary": None
             if live.canary is None
             else {"folder": live.canary.folder.name, "fraction": live.fraction},
-            "shadow": self._estimate[1],
+            "shadow": estimate,
+            "drift": drift,
             "explore": self.options.explore,
             "online": None
             if self.learner is None
@@ -120,6 +131,31 @@ class Server:
                 "lost": self.writer.lost,
             },
         }
+
+    def _estimate(self, live: Live) -> dict[str, Any] | None:
+        """Return the estimates of the shadow router; None without one."""
+        if live.shadow is None:
+            return None
+        weight = self.options.cost_weight
+        return self._cache(
+            "shadow", live.shadow.digest, _ESTIMATE_S, lambda: shadow_estimate(self.store, live, weight)
+        )
+
+    def _drift(self, live: Live) -> dict[str, Any] | None:
+        """Return the drift of the models; None if an online learner changes which prompts each one gets."""
+        if self.learner is not None:
+            return None
+        router = live.router
+        return self._cache("drift", router.digest, _DRIFT_S, lambda: drift_status(self.store, router))
+
+    def _cache(
+        self, name: str, digest: str, seconds: float, compute: Callable[[], dict[str, Any] | None]
+    ) -> dict[str, Any] | None:
+        """Return a result about a router that is at most some seconds old."""
+        known = self._cached.get(name)
+        if known is None or known[1] != digest or time.monotonic() - known[0] > seconds:
+            known = self._cached[name] = (time.monotonic(), digest, compute())
+        return known[2]
 
     def close(self) -> None:
         """Write the rows that wait for the log and the learner's state, and close the log."""

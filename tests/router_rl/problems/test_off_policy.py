@@ -6,11 +6,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from experts import InputError
 from router_rl.problems.off_policy import OffPolicy, off_policy
 
 EXPERTS = ("red", "green", "blue")
+LOGS = 300  # of the simulation of small samples
 
 
 def test_by_hand() -> None:
@@ -26,11 +28,15 @@ def test_by_hand() -> None:
     assert found.ips.mean == pytest.approx((2 + 0 + 0 + 1) / 4)
     assert found.snips.mean == pytest.approx(3 / 5)
     assert found.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 1))
-    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48).
-    assert found.ips.high - found.ips.mean == pytest.approx(1.959964 * (11 / 48) ** 0.5)
-    # SNIPS: influence 2 (.4), 0, 2 (-.6), 1 (.4) over 5/4 is .64, 0, -.96, .32 with sum 0.
-    spread = (0.64**2 + 0.96**2 + 0.32**2) / 3 / 4
-    assert found.snips.high - found.snips.mean == pytest.approx(1.959964 * spread**0.5)
+    # IPS: values 2, 0, 0, 1 have the sample variance 11/12, so the standard error is sqrt(11/48). The
+    # kurtosis of four values is below 3, so the degrees of freedom are 3.
+    quantile = 3.182446
+    assert found.ips.high - found.ips.mean == pytest.approx(quantile * (11 / 48) ** 0.5)
+    # SNIPS: influence 2 (.4), 0, 2 (-.6), 1 (.4) over 5/4 is .64, 0, -.96, .32, divided by 1 less the shares
+    # 2/5, 0, 2/5, 1/5 of the weights.
+    spread = np.array([0.64 / 0.6, 0.0, -0.96 / 0.6, 0.32 / 0.8]).std(ddof=1) / 2
+    assert found.snips.high - found.snips.mean == pytest.approx(quantile * spread)
+    assert found.snips.mean - found.snips.low == pytest.approx(quantile * spread)
     # DR: each row's fold is itself; an expert is worth the mean of its outcomes on the other three rows,
     # (1, .5), (1, .5), (1, 1) and (1, 0).
     values = [1.0 + 2 * (1 - 1.0), 0.5, 1.0 + 2 * (0 - 1.0), 0.5 + 1 * (1 - 0.0)]
@@ -38,10 +44,50 @@ def test_by_hand() -> None:
     assert found.logged.mean == pytest.approx(3 / 4)
     change = np.array(values) - np.array([1.0, 1.0, 0.0, 1.0])
     assert found.difference.mean == pytest.approx(change.mean())
-    margin = 1.959964 * change.std(ddof=1) / 2
+    margin = quantile * change.std(ddof=1) / 2
     assert found.difference.high - found.difference.mean == pytest.approx(margin)
     assert len(found.warnings) == 1
     assert "the effective sample size is 3" in found.warnings[0]
+
+
+def test_one_large_weight_leaves_few_degrees_of_freedom() -> None:
+    # One of ten influence values is 1, the others 0: the kurtosis is (1 - .27) / .09.
+    freedom = 2 / (2 / 9 + (0.73 / 0.09 - 3) / 10)
+    found = off_policy(
+        np.ones((10, 1)),
+        np.array([0] + [1] * 9),
+        np.ones(10),
+        np.ones(10),
+        np.tile([1.0, 0.0], (10, 1)),
+        EXPERTS[:2],
+    )
+    assert found.ips.high - found.ips.mean == pytest.approx(t.ppf(0.975, freedom) * (0.09 / 9) ** 0.5)
+    assert found.snips.low == found.snips.high == 1.0  # all of the weight is in one decision
+
+
+def test_small_effective_samples_cover_the_truth() -> None:
+    """The router takes what the log explored rarely; normal intervals would be too narrow."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 2_000)
+    features = np.eye(2)[kind] + rng.normal(0, 0.5, (2_000, 2))
+    utility = (rng.random((2_000, 2)) < np.where(np.eye(2, dtype=bool)[kind], 0.8, 0.5)).astype(float)
+    policy = np.array([0.9, 0.1])
+    target = np.eye(2)[(features[:, 1] > 0.2).astype(int)]
+    truth = float((target * utility).sum(axis=1).mean())
+    covered, sizes = {"ips": 0, "snips": 0, "dr": 0}, list[float]()
+    for _ in range(LOGS):
+        row = rng.integers(0, 2_000, 200)
+        action = (rng.random(200) >= policy[0]).astype(int)
+        found = off_policy(
+            features[row], action, policy[action], utility[row, action], target[row], EXPERTS[:2]
+        )
+        sizes.append(found.effective_sample_size)
+        for name in covered:
+            low, high = getattr(found, name).low, getattr(found, name).high
+            covered[name] += low <= truth <= high
+    assert 25 < np.mean(sizes) < 35
+    for name, times in covered.items():
+        assert 0.93 <= times / LOGS <= 0.98, (name, times)
 
 
 def test_logging_and_target_alike_give_the_mean() -> None:

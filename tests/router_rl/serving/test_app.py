@@ -6,6 +6,7 @@ import gc
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +108,10 @@ def test_the_openai_client_and_tools_work(serve: Callable[..., Any], backend: Fa
 
 
 @pytest.mark.usefixtures("_both_ways")
-@pytest.mark.parametrize("fault", ["429", "500", "cut", "garbage", "hang", "drip", "empty", "error"])
+@pytest.mark.parametrize(
+    "fault",
+    ["429", "500", "cut", "garbage", "hang", "silent", "drip", "drip_head", "empty", "error"],
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_next_best_answers_where_one_fails(
     serve: Callable[..., Any], backend: FaultServer, fault: str, stream: bool
@@ -116,7 +120,9 @@ def test_the_next_best_answers_where_one_fails(
     with serve() as running:
         best, next_best = _ranked(running, prompt)
         backend.exempt.add(next_best)  # the faults of a prompt are those of every model
+        began = time.monotonic()
         got = running.chat(prompt, stream=stream)
+        assert time.monotonic() - began < 15.0  # the model's timeout is 2 s; its faults last 30 or more
         assert got.status_code == 200
         assert got.headers["x-router-rl-expert"] == next_best
         first, second = running.rows()
@@ -127,14 +133,16 @@ def test_the_next_best_answers_where_one_fails(
 
 
 @pytest.mark.usefixtures("_both_ways")
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_request_that_is_refused_is_not_tried_elsewhere(
-    serve: Callable[..., Any], backend: FaultServer
+    serve: Callable[..., Any], backend: FaultServer, stream: bool
 ) -> None:
     with serve() as running:
-        got = running.chat(f"{PLUS} <<400>>")
+        got = running.chat(f"{PLUS} <<400>>", stream=stream)
         assert got.status_code == 400
         assert got.json()["error"]["type"] == "invalid_request_error"
         assert len(backend.requests) == 1
+        assert [row["status"] for row in running.rows()] == ["failed"]
         assert running.chat(PLUS).headers["x-router-rl-expert"] == "small"
         assert running.chat(TIMES).headers["x-router-rl-expert"] == "large"  # neither failed
 
@@ -167,11 +175,12 @@ def test_a_backend_that_does_not_listen(
 
 
 @pytest.mark.usefixtures("_both_ways")
-@pytest.mark.parametrize("fault", ["midcut", "stall"])
+@pytest.mark.parametrize("fault", ["midcut", "stall", "trickle"])
 def test_a_stream_that_is_cut_ends_with_an_error(serve: Callable[..., Any], fault: str) -> None:
     with serve() as running:
-        prompt = f"{PLUS} <<{fault}>>"
+        prompt, began = f"{PLUS} <<{fault}>>", time.monotonic()
         got = running.chat(prompt, stream=True)
+        assert time.monotonic() - began < 15.0  # the model's timeout is 2 s; a stall ends after 30
         assert "[DONE]" not in got.text
         assert f"the answer of {got.headers['x-router-rl-expert']} was interrupted" in got.text
         assert running.rows()[0]["status"] == "cut"
@@ -208,7 +217,13 @@ def test_a_client_that_leaves_is_logged(serve: Callable[..., Any], backend: Faul
             rows = running.rows()
             if rows[0]["status"] != "started":
                 break
-    assert rows[0]["status"] == "gone"
+        assert rows[0]["status"] == "gone"
+        assert running.http.get("/v1/status").json()["queues"]["small"]["in_flight"] == 0
+        deadline = time.monotonic() + 20
+        while backend.working:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not backend.answered  # the model's stream was closed too
 
 
 def test_outcomes_are_attached_once(serve: Callable[..., Any]) -> None:

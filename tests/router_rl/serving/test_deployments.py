@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +14,9 @@ import pytest
 
 import train_router
 from experts import InputError
-from router_rl.serving.deployments import promote, rollback, started_with
+from experts.table.prices import Price
+from router_rl.serving.decider import Decider, Live
+from router_rl.serving.deployments import follow, promote, rollback, started_with
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
 from router_rl.serving.serve_options import ServeOptions
@@ -94,6 +97,28 @@ def test_a_restart_goes_on_with_the_promoted_router(
     assert started_with(store, first).router.digest == other.digest
     assert started_with(store, other).router is other  # another router on the command line is a new start
     assert [row["action"] for row in store.deployments()] == ["start", "promote", "start"]
+    store.close()
+
+
+def test_a_restart_goes_on_with_a_canary_and_refuses_files_that_changed(
+    router: Path, other_router: Path, tmp_path: Path
+) -> None:
+    store, folder = LogStore(f"sqlite:///{tmp_path}/log.db"), tmp_path / "promoted"
+    first, other = LoadedRouter.of(router), LoadedRouter.of(other_router)
+    started_with(store, first)
+    shutil.copytree(other_router, folder)
+    promote(store, folder)
+    promoted = store.deployment()
+    promote(store, router, 0.25)  # the canary beside the promoted router
+    live = started_with(store, first)
+    assert (live.router.digest, live.canary, live.fraction) == (other.digest, first, 0.25)
+    shutil.rmtree(folder)
+    shutil.copytree(router, folder)
+    with pytest.raises(InputError, match="its files changed; promote it again"):
+        started_with(store, first)
+    decider = Decider(Live(first), dict.fromkeys(first.experts, Price(input=1.0, output=1.0)))
+    assert "its files changed" in follow(decider, promoted)
+    assert decider.live.router is first
     store.close()
 
 

@@ -56,6 +56,8 @@ def test_texts_of_others_stay_texts(
         status["router"]["folder"] = f"router {EVIL}"
         status["reference"] = f"large {EVIL}"
         status["log"] = {"down": f"the disk is full {EVIL}", "waiting": 3, "lost": 1}
+        alarm = {"expert": f"small {EVIL}", "kind": "quality", "seen": 0.4, "expected": 0.9}
+        status["drift"] = {"decisions": 100, "alarms": [alarm]}
         status["shadow"] = {"folder": f"shadow {EVIL}", "decisions": 1, "problem": f"too few {EVIL}"}
         monkeypatch.setattr(running.server, "status", lambda: status)
         browser.get(running.url)
@@ -64,8 +66,9 @@ def test_texts_of_others_stay_texts(
         browser.find_element(By.ID, "key").send_keys("key-of-a-client")
         browser.find_element(By.TAG_NAME, "button").click()
         wait.until(lambda _: _text(browser, "answered") == "1")
-        for part in ("router", "saved-note", "log", "models", "shadow-name", "shadow-text"):
+        for part in ("router", "saved-note", "log", "models", "drift-text", "shadow-name", "shadow-text"):
             assert EVIL in _text(browser, part), part
+        assert "quality 0.400, expected 0.900" in _text(browser, "drift-text")
         assert browser.find_elements(By.TAG_NAME, "img") == []
         assert len(browser.find_elements(By.TAG_NAME, "script")) == 1
         assert browser.title == "router-rl: live"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fault_server import FaultServer
 
 import train_router
 from experts import DecisionLog, InputError
@@ -52,6 +53,27 @@ def test_scored_decisions_are_exported(serve: Callable[..., Any], tmp_path: Path
     np.testing.assert_allclose(log.propensity, [row["propensity"] for row in scored], rtol=1e-6)
     np.testing.assert_allclose(log.cost, [row["cost_usd"] for row in scored], rtol=1e-6)
     assert log.quality.tolist() == [row["score"] for row in scored]
+
+
+def test_a_failed_attempt_is_exported_but_not_learned_from(
+    serve: Callable[..., Any], backend: FaultServer, tmp_path: Path
+) -> None:
+    prompt = f"{PLUS} <<500>>"
+    with serve() as running:
+        best = running.server.decider.decide(prompt).expert
+        backend.exempt = {"small", "large"} - {best}
+        _asked(running, *[prompt] * 4)  # the best one fails once, and backs off
+        rows = running.rows()
+        failed = next(row for row in rows if row["status"] == "failed")
+        assert running.server.attach(failed["id"], 1.0)  # whoever scores it scores no answer
+        exported = export_log(running.server.store, tmp_path / "log.parquet")
+    assert exported["decisions"] == 5
+    assert exported["not_for_learning"] == {"no answer": 1}
+    table = pq.read_table(tmp_path / "log.parquet")
+    assert table["status"].to_pylist().count("failed") == 1
+    assert [each for each in table["previous"].to_pylist() if each] == [failed["id"]]
+    read = DecisionLog.read(tmp_path / "log.parquet")
+    assert (len(read), len(read.scored())) == (5, 4)
 
 
 @pytest.mark.slow

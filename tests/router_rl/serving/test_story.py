@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +17,11 @@ from experts import OutcomeTable
 from experts.table.splitting import split_by_key, split_keys
 from router_rl import Objective, RoutingProblem, export, fit
 from router_rl.routing import load_router
-from router_rl.serving.chat_request import ChatRequest
 from router_rl.serving.loaded_router import LoadedRouter
 
 EXPERTS = ("gemma-2-9b-it", "qwen2.5-7b-instruct", "llama-3.3-nemotron-super-49b-v1")
 COMPUTE_WEIGHT = 0.1
 TRAINED, REQUESTS = 300, 1_000  # rows of the first router, and requests before and after the second
-OVER_HTTP = 100  # of the requests; the others are decided and logged by the same server without its socket
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +64,9 @@ def stubs(prices: dict[str, float], tmp_path: Path) -> Iterator[Path]:
 
 
 def _asked(running: Any, table: OutcomeTable, rows: Sequence[int]) -> None:
-    """Decide requests, and attach the real outcome of whoever answers."""
+    """Send requests over HTTP, and attach the real outcome of whoever answers."""
     assert table.prompt is not None
-    prompts, server = table.prompt, running.server
+    prompts = table.prompt
 
     def ask(row: int) -> None:
         got = running.chat(str(prompts[row]))
@@ -78,18 +75,7 @@ def _asked(running: Any, table: OutcomeTable, rows: Sequence[int]) -> None:
         running.http.post("/v1/outcomes", json=body).raise_for_status()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, rows[:OVER_HTTP]))
-    logged, scores = list[dict[str, Any]](), dict[str, float]()
-    for row in rows[OVER_HTTP:]:
-        decision, name = server.decider.decide(str(prompts[row])), uuid.uuid4().hex
-        expert = EXPERTS.index(decision.expert)
-        request = ChatRequest(model="auto", prompt=str(prompts[row]), messages=[])
-        made = server.rows.row(name, request, decision.expert, decision)
-        logged.append({**made, "status": "ok", "cost_usd": float(table.cost[row, expert])})
-        scores[name] = float(table.quality[row, expert])
-    server.store.write(logged, [])
-    for name, score in scores.items():
-        assert server.attach(name, score)
+        list(pool.map(ask, rows))
 
 
 def _true_utility(folder: Path, table: OutcomeTable, rows: np.ndarray, cost_weight: float) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experts import DecisionLog, InputError, OutcomeTable
+from router_rl.problems.drift import _threshold, cusum, monitor, monitor_log
 from router_rl.routing import Hard, LinearScorer, Router
-from router_rl.studies.monitor import cusum, monitor, monitor_log
 
 
 def _table(rows: int = 300) -> OutcomeTable:
@@ -47,6 +47,10 @@ def test_sums_by_hand() -> None:
     up, down = cusum(np.array([[1.25, -2.25, 0.5], [0.0, 0.25, 3.25]]))
     assert up.tolist() == [[1.0, 0.0, 0.25], [0.0, 0.0, 3.0]]
     assert down.tolist() == [[0.0, 2.0, 1.25], [0.0, 0.0, 0.0]]
+
+
+def test_equal_maxima_have_no_tail() -> None:
+    assert _threshold(np.ones(1000), 0.001) == 1.0
 
 
 def test_false_alarms_are_rare() -> None:

@@ -265,7 +265,10 @@ def _threshold(highest: np.ndarray, share: float) -> float:
     if share >= known:
         return threshold
     excess = highest[highest > threshold] - threshold
-    return threshold + float(excess.mean()) * float(np.log(known / share))
+    scale = (
+        float(excess.mean()) if len(excess) else 0.0
+    )  # no maximum is above it if the largest ones are equal
+    return threshold + scale * float(np.log(known / share))
 
 
 def _deviation(values: np.ndarray) -> float:
