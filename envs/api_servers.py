@@ -83,6 +83,10 @@ class ApiServers:
         self.busy = torch.full((experts,), config.window, device=usual.device)
         self.extras = 4 * experts + 2
 
+    def fitted(self, tokens: Tensor) -> Tensor:
+        """The tokens: APIs have room for all."""
+        return tokens
+
     def empty(self, lanes: int) -> Apis:
         """The state of APIs without requests, with full buckets."""
         times = torch.zeros((lanes, self.experts), dtype=torch.float64, device=self.usual.device)

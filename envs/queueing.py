@@ -350,10 +350,10 @@ def build_queueing(
         replicas = config.replicas_of(outcomes.experts).to(device)
         servers = QueueServers(torch.from_numpy(service_times(rows)).to(device), replicas, config)
     else:
-        lengths = lengths._replace(tokens=lengths.tokens.to(device))
         usual = torch.tensor([each[:2] for each in units.servers], dtype=torch.float64, device=device)
         kind = ContinuousServers if config.servers == "continuous" else ApiServers
         servers = kind(outcomes.experts, config, usual)
+        lengths = lengths._replace(tokens=servers.fitted(lengths.tokens.to(device)))
     gaps = torch.from_numpy(trace.gaps()).to(device) * config.gap(units.batch_service)
     return QueueingCore(outcomes, servers, Traffic(gaps, lengths), config, units, lanes, seed, group)
 

@@ -47,9 +47,6 @@ class Engine:
     def add(self, sequence, up, arrival):
         if not (self.waiting or self.decoding or self.prefill):
             self.clock = max(self.clock, up)
-        room = self.options["kv_tokens"]
-        sequence.tokens_out = min(sequence.tokens_out, room - 1)
-        sequence.tokens_in = min(sequence.tokens_in, room - sequence.tokens_out)
         self.waiting.append(sequence)
         self.arrival[sequence.request] = arrival
 
