@@ -69,7 +69,7 @@ class QueueUnits(NamedTuple):
             measure = _engines if config.servers == "continuous" else _apis
             servers, capacity = measure(config, lengths.means())
             service = [each.first + each.token * (each.answer - 1.0) for each in servers]
-            return cls(compute_scale(table), tuple(service), tuple(1.0 / pace for pace in capacity), servers)
+            return cls(compute_scale(table), tuple(service), tuple(float(1.0 / pace) for pace in capacity), servers)
         times = np.sort(service_times(table), axis=0)
         # The distribution of the longest of `batch` draws.
         below = np.linspace(0.0, 1.0, len(times) + 1) ** config.batch
@@ -112,6 +112,6 @@ def _apis(config: QueueingConfig, means: np.ndarray) -> tuple[tuple[ServerUnits,
     fails = each["failure_rate"] * (each["failure_s"] + each["backoff_s"])
     first = fails + slow * (each["first_s"] + each["prefill_s"] * prompt)
     token = slow * each["token_s"]
-    seats = np.full(len(means), float(config.window))
+    seats = pace * (first + token * (answer - 1.0))  # in flight at capacity
     columns = (first, token, token, seats, answer, each["prefill_s"])
     return tuple(ServerUnits(*map(float, row)) for row in zip(*columns, strict=True)), list(pace)

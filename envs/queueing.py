@@ -89,7 +89,7 @@ from .queueing_config import QueueingConfig
 from .request_lengths import request_lengths
 from .reward import utility
 from .service_time import service_times
-from .traces import ARRIVALS, Arrivals, open_arrivals
+from .traces import Arrivals, split_arrivals
 
 __all__ = [
     "QueueUnits",
@@ -102,7 +102,6 @@ __all__ = [
 
 _LARGEST = 1e9
 _FAST, _SLOW = 1 / 8, 1 / 64  # rates of the two running means of the gaps
-_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.625), "test": (0.75, 1.0), "tuning": (0.625, 0.75)}
 
 
 class QueueingCore(BatchedCore[QueueState]):
@@ -338,11 +337,7 @@ def build_queueing(
     """
     config = config_from(QueueingConfig, build_queueing, options)
     rows, _ = open_rows(table, split)
-    if isinstance(arrivals, str) and arrivals in ARRIVALS:
-        trace = open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
-    else:
-        trace = arrivals if isinstance(arrivals, Arrivals) else open_arrivals(arrivals)
-        trace = trace if split is None else trace.part(*_PARTS[split])
+    trace = split_arrivals(arrivals, split)
     lengths = None if config.servers == "queue" else request_lengths(rows, trace)
     units = QueueUnits.of(rows, config, lengths) if units is None else units
     outcomes = Outcomes.of(rows, units.compute, device)

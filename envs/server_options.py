@@ -40,7 +40,7 @@ class ContinuousOptions(CheckedOptions):
         InputError: a value is out of range.
     """
 
-    prefix: ClassVar[str] = "continuous"
+    prefix: ClassVar[str] = "problem.continuous"
 
     step_s: Positive | tuple[Positive, ...] = 0.016442
     sequence_s: NonNegative | tuple[NonNegative, ...] = 18.21e-6
@@ -59,7 +59,7 @@ class ContinuousOptions(CheckedOptions):
         Raises:
             InputError: a list does not have length N.
         """
-        return {name: _each(f"{self.prefix}.{name}", value, experts) for name, value in _values(self)}
+        return {name: _each(f"continuous.{name}", value, experts) for name, value in _values(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class ApiOptions(CheckedOptions):
         InputError: a value is out of range.
     """
 
-    prefix: ClassVar[str] = "api"
+    prefix: ClassVar[str] = "problem.api"
 
     requests_per_minute: Positive | tuple[Positive, ...] = 50.0
     input_per_minute: NonNegative | tuple[NonNegative, ...] = 30_000.0
@@ -105,7 +105,7 @@ class ApiOptions(CheckedOptions):
         super().__post_init__()
         rates = self.failure_rate if isinstance(self.failure_rate, tuple) else (self.failure_rate,)
         if max(rates) > 0.9:
-            raise InputError("api.failure_rate", max(rates), "leaves few answers", "use at most 0.9")
+            raise InputError("problem.api.failure_rate", max(rates), "leaves few answers", "use at most 0.9")
 
     def of(self, experts: int) -> dict[str, Tensor]:
         """Return the values of each expert by name, [N] float64.
@@ -116,7 +116,7 @@ class ApiOptions(CheckedOptions):
         Raises:
             InputError: a list does not have length N.
         """
-        return {name: _each(f"{self.prefix}.{name}", value, experts) for name, value in _values(self)}
+        return {name: _each(f"api.{name}", value, experts) for name, value in _values(self)}
 
 
 def _values(options: ContinuousOptions | ApiOptions) -> list[tuple[str, float | Sequence[float]]]:

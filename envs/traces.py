@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from experts.io.errors import InputError, unknown_name
 
-__all__ = ["ARRIVALS", "Arrivals", "open_arrivals"]
+__all__ = ["ARRIVALS", "Arrivals", "open_arrivals", "split_arrivals"]
 
 ARRIVALS = ("poisson", "bursts")
+_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.625), "test": (0.75, 1.0), "tuning": (0.625, 0.75)}
 _SYNTHETIC = 65_536
 _TOKENS = ("tokens_in", "tokens_out")
 _RATES = (0.5, 5.0)  # calm and busy, requests per unit of time
@@ -120,6 +121,19 @@ def open_arrivals(name: str | Path, seed: int = 0) -> Arrivals:
     if isinstance(name, str) and not Path(name).suffix and not Path(name).exists():
         raise unknown_name("arrivals", name, [*ARRIVALS, "a Parquet path"])
     return Arrivals.read(name)
+
+
+def split_arrivals(arrivals: Arrivals | Path | str, split: str | None) -> Arrivals:
+    """The arrivals of a split: a part of a recorded trace, or generated ones with a seed of its own.
+
+    Args:
+        arrivals: a trace, `poisson`, `bursts`, or the path of a trace.
+        split: `train`, `validation`, `tuning` or `test`; None for all.
+    """
+    if isinstance(arrivals, str) and arrivals in ARRIVALS:
+        return open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
+    trace = arrivals if isinstance(arrivals, Arrivals) else open_arrivals(arrivals)
+    return trace if split is None else trace.part(*_PARTS[split])
 
 
 def _modulated(rng: np.random.Generator) -> np.ndarray:

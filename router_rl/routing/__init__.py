@@ -10,7 +10,7 @@ routing = router.route("Is 7 prime?")  # the same, where the router was trained 
 """
 
 from .circuit_breaker import CircuitBreaker
-from .policies.live_queues import LiveQueues, queue_state_inputs
+from .policies.live_queues import LiveQueues, queue_state_inputs, server_state_inputs
 from .policies.policy import Policy
 from .policies.registry import POLICIES
 from .router import Router, Routing, StateInput
@@ -24,6 +24,7 @@ from .scorers.knn_scorer import KNNScorer
 from .scorers.lookup_scorer import LookupScorer
 from .scorers.priced_scorer import PricedScorer
 from .scorers.queue_scorer import QueueConstants, QueueScorer
+from .scorers.server_scorer import ServerConstants, ServerScorer
 from .scorers.registry import SCORERS
 from .scorers.residual_scorer import ResidualScorer
 from .scorers.scorer import LinearForm, Scorer
@@ -82,6 +83,8 @@ __all__ = [
     "Soft",
     "StateInput",
     "StoredRowsScorer",
+    "ServerConstants",
+    "ServerScorer",
     "TextFeatures",
     "TopK",
     "Tree",
@@ -90,5 +93,6 @@ __all__ = [
     "load",
     "load_router",
     "queue_state_inputs",
+    "server_state_inputs",
     "selection_from_spec",
 ]

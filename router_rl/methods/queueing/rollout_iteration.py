@@ -282,7 +282,7 @@ def _follow(fork: QueueingCore, experts: Tensor, scorer: QueueScorer, steps: int
     returns = fork.step(experts).reward.double()
     for _ in range(steps - 1):
         returns += fork.step(scorer(fork.observation()).argmax(dim=-1)).reward
-    return returns.float()
+    return (returns - fork.settle()).float()  # what requests in flight will pay
 
 
 METHOD = Method(
