@@ -349,7 +349,9 @@ def build_queueing(
         kind = ContinuousServers if config.servers == "continuous" else ApiServers
         servers = kind(outcomes.experts, config, usual)
         lengths = lengths._replace(tokens=servers.fitted(lengths.tokens.to(device)))
-    gaps = torch.from_numpy(trace.gaps()).to(device) * config.gap(units.batch_service)
+    # The load is relative to the capacity for the lengths of these requests.
+    pace = units if lengths is None else QueueUnits.of(rows, config, lengths)
+    gaps = torch.from_numpy(trace.gaps()).to(device) * config.gap(pace.batch_service)
     return QueueingCore(outcomes, servers, Traffic(gaps, lengths), config, units, lanes, seed, group)
 
 
