@@ -156,8 +156,13 @@ def _problems(
 ) -> tuple[QueueingProblem, QueueingProblem]:
     """The problem on the Azure trace, and the same tested on the Mooncake trace."""
     options = {
-        **{"first_deadlines": (0.3,), "miss_weight": 0.25, "continuous": ENGINES, "api": ApiOptions(**APIS)},
-        **{"features": FeatureConfig(dimensions=16), "episodes": episodes, "window": window},
+        "first_deadlines": (0.3,),
+        "miss_weight": 0.25,
+        "continuous": ENGINES,
+        "api": ApiOptions(**APIS),
+        "features": FeatureConfig(dimensions=16),
+        "episodes": episodes,
+        "window": window,
         **scenario,
         "arrivals": str(data / scenario["arrivals"]),
     }
@@ -189,7 +194,8 @@ def _result(
 _HEAD = [
     "### Overview",
     "",
-    "| scenario | trace | policy | utility | strongest rival | its utility | difference | 95% CI | missed | is |",
+    "| scenario | trace | policy | utility | strongest rival | its utility | difference | 95% CI | missed "
+    "| is |",
     "|---|---|---|---:|---|---:|---:|---:|---:|---|",
 ]
 
@@ -207,7 +213,11 @@ def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int) -> l
     lines: list[str] = []
     for split, trace in (("test", "Azure"), ("mooncake", "Mooncake")):
         print(f"### {name}, {trace}\n")
-        print(f"| method | family | utility | 95% CI | minus {strongest} | 95% CI | quality | compute | missed ", end="")
+        print(
+            f"| method | family | utility | 95% CI | minus {strongest} | 95% CI | quality | compute "
+            "| missed ",
+            end="",
+        )
         print("| lateness | p50_s | p95_s | first_p95_s |\n|---|---|---:|---:|---:|---:" + "|---:" * 7 + "|")
         for method in sorted(results, key=lambda method: -utility(method, split).mean()):
             own = interval(utility(method, split))
@@ -220,7 +230,9 @@ def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int) -> l
                 f"| {gap.mean:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} | {values} |"
             )
             if family[method] == "rl":
-                verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "no significant difference"
+                verdict = (
+                    "better" if gap.low > 0 else "worse" if gap.high < 0 else "no significant difference"
+                )
                 missed = [
                     np.mean([each[split]["means"]["missed"] for each in results[which]])
                     for which in (strongest, method)
@@ -253,7 +265,11 @@ def _mooncake(data: Path, path: Path) -> None:
     """The trace whose stamps are rounded to 3 s, spread over them."""
     trace = open_arrivals(data / "trace_mooncake_conversation.parquet").jittered(3.0)
     assert trace.tokens is not None
-    columns = {"arrival_s": trace.arrival_s, "tokens_in": trace.tokens[:, 0], "tokens_out": trace.tokens[:, 1]}
+    columns = {
+        "arrival_s": trace.arrival_s,
+        "tokens_in": trace.tokens[:, 0],
+        "tokens_out": trace.tokens[:, 1],
+    }
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
 

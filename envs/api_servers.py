@@ -181,5 +181,4 @@ class ApiServers:
     def _levels(self, apis: Apis, up: Tensor) -> Tensor:
         """What the buckets hold at uptimes [B, N], [B, N, 3]; infinite without a limit."""
         passed = (up - apis.since).unsqueeze(-1)
-        refilled = torch.minimum(apis.level + passed * self.rate.nan_to_num(posinf=0.0), self.size)
-        return refilled
+        return torch.minimum(apis.level + passed * self.rate.nan_to_num(posinf=0.0), self.size)

@@ -220,7 +220,7 @@ class ContinuousServers:
         return Charges(*paid.unbind(dim=-1))
 
     def _change(self, state: QueueState, where: Tensor, table: Tensor, until: Tensor, paid: Tensor) -> None:
-        """Finish the sequences that are due at engines that have any; let the others run to their next change.
+        """Finish a sequence that is due, then run steps to the next change of the sequences.
 
         Args:
             state: of the lanes.
@@ -337,7 +337,9 @@ class ContinuousServers:
         engines, (where, engine, _) = state.servers, work
         window = self.config.window
         prefills = engine.prefill < window
-        end, who = (part.view(-1, part.shape[-1]).index_select(0, where) for part in (engines.end, engines.who))
+        end, who = (
+            part.view(-1, part.shape[-1]).index_select(0, where) for part in (engines.end, engines.who)
+        )
         last, slot = torch.where(end < _NEVER, who, -1).max(dim=-1, keepdim=True)
         request = torch.where(prefills, engine.prefill.long(), last.squeeze(-1))
         place = self._place(where, request)
@@ -378,4 +380,3 @@ class ContinuousServers:
         if not outages.fails.shape[-1]:
             return up
         return wall_time(Outages(*(part.flatten(0, 1).index_select(0, where) for part in outages)), up)
-

@@ -63,6 +63,10 @@ class QueueServers:
         self._width = int(replicas.max())  # C
         self._ahead = torch.arange(_LOOK, device=replicas.device)
 
+    def fitted(self, tokens: Tensor) -> Tensor:
+        """The tokens: queues do not use them."""
+        return tokens
+
     def empty(self, lanes: int) -> Queues:
         """The state of idle servers; `free` is infinite where an expert has fewer replicas than others."""
         device, config = self.busy.device, self.config

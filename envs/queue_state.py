@@ -73,12 +73,16 @@ class Servers(Protocol):
     busy: Tensor
     extras: int
 
+    def fitted(self, tokens: Tensor) -> Tensor:
+        """Return tokens of prompts and answers [..., N, 2] float64 that the servers can hold."""
+        ...
+
     def empty(self, lanes: int) -> Any:
         """Return the state of idle servers, a named tuple of tensors."""
         ...
 
     def send(self, state: QueueState, actions: Tensor, row: Tensor) -> Charges:
-        """Send the current requests, of queries [B] int64, to experts [B] int64; return what is paid at once."""
+        """Send the requests, of queries [B] int64, to experts [B] int64; return what is paid at once."""
         ...
 
     def advance(self, state: QueueState) -> Charges:

@@ -69,7 +69,9 @@ class QueueUnits(NamedTuple):
             measure = _engines if config.servers == "continuous" else _apis
             servers, capacity = measure(config, lengths.means())
             service = [each.first + each.token * (each.answer - 1.0) for each in servers]
-            return cls(compute_scale(table), tuple(service), tuple(float(1.0 / pace) for pace in capacity), servers)
+            return cls(
+                compute_scale(table), tuple(service), tuple(float(1.0 / pace) for pace in capacity), servers
+            )
         times = np.sort(service_times(table), axis=0)
         # The distribution of the longest of `batch` draws.
         below = np.linspace(0.0, 1.0, len(times) + 1) ** config.batch

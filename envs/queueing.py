@@ -9,24 +9,34 @@ A replica that becomes free takes up to `batch` waiting requests. A batch of n t
 request times `1 + batch_slope * (n - 1)`. While an expert is down, its work stops. Quality, cost and
 service times come from an `OutcomeTable` (service times from `latency_s`, else `tokens_out`, else cost).
 
+`servers="continuous"` has an engine with continuous batching for each expert, and `servers="api"` a
+rate-limited API; `envs/continuous_servers.py` and `envs/api_servers.py` specify them. Both take the lengths
+of prompts and answers from the trace if it has `tokens_in` and `tokens_out`, else from the table.
+
 Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
 
 ## Action space
 `Discrete(N)`: the expert that the request is sent to.
 
 ## Observation space
-`Box((D + 3 N + 6,), float32)`:
+`Box((D + 3 N + 6,), float32)`, and `Box((D + 7 N + 8,), float32)` for model servers:
 
 | part | size | values |
 |---|---|---|
 | features of the query | D | |
 | waiting | N | requests waiting at the expert |
-| busy | N | replicas at work; all of them where a request waits |
+| busy | N | replicas at work; all of them where a request waits. Model servers: requests at work |
 | down | N | 1 if the expert is down |
 | deadline | 1 | seconds from arrival |
 | value | 1 | of the request |
 | gaps | 2 | running means of the time between arrivals, fast and slow, seconds |
 | budget | 2 | compute left per request left, and the fraction of requests left; 0 without a budget |
+| used | N | model servers: used share of the KV cache, or of the fullest rate limit (above 1: reserved) |
+| ahead | N | model servers: tokens of prompts that are not computed yet; 0 for APIs |
+| recent_first | N | model servers: running mean of the seconds to the first token, rate 1/8 |
+| recent_token | N | model servers: running mean of the seconds per further token, rate 1/8 |
+| tokens | 1 | model servers: tokens of the request's prompt |
+| first_deadline | 1 | model servers: seconds from arrival to the first token; 0 for none |
 
 ## Rewards
     value * quality - lateness_weight * lateness - miss_weight * missed
@@ -37,6 +47,8 @@ Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
   if the deadline is missed. Both are paid when the request is sent, as what the request adds to the lateness
   of all requests if no other request followed. So the rewards of an episode sum to the utility of its
   requests, and no reward is delayed.
+- Model servers add the lateness of the first token over its deadline, and `missed` counts a request once.
+  APIs pay when a request is sent, engines when the tokens come; the last step pays for all that is left.
 - `overspend`: compute that the request adds above the episode's budget.
 
 `info` holds these and `share` [N], 1 for the expert.
@@ -58,7 +70,7 @@ The episode terminates after W requests. It is never truncated.
 - `seed`, `group`: lane i uses the random stream `seed + i // group`.
 - the fields of `QueueingConfig`: `load`, `compute_weight`, `lateness_weight`, `miss_weight`, `window`,
   `replicas`, `batch`, `batch_slope`, `deadlines`, `values`, `shares`, `mean_up`, `mean_repair`, `budget`,
-  `overspend_weight`.
+  `overspend_weight`, `servers`, `first_deadlines`, `continuous`, `api`.
 """
 
 from __future__ import annotations
@@ -75,12 +87,12 @@ from torch import Tensor
 from experts import OutcomeTable
 
 from .adapters import environment_classes
+from .api_servers import ApiServers
 from .arguments import config_from
+from .continuous_servers import ContinuousServers
 from .core import ActionSpace, BatchedCore, Step, float_box
 from .outages import is_down, uptime
 from .outcomes import Outcomes, open_rows
-from .api_servers import ApiServers
-from .continuous_servers import ContinuousServers
 from .queue_episodes import Traffic, draw_episodes
 from .queue_servers import QueueServers
 from .queue_state import Charges, QueueState, Servers, at, empty_state, flat, mapped, request_place
@@ -193,7 +205,7 @@ class QueueingCore(BatchedCore[QueueState]):
         return Step(reward.float(), self.state.step >= self.config.window, parts)
 
     def observation(self) -> Tensor:
-        """Return the current observations, [B, D + 3 N + 6] float32 or more; the docstring lists the parts."""
+        """Return the current observations, [B, O] float32; the module docstring lists the parts."""
         state, episodes = self.state, self.state.episodes
         waiting, busy = self.servers.counts(state)
         request = request_place(state, state.step)
@@ -291,7 +303,8 @@ class QueueingCore(BatchedCore[QueueState]):
         extras = self.servers.extras
         least = [low, np.zeros(3 * experts), np.array([0.0, 0.0, 0.0, 0.0, least_left, 0.0])]
         return float_box(
-            [*least, np.full(extras, -_LARGEST)], [high, *counts, np.array(rest) * 1.001, np.full(extras, _LARGEST)]
+            [*least, np.full(extras, -_LARGEST)],
+            [high, *counts, np.array(rest) * 1.001, np.full(extras, _LARGEST)],
         )
 
     @property
@@ -356,4 +369,3 @@ def build_queueing(
 
 
 QueueingEnv, QueueingVectorEnv = environment_classes("Queueing", build_queueing, __doc__)
-

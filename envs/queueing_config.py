@@ -93,7 +93,9 @@ class QueueingConfig(CheckedOptions):
             for name in ("replicas", "batch"):
                 if getattr(self, name) != 1:
                     problem = f"is for servers queue, not {self.servers}"
-                    raise InputError(name, getattr(self, name), problem, "use 1, and an expert for each server")
+                    raise InputError(
+                        name, getattr(self, name), problem, "use 1, and an expert for each server"
+                    )
         if self.shares and sum(self.shares) == 0.0:
             raise InputError("shares", list(self.shares), "are all 0", "leave them out, or give one above 0")
 

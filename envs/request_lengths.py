@@ -19,7 +19,7 @@ class Lengths(NamedTuple):
     """Tokens of prompts and answers.
 
     Attributes:
-        tokens: [M, N, 2] float64, whole numbers of at least 1: tokens of the prompt and of each expert's answer.
+        tokens: [M, N, 2] float64, whole numbers of at least 1: of the prompt and of each expert's answer.
         by_trace: whether the M rows are requests of the trace, in order, or the table's queries.
     """
 
@@ -53,7 +53,6 @@ def request_lengths(table: OutcomeTable, arrivals: Arrivals) -> Lengths:
     Raises:
         InputError: neither has tokens of prompts and answers.
     """
-    counts = (table.tokens_in, table.tokens_out)
     if arrivals.tokens is not None:
         ratio = np.ones(len(table.experts))
         if table.tokens_out is not None and np.isfinite(table.tokens_out).all():
@@ -61,8 +60,8 @@ def request_lengths(table: OutcomeTable, arrivals: Arrivals) -> Lengths:
             ratio = means / means.mean()
         tokens = np.repeat(arrivals.tokens[1:, None, :], len(ratio), axis=1)  # a gap ends at a request
         tokens[..., 1] *= ratio
-    elif counts[0] is not None and counts[1] is not None:
-        tokens = np.stack([each.astype(np.float64) for each in counts], axis=-1)
+    elif table.tokens_in is not None and table.tokens_out is not None:
+        tokens = np.stack([table.tokens_in, table.tokens_out], axis=-1).astype(np.float64)
     else:
         fix = "use a trace with tokens_in and tokens_out, or a table with both"
         raise InputError("arrivals", arrivals.name, "has no token counts, nor has the table", fix)

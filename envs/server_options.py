@@ -32,7 +32,8 @@ class ContinuousOptions(CheckedOptions):
         prefill_s: seconds for each token of a prompt. Source: as `step_s`.
         context_s: seconds for each token that decoding sequences hold. Source: roofline of semantic-router
             3d48f8c, `src/fleet-sim`: 0.080 ms for a sequence and 1,000 tokens.
-        kv_tokens: tokens that the KV cache holds. Source: 0.9 x 80 GiB less the weights, 131,072 bytes a token.
+        kv_tokens: tokens that the KV cache holds. Source: 0.9 x 80 GiB less the weights, at 131,072
+            bytes a token.
         max_seqs: maximum number of sequences in a step. Source: vLLM 001999d, `max_num_seqs` of an A100.
         chunk: maximum number of prompt tokens in a step. Source: as `max_seqs`, `max_num_batched_tokens`.
 
@@ -73,12 +74,13 @@ class ApiOptions(CheckedOptions):
         burst_s: seconds of its rate that a token bucket holds. 60 is a minute's limit at once.
         first_s: seconds to the first token, without the prompt. Source: Llama-2-70B on 8 H100 (splitwise-sim
             8f99e7d, `data/perf_model.csv`): 54 ms for 512 tokens.
-        prefill_s: seconds for each token of a prompt. Source: as above, 54 to 845 ms from 512 to 8,192 tokens.
+        prefill_s: seconds for each token of a prompt. Source: as above, 54 to 845 ms from 512 to
+            8,192 tokens.
         token_s: seconds for each further token of the answer. Source: as above, 34.2 ms in a batch of 16.
         failure_rate: fraction of calls that fail. Source: BurstGPT e92f533, file 1: 1.8%.
         failure_s: seconds until a failed call returns. An assumption.
-        backoff_s: seconds before the first repeat of a failed call; doubles with each. Source: LiteLLM 1.110.2,
-            `calculate_retry_after`, without its jitter and its maximum of 8 s.
+        backoff_s: seconds before the first repeat of a failed call; doubles with each. Source: LiteLLM
+            1.110.2, `calculate_retry_after`, without its jitter and its maximum of 8 s.
         straggler_rate: fraction of requests that are slow. An assumption.
         straggler_slowdown: time of a slow request over its usual time. An assumption.
 

@@ -24,10 +24,10 @@ from .scorers.knn_scorer import KNNScorer
 from .scorers.lookup_scorer import LookupScorer
 from .scorers.priced_scorer import PricedScorer
 from .scorers.queue_scorer import QueueConstants, QueueScorer
-from .scorers.server_scorer import ServerConstants, ServerScorer
 from .scorers.registry import SCORERS
 from .scorers.residual_scorer import ResidualScorer
 from .scorers.scorer import LinearForm, Scorer
+from .scorers.server_scorer import ServerConstants, ServerScorer
 from .scorers.stored_rows import StoredRowsScorer
 from .scorers.tree_scorer import TreeScorer
 from .selection import (
@@ -80,11 +80,11 @@ __all__ = [
     "ScoredTopK",
     "Scorer",
     "Selection",
+    "ServerConstants",
+    "ServerScorer",
     "Soft",
     "StateInput",
     "StoredRowsScorer",
-    "ServerConstants",
-    "ServerScorer",
     "TextFeatures",
     "TopK",
     "Tree",
@@ -93,6 +93,6 @@ __all__ = [
     "load",
     "load_router",
     "queue_state_inputs",
-    "server_state_inputs",
     "selection_from_spec",
+    "server_state_inputs",
 ]

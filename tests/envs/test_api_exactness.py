@@ -26,7 +26,9 @@ class Api:
 
     def __init__(self, options):
         self.options = options
-        limits = [options[name] / 60 for name in ("requests_per_minute", "input_per_minute", "output_per_minute")]
+        limits = [
+            options[name] / 60 for name in ("requests_per_minute", "input_per_minute", "output_per_minute")
+        ]
         self.rates = [rate if rate > 0 else math.inf for rate in limits]
         self.levels = [rate * options["burst_s"] for rate in self.rates]
         self.now = self.last = 0.0
@@ -117,7 +119,9 @@ def test_a_client_with_token_buckets_agrees(make_table, setting, mean_up):
             now = float(episodes.arrival[lane, request])
             ups = [up_of(spell, now) for spell in spells]
             waiting = [sum(begin > up for begin, _ in call) for call, up in zip(calls, ups, strict=True)]
-            busy = [sum(begin <= up < end for begin, end in call) for call, up in zip(calls, ups, strict=True)]
+            busy = [
+                sum(begin <= up < end for begin, end in call) for call, up in zip(calls, ups, strict=True)
+            ]
             used = [api.used(up) for api, up in zip(apis, ups, strict=True)]
             seen = observations[request][lane, features:]
             assert seen[: 2 * experts].tolist() == [*waiting, *busy]
@@ -131,7 +135,10 @@ def test_a_client_with_token_buckets_agrees(make_table, setting, mean_up):
             assert float(core.first_tokens()[lane, request]) == pytest.approx(first - now, rel=1e-9)
             assert float(core.responses()[lane, request]) == pytest.approx(end - now, rel=1e-9)
             deadlines = episodes.deadline[lane, request], episodes.first_deadline[lane, request]
-            over = [max(0.0, time - now - float(d)) / float(d) for time, d in zip((end, first), deadlines, strict=True)]
+            over = [
+                max(0.0, time - now - float(d)) / float(d)
+                for time, d in zip((end, first), deadlines, strict=True)
+            ]
             charge += 0.5 * sum(over) + 0.25 * any(over)
         assert float(paid[lane]) == pytest.approx(float(earned[lane]) - charge, rel=1e-5)
     assert waited > 10 or setting == "usual"

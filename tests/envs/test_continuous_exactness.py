@@ -173,7 +173,6 @@ def test_a_loop_over_steps_agrees(make_table, setting, mean_up):
     for number, action in enumerate(actions):
         observations.append(core.observation())
         if number == window // 2:
-            fork, half = core.fork(torch.arange(lanes)), paid.clone()
             left = core.settle()
         step = core.step(action)
         paid += step.reward.double()
@@ -189,7 +188,9 @@ def test_a_loop_over_steps_agrees(make_table, setting, mean_up):
             for e in range(experts)
         ]
         engines = [
-            Engine({name: each[name][e] for name in each}, spells[e], recent=list(core.servers.usual[e].tolist()))
+            Engine(
+                {name: each[name][e] for name in each}, spells[e], recent=list(core.servers.usual[e].tolist())
+            )
             for e in range(experts)
         ]
         for request in range(window):
@@ -213,7 +214,9 @@ def test_a_loop_over_steps_agrees(make_table, setting, mean_up):
         for engine in engines:
             engine.run(INF)
             preempted += engine.preempted
-        first, finish = ({k: v for e in engines for k, v in getattr(e, what).items()} for what in ("first", "finish"))
+        first, finish = (
+            {k: v for e in engines for k, v in getattr(e, what).items()} for what in ("first", "finish")
+        )
         order = range(window)
         np.testing.assert_allclose(core.state.first[lane, :window], [first[r] for r in order], rtol=1e-9)
         np.testing.assert_allclose(core.state.finish[lane, :window], [finish[r] for r in order], rtol=1e-9)
@@ -229,4 +232,4 @@ def test_a_loop_over_steps_agrees(make_table, setting, mean_up):
         assert paid[lane] == pytest.approx(float(earned[lane] - charge.sum()), rel=1e-5)
     if setting in ("small_cache", "no_context_cost"):
         assert preempted > 10
-    assert half.isfinite().all() and left.isfinite().all() and fork.lanes == lanes
+    assert left.isfinite().all()

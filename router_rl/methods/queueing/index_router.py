@@ -151,7 +151,8 @@ def _service(problem: QueueingProblem, rows: OutcomeTable) -> np.ndarray:
         return service_times(rows)
     if problem.lengths.by_trace:  # the query does not decide the length
         return np.tile(np.array(problem.units.service), (len(rows), 1))
-    assert rows.tokens_in is not None and rows.tokens_out is not None
+    assert rows.tokens_in is not None
+    assert rows.tokens_out is not None
     first, token, _, _, _, prompt_s = np.array(problem.units.servers).T
     more = prompt_s * (rows.tokens_in - problem.lengths.means()[:, 0])
     return np.maximum(first + more, 0.0) + token * (rows.tokens_out - 1.0)

@@ -2,8 +2,8 @@
 
 It is a baseline: constants of a rule are chosen by mean utility of whole episodes; it needs no copies of the
 environment. The prices are those of `rollout_iteration`. A normal distribution over the prices moves to the
-best of its draws, which all run on the same requests, arrivals and outages (common random numbers). The best on
-validation is kept of the index rule and of the distribution's mean after every fourth generation.
+best of its draws, which all run on the same requests, arrivals and outages (common random numbers). The best
+on validation is kept of the index rule and of the distribution's mean after every fourth generation.
 
 Source: Szita, Lorincz 2006, Learning Tetris using the noisy cross-entropy method,
 https://doi.org/10.1162/neco.2006.18.12.2936.
@@ -84,7 +84,9 @@ def fit_prices(problem: QueueingProblem, hyperparameters: PriceHyperparameters, 
         utility = _utility(problem, scorer, drawn, "train", hyperparameters.lanes, seed)
         elite = drawn[utility.topk(hyperparameters.elite).indices]
         mean = torch.lerp(mean, elite.mean(dim=0), hyperparameters.pace)
-        fading = 0.2 * hyperparameters.deviation * max(0.0, 1.0 - 2.0 * generation / hyperparameters.generations)
+        fading = (
+            0.2 * hyperparameters.deviation * max(0.0, 1.0 - 2.0 * generation / hyperparameters.generations)
+        )
         deviation = torch.lerp(deviation, elite.std(dim=0), hyperparameters.pace) + fading
         if generation % _PERIOD == _PERIOD - 1:
             means.append(mean)

@@ -125,7 +125,8 @@ class LatencyPredictor:
         x = self._features(parts)
         flat = x.flatten(0, 1).numpy()
         first, further = (
-            torch.from_numpy(np.exp(model.predict(flat))).float().reshape(x.shape[:2]) for model in self._models
+            torch.from_numpy(np.exp(model.predict(flat))).float().reshape(x.shape[:2])
+            for model in self._models
         )
         return first, further
 

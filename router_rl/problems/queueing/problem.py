@@ -199,8 +199,8 @@ class QueueingProblem(Problem):
         """Evaluate a policy on the split's episodes; values are means over the requests of an episode.
 
         Args:
-            policy: observations [B, D + 3 N + 6] float32, or more, to experts [B] int64. A router reads the features,
-                and the rest where it has a state.
+            policy: observations [B, O] float32 to experts [B] int64. A router reads the features, and the
+                rest where it has a state.
             split: `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: not used: a random policy has its own seed.
@@ -208,7 +208,8 @@ class QueueingProblem(Problem):
         Returns:
             utility [B] float64 of B episodes; the parts quality, compute, missed (fraction of requests),
             lateness (deadlines) and, under a budget, overspend; the response time's percentiles `p50_s`,
-            `p95_s` and `p99_s` in seconds, and of model servers those of the time to the first token; each expert's share of the requests.
+            `p95_s` and `p99_s` in seconds, and `first_p50_s` and so on, of the time to the first token of
+            model servers; each expert's share of the requests.
 
         Raises:
             InputError: the split has no evaluation episodes.

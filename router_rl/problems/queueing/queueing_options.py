@@ -47,8 +47,8 @@ class QueueingOptions(CheckedOptions):
         budget: mean compute per request of an episode; null: no budget.
         overspend_weight: utility per unit of compute above the budget.
         servers: `queue`: replicas with queues and fixed batches. `continuous`: engines with continuous
-            batching. `api`: rate-limited APIs. The last two use the lengths of the trace's prompts and answers,
-            else the token counts of the table.
+            batching. `api`: rate-limited APIs. The last two use the lengths of the trace's prompts and
+            answers, else the token counts of the table.
         first_deadlines: deadline of the first token of each class, in mean service times; none where empty.
         continuous: options of the engines.
         api: options of the APIs.

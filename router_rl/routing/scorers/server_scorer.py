@@ -10,7 +10,8 @@ The index of expert e for a request of value v is `terms . weights`, as for queu
     jobs       -requests at the expert for each of its seats
     pace       as for queues
 
-A policy adds learned `prices`, one for each product of a quantity of the expert and a quantity that all share.
+A policy adds learned `prices`, one for each product of a quantity of the expert and a quantity that all
+share.
 
 The expected wait of an engine that is full (no seat free, or 95% of its cache in use) is the time in which it
 works off the requests that wait and one more; else the prefill of the tokens ahead. The expected wait of an
@@ -123,6 +124,7 @@ class ServerScorer(QueueScorer):
 
     kind: ClassVar[str] = "servers"
     term_names: ClassVar[tuple[str, ...]] = SERVER_TERMS
+    _table: Tensor
     prices_shape: ClassVar[tuple[int, int]] = (16, 7)
 
     def __init__(self, inputs: int, experts: int, constants: ServerConstants) -> None:  # pyright: ignore[reportMissingSuperCall] (that of queues has other constants)
@@ -141,9 +143,13 @@ class ServerScorer(QueueScorer):
         self.register_buffer("weights", torch.zeros(len(self.term_names)))
         self.register_buffer("prices", torch.zeros(self.prices_shape[0] * self.prices_shape[1]))
         self.estimate = nn.Linear(self.features, 3 * experts)  # quality, compute, service seconds
-        table = [getattr(constants, each.name) for each in fields(ServerConstants) if each.name not in _SHARED]
+        table = [
+            getattr(constants, each.name) for each in fields(ServerConstants) if each.name not in _SHARED
+        ]
         self.register_buffer("_table", torch.tensor(table, dtype=torch.float32), persistent=False)
-        self.register_buffer("_seconds", torch.tensor(constants.service, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "_seconds", torch.tensor(constants.service, dtype=torch.float32), persistent=False
+        )
 
     @classmethod
     def fields(cls) -> dict[str, Any]:
