@@ -82,25 +82,25 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "api_bursts": {"servers": "api", "arrivals": CODE, "loads": 0.5},
 }
-_INDEX = {"candidates": 24, "lanes": 4, "validation_lanes": 32}
+_INDEX = {"candidates": 16, "lanes": 6, "validation_lanes": 48}
 _SHORT = {"index": IndexHyperparameters(**_INDEX)}
 METHODS: dict[str, dict[str, Any] | None] = {
     "rollout_iteration": {
         **_SHORT,
         "states": 512,
-        "horizon": 40,
+        "horizon": 32,
         "experts": 4,
-        "lanes": 64,
-        "validation_lanes": 48,
+        "lanes": 128,
+        "validation_lanes": 64,
     },
-    "router_ppo": {"decisions": 16_384, "lanes": 32, "steps": 64},
+    "router_ppo": {"decisions": 16_384, "lanes": 64, "steps": 32},
     "cross_entropy": {
         **_SHORT,
         "population": 32,
         "elite": 8,
         "generations": 8,
-        "lanes": 4,
-        "validation_lanes": 48,
+        "lanes": 6,
+        "validation_lanes": 64,
     },
     "index_rule_late": _INDEX,
     "predicted_latency_tuned": _INDEX,
@@ -120,7 +120,7 @@ def main(
     methods: tuple[str, ...] = tuple(METHODS),
     seeds: int = 5,
     episodes: int = 64,
-    window: int = 192,
+    window: int = 128,
 ) -> None:
     """Fit and test every method in every scenario.
 
@@ -140,13 +140,12 @@ def main(
     overview: list[str] = []
     for name in only or tuple(SCENARIOS):
         problem, other = _problems(table, data, mooncake, SCENARIOS[name], episodes, window)
-        results = {
-            method: [
-                _result(problem, other, method, seed, out / name / f"{method}_{seed}.json")
-                for seed in range(seeds if method in _SEEDED else 1)
-            ]
-            for method in methods
-        }
+        results: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
+        for seed in range(seeds):
+            for method in methods:
+                if seed == 0 or method in _SEEDED:
+                    path = out / name / f"{method}_{seed}.json"
+                    results[method].append(_result(problem, other, method, seed, path))
         overview += _print(name, results, seeds)
     print("\n".join([*_HEAD, *overview]))
 

@@ -57,7 +57,9 @@ def tuned_index(
         seed: of the search.
         terms: as for `fit_index`.
     """
-    terms = tuple(terms)
+    # Without a budget `pace` is not searched, so the index is the same with and without it.
+    paced = problem.config.budget is not None
+    terms = tuple(name for name in terms if paced or name != "pace")
     key = ("index", problem.case.values["load"], terms, hyperparameters, seed)
     return copy.deepcopy(problem.cached(key, lambda: fit_index(problem, hyperparameters, seed, terms)))
 
