@@ -154,7 +154,7 @@ def _problems(
     table: OutcomeTable, data: Path, mooncake: Path, scenario: dict[str, Any], episodes: int, window: int
 ) -> tuple[QueueingProblem, QueueingProblem]:
     """The problem on the Azure trace, and the same tested on the Mooncake trace."""
-    options = {
+    options: dict[str, Any] = {
         "first_deadlines": (0.3,),
         "miss_weight": 0.25,
         "continuous": ENGINES,
