@@ -88,8 +88,6 @@ def check_method(method: Method, problem: Problem) -> str | None:
     if problem.rule is not None and not method.learns(problem.rule):
         supported = " or ".join(method.selections) or "hard or topk"
         return f"does not support {problem.rule.name} selection; it supports {supported}"
-    if method.unless is not None and (reason := method.unless(problem)) is not None:
-        return reason
     missing = [] if problem.table is None else method.missing(problem.table)
     return f"needs a column that the table lacks ({', '.join(missing)})" if missing else None
 

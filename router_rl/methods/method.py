@@ -100,7 +100,6 @@ class Method:
         refuses: maps a problem to the reason why it cannot be fitted to it, or to None; None: it fits any.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
-        unless: maps a problem to the reason why the method cannot be fitted to it, or to None.
     """
 
     name: str
@@ -119,7 +118,6 @@ class Method:
     full_information: bool = False
     refuses: Refuses | None = None
     holds_budget: bool = False
-    unless: Callable[[Any], str | None] | None = None
 
     def learns(self, rule: Selection) -> bool:
         """Return whether it supports a selection rule; RL does not if experts choose queries."""

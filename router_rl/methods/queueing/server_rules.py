@@ -120,6 +120,6 @@ def _fit_of(rule: Rule) -> Fit:
 
 
 METHODS = tuple(
-    Method(name=name, family="baseline", fit=_fit_of(rule), about=about, unless=needs_model_servers)
+    Method(name=name, family="baseline", fit=_fit_of(rule), about=about, refuses=needs_model_servers)
     for name, (rule, about) in RULES.items()
 )

@@ -210,7 +210,7 @@ METHODS = (
         fit=_llmd_tuned,
         hyperparameters=IndexHyperparameters,
         about="quality, compute and the scorers of llm-d, tuned weights",
-        unless=needs_model_servers,
+        refuses=needs_model_servers,
     ),
     Method(
         name="litellm_tuned",
@@ -218,14 +218,14 @@ METHODS = (
         fit=_litellm_tuned,
         hyperparameters=IndexHyperparameters,
         about="quality, compute and the signals of LiteLLM's strategies, tuned weights",
-        unless=needs_model_servers,
+        refuses=needs_model_servers,
     ),
     Method(
         name="predicted_latency",
         family="baseline",
         fit=_predicted_latency,
         about="the lowest predicted token times (llm-d latency scorer)",
-        unless=needs_model_servers,
+        refuses=needs_model_servers,
     ),
     Method(
         name="predicted_latency_tuned",
@@ -233,6 +233,6 @@ METHODS = (
         fit=_predicted_latency_tuned,
         hyperparameters=IndexHyperparameters,
         about="quality, compute and lateness by predicted token times, tuned weights",
-        unless=needs_model_servers,
+        refuses=needs_model_servers,
     ),
 )
