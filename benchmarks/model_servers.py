@@ -103,7 +103,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
         "validation_lanes": 64,
     },
     "index_rule_late": _INDEX,
-    "predicted_latency_tuned": _INDEX,
+    "latency_tuned": _INDEX,
     "llmd_tuned": _INDEX,
     "litellm_tuned": _INDEX,
     "predicted_latency": None,

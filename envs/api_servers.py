@@ -38,7 +38,6 @@ class Apis(NamedTuple):
     Attributes:
         level: [B, N, 3] float64, in each bucket at `since`; below 0 if it is reserved.
         since: [B, N] float64 uptime.
-        last: [B, N] float64 uptime, when the last request is sent.
         sent: [B, N] int64, requests sent to the API.
         begins: [B, N, W] float64 uptime, when each is sent; else infinite.
         ends: [B, N, W] float64 uptime, when each finishes; else infinite.
@@ -49,7 +48,6 @@ class Apis(NamedTuple):
 
     level: Tensor
     since: Tensor
-    last: Tensor
     sent: Tensor
     begins: Tensor
     ends: Tensor
@@ -94,7 +92,6 @@ class ApiServers:
         return Apis(
             level=self.size.repeat(lanes, 1, 1),
             since=times.clone(),
-            last=times.clone(),
             sent=times.long(),
             begins=never,
             ends=never.clone(),
@@ -119,7 +116,7 @@ class ApiServers:
         level = self._levels(apis, state.up).reshape(-1, 3).index_select(0, expert)
         # A request larger than the bucket is sent when the bucket is full.
         wait = ((torch.minimum(need, size) - level) / rate).clamp(min=0.0).nan_to_num(nan=0.0).amax(dim=-1)
-        begin = torch.maximum(up + wait, at(apis.last, expert))
+        begin = up + wait  # not before that of an earlier request, which reserved what it needs
         lost = fails * at(each["failure_s"], actions) + at(each["backoff_s"], actions) * (2.0**fails - 1.0)
         slow = luck[:, 1] < at(each["straggler_rate"], actions)
         factor = torch.where(slow, at(each["straggler_slowdown"], actions), 1.0)
@@ -140,7 +137,6 @@ class ApiServers:
         apis.sent.view(-1)[expert] = count + 1
         apis.level.view(-1, 3)[expert] = torch.where(size.isinf(), size, level - need)
         apis.since.view(-1)[expert] = up
-        apis.last.view(-1)[expert] = begin
         early, late = first_charges(state, place, first_at), late_charges(state, place, end_at)
         return Charges(early.lateness + late.lateness, torch.maximum(early.missed, late.missed))
 

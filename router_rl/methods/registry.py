@@ -99,7 +99,7 @@ METHODS = PluginRegistry(
         "queueing.llmd_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.litellm_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.predicted_latency": "router_rl.methods.queueing.server_search:METHODS",
-        "queueing.predicted_latency_tuned": "router_rl.methods.queueing.server_search:METHODS",
+        "queueing.latency_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.ppo": "router_rl.methods.sb3_any_env:METHOD",
         "queueing.router_ppo": "router_rl.methods.agents.env_ppo:METHOD",
         "queueing.reinforce": "router_rl.methods.agents.env_reinforce:METHOD",

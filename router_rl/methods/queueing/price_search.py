@@ -116,5 +116,5 @@ METHOD = Method(
     fit=fit_prices,
     hyperparameters=PriceHyperparameters,
     space={"deviation": (0.01, 0.03, 0.1), "lanes": (6, 12)},
-    about="index_rule with prices tuned by the cross-entropy method",
+    about="index_rule with prices by the cross-entropy method",
 )

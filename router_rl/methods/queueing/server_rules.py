@@ -94,13 +94,13 @@ def _latency_aware(parts: ServerParts, scorer: ServerScorer) -> Tensor:
 
 RULES: dict[str, tuple[Rule, str]] = {
     "least_finish": (_least_finish, "the shortest expected time to the last token"),
-    "vllm_balancer": (_vllm, "the least of 4 x waiting + running (vLLM data-parallel balancer)"),
-    "llmd": (_llmd, "2 x queue score + 2 x free share of the KV cache (llm-d defaults)"),
+    "vllm_balancer": (_vllm, "the least 4 x waiting + running (vLLM balancer)"),
+    "llmd": (_llmd, "2 x queue score + 2 x free KV cache (llm-d defaults)"),
     "least_busy": (_least_busy, "the fewest requests in flight (LiteLLM least-busy)"),
-    "usage_based": (_usage_based, "the least used limit that has room (LiteLLM usage-based-v2)"),
+    "usage_based": (_usage_based, "the least used limit with room (LiteLLM usage-based-v2)"),
     "latency_based": (_latency_based, "the lowest recent time to the first token (LiteLLM)"),
     "cost_based": (_cost_based, "the lowest cost among those with room (LiteLLM cost-based)"),
-    "latency_aware": (_latency_aware, "recent token times over the lowest (vLLM Semantic Router)"),
+    "latency_aware": (_latency_aware, "lowest recent token times (vLLM Semantic Router)"),
 }
 """Rules by name, each with one line for `list`."""
 

@@ -181,9 +181,7 @@ def _predicted_latency(
     return ActionPolicy(actions=actions)
 
 
-def _predicted_latency_tuned(
-    problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run
-) -> ActionPolicy:
+def _latency_tuned(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> ActionPolicy:
     predictor = LatencyPredictor(problem, run.seed)
     answer = torch.tensor([each.answer for each in problem.units.servers])
     late = problem.config.lateness_weight + problem.config.miss_weight or 0.1
@@ -209,7 +207,7 @@ METHODS = (
         family="baseline",
         fit=_llmd_tuned,
         hyperparameters=IndexHyperparameters,
-        about="quality, compute and the scorers of llm-d, tuned weights",
+        about="quality, compute and scorers of llm-d, tuned weights",
         refuses=needs_model_servers,
     ),
     Method(
@@ -217,7 +215,7 @@ METHODS = (
         family="baseline",
         fit=_litellm_tuned,
         hyperparameters=IndexHyperparameters,
-        about="quality, compute and the signals of LiteLLM's strategies, tuned weights",
+        about="quality, compute and signals of LiteLLM, tuned weights",
         refuses=needs_model_servers,
     ),
     Method(
@@ -228,11 +226,11 @@ METHODS = (
         refuses=needs_model_servers,
     ),
     Method(
-        name="predicted_latency_tuned",
+        name="latency_tuned",
         family="baseline",
-        fit=_predicted_latency_tuned,
+        fit=_latency_tuned,
         hyperparameters=IndexHyperparameters,
-        about="quality, compute and lateness by predicted token times, tuned weights",
+        about="quality, compute, predicted lateness, tuned weights",
         refuses=needs_model_servers,
     ),
 )

@@ -25,7 +25,7 @@ from router_rl.routing.policies.live_queues import queue_constants
 
 KINDS = ("continuous", "api")
 FEW = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
-TUNED = ("index_rule_late", "llmd_tuned", "litellm_tuned", "predicted_latency_tuned")
+TUNED = ("index_rule_late", "llmd_tuned", "litellm_tuned", "latency_tuned")
 
 
 def made(table, kind, **options):
