@@ -1,17 +1,31 @@
-"""The state of the queueing environment."""
+"""The state of the queueing environment, what late requests cost, and the interface of the servers.
+
+`Servers` is all that the environment knows of how experts work: it sends a request, advances to the next
+arrival, and reads counts. `queue_servers`, `continuous_servers` and `api_servers` implement it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from .queue_episodes import Episodes
-from .queueing_config import QueueingConfig
 
-__all__ = ["QueueState", "empty_queues", "flat", "mapped"]
+__all__ = [
+    "Charges",
+    "QueueState",
+    "Servers",
+    "at",
+    "empty_state",
+    "first_charges",
+    "flat",
+    "late_charges",
+    "mapped",
+    "request_place",
+]
 
 
 class QueueState(NamedTuple):
@@ -22,16 +36,11 @@ class QueueState(NamedTuple):
         step: [B] int64, requests sent in this episode.
         episodes: W + 1 requests and the outages of the episode.
         up: [B, N], uptime of the experts now.
-        free: [B, N, C], when each replica finishes its work (`up`).
-        starts: [B, N, W + 4], when each request sent to the expert begins (`up`), in order; else infinite.
-        sent, begun: [B, N] int64, requests sent to the expert, and those that have begun.
-        open_size: [B, N] int64, requests in the batch that is not yet full; 0 if there is none.
-        open_work: [B, N], service time of its longest request.
-        open_finish: [B, N], when it would finish (`up`).
-        members: [B, N, batch] int64, its requests.
+        first: [B, W + 1], when the first token of each request comes; NaN where it has not, and for queues.
         finish: [B, W + 1], when each request finishes; the last column is for no request.
         gaps: [B, 2], running means of the time between arrivals, fast and slow.
         spent: [B], compute used in the episode.
+        servers: a named tuple of tensors, whose first axis is the lane.
     """
 
     seed: Tensor
@@ -39,62 +48,128 @@ class QueueState(NamedTuple):
     step: Tensor
     episodes: Episodes
     up: Tensor
-    free: Tensor
-    starts: Tensor
-    sent: Tensor
-    begun: Tensor
-    open_size: Tensor
-    open_work: Tensor
-    open_finish: Tensor
-    members: Tensor
+    first: Tensor
     finish: Tensor
     gaps: Tensor
     spent: Tensor
+    servers: Any
 
 
-def empty_queues(
-    seed: Tensor,
-    episode: Tensor,
-    episodes: Episodes,
-    replicas: Tensor,
-    config: QueueingConfig,
-    gap: float,
-    room: int,
+class Charges(NamedTuple):
+    """What requests cost because they are late, [B] float64 each: see `Rewards` of the environment."""
+
+    lateness: Tensor
+    missed: Tensor
+
+
+class Servers(Protocol):
+    """How the experts work on requests.
+
+    Attributes:
+        busy: [N] int64, requests or replicas that an expert works on at once, at most.
+        extras: numbers that observations hold beside those of queues.
+    """
+
+    busy: Tensor
+    extras: int
+
+    def fitted(self, tokens: Tensor) -> Tensor:
+        """Return tokens of prompts and answers [..., N, 2] float64 that the servers can hold."""
+        ...
+
+    def empty(self, lanes: int) -> Any:
+        """Return the state of idle servers, a named tuple of tensors."""
+        ...
+
+    def send(self, state: QueueState, actions: Tensor, row: Tensor) -> Charges:
+        """Send the requests, of queries [B] int64, to experts [B] int64; return what is paid at once."""
+        ...
+
+    def advance(self, state: QueueState) -> Charges:
+        """Advance to the uptimes `state.up`, or to the end if the episode ended; return what is paid."""
+        ...
+
+    def counts(self, state: QueueState) -> tuple[Tensor, Tensor]:
+        """Return the requests waiting, and those at work, [B, N] int64 each."""
+        ...
+
+    def observed(self, state: QueueState) -> list[Tensor]:
+        """Return the extra parts of observations, [B, X] each, `extras` columns together."""
+        ...
+
+    def settle(self, state: QueueState) -> Charges:
+        """Return what the requests in flight will pay if no other request follows; the state stays."""
+        ...
+
+
+def empty_state(
+    seed: Tensor, episode: Tensor, episodes: Episodes, experts: int, gap: float, servers: Any
 ) -> QueueState:
     """The state at the start of episodes.
 
     Args:
         seed, episode: [B] int64.
         episodes: their requests and outages.
-        replicas: [N] int64; an expert's row of `free` is infinite where it has fewer than others.
-        config: the options.
+        experts: N.
         gap: mean seconds between arrivals, the initial running means.
-        room: columns of `starts` beyond the requests.
+        servers: the state of idle servers.
     """
-    lanes, experts, width = len(seed), len(replicas), int(replicas.max())
+    lanes = len(seed)
     times = torch.zeros((lanes, experts), dtype=torch.float64, device=seed.device)
-    whole = torch.zeros((lanes, experts), dtype=torch.int64, device=seed.device)
-    absent = torch.arange(width, device=seed.device) >= replicas.unsqueeze(-1)
-    finish = times.new_full((lanes, config.window + 1), float("nan"))
-    finish[:, config.window] = 0.0  # no request is never late
+    finish = times.new_full(episodes.arrival.shape, float("nan"))
+    finish[:, -1] = 0.0  # no request is never late
     return QueueState(
         seed=seed.clone(),
         episode=episode.clone(),
         step=torch.zeros_like(seed),
         episodes=episodes,
-        up=times.clone(),
-        free=times.unsqueeze(-1).repeat(1, 1, width).masked_fill(absent, float("inf")),
-        starts=times.new_full((lanes, experts, config.window + room), float("inf")),
-        sent=whole.clone(),
-        begun=whole.clone(),
-        open_size=whole.clone(),
-        open_work=times.clone(),
-        open_finish=times.clone(),
-        members=whole.unsqueeze(-1).repeat(1, 1, config.batch),
+        up=times,
+        first=finish.clone(),
         finish=finish,
         gaps=times.new_full((lanes, 2), gap),
         spent=times.new_zeros(lanes),
+        servers=servers,
     )
+
+
+def request_place(state: QueueState, request: Tensor) -> Tensor:
+    """Indices into [B, W + 1], flattened, of requests [B, ...] int64."""
+    lanes, columns = state.finish.shape
+    lane = torch.arange(lanes, device=request.device) * columns
+    return lane.reshape(-1, *[1] * (request.dim() - 1)) + request
+
+
+def late_charges(state: QueueState, place: Tensor, finish: Tensor) -> Charges:
+    """Lateness and misses times value of requests that finish, in the shape of `place`.
+
+    Args:
+        state: of the lanes.
+        place: [B, ...] int64, of `request_place`.
+        finish: [B, ...] float64 seconds.
+    """
+    episodes = state.episodes
+    deadline, value = at(episodes.deadline, place), at(episodes.value, place)
+    over = (finish - at(episodes.arrival, place) - deadline).clamp(min=0.0)
+    return Charges(value * over / deadline, value * (over > 0))
+
+
+def first_charges(state: QueueState, place: Tensor, first: Tensor) -> Charges:
+    """Lateness and misses times value of first tokens, in the shape of `place`; 0 without a deadline.
+
+    Args:
+        state: of the lanes.
+        place: [B, ...] int64, of `request_place`.
+        first: [B, ...] float64 seconds.
+    """
+    episodes = state.episodes
+    deadline, value = at(episodes.first_deadline, place), at(episodes.value, place)
+    over = (first - at(episodes.arrival, place) - deadline).clamp(min=0.0)
+    return Charges(value * over / deadline, value * (over > 0))
+
+
+def at(values: Tensor, place: Tensor) -> Tensor:
+    """The values at flat indices, in the shape of `place`; much faster than indexing by columns."""
+    return values.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)
 
 
 def flat(state: Any) -> Sequence[Tensor]:

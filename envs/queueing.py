@@ -9,24 +9,34 @@ A replica that becomes free takes up to `batch` waiting requests. A batch of n t
 request times `1 + batch_slope * (n - 1)`. While an expert is down, its work stops. Quality, cost and
 service times come from an `OutcomeTable` (service times from `latency_s`, else `tokens_out`, else cost).
 
+`servers="continuous"` has an engine with continuous batching for each expert, and `servers="api"` a
+rate-limited API; `envs/continuous_servers.py` and `envs/api_servers.py` specify them. Both take the lengths
+of prompts and answers from the trace if it has `tokens_in` and `tokens_out`, else from the table.
+
 Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
 
 ## Action space
 `Discrete(N)`: the expert that the request is sent to.
 
 ## Observation space
-`Box((D + 3 N + 6,), float32)`:
+`Box((D + 3 N + 6,), float32)`, and `Box((D + 7 N + 8,), float32)` for model servers:
 
 | part | size | values |
 |---|---|---|
 | features of the query | D | |
 | waiting | N | requests waiting at the expert |
-| busy | N | replicas at work; all of them where a request waits |
+| busy | N | replicas at work; all of them where a request waits. Model servers: requests at work |
 | down | N | 1 if the expert is down |
 | deadline | 1 | seconds from arrival |
 | value | 1 | of the request |
 | gaps | 2 | running means of the time between arrivals, fast and slow, seconds |
 | budget | 2 | compute left per request left, and the fraction of requests left; 0 without a budget |
+| used | N | model servers: used share of the KV cache, or of the fullest rate limit (above 1: reserved) |
+| ahead | N | model servers: tokens of prompts that are not computed yet; 0 for APIs |
+| recent_first | N | model servers: running mean of the seconds to the first token, rate 1/8 |
+| recent_token | N | model servers: running mean of the seconds per further token, rate 1/8 |
+| tokens | 1 | model servers: tokens of the request's prompt |
+| first_deadline | 1 | model servers: seconds from arrival to the first token; 0 for none |
 
 ## Rewards
     value * quality - lateness_weight * lateness - miss_weight * missed
@@ -37,6 +47,8 @@ Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
   if the deadline is missed. Both are paid when the request is sent, as what the request adds to the lateness
   of all requests if no other request followed. So the rewards of an episode sum to the utility of its
   requests, and no reward is delayed.
+- Model servers add the lateness of the first token over its deadline, and `missed` counts a request once.
+  APIs pay when a request is sent, engines when the tokens come; the last step pays for all that is left.
 - `overspend`: compute that the request adds above the episode's budget.
 
 `info` holds these and `share` [N], 1 for the expert.
@@ -58,7 +70,7 @@ The episode terminates after W requests. It is never truncated.
 - `seed`, `group`: lane i uses the random stream `seed + i // group`.
 - the fields of `QueueingConfig`: `load`, `compute_weight`, `lateness_weight`, `miss_weight`, `window`,
   `replicas`, `batch`, `batch_slope`, `deadlines`, `values`, `shares`, `mean_up`, `mean_repair`, `budget`,
-  `overspend_weight`.
+  `overspend_weight`, `servers`, `first_deadlines`, `continuous`, `api`.
 """
 
 from __future__ import annotations
@@ -75,17 +87,21 @@ from torch import Tensor
 from experts import OutcomeTable
 
 from .adapters import environment_classes
+from .api_servers import ApiServers
 from .arguments import config_from
+from .continuous_servers import ContinuousServers
 from .core import ActionSpace, BatchedCore, Step, float_box
-from .outages import Outages, is_down, uptime, wall_time
+from .outages import is_down, uptime
 from .outcomes import Outcomes, open_rows
-from .queue_episodes import draw_episodes
-from .queue_state import QueueState, empty_queues, flat, mapped
+from .queue_episodes import Traffic, draw_episodes
+from .queue_servers import QueueServers
+from .queue_state import Charges, QueueState, Servers, at, empty_state, flat, mapped, request_place
 from .queue_units import QueueUnits
 from .queueing_config import QueueingConfig
+from .request_lengths import request_lengths
 from .reward import utility
 from .service_time import service_times
-from .traces import ARRIVALS, Arrivals, open_arrivals
+from .traces import Arrivals, split_arrivals
 
 __all__ = [
     "QueueUnits",
@@ -96,9 +112,8 @@ __all__ = [
     "build_queueing",
 ]
 
-_LOOK = 4  # starts that are compared together when counting the requests that began
+_LARGEST = 1e9
 _FAST, _SLOW = 1 / 8, 1 / 64  # rates of the two running means of the gaps
-_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.625), "test": (0.75, 1.0), "tuning": (0.625, 0.75)}
 
 
 class QueueingCore(BatchedCore[QueueState]):
@@ -106,8 +121,8 @@ class QueueingCore(BatchedCore[QueueState]):
 
     Args:
         outcomes: the table, on the device to use.
-        service: [T, N] float64, seconds.
-        gaps: [M] float64, gaps between arrivals with mean 1; an episode uses a random stretch of them.
+        servers: how the experts work.
+        traffic: gaps between arrivals in seconds, and lengths; an episode uses a random stretch of them.
         config: the options.
         units: of compute, deadlines and load.
         lanes: B.
@@ -122,8 +137,8 @@ class QueueingCore(BatchedCore[QueueState]):
     def __init__(
         self,
         outcomes: Outcomes,
-        service: Tensor,
-        gaps: Tensor,
+        servers: Servers,
+        traffic: Traffic,
         config: QueueingConfig,
         units: QueueUnits,
         lanes: int,
@@ -132,25 +147,22 @@ class QueueingCore(BatchedCore[QueueState]):
     ) -> None:
         super().__init__(outcomes.experts, outcomes.quality.device, lanes, group)
         self.outcomes = outcomes
-        self.service = service
+        self.servers = servers
         self.config = config
         self.units = units
-        self.replicas = config.replicas_of(self.experts).to(self.device)
-        self._width = int(self.replicas.max())  # C
+        self.replicas = servers.busy
         self.gap = config.gap(units.batch_service)
-        self.gaps = gaps.to(self.device) * self.gap
+        self.traffic = traffic
         self.observation_space = self._space()
         self.action_space: ActionSpace = spaces.Discrete(self.experts)
         self._lane = torch.arange(lanes, device=self.device)
         self._rates = torch.tensor([_FAST, _SLOW], dtype=torch.float64, device=self.device)
-        self._ahead = torch.arange(_LOOK, device=self.device)
         self.state = self._initial_state(self._lane_seeds(seed))
 
     @property
     def now(self) -> Tensor:
         """Arrival time of the current request, [B] float64 seconds."""
-        place = self._lane * (self.config.window + 1) + self.state.step
-        return _at(self.state.episodes.arrival, place)
+        return at(self.state.episodes.arrival, request_place(self.state, self.state.step))
 
     def clear(self, finished: Tensor) -> None:
         """Start a new episode, with empty queues, where `finished` [B] bool is True."""
@@ -171,72 +183,66 @@ class QueueingCore(BatchedCore[QueueState]):
 
     def step(self, actions: Tensor) -> Step:
         """Send the requests to experts [B] int64, and advance to the next arrivals."""
-        state, config, episodes = self.state, self.config, self.state.episodes
-        request = self._lane * (config.window + 1) + state.step  # index into [B, W + 1], flattened
-        expert = self._lane * self.experts + actions  # index into [B, N], flattened
-        row = _at(episodes.row, request)
-        up, work = _at(state.up, expert), _at(self.service, row * self.experts + actions)
-        free, slot = state.free.flatten(0, 1).index_select(0, expert).min(dim=-1)
-        outages = Outages(*(part.flatten(0, 1).index_select(0, expert) for part in episodes.outages))
-        start = torch.maximum(up, free)  # also the start of an open batch, which has not begun
-        if config.batch > 1:
-            size = _at(state.open_size, expert)
-            work = torch.maximum(work, torch.where(size > 0, _at(state.open_work, expert), work))
-            end = start + work * (1.0 + config.batch_slope * size)
-            closed = (size + 1 == config.batch) | (start <= up)
-        else:
-            size, end, closed = torch.zeros_like(expert), start + work, None
-        finish = wall_time(outages, end)
-        lateness, missed = self._late(request.unsqueeze(-1), finish.unsqueeze(-1))
-        if closed is not None:
-            lateness, missed = self._with_members(expert, size, finish, lateness, missed)
-            state.open_size.view(-1)[expert] = torch.where(closed, 0, size + 1)
-            state.open_work.view(-1)[expert] = work
-            state.open_finish.view(-1)[expert] = end
-            state.members.view(-1)[expert * config.batch + size] = state.step
-        state.finish.view(-1)[request] = finish
-        state.free.view(-1)[expert * self._width + slot] = (
-            end if closed is None else torch.where(closed, end, free)
-        )
-        count = _at(state.sent, expert)
-        state.starts.view(-1)[expert * (config.window + _LOOK) + count] = start
-        state.sent.view(-1)[expert] = count + 1
-
-        quality = _at(self.outcomes.quality, row * self.experts + actions).double()
-        compute = _at(self.outcomes.compute, row * self.experts + actions).double()
-        overspend = self._overspend(compute)
-        costs = {"lateness": lateness, "missed": missed, "compute": compute, "overspend": overspend}
-        reward = utility({"quality": _at(episodes.value, request) * quality, **costs}, self._cost_weights)
-        self._advance()
+        state, episodes = self.state, self.state.episodes
+        request = request_place(state, state.step)
+        row = at(episodes.row, request)
+        sent = self.servers.send(state, actions, row)
+        quality = at(self.outcomes.quality, row * self.experts + actions).double()
+        compute = at(self.outcomes.compute, row * self.experts + actions).double()
+        value, overspend = at(episodes.value, request), self._overspend(compute)
+        later = self._advance()
+        costs = {
+            "lateness": sent.lateness + later.lateness,
+            "missed": sent.missed + later.missed,
+            "compute": compute,
+            "overspend": overspend,
+        }
+        reward = utility({"quality": value * quality, **costs}, self._cost_weights)
         share = torch.zeros(self.lanes * self.experts, device=self.device)
-        share[expert] = 1.0
+        share[self._lane * self.experts + actions] = 1.0
         parts = {name: part.float() for name, part in {"quality": quality, **costs}.items()}
         parts["share"] = share.reshape(self.lanes, self.experts)
-        return Step(reward.float(), self.state.step >= config.window, parts)
+        return Step(reward.float(), self.state.step >= self.config.window, parts)
 
     def observation(self) -> Tensor:
-        """Return the current observations, [B, D + 3 N + 6] float32; the module docstring lists the parts."""
+        """Return the current observations, [B, O] float32; the module docstring lists the parts."""
         state, episodes = self.state, self.state.episodes
-        waiting = state.sent - state.begun
-        busy = (state.free > state.up.unsqueeze(-1)).sum(dim=-1) - (self._width - self.replicas)
-        busy = torch.where(waiting > 0, self.replicas, busy)
-        request = self._lane * (self.config.window + 1) + state.step
+        waiting, busy = self.servers.counts(state)
+        request = request_place(state, state.step)
         parts = [
-            self.outcomes.features.index_select(0, _at(episodes.row, request)),
+            self.outcomes.features.index_select(0, at(episodes.row, request)),
             waiting,
             busy,
             is_down(episodes.outages, self.now.unsqueeze(-1)),
-            _at(episodes.deadline, request).unsqueeze(-1),
-            _at(episodes.value, request).unsqueeze(-1),
+            at(episodes.deadline, request).unsqueeze(-1),
+            at(episodes.value, request).unsqueeze(-1),
             state.gaps,
             self._budget_left(),
+            *self.servers.observed(state),
         ]
         return torch.cat([part.float() for part in parts], dim=-1)
+
+    def settle(self) -> Tensor:
+        """Return the utility that requests in flight still cost if no other request follows, [B] float64."""
+        charges = self.servers.settle(self.state)
+        late = self.config.lateness_weight * charges.lateness
+        return late + self.config.miss_weight * charges.missed
 
     def responses(self) -> Tensor:
         """Return the response times in seconds, [B, W] float64; NaN for requests that are not sent yet."""
         window = self.config.window
         return self.state.finish[:, :window] - self.state.episodes.arrival[:, :window]
+
+    def first_tokens(self) -> Tensor:
+        """Return the times to the first token in seconds, [B, W] float64; NaN for servers of queues."""
+        window = self.config.window
+        return self.state.first[:, :window] - self.state.episodes.arrival[:, :window]
+
+    def missed(self) -> Tensor:
+        """Return whether a deadline of each request was missed, [B, W] bool."""
+        window, episodes = self.config.window, self.state.episodes
+        late = self.responses() > episodes.deadline[:, :window]
+        return late | (self.first_tokens() > episodes.first_deadline[:, :window])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the lanes as tensors by position."""
@@ -246,27 +252,6 @@ class QueueingCore(BatchedCore[QueueState]):
         """Continue from a saved state."""
         for index, value in enumerate(flat(self.state)):
             value.copy_(state[str(index)])
-
-    def _late(self, request: Tensor, finish: Tensor) -> tuple[Tensor, Tensor]:
-        """Return lateness and misses times value, [B], summed over requests with finish times [B, M]."""
-        episodes = self.state.episodes
-        deadline, value = _at(episodes.deadline, request), _at(episodes.value, request)
-        over = (finish - _at(episodes.arrival, request) - deadline).clamp(min=0.0)
-        return (value * over / deadline).sum(dim=-1), (value * (over > 0)).sum(dim=-1)
-
-    def _with_members(
-        self, expert: Tensor, size: Tensor, finish: Tensor, lateness: Tensor, missed: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Add the delay of the requests whose batch the request joins, and update their finish times."""
-        state, batch, window = self.state, self.config.batch, self.config.window
-        there = torch.arange(batch, device=self.device) < size.unsqueeze(-1)
-        joined = state.members.flatten(0, 1).index_select(0, expert)
-        members = (self._lane * (window + 1)).unsqueeze(-1) + torch.where(there, joined, window)
-        before = _at(state.finish, members)
-        after = torch.where(there, finish.unsqueeze(-1), before)
-        old, new = self._late(members, before), self._late(members, after)
-        state.finish.view(-1)[members] = after
-        return lateness + new[0] - old[0], missed + new[1] - old[1]
 
     def _overspend(self, compute: Tensor) -> Tensor:
         """Return the compute that the request adds above the episode's budget, [B]."""
@@ -284,25 +269,15 @@ class QueueingCore(BatchedCore[QueueState]):
         allowed = self.config.budget * self.config.window - self.state.spent
         return torch.stack([allowed / left.clamp(min=1.0), left / self.config.window], dim=-1)
 
-    def _advance(self) -> None:
-        """Advance to the next arrival, and start the requests that begin before it."""
+    def _advance(self) -> Charges:
+        """Advance to the next arrival; return what is paid until then."""
         state = self.state
         before = self.now
         state.step.add_(1)
         now = self.now
         state.gaps.lerp_((now - before).unsqueeze(-1), self._rates)
         state.up.copy_(uptime(state.episodes.outages, now.unsqueeze(-1).expand(-1, self.experts)))
-        if self.config.batch > 1:
-            free, slot = state.free.min(dim=-1, keepdim=True)
-            begins = (state.open_size > 0).unsqueeze(-1) & (free <= state.up.unsqueeze(-1))
-            state.free.scatter_(-1, slot, torch.where(begins, state.open_finish.unsqueeze(-1), free))
-            state.open_size.masked_fill_(begins.squeeze(-1), 0)
-        while True:
-            ahead = state.begun.unsqueeze(-1) + self._ahead
-            more = (state.starts.gather(-1, ahead) <= state.up.unsqueeze(-1)).sum(dim=-1)
-            state.begun.add_(more)
-            if not bool((more == _LOOK).any()):
-                return
+        return self.servers.advance(state)
 
     def _initial_state(self, seeds: Tensor) -> QueueState:
         return self._begin(seeds, torch.zeros_like(seeds))
@@ -310,22 +285,26 @@ class QueueingCore(BatchedCore[QueueState]):
     def _begin(self, seed: Tensor, episode: Tensor) -> QueueState:
         """Return lanes at the start of an episode."""
         config, unit = self.config, self.units.mean_service
-        episodes = draw_episodes(seed, episode, self.gaps, self.outcomes.queries, self.experts, config, unit)
-        return empty_queues(seed, episode, episodes, self.replicas, config, self.gap, room=_LOOK)
+        queries, experts = self.outcomes.queries, self.experts
+        episodes = draw_episodes(seed, episode, self.traffic, queries, experts, config, unit)
+        return empty_state(seed, episode, episodes, experts, self.gap, self.servers.empty(len(seed)))
 
     def _space(self) -> spaces.Box:
         """Return the bounds of the features, counts, times and flags."""
         config, experts = self.config, self.experts
         low, high = self.outcomes.feature_bounds()
-        gap = max(float(self.gaps.max()), self.gap)
+        gap = max(float(self.traffic.gaps.max()), self.gap)
         spent = config.window * float(self.outcomes.compute.max())
         most_left = 1.0 if config.budget is None else config.budget * config.window
         least_left = 0.0 if config.budget is None else -spent
         counts = [np.full(experts, config.window), self.replicas.cpu().numpy(), np.ones(experts)]
         rest = [config.max_deadline * self.units.mean_service, max(config.values), gap, gap, most_left, 1.0]
+        # Of the numbers of model servers only the sign is known.
+        extras = self.servers.extras
+        least = [low, np.zeros(3 * experts), np.array([0.0, 0.0, 0.0, 0.0, least_left, 0.0])]
         return float_box(
-            [low, np.zeros(3 * experts), np.array([0.0, 0.0, 0.0, 0.0, least_left, 0.0])],
-            [high, *counts, np.array(rest) * 1.001],
+            [*least, np.full(extras, -_LARGEST)],
+            [high, *counts, np.array(rest) * 1.001, np.full(extras, _LARGEST)],
         )
 
     @property
@@ -371,27 +350,22 @@ def build_queueing(
     """
     config = config_from(QueueingConfig, build_queueing, options)
     rows, _ = open_rows(table, split)
-    units = QueueUnits.of(rows, config) if units is None else units
-    if isinstance(arrivals, str) and arrivals in ARRIVALS:
-        trace = open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
+    trace = split_arrivals(arrivals, split)
+    lengths = None if config.servers == "queue" else request_lengths(rows, trace)
+    units = QueueUnits.of(rows, config, lengths) if units is None else units
+    outcomes = Outcomes.of(rows, units.compute, device)
+    if lengths is None:
+        replicas = config.replicas_of(outcomes.experts).to(device)
+        servers = QueueServers(torch.from_numpy(service_times(rows)).to(device), replicas, config)
     else:
-        trace = arrivals if isinstance(arrivals, Arrivals) else open_arrivals(arrivals)
-        trace = trace if split is None else trace.part(*_PARTS[split])
-    return QueueingCore(
-        Outcomes.of(rows, units.compute, device),
-        torch.from_numpy(service_times(rows)).to(device),
-        torch.from_numpy(trace.gaps()),
-        config,
-        units,
-        lanes,
-        seed=seed,
-        group=group,
-    )
+        usual = torch.tensor([each[:2] for each in units.servers], dtype=torch.float64, device=device)
+        kind = ContinuousServers if config.servers == "continuous" else ApiServers
+        servers = kind(outcomes.experts, config, usual)
+        lengths = lengths._replace(tokens=servers.fitted(lengths.tokens.to(device)))
+    # The load is relative to the capacity for the lengths of these requests.
+    pace = units if lengths is None else QueueUnits.of(rows, config, lengths)
+    gaps = torch.from_numpy(trace.gaps()).to(device) * config.gap(pace.batch_service)
+    return QueueingCore(outcomes, servers, Traffic(gaps, lengths), config, units, lanes, seed, group)
 
 
 QueueingEnv, QueueingVectorEnv = environment_classes("Queueing", build_queueing, __doc__)
-
-
-def _at(values: Tensor, place: Tensor) -> Tensor:
-    """Return the values at flat indices, in the shape of `place`; much faster than indexing by columns."""
-    return values.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)

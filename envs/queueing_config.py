@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from experts import InputError
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
+
+from .server_options import ApiOptions, ContinuousOptions
 
 __all__ = ["QueueingConfig"]
 
@@ -39,6 +42,11 @@ class QueueingConfig(CheckedOptions):
         mean_repair: mean service times that it is down.
         budget: mean compute per request of an episode; None for no bound.
         overspend_weight: utility per unit of compute above the budget.
+        servers: `queue`: replicas with queues and fixed batches. `continuous`: engines with continuous
+            batching. `api`: rate-limited APIs.
+        first_deadlines: deadline of the first token of each class, in mean service times; none where empty.
+        continuous: the engines' options.
+        api: the APIs' options.
 
     Raises:
         InputError: a value is out of range.
@@ -59,6 +67,10 @@ class QueueingConfig(CheckedOptions):
     mean_repair: Positive = 20.0
     budget: Positive | None = None
     overspend_weight: NonNegative = 1.0
+    servers: Literal["queue", "continuous", "api"] = "queue"
+    first_deadlines: tuple[Positive, ...] = ()
+    continuous: ContinuousOptions = field(default_factory=ContinuousOptions)
+    api: ApiOptions = field(default_factory=ApiOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +82,20 @@ class QueueingConfig(CheckedOptions):
                 raise InputError(name, list(values), problem, "give each class a number of at least 0")
         if self.replicas == ():
             raise InputError("replicas", [], "are empty", "give one number, or one for each expert")
+        if self.first_deadlines and len(self.first_deadlines) != len(self.deadlines):
+            problem = f"do not match {len(self.deadlines)} deadlines"
+            fix = "give each class a number above 0, or none"
+            raise InputError("first_deadlines", list(self.first_deadlines), problem, fix)
+        if self.servers == "queue" and self.first_deadlines:
+            fix = "use them with servers continuous or api"
+            raise InputError("first_deadlines", list(self.first_deadlines), "queues have no first token", fix)
+        if self.servers != "queue":
+            for name in ("replicas", "batch"):
+                if getattr(self, name) != 1:
+                    problem = f"is for servers queue, not {self.servers}"
+                    raise InputError(
+                        name, getattr(self, name), problem, "use 1, and an expert for each server"
+                    )
         if self.shares and sum(self.shares) == 0.0:
             raise InputError("shares", list(self.shares), "are all 0", "leave them out, or give one above 0")
 

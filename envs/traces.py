@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 
 from experts.io.errors import InputError, unknown_name
 
-__all__ = ["ARRIVALS", "Arrivals", "open_arrivals"]
+__all__ = ["ARRIVALS", "Arrivals", "open_arrivals", "split_arrivals"]
 
 ARRIVALS = ("poisson", "bursts")
+_PARTS = {"train": (0.0, 0.5), "validation": (0.5, 0.625), "test": (0.75, 1.0), "tuning": (0.625, 0.75)}
 _SYNTHETIC = 65_536
+_TOKENS = ("tokens_in", "tokens_out")
 _RATES = (0.5, 5.0)  # calm and busy, requests per unit of time
 _DWELL = (200.0, 200.0)  # mean requests in each state before it switches
 
@@ -29,6 +31,7 @@ class Arrivals:
     Args:
         name: of the trace or process.
         arrival_s: [M] float64, seconds, non-decreasing, M >= 3, the last after the first.
+        tokens: [M, 2] float64, tokens of each prompt and of its answer, at least 1; None if not known.
 
     Raises:
         InputError: a time is missing, not finite or out of order; names the row and the fix.
@@ -36,6 +39,7 @@ class Arrivals:
 
     name: str
     arrival_s: np.ndarray
+    tokens: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         times = np.asarray(self.arrival_s, dtype=np.float64)
@@ -60,7 +64,7 @@ class Arrivals:
 
     @classmethod
     def read(cls, path: Path | str) -> Arrivals:
-        """Read the column `arrival_s` of a Parquet file.
+        """Read the column `arrival_s` of a Parquet file, and `tokens_in` and `tokens_out` where it has both.
 
         Raises:
             InputError: the file or the column is missing, or does not hold times.
@@ -72,10 +76,13 @@ class Arrivals:
         try:
             column = pq.read_table(path, columns=["arrival_s"])["arrival_s"]
             times = column.to_numpy().astype(np.float64)
+            names = [name for name in _TOKENS if name in pq.read_schema(path).names]
+            counts = pq.read_table(path, columns=names) if len(names) == len(_TOKENS) else None
+            tokens = counts and np.stack([counts[name].to_numpy().astype(np.float64) for name in names], 1)
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             problem = f"has no readable column arrival_s ({error})"
             raise InputError("arrivals", str(path), problem, "write arrival_s in seconds") from error
-        return cls(name=path.stem, arrival_s=times)
+        return cls(name=path.stem, arrival_s=times, tokens=None if tokens is None else tokens.clip(min=1.0))
 
     def gaps(self) -> np.ndarray:
         """Gaps between arrivals, scaled to mean 1, [M - 1] float64."""
@@ -84,13 +91,17 @@ class Arrivals:
 
     def part(self, first: float, last: float) -> Arrivals:
         """The arrivals between two fractions of the trace, by number: `part(0.0, 0.5)` is its first half."""
-        rows = len(self.arrival_s)
-        return Arrivals(name=self.name, arrival_s=self.arrival_s[int(first * rows) : int(last * rows)])
+        rows = slice(int(first * len(self.arrival_s)), int(last * len(self.arrival_s)))
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Arrivals(name=self.name, arrival_s=self.arrival_s[rows], tokens=tokens)
 
     def jittered(self, seconds: float, seed: int = 0) -> Arrivals:
         """Spread each arrival over the seconds after its time stamp, for traces with rounded time stamps."""
         noise = np.random.default_rng(seed).uniform(0.0, seconds, len(self.arrival_s))
-        return Arrivals(name=self.name, arrival_s=np.sort(self.arrival_s + noise))
+        times = self.arrival_s + noise
+        order = np.argsort(times, kind="stable")
+        tokens = None if self.tokens is None else self.tokens[order]
+        return Arrivals(name=self.name, arrival_s=times[order], tokens=tokens)
 
 
 def open_arrivals(name: str | Path, seed: int = 0) -> Arrivals:
@@ -110,6 +121,19 @@ def open_arrivals(name: str | Path, seed: int = 0) -> Arrivals:
     if isinstance(name, str) and not Path(name).suffix and not Path(name).exists():
         raise unknown_name("arrivals", name, [*ARRIVALS, "a Parquet path"])
     return Arrivals.read(name)
+
+
+def split_arrivals(arrivals: Arrivals | Path | str, split: str | None) -> Arrivals:
+    """The arrivals of a split: a part of a recorded trace, or generated ones with a seed of its own.
+
+    Args:
+        arrivals: a trace, `poisson`, `bursts`, or the path of a trace.
+        split: `train`, `validation`, `tuning` or `test`; None for all.
+    """
+    if isinstance(arrivals, str) and arrivals in ARRIVALS:
+        return open_arrivals(arrivals, seed=0 if split is None else 1 + list(_PARTS).index(split))
+    trace = arrivals if isinstance(arrivals, Arrivals) else open_arrivals(arrivals)
+    return trace if split is None else trace.part(*_PARTS[split])
 
 
 def _modulated(rng: np.random.Generator) -> np.ndarray:

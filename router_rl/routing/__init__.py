@@ -10,7 +10,7 @@ routing = router.route("Is 7 prime?")  # the same, where the router was trained 
 """
 
 from .circuit_breaker import CircuitBreaker
-from .policies.live_queues import LiveQueues, queue_state_inputs
+from .policies.live_queues import LiveQueues, queue_state_inputs, server_state_inputs
 from .policies.policy import Policy
 from .policies.registry import POLICIES
 from .router import Router, Routing, StateInput
@@ -27,6 +27,7 @@ from .scorers.queue_scorer import QueueConstants, QueueScorer
 from .scorers.registry import SCORERS
 from .scorers.residual_scorer import ResidualScorer
 from .scorers.scorer import LinearForm, Scorer
+from .scorers.server_scorer import ServerConstants, ServerScorer
 from .scorers.stored_rows import StoredRowsScorer
 from .scorers.tree_scorer import TreeScorer
 from .selection import (
@@ -79,6 +80,8 @@ __all__ = [
     "ScoredTopK",
     "Scorer",
     "Selection",
+    "ServerConstants",
+    "ServerScorer",
     "Soft",
     "StateInput",
     "StoredRowsScorer",
@@ -91,4 +94,5 @@ __all__ = [
     "load_router",
     "queue_state_inputs",
     "selection_from_spec",
+    "server_state_inputs",
 ]

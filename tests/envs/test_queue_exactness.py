@@ -109,7 +109,7 @@ def eighths(core, rng):
     lanes, requests = state.episodes.arrival.shape
     arrival = torch.from_numpy(rng.integers(0, 9, (lanes, requests)) / 8).cumsum(-1)
     arrival -= arrival[:, :1].clone()
-    core.service = (core.service * 8).ceil() / 8
+    core.servers.service = (core.servers.service * 8).ceil() / 8
     count = state.episodes.outages.fails.shape[-1]
     spells = rng.integers(1, 60, (lanes, core.experts, count, 2)) / 8
     changes = torch.from_numpy(spells).flatten(-2).cumsum(-1).reshape(spells.shape)
@@ -153,7 +153,7 @@ def test_a_heap_of_events_agrees_exactly(make_table, batch, replicas, mean_up):
         arrival = state.episodes.arrival[lane, :60].tolist()
         chosen = actions[:, lane].tolist()
         row = state.episodes.row[lane, :60]
-        work = core.service[row, actions[:, lane]].tolist()
+        work = core.servers.service[row, actions[:, lane]].tolist()
         outages = [
             list(zip(*(part[lane, e].tolist() for part in state.episodes.outages[:2]), strict=True))
             for e in range(3)

@@ -38,7 +38,7 @@ def waits(core):
     for _ in range(core.config.window):
         core.step(first)
     row = core.state.episodes.row[:, : core.config.window]
-    return (core.responses() - core.service[row, 0]).numpy(), core
+    return (core.responses() - core.servers.service[row, 0]).numpy(), core
 
 
 def interval_of(lane_means):
@@ -72,7 +72,9 @@ def test_waits_utilisation_and_littles_law_are_those_of_the_formulas(replicas, l
     held = inside.sum(axis=1) / seconds
     little, margin = interval_of(held - served.mean(axis=1) * offered)
     assert abs(little) < margin
-    busy = core.service[core.state.episodes.row[:, 500:4000], 0].numpy().sum(axis=1) / seconds / replicas
+    busy = (
+        core.servers.service[core.state.episodes.row[:, 500:4000], 0].numpy().sum(axis=1) / seconds / replicas
+    )
     used, margin = interval_of(busy)
     assert abs(used - load) < margin
 

@@ -6,14 +6,24 @@ import copy
 from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.service_time import service_times
+from experts import OutcomeTable
 
 from ...problems.queueing.problem import QueueingProblem
-from ...routing import Hard, QueueConstants, QueueScorer, Router, queue_state_inputs
-from ...routing.scorers.queue_scorer import TERMS
+from ...routing import (
+    Hard,
+    QueueConstants,
+    QueueScorer,
+    Router,
+    ServerConstants,
+    ServerScorer,
+    queue_state_inputs,
+    server_state_inputs,
+)
 from ..baselines.ridge import solve_ridge
 
 __all__ = ["index_router", "scorer_of", "with_weights"]
@@ -29,7 +39,8 @@ def index_router(problem: QueueingProblem) -> Router:
         problem: with one case. The predictions are fitted once for a case.
 
     Returns:
-        A router of features [T, D] and of the queues' state [T, 3 N + 6], in evaluation mode.
+        A router of features [T, D] and of the queues' state [T, 3 N + 6], or of the state of model servers
+        [T, 7 N + 8], in evaluation mode.
     """
     key = ("index_router", problem.case.values["load"])
     return copy.deepcopy(problem.cached(key, lambda: _fitted(problem)))
@@ -50,26 +61,15 @@ def with_weights(router: Router, weights: Mapping[str, float]) -> Router:
     Returns:
         The same router.
     """
-    scorer_of(router).weights.copy_(torch.tensor([weights.get(name, 0.0) for name in TERMS]))
+    scorer = scorer_of(router)
+    scorer.weights.copy_(torch.tensor([weights.get(name, 0.0) for name in scorer.term_names]))
     return router
 
 
 def _fitted(problem: QueueingProblem) -> Router:
-    config, units = problem.config, problem.units
     train = problem.table.part("train")
     assert train.features is not None
-    experts = len(problem.experts)
-    constants = QueueConstants(
-        service=tuple(units.service),
-        batch_service=tuple(units.batch_service),
-        replicas=tuple(config.replicas_of(experts).tolist()),
-        gap=config.gap(units.batch_service),
-        repair=config.mean_repair * units.mean_service,
-        batch=config.batch,
-        batch_slope=config.batch_slope,
-        budget=config.budget or 0.0,
-    )
-    scorer = QueueScorer(train.features.shape[1] + 3 * experts + 6, experts, constants)
+    scorer = _scorer(problem, train.features.shape[1])
     features = torch.from_numpy(train.features).double()
     spread = features.std(dim=0, correction=0)
     scorer.shift.copy_(features.mean(dim=0))
@@ -78,7 +78,47 @@ def _fitted(problem: QueueingProblem) -> Router:
         weight, bias = _predictions(problem, scorer)
         scorer.estimate.weight.copy_(weight)
         scorer.estimate.bias.copy_(bias)
-    return Router(scorer, Hard(), problem.experts, state=queue_state_inputs(problem.experts)).eval()
+    inputs = queue_state_inputs if problem.lengths is None else server_state_inputs
+    return Router(scorer, Hard(), problem.experts, state=inputs(problem.experts)).eval()
+
+
+def _scorer(problem: QueueingProblem, features: int) -> QueueScorer:
+    """Return an untrained scorer with the constants of the problem's queues, or of its model servers."""
+    config, units = problem.config, problem.units
+    experts = len(problem.experts)
+    gap, repair = config.gap(units.batch_service), config.mean_repair * units.mean_service
+    if problem.lengths is None:
+        queues = QueueConstants(
+            service=tuple(units.service),
+            batch_service=tuple(units.batch_service),
+            replicas=tuple(config.replicas_of(experts).tolist()),
+            gap=gap,
+            repair=repair,
+            batch=config.batch,
+            batch_slope=config.batch_slope,
+            budget=config.budget or 0.0,
+        )
+        return QueueScorer(features + 3 * experts + 6, experts, queues)
+    means, none = problem.lengths.means(), tuple(0.0 for _ in units.servers)
+    refill = tuple(config.api.of(experts)["burst_s"].tolist()) if config.servers == "api" else none
+    # A mean request needs the share of the bucket that refills in the time of a request at capacity.
+    need = tuple(pace / each for pace, each in zip(units.batch_service, refill, strict=True) if each) or none
+    servers = ServerConstants(
+        service=tuple(units.service),
+        drain=tuple(units.batch_service),
+        seats=tuple(each.seats for each in units.servers),
+        first=tuple(each.first for each in units.servers),
+        prompt=tuple(means[:, 0].tolist()),
+        prompt_s=tuple(each.prompt for each in units.servers),
+        token_s=tuple(each.token for each in units.servers),
+        full_token_s=tuple(each.token_full for each in units.servers),
+        refill_s=refill,
+        need=need,
+        gap=gap,
+        repair=repair,
+        budget=config.budget or 0.0,
+    )
+    return ServerScorer(features + 7 * experts + 8, experts, servers)
 
 
 def _predictions(problem: QueueingProblem, scorer: QueueScorer) -> tuple[Tensor, Tensor]:
@@ -101,5 +141,18 @@ def _regression_rows(problem: QueueingProblem, split: str, scorer: QueueScorer) 
     compute = torch.from_numpy(rows.cost).double() / problem.units.compute
     # A few service times are very long: uncapped, they would decide the penalty.
     longest = _LONGEST * torch.tensor(problem.units.service, dtype=torch.float64)
-    service = torch.minimum(torch.from_numpy(service_times(rows)), longest)
+    service = torch.minimum(torch.from_numpy(_service(problem, rows)), longest)
     return x.double(), torch.cat([torch.from_numpy(rows.quality).double(), compute, service], dim=1)
+
+
+def _service(problem: QueueingProblem, rows: OutcomeTable) -> np.ndarray:
+    """Seconds [T, N] that each expert works on each query, with nothing else to do."""
+    if problem.lengths is None:
+        return service_times(rows)
+    if problem.lengths.by_trace:  # the query does not decide the length
+        return np.tile(np.array(problem.units.service), (len(rows), 1))
+    assert rows.tokens_in is not None
+    assert rows.tokens_out is not None
+    first, token, _, _, _, prompt_s = np.array(problem.units.servers).T
+    more = prompt_s * (rows.tokens_in - problem.lengths.means()[:, 0])
+    return np.maximum(first + more, 0.0) + token * (rows.tokens_out - 1.0)

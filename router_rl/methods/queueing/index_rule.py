@@ -20,14 +20,13 @@ from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
 from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import Router
-from ...routing.scorers.queue_scorer import TERMS
 from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
 from .index_router import index_router, scorer_of, with_weights
 
 __all__ = ["ALL_TERMS", "METHODS", "IndexHyperparameters", "fit_index", "tuned_index"]
 
-ALL_TERMS = ("compute", "lateness", "wait", "jobs", "pace")
+ALL_TERMS = ("compute", "lateness", "first", "wait", "jobs", "pace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,9 @@ def tuned_index(
         seed: of the search.
         terms: as for `fit_index`.
     """
-    terms = tuple(terms)
+    # Without a budget `pace` is not searched, so the index is the same with and without it.
+    paced = problem.config.budget is not None
+    terms = tuple(name for name in terms if paced or name != "pace")
     key = ("index", problem.case.values["load"], terms, hyperparameters, seed)
     return copy.deepcopy(problem.cached(key, lambda: fit_index(problem, hyperparameters, seed, terms)))
 
@@ -79,7 +80,10 @@ def fit_index(
             terms that are not searched 0.
     """
     router = index_router(problem)
-    known = TERMS if problem.config.budget is not None else TERMS[:-1]  # without a budget there is no pace
+    every = scorer_of(router).term_names
+    known = every if problem.config.budget is not None else every[:-1]  # without a budget there is no pace
+    if not problem.config.first_deadlines:
+        known = tuple(name for name in known if name != "first")
     names = [name for name in terms if name in known]
     generator = torch.Generator().manual_seed(seed)
     centre = torch.tensor([_first_guess(problem, name) for name in names])
@@ -87,40 +91,42 @@ def fit_index(
     draws = centre * 10.0 ** (3.0 * torch.rand(count, len(centre), generator=generator) - 1.5)
     draws[torch.rand(draws.shape, generator=generator) < 0.15] = 0.0  # the best index may lack a term
     draws[0] = centre
-    draws = _all_weights(draws, names)
+    draws = _all_weights(draws, names, every)
     best = draws
     for iteration in range(hyperparameters.iterations + 1):
         if iteration:
             near = best.repeat(count // len(best) - 1, 1)
             width = 0.5**iteration
             noise = torch.randn(len(near), len(known), generator=generator)
-            near[:, : len(known)] *= 10.0 ** (width * noise)
-            draws = torch.cat([best, _all_weights(near[:, [TERMS.index(name) for name in names]], names)])
+            near[:, [every.index(name) for name in known]] *= 10.0 ** (width * noise)
+            near = near[:, [every.index(name) for name in names]]
+            draws = torch.cat([best, _all_weights(near, names, every)])
         utility = _utility(problem, router, draws, "train", hyperparameters.lanes, seed + iteration)
         best = draws[utility.argsort(descending=True)[: max(4, count // 8)]]
     utility = _utility(problem, router, best, "validation", hyperparameters.validation_lanes, seed)
-    return with_weights(router, dict(zip(TERMS, best[utility.argmax()].tolist(), strict=True)))
+    return with_weights(router, dict(zip(every, best[utility.argmax()].tolist(), strict=True)))
 
 
 def _first_guess(problem: QueueingProblem, name: str) -> float:
     if name == "compute":
         return problem.config.compute_weight or 0.1
     late = problem.config.lateness_weight + problem.config.miss_weight
-    return {"lateness": late or 0.1, "wait": 0.1, "jobs": 0.01, "pace": 0.3}[name]
+    first = {"lateness": late or 0.1, "first": late or 0.1, "wait": 0.1, "jobs": 0.01, "pace": 0.3}
+    return first[name]
 
 
-def _all_weights(draws: Tensor, names: Sequence[str]) -> Tensor:
-    """Return the weights [M, 6] of all terms from those of some [M, K]; the weight of quality is 1."""
-    weights = torch.zeros(len(draws), len(TERMS))
+def _all_weights(draws: Tensor, names: Sequence[str], every: Sequence[str]) -> Tensor:
+    """Return the weights [M, K] of all terms from those of some [M, k]; the weight of quality is 1."""
+    weights = torch.zeros(len(draws), len(every))
     weights[:, 0] = 1.0
-    weights[:, [TERMS.index(name) for name in names]] = draws
+    weights[:, [every.index(name) for name in names]] = draws
     return weights
 
 
 def _utility(
     problem: QueueingProblem, router: Router, draws: Tensor, split: str, lanes: int, seed: int
 ) -> Tensor:
-    """Return the mean utility [M] float64 of candidate weights [M, 6], on the same episodes for all."""
+    """Return the mean utility [M] float64 of candidate weights [M, K], on the same episodes for all."""
     scorer, count = scorer_of(router), len(draws)
     core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
     weights = draws.repeat(lanes, 1).unsqueeze(-1)
@@ -145,7 +151,7 @@ METHODS = (
     Method(
         name="index_rule_late",
         family="baseline",
-        fit=_fit_of(("compute", "lateness", "wait", "jobs")),
+        fit=_fit_of(("compute", "lateness", "first", "wait", "jobs")),
         hyperparameters=IndexHyperparameters,
         about="index_rule plus expected lateness and queue lengths",
     ),

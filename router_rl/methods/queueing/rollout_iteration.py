@@ -3,11 +3,12 @@
 The environment can be copied. At states that the policy visits, the lane is forked once for each expert. Each
 fork sends the request to its expert and then follows the policy for some requests. All forks get the same
 requests, service times, arrivals and outages (common random numbers), so their returns differ by the choice
-only. The next policy's prices (`QueueScorer.prices`) come from these advantages in two ways: by regression,
-which fits scores to them, and by gradient ascent on `sum_e pi(e | s) A(s, e)`, the policy gradient with the
-sum over experts taken exactly. Of both, at several penalties and temperatures and with several step sizes,
-the best on validation is kept. The first policy is the tuned index rule; it is replaced only by a policy that
-is better by more than the noise of the validation episodes.
+only. At its end a fork pays what the requests in flight will cost if no other follows (`settle`). The next
+policy's prices (`QueueScorer.prices`) come from these advantages in two ways: by regression, which fits
+scores to them, and by gradient ascent on `sum_e pi(e | s) A(s, e)`, the policy gradient with the sum over
+experts taken exactly. Of both, at several penalties and temperatures and with several step sizes, the best on
+validation is kept. The first policy is the tuned index rule; it is replaced only by a policy that is better
+by more than the noise of the validation episodes.
 
 Quality and compute of the forks are the scorer's predictions, not the outcomes: one outcome of 0 or 1 is far
 noisier than the difference between two choices. Waits, lateness and misses are simulated.
@@ -282,7 +283,7 @@ def _follow(fork: QueueingCore, experts: Tensor, scorer: QueueScorer, steps: int
     returns = fork.step(experts).reward.double()
     for _ in range(steps - 1):
         returns += fork.step(scorer(fork.observation()).argmax(dim=-1)).reward
-    return returns.float()
+    return (returns - fork.settle()).float()  # what requests in flight will pay
 
 
 METHOD = Method(

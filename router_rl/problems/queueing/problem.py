@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 from envs import QueueingConfig, QueueingCore, QueueUnits, build_queueing
-from envs.traces import ARRIVALS, Arrivals, open_arrivals
+from envs.request_lengths import request_lengths
+from envs.traces import ARRIVALS, Arrivals, open_arrivals, split_arrivals
 from experts import DecisionLog, InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
@@ -50,6 +51,7 @@ class QueueingProblem(Problem):
         units: of compute, deadlines and load, measured on the training rows.
         arrivals: `poisson`, `bursts` or a trace; each split has its own part.
         test_arrivals: those of the test split.
+        lengths: tokens of the training requests; None for servers of queues.
         text: the pipeline that makes features of prompts; None where the table has features.
         out_of_fold: which of the features are cross-fitted predictions of the training rows.
 
@@ -86,10 +88,16 @@ class QueueingProblem(Problem):
         self.text, self.out_of_fold = featured.text, featured.out_of_fold
         rows = {split: self.table.part(split) for split in SPLITS}
         config = self.options.config(self.options.loads[0], self.objective.compute_weight)
-        self.units = QueueUnits.of(rows["train"], config)
         with errors_name_options():
             config.replicas_of(len(self.experts))
             self.arrivals = _read(self.options.arrivals) if trace is None else trace
+            # Lengths of prompts and answers of the training part; None for servers of queues.
+            self.lengths = (
+                None
+                if config.servers == "queue"
+                else request_lengths(rows["train"], split_arrivals(self.arrivals, "train"))
+            )
+            self.units = QueueUnits.of(rows["train"], config, self.lengths)
         with errors_name_options("test_arrivals"):
             other = self.options.test_arrivals
             self.test_arrivals = self.arrivals if other is None else _read(other)
@@ -159,6 +167,8 @@ class QueueingProblem(Problem):
         names = [each if isinstance(each, str) else "trace" for each in traces]
         options = options_as_json(self.options) | {"arrivals": names[0], "test_arrivals": names[1]}
         times = [None if isinstance(each, str) else each.arrival_s for each in traces]
+        if self.lengths is not None:
+            times += [None if isinstance(each, str) else each.tokens for each in traces]
         return digest_of(table_digest(self.table), options, self.objective.compute_weight, *times)
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int, group: int = 1) -> QueueingCore:
@@ -189,8 +199,8 @@ class QueueingProblem(Problem):
         """Evaluate a policy on the split's episodes; values are means over the requests of an episode.
 
         Args:
-            policy: observations [B, D + 3 N + 6] float32 to experts [B] int64. A router reads the features,
-                and the rest where it has a state.
+            policy: observations [B, O] float32 to experts [B] int64. A router reads the features, and the
+                rest where it has a state.
             split: `validation`, `tuning` or `test`.
             case: the case; the only one if None.
             seed: not used: a random policy has its own seed.
@@ -198,7 +208,8 @@ class QueueingProblem(Problem):
         Returns:
             utility [B] float64 of B episodes; the parts quality, compute, missed (fraction of requests),
             lateness (deadlines) and, under a budget, overspend; the response time's percentiles `p50_s`,
-            `p95_s` and `p99_s` in seconds; each expert's share of the requests.
+            `p95_s` and `p99_s` in seconds, and `first_p50_s` and so on, of the time to the first token of
+            model servers; each expert's share of the requests.
 
         Raises:
             InputError: the split has no evaluation episodes.

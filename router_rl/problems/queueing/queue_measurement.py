@@ -29,8 +29,9 @@ class QueueMeasurement:
         lateness: [B] float64, mean over the lane's requests, in deadlines times the request's value.
         overspend: [B] float64, compute above the episode's budget for each request.
         response_s: [B, W] float64, seconds from arrival to finish.
-        missed: [B, W] bool, True where the response takes longer than the deadline.
+        missed: [B, W] bool, True where the response, or its first token, takes longer than its deadline.
         share: [B, N] float32, how the lane's requests divide among the experts; rows sum to 1.
+        first_s: [B, W] float64, seconds from arrival to the first token; NaN for servers of queues.
     """
 
     utility: np.ndarray
@@ -41,6 +42,7 @@ class QueueMeasurement:
     response_s: np.ndarray
     missed: np.ndarray
     share: np.ndarray
+    first_s: np.ndarray
 
     def summary(self, *, budget: bool) -> Measurement:
         """Return one value per episode, and percentiles of the response time over all requests, in seconds.
@@ -58,6 +60,9 @@ class QueueMeasurement:
             parts["overspend"] = self.overspend
         seconds = np.quantile(self.response_s, list(_PERCENTILES.values()))
         facts = {name: float(value) for name, value in zip(_PERCENTILES, seconds, strict=True)}
+        if not np.isnan(self.first_s).all():
+            firsts = np.quantile(self.first_s, list(_PERCENTILES.values()))
+            facts |= {f"first_{name}": float(value) for name, value in zip(_PERCENTILES, firsts, strict=True)}
         return Measurement(utility=self.utility, parts=parts, facts=facts, share=self.share)
 
 
@@ -67,7 +72,7 @@ def measure_queues(core: QueueingCore, policy: Policy) -> QueueMeasurement:
 
     Args:
         core: B lanes at the start of their episodes.
-        policy: observations [B, D + 3 N + 6] float32 to experts [B] int64.
+        policy: observations [B, O] float32 to experts [B] int64.
     """
     earned = torch.zeros(core.lanes, dtype=torch.float64)
     parts: dict[str, Tensor] = {}
@@ -87,6 +92,7 @@ def measure_queues(core: QueueingCore, policy: Policy) -> QueueMeasurement:
         lateness=means["lateness"],
         overspend=means["overspend"],
         response_s=response.numpy(),
-        missed=(response > core.state.episodes.deadline[:, :window]).numpy(),
+        missed=core.missed().numpy(),
         share=means["share"].astype(np.float32),
+        first_s=core.first_tokens().numpy(),
     )

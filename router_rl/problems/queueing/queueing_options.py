@@ -6,8 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+from envs.server_options import ApiOptions, ContinuousOptions
 from experts import InputError
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Range, Size, Width
@@ -45,6 +46,12 @@ class QueueingOptions(CheckedOptions):
         mean_repair: mean service times until a failed expert is repaired.
         budget: mean compute per request of an episode; null: no budget.
         overspend_weight: utility per unit of compute above the budget.
+        servers: `queue`: replicas with queues and fixed batches. `continuous`: engines with continuous
+            batching. `api`: rate-limited APIs. The last two use the lengths of the trace's prompts and
+            answers, else the token counts of the table.
+        first_deadlines: deadline of the first token of each class, in mean service times; none where empty.
+        continuous: options of the engines.
+        api: options of the APIs.
 
     Raises:
         InputError: a value is out of range; names it as the problem's option, such as `problem.batch`.
@@ -70,6 +77,10 @@ class QueueingOptions(CheckedOptions):
     mean_repair: Positive = 20.0
     budget: Positive | None = None
     overspend_weight: NonNegative = 1.0
+    servers: Literal["queue", "continuous", "api"] = "queue"
+    first_deadlines: tuple[Positive, ...] = ()
+    continuous: ContinuousOptions = field(default_factory=ContinuousOptions)
+    api: ApiOptions = field(default_factory=ApiOptions)
 
     def __post_init__(self) -> None:
         for name in ("arrivals", "test_arrivals"):

@@ -19,6 +19,7 @@ __all__ = [
     "queue_constants",
     "queue_state",
     "queue_state_inputs",
+    "server_state_inputs",
 ]
 
 _RATES = (1 / 8, 1 / 64)  # as `RouterRL/Queueing-v0` has them
@@ -38,9 +39,24 @@ def queue_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
     )
 
 
+def server_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
+    """Return the parts of the second input of a router of model servers, 7 N + 8 numbers."""
+    names, count = tuple(experts), len(experts)
+    taken = StateInput("taken", count, "requests that each server works on", names)
+    return (
+        *(taken if part.name == "taken" else part for part in queue_state_inputs(experts)),
+        StateInput("used", count, "used share of each KV cache, or of the fullest rate limit", names),
+        StateInput("ahead", count, "tokens of prompts not computed yet, at each server", names),
+        StateInput("recent_first", count, "running mean of the seconds to the first token, rate 1/8", names),
+        StateInput("recent_token", count, "running mean of the seconds per further token, rate 1/8", names),
+        StateInput("tokens", 1, "tokens of the prompt"),
+        StateInput("first_deadline", 1, "seconds until the first token is late; 0 for none"),
+    )
+
+
 def queue_constants(router: Router) -> QueueConstants | None:
     """Return the constants of a queue router's scorer; None for a router that reads no queues."""
-    return router.scorer.constants if isinstance(router.scorer, QueueScorer) else None
+    return router.scorer.constants if type(router.scorer) is QueueScorer else None  # not of model servers
 
 
 def queue_state(
@@ -245,6 +261,6 @@ class LiveQueues:
 
 def _queue_scorer(router: Router) -> QueueScorer:
     """Return the scorer of a router that reads queues."""
-    if not isinstance(router.scorer, QueueScorer):
+    if queue_constants(router) is None or not isinstance(router.scorer, QueueScorer):
         raise RouterError("this router was not trained on queues; train one with `train --env queueing`")
     return router.scorer

@@ -112,6 +112,8 @@ class QueueScorer(StandardisingScorer):
     """
 
     kind: ClassVar[str] = "queue"
+    term_names: ClassVar[tuple[str, ...]] = TERMS
+    prices_shape: ClassVar[tuple[int, int]] = (_OWN, _MOMENT)
     weights: Tensor
     prices: Tensor
     _seconds: Tensor
@@ -128,8 +130,8 @@ class QueueScorer(StandardisingScorer):
         super().__init__(inputs, experts, inputs - 3 * experts - 6)
         self.features = inputs - 3 * experts - 6
         self.constants = constants
-        self.register_buffer("weights", torch.zeros(len(TERMS)))
-        self.register_buffer("prices", torch.zeros(PRICES))
+        self.register_buffer("weights", torch.zeros(len(self.term_names)))
+        self.register_buffer("prices", torch.zeros(self.prices_shape[0] * self.prices_shape[1]))
         self.estimate = nn.Linear(self.features, 3 * experts)  # quality, compute, service seconds
         self.register_buffer("_seconds", torch.tensor(constants.service), persistent=False)
         self.register_buffer("_whole", torch.tensor(constants.batch_service), persistent=False)
@@ -162,7 +164,7 @@ class QueueScorer(StandardisingScorer):
         parts = self.parts(x)
         terms, seconds, wait = self._terms(parts)
         # As `priced` computes it, without materialising the products.
-        price = prices.unflatten(-1, (_OWN, _MOMENT)) @ self._moment(parts).unsqueeze(-1)
+        price = prices.unflatten(-1, self.prices_shape) @ self._moment(parts).unsqueeze(-1)
         own = self._own(parts, terms, seconds, wait)
         return terms @ self.weights + (own @ price).squeeze(-1)
 

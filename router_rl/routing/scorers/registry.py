@@ -18,6 +18,7 @@ from .priced_scorer import PricedScorer
 from .queue_scorer import QueueScorer
 from .residual_scorer import ResidualScorer
 from .scorer import Scorer
+from .server_scorer import ServerScorer
 from .tree_scorer import TreeScorer
 
 __all__ = ["SCORERS", "scorer_from_spec"]
@@ -36,6 +37,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "residual": ResidualScorer,
     "hash": HashScorer,
     "queue": QueueScorer,
+    "servers": ServerScorer,
 }
 
 

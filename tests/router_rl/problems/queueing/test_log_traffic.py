@@ -147,7 +147,7 @@ def test_a_log_alone_makes_a_problem() -> None:
     assert "mean service times, from the log's latencies: slow" in notes
     assert "the log's 400 requests; its own rate, 0.193 a second, is load 0.116" in notes
     core = problem.core("train", problem.case, lanes=2, seed=0)
-    assert float(core.gaps.mean()) == pytest.approx(core.gap, rel=1e-6)
+    assert float(core.traffic.gaps.mean()) == pytest.approx(core.gap, rel=1e-6)
     slow = problem.evaluate(ActionPolicy(actions=lambda seen: seen[:, 0].long() * 0), "test")
     assert slow.means()["compute"] == pytest.approx(1.0, abs=0.2)
 

@@ -179,7 +179,9 @@ def test_a_trace_is_divided_among_the_splits(table, tmp_path):
     path = tmp_path / "trace.parquet"
     pq.write_table(pa.table({"arrival_s": gaps.cumsum()}), path)
     problem = QueueingProblem(table, arrivals=str(path), **FEW)
-    counts = [len(problem.core(split, problem.case, lanes=1, seed=0).gaps) for split in ("train", "test")]
+    counts = [
+        len(problem.core(split, problem.case, lanes=1, seed=0).traffic.gaps) for split in ("train", "test")
+    ]
     assert counts == [199, 99]
 
 

@@ -40,6 +40,14 @@ SPECS: dict[str, dict[str, object]] = {
         "gap": 1.0,
         "repair": 5.0,
     },
+    "servers": {
+        "inputs": D + 7 * N + 8,
+        **{name: [1.0, 2.0, 3.0] for name in ("service", "drain", "seats", "first", "prompt")},
+        **{name: [0.01, 0.02, 0.03] for name in ("prompt_s", "token_s", "full_token_s", "need")},
+        "refill_s": [0.0, 10.0, 0.0],
+        "gap": 1.0,
+        "repair": 5.0,
+    },
 }
 
 
@@ -48,7 +56,7 @@ def made(kind: str) -> Scorer:
     with torch.no_grad():
         for parameter in scorer.parameters():
             parameter.normal_()
-        if kind == "queue":
+        if kind in ("queue", "servers"):
             scorer.weights.normal_()  # type: ignore[operator, union-attr]
     return scorer
 
