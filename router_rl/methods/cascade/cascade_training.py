@@ -223,6 +223,8 @@ def _state(
 ) -> tuple[Tensor, ...]:
     """Return the arguments of `CascadePolicy.values`, for rows [B] with asked experts [B, N]."""
     askable = ~asked & (asked.sum(dim=-1, keepdim=True) < policy.limit)
+    if data.table.after is not None:
+        askable = askable & ((data.table.after < 0) | asked[:, data.table.after.clamp(min=0)])
     agree = data.same[rows] * asked.unsqueeze(-1) * asked.unsqueeze(-2)
     return data.fitted.prior[rows], data.fitted.posterior[rows], asked, askable, agree, weight
 
@@ -234,11 +236,13 @@ class _Sets(NamedTuple):
         state: the arguments of `CascadePolicy.values`, [B S, ...].
         quality: [B, K].
         price: [B, K], compute times its weight.
+        valid: [S, 2 K] or [B, S, 2 K] bool, the valid actions.
     """
 
     state: tuple[Tensor, ...]
     quality: Tensor
     price: Tensor
+    valid: Tensor
 
 
 def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tensor, who: Tensor) -> _Sets:
@@ -252,24 +256,37 @@ def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tens
         for part in (data.fitted.prior[place, who], data.fitted.posterior[place, who], weight, who)
     )
     asked, askable = (part.repeat(len(rows), 1) for part in (lattice.asked, lattice.askable))
+    valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
+    if data.table.after is not None:
+        ready = _ready(data.table.after, lattice, who)
+        askable = askable & ready.flatten(0, 1)
+        valid = torch.cat([lattice.askable & ready, lattice.asked.expand_as(ready)], dim=-1)
     agree = (same.unsqueeze(1) * pairs).flatten(0, 1)
     state = (prior, posterior, asked, askable, agree, unit, experts)
-    return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1))
+    return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1), valid)
+
+
+def _ready(after: Tensor, lattice: Lattice, who: Tensor) -> Tensor:
+    """Return which experts [B, S, K] follow none, or one that was asked in the set."""
+    before = after[who]
+    follows = (before.unsqueeze(-1) == who.unsqueeze(-2)).float()  # [B, K, K]: the second is before the first
+    asked = torch.einsum("sj,bkj->bsk", lattice.asked.float(), follows) > 0.0
+    return (before < 0).unsqueeze(1) | asked
 
 
 def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, weights: LossWeights) -> Tensor:
     """Return minus the exact utility of the stochastic policy, and the regression."""
     rows = len(sets.quality)
     worth = policy.values(*sets.state)[0].unflatten(0, (rows, -1))
-    valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
-    chance = policy.chance(worth, valid)
+    chance = policy.chance(worth, sets.valid)
     value = lattice.values(chance, sets.quality, sets.price)
     loss = -weights.gradient * value[:, 0].mean()
     if weights.regression > 0.0:
         after = value.detach()
         ask = after[:, lattice.child] - sets.price.unsqueeze(1)
         target = torch.cat([ask, sets.quality.unsqueeze(1).expand_as(ask)], dim=-1)
-        error = ((worth - target) ** 2 * valid).sum() / (valid.sum() * rows)
+        valid = sets.valid if sets.valid.ndim == 3 else sets.valid.expand_as(worth)
+        error = ((worth - target) ** 2 * valid).sum() / valid.sum()
         loss = loss + weights.regression * error
     return loss
 
@@ -285,6 +302,7 @@ def _new_policy(
         copy.deepcopy(data.fitted.beliefs),
         members=members,
         hidden=hyperparameters.hidden,
+        after=None if data.table.after is None else data.table.after.tolist(),
     )
 
 
