@@ -38,7 +38,7 @@ def main(
     out: Path = Path("runs/cascade"),
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
     methods: tuple[str, ...] = (
-        *("exact_pg", "fitted_q", "thresholds", "automix", "lookahead"),
+        *("guarded_pg", "exact_pg", "fitted_q", "thresholds", "automix", "lookahead"),
         *("cascade_routing", "adaptive_consistency", "kernel"),
         *("softmax_gate", "warm_exact_pg", "best_single", "random", "oracle"),
     ),
@@ -56,7 +56,7 @@ def main(
         data: folder of tables of language models, if `tables` names any.
         out: folder for reports, JSON and finished fits.
         tables: embedded sources, with `+follow-ups` or without, or files in `data` without `.parquet`.
-        methods: see `train_router.py list`; also `exact_pg_small` and `fitted_q_small`.
+        methods: see `train_router.py list`; also `exact_pg_small`, `fitted_q_small` and `guarded_pg_small`.
         weights: compute weights.
         views: whether query features are used; both in turn.
         seeds: training seeds for each method.

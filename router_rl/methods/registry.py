@@ -60,6 +60,7 @@ METHODS = PluginRegistry(
         "routing.zero_router": "router_rl.methods.baselines.constants:METHODS",
         "routing.oracle": "router_rl.methods.baselines.oracle:ORACLE",
         "cascade.exact_pg": "router_rl.methods.cascade.cascade_training:METHODS",
+        "cascade.guarded_pg": "router_rl.methods.cascade.guarded_pg:METHOD",
         "cascade.fitted_q": "router_rl.methods.cascade.cascade_training:METHODS",
         "cascade.thresholds": "router_rl.methods.cascade.thresholds:METHOD",
         "cascade.automix": "router_rl.methods.cascade.automix:METHOD",

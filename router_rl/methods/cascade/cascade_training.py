@@ -36,6 +36,7 @@ from ..method import Method, Run
 
 __all__ = [
     "METHODS",
+    "SPACE",
     "CascadeHyperparameters",
     "ExactPGHyperparameters",
     "LossWeights",
@@ -173,7 +174,9 @@ def fit_cascade(
     return ensemble.requires_grad_(False).eval(), sum(utilities) / len(utilities)
 
 
-def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float) -> Tensor:
+def greedy_utility(
+    policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float, *, member: int | None = None
+) -> Tensor:
     """Return the utility of the greedy policy on rows of the data, by their cross-fitted beliefs.
 
     Args:
@@ -181,6 +184,7 @@ def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weigh
         data: rows that it learns from.
         rows: [B] int64.
         weight: utility per unit of compute.
+        member: which member decides; None: all by their mean.
 
     Returns:
         [B] float32.
@@ -193,7 +197,8 @@ def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weigh
             row = rows[left]
             state = _state(policy, data, row, asked[left], torch.full((len(left),), weight))
             valid = torch.cat([state[3], state[2]], dim=-1)
-            action = policy.chance(policy.values(*state), valid).mean(dim=0).argmax(dim=-1)
+            chance = policy.chance(policy.values(*state), valid)
+            action = (chance.mean(dim=0) if member is None else chance[member]).argmax(dim=-1)
             expert = action % len(data.experts)
             asks = action < len(data.experts)
             quality, compute = (part[row, expert] for part in (data.quality, data.compute))
@@ -368,7 +373,7 @@ def _pool(data: CascadeData, rows: Tensor, weight: Tensor, size: int, generator:
     return noisy.topk(size, dim=-1).indices.sort(dim=-1).values
 
 
-_SPACE = {
+SPACE = {
     "weight_decay": (0.05, 0.3),
     "hidden": (32, 48),
     "learning_rate": (6e-3, 1e-2),
@@ -381,7 +386,7 @@ METHODS = (
         full_information=True,
         fit=fit_exact_pg,
         hyperparameters=ExactPGHyperparameters,
-        space={"regression": (0.3, 1.0), **_SPACE},
+        space={"regression": (0.3, 1.0), **SPACE},
         about="exact policy gradient; one policy for all compute weights",
         amortizes=True,
     ),
@@ -391,7 +396,7 @@ METHODS = (
         full_information=True,
         fit=fit_fitted_q,
         hyperparameters=CascadeHyperparameters,
-        space=_SPACE,
+        space=SPACE,
         about="fitted Q-iteration; one policy for all compute weights",
         amortizes=True,
     ),

@@ -77,10 +77,14 @@ class ThresholdCascade:
 
     def act(self, observation: Tensor) -> Tensor:
         """Return actions [T] int64 of the environment for observations [T, O] float32."""
+        view = CascadeView.of(observation, self.beliefs.sizes[1])
+        prior = self.beliefs.prior(view.features)
+        return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
+
+    def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
+        """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
         experts = self.beliefs.sizes[1]
-        view = CascadeView.of(observation, experts)
-        score = self.beliefs.posterior(self.beliefs.prior(view.features), view.confidence)
-        score = self.beliefs.settled(score, view.asked, view.agree)
+        score = self.beliefs.settled(posterior, view.asked, view.agree)
         place = torch.tensor(self.order)
         asked, ordered = view.asked[:, place], score[:, place]
         stage = asked.sum(dim=-1)  # how many of the order were asked
@@ -94,7 +98,7 @@ class ThresholdCascade:
         return torch.where(asks, ask, place[answer.squeeze(-1)] + experts)
 
 
-def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -> PolicyByWeight:
+def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters | None, run: Run) -> PolicyByWeight:
     """Tune a cascade at every compute weight of the problem, by cross-fitted beliefs."""
     data = problem.data(run.seed)
     score, quality, compute = (

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..router_error import RouterError
 from ..text import TextFeatures
 from .cascade_beliefs import Beliefs, BeliefSizes
+from .cascade_rules import CascadeRules
 
 __all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
 
@@ -88,9 +89,10 @@ class _CascadeSpec(TypedDict):
 
 
 class CascadeSpec(_CascadeSpec, total=False):
-    """What `CascadePolicy.spec` returns; `after` where there are follow-ups."""
+    """What `CascadePolicy.spec` returns; `after` where there are follow-ups, `rules` where it has some."""
 
     after: list[int]
+    rules: list[int]
 
 
 class CascadePolicy(nn.Module):
@@ -112,6 +114,7 @@ class CascadePolicy(nn.Module):
 
     Attributes:
         text: makes the features of prompts; None where the policy was trained on a table's own features.
+        rules: threshold cascades that decide at some compute weights in place of the network; None: nowhere.
 
     Raises:
         RouterError: sizes do not fit each other.
@@ -145,6 +148,7 @@ class CascadePolicy(nn.Module):
         self.after = None if after is None else tuple(after)
         self.features = features
         self.text: TextFeatures | None = None
+        self.rules: CascadeRules | None = None
         self.limit = limit
         self.members = members
         self.hidden = hidden
@@ -246,16 +250,27 @@ class CascadePolicy(nn.Module):
         """Return the actions [T] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
         view = CascadeView.of(observation.nan_to_num(0.0, 0.0, 0.0), len(self.experts))
-        chance = self(view)
+        prior = self.beliefs.prior(view.features)
+        posterior = self.beliefs.posterior(prior, view.confidence)
+        chance = self._chance(view, prior, posterior)
+        action = _first_largest(chance)
+        if self.rules is not None:
+            settled = self.beliefs.settled(posterior, view.asked, view.agree)
+            step, decides = self.rules(view.weight, view.asked, settled)
+            # A rule does not decide where its expert cannot be asked: it is down, or beyond the budget.
+            valid = torch.cat([view.askable, view.asked], dim=-1).gather(-1, step.unsqueeze(-1)).squeeze(-1)
+            action = torch.where(decides & valid, step, action)
         cheapest = torch.where(view.askable, self.price, float("inf")).argmin(dim=-1)
         first = view.asked.float().argmax(dim=-1) + len(self.experts)
         safe = torch.where(view.asked.any(dim=-1), first, cheapest)
-        return torch.where(finite, _first_largest(chance), safe), ~finite
+        return torch.where(finite, action, safe), ~finite
 
     def forward(self, view: CascadeView) -> Tensor:
-        """Return the probability of each action [T, 2 N] float32, mean over members; 0 if it is masked."""
+        """Return the network's probability of each action [T, 2 N] float32, mean over members."""
         prior = self.beliefs.prior(view.features)
-        posterior = self.beliefs.posterior(prior, view.confidence)
+        return self._chance(view, prior, self.beliefs.posterior(prior, view.confidence))
+
+    def _chance(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
         value = self.values(prior, posterior, view.asked, view.askable, view.agree, view.weight)
         return self.chance(value, torch.cat([view.askable, view.asked], dim=-1)).mean(dim=0)
 
@@ -342,6 +357,7 @@ class CascadePolicy(nn.Module):
         _, _, believers, width = self.beliefs.sizes
         agreement = {} if self.beliefs.agreeing is None else {"agreement": True}
         follow_ups = {} if self.after is None else {"after": list(self.after)}
+        rules = {} if self.rules is None else {"rules": self.rules.sizes}
         return {
             "experts": list(self.experts),
             "features": self.features,
@@ -350,6 +366,7 @@ class CascadePolicy(nn.Module):
             "hidden": self.hidden,
             "beliefs": {"members": believers, "hidden": width, **agreement},
             **follow_ups,
+            **rules,
         }
 
     @classmethod
@@ -359,7 +376,7 @@ class CascadePolicy(nn.Module):
         sizes = spec["beliefs"]
         agreement = sizes.get("agreement", False)
         beliefs = Beliefs(features, count, sizes["members"], sizes["hidden"], agreement=agreement)
-        return cls(
+        policy = cls(
             spec["experts"],
             features,
             spec["limit"],
@@ -369,6 +386,10 @@ class CascadePolicy(nn.Module):
             hidden=spec["hidden"],
             after=spec.get("after"),
         )
+        if "rules" in spec:
+            weights, size = spec["rules"]
+            policy.rules = CascadeRules(weights, size)
+        return policy
 
 
 def _first_largest(values: Tensor) -> Tensor:

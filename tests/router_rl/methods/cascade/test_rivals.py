@@ -216,7 +216,7 @@ def test_the_solved_process_with_agreement_is_the_best_policy_of_its_own_model()
     actions = automix._solve(share, likelihood, kinds, price, 3, agree=agree, after=[-1, 0, -1])
 
     def value(seen, pairs):
-        """The best from bins seen {expert: bin} and agreements seen {(e, f): 0 or 1}, by trying everything."""
+        """The best from bins {expert: bin} and agreements {(e, f): 0 or 1}, by trying everything."""
         chance = share.copy()
         for expert, at in seen.items():
             chance = chance * likelihood[expert, at]
