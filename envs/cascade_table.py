@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from experts import InputError, OutcomeTable
-from experts.table.answers import answer_numbers
+from experts.table.answer_numbers import answer_numbers
 from experts.table.follow_ups import followed_by
 
 from .outcomes import Outcomes

@@ -263,20 +263,12 @@ def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tens
     asked, askable = (part.repeat(len(rows), 1) for part in (lattice.asked, lattice.askable))
     valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
     if data.table.after is not None:
-        ready = _ready(data.table.after, lattice, who)
+        ready = lattice.ready(data.table.after, who)
         askable = askable & ready.flatten(0, 1)
         valid = torch.cat([lattice.askable & ready, lattice.asked.expand_as(ready)], dim=-1)
     agree = (same.unsqueeze(1) * pairs).flatten(0, 1)
     state = (prior, posterior, asked, askable, agree, unit, experts)
     return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1), valid)
-
-
-def _ready(after: Tensor, lattice: Lattice, who: Tensor) -> Tensor:
-    """Return which experts [B, S, K] follow none, or one that was asked in the set."""
-    before = after[who]
-    follows = (before.unsqueeze(-1) == who.unsqueeze(-2)).float()  # [B, K, K]: the second is before the first
-    asked = torch.einsum("sj,bkj->bsk", lattice.asked.float(), follows) > 0.0
-    return (before < 0).unsqueeze(1) | asked
 
 
 def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, weights: LossWeights) -> Tensor:

@@ -14,7 +14,6 @@ from experts import OutcomeTable
 from experts.table.follow_ups import verified
 from router_rl import Objective
 from router_rl.exports.policy_files import write_policy
-from router_rl.methods.cascade import cascade_training
 from router_rl.methods.cascade.cascade_oracle import measure_oracle
 from router_rl.methods.cascade.cascade_training import ExactPGHyperparameters, fit_exact_pg
 from router_rl.methods.fit import fit
@@ -83,7 +82,7 @@ def test_the_sets_that_are_trained_on_keep_the_order_of_follow_ups():
     lattice = Lattice(3, 2)
     after = torch.tensor([-1, 0, -1, 1])
     who = torch.tensor([[0, 1, 3], [1, 2, 3], [0, 2, 3]])
-    ready = cascade_training._ready(after, lattice, who)
+    ready = lattice.ready(after, who)
     for row, members in enumerate(who.tolist()):
         for place, asked in enumerate(lattice.asked.tolist()):
             known = {expert for expert, yes in zip(members, asked, strict=True) if yes}

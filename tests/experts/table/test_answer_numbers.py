@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from experts import OutcomeTable
-from experts.table.answers import answer_numbers
+from experts.table.answer_numbers import answer_numbers
 
 
 def made(**changes: object) -> OutcomeTable:
