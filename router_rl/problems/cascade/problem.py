@@ -101,17 +101,22 @@ class CascadeProblem(Problem):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What a policy reads: the query, if it observes it, and the confidences."""
-        seen = ("answer",) if self.agreement_beliefs else ()
-        return (*(super().inputs if self.options.use_features else self.observes), *seen)
+        """What a policy reads: the query, if it observes it, the confidences and which answers agree."""
+        read = super().inputs if self.options.use_features else self.observes
+        if not self._confident:
+            read = tuple(name for name in read if name not in self.observes)
+        return (*read, *(("answer",) if self.agreement_beliefs else ()))
 
     @property
     def agreement_beliefs(self) -> bool:
         """Whether the agreement of answers moves the beliefs."""
         chosen = self.options.agreement_beliefs
-        confident = self.table.confidence is not None or self.table.probabilities is not None
         known = self.rows("train").same is not None
-        return known and (not confident if chosen is None else chosen)
+        return known and (not self._confident if chosen is None else chosen)
+
+    @property
+    def _confident(self) -> bool:
+        return self.table.confidence is not None or self.table.probabilities is not None
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -147,7 +147,7 @@ def test_answers_alone_are_enough_to_gain_from_a_vote():
         extra=pa.table({f"answer/{name}": texts[:, e] for e, name in enumerate("abc")}),
     )
     problem = CascadeProblem(table, Objective(compute_weight=0.01), use_features=False)
-    assert problem.inputs == ("confidence", "answer")
+    assert problem.inputs == ("answer",)
     few = ExactPGHyperparameters(steps=60, members=2, hidden=16, learning_rate=1e-2)
     for policy in (fit_exact_pg(problem, few, Run()), fit("adaptive_consistency", problem)):
         found = problem.evaluate(policy, "test").means()
