@@ -28,7 +28,7 @@ def test_the_expected_best_is_that_of_samples():
     np.testing.assert_allclose(found[:, 0].numpy(), known, atol=1e-6)  # the empty set
 
 
-@pytest.mark.parametrize("place", [0, 5, 15])
+@pytest.mark.parametrize("place", [3, 7, 13])
 def test_the_step_is_that_of_the_best_set(made, place):
     data = made.data(0)
     rule = candidates(data, 3)[place]
