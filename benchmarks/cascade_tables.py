@@ -18,6 +18,7 @@ from experts.table.follow_ups import verified
 __all__ = ["CHEAP", "EXPENSIVE", "answers_alone", "sealed_answers", "with_follow_ups", "with_length_ranks"]
 
 CHEAP, EXPENSIVE = "cheap-generalist", "expensive-generalist"
+_NOISE = 0.15  # of a further sample; pixels are between 0 and 1
 _UNPARSED = "None"  # in mmlupro_pool22: no answer was found in the output
 
 
@@ -54,7 +55,7 @@ def with_length_ranks(table: OutcomeTable) -> OutcomeTable:
 def with_follow_ups(name: str) -> OutcomeTable:
     """Return an image source's table with two more samples and a verifier of the cheap expert's answer.
 
-    A further sample is the cheap expert's answer to the image shifted by one pixel, at its full compute. The
+    A further sample is the cheap expert's answer to the image with some noise, at its full compute. The
     verifier is the expensive expert: the class probability that it gives to the answer, at its full compute.
 
     Args:
@@ -69,8 +70,9 @@ def with_follow_ups(name: str) -> OutcomeTable:
     expert = table.experts.index(CHEAP)
     inputs, pool = source.queries(0).inputs, source.pool(0)
     given = [table.probabilities]
-    for shift in (1, -1):
-        logits = pool.run(inputs.roll(shift, dims=-1), 1024)[:, [expert]]
+    for seed in (1, 2):
+        noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(seed))
+        logits = pool.run(inputs + _NOISE * noise, 1024)[:, [expert]]
         given.append(torch.softmax(logits, dim=-1).numpy())
     probabilities = np.concatenate(given, axis=1)
     places = [*range(len(table.experts)), expert, expert]
