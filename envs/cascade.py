@@ -21,6 +21,11 @@ the lowest expert id.
 
 An expert is called at most once, and at most `max_experts` experts are called. A call is invalid if the
 expert is down, or if its mean compute would exceed the budget. Only a called expert's answer can be given.
+
+Asking again and asking a verifier are calls, too: of the columns `a#2` (another sample of the expert `a`) and
+`a?v` (the verifier `v` is asked about the answer of `a`), each with its own compute. Such a follow-up can be
+called only after the column that it follows. A verifier's answer is that of `a`, and its confidence is what
+`v` thinks of it. A table without such columns has no such actions.
 `CascadeEnv.action_masks()` returns the valid actions. An invalid action gives no answer: the episode
 terminates with reward 0.
 
@@ -51,8 +56,9 @@ the experts that are up: each is down with probability `failure`. `reset(seed=s)
 The episode terminates when an answer is given, or after an invalid action. It is never truncated.
 
 ## Arguments
-- `table`: an `OutcomeTable` with features and confidences or class probabilities, a Parquet path or the name
-  of a source. Default `"digits"`.
+- `table`: an `OutcomeTable` with features and with confidences, class probabilities or answers, a Parquet
+  path or the name of a source. Without confidences and probabilities every confidence is 0.5. Default
+  `"digits"`.
 - `split`: rows to draw from: `"train"` (default), `"validation"`, `"test"`, or None for all.
 - `scale`: the unit of compute, in the table's cost unit. Default: the mean cost of the most expensive expert
   on these rows.
@@ -125,6 +131,8 @@ class CascadeState(NamedTuple):
 def available(table: CascadeTable, config: CascadeConfig, state: CascadeState) -> Tensor:
     """Return the experts that each lane can call next, [B, N] bool."""
     free = state.alive & ~state.called
+    if table.after is not None:
+        free = free & ((table.after < 0) | state.called[:, table.after.clamp(min=0)])
     within = free
     if config.budget is not None:
         within = free & (state.spent.unsqueeze(-1) + table.price <= config.budget)

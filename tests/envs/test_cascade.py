@@ -8,6 +8,7 @@ import warnings
 
 import gymnasium
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check
@@ -15,6 +16,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from envs import CascadeConfig, CascadeCore, CascadeTable, SB3VecEnv, build_cascade
 from experts import InputError, OutcomeTable
+from experts.table.follow_ups import followed_by
 
 ID = "RouterRL/Cascade-v0"
 CONFIGS = [
@@ -39,9 +41,13 @@ class SlowCascade:
             float(np.mean(table.cost[:, e], dtype=np.float64)) / most_expensive for e in range(count)
         ]
         self.answer = table.probabilities[row].argmax(axis=1)
+        self.after = followed_by(table.experts)
+
+    def ready(self, expert):
+        return self.after[expert] < 0 or self.after[expert] in self.called
 
     def available(self):
-        free = [e for e in range(len(self.alive)) if self.alive[e] and e not in self.called]
+        free = [e for e in range(len(self.alive)) if self.alive[e] and e not in self.called and self.ready(e)]
         if len(self.called) == self.max_experts:
             return []
         if self.budget is None:
@@ -88,9 +94,13 @@ def sure_table(make_table):
     return make
 
 
+NAMES = [["a", "b", "c", "d"], ["a", "b", "a#2", "a?b"], ["a", "a#2", "a#3", "a#2?b"]]
+
+
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_core_is_the_slow_cascade(sure_table, config):
-    table = sure_table(4)
+def test_the_core_is_the_slow_cascade(sure_table, config, names):
+    table = dataclasses.replace(sure_table(4), experts=names)
     train = table.part("train")
     core = build_cascade(table, 5, **config)
     core.reset(3)
@@ -284,6 +294,31 @@ def test_without_answers_nothing_agrees_and_there_is_no_majority(make_table):
     assert core.observation()[:, -4:-1].abs().sum() == 0
     assert core.action_mask()[:, -1].tolist() == [False, False]
     assert core.step(torch.full((2,), 6)).reward.tolist() == [0.0, 0.0]
+
+
+def test_a_follow_up_can_be_called_after_what_it_follows_alone(sure_table):
+    core = build_cascade(dataclasses.replace(sure_table(4), experts=NAMES[1]), 2)
+    core.reset(0)
+    assert core.action_mask()[0, :4].tolist() == [True, True, False, False]
+    early = core.step(torch.tensor([2, 0]))
+    assert early.terminated.tolist() == [True, False]
+    assert early.reward[0] == 0.0
+    assert core.action_mask()[1, :4].tolist() == [False, True, True, True]
+
+
+def test_answers_alone_show_who_agrees_and_every_confidence_is_a_half(make_table):
+    answers = {f"answer/expert{e}": ["A" if e % 2 else " b "] for e in range(2)}
+    columns = {name: pa.array(given * 23) for name, given in answers.items()}
+    columns["answer/expert2"] = pa.array([None, "B"] + [" B"] * 21)
+    core = build_cascade(make_table(probabilities=False, extra=pa.table(columns)), 2, split=None)
+    core.begin(torch.tensor([0, 1]), 0.1)
+    for expert in range(3):
+        core.step(torch.full((2,), expert))
+    seen = core.observation()
+    assert (seen[:, 6:9] == 0.5).all()
+    # Pairs 0-1, 0-2, 1-2: a missing answer agrees with none; case and white space make no difference.
+    assert seen[:, -4:-1].tolist() == [[-1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]]
+    assert core.action_mask()[:, -1].tolist() == [True, True]
 
 
 def test_mistakes_are_named(make_table):

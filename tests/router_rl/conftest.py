@@ -69,15 +69,15 @@ def _fitted_once() -> Iterator[None]:
     kept: dict[str, beliefs.FittedBeliefs] = {}
 
     def fit_beliefs(
-        features: Tensor, confidence: Tensor, quality: Tensor, seed: int
+        features: Tensor, confidence: Tensor, quality: Tensor, seed: int, same: Tensor | None = None
     ) -> beliefs.FittedBeliefs:
         sizes = (seed, beliefs._EPOCHS, beliefs._EXCHANGES, features.shape, quality.shape)
         digest = hashlib.sha256(repr(sizes).encode())
-        for part in (features, confidence, quality):
-            digest.update(part.numpy().tobytes())
+        for part in (features, confidence, quality, same):
+            digest.update(b"" if part is None else part.numpy().tobytes())
         name = digest.hexdigest()
         if name not in kept:
-            kept[name] = beliefs.fit_beliefs(features, confidence, quality, seed)
+            kept[name] = beliefs.fit_beliefs(features, confidence, quality, seed, same)
         return copy.deepcopy(kept[name])
 
     with pytest.MonkeyPatch.context() as patch:

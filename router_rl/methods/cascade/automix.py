@@ -1,6 +1,7 @@
 """A cascade as a partially observed decision process whose hidden state is which experts are right.
 
-Observations are the binned beliefs in the experts asked; given the state they are taken as independent.
+Observations are the binned beliefs in the experts asked, and which of their answers agree where agreement
+moves the beliefs; given the state they are taken as independent.
 With few experts the belief tree is small, so the process is solved exactly by backward induction.
 
 Source: Aggarwal, Madaan et al. 2024, AutoMix, section 3.3 (POMDP router), https://arxiv.org/abs/2310.12963.
@@ -13,7 +14,7 @@ Legend: T queries, N experts, K states (sets of experts that are right), B bins,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -47,13 +48,16 @@ class AutoMix:
         beliefs: what is observed.
         centres: [C, N] of the groups, as probabilities of being right.
         edges: [N, B - 1] log-odds between the bins.
-        actions_of: for each set of asked experts, in order: [C, B, ..., B] the best action, one B an expert.
+        actions_of: for each set of asked experts, in order: [C, B, ..., B] the best action, one B an expert;
+            then one axis of size 2 for each pair of them, in order, if agreement is observed.
+        agreement: whether it observes which answers agree.
     """
 
     beliefs: Beliefs
     centres: Tensor
     edges: Tensor
     actions_of: Mapping[tuple[int, ...], Tensor]
+    agreement: bool = False
 
     def start(self, core: Core) -> None:
         """Do nothing: the policy has no state."""
@@ -73,7 +77,9 @@ class AutoMix:
         for number in code.unique().tolist():
             members = tuple(expert for expert in range(len(self.edges)) if number >> expert & 1)
             rows = (code == number).nonzero().squeeze(-1)
-            actions[rows] = self.actions_of[members][(group[rows], *bins[rows][:, list(members)].T)]
+            pairs = combinations(members, 2) if self.agreement else ()
+            agree = [view.agree[rows, one, other].long() for one, other in pairs]
+            actions[rows] = self.actions_of[members][(group[rows], *bins[rows][:, list(members)].T, *agree)]
         return actions
 
 
@@ -127,13 +133,17 @@ def fit_automix(
     overall = np.bincount(state, minlength=len(states)) / len(state)
     solved: dict[tuple[int, ...], list[np.ndarray]] = {}
     everywhere = _likelihood(binned, right, states, bins, None)
+    agreement = data.fitted.beliefs.agreeing is not None
+    agree = _agreement(data.same.numpy() > 0.0, right, states) if agreement else None
+    after = None if data.table.after is None else data.table.after.tolist()
     for number in range(groups):
         rows = group == number
         # Two pseudo-rows of all queries keep states and bins possible that a small group lacks.
         share = np.bincount(state[rows], minlength=len(states)) + 2.0 * overall
         likelihood = _likelihood(binned[rows], right[rows], states, bins, everywhere)
+        cost = weight * price.double().numpy()
         actions_of = _solve(
-            share / share.sum(), likelihood, worth, weight * price.double().numpy(), max_experts
+            share / share.sum(), likelihood, worth, cost, max_experts, agree=agree, after=after
         )
         for members, actions in actions_of.items():
             solved.setdefault(members, []).append(actions)
@@ -142,6 +152,7 @@ def fit_automix(
         centres=torch.from_numpy(clusters.cluster_centers_).float(),
         edges=edges,
         actions_of={members: torch.from_numpy(np.stack(each)) for members, each in solved.items()},
+        agreement=agreement,
     )
 
 
@@ -176,8 +187,35 @@ def _likelihood(
     return likelihood
 
 
+def _agreement(same: np.ndarray, right: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Return the probability [N, N, 2, K] that two answers differ, or agree, given the state.
+
+    Args:
+        same: [T, N, N] bool.
+        right: [T, N] bool.
+        states: [K, N] bool.
+    """
+    experts = right.shape[1]
+    chance = np.empty((experts, experts, 2, len(states)))
+    for one, other in combinations(range(experts), 2):
+        equal = same[:, one, other]
+        for values in product((False, True), repeat=2):
+            rows = (right[:, one] == values[0]) & (right[:, other] == values[1])
+            rate = (equal[rows].sum() + 2.0 * equal.mean()) / (rows.sum() + 2.0)
+            of_values = (states[:, one] == values[0]) & (states[:, other] == values[1])
+            chance[one, other, 0, of_values], chance[one, other, 1, of_values] = 1.0 - rate, rate
+    return chance
+
+
 def _solve(
-    share: np.ndarray, likelihood: np.ndarray, worth: np.ndarray, price: np.ndarray, max_experts: int
+    share: np.ndarray,
+    likelihood: np.ndarray,
+    worth: np.ndarray,
+    price: np.ndarray,
+    max_experts: int,
+    *,
+    agree: np.ndarray | None = None,
+    after: Sequence[int] | None = None,
 ) -> dict[tuple[int, ...], np.ndarray]:
     """Return the best action for every set of asked experts and their bins.
 
@@ -187,32 +225,44 @@ def _solve(
         worth: [K, N] quality of each expert's answer.
         price: [N] utility that asking costs.
         max_experts: maximum number of experts asked.
+        agree: [N, N, 2, K] probability that two answers differ, or agree; None: it is not observed.
+        after: the expert that must be asked before each, -1 for none; None: none for all.
 
     Returns:
-        [B, ..., B] int64 for each set, one B an expert in order.
+        [B, ..., B] int64 for each set, one B an expert in order, then a 2 for each pair if `agree` is given.
     """
     experts = len(likelihood)
+    before = [-1] * experts if after is None else after
     actions: dict[tuple[int, ...], np.ndarray] = {}
-    after: dict[tuple[int, ...], np.ndarray] = {}
+    later: dict[tuple[int, ...], np.ndarray] = {}
     for size in range(min(max_experts, experts), -1, -1):
         values: dict[tuple[int, ...], np.ndarray] = {}
         for members in combinations(range(experts), size):
             joint = share  # [B, ..., B, K], the probability of these bins and the state
             for expert in members:
                 joint = joint[..., None, :] * likelihood[expert]
+            if agree is not None:
+                for one, other in combinations(members, 2):
+                    joint = joint[..., None, :] * agree[one, other]
             mass = joint.sum(axis=-1)
             # Worth times the probability of the bins, so that the value of asking is a sum over the next bin.
             options = [joint @ worth[:, expert] for expert in members]
             names = [experts + expert for expert in members]
             if size < min(max_experts, experts):
                 for expert in sorted(set(range(experts)) - set(members)):
+                    if before[expert] >= 0 and before[expert] not in members:
+                        continue
                     joined = tuple(sorted((*members, expert)))
-                    options.append(after[joined].sum(axis=joined.index(expert)) - price[expert] * mass)
+                    seen = [joined.index(expert)]  # the axes of what asking it shows
+                    if agree is not None:
+                        pairs = enumerate(combinations(joined, 2))
+                        seen += [len(joined) + axis for axis, pair in pairs if expert in pair]
+                    options.append(later[joined].sum(axis=tuple(seen)) - price[expert] * mass)
                     names.append(expert)
             stacked = np.stack(options)
             values[members] = stacked.max(axis=0)
             actions[members] = np.array(names)[stacked.argmax(axis=0)]
-        after = values
+        later = values
     return actions
 
 

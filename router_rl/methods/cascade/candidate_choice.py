@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from envs import Core
@@ -16,7 +17,7 @@ from ...problems.cascade.cascade_episodes import measure_episodes
 from ...problems.cascade.problem import CascadeProblem
 from ...routing.policies.cascade_policy import CascadeView
 
-__all__ = ["BeliefPolicy", "best_candidate"]
+__all__ = ["BeliefPolicy", "best_candidate", "cross_fitted_utility"]
 
 
 class BeliefPolicy(Protocol):
@@ -55,12 +56,26 @@ def best_candidate(candidates: Sequence[Candidate], problem: CascadeProblem, dat
         data: of the problem.
     """
     weight = problem.case.values["compute_weight"]
-    utility = [
-        float(
-            measure_episodes(
-                _CrossFitted(candidate=candidate, data=data), data.table, problem.config, weight
-            ).utility.mean()
-        )
-        for candidate in candidates
-    ]
+    utility = [_utility(candidate, problem, data, weight).mean() for candidate in candidates]
     return candidates[int(np.argmax(utility))]
+
+
+def cross_fitted_utility(
+    candidate: BeliefPolicy, problem: CascadeProblem, data: CascadeData, weight: float
+) -> Tensor:
+    """Return what a policy earns on the rows of the data [T] float32, by their cross-fitted beliefs.
+
+    Args:
+        candidate: the policy.
+        problem: of the data.
+        data: the rows.
+        weight: utility per unit of compute.
+    """
+    return torch.from_numpy(_utility(candidate, problem, data, weight))
+
+
+def _utility(
+    candidate: BeliefPolicy, problem: CascadeProblem, data: CascadeData, weight: float
+) -> np.ndarray:
+    policy = _CrossFitted(candidate=candidate, data=data)
+    return measure_episodes(policy, data.table, problem.config, weight).utility

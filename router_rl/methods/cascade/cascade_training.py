@@ -36,6 +36,7 @@ from ..method import Method, Run
 
 __all__ = [
     "METHODS",
+    "SPACE",
     "CascadeHyperparameters",
     "ExactPGHyperparameters",
     "LossWeights",
@@ -173,7 +174,9 @@ def fit_cascade(
     return ensemble.requires_grad_(False).eval(), sum(utilities) / len(utilities)
 
 
-def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float) -> Tensor:
+def greedy_utility(
+    policy: CascadePolicy, data: CascadeData, rows: Tensor, weight: float, *, member: int | None = None
+) -> Tensor:
     """Return the utility of the greedy policy on rows of the data, by their cross-fitted beliefs.
 
     Args:
@@ -181,6 +184,7 @@ def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weigh
         data: rows that it learns from.
         rows: [B] int64.
         weight: utility per unit of compute.
+        member: which member decides; None: all by their mean.
 
     Returns:
         [B] float32.
@@ -193,7 +197,8 @@ def greedy_utility(policy: CascadePolicy, data: CascadeData, rows: Tensor, weigh
             row = rows[left]
             state = _state(policy, data, row, asked[left], torch.full((len(left),), weight))
             valid = torch.cat([state[3], state[2]], dim=-1)
-            action = policy.chance(policy.values(*state), valid).mean(dim=0).argmax(dim=-1)
+            chance = policy.chance(policy.values(*state), valid)
+            action = (chance.mean(dim=0) if member is None else chance[member]).argmax(dim=-1)
             expert = action % len(data.experts)
             asks = action < len(data.experts)
             quality, compute = (part[row, expert] for part in (data.quality, data.compute))
@@ -223,6 +228,8 @@ def _state(
 ) -> tuple[Tensor, ...]:
     """Return the arguments of `CascadePolicy.values`, for rows [B] with asked experts [B, N]."""
     askable = ~asked & (asked.sum(dim=-1, keepdim=True) < policy.limit)
+    if data.table.after is not None:
+        askable = askable & ((data.table.after < 0) | asked[:, data.table.after.clamp(min=0)])
     agree = data.same[rows] * asked.unsqueeze(-1) * asked.unsqueeze(-2)
     return data.fitted.prior[rows], data.fitted.posterior[rows], asked, askable, agree, weight
 
@@ -234,11 +241,13 @@ class _Sets(NamedTuple):
         state: the arguments of `CascadePolicy.values`, [B S, ...].
         quality: [B, K].
         price: [B, K], compute times its weight.
+        valid: [S, 2 K] or [B, S, 2 K] bool, the valid actions.
     """
 
     state: tuple[Tensor, ...]
     quality: Tensor
     price: Tensor
+    valid: Tensor
 
 
 def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tensor, who: Tensor) -> _Sets:
@@ -252,24 +261,29 @@ def _in_all_sets(data: CascadeData, lattice: Lattice, rows: Tensor, weight: Tens
         for part in (data.fitted.prior[place, who], data.fitted.posterior[place, who], weight, who)
     )
     asked, askable = (part.repeat(len(rows), 1) for part in (lattice.asked, lattice.askable))
+    valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
+    if data.table.after is not None:
+        ready = lattice.ready(data.table.after, who)
+        askable = askable & ready.flatten(0, 1)
+        valid = torch.cat([lattice.askable & ready, lattice.asked.expand_as(ready)], dim=-1)
     agree = (same.unsqueeze(1) * pairs).flatten(0, 1)
     state = (prior, posterior, asked, askable, agree, unit, experts)
-    return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1))
+    return _Sets(state, data.quality[place, who], data.compute[place, who] * weight.unsqueeze(-1), valid)
 
 
 def _loss(policy: CascadePolicy, lattice: Lattice, sets: _Sets, weights: LossWeights) -> Tensor:
     """Return minus the exact utility of the stochastic policy, and the regression."""
     rows = len(sets.quality)
     worth = policy.values(*sets.state)[0].unflatten(0, (rows, -1))
-    valid = torch.cat([lattice.askable, lattice.asked], dim=-1)
-    chance = policy.chance(worth, valid)
+    chance = policy.chance(worth, sets.valid)
     value = lattice.values(chance, sets.quality, sets.price)
     loss = -weights.gradient * value[:, 0].mean()
     if weights.regression > 0.0:
         after = value.detach()
         ask = after[:, lattice.child] - sets.price.unsqueeze(1)
         target = torch.cat([ask, sets.quality.unsqueeze(1).expand_as(ask)], dim=-1)
-        error = ((worth - target) ** 2 * valid).sum() / (valid.sum() * rows)
+        valid = sets.valid if sets.valid.ndim == 3 else sets.valid.expand_as(worth)
+        error = ((worth - target) ** 2 * valid).sum() / valid.sum()
         loss = loss + weights.regression * error
     return loss
 
@@ -285,6 +299,7 @@ def _new_policy(
         copy.deepcopy(data.fitted.beliefs),
         members=members,
         hidden=hyperparameters.hidden,
+        after=None if data.table.after is None else data.table.after.tolist(),
     )
 
 
@@ -350,7 +365,7 @@ def _pool(data: CascadeData, rows: Tensor, weight: Tensor, size: int, generator:
     return noisy.topk(size, dim=-1).indices.sort(dim=-1).values
 
 
-_SPACE = {
+SPACE = {
     "weight_decay": (0.05, 0.3),
     "hidden": (32, 48),
     "learning_rate": (6e-3, 1e-2),
@@ -363,7 +378,7 @@ METHODS = (
         full_information=True,
         fit=fit_exact_pg,
         hyperparameters=ExactPGHyperparameters,
-        space={"regression": (0.3, 1.0), **_SPACE},
+        space={"regression": (0.3, 1.0), **SPACE},
         about="exact policy gradient; one policy for all compute weights",
         amortizes=True,
     ),
@@ -373,7 +388,7 @@ METHODS = (
         full_information=True,
         fit=fit_fitted_q,
         hyperparameters=CascadeHyperparameters,
-        space=_SPACE,
+        space=SPACE,
         about="fitted Q-iteration; one policy for all compute weights",
         amortizes=True,
     ),

@@ -65,7 +65,8 @@ class Lookahead:
 
     def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
         """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
-        prior = self.beliefs.current(prior, posterior, view.asked)
+        prior = self.beliefs.current(prior, posterior, view.asked, view.agree)
+        posterior = self.beliefs.settled(posterior, view.asked, view.agree)
         score = posterior
         if self.pooled:
             known = posterior * view.asked

@@ -13,6 +13,7 @@ from ...problems.cascade.problem import CascadeProblem
 from ...routing import Router
 from ..agents.warm_start import METHOD as WARM_EXACT_PG
 from ..baselines.constants import METHODS as CONSTANTS
+from ..baselines.kernel import METHOD as KERNEL
 from ..baselines.knn import METHOD as KNN
 from ..baselines.ridge import METHOD as RIDGE
 from ..gates.softmax_gate import METHOD as SOFTMAX_GATE
@@ -40,6 +41,7 @@ METHODS = (
     _on_cascades(SOFTMAX_GATE, "softmax gate on query features; asks one expert"),
     _on_cascades(WARM_EXACT_PG, "exact_pg on query features; asks one expert"),
     _on_cascades(KNN, "mean utility on the nearest training queries; asks one expert"),
+    _on_cascades(KERNEL, "mean utility by similarity to training queries; asks one expert"),
     _on_cascades(RIDGE, "ridge regression of each expert's utility; asks one expert"),
     _on_cascades(_CONSTANTS["best_single"], "asks the same expert for every query"),
     _on_cascades(_CONSTANTS["random"], "asks an expert drawn uniformly"),

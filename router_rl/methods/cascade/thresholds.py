@@ -35,6 +35,7 @@ __all__ = [
     "ThresholdCascade",
     "ThresholdTable",
     "fit",
+    "permitted_orders",
     "threshold_grid",
     "threshold_tables",
     "tuned_cascades",
@@ -76,9 +77,14 @@ class ThresholdCascade:
 
     def act(self, observation: Tensor) -> Tensor:
         """Return actions [T] int64 of the environment for observations [T, O] float32."""
+        view = CascadeView.of(observation, self.beliefs.sizes[1])
+        prior = self.beliefs.prior(view.features)
+        return self.choose(view, prior, self.beliefs.posterior(prior, view.confidence))
+
+    def choose(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
+        """Return actions [T] int64 for beliefs [T, N], which are log-odds."""
         experts = self.beliefs.sizes[1]
-        view = CascadeView.of(observation, experts)
-        score = self.beliefs.posterior(self.beliefs.prior(view.features), view.confidence)
+        score = self.beliefs.settled(posterior, view.asked, view.agree)
         place = torch.tensor(self.order)
         asked, ordered = view.asked[:, place], score[:, place]
         stage = asked.sum(dim=-1)  # how many of the order were asked
@@ -92,14 +98,16 @@ class ThresholdCascade:
         return torch.where(asks, ask, place[answer.squeeze(-1)] + experts)
 
 
-def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters, run: Run) -> PolicyByWeight:
+def fit(problem: CascadeProblem, hyperparameters: NoHyperparameters | None, run: Run) -> PolicyByWeight:
     """Tune a cascade at every compute weight of the problem, by cross-fitted beliefs."""
     data = problem.data(run.seed)
     score, quality, compute = (
         part.double().numpy() for part in (data.fitted.posterior, data.quality, data.compute)
     )
     grid = threshold_grid(score)
-    tables = threshold_tables(score, quality, compute, grid, problem.options.max_experts)
+    moves = data.moves.double().numpy() if problem.agreement_beliefs else None
+    max_experts, after = problem.options.max_experts, data.table.after
+    tables = threshold_tables(score, quality, compute, grid, max_experts, moves=moves, after=after)
     cascades = tuned_cascades(tables, grid, data.fitted.beliefs, problem.weights)
     return PolicyByWeight(weights=torch.tensor(problem.weights), policies=tuple(cascades))
 
@@ -147,6 +155,9 @@ def threshold_tables(
     compute: np.ndarray,
     grid: np.ndarray,
     max_experts: int = _MAX_ORDER,
+    *,
+    moves: np.ndarray | None = None,
+    after: Tensor | None = None,
 ) -> Iterator[ThresholdTable]:
     """Return mean quality and compute of every order of experts with every pair of thresholds.
 
@@ -157,11 +168,17 @@ def threshold_tables(
         quality, compute: [T, N] float64.
         grid: [G] float64, rising.
         max_experts: maximum number of experts asked; above 3 it changes nothing.
+        moves: [T, N, N] float64, how far the answer of a pair's first expert moves the second's log-odds;
+            None: not at all.
+        after: [N] int64, the expert that must be asked before each, -1 for none; None: none for all.
     """
     experts = quality.shape[1]
-    for order in permutations(range(experts), min(_MAX_ORDER, max_experts, experts)):
+    for order in permitted_orders(experts, min(_MAX_ORDER, max_experts, experts), after):
         place = list(order)
         scores, answers, spent = score[:, place], quality[:, place], compute[:, place].cumsum(axis=1)
+        if moves is not None:
+            yield from _settled_tables(order, scores, answers, spent, grid, moves[:, place][:, :, place])
+            continue
         yield ThresholdTable(order, False, *_by_thresholds(scores, answers, spent, grid))
         highest = scores.copy()
         given = answers.copy()
@@ -170,6 +187,44 @@ def threshold_tables(
             highest[:, stage] = np.where(kept, highest[:, stage - 1], scores[:, stage])
             given[:, stage] = np.where(kept, given[:, stage - 1], answers[:, stage])
         yield ThresholdTable(order, True, *_by_thresholds(highest, given, spent, grid))
+
+
+def permitted_orders(experts: int, size: int, after: Tensor | None) -> Iterator[tuple[int, ...]]:
+    """Yield all orders of some experts, each follow-up after the expert that it follows.
+
+    Args:
+        experts: N.
+        size: number of experts in an order.
+        after: [N] int64, as for `threshold_tables`.
+    """
+    before = [-1] * experts if after is None else after.tolist()
+    for order in permutations(range(experts), size):
+        if all(before[each] < 0 or before[each] in order[:place] for place, each in enumerate(order)):
+            yield order
+
+
+def _settled_tables(
+    order: tuple[int, ...],
+    score: np.ndarray,
+    quality: np.ndarray,
+    spent: np.ndarray,
+    grid: np.ndarray,
+    moves: np.ndarray,
+) -> Iterator[ThresholdTable]:
+    """Return both tables of an order where answers move each other's log-odds, `moves` [T, L, L]."""
+    settled = [score[:, :1]]  # of each stage, the log-odds of the answers so far
+    for stage in range(1, len(order)):
+        known = np.concatenate([settled[-1], score[:, stage : stage + 1]], axis=1)
+        known[:, :stage] += moves[:, stage, :stage]
+        known[:, stage] += moves[:, :stage, stage].sum(axis=1)
+        settled.append(known)
+    last = np.stack([known[:, -1] for known in settled], axis=1)
+    yield ThresholdTable(order, False, *_by_thresholds(last, quality, spent, grid))
+    best = [known.argmax(axis=1) for known in settled]
+    rows = np.arange(len(score))
+    highest = np.stack([known[rows, place] for known, place in zip(settled, best, strict=True)], axis=1)
+    given = np.stack([quality[rows, place] for place in best], axis=1)
+    yield ThresholdTable(order, True, *_by_thresholds(highest, given, spent, grid))
 
 
 def _by_thresholds(

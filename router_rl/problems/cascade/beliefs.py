@@ -36,7 +36,9 @@ class FittedBeliefs:
     posterior: Tensor
 
 
-def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int) -> FittedBeliefs:
+def fit_beliefs(
+    features: Tensor, confidence: Tensor, quality: Tensor, seed: int, same: Tensor | None = None
+) -> FittedBeliefs:
     """Fit a network for each fold on the other folds, keep the epoch of lowest held-out loss, and calibrate.
 
     Args:
@@ -44,11 +46,12 @@ def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int
         confidence: [T, N] float32 in [0, 1].
         quality: [T, N] float32 in [0, 1], taken as the probability of being right.
         seed: of the folds, the weights and the batches.
+        same: [T, N, N] float, 1 where two answers are equal, if agreement moves the beliefs; else None.
     """
     rows, experts = quality.shape
     generator = torch.Generator().manual_seed(seed)
     fold = torch.randperm(rows, generator=generator) % _FOLDS
-    beliefs = Beliefs(features.shape[1], experts, _FOLDS, _HIDDEN)
+    beliefs = Beliefs(features.shape[1], experts, _FOLDS, _HIDDEN, agreement=same is not None)
     deviation = features.std(dim=0)
     beliefs.shift.copy_(features.mean(dim=0))
     beliefs.scale.copy_(torch.where(deviation > 1e-6, 1.0 / deviation.clamp(min=1e-6), 0.0))
@@ -80,7 +83,7 @@ def fit_beliefs(features: Tensor, confidence: Tensor, quality: Tensor, seed: int
         prior = _held_out(beliefs, features, fold)
         _calibrate(beliefs, prior, confidence, quality)
         posterior = beliefs.posterior(prior, confidence)
-    _exchange(beliefs, prior, posterior, quality, generator)
+    _exchange(beliefs, prior, posterior, quality, same, generator)
     return FittedBeliefs(
         beliefs=beliefs.requires_grad_(False).eval(), fold=fold, prior=prior, posterior=posterior
     )
@@ -111,15 +114,23 @@ def _calibrate(beliefs: Beliefs, prior: Tensor, confidence: Tensor, quality: Ten
 
 
 def _exchange(
-    beliefs: Beliefs, prior: Tensor, posterior: Tensor, quality: Tensor, generator: torch.Generator
+    beliefs: Beliefs,
+    prior: Tensor,
+    posterior: Tensor,
+    quality: Tensor,
+    same: Tensor | None,
+    generator: torch.Generator,
 ) -> None:
     """Fit how the experts asked change the beliefs in the others, on random sets of up to three experts."""
-    optimizer = torch.optim.Adam([beliefs.influence], lr=0.03)
+    learned = [beliefs.influence, beliefs.agreeing, beliefs.differing]
+    optimizer = torch.optim.Adam([weight for weight in learned if weight is not None], lr=0.03)
     rows, experts = quality.shape
+    known = torch.zeros(rows, experts, experts) if same is None else same
     for step in range(_EXCHANGES):
         order = torch.rand(rows, experts, generator=generator).argsort(dim=-1)
         asked = order < 1 + step % min(3, experts)
-        logits = beliefs.current(prior, posterior, asked)
+        agree = known * asked.unsqueeze(-1) * asked.unsqueeze(-2)
+        logits = beliefs.current(prior, posterior, asked, agree)
         loss = functional.binary_cross_entropy_with_logits(logits, quality)
         optimizer.param_groups[0]["lr"] = 0.03 * (1.0 - step / _EXCHANGES)
         optimizer.zero_grad()

@@ -24,16 +24,25 @@ class CascadeData:
         experts: names of the experts.
         fitted: beliefs; those of these rows are cross-fitted.
         same: [T, N, N] float32, 1 where two experts give the same answer, 0 where that is unknown.
+        moves: [T, N, N] float32, how far an answer moves the log-odds of another one, once both are known;
+            0 where agreement does not move the beliefs.
     """
 
     table: CascadeTable
     experts: tuple[str, ...]
     fitted: FittedBeliefs
     same: Tensor
+    moves: Tensor
 
     @classmethod
     def of(
-        cls, table: CascadeTable, experts: Sequence[str], seed: int, same: Tensor | None = None
+        cls,
+        table: CascadeTable,
+        experts: Sequence[str],
+        seed: int,
+        same: Tensor | None = None,
+        *,
+        agreement_beliefs: bool = False,
     ) -> CascadeData:
         """Fit the beliefs on some rows.
 
@@ -42,11 +51,14 @@ class CascadeData:
             experts: the N names.
             seed: of the beliefs.
             same: `agreement(table)`, where it is known already.
+            agreement_beliefs: whether the agreement of answers moves the beliefs.
         """
         outcomes = table.outcomes
-        fitted = fit_beliefs(outcomes.features, table.confidence, outcomes.quality, seed)
         same = agreement(table) if same is None else same
-        return cls(table=table, experts=tuple(experts), fitted=fitted, same=same)
+        read = same if agreement_beliefs else None
+        fitted = fit_beliefs(outcomes.features, table.confidence, outcomes.quality, seed, read)
+        moves = fitted.beliefs.moves(same)
+        return cls(table=table, experts=tuple(experts), fitted=fitted, same=same, moves=moves)
 
     @property
     def quality(self) -> Tensor:

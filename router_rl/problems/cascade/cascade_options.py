@@ -21,6 +21,8 @@ class CascadeOptions(CheckedOptions):
         max_experts: maximum number of experts asked for a query.
         use_features: whether policies observe the query's features; if not, they observe only the experts'
             confidences and agreement.
+        agreement_beliefs: whether the agreement of answers moves the belief that an answer is right, for all
+            methods. By default it does where the table has answers and no confidences.
         features: features to compute from prompts, if the table has none of its own.
     """
 
@@ -28,4 +30,5 @@ class CascadeOptions(CheckedOptions):
 
     max_experts: Count = 3
     use_features: bool = True
+    agreement_beliefs: bool | None = None
     features: FeatureConfig = field(default_factory=FeatureConfig)

@@ -47,6 +47,18 @@ class Lattice:
             slice(sizes.index(size), sizes.index(size) + sizes.count(size)) for size in range(max_experts + 1)
         ]
 
+    def ready(self, after: Tensor, who: Tensor) -> Tensor:
+        """Return which experts follow none, or one that was asked in the set, [B, S, K] bool.
+
+        Args:
+            after: [M] int64, for all M experts, the one that must be asked before each; -1 for none.
+            who: [B, K] int64, the K experts of each query's sets, among the M.
+        """
+        before = after[who]
+        follows = (before.unsqueeze(-1) == who.unsqueeze(-2)).float()  # [B, K, K]: the second comes first
+        asked = torch.einsum("sj,bkj->bsk", self.asked.float(), follows) > 0.0
+        return (before < 0).unsqueeze(1) | asked
+
     def values(self, policy: Tensor, quality: Tensor, price: Tensor) -> Tensor:
         """Return the value of a policy in each set, V [B, S] float32.
 

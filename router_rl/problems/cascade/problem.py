@@ -12,6 +12,7 @@ import torch
 from envs.cascade import CascadeConfig, CascadeCore, CascadeTable
 from envs.outcomes import compute_scale
 from experts import OutcomeTable
+from experts.table.follow_ups import followed_by, without_follow_ups
 from experts.table.splitting import SPLITS
 
 from ...routing import Router
@@ -39,9 +40,11 @@ _WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4)
 class CascadeProblem(Problem):
     """Which experts to ask for a query, one after another, and which answer to return.
 
+    Further samples and verifiers are columns of the table, see `experts/table/follow_ups.py`.
+
     Args:
-        table: an outcome table with a split, with confidences or class probabilities, and with features or
-            prompts to make features of.
+        table: an outcome table with a split, with confidences, class probabilities or answers, and with
+            features or prompts to make features of.
         objective: what to maximise; several make one case each. None: compute weights 0.02, 0.05, 0.1, 0.2
             and 0.4.
         options: the other options; the defaults if None.
@@ -55,8 +58,8 @@ class CascadeProblem(Problem):
         out_of_fold: which of the features are cross-fitted predictions of the training rows.
 
     Raises:
-        InputError: the table has no confidences or lacks a split, features cannot be made, or an option or
-            an objective does not fit.
+        InputError: the table has neither confidences nor answers, or lacks a split, features cannot be
+            made, or an option or an objective does not fit.
     """
 
     name: ClassVar[str] = "cascade"
@@ -92,14 +95,28 @@ class CascadeProblem(Problem):
             self.table, self.text, self.out_of_fold = featured
         else:
             self.table, self.text, self.out_of_fold = _without_features(table), None, None
-        self.scale = compute_scale(self.table.part("train"))
+        self.scale = compute_scale(without_follow_ups(self.table).part("train"))
         for split in SPLITS:
             self.rows(split)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What a policy reads: the query, if it observes it, and the confidences."""
-        return super().inputs if self.options.use_features else self.observes
+        """What a policy reads: the query, if it observes it, the confidences and which answers agree."""
+        read = super().inputs if self.options.use_features else self.observes
+        if not self._confident:
+            read = tuple(name for name in read if name not in self.observes)
+        return (*read, *(("answer",) if self.agreement_beliefs else ()))
+
+    @property
+    def agreement_beliefs(self) -> bool:
+        """Whether the agreement of answers moves the beliefs."""
+        chosen = self.options.agreement_beliefs
+        known = self.rows("train").same is not None
+        return known and (not self._confident if chosen is None else chosen)
+
+    @property
+    def _confident(self) -> bool:
+        return self.table.confidence is not None or self.table.probabilities is not None
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -122,13 +139,18 @@ class CascadeProblem(Problem):
             learned = self.table.take(np.isin(self.table.split, ("train", "validation")))
             rows = self.cached("learned rows", lambda: CascadeTable.of(learned, self.scale))
             same = self.cached("agreement", lambda: agreement(rows))
-            return CascadeData.of(rows, self.experts, seed, same)
+            believed = self.agreement_beliefs
+            return CascadeData.of(rows, self.experts, seed, same, agreement_beliefs=believed)
 
         return self.cached(("data", seed), fitted)
 
     def routing(self) -> RoutingProblem:
-        """Return the routing problem on the same table, with the only case's objective."""
-        routing = self.cached("routing", lambda: RoutingProblem(self.table, out_of_fold=self.out_of_fold))
+        """Return the routing problem on the experts' first answers, with the only case's objective."""
+
+        def make() -> RoutingProblem:
+            return RoutingProblem(without_follow_ups(self.table), out_of_fold=self.out_of_fold)
+
+        routing = self.cached("routing", make)
         return routing.at(self.case)
 
     def digest(self) -> str:
@@ -209,8 +231,10 @@ class CascadeProblem(Problem):
         if not isinstance(policy, Router):
             return policy
         assert self.table.features is not None
-        policy.check_pool(self.experts, self.table.features.shape[1])
-        return AskOnce(router=policy)
+        after = followed_by(self.experts)
+        first = [name for name, before in zip(self.experts, after, strict=True) if before < 0]
+        policy.check_pool(first, self.table.features.shape[1])
+        return AskOnce(router=policy, columns=len(after))
 
 
 def _without_features(table: OutcomeTable) -> OutcomeTable:

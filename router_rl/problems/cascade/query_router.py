@@ -21,16 +21,18 @@ class AskOnce:
 
     Attributes:
         router: of the query's features alone.
+        columns: N, the experts and their follow-ups; None: the router's experts.
     """
 
     router: Router
+    columns: int | None = None
 
     def start(self, core: Core) -> None:
         """Do nothing: the policy has no state."""
 
     def act(self, observation: Tensor) -> Tensor:
         """Return actions [T] int64 of the environment for observations [T, O] float32."""
-        experts = len(self.router.experts)
+        experts = self.columns or len(self.router.experts)
         view = CascadeView.of(observation, experts)
         first = self.router(view.features).experts[:, 0]
         # A stochastic router draws a new expert in every step: the one that was asked answers.

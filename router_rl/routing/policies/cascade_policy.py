@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..router_error import RouterError
 from ..text import TextFeatures
 from .cascade_beliefs import Beliefs, BeliefSizes
+from .cascade_rules import CascadeRules
 
 __all__ = ["CascadePolicy", "CascadeStep", "CascadeView"]
 
@@ -76,8 +77,8 @@ class CascadeView(NamedTuple):
         return cls(features, asked > 0, confidence, askable > 0, agree, weight.squeeze(-1))
 
 
-class CascadeSpec(TypedDict):
-    """What `CascadePolicy.spec` returns."""
+class _CascadeSpec(TypedDict):
+    """What every description of a cascade policy has."""
 
     experts: list[str]
     features: int
@@ -85,6 +86,13 @@ class CascadeSpec(TypedDict):
     members: int
     hidden: int
     beliefs: BeliefSizes
+
+
+class CascadeSpec(_CascadeSpec, total=False):
+    """What `CascadePolicy.spec` returns; `after` where there are follow-ups, `rules` where it has some."""
+
+    after: list[int]
+    rules: list[int]
 
 
 class CascadePolicy(nn.Module):
@@ -102,9 +110,11 @@ class CascadePolicy(nn.Module):
         beliefs: the probability that each expert is right.
         members: M.
         hidden: width of the network.
+        after: [N] the expert that must be asked before each, -1 for none; None: there are no follow-ups.
 
     Attributes:
         text: makes the features of prompts; None where the policy was trained on a table's own features.
+        rules: threshold cascades that decide at some compute weights in place of the network; None: nowhere.
 
     Raises:
         RouterError: sizes do not fit each other.
@@ -124,6 +134,7 @@ class CascadePolicy(nn.Module):
         *,
         members: int = 1,
         hidden: int = 48,
+        after: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         count = len(tuple(experts))
@@ -131,9 +142,13 @@ class CascadePolicy(nn.Module):
             raise RouterError(f"prices and beliefs must be for {count} experts and {features} features")
         if limit < 1 or members < 1 or hidden < 1:
             raise RouterError(f"limit={limit}, members={members} and hidden={hidden} must each be 1 or more")
+        if after is not None and (len(after) != count or not all(-1 <= before < count for before in after)):
+            raise RouterError(f"after={list(after)} must have {count} numbers from -1 to {count - 1}")
         self.experts = tuple(experts)
+        self.after = None if after is None else tuple(after)
         self.features = features
         self.text: TextFeatures | None = None
+        self.rules: CascadeRules | None = None
         self.limit = limit
         self.members = members
         self.hidden = hidden
@@ -174,7 +189,8 @@ class CascadePolicy(nn.Module):
 
         Args:
             features: [T, D] float.
-            confidence: [T, N] float in [0, 1], NaN where the expert has not been asked.
+            confidence: [T, N] float in [0, 1], NaN where the expert has not been asked; 0.5 where it was and
+                the policy was trained on a table without confidences.
             answers: [T, N] int64, equal where two experts gave the same answer; read where both were asked.
                 None: unknown.
             compute_weight: utility per unit of compute, [T] or one number.
@@ -195,6 +211,9 @@ class CascadePolicy(nn.Module):
             )
         asked = ~confidence.isnan()
         askable = ~asked & (asked.sum(dim=-1, keepdim=True) < self.limit)
+        if self.after is not None:
+            before = torch.tensor(self.after, device=asked.device)
+            askable = askable & ((before < 0) | asked[:, before.clamp(min=0)])
         if may_ask is not None:
             askable = askable & may_ask
         first, second = torch.triu_indices(count, count, 1, device=features.device)
@@ -231,16 +250,27 @@ class CascadePolicy(nn.Module):
         """Return the actions [T] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
         view = CascadeView.of(observation.nan_to_num(0.0, 0.0, 0.0), len(self.experts))
-        chance = self(view)
+        prior = self.beliefs.prior(view.features)
+        posterior = self.beliefs.posterior(prior, view.confidence)
+        chance = self._chance(view, prior, posterior)
+        action = _first_largest(chance)
+        if self.rules is not None:
+            settled = self.beliefs.settled(posterior, view.asked, view.agree)
+            step, decides = self.rules(view.weight, view.asked, settled)
+            # A rule does not decide where its expert cannot be asked: it is down, or beyond the budget.
+            valid = torch.cat([view.askable, view.asked], dim=-1).gather(-1, step.unsqueeze(-1)).squeeze(-1)
+            action = torch.where(decides & valid, step, action)
         cheapest = torch.where(view.askable, self.price, float("inf")).argmin(dim=-1)
         first = view.asked.float().argmax(dim=-1) + len(self.experts)
         safe = torch.where(view.asked.any(dim=-1), first, cheapest)
-        return torch.where(finite, _first_largest(chance), safe), ~finite
+        return torch.where(finite, action, safe), ~finite
 
     def forward(self, view: CascadeView) -> Tensor:
-        """Return the probability of each action [T, 2 N] float32, mean over members; 0 if it is masked."""
+        """Return the network's probability of each action [T, 2 N] float32, mean over members."""
         prior = self.beliefs.prior(view.features)
-        posterior = self.beliefs.posterior(prior, view.confidence)
+        return self._chance(view, prior, self.beliefs.posterior(prior, view.confidence))
+
+    def _chance(self, view: CascadeView, prior: Tensor, posterior: Tensor) -> Tensor:
         value = self.values(prior, posterior, view.asked, view.askable, view.agree, view.weight)
         return self.chance(value, torch.cat([view.askable, view.asked], dim=-1)).mean(dim=0)
 
@@ -269,7 +299,7 @@ class CascadePolicy(nn.Module):
             weight: [T] float, utility per unit of compute.
             who: [T, N] int64, the expert of each column, where the columns are not all experts in order.
         """
-        belief = self.beliefs.current(prior, posterior, asked, who)
+        belief = self.beliefs.current(prior, posterior, asked, agree, who)
         price, own = weight.unsqueeze(-1) * self.price, self.own
         if who is not None:
             price, own = weight.unsqueeze(-1) * self.price[who], self.own[:, 0, who]
@@ -325,22 +355,41 @@ class CascadePolicy(nn.Module):
     def spec(self) -> dict[str, Any]:
         """Return the policy without its weights, as JSON."""
         _, _, believers, width = self.beliefs.sizes
+        agreement = {} if self.beliefs.agreeing is None else {"agreement": True}
+        follow_ups = {} if self.after is None else {"after": list(self.after)}
+        rules = {} if self.rules is None else {"rules": self.rules.sizes}
         return {
             "experts": list(self.experts),
             "features": self.features,
             "limit": self.limit,
             "members": self.members,
             "hidden": self.hidden,
-            "beliefs": {"members": believers, "hidden": width},
+            "beliefs": {"members": believers, "hidden": width, **agreement},
+            **follow_ups,
+            **rules,
         }
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> CascadePolicy:
         """Return an untrained policy from its JSON form."""
         count, features = len(spec["experts"]), spec["features"]
-        beliefs = Beliefs(features, count, spec["beliefs"]["members"], spec["beliefs"]["hidden"])
-        shape = {"members": spec["members"], "hidden": spec["hidden"]}
-        return cls(spec["experts"], features, spec["limit"], [0.0] * count, beliefs, **shape)
+        sizes = spec["beliefs"]
+        agreement = sizes.get("agreement", False)
+        beliefs = Beliefs(features, count, sizes["members"], sizes["hidden"], agreement=agreement)
+        policy = cls(
+            spec["experts"],
+            features,
+            spec["limit"],
+            [0.0] * count,
+            beliefs,
+            members=spec["members"],
+            hidden=spec["hidden"],
+            after=spec.get("after"),
+        )
+        if "rules" in spec:
+            weights, size = spec["rules"]
+            policy.rules = CascadeRules(weights, size)
+        return policy
 
 
 def _first_largest(values: Tensor) -> Tensor:

@@ -20,8 +20,11 @@ PRICE = torch.tensor([0.2, 0.5])
 class _Same:
     """Beliefs that do not change with what was asked."""
 
-    def current(self, prior: Tensor, posterior: Tensor, asked: Tensor) -> Tensor:
+    def current(self, prior: Tensor, posterior: Tensor, asked: Tensor, agree: Tensor) -> Tensor:
         return prior
+
+    def settled(self, posterior: Tensor, asked: Tensor, agree: Tensor) -> Tensor:
+        return posterior
 
 
 def _policy(margin: float, *, pooled: bool = False) -> Lookahead:

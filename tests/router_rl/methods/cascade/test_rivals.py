@@ -16,6 +16,7 @@ from router_rl.methods.fit import fit
 from router_rl.methods.method import NoHyperparameters, Run
 from router_rl.problems.cascade.cascade_episodes import measure_episodes
 from router_rl.problems.cascade.problem import CascadeProblem
+from router_rl.problems.objective import Objective
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_one_fit_of_thresholds_has_a_cascade_for_each_compute_weight(made):
     assert utility[0] > utility[1]  # tuned at a higher weight, it spends less
 
 
-@pytest.mark.parametrize("name", ["thresholds", "automix", "lookahead"])
+@pytest.mark.parametrize("name", ["thresholds", "automix", "lookahead", "cascade_routing"])
 def test_rivals_solve_the_case_solved_by_hand(solved, name):
     measured = solved.evaluate(fit(name, solved), "test")
     assert measured.means()["utility"] == pytest.approx(0.65, abs=0.005)
@@ -149,3 +150,106 @@ def test_beliefs_of_rows_are_out_of_fold(data):
     torch.testing.assert_close(fitted.prior, members[fitted.fold, torch.arange(len(features))])
     right = data.quality.mean(dim=0)
     torch.testing.assert_close(fitted.posterior.sigmoid().mean(dim=0), right, atol=0.03, rtol=0.0)
+
+
+@pytest.fixture(scope="module")
+def agreeing():
+    """The made problem where agreement moves the beliefs."""
+    return CascadeProblem(
+        made_cascade(), [Objective(compute_weight=w) for w in (0.1, 0.4)], agreement_beliefs=True
+    )
+
+
+def settled_by_hand(data, row, asked):
+    """The log-odds of the experts asked on a row, each moved by the others."""
+    posterior, moves = data.fitted.posterior[row], data.moves[row]
+    return {e: float(posterior[e]) + sum(float(moves[f, e]) for f in asked if f != e) for e in asked}
+
+
+def test_threshold_tables_read_agreement(agreeing):
+    data = agreeing.data(0)
+    assert (data.moves != 0.0).any()
+    rows = 40
+    score, quality, compute, moves = (
+        part[:rows].double().numpy()
+        for part in (data.fitted.posterior, data.quality, data.compute, data.moves)
+    )
+    grid = thresholds.threshold_grid(score)
+    tables = list(thresholds.threshold_tables(score, quality, compute, grid, 3, moves=moves))
+    assert len(tables) == 2 * 24
+    for table in tables[::5]:
+        for first, second in ((3, 8), (12, 20), (len(grid) - 1, 5)):
+            total = 0.0
+            for row in range(rows):
+                asked = []
+                for stage, expert in enumerate(table.order):
+                    asked.append(expert)
+                    total -= 0.3 * compute[row, expert]
+                    known = settled_by_hand(data, row, asked)
+                    answer = max(asked, key=known.__getitem__) if table.most_likely else expert
+                    if stage == 2 or known[answer] >= grid[(first, second)[stage]]:
+                        break
+                total += quality[row, answer]
+            found = table.quality[first, second] - 0.3 * table.compute[first, second]
+            assert found == pytest.approx(total / rows, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "automix", "lookahead", "cascade_routing"])
+def test_rivals_answer_every_query_where_agreement_is_believed(agreeing, name):
+    part = agreeing.at(agreeing.cases[0])
+    measured = part.evaluate(fit(name, part), "test")
+    assert measured.facts["unanswered"] == 0.0
+    assert measured.parts["asked"].max() <= 3
+    assert measured.means()["utility"] > 0.75
+
+
+def test_the_solved_process_with_agreement_is_the_best_policy_of_its_own_model():
+    rng = np.random.default_rng(1)
+    kinds = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    share = rng.dirichlet(np.ones(8))
+    likelihood = np.stack([rng.dirichlet(np.ones(2), size=8).T for _ in range(3)])
+    agree = np.zeros((3, 3, 2, 8))
+    for one, other in itertools.combinations(range(3), 2):
+        agree[one, other, 1] = rng.random(8)
+        agree[one, other, 0] = 1.0 - agree[one, other, 1]
+    price = np.array([0.02, 0.05, 0.1])
+    actions = automix._solve(share, likelihood, kinds, price, 3, agree=agree, after=[-1, 0, -1])
+
+    def value(seen, pairs):
+        """The best from bins {expert: bin} and agreements {(e, f): 0 or 1}, by trying everything."""
+        chance = share.copy()
+        for expert, at in seen.items():
+            chance = chance * likelihood[expert, at]
+        for pair, at in pairs.items():
+            chance = chance * agree[(*pair, at)]
+        options = {3 + expert: (chance @ kinds[:, expert]) / chance.sum() for expert in seen}
+        for expert in {0, 1, 2} - set(seen):
+            if expert == 1 and 0 not in seen:
+                continue
+            new = [tuple(sorted((expert, other))) for other in seen]
+            worth = 0.0
+            for at in range(2):
+                for equal in itertools.product(range(2), repeat=len(new)):
+                    odds = chance * likelihood[expert, at]
+                    for pair, same in zip(new, equal, strict=True):
+                        odds = odds * agree[(*pair, same)]
+                    later = {**pairs, **dict(zip(new, equal, strict=True))}
+                    worth += odds.sum() / chance.sum() * value({**seen, expert: at}, later)[0]
+            options[expert] = worth - price[expert]
+        best = max(options, key=options.__getitem__)
+        return options[best], best
+
+    assert int(actions[()]) == value({}, {})[1]
+    for bins in itertools.product(range(2), repeat=2):
+        for same in range(2):
+            expected = value({0: bins[0], 2: bins[1]}, {(0, 2): same})[1]
+            assert int(actions[(0, 2)][(*bins, same)]) == expected
+    for place in itertools.product(range(2), repeat=6):
+        pairs = dict(zip([(0, 1), (0, 2), (1, 2)], place[3:], strict=True))
+        assert int(actions[(0, 1, 2)][place]) == value(dict(enumerate(place[:3])), pairs)[1]
+
+
+def test_orders_keep_follow_ups_after_what_they_follow():
+    after = torch.tensor([-1, 0, -1])
+    assert list(thresholds.permitted_orders(3, 2, after)) == [(0, 1), (0, 2), (2, 0)]
+    assert len(list(thresholds.permitted_orders(4, 3, None))) == 24

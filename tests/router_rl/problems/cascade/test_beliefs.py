@@ -7,6 +7,7 @@ import torch
 
 from router_rl.problems.cascade import beliefs
 from router_rl.problems.cascade.beliefs import FittedBeliefs, fit_beliefs
+from router_rl.routing.policies.cascade_beliefs import Beliefs
 
 ROWS, EXPERTS = 60, 3
 
@@ -78,3 +79,80 @@ def test_kills_beliefs_that_ignore_the_seed() -> None:
     one, two = (_fitted(_rows()[2], seed) for seed in (0, 1))
     assert not one.fold.equal(two.fold)
     assert not torch.equal(one.beliefs.first, two.beliefs.first)
+
+
+def _agreeing_rows(rows: int = 900) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two experts that agree where both are right, and a third that says anything: [T, N], [T, N, N]."""
+    generator = torch.Generator().manual_seed(1)
+    quality = (torch.rand(rows, EXPERTS, generator=generator) < 0.6).float()
+    wrong = torch.randint(1, 6, (rows, EXPERTS), generator=generator)
+    answers = torch.where(quality > 0.0, 0, wrong)
+    answers[:, 2] = torch.arange(rows) + 10
+    return torch.zeros(rows, 1), quality, (answers.unsqueeze(-1) == answers.unsqueeze(-2)).float()
+
+
+def test_agreement_is_believed_without_confidences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beliefs, "_EXCHANGES", 240)
+    features, quality, same = _agreeing_rows()
+    found = fit_beliefs(features, torch.full_like(quality, 0.5), quality, 0, same).beliefs
+    posterior = found.posterior(found.prior(features), torch.full_like(quality, 0.5))
+    asked = torch.tensor([True, True, False]).expand_as(quality)
+    agree = same * asked.unsqueeze(-1) * asked.unsqueeze(-2)
+    settled = found.settled(posterior, asked, agree).sigmoid()
+    equal = same[:, 0, 1] > 0.0
+    for rows in (equal, ~equal):
+        assert float(settled[rows, 0].mean()) == pytest.approx(float(quality[rows, 0].mean()), abs=0.05)
+    assert float(settled[equal, 0].mean() - settled[~equal, 0].mean()) > 0.5
+    assert settled[:, 2].equal(posterior[:, 2].sigmoid())  # it was not asked
+
+
+def test_the_moves_of_agreement_are_those_of_a_loop_over_pairs() -> None:
+    generator = torch.Generator().manual_seed(2)
+    made = Beliefs(1, 4, 1, 2, agreement=True).requires_grad_(False)
+    with torch.no_grad():
+        for weight in (made.agreeing, made.differing, made.influence):
+            assert weight is not None
+            weight.normal_(generator=generator)
+    prior, posterior = (torch.randn(20, 4, generator=generator) for _ in range(2))
+    asked = torch.rand(20, 4, generator=generator) < 0.6
+    answers = torch.randint(0, 2, (20, 4), generator=generator)
+    agree = (answers.unsqueeze(-1) == answers.unsqueeze(-2)).float() * (
+        asked.unsqueeze(-1) & asked.unsqueeze(-2)
+    )
+    found = made.current(prior, posterior, asked, agree)
+    agreeing, differing, influence = (
+        weight.tolist() for weight in (made.agreeing, made.differing, made.influence) if weight is not None
+    )
+    for row in range(20):
+        known = [expert for expert in range(4) if asked[row, expert]]
+        settled = {}
+        for expert in known:
+            settled[expert] = float(posterior[row, expert]) + sum(
+                (agreeing if answers[row, other] == answers[row, expert] else differing)[other][expert]
+                for other in known
+                if other != expert
+            )
+        for expert in range(4):
+            expected = settled.get(
+                expert,
+                float(prior[row, expert])
+                + sum((settled[one] - float(prior[row, one])) * influence[one][expert] for one in known),
+            )
+            assert float(found[row, expert]) == pytest.approx(expected, abs=1e-5)
+    who = torch.tensor([2, 0, 3]).expand(20, -1)
+    part = made.current(
+        prior[:, who[0]], posterior[:, who[0]], asked[:, who[0]], agree[:, who[0]][:, :, who[0]], who
+    )
+    hidden = asked.clone()
+    hidden[:, 1] = False
+    alone = made.current(prior, posterior, hidden, agree * (hidden.unsqueeze(-1) & hidden.unsqueeze(-2)))
+    torch.testing.assert_close(part, alone[:, who[0]])
+
+
+def test_beliefs_that_do_not_read_agreement_are_not_moved_by_it() -> None:
+    _, quality, same = _agreeing_rows(ROWS)
+    found = _fitted(_rows()[2]).beliefs
+    asked = torch.ones_like(quality, dtype=torch.bool)
+    assert found.agreeing is None
+    assert found.settled(quality, asked, same) is quality
+    assert (found.moves(same) == 0.0).all()
