@@ -15,7 +15,7 @@ from router_rl.problems.cascade.problem import CascadeProblem
 from router_rl.routing import load
 from router_rl.routing.policies.cascade_policy import CascadePolicy
 
-SMALL = {"steps": 40, "members": 2, "hidden": 16}
+SMALL = {"steps": 16, "members": 2, "hidden": 16}
 
 
 def steps_of(problem: CascadeProblem, policy, case) -> torch.Tensor:
