@@ -269,7 +269,8 @@ class ContinuousServers:
         chunk = torch.minimum(engine.left, most_chunk) * prefills
         chunks = torch.where(prefills, ((engine.left - 1) / most_chunk).floor().clamp(min=1.0), _NEVER)
         most = torch.minimum(chunks, engine.due - engine.steps)
-        most = torch.minimum(most, ((room - engine.used) / running).floor())  # infinite without sequences
+        growing = ((room - engine.used) / running.clamp(min=1.0)).floor()
+        most = torch.minimum(most, torch.where(running > 0, growing, _NEVER))
         # k steps take `base * k + growth * k * (k - 1)` seconds.
         base = step_s + sequence_s * running + context_s * engine.context + prefill_s * chunk
         growth = 0.5 * context_s * running

@@ -131,6 +131,7 @@ SETTINGS = {
     "roomy": {"kv_tokens": 100_000, "max_seqs": 64, "chunk": 512},
     "few_seats": {"kv_tokens": 100_000, "max_seqs": (3, 5, 2), "chunk": 64},
     "small_cache": {"kv_tokens": (900, 700, 1200), "max_seqs": 64, "chunk": 100},
+    "cut_prompts": {"kv_tokens": 120, "max_seqs": 8, "chunk": 64},
     "one_seat": {"kv_tokens": 600, "max_seqs": 1, "chunk": 8},
     "no_context_cost": {"context_s": 0.0, "kv_tokens": 800, "max_seqs": 16, "chunk": 4096},
 }
