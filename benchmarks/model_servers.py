@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from real_tables import split_by_fold
 
-from envs.server_options import ApiOptions, ContinuousOptions
 from envs.traces import open_arrivals
 from experts import OutcomeTable
 from experts.io.atomic import replacing, write_json
+from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import Objective, QueueingProblem, fit
 from router_rl.methods.queueing.index_rule import IndexHyperparameters
 from router_rl.methods.registry import find_method

@@ -73,7 +73,7 @@ class ApiServers:
         self.config = config
         self.experts = experts
         self.usual = usual
-        self.each = {name: value.to(usual.device) for name, value in config.api.of(experts).items()}
+        self.each = {name: usual.new_tensor(value) for name, value in config.api.of(experts).items()}
         names = ("requests_per_minute", "input_per_minute", "output_per_minute")
         rate = torch.stack([self.each[name] for name in names], dim=-1) / 60.0
         self.rate = torch.where(rate > 0, rate, float("inf"))  # [N, 3] a second

@@ -124,7 +124,7 @@ class ContinuousServers:
         self.config = config
         self.experts = experts
         self.usual = usual
-        each = {name: value.to(usual.device) for name, value in config.continuous.of(experts).items()}
+        each = {name: usual.new_tensor(value) for name, value in config.continuous.of(experts).items()}
         self.busy, self.room = each["max_seqs"].long(), each["kv_tokens"]
         names = ("step_s", "sequence_s", "context_s", "prefill_s", "kv_tokens", "max_seqs", "chunk")
         self._constants = torch.stack([each[name] for name in names])  # [7, N]

@@ -86,7 +86,7 @@ class QueueUnits(NamedTuple):
 
 def _engines(config: QueueingConfig, means: np.ndarray) -> tuple[tuple[ServerUnits, ...], list[float]]:
     """Units and requests a second of engines, for mean tokens of prompts and answers [N, 2]."""
-    each = {name: value.numpy() for name, value in config.continuous.of(len(means)).items()}
+    each = {name: np.array(value) for name, value in config.continuous.of(len(means)).items()}
     prompt, answer = means.T
     held = prompt + answer / 2.0  # tokens of a sequence, on average
     seats = np.minimum(each["max_seqs"], np.maximum(each["kv_tokens"] / held, 1.0))
@@ -103,7 +103,7 @@ def _engines(config: QueueingConfig, means: np.ndarray) -> tuple[tuple[ServerUni
 
 def _apis(config: QueueingConfig, means: np.ndarray) -> tuple[tuple[ServerUnits, ...], list[float]]:
     """Units and requests a second of APIs, for mean tokens of prompts and answers [N, 2]."""
-    each = {name: value.numpy() for name, value in config.api.of(len(means)).items()}
+    each = {name: np.array(value) for name, value in config.api.of(len(means)).items()}
     prompt, answer = means.T
     with np.errstate(divide="ignore"):
         limits = [each["requests_per_minute"]]

@@ -12,8 +12,7 @@ from torch import Tensor
 from experts import InputError
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
-
-from .server_options import ApiOptions, ContinuousOptions
+from experts.llm.server_options import ApiOptions, ContinuousOptions
 
 __all__ = ["QueueingConfig"]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from envs import build_queueing
-from envs.server_options import ApiOptions
 from envs.traces import Arrivals
+from experts.llm.server_options import ApiOptions
 
 SETTINGS = {
     "usual": {},
@@ -105,7 +105,7 @@ def test_a_client_with_token_buckets_agrees(make_table, setting, mean_up):
         paid += step.reward.double()
         earned += step.parts["quality"] - core.config.compute_weight * step.parts["compute"]
         assert not core.settle().any()
-    options = {name: value.tolist() for name, value in core.config.api.of(experts).items()}
+    options = core.config.api.of(experts)
     waited = 0
     for lane in range(3):
         spells = [

@@ -156,7 +156,7 @@ def built(make_table, setting, lanes=4, **options):
         "miss_weight": 0.25,
         **options,
     }
-    from envs.server_options import ContinuousOptions
+    from experts.llm.server_options import ContinuousOptions
 
     settings["continuous"] = ContinuousOptions(**settings["continuous"])
     return build_queueing(table, lanes, arrivals=trace(), split=None, **settings)
@@ -181,7 +181,7 @@ def test_a_loop_over_steps_agrees(make_table, setting, mean_up):
         earned += value * step.parts["quality"] - config.compute_weight * step.parts["compute"]
     assert step.terminated.all()
     observations = torch.stack(observations)
-    each = {name: value.tolist() for name, value in config.continuous.of(experts).items()}
+    each = config.continuous.of(experts)
     preempted = 0
     for lane in range(lanes):
         spells = [

@@ -10,9 +10,9 @@ import torch
 
 from envs import QueueingConfig, build_queueing
 from envs.request_lengths import request_lengths
-from envs.server_options import ApiOptions, ContinuousOptions
 from envs.traces import Arrivals, open_arrivals, split_arrivals
 from experts import InputError
+from experts.llm.server_options import ApiOptions, ContinuousOptions
 
 KINDS = ("continuous", "api")
 

@@ -82,6 +82,6 @@ AMORTIZED = replace(
     fit=env_fit(reinforce_ascent, amortized=True),
     hyperparameters=ShortEpisodeReinforceHyperparameters,
     space={**METHOD.space, **SHORT_SPACE},
-    about="REINFORCE with a baseline, on device; one fit for all cases",
+    about="REINFORCE, baseline, on device; one fit for all cases",
     amortizes=True,
 )

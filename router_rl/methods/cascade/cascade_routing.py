@@ -210,5 +210,5 @@ METHOD = Method(
     name="cascade_routing",
     family="baseline",
     fit=fit,
-    about="best set of experts before each step (Dekoninck et al. 2024)",
+    about="set of experts before each step (Dekoninck et al. 2024)",
 )

@@ -95,6 +95,6 @@ METHOD = Method(
     fit=fit,
     hyperparameters=GuardedPGHyperparameters,
     space={"regression": (0.3, 1.0), **SPACE},
-    about="exact_pg where it is better than tuned threshold cascades on held-out rows, else those",
+    about="exact_pg where it beats tuned thresholds, else those",
     amortizes=True,
 )

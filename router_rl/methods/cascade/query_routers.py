@@ -40,9 +40,9 @@ _CONSTANTS = {method.name: method for method in CONSTANTS}
 METHODS = (
     _on_cascades(SOFTMAX_GATE, "softmax gate on query features; asks one expert"),
     _on_cascades(WARM_EXACT_PG, "exact_pg on query features; asks one expert"),
-    _on_cascades(KNN, "mean utility on the nearest training queries; asks one expert"),
-    _on_cascades(KERNEL, "mean utility by similarity to training queries; asks one expert"),
-    _on_cascades(RIDGE, "ridge regression of each expert's utility; asks one expert"),
+    _on_cascades(KNN, "mean utility on the nearest queries; asks one expert"),
+    _on_cascades(KERNEL, "mean utility by similarity to queries; asks one expert"),
+    _on_cascades(RIDGE, "ridge regression of utilities; asks one expert"),
     _on_cascades(_CONSTANTS["best_single"], "asks the same expert for every query"),
     _on_cascades(_CONSTANTS["random"], "asks an expert drawn uniformly"),
 )

@@ -100,7 +100,7 @@ def _scorer(problem: QueueingProblem, features: int) -> QueueScorer:
         )
         return QueueScorer(features + 3 * experts + 6, experts, queues)
     means, none = problem.lengths.means(), tuple(0.0 for _ in units.servers)
-    refill = tuple(config.api.of(experts)["burst_s"].tolist()) if config.servers == "api" else none
+    refill = tuple(config.api.of(experts)["burst_s"]) if config.servers == "api" else none
     # A mean request needs the share of the bucket that refills in the time of a request at capacity.
     need = tuple(pace / each for pace, each in zip(units.batch_service, refill, strict=True) if each) or none
     servers = ServerConstants(

@@ -58,5 +58,5 @@ METHOD = Method(
     family="gate",
     fit=_fit,
     refuses=needs_paths,
-    about="direction of each expert's largest change of weights, no training",
+    about="direction in which each expert changed most, untrained",
 )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from envs.server_options import ApiOptions, ContinuousOptions
 from experts import InputError
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Range, Size, Width
+from experts.llm.server_options import ApiOptions, ContinuousOptions
 
 from ..feature_config import FeatureConfig
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.server_options import ApiOptions, ContinuousOptions
 from envs.traces import Arrivals
 from experts import InputError
+from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import check_router
 from router_rl.exports import export
 from router_rl.methods.fit import check_method, fit

@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from experts import InputError
-from experts.io.checked_options import CheckedOptions
-from experts.io.value_range import Count, Fraction, NonNegative, Positive, Width
+from ..io.checked_options import CheckedOptions
+from ..io.errors import InputError
+from ..io.value_range import Count, Fraction, NonNegative, Positive, Width
 
 __all__ = ["ApiOptions", "ContinuousOptions"]
 
@@ -51,8 +48,8 @@ class ContinuousOptions(CheckedOptions):
     max_seqs: Width | tuple[Width, ...] = 256
     chunk: Count | tuple[Count, ...] = 2_048
 
-    def of(self, experts: int) -> dict[str, Tensor]:
-        """Return the values of each expert by name, [N] float64.
+    def of(self, experts: int) -> dict[str, list[float]]:
+        """Return the values of each expert by name, N numbers each.
 
         Args:
             experts: N.
@@ -109,8 +106,8 @@ class ApiOptions(CheckedOptions):
         if max(rates) > 0.9:
             raise InputError("problem.api.failure_rate", max(rates), "leaves few answers", "use at most 0.9")
 
-    def of(self, experts: int) -> dict[str, Tensor]:
-        """Return the values of each expert by name, [N] float64.
+    def of(self, experts: int) -> dict[str, list[float]]:
+        """Return the values of each expert by name, N numbers each.
 
         Args:
             experts: N.
@@ -125,11 +122,11 @@ def _values(options: ContinuousOptions | ApiOptions) -> list[tuple[str, float | 
     return [(each.name, getattr(options, each.name)) for each in fields(options)]
 
 
-def _each(name: str, value: float | Sequence[float], experts: int) -> Tensor:
-    """Return the values of each expert, [N] float64."""
+def _each(name: str, value: float | Sequence[float], experts: int) -> list[float]:
+    """Return the values of each expert, N numbers."""
     if isinstance(value, int | float):
-        return torch.full((experts,), float(value), dtype=torch.float64)
+        return [float(value)] * experts
     if len(value) != experts:
         fix = "give one number, or one for each expert"
         raise InputError(name, list(value), f"there are {experts} experts", fix)
-    return torch.tensor(value, dtype=torch.float64)
+    return [float(each) for each in value]
