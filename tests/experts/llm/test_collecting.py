@@ -91,8 +91,8 @@ NO_ANSWERS = ("empty", "error", "bad_key", "text", "negative", "half", "huge", "
 def test_a_reply_that_is_no_answer_is_asked_for_again(server, write_models, write_prompts, tmp_path):
     count, began = len(NO_ANSWERS), time.monotonic()
     prompts = write_prompts(count, dict(enumerate(NO_ANSWERS)))
-    found = gather(write_models(retries=1, timeout=2), prompts, tmp_path)
-    assert time.monotonic() - began < 20  # the dripped reply alone takes over a minute
+    found = gather(write_models(retries=1, timeout=6), prompts, tmp_path)
+    assert time.monotonic() - began < 45  # the dripped reply alone takes over a minute
     assert found.table.query_id.tolist() == [f"q{row}" for row in range(count)]
     assert found.table.quality[:, 1].tolist() == [1.0] * count
     np.testing.assert_allclose(found.table.cost[:, 1], 9e-6, rtol=1e-6)  # of the second answer: 5 words and 1

@@ -160,8 +160,8 @@ def test_a_constant_scorer_reads_only_the_number_of_rows():
     assert scorer.folded()(x).equal(scorer(x))
 
 
-# test_queue_scorer.py and test_tree_scorer.py have those two.
-@pytest.mark.parametrize("kind", sorted(set(SCORERS) - {"queue", "trees"}))
+# test_queue_scorer.py, test_scorer.py and test_tree_scorer.py have those three.
+@pytest.mark.parametrize("kind", sorted(set(SCORERS) - {"queue", "servers", "trees"}))
 @pytest.mark.parametrize("rows", [0, 1, 7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
 def test_logits_are_float32_of_any_input(kind, rows, dtype):
