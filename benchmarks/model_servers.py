@@ -13,7 +13,6 @@ trace, on which nothing is fitted or selected. Prints Markdown; an interrupted r
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ import jsonargparse
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from real_tables import split_by_fold
+from queueing import zeroeval
 
 from envs.traces import open_arrivals
 from experts import OutcomeTable
 from experts.io.atomic import replacing, write_json
 from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import Objective, QueueingProblem, fit
-from router_rl.methods.queueing.index_rule import IndexHyperparameters
+from router_rl.methods.queueing.weight_search import IndexHyperparameters
 from router_rl.methods.registry import find_method
 from router_rl.problems.feature_config import FeatureConfig
 from router_rl.problems.statistics import interval, paired_difference
@@ -134,7 +133,7 @@ def main(
         window: requests of an episode, which begins with idle servers.
     """
     out.mkdir(parents=True, exist_ok=True)
-    table = _table(data)
+    table = zeroeval(data, POOL)
     mooncake = out / "mooncake.parquet"
     _mooncake(data, mooncake)
     overview: list[str] = []
@@ -243,21 +242,6 @@ def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int) -> l
                 )
         print(flush=True)
     return lines
-
-
-def _table(data: Path) -> OutcomeTable:
-    table = split_by_fold(OutcomeTable.read(data / "zeroeval_pool27.parquet"))
-    kept = [table.experts.index(name) for name in POOL]
-    assert table.tokens_out is not None
-    return replace(
-        table,
-        experts=POOL,
-        quality=table.quality[:, kept],
-        cost=table.cost[:, kept],
-        tokens_out=table.tokens_out[:, kept],
-        tokens_in=None,
-        extra=None,
-    )
 
 
 def _mooncake(data: Path, path: Path) -> None:

@@ -160,13 +160,19 @@ def _llmdrift(data: Path) -> OutcomeTable:
     return replace(table, latency_s=np.minimum(table.latency_s, 120.0))
 
 
-def _zeroeval(data: Path) -> OutcomeTable:
+def zeroeval(data: Path, pool: tuple[str, ...] = POOL) -> OutcomeTable:
+    """Return ZeroEval's outcomes of some models, with a split by folds.
+
+    Args:
+        data: folder of the tables.
+        pool: names of the models.
+    """
     table = split_by_fold(OutcomeTable.read(data / "zeroeval_pool27.parquet"))
-    kept = [table.experts.index(name) for name in POOL]
+    kept = [table.experts.index(name) for name in pool]
     assert table.tokens_out is not None
     return replace(
         table,
-        experts=POOL,
+        experts=pool,
         quality=table.quality[:, kept],
         cost=table.cost[:, kept],
         tokens_out=table.tokens_out[:, kept],
@@ -184,7 +190,7 @@ def _digits(data: Path) -> OutcomeTable:
 
 TABLES: dict[str, Callable[[Path], OutcomeTable]] = {
     "llmdrift": _llmdrift,
-    "zeroeval": _zeroeval,
+    "zeroeval": zeroeval,
     "digits": _digits,
 }
 

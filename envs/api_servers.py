@@ -24,12 +24,10 @@ import torch
 from torch import Tensor
 
 from .outages import Outages, wall_time
-from .queue_state import Charges, QueueState, at, first_charges, late_charges, request_place
+from .queue_state import RECENT, Charges, QueueState, at, first_charges, late_charges, request_place
 from .queueing_config import QueueingConfig
 
 __all__ = ["ApiServers", "Apis"]
-
-RECENT = 1 / 8  # rate of the running means of the times of tokens
 
 
 class Apis(NamedTuple):

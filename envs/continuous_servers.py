@@ -34,13 +34,12 @@ import torch
 from torch import Tensor
 
 from .outages import Outages, wall_time
-from .queue_state import Charges, QueueState, at, first_charges, late_charges, mapped, request_place
+from .queue_state import RECENT, Charges, QueueState, at, first_charges, late_charges, mapped, request_place
 from .queueing_config import QueueingConfig
 
 __all__ = ["ContinuousServers", "Engine", "Engines"]
 
 _NEVER = 2.0**52  # steps
-_RECENT = 1 / 8  # rate of the running means of the times of tokens
 _ENDED = float("inf")
 
 
@@ -300,7 +299,7 @@ class ContinuousServers:
         first = torch.where(begins, self._wall(state, where, engine.clock), at(state.first, place))
         state.first.view(-1).index_copy_(0, place, first)
         self._pay(work, first_charges(state, place, first), begins)
-        engine.first.add_(_RECENT * begins * (first - at(state.episodes.arrival, place) - engine.first))
+        engine.first.add_(RECENT * begins * (first - at(state.episodes.arrival, place) - engine.first))
         slots = engines.end.shape[-1]
         slot = where * slots + engines.end.view(-1, slots).index_select(0, where).argmax(dim=-1)
         end = engine.steps + tokens_out - had - 1
@@ -325,7 +324,7 @@ class ContinuousServers:
         self._pay(work, charges._replace(missed=charges.missed * unpaid))
         tokens_in, tokens_out = self._tokens(state, where, request)
         further = (finish - first) / (tokens_out - 1).clamp(min=1)
-        engine.further.add_(_RECENT * (tokens_out > 1) * (further - engine.further))
+        engine.further.add_(RECENT * (tokens_out > 1) * (further - engine.further))
         end.scatter_(-1, slot, _NEVER)
         engines.end.view(-1, end.shape[-1]).index_copy_(0, where, end)
         engine.due.copy_(end.amin(dim=-1))

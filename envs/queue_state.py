@@ -15,6 +15,7 @@ from torch import Tensor
 from .queue_episodes import Episodes
 
 __all__ = [
+    "RECENT",
     "Charges",
     "QueueState",
     "Servers",
@@ -26,6 +27,9 @@ __all__ = [
     "mapped",
     "request_place",
 ]
+
+
+RECENT = 1 / 8  # rate of the servers' running means of the times of tokens
 
 
 class QueueState(NamedTuple):
@@ -147,10 +151,7 @@ def late_charges(state: QueueState, place: Tensor, finish: Tensor) -> Charges:
         place: [B, ...] int64, of `request_place`.
         finish: [B, ...] float64 seconds.
     """
-    episodes = state.episodes
-    deadline, value = at(episodes.deadline, place), at(episodes.value, place)
-    over = (finish - at(episodes.arrival, place) - deadline).clamp(min=0.0)
-    return Charges(value * over / deadline, value * (over > 0))
+    return _charges(state, place, finish, state.episodes.deadline)
 
 
 def first_charges(state: QueueState, place: Tensor, first: Tensor) -> Charges:
@@ -161,10 +162,7 @@ def first_charges(state: QueueState, place: Tensor, first: Tensor) -> Charges:
         place: [B, ...] int64, of `request_place`.
         first: [B, ...] float64 seconds.
     """
-    episodes = state.episodes
-    deadline, value = at(episodes.first_deadline, place), at(episodes.value, place)
-    over = (first - at(episodes.arrival, place) - deadline).clamp(min=0.0)
-    return Charges(value * over / deadline, value * (over > 0))
+    return _charges(state, place, first, state.episodes.first_deadline)
 
 
 def at(values: Tensor, place: Tensor) -> Tensor:
@@ -182,3 +180,10 @@ def mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(state, Tensor):
         return change(state)
     return type(state)(*(mapped(part, change) for part in state))
+
+
+def _charges(state: QueueState, place: Tensor, times: Tensor, deadlines: Tensor) -> Charges:
+    """What times beyond deadlines [B, W + 1] after the arrivals cost, in the shape of `place`."""
+    deadline, value = at(deadlines, place), at(state.episodes.value, place)
+    over = (times - at(state.episodes.arrival, place) - deadline).clamp(min=0.0)
+    return Charges(value * over / deadline, value * (over > 0))

@@ -1,49 +1,25 @@
 """Index rules: the expert with the best weighted sum of predictions and expected waits, weights tuned.
 
-`router_rl.routing.QueueScorer` defines the terms of the index. The candidate weights of an iteration run on
-the same requests, arrivals and outages, each in lanes of its own, so that they differ by more than noise
-(common random numbers).
+`router_rl.routing.QueueScorer` defines the terms of the index, `weight_search` the search.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from experts.io.value_range import Count, Size
-
-from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
-from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import Router
-from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
 from .index_router import index_router, scorer_of, with_weights
+from .weight_search import IndexHyperparameters, candidate_utility, search_weights
 
-__all__ = ["ALL_TERMS", "METHODS", "IndexHyperparameters", "fit_index", "tuned_index"]
+__all__ = ["ALL_TERMS", "METHODS", "fit_index", "tuned_index"]
 
 ALL_TERMS = ("compute", "lateness", "first", "wait", "jobs", "pace")
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexHyperparameters(Hyperparameters):
-    """Hyperparameters of the search for the weights of an index.
-
-    Attributes:
-        candidates: number of weights tried per iteration.
-        lanes: number of training episodes of each candidate.
-        validation_lanes: number of validation episodes that select among the best eighth.
-        iterations: number of searches around the best candidates, each half as wide as the one before.
-    """
-
-    candidates: Count = 48
-    lanes: Size = 6
-    validation_lanes: Size = 96
-    iterations: Count = 2
 
 
 def tuned_index(
@@ -85,26 +61,14 @@ def fit_index(
     if not problem.config.first_deadlines:
         known = tuple(name for name in known if name != "first")
     names = [name for name in terms if name in known]
-    generator = torch.Generator().manual_seed(seed)
     centre = torch.tensor([_first_guess(problem, name) for name in names])
-    count = hyperparameters.candidates
-    draws = centre * 10.0 ** (3.0 * torch.rand(count, len(centre), generator=generator) - 1.5)
-    draws[torch.rand(draws.shape, generator=generator) < 0.15] = 0.0  # the best index may lack a term
-    draws[0] = centre
-    draws = _all_weights(draws, names, every)
-    best = draws
-    for iteration in range(hyperparameters.iterations + 1):
-        if iteration:
-            near = best.repeat(count // len(best) - 1, 1)
-            width = 0.5**iteration
-            noise = torch.randn(len(near), len(known), generator=generator)
-            near[:, [every.index(name) for name in known]] *= 10.0 ** (width * noise)
-            near = near[:, [every.index(name) for name in names]]
-            draws = torch.cat([best, _all_weights(near, names, every)])
-        utility = _utility(problem, router, draws, "train", hyperparameters.lanes, seed + iteration)
-        best = draws[utility.argsort(descending=True)[: max(4, count // 8)]]
-    utility = _utility(problem, router, best, "validation", hyperparameters.validation_lanes, seed)
-    return with_weights(router, dict(zip(every, best[utility.argmax()].tolist(), strict=True)))
+
+    def utility(draws: Tensor, split: str, lanes: int, seed: int) -> Tensor:
+        return _utility(problem, router, _all_weights(draws, names, every), split, lanes, seed)
+
+    places = [known.index(name) for name in names]
+    best = search_weights(centre, hyperparameters, seed, utility, columns=len(known), places=places)
+    return with_weights(router, {"quality": 1.0, **dict(zip(names, best.tolist(), strict=True))})
 
 
 def _first_guess(problem: QueueingProblem, name: str) -> float:
@@ -127,15 +91,12 @@ def _utility(
     problem: QueueingProblem, router: Router, draws: Tensor, split: str, lanes: int, seed: int
 ) -> Tensor:
     """Return the mean utility [M] float64 of candidate weights [M, K], on the same episodes for all."""
-    scorer, count = scorer_of(router), len(draws)
-    core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
-    weights = draws.repeat(lanes, 1).unsqueeze(-1)
+    scorer, weights = scorer_of(router), draws.repeat(lanes, 1).unsqueeze(-1)
 
     def actions(observation: Tensor) -> Tensor:
         return (scorer.terms(observation) @ weights).squeeze(-1).argmax(dim=-1)
 
-    measured = measure_queues(core, ActionPolicy(actions=actions))
-    return torch.from_numpy(measured.utility).reshape(lanes, count).mean(dim=0)
+    return candidate_utility(problem, len(draws), actions, split, lanes=lanes, seed=seed)
 
 
 def _fit_of(terms: tuple[str, ...]) -> Fit:

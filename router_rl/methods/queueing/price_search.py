@@ -19,14 +19,13 @@ from torch import Tensor
 from experts import InputError
 from experts.io.value_range import Count, Positive, Share, Size
 
-from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
-from ...problems.queueing.queue_measurement import measure_queues
-from ...routing import QueueScorer, Router
+from ...routing import Router
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .index_router import scorer_of
-from .index_rule import ALL_TERMS, IndexHyperparameters, tuned_index
+from .index_rule import ALL_TERMS, tuned_index
+from .weight_search import IndexHyperparameters, candidate_utility
 
 __all__ = ["METHOD", "PriceHyperparameters", "fit_prices"]
 
@@ -75,13 +74,22 @@ def fit_prices(problem: QueueingProblem, hyperparameters: PriceHyperparameters, 
     router = tuned_index(problem, hyperparameters.index, run.seed, ALL_TERMS)
     scorer = scorer_of(router)
     generator = torch.Generator().manual_seed(run.seed)
+
+    def utility_of(prices: Tensor, split: str, lanes: int, seed: int) -> Tensor:
+        each = prices.repeat(lanes, 1)
+
+        def actions(observation: Tensor) -> Tensor:
+            return scorer.scores(observation, each).argmax(dim=-1)
+
+        return candidate_utility(problem, len(prices), actions, split, lanes=lanes, seed=seed)
+
     mean = torch.zeros_like(scorer.prices)
     deviation, means = torch.full_like(mean, hyperparameters.deviation), [mean]
     for generation in range(hyperparameters.generations):
         drawn = mean + deviation * torch.randn(hyperparameters.population, len(mean), generator=generator)
         drawn[0] = mean
         seed = 1_000 * (run.seed + 1) + generation
-        utility = _utility(problem, scorer, drawn, "train", hyperparameters.lanes, seed)
+        utility = utility_of(drawn, "train", hyperparameters.lanes, seed)
         elite = drawn[utility.topk(hyperparameters.elite).indices]
         mean = torch.lerp(mean, elite.mean(dim=0), hyperparameters.pace)
         fading = (
@@ -93,21 +101,9 @@ def fit_prices(problem: QueueingProblem, hyperparameters: PriceHyperparameters, 
         message = f"best utility of the generation {float(utility.max()):.4f}"
         run.report(generation + 1, hyperparameters.generations, message)
     candidates = torch.stack(means)
-    utility = _utility(problem, scorer, candidates, "validation", hyperparameters.validation_lanes, 500)
+    utility = utility_of(candidates, "validation", hyperparameters.validation_lanes, 500)
     scorer.prices.copy_(candidates[utility.argmax()])
     return router
-
-
-def _utility(
-    problem: QueueingProblem, scorer: QueueScorer, prices: Tensor, split: str, lanes: int, seed: int
-) -> Tensor:
-    """Return the mean utility [M] float64 of prices [M, P], on the same episodes for all."""
-    count = len(prices)
-    core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
-    each = prices.repeat(lanes, 1)
-    policy = ActionPolicy(actions=lambda observation: scorer.scores(observation, each).argmax(dim=-1))
-    measured = measure_queues(core, policy)
-    return torch.from_numpy(measured.utility).reshape(lanes, count).mean(dim=0)
 
 
 METHOD = Method(

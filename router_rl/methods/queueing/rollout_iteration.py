@@ -40,7 +40,8 @@ from ...routing import QueueScorer, Router
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .index_router import scorer_of
-from .index_rule import ALL_TERMS, IndexHyperparameters, tuned_index
+from .index_rule import ALL_TERMS, tuned_index
+from .weight_search import IndexHyperparameters
 
 __all__ = ["METHOD", "RolloutHyperparameters", "Rollouts", "ascend", "fit_rollouts", "regress"]
 

@@ -1,8 +1,7 @@
 """Rules of serving systems with quality and compute added, all weights tuned as those of the index rule.
 
-A rule is a weighted sum of its scores, predicted quality and predicted compute. The search draws weights
-log-uniformly around a first guess and narrows twice, with the candidates, episodes and iterations of
-`IndexHyperparameters`; the best on validation is kept. `predicted_latency` reads regressions of the time to
+A rule is a weighted sum of its scores, predicted quality and predicted compute, with the search of
+`weight_search`. `predicted_latency` reads regressions of the time to
 the first token and of the time per further token, fitted to training episodes (llm-d trains them online).
 """
 
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from ...problems.problem import ActionPolicy
 from ...problems.queueing.problem import QueueingProblem
-from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import ServerScorer
 from ...routing.scorers.server_scorer import ServerParts
 from ..method import Method, NoHyperparameters, Run
-from .index_rule import IndexHyperparameters
 from .server_rules import RULES, needs_model_servers, relative, server_scorer
+from .weight_search import IndexHyperparameters, candidate_utility, search_weights
 
-__all__ = ["METHODS", "LatencyPredictor", "search_weights"]
+__all__ = ["METHODS", "LatencyPredictor", "tuned_scores"]
 
 Scores = Callable[[ServerParts, ServerScorer], Sequence[Tensor]]
 """Scores [T, N] of a rule, each better when larger and about 1 in size."""
@@ -34,7 +32,7 @@ _TREES = 40
 _MOST_TOKENS = 4_194_304.0  # of llm-d's token-load scorer
 
 
-def search_weights(
+def tuned_scores(
     problem: QueueingProblem,
     hyperparameters: IndexHyperparameters,
     seed: int,
@@ -51,13 +49,7 @@ def search_weights(
         guess: first guess of the weight of each score; that of quality is 1, that of compute the problem's.
     """
     scorer = server_scorer(problem)
-    generator = torch.Generator().manual_seed(seed)
     centre = torch.tensor([problem.config.compute_weight or 0.1, *guess])
-    count = hyperparameters.candidates
-    draws = centre * 10.0 ** (3.0 * torch.rand(count, len(centre), generator=generator) - 1.5)
-    draws[torch.rand(draws.shape, generator=generator) < 0.15] = 0.0
-    draws[0] = centre
-    best = draws
 
     def total(observation: Tensor, weights: Tensor) -> Tensor:
         terms = scorer.terms(observation)
@@ -65,21 +57,14 @@ def search_weights(
         return (terms[..., 0] + (own * weights).sum(dim=-1)).argmax(dim=-1)
 
     def utility(draws: Tensor, split: str, lanes: int, seed: int) -> Tensor:
-        count = len(draws)
-        core = problem.core(split, problem.case, lanes=lanes * count, seed=1_000 * seed, group=count)
         rows = draws.repeat(lanes, 1).unsqueeze(1)
-        measured = measure_queues(core, ActionPolicy(actions=lambda observation: total(observation, rows)))
-        return torch.from_numpy(measured.utility).reshape(lanes, count).mean(dim=0)
 
-    for iteration in range(hyperparameters.iterations + 1):
-        if iteration:
-            near = best.repeat(count // len(best) - 1, 1)
-            noise = torch.randn(near.shape, generator=generator)
-            draws = torch.cat([best, near * 10.0 ** (0.5**iteration * noise)])
-        earned = utility(draws, "train", hyperparameters.lanes, seed + iteration)
-        best = draws[earned.argsort(descending=True)[: max(4, count // 8)]]
-    earned = utility(best, "validation", hyperparameters.validation_lanes, seed)
-    weights = best[earned.argmax()]
+        def actions(observation: Tensor) -> Tensor:
+            return total(observation, rows)
+
+        return candidate_utility(problem, len(draws), actions, split, lanes=lanes, seed=seed)
+
+    weights = search_weights(centre, hyperparameters, seed, utility)
     return ActionPolicy(actions=lambda observation: total(observation, weights))
 
 
@@ -160,12 +145,12 @@ def _litellm_scores(parts: ServerParts, scorer: ServerScorer) -> list[Tensor]:
 
 def _llmd_tuned(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> ActionPolicy:
     guess = (0.1, 0.1, 0.1, 0.1, 0.3)
-    return search_weights(problem, hyperparameters, run.seed, _llmd_scores, guess)
+    return tuned_scores(problem, hyperparameters, run.seed, _llmd_scores, guess)
 
 
 def _litellm_tuned(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> ActionPolicy:
     guess = (0.1, 0.03, 0.03, 0.1, 0.1)
-    return search_weights(problem, hyperparameters, run.seed, _litellm_scores, guess)
+    return tuned_scores(problem, hyperparameters, run.seed, _litellm_scores, guess)
 
 
 def _predicted_latency(
@@ -198,7 +183,7 @@ def _latency_tuned(problem: QueueingProblem, hyperparameters: IndexHyperparamete
             -first / unit,
         ]
 
-    return search_weights(problem, hyperparameters, run.seed, scores, (late, late, 0.1, 0.1))
+    return tuned_scores(problem, hyperparameters, run.seed, scores, (late, late, 0.1, 0.1))
 
 
 METHODS = (

@@ -22,6 +22,7 @@ is down, the mean time to repair is added.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, get_type_hints
@@ -187,10 +188,10 @@ class QueueScorer(StandardisingScorer):
 
     def folded(self) -> QueueScorer:
         """The same function with the standardisation moved into the layer of the predictions."""
-        scorer = QueueScorer(self.inputs, self.experts, self.constants)
-        scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
-        own = self.estimate
+        scorer, own = copy.deepcopy(self), self.estimate
         with torch.no_grad():
+            scorer.shift.zero_()
+            scorer.scale.fill_(1.0)
             weight, bias = fold_standardisation(own.weight, own.bias, self.shift, self.scale)
             scorer.estimate.weight.copy_(weight)
             scorer.estimate.bias.copy_(bias)

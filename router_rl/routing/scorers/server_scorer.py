@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..router_error import RouterError
 from .queue_scorer import QueueParts, QueueScorer
-from .scorer import StandardisingScorer, fold_standardisation
+from .scorer import StandardisingScorer
 
 __all__ = ["SERVER_TERMS", "ServerConstants", "ServerParts", "ServerScorer"]
 
@@ -173,17 +173,6 @@ class ServerScorer(QueueScorer):
         """The scorer's shape and the constants of its servers as JSON."""
         constants = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.server).items()}
         return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts, **constants}
-
-    def folded(self) -> ServerScorer:
-        """The same function with the standardisation moved into the layer of the predictions."""
-        scorer = ServerScorer(self.inputs, self.experts, self.server)
-        scorer.load_state_dict({**self.state_dict(), "shift": scorer.shift, "scale": scorer.scale})
-        with torch.no_grad():
-            own = self.estimate
-            weight, bias = fold_standardisation(own.weight, own.bias, self.shift, self.scale)
-            scorer.estimate.weight.copy_(weight)
-            scorer.estimate.bias.copy_(bias)
-        return scorer
 
     def server_parts(self, x: Tensor) -> ServerParts:
         """Split inputs [T, D + 7 N + 8] by name."""

@@ -15,8 +15,8 @@ from router_rl import check_router
 from router_rl.exports import export
 from router_rl.methods.fit import check_method, fit
 from router_rl.methods.queueing.index_router import index_router, with_weights
-from router_rl.methods.queueing.index_rule import IndexHyperparameters
 from router_rl.methods.queueing.server_rules import METHODS, RULES, relative
+from router_rl.methods.queueing.weight_search import IndexHyperparameters
 from router_rl.methods.registry import find_method
 from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.problems.queueing.queue_measurement import measure_queues

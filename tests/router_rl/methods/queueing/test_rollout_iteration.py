@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from router_rl.methods.method import Method
-from router_rl.methods.queueing.index_rule import IndexHyperparameters
 from router_rl.methods.queueing.rollout_iteration import (
     METHOD,
     RolloutHyperparameters,
@@ -14,6 +13,7 @@ from router_rl.methods.queueing.rollout_iteration import (
     ascend,
     regress,
 )
+from router_rl.methods.queueing.weight_search import IndexHyperparameters
 
 
 def rollouts(prices, states=800, seed=0, noise=0.0):
