@@ -15,7 +15,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -44,7 +44,8 @@ def main(requests: int = 200_000, minutes: float = 60.0) -> None:
 
 async def _measured(folder: Path, requests: int, minutes: float) -> float | None:
     """Return the largest growth since request 20,000, MB; None if that was not reached."""
-    began, settled, most, done, errors = time.monotonic(), None, 0.0, 0, 0
+    began, settled, most, done = time.monotonic(), None, 0.0, 0
+    errors: Counter[str] = Counter()
     deadline = began + 60.0 * minutes
     async with serving_stub(folder, "--explore", "0.1") as stubbed:
         server = psutil.Process(stubbed.process.pid)
@@ -53,51 +54,60 @@ async def _measured(folder: Path, requests: int, minutes: float) -> float | None
         while done < requests and time.monotonic() < deadline:
             start = time.monotonic()
             sent, failed = await _sent(stubbed, done, min(STEP, requests - done), deadline)
-            done, errors = done + sent, errors + failed
+            done += sent
+            errors += failed
             resident = server.memory_info().rss / 1e6
             if done >= SETTLED:
                 settled = resident if settled is None else settled
                 most = max(most, resident - settled)
             growth = "" if settled is None else f"{resident - settled:+.1f}"
             rate = sent / (time.monotonic() - start)
-            print(f"| {done:,} | {resident:.1f} | {growth} | {errors} | {rate:.0f} |", flush=True)
+            print(f"| {done:,} | {resident:.1f} | {growth} | {errors.total()} | {rate:.0f} |", flush=True)
         log = (await stubbed.http.get("/v1/status")).json()["log"]
     print(
         f"\nLog: {log['waiting']} rows waiting, {log['lost']} lost. Seconds: {time.monotonic() - began:.0f}."
     )
+    print("Errors: " + (", ".join(f"{count} {kind}" for kind, count in errors.most_common()) or "none") + ".")
     if settled is None:
         return None
     print(f"Largest growth since request {SETTLED:,}: {most:.1f} MB (at most {MOST_MB:g}).")
     return most
 
 
-async def _sent(stubbed: Stubbed, first: int, count: int, deadline: float) -> tuple[int, int]:
-    """Send requests, 32 at once, until a deadline; return how many were sent, and how many of them failed."""
+async def _sent(stubbed: Stubbed, first: int, count: int, deadline: float) -> tuple[int, Counter[str]]:
+    """Send requests, 32 at once, until a deadline; return how many were sent, and the failures by kind."""
     numbers = iter(range(first, first + count))
-    good: list[bool] = []
+    ends: Counter[str] = Counter()
 
     async def work() -> None:
         for number in numbers:
-            good.append(await _asked(stubbed.http, number))
+            try:
+                ends[await _asked(stubbed.http, number)] += 1
+            except httpx.TransportError as error:
+                ends[type(error).__name__] += 1
             if time.monotonic() > deadline:
                 return
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-    return len(good), good.count(False)
+    sent = ends.total()
+    del ends[""]
+    return sent, ends
 
 
-async def _asked(http: httpx.AsyncClient, number: int) -> bool:
+async def _asked(http: httpx.AsyncClient, number: int) -> str:
+    """Send a request, and a score if it is a seventh one; return what was wrong, "" if nothing."""
     prompt = f"What is {number} {'plus' if number % 2 else 'times'} {number % 7}?"
     body = {"messages": [{"role": "user", "content": prompt}], "stream": number % 4 == 0}
-    with suppress(httpx.TransportError):
-        got = await http.post("/v1/chat/completions", json=body)
-        if got.status_code != 200 or (body["stream"] and not got.text.endswith("data: [DONE]\n\n")):
-            return False
-        if number % 7 != 0:
-            return True
-        outcome = {"decision": got.headers["x-router-rl-decision"], "score": number % 3 / 2}
-        return (await http.post("/v1/outcomes", json=outcome)).status_code == 200
-    return False
+    got = await http.post("/v1/chat/completions", json=body)
+    if got.status_code != 200:
+        return f"answers of status {got.status_code} ({got.text[:80]})"
+    if body["stream"] and not got.text.endswith("data: [DONE]\n\n"):
+        return "streams cut"
+    if number % 7 != 0:
+        return ""
+    outcome = {"decision": got.headers["x-router-rl-decision"], "score": number % 3 / 2}
+    scored = await http.post("/v1/outcomes", json=outcome)
+    return "" if scored.status_code == 200 else f"scores of status {scored.status_code}"
 
 
 if __name__ == "__main__":

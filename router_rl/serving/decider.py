@@ -18,7 +18,7 @@ from experts.table.prices import Price
 from ..routing import CircuitBreaker
 from ..routing.policies.live_queues import queue_constants
 from .adapted_router import AdaptedRouter
-from .exploration import affordable, epsilon_greedy_propensities, mixed
+from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
 from .loaded_router import LoadedRouter, Ranking
 from .served_queues import ServedQueues, waiting_and_taken
@@ -94,7 +94,8 @@ class Decider:
     Args:
         live: the routers at the start.
         prices: prices of the experts, by name.
-        explore: probability of a uniformly random expert.
+        explore: probability of a random expert instead of the router's choice.
+        temperature: the random expert is drawn by a softmax of scores / temperature; None: uniformly.
         extra_usd: maximum expected extra cost of an explored request, US dollars; None: no limit.
         queues: the models' queues; None: requests in flight are not counted, and queue routers are refused.
         sessions: the expert that answered each session last; None: sessions are not sticky.
@@ -112,6 +113,7 @@ class Decider:
         prices: dict[str, Price],
         *,
         explore: float = 0.0,
+        temperature: float | None = None,
         extra_usd: float | None = None,
         queues: ServedQueues | None = None,
         sessions: Sessions | None = None,
@@ -121,7 +123,7 @@ class Decider:
         self.learner: Learner | None = None
         self._counts_queues = queues is not None
         self._live, self._prices = live, prices
-        self._explore, self._extra_usd = explore, extra_usd
+        self._explore, self._temperature, self._extra_usd = explore, temperature, extra_usd
         self._random = random.Random()
         self._tokens_out = dict.fromkeys(live.router.experts, _TOKENS_OUT)
         self._lock = threading.Lock()
@@ -328,11 +330,16 @@ class Decider:
     ) -> np.ndarray:
         cheap = affordable(expected, ranking.best, self._extra_usd)
         may = [is_allowed and is_cheap for is_allowed, is_cheap in zip(allowed, cheap, strict=True)]
+        if self._temperature is None:
+            explored = epsilon_greedy_propensities(ranking.best, may, 1.0)
+        else:
+            explored = softmax_propensities(ranking.best, may, ranking.scores, self._temperature)
         if ranking.deviation is None:
-            return epsilon_greedy_propensities(ranking.best, may, self._explore)
-        may[ranking.best] = True
-        thompson = thompson_propensities(ranking.scores, ranking.deviation, may)
-        return mixed(thompson, epsilon_greedy_propensities(ranking.best, may, 1.0), self._explore)
+            unexplored = epsilon_greedy_propensities(ranking.best, may, 0.0)
+        else:
+            may[ranking.best] = True
+            unexplored = thompson_propensities(ranking.scores, ranking.deviation, may)
+        return mixed(unexplored, explored, self._explore)
 
     def _draw(self, probabilities: np.ndarray) -> int:
         return self._random.choices(range(len(probabilities)), weights=probabilities.tolist())[0]

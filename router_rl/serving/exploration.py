@@ -1,12 +1,13 @@
-"""Exact propensities of epsilon-greedy exploration and of a canary; pure functions."""
+"""Exact propensities of exploration (epsilon-greedy, tempered softmax) and of a canary; pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import softmax
 
-__all__ = ["affordable", "epsilon_greedy_propensities", "mixed"]
+__all__ = ["affordable", "epsilon_greedy_propensities", "mixed", "softmax_propensities"]
 
 
 def epsilon_greedy_propensities(best: int, may: Sequence[bool], epsilon: float) -> np.ndarray:
@@ -28,6 +29,31 @@ def epsilon_greedy_propensities(best: int, may: Sequence[bool], epsilon: float) 
     probabilities = epsilon * eligible / eligible.sum()
     probabilities[best] += 1.0 - epsilon
     return probabilities
+
+
+def softmax_propensities(
+    best: int, may: Sequence[bool], scores: np.ndarray, temperature: float
+) -> np.ndarray:
+    """Return the probability of each expert under a softmax of scores / temperature among eligible experts.
+
+    Args:
+        best: the router's choice; it can always be chosen.
+        may: [N], whether an expert may be explored.
+        scores: [N] float, higher is better; NaN for experts that are not scored: uniform among the eligible.
+        temperature: in the unit of the scores, over 0. Near 0 the best eligible score is always chosen.
+
+    Returns:
+        [N] float64; sums to 1.
+
+    >>> softmax_propensities(0, [True, True, False], np.array([2.0, 1.0, 5.0]), 1.0).round(3).tolist()
+    [0.731, 0.269, 0.0]
+    """
+    eligible = np.array(may, dtype=bool)
+    eligible[best] = True
+    logits = np.asarray(scores, dtype=np.float64) / temperature
+    if np.isnan(logits[eligible]).any():
+        logits = np.zeros(len(eligible))
+    return softmax(np.where(eligible, logits, -np.inf))
 
 
 def mixed(first: np.ndarray, second: np.ndarray, fraction: float) -> np.ndarray:

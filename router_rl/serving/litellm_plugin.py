@@ -77,6 +77,7 @@ class LiteLLMPlugin(CustomLogger):
             Live(loaded, shadow=shadow),
             self._prices,
             explore=options.explore,
+            temperature=options.explore_temperature,
             extra_usd=options.explore_extra_usd,
         )
         self.store = LogStore(options.log)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from experts.io.checked_options import CheckedOptions
+from experts.io.errors import InputError
 from experts.io.value_range import Count, NonNegative, Positive, Range
 
 __all__ = ["ServeOptions"]
@@ -23,7 +24,9 @@ class ServeOptions(CheckedOptions):
             (`postgresql://user@host/name`) for several processes or machines.
         log_prompts: store prompts as text; otherwise only a keyed hash and the features.
         hash_key_env: environment variable with the key of the hashes; null: a random key of this process.
-        explore: probability of a uniformly random expert; off-policy estimates from the log need it.
+        explore: probability of a random expert; off-policy estimates from the log need it.
+        explore_temperature: draw the random expert by a softmax of the router's scores / this temperature, in
+            the unit of the scores, so that poor experts are drawn less; null: uniformly.
         explore_extra_usd: maximum expected extra cost of an explored request, US dollars; null: no limit.
         deadline_s: seconds until a request is late, which queue routers read; `metadata.deadline_s` of a
             request overrides it; null: 2 mean service times.
@@ -51,6 +54,7 @@ class ServeOptions(CheckedOptions):
     log_prompts: bool = False
     hash_key_env: str | None = None
     explore: Annotated[float, Range(0.0, 1.0)] = 0.0
+    explore_temperature: Positive | None = None
     explore_extra_usd: NonNegative | None = None
     deadline_s: Positive | None = None
     sticky: NonNegative = 0.0
@@ -64,3 +68,18 @@ class ServeOptions(CheckedOptions):
     max_request_bytes: Count = 10_000_000
     buffer: Count = 10_000
     poll_s: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            InputError: a field has another type or range, or an option of exploration without exploration.
+        """
+        super().__post_init__()
+        fix = "add --explore 0.1"
+        if self.explore_temperature is not None and not self.explore:
+            problem = "has no effect without exploration"
+            raise InputError("serve.explore_temperature", self.explore_temperature, problem, fix)
+        if self.explore_extra_usd is not None and not self.explore and self.online is None:
+            problem = "has no effect without exploration"
+            raise InputError("serve.explore_extra_usd", self.explore_extra_usd, problem, fix)

@@ -62,6 +62,7 @@ class Server:
             Live(loaded, shadow=shadow),
             self.prices,
             explore=options.explore,
+            temperature=options.explore_temperature,
             extra_usd=options.explore_extra_usd,
             queues=ServedQueues(
                 {each.name: each.replicas for each in endpoints if each.replicas}, options.deadline_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,14 @@ import torch
 from experts import InputError
 from experts.table.prices import Price
 from router_rl.serving.decider import Decider, Live
-from router_rl.serving.exploration import affordable, epsilon_greedy_propensities, mixed
+from router_rl.serving.exploration import (
+    affordable,
+    epsilon_greedy_propensities,
+    mixed,
+    softmax_propensities,
+)
 from router_rl.serving.loaded_router import LoadedRouter
+from router_rl.serving.serve_options import ServeOptions
 
 PRICES = {"small": Price(input=0.1, output=0.4), "large": Price(input=2.0, output=8.0)}
 
@@ -28,6 +35,47 @@ def test_they_sum_to_one_and_keep_to_the_mask(epsilon: float) -> None:
         assert probabilities.sum() == pytest.approx(1.0)
         assert all(one == 0.0 for at, one in enumerate(probabilities) if at != 1 and not may[at])
         assert probabilities[1] == probabilities.max()
+
+
+@pytest.mark.parametrize("may", [[True, True, True], [False, True, False], [False, False, False]])
+def test_a_softmax_draws_from_the_eligible_in_proportion(may: list[bool]) -> None:
+    scores = np.array([3.0, 1.0, 2.0])
+    weights = [
+        math.exp(score / 0.5) if ok or at == 1 else 0.0
+        for at, (score, ok) in enumerate(zip(scores, may, strict=True))
+    ]
+    expected = [weight / sum(weights) for weight in weights]
+    assert softmax_propensities(1, may, scores, 0.5).tolist() == pytest.approx(expected)
+
+
+def test_a_softmax_of_experts_without_scores_is_uniform() -> None:
+    scores = np.full(3, np.nan)
+    assert softmax_propensities(0, [True, True, False], scores, 1.0).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_low_temperatures_do_not_overflow() -> None:
+    assert softmax_propensities(0, [True, True], np.array([5.0, 4.0]), 1e-300).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("explore", [0.3, 1.0])
+def test_a_temperature_draws_by_the_scores(router: Path, explore: float) -> None:
+    decider = Decider(Live(LoadedRouter.of(router)), PRICES, explore=explore, temperature=2.0)
+    decision = decider.decide("What is 3 plus 4?")
+    drawn = torch.softmax(torch.tensor(list(decision.scores.values()), dtype=torch.float64) / 2.0, 0).tolist()
+    best = max(decision.scores, key=decision.scores.__getitem__)
+    for name, probability in zip(decision.scores, drawn, strict=True):
+        expected = (1.0 - explore) * (name == best) + explore * probability
+        assert decision.propensities[name] == pytest.approx(expected)
+    assert 0.5 < drawn[list(decision.scores).index(best)] < 1.0
+    decider.breaker.failed(best)
+    assert decider.decide("What is 3 plus 4?").propensities[best] == 0.0
+
+
+@pytest.mark.parametrize("name", ["explore_temperature", "explore_extra_usd"])
+def test_options_of_exploration_need_exploration(name: str) -> None:
+    with pytest.raises(InputError, match=f"serve.{name}.*has no effect without exploration.*--explore"):
+        ServeOptions(**{name: 0.5})
+    ServeOptions(**{name: 0.5, "explore": 0.1})
 
 
 def test_a_canary_mixes() -> None:
