@@ -150,6 +150,7 @@ class Answering:
             request.group,
             failed,
             session=request.session,
+            messages=request.messages,
             deadline_s=deadline_s,
             arrived=not failed,
         )
@@ -162,7 +163,7 @@ class Answering:
             answer = await self._upstream.answer(expert, request)
             message: Any = answer["choices"][0].get("message") or {}
             tokens = self._count_tokens(expert, request, answer, message.get("content"))
-            self._decider.succeeded(expert, request.session)
+            self._decider.succeeded(expert, request.session, request.messages)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
         # The row is stored while the expert works: the first words need not wait for it.
@@ -178,7 +179,7 @@ class Answering:
             if not any(map(tokens_of, first)):  # an empty answer has a token count
                 raise ValueError("the stream has no content")
         attempt.first_s = time.perf_counter() - attempt.began
-        self._decider.succeeded(expert, request.session)
+        self._decider.succeeded(expert, request.session, request.messages)
         await self._writer.is_stored(stored)
         stream = self._stream(attempt, request, first, chunks, in_flight.pop_all())
         await anext(stream)  # start the generator, so that closing it runs its `finally`

@@ -154,7 +154,13 @@ async def _route(server: Server, http: Request) -> Response:
         if not isinstance(prompt, str):
             raise BadRequestError("prompt", "is not a string")
         group, session = (_text_or_none(fields.get(name)) for name in ("group", "session"))
-        decision = server.decider.decide(prompt, group, session=session, deadline_s=deadline_of(fields))
+        decision = server.decider.decide(
+            prompt,
+            group,
+            session=session,
+            messages=[] if "prompt" in fields else cast("list[dict[str, Any]]", fields["messages"]),
+            deadline_s=deadline_of(fields),
+        )
     except BadRequestError as error:
         return _error(400, str(error), "invalid_request_error", error.parameter)
     except RouterError as error:

@@ -17,10 +17,12 @@ from experts.table.prices import Price
 
 from ..routing import CircuitBreaker
 from ..routing.policies.live_queues import queue_constants
+from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
 from .loaded_router import LoadedRouter, Ranking
+from .served_conversations import Message, ServedConversations
 from .served_queues import ServedQueues, waiting_and_taken
 from .sessions import Sessions, sticky_choice
 from .thompson_propensities import thompson_propensities
@@ -97,11 +99,13 @@ class Decider:
         explore: probability of a random expert instead of the router's choice.
         temperature: the random expert is drawn by a softmax of scores / temperature; None: uniformly.
         extra_usd: maximum expected extra cost of an explored request, US dollars; None: no limit.
-        queues: the models' queues; None: requests in flight are not counted, and queue routers are refused.
+        queues: the models' queues; None: requests in flight are not counted and conversations not recorded,
+            and routers that read either are refused.
         sessions: the expert that answered each session last; None: sessions are not sticky.
 
     Attributes:
         learner: an online learner that replaces the live router's scores; None for none.
+        conversations: the turns of conversations, if a router reads them.
 
     Raises:
         InputError: an expert of the router has no price, so it is not in the model list.
@@ -121,6 +125,7 @@ class Decider:
         self.breaker = CircuitBreaker(live.router.router)
         self.queues, self.sessions = queues or ServedQueues(), sessions or Sessions()
         self.learner: Learner | None = None
+        self.conversations = ServedConversations()
         self._counts_queues = queues is not None
         self._live, self._prices = live, prices
         self._explore, self._temperature, self._extra_usd = explore, temperature, extra_usd
@@ -152,6 +157,9 @@ class Decider:
             if not self._counts_queues and queue_constants(each.router) is not None:
                 problem = "reads queues, but requests in flight are not counted here"
                 raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
+            if not self._counts_queues and session_policy_of(each.router) is not None:
+                problem = "reads conversations, but they are not recorded here"
+                raise InputError(field, str(each.folder), problem, "use `serve`, or a router of prompts")
             if each.experts != self._live.router.experts:
                 problem = f"has the experts {', '.join(each.experts)}"
                 fix = f"use a router of {', '.join(self._live.router.experts)}"
@@ -177,6 +185,7 @@ class Decider:
         failed: Collection[str] = (),
         *,
         session: str | None = None,
+        messages: Sequence[Message] = (),
         deadline_s: float | None = None,
         arrived: bool = False,
     ) -> Decision:
@@ -187,6 +196,7 @@ class Decider:
             group: task or subject of the request, if the router reads it.
             failed: experts that failed on this request.
             session: name of the conversation.
+            messages: the whole prompt, which session policies read; empty: the prompt is the only message.
             deadline_s: seconds until the request is late; None: the default deadline.
             arrived: count the request as an arrival.
 
@@ -205,6 +215,10 @@ class Decider:
         rankings: list[Ranking] = []
         for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
+            policy = session_policy_of(loaded.router)
+            if policy is not None:
+                turn = messages or [{"role": "user", "content": prompt}]
+                state = self.conversations.state(policy, session, turn)
             current = loaded if queues is None else queues.current
             rankings.append(current.rank(prompt, group, mask, state))
         if self.learner is not None:
@@ -256,14 +270,17 @@ class Decider:
             old = self._tokens_out[expert]
             self._tokens_out[expert] = _DISCOUNT * old + (1.0 - _DISCOUNT) * tokens_out
 
-    def succeeded(self, expert: str, session: str | None) -> None:
+    def succeeded(self, expert: str, session: str | None, messages: Sequence[Message] = ()) -> None:
         """Record that an expert answers.
 
         Args:
             expert: name of the expert.
             session: name of the conversation, whose prompt cache the expert has now.
+            messages: the whole prompt.
         """
         self.sessions.answered(session, expert)
+        if any(session_policy_of(each.router) is not None for each in self._live.routers):
+            self.conversations.answered(session, expert, messages)
         if expert in self._tokens_out:  # the model list may have more models than the router
             self.breaker.succeeded(expert)
 

@@ -12,8 +12,10 @@ import torch
 
 from experts import InputError
 
-from ..routing import Router, RouterError, load_router
+from ..routing import Router, RouterError, load
 from ..routing.policies.live_queues import queue_constants
+from ..routing.policies.session_policy import SessionPolicy
+from ..routing.policies.session_router import session_policy_of, session_router
 from ..routing.storage import stored_text_digest
 
 __all__ = ["LoadedRouter", "Ranking"]
@@ -45,7 +47,7 @@ class LoadedRouter:
         folder: the resolved folder.
         digest: digest of the router's files, `sha256:<hex>`.
         pipeline: digest of its text pipeline, which computes features of prompts, `sha256:<hex>`.
-        router: the router.
+        router: the router; for a session policy, the router that `session_router` makes of it.
     """
 
     folder: Path
@@ -66,15 +68,19 @@ class LoadedRouter:
         """
         folder = Path(folder).resolve()
         try:
-            router = load_router(folder)
+            loaded = load(folder)
         except RouterError as error:
             raise InputError(field, str(folder), str(error), "give a folder that `export` wrote") from error
+        router = session_router(loaded) if isinstance(loaded, SessionPolicy) else loaded
+        if not isinstance(router, Router):
+            problem = f"holds a {getattr(loaded, 'kind', type(loaded).__name__)} policy"
+            raise InputError(field, str(folder), problem, "serve a router, or a policy of `--env session`")
         constants = queue_constants(router)
         if constants is not None and constants.budget:
             problem = "was trained with a budget per episode, but served requests have no episodes"
             raise InputError(field, str(folder), problem, "train it without --problem.budget")
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
-        if beyond and constants is None:
+        if beyond and constants is None and session_policy_of(router) is None:
             problem = f"needs {', '.join(beyond)}, which a request does not have"
             raise InputError(field, str(folder), problem, "export a router that was trained on prompts")
         if router.stochastic or not router.rule.causal:
@@ -85,7 +91,8 @@ class LoadedRouter:
             raise InputError(
                 field, str(folder), problem, "train on a table with prompts and without features"
             )
-        digest = json.loads((folder / "router.json").read_text(encoding="utf-8"))["digest"]
+        name = "router.json" if router is loaded else "policy.json"
+        digest = json.loads((folder / name).read_text(encoding="utf-8"))["digest"]
         return cls(folder, str(digest), stored_text_digest(folder), router)
 
     @property
@@ -106,7 +113,7 @@ class LoadedRouter:
             prompt: text of the request.
             group: task or subject of the request; required if the router's inputs have `group`.
             may: [N] bool, experts that may be chosen; None for all.
-            state: [1, S] float32, state of the queues; only for a queue router.
+            state: [1, S] float32, state of the queues or of the conversation; only for routers that read it.
 
         Raises:
             RouterError: the router needs a group and there is none.
