@@ -22,8 +22,8 @@ from scipy.stats import t
 from shadow_coverage import EXPERTS, Story, of_experts
 
 from experts import OutcomeTable
-from router_rl.serving.decider import Live
 from router_rl.serving.learner import Learner
+from router_rl.serving.live_routers import Live
 from router_rl.serving.log_store import LogStore
 from router_rl.serving.serve_options import ServeOptions
 

@@ -32,10 +32,11 @@ from experts.table.splitting import split_by_key, split_keys
 from router_rl import Objective, RoutingProblem, export, fit
 from router_rl.problems.log_table import estimated_table, logged_text
 from router_rl.serving.chat_request import ChatRequest
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
 from router_rl.serving.deployments import started_with
 from router_rl.serving.exploration import epsilon_greedy_propensities
 from router_rl.serving.learner import Learner
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
 from router_rl.serving.log_row import LogRows

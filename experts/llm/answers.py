@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..io.errors import InputError
 from ..table.outcome_table import OutcomeTable
@@ -37,6 +38,7 @@ class Answers:
         self.prices = prices
         shape = (len(questions), len(endpoints))
         self.numbers = {name: np.full(shape, np.nan, dtype=np.float32) for name in _NUMBERS}
+        self.texts: np.ndarray | None = None  # [T, N] of str or None: what the scorer reads of each answer
         self.missing: dict[tuple[int, int], str] = {}
         self.cut_off = np.zeros(len(endpoints), dtype=np.int64)
 
@@ -61,6 +63,18 @@ class Answers:
             quality: in [0, 1].
         """
         self.numbers["quality"][row, column] = quality
+
+    def read(self, row: int, column: int, text: str | None) -> None:
+        """Store what the scorer reads of an answer, which says whether two models agree.
+
+        Args:
+            row: of the prompt.
+            column: of the model.
+            text: such as the final number; None where the answer has none.
+        """
+        if self.texts is None:
+            self.texts = np.full(self.numbers["quality"].shape, None, dtype=object)
+        self.texts[row, column] = text
 
     def miss(self, row: int, column: int, reason: str) -> None:
         """Store the reason why there is no answer, or no quality for it.
@@ -162,7 +176,17 @@ class Answers:
             cost_unit="usd",
             source=source,
             group=prompts.group,
+            extra=self._extra(),
             **complete_split(columns, seed),
+        )
+
+    def _extra(self) -> pa.Table | None:
+        """Return the columns `answer/<model>`, which cascades read."""
+        if self.texts is None:
+            return None
+        names = [f"answer/{endpoint.name}" for endpoint in self.endpoints]
+        return pa.table(
+            {name: pa.array(list(self.texts[:, at]), pa.string()) for at, name in enumerate(names)}
         )
 
 

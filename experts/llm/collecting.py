@@ -23,7 +23,7 @@ from .gathering import gather
 from .journal import Journal
 from .judging import grade_in, judgement
 from .questions import Questions, read_questions
-from .scoring import JUDGED, SCORERS, Scorer, scorer_named
+from .scoring import JUDGED, READERS, SCORERS, Scorer, scorer_named
 from .spending import Spending, check_capped, cost_of
 
 __all__ = ["CollectOptions", "Collected", "collect_answers"]
@@ -174,6 +174,7 @@ def collect_answers(
         _read(answers, requests, journal)
         if score is not None:
             _score(answers, requests, journal, score, progress=progress)
+            _read_texts(answers, requests, journal, plan.scorer)
         if judge is not None:
             _judge(answers, requests, journal, judge, send)
     most = math.fsum(map(spending.highest, unsent))
@@ -258,6 +259,14 @@ def _score(answers: Answers, requests: _Pairs, journal: Journal, score: Scorer, 
         if request.key in journal:
             answer = journal.read(request.key)["answer"]
             answers.score(row, column, score(request.prompt, answers.questions.reference[row], answer))
+
+
+def _read_texts(answers: Answers, requests: _Pairs, journal: Journal, scorer: str) -> None:
+    """Store what the scorer reads of each answer; no texts for a function of the user's."""
+    reader = READERS.get(scorer)
+    for (row, column), request in requests.items():
+        if reader is not None and request.key in journal:
+            answers.read(row, column, reader(journal.read(request.key)["answer"]))
 
 
 def _judge(

@@ -12,7 +12,16 @@ from typing import Any
 
 from ..io.errors import InputError, unknown_name
 
-__all__ = ["JUDGED", "SCORERS", "Scorer", "exact_match", "multiple_choice", "numeric", "scorer_named"]
+__all__ = [
+    "JUDGED",
+    "READERS",
+    "SCORERS",
+    "Scorer",
+    "exact_match",
+    "multiple_choice",
+    "numeric",
+    "scorer_named",
+]
 
 # (prompt, reference or None, answer) to quality in [0, 1].
 Scorer = Callable[[str, "str | None", str], float]
@@ -138,6 +147,11 @@ def scorer_named(name: str) -> Scorer:
     return checked
 
 
+def _number_text(text: str) -> str | None:
+    number = _number(text)
+    return None if number is None else f"{number:.7g}"  # to the tolerance of `numeric`
+
+
 def _needed(reference: str | None) -> str:
     if reference is None:
         fix = "add a reference column, or use a scorer that needs none (judge, module:function)"
@@ -173,3 +187,11 @@ def _number(text: str) -> float | None:
         return None
     top, _, bottom = numbers[-1].replace(",", "").partition("/")
     return float(top) / (float(bottom or 1) or 1.0)  # a denominator of 0 is ignored
+
+
+# What each scorer compares: two answers are the same where these texts are. None: the answer has none.
+READERS: dict[str, Callable[[str], str | None]] = {
+    "exact_match": lambda text: _plain(text) or None,
+    "multiple_choice": _letter,
+    "numeric": _number_text,
+}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experts.llm.asking import Reply, failure_of
@@ -15,6 +15,7 @@ from experts.llm.attempts import obeyed
 from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
+from .answer_chunks import as_chunks
 from .chat_request import AUTO, BadRequestError, ChatRequest
 from .counters import Counters
 from .decider import Decider, Decision
@@ -69,6 +70,11 @@ class Started:
     whole: dict[str, Any] | None = None
     chunks: AsyncGenerator[dict[str, Any], None] | None = None
 
+    def streamed(self, wants_usage: bool) -> Started:
+        """Return a complete answer as a stream."""
+        assert self.whole is not None
+        return replace(self, whole=None, chunks=as_chunks(self.whole, wants_usage=wants_usage))
+
 
 class Answering:
     """Answers requests with the experts of a model list.
@@ -81,6 +87,7 @@ class Answering:
         prices: prices of the experts, by name.
         counters: metrics.
         limits: rate limits of the models.
+        read: what says whether two answers of a cascade agree, of the text of an answer.
     """
 
     def __init__(
@@ -92,10 +99,11 @@ class Answering:
         prices: dict[str, Price],
         counters: Counters,
         limits: RateLimits,
+        read: Callable[[str], str | None],
     ) -> None:
         self._decider, self._upstream, self._writer = decider, upstream, writer
         self._rows, self._prices, self._counters = rows, prices, counters
-        self._limits = limits
+        self._limits, self._read = limits, read
 
     async def start(self, request: ChatRequest) -> Started:
         """Answer a request, or start a stream: its first chunk has arrived and its decision is in the log.
@@ -113,11 +121,17 @@ class Answering:
             known = ", ".join([AUTO, *self._prices])
             raise BadRequestError("model", f"{request.model!r} is unknown; use one of {known}")
         failed: dict[str, str] = {}
+        asked: dict[str, Started] = {}  # by a cascade policy
         previous: str | None = None
         arrived = time.perf_counter()
         while True:
             began = time.perf_counter()
-            decision = None if request.model != AUTO else self._decide(request, failed, began - arrived)
+            decision = None
+            if request.model == AUTO:
+                decision = self._decide(request, failed, asked, began - arrived)
+            if decision is not None and decision.returns is not None:
+                returned = asked[decision.returns]
+                return returned.streamed(request.wants_usage) if request.stream else returned
             expert = request.model if decision is None else decision.expert
             if expert in failed:
                 raise NoAnswerError(failed)
@@ -127,11 +141,14 @@ class Answering:
             try:
                 with ExitStack() as in_flight:  # closed when the answer ends, also on an error
                     in_flight.enter_context(self._decider.queues.request(expert))
-                    return await self._call(attempt, request, in_flight)
+                    started = await self._call(attempt, request, in_flight)
+                if decision is None or not decision.cascades:
+                    return started
+                asked[expert], previous = started, attempt.id
             except (Exception, asyncio.TimeoutError) as error:
                 failure = failure_of(error)
                 await self._log(attempt, request, "failed", error=failure.failed)
-                rejected = not failure.again and not failure.permanent
+                rejected = not failure.again and not failure.permanent and not asked
                 if rejected:  # the request itself is wrong, or filtered: do not call other experts
                     status = getattr(error, "status_code", None)
                     raise RefusedError(status if isinstance(status, int) else 400, failure.failed) from error
@@ -140,7 +157,9 @@ class Answering:
                 if decision is None or len(failed) == len(self._decider.live.router.experts):
                     raise NoAnswerError(failed) from error
 
-    def _decide(self, request: ChatRequest, failed: dict[str, str], elapsed_s: float) -> Decision:
+    def _decide(
+        self, request: ChatRequest, failed: dict[str, str], asked: dict[str, Started], elapsed_s: float
+    ) -> Decision:
         """Decide on a request that arrived `elapsed_s` seconds ago."""
         deadline_s = request.deadline_s
         if deadline_s is not None:
@@ -152,14 +171,21 @@ class Answering:
             session=request.session,
             messages=request.messages,
             deadline_s=deadline_s,
-            arrived=not failed,
+            answers={name: self._read_answer(each) for name, each in asked.items()},
+            arrived=not failed and not asked,
         )
+
+    def _read_answer(self, started: Started) -> str | None:
+        assert started.whole is not None
+        text = (started.whole["choices"][0].get("message") or {}).get("content")
+        return self._read(text) if isinstance(text, str) else None
 
     async def _call(self, attempt: _Attempt, request: ChatRequest, in_flight: ExitStack) -> Started:
         """Call an expert; return its answer, or a stream, which then owns `in_flight`."""
         expert = attempt.expert
         await self._wait_for_rate_limit(attempt, request)
-        if not request.stream:
+        cascades = attempt.decision is not None and attempt.decision.cascades
+        if not request.stream or cascades:
             answer = await self._upstream.answer(expert, request)
             message: Any = answer["choices"][0].get("message") or {}
             tokens = self._count_tokens(expert, request, answer, message.get("content"))

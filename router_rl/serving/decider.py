@@ -4,56 +4,36 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from experts import InputError
 from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
 from ..routing import CircuitBreaker
-from ..routing.policies.live_queues import queue_constants
+from ..routing.policies.cascade_policy import CascadePolicy
+from ..routing.policies.cascade_router import cascade_policy_of, cascade_state
 from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
+from .live_routers import Live, check_cascades, check_live
 from .loaded_router import LoadedRouter, Ranking
 from .served_conversations import Message, ServedConversations
 from .served_queues import ServedQueues, waiting_and_taken
 from .sessions import Sessions, sticky_choice
 from .thompson_propensities import thompson_propensities
 
-__all__ = ["Decider", "Decision", "Live"]
+__all__ = ["Decider", "Decision"]
 
 _TOKENS_OUT = 256.0  # expected answer tokens of an expert that has not answered yet
 _CHARACTERS_PER_TOKEN = 4
 _DISCOUNT = 0.99  # of the running mean of answer tokens, per answer
-
-
-@dataclass(frozen=True, eq=False)
-class Live:
-    """The routers that serve now; replaced atomically, so that a decision uses one consistent set.
-
-    Attributes:
-        router: the router that decides.
-        canary: a router that decides a fraction of the requests; None for none.
-        fraction: fraction of the requests that the canary decides.
-        shadow: a router whose decisions are only logged; None for none.
-    """
-
-    router: LoadedRouter
-    canary: LoadedRouter | None = None
-    fraction: float = 0.0
-    shadow: LoadedRouter | None = None
-
-    @property
-    def routers(self) -> list[LoadedRouter]:
-        """The router, then the canary and the shadow if they exist."""
-        return [each for each in (self.router, self.canary, self.shadow) if each is not None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +51,8 @@ class Decision:
         pipeline: digest of the text pipeline that computed the features.
         shadow: digest of the shadow router and its choice; None without one.
         predicted: seconds that each queue router predicts for the chosen expert's answer.
+        cascades: whether a cascade policy decided, which decides again after the answer.
+        returns: the expert whose answer the cascade policy returns; None: it asks `expert`.
     """
 
     expert: str
@@ -83,6 +65,8 @@ class Decision:
     pipeline: str
     shadow: tuple[str, str] | None
     predicted: tuple[tuple[AdaptedRouter, float], ...] = ()
+    cascades: bool = False
+    returns: str | None = None
 
     @property
     def propensity(self) -> float:
@@ -102,6 +86,7 @@ class Decider:
         queues: the models' queues; None: requests in flight are not counted and conversations not recorded,
             and routers that read either are refused.
         sessions: the expert that answered each session last; None: sessions are not sticky.
+        compute_weight: utility per unit of compute, for a cascade policy.
 
     Attributes:
         learner: an online learner that replaces the live router's scores; None for none.
@@ -121,13 +106,14 @@ class Decider:
         extra_usd: float | None = None,
         queues: ServedQueues | None = None,
         sessions: Sessions | None = None,
+        compute_weight: float | None = None,
     ) -> None:
         self.breaker = CircuitBreaker(live.router.router)
         self.queues, self.sessions = queues or ServedQueues(), sessions or Sessions()
         self.learner: Learner | None = None
         self.conversations = ServedConversations()
         self._counts_queues = queues is not None
-        self._live, self._prices = live, prices
+        self._live, self._prices, self._compute_weight = live, prices, compute_weight
         self._explore, self._temperature, self._extra_usd = explore, temperature, extra_usd
         self._random = random.Random()
         self._tokens_out = dict.fromkeys(live.router.experts, _TOKENS_OUT)
@@ -140,30 +126,13 @@ class Decider:
         return self._live
 
     def check(self, live: Live) -> None:
-        """Check that all routers can be served: their experts have prices, and their inputs are available.
+        """Check that all routers can be served together here.
 
         Raises:
-            InputError: an expert is not in the model list, the routers have different experts, or a queue
-                router is used without queues.
+            InputError: as for `check_live`.
         """
-        for field, each in (("router", live.router), ("canary", live.canary), ("shadow", live.shadow)):
-            if each is None:
-                continue
-            missing = [name for name in each.experts if name not in self._prices]
-            if missing:
-                fix = "add it to the model list, under its name in the table"
-                problem = f"has the expert {missing[0]}, which is not in the model list"
-                raise InputError(field, str(each.folder), problem, fix)
-            if not self._counts_queues and queue_constants(each.router) is not None:
-                problem = "reads queues, but requests in flight are not counted here"
-                raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
-            if not self._counts_queues and session_policy_of(each.router) is not None:
-                problem = "reads conversations, but they are not recorded here"
-                raise InputError(field, str(each.folder), problem, "use `serve`, or a router of prompts")
-            if each.experts != self._live.router.experts:
-                problem = f"has the experts {', '.join(each.experts)}"
-                fix = f"use a router of {', '.join(self._live.router.experts)}"
-                raise InputError(field, str(each.folder), problem, fix)
+        check_live(live, self._live.router.experts, self._prices, counts=self._counts_queues)
+        check_cascades(live, self._compute_weight, explores=bool(self._explore or self.sessions.bonus))
 
     def replace(self, live: Live) -> None:
         """Serve other routers from the next decision on.
@@ -187,6 +156,7 @@ class Decider:
         session: str | None = None,
         messages: Sequence[Message] = (),
         deadline_s: float | None = None,
+        answers: Mapping[str, str | None] | None = None,
         arrived: bool = False,
     ) -> Decision:
         """Choose an expert.
@@ -198,6 +168,7 @@ class Decider:
             session: name of the conversation.
             messages: the whole prompt, which session policies read; empty: the prompt is the only message.
             deadline_s: seconds until the request is late; None: the default deadline.
+            answers: what was read of the answers to this request so far, by expert, for a cascade policy.
             arrived: count the request as an arrival.
 
         Raises:
@@ -215,10 +186,12 @@ class Decider:
         rankings: list[Ranking] = []
         for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
-            policy = session_policy_of(loaded.router)
-            if policy is not None:
+            conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
+            if conversation is not None:
                 turn = messages or [{"role": "user", "content": prompt}]
-                state = self.conversations.state(policy, session, turn)
+                state = self.conversations.state(conversation, session, turn)
+            if cascade is not None:
+                state = cascade_state(cascade, answers or {}, self._compute_weight or 0.0, mask)
             current = loaded if queues is None else queues.current
             rankings.append(current.rank(prompt, group, mask, state))
         if self.learner is not None:
@@ -238,6 +211,9 @@ class Decider:
             if live.canary is not None and self._random.random() < live.fraction:
                 by = 1
             chosen = self._draw(per_router[by])
+        cascade, returns = cascade_policy_of(live.router.router), None
+        if cascade is not None and answers:
+            returns = self._returned(cascade, rankings[0].features, answers, masks[0])
         return Decision(
             expert=names[chosen],
             router=digests[by],
@@ -257,6 +233,8 @@ class Decider:
                 for queues, ranking in zip(adapted, rankings, strict=True)
                 if queues is not None
             ),
+            cascades=cascade is not None,
+            returns=returns,
         )
 
     def answered(self, expert: str, tokens_out: int) -> None:
@@ -341,6 +319,15 @@ class Decider:
         scores = ranking.scores.copy()  # Thompson sampling draws with the bonus
         scores[cached] += self.sessions.bonus
         return ranking._replace(best=best, scores=scores)
+
+    def _returned(
+        self, policy: CascadePolicy, features: np.ndarray, answers: Mapping[str, str | None], may_ask: Tensor
+    ) -> str | None:
+        """Return the expert whose answer a cascade policy returns; None if it asks another one."""
+        state = cascade_state(policy, answers, self._compute_weight or 0.0, may_ask)
+        with torch.inference_mode():
+            step = policy.decide(torch.cat([torch.from_numpy(features).unsqueeze(0), state], dim=-1))
+        return None if step.answer[0] < 0 else policy.experts[int(step.answer[0])]
 
     def _propensities(
         self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]

@@ -9,7 +9,8 @@ from typing import Any
 from experts import InputError
 from experts.io.progress import say
 
-from .decider import Decider, Live
+from .decider import Decider
+from .live_routers import Live
 from .loaded_router import LoadedRouter
 from .log_store import LogStore
 

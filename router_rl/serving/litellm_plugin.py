@@ -29,9 +29,10 @@ from experts.llm.spending import cost_of
 
 from ..routing import RouterError
 from .chat_request import AUTO, BadRequestError, ChatRequest, last_prompt, read_outcome
-from .decider import Decider, Live
+from .decider import Decider
 from .deployments import follow, started_with
 from .learner import Learner
+from .live_routers import Live
 from .loaded_router import LoadedRouter
 from .log_row import LogRows, hash_key
 from .log_store import LogStore

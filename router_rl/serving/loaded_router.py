@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,16 @@ import torch
 from experts import InputError
 
 from ..routing import Router, RouterError, load
+from ..routing.policies.cascade_policy import CascadePolicy
+from ..routing.policies.cascade_router import (
+    cascade_policy_of,
+    cascade_router,
+    reads_confidences,
+    reads_features,
+)
 from ..routing.policies.live_queues import queue_constants
 from ..routing.policies.session_policy import SessionPolicy
-from ..routing.policies.session_router import session_policy_of, session_router
+from ..routing.policies.session_router import session_router
 from ..routing.storage import stored_text_digest
 
 __all__ = ["LoadedRouter", "Ranking"]
@@ -46,8 +53,9 @@ class LoadedRouter:
     Attributes:
         folder: the resolved folder.
         digest: digest of the router's files, `sha256:<hex>`.
-        pipeline: digest of its text pipeline, which computes features of prompts, `sha256:<hex>`.
-        router: the router; for a session policy, the router that `session_router` makes of it.
+        pipeline: digest of its text pipeline, which computes features of prompts, `sha256:<hex>`; empty for a
+            cascade policy that reads answers alone.
+        router: the router; for a session or cascade policy, the router that is made of it.
     """
 
     folder: Path
@@ -71,29 +79,29 @@ class LoadedRouter:
             loaded = load(folder)
         except RouterError as error:
             raise InputError(field, str(folder), str(error), "give a folder that `export` wrote") from error
-        router = session_router(loaded) if isinstance(loaded, SessionPolicy) else loaded
-        if not isinstance(router, Router):
-            problem = f"holds a {getattr(loaded, 'kind', type(loaded).__name__)} policy"
-            raise InputError(field, str(folder), problem, "serve a router, or a policy of `--env session`")
+        router = _as_router(loaded, field, folder)
         constants = queue_constants(router)
         if constants is not None and constants.budget:
             problem = "was trained with a budget per episode, but served requests have no episodes"
             raise InputError(field, str(folder), problem, "train it without --problem.budget")
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
-        if beyond and constants is None and session_policy_of(router) is None:
+        if beyond and constants is None and router is loaded:
             problem = f"needs {', '.join(beyond)}, which a request does not have"
             raise InputError(field, str(folder), problem, "export a router that was trained on prompts")
         if router.stochastic or not router.rule.causal:
             problem = "is stochastic or reads whole batches, so it has no best expert for a single request"
             raise InputError(field, str(folder), problem, "serve a router with hard selection, and --explore")
-        if router.text is None:
+        cascade = cascade_policy_of(router)
+        blind = cascade is not None and not reads_features(cascade)
+        if router.text is None and not blind:
             problem = "reads features, not prompts"
             raise InputError(
                 field, str(folder), problem, "train on a table with prompts and without features"
             )
         name = "router.json" if router is loaded else "policy.json"
         digest = json.loads((folder / name).read_text(encoding="utf-8"))["digest"]
-        return cls(folder, str(digest), stored_text_digest(folder), router)
+        pipeline = "" if router.text is None else stored_text_digest(folder)
+        return cls(folder, str(digest), pipeline, router)
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -120,9 +128,9 @@ class LoadedRouter:
         """
         router = self.router
         groups = None if group is None else [group]
-        assert router.text is not None
         with torch.inference_mode():
-            features = router.text([prompt], groups)
+            text = router.text
+            features = torch.zeros(1, router.features) if text is None else text([prompt], groups)
             # Without a group, the router reads only features and queues.
             plain = "group" not in router.inputs or state is not None
             routing = router(features, state, may) if plain else router.route(prompt, groups, action_mask=may)
@@ -130,3 +138,25 @@ class LoadedRouter:
         if len(scores) != len(self.experts):
             scores = np.full(len(self.experts), np.nan, dtype=np.float32)
         return Ranking(int(routing.experts[0, 0]), scores, features[0].numpy())
+
+
+def _as_router(loaded: Any, field: str, folder: Path) -> Router:
+    """Return a router, or a policy that can be served in the form of one.
+
+    Raises:
+        InputError: the policy needs more than requests and answers.
+    """
+    if isinstance(loaded, SessionPolicy):
+        return session_router(loaded)
+    if isinstance(loaded, CascadePolicy):
+        if any(before >= 0 for before in loaded.after or ()):
+            problem = "asks for further samples or verifies answers"
+            raise InputError(field, str(folder), problem, "train it on a table without follow-ups")
+        if reads_confidences(loaded):
+            problem = "reads confidences, which chat completions do not have"
+            raise InputError(field, str(folder), problem, "train it on a table with answers alone")
+        return cascade_router(loaded)
+    if not isinstance(loaded, Router):
+        problem = f"holds a {getattr(loaded, 'kind', type(loaded).__name__)} policy"
+        raise InputError(field, str(folder), problem, "serve a router, or a policy of sessions or cascades")
+    return loaded

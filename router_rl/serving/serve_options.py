@@ -38,6 +38,9 @@ class ServeOptions(CheckedOptions):
             deviations, or a factor of `thompson`'s standard deviation.
         online_penalty: number of outcomes that the router itself counts as.
         cost_weight: utility = score - cost_weight * US dollars, for online learning and the shadow router.
+        compute_weight: utility per unit of compute at which a cascade policy decides; it needs one.
+        answers: how a cascade policy compares answers, as `collect --scorer` does: their last number, their
+            letter, or their whole text.
         shadow: folder of a candidate router whose decisions are only logged.
         api_key_env: environment variable with the keys that clients must send, separated by commas; null:
             no key is needed.
@@ -63,6 +66,8 @@ class ServeOptions(CheckedOptions):
     online_scale: NonNegative = 0.3
     online_penalty: Positive = 10.0
     cost_weight: NonNegative = 0.0
+    compute_weight: NonNegative | None = None
+    answers: Literal["exact_match", "multiple_choice", "numeric"] = "exact_match"
     shadow: Path | None = None
     api_key_env: str | None = None
     max_request_bytes: Count = 10_000_000

@@ -13,13 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from experts import InputError
 from experts.llm.endpoints import check_endpoints, prices_of, read_models
+from experts.llm.scoring import READERS
 
 from .answering import Answering
 from .counters import Counters
-from .decider import Decider, Live
+from .decider import Decider
 from .deployments import started_with
 from .drift_status import drift_status
 from .learner import Learner
+from .live_routers import Live
 from .loaded_router import LoadedRouter
 from .log_row import LogRows, hash_key
 from .log_store import LogStore
@@ -68,6 +70,7 @@ class Server:
                 {each.name: each.replicas for each in endpoints if each.replicas}, options.deadline_s
             ),
             sessions=Sessions(options.sticky, options.sticky_s),
+            compute_weight=options.compute_weight,
         )
         self.counters = Counters(self.prices)
         self.upstream = Upstream(endpoints)
@@ -81,7 +84,14 @@ class Server:
         self.writer = LogWriter(self.store.write, options.buffer)
         limits = RateLimits(endpoints)
         self.answering = Answering(
-            self.decider, self.upstream, self.writer, self.rows, self.prices, self.counters, limits
+            self.decider,
+            self.upstream,
+            self.writer,
+            self.rows,
+            self.prices,
+            self.counters,
+            limits,
+            READERS[options.answers],
         )
         self.last_change = ""
         self._cached: dict[str, tuple[float, str, dict[str, Any] | None]] = {}

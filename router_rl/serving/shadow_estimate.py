@@ -12,7 +12,7 @@ from envs.reward import utility
 from experts import InputError
 
 from ..problems.off_policy import off_policy
-from .decider import Live
+from .live_routers import Live
 from .log_row import of_one_pipeline
 from .log_store import LogStore
 

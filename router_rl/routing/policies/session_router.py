@@ -47,7 +47,7 @@ def session_policy_of(router: Router) -> SessionPolicy | None:
 
 
 class _SessionScorer(Scorer):
-    """The scores of a session policy; a stored policy is `policy.json`, so that it has no JSON form here."""
+    """The scores of a session policy."""
 
     kind = "session"
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from experts import InputError, OutcomeTable
 from experts.llm import collect_answers
 from experts.llm.collecting import CollectOptions
+from experts.table.answer_numbers import answer_numbers
 from router_rl.cli.collect_command import collect, collect_view
 from train_router import main
 
@@ -64,6 +65,25 @@ def test_scores_prices_and_keeps_every_answer(server, write_models, write_prompt
     assert len(lines) == 16
     assert all(line["record"]["response"]["choices"] for line in lines)
     assert {line["record"]["prompt"] for line in lines} == set(map(str, table.prompt))
+
+
+def test_the_table_has_what_the_scorer_reads_of_each_answer(server, write_models, write_prompts, tmp_path):
+    """So that a cascade can compare the answers; another scorer repeats no request."""
+    plain = server.answer
+    server.answer = lambda model, prompt: f"So it is {plain(model, prompt)}."
+    models, prompts = write_models(), write_prompts(8)
+    table = gather(models, prompts, tmp_path).table
+    assert table.extra.column_names == ["answer/small", "answer/large"]
+    assert table.extra["answer/small"].to_pylist() == ["1", "3", "5", "7", "9", None, None, None]
+    assert table.extra["answer/large"].to_pylist() == [str(2 * i + 1) for i in range(8)]
+    again = OutcomeTable.read(tmp_path / "table.parquet", progress=False)
+    assert again.extra.equals(table.extra)
+    same = answer_numbers(table)
+    assert (same[:, 0] == same[:, 1]).tolist() == [True] * 5 + [False] * 3
+    sent = len(server.requests)
+    whole = gather(models, prompts, tmp_path, scorer="exact_match").table
+    assert whole.extra["answer/small"][0].as_py() == "so it is 1"
+    assert len(server.requests) == sent
 
 
 @pytest.mark.slow

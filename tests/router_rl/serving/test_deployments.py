@@ -15,8 +15,9 @@ import pytest
 import train_router
 from experts import InputError
 from experts.table.prices import Price
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
 from router_rl.serving.deployments import follow, promote, rollback, started_with
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_store import LogStore
 from router_rl.serving.serve_options import ServeOptions

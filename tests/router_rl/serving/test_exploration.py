@@ -15,13 +15,14 @@ import torch
 
 from experts import InputError
 from experts.table.prices import Price
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
 from router_rl.serving.exploration import (
     affordable,
     epsilon_greedy_propensities,
     mixed,
     softmax_propensities,
 )
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.serve_options import ServeOptions
 

@@ -18,9 +18,10 @@ from experts import InputError
 from experts.table.prices import Price
 from router_rl.routing import LinearScorer, Router, StateInput
 from router_rl.serving.chat_request import ChatRequest
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
 from router_rl.serving.deployments import promote
 from router_rl.serving.learner import Learner
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_row import LogRows
 from router_rl.serving.log_store import LogStore

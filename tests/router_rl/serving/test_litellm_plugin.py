@@ -16,9 +16,9 @@ from fault_server import FaultServer
 
 import train_router
 from experts import DecisionLog, InputError
-from router_rl.serving.decider import Live
 from router_rl.serving.deployments import rollback
 from router_rl.serving.litellm_plugin import LiteLLMPlugin
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.serve_options import ServeOptions
 

@@ -16,7 +16,8 @@ from sqlalchemy import Engine, create_engine, inspect
 
 from experts.table.prices import Price
 from router_rl.serving.chat_request import ChatRequest
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.log_export import export_log
 from router_rl.serving.log_row import LogRows

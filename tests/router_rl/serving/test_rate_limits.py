@@ -17,7 +17,8 @@ from experts.llm.endpoints import Endpoint
 from experts.table.prices import Price
 from router_rl.routing import CircuitBreaker
 from router_rl.serving.chat_request import ChatRequest
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.rate_limits import OverLimitError, RateLimits
 

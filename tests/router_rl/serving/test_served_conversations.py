@@ -19,7 +19,8 @@ from router_rl.routing.policies.cascade_beliefs import Beliefs
 from router_rl.routing.policies.session_policy import INPUTS, SessionPolicy
 from router_rl.routing.policies.session_router import session_policy_of, session_router
 from router_rl.serving import served_conversations as module
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.served_conversations import ServedConversations
 from router_rl.serving.served_queues import ServedQueues

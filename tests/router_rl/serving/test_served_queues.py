@@ -22,7 +22,8 @@ from router_rl import QueueingProblem
 from router_rl.routing import LiveQueues, load_router
 from router_rl.routing.policies.live_queues import adapted_queues, predicted_service
 from router_rl.serving.chat_request import ChatRequest
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.served_queues import ServedQueues
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from experts.table.prices import Price
-from router_rl.serving.decider import Decider, Live
+from router_rl.serving.decider import Decider
+from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.sessions import Sessions, sticky_choice
 
