@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import optuna
@@ -21,7 +23,7 @@ from tuning_toys import NAME, problem_of_toys
 
 from experts import InputError
 from router_rl import Objective, RoutingProblem, SearchOptions, tune
-from router_rl.studies.tuning import study_run
+from router_rl.studies.tuning import study_run, study_storage
 from router_rl.studies.tuning.study_storage import StudyStorage
 
 # By path: the tests are no package.
@@ -126,6 +128,51 @@ def test_two_commands_on_postgresql(tmp_path: Path, server: str) -> None:
         if trial.state == optuna.trial.TrialState.COMPLETE
     }
     assert len(workers) == 2
+
+
+@pytest.mark.slow
+def test_another_worker_runs_the_trial_of_a_killed_one(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat ends, so that the trial is stale; the worker that goes on has another folder."""
+    monkeypatch.setattr(study_storage, "_HEARTBEAT_S", 1)
+    monkeypatch.setattr(study_storage, "_GRACE_S", 2)
+    options = SearchOptions(pruner="NopPruner", storage=server)
+    url = server.replace("postgresql:", "postgresql+psycopg:")
+    psycopg = pytest.importorskip("psycopg")
+
+    def wait(skill: float) -> None:
+        if len(tuning_toys.FITS) == 3:
+            time.sleep(120)
+
+    def states() -> list[str]:
+        with psycopg.connect(server) as connection, suppress(psycopg.errors.UndefinedTable):
+            query = "SELECT state FROM trials ORDER BY trial_id"
+            return [str(state) for (state,) in connection.execute(query).fetchall()]
+        return []  # there are no tables yet
+
+    with warnings.catch_warnings(), tuning_toys.installed(wait):
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        child = os.fork()
+        if child == 0:
+            tune(problem_of_toys(), NAME, tmp_path / "one", n_trials=4, options=options)
+            os._exit(0)
+        deadline = time.monotonic() + 60
+        while states() != ["COMPLETE", "COMPLETE", "RUNNING"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        time.sleep(4)  # longer than the grace period
+    lost = _stored(url, f"routing-{NAME}")[2]
+    with tuning_toys.installed():
+        facts = tune(problem_of_toys(), NAME, tmp_path / "two", n_trials=4, options=options).facts
+        assert len(tuning_toys.FITS) == 2
+    assert (facts["counts"]["complete"], facts["counts"]["running"]) == (4, 0)
+    trials = _stored(url, f"routing-{NAME}")
+    assert trials[2].state == TrialState.FAIL
+    again = [trial.params for trial in trials[3:] if trial.state == TrialState.COMPLETE]
+    assert lost.params in again
 
 
 def test_a_server_that_is_not_there_is_an_error_without_the_password(tmp_path: Path) -> None:
