@@ -137,6 +137,7 @@ METHODS = PluginRegistry(
         "token_moe.softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.straight_through": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.arrow": "router_rl.methods.token_moe.arrow:METHOD",
+        "token_moe.phatgoose": "router_rl.methods.token_moe.phatgoose:METHOD",
         "token_moe.own_gates": "router_rl.methods.token_moe.own_gates:METHOD",
         "token_moe.ridge": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.uniform": "router_rl.methods.token_moe.token_bounds:METHODS",
