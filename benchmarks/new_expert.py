@@ -211,6 +211,7 @@ def _read(path: Path, *, open_sealed: bool) -> OutcomeTable:
         return table
     if not open_sealed:
         return table.take(table.fold < 4)
+    assert table.prompt is not None
     return table.take((table.fold <= 2) | ((table.fold == 4) & (sealed_part(table.prompt) == 2)))
 
 
