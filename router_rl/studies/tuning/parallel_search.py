@@ -7,7 +7,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import optuna
@@ -84,10 +83,20 @@ def _next(search: Search, kept: Search) -> Outcome | None:
             return run_next(search, study)
 
 
-@lru_cache(maxsize=1)
+_OPEN: list[tuple[Search, StudyStorage, optuna.Study]] = []
+"""The study that this worker process has open, at most one."""
+
+
 def _opened(search: Search) -> optuna.Study:
-    """Return the study of a worker process, which opens it once."""
-    return search.opened()
+    """Return the study of a worker process, which opens it once, and closes that of the search before."""
+    if _OPEN and _OPEN[0][0] is search:
+        return _OPEN[0][2]
+    for _, storage, _ in _OPEN:
+        storage.close()
+    _OPEN.clear()
+    storage = StudyStorage(search.storage)
+    _OPEN.append((search, storage, storage.opened(search.study_name, search.options, search.identity)))
+    return _OPEN[0][2]
 
 
 def _absolute(storage: str) -> str:

@@ -54,6 +54,10 @@ class StudyStorage:
 
     def __exit__(self, *_: object) -> None:
         """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of this thread."""
         for storage in self._open:
             storage.remove_session()
             storage.engine.dispose()
@@ -207,6 +211,7 @@ def _lock_transactions(storage: RDBStorage) -> None:
 
     event.listen(storage.engine, "connect", begin_by_hand)
     event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    storage.remove_session()
     storage.engine.dispose()  # connections from before the listeners
 
 

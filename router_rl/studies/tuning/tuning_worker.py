@@ -25,7 +25,6 @@ from ...problems.problem import Case, Problem
 from ..tracking.tracked import Tracked
 from ..trial_fit import Trial, fitted_trial
 from .distributions import hyperparameters_of, suggested
-from .study_storage import StudyStorage
 from .trial_states import (
     ERROR,
     FAILURES,
@@ -77,10 +76,6 @@ class Search:
     storage: str
     identity: Mapping[str, Any]
     job: str = ""
-
-    def opened(self) -> optuna.Study:
-        """Return the study, in this process."""
-        return StudyStorage(self.storage).opened(self.study_name, self.options, self.identity)
 
     @property
     def prunes(self) -> bool:

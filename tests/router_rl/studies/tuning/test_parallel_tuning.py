@@ -54,6 +54,7 @@ def _stored(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
     """Return the trials of a study, as Optuna reads them."""
     storage = optuna.storages.RDBStorage(url)
     trials = optuna.load_study(study_name=name, storage=storage).trials
+    storage.remove_session()
     storage.engine.dispose()
     return trials
 

@@ -10,6 +10,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ NO_PRUNING = SearchOptions(pruner="NopPruner")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a database with Optuna's tables, which take a quarter of a second to make."""
     path = tmp_path_factory.mktemp("optuna") / "empty.db"
-    optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage.remove_session()
+    storage.engine.dispose()
     return path
 
 
@@ -222,7 +225,7 @@ def test_kill_9_loses_no_finished_trial(tmp_path: Path, whole: list[tuple[Any, .
             time.sleep(60)
 
     def finished() -> list[tuple[Any, ...]]:
-        with sqlite3.connect(database) as connection:
+        with closing(sqlite3.connect(database)) as connection:
             query = "SELECT number, state, datetime_complete FROM trials WHERE state = 'COMPLETE'"
             return connection.execute(query).fetchall()
 
