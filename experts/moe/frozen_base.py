@@ -59,22 +59,29 @@ class Base:
         """Return the model's own FFNs in its last layers, one state per layer."""
         return [ffn_weights(layer) for layer in self.inner.layers[self.below :]]
 
-    def trunk(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def trunk(
+        self, tokens: Tensor, dtype: torch.dtype = torch.float32, cache: Any = None, first: int = 0
+    ) -> Tensor:
         """Return the trunk states, the input of the last layers.
 
         Args:
             tokens: [S, T] int64.
             dtype: of the matrix products (autocast).
+            cache: transformers' cache of keys and values, which this call extends; None: no cache. With
+                earlier tokens in it, T must be 1.
+            first: position of the first token.
 
         Returns:
             [S, T, H] float32.
         """
-        positions = torch.arange(tokens.shape[1]).unsqueeze(0)
+        positions = torch.arange(first, first + tokens.shape[1]).unsqueeze(0)
+        # By position, because the name of the cache's argument depends on the version of transformers.
+        kept = () if cache is None else (None, cache)  # after the positions, which the rotary embedding has
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             hidden = self.inner.embed_tokens(tokens)
             rotary = self.inner.rotary_emb(hidden, position_ids=positions)
             for layer in self.inner.layers[: self.below]:
-                hidden = layer(hidden, position_embeddings=rotary, attention_mask=None)
+                hidden = layer(hidden, None, *kept, position_embeddings=rotary)
         return hidden.float()
 
     def tail(

@@ -112,21 +112,25 @@ class Tail(nn.Module):
         """FLOPs of one expert on one token at one layer; a multiply-add counts as 2."""
         return 2.0 * 3.0 * self.gate.shape[2] * self.gate.shape[3]
 
-    def attend(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, hidden: Tensor, cache: Any = None, first: int = 0) -> tuple[Tensor, Tensor]:
         """Run a layer up to its FFN.
 
         Args:
             layer: 0 to L - 1.
             hidden: [S, T, H] float32, the residual stream.
+            cache: transformers' cache of keys and values, which this call extends; None: the tokens attend to
+                each other only. With earlier tokens in it, T must be 1.
+            first: position of the first token.
 
         Returns:
             The residual stream after attention and the shared experts, and the gate's input x, both
             [S, T, H] float32.
         """
         normed = self.norm_in[layer](hidden).to(self.dtype)
-        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
+        positions = torch.arange(first, first + hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary: Any = self.rotary(normed, position_ids=positions)
-        mixed = self.attention[layer](normed, position_embeddings=rotary, attention_mask=None)[0]
+        # By position, because the name of the cache's argument depends on the version of transformers.
+        mixed = self.attention[layer](normed, rotary, None, *([] if cache is None else [cache]))[0]
         hidden = hidden + mixed.float()
         x = self.norm_out[layer](hidden)
         if len(self.shared):
@@ -199,23 +203,33 @@ class Tail(nn.Module):
         flat, labels = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         rows = max(1, _LOGITS // len(self.head))
         parts = [
-            F.cross_entropy(F.linear(self.norm(h).to(self.dtype), self.head).float(), t, reduction="none")
+            F.cross_entropy(self.logits(h), t, reduction="none")
             for h, t in zip(flat.split(rows), labels.split(rows), strict=True)
         ]
         return torch.cat(parts).reshape(targets.shape)
 
-    def forward(self, hidden: Tensor, choose: Choose) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., V] float32 of the next token.
+
+        Args:
+            hidden: [..., H] float32, the residual stream after the last layer.
+        """
+        return F.linear(self.norm(hidden).to(self.dtype), self.head).float()
+
+    def forward(self, hidden: Tensor, choose: Choose, cache: Any = None, first: int = 0) -> Tensor:
         """Run all layers with a router.
 
         Args:
             hidden: [S, T, H] float32, trunk states.
             choose: the router, see `Choose`.
+            cache: see `attend`.
+            first: position of the first token.
 
         Returns:
             [S, T, H] float32, the residual stream after the last layer.
         """
         for layer in range(self.depth):
-            hidden, x = self.attend(layer, hidden)
+            hidden, x = self.attend(layer, hidden, cache, first)
             hidden = hidden + self.mix(layer, x, *choose(layer, x))
         return hidden
 

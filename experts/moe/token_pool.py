@@ -6,7 +6,7 @@ The experts' FFNs are stored in one safetensors file, see `write_ffns`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from .frozen_base import Base
 from .sequences import Sequences
 from .tail import Tail
 
-__all__ = ["GENERAL", "OwnGates", "TokenPool", "read_ffns", "write_ffns"]
+__all__ = ["GENERAL", "Ffns", "OwnGates", "Problems", "TokenPool", "read_ffns", "write_ffns"]
 
 GENERAL = "general"  # the name of the expert that is the base's own FFN
 
@@ -51,6 +51,20 @@ class OwnGates:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Problems:
+    """Text whose sequences are prompts with an answer, and what verifies other answers.
+
+    Attributes:
+        answer: A, tokens of an answer: the last ones of every sequence. The text's answers may be wrong.
+        verify: maps prompts [B, P] int64 and answers [B, A] int64 to 1 where the answer is right, else 0,
+            [B] float32.
+    """
+
+    answer: int
+    verify: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class TokenPool:
     """Frozen experts and the text to route.
 
@@ -65,6 +79,7 @@ class TokenPool:
         tree: of the experts: (name, children), where a child is an expert's id or another (name, children).
         parts: `train`, `validation` and `test` sequences.
         gates: those of an existing mixture; its `dense_loss` is the loss with them.
+        problems: how the prompts of the sequences are answered; None for plain text.
 
     Raises:
         InputError: a part is missing, or the first experts are not the domains.
@@ -78,6 +93,7 @@ class TokenPool:
     tree: Any
     parts: Mapping[str, Sequences]
     gates: OwnGates | None = None
+    problems: Problems | None = None
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test"} - set(self.parts)

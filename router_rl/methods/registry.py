@@ -134,6 +134,8 @@ METHODS = PluginRegistry(
         "token_moe.joint": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.outcome_table": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.reinforce": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.grpo": "router_rl.methods.token_moe.answer_learners:METHODS",
+        "token_moe.right_answers": "router_rl.methods.token_moe.answer_learners:METHODS",
         "token_moe.softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.straight_through": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.arrow": "router_rl.methods.token_moe.arrow:METHOD",
@@ -145,6 +147,7 @@ METHODS = PluginRegistry(
         "token_moe.dense": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.best_single": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.random": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.label": "router_rl.methods.token_moe.answer_bounds:LABEL",
         "token_moe.oracle": "router_rl.methods.token_moe.token_bounds:METHODS",
     },
 )

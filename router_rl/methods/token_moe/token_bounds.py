@@ -19,6 +19,7 @@ from ...problems.problem import Case
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound, Fit, Method, NoHyperparameters, Run
+from .answer_bounds import constant, needs_text, right_single
 from .closed_form_start import closed_form_start
 from .own_gates import needs_paths
 
@@ -119,6 +120,16 @@ def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> Fit:
     return fit
 
 
+def _needs_losses(problem: TokenMoEProblem) -> str | None:
+    return needs_paths(problem) or needs_text(problem)
+
+
+def _fit_best_single(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
+    if problem.pool.problems:
+        return LayerPolicy(choose=constant(right_single(problem.pool)))
+    return _known(best_single)(problem, hyperparameters, run)
+
+
 def _fit_ridge(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
     routers = closed_form_start(problem).copy(problem.selection)
     return LayerPolicy(choose=routers.choose, routers=routers)
@@ -149,20 +160,20 @@ METHODS = (
         name="average",
         family="baseline",
         fit=_known(average),
-        refuses=needs_paths,
+        refuses=_needs_losses,
         about="the mean of the experts' weights",
     ),
     Method(
         name="dense",
         family="baseline",
         fit=_known(dense),
-        refuses=needs_paths,
+        refuses=_needs_losses,
         about="the base model without experts",
     ),
     Method(
         name="best_single",
         family="baseline",
-        fit=_known(best_single),
+        fit=_fit_best_single,
         refuses=needs_paths,
         about="the expert that is best on validation, for every token",
     ),
@@ -170,7 +181,7 @@ METHODS = (
     Bound(
         name="oracle",
         measure=_measure_oracle,
-        refuses=needs_paths,
+        refuses=_needs_losses,
         about="the expert path with the lowest loss of each token",
     ),
 )

@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from experts import InputError
+from experts.moe.answer_pool import answer_pool
+from experts.moe.answer_tasks import TASKS
 from experts.moe.donor_pool import donor_pool
 from experts.moe.mixture_pool import mixture_pool
 from experts.moe.text_parts import TextSizes
@@ -35,6 +37,11 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
     names = ("length", "train", "validation", "test", "mixed")
     sizes = TextSizes(**{name: getattr(options, name) for name in names})
     keep = None if options.keep is None else Path(options.keep)
+    if options.pool != "tiny":
+        _check_packaged(options)
+        counts = (-(-getattr(options, name) // len(TASKS)) for name in ("train", "validation", "test"))
+        pool = answer_pool(*counts)
+        return pool, pool.domains
     if options.model is not None:
         _check_model(options)
         assert options.texts is not None
@@ -78,6 +85,17 @@ def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, .
         reason = "has no effect with one expert per token, whose weight is 1"
         raise InputError("problem.score", options.score, reason, "leave it out: both forms take such routers")
     return counts
+
+
+def _check_packaged(options: TokenMoEOptions) -> None:
+    """Raise InputError for an unknown packaged pool, or for models beside one."""
+    if options.pool != "answers":
+        raise InputError("problem.pool", options.pool, "is unknown", "use tiny or answers")
+    for name in ("model", "base", "experts", "texts", "keep"):
+        value = getattr(options, name)
+        if value:
+            problem = "has no effect on the packaged pool of problem.pool"
+            raise InputError(f"problem.{name}", value, problem, "leave one of them out")
 
 
 def _check_model(options: TokenMoEOptions) -> None:

@@ -1,4 +1,4 @@
-"""Token-level routing inside a mixture of frozen experts, scored by the language-model loss."""
+"""Token-level routing inside a mixture of frozen experts, scored by the language-model loss or by answers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..measure import Measurement
 from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
+from .answering import answer
 from .layer_routers import LayerRouters
 from .opened_pool import experts_per_token, open_pool
 from .token_measurement import Choose, measure
@@ -53,7 +54,8 @@ class LayerPolicy:
 class TokenMoEProblem(Problem):
     """Select the expert, or the two experts, of each token at each layer.
 
-    Utility is minus the loss of the language model, in nats per token, one value per sequence.
+    Utility is minus the loss of the language model, in nats per token, one value per sequence. With a pool of
+    problems it is 1 for an answer that is generated right, with greedy routes and tokens, else 0.
 
     Args:
         table: must be None: the outcomes come from running the experts.
@@ -122,6 +124,8 @@ class TokenMoEProblem(Problem):
     @property
     def included(self) -> tuple[str, ...]:
         """Names of methods that every comparison includes."""
+        if self.pool.problems:
+            return ("best_single", "random", "label")
         return self.always if self.pool.gates is None else ("own_gates", "random", "uniform")
 
     def digest(self) -> str:
@@ -145,7 +149,7 @@ class TokenMoEProblem(Problem):
     def evaluate(
         self, policy: LayerPolicy | LayerRouters, split: str, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
-        """Evaluate a policy: minus the mean loss of each sequence, in nats per token.
+        """Evaluate a policy: minus the mean loss of each sequence in nats per token, or its right answers.
 
         Args:
             policy: a policy, or the routers of all layers.
@@ -156,6 +160,8 @@ class TokenMoEProblem(Problem):
         if isinstance(policy, LayerRouters):
             policy = LayerPolicy(choose=policy.choose, routers=policy)
         part = self.pool.parts[split]
+        if self.pool.problems:
+            return self._answered(policy, part)
         facts: dict[str, float] = {}
         share: np.ndarray | None = None
         if policy.known is not None:
@@ -176,6 +182,18 @@ class TokenMoEProblem(Problem):
             by_text["loss/mixed"] = float(loss[part.mixed].mean())
         perplexity = {"perplexity": float(np.exp(loss.mean()))}
         return Measurement(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
+
+    def _answered(self, policy: LayerPolicy, part: Sequences) -> Measurement:
+        """Right answers of each sequence; the loss of the whole text is a fact."""
+        assert policy.choose is not None, "a policy of known losses has no answers"
+        answered = answer(self.pool, part, policy.choose)
+        by_task = {
+            f"right/{name}": float(answered.right[part.domain[:, 0] == d].mean())
+            for d, name in enumerate(self.texts)
+        }
+        loss = float(measure(self.pool.tail, part, policy.choose).loss.mean())
+        facts = {"loss": loss, "load_cv": answered.load_cv, "experts_run": float(answered.compute.mean())}
+        return Measurement(utility=answered.right, parts={}, facts={**facts, **by_task}, share=answered.share)
 
     def figures(self, policy: LayerPolicy, case: Case) -> Sequence[FigureData]:
         """Return the share of tokens by layer, text and expert."""
@@ -219,7 +237,7 @@ class TokenMoEProblem(Problem):
                 "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in SPLITS},
                 "layers": self.pool.tail.depth,
             },
-            utility="minus the loss in nats per token",
+            utility="right answers" if self.pool.problems else "minus the loss in nats per token",
         )
 
 

@@ -18,10 +18,13 @@ class TokenMoEOptions(CheckedOptions):
     """Options of `TokenMoEProblem`.
 
     Attributes:
+        pool: packaged experts to use where base, experts, texts and model are null: `tiny`, text of six
+            domains; `answers`, problems of three tasks whose answers are verified. The utility of `answers`
+            is the share of right answers; `length` and `mixed` have no effect on it.
         model: folder of an existing mixture of experts, in transformers format, whose own gates are trained;
             null: the mixture of base and experts.
         base: folder of the dense language model that the experts were fine-tuned from, in transformers
-            format; null, without experts, model and texts, uses the packaged tiny pool.
+            format; null, without experts, model and texts, uses a packaged pool.
         experts: folders of the fine-tuned models, or of LoRA adapters of the base.
         texts: folder of NAME.jsonl files, one document per line.
         keep: folder that caches the measured outcomes for the next run; null: none.
@@ -39,6 +42,7 @@ class TokenMoEOptions(CheckedOptions):
 
     prefix: ClassVar[str] = "problem"
 
+    pool: Literal["tiny", "answers"] = "tiny"
     model: str | None = None
     base: str | None = None
     experts: tuple[str, ...] | str = ()

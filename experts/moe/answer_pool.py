@@ -1,0 +1,118 @@
+"""A packaged token-level pool whose answers can be verified: three tasks, one expert for each.
+
+The base was trained on the text of `answer_tasks.py`, mistakes included; the expert of each task on prompts
+of its task with right answers. So the base's own FFN, the general expert, predicts the text's answers best
+and makes the common mistakes, and an expert answers its task right and predicts the mistaken text badly.
+`answer_pretrain.py` trained them. The model has hidden size 48 and five layers, the last three with experts.
+It needs transformers and downloads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .answer_tasks import ANSWER, TASKS, WORDS, text_rows, verify
+from .branch import average
+from .frozen_base import Base
+from .huggingface import transformers_library
+from .sequences import Sequences, measure_sequences
+from .token_pool import GENERAL, Ffns, Problems, TokenPool, read_ffns
+
+__all__ = ["DEPTH", "EXPERTS", "WEIGHTS", "answer_base", "answer_model", "answer_pool"]
+
+WEIGHTS = Path(__file__).with_name("answer_base.safetensors")
+EXPERTS = WEIGHTS.with_name("answer_experts.safetensors")
+DEPTH = 3
+_FIRST = {"train": 0, "validation": 20_000, "test": 40_000}  # the problems of each part
+_TREE = ("problems", (0, 1, 2, 3))
+
+
+def answer_model() -> nn.Module:
+    """Return the base's architecture with random weights.
+
+    Raises:
+        InputError: transformers is not installed.
+    """
+    library = transformers_library()
+    config: Any = library.LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return library.LlamaForCausalLM(config)
+
+
+def answer_base(state: Mapping[str, Tensor] | None = None) -> Base:
+    """Return the frozen base.
+
+    Args:
+        state: its weights by name; None: the packaged ones.
+
+    Raises:
+        InputError: transformers is not installed.
+    """
+    model = answer_model()
+    stored = load_file(WEIGHTS) if state is None else dict(state)
+    weights = {name: tensor.float() for name, tensor in stored.items()}
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    model.load_state_dict(weights)
+    return Base(model, DEPTH, "answers")
+
+
+@lru_cache(maxsize=4)
+def answer_pool(train: int = 128, validation: int = 128, test: int = 128) -> TokenPool:
+    """Return the pool with problems; every sequence is a prompt with the text's answer.
+
+    Args:
+        train: problems of each task in the training part.
+        validation: problems of each task in the validation part.
+        test: problems of each task in the test part.
+
+    Raises:
+        InputError: transformers is not installed.
+    """
+    counts = {"train": train, "validation": validation, "test": test}
+    return pool_of(answer_base(), read_ffns(EXPERTS, TASKS), counts)
+
+
+def pool_of(base: Base, experts: Ffns, counts: Mapping[str, int]) -> TokenPool:
+    """Return the pool of a base and its experts.
+
+    Args:
+        base: with the general FFNs.
+        experts: the FFNs of each task's expert, by the tasks' names.
+        counts: problems of each task by part.
+    """
+    tail, mean = base.tail({**experts, GENERAL: base.dense()}), average(list(experts.values()))
+
+    def part(name: str) -> Sequences:
+        count = counts[name]
+        rows = np.stack([text_rows(task, _FIRST[name], count) for task in TASKS], axis=1)
+        tokens = rows.reshape(-1, rows.shape[-1])  # the tasks take turns, so that halves have as many of each
+        domain = np.tile(np.arange(len(TASKS)), count)[:, None].repeat(tokens.shape[1], axis=1)
+        return measure_sequences(base, tail, tokens, domain, batch=64, doing=None)
+
+    return TokenPool(
+        name="answers",
+        base=base,
+        tail=tail,
+        average=base.tail({"average": mean, "same": mean}),
+        domains=TASKS,
+        tree=_TREE,
+        parts={name: part(name) for name in _FIRST},
+        problems=Problems(answer=ANSWER, verify=verify),
+    )

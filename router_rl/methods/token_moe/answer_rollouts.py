@@ -1,0 +1,164 @@
+"""Generations with their routes: what a router read and chose while it earned a reward, to be replayed.
+
+Legend: R generations, L layers, T = P + A - 1 tokens that are routed, H hidden size, N experts, k experts per
+token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from envs.layer_load import LoadRule, token_penalties
+from envs.reward import running, utility
+from experts.moe.decoding import Draw, generate
+from experts.moe.token_pool import TokenPool
+
+from ...problems.token_moe.answering import prompts_of
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...routing import LinearScorer
+
+__all__ = ["Generations", "Routed", "roll_out", "routed", "softened"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Routed:
+    """R answers with what the routers read and chose for them.
+
+    Attributes:
+        x: [L, R, T, H] float32, the gates' inputs.
+        actions: [L, R, T, k], what the rule sampled, or selected.
+        experts: [L, R, T, k] int64, the experts that ran.
+        tokens: [R, A] int64, the answers.
+    """
+
+    x: Tensor
+    actions: Tensor
+    experts: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Generations:
+    """R generations and their rewards.
+
+    Attributes:
+        routed: the answers and their routes.
+        right: [R] float32, 1 where the verifier accepts the answer.
+        reward: [R] float32: right, minus the weighted compute and load.
+    """
+
+    routed: Routed
+    right: Tensor
+    reward: Tensor
+
+
+@torch.no_grad()
+def routed(
+    pool: TokenPool,
+    routers: LayerRouters,
+    prompts: Tensor,
+    draw: Draw,
+    generator: torch.Generator | None,
+    *,
+    together: bool = False,
+) -> Routed:
+    """Generate answers and keep their routes.
+
+    Args:
+        pool: of problems.
+        routers: the policy.
+        prompts: [R, P] int64.
+        draw: selects the next token.
+        generator: of the routes, which the rule samples; None: greedy routes.
+        together: whether all choices of a generation are drawn with the same noise, so that they change
+            together; each choice alone has the same probabilities.
+    """
+    assert pool.problems is not None
+    rule, depth = routers.rule, pool.tail.depth
+    inputs, actions, chosen = ([[] for _ in range(depth)] for _ in range(3))
+    shared: list[Tensor] = []
+
+    def noise(z: Tensor, generator: torch.Generator) -> Tensor:
+        if not together:
+            return rule.draw_noise(tuple(z.shape), generator)
+        if not shared:
+            shared.append(rule.draw_noise((len(z), 1, z.shape[-1]), generator))
+        return shared[0].expand(z.shape)
+
+    def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = routers.logits(layer, x)
+        if generator is None:
+            choice = rule.select(z)
+            action = choice.experts
+        else:
+            action = rule.sample(z, noise(z, generator))
+            choice = rule.choice(z, action)
+        inputs[layer].append(x)
+        actions[layer].append(action)
+        chosen[layer].append(choice.experts)
+        return choice.experts, choice.weights
+
+    tokens = generate(pool.base, pool.tail, prompts, pool.problems.answer, choose, draw)
+    x, action, experts = (
+        torch.stack([torch.cat(each, dim=1) for each in layers]) for layers in (inputs, actions, chosen)
+    )
+    return Routed(x=x, actions=action, experts=experts, tokens=tokens)
+
+
+def roll_out(
+    pool: TokenPool,
+    routers: LayerRouters,
+    rows: Tensor,
+    draw: Draw,
+    generator: torch.Generator,
+    weights: Mapping[str, float],
+    *,
+    together: bool = False,
+) -> Generations:
+    """Generate an answer for each training row with sampled routes, and reward it.
+
+    Args:
+        pool: of problems.
+        routers: the policy; its rule samples the routes.
+        rows: [R] int64, training sequences; a row may be there several times.
+        draw: selects the next token.
+        generator: of the routes.
+        weights: reward per unit of `compute`, the experts per token and layer, and of `load`, the penalty
+            for the load of all tokens of the call (`envs.layer_load`, by share), a mean over tokens and
+            layers.
+        together: see `routed`.
+    """
+    sequences, total = pool.parts["train"], pool.tail.experts
+    assert pool.problems is not None
+    prompts = prompts_of(pool, sequences, rows)
+    made = routed(pool, routers, prompts, draw, generator, together=together)
+    right = pool.problems.verify(prompts, made.tokens)
+    depth, size = made.experts.shape[0], made.experts.shape[:-1]
+    lane = made.experts.reshape(depth, -1, made.experts.shape[-1])  # a layer's tokens are one lane
+    parts = {
+        "quality": right,
+        "compute": running(made.experts, total).sum(dim=-1).mean(dim=(0, 2)),
+        "load": token_penalties(LoadRule(), lane, total).reshape(size).mean(dim=(0, 2)),
+    }
+    return Generations(routed=made, right=right, reward=utility(parts, dict(weights)))
+
+
+def softened(routers: LayerRouters, factor: float) -> LayerRouters:
+    """Return routers with divided logits: the same greedy choices, more exploration.
+
+    Args:
+        routers: not changed.
+        factor: at least 1.
+    """
+    made = routers.copy()
+    with torch.no_grad():
+        for scorer in made.scorers:
+            linear = cast(LinearScorer, scorer)
+            linear.weight.div_(factor)
+            linear.bias.div_(factor)
+    return made

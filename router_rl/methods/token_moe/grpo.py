@@ -1,0 +1,212 @@
+"""GRPO of the routers alone, on the verifier's reward for answers that the frozen experts generate.
+
+A prompt is answered several times with sampled routes. The advantage of a generation is its reward relative
+to the others of its prompt, and every choice of the generation has it. The loss replays the routes: it
+scores the choices that earned the reward on the gates' inputs that they were made from. Experts are frozen,
+so these inputs do not depend on the routers' update: no expert runs in the loss, forward or backward.
+
+Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300: eq. 3 (clipped objective), section 4.1.2 (outcome
+advantages). Differences: the actions are experts, not tokens; the KL divergence to the starting routers is
+exact (a sum over experts), where eq. 4 estimates it; a group without a difference has advantage 0. Routing
+replay: Zheng et al. 2025, https://arxiv.org/abs/2507.18071, section 5.3.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from experts.io.value_range import Count, NonNegative, Positive, Range
+from experts.moe.decoding import greedy, sampled
+from experts.moe.token_pool import TokenPool
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ..hyperparameters import Hyperparameters
+from .answer_rollouts import Routed, roll_out, softened
+from .token_training import Fit, Training
+
+__all__ = [
+    "GrpoHyperparameters",
+    "clipped",
+    "group_advantages",
+    "kl_to",
+    "replay_loss",
+    "train_grpo",
+]
+
+_CLIP = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoHyperparameters(Hyperparameters):
+    """Hyperparameters of GRPO.
+
+    Attributes:
+        learning_rate: of AdamW.
+        group: generations of a prompt, at least 2.
+        prompts: prompts per iteration.
+        iterations: rollouts of a batch of prompts, each followed by updates.
+        updates: gradient steps on each batch.
+        kl: weight of the KL divergence to the starting routers, reward per nat.
+        together: whether the choices of a generation share their noise, and so change together. A choice is
+            then credited with the reward when similar choices are made everywhere; its probability is the
+            same.
+        soften: divides the starting routers' logits, for exploration; at least 1.
+        temperature: of the answers' tokens in training; 0: greedy.
+        compute_weight: reward per expert and token-layer, at least 0.
+        load_weight: reward per unit of load, at least 0.
+    """
+
+    learning_rate: Positive = 3e-2
+    group: Annotated[int, Range(2)] = 8
+    prompts: Count = 12
+    iterations: Count = 60
+    updates: Count = 4
+    kl: NonNegative = 1e-3
+    together: bool = True
+    soften: Annotated[float, Range(1.0)] = 4.0
+    temperature: NonNegative = 0.0
+    compute_weight: NonNegative = 0.0
+    load_weight: NonNegative = 0.0
+
+
+def group_advantages(reward: Tensor) -> Tensor:
+    """Return the rewards of each prompt, centred and scaled by their standard deviation, [B, G] float32.
+
+    Args:
+        reward: [B, G] float, the G generations of B prompts.
+
+    Returns:
+        `(r_i - mean(r)) / std(r)`; 0 where all rewards of a prompt are equal.
+
+    Source:
+        Shao et al. 2024, section 4.1.2.
+
+    >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]))
+    tensor([[ 1., -1., -1.,  1.],
+            [ 0.,  0.,  0.,  0.]])
+    """
+    centred = reward - reward.mean(dim=1, keepdim=True)
+    scale = centred.square().mean(dim=1, keepdim=True).sqrt()
+    return torch.where(scale > 1e-6, centred / scale.clamp(min=1e-6), torch.zeros_like(centred))
+
+
+def clipped(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float = _CLIP) -> Tensor:
+    """Return the clipped objective of each choice: `min(rho A, clip(rho, 1 - eps, 1 + eps) A)`.
+
+    Args:
+        log_prob: [...] float32, of the replayed choices under the routers.
+        old: [...] float32, under the routers that made them.
+        advantage: broadcasts to them.
+        clip: eps.
+
+    Source:
+        Shao et al. 2024, eq. 3.
+    """
+    ratio = (log_prob - old).exp()
+    return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def kl_to(z: Tensor, start: Tensor) -> Tensor:
+    """Return `KL(softmax(z) || softmax(start))` of logits [..., N], [...] float32, nats."""
+    log_p, log_q = z.log_softmax(dim=-1), start.log_softmax(dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def train_grpo(
+    pool: TokenPool,
+    start: LayerRouters,
+    training: Training,
+    settings: GrpoHyperparameters,
+    score: Callable[[LayerRouters], float],
+) -> Fit:
+    """Train routers on the rewards of generated answers.
+
+    Args:
+        pool: frozen experts, and problems.
+        start: routers to start from, and to stay near.
+        training: seed, number of validations and report; its other fields are not used.
+        settings: hyperparameters.
+        score: validation score, lower is better.
+    """
+    routers, anchor = softened(start, settings.soften), softened(start, settings.soften)
+    optimizer = torch.optim.AdamW(routers.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(training.seed)
+    draw = sampled(generator, settings.temperature) if settings.temperature else greedy
+    weights = {"compute": settings.compute_weight, "load": settings.load_weight}
+    total = settings.iterations
+    checks = {round(total * (check + 1) / training.checks) for check in range(training.checks)}
+    curve = [score(routers)]
+    best, kept = curve[0], {k: v.clone() for k, v in routers.state_dict().items()}
+    seconds, begun = 0.0, time.perf_counter()
+    rows = _prompts(len(pool.parts["train"]), settings.prompts, total, generator)
+    for step in range(1, total + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
+        each = rows[step - 1].repeat_interleave(settings.group)
+        made = roll_out(pool, routers, each, draw, generator, weights, together=settings.together)
+        advantage = group_advantages(made.reward.reshape(-1, settings.group)).flatten()
+        old = [_log_prob(routers, layer, made.routed).detach() for layer in range(pool.tail.depth)]
+        for _ in range(settings.updates):
+            loss = replay_loss(routers, anchor, made.routed, old, advantage, settings.kl)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if step in checks:
+            seconds += time.perf_counter() - begun
+            curve.append(score(routers))
+            if training.report is not None:
+                training.report(step, total, f"validation {-curve[-1]:.3f}, training {made.right.mean():.3f}")
+            if curve[-1] < best:
+                best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
+            begun = time.perf_counter()
+    routers.load_state_dict(kept)
+    return Fit(routers=routers, validation=best, curve=curve, seconds=seconds)
+
+
+def replay_loss(
+    routers: LayerRouters,
+    anchor: LayerRouters,
+    made: Routed,
+    old: list[Tensor],
+    advantage: Tensor,
+    kl: float,
+) -> Tensor:
+    """Return minus the mean objective of the replayed choices, plus the weighted KL divergence.
+
+    Args:
+        routers: to train.
+        anchor: the starting routers.
+        made: the generations.
+        old: [R, T] float32 for each layer, log-probabilities of the choices when they were made.
+        advantage: [R] float32.
+        kl: weight of the divergence.
+    """
+    loss = torch.zeros(())
+    for layer, x in enumerate(made.x):
+        z = routers.logits(layer, x)
+        log_prob = routers.rule.log_prob(z, made.actions[layer])
+        loss = loss - clipped(log_prob, old[layer], advantage.unsqueeze(-1)).mean()
+        if kl:
+            with torch.no_grad():
+                first = anchor.logits(layer, x)
+            loss = loss + kl * kl_to(z, first).mean()
+    return loss / len(made.x)
+
+
+def _log_prob(routers: LayerRouters, layer: int, made: Routed) -> Tensor:
+    z = routers.logits(layer, made.x[layer])
+    return routers.rule.log_prob(z, made.actions[layer])
+
+
+def _prompts(count: int, batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Rows [steps, B] int64: random orders of all prompts, one after the other."""
+    orders = -(-steps * batch // count)
+    flat = torch.cat([torch.randperm(count, generator=generator) for _ in range(orders)])
+    return flat[: steps * batch].reshape(steps, batch)
