@@ -39,16 +39,16 @@ from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.problems.token_moe.answering import answer
 from router_rl.problems.token_moe.layer_routers import LayerRouters
-from router_rl.problems.token_moe.token_measurement import measure
+from router_rl.problems.token_moe.token_measurement import Choose, measure
 
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates of gates, of the language-model loss and of right answers
-GRPO_RATES = (1e-1, 3e-2, 1e-2)
+GRPO_RATES = (1e-1, 3e-2, 3e-1)
 RIDGES = [RidgeHyperparameters(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
 LOSS_GATES: dict[str, Gate] = {
-    **{name: GATES[name] for name in ("soft_gate", "straight_through", "switch")},
+    **{name: GATES[name] for name in ("soft_gate", "straight_through")},
     "joint": joint(GATES["soft_gate"]),
 }
-FIRST_TRAIN, FIRST_TEST = 0, 40_000
+CHECKS = 4  # checkpoints of every fit; the best one by right answers on validation is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Sizes:
     validation: int = 100
     test: int = 300
     epochs: int = 4
-    iterations: int = 60
+    iterations: int = 200
     seeds: int = 5
 
 
@@ -97,9 +97,13 @@ class Study:
         )
 
     def loss_gate(self, pool: TokenPool, name: str, rate: float, seed: int) -> LayerRouters:
-        """A gate trained on the loss of a pool's text; its checkpoint is chosen by that loss."""
-        training = Training(learning_rate=rate, epochs=self.sizes.epochs, checks=2, seed=seed)
-        return train_gate(pool, self.start(pool), LOSS_GATES[name], training)[0].routers
+        """A gate trained on the loss of a pool's text; its checkpoint is chosen by right answers."""
+        training = Training(learning_rate=rate, epochs=self.sizes.epochs, checks=CHECKS, seed=seed)
+
+        def score(choose: Choose) -> float:
+            return 1.0 - float(answer(self.pool, self.pool.parts["validation"], choose).right.mean())
+
+        return train_gate(pool, self.start(pool), LOSS_GATES[name], training, score=score)[0].routers
 
     def _gate(self, seed: int) -> LayerRouters:
         """The best gate of the loss with a seed, where the methods that learn from answers start."""
@@ -185,12 +189,14 @@ def right_pool(study: Study) -> TokenPool:
 
 def _grpo(study: Study, rate: float, seed: int) -> LayerRouters:
     settings = GrpoHyperparameters(learning_rate=rate, iterations=study.sizes.iterations)
-    return train_grpo(study.pool, study.gate(seed), Training(seed=seed), settings, study.score).routers
+    return train_grpo(
+        study.pool, study.gate(seed), Training(seed=seed, checks=CHECKS), settings, study.score
+    ).routers
 
 
 def _right_answers(study: Study, rate: float, seed: int) -> LayerRouters:
-    settings = RightAnswersHyperparameters(learning_rate=rate, epochs=study.sizes.epochs)
-    training = Training(seed=seed, checks=2)
+    settings = RightAnswersHyperparameters(learning_rate=rate)
+    training = Training(seed=seed, checks=CHECKS)
     return train_on_right_answers(study.pool, study.gate(seed), training, settings, study.score).routers
 
 

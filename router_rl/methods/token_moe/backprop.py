@@ -184,7 +184,12 @@ def joint(gate: Gate) -> Gate:
 
 
 def train_gate(
-    pool: TokenPool, start: LayerRouters, gate: Gate, training: Training
+    pool: TokenPool,
+    start: LayerRouters,
+    gate: Gate,
+    training: Training,
+    *,
+    score: Callable[[Choose], float] | None = None,
 ) -> tuple[Fit, Callable[[LayerRouters], Choose]]:
     """Train a gate from a warm start.
 
@@ -193,6 +198,7 @@ def train_gate(
         start: routers to start from.
         gate: the gate.
         training: options of the training loop.
+        score: validation score of a choice at inference, lower is better; the mean loss if None.
 
     Returns:
         the fit, and a function from its routers to the choice at inference.
@@ -226,7 +232,12 @@ def train_gate(
     def serve(routers: LayerRouters) -> Choose:
         return served(routers, gate, bias)
 
-    return train(pool, start, training, loss, serve=serve, after=move_bias), serve
+    def scored(routers: LayerRouters) -> float:
+        assert score is not None
+        return score(serve(routers))
+
+    validated = None if score is None else scored
+    return train(pool, start, training, loss, serve=serve, score=validated, after=move_bias), serve
 
 
 def selected(dense: Tensor, k: int) -> Tensor:

@@ -63,14 +63,14 @@ class GrpoHyperparameters(Hyperparameters):
         load_weight: reward per unit of load, at least 0.
     """
 
-    learning_rate: Positive = 3e-2
+    learning_rate: Positive = 1e-1
     group: Annotated[int, Range(2)] = 8
-    prompts: Count = 12
-    iterations: Count = 60
-    updates: Count = 4
-    kl: NonNegative = 1e-3
+    prompts: Count = 24
+    iterations: Count = 200
+    updates: Count = 2
+    kl: NonNegative = 1e-1
     together: bool = True
-    soften: Annotated[float, Range(1.0)] = 4.0
+    soften: Annotated[float, Range(1.0)] = 1.0
     temperature: NonNegative = 0.0
     compute_weight: NonNegative = 0.0
     load_weight: NonNegative = 0.0

@@ -51,7 +51,7 @@ class RightAnswersHyperparameters(Hyperparameters):
     gate: Literal["soft_gate", "straight_through"] = "straight_through"
     group: Count = 8
     together: bool = True
-    soften: Annotated[float, Range(1.0)] = 4.0
+    soften: Annotated[float, Range(1.0)] = 1.0
     rounds: Count = 3
     epochs: Count = 4
 

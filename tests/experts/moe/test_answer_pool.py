@@ -56,6 +56,7 @@ def test_parts_hold_as_many_problems_of_each_task_and_share_none(pool: TokenPool
     assert not texts[0] & texts[2]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_repeats() -> None:
     def curve(steps: int) -> list[float]:
         losses: list[float] = []
