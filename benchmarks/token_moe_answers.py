@@ -37,8 +37,8 @@ from router_rl.methods.token_moe.right_answers import RightAnswersHyperparameter
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.statistics import Interval, interval, paired_difference
-from router_rl.problems.token_moe.answering import answer
 from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_answers import answer
 from router_rl.problems.token_moe.token_measurement import Choose, measure
 
 RATES = (3e-2, 1e-2, 3e-3)  # learning rates of gates, of the language-model loss and of right answers

@@ -12,9 +12,9 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.measure import Measurement
 from ...problems.problem import Case
-from ...problems.token_moe.answering import RouteOf, answer, answer_by_row, prompts_of
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
+from ...problems.token_moe.token_answers import RouteOf, answer, answer_by_row, prompts_of
 from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound
 from .answer_rollouts import routed

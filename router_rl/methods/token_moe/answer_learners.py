@@ -7,9 +7,9 @@ from typing import Any
 
 from experts.moe.token_pool import TokenPool
 
-from ...problems.token_moe.answering import answer
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
+from ...problems.token_moe.token_answers import answer
 from ..method import Fit as MethodFit
 from ..method import Method, Run
 from .answer_bounds import needs_answers

@@ -18,8 +18,8 @@ from envs.reward import running, utility
 from experts.moe.decoding import Draw, generate
 from experts.moe.token_pool import TokenPool
 
-from ...problems.token_moe.answering import prompts_of
 from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.token_answers import prompts_of
 from ...routing import LinearScorer
 
 __all__ = ["Generations", "Routed", "roll_out", "routed", "softened"]

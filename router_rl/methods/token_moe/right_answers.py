@@ -23,8 +23,8 @@ from experts.io.value_range import Count, Positive, Range
 from experts.moe.decoding import greedy
 from experts.moe.token_pool import TokenPool
 
-from ...problems.token_moe.answering import prompts_of
 from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.token_answers import prompts_of
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import roll_out, softened
 from .backprop import GATES, Gate, dense_mix
@@ -58,7 +58,7 @@ class RightAnswersHyperparameters(Hyperparameters):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RightAnswers:
-    """Right answers that a gate found, one for a prompt.
+    """Right answers that a gate gave, one for a prompt.
 
     Attributes:
         hidden: [B, T, H] float32, trunk states of prompts and answers.
@@ -139,18 +139,18 @@ def train_on_right_answers(
     for number in range(settings.rounds):
         seed = training.seed * settings.rounds + number
         begun = time.perf_counter()
-        found = right_answers(pool, fit.routers, settings.group, seed, together=settings.together)
+        kept = right_answers(pool, fit.routers, settings.group, seed, together=settings.together)
         seconds = fit.seconds + time.perf_counter() - begun
-        if len(found.targets) == 0:
+        if len(kept.targets) == 0:
             break
         few = replace(
-            pool, parts={**pool.parts, "train": pool.parts["train"].take(np.arange(len(found.targets)))}
+            pool, parts={**pool.parts, "train": pool.parts["train"].take(np.arange(len(kept.targets)))}
         )
 
         def loss(
-            routers: LayerRouters, rows: Tensor, generator: torch.Generator, found: RightAnswers = found
+            routers: LayerRouters, rows: Tensor, generator: torch.Generator, kept: RightAnswers = kept
         ) -> Tensor:
-            return answer_loss(pool, routers, gate, found.hidden[rows], found.targets[rows])
+            return answer_loss(pool, routers, gate, kept.hidden[rows], kept.targets[rows])
 
         tuned = train(few, fit.routers, replace(training, seed=seed), loss, score=score)
         fit = replace(tuned, curve=fit.curve + tuned.curve, seconds=seconds + tuned.seconds)

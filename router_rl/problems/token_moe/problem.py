@@ -20,9 +20,9 @@ from ..measure import Measurement
 from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
-from .answering import answer
 from .layer_routers import LayerRouters
 from .opened_pool import experts_per_token, open_pool
+from .token_answers import answer
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
 

@@ -15,9 +15,9 @@ from router_rl.methods.fit import fit
 from router_rl.methods.registry import find_method
 from router_rl.methods.token_moe.answer_bounds import answers_by_label, best_of, constant, right_single
 from router_rl.methods.token_moe.answer_learners import wrong_share
-from router_rl.problems.token_moe.answering import answer
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.problem import LayerPolicy
+from router_rl.problems.token_moe.token_answers import answer
 from router_rl.routing import Hard
 from router_rl.studies.runs import train_run
 

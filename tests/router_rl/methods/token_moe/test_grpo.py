@@ -22,8 +22,8 @@ from router_rl.methods.token_moe.grpo import (
     train_grpo,
 )
 from router_rl.methods.token_moe.token_training import Training
-from router_rl.problems.token_moe.answering import answer, prompts_of
 from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_answers import answer, prompts_of
 from router_rl.routing import Hard, Selection, TopK
 
 ANSWER = 3

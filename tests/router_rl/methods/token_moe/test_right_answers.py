@@ -18,8 +18,8 @@ from router_rl.methods.token_moe.right_answers import (
     train_on_right_answers,
 )
 from router_rl.methods.token_moe.token_training import Training
-from router_rl.problems.token_moe.answering import prompts_of
 from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.token_answers import prompts_of
 from router_rl.routing import Hard
 
 ANSWER = 2
