@@ -68,7 +68,7 @@ class Sizes:
     validation: int = 100
     test: int = 300
     epochs: int = 4
-    iterations: int = 200
+    iterations: int = 120
     seeds: int = 5
 
 

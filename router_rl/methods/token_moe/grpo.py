@@ -64,13 +64,13 @@ class GrpoHyperparameters(Hyperparameters):
     """
 
     learning_rate: Positive = 1e-1
-    group: Annotated[int, Range(2)] = 8
-    prompts: Count = 24
-    iterations: Count = 200
+    group: Annotated[int, Range(2)] = 24
+    prompts: Count = 8
+    iterations: Count = 120
     updates: Count = 2
     kl: NonNegative = 1e-1
     together: bool = True
-    soften: Annotated[float, Range(1.0)] = 1.0
+    soften: Annotated[float, Range(1.0)] = 4.0
     temperature: NonNegative = 0.0
     compute_weight: NonNegative = 0.0
     load_weight: NonNegative = 0.0
