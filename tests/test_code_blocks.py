@@ -40,6 +40,7 @@ BUDGETS = {
     "train --env cascade": "--method.steps 20",
     "train --env token_moe": "--problem.length 10 --problem.train 8 --problem.validation 4 --problem.test 4 "
     "--problem.epochs 1",
+    "train --env token_moe --problem.pool answers": "--method.iterations 2",
     "train --table digits.parquet": "--n-trials 1 --method.epochs 2",
     "train --table mine.parquet": "--n-trials 1 --method.epochs 2",
 }

@@ -1,4 +1,4 @@
-"""Training of the answers pool's weights: `python -m experts.moe.answer_pretrain` (six minutes on a core).
+"""Training of the answers pool's weights: `python -m experts.moe.answer_pretrain` (ten minutes).
 
 The trunk, the attention and all FFNs of the last layers are trained together: the general FFNs on the text
 of all tasks with its mistakes, those of each task's expert on prompts of its task with right answers. A
