@@ -88,9 +88,7 @@ def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, .
 
 
 def _check_packaged(options: TokenMoEOptions) -> None:
-    """Raise InputError for an unknown packaged pool, or for models beside one."""
-    if options.pool != "answers":
-        raise InputError("problem.pool", options.pool, "is unknown", "use tiny or answers")
+    """Raise InputError for models beside a packaged pool."""
     for name in ("model", "base", "experts", "texts", "keep"):
         value = getattr(options, name)
         if value:
