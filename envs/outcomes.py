@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experts import InputError, OutcomeTable, open_table
+from experts.table.missing_outcomes import answered_mean, require_complete
 
 __all__ = ["Outcomes", "compute_scale", "open_rows"]
 
@@ -46,12 +47,13 @@ class Outcomes:
             device: where the tensors live.
 
         Raises:
-            InputError: the table has no features, or `scale` is not positive.
+            InputError: the table has no features, outcomes are missing, or `scale` is not positive.
         """
         if not 0.0 < scale < float("inf"):
             raise InputError("scale", scale, "is not a positive cost", "use a cost above 0")
         if table.features is None:
             raise InputError("table", table.source, "has no features", "add a `features` column to it")
+        require_complete(table, "an environment")
         probabilities, label = table.probabilities, table.label
         return cls(
             features=_mapped(table.features).to(device),
@@ -92,8 +94,11 @@ class Outcomes:
 
 
 def compute_scale(table: OutcomeTable) -> float:
-    """The unit of compute: the mean cost per query of the most expensive expert (1 if all are free)."""
-    return float(table.cost.mean(axis=0, dtype=np.float64).max()) or 1.0
+    """The unit of compute: the mean cost per query of the most expensive expert (1 if all are free).
+
+    Of a sparse table, an expert's mean is over the queries that it answered.
+    """
+    return float(answered_mean(table.cost).max()) or 1.0
 
 
 def open_rows(

@@ -16,6 +16,7 @@ from ..io.errors import InputError
 from ..io.progress import track
 from ..io.value_range import Positive, Seed
 from ..table.findings import Finding, findings, prompt_findings
+from ..table.missing_outcomes import answered_mean
 from ..table.outcome_table import OutcomeTable
 from ..table.prices import LITELLM, read_prices, token_costs
 from ..table.splitting import SPLITS, allow_leaks, complete_split, unleaked
@@ -36,12 +37,13 @@ class ImportReport:
         format: of the results.
         cost_unit: of the table.
         queries: number of queries read.
-        experts: mean quality and cost of each expert in the table.
+        experts: mean quality and cost of each expert in the table, over the queries that it answered.
         kept: number of rows written.
         dropped: number of rows left out, by reason.
+        missing: number of outcomes that the table lacks.
         findings: see `experts.table.findings`.
         best_single: mean quality of the best expert.
-        oracle: mean quality of the best expert on each row.
+        oracle: mean quality of the best expert on each row, of those that answered.
         notes: of the table.
     """
 
@@ -51,6 +53,7 @@ class ImportReport:
     experts: dict[str, dict[str, float]]
     kept: int
     dropped: dict[str, int]
+    missing: int
     findings: tuple[Finding, ...]
     best_single: float
     oracle: float
@@ -69,7 +72,8 @@ class ImportOptions(CheckedOptions):
         cost_unit: unit of the costs in the source: usd, flops or seconds; null: the format's default.
         metric: the score to use if there are several (lm-eval), such as acc_norm.
         full_marks: maximum score in the source, such as 10 or 100; qualities are divided by it.
-        missing: rows: drop queries without all experts; experts: drop experts without all queries.
+        missing: rows: drop queries without all experts; experts: drop experts without all queries; keep:
+            keep both, the table is sparse. Validation and test rows without all experts are then dropped.
         drop_leaks: drop rows whose prompt is also in another split or fold. Test rows are kept, and
             validation rows rather than training rows.
         seed: random seed of the split, if the source has none.
@@ -81,7 +85,7 @@ class ImportOptions(CheckedOptions):
     cost_unit: str | None = None
     metric: str | None = None
     full_marks: Positive = 1.0
-    missing: Literal["rows", "experts"] = "rows"
+    missing: Literal["rows", "experts", "keep"] = "rows"
     drop_leaks: bool = False
     seed: Seed = 0
 
@@ -131,6 +135,9 @@ def import_results(
     facts, incomplete = fill_missing(query, _taken(read.facts, rows))
     _check_split(query, facts)
     incomplete += _empty_columns(files[0], facts, len(rows))
+    if given.missing == "keep":
+        reason = "an expert is missing in validation or test"
+        rows, facts, dropped[reason] = _complete_held_out(numbers, experts, rows, facts)
     if given.drop_leaks:
         kept = unleaked(facts)
         dropped["leaking prompt"] = len(rows) - len(kept)
@@ -148,8 +155,7 @@ def import_results(
     columns["cost_unit"] = "usd" if priced else given.cost_unit or reader.cost_unit
     table = OutcomeTable(**allow_leaks(complete_split(columns, seed=given.seed)))
     table.write(out)
-    quality = table.quality.mean(axis=0, dtype=np.float64)
-    price = table.cost.mean(axis=0, dtype=np.float64)
+    quality, price = answered_mean(table.quality), answered_mean(table.cost)
     return ImportReport(
         format=format_name,
         cost_unit=table.cost_unit,
@@ -160,9 +166,10 @@ def import_results(
         },
         kept=len(table),
         dropped={reason: count for reason, count in dropped.items() if count},
+        missing=table.missing,
         findings=tuple(messages),
         best_single=float(quality.max()),
-        oracle=float(table.quality.max(axis=1).mean(dtype=np.float64)),
+        oracle=float(np.nanmax(table.quality, axis=1).mean(dtype=np.float64)),
         notes=table.notes,
     )
 
@@ -246,9 +253,16 @@ def _scaled(read: Assembled, full_marks: float) -> np.ndarray:
 def _complete(
     read: Assembled, numbers: dict[str, np.ndarray], missing: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """The experts and rows of a table without missing outcomes, and the number of rows dropped by reason."""
+    """The experts and rows of a table, and the number of rows dropped by reason.
+
+    Without missing outcomes, unless these are kept: then of the rows that some expert answered.
+    """
     lacking = np.isnan(numbers["quality"]) | np.isnan(numbers["cost"])
     experts = np.arange(len(read.experts))
+    if missing == "keep":
+        numbers["quality"][lacking] = numbers["cost"][lacking] = np.nan
+        rows = np.flatnonzero(~lacking.all(axis=1))
+        return experts[~lacking.all(axis=0)], rows, {"no expert answered": len(lacking) - len(rows)}
     if missing == "experts":
         answered = ~lacking.all(axis=1)
         experts = experts[~lacking[answered].any(axis=0)]
@@ -260,6 +274,18 @@ def _complete(
         problem = "no query has every expert"
         raise InputError("missing", missing, problem, "use --missing experts, or check the query ids")
     return experts, rows, {"an expert is missing": len(lacking) - len(rows)}
+
+
+def _complete_held_out(
+    numbers: dict[str, np.ndarray], experts: np.ndarray, rows: np.ndarray, facts: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+    """The rows without incomplete ones of validation or test, their facts, and how many are left out."""
+    split = facts.get("split")
+    if split is None or len(set(split)) < 2:  # the split is made later, and keeps incomplete rows in train
+        return rows, facts, 0
+    complete = ~np.isnan(numbers["quality"][np.ix_(rows, experts)]).any(axis=1)
+    kept = np.flatnonzero(complete | (split == "train"))
+    return rows[kept], _taken(facts, kept), len(rows) - len(kept)
 
 
 def _with_features(read: Assembled, rows: np.ndarray) -> tuple[np.ndarray, int]:

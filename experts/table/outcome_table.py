@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..io.errors import InputError
+from .missing_outcomes import missing_count
 from .parquet import SCHEMA_VERSION, read_columns, write_table
 from .splitting import SPLITS, allow_leaks, complete_split
 from .validation import check_leaks, check_table
@@ -43,8 +44,8 @@ class OutcomeTable:
         experts: N >= 2 distinct names.
         query_id: [T] str, distinct.
         features: [T, D] float32, finite, possibly memory-mapped; None if the table has none.
-        quality: [T, N] float32 in [0, 1].
-        cost: [T, N] float32 >= 0, in `cost_unit`.
+        quality: [T, N] float32 in [0, 1]; NaN where that expert did not answer that query (a sparse table).
+        cost: [T, N] float32 >= 0, in `cost_unit`; NaN where quality is, and only there.
         split: [T] str, each one of `SPLITS`. `tuning` rows select hyperparameters and methods; problems
             take half of the validation rows if a table has none.
         cost_unit: "usd", "flops", "seconds" or "unknown".
@@ -98,6 +99,16 @@ class OutcomeTable:
 
     def __len__(self) -> int:
         return len(self.query_id)
+
+    @property
+    def missing(self) -> int:
+        """Number of missing outcomes: pairs of query and expert; above 0 for a sparse table."""
+        return missing_count(self.quality)
+
+    @property
+    def answered(self) -> np.ndarray:
+        """Which outcomes are known, [T, N] bool."""
+        return ~np.isnan(self.quality)
 
     def __repr__(self) -> str:
         """One line without the arrays, for error messages and the interpreter."""

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .missing_outcomes import complete_rows
+from .sparse_split import split_complete_rows
+
 __all__ = [
     "LEAKAGE",
     "SPLITS",
@@ -76,9 +79,14 @@ def split_by_key(keys: Iterable[str], seed: int, shares: Mapping[str, float] = _
 def complete_split(columns: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return a table's columns with all three splits, and a note that says what was done.
 
+    Where outcomes are missing, a row that lacks some is put in `train`.
+
     Args:
         columns: the fields of an OutcomeTable, with or without `split`.
         seed: of the split.
+
+    Raises:
+        InputError: too few rows have the outcome of every expert.
     """
     stored = columns.get("split")
     prompts, ids = columns.get("prompt"), columns["query_id"]
@@ -87,21 +95,42 @@ def complete_split(columns: dict[str, Any], seed: int) -> dict[str, Any]:
     if any(has_prompt) and not all(has_prompt):
         by = "prompt (query_id where it is missing)"
     keys = np.asarray(split_keys(prompts, ids), dtype=object)
+    complete = _complete(columns)
+    if not complete.all():
+        by += ", incomplete rows in train"
     present = set() if stored is None else {str(name) for name in stored}
     if stored is None:
-        split = split_by_key(map(str, keys), seed)
+        split = _split(keys, complete, seed)
         note = f"split: made here, 60/20/20 by {by}, seed {seed}"
     elif len(present) == 1 and present <= set(SPLITS):
-        split = split_by_key(map(str, keys), seed)
+        split = _split(keys, complete, seed)
         note = f"split: the table was all {present.pop()}; split again, 60/20/20 by {by}, seed {seed}"
     elif present == {"train", "test"}:
         split = np.array(stored, dtype="U10")
         train = np.flatnonzero(split == "train")
-        split[train] = split_by_key(map(str, keys[train]), seed, {"train": 0.75, "validation": 0.25})
+        split[train] = _split(keys[train], complete[train], seed, {"train": 0.75, "validation": 0.25})
         note = f"split: a quarter of train became validation, by {by}, seed {seed}"
     else:
         return columns
     return {**columns, "split": split, "notes": (*columns.get("notes", ()), note)}
+
+
+def _complete(columns: Mapping[str, Any]) -> np.ndarray:
+    """Return which rows have every outcome, [T] bool; all, if qualities and costs are not missing together."""
+    known = [complete_rows(columns[name]) for name in ("quality", "cost") if name in columns]
+    if len(known) < 2 or not np.array_equal(*known):
+        return np.ones(len(columns["query_id"]), dtype=bool)
+    return known[0]
+
+
+def _split(
+    keys: np.ndarray, complete: np.ndarray, seed: int, shares: Mapping[str, float] = _SHARES
+) -> np.ndarray:
+    """Return a split for each key; where rows are incomplete, these are in `train`."""
+    if complete.all():
+        return split_by_key(map(str, keys), seed, shares)
+    held_out = {name: share for name, share in shares.items() if name != "train"}
+    return split_complete_rows([canonical(key) for key in keys], complete, seed, held_out)
 
 
 def find_leak(prompts: Sequence[str] | np.ndarray, parts: np.ndarray) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..io.errors import InputError
+from .missing_outcomes import missing_count
 from .splitting import LEAKAGE, SPLITS, find_leak
 
 __all__ = ["COST_UNITS", "TableColumns", "check_leaks", "check_table"]
@@ -49,6 +50,8 @@ class TableColumns(Protocol):
 def check_table(table: TableColumns) -> None:
     """Check names, shapes and values of a table.
 
+    Quality and cost may be missing together: that expert did not answer that query.
+
     Args:
         table: the fields of an OutcomeTable.
 
@@ -58,8 +61,13 @@ def check_table(table: TableColumns) -> None:
     _check_names(table)
     _check_shapes(table)
     _check_rows(table)
-    _check_matrix(table, "quality", table.quality, 0.0, 1.0, "scale quality into [0, 1] or drop the row")
-    _check_matrix(table, "cost", table.cost, 0.0, np.inf, "give a cost >= 0 or drop the row")
+    sparse = missing_count(table.quality) > 0
+    if sparse:
+        _check_missing(table)
+    fix = "scale quality into [0, 1] or drop the row"
+    _check_matrix(table, "quality", table.quality, 0.0, 1.0, fix, missing_allowed=sparse)
+    fix = "give a cost >= 0 or drop the row"
+    _check_matrix(table, "cost", table.cost, 0.0, np.inf, fix, missing_allowed=sparse)
     for name, lowest in (
         ("confidence", -np.inf),
         ("tokens_in", 0.0),
@@ -162,6 +170,33 @@ def _check_rows(table: TableColumns) -> None:
     for row, name in enumerate(table.split):
         if name not in SPLITS:
             raise InputError("split", str(name), f"row {row} is unknown", f"use {', '.join(SPLITS)}")
+
+
+def _check_missing(table: TableColumns) -> None:
+    """Check that missing outcomes have neither quality nor cost, and leave no row and no expert empty."""
+    answered = np.zeros(len(table.experts), dtype=bool)
+    for start in range(0, len(table.quality), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        lacking, unpriced = np.isnan(table.quality[rows]), np.isnan(table.cost[rows])
+        wrong = np.argwhere(lacking != unpriced)
+        if len(wrong):
+            row, expert = int(wrong[0][0]), int(wrong[0][1])
+            name, other = ("quality", "cost") if lacking[row, expert] else ("cost", "quality")
+            problem = f"{_place(table, row + start)} is missing, and its {other} is not"
+            fix = "fill it in, or leave both empty where the expert did not answer"
+            raise InputError(f"{name}/{table.experts[expert]}", float("nan"), problem, fix)
+        empty = np.flatnonzero(lacking.all(axis=1))
+        if len(empty):
+            problem = f"{_place(table, int(empty[0]) + start)} is missing, like that of every other expert"
+            raise InputError(f"quality/{table.experts[0]}", float("nan"), problem, "drop the row")
+        answered |= ~lacking.all(axis=0)
+    if not answered.all():
+        name = table.experts[int(np.flatnonzero(~answered)[0])]
+        problem = "is missing on every row"
+        raise InputError(f"quality/{name}", float("nan"), problem, "leave the expert out")
+    if table.probabilities is not None:
+        problem = f"{missing_count(table.quality)} outcomes are missing"
+        raise InputError("probabilities", None, problem, "leave probabilities and label out")
 
 
 def _check_matrix(

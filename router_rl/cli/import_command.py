@@ -13,6 +13,7 @@ from experts import InputError
 from experts.io.atomic import replacing, writable_file
 from experts.io.printable import printable
 from experts.readers.importing import ImportOptions, expert_names, import_results
+from experts.table.missing_outcomes import missing_text
 from experts.table.price_template import price_template
 
 from .command import Command
@@ -44,6 +45,7 @@ def import_(
         "queries": report.queries,
         "kept": report.kept,
         "dropped": report.dropped,
+        "missing": report.missing,
         "experts": report.experts,
         "best_single_quality": report.best_single,
         "oracle_quality": report.oracle,
@@ -70,6 +72,8 @@ def import_view(result: dict[str, Any]) -> Group:
         return Group(Text(f"Fill in the prices of {missing} experts in {printable(result['written'])}"))
     dropped = "".join(f", {count} left out: {reason}" for reason, count in result["dropped"].items())
     kept = f"{result['kept']} of {result['queries']} queries ({result['format']}){dropped}"
+    if result["missing"]:
+        kept += f"; {missing_text(result['missing'], result['kept'] * len(result['experts']))}"
     experts = Table(box=None, padding=(0, 1), pad_edge=False)
     experts.add_column("expert", overflow="fold")
     experts.add_column("quality", justify="right")

@@ -83,7 +83,7 @@ def learnable(name: str, problem: Problem) -> Method:
 
 def check_method(method: Method, problem: Problem) -> str | None:
     """Return why a method cannot be fitted to a problem, or None if it can."""
-    if method.refuses is not None and (reason := method.refuses(problem)) is not None:
+    if (reason := method.refusal(problem)) is not None:
         return reason
     if problem.rule is not None and not method.learns(problem.rule):
         supported = " or ".join(method.selections) or "hard or topk"

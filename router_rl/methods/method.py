@@ -10,9 +10,10 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from torch import Tensor
 
 from experts import InputError, OutcomeTable
+from experts.table.missing_outcomes import missing_text
 
 from ..problems.measure import Measurement
-from ..problems.problem import Case
+from ..problems.problem import Case, Problem
 from ..routing import Router, Selection
 from .checkpoint import Checkpoint
 from .hyperparameters import NoHyperparameters
@@ -98,6 +99,8 @@ class Method:
         full_information: whether it optimises the known outcomes of all experts on training rows, not the
             rewards of its own decisions.
         refuses: maps a problem to the reason why it cannot be fitted to it, or to None; None: it fits any.
+        sparse: whether missing training outcomes may be estimated (`router_rl/problems/completed_table.py`). Not
+            for a learner that reads the outcome of its own choice, or a test of each query's outcomes.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """
@@ -117,7 +120,15 @@ class Method:
     leave_one_out: Callable[[Router], Tensor] | None = None
     full_information: bool = False
     refuses: Refuses | None = None
+    sparse: bool = False
     holds_budget: bool = False
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Return why it cannot be fitted to a problem, whatever the selection rule, or None if it can."""
+        missing, total = problem.missing_outcomes
+        if missing and not self.sparse:
+            return f"needs every training outcome, and {missing_text(missing, total)}"
+        return None if self.refuses is None else self.refuses(problem)
 
     def learns(self, rule: Selection) -> bool:
         """Return whether it supports a selection rule; RL does not if experts choose queries."""
@@ -190,3 +201,7 @@ class Bound:
     about: str = ""
     refuses: Refuses | None = None
     family: Family = "bound"
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Return why a problem has no such bound, or None if it has."""
+        return None if self.refuses is None else self.refuses(problem)

@@ -191,7 +191,7 @@ def offers(problem: Problem, name: str) -> bool:
         problem: the problem.
         name: name of the method.
     """
-    return name in method_names(problem.name) and _refusal(find_method(problem.name, name), problem) is None
+    return name in method_names(problem.name) and find_method(problem.name, name).refusal(problem) is None
 
 
 def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | Bound]:
@@ -206,12 +206,8 @@ def methods_of(problem: Problem, names: Iterable[str] | None) -> list[Method | B
     """
     selected = [*(method_names(problem.name) if names is None else names), *problem.included]
     methods = [find_method(problem.name, name) for name in dict.fromkeys(selected)]
-    refused = {each.name: reason for each in methods if (reason := _refusal(each, problem)) is not None}
+    refused = {each.name: reason for each in methods if (reason := each.refusal(problem)) is not None}
     for name in names or ():
         if name in refused:
             raise InputError("methods", name, refused[name], "leave it out, see `list`")
     return [each for each in methods if each.name not in refused]
-
-
-def _refusal(method: Method | Bound, problem: Problem) -> str | None:
-    return None if method.refuses is None else method.refuses(problem)

@@ -35,13 +35,20 @@ def table_digest(table: OutcomeTable) -> str:
     digest = hashlib.sha256(json.dumps([*table.experts, table.cost_unit]).encode())
     floats = (table.features, table.quality, table.cost, table.confidence, table.tokens_in, table.tokens_out)
     for array in (*floats, table.latency_s, table.probabilities, table.label, table.fold):
-        digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
+        digest.update(b"\0" if array is None else _bytes(array))
     for labels in (table.split, table.group, table.prompt):
         digest.update(b"\0" if labels is None else "\0".join(map(str, labels)).encode())
     if table.extra is not None:
         for name in table.extra.column_names:
             digest.update(f"\0{name}\0{table.extra[name].to_pylist()!r}".encode())
     return digest.hexdigest()[:16]
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array; a missing number is always the same NaN."""
+    if array.dtype == np.float32 and np.isnan(array.min(initial=0.0)):
+        array = np.where(np.isnan(array), np.float32(np.nan), array)
+    return np.ascontiguousarray(array).data
 
 
 def rows_digest(rows: OutcomeTable) -> str:

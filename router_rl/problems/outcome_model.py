@@ -7,13 +7,15 @@ doubly robust estimates unbiased and their intervals valid.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-__all__ = ["cross_fitted", "predicted"]
+__all__ = ["MIN_ROWS", "RidgeFit", "cross_fitted", "fit_ridge", "predicted", "standardised"]
 
 _PENALTIES = (1.0, 10.0, 100.0, 1_000.0)
 _FOLDS = 5
-_MIN_ROWS = 10  # with fewer decisions, an expert is predicted by the mean of its outcomes
+MIN_ROWS = 10  # with fewer decisions, an expert is predicted by the mean of its outcomes
 
 
 def cross_fitted(features: np.ndarray, action: np.ndarray, outcome: np.ndarray, experts: int) -> np.ndarray:
@@ -56,25 +58,52 @@ def predicted(
     Returns:
         [S, N, M] float64.
     """
-    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
-    x, goal = (features - mean) * scale, (at - mean) * scale
+    x, goal = standardised(features, features, at)
     predictions = np.empty((len(at), experts, outcome.shape[1]))
     for expert in range(experts):
         rows = action == expert
-        if rows.sum() < _MIN_ROWS:
+        if rows.sum() < MIN_ROWS:
             known = outcome[rows if rows.any() else slice(None)]
             predictions[:, expert] = known.mean(axis=0, dtype=np.float64)
             continue
-        predictions[:, expert] = _ridge(x[rows], outcome[rows].astype(np.float64), goal)
+        fit = fit_ridge(x[rows], outcome[rows].astype(np.float64))
+        predictions[:, expert] = fit.level + (goal - fit.centre) @ fit.weight
     return predictions.clip(outcome.min(axis=0), outcome.max(axis=0))
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return predictions [S, M] of a ridge regression of y [R, M] on x [R, D], intercept not penalized.
+def standardised(features: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Return rows, float64, with the shift and scale that give `features` [T, D] mean 0 and deviation 1."""
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
+    return [(rows - mean) * scale for rows in others]
 
-    The leave-one-out residual is the residual divided by 1 minus the leverage, so all penalties need one
-    decomposition (Golub, Heath, Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751).
+
+class RidgeFit(NamedTuple):
+    """A ridge regression; the prediction at x is `level + (x - centre) @ weight`.
+
+    Attributes:
+        centre: [D] float64, mean of the fitted x.
+        level: [M] float64, mean of the fitted outcomes.
+        weight: [D, M] float64.
+        residual: [R, M] float64, outcome minus prediction of each fitted row by the regression without it.
+    """
+
+    centre: np.ndarray
+    level: np.ndarray
+    weight: np.ndarray
+    residual: np.ndarray
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray) -> RidgeFit:
+    """Fit a ridge regression of each outcome; its penalty has the lowest leave-one-out error.
+
+    The intercept is not penalized. The leave-one-out residual is the residual divided by 1 minus the leverage,
+    so all penalties need one decomposition (Golub, Heath, Wahba 1979,
+    https://doi.org/10.1080/00401706.1979.10489751).
+
+    Args:
+        x: [R, D] float64.
+        y: [R, M] float64.
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     u, s, v = np.linalg.svd(x - centre, full_matrices=False)
@@ -82,8 +111,10 @@ def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     kept = s**2 / (s**2 + np.array(_PENALTIES)[:, None])  # [P, D]
     leverage = 1.0 / len(x) + u**2 @ kept.T  # [R, P], below 1 as every penalty is above 0
     residual = (y - level)[:, None] - np.einsum("rd,pd,dm->rpm", u, kept, along)
-    error = ((residual / (1.0 - leverage)[:, :, None]) ** 2).mean(axis=0)  # [P, M]
-    best = kept[error.argmin(axis=0)].T  # [D, M]
+    left_out = residual / (1.0 - leverage)[:, :, None]
+    error = (left_out**2).mean(axis=0)  # [P, M]
+    chosen = error.argmin(axis=0)
+    best = kept[chosen].T  # [D, M]
     # Constant directions have s = 0 and get no weight.
     weight = v.T @ (best / np.where(s > 0, s, 1.0)[:, None] * along)
-    return level + (at - centre) @ weight
+    return RidgeFit(centre, level, weight, left_out[:, chosen, np.arange(y.shape[1])])

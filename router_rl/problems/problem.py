@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from envs import Core
 from experts import DecisionLog, InputError, OutcomeTable
+from experts.table.missing_outcomes import require_complete
 
 from ..routing import POLICIES, Router, TextFeatures
 from .data_digest import rows_digest
@@ -142,6 +143,7 @@ class Problem(ABC):
         scores_training_rows: whether `evaluate` supports the split `train`.
         measures_rows: whether `evaluate` measures each row of the table's split once, in order.
         learns_from_log: whether estimated outcomes of a decision log are enough.
+        takes_sparse: whether training outcomes may be missing from its table.
         observes: what policies read beside the query, such as `queues`.
 
     Attributes:
@@ -165,6 +167,7 @@ class Problem(ABC):
     scores_training_rows: ClassVar[bool] = False
     measures_rows: ClassVar[bool] = False
     learns_from_log: ClassVar[bool] = False
+    takes_sparse: ClassVar[bool] = False
     observes: ClassVar[tuple[str, ...]] = ()
 
     options: Any
@@ -176,14 +179,19 @@ class Problem(ABC):
     def __init__(
         self, table: Any = None, objective: Any = None, *, options: Any = None, **changes: Any
     ) -> None:
-        """Initialize an empty cache. Every problem has these arguments.
+        """Initialize an empty cache, and check the table. Every problem has these arguments.
 
         Args:
-            table: outcome table, if the problem needs one.
+            table: outcome table, if the problem needs one. It must be complete, unless `takes_sparse`.
             objective: objective to maximise; a sequence makes one case each, if cases are compute weights.
             options: an instance of `options_type`; its defaults if None.
             changes: fields of the options to change.
+
+        Raises:
+            InputError: outcomes are missing from the table.
         """
+        if isinstance(table, OutcomeTable) and not self.takes_sparse:
+            require_complete(table, self.name)
         self.cache: dict[Any, Any] = {}
 
     @classmethod
@@ -224,6 +232,11 @@ class Problem(ABC):
         """Names of the experts."""
         experts: tuple[str, ...] = self.table.experts
         return experts
+
+    @property
+    def missing_outcomes(self) -> tuple[int, int]:
+        """How many training outcomes are missing, and of how many: (0, 0) without a table."""
+        return 0, 0
 
     @property
     def included(self) -> tuple[str, ...]:

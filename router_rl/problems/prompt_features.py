@@ -4,7 +4,7 @@ Four groups of columns, all fitted to the training rows only:
 
 - *topics*: n-grams with TF-IDF weights, or hashed, reduced by a truncated SVD (latent semantic analysis);
 - *out-of-fold predictions* of each expert's quality by a ridge regression on the same n-grams, one column per
-expert.
+expert, fitted to the queries that it answered.
   For training rows they come from regressions that were not fitted to the row (stacking, Wolpert 1992,
   https://doi.org/10.1016/S0893-6080(05)80023-1), so that a router does not overrate them;
 - the group: its probabilities inferred from the n-grams, with the mean quality of each expert in expectation
@@ -26,6 +26,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import Ridge
 
 from experts import InputError, OutcomeTable
+from experts.table.missing_outcomes import answered_mean
 
 from ..routing import TextFeatures
 from ..routing.embedding import Embedding
@@ -237,7 +238,7 @@ def _cross_fit_quality(
 
     Args:
         x: [M, V] sparse.
-        quality: [M, N] float64.
+        quality: [M, N] float64, NaN where an outcome is missing.
         folds: (fitted rows, held-out rows) of each fold.
 
     Returns:
@@ -246,12 +247,13 @@ def _cross_fit_quality(
     """
     rows = len(quality)
     if rows < 2 * _FOLDS:
-        mean = quality.mean(axis=0)
+        mean = answered_mean(quality)
         constant = np.tile(mean, (rows, 1))
         return np.zeros((x.shape[1], quality.shape[1])), mean, constant, np.tile(constant, (len(folds), 1, 1))
 
     def predict(fitted: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
-        return _ridge(penalty).fit(x[fitted], quality[fitted]).predict(x[rows]).reshape(len(rows), -1)
+        weight, offset = _fit(x[fitted], quality[fitted], penalty)
+        return x[rows] @ weight + offset
 
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in _PENALTIES:
@@ -260,14 +262,35 @@ def _cross_fit_quality(
             out_of_fold[held] = predict(fitted, held, penalty)
         # The mean over experts does not affect routing, so it does not enter the error.
         residual = out_of_fold - quality
-        error = float(((residual - residual.mean(axis=1, keepdims=True)) ** 2).mean())
+        error = float(np.nanmean((residual - _row_mean(residual)) ** 2))
         if best is None or error < best[0]:
             best = (error, penalty, out_of_fold)
     assert best is not None
     _, best_penalty, out_of_fold = best
     without = twice_held_out(folds, out_of_fold, lambda fitted, rows: predict(fitted, rows, best_penalty))
-    model = _ridge(best_penalty).fit(x, quality)
-    return np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_), out_of_fold, without
+    return *_fit(x, quality, best_penalty), out_of_fold, without
+
+
+def _fit(x: Any, quality: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight [V, N] and offset [N] of ridge regressions, each on the rows that its expert answered."""
+    if not np.isnan(quality).any():
+        model = _ridge(penalty).fit(x, quality)
+        return np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_)
+    weight, offset = np.zeros((x.shape[1], quality.shape[1])), np.full(quality.shape[1], np.nanmean(quality))
+    for expert in range(quality.shape[1]):
+        answered = np.flatnonzero(~np.isnan(quality[:, expert]))
+        if len(answered):  # without any, the mean of all outcomes is its prediction
+            model = _ridge(penalty).fit(x[answered], quality[answered, expert])
+            weight[:, expert], offset[expert] = model.coef_, model.intercept_
+    return weight, offset
+
+
+def _row_mean(residual: np.ndarray) -> np.ndarray:
+    """Return the mean of each row's known residuals, [M, 1]; 0 where there are none."""
+    if not np.isnan(residual).any():
+        return residual.mean(axis=1, keepdims=True)
+    known = (~np.isnan(residual)).sum(axis=1, keepdims=True)
+    return np.nansum(residual, axis=1, keepdims=True) / np.maximum(known, 1)
 
 
 def _ridge(penalty: float) -> Any:

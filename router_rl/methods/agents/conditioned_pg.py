@@ -290,5 +290,6 @@ METHOD = Method(
     hyperparameters=ConditionedPGHyperparameters,
     space=SPACE,
     about="one policy whose input is the compute weight",
+    sparse=True,
     amortizes=True,
 )

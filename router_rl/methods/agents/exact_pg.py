@@ -189,5 +189,6 @@ METHOD = Method(
     hyperparameters=ExactPGHyperparameters,
     space=SPACE,
     about="policy gradient, exact over experts, on known outcomes",
+    sparse=True,
     holds_budget=True,
 )

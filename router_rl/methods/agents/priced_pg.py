@@ -281,6 +281,7 @@ METHOD = Method(
     hyperparameters=PricedPGHyperparameters,
     space=SPACE,
     about="one router for all compute weights and expert prices",
+    sparse=True,
     selections=("hard",),
     amortizes=True,
 )

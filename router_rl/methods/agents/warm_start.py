@@ -161,6 +161,8 @@ def _start_and_policy(
     if missing:
         reason = f"needs a column that the table lacks ({', '.join(missing)})"
         raise InputError("method.start", name, reason, "use another start")
+    if (reason := method.refusal(problem)) is not None:
+        raise InputError("method.start", name, reason, "use another start")
     method.require(problem.rule)
     values = hyperparameters.start_hyperparameters or method.hyperparameters()
     if isinstance(values, Mapping):  # of a command line or a file
@@ -229,6 +231,7 @@ METHOD = Method(
     hyperparameters=WarmExactPGHyperparameters,
     space=SPACE,
     about="exact_pg from a gate or rule, if significantly better",
+    sparse=True,
     warm_starts_from=from_start,
     holds_budget=True,
 )

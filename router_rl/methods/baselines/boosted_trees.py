@@ -184,4 +184,5 @@ METHOD = Method(
     hyperparameters=BoostedTreesHyperparameters,
     space=SPACE,
     about="gradient-boosted trees of quality and cost",
+    sparse=True,
 )

@@ -117,4 +117,5 @@ METHOD = Method(
     hyperparameters=CentroidHyperparameters,
     space=SPACE,
     about="nearest centroid of each expert's best queries",
+    sparse=True,
 )

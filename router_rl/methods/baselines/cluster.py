@@ -104,4 +104,5 @@ METHOD = Method(
     hyperparameters=ClusterHyperparameters,
     space=SPACE,
     about="mean utility by k-means cluster (Zhang et al. 2025)",
+    sparse=True,
 )

@@ -120,6 +120,7 @@ METHODS = (
         family="baseline",
         fit=fit_random,
         about="every expert with equal probability",
+        sparse=True,
         holds_budget=True,
         starts=False,
     ),
@@ -128,6 +129,7 @@ METHODS = (
         family="baseline",
         fit=fit_best_single,
         about="one expert for every query",
+        sparse=True,
         holds_budget=True,
     ),
     Method(
@@ -135,6 +137,7 @@ METHODS = (
         family="baseline",
         fit=fit_zero_router,
         about="best mixture of two constant routers",
+        sparse=True,
         holds_budget=True,
         starts=False,
     ),

@@ -79,5 +79,6 @@ METHOD = Method(
     hyperparameters=GroupLabelHyperparameters,
     space=SPACE,
     about="the best expert of the query's group",
+    sparse=True,
     needs=("group",),
 )

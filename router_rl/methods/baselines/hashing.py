@@ -35,6 +35,7 @@ METHOD = Method(
     family="baseline",
     fit=fit,
     about="a fixed random expert per query (Roller et al. 2021)",
+    sparse=True,
     holds_budget=True,
     starts=False,
 )

@@ -98,5 +98,6 @@ METHOD = Method(
     hyperparameters=InferredGroupHyperparameters,
     space=SPACE,
     about="mean utility of the groups, by inferred probability",
+    sparse=True,
     trains_on=("group",),
 )

@@ -86,5 +86,6 @@ METHOD = Method(
     hyperparameters=KernelHyperparameters,
     space=SPACE,
     about="similarity-weighted mean utility of training queries",
+    sparse=True,
     leave_one_out=leave_one_out,
 )

@@ -66,5 +66,6 @@ METHOD = Method(
     hyperparameters=KNNHyperparameters,
     space=SPACE,
     about="mean utility on the nearest training queries",
+    sparse=True,
     leave_one_out=leave_one_out,
 )

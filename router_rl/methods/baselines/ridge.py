@@ -122,4 +122,5 @@ METHOD = Method(
     hyperparameters=RidgeHyperparameters,
     space=SPACE,
     about="ridge regression of each expert's utility",
+    sparse=True,
 )

@@ -214,4 +214,5 @@ METHOD = Method(
     hyperparameters=EMGateHyperparameters,
     space=SPACE,
     about="expectation-maximization (Jordan & Jacobs 1994)",
+    sparse=True,
 )

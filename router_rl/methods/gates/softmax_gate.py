@@ -120,4 +120,5 @@ METHOD = Method(
     hyperparameters=SoftmaxGateHyperparameters,
     space=SPACE,
     about="softmax mixture, task loss (Jacobs et al. 1991)",
+    sparse=True,
 )

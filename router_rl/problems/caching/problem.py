@@ -78,7 +78,7 @@ class CachingProblem(Problem):
         options: CachingOptions | None = None,
         **changes: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(table)
         self.options: CachingOptions = with_changes(options or CachingOptions(), changes)
         self.objective = only_objective(CachingProblem, Objective() if objective is None else objective)
         path = self.options.profile

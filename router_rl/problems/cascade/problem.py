@@ -83,7 +83,7 @@ class CascadeProblem(Problem):
         options: CascadeOptions | None = None,
         **changes: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(table)
         self.options: CascadeOptions = with_changes(options or CascadeOptions(), changes)
         if objective is None:
             objective = [Objective(compute_weight=weight) for weight in _WEIGHTS]

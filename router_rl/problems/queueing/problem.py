@@ -79,7 +79,7 @@ class QueueingProblem(Problem):
         trace: Arrivals | None = None,
         **changes: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(table)
         self.options: QueueingOptions = with_changes(options or QueueingOptions(), changes)
         self.objective = only_objective(QueueingProblem, Objective() if objective is None else objective)
         self.cases = tuple(Case(label=f"load {load:g}", values={"load": load}) for load in self.options.loads)

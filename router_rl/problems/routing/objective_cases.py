@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from experts import InputError
 
 from ..objective import Objective
 from ..problem import Case
 from .routing_options import ScorerConfig
 
-__all__ = ["check_objectives", "objective_case"]
+__all__ = ["check_affordable", "check_objectives", "objective_case"]
 
 
 def objective_case(objective: Objective) -> Case:
@@ -50,3 +52,27 @@ def check_objectives(objectives: Sequence[Objective], scorer: ScorerConfig) -> N
     if not scorer.bias and any(each.budget is not None for each in objectives):
         reason = "a budget is met by shifting the bias"
         raise InputError("problem.scorer.bias", False, reason, "leave it out, or train without a budget")
+
+
+def check_affordable(objective: Objective, experts: Sequence[str], compute: np.ndarray, needed: int) -> None:
+    """Check that the maximum cost and the budget leave a possible decision.
+
+    Args:
+        objective: the objective.
+        experts: N names.
+        compute: [N] float64, mean compute of each.
+        needed: fewest experts of a decision.
+
+    Raises:
+        InputError: they do not.
+    """
+    max_cost, budget = objective.max_cost, objective.budget
+    cheapest = int(compute.argmin())
+    description = f"{experts[cheapest]}, costs {compute[cheapest]:.4g}"
+    affordable = compute <= (max_cost or float("inf"))
+    if max_cost is not None and affordable.sum() < needed:
+        reason = f"leaves {affordable.sum()} experts, a decision needs {needed}; the cheapest, {description}"
+        raise InputError("objective.max_cost", max_cost, reason, "raise the maximum cost")
+    if budget is not None and np.sort(compute)[:needed].sum() > budget:
+        reason = f"cannot be met: the cheapest expert, {description}, and a decision needs {needed}"
+        raise InputError("objective.budget", budget, reason, "raise the budget")

@@ -13,6 +13,7 @@ from experts import InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
 from ...routing import ConstantScorer, LinearScorer, MLPScorer, Router, Scorer, Selection, StateInput
+from ..completed_table import completed
 from ..cross_fitting import Fold
 from ..data_digest import digest_of, table_digest
 from ..device import device_named
@@ -25,9 +26,10 @@ from ..prompt_features import with_features
 from ..selection_rules import selection
 from ..tuning_rows import with_tuning_rows
 from .folding import for_objective
-from .objective_cases import check_objectives, objective_case
+from .objective_cases import check_affordable, check_objectives, objective_case
 from .router_measurement import RouterMeasurement, Rows, measure_rows
 from .routing_options import RoutingOptions, ScorerConfig
+from .sparse_table import check_complete, sparse_notes
 from .standardisation import standardisation
 
 __all__ = ["RoutingProblem"]
@@ -37,7 +39,7 @@ class RoutingProblem(Problem):
     """Select the expert, or experts, that answer each query.
 
     Args:
-        table: outcome table with a split, and with features or prompts.
+        table: outcome table with a split, and with features or prompts. Training outcomes may be missing.
         objective: objective to maximise; several make one case each.
         select: selection rule or its name; overrides `options.select`.
         options: the other options; the defaults if None.
@@ -46,10 +48,11 @@ class RoutingProblem(Problem):
         changes: fields of `RoutingOptions` to change.
 
     Attributes:
-        train: training rows; under bandit feedback their outcomes are estimates.
+        train: training rows; under bandit feedback their outcomes are estimates. So are missing ones of a
+            sparse table (`completed_table.py`).
         validation: rows for selecting hyperparameters and checkpoints, likewise.
         logged: training rows with true outcomes, for a learner that reads only the outcome of its own choice;
-            under bandit feedback, once per row.
+            under bandit feedback, once per row. Missing outcomes are NaN.
         objectives: one per case.
         rule: selection rule, the same in training and export.
         scorer: shape of a trained scorer.
@@ -63,7 +66,8 @@ class RoutingProblem(Problem):
 
     Raises:
         InputError: the table has neither features nor prompts, or no split, too few experts are within the
-            maximum cost or the budget, or an option is invalid.
+            maximum cost or the budget, outcomes of other than training rows are missing, or an option is
+            invalid.
         RouterError: the rule needs more experts than there are.
     """
 
@@ -84,6 +88,7 @@ class RoutingProblem(Problem):
     scores_training_rows: ClassVar[bool] = True
     measures_rows: ClassVar[bool] = True
     learns_from_log: ClassVar[bool] = True
+    takes_sparse: ClassVar[bool] = True
 
     table: OutcomeTable
     rule: Selection
@@ -98,7 +103,7 @@ class RoutingProblem(Problem):
         out_of_fold: OutOfFold | None = None,
         **changes: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(table)
         if isinstance(select, str):
             changes["select"] = select
         self.options: RoutingOptions = with_changes(options or RoutingOptions(), changes)
@@ -108,12 +113,16 @@ class RoutingProblem(Problem):
         self.objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         check_objectives(self.objectives, self.options.scorer)
         feedback = self.options.feedback
+        check_complete(table, feedback)
         featured = with_features(with_tuning_rows(table), self.options.features, feedback=feedback)
         self.table, self.text = featured.table, featured.text
         self.out_of_fold = featured.out_of_fold or out_of_fold
+        self.logged = self.table.part("train")
+        self.train, self.validation = completed(self.logged), self.table.part("validation")
+        self.tuning = self.table.part("tuning")
         self.rule = selection(
             select if isinstance(select, Selection) else self.options.select,
-            self.table,
+            self.train,
             k=self.options.k,
             tree=self.options.tree,
             feedback=feedback,
@@ -124,9 +133,6 @@ class RoutingProblem(Problem):
         self.scorer: ScorerConfig = self.options.scorer
         self.compile = self.options.compile
         self.device = device_named(self.options.device)
-        self.logged = self.table.part("train")
-        self.train, self.validation = self.logged, self.table.part("validation")
-        self.tuning = self.table.part("tuning")
         self.log: LogConfig | None = None if feedback == "full" else self.options.log
         if self.log is not None:
             known = self.logged, self.validation, self.tuning
@@ -159,9 +165,15 @@ class RoutingProblem(Problem):
         return self.options.feedback
 
     @property
+    def missing_outcomes(self) -> tuple[int, int]:
+        """How many training outcomes are missing, and of how many."""
+        rows = self.logged
+        return self.cached("missing outcomes", lambda: (rows.missing, rows.quality.size))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Messages that every output of this problem must show."""
-        notes = self.table.notes
+        notes = self.table.notes + sparse_notes(*self.missing_outcomes)
         if self.log is not None:
             notes += (
                 "bandit feedback: training and validation queries have the outcome of one expert, which is "
@@ -272,7 +284,8 @@ class RoutingProblem(Problem):
             train, logged, out_of_fold = self.train, self.logged, self.out_of_fold
             if out_of_fold is not None:
                 assert train.features is not None
-                train = logged = train.with_features(out_of_fold.features(train.features, fold))
+                features = out_of_fold.features(train.features, fold)
+                train, logged = train.with_features(features), logged.with_features(features)
                 out_of_fold = out_of_fold.take(kept)
             part = self.replaced(train=train.take(kept), logged=logged.take(kept), out_of_fold=out_of_fold)
             yield part, train.take(held_out)
@@ -366,22 +379,9 @@ class RoutingProblem(Problem):
 
     def _check_affordable(self, objective: Objective) -> None:
         """Raise InputError if the maximum cost or the budget leaves no possible decision."""
-        max_cost, budget = objective.max_cost, objective.budget
-        if max_cost is None and budget is None:
-            return
-        compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
-        cheapest = int(compute.argmin())
-        description = f"{self.train.experts[cheapest]}, costs {compute[cheapest]:.4g}"
-        needed = min(self.rule.sizes(len(compute)))
-        affordable = compute <= (max_cost or float("inf"))
-        if max_cost is not None and affordable.sum() < needed:
-            reason = (
-                f"leaves {affordable.sum()} experts, a decision needs {needed}; the cheapest, {description}"
-            )
-            raise InputError("objective.max_cost", max_cost, reason, "raise the maximum cost")
-        if budget is not None and np.sort(compute)[:needed].sum() > budget:
-            reason = f"cannot be met: the cheapest expert, {description}, and a decision needs {needed}"
-            raise InputError("objective.budget", budget, reason, "raise the budget")
+        if objective.max_cost is not None or objective.budget is not None:
+            compute = self.train.cost.mean(axis=0, dtype=np.float64) / self.scale
+            check_affordable(objective, self.train.experts, compute, min(self.rule.sizes(len(compute))))
 
     def _utility_formula(self) -> str:
         objective = self.objective

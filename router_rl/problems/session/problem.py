@@ -80,7 +80,7 @@ class SessionProblem(Problem):
         options: SessionOptions | None = None,
         **changes: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(table)
         self.options: SessionOptions = with_changes(options or SessionOptions(), changes)
         if objective is None:
             objective = [Objective(compute_weight=weight) for weight in _WEIGHTS]
