@@ -85,6 +85,40 @@ def test_holes_cost_rows_or_experts(tmp_path: Path) -> None:
     assert len(OutcomeTable.read(out)) == 10  # what failed left it as it was
 
 
+def test_holes_are_kept_on_request(tmp_path: Path) -> None:
+    def holes(row: dict[str, Any]) -> bool:
+        return (row["query_id"], row["model"]) in {("q3", "c"), ("q4", "a"), ("q6", "b")}
+
+    rows = [row for row in _rows(experts="abc") if not holes(row)]
+    rows += [{**_rows(1)[0], "query_id": "unanswered", "score": None}]
+    source, out = _write(tmp_path / "r.jsonl", rows), tmp_path / "t.parquet"
+    report = import_results(source, out, missing="keep", progress=False)
+    dropped = {"no expert answered": 1, "an expert is missing in validation or test": 1}
+    assert (report.queries, report.kept, report.dropped, report.missing) == (11, 9, dropped, 2)
+    table = OutcomeTable.read(out)
+    assert [(int(t), int(e)) for t, e in np.argwhere(np.isnan(table.quality))] == [(3, 2), (5, 1)]
+    assert np.isnan(table.cost[3, 2])
+    assert "q4" not in table.query_id  # of the validation rows
+    known = [row["score"] for row in rows if row["model"] == "c" and row["query_id"] != "q4"]
+    assert report.experts["c"]["quality"] == pytest.approx(np.mean(known))
+
+
+@pytest.mark.parametrize("text", ["prompt,quality/s,cost/s,quality/l,cost/l\n{}", "prompt,s,l\n{}"])
+def test_empty_cells_are_missing_and_not_zero(tmp_path: Path, text: str) -> None:
+    cells = "p{0},0.5,2,1,4\n" if "cost" in text else "p{0},0.5,1\n"
+    holed = cells.replace("1,4", ",") if "cost" in text else cells.replace(",1\n", ",\n")
+    lines = [(holed if row < 5 else cells).format(row) for row in range(40)]
+    (tmp_path / "r.csv").write_text(text.format("".join(lines)))
+    (tmp_path / "p.yaml").write_text("{s: {call: 2}, l: {call: 4}}")
+    prices = None if "cost" in text else tmp_path / "p.yaml"
+    report = import_results(tmp_path / "r.csv", tmp_path / "t.parquet", missing="keep", prices=prices, progress=False)
+    assert (report.kept, report.missing, report.oracle) == (40, 5, (35 + 2.5) / 40)
+    assert report.experts["l"] == {"quality": 1.0, "cost": pytest.approx(4.0)}
+    table = OutcomeTable.read(tmp_path / "t.parquet")
+    assert set(table.split[np.isnan(table.quality[:, 1])]) == {"train"}
+    assert import_results(tmp_path / "r.csv", tmp_path / "u.parquet", prices=prices, progress=False).kept == 35
+
+
 def test_leaks_are_told_and_dropped_on_request(tmp_path: Path) -> None:
     rows = _rows()
     for row in rows:
