@@ -31,8 +31,8 @@ from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.routing import LinearScorer, Router
 
 METHODS = (
-    *("best_single", "group_label", "inferred_group", "ridge", "knn", "kernel", "cluster", "boosted_trees"),
-    *("softmax_gate", "exact_pg", "warm_exact_pg"),
+    *("best_single", "group_label", "ridge", "knn", "kernel", "cluster", "boosted_trees"),
+    *("softmax_gate", "exact_pg"),
 )
 WITHOUT = "ridge, no estimates"
 OBJECTIVE = Objective(compute_weight=0.1)
@@ -41,7 +41,7 @@ OBJECTIVE = Objective(compute_weight=0.1)
 def main(
     folder: Path,
     *,
-    tables: Sequence[str] = ("zeroeval_pool27", "llmrouter_pool9"),
+    tables: Sequence[str] = ("zeroeval_pool27",),
     hidden: Sequence[float] = (0.5, 0.8),
     methods: Sequence[str] = METHODS,
     seeds: int = 5,

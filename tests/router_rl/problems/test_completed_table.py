@@ -135,31 +135,30 @@ def test_means_by_group_are_of_known_outcomes(strength: float) -> None:
 
 
 def test_prompt_features_are_fitted_to_known_outcomes() -> None:
-    """Rows without an outcome change no regression of that expert: their values may be anything."""
+    """An expert that is right wherever it answered is predicted to be right everywhere."""
     random = np.random.default_rng(0)
     words = ["red rose", "blue sea", "grey ash", "green leaf"]
-    rows = 120
-    missing = random.random((rows, 2)) < 0.5
+    missing = random.random((120, 2)) < 0.5
     missing[missing.all(axis=1), 0] = False
     missing[90:] = False
-    quality = np.where(missing, np.nan, random.random((rows, 2)))
+    quality = np.stack([np.ones(120), random.random(120)], axis=1)
     table = OutcomeTable(
         experts=("a", "b"),
-        query_id=range(rows),
-        prompt=[f"{words[row % 4]} {row}" for row in range(rows)],
-        group=[words[row % 4] for row in range(rows)],
+        query_id=range(120),
+        prompt=[f"{words[row % 4]} {row}" for row in range(120)],
+        group=[words[row % 4] for row in range(120)],
         features=None,
-        quality=quality,
+        quality=np.where(missing, np.nan, quality),
         cost=np.where(missing, np.nan, 1.0),
         split=np.repeat(["train", "validation", "test"], [90, 15, 15]),
     )
-    config = FeatureConfig(min_df=1, dimensions=2, group=True)
+    config = FeatureConfig(min_df=1, dimensions=2, group=True, length=False)
     found = with_features(table, config)
-    features = found.table.features
-    assert features is not None
-    assert np.isfinite(features).all()
-    one = table.take(np.flatnonzero(~np.isnan(quality[:, 0]) | (table.split != "train")))
-    expert = with_features(replace(one, quality=np.where(np.isnan(one.quality), 0.5, one.quality), cost=np.ones((len(one), 2))), config)
-    group = slice(-2, None)  # mean quality of a and b in the row's group
-    assert expert.table.features is not None
-    np.testing.assert_allclose(expert.table.features[-15:, group][:, 0], features[-15:, group][:, 0], rtol=1e-5)
+    assert found.table.features is not None
+    assert found.out_of_fold is not None
+    assert np.isfinite(found.table.features).all()
+    assert np.isfinite(found.out_of_fold.without).all()
+    assert [len(columns) for columns in found.out_of_fold.columns] == [2, 2]  # of the words, of the groups
+    for first, second in found.out_of_fold.columns:
+        np.testing.assert_allclose(found.table.features[:, first], 1.0, atol=1e-6)
+        assert found.table.features[:, second].std() > 0
