@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from experts import InputError, OutcomeTable, open_table
+from experts.table.mapped_column import is_mapped, released, temporary
 from experts.table.missing_outcomes import answered_mean, require_complete
 
 __all__ = ["Outcomes", "compute_scale", "open_rows"]
+
+_CHUNK = 65_536  # rows of memory-mapped costs divided together
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -23,8 +26,8 @@ class Outcomes:
     Attributes:
         features: [T, D] float32. If the table's features are memory-mapped and the device is the CPU, they
             stay in their file: rows are read on access, and must not be written to.
-        quality: [T, N] float32 in [0, 1].
-        compute: [T, N] float32, cost over the mean cost of the most expensive expert.
+        quality: [T, N] float32 in [0, 1]; likewise.
+        compute: [T, N] float32, cost over the mean cost of the most expensive expert; likewise.
         probabilities: [T, N, C] float32, the class distribution that each expert gave, or None.
         label: [T] int64, the correct class, or None.
         smoothing: share of the quality that is the probability given to the correct class (see `smoothed`).
@@ -57,8 +60,8 @@ class Outcomes:
         probabilities, label = table.probabilities, table.label
         return cls(
             features=_mapped(table.features).to(device),
-            quality=_tensor(table.quality, device),
-            compute=_tensor(table.cost, device) / scale,
+            quality=_mapped(table.quality).to(device),
+            compute=_scaled(table.cost, scale, device),
             probabilities=None if probabilities is None else _tensor(probabilities, device),
             label=None if label is None else torch.from_numpy(np.array(label)).to(device),
         )
@@ -72,6 +75,16 @@ class Outcomes:
     def experts(self) -> int:
         """N, the number of experts."""
         return self.quality.shape[1]
+
+    def part(self, rows: slice) -> Outcomes:
+        """The outcomes of consecutive rows, as views.
+
+        Args:
+            rows: of the T queries.
+        """
+        columns = ("features", "quality", "compute", "probabilities", "label")
+        known = {name: getattr(self, name) for name in columns}
+        return replace(self, **{name: each[rows] for name, each in known.items() if each is not None})
 
     def smoothed(self, smoothing: float) -> Outcomes:
         """The outcomes with a denser quality, for training: it is partly the correct class's probability.
@@ -120,11 +133,21 @@ def open_rows(
 
 
 def _mapped(array: np.ndarray) -> Tensor:
-    if not isinstance(array, np.memmap):
+    if not is_mapped(array):
         return _tensor(array, "cpu")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
         return torch.from_numpy(array)
+
+
+def _scaled(cost: np.ndarray, scale: float, device: torch.device | str) -> Tensor:
+    if not is_mapped(cost) or torch.device(device).type != "cpu":
+        return _mapped(cost).to(device) / scale
+    target = temporary(cost.shape)
+    for first in range(0, len(cost), _CHUNK):
+        target[first : first + _CHUNK] = _mapped(cost[first : first + _CHUNK]) / scale
+    released(cost)
+    return _mapped(released(target))
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..io.atomic import replacing
-from ..io.cache import cache_folder
 from ..io.errors import InputError
 from ..io.progress import track
+from .mapped_column import extracted
 from .parquet_columns import check_numbers
 
 __all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
@@ -61,19 +59,11 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool, nullable:
         target = np.empty((rows, width), dtype=np.float32)
         _extract(file, target, nullable=nullable)
         return target
-    stat = path.stat()
-    # One file a table: the extraction of an older version of the table is removed.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    folder = cache_folder("features")
-    cached = folder / f"{name}-{stat.st_mtime_ns}-{stat.st_size}.npy"
-    if not cached.exists():
-        for stale in folder.glob(f"{name}-*.npy"):
-            stale.unlink(missing_ok=True)
-        with replacing(cached) as temporary:
-            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(rows, width))
-            _extract(file, mapped, progress=progress, nullable=nullable)
-            mapped.flush()
-    return np.load(cached, mmap_mode="r", allow_pickle=False)
+
+    def fill(target: np.ndarray) -> None:
+        _extract(file, target, progress=progress, nullable=nullable)
+
+    return extracted(path, "features", (rows, width), fill)
 
 
 def _width(column: Any, nullable: bool) -> int:

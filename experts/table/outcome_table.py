@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..io.errors import InputError
+from .mapped_column import rows_of
 from .missing_outcomes import missing_count
 from .parquet import SCHEMA_VERSION, read_columns, write_table
 from .splitting import SPLITS, allow_leaks, complete_split
@@ -148,9 +149,25 @@ class OutcomeTable:
         for name in _ROWWISE:
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(part, name, value[index])
+                object.__setattr__(part, name, rows_of(value, index))
         if self.extra is not None:
             object.__setattr__(part, "extra", self.extra.take(pa.array(rows)))
+        return part
+
+    def with_split(self, split: np.ndarray) -> OutcomeTable:
+        """Return the same rows in other splits.
+
+        Args:
+            split: [T] str, each one of `SPLITS`. Rows with the same prompt must be in one split.
+
+        Raises:
+            InputError: a split is unknown, or there is not one for each row.
+        """
+        split = _as_text("split", split)
+        if len(split) != len(self) or not np.isin(split, SPLITS).all():
+            raise InputError("split", split.shape, f"must be {len(self)} of {', '.join(SPLITS)}", "correct it")
+        part = copy.copy(self)
+        object.__setattr__(part, "split", split)
         return part
 
     def with_estimates(self, quality: np.ndarray, cost: np.ndarray) -> OutcomeTable:
@@ -261,6 +278,8 @@ def _as_int64(name: str, value: Any) -> np.ndarray:
 
 
 def _as_text(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.ndim == 1 and name == "split":
+        return value.astype("U10") if np.isin(value, SPLITS).all() else value.astype(object)
     array = np.asarray(value, dtype=object)
     if array.ndim != 1:
         raise InputError(name, array.shape, "is not one value a row", "give T values")

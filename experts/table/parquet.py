@@ -15,7 +15,8 @@ from ..io.atomic import replacing
 from ..io.errors import InputError
 from ..io.json_types import parse_json
 from .feature_column import is_list, read_features
-from .parquet_columns import check_numbers, float_column, text_column, whole_column
+from .outcome_columns import read_outcomes
+from .parquet_columns import check_numbers, text_column, whole_column
 from .parquet_file import opened_parquet
 from .splitting import LEAKAGE
 
@@ -47,9 +48,15 @@ def read_columns(path: Path, *, progress: bool = True, field: str = "table") -> 
         if file.metadata.num_rows == 0:
             raise InputError(field, str(path), "has no rows", "collect at least one query")
         features = read_features(file, path, progress=progress) if "features" in schema.names else None
-        table = file.read(columns=[name for name in schema.names if name != "features"])
+        outcomes = {
+            kind: read_outcomes(file, path, kind, experts, progress=progress)
+            for kind in _PER_EXPERT
+            if any(f"{kind}/{expert}" in schema.names for expert in experts)
+        }
+        apart = {"features", *(f"{kind}/{expert}" for kind in outcomes for expert in experts)}
+        table = file.read(columns=[name for name in schema.names if name not in apart])
         table.validate(full=True)  # text that is not UTF-8, and the like, fails later otherwise
-        return _columns(path, table, experts, stored, features)
+        return _columns(path, table, experts, stored, features) | outcomes
 
 
 def _columns(
@@ -59,7 +66,7 @@ def _columns(
     stored: dict[str, Any],
     features: np.ndarray | None,
 ) -> dict[str, Any]:
-    """Return the fields of an OutcomeTable from the columns of a file."""
+    """Return the fields of an OutcomeTable from the columns of a file that are no outcomes."""
     columns: dict[str, Any] = {
         "experts": experts,
         "features": features,
@@ -74,11 +81,6 @@ def _columns(
             columns[name] = text_column(name, table[name], path)
     if "fold" in table.column_names:
         columns["fold"] = whole_column("fold", table["fold"], path)
-    for kind in _PER_EXPERT:
-        names = [f"{kind}/{expert}" for expert in experts]
-        known.update(names)
-        if any(name in table.column_names for name in names):
-            columns[kind] = np.stack([_float32(table, name) for name in names], axis=1)
     if all(f"probabilities/{expert}" in table.column_names for expert in experts):
         names = [f"probabilities/{expert}" for expert in experts]
         known.update(names)
@@ -166,12 +168,6 @@ def _experts(path: Path, names: list[str], stored: Any, field: str) -> tuple[str
     if "query_id" not in names:
         raise InputError("query_id", None, f"{path}: the column is missing", "add a distinct id a row")
     return experts
-
-
-def _float32(table: pa.Table, name: str) -> np.ndarray:
-    if name not in table.column_names:  # an optional column of some experts only
-        return np.full(table.num_rows, np.nan, dtype=np.float32)
-    return float_column(name, table[name])
 
 
 def _probabilities(table: pa.Table, names: list[str]) -> np.ndarray:

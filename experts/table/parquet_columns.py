@@ -13,6 +13,8 @@ from ..io.errors import InputError
 
 __all__ = ["check_numbers", "float_column", "number_column", "text_column", "whole_column"]
 
+_SHARED = 1_000  # distinct texts up to which rows share them
+
 
 def text_column(name: str, column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """Return a column of texts or of other single values as objects, [T], None where it is missing.
@@ -30,6 +32,11 @@ def text_column(name: str, column: pa.ChunkedArray, path: Path) -> np.ndarray:
         problem = f"{path}: is not a column of texts"
         raise InputError(name, str(column.type), problem, "store strings, or drop the column")
     values = np.empty(len(column), dtype=object)
+    if pa.types.is_string(kind) and not pa.types.is_dictionary(column.type):
+        coded = pc.dictionary_encode(column.combine_chunks())
+        if len(coded.dictionary) <= _SHARED:  # one object for all rows with the same text, such as a split
+            texts = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+            return texts[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)]
     values[:] = column.to_pylist()
     return values
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..io.errors import InputError
+from .mapped_column import released
 from .missing_outcomes import missing_count
 from .splitting import LEAKAGE, SPLITS, find_leak
 
@@ -162,14 +163,21 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _check_rows(table: TableColumns) -> None:
+    # Hashes first: a dictionary of ten million ids takes more than a gigabyte.
+    hashes = np.fromiter(map(hash, table.query_id), dtype=np.int64, count=len(table.query_id))
+    ordered = np.sort(hashes)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, int] = {}
-    for row, name in enumerate(table.query_id):
-        earlier = first.setdefault(name, row)
+    for row in np.flatnonzero(np.isin(hashes, shared)) if len(shared) else ():
+        name = table.query_id[row]
+        earlier = first.setdefault(name, int(row))
         if earlier != row:
             raise InputError("query_id", name, f"rows {earlier} and {row} share it", "make every id distinct")
-    for row, name in enumerate(table.split):
-        if name not in SPLITS:
-            raise InputError("split", str(name), f"row {row} is unknown", f"use {', '.join(SPLITS)}")
+    wrong = np.flatnonzero(~np.isin(table.split, SPLITS))
+    if len(wrong):
+        row = int(wrong[0])
+        problem = f"row {row} is unknown"
+        raise InputError("split", str(table.split[row]), problem, f"use {', '.join(SPLITS)}")
 
 
 def _check_missing(table: TableColumns) -> None:
@@ -208,18 +216,22 @@ def _check_matrix(
     fix: str,
     missing_allowed: bool = False,
 ) -> None:
-    missing = np.isnan(values)
-    good = ~np.isinf(values) & (values >= lowest) & (values <= highest)
-    if missing_allowed:
-        good |= missing
-    wrong = np.argwhere(~good)
-    if len(wrong):
-        row, expert = (int(index) for index in wrong[0])
-        upper = f"{highest:g}]" if np.isfinite(highest) else "inf)"
-        lower = f"[{lowest:g}" if np.isfinite(lowest) else "(-inf"
-        problem = "is missing" if missing[row, expert] else f"is outside {lower}, {upper}"
-        field = f"{column}/{table.experts[expert]}"
-        raise InputError(field, float(values[row, expert]), f"{_place(table, row)} {problem}", fix)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        missing = np.isnan(chunk)
+        good = ~np.isinf(chunk) & (chunk >= lowest) & (chunk <= highest)
+        if missing_allowed:
+            good |= missing
+        wrong = np.argwhere(~good)
+        if len(wrong):
+            row, expert = (int(index) for index in wrong[0])
+            upper = f"{highest:g}]" if np.isfinite(highest) else "inf)"
+            lower = f"[{lowest:g}" if np.isfinite(lowest) else "(-inf"
+            problem = "is missing" if missing[row, expert] else f"is outside {lower}, {upper}"
+            field = f"{column}/{table.experts[expert]}"
+            place = _place(table, row + start)
+            raise InputError(field, float(chunk[row, expert]), f"{place} {problem}", fix)
+    released(values)
 
 
 def _check_features(table: TableColumns, features: np.ndarray) -> None:
@@ -230,6 +242,7 @@ def _check_features(table: TableColumns, features: np.ndarray) -> None:
             value = float(features[row, column])
             problem = f"{_place(table, row)} is not finite"
             raise InputError(f"features[{column}]", value, problem, "fill it in or drop the row")
+    released(features)
 
 
 def _check_probabilities(table: TableColumns, probabilities: np.ndarray, label: np.ndarray) -> None:

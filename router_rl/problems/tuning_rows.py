@@ -7,8 +7,6 @@ read the split `validation`, comparisons select on the split `tuning`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from experts import InputError, OutcomeTable
@@ -38,4 +36,4 @@ def with_tuning_rows(table: OutcomeTable) -> OutcomeTable:
         raise InputError("table", table.source, reason, "add validation rows with other prompts")
     split = table.split.copy()
     split[rows] = half
-    return replace(table, split=split)
+    return table.with_split(split)

@@ -28,6 +28,7 @@ __all__ = ["Expectation", "RewardTable", "actions_of", "expected_utility"]
 
 _MAX_ACTIONS = 512
 _SAMPLES = 8
+_KEPT = 2**27  # utilities kept, half a gigabyte; of larger tables they are computed for each batch
 _SHARPNESS = (
     0.1  # sigmoid scores differ by less than 1; dividing by this lets the policy become deterministic
 )
@@ -73,6 +74,9 @@ class RewardTable:
             compute = self.outcomes.compute.index_select(0, row)
             quality = self.quality.index_select(0, row)
             return utility({"quality": quality, "compute": compute}, {"compute": weight})
+        if self.quality.numel() > _KEPT:
+            quality, compute = self.quality.index_select(0, row), self.outcomes.compute.index_select(0, row)
+            return torch.sub(quality, compute, alpha=compute_weight)
         return self.utility.index_select(0, row)
 
     def mixture(self, row: Tensor, experts: Tensor, weights: Tensor) -> Tensor:

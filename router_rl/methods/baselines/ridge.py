@@ -5,7 +5,7 @@ Ridge regression is a strong baseline. It is a linear scorer and can be folded i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,18 @@ from ...routing import LinearScorer, Router, Selection
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 
-__all__ = ["METHOD", "SPACE", "RidgeHyperparameters", "fit", "lifted_weights", "solve_ridge", "solve_ridges"]
+__all__ = [
+    "METHOD",
+    "SPACE",
+    "RidgeHyperparameters",
+    "fit",
+    "lifted_weights",
+    "solve_ridge",
+    "solve_ridge_in_parts",
+    "solve_ridges",
+]
+
+_AT_ONCE = 262_144  # rows in float64 together; a larger table is summed over in parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +52,18 @@ def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run
     scorer = router.scorer
     assert isinstance(scorer, LinearScorer)
     outcomes = problem.outcomes()
-    x = ((outcomes.features - scorer.shift) * scorer.scale).double()
-    utility = expert_utility(outcomes, problem.objective.compute_weight).double()
-    weight, bias = solve_ridge(x, problem.rule.lift(utility, temperature=0.0), hyperparameters.penalty)
+
+    def rows(first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        part = outcomes.part(slice(first, first + _AT_ONCE))
+        x = ((part.features - scorer.shift) * scorer.scale).double()
+        utility = expert_utility(part, problem.objective.compute_weight).double()
+        return x, problem.rule.lift(utility, temperature=0.0)
+
+    if outcomes.queries <= _AT_ONCE:
+        weight, bias = solve_ridge(*rows(0), hyperparameters.penalty)
+    else:
+        firsts = range(0, outcomes.queries, _AT_ONCE)
+        weight, bias = solve_ridge_in_parts(lambda: map(rows, firsts), hyperparameters.penalty)
     with torch.no_grad():
         scorer.weight.copy_(weight)
         scorer.bias.copy_(bias)
@@ -79,10 +99,42 @@ def solve_ridges(
     """
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     centred = x - x_mean
-    value, vector = torch.linalg.eigh(centred.T @ centred / len(x))
-    rotated = vector.T @ (centred.T @ (y - y_mean) / len(x))
+    gram, cross = centred.T @ centred / len(x), centred.T @ (y - y_mean) / len(x)
+    return _solutions(gram, cross, x_mean, y_mean, penalties)
+
+
+def solve_ridge_in_parts(
+    parts: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]], penalty: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `solve_ridge` of rows that are given in parts, which are read twice.
+
+    Args:
+        parts: returns x [R, D] and y [R, N] of each part, float64.
+        penalty: at least 0.
+
+    Returns:
+        weight [N, D] and bias [N], float64; equal to those of all rows up to rounding.
+    """
+    sums = [(x.sum(dim=0), y.sum(dim=0), len(x)) for x, y in parts()]
+    count = sum(rows for _, _, rows in sums)
+    x_mean = torch.stack([x for x, _, _ in sums]).sum(dim=0) / count
+    y_mean = torch.stack([y for _, y, _ in sums]).sum(dim=0) / count
+    gram, cross = torch.zeros(len(x_mean), len(x_mean)).to(x_mean), torch.zeros(len(x_mean), len(y_mean)).to(x_mean)
+    for x, y in parts():
+        centred = x - x_mean
+        gram += centred.T @ centred / count
+        cross += centred.T @ (y - y_mean) / count
+    return _solutions(gram, cross, x_mean, y_mean, (penalty,))[0]
+
+
+def _solutions(
+    gram: torch.Tensor, cross: torch.Tensor, x_mean: torch.Tensor, y_mean: torch.Tensor, penalties: Sequence[float]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return weight and bias for each penalty, from the covariances of x [D, D] and of x and y [D, N]."""
+    value, vector = torch.linalg.eigh(gram)
+    rotated = vector.T @ cross
     # Without a penalty, a constant or repeated feature makes the matrix singular.
-    tolerance = value[-1] * len(value) * torch.finfo(x.dtype).eps
+    tolerance = value[-1] * len(value) * torch.finfo(gram.dtype).eps
     solutions: list[tuple[torch.Tensor, torch.Tensor]] = []
     for penalty in penalties:
         penalized = value.clamp(min=0.0) + penalty
@@ -122,5 +174,6 @@ METHOD = Method(
     hyperparameters=RidgeHyperparameters,
     space=SPACE,
     about="ridge regression of each expert's utility",
+    sparse=True,
     sparse=True,
 )

@@ -30,7 +30,7 @@ from .objective_cases import check_affordable, check_objectives, objective_case
 from .router_measurement import RouterMeasurement, Rows, measure_rows
 from .routing_options import RoutingOptions, ScorerConfig
 from .sparse_table import check_complete, sparse_notes
-from .standardisation import standardisation
+from .standardisation import mean_over, standardisation
 
 __all__ = ["RoutingProblem"]
 
@@ -348,19 +348,15 @@ class RoutingProblem(Problem):
 
     def mean_compute(self) -> np.ndarray:
         """Return the mean compute [N] float64 of each expert on training and validation rows."""
-        cost = np.concatenate([self.train.cost, self.validation.cost])
-        return cost.mean(axis=0, dtype=np.float64) / self.scale
+        return mean_over(self.train.cost, self.validation.cost) / self.scale
 
     def mean_utility(self) -> np.ndarray:
         """Return the mean utility [N] float64 of each expert on training and validation rows, without load.
 
         Experts above the maximum cost or the budget get -10,000.
         """
-        quality = np.concatenate([self.train.quality, self.validation.quality])
-        compute = self.mean_compute()
-        utility = self.objective.utility(
-            quality.mean(axis=0, dtype=np.float64), compute, np.zeros_like(compute)
-        )
+        quality, compute = mean_over(self.train.quality, self.validation.quality), self.mean_compute()
+        utility = self.objective.utility(quality, compute, np.zeros_like(compute))
         within = compute <= (self.objective.budget or float("inf"))
         return np.where(self.affordable & within, utility, -1e4)
 

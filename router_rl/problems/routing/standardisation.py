@@ -1,4 +1,4 @@
-"""Shift and scale that standardise features."""
+"""Shift and scale that standardise features, and means over the rows of two splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["standardisation"]
+__all__ = ["mean_over", "standardisation"]
 
 _CHUNK = 65_536  # rows converted to float64 at a time, so that memory-mapped features are not copied
 
@@ -33,3 +33,18 @@ def standardisation(features: np.ndarray, state_scale: Sequence[float]) -> tuple
     shift = np.concatenate([mean, np.zeros(len(state_scale))])
     scale = np.concatenate([scale, np.array(state_scale)])
     return torch.from_numpy(shift), torch.from_numpy(scale)
+
+
+def mean_over(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Return the mean over the rows of both arrays, [N] float64, without a copy of them.
+
+    Args:
+        one: [T, N] float32.
+        two: [S, N] float32.
+    """
+    total = one.sum(axis=0, dtype=np.float64)
+    for row in range(0, len(two), _CHUNK):
+        # Row by row, in the order of a sum over both arrays, so that rounding is the same.
+        stacked = np.concatenate([total[None], two[row : row + _CHUNK].astype(np.float64)])
+        total = stacked.sum(axis=0)
+    return total / (len(one) + len(two))
