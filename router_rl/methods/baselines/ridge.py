@@ -175,5 +175,4 @@ METHOD = Method(
     space=SPACE,
     about="ridge regression of each expert's utility",
     sparse=True,
-    sparse=True,
 )
