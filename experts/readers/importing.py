@@ -21,6 +21,7 @@ from ..table.outcome_table import OutcomeTable
 from ..table.prices import LITELLM, read_prices, token_costs
 from ..table.splitting import SPLITS, allow_leaks, complete_split, unleaked
 from .assembly import Assembled, assemble
+from .columnar import columns_of
 from .files import records, result_files
 from .missing_values import fill_missing
 from .outcome import ALIASES, ReaderOptions
@@ -101,7 +102,8 @@ def import_results(
     """Import results as an outcome table; the file is written only if the whole table is valid.
 
     Memory holds the prompts, a few numbers for each pair of query and expert, and the answers of
-    `answer/<expert>` columns, which the table keeps. Missing prompts, groups, splits and folds of some rows
+    `answer/<expert>` columns, which the table keeps. Wide Parquet that is a table already is read by columns,
+    and large ones stay in files (`columnar.py`). Missing prompts, groups, splits and folds of some rows
     are reported, and the column is kept.
 
     Args:
@@ -120,14 +122,54 @@ def import_results(
     reader = FORMATS[format_name]
     _check_used(given, format_name)
     out = writable_file("out", out)
+    direct = given.prices is None and given.full_marks == 1.0 and not given.drop_leaks
+    columns = columns_of(files, progress=progress) if direct and format_name == "wide" else None
+    if columns is not None:
+        columns["notes"], dropped, queries = (), {}, len(columns["query_id"])
+        ids = [] if columns.get("prompt") is None else columns["query_id"].tolist()
+        numbers = {name: columns.get(name, _none(columns["quality"])) for name in ("tokens_in", "tokens_out")}
+        numbers |= {name: columns[name] for name in ("quality", "cost")}
+        messages = [*prompt_findings(ids, columns), *findings(columns["experts"], numbers)]
+        columns["cost_unit"] = given.cost_unit or reader.cost_unit
+    else:
+        columns, dropped, messages, queries = _by_rows(Path(source), files, format_name, given, progress)
+    columns["source"] = f"imported from {Path(source).name} ({format_name})"
+    table = OutcomeTable(**allow_leaks(complete_split(columns, seed=given.seed)))
+    table.write(out)
+    quality, price = answered_mean(table.quality), answered_mean(table.cost)
+    return ImportReport(
+        format=format_name,
+        cost_unit=table.cost_unit,
+        queries=queries,
+        experts={
+            expert: {"quality": float(q), "cost": float(c)}
+            for expert, q, c in zip(table.experts, quality, price, strict=True)
+        },
+        kept=len(table),
+        dropped={reason: count for reason, count in dropped.items() if count},
+        missing=table.missing,
+        findings=tuple(messages),
+        best_single=float(quality.max()),
+        oracle=float(np.fmax.reduce(table.quality, axis=1).mean(dtype=np.float64)),
+        notes=table.notes,
+    )
+
+
+def _none(like: np.ndarray) -> np.ndarray:
+    """Unknown numbers in the shape of others, without memory."""
+    return np.broadcast_to(np.float32(np.nan), like.shape)
+
+
+def _by_rows(
+    source: Path, files: list[Path], format_name: str, given: ImportOptions, progress: bool
+) -> tuple[dict[str, Any], dict[str, int], list[Finding], int]:
+    """The fields of a table, the number of rows dropped by reason, findings and the number of queries."""
+    reader = FORMATS[format_name]
     outcomes = reader.read(files, ReaderOptions(metric=given.metric))
     read = assemble(track(outcomes, "reading outcomes", None, shown=progress))
     if not read.query:
         raise InputError("source", str(source), "has no outcomes", "give results with rows")
-    notes = [f"imported from {Path(source).name} ({format_name})"]
     cost, priced = _costs(read, given.prices, given.on)
-    if priced:
-        notes += [priced, *reader.notes]
     numbers = {**read.numbers, "cost": cost, "quality": _scaled(read, given.full_marks)}
     experts, rows, dropped = _complete(read, numbers, given.missing)
     rows, dropped["features are missing"] = _with_features(read, rows)
@@ -151,27 +193,9 @@ def import_results(
         message = f"{read.repeated} outcomes repeat an expert on a query; the first of each counts"
         messages.append(Finding(kind="repeated", count=read.repeated, message=message))
     columns = {**_outcomes(read, numbers, experts, rows), **_facts(read, rows, facts)}
-    columns |= {"source": notes[0], "notes": tuple(notes[1:])}
     columns["cost_unit"] = "usd" if priced else given.cost_unit or reader.cost_unit
-    table = OutcomeTable(**allow_leaks(complete_split(columns, seed=given.seed)))
-    table.write(out)
-    quality, price = answered_mean(table.quality), answered_mean(table.cost)
-    return ImportReport(
-        format=format_name,
-        cost_unit=table.cost_unit,
-        queries=len(read.query),
-        experts={
-            expert: {"quality": float(q), "cost": float(c)}
-            for expert, q, c in zip(table.experts, quality, price, strict=True)
-        },
-        kept=len(table),
-        dropped={reason: count for reason, count in dropped.items() if count},
-        missing=table.missing,
-        findings=tuple(messages),
-        best_single=float(quality.max()),
-        oracle=float(np.nanmax(table.quality, axis=1).mean(dtype=np.float64)),
-        notes=table.notes,
-    )
+    columns["notes"] = (priced, *reader.notes) if priced else ()
+    return columns, dropped, messages, len(read.query)
 
 
 def expert_names(source: Path | str, *, options: ImportOptions, progress: bool = True) -> tuple[str, ...]:

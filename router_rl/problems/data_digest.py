@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experts import OutcomeTable
+from experts.table.mapped_column import released
 
 __all__ = ["digest_of", "rows_digest", "table_digest"]
 
@@ -36,6 +37,8 @@ def table_digest(table: OutcomeTable) -> str:
     floats = (table.features, table.quality, table.cost, table.confidence, table.tokens_in, table.tokens_out)
     for array in (*floats, table.latency_s, table.probabilities, table.label, table.fold):
         digest.update(b"\0" if array is None else _bytes(array))
+        if array is not None:
+            released(array)
     for labels in (table.split, table.group, table.prompt):
         digest.update(b"\0" if labels is None else "\0".join(map(str, labels)).encode())
     if table.extra is not None:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experts.table.mapped_column import released
+
 __all__ = ["mean_over", "standardisation"]
 
 _CHUNK = 65_536  # rows converted to float64 at a time, so that memory-mapped features are not copied
@@ -27,6 +29,7 @@ def standardisation(features: np.ndarray, state_scale: Sequence[float]) -> tuple
     square = np.zeros_like(mean)
     for first in range(0, len(features), _CHUNK):
         square += ((features[first : first + _CHUNK] - mean) ** 2).sum(axis=0)
+    released(features)
     deviation = np.sqrt(square / len(features))
     # A (nearly) constant feature carries no information and must not be amplified.
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
