@@ -2,9 +2,9 @@
 
     python benchmarks/sparse_tables.py FOLDER
 
-Seed s hides its own share of the outcomes of training rows, and trains with seed s. Validation, tuning and test
-rows stay complete. Features are made anew of each table, as a user of it would. Each method has the same number
-of trials, whose hyperparameters are selected on tuning rows. The missing outcomes are estimated
+Seed s hides its own share of the outcomes of training rows, and trains with seed s. Validation, tuning and
+test rows stay complete. Features are made anew of each table, as a user of it would. Each method has the same
+number of trials, whose hyperparameters are selected on tuning rows. The missing outcomes are estimated
 (`router_rl/problems/completed_table.py`). The row `ridge, no estimates` is the same regression on the known
 outcomes alone. Differences to the full table are paired by query and seed. Prints Markdown.
 """
@@ -98,9 +98,7 @@ def with_hidden(table: OutcomeTable, share: float, seed: int) -> OutcomeTable:
     )
 
 
-def fits(
-    methods: Sequence[str], n_trials: int
-) -> list[tuple[str, Callable[[RoutingProblem, int], Router]]]:
+def fits(methods: Sequence[str], n_trials: int) -> list[tuple[str, Callable[[RoutingProblem, int], Router]]]:
     """Each row's name, and what fits it to a problem with a seed."""
 
     def learn(method: str) -> Callable[[RoutingProblem, int], Router]:
@@ -138,7 +136,7 @@ def ridge_without_estimates(problem: RoutingProblem, seed: int) -> Router:
 
 
 def estimation_errors(full: RoutingProblem, sparse: RoutingProblem) -> np.ndarray:
-    """Root mean square error of quality on missing pairs: of the estimates, and of each expert's known mean."""
+    """Root mean square error of missing qualities: of the estimates, and of each expert's known mean."""
     missing = ~sparse.logged.answered
     truth = full.train.quality[missing]
     mean = np.broadcast_to(np.nanmean(sparse.logged.quality, axis=0), missing.shape)[missing]
@@ -152,7 +150,7 @@ def layout(
     columns = ["method", "full table"]
     for share in hidden:
         columns += [f"{share:.0%} hidden", "difference"]
-    lines: list[list[str]] = []
+    lines: list[Sequence[str]] = []
     for method in dict.fromkeys(method for method, _ in utilities):
         whole = np.stack(utilities[method, 0.0])
         line = [method, f"{interval(whole).mean:.4f}"]
@@ -172,14 +170,16 @@ def describe(full: RoutingProblem, errors: dict[float, list[np.ndarray]], seeds:
     """What the table holds."""
     rows, experts = full.train.quality.shape
     found = "; ".join(
-        f"{share:.0%} hidden: {np.mean(each, axis=0)[0]:.3f} (of each expert's mean: {np.mean(each, axis=0)[1]:.3f})"
+        f"{share:.0%} hidden: {own:.3f} (of each expert's mean: {mean:.3f})"
         for share, each in errors.items()
+        for own, mean in [np.mean(each, axis=0)]
     )
+    test = len(full.table.part("test"))
     return (
-        f"Test utility, quality - {OBJECTIVE.compute_weight:g} x compute, mean of {seeds} seeds; {experts} experts, "
-        f"{rows:,} training and {len(full.table.part('test')):,} test queries; {n_trials} trials. Differences to "
-        "the full table with a 95% CI over test queries and seeds, paired. Root mean square error of the "
-        f"estimated qualities, {found}."
+        f"Test utility, quality - {OBJECTIVE.compute_weight:g} x compute, mean of {seeds} seeds; {experts} "
+        f"experts, {rows:,} training and {test:,} test queries; {n_trials} trials. Differences to the full "
+        "table with a 95% CI over test queries and seeds, paired. Root mean square error of the estimated "
+        f"qualities, {found}."
     )
 
 

@@ -1,7 +1,8 @@
-"""Wide results in Parquet that are a table already: read by columns, which takes a hundredth of the time and memory.
+"""Wide results in Parquet that are a table already: read by columns, much faster and in less memory.
 
-Row by row, every pair of query and expert is an object for a moment: 100,000 queries of 64 experts take minutes,
-and a large table does not fit into memory. Results are read by columns only if the outcome is the same.
+Row by row, every pair of query and expert is an object for a moment: 100,000 queries of 64 experts take
+minutes, and a large table does not fit into memory. Results are read by columns only if that gives the same
+table.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _FACTS = ("query_id", "prompt", "group", "split", "fold", "features")
 def columns_of(files: Sequence[Path], *, progress: bool) -> dict[str, Any] | None:
     """Return the fields of an OutcomeTable, or None where results must be read row by row.
 
-    That is so for several files, other formats than Parquet, columns of other names or types, missing values, and
-    whatever is wrong with the values: row by row, errors name the place and holes are filled.
+    That is so for several files, other formats than Parquet, columns of other names or types, missing values,
+    and whatever is wrong with the values: row by row, errors name the place and holes are filled.
 
     Args:
         files: wide results.

@@ -1,4 +1,4 @@
-"""Large arrays of numbers in files, memory-mapped: extracted once from a table, or the rows of a part of it."""
+"""Large arrays of numbers in memory-mapped files: extracted once from a table, or the rows of a part."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Missing outcomes of a sparse table: how many there are, means over the others, and a check for readers.
 
-Not every expert answered every query of a sparse table. The quality and the cost of a missing pair are NaN, and
-null in Parquet. Nothing may count such a pair as an outcome of zero.
+Not every expert answered every query of a sparse table. The quality and the cost of a missing pair are NaN,
+and null in Parquet. Nothing may count such a pair as an outcome of zero.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import numpy as np
 
 from ..io.errors import InputError
 
-__all__ = ["HasOutcomes", "answered_mean", "complete_rows", "missing_count", "missing_text", "require_complete"]
+__all__ = [
+    "HasOutcomes",
+    "answered_mean",
+    "complete_rows",
+    "missing_count",
+    "missing_text",
+    "require_complete",
+]
 
 _CHUNK = 65_536  # rows looked at together, so that a memory map is never loaded as a whole
 
@@ -21,9 +28,14 @@ class HasOutcomes(Protocol):
     """The fields of an `OutcomeTable` that are read here."""
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Where the outcomes come from."""
+        ...
+
     @property
-    def quality(self) -> np.ndarray: ...
+    def quality(self) -> np.ndarray:
+        """[T, N] float32, NaN where an outcome is missing."""
+        ...
 
 
 def missing_count(quality: np.ndarray) -> int:

@@ -165,7 +165,9 @@ class OutcomeTable:
         """
         split = _as_text("split", split)
         if len(split) != len(self) or not np.isin(split, SPLITS).all():
-            raise InputError("split", split.shape, f"must be {len(self)} of {', '.join(SPLITS)}", "correct it")
+            raise InputError(
+                "split", split.shape, f"must be {len(self)} of {', '.join(SPLITS)}", "correct it"
+            )
         part = copy.copy(self)
         object.__setattr__(part, "split", split)
         return part

@@ -33,7 +33,7 @@ def text_column(name: str, column: pa.ChunkedArray, path: Path) -> np.ndarray:
         raise InputError(name, str(column.type), problem, "store strings, or drop the column")
     values = np.empty(len(column), dtype=object)
     if pa.types.is_string(kind) and not pa.types.is_dictionary(column.type):
-        coded = pc.dictionary_encode(column.combine_chunks())
+        coded: Any = pc.call_function("dictionary_encode", [column.combine_chunks()])
         if len(coded.dictionary) <= _SHARED:  # one object for all rows with the same text, such as a split
             texts = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
             return texts[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)]

@@ -36,9 +36,7 @@ def split_complete_rows(
     """
     incomplete = {key for key, whole in zip(keys, complete, strict=True) if not whole}
     distinct = set(keys)
-    usable = sorted(
-        distinct - incomplete, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()
-    )
+    usable = sorted(distinct - incomplete, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
     if len(usable) < LEAST_COMPLETE:
         problem = (
             f"{int(complete.sum()):,} of {len(keys):,} rows have the outcome of every expert; validation and "

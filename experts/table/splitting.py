@@ -116,11 +116,12 @@ def complete_split(columns: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _complete(columns: Mapping[str, Any]) -> np.ndarray:
-    """Return which rows have every outcome, [T] bool; all, if qualities and costs are not missing together."""
-    known = [complete_rows(columns[name]) for name in ("quality", "cost") if name in columns]
-    if len(known) < 2 or not np.array_equal(*known):
-        return np.ones(len(columns["query_id"]), dtype=bool)
-    return known[0]
+    """Return which rows have every outcome, [T] bool; all, if quality and cost are not missing together."""
+    every = np.ones(len(columns["query_id"]), dtype=bool)
+    quality, cost = (
+        complete_rows(columns[name]) if name in columns else every for name in ("quality", "cost")
+    )
+    return quality if np.array_equal(quality, cost) else every
 
 
 def _split(

@@ -2,8 +2,8 @@
 
     python -m router_rl.bench.large_tables FOLDER QUERIES EXPERTS
 
-prints one measurement a line as JSON. FOLDER holds the generated results, the table and the router, and is not
-removed. Peak memory counts pages of memory-mapped files, which the operating system may drop; the peak of
+prints one measurement a line as JSON. FOLDER holds the generated table, its import and the routers, and is
+not removed. Peak memory counts pages of memory-mapped files, which the operating system may drop; the peak of
 anonymous memory does not.
 """
 
@@ -64,7 +64,7 @@ class StageCost:
 
 
 def write_results(path: Path, queries: int, experts: int, seed: int = 0) -> None:
-    """Write wide results chunk by chunk, as `synthetic_table` makes them, with 64 features; rows are shuffled.
+    """Write wide results chunk by chunk, as `synthetic_table` makes them; splits are shuffled.
 
     Args:
         path: the Parquet file.

@@ -99,8 +99,8 @@ class Method:
         full_information: whether it optimises the known outcomes of all experts on training rows, not the
             rewards of its own decisions.
         refuses: maps a problem to the reason why it cannot be fitted to it, or to None; None: it fits any.
-        sparse: whether missing training outcomes may be estimated (`router_rl/problems/completed_table.py`). Not
-            for a learner that reads the outcome of its own choice, or a test of each query's outcomes.
+        sparse: whether missing training outcomes may be estimated (`router_rl/problems/completed_table.py`).
+            Not for a learner that reads the outcome of its own choice, or a test of each query's outcomes.
         holds_budget: whether its fit meets a budget itself, or has nothing to choose. For other gates and
             baselines the compute weight is searched.
     """

@@ -5,15 +5,15 @@ The estimate of expert e's outcome on query t has two parts:
     y_te = q_e(x_t) + s_e c S_t / (1 + c (n_t - 1))
 
 - q_e is a ridge regression on the features, fitted to the queries that e answered (`outcome_model.py`);
-- the other part is what the answers of the other experts to the same query say: a query on which they did worse
-  than predicted is a hard one. S_t is the sum of the n_t known residuals of the query, each divided by its
-  expert's deviation s_e, and c the mean correlation of such residuals between two experts. This is the best
-  linear prediction if all pairs of experts have the correlation c (Henderson 1975,
+- the other part is what the answers of the other experts to the same query say: a query on which they did
+  worse than predicted is a hard one. S_t is the sum of the n_t known residuals of the query, each divided by
+  its expert's deviation s_e, and c the mean correlation of such residuals between two experts. This is the
+  best linear prediction if all pairs of experts have the correlation c (Henderson 1975,
   https://doi.org/10.2307/2529430).
 
-Residuals are leave-one-out, so a row's own outcome never is in its residual's regression. Quality and cost are
-estimated separately, and estimates are clipped to the range of the expert's known outcomes. Known outcomes are
-kept. The estimates are unbiased as far as the regressions hold, if whether an expert answered depends on the
+Residuals are leave-one-out, so a row's own outcome never is in its residual's regression. Quality and cost
+are estimated separately, and estimates are clipped to the range of the expert's known outcomes. Known outcomes
+are kept. The estimates are unbiased as far as the regressions hold, if whether an expert answered depends on the
 features and the known outcomes alone: not if experts skip the queries that they would fail.
 """
 

@@ -97,8 +97,8 @@ class RidgeFit(NamedTuple):
 def fit_ridge(x: np.ndarray, y: np.ndarray) -> RidgeFit:
     """Fit a ridge regression of each outcome; its penalty has the lowest leave-one-out error.
 
-    The intercept is not penalized. The leave-one-out residual is the residual divided by 1 minus the leverage,
-    so all penalties need one decomposition (Golub, Heath, Wahba 1979,
+    The intercept is not penalized. The leave-one-out residual is the residual divided by 1 minus the
+    leverage, so all penalties need one decomposition (Golub, Heath, Wahba 1979,
     https://doi.org/10.1080/00401706.1979.10489751).
 
     Args:

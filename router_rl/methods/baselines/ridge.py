@@ -119,7 +119,10 @@ def solve_ridge_in_parts(
     count = sum(rows for _, _, rows in sums)
     x_mean = torch.stack([x for x, _, _ in sums]).sum(dim=0) / count
     y_mean = torch.stack([y for _, y, _ in sums]).sum(dim=0) / count
-    gram, cross = torch.zeros(len(x_mean), len(x_mean)).to(x_mean), torch.zeros(len(x_mean), len(y_mean)).to(x_mean)
+    gram, cross = (
+        torch.zeros(len(x_mean), len(x_mean)).to(x_mean),
+        torch.zeros(len(x_mean), len(y_mean)).to(x_mean),
+    )
     for x, y in parts():
         centred = x - x_mean
         gram += centred.T @ centred / count
@@ -128,7 +131,11 @@ def solve_ridge_in_parts(
 
 
 def _solutions(
-    gram: torch.Tensor, cross: torch.Tensor, x_mean: torch.Tensor, y_mean: torch.Tensor, penalties: Sequence[float]
+    gram: torch.Tensor,
+    cross: torch.Tensor,
+    x_mean: torch.Tensor,
+    y_mean: torch.Tensor,
+    penalties: Sequence[float],
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return weight and bias for each penalty, from the covariances of x [D, D] and of x and y [D, N]."""
     value, vector = torch.linalg.eigh(gram)

@@ -34,7 +34,9 @@ def check_complete(table: OutcomeTable, feedback: str) -> None:
             )
             raise InputError("split", name, problem, fix)
     if feedback == "bandit":
-        problem = f"is simulated from every expert's outcomes, and {missing_text(missing, table.quality.size)}"
+        problem = (
+            f"is simulated from every expert's outcomes, and {missing_text(missing, table.quality.size)}"
+        )
         raise InputError("problem.feedback", feedback, problem, "use full feedback")
 
 
@@ -48,6 +50,6 @@ def sparse_notes(missing: int, total: int) -> tuple[str, ...]:
     if not missing:
         return ()
     return (
-        f"sparse table, training rows: {missing_text(missing, total)}; they are estimated from the features and "
-        "the other experts' outcomes. Validation, tuning and test rows are complete",
+        f"sparse table, training rows: {missing_text(missing, total)}; they are estimated from the features "
+        "and the other experts' outcomes. Validation, tuning and test rows are complete",
     )

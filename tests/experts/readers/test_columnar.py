@@ -1,4 +1,4 @@
-"""Wide Parquet read by columns gives the table and the report of reading it row by row; all else is read by rows."""
+"""Wide Parquet read by columns gives the table and report of reading by rows; all else is read by rows."""
 
 from __future__ import annotations
 
@@ -38,8 +38,18 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("changes", [{}, {"prompt": None}, {"split": ["train", "test"] * 19 + ["train", "test"]}, {"features": None, "fold": None}])
-def test_columns_and_rows_give_the_same(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prompt": None},
+        {"split": ["train", "test"] * 19 + ["train", "test"]},
+        {"features": None, "fold": None},
+    ],
+)
+def test_columns_and_rows_give_the_same(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write(tmp_path / "r.parquet", results(**changes))
     assert columns_of([source], progress=False) is not None
     by_columns = import_results(source, tmp_path / "c.parquet", progress=False)
@@ -71,7 +81,9 @@ def test_columns_and_rows_give_the_same(tmp_path: Path, changes: dict[str, Any],
         {"label": [1] * 40},
     ],
 )
-def test_everything_else_is_read_by_rows(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_else_is_read_by_rows(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write(tmp_path / "r.parquet", results(**changes))
 
     def outcome(name: str) -> object:

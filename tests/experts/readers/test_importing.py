@@ -111,12 +111,16 @@ def test_empty_cells_are_missing_and_not_zero(tmp_path: Path, text: str) -> None
     (tmp_path / "r.csv").write_text(text.format("".join(lines)))
     (tmp_path / "p.yaml").write_text("{s: {call: 2}, l: {call: 4}}")
     prices = None if "cost" in text else tmp_path / "p.yaml"
-    report = import_results(tmp_path / "r.csv", tmp_path / "t.parquet", missing="keep", prices=prices, progress=False)
+    report = import_results(
+        tmp_path / "r.csv", tmp_path / "t.parquet", missing="keep", prices=prices, progress=False
+    )
     assert (report.kept, report.missing, report.oracle) == (40, 5, (35 + 2.5) / 40)
     assert report.experts["l"] == {"quality": 1.0, "cost": pytest.approx(4.0)}
     table = OutcomeTable.read(tmp_path / "t.parquet")
     assert set(table.split[np.isnan(table.quality[:, 1])]) == {"train"}
-    assert import_results(tmp_path / "r.csv", tmp_path / "u.parquet", prices=prices, progress=False).kept == 35
+    assert (
+        import_results(tmp_path / "r.csv", tmp_path / "u.parquet", prices=prices, progress=False).kept == 35
+    )
 
 
 def test_leaks_are_told_and_dropped_on_request(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Large tables are read by row groups into files; parts of them are files too, and equal to arrays in memory."""
+"""Large tables are read by row groups into files; parts of them are files too, and equal to arrays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kinds_table() -> OutcomeTable:
         query_id=range(400),
         features=np.eye(3)[kind] + random.normal(0, 0.2, (400, 3)),
         quality=random.random((400, 3)) < np.where(np.eye(3)[kind] > 0, 0.9, 0.3),
-        cost=random.random((400, 3)) + [0.5, 1.0, 1.5],
+        cost=random.random((400, 3)) + np.array([0.5, 1.0, 1.5]),
         split=random.choice(["train", "validation", "tuning", "test"], 400),
     )
 
@@ -48,7 +48,9 @@ def _map_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_column, "MAP_FROM_BYTES", 1)
 
 
-def test_a_mapped_table_is_the_table(path: Path, kinds_table: OutcomeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapped_table_is_the_table(
+    path: Path, kinds_table: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = OutcomeTable.read(path, progress=False)
     assert not any(is_mapped(getattr(small, name)) for name in MAPPED)
     _map_all(monkeypatch)
@@ -65,7 +67,9 @@ def test_a_mapped_table_is_the_table(path: Path, kinds_table: OutcomeTable, monk
     assert not os.listdir(path.parent / "cache" / "parts")  # removed with their last view
 
 
-def test_a_changed_table_is_extracted_again(path: Path, kinds_table: OutcomeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_table_is_extracted_again(
+    path: Path, kinds_table: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _map_all(monkeypatch)
     OutcomeTable.read(path, progress=False)
     kinds_table.take(np.arange(399)[::-1]).write(path)
@@ -122,7 +126,7 @@ def test_means_over_two_arrays_have_the_bits_of_their_concatenation() -> None:
 
 
 def test_equal_ids_and_unknown_splits_are_found() -> None:
-    table = dict(experts=("a", "b"), features=None, quality=np.ones((4, 2)), cost=np.ones((4, 2)))
+    table = {"experts": ("a", "b"), "features": None, "quality": np.ones((4, 2)), "cost": np.ones((4, 2))}
     with pytest.raises(InputError, match="query_id='x': rows 1 and 3 share it"):
         OutcomeTable(query_id=["w", "x", "y", "x"], split=["train"] * 4, **table)
     with pytest.raises(InputError, match="split='best': row 2 is unknown"):

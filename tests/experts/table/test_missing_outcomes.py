@@ -1,4 +1,4 @@
-"""Sparse tables: what is missing is counted, kept apart from zero, stored as null and refused where it must be."""
+"""Sparse tables: what is missing is counted, kept apart from zero, stored as null, and refused elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router_rl.problems.data_digest import table_digest
 
 
 def sparse(rows: int = 60, share: float = 0.4, seed: int = 0, split: bool = True) -> OutcomeTable:
-    """Three experts; outcomes of the first half of the rows are missing at random, one of each row is known."""
+    """Three experts; outcomes of the first half of the rows are missing at random, but one of each row."""
     random = np.random.default_rng(seed)
     quality = random.random((rows, 3)).astype(np.float32)
     cost = (0.5 + random.random((rows, 3))).astype(np.float32) * np.float32([1, 2, 4])
@@ -38,11 +38,16 @@ def sparse(rows: int = 60, share: float = 0.4, seed: int = 0, split: bool = True
 
 def test_counts_and_means_are_those_of_a_loop() -> None:
     table = sparse()
-    known = [[(q, c) for q, c in zip(*column, strict=True) if q == q] for column in zip(table.quality.T, table.cost.T, strict=True)]
+    known = [
+        [(q, c) for q, c in zip(*column, strict=True) if q == q]
+        for column in zip(table.quality.T, table.cost.T, strict=True)
+    ]
     assert table.missing == missing_count(table.quality) == 180 - sum(map(len, known)) > 10
     np.testing.assert_allclose(answered_mean(table.quality), [np.mean([q for q, _ in own]) for own in known])
     np.testing.assert_allclose(compute_scale(table), max(np.mean([c for _, c in own]) for own in known))
-    np.testing.assert_array_equal(complete_rows(table.quality), [all(q == q for q in row) for row in table.quality])
+    np.testing.assert_array_equal(
+        complete_rows(table.quality), [all(q == q for q in row) for row in table.quality]
+    )
     assert (table.answered.sum(), table.part("test").missing) == (sum(map(len, known)), 0)
 
 
@@ -96,7 +101,7 @@ def test_what_is_missing_must_fit_together() -> None:
         replace(whole, **nobody)
     with pytest.raises(InputError, match=r"outside \[0, 1\]"):  # values are checked beside missing ones
         replace(table, quality=_set(table.quality, (1, 1), 1.5))
-    with pytest.raises(InputError, match="probabilities=None: .* outcomes are missing"):
+    with pytest.raises(InputError, match=r"probabilities=None: .* outcomes are missing"):
         replace(table, probabilities=np.full((60, 3, 2), 0.5), label=np.zeros(60))
 
 
@@ -130,7 +135,9 @@ def test_a_split_needs_complete_rows_and_takes_what_there_is(tmp_path: Path) -> 
     assert 18 <= held_out.sum() <= complete.sum()
     least = few.take(np.r_[np.flatnonzero(~complete), np.flatnonzero(complete)[: LEAST_COMPLETE - 1]])
     least.write(tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=rf"{LEAST_COMPLETE - 1} of {len(least)} rows have the outcome of every"):
+    with pytest.raises(
+        InputError, match=rf"{LEAST_COMPLETE - 1} of {len(least)} rows have the outcome of every"
+    ):
         OutcomeTable.read(tmp_path / "t.parquet")
 
 

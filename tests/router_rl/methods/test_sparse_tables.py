@@ -1,4 +1,4 @@
-"""Who takes a table with missing training outcomes, who refuses it with the count, and that it is learned from."""
+"""Who takes a table with missing training outcomes, who refuses it with the count, and what is learned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def hidden(table: OutcomeTable, share: float = 0.6, seed: int = 0) -> OutcomeTab
     missing[np.arange(len(table)), random.integers(0, len(table.experts), len(table))] = False
     missing[table.split != "train"] = False
     known = np.where(missing, np.float32(np.nan), np.float32(1))
-    return replace(table, quality=table.quality * known, cost=table.cost * known, probabilities=None, label=None)
+    return replace(
+        table, quality=table.quality * known, cost=table.cost * known, probabilities=None, label=None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def test_the_methods_that_take_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in TAKERS if name not in (*READS_NOTHING, "best_single", "zero_router")])
+@pytest.mark.parametrize(
+    "method", [name for name in TAKERS if name not in (*READS_NOTHING, "best_single", "zero_router")]
+)
 def test_it_learns_from_a_table_with_three_of_five_outcomes_missing(
     kinds: OutcomeTable, sparse: OutcomeTable, method: str
 ) -> None:
@@ -73,9 +77,13 @@ def test_its_router_is_whole(sparse: OutcomeTable, method: str) -> None:
 def test_the_others_refuse_with_the_count(sparse: OutcomeTable, method: str) -> None:
     problem = RoutingProblem(sparse, OBJECTIVE)
     missing, total = problem.missing_outcomes
-    with pytest.raises(InputError, match=rf"method='{method}': needs every .*{missing:,} of {total:,} outcomes"):
+    with pytest.raises(
+        InputError, match=rf"method='{method}': needs every .*{missing:,} of {total:,} outcomes"
+    ):
         fit(method, problem)
-    with pytest.raises(InputError, match=rf"methods='{method}': needs every .*{missing:,} of {total:,} outcomes"):
+    with pytest.raises(
+        InputError, match=rf"methods='{method}': needs every .*{missing:,} of {total:,} outcomes"
+    ):
         methods_of(problem, [method])
     assert method not in {each.name for each in methods_of(problem, None)}
 
@@ -107,7 +115,9 @@ def test_routing_refuses_incomplete_rows_that_are_not_for_training(kinds: Outcom
         rows = np.flatnonzero(kinds.split == name)
         quality[rows[:3], 0] = cost[rows[:3], 0] = np.nan
         table = replace(kinds, quality=quality, cost=cost, probabilities=None, label=None)
-        with pytest.raises(InputError, match=rf"split='{name}': 3 of {len(rows)} rows lack the outcome of some"):
+        with pytest.raises(
+            InputError, match=rf"split='{name}': 3 of {len(rows)} rows lack the outcome of some"
+        ):
             RoutingProblem(table, OBJECTIVE)
 
 
@@ -116,7 +126,9 @@ def test_bandit_feedback_needs_all_outcomes(sparse: OutcomeTable) -> None:
         RoutingProblem(sparse, OBJECTIVE, feedback="bandit")
 
 
-def test_a_problem_says_what_is_missing_and_keeps_what_is_known(kinds: OutcomeTable, sparse: OutcomeTable) -> None:
+def test_a_problem_says_what_is_missing_and_keeps_what_is_known(
+    kinds: OutcomeTable, sparse: OutcomeTable
+) -> None:
     problem, full = RoutingProblem(sparse, OBJECTIVE), RoutingProblem(kinds, OBJECTIVE)
     missing, total = problem.missing_outcomes
     assert (missing, total) == (sparse.missing, sparse.part("train").quality.size)
@@ -144,7 +156,9 @@ def test_folds_of_a_sparse_table_keep_what_is_missing(sparse: OutcomeTable) -> N
 
 
 @pytest.mark.slow
-def test_commands_state_the_count(sparse: OutcomeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_state_the_count(
+    sparse: OutcomeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sparse.write(tmp_path / "t.parquet")
     count = f"{sparse.missing:,} of {sparse.part('train').quality.size:,} outcomes are missing"
     table = ("--table", str(tmp_path / "t.parquet"))

@@ -10,8 +10,8 @@ import torch
 
 from experts import InputError, OutcomeTable
 from router_rl.problems.completed_table import completed
-from router_rl.problems.prompt_features import with_features
 from router_rl.problems.feature_config import FeatureConfig
+from router_rl.problems.prompt_features import with_features
 from router_rl.problems.shrunken_means import shrunken_means
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
@@ -26,11 +26,18 @@ def made(rows: int = 300, share: float = 0.5, seed: int = 0) -> tuple[OutcomeTab
     quality = (0.6 + 0.05 * latent).clip(0, 1).astype(np.float32)
     cost = (np.exp(0.2 * hard) * [1, 2, 3, 4]).astype(np.float32)
     table = OutcomeTable(
-        experts=tuple("abcd"), query_id=range(rows), features=x, quality=quality, cost=cost, split=["train"] * rows
+        experts=tuple("abcd"),
+        query_id=range(rows),
+        features=x,
+        quality=quality,
+        cost=cost,
+        split=["train"] * rows,
     )
     missing = random.random((rows, 4)) < share
     missing[np.arange(rows), random.integers(0, 4, rows)] = False
-    return table, replace(table, quality=np.where(missing, np.nan, quality), cost=np.where(missing, np.nan, cost))
+    return table, replace(
+        table, quality=np.where(missing, np.nan, quality), cost=np.where(missing, np.nan, cost)
+    )
 
 
 def slow(table: OutcomeTable, values: np.ndarray) -> np.ndarray:
@@ -41,7 +48,13 @@ def slow(table: OutcomeTable, values: np.ndarray) -> np.ndarray:
     predicted, residual, deviation = np.zeros((rows, experts)), {}, []
     for e in range(experts):
         known = [t for t in range(rows) if not np.isnan(values[t, e])]
-        errors = {p: {t: values[t, e] - _ridge(x, values[:, e], [s for s in known if s != t], p, x[t]) for t in known} for p in PENALTIES}
+        errors = {
+            p: {
+                t: values[t, e] - _ridge(x, values[:, e], [s for s in known if s != t], p, x[t])
+                for t in known
+            }
+            for p in PENALTIES
+        }
         best = min(PENALTIES, key=lambda p: sum(error**2 for error in errors[p].values()))
         deviation.append(np.sqrt(np.mean([error**2 for error in errors[best].values()])))
         residual |= {(t, e): error / deviation[e] for t, error in errors[best].items()}
@@ -61,7 +74,9 @@ def slow(table: OutcomeTable, values: np.ndarray) -> np.ndarray:
 def _ridge(x: np.ndarray, y: np.ndarray, rows: list[int], penalty: float, at: np.ndarray) -> float:
     centred = x[rows] - x[rows].mean(axis=0)
     level = y[rows].mean(dtype=np.float64)
-    weight = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y[rows] - level))
+    weight = np.linalg.solve(
+        centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y[rows] - level)
+    )
     return float(level + (at - x[rows].mean(axis=0)) @ weight)
 
 
