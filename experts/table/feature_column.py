@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 
 from ..io.errors import InputError
 from ..io.progress import track
-from .mapped_column import extracted
+from .mapped_column import MAP_FROM_BYTES, extracted
 from .parquet_columns import check_numbers
 
 __all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
 
-MAP_FROM_BYTES = 64 * 2**20  # smaller columns are read into memory
 _CHUNK = 16_384  # rows extracted together
 
 

@@ -16,7 +16,7 @@ from ..io.cache import cache_folder
 
 __all__ = ["MAP_FROM_BYTES", "extracted", "is_mapped", "released", "rows_of", "temporary"]
 
-MAP_FROM_BYTES = 256 * 2**20  # the outcomes of a table, or the rows of a part, are read into memory below
+MAP_FROM_BYTES = 64 * 2**20  # smaller arrays are read into memory
 _CHUNK = 65_536  # rows copied together
 
 

@@ -12,9 +12,9 @@ The estimate of expert e's outcome on query t has two parts:
   https://doi.org/10.2307/2529430).
 
 Residuals are leave-one-out, so a row's own outcome never is in its residual's regression. Quality and cost
-are estimated separately, and estimates are clipped to the range of the expert's known outcomes. Known outcomes
-are kept. The estimates are unbiased as far as the regressions hold, if whether an expert answered depends on the
-features and the known outcomes alone: not if experts skip the queries that they would fail.
+are estimated separately, and estimates are clipped to the range of the expert's known outcomes. Known
+outcomes are kept. The estimates are unbiased as far as the regressions hold, if whether an expert answered
+depends on the features and the known outcomes alone: not if experts skip the queries that they would fail.
 """
 
 from __future__ import annotations
