@@ -2,10 +2,11 @@
 
     python benchmarks/large_tables.py --sizes '[[100000, 64], [1000000, 64]]' --folder runs/large
 
-Tables are generated chunk by chunk (`router_rl/bench/large_tables.py`): 64 features, qualities of 0 and 1, and 80%
-of the rows for training, in no order. Each stage runs in its own process with one thread. `exact_pg` trains for
-one epoch, a network of 64-64. A table that is there already is used again; it takes about 300 bytes a query for
-its features, the memory-mapped copies in the cache folder 8 bytes a query and expert.
+Tables are generated chunk by chunk (`router_rl/bench/large_tables.py`): 64 features, qualities of 0 and 1,
+and 80% of the rows for training, in no order. Each stage runs in its own process with one thread. `exact_pg`
+trains for one epoch, a network of 64-64. A table that is there already is used again. A query takes about 300
+bytes for its features in the table, and again in the cache folder, where outcomes take 8 bytes a query and
+expert.
 """
 
 from __future__ import annotations
@@ -59,15 +60,20 @@ def layout(costs: Sequence[StageCost]) -> TextTable:
                 numbers = ["stopped"] * 4
             else:
                 micro = 1e6 * each.seconds / each.queries
-                numbers = [f"{each.seconds:.1f}", f"{micro:.1f}", f"{each.peak_mib:,.0f}", f"{each.anonymous_mib:,.0f}"]
+                numbers = [
+                    f"{each.seconds:.1f}",
+                    f"{micro:.1f}",
+                    f"{each.peak_mib:,.0f}",
+                    f"{each.anonymous_mib:,.0f}",
+                ]
             rows.append([stage, f"{each.queries:,}", str(each.experts), *numbers])
     return TextTable(
         title="Time and memory by stage",
         columns=("stage", "queries", "experts", "s", "µs/query", "peak MiB", "anonymous MiB"),
         rows=rows,
         note=(
-            "Peak resident memory of the process, and of the part that no file backs. About 350 MiB of both are Python "
-            "and its libraries."
+            "Peak resident memory of the process, and of the part that no file backs. Both include Python "
+            "and its libraries, about 350 and 250 MiB."
         ),
     )
 

@@ -56,7 +56,7 @@ class Outcomes:
             raise InputError("scale", scale, "is not a positive cost", "use a cost above 0")
         if table.features is None:
             raise InputError("table", table.source, "has no features", "add a `features` column to it")
-        require_complete(table, "an environment")
+        require_complete(table, "an environment or an evaluation")
         probabilities, label = table.probabilities, table.label
         return cls(
             features=_mapped(table.features).to(device),

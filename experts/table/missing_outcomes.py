@@ -21,6 +21,7 @@ __all__ = [
     "require_complete",
 ]
 
+_FIX = "import with --missing rows or --missing experts, which leave incomplete rows or experts out"
 _CHUNK = 65_536  # rows looked at together, so that a memory map is never loaded as a whole
 
 
@@ -85,12 +86,13 @@ def missing_text(missing: int, total: int) -> str:
     return f"{missing:,} of {total:,} outcomes are missing ({missing / total:.1%})"
 
 
-def require_complete(table: HasOutcomes, reader: str) -> None:
+def require_complete(table: HasOutcomes, reader: str, fix: str = _FIX) -> None:
     """Check that no outcome of a table is missing.
 
     Args:
         table: the table.
         reader: what needs every outcome, such as `cascade`.
+        fix: what to do.
 
     Raises:
         InputError: outcomes are missing; says how many.
@@ -98,10 +100,6 @@ def require_complete(table: HasOutcomes, reader: str) -> None:
     missing = missing_count(table.quality)
     if missing:
         problem = f"{missing_text(missing, table.quality.size)}, and {reader} needs them all"
-        fix = (
-            "use --env routing, which estimates them, or import with --missing rows or --missing experts, "
-            "which leave incomplete rows or experts out"
-        )
         raise InputError("table", table.source, problem, fix)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from experts import DecisionLog, InputError, OutcomeTable
+from experts.table.missing_outcomes import require_complete
 
 from ..routing import Router
 
@@ -85,7 +86,8 @@ def monitor(
         at most one alarm per expert and kind, by decision.
 
     Raises:
-        InputError: `false_alarms` is out of range, or the log's experts are not the table's.
+        InputError: `false_alarms` is out of range, the log's experts are not the table's, or outcomes are
+            missing from the table.
         RouterError: the table has other experts or features than the router.
     """
     _check_rate("false_alarms", false_alarms)
@@ -93,6 +95,7 @@ def monitor(
         raise InputError(
             "log", list(log.experts), "has other experts than the table", "give the run's own log"
         )
+    require_complete(table, "the search for drift")
     router.check_pool(table.experts, 0 if table.features is None else table.features.shape[1])
     state = None if compute_weight is None else torch.full((len(table), 1), compute_weight)
     with torch.inference_mode():

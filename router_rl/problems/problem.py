@@ -26,6 +26,8 @@ from .objective import Objective
 
 __all__ = ["ActionPolicy", "Case", "FigureData", "Policy", "Problem", "ProblemCard"]
 
+_SPARSE_FIX = "use --env routing, which estimates them, or import with --missing rows or --missing experts"
+
 SplitName = str  # "train", "validation", "tuning" or "test"
 Self = TypeVar("Self", bound="Problem")
 
@@ -191,7 +193,7 @@ class Problem(ABC):
             InputError: outcomes are missing from the table.
         """
         if isinstance(table, OutcomeTable) and not self.takes_sparse:
-            require_complete(table, self.name)
+            require_complete(table, self.name, _SPARSE_FIX)
         self.cache: dict[Any, Any] = {}
 
     @classmethod

@@ -19,6 +19,7 @@ import numpy as np
 
 from experts import InputError, OutcomeTable
 from experts.readers.probes import Probes
+from experts.table.missing_outcomes import require_complete
 
 from ..methods.training_loop import Callback
 from ..problems.extended_table import extended
@@ -68,6 +69,7 @@ class Extension:
     """
 
     def __init__(self, run: TrainedRun, table: OutcomeTable, probes: Probes | None = None) -> None:
+        require_complete(table, "adding an expert")
         self.run = run
         self._router = run.router  # an error if there is none, before anything is fitted
         self.problem = rebuilt_problem(run, table)

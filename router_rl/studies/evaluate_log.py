@@ -10,6 +10,7 @@ import torch
 
 from experts import InputError, OutcomeTable
 from experts.table.decision_log import DecisionLog
+from experts.table.missing_outcomes import require_complete
 
 from ..problems.log_table import features_for
 from ..problems.objective import Objective
@@ -150,7 +151,9 @@ def _matched(log: DecisionLog, table: OutcomeTable) -> tuple[DecisionLog, Outcom
     if len(kept) == 0:
         problem = "none of its queries is in these rows of the table"
         raise InputError("log", str(log.query_id[0]), problem, "use the log's table and split")
-    return log.take(kept), table.take(rows[kept])
+    found = table.take(rows[kept])
+    require_complete(found, "the comparison with a log")
+    return log.take(kept), found
 
 
 def _left_out(log: DecisionLog) -> list[str]:

@@ -18,6 +18,7 @@ from ..problems.prompt_features import featurised
 from ..problems.registry import find_problem
 from ..problems.routing.folding import for_objective
 from ..problems.routing.router_measurement import RouterMeasurement, measure
+from ..problems.routing.sparse_table import sparse_notes
 from ..routing import Router, RouterError
 from .results import budget_facts
 from .runs import TrainedRun
@@ -144,8 +145,13 @@ def _evaluate_router(
         "best_single_utility": float(single[best]),
         "best_single_expert": table.experts[best],
         "oracle_utility": oracle.means()["utility"],
-        "notes": list(table.notes),
+        "notes": [*table.notes, *_sparse_notes(table)],
     }
+
+
+def _sparse_notes(table: OutcomeTable) -> tuple[str, ...]:
+    trained = int((table.split == "train").sum()) * len(table.experts)
+    return sparse_notes(table.missing, trained) if trained else ()
 
 
 def _share(measurement: RouterMeasurement) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from experts import InputError, OutcomeTable, reprice
+from experts.table.missing_outcomes import require_complete
 from experts.table.prices import PriceTable
 
 from .runs import TrainedRun
@@ -26,13 +27,14 @@ def reprice_run(run: TrainedRun, table: OutcomeTable, prices: PriceTable) -> tup
         prices: prices of its experts, in US dollars.
 
     Raises:
-        InputError: an expert lacks token counts that its price needs, or the table's costs are not dollars.
+        InputError: outcomes are missing from the table, an expert lacks token counts that its price needs, or the table's costs are not dollars.
     """
     if table.cost_unit not in ("usd", "unknown"):
         problem = (
             f"are US dollars, and the table's costs, by which the run was trained, are {table.cost_unit}"
         )
         raise InputError("prices", prices.source, problem, "train on a table with costs in dollars")
+    require_complete(table, "repricing")
     repriced = reprice(table, prices)
     if run.router.scorer.repriceable:
         trained = repriced.split == "train"

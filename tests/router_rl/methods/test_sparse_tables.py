@@ -175,6 +175,10 @@ def test_commands_state_the_count(
     assert train_router.main(["train", *table, "--method", "ridge", *run]) == 0
     assert count in " ".join(capsys.readouterr().out.split())
     assert train_router.main(["evaluate", str(tmp_path / "r"), *table]) == 0
+    assert count in " ".join(capsys.readouterr().out.split())
+    ask = ("--suggest", "20", "--out", str(tmp_path / "ask.jsonl"))
+    assert train_router.main(["add-expert", str(tmp_path / "r"), *table, *ask]) != 0
+    assert "adding an expert needs them all" in " ".join(capsys.readouterr().err.split())
     assert train_router.main(["train", *table, "--method", "ppo", *run]) != 0
     assert count in " ".join(capsys.readouterr().err.split())
     assert train_router.main(["compare", "--env", "cascade", *table, "--out", str(tmp_path / "d")]) != 0
