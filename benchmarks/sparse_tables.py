@@ -6,13 +6,15 @@ Seed s hides its own share of the outcomes of training rows, and trains with see
 test rows stay complete. Features are made anew of each table, as a user of it would. Each method has the same
 number of trials, whose hyperparameters are selected on tuning rows. The missing outcomes are estimated
 (`router_rl/problems/completed_table.py`). The row `ridge, no estimates` is the same regression on the known
-outcomes alone. Differences to the full table are paired by query and seed. Prints Markdown.
+outcomes alone. Differences to the full table are paired by query and seed. Prints Markdown; what was measured
+is kept, and the same command resumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jsonargparse
@@ -23,15 +25,16 @@ from rich.console import Console
 
 from envs.reward import expert_utility
 from experts import OutcomeTable, open_table
+from experts.io.atomic import replacing
 from router_rl import Objective, fit
 from router_rl.bench.table_layout import TextTable
-from router_rl.methods.baselines.ridge import SPACE, lifted_weights, solve_ridge
+from router_rl.methods.baselines.ridge import METHOD, lifted_weights, solve_ridge
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.routing import LinearScorer, Router
 
 METHODS = (
-    *("best_single", "group_label", "ridge", "knn", "kernel", "cluster", "boosted_trees"),
+    *("best_single", "group_label", "ridge", "knn", "kernel", "cluster"),
     *("softmax_gate", "exact_pg"),
 )
 WITHOUT = "ridge, no estimates"
@@ -45,7 +48,9 @@ def main(
     hidden: Sequence[float] = (0.5, 0.8),
     methods: Sequence[str] = METHODS,
     seeds: int = 5,
-    n_trials: int = 4,
+    n_trials: int = 2,
+    first_seed: int = 0,
+    out: Path = Path("runs/sparse_tables"),
 ) -> None:
     """Measure and print.
 
@@ -56,25 +61,37 @@ def main(
         methods: names of methods.
         seeds: number of seeds.
         n_trials: hyperparameters that each method tries.
+        first_seed: seeds below are not measured here, but are printed if they have been.
+        out: keeps what was measured; the same command resumes.
     """
     torch.set_num_threads(1)
     console = Console(stderr=True)
+    out.mkdir(parents=True, exist_ok=True)
     for name in tables:
         table = open_table(folder / f"{name}.parquet")
         full = RoutingProblem(table, OBJECTIVE)
-        utilities: dict[tuple[str, float], list[np.ndarray]] = {}
-        errors: dict[float, list[np.ndarray]] = {share: [] for share in hidden}
-        for seed in range(seeds):
+        measured: dict[tuple[int, float], dict[str, np.ndarray]] = {}
+        for seed in [*range(first_seed, seeds), *range(first_seed)]:
             for share in (0.0, *hidden):
-                problem = full
-                if share:
-                    problem = RoutingProblem(with_hidden(table, share, seed), OBJECTIVE)
-                    errors[share].append(estimation_errors(full, problem))
-                for method, learn in fits(methods, n_trials):
+                kept = out / f"{name}-{seed}-{share:g}-{n_trials}.npz"
+                if not kept.exists():
+                    problem = RoutingProblem(with_hidden(table, share, seed), OBJECTIVE) if share else full
                     rows = full.replaced(table=problem.table)  # the full table's unit of compute
-                    utility = rows.evaluate(learn(problem, seed), "test").utility
-                    utilities.setdefault((method, share), []).append(utility)
-                console.print(f"{name}: seed {seed}, {share:.0%} hidden")
+                    found = {
+                        method: rows.evaluate(learn(problem, seed), "test").utility
+                        for method, learn in fits(methods, n_trials)
+                    }
+                    with replacing(kept) as temporary, temporary.open("wb") as file:
+                        np.savez(file, **found, errors=estimation_errors(full, problem) if share else [])
+                    console.print(f"{name}: seed {seed}, {share:.0%} hidden")
+                with np.load(kept) as arrays:
+                    measured[seed, share] = dict(arrays)
+        errors = {share: [measured[seed, share]["errors"] for seed in range(seeds)] for share in hidden}
+        utilities = {
+            (method, share): np.stack([measured[seed, share][method] for seed in range(seeds)])
+            for method, _ in fits(methods, n_trials)
+            for share in (0.0, *hidden)
+        }
         note = describe(full, errors, seeds, n_trials)
         print(as_markdown([layout(name, utilities, hidden, note)]), flush=True)
 
@@ -104,10 +121,11 @@ def fits(methods: Sequence[str], n_trials: int) -> list[tuple[str, Callable[[Rou
     def learn(method: str) -> Callable[[RoutingProblem, int], Router]:
         return lambda problem, seed: fit(method, problem, seed=seed, n_trials=n_trials)
 
-    return [*((method, learn(method)) for method in methods), (WITHOUT, ridge_without_estimates)]
+    without = partial(ridge_without_estimates, n_trials=n_trials)
+    return [*((method, learn(method)) for method in methods), (WITHOUT, without)]
 
 
-def ridge_without_estimates(problem: RoutingProblem, seed: int) -> Router:
+def ridge_without_estimates(problem: RoutingProblem, seed: int, n_trials: int) -> Router:
     """The ridge router, with each expert's regression on the rows that it answered."""
     router = problem.new_router(seed, kind="linear")
     scorer = router.scorer
@@ -116,9 +134,9 @@ def ridge_without_estimates(problem: RoutingProblem, seed: int) -> Router:
     x = ((outcomes.features - scorer.shift) * scorer.scale).double()
     utility = expert_utility(outcomes, OBJECTIVE.compute_weight).double()
     best, kept = -np.inf, (torch.empty(0), torch.empty(0))
-    for penalty in SPACE["penalty"]:
+    for candidate in METHOD.candidates(n_trials):
         solved = [
-            solve_ridge(x[rows], utility[rows, [expert]].unsqueeze(1), penalty)
+            solve_ridge(x[rows], utility[rows, [expert]].unsqueeze(1), candidate.penalty)
             for expert, rows in enumerate(answered.T)
         ]
         weight, bias = torch.cat([each for each, _ in solved]), torch.cat([each for _, each in solved])
@@ -144,7 +162,7 @@ def estimation_errors(full: RoutingProblem, sparse: RoutingProblem) -> np.ndarra
 
 
 def layout(
-    name: str, utilities: dict[tuple[str, float], list[np.ndarray]], hidden: Sequence[float], note: str
+    name: str, utilities: dict[tuple[str, float], np.ndarray], hidden: Sequence[float], note: str
 ) -> TextTable:
     """The table of one data file."""
     columns = ["method", "full table"]
@@ -152,10 +170,10 @@ def layout(
         columns += [f"{share:.0%} hidden", "difference"]
     lines: list[Sequence[str]] = []
     for method in dict.fromkeys(method for method, _ in utilities):
-        whole = np.stack(utilities[method, 0.0])
+        whole = utilities[method, 0.0]
         line = [method, f"{interval(whole).mean:.4f}"]
         for share in hidden:
-            part = np.stack(utilities[method, share])
+            part = utilities[method, share]
             line += [f"{interval(part).mean:.4f}", shown(paired_difference(part, whole))]
         lines.append(line)
     return TextTable(title=name, columns=tuple(columns), rows=lines, note=note)

@@ -27,7 +27,8 @@ def reprice_run(run: TrainedRun, table: OutcomeTable, prices: PriceTable) -> tup
         prices: prices of its experts, in US dollars.
 
     Raises:
-        InputError: outcomes are missing from the table, an expert lacks token counts that its price needs, or the table's costs are not dollars.
+        InputError: outcomes are missing, an expert lacks token counts that its price needs, or the table's
+            costs are not dollars.
     """
     if table.cost_unit not in ("usd", "unknown"):
         problem = (

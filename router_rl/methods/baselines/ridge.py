@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _AT_ONCE = 262_144  # rows in float64 together; a larger table is summed over in parts
+_PART = 65_536  # rows of a part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +54,18 @@ def fit(problem: RoutingProblem, hyperparameters: RidgeHyperparameters, run: Run
     assert isinstance(scorer, LinearScorer)
     outcomes = problem.outcomes()
 
+    size = outcomes.queries if outcomes.queries <= _AT_ONCE else _PART
+
     def rows(first: int) -> tuple[torch.Tensor, torch.Tensor]:
-        part = outcomes.part(slice(first, first + _AT_ONCE))
+        part = outcomes.part(slice(first, first + size))
         x = ((part.features - scorer.shift) * scorer.scale).double()
         utility = expert_utility(part, problem.objective.compute_weight).double()
         return x, problem.rule.lift(utility, temperature=0.0)
 
-    if outcomes.queries <= _AT_ONCE:
+    if size == outcomes.queries:
         weight, bias = solve_ridge(*rows(0), hyperparameters.penalty)
     else:
-        firsts = range(0, outcomes.queries, _AT_ONCE)
+        firsts = range(0, outcomes.queries, size)
         weight, bias = solve_ridge_in_parts(lambda: map(rows, firsts), hyperparameters.penalty)
     with torch.no_grad():
         scorer.weight.copy_(weight)
