@@ -151,9 +151,9 @@ def _matched(log: DecisionLog, table: OutcomeTable) -> tuple[DecisionLog, Outcom
     if len(kept) == 0:
         problem = "none of its queries is in these rows of the table"
         raise InputError("log", str(log.query_id[0]), problem, "use the log's table and split")
-    found = table.take(rows[kept])
-    require_complete(found, "the comparison with a log")
-    return log.take(kept), found
+    answered = table.take(rows[kept])
+    require_complete(answered, "the comparison with a log")
+    return log.take(kept), answered
 
 
 def _left_out(log: DecisionLog) -> list[str]:

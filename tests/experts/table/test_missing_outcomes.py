@@ -109,7 +109,7 @@ def test_environments_refuse_with_the_count() -> None:
     table = sparse()
     with pytest.raises(InputError, match=rf"{table.missing} of 180 outcomes are missing \("):
         Outcomes.of(table, 1.0)
-    with pytest.raises(InputError, match=r"cascade needs them all; use --env routing"):
+    with pytest.raises(InputError, match=r"cascade needs them all; import with"):
         require_complete(table, "cascade")
     require_complete(table.part("test"), "cascade")
 
