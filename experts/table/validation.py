@@ -173,7 +173,7 @@ def _check_rows(table: TableColumns) -> None:
         earlier = first.setdefault(name, int(row))
         if earlier != row:
             raise InputError("query_id", name, f"rows {earlier} and {row} share it", "make every id distinct")
-    wrong = np.flatnonzero(~np.isin(table.split, SPLITS))
+    wrong = np.flatnonzero(~np.logical_or.reduce([table.split == name for name in SPLITS]))  # isin sorts
     if len(wrong):
         row = int(wrong[0])
         problem = f"row {row} is unknown"
