@@ -167,4 +167,8 @@ def test_no_file_but_a_scorers_own_asks_which_class_it_is() -> None:
         for path in (root / room).rglob("*.py")
         if re.search(r"isinstance\([^)]*Scorer", path.read_text(encoding="utf-8"))
     }
-    assert places == {"routing/policies/live_queues.py"}  # which maintains the state of a QueueScorer
+    assert places == {
+        "routing/policies/live_queues.py",  # maintains the state of a QueueScorer
+        "routing/policies/cascade_router.py",  # each asks for the scorer of its own file
+        "routing/policies/session_router.py",
+    }
