@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from environment_tables import prompt_cascade
 from fault_server import FaultServer
 
 from experts import InputError, OutcomeTable
@@ -216,33 +215,33 @@ def test_a_failure_on_the_way_is_not_one_of_the_request(
         assert running.chat(HARD).status_code == 503
 
 
-@pytest.mark.slow
-def test_what_is_refused(cascade: Path, router: Path, tmp_path: Path, policy: CascadePolicy) -> None:
+def test_what_is_refused(cascade: Path) -> None:
     with pytest.raises(InputError, match=r"serve.compute_weight.*decides at a compute weight"):
         decider_of(cascade, None)
     with pytest.raises(InputError, match="is a cascade policy, which has no probabilities of choices"):
         decider_of(cascade, explore=0.1)
+    loaded = LoadedRouter.of(cascade)
     with pytest.raises(InputError, match="is a cascade policy"):
-        Decider(
-            Live(LoadedRouter.of(cascade), shadow=LoadedRouter.of(cascade)),
-            PRICES,
-            queues=ServedQueues(),
-            compute_weight=0.1,
-        )
+        Decider(Live(loaded, shadow=loaded), PRICES, queues=ServedQueues(), compute_weight=0.1)
     with pytest.raises(InputError, match="asks several models about a request"):
-        Decider(Live(LoadedRouter.of(cascade)), PRICES, compute_weight=0.1)
-    write_policy(of(CascadeProblem(prompt_cascade())), tmp_path / "confident")
-    with pytest.raises(InputError, match="reads confidences, which chat completions do not have"):
-        LoadedRouter.of(tmp_path / "confident")
+        Decider(Live(loaded), PRICES, compute_weight=0.1)
+
+
+def test_policies_that_need_more_than_requests_and_answers_are_refused(
+    policy: CascadePolicy, tmp_path: Path
+) -> None:
+    def refused(other: CascadePolicy, reason: str) -> None:
+        write_policy(other, tmp_path / reason)
+        with pytest.raises(InputError, match=reason):
+            LoadedRouter.of(tmp_path / reason)
+
+    confident, reading = copy.deepcopy(policy), copy.deepcopy(policy)
+    confident.beliefs.calibration[0, 0] = 0.5
+    refused(confident, "reads confidences, which chat completions do not have")
+    reading.beliefs.scale[0] = 1.0
+    refused(reading, "reads features, not prompts")
     after = CascadePolicy(EXPERTS, 1, 3, [1.0] * 3, policy.beliefs, after=[-1, 0, -1])
-    write_policy(after, tmp_path / "after")
-    with pytest.raises(InputError, match="asks for further samples or verifies answers"):
-        LoadedRouter.of(tmp_path / "after")
-    table = answered()
-    own = replace(table, features=np.column_stack([table.quality[:, 0]]), prompt=None)
-    write_policy(of(CascadeProblem(own)), tmp_path / "features")
-    with pytest.raises(InputError, match="reads features, not prompts"):
-        LoadedRouter.of(tmp_path / "features")
+    refused(after, "asks for further samples or verifies answers")
 
 
 def test_what_is_read_of_an_answer() -> None:
