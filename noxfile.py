@@ -17,7 +17,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True  # a session that is skipped has checked nothing
 nox.options.reuse_venv = "yes"
 
-_LOWEST_EXTRAS = ("embedding", "export", "llm", "scale", "test")
+_LOWEST_EXTRAS = ("embedding", "export", "llm", "scale", "serve", "test", "track", "tune")
 
 
 @nox.session(python=["3.11", "3.13"])
@@ -50,7 +50,7 @@ def lowest(session: nox.Session) -> None:
     ]
     extras = [argument for extra in _LOWEST_EXTRAS for argument in ("--extra", extra)]
     session.run(*compile_lowest, *extras, "pyproject.toml", "-o", str(requirements), external=True)
-    session.install("-r", str(requirements))
+    session.install("-r", str(requirements), "build>=1.2")
     session.install("--no-deps", "-e", ".")
     _pytest(session)
 

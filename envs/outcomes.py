@@ -145,7 +145,7 @@ def _scaled(cost: np.ndarray, scale: float, device: torch.device | str) -> Tenso
         return _mapped(cost).to(device) / scale
     target = temporary(cost.shape)
     for first in range(0, len(cost), _CHUNK):
-        target[first : first + _CHUNK] = _mapped(cost[first : first + _CHUNK]) / scale
+        target[first : first + _CHUNK] = (_mapped(cost[first : first + _CHUNK]) / scale).numpy()
     released(cost)
     return _mapped(released(target))
 
