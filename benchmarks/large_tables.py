@@ -2,7 +2,7 @@
 
     python benchmarks/large_tables.py --sizes '[[100000, 64], [1000000, 64]]' --folder runs/large
 
-Tables are generated chunk by chunk (`router_rl/bench/large_tables.py`): 64 features, qualities of 0 and 1,
+Tables are generated chunk by chunk (`large_table_stages.py`): 64 features, qualities of 0 and 1,
 and 80% of the rows for training, in no order. Each stage runs in its own process with one thread. `exact_pg`
 trains for one epoch, a network of 64-64. A table that is there already is used again. A query takes about 300
 bytes for its features in the table, and again in the cache folder, where outcomes take 8 bytes a query and
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
+from large_table_stages import STAGES, StageCost, measure_stage, write_results
 from markdown_tables import as_markdown
 from rich.console import Console
 
-from router_rl.bench.large_tables import STAGES, StageCost, measure_stage, write_results
 from router_rl.bench.table_layout import TextTable
 
 

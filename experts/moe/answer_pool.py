@@ -9,23 +9,19 @@ It needs transformers and downloads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from .answer_tasks import ANSWER, TASKS, WORDS, text_rows, verify
 from .branch import average
-from .frozen_base import Base
-from .huggingface import transformers_library
+from .byte_model import byte_base, byte_model
 from .sequences import Sequences, measure_sequences
-from .token_pool import GENERAL, Ffns, Problems, TokenPool, read_ffns
+from .token_pool import GENERAL, Problems, TokenPool, read_ffns
 
-__all__ = ["DEPTH", "EXPERTS", "WEIGHTS", "answer_base", "answer_model", "answer_pool"]
+__all__ = ["DEPTH", "EXPERTS", "WEIGHTS", "answer_model", "answer_pool"]
 
 WEIGHTS = Path(__file__).with_name("answer_base.safetensors")
 EXPERTS = WEIGHTS.with_name("answer_experts.safetensors")
@@ -40,37 +36,7 @@ def answer_model() -> nn.Module:
     Raises:
         InputError: transformers is not installed.
     """
-    library = transformers_library()
-    config: Any = library.LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return library.LlamaForCausalLM(config)
-
-
-def answer_base(state: Mapping[str, Tensor] | None = None) -> Base:
-    """Return the frozen base.
-
-    Args:
-        state: its weights by name; None: the packaged ones.
-
-    Raises:
-        InputError: transformers is not installed.
-    """
-    model = answer_model()
-    stored = load_file(WEIGHTS) if state is None else dict(state)
-    weights = {name: tensor.float() for name, tensor in stored.items()}
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    model.load_state_dict(weights)
-    return Base(model, DEPTH, "answers")
+    return byte_model(WORDS, layers=5, longest=128)
 
 
 @lru_cache(maxsize=4)
@@ -86,17 +52,7 @@ def answer_pool(train: int = 128, validation: int = 128, test: int = 128) -> Tok
         InputError: transformers is not installed.
     """
     counts = {"train": train, "validation": validation, "test": test}
-    return pool_of(answer_base(), read_ffns(EXPERTS, TASKS), counts)
-
-
-def pool_of(base: Base, experts: Ffns, counts: Mapping[str, int]) -> TokenPool:
-    """Return the pool of a base and its experts.
-
-    Args:
-        base: with the general FFNs.
-        experts: the FFNs of each task's expert, by the tasks' names.
-        counts: problems of each task by part.
-    """
+    base, experts = byte_base(answer_model(), WEIGHTS, DEPTH, "answers"), read_ffns(EXPERTS, TASKS)
     tail, mean = base.tail({**experts, GENERAL: base.dense()}), average(list(experts.values()))
 
     def part(name: str) -> Sequences:

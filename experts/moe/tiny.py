@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..io.errors import InputError
 from .branch import average
+from .byte_model import byte_base, byte_model
 from .frozen_base import Base
-from .huggingface import transformers_library
 from .sequences import Sequences, measure_sequences
 from .texts import pure_and_mixed
 from .tiny_text import DOMAINS, TREE, WORDS, token_rows
@@ -39,20 +37,7 @@ def tiny_model() -> nn.Module:
     Raises:
         InputError: transformers is not installed.
     """
-    library = transformers_library()
-    config: Any = library.LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=_LONGEST,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return library.LlamaForCausalLM(config)
+    return byte_model(WORDS, layers=6, longest=_LONGEST)
 
 
 def tiny_base(state: Mapping[str, Tensor] | None = None) -> Base:
@@ -64,12 +49,7 @@ def tiny_base(state: Mapping[str, Tensor] | None = None) -> Base:
     Raises:
         InputError: transformers is not installed.
     """
-    model = tiny_model()
-    stored = load_file(WEIGHTS) if state is None else dict(state)
-    weights = {name: tensor.float() for name, tensor in stored.items()}
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    model.load_state_dict(weights)
-    return Base(model, DEPTH, "tiny")
+    return byte_base(tiny_model(), WEIGHTS if state is None else state, DEPTH, "tiny")
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,6 @@ prints one measurement as JSON. Features are memory-mapped and read batch by bat
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from ..methods.agents import exact_pg
 from ..methods.method import Run
 from ..problems.routing.problem import RoutingProblem
 from ..problems.routing.routing_options import ScorerConfig
+from .child_process import in_child, peak_mib
 from .synthetic import synthetic_table
 
 __all__ = ["Scaling", "measure_in_process", "measure_size"]
@@ -65,16 +65,8 @@ def measure_size(queries: int, experts: int, limit: float) -> Scaling:
     Raises:
         RuntimeError: the child failed.
     """
-    command = [sys.executable, "-m", "router_rl.bench.scaling", str(queries), str(experts)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return Scaling(queries=queries, experts=experts)
-    if done.returncode == -9:  # the operating system kills a process when memory runs out
-        return Scaling(queries=queries, experts=experts)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return Scaling(**json.loads(done.stdout))
+    measured = in_child(["-m", "router_rl.bench.scaling", str(queries), str(experts)], limit)
+    return Scaling(**(measured or {"queries": queries, "experts": experts}))
 
 
 def measure_in_process(queries: int, experts: int) -> Scaling:
@@ -85,7 +77,7 @@ def measure_in_process(queries: int, experts: int) -> Scaling:
         experts: N.
     """
     _one_epoch(synthetic_table(100, 2))  # what torch loads at the first step is not counted
-    before = _peak_mib()
+    before = peak_mib()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         table = synthetic_table(queries, experts, folder=Path(folder))
@@ -98,25 +90,13 @@ def measure_in_process(queries: int, experts: int) -> Scaling:
         table_s=made - start,
         seconds=end - made,
         before_mib=before,
-        peak_mib=_peak_mib(),
+        peak_mib=peak_mib(),
     )
 
 
 def _one_epoch(table: OutcomeTable) -> None:
     problem = RoutingProblem(table, scorer=ScorerConfig(hidden=(64, 64)))
     exact_pg.fit(problem, exact_pg.ExactPGHyperparameters(epochs=1), Run())
-
-
-def _peak_mib() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage's maximum outlives exec, so a child would inherit its parent's
-        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
-        if line is not None:
-            return int(line.split()[1]) / 1024
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 if __name__ == "__main__":

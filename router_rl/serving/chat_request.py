@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["AUTO", "BadRequestError", "ChatRequest", "deadline_of", "last_prompt", "read_outcome"]
+__all__ = [
+    "AUTO",
+    "CHARACTERS_PER_TOKEN",
+    "BadRequestError",
+    "ChatRequest",
+    "deadline_of",
+    "last_prompt",
+    "read_outcome",
+    "text_length",
+]
 
 AUTO = "auto"  # the model name with which the router chooses
+CHARACTERS_PER_TOKEN = 4  # for estimates of tokens before a model counts them
 
 
 class BadRequestError(ValueError):
@@ -114,6 +124,21 @@ def last_prompt(messages: Any) -> str:
             raise BadRequestError("messages", "the last user message has no content")
         return "\n".join(texts)
     raise BadRequestError("messages", "has no message with the role user")
+
+
+def text_length(message: Mapping[str, Any]) -> int:
+    """Return the characters of a message's texts, without images and sounds.
+
+    Args:
+        message: its content is a string, or a list of parts; anything else has no text.
+
+    >>> text_length({"role": "user", "content": [{"type": "text", "text": "four"}, {"type": "image_url"}]})
+    4
+    """
+    content: Any = message.get("content")
+    parts = cast("list[Any]", content) if isinstance(content, list) else [content]
+    texts = [cast("dict[str, Any]", part).get("text") if isinstance(part, dict) else part for part in parts]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def deadline_of(metadata: Mapping[str, Any]) -> float | None:

@@ -20,6 +20,7 @@ from ..routing.policies.cascade_policy import CascadePolicy
 from ..routing.policies.cascade_router import cascade_policy_of, cascade_state
 from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
+from .chat_request import CHARACTERS_PER_TOKEN
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
 from .live_routers import Live, check_cascades, check_live
@@ -32,7 +33,6 @@ from .thompson_propensities import thompson_propensities
 __all__ = ["Decider", "Decision"]
 
 _TOKENS_OUT = 256.0  # expected answer tokens of an expert that has not answered yet
-_CHARACTERS_PER_TOKEN = 4
 _DISCOUNT = 0.99  # of the running mean of answer tokens, per answer
 
 
@@ -184,6 +184,7 @@ class Decider:
         masks = [self.breaker.mask(failed, each.router) for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []
+        states: list[Tensor | None] = []
         for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
             conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
@@ -194,6 +195,7 @@ class Decider:
                 state = cascade_state(cascade, answers or {}, self._compute_weight or 0.0, mask)
             current = loaded if queues is None else queues.current
             rankings.append(current.rank(prompt, group, mask, state))
+            states.append(state)
         if self.learner is not None:
             learned = self.learner.ranked(live.router, rankings[0])
             digests[0] += "" if learned is rankings[0] else f"+{self.learner.name}"
@@ -212,8 +214,8 @@ class Decider:
                 by = 1
             chosen = self._draw(per_router[by])
         cascade, returns = cascade_policy_of(live.router.router), None
-        if cascade is not None and answers:
-            returns = self._returned(cascade, rankings[0].features, answers, masks[0])
+        if cascade is not None and answers and states[0] is not None:
+            returns = _returned(cascade, rankings[0].features, states[0])
         return Decision(
             expert=names[chosen],
             router=digests[by],
@@ -320,15 +322,6 @@ class Decider:
         scores[cached] += self.sessions.bonus
         return ranking._replace(best=best, scores=scores)
 
-    def _returned(
-        self, policy: CascadePolicy, features: np.ndarray, answers: Mapping[str, str | None], may_ask: Tensor
-    ) -> str | None:
-        """Return the expert whose answer a cascade policy returns; None if it asks another one."""
-        state = cascade_state(policy, answers, self._compute_weight or 0.0, may_ask)
-        with torch.inference_mode():
-            step = policy.decide(torch.cat([torch.from_numpy(features).unsqueeze(0), state], dim=-1))
-        return None if step.answer[0] < 0 else policy.experts[int(step.answer[0])]
-
     def _propensities(
         self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]
     ) -> np.ndarray:
@@ -349,5 +342,12 @@ class Decider:
         return self._random.choices(range(len(probabilities)), weights=probabilities.tolist())[0]
 
     def _expected_usd(self, expert: str, prompt: str) -> float:
-        tokens_in = len(prompt) // _CHARACTERS_PER_TOKEN + 1
+        tokens_in = len(prompt) // CHARACTERS_PER_TOKEN + 1
         return cost_of(self._prices[expert], tokens_in, round(self._tokens_out[expert]))
+
+
+def _returned(policy: CascadePolicy, features: np.ndarray, state: Tensor) -> str | None:
+    """Return the expert whose answer a cascade policy returns; None if it asks another one."""
+    with torch.inference_mode():
+        step = policy.decide(torch.cat([torch.from_numpy(features).unsqueeze(0), state], dim=-1))
+    return None if step.answer[0] < 0 else policy.experts[int(step.answer[0])]

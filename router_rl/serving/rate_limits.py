@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 
 from experts.llm.endpoints import Endpoint
 
-from .chat_request import ChatRequest
+from .chat_request import CHARACTERS_PER_TOKEN, ChatRequest, text_length
 
 __all__ = ["OverLimitError", "RateLimits"]
 
 _MINUTE = 60.0
-_CHARACTERS_PER_TOKEN = 4
 
 
 class OverLimitError(RuntimeError):
@@ -107,10 +106,7 @@ def _windows(endpoints: Sequence[Endpoint], field: str) -> dict[str, _Window]:
 
 def _tokens(endpoint: Endpoint, request: ChatRequest) -> float:
     """Return the tokens of a request plus its maximum answer, estimated as in `collect`."""
-    contents = [message.get("content") for message in request.messages]
-    parts = [part for content in contents for part in (content if isinstance(content, list) else [content])]
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    characters = sum(len(text) for text in texts if isinstance(text, str))
+    characters = sum(map(text_length, request.messages))
     requested = request.rest.get("max_completion_tokens") or request.rest.get("max_tokens")
     limits = [limit for limit in (requested, endpoint.max_tokens) if isinstance(limit, int)]
-    return characters / _CHARACTERS_PER_TOKEN + (min(limits) if limits else 0)
+    return characters / CHARACTERS_PER_TOKEN + (min(limits) if limits else 0)

@@ -8,18 +8,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..routing.policies.session_policy import SessionPolicy
+from .chat_request import CHARACTERS_PER_TOKEN, text_length
 
 __all__ = ["Message", "ServedConversations"]
 
 _MAX_CONVERSATIONS = 20_000  # that are remembered
 _LIFE_S = 24 * 3600.0  # seconds after its last turn that a conversation is remembered
-_CHARACTERS_PER_TOKEN = 4
 _NEVER = 1e9  # seconds since a model answered, before it does
 
 Message = Mapping[str, Any]
@@ -126,19 +126,11 @@ def _parts(messages: Sequence[Message]) -> list[_Part]:
     parts: list[_Part] = []
     tokens = 0
     for message in messages:
-        tokens += _characters(message) // _CHARACTERS_PER_TOKEN
+        calls = message.get("tool_calls")
+        written = text_length(message) + (len(json.dumps(calls)) if calls else 0)
+        tokens += written // CHARACTERS_PER_TOKEN
         parts.append(_Part(hash(json.dumps(message, sort_keys=True)), tokens))
     return parts
-
-
-def _characters(message: Message) -> int:
-    """Characters of a message's texts and tool calls."""
-    content: Any = message.get("content")
-    listed = cast("list[Any]", content) if isinstance(content, list) else [{"text": content}]
-    texts: list[Any] = [cast("dict[str, Any]", part).get("text") for part in listed if isinstance(part, dict)]
-    calls = message.get("tool_calls")
-    written = sum(len(text) for text in texts if isinstance(text, str))
-    return written + (len(json.dumps(calls)) if calls else 0)
 
 
 def _shared(prompt: Sequence[_Part], other: Sequence[_Part]) -> int:

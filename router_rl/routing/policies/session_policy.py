@@ -193,13 +193,16 @@ class SessionPolicy(nn.Module):
     def decide(self, observation: Tensor) -> SessionStep:
         """Return the decision for observations [T, D + 5 N + 4] of `observe` or of the environment."""
         finite = observation.abs().amax(dim=-1) < float("inf")
-        known = observation.nan_to_num(0.0, 0.0, 0.0)
-        features, state = known[:, : self.features], known[:, self.features :]
-        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
-        score = self.scores(self.inputs(chance, later, state), state)
+        score = self.observed_scores(observation.nan_to_num(0.0, 0.0, 0.0))
         # The first of equals: argmax promises no order.
         best = (score == score.amax(dim=-1, keepdim=True)).float().argmax(dim=-1)
         return SessionStep(best, ~finite)
+
+    def observed_scores(self, observation: Tensor) -> Tensor:
+        """Return the scores [T, N] float32 of finite observations [T, D + 5 N + 4]."""
+        features, state = observation[:, : self.features], observation[:, self.features :]
+        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
+        return self.scores(self.inputs(chance, later, state), state)
 
     def inputs(self, chance: Tensor, later: Tensor, state: Tensor) -> Tensor:
         """Return the inputs [T, N, 7] of each expert.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..router import Router, StateInput
@@ -12,10 +11,25 @@ from ..scorers.scorer import Scorer
 from ..selection import Hard
 from .session_policy import SessionPolicy
 
-__all__ = ["session_policy_of", "session_router", "session_state_inputs"]
+__all__ = ["session_policy_of", "session_router"]
 
 
-def session_state_inputs(policy: SessionPolicy) -> tuple[StateInput, ...]:
+def session_router(policy: SessionPolicy) -> Router:
+    """Return a router that chooses the policy's expert; masks leave out experts, and `logits` are its scores.
+
+    Args:
+        policy: reads observations [T, D + 5 N + 4], which are the router's features and state.
+    """
+    state = _state_inputs(policy)
+    return Router(_SessionScorer(policy), Hard(), policy.experts, state=state, text=policy.text).eval()
+
+
+def session_policy_of(router: Router) -> SessionPolicy | None:
+    """Return the policy of a router that `session_router` returned; None for any other router."""
+    return router.scorer.policy if isinstance(router.scorer, _SessionScorer) else None
+
+
+def _state_inputs(policy: SessionPolicy) -> tuple[StateInput, ...]:
     """Return the parts of the second input, 5 N + 4 numbers: `SessionPolicy.observe` without the features."""
     names, count = policy.experts, len(policy.experts)
     return (
@@ -31,21 +45,6 @@ def session_state_inputs(policy: SessionPolicy) -> tuple[StateInput, ...]:
     )
 
 
-def session_router(policy: SessionPolicy) -> Router:
-    """Return a router that chooses the policy's expert; masks leave out experts, and `logits` are its scores.
-
-    Args:
-        policy: reads observations [T, D + 5 N + 4], which are the router's features and state.
-    """
-    state = session_state_inputs(policy)
-    return Router(_SessionScorer(policy), Hard(), policy.experts, state=state, text=policy.text).eval()
-
-
-def session_policy_of(router: Router) -> SessionPolicy | None:
-    """Return the policy of a router that `session_router` returned; None for any other router."""
-    return router.scorer.policy if isinstance(router.scorer, _SessionScorer) else None
-
-
 class _SessionScorer(Scorer):
     """The scores of a session policy."""
 
@@ -57,10 +56,7 @@ class _SessionScorer(Scorer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [T, N] of observations [T, D + 5 N + 4]."""
-        policy = self.policy
-        features, state = x.tensor_split([policy.features], dim=-1)
-        chance, later = (torch.sigmoid(one.prior(features)) for one in (policy.beliefs, policy.later))
-        return policy.scores(policy.inputs(chance, later, state), state)
+        return self.policy.observed_scores(x)
 
     def spec(self) -> dict[str, Any]:
         """Return the policy's description."""

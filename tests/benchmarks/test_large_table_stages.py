@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from benchmark_scripts import benchmark
 
 from experts import OutcomeTable
-from router_rl.bench import large_tables
-from router_rl.bench.large_tables import STAGES, measure_stage, write_results
+
+large_table_stages = benchmark("large_table_stages")
+STAGES, measure_stage, write_results = (
+    getattr(large_table_stages, name) for name in ("STAGES", "measure_stage", "write_results")
+)
 
 LIMITS = {"import": 700.0, "train exact_pg": 950.0}  # MiB that no file backs; about 460 and 690 were measured
 
 
 def test_results_are_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_tables, "_CHUNK", 300)
+    monkeypatch.setattr(large_table_stages, "_CHUNK", 300)
     write_results(tmp_path / "t.parquet", 1000, 5)
     table = OutcomeTable.read(tmp_path / "t.parquet", progress=False)
     assert (len(table), table.experts, table.features.shape) == (
@@ -41,7 +45,7 @@ def test_every_stage_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a file system cannot be mounted")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
 def test_memory_is_bounded_at_a_hundred_thousand_queries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

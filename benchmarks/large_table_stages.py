@@ -1,16 +1,12 @@
-"""Time and memory of each stage of a large table: read, train, evaluate, route; each in its own process.
+"""Time and memory of each stage of a large table: import, read, train, evaluate, route.
 
-    python -m router_rl.bench.large_tables FOLDER QUERIES EXPERTS
-
-prints one measurement a line as JSON. FOLDER holds the generated table, its import and the routers, and is
-not removed. Peak memory counts pages of memory-mapped files, which the operating system may drop; the peak of
-anonymous memory does not.
+Each stage runs in its own process; `large_tables.py` prints them. Peak memory counts pages of memory-mapped
+files, which the operating system may drop; the peak of anonymous memory does not.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -25,14 +21,14 @@ import pyarrow.parquet as pq
 import torch
 
 from experts import OutcomeTable, import_results
-
-from ..exports.save_policy import save_policy
-from ..methods.fit import fit
-from ..problems.objective import Objective
-from ..problems.routing.problem import RoutingProblem
-from ..problems.routing.routing_options import ScorerConfig
-from ..routing import load_router
-from .synthetic import class_weights
+from router_rl.bench.child_process import in_child, peak_mib, status_mib
+from router_rl.bench.synthetic import class_weights
+from router_rl.exports.save_policy import save_policy
+from router_rl.methods.fit import fit
+from router_rl.problems.objective import Objective
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.problems.routing.routing_options import ScorerConfig
+from router_rl.routing import load_router
 
 __all__ = ["STAGES", "StageCost", "measure_stage", "write_results"]
 
@@ -161,17 +157,8 @@ def measure_stage(stage: str, folder: Path, queries: int, experts: int, limit: f
     Raises:
         RuntimeError: the child failed.
     """
-    command = [sys.executable, "-m", "router_rl.bench.large_tables"]
-    command += ["--stage", stage, str(folder), str(queries), str(experts)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return StageCost(stage=stage, queries=queries, experts=experts)
-    if done.returncode == -9:  # the operating system kills a process when memory runs out
-        return StageCost(stage=stage, queries=queries, experts=experts)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return StageCost(**json.loads(done.stdout.splitlines()[-1]))
+    measured = in_child([__file__, stage, str(folder), str(queries), str(experts)], limit)
+    return StageCost(**(measured or {"stage": stage, "queries": queries, "experts": experts}))
 
 
 def measure_in_process(stage: str, folder: Path, queries: int, experts: int) -> StageCost:
@@ -187,7 +174,7 @@ def measure_in_process(stage: str, folder: Path, queries: int, experts: int) -> 
 
     def sample() -> None:
         while not stop.wait(0.02):
-            peak[0] = max(peak[0], _status("RssAnon"))
+            peak[0] = max(peak[0], _anonymous())
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
@@ -201,32 +188,16 @@ def measure_in_process(stage: str, folder: Path, queries: int, experts: int) -> 
         queries=queries,
         experts=experts,
         seconds=seconds,
-        peak_mib=_status("VmHWM"),
-        anonymous_mib=max(peak[0], _status("RssAnon")),
+        peak_mib=peak_mib(),
+        anonymous_mib=max(peak[0], _anonymous()),
     )
 
 
-def _status(name: str) -> float:
-    """Return a field of /proc/self/status in MiB; 0 where there is none."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
-
-
-def _main(words: list[str]) -> None:
-    torch.set_num_threads(1)
-    if words[0] == "--stage":
-        _, stage, folder, queries, experts = words
-        print(json.dumps(asdict(measure_in_process(stage, Path(folder), int(queries), int(experts)))))
-        return
-    folder, queries, experts = Path(words[0]), int(words[1]), int(words[2])
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "table.parquet").exists():
-        write_results(folder / "table.parquet", queries, experts)
-    for stage in STAGES:
-        cost = measure_stage(stage, folder, queries, experts, limit=3600.0)
-        print(json.dumps(asdict(cost)), flush=True)
+def _anonymous() -> float:
+    return status_mib("RssAnon") or 0.0
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    torch.set_num_threads(1)
+    _stage, _folder, _queries, _experts = sys.argv[1:]
+    print(json.dumps(asdict(measure_in_process(_stage, Path(_folder), int(_queries), int(_experts)))))
