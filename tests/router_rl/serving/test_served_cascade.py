@@ -215,6 +215,19 @@ def test_a_failure_on_the_way_is_not_one_of_the_request(
         assert running.chat(HARD).status_code == 503
 
 
+def test_a_model_that_refuses_the_request_after_another_answered_is_left_out(
+    serve: Callable[..., Any], cascade: Path, three: Path, backend: FaultServer
+) -> None:
+    backend.exempt = {"one", "large"}
+    with serve(cascade, three, compute_weight=0.1, answers="numeric") as running:
+        got = running.chat(f"{HARD} <<400>>")
+        assert got.status_code == 200
+        assert [(row["expert"], row["status"]) for row in running.rows()][:2] == [
+            ("one", "ok"),
+            ("two", "failed"),
+        ]
+
+
 def test_what_is_refused(cascade: Path) -> None:
     with pytest.raises(InputError, match=r"serve.compute_weight.*decides at a compute weight"):
         decider_of(cascade, None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -23,7 +24,7 @@ from tuning_toys import NAME, problem_of_toys
 
 from experts import InputError
 from router_rl import Objective, RoutingProblem, SearchOptions, tune
-from router_rl.studies.tuning import study_run, study_storage
+from router_rl.studies.tuning import parallel_search, study_run, study_storage
 from router_rl.studies.tuning.study_storage import StudyStorage
 
 # By path: the tests are no package.
@@ -99,6 +100,25 @@ def test_a_waiting_trial_is_started_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(len(studies)) as pool:
             started = list(pool.map(start, studies))
     assert [sum(each) for each in zip(*started, strict=True)] == [1] * len(ids)
+
+
+def test_a_worker_opens_a_study_once_and_closes_the_one_before(tmp_path: Path) -> None:
+    one, other = (
+        SimpleNamespace(
+            storage=f"sqlite:///{tmp_path / name}.db",
+            study_name="study",
+            options=SearchOptions(),
+            identity={"data": name},
+        )
+        for name in ("one", "other")
+    )
+    study = parallel_search._opened(one)
+    assert parallel_search._opened(one) is study
+    ((_, storage, _),) = parallel_search._OPEN
+    assert storage._open
+    assert parallel_search._opened(other) is not study
+    assert not storage._open
+    assert [each[0] for each in parallel_search._OPEN] == [other]
 
 
 @pytest.mark.slow
