@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -33,6 +34,17 @@ ALLOWED_SKIPS = (
     "golden numbers need",
     "is not built: ",  # tests/runtimes
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter collect everything at its end."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(hookwrapper=True)

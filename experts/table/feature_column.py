@@ -16,9 +16,22 @@ from ..io.progress import track
 from .mapped_column import MAP_FROM_BYTES, extracted
 from .parquet_columns import check_numbers
 
-__all__ = ["MAP_FROM_BYTES", "is_list", "read_features"]
+__all__ = ["MAP_FROM_BYTES", "is_list", "list_column", "read_features"]
 
 _CHUNK = 16_384  # rows extracted together
+
+
+def list_column(values: np.ndarray, missing: np.ndarray) -> pa.LargeListArray:
+    """Return features as a column of lists; fixed-size lists with nulls cannot be read by pyarrow 25.
+
+    Args:
+        values: [T, D] float32.
+        missing: [T] bool, rows without features: null.
+    """
+    lengths = np.where(missing, 0, values.shape[1])
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), type=pa.int64())
+    flat = pa.array(np.ascontiguousarray(values[~missing]).reshape(-1))
+    return pa.LargeListArray.from_arrays(offsets, flat, mask=pa.array(missing))
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -51,7 +64,7 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool, nullable:
             "features", str(first.type), "is not a list column", "store fixed-size float32 lists"
         )
     check_numbers("features", first.type)
-    width = _width(first, nullable)
+    width = _width(file, nullable)
     if width == 0:
         raise InputError("features", width, "row 0 is empty", "drop the column or fill it")
     if rows * width * 4 < MAP_FROM_BYTES:
@@ -65,12 +78,16 @@ def read_features(file: pq.ParquetFile, path: Path, *, progress: bool, nullable:
     return extracted(path, "features", (rows, width), fill)
 
 
-def _width(column: Any, nullable: bool) -> int:
+def _width(file: pq.ParquetFile, nullable: bool) -> int:
     """Return the number of features of the first row; with `nullable`, of the first row that has some."""
-    if nullable and pa.types.is_fixed_size_list(column.type):
-        return int(column.type.list_size)
-    known = column.drop_null() if nullable else column
-    return len(known[0].as_py() or ()) if len(known) else 0
+    for batch in _batches(file, range(file.num_row_groups)):
+        column: Any = batch["features"]
+        if pa.types.is_fixed_size_list(column.type):
+            return int(column.type.list_size)
+        known = column.drop_null() if nullable else column
+        if len(known):
+            return len(known[0].as_py() or ())
+    return 0
 
 
 def _extract(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..io.atomic import replacing
 from ..io.errors import InputError, unknown_name
 from ..io.json_types import check_type, parse_json
-from .feature_column import read_features
+from .feature_column import list_column, read_features
 from .parquet_columns import float_column, number_column, text_column
 from .parquet_file import opened_parquet
 
@@ -125,9 +125,9 @@ def write_log(
         elif name in ("query_id", *TEXTS):
             written[name] = pa.array(values.tolist(), type=pa.string())
         elif name == "features":
-            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-            unknown = pa.array(np.isnan(values).all(axis=1))
-            written[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=unknown)
+            missing: Any = np.isnan(values).all(axis=1)
+            if not missing.all():
+                written[name] = list_column(values, missing)
         else:
             written[name] = pa.array(values, from_pandas=True)  # NaN is missing
     facts: _Facts = {

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from experts import InputError
 from experts.io.atomic import replacing
+from experts.table.feature_column import list_column
 
 from ..routing.storage import stored_text_digest
 from .log_row import of_one_pipeline
@@ -116,8 +117,8 @@ def _write(
     if width:
         blank = bytes(4 * width)
         values = np.frombuffer(b"".join(each or blank for each in features), dtype="<f4")
-        is_null = pa.array([each is None for each in features])
-        columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(values), width, mask=is_null)
+        missing = np.array([each is None for each in features])
+        columns["features"] = list_column(values.reshape(-1, width), missing)
     routed = [row for row in rows if row["propensities"]]
     experts = list(routed[-1]["propensities"]) if routed else sorted({row["expert"] for row in rows})
     facts = {"experts": experts, "router": router, "pipeline": pipeline, "cost_unit": "usd"}

@@ -143,7 +143,7 @@ def trace(seed=0, long=300, count=400):
     return Arrivals(name="made", arrival_s=rng.exponential(1.0, count).cumsum(), tokens=tokens.astype(float))
 
 
-def built(make_table, setting, lanes=4, **options):
+def built(make_table, setting, lanes=2, **options):
     table = replace(make_table(), tokens_out=np.array([[1.0, 1.5, 2.0]] * len(make_table())))
     settings = {
         "servers": "continuous",

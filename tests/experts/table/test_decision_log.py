@@ -142,6 +142,22 @@ def test_traffic_is_kept_in_full_precision(tmp_path: Path) -> None:
     assert back.tokens_out is None
 
 
+@pytest.mark.parametrize("known", [0, 1, 2, None])
+def test_features_of_some_decisions(tmp_path: Path, known: int | None) -> None:
+    features = np.full((3, 2), np.nan, dtype=np.float32)
+    if known is not None:
+        features[known] = [0.5, -1.0]
+    DecisionLog(**{**GOOD, "features": features.tolist()}).write(tmp_path / "log.parquet")
+    table = pq.read_table(tmp_path / "log.parquet")
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=1)
+    for name in ("log", "groups"):
+        back = DecisionLog.read(tmp_path / f"{name}.parquet")
+        if known is None:
+            assert back.features is None
+        else:
+            np.testing.assert_array_equal(back.features, features)
+
+
 def test_requests_that_name_another_expert_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     columns = {"query_id": list("abc"), "expert": ["left", "other", "right"]}
