@@ -5,22 +5,24 @@
 
 cosmic-ray makes the mutants: another operator, comparison, number or constant, a negated condition, a loop
 that does not run. `mutation_sample.py` says which count as viable, `mutation_tests.py` which tests are
-nearest. A mutant is killed if one of these tests fails or if they take longer than `--timeout-factor` times
-the unmutated run.
+nearest, and `mutation_worker.py` runs them. A mutant is killed if one of these tests fails or if they take
+longer than `--timeout-factor` times the unmutated run.
 
-Everything runs in copies of the committed tree below `--out`, so that the working tree does not change. The
-session is in `session.sqlite`, in cosmic-ray's format: an interrupted run continues with the same command,
-and a larger `--sample` or another `--rooms` extends the same session. Another commit or seed needs another
-`--out`. Prints the score of each folder with its 95% confidence interval (Wilson), and the survivors.
+Everything runs in copies of the committed tree below `--out`, so that the working tree does not change. A
+session begins with one run of the quick tests. It is in `session.sqlite`, in cosmic-ray's format: an
+interrupted run continues with the same command, and a larger `--sample` or another `--rooms` extends the
+same session. Another commit or seed needs another `--out`. Prints the score of each folder with its 95%
+confidence interval (Wilson), and the survivors.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
+import itertools
 import json
+import os
 import queue
-import shlex
 import shutil
 import subprocess
 import sys
@@ -29,26 +31,30 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import jsonargparse
-from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 from mutation_sample import changes_what_runs, identifier, mutants_in, mutated
-from mutation_tests import NearestTests
+from mutation_tests import CoveringTests, record
 from scipy.stats import binomtest
 
-__all__ = ["Score", "Verdict", "main", "report"]
+__all__ = ["Score", "Verdict", "Worker", "main", "report"]
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("router_rl/studies", "router_rl/problems", "router_rl/methods", "router_rl/routing/selection")
 _ALLOWANCE = 30.0  # seconds that a run may take beyond the factor
-_IMPORT_SECONDS = 120.0
 _OUTPUT = 2_000  # characters kept of what the tests print
+_OUTCOMES = {
+    "survived": TestOutcome.SURVIVED,
+    "killed": TestOutcome.KILLED,
+    "timeout": TestOutcome.KILLED,
+    "incompetent": TestOutcome.INCOMPETENT,
+}
 
 
 def main(
@@ -71,9 +77,14 @@ def main(
     """
     out = out.resolve()
     commit = _prepared(out, seed, jobs)
+    record(out, out / "pristine", workers=jobs)
+    workers = [Worker(out / f"tree{job}") for job in range(jobs)]
+    tests = CoveringTests(out, out / "pristine")
     with use_db(str(out / "session.sqlite"), WorkDB.Mode.create) as results:
-        session = _Session(out, results, jobs, timeout_factor)
+        session = _Session(results, tests, workers, timeout_factor)
         scores = [session.score(room, sample, seed) for room in rooms]
+    for worker in workers:
+        worker.close()
     print(report(scores, commit, sample, seed))
 
 
@@ -151,53 +162,78 @@ def _prepared(out: Path, seed: int, jobs: int) -> str:
     if session["seed"] != seed:
         sys.exit(f"{out} has a session with seed {session['seed']}: name another --out")
     archive = subprocess.run(["git", "archive", session["commit"]], cwd=ROOT, capture_output=True, check=True)
-    for name in (
-        "pristine",
-        *(f"tree{job}" for job in range(jobs)),
-    ):  # a killed run leaves a mutant in its copy
+    # A killed run leaves a mutant in its copy.
+    for name in ("pristine", *(f"tree{job}" for job in range(jobs))):
         shutil.rmtree(out / name, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(out / name, filter="data")
     return session["commit"]
 
 
+class Worker:
+    """A copy of the tree and a process that runs its tests.
+
+    Args:
+        tree: the copy.
+
+    Raises:
+        SystemExit: the process would import the packages of another tree.
+    """
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self._log = tree.with_name(f"{tree.name}-tests.log")
+        settings = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
+        arguments: dict[str, Any] = {"cwd": tree, "env": {**os.environ, **settings}, "text": True}
+        code = f"import router_rl; assert router_rl.__file__.startswith({str(tree)!r}), router_rl.__file__"
+        if subprocess.run([sys.executable, "-c", code], check=False, **arguments).returncode:
+            sys.exit(f"{tree} does not import its own router_rl")
+        script = Path(__file__).with_name("mutation_worker.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen([sys.executable, str(script)], **pipes, **arguments)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def run(self, module: str, tests: Sequence[str], limit: float) -> tuple[str, str]:
+        """Return what `mutation_worker` says of a module and tests, and the end of what they print."""
+        job = {"module": module, "tests": tests, "limit": limit, "log": str(self._log)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(job), file=self._process.stdin, flush=True)
+        word = self._process.stdout.readline().strip()
+        return word, self._log.read_text(encoding="utf-8", errors="replace")[-_OUTPUT:]
+
+
 class _Session:
     """Runs mutants and keeps their results.
 
     Args:
-        out: folder with the copies of the tree.
         results: cosmic-ray's database.
-        jobs: mutants at the same time.
+        tests: of the mutants.
+        workers: one for each mutant at the same time.
         factor: time limit of a mutant, as a multiple of the unmutated run.
     """
 
-    def __init__(self, out: Path, results: WorkDB, jobs: int, factor: float) -> None:
-        self._results, self._jobs, self._factor = results, jobs, factor
-        self._pristine = out / "pristine"
-        self._nearest = cache(NearestTests(self._pristine).of)
-        self._trees: queue.Queue[Path] = queue.Queue()
-        for job in range(jobs):
-            self._trees.put(out / f"tree{job}")
+    def __init__(
+        self, results: WorkDB, tests: CoveringTests, workers: Sequence[Worker], factor: float
+    ) -> None:
+        self._results, self._tests, self._factor = results, tests, factor
+        self._pristine = workers[0].tree.with_name("pristine")
+        self._free: queue.Queue[Worker] = queue.Queue()
+        for worker in workers:
+            self._free.put(worker)
         self._known = {item.job_id: result for item, result in results.completed_work_items}
         self._listed = {item.job_id for item in results.work_items}
         self._lock = Lock()
-        self._seconds_file = out / "seconds.json"
-        known = json.loads(self._seconds_file.read_text()) if self._seconds_file.exists() else {}
-        self._seconds: dict[str, float] = known
-        self._check_imports(out / "tree0")
-
-    def _check_imports(self, tree: Path) -> None:
-        """Raise SystemExit if a copy's tests would import the packages of another tree."""
-        code = f"import router_rl; assert router_rl.__file__.startswith({str(tree)!r}), router_rl.__file__"
-        outcome, _ = run_tests(_python(tree, "-c", code), _IMPORT_SECONDS)
-        if outcome != TestOutcome.SURVIVED:
-            sys.exit(f"{tree} does not import its own router_rl")
+        self._second = itertools.count(1)
 
     def score(self, room: str, sample: int, seed: int) -> Score:
         """Return the results of the first viable mutants of a folder; those that have none run first."""
         plausible = self._plausible(room, seed)
         verdicts: list[Verdict] = []
-        with ThreadPoolExecutor(self._jobs) as pool:
+        with ThreadPoolExecutor(max(self._free.qsize(), 1)) as pool:
             while batch := list(islice(plausible, sample - len(verdicts))):
                 for mutant, result in zip(batch, pool.map(self._result, batch), strict=True):
                     if result.test_outcome != TestOutcome.INCOMPETENT:
@@ -219,12 +255,12 @@ class _Session:
         job = identifier(mutant)
         if job in self._known:
             return self._known[job]
-        tree = self._trees.get()
+        worker = self._free.get()
         began = time.perf_counter()
         try:
-            result = self._tested(mutant, tree)
+            result = self._tested(mutant, worker)
         finally:
-            self._trees.put(tree)
+            self._free.put(worker)
         with self._lock:
             if job not in self._listed:
                 self._results.add_work_item(WorkItem.single(job, mutant))
@@ -236,60 +272,32 @@ class _Session:
         )
         return result
 
-    def _tested(self, mutant: MutationSpec, tree: Path) -> WorkResult:
+    def _tested(self, mutant: MutationSpec, worker: Worker) -> WorkResult:
         """Plant a mutant in a copy of the tree, run its tests and take it out again."""
-        tests = self._nearest(mutant.module_path.as_posix())
-        limit = _ALLOWANCE + self._factor * sum(self._unmutated(test, tree) for test in tests)
+        tests = self._tests.of(mutant)
+        limit = _ALLOWANCE + self._factor * self._tests.seconds(tests)
         source = self._source(mutant)
         changed = mutated(source, mutant)
         assert changed is not None
-        path = tree / mutant.module_path
-        path.write_text(changed, encoding="utf-8")
+        path = worker.tree / mutant.module_path
         try:
-            outcome, output = run_tests(_pytest(tree, tests), limit) if tests else (TestOutcome.SURVIVED, "")
-            if outcome == TestOutcome.KILLED and " failed" not in output and output != "timeout":
-                module = ".".join(mutant.module_path.with_suffix("").parts)
-                imported, _ = run_tests(_python(tree, "-c", f"import {module}"), _IMPORT_SECONDS)
-                if imported != TestOutcome.SURVIVED:
-                    outcome = TestOutcome.INCOMPETENT
+            self._write(path, changed)
+            word, output = worker.run(".".join(mutant.module_path.with_suffix("").parts), tests, limit)
         finally:
-            path.write_text(source, encoding="utf-8")
+            self._write(path, source)
         return WorkResult(
             worker_outcome=WorkerOutcome.NORMAL,
-            output=output[-_OUTPUT:],
-            test_outcome=outcome,
+            output="timeout" if word == "timeout" else output,
+            test_outcome=_OUTCOMES[word],
             diff="\n".join(difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)),
         )
 
-    def _unmutated(self, test: str, tree: Path) -> float:
-        """Seconds that a test file takes without a mutant.
-
-        Raises:
-            SystemExit: it fails.
-        """
+    def _write(self, path: Path, text: str) -> None:
+        """Write a source file with a time of its own: compiled files are compared by seconds and size."""
+        path.write_text(text, encoding="utf-8")
         with self._lock:
-            if test not in self._seconds:
-                began = time.perf_counter()
-                outcome, output = run_tests(_pytest(tree, [test]), None)
-                if outcome != TestOutcome.SURVIVED:
-                    sys.exit(f"{test} fails without a mutant:\n{output}")
-                self._seconds[test] = time.perf_counter() - began
-                self._seconds_file.write_text(json.dumps(self._seconds, indent=1))
-            return self._seconds[test]
-
-
-def _pytest(tree: Path, tests: Sequence[str]) -> str:
-    scratch = tree.with_name(f"{tree.name}-tmp")
-    return _python(
-        tree, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={scratch}", *tests
-    )
-
-
-def _python(tree: Path, *words: str) -> str:
-    """A command in a copy of the tree, with the copy's packages."""
-    return shlex.join(
-        ["env", "-C", str(tree), f"PYTHONPATH={tree}", "OMP_NUM_THREADS=1", sys.executable, *words]
-    )
+            second = next(self._second)
+        os.utime(path, (second, second))
 
 
 def _place(mutant: MutationSpec) -> str:

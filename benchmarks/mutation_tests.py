@@ -1,147 +1,135 @@
-"""The tests that are nearest to a source file.
+"""The tests of a mutant: the quick tests that run its line, the nearest ones first.
 
-1. The doctests of the source file.
-2. The mirror: `tests/A/B/test_C.py` of `A/B/C.py`.
-3. Test files that import the source file, directly or through a name that a package re-exports. Strings
-   in registries that name a module count as imports.
-4. Where these are fewer than `LEAST` test files: test files that import a file that imports the source
-   file; then those one more import away, and so on.
+One run of the quick tests records which test runs which line (coverage.py's contexts) and how long each
+test takes. A line that runs only while its module is imported (a constant, a default, a decorator) is tested
+by the tests that run any function of that module.
 
-Within a rule, files whose folder is nearer to the mirror come first, then by name. At most `LIMIT` test
-files are kept.
+The file that mirrors the source file (`tests/A/B/test_C.py` of `A/B/C.py`) comes first, then files by the
+steps between their folder and the mirror's; within one distance, shorter tests come first. Tests are taken
+until their seconds without a mutant exceed `SECONDS`.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from functools import cache, cached_property
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-__all__ = ["LEAST", "LIMIT", "NearestTests"]
+from cosmic_ray.work_item import MutationSpec
+from coverage import CoverageData
 
-LEAST, LIMIT = 2, 5
-"""Test files for one source file."""
+__all__ = ["SECONDS", "CoveringTests", "distance", "record"]
 
-_OURS = ("router_rl", "envs", "experts", "train_router")
-_ENTRY = re.compile(r"((?:router_rl|envs|experts)(?:\.\w+)+)(?::\w+)?")
+SECONDS = 20.0
+"""Seconds of tests of one mutant, without the mutant, after which no other test is taken."""
+
+_MOST = 200  # tests of one mutant
+_DURATION = re.compile(r"^([\d.]+)s (?:setup|call|teardown) +(\S.*)$", re.MULTILINE)
+_COVERAGE, _DURATIONS = "coverage.sqlite", "durations.txt"
 
 
-class NearestTests:
-    """Finds the tests of source files by imports, which it reads from the text.
+class CoveringTests:
+    """Finds the tests of a mutant in what `record` wrote.
 
     Args:
-        tree: root of the repository.
-        limit: most test files for one source file.
+        out: folder that `record` wrote to.
+        tree: root of the recorded repository.
+        seconds: of tests for one mutant.
     """
 
-    def __init__(self, tree: Path, limit: int = LIMIT) -> None:
-        self._tree, self._limit = tree, limit
-        self._exports = cache(self._read_exports)
+    def __init__(self, out: Path, tree: Path, seconds: float = SECONDS) -> None:
+        self._tree, self._most = tree, seconds
+        self._data = CoverageData(str(out / _COVERAGE))
+        self._data.read()
+        self._seconds: dict[str, float] = defaultdict(float)
+        for took, test in _DURATION.findall((out / _DURATIONS).read_text(encoding="utf-8")):
+            self._seconds[test] += float(took)
+        self._lines = cache(self._read_lines)
 
-    def of(self, source: str) -> list[str]:
-        """Return the nearest tests, nearest first, as paths from the root; [] if there are none.
+    def of(self, mutant: MutationSpec) -> list[str]:
+        """Return node ids for pytest, nearest first; [] if no test runs the mutant's line."""
+        name = mutant.module_path.as_posix()
+        contexts = self._lines(name)
+        lines = _lines_of((self._tree / name).read_text(encoding="utf-8"), mutant) or contexts
+        running = {test for line in lines for test in contexts.get(line, ())}
+        return self._nearest(running - {""}, mutant.module_path)
 
-        Args:
-            source: path from the root, such as `router_rl/studies/compare.py`.
-        """
-        path = Path(source)
-        mirror = Path("tests") / path.parent / f"test_{path.name}"
-        found = [mirror] if mirror in self._tests else []
-        doctests = [source] if ">>> " in (self._tree / path).read_text(encoding="utf-8") else []
-        reached = {source}
-        while True:
-            importers = [test for test, files in self._tests.items() if files & reached and test not in found]
-            found += _by_distance(importers, mirror)
-            between = {name for name, files in self._sources.items() if files & reached} | reached
-            if len(found) >= LEAST or between == reached:
-                return [*doctests, *(test.as_posix() for test in found[: self._limit])]
-            reached = between
+    def seconds(self, tests: Iterable[str]) -> float:
+        """Return the seconds that tests take without a mutant."""
+        return sum(self._seconds[test] for test in tests)
 
-    @cached_property
-    def _tests(self) -> dict[Path, set[str]]:
-        """Source files that each test file imports."""
-        return {
-            path.relative_to(self._tree): self._imports(path)
-            for path in sorted((self._tree / "tests").rglob("test_*.py"))
-            if "fixtures" not in path.parts
-        }
+    def _nearest(self, tests: Iterable[str], source: Path) -> list[str]:
+        order = sorted(tests, key=lambda test: (distance(test, source), self._seconds[test], test))
+        kept: list[str] = []
+        for test in order[:_MOST]:
+            kept.append(test)
+            if self.seconds(kept) > self._most:
+                break
+        return kept
 
-    @cached_property
-    def _sources(self) -> dict[str, set[str]]:
-        """Source files that each source file imports."""
-        return {
-            path.relative_to(self._tree).as_posix(): self._imports(path)
-            for name in _OURS
-            for path in [*sorted((self._tree / name).rglob("*.py")), *self._tree.glob(f"{name}.py")]
-            if path.name != "__init__.py"
-        }
-
-    def _imports(self, path: Path) -> set[str]:
-        """Source files of the names that a file imports."""
-        found: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                module = self._module(node, path.parent)
-                found |= {file for name in node.names if (file := self._file(module, name.name))}
-            elif isinstance(node, ast.Import):
-                found |= {file for name in node.names if (file := self._file_of(name.name.split(".")))}
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if named := _ENTRY.fullmatch(node.value):
-                    parts = named[1].split(".")
-                elif path.name == "registry.py" and node.value.isidentifier():
-                    parts = [*path.parent.relative_to(self._tree).parts, node.value]
-                else:
-                    continue
-                if file := self._file_of(parts):
-                    found.add(file)
-        return found
-
-    def _module(self, node: ast.ImportFrom, folder: Path) -> tuple[str, ...]:
-        """The absolute module that an import names."""
-        named = tuple(node.module.split(".")) if node.module else ()
-        if not node.level:
-            return named
-        for _ in range(node.level - 1):
-            folder = folder.parent
-        return (*folder.relative_to(self._tree).parts, *named)
-
-    def _file(self, module: tuple[str, ...], name: str) -> str | None:
-        """The file where a name of a module is defined, if it is ours."""
-        if not module or module[0] not in _OURS:
-            return None
-        return (
-            self._file_of([*module, name])
-            or (self._exports(module).get(name) if (self._tree / Path(*module)).is_dir() else None)
-            or self._file_of(list(module))
-        )
-
-    def _file_of(self, parts: list[str]) -> str | None:
-        path = Path(*parts).with_suffix(".py")
-        return path.as_posix() if parts[0] in _OURS and (self._tree / path).is_file() else None
-
-    def _read_exports(self, package: tuple[str, ...]) -> dict[str, str]:
-        """Files of the names that a package re-exports."""
-        path = self._tree / Path(*package) / "__init__.py"
-        found: dict[str, str] = {}
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")):
-            if isinstance(node, ast.ImportFrom):
-                module = self._module(node, path.parent)
-                for name in node.names:
-                    if file := self._file(module, name.name):
-                        found[name.asname or name.name] = file
-        return found
+    def _read_lines(self, name: str) -> Mapping[int, set[str]]:
+        """Tests by line of a source file; "" stands for its import."""
+        found = self._data.contexts_by_lineno(str(self._tree / name))
+        return {line: {each.rpartition("|")[0] for each in contexts} for line, contexts in found.items()}
 
 
-def _by_distance(tests: list[Path], mirror: Path) -> list[Path]:
-    """Test files by the steps between their folder and the mirror's, then by name."""
+def record(out: Path, tree: Path, workers: int) -> None:
+    """Run the quick tests of a tree, and keep which test runs which line and how long each takes.
 
-    def distance(test: Path) -> tuple[int, Path]:
-        ours, theirs = mirror.parent.parts, test.parent.parts
-        shared = next(
-            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None
-        )
-        common = min(len(ours), len(theirs)) if shared is None else shared
-        return len(ours) + len(theirs) - 2 * common, test
+    Raises:
+        SystemExit: a test fails.
+    """
+    if (out / _DURATIONS).exists():
+        return
+    options = f"-n {workers} --dist worksteal --ignore=tests/faults -m 'not slow' -p no:cacheprovider"
+    measure = "--cov --cov-report= --cov-context=test --durations=0 -vv"
+    command = [sys.executable, "-m", "pytest", *shlex.split(f"{options} {measure}")]
+    environment = f"COVERAGE_FILE={out / _COVERAGE}", f"PYTHONPATH={tree}"
+    log = out / "tests.log"
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(["env", "-C", str(tree), *environment, *command], stdout=output, check=False)
+    if done.returncode:
+        sys.exit(f"the tests fail without a mutant: see {log}")
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if _DURATION.match(line)]
+    (out / _DURATIONS).write_text("\n".join(lines), encoding="utf-8")
 
-    return sorted(tests, key=distance)
+
+def distance(test: str, source: Path) -> int:
+    """Return 0 for the doctests and the mirror of a source file, else 1 and the steps between the folders.
+
+    >>> distance("tests/a/b/test_c.py::test_x", Path("a/b/c.py"))
+    0
+    >>> distance("tests/a/test_d.py::test_x", Path("a/b/c.py"))
+    2
+    """
+    path = Path(test.partition("::")[0])
+    mirror = Path("tests") / source.parent / f"test_{source.name}"
+    if path in (mirror, source):
+        return 0
+    ours, theirs = mirror.parent.parts, path.parent.parts
+    shared = 0
+    while shared < min(len(ours), len(theirs)) and ours[shared] == theirs[shared]:
+        shared += 1
+    return 1 + len(ours) + len(theirs) - 2 * shared
+
+
+def _lines_of(source: str, mutant: MutationSpec) -> Sequence[int]:
+    """Lines of the statement that a mutant changes, of a loop those of its head; [] if an import runs it."""
+    place = mutant.start_pos[0]
+    found: Sequence[int] = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for node in (each for part in function.body for each in ast.walk(part)):
+            if isinstance(node, ast.stmt):  # the innermost comes last
+                body = getattr(node, "body", None)
+                end = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno
+                lines = range(node.lineno, max(end or 0, node.lineno) + 1)
+                found = lines if place in lines else found
+    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import coverage
 import pytest
 from benchmark_scripts import benchmark
+from cosmic_ray.work_item import MutationSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,37 +104,98 @@ def test_what_is_viable(before: str, after: str, viable: bool) -> None:
     assert mutation_sample.changes_what_runs(SOURCE, SOURCE.replace(before, after)) is viable
 
 
-def test_the_mirror_comes_first_then_importers_by_distance(tree: Path) -> None:
-    nearest = mutation_tests.NearestTests(tree)
-    assert nearest.of("router_rl/a/deep.py") == [
-        "tests/router_rl/a/test_deep.py",
-        "tests/router_rl/a/test_another.py",  # through the package
-        "tests/router_rl/b/test_far.py",
-    ]
-    assert mutation_tests.NearestTests(tree, limit=1).of("router_rl/a/deep.py") == [
-        "tests/router_rl/a/test_deep.py"
-    ]
+@pytest.fixture
+def recorded(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Covering tests of `deep.py`: line 16, the sum, is run by three tests."""
+    out = tmp_path_factory.mktemp("recorded")
+    data = coverage.CoverageData(str(out / "coverage.sqlite"))
+    deep = str(tree / "router_rl/a/deep.py")
+    for context, lines in {
+        "": {1, 3, 5, 8, 9, 10, 11, 14},
+        "tests/router_rl/b/test_far.py::test_sum|run": {16},
+        "tests/router_rl/a/test_deep.py::test_slow[a b]|run": {16},
+        "tests/router_rl/a/test_deep.py::test_quick|setup": {16},
+        "tests/router_rl/b/test_lazy.py::test_imports|run": {1, 3, 5, 8, 9, 10, 11, 14},
+    }.items():
+        data.set_context(context)
+        data.add_lines({deep: lines})
+    data.write()
+    seconds = (
+        "0.50s call     tests/router_rl/b/test_far.py::test_sum",
+        "9.00s call     tests/router_rl/a/test_deep.py::test_slow[a b]",
+        "2.00s setup    tests/router_rl/a/test_deep.py::test_slow[a b]",
+        "0.01s call     tests/router_rl/a/test_deep.py::test_quick",
+        "0.02s call     tests/router_rl/b/test_lazy.py::test_imports",
+    )
+    (out / "durations.txt").write_text("\n".join(seconds))
+    return lambda **limits: mutation_tests.CoveringTests(out, tree, **limits)
 
 
-def test_doctests_come_first(tree: Path) -> None:
-    assert mutation_tests.NearestTests(tree).of("router_rl/a/shown.py") == ["router_rl/a/shown.py"]
+def at(name: str, text: str) -> MutationSpec:
+    """Return a mutant at the first place of a text in `SOURCE`."""
+    before = SOURCE[: SOURCE.index(text)]
+    line, column = before.count("\n") + 1, len(before.rpartition("\n")[2])
+    return MutationSpec(Path(name), "any", 0, (line, column), (line, column + 1))
 
 
-def test_importers_of_importers_are_asked_where_there_are_too_few(tree: Path) -> None:
-    nearest = mutation_tests.NearestTests(tree)
-    assert nearest.of("router_rl/b/lonely.py") == [
-        "tests/router_rl/a/test_user.py",
-        "tests/router_rl/b/test_registry.py",  # the registry names the file in a string
-    ]
+def test_tests_that_run_the_line_are_taken_nearest_first(recorded: Any) -> None:
+    deep = "tests/router_rl/a/test_deep.py::"
+    mutant = at("router_rl/a/deep.py", "a + b")
+    everything = [f"{deep}test_quick", f"{deep}test_slow[a b]", "tests/router_rl/b/test_far.py::test_sum"]
+    assert recorded().of(mutant) == everything
+    assert recorded().seconds(everything) == pytest.approx(11.51)
+    assert recorded(seconds=11.0).of(mutant) == everything[:2]  # 11.01 s
+    assert recorded(seconds=0.0).of(mutant) == everything[:1]
+
+
+def test_a_line_of_the_import_is_tested_by_all_that_run_the_module(recorded: Any) -> None:
+    found = recorded().of(at("router_rl/a/deep.py", "3\n"))  # a default of a dataclass
+    assert len(found) == 4
+    assert "tests/router_rl/b/test_lazy.py::test_imports" in found  # not alone, though it imported the line
+
+
+def test_a_line_that_no_test_runs_has_none(recorded: Any, tree: Path) -> None:
+    (tree / "router_rl/b/lonely.py").write_text(SOURCE)
+    assert recorded().of(at("router_rl/b/lonely.py", "a + b")) == []
 
 
 @pytest.mark.slow
-def test_every_file_of_every_room_has_tests() -> None:
-    nearest = mutation_tests.NearestTests(ROOT)
-    files = [
-        path.relative_to(ROOT).as_posix() for room in mutation.ROOMS for path in (ROOT / room).rglob("*.py")
-    ]
-    assert [name for name in files if not name.endswith("__init__.py") and not nearest.of(name)] == []
+def test_a_worker_runs_the_recorded_tests(tmp_path: Path) -> None:
+    """A run of the tests is recorded; a worker notices a bug, and one that never ends, and goes on."""
+    tree, out = tmp_path / "tree0", tmp_path / "out"
+    for name, text in {
+        "router_rl/__init__.py": "",
+        "router_rl/loop.py": "def total(most):\n    done = 0\n    while done < most:\n        done += 1\n"
+        "    return done\n",
+        "tests/router_rl/test_loop.py": "from router_rl.loop import total\n\n\n"
+        "def test_total():\n    assert total(3) == 3\n",
+        "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\n",
+    }.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    out.mkdir()
+    mutation_tests.record(out, tree, 1)
+    line = MutationSpec(Path("router_rl/loop.py"), "any", 0, (4, 8), (4, 17))
+    tests = mutation_tests.CoveringTests(out, tree).of(line)
+    assert tests == ["tests/router_rl/test_loop.py::test_total"]
+    worker, path = mutation.Worker(tree), tree / "router_rl/loop.py"
+    source = path.read_text()
+    words = []
+    for number, (changed, limit) in enumerate(
+        [
+            (source, 60.0),
+            (source.replace("+= 1", "+= 2"), 60.0),
+            (source.replace("+= 1", "+= 0"), 5.0),
+            (source.replace("done = 0", "done = }"), 60.0),
+            (source, 60.0),
+        ]
+    ):
+        path.write_text(changed)
+        os.utime(path, (number, number))
+        words.append(worker.run("router_rl.loop", tests, limit)[0])
+    worker.close()
+    assert words == ["survived", "killed", "timeout", "incompetent", "survived"]
 
 
 def test_the_table_counts_and_lists_survivors() -> None:
@@ -166,51 +230,43 @@ def test_a_verdict_names_the_change_and_whether_time_ran_out(
     assert mutation._verdict(mutant, result) == expected
 
 
-class _Tests:
+class _Worker:
     """Tests of `lonely.py` that notice another operator but no other number; its import needs `<`."""
 
-    def __init__(self, source: str, crash_at: int = 0) -> None:
-        self.source, self.crash_at = source, crash_at
+    def __init__(self, tree: Path, crash_at: int = 0) -> None:
+        self.tree, self.crash_at = tree, crash_at
         self.planted: list[str] = []
 
-    def __call__(self, command: str, limit: float | None) -> tuple[Any, str]:
-        words = shlex.split(command)
-        text = (Path(words[2]) / "router_rl/b/lonely.py").read_text()
-        killed, survived = mutation.TestOutcome.KILLED, mutation.TestOutcome.SURVIVED
-        if text == self.source:  # which packages are imported, and how long tests take without a mutant
-            return survived, "1 passed"
-        if "-c" in words:
-            return (survived if " < " in text else killed), ""
-        assert limit is not None
+    def run(self, module: str, tests: list[str], limit: float) -> tuple[str, str]:
+        assert (module, tests, limit) == ("router_rl.b.lonely", ["test_it"], 30.0 + 4.0 * 2.0)
+        text = (self.tree / "router_rl/b/lonely.py").read_text()
         self.planted.append(text)
         if len(self.planted) == self.crash_at:
             raise RuntimeError("the machine goes down")
         if " < " not in text:
-            return killed, "1 error in 0.1s"
-        return (survived, "1 passed") if "+" in text else (killed, "1 failed in 0.1s")
+            return "incompetent", ""
+        return ("survived", "1 passed") if "+" in text else ("killed", "1 failed in 0.1s")
 
 
-def test_a_run_continues_where_it_was_cut_off(
-    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A mutant that was cut off runs again, the others do not; the copy is as it was."""
     out, source = tmp_path_factory.mktemp("mutation"), "thing = 1 + 2\nother = 3 < 4\n"
     (tree / "router_rl/b/lonely.py").write_text(source)
     for name in ("pristine", "tree0"):
         shutil.copytree(tree, out / name)
+    tests = SimpleNamespace(of=lambda mutant: ["test_it"], seconds=lambda tests: 2.0 * len(tests))
 
-    def score(tests: _Tests, sample: int) -> Any:
-        monkeypatch.setattr(mutation, "run_tests", tests)
+    def score(worker: _Worker, sample: int) -> Any:
         with mutation.use_db(str(out / "session.sqlite"), mutation.WorkDB.Mode.create) as results:
-            return mutation._Session(out, results, 1, 4.0).score("router_rl/b", sample, 0)
+            return mutation._Session(results, tests, [worker], 4.0).score("router_rl/b", sample, 0)
 
-    cut = _Tests(source, crash_at=3)
+    cut = _Worker(out / "tree0", crash_at=3)
     with pytest.raises(RuntimeError, match="goes down"):
         score(cut, 99)
-    rest = _Tests(source)
+    rest = _Worker(out / "tree0")
     whole = score(rest, 99)
     assert set(rest.planted) & set(cut.planted) == {cut.planted[2]}  # the one that was cut off
-    again = _Tests(source)
+    again = _Worker(out / "tree0")
     assert score(again, 99) == whole
     assert again.planted == []
     assert (out / "tree0/router_rl/b/lonely.py").read_text() == source
@@ -219,15 +275,11 @@ def test_a_run_continues_where_it_was_cut_off(
     assert len(whole.verdicts) == 5
     (killed,) = (one.change for one in whole.verdicts if one.killed)
     assert killed.startswith("`thing = 1 + 2` became `thing = 1 ")
-    smaller = score(_Tests(source), 2)
+    smaller = score(_Worker(out / "tree0"), 2)
     assert list(smaller.verdicts) == list(whole.verdicts)[:2]
 
 
 def test_a_copy_that_imports_another_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tree0").mkdir()
-    (tmp_path / "pristine").mkdir()
-    with (
-        mutation.use_db(str(tmp_path / "session.sqlite"), mutation.WorkDB.Mode.create) as results,
-        pytest.raises(SystemExit, match="does not import its own router_rl"),
-    ):
-        mutation._Session(tmp_path, results, 1, 4.0)
+    with pytest.raises(SystemExit, match="does not import its own router_rl"):
+        mutation.Worker(tmp_path / "tree0")
