@@ -3,9 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE # else each command that a test starts compiles the packages anew
 
-# A third worker on two cores: a quarter of the time the tests wait, for a server or for a process they started.
-# Each worker takes a third of the tests, so that fixtures are built once, and then from the others' thirds.
-WORKERS := -n 3 --dist worksteal
+# Each worker takes a half of the tests, so that fixtures are built once, and then from the other's half. A third one gains nothing.
+WORKERS := -n 2 --dist worksteal
 
 # Where the environments of vLLM, SGLang and llama.cpp are built.
 RUNTIMES ?= .venv-runtimes
