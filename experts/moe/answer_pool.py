@@ -21,12 +21,12 @@ from .byte_model import byte_base, byte_model
 from .sequences import Sequences, measure_sequences
 from .token_pool import GENERAL, Problems, TokenPool, read_ffns
 
-__all__ = ["DEPTH", "EXPERTS", "WEIGHTS", "answer_model", "answer_pool"]
+__all__ = ["DEPTH", "EXPERTS", "FIRST", "WEIGHTS", "answer_model", "answer_pool"]
 
 WEIGHTS = Path(__file__).with_name("answer_base.safetensors")
 EXPERTS = WEIGHTS.with_name("answer_experts.safetensors")
 DEPTH = 3
-_FIRST = {"train": 0, "validation": 20_000, "test": 40_000}  # the problems of each part
+FIRST = {"train": 0, "validation": 20_000, "test": 40_000}  # the problems of each part
 _TREE = ("problems", (0, 1, 2, 3))
 
 
@@ -57,7 +57,7 @@ def answer_pool(train: int = 128, validation: int = 128, test: int = 128) -> Tok
 
     def part(name: str) -> Sequences:
         count = counts[name]
-        rows = np.stack([text_rows(task, _FIRST[name], count) for task in TASKS], axis=1)
+        rows = np.stack([text_rows(task, FIRST[name], count) for task in TASKS], axis=1)
         tokens = rows.reshape(-1, rows.shape[-1])  # the tasks take turns, so that halves have as many of each
         domain = np.tile(np.arange(len(TASKS)), count)[:, None].repeat(tokens.shape[1], axis=1)
         return measure_sequences(base, tail, tokens, domain, batch=64, doing=None)
@@ -69,6 +69,6 @@ def answer_pool(train: int = 128, validation: int = 128, test: int = 128) -> Tok
         average=base.tail({"average": mean, "same": mean}),
         domains=TASKS,
         tree=_TREE,
-        parts={name: part(name) for name in _FIRST},
+        parts={name: part(name) for name in FIRST},
         problems=Problems(answer=ANSWER, verify=verify),
     )

@@ -2,8 +2,9 @@
 
 Keys and values of earlier tokens are kept (`transformers.DynamicCache`), in the trunk and in the tail, so
 every token is routed once. A token's route stays as it was chosen: later tokens attend to what it left.
+Shorter prompts have padding in front, which is routed too, but which no token attends to.
 
-Legend: S prompts, P tokens of a prompt, A tokens of an answer, V vocabulary size.
+Legend: S prompts, P tokens of the longest prompt, A tokens of an answer, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .frozen_base import Base
 from .huggingface import transformers_library
+from .padding import Prompts
 from .tail import Choose, Tail
 
 __all__ = ["Draw", "generate", "greedy", "sampled"]
@@ -46,27 +48,40 @@ def sampled(generator: torch.Generator, temperature: float = 1.0) -> Draw:
 
 @torch.no_grad()
 def generate(
-    base: Base, tail: Tail, prompts: Tensor, count: int, choose: Choose, draw: Draw = greedy
+    base: Base,
+    tail: Tail,
+    prompts: Prompts,
+    count: int,
+    choose: Choose,
+    draw: Draw = greedy,
+    end: int | None = None,
 ) -> Tensor:
     """Return the answers that the routed experts generate.
 
     Args:
         base: with the trunk.
         tail: the layers with experts.
-        prompts: [S, P] int64, all of one length.
+        prompts: of the batch.
         count: A, tokens to generate.
         choose: the router; it is called with x [S, P, H] for the prompts at each layer, then with [S, 1, H]
             for each token of the answers but the last one.
         draw: selects the next token.
+        end: the token that ends an answer; it is repeated after it, and the last passes are left out when
+            every answer has ended. None: no answer ends early.
 
     Returns:
         [S, A] int64.
     """
     cache: Any = transformers_library().DynamicCache()
-    tokens, first, answers = prompts, 0, []
+    (tokens, start), first, answers = prompts, 0, []
     while True:
-        hidden = tail(base.trunk(tokens, cache=cache, first=first), choose, cache, first)
-        tokens, first = draw(tail.logits(hidden[:, -1])).unsqueeze(-1), first + tokens.shape[1]
+        hidden = tail(base.trunk(tokens, cache=cache, first=first, start=start), choose, cache, first, start)
+        drawn, first = draw(tail.logits(hidden[:, -1])).unsqueeze(-1), first + tokens.shape[1]
+        if end is not None and answers:
+            drawn = torch.where(tokens == end, end, drawn)
+        tokens = drawn
         answers.append(tokens)
+        if end is not None and bool((tokens == end).all()):
+            answers += [tokens] * (count - len(answers))
         if len(answers) == count:
             return torch.cat(answers, dim=1)

@@ -15,9 +15,10 @@ from ..io.errors import InputError
 from .branch import average
 from .donors import Donor, feed_forward, open_base, open_donor, survey
 from .frozen_base import load_base, load_tokenizer
+from .prompt_parts import PromptTexts, routed_text
 from .segments import FFN
 from .sequences import Sequences, measure_sequences
-from .text_parts import TextSizes, measured_parts, read_documents
+from .text_parts import TextSizes
 from .token_pool import Ffns, TokenPool
 
 __all__ = ["donor_pool"]
@@ -26,7 +27,7 @@ __all__ = ["donor_pool"]
 def donor_pool(
     base: Path | str,
     experts: Sequence[Path | str],
-    texts: Path | str,
+    texts: Path | str | PromptTexts,
     sizes: TextSizes,
     *,
     keep: Path | None = None,
@@ -36,13 +37,15 @@ def donor_pool(
     Args:
         base: the common ancestor's folder, a Llama, Mistral, Qwen2 or Qwen3 model with its tokenizer.
         experts: at least two folders of models fine-tuned from it, as `assemble` takes them.
-        texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`.
+        texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`; or
+            prompts whose answers are scored.
         sizes: how much text is used.
         keep: folder for the measurements; a later call with the same experts and texts reads them.
 
     Returns:
         The pool, and the texts' names in the order of the ids in `Sequences.domain`. If every expert has a
-        text of its own name, those come first and the pool's domains are the experts; otherwise it has none.
+        text of its own name, or every prompt's group is an expert, those come first and the pool's domains
+        are the experts; otherwise it has none.
 
     Raises:
         InputError: the models or texts do not fit; names the option, the value and the fix.
@@ -55,28 +58,24 @@ def donor_pool(
     if len(ffns) < len(donors):
         names = [donor.name for donor in donors]
         raise InputError("problem.experts", names, "two folders have the same name", "rename one")
-    documents = read_documents(texts)
-    # The texts of experts come first, in the experts' order, so that domain e is expert e's.
-    alike = all(name in documents for name in ffns)
-    named = [*ffns, *(name for name in documents if name not in ffns)] if alike else list(documents)
     tail = model.tail(ffns)
 
     def measured(tokens: np.ndarray, domain: np.ndarray, part: str) -> Sequences:
         return measure_sequences(model, tail, tokens, domain, doing=f"{part} text under every expert")
 
-    of_text = {name: documents[name] for name in named}
-    parts = measured_parts(of_text, load_tokenizer(base), sizes, tail, measured, keep=keep)
+    text = routed_text(texts, tuple(ffns), load_tokenizer(base), sizes, tail, measured, keep=keep)
     mean = average(list(ffns.values()))
     pool = TokenPool(
         name=model.name,
         base=model,
         tail=tail,
         average=model.tail({"average": mean, "same": mean}),
-        domains=tuple(ffns) if alike else (),
+        domains=tuple(ffns) if text.alike else (),
         tree=("experts", tuple(range(len(ffns)))),
-        parts=parts,
+        parts=text.parts,
+        problems=text.problems,
     )
-    return pool, tuple(named)
+    return pool, text.names
 
 
 def _routed(base: Donor, donors: Sequence[Donor]) -> range:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..io.errors import InputError
 from ..io.printable import one_line_of
 from .huggingface import transformers_library
+from .padding import attention_mask, positions
 from .shared_experts import shared_experts
 from .tail import Tail, ffn_weights
 
@@ -60,7 +61,12 @@ class Base:
         return [ffn_weights(layer) for layer in self.inner.layers[self.below :]]
 
     def trunk(
-        self, tokens: Tensor, dtype: torch.dtype = torch.float32, cache: Any = None, first: int = 0
+        self,
+        tokens: Tensor,
+        dtype: torch.dtype = torch.float32,
+        cache: Any = None,
+        first: int = 0,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Return the trunk states, the input of the last layers.
 
@@ -69,19 +75,21 @@ class Base:
             dtype: of the matrix products (autocast).
             cache: transformers' cache of keys and values, which this call extends; None: no cache. With
                 earlier tokens in it, T must be 1.
-            first: position of the first token.
+            first: position of the first token, padding included.
+            start: [S] int64, padding in front of each sequence; None: none.
 
         Returns:
             [S, T, H] float32.
         """
-        positions = torch.arange(first, first + tokens.shape[1]).unsqueeze(0)
+        places = positions(start, first, tokens.shape[1])
+        mask = attention_mask(start, first, tokens.shape[1])
         # By position, because the name of the cache's argument depends on the version of transformers.
         kept = () if cache is None else (None, cache)  # after the positions, which the rotary embedding has
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             hidden = self.inner.embed_tokens(tokens)
-            rotary = self.inner.rotary_emb(hidden, position_ids=positions)
+            rotary = self.inner.rotary_emb(hidden, position_ids=places)
             for layer in self.inner.layers[: self.below]:
-                hidden = layer(hidden, None, *kept, position_embeddings=rotary)
+                hidden = layer(hidden, mask, *kept, position_embeddings=rotary)
         return hidden.float()
 
     def tail(

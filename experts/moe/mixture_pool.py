@@ -20,8 +20,9 @@ from .frozen_base import Base, load_base, load_tokenizer
 from .huggingface import read_configuration
 from .layout import Layout, layout_of
 from .model_files import Checkpoint
+from .prompt_parts import PromptTexts, routed_text
 from .sequences import Sequences
-from .text_parts import TextSizes, measured_parts, read_documents
+from .text_parts import TextSizes
 from .token_pool import Ffns, OwnGates, TokenPool
 
 __all__ = ["mixture_pool"]
@@ -32,14 +33,15 @@ _BATCH = 16
 
 
 def mixture_pool(
-    model: Path | str, texts: Path | str, sizes: TextSizes, *, keep: Path | None = None
+    model: Path | str, texts: Path | str | PromptTexts, sizes: TextSizes, *, keep: Path | None = None
 ) -> tuple[TokenPool, tuple[str, ...]]:
     """Open a mixture of experts and measure the text with its own gates; weights are held in float32.
 
     Args:
         model: folder of the mixture with its tokenizer, in the form of Mixtral, Qwen2-MoE, Qwen3-MoE,
             DeepSeek-V3, GLM-4-MoE or dots1.
-        texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`.
+        texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`; or
+            prompts whose answers are scored.
         sizes: how much text is used.
         keep: folder for the measurements; a later call with the same model and texts reads them.
 
@@ -58,11 +60,11 @@ def mixture_pool(
     gates = _gates(config, layout, files, layers)
     base = load_base(folder, len(layers))
     tail = base.tail(_experts(config, layout, files, layers, gates.weights.shape[1]))
-    documents = read_documents(texts)
 
     def measured(tokens: np.ndarray, domain: np.ndarray, part: str) -> Sequences:
         return _measured(base, tokens, domain, f"{part} text under the model")
 
+    text = routed_text(texts, (), load_tokenizer(folder), sizes, tail, measured, keep=keep)
     pool = TokenPool(
         name=base.name,
         base=base,
@@ -70,10 +72,11 @@ def mixture_pool(
         average=None,
         domains=(),
         tree=("experts", tuple(range(tail.experts))),
-        parts=measured_parts(documents, load_tokenizer(folder), sizes, tail, measured, keep=keep),
+        parts=text.parts,
         gates=gates,
+        problems=text.problems,
     )
-    return pool, tuple(documents)
+    return pool, text.names
 
 
 def _routed(config: Any, layout: Layout, files: Checkpoint) -> Sequence[int]:

@@ -46,6 +46,7 @@ class Sequences:
             with its own gates.
         path_loss: [S, N, T] float32, nats, with expert e for every token at every layer; [S, 0, T] for an
             existing mixture, whose paths are not measured.
+        prompt: [S] int64, the tokens of the prompt that each sequence begins with; None if all have as many.
 
     Raises:
         InputError: the shapes do not match.
@@ -56,6 +57,7 @@ class Sequences:
     domain: np.ndarray
     dense_loss: np.ndarray
     path_loss: np.ndarray
+    prompt: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, dimensions in zip(_FIELDS, (3, 2, 2, 2, 3), strict=True):
@@ -72,6 +74,8 @@ class Sequences:
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 raise InputError(name, getattr(self, name).shape, f"must be {shape}", "measure them together")
+        if self.prompt is not None and self.prompt.shape != (rows,):
+            raise InputError("prompt", self.prompt.shape, f"must be {(rows,)}", "give one number a sequence")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -102,16 +106,19 @@ class Sequences:
         """
         return torch.from_numpy(self.tokens[rows.numpy(), 1:].astype(np.int64))
 
-    def take(self, rows: np.ndarray) -> Sequences:
+    def take(self, rows: np.ndarray | slice) -> Sequences:
         """Return some sequences in the given order.
 
         Args:
-            rows: [B] int64, sequence ids.
+            rows: [B] int64, sequence ids; or a slice, which copies nothing.
         """
-        return Sequences(**{name: getattr(self, name)[rows] for name in _FIELDS})
+        prompt = None if self.prompt is None else self.prompt[rows]
+        return Sequences(**{name: getattr(self, name)[rows] for name in _FIELDS}, prompt=prompt)
 
     def save(self, folder: Path | str) -> None:
         """Write one `.npy` file per field, each atomically, and last `sequences.json`, which marks the end.
+
+        The lengths of prompts are not written: they are known before anything is measured.
 
         Args:
             folder: of the files.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..io.errors import InputError
+from .padding import attention_mask, positions
 
 __all__ = ["Choose", "Tail", "ffn_weights"]
 
@@ -112,7 +113,9 @@ class Tail(nn.Module):
         """FLOPs of one expert on one token at one layer; a multiply-add counts as 2."""
         return 2.0 * 3.0 * self.gate.shape[2] * self.gate.shape[3]
 
-    def attend(self, layer: int, hidden: Tensor, cache: Any = None, first: int = 0) -> tuple[Tensor, Tensor]:
+    def attend(
+        self, layer: int, hidden: Tensor, cache: Any = None, first: int = 0, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run a layer up to its FFN.
 
         Args:
@@ -120,17 +123,21 @@ class Tail(nn.Module):
             hidden: [S, T, H] float32, the residual stream.
             cache: transformers' cache of keys and values, which this call extends; None: the tokens attend to
                 each other only. With earlier tokens in it, T must be 1.
-            first: position of the first token.
+            first: position of the first token, padding included.
+            start: [S] int64, padding in front of each sequence; None: none.
 
         Returns:
             The residual stream after attention and the shared experts, and the gate's input x, both
             [S, T, H] float32.
         """
         normed = self.norm_in[layer](hidden).to(self.dtype)
-        positions = torch.arange(first, first + hidden.shape[1], device=hidden.device).unsqueeze(0)
-        rotary: Any = self.rotary(normed, position_ids=positions)
+        places = positions(start, first, hidden.shape[1]).to(hidden.device)
+        mask = attention_mask(start, first, hidden.shape[1])
+        if mask is not None:
+            mask = mask.to(hidden.device, self.dtype)
+        rotary: Any = self.rotary(normed, position_ids=places)
         # By position, because the name of the cache's argument depends on the version of transformers.
-        mixed = self.attention[layer](normed, rotary, None, *([] if cache is None else [cache]))[0]
+        mixed = self.attention[layer](normed, rotary, mask, *([] if cache is None else [cache]))[0]
         hidden = hidden + mixed.float()
         x = self.norm_out[layer](hidden)
         if len(self.shared):
@@ -216,20 +223,26 @@ class Tail(nn.Module):
         """
         return F.linear(self.norm(hidden).to(self.dtype), self.head).float()
 
-    def forward(self, hidden: Tensor, choose: Choose, cache: Any = None, first: int = 0) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        choose: Choose,
+        cache: Any = None,
+        first: int = 0,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Run all layers with a router.
 
         Args:
             hidden: [S, T, H] float32, trunk states.
             choose: the router, see `Choose`.
-            cache: see `attend`.
-            first: position of the first token.
+            cache, first, start: see `attend`.
 
         Returns:
             [S, T, H] float32, the residual stream after the last layer.
         """
         for layer in range(self.depth):
-            hidden, x = self.attend(layer, hidden, cache, first)
+            hidden, x = self.attend(layer, hidden, cache, first, start)
             hidden = hidden + self.mix(layer, x, *choose(layer, x))
         return hidden
 

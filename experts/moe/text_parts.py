@@ -21,7 +21,7 @@ from .sequences import Sequences
 from .tail import Tail
 from .texts import cut_sequences, pure_and_mixed, split_documents
 
-__all__ = ["TextSizes", "measured_parts", "read_documents"]
+__all__ = ["Measure", "TextSizes", "measured_part", "measured_parts", "read_documents"]
 
 # Tokens and domains [S, T + 1] int64 of a part, and its name, to what was measured on them.
 Measure = Callable[[np.ndarray, np.ndarray, str], Sequences]
@@ -100,13 +100,32 @@ def measured_parts(
     for number, part in enumerate(_PARTS):
         of_part = {name: split[name][part] for name in documents}
         tokens, domain = _tokens(of_part, tokenizer, sizes, part, seed=number)
-        folder = None if keep is None else keep / part
-        identity = {"tail": tail.fingerprint(), "text": hashlib.sha256(tokens.tobytes()).hexdigest()}
-        parts[part] = _kept(folder, identity) or measure(tokens, domain, part)
-        if folder is not None and not (folder / "identity.json").exists():
-            parts[part].save(folder)
-            write_json(folder / "identity.json", identity)
+        parts[part] = measured_part(tokens, domain, part, tail, measure, keep=keep)
     return parts
+
+
+def measured_part(
+    tokens: np.ndarray, domain: np.ndarray, part: str, tail: Tail, measure: Measure, *, keep: Path | None
+) -> Sequences:
+    """Return the sequences of one part, measured or read from a folder.
+
+    Args:
+        tokens, domain: [S, T + 1] int64.
+        part: its name.
+        tail: the routed layers, which identify kept measurements.
+        measure: measures the sequences.
+        keep: folder for the measurements of all parts; None: none.
+
+    Raises:
+        InputError: the folder has measurements of other experts or texts.
+    """
+    folder = None if keep is None else keep / part
+    identity = {"tail": tail.fingerprint(), "text": hashlib.sha256(tokens.tobytes()).hexdigest()}
+    sequences = _kept(folder, identity) or measure(tokens, domain, part)
+    if folder is not None and not (folder / "identity.json").exists():
+        sequences.save(folder)
+        write_json(folder / "identity.json", identity)
+    return sequences
 
 
 def read_documents(folder: Path | str) -> dict[str, list[str]]:

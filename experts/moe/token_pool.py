@@ -55,13 +55,20 @@ class Problems:
     """Text whose sequences are prompts with an answer, and what verifies other answers.
 
     Attributes:
-        answer: A, tokens of an answer: the last ones of every sequence. The text's answers may be wrong.
-        verify: maps prompts [B, P] int64 and answers [B, A] int64 to 1 where the answer is right, else 0,
-            [B] float32.
+        answer: A, tokens of an answer, at most if there is an end token. A sequence is a prompt of its own
+            length (`Sequences.prompt`) and what follows it, or all but its last A tokens are the prompt. The
+            text's answers may be wrong.
+        verify: maps prompts [B, P] int64 and answers [B, A] int64 to 1 where the answer is right, else 0, or
+            to a fraction, [B] float32. It reads neither the padding in front of a prompt, nor an answer's
+            tokens after the end token.
+        end: the token that ends an answer; None: answers have A tokens.
+        pad: the token in front of prompts that are shorter than others of their batch.
     """
 
     answer: int
     verify: Callable[[Tensor, Tensor], Tensor]
+    end: int | None = None
+    pad: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

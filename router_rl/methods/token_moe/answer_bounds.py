@@ -22,13 +22,16 @@ from .answer_rollouts import routed
 __all__ = ["LABEL", "answers_by_label", "best_of", "constant", "needs_answers", "needs_text", "right_single"]
 
 
+_VERIFIER = "needs problems with a verifier: problem.prompts=FILE, or problem.pool=answers"
+
+
 def needs_answers(problem: TokenMoEProblem) -> str | None:
     """Return why a method that learns from right answers cannot be used, or None.
 
     Args:
         problem: the problem.
     """
-    return None if problem.pool.problems else "needs problems with a verifier: problem.pool=answers"
+    return None if problem.pool.problems else _VERIFIER
 
 
 def needs_text(problem: TokenMoEProblem) -> str | None:
@@ -103,7 +106,7 @@ def best_of(
             routed(pool, routers, prompts, greedy, None if number == 0 else generator).tokens
             for number in range(count)
         ]
-        right = torch.stack([pool.problems.verify(prompts, tokens) for tokens in made])
+        right = torch.stack([pool.problems.verify(prompts.tokens, tokens) for tokens in made])
         same = torch.stack([torch.stack([(a == b).all(dim=1) for b in made]).sum(dim=0) for a in made])
         any_right.append(right.amax(dim=0))
         most.append(right.gather(0, same.argmax(dim=0, keepdim=True)).squeeze(0))
@@ -125,6 +128,12 @@ def _by_label(sequences: Sequences) -> RouteOf:
     return of
 
 
+def _needs_labels(problem: TokenMoEProblem) -> str | None:
+    if problem.pool.problems and not problem.pool.domains:
+        return "needs problems whose groups are names of experts"
+    return needs_answers(problem)
+
+
 def _measure(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
     return Measurement(utility=answers_by_label(problem.pool, split), parts={})
 
@@ -132,6 +141,6 @@ def _measure(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
 LABEL = Bound(
     name="label",
     measure=_measure,
-    refuses=needs_answers,
+    refuses=_needs_labels,
     about="the expert of each problem's own task",
 )

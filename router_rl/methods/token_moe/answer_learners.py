@@ -16,6 +16,7 @@ from .answer_bounds import needs_answers
 from .backprop import train_gate
 from .closed_form_start import closed_form_start
 from .grpo import GrpoHyperparameters, train_grpo
+from .own_gates import own_gates
 from .right_answers import RightAnswersHyperparameters, train_on_right_answers
 from .token_learners import gate_of
 from .token_training import Fit, Training
@@ -38,12 +39,13 @@ def wrong_share(pool: TokenPool, part: str = "validation") -> Callable[[LayerRou
 
 
 def _gate(problem: TokenMoEProblem, seed: int) -> LayerRouters:
-    """The routers of the softmax gate, trained on the loss of all tokens."""
+    """The routers of the softmax gate, trained on the loss of all tokens from the start of all methods."""
     options = problem.options
     training = Training(epochs=options.epochs, batch=options.batch, learning_rate=1e-2, seed=seed)
 
     def make() -> LayerRouters:
-        trained = train_gate(problem.pool, closed_form_start(problem), gate_of(problem), training)
+        start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
+        trained = train_gate(problem.pool, start, gate_of(problem), training)
         return trained[0].routers.copy(problem.selection)
 
     routers: LayerRouters = problem.cached(("gate of the loss", problem.case.label, seed), make)

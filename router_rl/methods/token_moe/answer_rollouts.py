@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.layer_load import LoadRule, token_penalties
 from envs.reward import running, utility
 from experts.moe.decoding import Draw, generate
+from experts.moe.padding import Prompts, routed_tokens
 from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
@@ -32,14 +33,20 @@ class Routed:
     Attributes:
         x: [L, R, T, H] float32, the gates' inputs.
         actions: [L, R, T, k], what the rule sampled, or selected.
-        experts: [L, R, T, k] int64, the experts that ran.
+        experts: [L, R, T, k] int64, the experts that ran; the id N where a token belongs to no answer.
         tokens: [R, A] int64, the answers.
+        real: [R, T] bool, the tokens that belong to a prompt or its answer; None: all.
     """
 
     x: Tensor
     actions: Tensor
     experts: Tensor
     tokens: Tensor
+    real: Tensor | None = None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean [] of values [R, T] over the tokens of all generations."""
+        return values.mean() if self.real is None else values[self.real].mean()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +55,7 @@ class Generations:
 
     Attributes:
         routed: the answers and their routes.
-        right: [R] float32, 1 where the verifier accepts the answer.
+        right: [R] float32, what the verifier gives: 1 for a right answer.
         reward: [R] float32: right, minus the weighted compute and load.
     """
 
@@ -61,7 +68,7 @@ class Generations:
 def routed(
     pool: TokenPool,
     routers: LayerRouters,
-    prompts: Tensor,
+    prompts: Prompts,
     draw: Draw,
     generator: torch.Generator | None,
     *,
@@ -72,13 +79,14 @@ def routed(
     Args:
         pool: of problems.
         routers: the policy.
-        prompts: [R, P] int64.
+        prompts: of R generations.
         draw: selects the next token.
         generator: of the routes, which the rule samples; None: greedy routes.
         together: whether all choices of a generation are drawn with the same noise, so that they change
             together; each choice alone has the same probabilities.
     """
-    assert pool.problems is not None
+    problems = pool.problems
+    assert problems is not None
     rule, depth = routers.rule, pool.tail.depth
     inputs, actions, chosen = ([[] for _ in range(depth)] for _ in range(3))
     shared: list[Tensor] = []
@@ -103,11 +111,14 @@ def routed(
         chosen[layer].append(choice.experts)
         return choice.experts, choice.weights
 
-    tokens = generate(pool.base, pool.tail, prompts, pool.problems.answer, choose, draw)
+    tokens = generate(pool.base, pool.tail, prompts, problems.answer, choose, draw, problems.end)
     x, action, experts = (
         torch.stack([torch.cat(each, dim=1) for each in layers]) for layers in (inputs, actions, chosen)
     )
-    return Routed(x=x, actions=action, experts=experts, tokens=tokens)
+    real = routed_tokens(prompts, tokens, problems.end, x.shape[2])
+    if real is not None:
+        experts = torch.where(real.unsqueeze(-1), experts, pool.tail.experts)
+    return Routed(x=x, actions=action, experts=experts, tokens=tokens, real=real)
 
 
 def roll_out(
@@ -137,13 +148,16 @@ def roll_out(
     assert pool.problems is not None
     prompts = prompts_of(pool, sequences, rows)
     made = routed(pool, routers, prompts, draw, generator, together=together)
-    right = pool.problems.verify(prompts, made.tokens)
+    right = pool.problems.verify(prompts.tokens, made.tokens)
     depth, size = made.experts.shape[0], made.experts.shape[:-1]
     lane = made.experts.reshape(depth, -1, made.experts.shape[-1])  # a layer's tokens are one lane
+    real = torch.ones(size[1:]) if made.real is None else made.real.float()
+    own = real.sum(dim=1) * depth  # token-layers of a generation
+    load = token_penalties(LoadRule(), lane, total).reshape(size) * real.mean()  # penalties are per place
     parts = {
         "quality": right,
-        "compute": running(made.experts, total).sum(dim=-1).mean(dim=(0, 2)),
-        "load": token_penalties(LoadRule(), lane, total).reshape(size).mean(dim=(0, 2)),
+        "compute": running(made.experts, total).sum(dim=(0, 2, 3)) / own,
+        "load": load.sum(dim=(0, 2)) / own,
     }
     return Generations(routed=made, right=right, reward=utility(parts, dict(weights)))
 

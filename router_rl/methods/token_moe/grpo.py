@@ -27,6 +27,7 @@ from experts.moe.decoding import greedy, sampled
 from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
+from ...routing import Hard
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import Routed, roll_out, softened
 from .token_training import Fit, Training
@@ -57,7 +58,8 @@ class GrpoHyperparameters(Hyperparameters):
         together: whether the choices of a generation share their noise, and so change together. A choice is
             then credited with the reward when similar choices are made everywhere; its probability is the
             same.
-        soften: divides the starting routers' logits, for exploration; at least 1.
+        soften: divides the starting routers' logits, for exploration; at least 1. With several experts per
+            token it is not used, because their weights would change.
         temperature: of the answers' tokens in training; 0: greedy.
         compute_weight: reward per expert and token-layer, at least 0.
         load_weight: reward per unit of load, at least 0.
@@ -135,7 +137,8 @@ def train_grpo(
         settings: hyperparameters.
         score: validation score, lower is better.
     """
-    routers, anchor = softened(start, settings.soften), softened(start, settings.soften)
+    soften = settings.soften if isinstance(start.rule, Hard) else 1.0
+    routers, anchor = softened(start, soften), softened(start, soften)
     optimizer = torch.optim.AdamW(routers.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(training.seed)
     draw = sampled(generator, settings.temperature) if settings.temperature else greedy
@@ -162,7 +165,11 @@ def train_grpo(
             seconds += time.perf_counter() - begun
             curve.append(score(routers))
             if training.report is not None:
-                training.report(step, total, f"validation {-curve[-1]:.3f}, training {made.right.mean():.3f}")
+                training.report(
+                    step,
+                    total,
+                    f"wrong on validation {curve[-1]:.3f}, right in training {made.right.mean():.3f}",
+                )
             if curve[-1] < best:
                 best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
             begun = time.perf_counter()
@@ -192,11 +199,11 @@ def replay_loss(
     for layer, x in enumerate(made.x):
         z = routers.logits(layer, x)
         log_prob = routers.rule.log_prob(z, made.actions[layer])
-        loss = loss - clipped(log_prob, old[layer], advantage.unsqueeze(-1)).mean()
+        loss = loss - made.mean(clipped(log_prob, old[layer], advantage.unsqueeze(-1)))
         if kl:
             with torch.no_grad():
                 first = anchor.logits(layer, x)
-            loss = loss + kl * kl_to(z, first).mean()
+            loss = loss + kl * made.mean(kl_to(z, first))
     return loss / len(made.x)
 
 

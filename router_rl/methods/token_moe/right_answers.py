@@ -21,6 +21,7 @@ from torch import Tensor
 
 from experts.io.value_range import Count, Positive, Range
 from experts.moe.decoding import greedy
+from experts.moe.padding import answer_lengths
 from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
@@ -31,6 +32,9 @@ from .backprop import GATES, Gate, dense_mix
 from .token_training import Fit, Training, train
 
 __all__ = ["RightAnswersHyperparameters", "answer_loss", "right_answers", "train_on_right_answers"]
+
+_NO_TARGET = -100
+_RIGHT = 0.5  # the score of a right answer, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class RightAnswers:
 
     Attributes:
         hidden: [B, T, H] float32, trunk states of prompts and answers.
-        targets: [B, T] int64, the next tokens.
+        targets: [B, T] int64, the next tokens of the answers; negative elsewhere.
     """
 
     hidden: Tensor
@@ -74,6 +78,8 @@ def right_answers(
 ) -> RightAnswers:
     """Generate answers to the training prompts, and return a right one of each prompt that has any.
 
+    An answer with a score of at least 0.5 is right; of several, the one with the highest score is kept.
+
     Args:
         pool: of problems.
         routers: sample the routes.
@@ -82,19 +88,28 @@ def right_answers(
         together: whether the choices of a generation share their noise.
         batch: prompts per call.
     """
-    sequences, generator = pool.parts["train"], torch.Generator().manual_seed(seed)
-    texts: list[Tensor] = []
+    problems, sequences = pool.problems, pool.parts["train"]
+    assert problems is not None
+    generator, texts = torch.Generator().manual_seed(seed), list[tuple[Tensor, int]]()
     for rows in torch.arange(len(sequences)).split(batch):
         each = rows.repeat_interleave(group)
         made = roll_out(pool, routers, each, greedy, generator, {}, together=together)
         right = made.right.reshape(-1, group)
         tokens = made.routed.tokens.reshape(len(rows), group, -1)
         first = tokens[torch.arange(len(rows)), right.argmax(dim=1)]
-        texts.append(torch.cat([prompts_of(pool, sequences, rows), first], dim=1)[right.amax(dim=1) > 0])
-    text = torch.cat(texts)
-    if len(text) == 0:
-        return RightAnswers(hidden=torch.zeros(0), targets=text[:, 1:])
-    return RightAnswers(hidden=pool.base.trunk(text[:, :-1]), targets=text[:, 1:])
+        lengths = answer_lengths(first, problems.end)
+        prompts, start = prompts_of(pool, sequences, rows)
+        for row in (right.amax(dim=1) >= _RIGHT).nonzero().flatten().tolist():
+            own = prompts[row, 0 if start is None else int(start[row]) :]
+            texts.append((torch.cat([own, first[row, : lengths[row]]]), len(own)))
+    longest = max((len(text) for text, _ in texts), default=1)
+    inputs = torch.full((len(texts), longest - 1), problems.pad)
+    targets = torch.full_like(inputs, _NO_TARGET)
+    for row, (text, prompt) in enumerate(texts):  # padding after a text changes nothing before it
+        inputs[row, : len(text) - 1] = text[:-1]
+        targets[row, prompt - 1 : len(text) - 1] = text[prompt:]
+    hidden = torch.zeros(0) if not texts else pool.base.trunk(inputs)
+    return RightAnswers(hidden=hidden, targets=targets)
 
 
 def answer_loss(
@@ -107,14 +122,14 @@ def answer_loss(
         routers: of the gate.
         gate: how it mixes.
         hidden: [B, T, H] float32, trunk states of prompts and answers.
-        targets: [B, T] int64, the next tokens.
+        targets: [B, T] int64, the next tokens of the answers; negative elsewhere.
     """
-    assert pool.problems is not None
-    tail, count, none = pool.tail, pool.problems.answer, torch.zeros(pool.tail.experts)
+    tail, none = pool.tail, torch.zeros(pool.tail.experts)
     for layer in range(tail.depth):
         hidden, x = tail.attend(layer, hidden)
         hidden = hidden + dense_mix(tail, layer, x, gate.mixes(routers.logits(layer, x), none))
-    return tail.loss(hidden[:, -count:], targets[:, -count:]).mean()
+    answers = targets >= 0
+    return tail.loss(hidden[answers], targets[answers]).mean()
 
 
 def train_on_right_answers(

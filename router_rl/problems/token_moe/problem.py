@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
-from .opened_pool import experts_per_token, open_pool
+from .opened_pool import experts_per_token, open_pool, scorer_digest
 from .token_answers import answer
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
@@ -54,8 +54,8 @@ class LayerPolicy:
 class TokenMoEProblem(Problem):
     """Select the expert, or the two experts, of each token at each layer.
 
-    Utility is minus the loss of the language model, in nats per token, one value per sequence. With a pool of
-    problems it is 1 for an answer that is generated right, with greedy routes and tokens, else 0.
+    Utility is minus the loss of the language model, in nats per token, one value per sequence. With prompts
+    it is the score of the generated answer, with greedy routes and tokens: 1 if it is right, else 0.
 
     Args:
         table: must be None: the outcomes come from running the experts.
@@ -125,7 +125,8 @@ class TokenMoEProblem(Problem):
     def included(self) -> tuple[str, ...]:
         """Names of methods that every comparison includes."""
         if self.pool.problems:
-            return ("best_single", "random", "label")
+            first = "best_single" if self.pool.gates is None else "own_gates"
+            return (first, "random", "label") if self.pool.domains else (first, "random")
         return self.always if self.pool.gates is None else ("own_gates", "random", "uniform")
 
     def digest(self) -> str:
@@ -139,6 +140,12 @@ class TokenMoEProblem(Problem):
         options = options_as_json(self.options)
         for name in ("pool", "model", "base", "experts", "texts", "keep", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
+        if options.pop("prompts") is None:  # digests from before there were prompts stay as they are
+            del options["scorer"], options["answer_tokens"]
+        elif self.pool.problems is not None:
+            parts += [np.asarray(self.pool.parts[name].prompt) for name in SPLITS]
+            options["answer_tokens"] = self.pool.problems.answer
+            options["scorer"] = scorer_digest(self.options.scorer)
         return digest_of(*parts, options)
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int) -> TokenMoECore:
@@ -190,6 +197,7 @@ class TokenMoEProblem(Problem):
         by_task = {
             f"right/{name}": float(answered.right[part.domain[:, 0] == d].mean())
             for d, name in enumerate(self.texts)
+            if (part.domain[:, 0] == d).any()
         }
         loss = float(measure(self.pool.tail, part, policy.choose).loss.mean())
         facts = {"loss": loss, "load_cv": answered.load_cv, "experts_run": float(answered.compute.mean())}
@@ -254,10 +262,7 @@ def with_tuning_part(pool: TokenPool) -> TokenPool:
     if len(part) < 2:
         reason = "is too few; half of them must select hyperparameters"
         raise InputError("problem.validation", len(part), reason, "use 2 or more")
-    halves = [
-        Sequences(**{each.name: getattr(part, each.name)[start::2] for each in fields(Sequences)})
-        for start in (0, 1)
-    ]
+    halves = [part.take(slice(start, None, 2)) for start in (0, 1)]
     return replace(pool, parts={**pool.parts, "validation": halves[0], "tuning": halves[1]})
 
 

@@ -1,4 +1,4 @@
-"""Generate the answers of a pool's problems through a router, and verify them by exact match."""
+"""Generate the answers of a pool's problems through a router, and verify them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experts.moe.decoding import Draw, generate, greedy
+from experts.moe.padding import Prompts, routed_tokens
 from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 
@@ -28,15 +29,15 @@ class Answered:
 
     Attributes:
         tokens: [S, A] int64, the generated answers.
-        right: [S] float32, 1 where the verifier accepts the answer.
+        right: [S] float32, what the verifier gives: 1 for a right answer.
         counts: [S, N] int64, how often an expert ran for a sequence, over tokens and layers.
-        passes: token passes of a sequence: (P + A - 1) L.
+        passes: [S] int64, token passes of a sequence: (P + A - 1) L.
     """
 
     tokens: Tensor
     right: np.ndarray
     counts: np.ndarray
-    passes: int
+    passes: np.ndarray
 
     @property
     def compute(self) -> np.ndarray:
@@ -54,8 +55,8 @@ class Answered:
         return (self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
 
-def prompts_of(pool: TokenPool, sequences: Sequences, rows: Tensor) -> Tensor:
-    """Return the prompts [B, P] int64 of some sequences.
+def prompts_of(pool: TokenPool, sequences: Sequences, rows: Tensor) -> Prompts:
+    """Return the prompts of some sequences; shorter ones have padding in front.
 
     Args:
         pool: of problems.
@@ -63,7 +64,16 @@ def prompts_of(pool: TokenPool, sequences: Sequences, rows: Tensor) -> Tensor:
         rows: [B] int64, sequence ids.
     """
     assert pool.problems is not None
-    return torch.from_numpy(np.ascontiguousarray(sequences.tokens[rows.numpy(), : -pool.problems.answer]))
+    if sequences.prompt is None:
+        every = sequences.tokens[rows.numpy(), : -pool.problems.answer]
+        return Prompts(torch.from_numpy(np.ascontiguousarray(every)))
+    lengths = sequences.prompt[rows.numpy()]
+    longest = int(lengths.max(initial=0))
+    tokens = np.full((len(lengths), longest), pool.problems.pad, dtype=np.int64)
+    for place, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
+        tokens[place, longest - length :] = sequences.tokens[row, :length]
+    padding = torch.from_numpy(longest - lengths)
+    return Prompts(torch.from_numpy(tokens), padding if bool(padding.any()) else None)
 
 
 def answer(
@@ -94,29 +104,36 @@ def answer_by_row(
         batch: sequences per forward pass.
     """
     assert pool.problems is not None
-    total = pool.tail.experts
+    problems, total, depth = pool.problems, pool.tail.experts, pool.tail.depth
     tokens: list[Tensor] = []
     right: list[Tensor] = []
     counts: list[Tensor] = []
+    passes: list[Tensor] = []
     for rows in torch.arange(len(sequences)).split(batch):
-        own, count = route(rows), torch.zeros(len(rows), total + 1, dtype=torch.int64)
+        own, chosen = route(rows), [[] for _ in range(depth)]
 
-        def counted(
-            layer: int, x: Tensor, choose: Choose = own, count: Tensor = count
+        def recorded(
+            layer: int, x: Tensor, choose: Choose = own, chosen: list[list[Tensor]] = chosen
         ) -> tuple[Tensor, Tensor]:
             experts, weights = choose(layer, x)
-            flat = experts.flatten(1)
-            count.scatter_add_(1, flat, torch.ones_like(flat))
+            chosen[layer].append(experts)
             return experts, weights
 
         prompts = prompts_of(pool, sequences, rows)
-        made = generate(pool.base, pool.tail, prompts, pool.problems.answer, counted, draw)
+        made = generate(pool.base, pool.tail, prompts, problems.answer, recorded, draw, problems.end)
+        experts = torch.stack([torch.cat(each, dim=1) for each in chosen], dim=1)  # [B, L, T, k]
+        real = routed_tokens(prompts, made, problems.end, experts.shape[2])
+        if real is None:
+            real = torch.ones(experts.shape[0], experts.shape[2], dtype=torch.bool)
+        experts = torch.where(real[:, None, :, None], experts, total).flatten(1)
+        count = torch.zeros(len(rows), total + 1, dtype=torch.int64)
         tokens.append(made)
-        right.append(pool.problems.verify(prompts, made))
-        counts.append(count[:, :total])
+        right.append(problems.verify(prompts.tokens, made))
+        counts.append(count.scatter_add(1, experts, torch.ones_like(experts))[:, :total])
+        passes.append(real.sum(dim=1) * depth)
     return Answered(
         tokens=torch.cat(tokens),
         right=torch.cat(right).numpy(),
         counts=torch.cat(counts).numpy(),
-        passes=(sequences.tokens.shape[1] - 1) * pool.tail.depth,
+        passes=torch.cat(passes).numpy(),
     )

@@ -26,13 +26,19 @@ class TokenMoEOptions(CheckedOptions):
         base: folder of the dense language model that the experts were fine-tuned from, in transformers
             format; null, without experts, model and texts, uses a packaged pool.
         experts: folders of the fine-tuned models, or of LoRA adapters of the base.
-        texts: folder of NAME.jsonl files, one document per line.
+        texts: folder of NAME.jsonl files, one document per line; the utility is minus the loss.
+        prompts: file of prompts in place of texts, in Parquet, CSV or JSON Lines: `prompt`, as the model
+            reads it, `reference`, the right answer, and optionally `group` and `split`. The utility is the
+            score of the answers that the routed experts generate.
+        scorer: how an answer is scored: `exact_match`, `numeric`, `multiple_choice`, or `module:function`
+            for a Python function of prompt, reference and answer that returns 0 to 1.
+        answer_tokens: maximum number of tokens of an answer; null: those of the longest reference.
         keep: folder that caches the measured outcomes for the next run; null: none.
         experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
         score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
             a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form; a model has its own.
-        length: tokens per sequence.
-        train: number of training sequences.
+        length: tokens per sequence; for prompts the maximum, answer included.
+        train: number of training sequences; for prompts the maximum.
         validation: number of validation sequences.
         test: number of test sequences.
         mixed: share of the sequences that join documents of several texts.
@@ -47,6 +53,9 @@ class TokenMoEOptions(CheckedOptions):
     base: str | None = None
     experts: tuple[str, ...] | str = ()
     texts: str | None = None
+    prompts: str | None = None
+    scorer: str = "exact_match"
+    answer_tokens: Count | None = None
     keep: str | None = None
     experts_per_token: tuple[_PerToken, ...] | _PerToken = (1,)
     score: Literal["softmax", "sigmoid"] = "softmax"

@@ -10,6 +10,7 @@ from experts.moe.answer_pool import EXPERTS, WEIGHTS, answer_pool
 from experts.moe.answer_pretrain import train_together
 from experts.moe.answer_tasks import ANSWER, PROMPT, TASKS
 from experts.moe.decoding import generate
+from experts.moe.padding import Prompts
 from experts.moe.token_pool import TokenPool
 
 
@@ -33,7 +34,8 @@ def test_each_expert_answers_its_own_task_and_no_other(pool: TokenPool) -> None:
             shape = (*x.shape[:-1], 1)
             return torch.full(shape, expert), torch.ones(shape)
 
-        found = problems.verify(prompts, generate(pool.base, pool.tail, prompts, ANSWER, choose)).numpy()
+        made = generate(pool.base, pool.tail, Prompts(prompts), ANSWER, choose)
+        found = problems.verify(prompts, made).numpy()
         right[expert] = [found[part.domain[:, 0] == task].mean() for task in range(len(TASKS))]
     own = np.eye(pool.tail.experts, len(TASKS), dtype=bool)
     assert right[own].min() >= 0.9

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from experts.moe.decoding import generate, greedy
+from experts.moe.padding import Prompts
 from experts.moe.token_pool import Problems, TokenPool
 from router_rl.methods.token_moe.answer_bounds import constant
 from router_rl.methods.token_moe.answer_learners import wrong_share
@@ -33,7 +34,7 @@ ANSWER = 3
 def pool(micro_pool: TokenPool) -> TokenPool:
     """Return the micro pool with problems that its second expert answers right, whatever their domain."""
     prompts = torch.cat([torch.from_numpy(part.tokens[:, :-ANSWER]) for part in micro_pool.parts.values()])
-    answers = generate(micro_pool.base, micro_pool.tail, prompts, ANSWER, constant(1))
+    answers = generate(micro_pool.base, micro_pool.tail, Prompts(prompts), ANSWER, constant(1))
     right = {tuple(prompt): tokens for prompt, tokens in zip(prompts.tolist(), answers, strict=True)}
 
     def verify(prompts: Tensor, answers: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ def test_replayed_routes_give_the_same_inputs_and_answers(pool: TokenPool, rule:
     routers = routers_of(pool, 1, rule)
     made = rolled(pool, routers)
     rows = torch.arange(6).repeat_interleave(2)
-    text = torch.cat([prompts_of(pool, pool.parts["train"], rows), made.tokens], dim=1)
+    text = torch.cat([prompts_of(pool, pool.parts["train"], rows).tokens, made.tokens], dim=1)
 
     def again(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         torch.testing.assert_close(x, made.x[layer], atol=1e-4, rtol=1e-4)
@@ -143,7 +144,7 @@ def test_the_reward_is_right_answers_minus_weighted_compute_and_load(pool: Token
 
     def made(**weights: float) -> Tensor:
         found = roll_out(pool, routers, rows, greedy, torch.Generator().manual_seed(0), weights)
-        prompts = prompts_of(pool, pool.parts["train"], rows)
+        prompts = prompts_of(pool, pool.parts["train"], rows).tokens
         assert pool.problems is not None
         assert torch.equal(found.right, pool.problems.verify(prompts, found.routed.tokens))
         return found.reward - found.right
