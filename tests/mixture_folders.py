@@ -36,6 +36,10 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
             "norm_topk_prob": True,
         },
     ),
+    "olmoe": (
+        "OlmoeConfig",
+        {"num_experts": 6, "intermediate_size": 12, "norm_topk_prob": False, "clip_qkv": 1.5},
+    ),
     "qwen3_moe": (
         "Qwen3MoeConfig",
         {"num_experts": 5, "moe_intermediate_size": 12, "head_dim": 4, "norm_topk_prob": True},
@@ -69,8 +73,11 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_mixture(folder: Path, form: str, **more: Any) -> Path:
-    """Write a random mixture with a tokenizer of 23 words; `more` changes its configuration."""
+def write_mixture(folder: Path, form: str, *, biases: bool = False, **more: Any) -> Path:
+    """Write a random mixture with a tokenizer of 23 words; `more` changes its configuration.
+
+    With `biases`, the experts of each layer have random selection biases.
+    """
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -82,6 +89,9 @@ def write_mixture(folder: Path, form: str, **more: Any) -> Path:
         for name, weight in model.named_parameters():
             if "experts" in name or ".gate." in name:
                 weight.normal_(std=0.5)  # so that routing matters
+        for name, buffer in model.named_buffers():
+            if biases and name.endswith("e_score_correction_bias"):
+                buffer.normal_(std=0.4)
     model.save_pretrained(folder)
     words: Any = Tokenizer(models.WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

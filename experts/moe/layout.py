@@ -19,7 +19,8 @@ class Layout:
         module: name of the mixture inside a layer, in a loaded model.
         gate: name of the gate inside the mixture.
         parts: names of an expert's gate, up and down projections; empty if all experts are one tensor.
-        score: from logits to weights: softmax over the selected experts, or renormalised sigmoid.
+        score: from logits to weights: softmax or sigmoid, renormalised over the selected experts unless the
+            configuration's `norm_topk_prob` is false.
         bias: whether the gate has a bias on its logits.
         selection_bias: whether the gate has a bias that affects the selection but not the weights.
     """
@@ -57,6 +58,7 @@ _SIGMOID = Layout(score="sigmoid", selection_bias=True)
 
 LAYOUTS: dict[str, Layout] = {
     "mixtral": Layout(block="block_sparse_moe", parts=("w1", "w3", "w2")),
+    "olmoe": Layout(),
     "qwen2_moe": Layout(),
     "qwen3_moe": Layout(),
     "gpt_oss": Layout(gate="router", parts=(), bias=True),

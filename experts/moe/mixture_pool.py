@@ -38,8 +38,8 @@ def mixture_pool(
     """Open a mixture of experts and measure the text with its own gates; weights are held in float32.
 
     Args:
-        model: folder of the mixture with its tokenizer, in the form of Mixtral, Qwen2-MoE, Qwen3-MoE,
-            DeepSeek-V3, GLM-4-MoE or dots1.
+        model: folder of the mixture with its tokenizer, in the form of Mixtral, OLMoE, Qwen2-MoE,
+            Qwen3-MoE, DeepSeek-V3, GLM-4-MoE or dots1.
         texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`; or
             prompts whose answers are scored.
         sizes: how much text is used.
@@ -93,22 +93,17 @@ def _routed(config: Any, layout: Layout, files: Checkpoint) -> Sequence[int]:
 
 
 def _gates(config: Any, layout: Layout, files: Checkpoint, layers: Sequence[int]) -> OwnGates:
-    """The model's gates; an error where their weights are not the renormalised ones that a router has."""
-    folder = str(files.folder)
-    if not bool(getattr(config, "norm_topk_prob", True)):
-        problem = "does not renormalise the weights of a token's experts (norm_topk_prob is false)"
-        raise InputError(_FIELD, folder, problem, "use a model that does: routers' weights sum to 1")
-    for layer in layers:
-        name = layout.gate_selection_bias(layer)
-        if name in files and bool(files.tensor(name).any()):
-            problem = f"has a selection bias in layer {layer}, which differs from layer to layer"
-            raise InputError(_FIELD, folder, problem, "use a model whose e_score_correction_bias is 0")
+    """The model's gates."""
+    biases = [layout.gate_selection_bias(layer) for layer in layers]
+    bias = torch.stack([files.tensor(name).float() for name in biases]) if biases[0] in files else None
     return OwnGates(
         weights=torch.stack([files.tensor(layout.gate_weight(layer)).float() for layer in layers]),
         k=int(config.num_experts_per_tok),
         score=layout.score,
         groups=int(getattr(config, "n_group", None) or 1),
         kept=int(getattr(config, "topk_group", None) or 1),
+        normalised=bool(getattr(config, "norm_topk_prob", True)),
+        bias=bias if bias is not None and bool(bias.any()) else None,
     )
 
 

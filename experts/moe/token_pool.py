@@ -33,7 +33,7 @@ Ffns = dict[str, list[dict[str, Tensor]]]
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class OwnGates:
-    """The gates that an existing mixture has: linear, without bias, with renormalised weights.
+    """The gates that an existing mixture has: linear, without bias on their logits.
 
     Attributes:
         weights: [L, N, H] float32.
@@ -41,6 +41,8 @@ class OwnGates:
         score: from logits to weights.
         groups: the experts form this many groups of equal size.
         kept: number of groups whose experts may be chosen.
+        normalised: whether the weights of the chosen experts are renormalised to a sum of 1.
+        bias: [L, N] float32, added to the scores to choose experts, not to weight them; None: none.
     """
 
     weights: Tensor
@@ -48,6 +50,8 @@ class OwnGates:
     score: Literal["softmax", "sigmoid"] = "softmax"
     groups: int = 1
     kept: int = 1
+    normalised: bool = True
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

@@ -185,6 +185,8 @@ gates = read_gates(Path("."))  # weights and biases by layer, such as gates[0].w
 
 def _gate(router: Router) -> Gate:
     require_layer(router, "llama.cpp")
+    if not router.rule.normalised:
+        raise RouterError(f"the format gguf holds weights that sum to 1; those of {router.rule.name} do not")
     otherwise = "export it as a module (vllm, sglang, onnx, pt2), or distil it (export --distil)"
     return fold(router, otherwise=otherwise)
 

@@ -42,6 +42,7 @@ from .selection import (
     Soft,
     TopK,
     Tree,
+    UnnormalisedTopK,
     gumbel,
     selection_from_spec,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "TopK",
     "Tree",
     "TreeScorer",
+    "UnnormalisedTopK",
     "gumbel",
     "load",
     "load_router",

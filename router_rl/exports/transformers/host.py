@@ -101,7 +101,12 @@ class Host:
         segments = self.segments(rows)
         k = self.k if gate.k is None else gate.k * segments
         kind = self.config.model_type
-        if not self.renormalises:
+        if self.renormalises and not gate.normalised:
+            raise RouterError(
+                f"the gates of this {kind} renormalise the weights of a token's experts, but the router does "
+                "not (unnormalised_topk); train it on this model"
+            )
+        if gate.normalised and not self.renormalises:
             raise RouterError(
                 f"the gates of this {kind} do not renormalise weights (norm_topk_prob is false), but the "
                 "router does; the experts expect smaller weights"

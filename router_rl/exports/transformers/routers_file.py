@@ -1,8 +1,9 @@
 """Read the linear routers of several layers, with their selection rule, from one safetensors file.
 
 The file has `layers.N.weight` [E, H] and, if the router has a bias, `layers.N.bias` [E]. Its metadata has
-`select`, the JSON of the selection rule, and `experts`, the JSON list of the experts' names. Without this
-metadata (version 1) the model that receives the routers sets the rule. `LayerRouters.save` writes such files.
+`select`, the JSON of the selection rule, or a list of one rule for each layer, and `experts`, the JSON list
+of the experts' names. Without this metadata (version 1) the model that receives the routers sets the rule.
+`LayerRouters.save` writes such files.
 """
 
 from __future__ import annotations
@@ -55,10 +56,15 @@ def read_layer_routers(path: Path | str, field: str = "routers") -> list[LayerRo
     pairs = [(tensors[f"layers.{n}.weight"], tensors.get(f"layers.{n}.bias")) for n in layers]
     if "select" not in metadata:
         return list(pairs)
-    rule = selection_from_spec(json.loads(metadata["select"]))
+    specs: Any = json.loads(metadata["select"])
+    specs = [specs] * len(pairs) if isinstance(specs, dict) else specs
+    if not isinstance(specs, list) or len(specs) != len(pairs) or not all(type(s) is dict for s in specs):
+        problem = f"has selection rules of another number of layers than its {len(pairs)}"
+        raise InputError(field, str(path), problem, "train the routers again")
+    rules = [selection_from_spec(spec) for spec in specs]
     names = json.loads(metadata.get("experts", "[]")) or [str(n) for n in range(len(pairs[0][0]))]
     routers: list[LayerRouter] = []
-    for weight, bias in pairs:
+    for (weight, bias), rule in zip(pairs, rules, strict=True):
         scorer = LinearScorer(weight.shape[1], weight.shape[0])
         with torch.no_grad():
             scorer.weight.copy_(weight)

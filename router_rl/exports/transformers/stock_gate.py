@@ -6,13 +6,13 @@ exactly. Other routers raise an error; `distil` approximates them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ...routing import Hard, Router, RouterError, ScoredTopK, TopK
+from ...routing import Hard, Router, RouterError, ScoredTopK, TopK, UnnormalisedTopK
 
 __all__ = ["Gate", "LayerRouter", "fold"]
 
@@ -29,9 +29,10 @@ class Gate:
         bias: [E] float32, added to the logits; None for none.
         selection_bias: [E] float32, added to the scores to choose experts, not to weight them; None for none.
         k: experts per token; None: the host's own number.
-        score: function of the logits; the chosen experts' scores are renormalised to weights.
+        score: function of the logits, which gives the chosen experts' weights.
         groups: number of groups of experts.
         kept: number of groups whose experts may be chosen.
+        normalised: whether the weights of the chosen experts sum to 1; else they are their scores.
     """
 
     weight: Tensor
@@ -41,6 +42,7 @@ class Gate:
     score: Literal["softmax", "sigmoid"] = "softmax"
     groups: int = 1
     kept: int = 1
+    normalised: bool = True
 
 
 def fold(
@@ -53,8 +55,8 @@ def fold(
     """Return the gate that computes the same function as a router.
 
     Args:
-        router: a router with a linear scorer that reads only features, and `hard`, `topk` or `scored_topk`
-            selection; or a weight and a bias.
+        router: a router with a linear scorer that reads only features, and `hard`, `topk`, `scored_topk`
+            or `unnormalised_topk` selection; or a weight and a bias.
         gain: [H], multiplies the gate's input before the router. For a router that was trained on the output
             of its own RMSNorm: the gain of that norm divided by the gain of the host's.
         temperature: divides the logits.
@@ -80,15 +82,7 @@ def fold(
         raise RouterError(
             "the router's weights are not finite; train it again, or check gain and temperature"
         )
-    return Gate(
-        weight=folded,
-        bias=bias,
-        selection_bias=gate.selection_bias,
-        k=gate.k,
-        score=gate.score,
-        groups=gate.groups,
-        kept=gate.kept,
-    )
+    return replace(gate, weight=folded, bias=bias)
 
 
 def _of_tensors(weight: Tensor, bias: Tensor | None) -> Gate:
@@ -119,7 +113,7 @@ def _of_router(router: Router, otherwise: str) -> Gate:
     nonzero_bias = bias if bias.any() else None
     if isinstance(rule, Hard | TopK):
         return Gate(weight=weight, bias=nonzero_bias, k=rule.k)
-    if isinstance(rule, ScoredTopK) and rule.score in ("softmax", "sigmoid"):
+    if isinstance(rule, ScoredTopK | UnnormalisedTopK) and rule.score in ("softmax", "sigmoid"):
         if rule.groups > 1 and rule.judged_by != 2:
             raise refuse(f"a router that ranks groups by their best {rule.judged_by} experts")
         return Gate(
@@ -130,5 +124,6 @@ def _of_router(router: Router, otherwise: str) -> Gate:
             score=rule.score,  # pyright: ignore[reportArgumentType]
             groups=rule.groups,
             kept=rule.kept,
+            normalised=rule.normalised,
         )
     raise refuse(f"a router with {rule.name} selection")

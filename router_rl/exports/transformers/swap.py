@@ -147,6 +147,8 @@ def _plan(host: Host, router: LayerRouter) -> Gate | Router:
         host.segments(len(router.experts)),
     ):
         raise RouterError("the model scales its experts' weights, but a router's weights sum to 1")
+    if not router.rule.normalised:
+        raise RouterError(f"the weights of {router.rule.name} selection do not sum to 1, the model's do")
     return router
 
 

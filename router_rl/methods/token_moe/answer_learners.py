@@ -46,7 +46,7 @@ def _gate(problem: TokenMoEProblem, seed: int) -> LayerRouters:
     def make() -> LayerRouters:
         start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
         trained = train_gate(problem.pool, start, gate_of(problem), training)
-        return trained[0].routers.copy(problem.selection)
+        return trained[0].routers.copy(problem.selections)
 
     routers: LayerRouters = problem.cached(("gate of the loss", problem.case.label, seed), make)
     return routers

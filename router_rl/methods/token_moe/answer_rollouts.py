@@ -87,19 +87,19 @@ def routed(
     """
     problems = pool.problems
     assert problems is not None
-    rule, depth = routers.rule, pool.tail.depth
+    depth = pool.tail.depth
     inputs, actions, chosen = ([[] for _ in range(depth)] for _ in range(3))
     shared: list[Tensor] = []
 
     def noise(z: Tensor, generator: torch.Generator) -> Tensor:
         if not together:
-            return rule.draw_noise(tuple(z.shape), generator)
+            return routers.rule.draw_noise(tuple(z.shape), generator)
         if not shared:
-            shared.append(rule.draw_noise((len(z), 1, z.shape[-1]), generator))
+            shared.append(routers.rule.draw_noise((len(z), 1, z.shape[-1]), generator))
         return shared[0].expand(z.shape)
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = routers.logits(layer, x)
+        z, rule = routers.logits(layer, x), routers.rules[layer]
         if generator is None:
             choice = rule.select(z)
             action = choice.experts

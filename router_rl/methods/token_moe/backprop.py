@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
-from ...routing import Hard, ScoredTopK, TopK
+from ...routing import Hard, ScoredTopK, TopK, UnnormalisedTopK
 from ...routing.selection.topk import largest, scattered
 from .counterfactual import expected_loss
 from .token_training import Fit, Training, train
@@ -46,7 +47,7 @@ class Gate:
         mixes: maps logits [..., N] and the layer's selection bias [N] to dense weights [..., N], which carry
             the gradient.
         k: experts per token at inference.
-        scaled: whether a single expert is scaled by its probability, as in Switch.
+        scaled: whether a single expert is scaled by its score, as in Switch.
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         shares: maps logits [..., N] to the probabilities P [..., N] of the auxiliary loss; rows sum to 1.
         bias_speed: update speed gamma of DeepSeek-V3's selection bias; 0 for none.
@@ -113,15 +114,30 @@ def deepseek_v3(z: Tensor, bias: Tensor) -> Tensor:
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def scored(rule: ScoredTopK) -> Mixes:
-    """Return a gate with the weights of a rule without a selection bias.
+def scored(rule: ScoredTopK | UnnormalisedTopK) -> Mixes:
+    """Return a gate with the weights of a rule, and the selection bias of its layer.
 
     Args:
-        rule: the selection rule.
+        rule: the selection rule, without a selection bias.
     """
 
     def mixes(z: Tensor, bias: Tensor) -> Tensor:
-        return scattered(z.shape[-1], rule.select(z))
+        return scattered(z.shape[-1], _with_bias(rule, bias).select(z))
+
+    return mixes
+
+
+def straight_through_of(rule: ScoredTopK) -> Mixes:
+    """Return a gate with one expert, chosen by a rule, and the gradient of the dense mixture of its policy.
+
+    Args:
+        rule: the selection rule of one expert, without a selection bias.
+    """
+
+    def mixes(z: Tensor, bias: Tensor) -> Tensor:
+        own = _with_bias(rule, bias)
+        p = own.probabilities(z)
+        return scattered(z.shape[-1], own.select(z.detach())) + p - p.detach()
 
     return mixes
 
@@ -152,8 +168,8 @@ def top_p(threshold: float) -> Mixes:
     return mixes
 
 
-def gate_of_rule(rule: TopK | ScoredTopK) -> Gate:
-    """Return the gate of several experts per token that mixes as a selection rule weights.
+def gate_of_rule(rule: TopK | ScoredTopK | UnnormalisedTopK) -> Gate:
+    """Return the gate that mixes as a selection rule weights.
 
     Args:
         rule: without a selection bias.
@@ -161,7 +177,11 @@ def gate_of_rule(rule: TopK | ScoredTopK) -> Gate:
     if isinstance(rule, TopK):
         return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, sparse=True)
     shares = sigmoid_shares if rule.score == "sigmoid" else softmax_shares
-    return Gate(mixes=scored(rule), k=rule.k, balance=0.02, shares=shares, sparse=True)
+    if isinstance(rule, ScoredTopK) and rule.k == 1:
+        return Gate(mixes=straight_through_of(rule), shares=shares)
+    return Gate(
+        mixes=scored(rule), k=rule.k, scaled=not rule.normalised, balance=0.02, shares=shares, sparse=True
+    )
 
 
 GATES: dict[str, Gate] = {
@@ -204,7 +224,7 @@ def train_gate(
         the fit, and a function from its routers to the choice at inference.
     """
     tail, sequences = pool.tail, pool.parts["train"]
-    bias = torch.zeros(tail.depth, tail.experts)
+    bias = selection_biases(start)
     loads = torch.zeros(tail.depth, tail.experts)
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -229,8 +249,10 @@ def train_gate(
     def move_bias(routers: LayerRouters) -> None:
         bias.sub_(gate.bias_speed * (loads - 1.0 / tail.experts).sign())
 
+    fixed = bool(bias.any())  # of a mixture's own rules, which the routers have
+
     def serve(routers: LayerRouters) -> Choose:
-        return served(routers, gate, bias)
+        return routers.choose if fixed else served(routers, gate, bias)
 
     def scored(routers: LayerRouters) -> float:
         assert score is not None
@@ -238,6 +260,16 @@ def train_gate(
 
     validated = None if score is None else scored
     return train(pool, start, training, loss, serve=serve, score=validated, after=move_bias), serve
+
+
+def selection_biases(routers: LayerRouters) -> Tensor:
+    """Return the selection biases of each layer's rule, [L, N] float32; 0 for a rule without.
+
+    Args:
+        routers: of all layers.
+    """
+    none = (0.0,) * len(routers.experts)
+    return torch.tensor([getattr(rule, "bias", none) or none for rule in routers.rules])
 
 
 def selected(dense: Tensor, k: int) -> Tensor:
@@ -277,6 +309,13 @@ def sparse_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
 def balance(p: Tensor, load: Tensor) -> Tensor:
     """Return `N sum_e f_e P_e` of probabilities [T, N] and loads [N] (Fedus et al. 2021, eq. 4)."""
     return p.shape[-1] * (load * p.mean(dim=0)).sum()
+
+
+Rule = TypeVar("Rule", bound=ScoredTopK | UnnormalisedTopK)
+
+
+def _with_bias(rule: Rule, bias: Tensor) -> Rule:
+    return replace(rule, bias=tuple(bias.tolist())) if bool(bias.any()) else rule
 
 
 def _one_hot(z: Tensor) -> Tensor:

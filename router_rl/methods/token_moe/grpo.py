@@ -198,7 +198,7 @@ def replay_loss(
     loss = torch.zeros(())
     for layer, x in enumerate(made.x):
         z = routers.logits(layer, x)
-        log_prob = routers.rule.log_prob(z, made.actions[layer])
+        log_prob = routers.rules[layer].log_prob(z, made.actions[layer])
         loss = loss - made.mean(clipped(log_prob, old[layer], advantage.unsqueeze(-1)))
         if kl:
             with torch.no_grad():
@@ -209,7 +209,7 @@ def replay_loss(
 
 def _log_prob(routers: LayerRouters, layer: int, made: Routed) -> Tensor:
     z = routers.logits(layer, made.x[layer])
-    return routers.rule.log_prob(z, made.actions[layer])
+    return routers.rules[layer].log_prob(z, made.actions[layer])
 
 
 def _prompts(count: int, batch: int, steps: int, generator: torch.Generator) -> Tensor:

@@ -84,7 +84,10 @@ def gate_inputs(tail: Tail, sequences: Sequences, routers: LayerRouters, batch: 
 
 def routers_of(routers: LayerRouters) -> list[Router]:
     """Return one `Router` per layer, with the selection rule of the routers."""
-    return [Router(cast(LinearScorer, scorer), routers.rule, routers.experts) for scorer in routers.scorers]
+    return [
+        Router(cast(LinearScorer, scorer), rule, routers.experts)
+        for scorer, rule in zip(routers.scorers, routers.rules, strict=True)
+    ]
 
 
 def hand_over(
@@ -167,7 +170,7 @@ def hand_over(
 
 def _joined(layers: Sequence[Router], like: LayerRouters) -> LayerRouters:
     """Return linear routers of each layer as one module, with biases frozen at 0."""
-    joined = LayerRouters(len(layers), layers[0].features, like.rule, like.experts)
+    joined = LayerRouters(len(layers), layers[0].features, like.rules, like.experts)
     with torch.no_grad():
         for scorer, router in zip(joined.scorers, layers, strict=True):
             scorer.load_state_dict(router.scorer.state_dict())

@@ -22,7 +22,7 @@ def own_gates(problem: TokenMoEProblem) -> LayerRouters:
     """
     gates = problem.pool.gates
     assert gates is not None
-    routers = LayerRouters(len(gates.weights), gates.weights.shape[2], problem.selection, problem.experts)
+    routers = LayerRouters(len(gates.weights), gates.weights.shape[2], problem.selections, problem.experts)
     with torch.no_grad():
         for scorer, weight in zip(routers.scorers, gates.weights, strict=True):
             cast(LinearScorer, scorer).weight.copy_(weight)

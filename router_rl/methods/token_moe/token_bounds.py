@@ -131,7 +131,7 @@ def _fit_best_single(problem: TokenMoEProblem, hyperparameters: NoHyperparameter
 
 
 def _fit_ridge(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, run: Run) -> LayerPolicy:
-    routers = closed_form_start(problem).copy(problem.selection)
+    routers = closed_form_start(problem).copy(problem.selections)
     return LayerPolicy(choose=routers.choose, routers=routers)
 
 

@@ -12,7 +12,7 @@ from experts.io.value_range import Positive
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
-from ...routing import ScoredTopK, TopK
+from ...routing import ScoredTopK, TopK, UnnormalisedTopK
 from ..hyperparameters import Hyperparameters
 from ..method import Fit, Method, Run
 from .backprop import GATES, Gate, gate_of_rule, joint, train_gate
@@ -58,7 +58,7 @@ def _fit(learn: Learn) -> Fit:
         )
         start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
         learned = learn(problem, start, training)
-        routers = learned.copy(problem.selection)
+        routers = learned.copy(problem.selections)
         return LayerPolicy(choose=routers.choose, routers=routers)
 
     return fit
@@ -71,7 +71,7 @@ def gate_of(problem: TokenMoEProblem) -> Gate:
         problem: the problem, at one case.
     """
     rule = problem.selection
-    if isinstance(rule, (TopK, ScoredTopK)) and rule.k > 1:
+    if isinstance(rule, ScoredTopK | UnnormalisedTopK) or (isinstance(rule, TopK) and rule.k > 1):
         return gate_of_rule(rule)
     return GATES["soft_gate"]
 
@@ -93,7 +93,7 @@ def _outcome_table(problem: TokenMoEProblem, start: LayerRouters, training: Trai
 
 
 def _reinforce(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
-    start = start.copy(problem.selection)
+    start = start.copy(problem.selections)
     return train_reinforce(problem.pool, start, training, TokenReinforceHyperparameters()).routers
 
 

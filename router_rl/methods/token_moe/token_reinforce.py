@@ -70,7 +70,6 @@ def train_reinforce(
     core: list[TokenMoECore] = []
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
-        rule = routers.rule
         lanes = len(rows) // group
         if not core or core[0].lanes != lanes * copies:
             core[:] = [TokenMoECore(pool.tail, pool.parts["train"], config, lanes * copies)]
@@ -79,7 +78,7 @@ def train_reinforce(
         rewards: list[Tensor] = []
         entropy = torch.zeros(())
         for layer in range(pool.tail.depth):
-            z = routers.logits(layer, x)
+            z, rule = routers.logits(layer, x), routers.rules[layer]
             action = rule.sample(z.detach(), rule.draw_noise(tuple(z.shape), generator))
             log_probs.append(rule.log_prob(z, action))
             entropy = entropy + rule.entropy(z).mean()

@@ -14,7 +14,7 @@ from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 from experts.table.splitting import SPLITS
 
-from ...routing import Hard, ScoredTopK, Selection, TopK
+from ...routing import Hard, ScoredTopK, Selection, TopK, UnnormalisedTopK
 from ..data_digest import digest_of
 from ..measure import Measurement
 from ..objective import Objective
@@ -112,14 +112,25 @@ class TokenMoEProblem(Problem):
 
     @property
     def selection(self) -> Selection:
-        """Selection rule of the only case: the best expert, or the best ones weighted by their scores."""
+        """Selection rule of the only case, without the selection biases that layers of a model may have."""
         count, gates = self.experts_per_token, self.pool.gates
         score = self.options.score if gates is None else gates.score
-        if gates is not None and gates.groups > 1:
+        if gates is not None and not gates.normalised:
+            return UnnormalisedTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
+        if gates is not None and (gates.groups > 1 or gates.bias is not None):
             return ScoredTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
         if count == 1:
             return Hard()
         return TopK(k=count) if score == "softmax" else ScoredTopK(k=count, score="sigmoid")
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """Selection rule of each layer: the best expert, or the best ones weighted by their scores."""
+        rule, gates = self.selection, self.pool.gates
+        if gates is None or gates.bias is None:
+            return (rule,) * self.pool.tail.depth
+        assert isinstance(rule, ScoredTopK | UnnormalisedTopK)
+        return tuple(replace(rule, bias=tuple(bias)) for bias in gates.bias.tolist())
 
     @property
     def included(self) -> tuple[str, ...]:

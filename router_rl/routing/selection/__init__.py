@@ -20,6 +20,7 @@ from .rule import Choice, Selection
 from .scored import ScoredTopK
 from .soft import Soft
 from .topk import TopK
+from .unnormalised import UnnormalisedTopK
 
 __all__ = [
     "SELECTIONS",
@@ -33,12 +34,14 @@ __all__ = [
     "Soft",
     "TopK",
     "Tree",
+    "UnnormalisedTopK",
     "gumbel",
     "selection_from_spec",
 ]
 
 SELECTIONS: dict[str, type[Selection]] = {
-    rule.name: rule for rule in (Hard, TopK, Soft, Hierarchical, AdaptiveK, ExpertChoice, ScoredTopK)
+    rule.name: rule
+    for rule in (Hard, TopK, Soft, Hierarchical, AdaptiveK, ExpertChoice, ScoredTopK, UnnormalisedTopK)
 }
 
 

@@ -18,7 +18,7 @@ class Choice(NamedTuple):
 
     Attributes:
         experts: [T, k] int64, expert ids, distinct within a row, best first; the id N means no expert.
-        weights: [T, k] float32, rows sum to 1; 0 for no expert.
+        weights: [T, k] float32, rows sum to 1 (to less if the rule is not `normalised`); 0 for no expert.
     """
 
     experts: Tensor
@@ -36,6 +36,8 @@ class Selection(ABC):
     name: ClassVar[str]
     # Whether a row's choice depends on that row alone, which serving single requests requires.
     causal: ClassVar[bool] = True
+    # Whether the weights of the chosen experts sum to 1.
+    normalised: ClassVar[bool] = True
 
     k: int
     """The largest number of experts per decision."""

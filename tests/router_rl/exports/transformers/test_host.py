@@ -11,7 +11,7 @@ import torch
 from experts import InputError
 from experts.moe.layout import LAYOUTS
 from router_rl.exports.transformers import host_of_folder, host_of_model, swap_routers, write_routers
-from router_rl.routing import LinearScorer, Router, ScoredTopK, TopK
+from router_rl.routing import LinearScorer, Router, ScoredTopK, Selection, TopK, UnnormalisedTopK
 
 SIZES = {
     "hidden_size": 32,
@@ -36,6 +36,7 @@ SIGMOID = {
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
 OWN: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
+    "olmoe": {"num_experts": 4},
     "qwen2_moe": {"num_experts": 4, "shared_expert_intermediate_size": 16},
     "qwen3_moe": {"num_experts": 4},
     "gpt_oss": {"num_local_experts": 4},
@@ -50,12 +51,17 @@ def test_every_layout_is_tried() -> None:
     assert set(OWN) == set(LAYOUTS)
 
 
-@pytest.mark.parametrize("kind", sorted(LAYOUTS))
-def test_the_gates_compute_what_the_routers_do(kind: str, tmp_path: Path) -> None:
+RAW = ("olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v3", "glm4_moe")  # may leave weights unnormalised
+
+
+@pytest.mark.parametrize(
+    ("kind", "normalised"), [*((kind, True) for kind in sorted(LAYOUTS)), *((kind, False) for kind in RAW)]
+)
+def test_the_gates_compute_what_the_routers_do(kind: str, normalised: bool, tmp_path: Path) -> None:
     import transformers
 
     torch.manual_seed(1)
-    config = transformers.CONFIG_MAPPING[kind](**{**SIZES, **OWN[kind]})
+    config = transformers.CONFIG_MAPPING[kind](**{**SIZES, **OWN[kind], "norm_topk_prob": normalised})
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(tmp_path / "model")
     layout = LAYOUTS[kind]
@@ -65,7 +71,9 @@ def test_the_gates_compute_what_the_routers_do(kind: str, tmp_path: Path) -> Non
         assert all(name in weights for name in layout.expert(host.layers[-1], 3))
     assert host_of_model(model).layers == host.layers == ((1,) if kind == "glm4_moe" else (0, 1))
     sigmoid = layout.score == "sigmoid"
-    rule = ScoredTopK(k=2, bias=(0.0, 0.3, -0.3, 0.1)) if sigmoid else TopK(k=2)
+    rule: Selection = ScoredTopK(k=2, bias=(0.0, 0.3, -0.3, 0.1)) if sigmoid else TopK(k=2)
+    if not normalised:
+        rule = UnnormalisedTopK(k=2, score=layout.score, bias=getattr(rule, "bias", ()))
     routers = []
     for _ in host.layers:
         scorer = LinearScorer(32, 4)
