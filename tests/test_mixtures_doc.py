@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from code_blocks import Reader, blocks_of
+from safetensors.torch import load_file, save_file
 
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters
 
@@ -16,8 +18,25 @@ PAGE = "docs/mixtures.md"
 _FEW = "--problem.train 96 --problem.validation 48"
 BUDGETS = {
     "compare": f"{_FEW} --problem.test 60 --seeds 1",
-    "train": f"{_FEW} --method.iterations 12",
+    "train --env token_moe --method grpo": f"{_FEW} --method.iterations 12",
+    "train --env token_moe --method right_answers": f"{_FEW} --problem.test 600 --method.rounds 1",
 }
+
+
+def _write_adapters() -> None:
+    """Write the differences of the fine-tuned models from their base as LoRA adapters of full rank."""
+    base = load_file("models/base/model.safetensors")
+    for name in ("reverse", "sort", "sums"):
+        factors: dict[str, torch.Tensor] = {}
+        for key, tuned in load_file(f"models/{name}/model.safetensors").items():
+            u, s, v = torch.linalg.svd(tuned - base[key], full_matrices=False)
+            module = f"base_model.model.{key.removesuffix('.weight')}"
+            factors[f"{module}.lora_A.weight"] = (s.sqrt()[:, None] * v).contiguous()
+            factors[f"{module}.lora_B.weight"] = (u * s.sqrt()).contiguous()
+        Path("lora", name).mkdir(parents=True)
+        save_file(factors, f"lora/{name}/adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": 48, "lora_alpha": 48}
+        Path("lora", name, "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -29,7 +48,7 @@ def test_the_page(
     # `compare` takes no hyperparameters: the default itself is smaller here.
     monkeypatch.setitem(GrpoHyperparameters.__init__.__kwdefaults__, "iterations", 8)
     begun = time.process_time()
-    reader = Reader(BUDGETS, {})
+    reader = Reader(BUDGETS, {"assemble": _write_adapters})
     for block in blocks_of(PAGE):
         if block.title:
             Path(block.title).write_text(block.text, encoding="utf-8")
@@ -37,10 +56,15 @@ def test_the_page(
             reader.run(block)
     seconds = time.process_time() - begun
     assert seconds < 120
-    assert reader.used == set(BUDGETS)
+    assert reader.used == {*BUDGETS, "assemble"}
     (right,) = re.findall(r"([\d.]+) of the answers are right", capsys.readouterr().out)
     trained = json.loads(Path("runs/grpo/run.json").read_text(encoding="utf-8"))["test"]
     assert float(right) == pytest.approx(trained["utility"], abs=2e-3)  # 600 answers, and rounding
+    adapted = json.loads(Path("runs/lora/run.json").read_text(encoding="utf-8"))["test"]
+    tokenizer, test, answers = (reader.names[name] for name in ("tokenizer", "test", "adapted_answers"))
+    texts = tokenizer.batch_decode(answers)
+    share = sum(text == row["reference"] for text, row in zip(texts, test, strict=True)) / len(test)
+    assert share == pytest.approx(adapted["utility"], abs=2e-3)
     results = json.loads(Path("runs/compare/results.json").read_text(encoding="utf-8"))
     found = {row["method"]: row["utility_mean"] for row in results["summary"]}
     learned = {"grpo", "right_answers", "straight_through", "softmax_gate"}

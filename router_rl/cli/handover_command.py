@@ -1,4 +1,4 @@
-"""`handover`: write trained routers of a mixture-of-experts model as a patch."""
+"""`handover`: write trained routers as a patch of a mixture, or beside the LoRA adapters that they select."""
 
 from __future__ import annotations
 
@@ -10,25 +10,42 @@ from experts import InputError
 from experts.io.value_range import Positive
 
 from .command import Command
+from .values import names_in
 
 __all__ = ["COMMAND", "handover"]
 
 
 def handover(
-    *, routers: Path, model: Path, out: Path, distil: Path | None = None, temperature: Positive = 1.0
+    *,
+    routers: Path,
+    model: Path,
+    out: Path,
+    distil: Path | None = None,
+    temperature: Positive = 1.0,
+    adapters: list[str] | str | None = None,
 ) -> dict[str, Any]:
     """Fold a mixture's trained routers into stock gates and write them as a patch of a few MB.
 
     Args:
         routers: folder of exported routers named layer-0, layer-1, ..., or a routers.safetensors with
             layers.N.weight [E, H] and optionally layers.N.bias [E].
-        model: folder of the mixture that they were trained on; it is not changed.
+        model: folder of the mixture that they were trained on, or with adapters of the base; not changed.
         out: output folder of the patch.
         distil: safetensors file of hidden states layers.N [T, H], to distill routers that cannot be folded
             into linear ones; with utility.N [T, E], the utility of each expert on each state, the loss is
             reported.
         temperature: divides the logits.
+        adapters: folders of the base's LoRA adapters that they were trained on, comma-separated: writes
+            adapters and routers as one folder, and merges nothing.
     """
+    if adapters is not None:
+        for name, value, default in (("distil", distil, None), ("temperature", temperature, 1.0)):
+            if value != default:
+                raise InputError(name, value, "has no effect with adapters", "leave it out")
+        from ..exports.transformers import write_adapter_router
+
+        folders = [Path(each) for each in names_in("adapters", adapters)]
+        return write_adapter_router(routers, model, folders, out).to_json()
     from ..exports.transformers import distil as distilled
     from ..exports.transformers import host_of_folder, write_patch
     from ..routing import Router

@@ -1,5 +1,6 @@
 """Put trained routers into mixture-of-experts models of transformers: fold, distil, patch or swap."""
 
+from .adapter_router import AdapterRouter, load_adapter_router, write_adapter_router
 from .distil import Distillation, distil
 from .host import Host, host_of_folder, host_of_model
 from .patch import Applied, apply_patch, extract_patch, write_patch, write_routers
@@ -10,6 +11,7 @@ from .stock_gate import Gate, LayerRouter, fold
 from .swap import Swap, swap_routers
 
 __all__ = [
+    "AdapterRouter",
     "Applied",
     "Distillation",
     "Gate",
@@ -24,11 +26,13 @@ __all__ = [
     "fold",
     "host_of_folder",
     "host_of_model",
+    "load_adapter_router",
     "read_layer_routers",
     "record_routes",
     "recover_patch",
     "replay_routes",
     "swap_routers",
+    "write_adapter_router",
     "write_patch",
     "write_routers",
 ]
