@@ -48,6 +48,7 @@ def _run(name: str, words: list[str], debug: bool) -> int:
 
     from router_rl.cli.command_arguments import arguments_of, boolean_options
     from router_rl.cli.error_text import is_reported
+    from router_rl.cli.launched import launched, options_of_process
     from router_rl.cli.outputs import check_words, reserved
     from router_rl.cli.parsing import build_parser, names_given, normalised
 
@@ -62,6 +63,8 @@ def _run(name: str, words: list[str], debug: bool) -> int:
         options.pop("config", None)
         as_json = options.pop("json")
         _use_one_thread()
+        if launched():
+            options = options_of_process(name, options)
         with reserved(command, options):
             result = command.run(**arguments_of(command, options))
             if command.keeps_config:

@@ -44,6 +44,11 @@ class Routed:
     tokens: Tensor
     real: Tensor | None = None
 
+    @property
+    def tokens_run(self) -> int:
+        """Number of tokens of all generations that `mean` counts."""
+        return self.x[0, ..., 0].numel() if self.real is None else int(self.real.sum())
+
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean [] of values [R, T] over the tokens of all generations."""
         return values.mean() if self.real is None else values[self.real].mean()
@@ -73,6 +78,7 @@ def routed(
     generator: torch.Generator | None,
     *,
     together: bool = False,
+    among: Tensor | None = None,
 ) -> Routed:
     """Generate answers and keep their routes.
 
@@ -84,7 +90,10 @@ def routed(
         generator: of the routes, which the rule samples; None: greedy routes.
         together: whether all choices of a generation are drawn with the same noise, so that they change
             together; each choice alone has the same probabilities.
+        among: [M] bool, with several processes: which of the M generations of all of them are these R. The
+            noise of all is drawn; only for `together`.
     """
+    assert among is None or together
     problems = pool.problems
     assert problems is not None
     depth = pool.tail.depth
@@ -95,7 +104,9 @@ def routed(
         if not together:
             return routers.rule.draw_noise(tuple(z.shape), generator)
         if not shared:
-            shared.append(routers.rule.draw_noise((len(z), 1, z.shape[-1]), generator))
+            every = len(z) if among is None else len(among)
+            drawn = routers.rule.draw_noise((every, 1, z.shape[-1]), generator)
+            shared.append(drawn if among is None else drawn[among])
         return shared[0].expand(z.shape)
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +141,7 @@ def roll_out(
     weights: Mapping[str, float],
     *,
     together: bool = False,
+    among: Tensor | None = None,
 ) -> Generations:
     """Generate an answer for each training row with sampled routes, and reward it.
 
@@ -142,12 +154,12 @@ def roll_out(
         weights: reward per unit of `compute`, the experts per token and layer, and of `load`, the penalty
             for the load of all tokens of the call (`envs.layer_load`, by share), a mean over tokens and
             layers.
-        together: see `routed`.
+        together, among: see `routed`.
     """
     sequences, total = pool.parts["train"], pool.tail.experts
     assert pool.problems is not None
     prompts = prompts_of(pool, sequences, rows)
-    made = routed(pool, routers, prompts, draw, generator, together=together)
+    made = routed(pool, routers, prompts, draw, generator, together=together, among=among)
     right = pool.problems.verify(prompts.tokens, made.tokens)
     depth, size = made.experts.shape[0], made.experts.shape[:-1]
     lane = made.experts.reshape(depth, -1, made.experts.shape[-1])  # a layer's tokens are one lane

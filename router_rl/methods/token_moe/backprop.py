@@ -26,6 +26,7 @@ from ...problems.token_moe.token_measurement import Choose
 from ...routing import Hard, ScoredTopK, TopK, UnnormalisedTopK
 from ...routing.selection.topk import largest, scattered
 from .counterfactual import expected_loss
+from .processes import processes
 from .token_training import Fit, Training, train
 
 __all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "top_p", "train_gate"]
@@ -224,7 +225,7 @@ def train_gate(
         the fit, and a function from its routers to the choice at inference.
     """
     tail, sequences = pool.tail, pool.parts["train"]
-    bias = selection_biases(start)
+    several, bias = processes(), selection_biases(start)
     loads = torch.zeros(tail.depth, tail.experts)
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -236,7 +237,7 @@ def train_gate(
             z = routers.logits(layer, x)
             dense = gate.mixes(z, bias[layer])
             running = selected(dense.detach(), gate.k).flatten(0, -2)
-            load = running.mean(dim=0) / gate.k
+            load = several.row_mean(running) / gate.k
             loads[layer] = load
             if gate.balance:
                 extra = extra + balance(gate.shares(z).flatten(0, -2), load)

@@ -29,6 +29,7 @@ from experts.moe.token_pool import TokenPool
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import RouterError, Selection
 from .expected_load import expected_load
+from .processes import processes
 from .token_reinforce import later_tokens
 from .token_training import Fit, Training, train
 
@@ -91,6 +92,7 @@ def train_counterfactual(
         raise RouterError(
             f"{start.rule.name} selects {start.rule.k} experts per token; train with one, serve with more"
         )
+    processes().refuse("load_weight", settings.load_weight, (0.0,))
     tail, sequences = pool.tail, pool.parts["train"]
     count = settings.layers or tail.depth
 

@@ -30,6 +30,7 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import Hard
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import Routed, roll_out, softened
+from .processes import Processes, processes
 from .token_training import Fit, Training
 
 __all__ = [
@@ -148,18 +149,26 @@ def train_grpo(
     curve = [score(routers)]
     best, kept = curve[0], {k: v.clone() for k, v in routers.state_dict().items()}
     seconds, begun = 0.0, time.perf_counter()
+    several = processes()
+    several.refuse("method.temperature", settings.temperature, (0.0,))
+    several.refuse("method.load_weight", settings.load_weight, (0.0,))
+    several.refuse("method.together", settings.together, (True,))
     rows = _prompts(len(pool.parts["train"]), settings.prompts, total, generator)
     for step in range(1, total + 1):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
-        each = rows[step - 1].repeat_interleave(settings.group)
-        made = roll_out(pool, routers, each, draw, generator, weights, together=settings.together)
+        each = several.own(rows[step - 1]).repeat_interleave(settings.group)
+        among = None if several.size == 1 else _own_generations(several, settings)
+        made = roll_out(
+            pool, routers, each, draw, generator, weights, together=settings.together, among=among
+        )
         advantage = group_advantages(made.reward.reshape(-1, settings.group)).flatten()
         old = [_log_prob(routers, layer, made.routed).detach() for layer in range(pool.tail.depth)]
         for _ in range(settings.updates):
             loss = replay_loss(routers, anchor, made.routed, old, advantage, settings.kl)
             optimizer.zero_grad()
             loss.backward()
+            several.sum_gradients(routers, several.weight(made.routed.tokens_run))
             optimizer.step()
         if step in checks:
             seconds += time.perf_counter() - begun
@@ -205,6 +214,13 @@ def replay_loss(
                 first = anchor.logits(layer, x)
             loss = loss + kl * made.mean(kl_to(z, first))
     return loss / len(made.x)
+
+
+def _own_generations(several: Processes, settings: GrpoHyperparameters) -> Tensor:
+    """Which generations of a batch are this process's, [prompts * group] bool."""
+    own = torch.zeros(settings.prompts, dtype=torch.bool)
+    own[several.own(torch.arange(settings.prompts))] = True
+    return own.repeat_interleave(settings.group)
 
 
 def _log_prob(routers: LayerRouters, layer: int, made: Routed) -> Tensor:

@@ -19,6 +19,7 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import AdaptiveK
+from .processes import processes
 from .token_training import Fit, Training, train
 
 __all__ = [
@@ -66,7 +67,9 @@ def train_reinforce(
     """
     choose = "some" if isinstance(start.rule, AdaptiveK) else "experts"
     config = replace(config or TokenMoEConfig(), k=start.rule.k, choose=choose)
-    group, copies = config.sequences, settings.rollouts
+    group, copies, several = config.sequences, settings.rollouts, processes()
+    several.refuse("sequences", group, (1,))
+    several.check(len(pool.parts["train"]), training.batch)
     core: list[TokenMoECore] = []
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,12 +77,15 @@ def train_reinforce(
         if not core or core[0].lanes != lanes * copies:
             core[:] = [TokenMoECore(pool.tail, pool.parts["train"], config, lanes * copies)]
         x = core[0].start(rows[: lanes * group].reshape(lanes, group).repeat(copies, 1))
+        every = torch.arange(int(several.total(torch.tensor(lanes))))  # the lanes of all processes
         log_probs: list[Tensor] = []
         rewards: list[Tensor] = []
         entropy = torch.zeros(())
         for layer in range(pool.tail.depth):
             z, rule = routers.logits(layer, x), routers.rules[layer]
-            action = rule.sample(z.detach(), rule.draw_noise(tuple(z.shape), generator))
+            noise = rule.draw_noise((copies * len(every), *z.shape[1:]), generator)
+            own = noise.unflatten(0, (copies, -1))[:, several.own(every)].reshape(z.shape)
+            action = rule.sample(z.detach(), own)
             log_probs.append(rule.log_prob(z, action))
             entropy = entropy + rule.entropy(z).mean()
             selected = rule.choice(z.detach(), action)
@@ -89,7 +95,7 @@ def train_reinforce(
         to_go = later_layers(torch.stack(rewards))  # [L, R B, M]
         to_go = later_tokens(to_go.reshape(*to_go.shape[:2], group, -1), settings.discount).flatten(2)
         advantage = over_other_rollouts(to_go.reshape(len(rewards), copies, lanes, -1))
-        advantage = advantage / advantage.std().clamp(min=1e-6)
+        advantage = advantage / several.std(advantage).clamp(min=1e-6)
         score = torch.stack(log_probs).reshape(advantage.shape)
         return -(score * advantage).mean() * len(rewards) - settings.entropy * entropy
 

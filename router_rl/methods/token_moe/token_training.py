@@ -14,6 +14,7 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose, measure
+from .processes import processes
 
 __all__ = ["Fit", "Training", "train"]
 
@@ -72,7 +73,8 @@ def train(
         pool: frozen experts and text.
         start: routers to start from.
         training: options of the loop.
-        loss: maps routers, training rows [B] int64 and a random generator to a scalar loss.
+        loss: maps routers, training rows [B] int64 and a random generator to a scalar loss, a mean over the
+            rows. With several processes they are this process's share of a batch.
         serve: maps routers to the choice in validation; `routers.choose` if None.
         score: validation score, lower is better; the mean loss if None.
         after: is called after each step, for updates without a gradient.
@@ -86,6 +88,7 @@ def train(
         for _ in range(training.epochs)
         for rows in torch.randperm(len(sequences), generator=generator).split(training.batch)
     ]
+    several = processes()
     validations = {round(len(batches) * (check + 1) / training.checks) for check in range(training.checks)}
 
     def validate() -> float:
@@ -100,10 +103,12 @@ def train(
     for step, rows in enumerate(batches, 1):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / len(batches)))
-        value = loss(routers, rows, generator)
+        own = several.own(rows)
+        value = loss(routers, own, generator)
         if value.requires_grad:  # a renormalised top-1 gate has no gradient at all
             optimizer.zero_grad()
             value.backward()
+            several.sum_gradients(routers, several.weight(len(own)))
             optimizer.step()
         if after is not None:
             after(routers)
