@@ -14,6 +14,13 @@ from .queueing import QueueingConfig, QueueingCore, QueueingEnv, QueueingVectorE
 from .reward import utility
 from .routing import SHARPNESS, RoutingConfig, RoutingCore, RoutingEnv, RoutingVectorEnv, build_routing
 from .session import SessionConfig, SessionCore, SessionEnv, SessionTable, SessionVectorEnv, build_session
+from .token_generation import (
+    TokenGenerationConfig,
+    TokenGenerationCore,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    build_token_generation,
+)
 from .token_moe import TokenMoEConfig, TokenMoECore, TokenMoEEnv, TokenMoEVectorEnv, build_token_moe
 from .window import load_penalty
 
@@ -53,6 +60,10 @@ __all__ = [
     "SessionTable",
     "SessionVectorEnv",
     "Step",
+    "TokenGenerationConfig",
+    "TokenGenerationCore",
+    "TokenGenerationEnv",
+    "TokenGenerationVectorEnv",
     "TokenMoEConfig",
     "TokenMoECore",
     "TokenMoEEnv",
@@ -63,6 +74,7 @@ __all__ = [
     "build_queueing",
     "build_routing",
     "build_session",
+    "build_token_generation",
     "build_token_moe",
     "compute_scale",
     "environment_classes",
@@ -74,6 +86,10 @@ __all__ = [
 ENVS = {
     "RouterRL/Routing-v0": ("envs.routing:RoutingEnv", "envs.routing:RoutingVectorEnv"),
     "RouterRL/TokenMoE-v0": ("envs.token_moe:TokenMoEEnv", "envs.token_moe:TokenMoEVectorEnv"),
+    "RouterRL/TokenGeneration-v0": (
+        "envs.token_generation:TokenGenerationEnv",
+        "envs.token_generation:TokenGenerationVectorEnv",
+    ),
     "RouterRL/Queueing-v0": ("envs.queueing:QueueingEnv", "envs.queueing:QueueingVectorEnv"),
     "RouterRL/Caching-v0": ("envs.caching:CachingEnv", "envs.caching:CachingVectorEnv"),
     "RouterRL/Cascade-v0": ("envs.cascade:CascadeEnv", "envs.cascade:CascadeVectorEnv"),

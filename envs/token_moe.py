@@ -45,7 +45,6 @@ The episode terminates after the L routed layers, in all lanes at once. It is ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -67,6 +66,7 @@ from .core import ActionSpace, BatchedCore, Step
 from .layer_load import LoadRule, apply_capacity, token_penalties
 from .reward import utility
 from .stream import query_rows
+from .token_weights import Weigh
 
 __all__ = [
     "TokenMoEConfig",
@@ -76,9 +76,6 @@ __all__ = [
     "TokenMoEVectorEnv",
     "build_token_moe",
 ]
-
-# Layer number, gate inputs [B, M, H] and experts [B, M, k] to weights [B, M, k].
-Weigh = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

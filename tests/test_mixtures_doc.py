@@ -52,7 +52,7 @@ def test_the_page(
     for block in blocks_of(PAGE):
         if block.title:
             Path(block.title).write_text(block.text, encoding="utf-8")
-        elif block.language in ("sh", "python"):
+        elif block.language in ("sh", "python") and not block.reason:
             reader.run(block)
     seconds = time.process_time() - begun
     assert seconds < 120

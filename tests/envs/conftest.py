@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from experts import OutcomeTable
+from experts.moe.answer_pool import answer_pool
+from experts.moe.token_pool import TokenPool
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +46,9 @@ def make_table() -> Callable[..., OutcomeTable]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def asked_pool() -> TokenPool:
+    """Return the packaged token-level pool with verified answers, with few problems."""
+    return answer_pool(2, 2, 2)

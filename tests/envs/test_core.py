@@ -15,6 +15,7 @@ from envs import (
     build_queueing,
     build_routing,
     build_session,
+    build_token_generation,
     build_token_moe,
 )
 from envs.core import float_box, replace_lanes
@@ -26,6 +27,7 @@ BUILDERS = {
     "queueing": build_queueing,
     "caching": build_caching,
     "session": build_session,
+    "token_generation": build_token_generation,
     "token_moe": build_token_moe,
 }
 WINDOWS = {"routing": 3, "queueing": 5, "caching": 4}
@@ -34,7 +36,8 @@ WINDOWS = {"routing": 3, "queueing": 5, "caching": 4}
 @pytest.fixture(params=sorted(BUILDERS))
 def make_core(request, make_table) -> Callable[..., BatchedCore]:
     name = request.param
-    source = request.getfixturevalue("micro_pool") if name == "token_moe" else make_table()
+    pools = {"token_moe": "micro_pool", "token_generation": "asked_pool"}
+    source = request.getfixturevalue(pools[name]) if name in pools else make_table()
 
     def make(lanes: int, **options) -> BatchedCore:
         options |= {"window": WINDOWS[name]} if name in WINDOWS else {}

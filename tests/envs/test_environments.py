@@ -25,7 +25,8 @@ SECTIONS = [
     "Arguments",
 ]
 IDS = sorted(ENVS)
-TABLES = [name for name in IDS if "TokenMoE" not in name]
+POOLS = {"RouterRL/TokenMoE-v0": "micro_pool", "RouterRL/TokenGeneration-v0": "asked_pool"}
+TABLES = [name for name in IDS if name not in POOLS]
 
 
 def classes_of(name):
@@ -73,7 +74,7 @@ def test_the_docstring_specifies_the_environment(name):
 @pytest.mark.parametrize("name", IDS)
 def test_the_docstring_names_every_part_of_the_reward(name, request, make_table):
     scalar, _ = classes_of(name)
-    env = scalar(make_table() if name in TABLES else request.getfixturevalue("micro_pool"))
+    env = scalar(make_table() if name in TABLES else request.getfixturevalue(POOLS[name]))
     env.reset(seed=0)
     env.action_space.seed(0)
     rewards = scalar.__doc__.split("## Rewards\n")[1].split("## ")[0]
