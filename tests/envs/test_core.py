@@ -10,6 +10,7 @@ import torch
 
 from envs import (
     BatchedCore,
+    TokenGenerationCore,
     build_caching,
     build_cascade,
     build_queueing,
@@ -66,7 +67,10 @@ def test_lane_i_of_seed_s_is_lane_0_of_seed_s_plus_i(make_core):
     many, one = make_core(3), make_core(1)
     together = many.reset(seed=40)
     for lane in range(3):
-        assert one.reset(seed=40 + lane)[0].equal(together[lane])
+        alone = one.reset(seed=40 + lane)[0]
+        # The matrix products of a single token round in another way than those of three.
+        near = isinstance(one, TokenGenerationCore) and torch.allclose(alone, together[lane], atol=1e-5)
+        assert near or alone.equal(together[lane])
 
 
 def test_a_seed_restarts_and_no_seed_continues(make_core):
