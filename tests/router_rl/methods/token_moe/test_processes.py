@@ -46,7 +46,8 @@ def test_every_method_learns_on_two_processes_what_it_learns_on_one(tmp_path: Pa
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-4, msg=name)
         if not name.startswith("start"):
-            assert min(float((weight - start).abs().max()) for start in starts) > 1e-2, name
+            same = [start for start in starts if start.shape == weight.shape]
+            assert min(float((weight - start).abs().max()) for start in same) > 1e-2, name
 
 
 @pytest.mark.slow
