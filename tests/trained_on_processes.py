@@ -74,6 +74,7 @@ def trained() -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    assert processes().size == 2  # accelerate launch --cpu would start one
     result = trained()
     if processes().rank == 0:
         save_file({name: tensor.contiguous() for name, tensor in result.items()}, Path(sys.argv[1]))

@@ -28,7 +28,7 @@ LINE = (
 def launch(arguments: list[str], folder: Path) -> str:
     """Run a program on two processes, and return what it prints."""
     pytest.importorskip("accelerate")
-    start = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "--cpu"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "TMPDIR": str(folder)}
     options: dict[str, Any] = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
