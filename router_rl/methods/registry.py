@@ -104,6 +104,8 @@ METHODS = PluginRegistry(
         "queueing.litellm_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.predicted_latency": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.latency_tuned": "router_rl.methods.queueing.server_search:METHODS",
+        "queueing.budget_relaxation": "router_rl.methods.queueing.budget_bounds:BOUNDS",
+        "queueing.budget_mixture": "router_rl.methods.queueing.budget_bounds:BOUNDS",
         "queueing.ppo": "router_rl.methods.sb3_any_env:METHOD",
         "queueing.router_ppo": "router_rl.methods.agents.env_ppo:METHOD",
         "queueing.reinforce": "router_rl.methods.agents.env_reinforce:METHOD",
