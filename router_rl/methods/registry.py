@@ -131,6 +131,7 @@ METHODS = PluginRegistry(
         "session.dynamic_programming": "router_rl.methods.session.session_planner:BOUNDS",
         "session.planner": "router_rl.methods.session.session_planner:BOUNDS",
         "session.ppo": "router_rl.methods.sb3_any_env:METHOD",
+        "session.dqn": "router_rl.methods.sb3_dqn:METHOD",
         "session.router_ppo": "router_rl.methods.agents.env_ppo:METHOD",
         "session.reinforce": "router_rl.methods.agents.env_reinforce:METHOD",
         "token_moe.joint": "router_rl.methods.token_moe.token_learners:METHODS",

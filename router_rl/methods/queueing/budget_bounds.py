@@ -60,17 +60,17 @@ class Dual(NamedTuple):
     value: float
 
 
-def dual_prices(earned: Tensor, compute: Tensor, budget: float, dearest: float) -> Tensor:
+def dual_prices(earned: Tensor, compute: Tensor, budget: float, highest: float) -> Tensor:
     """Return the price [B] float64 of compute with the least dual value, each request taking its best expert.
 
     Args:
         earned: [B, W, N] float64, utility of each request at each expert, without overspending.
         compute: [B, W, N] float64.
         budget: compute of a request, on average over an episode.
-        dearest: the highest price, utility per unit of compute above the budget.
+        highest: the highest price, utility per unit of compute above the budget.
     """
     low = torch.zeros(len(earned), dtype=torch.float64)
-    high = torch.full_like(low, dearest)
+    high = torch.full_like(low, highest)
 
     def spends(price: Tensor) -> Tensor:
         best = (earned - price[:, None, None] * compute).argmax(dim=-1, keepdim=True)
@@ -84,7 +84,7 @@ def dual_prices(earned: Tensor, compute: Tensor, budget: float, dearest: float) 
     return torch.where(low_is_best, 0.0, high)
 
 
-def dual_mixture(earned: np.ndarray, compute: np.ndarray, budget: float, dearest: float) -> Dual:
+def dual_mixture(earned: np.ndarray, compute: np.ndarray, budget: float, highest: float) -> Dual:
     """Return the least dual value over the prices, and the mixture that has it.
 
     The value is convex and piecewise linear in the price, so that it is least at an end or where two rows
@@ -94,12 +94,12 @@ def dual_mixture(earned: np.ndarray, compute: np.ndarray, budget: float, dearest
         earned: [K] float64, mean utility without overspending.
         compute: [K] float64, mean compute.
         budget: compute of a request, on average over all episodes.
-        dearest: the highest price.
+        highest: the highest price.
     """
     gain = earned[:, None] - earned
     extra = compute[:, None] - compute
     slopes = gain[extra != 0.0] / extra[extra != 0.0]
-    prices = np.concatenate([[0.0, dearest], slopes[(slopes > 0.0) & (slopes < dearest)]])
+    prices = np.concatenate([[0.0, highest], slopes[(slopes > 0.0) & (slopes < highest)]])
     values = (earned - prices[:, None] * (compute - budget)).max(axis=1)
     price, value = float(prices[values.argmin()]), float(values.min())
     best = np.flatnonzero(earned - price * (compute - budget) >= value - 1e-9)

@@ -64,6 +64,7 @@ _INDEX = {"candidates": 4, "lanes": 2, "validation_lanes": 4, "iterations": 1}
 _NETWORK = {"steps": 20, "members": 2, "hidden": 16}
 _DECISIONS: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 512, "steps": 16, "batch": 64},
+    "dqn": {"decisions": 512, "lanes": 8, "batch": 16},
     "router_ppo": {"decisions": 512, "lanes": 8, "steps": 16},
     "reinforce": {"decisions": 512, "lanes": 8, "steps": 8},
 }
@@ -128,7 +129,7 @@ NOT_EXPORTED = {
         *("thresholds", "automix", "lookahead", "cascade_routing", "adaptive_consistency", "beliefs"),
         "ppo",
     },
-    "session": {"ppo"},
+    "session": {"ppo", "dqn"},
     "caching": {"ppo"},
 }
 """Methods whose policies have no form that inference code loads: some rules, and those of SB3."""
