@@ -181,15 +181,19 @@ class Decider:
             self.queues.arrived()
         live = self._live
         names, routers = live.router.experts, live.routers
-        excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
-        expected = [self._expected_usd(name, prompt) for name in names]
-        digests = [each.digest for each in routers]
         # Nothing can follow what was not answered.
         waiting = [
             name
             for name, call in self._calls.items()
             if (call.sample > 1 or call.verifies is not None) and not answers
         ]
+        excluded = {
+            **dict.fromkeys(waiting, "follows an answer"),
+            **self.breaker.excluded(),
+            **dict.fromkeys(failed, "failed on this request"),
+        }
+        expected = [self._expected_usd(name, prompt) for name in names]
+        digests = [each.digest for each in routers]
         masks = [self.breaker.mask({*failed, *waiting}, each.router) for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []

@@ -211,6 +211,15 @@ def test_a_served_policy_calls_what_the_environment_charges(
         assert {each["id"] for each in running.http.get("/v1/models").json()["data"]} == {
             *("auto", "one", "large")
         }
+        route = running.http.post("/v1/route", json={"prompt": table.prompt[0]}).json()
+        assert route["expert"] == "one"
+        assert {each["expert"]: each["excluded"] for each in route["experts"]} == {
+            "one": None,
+            "large": None,
+            "one#2": "follows an answer",
+            "one?check": "follows an answer",
+            "one#2?check": "follows an answer",
+        }
         assert running.chat("x", model="one?check").status_code == 400
         assert running.chat("x", model="check").status_code == 400
         # What the most expensive model would have cost is counted once a request.
