@@ -168,6 +168,7 @@ class Played:
         return f"The {column.replace('#2', ' again')} says: {self.texts[column][row] or ''}"
 
 
+@pytest.mark.slow
 def test_a_served_policy_calls_what_the_environment_charges(
     serve: Callable[..., Any],
     problem: CascadeProblem,
