@@ -64,7 +64,6 @@ _INDEX = {"candidates": 4, "lanes": 2, "validation_lanes": 4, "iterations": 1}
 _NETWORK = {"steps": 20, "members": 2, "hidden": 16}
 _DECISIONS: dict[str, dict[str, Any]] = {
     "ppo": {"decisions": 512, "steps": 16, "batch": 64},
-    "dqn": {"decisions": 512, "lanes": 8, "batch": 16},
     "router_ppo": {"decisions": 512, "lanes": 8, "steps": 16},
     "reinforce": {"decisions": 512, "lanes": 8, "steps": 8},
 }
@@ -102,6 +101,7 @@ _QUICK: dict[str, dict[str, dict[str, Any]]] = {
     },
     "session": {
         **_DECISIONS,
+        "dqn": {"decisions": 512, "lanes": 8, "batch": 16},
         "rollout_iteration": {
             "iterations": 1,
             "lanes": 8,
