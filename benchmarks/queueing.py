@@ -104,7 +104,7 @@ def main(
                 folder = out if options[field] == "mooncake.parquet" else data
                 options[field] = str(folder / options[field])
         with progress_of(f"fits of {label}", err) as progress:
-            rows = OutcomeTable.read(_table(table, data, out))
+            rows = OutcomeTable.read(outcome_table(table, data, out))
             objective = Objective(compute_weight=options.pop("compute_weight", 0.1))
             found = compare(
                 QueueingProblem(rows, objective, **options, episodes=episodes, window=256),
@@ -146,7 +146,7 @@ def _overview(found: dict[str, Any], label: str) -> list[str]:
     return lines
 
 
-def _table(name: str, data: Path, out: Path) -> Path:
+def outcome_table(name: str, data: Path, out: Path) -> Path:
     """The path of the table with features and service times, which is made once."""
     path = out / f"{name}.parquet"
     if not path.exists():

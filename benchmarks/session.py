@@ -42,7 +42,7 @@ from router_rl.reports.terminal import progress_of
 CELLS = ((4.0, 5.0), (33.0, 2.0), (33.0, 5.0), (33.0, 20.0), (100.0, 5.0))
 GAPS = (0.6, 0.3, 0.1)  # of quality on the hard topic
 STAYS = ("best_single", "sticky")
-LEARNERS = ("rollout_iteration", "router_ppo", "reinforce", "ppo")
+LEARNERS = ("rollout_iteration", "router_ppo", "reinforce", "ppo", "dqn")
 WEIGHT = 0.2  # what a turn of the most expensive model costs, in utility
 # US$ per million input tokens (the providers' lists, July 2024 to February 2025).
 POOL = {"gpt-4o-mini-2024-07-18": 0.15, "deepseek-v2.5-0908": 0.14, "claude-3-5-sonnet-20241022": 3.0}
@@ -52,7 +52,7 @@ def main(
     out: Path = Path("runs/session"),
     parts: tuple[str, ...] = ("map", "compare"),
     data: Path | None = None,
-    methods: tuple[str, ...] = (*RULES, *LEARNERS, "planner"),
+    methods: tuple[str, ...] = (*RULES, *LEARNERS, "planner", "dynamic_programming"),
     seeds: int = 5,
     n_trials: int = 1,
     episodes: int = 32,

@@ -39,6 +39,7 @@ class Answers:
         shape = (len(questions), len(endpoints))
         self.numbers = {name: np.full(shape, np.nan, dtype=np.float32) for name in _NUMBERS}
         self.texts: np.ndarray | None = None  # [T, N] of str or None: what the scorer reads of each answer
+        self.confidence: np.ndarray | None = None  # [T, N] float32: the verdicts of verifiers
         self.missing: dict[tuple[int, int], str] = {}
         self.cut_off = np.zeros(len(endpoints), dtype=np.int64)
 
@@ -75,6 +76,22 @@ class Answers:
         if self.texts is None:
             self.texts = np.full(self.numbers["quality"].shape, None, dtype=object)
         self.texts[row, column] = text
+
+    def verify(self, row: int, column: int, answer: int, verdict: float) -> None:
+        """Store the verdict of a verifier, whose column has the quality and the text of the answer.
+
+        Args:
+            row: of the prompt.
+            column: of the verifier and the answer.
+            answer: column of the answer.
+            verdict: in [0, 1].
+        """
+        if self.confidence is None:  # answers have no confidences of their own
+            self.confidence = np.full(self.numbers["quality"].shape, 0.5, dtype=np.float32)
+        self.confidence[row, column] = verdict
+        self.score(row, column, self.numbers["quality"][row, answer])
+        if self.texts is not None:
+            self.texts[row, column] = self.texts[row, answer]
 
     def miss(self, row: int, column: int, reason: str) -> None:
         """Store the reason why there is no answer, or no quality for it.
@@ -173,6 +190,7 @@ class Answers:
             tokens_in=self.numbers["tokens_in"],
             tokens_out=self.numbers["tokens_out"],
             latency_s=self.numbers["latency_s"],
+            confidence=self.confidence,
             cost_unit="usd",
             source=source,
             group=prompts.group,

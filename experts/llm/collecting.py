@@ -25,6 +25,7 @@ from .judging import grade_in, judgement
 from .questions import Questions, read_questions
 from .scoring import JUDGED, READERS, SCORERS, Scorer, scorer_named
 from .spending import Spending, check_capped, cost_of
+from .verifying import collect_verdicts, sampled, verdict_columns
 
 __all__ = ["CollectOptions", "Collected", "collect_answers"]
 
@@ -137,14 +138,17 @@ def collect_answers(
         raise InputError("scorer", plan.scorer, "the model list has no judge", "add judge: with model: to it")
     score = None if judge is not None else scorer_named(plan.scorer)
     questions = read_questions(prompts, plan.limit)
-    answers = Answers(questions, listed.endpoints, prices_of(listed.endpoints))
+    models_asked = sampled(listed.endpoints)
+    columns = (*models_asked, *verdict_columns(listed.endpoints, listed.verifiers))
+    answers = Answers(questions, columns, prices_of(columns))
     answers.check(plan.seed)
     if plan.scorer in SCORERS:
         _check_references(plan.scorer, questions)
-    endpoints = [*listed.endpoints, *([] if judge is None else [judge.endpoint])]
+    graders = [*([] if judge is None else [judge]), *listed.verifiers]
+    endpoints = [*models_asked, *(each.endpoint for each in graders)]
     out = writable_file("out", out)
     check_endpoints(endpoints)  # imports LiteLLM, which takes seconds
-    known = _known_prices(answers.prices.prices, judge, capped=plan.max_cost is not None)
+    known = _known_prices(answers.prices.prices, graders, capped=plan.max_cost is not None)
     if plan.max_cost is not None:
         check_capped(endpoints, known)
     path = out.with_name(out.name + ".journal.jsonl")
@@ -169,7 +173,7 @@ def collect_answers(
             )
             unsent.extend(left)
 
-        requests = _pairs(questions, listed.endpoints)
+        requests = _pairs(questions, models_asked)
         send(list(requests.values()), "requesting answers")
         _read(answers, requests, journal)
         if score is not None:
@@ -177,6 +181,8 @@ def collect_answers(
             _read_texts(answers, requests, journal, plan.scorer)
         if judge is not None:
             _judge(answers, requests, journal, judge, send)
+        if listed.verifiers:
+            collect_verdicts(answers, requests, journal, listed.verifiers, send)
     most = math.fsum(map(spending.highest, unsent))
     if unsent and not answers.complete().any():
         problem = (
@@ -199,12 +205,12 @@ def collect_answers(
     )
 
 
-def _known_prices(prices: Mapping[str, Price], judge: Judge | None, *, capped: bool) -> dict[str, Price]:
-    """Return the prices of the models and of the judge, whose price is needed with a cost cap only."""
+def _known_prices(prices: Mapping[str, Price], graders: Sequence[Judge], *, capped: bool) -> dict[str, Price]:
+    """Return the prices of the models, verifiers and judge; the judge's is needed with a cost cap only."""
     known = dict(prices)
-    if judge is not None:
+    for grader in graders:
         try:
-            known |= prices_of([judge.endpoint]).prices
+            known |= prices_of([grader.endpoint]).prices
         except InputError:
             if capped:
                 raise

@@ -7,7 +7,7 @@ import re
 from .asking import Request
 from .endpoints import Judge
 
-__all__ = ["grade_in", "judgement"]
+__all__ = ["grade_in", "grading_prompt", "judgement"]
 
 
 def judgement(judge: Judge, prompt: str, reference: str | None, answer: str) -> Request:
@@ -19,10 +19,21 @@ def judgement(judge: Judge, prompt: str, reference: str | None, answer: str) -> 
         reference: the correct answer; None if there is none.
         answer: the answer to grade.
     """
+    return Request(judge.endpoint, grading_prompt(judge, prompt, answer, reference))
+
+
+def grading_prompt(judge: Judge, prompt: str, answer: str, reference: str | None = None) -> str:
+    """Return the prompt of a judge or a verifier.
+
+    Args:
+        judge: the model and its prompt.
+        prompt: what the answer replies to.
+        answer: the answer to grade.
+        reference: the correct answer; None if there is none.
+    """
     parts = {"prompt": prompt, "reference": reference or "(none)", "answer": answer}
     # In one pass, so that braces in a prompt or an answer are not replaced.
-    filled = re.sub(r"\{(prompt|reference|answer)\}", lambda match: parts[match[1]], judge.prompt)
-    return Request(judge.endpoint, filled)
+    return re.sub(r"\{(prompt|reference|answer)\}", lambda match: parts[match[1]], judge.prompt)
 
 
 def grade_in(reply: str, scale: float) -> float | None:

@@ -8,15 +8,51 @@ after the column that it follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..io.errors import InputError
 from .outcome_table import OutcomeTable
 
-__all__ = ["followed_by", "verified", "without_follow_ups"]
+__all__ = ["Call", "call_of", "followed_by", "verified", "without_follow_ups"]
+
+
+class Call(NamedTuple):
+    """The call of a model that a column of outcomes stands for.
+
+    Attributes:
+        model: name of the model: the expert itself, the expert that is sampled again, or the verifier.
+        sample: 1 for a first answer or verdict, 2 and more for further samples.
+        verifies: the column whose answer the model is asked about; None: it answers the query.
+    """
+
+    model: str
+    sample: int = 1
+    verifies: str | None = None
+
+
+def call_of(name: str, experts: Collection[str]) -> Call:
+    """Return the call that a column stands for.
+
+    Args:
+        name: of the column.
+        experts: names of all columns; `a#k` and `a?v` are follow-ups if `a` is among them.
+
+    >>> call_of("small#2", ["small", "small#2"])
+    Call(model='small', sample=2, verifies=None)
+    >>> call_of("small?check", ["small", "small?check"])
+    Call(model='check', sample=1, verifies='small')
+    """
+    first, _, number = name.rpartition("#")
+    if _is_sample(number) and first in experts:
+        return call_of(first, experts)._replace(sample=int(number))
+    verifiable, mark, verifier = name.partition("?")
+    if mark and verifiable in experts:
+        return Call(verifier, verifies=verifiable)
+    return Call(name)
 
 
 def followed_by(experts: Sequence[str]) -> tuple[int, ...]:
@@ -33,7 +69,7 @@ def followed_by(experts: Sequence[str]) -> tuple[int, ...]:
     for name in experts:
         first, _, number = name.rpartition("#")
         verifiable, mark, _ = name.partition("?")
-        if number.isdigit() and int(number) >= 2 and first in places:
+        if _is_sample(number) and first in places:
             after.append(places.get(f"{first}#{int(number) - 1}", places[first]))
         elif mark and verifiable in places:
             after.append(places[verifiable])
@@ -109,3 +145,7 @@ def verified(
         cost=np.column_stack([table.cost, *costs]),
         **{name: array[:, places] for name, array in arrays.items() if array is not None},
     )
+
+
+def _is_sample(number: str) -> bool:
+    return number.isdecimal() and int(number) >= 2

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class PPOPolicy:
         env: normalizes observations.
     """
 
-    agent: PPO
+    agent: BaseAlgorithm
     env: VecNormalize
 
     def start(self, core: Core) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from experts.llm.asking import Reply, failure_of
 from experts.llm.attempts import obeyed
 from experts.llm.spending import cost_of
-from experts.table.prices import Price
 
 from .answer_chunks import as_chunks
+from .called_models import CalledModels, NoVerdictError, text_of
 from .chat_request import AUTO, BadRequestError, ChatRequest
 from .counters import Counters
 from .decider import Decider, Decision
@@ -84,7 +84,7 @@ class Answering:
         upstream: calls the expert.
         writer: stores every attempt.
         rows: makes the rows of the log.
-        prices: prices of the experts, by name.
+        called: the models that the experts call.
         counters: metrics.
         limits: rate limits of the models.
         read: what says whether two answers of a cascade agree, of the text of an answer.
@@ -96,13 +96,13 @@ class Answering:
         upstream: Upstream,
         writer: LogWriter,
         rows: LogRows,
-        prices: dict[str, Price],
+        called: CalledModels,
         counters: Counters,
         limits: RateLimits,
         read: Callable[[str], str | None],
     ) -> None:
         self._decider, self._upstream, self._writer = decider, upstream, writer
-        self._rows, self._prices, self._counters = rows, prices, counters
+        self._rows, self._called, self._counters = rows, called, counters
         self._limits, self._read = limits, read
 
     async def start(self, request: ChatRequest) -> Started:
@@ -117,8 +117,8 @@ class Answering:
             RefusedError: the expert rejected the request itself.
             NoAnswerError: every expert failed.
         """
-        if request.model != AUTO and request.model not in self._prices:
-            known = ", ".join([AUTO, *self._prices])
+        if request.model != AUTO and request.model not in self._called.models:
+            known = ", ".join([AUTO, *self._called.models])
             raise BadRequestError("model", f"{request.model!r} is unknown; use one of {known}")
         failed: dict[str, str] = {}
         asked: dict[str, Started] = {}  # by a cascade policy
@@ -130,24 +130,27 @@ class Answering:
             if request.model == AUTO:
                 decision = self._decide(request, failed, asked, began - arrived)
             if decision is not None and decision.returns is not None:
-                returned = asked[decision.returns]
+                returned = asked[self._called.answered_by(decision.returns)]
                 return returned.streamed(request.wants_usage) if request.stream else returned
             expert = request.model if decision is None else decision.expert
             if expert in failed:
                 raise NoAnswerError(failed)
             self._counters.decided(decision, time.perf_counter() - began)
-            attempt = _Attempt(uuid.uuid4().hex, expert, decision, previous, began)
-            attempt.waits = self._decider.is_full(expert)
+            attempt = _Attempt(uuid.uuid4().hex, expert, decision, previous, began, further=bool(asked))
+            model = self._called.call(expert).model
+            attempt.waits = self._decider.is_full(model)
             try:
                 with ExitStack() as in_flight:  # closed when the answer ends, also on an error
-                    in_flight.enter_context(self._decider.queues.request(expert))
-                    started = await self._call(attempt, request, in_flight)
+                    in_flight.enter_context(self._decider.queues.request(model))
+                    answers = {name: each.whole for name, each in asked.items() if each.whole is not None}
+                    sent = self._called.request(expert, request, answers)
+                    started = await self._call(attempt, request, sent, in_flight)
                 if decision is None or not decision.cascades:
                     return started
                 asked[expert], previous = started, attempt.id
             except (Exception, asyncio.TimeoutError) as error:
                 failure = failure_of(error)
-                await self._log(attempt, request, "failed", error=failure.failed)
+                await self._log(attempt, request, "failed", error=failure.failed, tokens=attempt.tokens)
                 rejected = not failure.again and not failure.permanent and not asked
                 if rejected:  # the request itself is wrong, or filtered: do not call other experts
                     status = getattr(error, "status_code", None)
@@ -171,25 +174,40 @@ class Answering:
             session=request.session,
             messages=request.messages,
             deadline_s=deadline_s,
-            answers={name: self._read_answer(each) for name, each in asked.items()},
+            answers={name: self._read_answer(name, each) for name, each in asked.items()},
             arrived=not failed and not asked,
         )
 
-    def _read_answer(self, started: Started) -> str | None:
+    def _read_answer(self, expert: str, started: Started) -> str | float | None:
+        """Return what is read of an answer, or the verdict of a verifier."""
         assert started.whole is not None
-        text = (started.whole["choices"][0].get("message") or {}).get("content")
-        return self._read(text) if isinstance(text, str) else None
+        verdict = self._called.verdict(expert, started.whole)
+        if verdict is not None:
+            return verdict
+        text = text_of(started.whole)
+        return None if text is None else self._read(text)
 
-    async def _call(self, attempt: _Attempt, request: ChatRequest, in_flight: ExitStack) -> Started:
-        """Call an expert; return its answer, or a stream, which then owns `in_flight`."""
+    async def _call(
+        self, attempt: _Attempt, request: ChatRequest, sent: ChatRequest, in_flight: ExitStack
+    ) -> Started:
+        """Call an expert; return its answer, or a stream, which then owns `in_flight`.
+
+        Args:
+            attempt: the call.
+            request: the client's request.
+            sent: the request to the expert's model.
+            in_flight: counts the request.
+        """
         expert = attempt.expert
-        await self._wait_for_rate_limit(attempt, request)
+        model = self._called.call(expert).model
+        await self._wait_for_rate_limit(attempt, model, sent)
         cascades = attempt.decision is not None and attempt.decision.cascades
         if not request.stream or cascades:
-            answer = await self._upstream.answer(expert, request)
-            message: Any = answer["choices"][0].get("message") or {}
-            tokens = self._count_tokens(expert, request, answer, message.get("content"))
+            answer = await self._upstream.answer(model, sent)
+            tokens = self._count_tokens(attempt, sent, answer, text_of(answer))
             self._decider.succeeded(expert, request.session, request.messages)
+            attempt.tokens = tokens  # also those of a reply without a verdict are paid for
+            self._called.verdict(expert, answer)
             await self._log(attempt, request, "ok", tokens=tokens)
             return Started(decision=attempt.id, expert=expert, whole=answer)
         # The row is stored while the expert works: the first words need not wait for it.
@@ -211,9 +229,9 @@ class Answering:
         await anext(stream)  # start the generator, so that closing it runs its `finally`
         return Started(decision=attempt.id, expert=expert, chunks=stream)
 
-    async def _wait_for_rate_limit(self, attempt: _Attempt, request: ChatRequest) -> None:
+    async def _wait_for_rate_limit(self, attempt: _Attempt, model: str, sent: ChatRequest) -> None:
         """Wait until the rate limits of the model list allow a request."""
-        wait_s, another_s = self._limits.take(attempt.expert, request)
+        wait_s, another_s = self._limits.take(model, sent)
         if another_s > 0.0:
             self._decider.limited(attempt.expert, another_s)
         if wait_s > 0.0:
@@ -223,7 +241,7 @@ class Answering:
     def _back_off(self, expert: str, error: BaseException, failure: Reply) -> None:
         """Exclude an expert that failed, for its Retry-After or by the circuit breaker."""
         self._counters.failed(expert)
-        if isinstance(error, OverLimitError):
+        if isinstance(error, OverLimitError | NoVerdictError):
             return
         retry_after = obeyed(failure.wait_s)
         if getattr(error, "status_code", None) == 429 and retry_after is not None:
@@ -260,19 +278,19 @@ class Answering:
         finally:
             in_flight.close()
             await chunks.aclose()
-            tokens = self._count_tokens(attempt.expert, request, usage or {}, "".join(text))
+            tokens = self._count_tokens(attempt, request, usage or {}, "".join(text))
             self._writer.update(self._end(attempt, status, error, tokens))
 
     def _count_tokens(
-        self, expert: str, request: ChatRequest, answer: dict[str, Any], text: Any
+        self, attempt: _Attempt, sent: ChatRequest, answer: dict[str, Any], text: str | None
     ) -> tuple[int, int]:
         """Return prompt and answer tokens; count them here if the model's server does not report them."""
         tokens = tokens_of(answer)
         if tokens is None:
-            written = text if isinstance(text, str) else ""
-            tokens = (self._upstream.count(expert, request.prompt), self._upstream.count(expert, written))
-        if request.model == AUTO:
-            self._decider.answered(expert, tokens[1])
+            model = self._called.call(attempt.expert).model
+            tokens = (self._upstream.count(model, sent.prompt), self._upstream.count(model, text or ""))
+        if sent.model == AUTO:
+            self._decider.answered(attempt.expert, tokens[1])
         return tokens
 
     async def _log(
@@ -300,9 +318,9 @@ class Answering:
     ) -> dict[str, Any]:
         """Count the end of an attempt and return the columns that are known then."""
         seconds = time.perf_counter() - attempt.began
-        price = self._prices[attempt.expert]
+        price = self._called.prices[attempt.expert]
         usd = None if tokens is None else cost_of(price, *tokens)
-        self._counters.ended(attempt.expert, status, seconds, usd, tokens)
+        self._counters.ended(attempt.expert, status, seconds, usd, None if attempt.further else tokens)
         if status == "ok" and attempt.decision is not None and not attempt.waits:
             self._decider.measured(attempt.decision, seconds)
         return {
@@ -329,6 +347,8 @@ class _Attempt:
         began: `time.perf_counter` at the start.
         first_s: seconds until the first chunk of a stream.
         waits: the request waits for others, so its latency does not measure the expert's speed.
+        tokens: prompt and answer tokens of a complete answer.
+        further: another expert has answered the request already, for a cascade policy.
         is_logged: its row is in the log, or being written: the end is an update.
     """
 
@@ -339,6 +359,8 @@ class _Attempt:
     began: float
     first_s: float | None = None
     waits: bool = False
+    tokens: tuple[int, int] | None = None
+    further: bool = False
     is_logged: bool = False
 
 

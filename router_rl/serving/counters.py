@@ -22,15 +22,16 @@ class Counters:
     """Counts requests, money and failures of one process.
 
     Args:
-        prices: prices of the experts, by name.
+        prices: prices of the models, by name.
+        called: prices of what a router calls beside them: further samples and verifiers, by name.
 
     Attributes:
         reference: the expert that savings are compared with: the most expensive one.
     """
 
-    def __init__(self, prices: dict[str, Price]) -> None:
+    def __init__(self, prices: dict[str, Price], called: Mapping[str, Price] | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._prices = prices
+        self._prices, self._names = prices, tuple(dict.fromkeys((*prices, *(called or ()))))
         self.reference = max(prices, key=lambda name: cost_of(prices[name], 1_000, 1_000))
         self._began = time.time()
         self._requests = Counter(
@@ -99,13 +100,15 @@ class Counters:
             status: `ok`, `failed`, `cut` or `gone`.
             seconds: time from the decision to the end.
             usd: cost in US dollars, if known.
-            tokens: prompt and answer tokens, if known.
+            tokens: prompt and answer tokens that the most expensive expert would have had; None if they are
+                unknown, or were counted with an earlier attempt that answered the same request.
         """
         self._requests.labels(expert, status).inc()
         if status == "ok":
             self._seconds.labels(expert).observe(seconds)
-        if usd is not None and tokens is not None:
+        if usd is not None:
             self._cost.labels(expert).inc(usd)
+        if tokens is not None:
             self._saved.inc(cost_of(self._prices[self.reference], *tokens))
 
     def failed(self, expert: str) -> None:
@@ -148,7 +151,7 @@ class Counters:
                 "usd": self._value("router_rl_cost_usd_total", expert=name),
                 "mean_latency_s": self._mean_latency(name),
             }
-            for name in self._prices
+            for name in self._names
         }
         spent = sum(each["usd"] or 0.0 for each in experts.values())
         reference_usd = self._value("router_rl_reference_cost_usd_total")

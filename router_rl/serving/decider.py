@@ -20,6 +20,7 @@ from ..routing.policies.cascade_policy import CascadePolicy
 from ..routing.policies.cascade_router import cascade_policy_of, cascade_state
 from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
+from .called_models import calls_of
 from .chat_request import CHARACTERS_PER_TOKEN
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
@@ -79,7 +80,7 @@ class Decider:
 
     Args:
         live: the routers at the start.
-        prices: prices of the experts, by name.
+        prices: prices of the models and of the experts, by name.
         explore: probability of a random expert instead of the router's choice.
         temperature: the random expert is drawn by a softmax of scores / temperature; None: uniformly.
         extra_usd: maximum expected extra cost of an explored request, US dollars; None: no limit.
@@ -117,6 +118,7 @@ class Decider:
         self._explore, self._temperature, self._extra_usd = explore, temperature, extra_usd
         self._random = random.Random()
         self._tokens_out = dict.fromkeys(live.router.experts, _TOKENS_OUT)
+        self._calls = calls_of(live.router)
         self._lock = threading.Lock()
         self.check(live)
 
@@ -156,7 +158,7 @@ class Decider:
         session: str | None = None,
         messages: Sequence[Message] = (),
         deadline_s: float | None = None,
-        answers: Mapping[str, str | None] | None = None,
+        answers: Mapping[str, str | float | None] | None = None,
         arrived: bool = False,
     ) -> Decision:
         """Choose an expert.
@@ -168,7 +170,8 @@ class Decider:
             session: name of the conversation.
             messages: the whole prompt, which session policies read; empty: the prompt is the only message.
             deadline_s: seconds until the request is late; None: the default deadline.
-            answers: what was read of the answers to this request so far, by expert, for a cascade policy.
+            answers: what was read of the answers to this request so far, by expert, for a cascade policy; the
+                verdict in [0, 1] of a verifier.
             arrived: count the request as an arrival.
 
         Raises:
@@ -178,10 +181,20 @@ class Decider:
             self.queues.arrived()
         live = self._live
         names, routers = live.router.experts, live.routers
-        excluded = {**self.breaker.excluded(), **dict.fromkeys(failed, "failed on this request")}
+        # Nothing can follow what was not answered.
+        waiting = [
+            name
+            for name, call in self._calls.items()
+            if (call.sample > 1 or call.verifies is not None) and not answers
+        ]
+        excluded = {
+            **dict.fromkeys(waiting, "follows an answer"),
+            **self.breaker.excluded(),
+            **dict.fromkeys(failed, "failed on this request"),
+        }
         expected = [self._expected_usd(name, prompt) for name in names]
         digests = [each.digest for each in routers]
-        masks = [self.breaker.mask(failed, each.router) for each in routers]
+        masks = [self.breaker.mask({*failed, *waiting}, each.router) for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
         rankings: list[Ranking] = []
         states: list[Tensor | None] = []
@@ -261,18 +274,18 @@ class Decider:
         self.sessions.answered(session, expert)
         if any(session_policy_of(each.router) is not None for each in self._live.routers):
             self.conversations.answered(session, expert, messages)
-        if expert in self._tokens_out:  # the model list may have more models than the router
-            self.breaker.succeeded(expert)
+        for each in self._calling(expert):
+            self.breaker.succeeded(each)
 
     def failed(self, expert: str) -> None:
         """Record that an expert failed; it backs off."""
-        if expert in self._tokens_out:
-            self.breaker.failed(expert)
+        for each in self._calling(expert):
+            self.breaker.failed(each)
 
     def limited(self, expert: str, seconds: float) -> None:
         """Record that an expert is rate limited for a number of seconds."""
-        if expert in self._tokens_out:
-            self.breaker.limited(expert, seconds)
+        for each in self._calling(expert):
+            self.breaker.limited(each, seconds)
 
     def measured(self, decision: Decision, seconds: float) -> None:
         """Update queue routers with the latency of an answer that did not wait for other requests.
@@ -286,23 +299,31 @@ class Decider:
             queues.measured(chosen, seconds, predicted)
 
     def is_full(self, expert: str) -> bool:
-        """Return whether a request to an expert would wait for others; False if its replicas are unknown."""
+        """Return whether a request to a model would wait for others; False if its replicas are unknown."""
         replicas = self.queues.replicas(self._reader(), expert)
         return replicas is not None and self.queues.in_flight(expert) >= replicas
 
     def queue_status(self) -> dict[str, dict[str, Any]]:
-        """Return the queue of each expert by name, as JSON.
+        """Return the queue of each model by name, as JSON.
 
-        `in_flight`: requests without an answer yet. `waiting`: those beyond the expert's replicas; null if
-        the replicas are unknown. `excluded`: the reason why the expert is not chosen; null if it may be.
+        `in_flight`: requests without an answer yet. `waiting`: those beyond the model's replicas; null if
+        the replicas are unknown. `excluded`: the reason why the model is not chosen; null if it may be.
         """
-        excluded, reader = self.breaker.excluded(), self._reader()
+        reader = self._reader()
+        excluded = {self._model(name): reason for name, reason in self.breaker.excluded().items()}
         status: dict[str, dict[str, Any]] = {}
-        for name in self._prices:
+        for name in dict.fromkeys(map(self._model, self._prices)):
             replicas, count = self.queues.replicas(reader, name), self.queues.in_flight(name)
             waiting = None if replicas is None else waiting_and_taken(count, replicas)[0]
             status[name] = {"in_flight": count, "waiting": waiting, "excluded": excluded.get(name)}
         return status
+
+    def _model(self, expert: str) -> str:
+        return self._calls[expert].model if expert in self._calls else expert
+
+    def _calling(self, expert: str) -> list[str]:
+        """Return the router's experts that call the same model; the list may have further models."""
+        return [name for name, call in self._calls.items() if call.model == self._model(expert)]
 
     def _reader(self) -> LoadedRouter:
         """Return the first router that reads queues, or the live one."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from experts import InputError
+from experts.table.follow_ups import call_of
 
 from ..routing import Router, RouterError, load
 from ..routing.policies.cascade_policy import CascadePolicy
@@ -149,12 +150,11 @@ def _as_router(loaded: Any, field: str, folder: Path) -> Router:
     if isinstance(loaded, SessionPolicy):
         return session_router(loaded)
     if isinstance(loaded, CascadePolicy):
-        if any(before >= 0 for before in loaded.after or ()):
-            problem = "asks for further samples or verifies answers"
-            raise InputError(field, str(folder), problem, "train it on a table without follow-ups")
-        if reads_confidences(loaded):
+        reads = reads_confidences(loaded)
+        if any(call_of(name, loaded.experts).verifies is None for name in reads):
             problem = "reads confidences, which chat completions do not have"
-            raise InputError(field, str(folder), problem, "train it on a table with answers alone")
+            fix = "train it on a table with answers alone, or with those and verdicts"
+            raise InputError(field, str(folder), problem, fix)
         return cascade_router(loaded)
     if not isinstance(loaded, Router):
         problem = f"holds a {getattr(loaded, 'kind', type(loaded).__name__)} policy"

@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from experts import InputError
-from experts.llm.endpoints import check_endpoints, prices_of, read_models
+from experts.llm.endpoints import read_models
 from experts.llm.scoring import READERS
 
 from .answering import Answering
+from .called_models import CalledModels
 from .counters import Counters
 from .decider import Decider
 from .deployments import started_with
@@ -53,27 +54,28 @@ class Server:
 
     def __init__(self, router: Path, models: Path, options: ServeOptions) -> None:
         self.options = options
-        endpoints = read_models(models).endpoints
-        check_endpoints(endpoints)
-        self.prices = dict(prices_of(endpoints).prices)
+        listed = read_models(models)
         self.keys = _keys(options.api_key_env)
         loaded = LoadedRouter.of(router)
+        called = CalledModels(listed, loaded)
+        self.prices = called.models
         shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
         self.rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.decider = Decider(
             Live(loaded, shadow=shadow),
-            self.prices,
+            called.prices,
             explore=options.explore,
             temperature=options.explore_temperature,
             extra_usd=options.explore_extra_usd,
             queues=ServedQueues(
-                {each.name: each.replicas for each in endpoints if each.replicas}, options.deadline_s
+                {each.name: each.replicas for each in called.endpoints if each.replicas},
+                options.deadline_s,
             ),
             sessions=Sessions(options.sticky, options.sticky_s),
             compute_weight=options.compute_weight,
         )
-        self.counters = Counters(self.prices)
-        self.upstream = Upstream(endpoints)
+        self.counters = Counters(self.prices, called.prices)
+        self.upstream = Upstream(called.endpoints)
         self.store = LogStore(options.log)  # last, so that invalid options create no log
         live = started_with(self.store, loaded)
         self.decider.replace(Live(live.router, live.canary, live.fraction, shadow))
@@ -82,13 +84,13 @@ class Server:
             self.learner.follow(live.router)
             self.decider.learner = self.learner
         self.writer = LogWriter(self.store.write, options.buffer)
-        limits = RateLimits(endpoints)
+        limits = RateLimits(called.endpoints)
         self.answering = Answering(
             self.decider,
             self.upstream,
             self.writer,
             self.rows,
-            self.prices,
+            called,
             self.counters,
             limits,
             READERS[options.answers],

@@ -22,7 +22,7 @@ class CascadeOptions(CheckedOptions):
         use_features: whether policies observe the query's features; if not, they observe only the experts'
             confidences and agreement.
         agreement_beliefs: whether the agreement of answers moves the belief that an answer is right, for all
-            methods. By default it does where the table has answers and no confidences.
+            methods. By default it does where the table has answers and no confidences but those of verifiers.
         features: features to compute from prompts, if the table has none of its own.
     """
 

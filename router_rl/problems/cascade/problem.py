@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from envs.cascade import CascadeConfig, CascadeCore, CascadeTable
+from envs.cascade_table import NO_CONFIDENCE
 from envs.outcomes import compute_scale
 from experts import OutcomeTable
-from experts.table.follow_ups import followed_by, without_follow_ups
+from experts.table.follow_ups import call_of, followed_by, without_follow_ups
 from experts.table.splitting import SPLITS
 
 from ...routing import Router
@@ -112,7 +113,15 @@ class CascadeProblem(Problem):
         """Whether the agreement of answers moves the beliefs."""
         chosen = self.options.agreement_beliefs
         known = self.rows("train").same is not None
-        return known and (not self._confident if chosen is None else chosen)
+        return known and (not self._answers_are_confident if chosen is None else chosen)
+
+    @property
+    def _answers_are_confident(self) -> bool:
+        """Whether answers have confidences of their own, beside the verdicts of verifiers."""
+        if self.table.confidence is None:
+            return self._confident
+        answers = [call_of(name, self.experts).verifies is None for name in self.experts]
+        return bool((self.table.confidence[:, answers] != NO_CONFIDENCE).any())
 
     @property
     def _confident(self) -> bool:

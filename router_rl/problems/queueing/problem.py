@@ -193,6 +193,20 @@ class QueueingProblem(Problem):
             **{each.name: getattr(config, each.name) for each in fields(config)},
         )
 
+    def evaluation_core(self, split: str, case: Case) -> QueueingCore:
+        """Return the environment at the start of the episodes that `evaluate` runs.
+
+        Args:
+            split: `validation`, `tuning` or `test`.
+            case: its load.
+
+        Raises:
+            InputError: the split has no evaluation episodes.
+        """
+        if split not in _SEEDS:
+            raise InputError("split", split, "has no evaluation episodes", "use validation, tuning or test")
+        return self.core(split, case, lanes=self.options.episodes, seed=_SEEDS[split])
+
     def evaluate(
         self, policy: Policy | Router, split: str, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
@@ -215,15 +229,13 @@ class QueueingProblem(Problem):
             InputError: the split has no evaluation episodes.
             RouterError: a router's experts or feature size are not the table's.
         """
-        if split not in _SEEDS:
-            raise InputError("split", split, "has no evaluation episodes", "use validation, tuning or test")
         if isinstance(policy, Router):
             assert self.table.features is not None
             policy.check_pool(self.experts, self.table.features.shape[1])
         case = case or self.case
 
         def measured() -> Measurement:
-            core = self.core(split, case, lanes=self.options.episodes, seed=_SEEDS[split])
+            core = self.evaluation_core(split, case)
             return measure_queues(core, policy).summary(budget=self.options.budget is not None)
 
         if not isinstance(policy, Router) or policy.stochastic:

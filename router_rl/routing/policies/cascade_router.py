@@ -44,24 +44,25 @@ def cascade_policy_of(router: Router) -> CascadePolicy | None:
 
 
 def cascade_state(
-    policy: CascadePolicy, answers: Mapping[str, str | None], compute_weight: float, may_ask: Tensor
+    policy: CascadePolicy, answers: Mapping[str, str | float | None], compute_weight: float, may_ask: Tensor
 ) -> Tensor:
     """Return the second input for the next step of one query, [1, S] float32.
 
     Args:
-        policy: of a table without confidences.
-        answers: the answers so far, by expert; equal texts agree, and None is equal to no other.
+        policy: of a table without confidences, but for those of verifiers.
+        answers: the answers so far, by expert: its text, where equal texts agree and None is equal to no
+            other, or the verdict of a verifier in [0, 1], which has the text of the answer that it verifies.
         compute_weight: utility per unit of compute.
         may_ask: [N] bool, False for an expert that is down.
     """
     count = len(policy.experts)
     confidence = torch.full((1, count), float("nan"))
     numbers = -1 - torch.arange(count).unsqueeze(0)  # an answer that cannot be read has a number of its own
-    texts = sorted({text for text in answers.values() if text is not None})
+    texts = sorted({text for text in answers.values() if isinstance(text, str)})
     for place, name in enumerate(policy.experts):
         if name in answers:
-            confidence[0, place] = _UNSTATED
-            text = answers[name]
+            verdict, text = answers[name], _text(policy, answers, place)
+            confidence[0, place] = verdict if isinstance(verdict, float) else _UNSTATED
             numbers[0, place] = numbers[0, place] if text is None else texts.index(text)
     observation = policy.observe(
         torch.zeros(1, policy.features),
@@ -73,14 +74,24 @@ def cascade_state(
     return observation[:, policy.features :]
 
 
-def reads_confidences(policy: CascadePolicy) -> bool:
-    """Return whether a policy was trained on a table with confidences, which move its beliefs."""
-    return bool(policy.beliefs.calibration[:, 0].any())
+def reads_confidences(policy: CascadePolicy) -> tuple[str, ...]:
+    """Return the experts whose confidences move a policy's beliefs."""
+    read: list[bool] = (policy.beliefs.calibration[:, 0] != 0.0).tolist()
+    return tuple(name for name, reads in zip(policy.experts, read, strict=True) if reads)
 
 
 def reads_features(policy: CascadePolicy) -> bool:
     """Return whether a policy reads the query's features; it does not if all were constant in training."""
     return bool(policy.beliefs.scale.any())
+
+
+def _text(policy: CascadePolicy, answers: Mapping[str, str | float | None], place: int) -> str | None:
+    """Return the text of an answer, or of the answer that a verifier was asked about."""
+    answer = answers.get(policy.experts[place])
+    while isinstance(answer, float) and policy.after is not None and place >= 0:
+        place = policy.after[place]
+        answer = answers.get(policy.experts[place]) if place >= 0 else None
+    return answer if isinstance(answer, str) else None
 
 
 class _CascadeScorer(Scorer):

@@ -48,7 +48,8 @@ class HashScorer(Scorer):
         self.pool = experts if pool is None else pool
         self.register_buffer("multipliers", torch.ones(inputs, dtype=torch.int64))
         # A logit is the largest of the hashes times these: an expert's own, or the best of its group.
-        self.lift = nn.Parameter(torch.eye(self.pool, experts), requires_grad=False)
+        # Not `torch.eye`: on the meta device, where files are checked, it imports torch.compile for seconds.
+        self.lift = nn.Parameter(torch.zeros(self.pool, experts).fill_diagonal_(1.0), requires_grad=False)
 
     def draw(self, seed: int) -> None:
         """Draw the multipliers: odd int64 numbers."""

@@ -58,7 +58,10 @@ class KernelScorer(StoredRowsScorer):
         self.components = components
         self.neighbours = neighbours
         self.factor = factor
-        self.projection = nn.Parameter(torch.eye(components, inputs), requires_grad=False)
+        # Not `torch.eye`: on the meta device, where files are checked, it imports torch.compile for seconds.
+        self.projection = nn.Parameter(
+            torch.zeros(components, inputs).fill_diagonal_(1.0), requires_grad=False
+        )
 
     def placed(self, x: Tensor) -> Tensor:
         """The principal components [T, C] float32 of raw inputs [T, D]."""

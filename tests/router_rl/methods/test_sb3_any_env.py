@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from router_rl import Objective
 from router_rl.methods.method import Run
 from router_rl.methods.registry import find_method
 from router_rl.methods.sb3_any_env import PPOHyperparameters, fit_amortized, fit_case, train_ppo
+from router_rl.methods.sb3_dqn import DQNHyperparameters, fit_dqn
 from router_rl.problems.caching.problem import CachingProblem
 from router_rl.problems.cascade.problem import CascadeProblem
+from router_rl.problems.session.problem import SessionProblem
 
 FEW = PPOHyperparameters(decisions=512, steps=4, batch=64)
 
@@ -67,3 +71,21 @@ def test_a_case_is_trained_in_its_own_core():
     assert policy.env.venv.core.config.gpu_share == 0.5
     assert policy.env.venv.core.lanes == 64
     assert problem.evaluate(policy, "test", case).utility.shape == (2,)
+
+
+@pytest.mark.slow
+def test_dqn_learns_which_expert_is_right_and_reports_its_progress():
+    """One expert is always right, the others never: the greedy policy sends every turn to it."""
+    table = topics()
+    table = replace(table, quality=np.tile([0.0, 0.0, 1.0, 0.0], (len(table), 1)))
+    problem = SessionProblem(table, Objective(compute_weight=0.05), episodes=3, window=16, turns=4.0)
+    snapshots = []
+    few = DQNHyperparameters(decisions=3_200, lanes=16, batch=64, target_every=320, discount=0.5)
+    policy = fit_dqn(problem, few, Run(seed=0, callback=snapshots.append))
+    measured = problem.evaluate(policy, "test")
+    assert measured.means()["quality"] > 0.95
+    again = fit_dqn(problem, few, Run(seed=0))
+    np.testing.assert_array_equal(problem.evaluate(again, "test").utility, measured.utility)
+    assert [each.total for each in snapshots] == [3_200] * len(snapshots)
+    assert len(snapshots) >= 16
+    assert snapshots[-1].step <= 3_200

@@ -253,8 +253,6 @@ def test_policies_that_need_more_than_requests_and_answers_are_refused(
     refused(confident, "reads confidences, which chat completions do not have")
     reading.beliefs.scale[0] = 1.0
     refused(reading, "reads features, not prompts")
-    after = CascadePolicy(EXPERTS, 1, 3, [1.0] * 3, policy.beliefs, after=[-1, 0, -1])
-    refused(after, "asks for further samples or verifies answers")
 
 
 def test_what_is_read_of_an_answer() -> None:
