@@ -228,6 +228,7 @@ class _Session:
         self._listed = {item.job_id for item in results.work_items}
         self._lock = Lock()
         self._second = itertools.count(1)
+        self._checked: set[Path] = set()
 
     def score(self, room: str, sample: int, seed: int) -> Score:
         """Return the results of the first viable mutants of a folder; those that have none run first."""
@@ -280,9 +281,15 @@ class _Session:
         changed = mutated(source, mutant)
         assert changed is not None
         path = worker.tree / mutant.module_path
+        module = ".".join(mutant.module_path.with_suffix("").parts)
+        if mutant.module_path not in self._checked:
+            word, output = worker.run(module, tests, limit)
+            if word != "survived":
+                raise RuntimeError(f"the tests of {module} do not pass without a mutant ({word}):\n{output}")
+            self._checked.add(mutant.module_path)
         try:
             self._write(path, changed)
-            word, output = worker.run(".".join(mutant.module_path.with_suffix("").parts), tests, limit)
+            word, output = worker.run(module, tests, limit)
         finally:
             self._write(path, source)
         return WorkResult(

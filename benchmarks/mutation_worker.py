@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,13 @@ def _child(module: str, tests: Sequence[str], log: Path) -> Any:
         except BaseException:
             os._exit(_CANNOT_IMPORT)
         options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"--basetemp={log.with_suffix('')}"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins that were imported before
         code = int(pytest.main([*options, *tests])) if tests else 0
-        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 

@@ -169,7 +169,7 @@ def test_a_worker_runs_the_recorded_tests(tmp_path: Path) -> None:
         "    return done\n",
         "tests/router_rl/test_loop.py": "from router_rl.loop import total\n\n\n"
         "def test_total():\n    assert total(3) == 3\n",
-        "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\n",
+        "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\nfilterwarnings = ['error']\n",
     }.items():
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,12 +234,15 @@ class _Worker:
     """Tests of `lonely.py` that notice another operator but no other number; its import needs `<`."""
 
     def __init__(self, tree: Path, crash_at: int = 0) -> None:
-        self.tree, self.crash_at = tree, crash_at
+        self.tree, self.crash_at, self.unmutated = tree, crash_at, "survived"
+        self.source = (tree / "router_rl/b/lonely.py").read_text()
         self.planted: list[str] = []
 
     def run(self, module: str, tests: list[str], limit: float) -> tuple[str, str]:
         assert (module, tests, limit) == ("router_rl.b.lonely", ["test_it"], 30.0 + 4.0 * 2.0)
         text = (self.tree / "router_rl/b/lonely.py").read_text()
+        if text == self.source:
+            return self.unmutated, "as committed"
         self.planted.append(text)
         if len(self.planted) == self.crash_at:
             raise RuntimeError("the machine goes down")
@@ -263,6 +266,10 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
     cut = _Worker(out / "tree0", crash_at=3)
     with pytest.raises(RuntimeError, match="goes down"):
         score(cut, 99)
+    failing = _Worker(out / "tree0")
+    failing.unmutated = "killed"
+    with pytest.raises(RuntimeError, match="do not pass without a mutant"):
+        score(failing, 99)
     rest = _Worker(out / "tree0")
     whole = score(rest, 99)
     assert set(rest.planted) & set(cut.planted) == {cut.planted[2]}  # the one that was cut off

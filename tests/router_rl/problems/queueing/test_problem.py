@@ -14,7 +14,7 @@ import torch
 from envs import QueueingCore
 from experts import InputError, OutcomeTable
 from router_rl.methods.fit import fit
-from router_rl.methods.method import Method
+from router_rl.methods.method import Bound, Method
 from router_rl.methods.registry import find_method, method_names
 from router_rl.problems.objective import Objective
 from router_rl.problems.problem import ActionPolicy, Policy
@@ -52,7 +52,7 @@ def test_it_is_registered_with_a_case_for_each_load(table):
     assert {*QueueingProblem.always, QueueingProblem.rival} <= set(names)
     own = [find_method("queueing", name) for name in names if name != "ppo"]
     assert [method.name for method in own] == [name for name in names if name != "ppo"]
-    assert all(isinstance(method, Method) and method.about for method in own)
+    assert all(isinstance(method, Method | Bound) and method.about for method in own)
 
 
 def test_a_core_takes_its_load_its_rows_and_its_compute_weight(table):
