@@ -204,7 +204,7 @@ BOUNDS = (
     Bound(
         name="budget_relaxation",
         measure=measure_relaxation,
-        about="outcomes known, no waits: no policy has more (linear relaxation)",
+        about="linear relaxation without waits: no policy has more",
         refuses=_not_of_queues,
     ),
     Bound(
