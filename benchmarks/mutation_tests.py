@@ -44,7 +44,7 @@ class CoveringTests:
     """
 
     def __init__(self, out: Path, tree: Path, seconds: float = SECONDS) -> None:
-        self._tree, self._most = tree, seconds
+        self._tree, self._limit = tree, seconds
         self._data = CoverageData(str(out / _COVERAGE))
         self._data.read()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -69,7 +69,7 @@ class CoveringTests:
         kept: list[str] = []
         for test in order[:_MOST]:
             kept.append(test)
-            if self.seconds(kept) > self._most:
+            if self.seconds(kept) > self._limit:
                 break
         return kept
 

@@ -164,9 +164,7 @@ class TokenGenerationCore(BatchedCore[TokenGenerationState]):
         self.lengths = torch.from_numpy(lengths.astype(np.int64))
         self.width = int(self.lengths.max()) + self.problems.answer
         tail = pool.tail
-        # RMSNorm bounds its output: each entry by sqrt(H) times the gain.
-        gain = max(float(norm.get_parameter("weight").abs().max()) for norm in tail.norm_out)
-        bound = np.float32(gain * tail.hidden**0.5 * 1.01)
+        bound = np.float32(tail.largest_input * 1.01)
         self.observation_space: spaces.Box = spaces.Box(-bound, bound, (tail.hidden,), dtype=np.float32)
         self.action_space: ActionSpace = spaces.MultiDiscrete([self.experts] * config.k)
         self.state = self._initial_state(self._lane_seeds(seed))

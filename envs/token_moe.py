@@ -162,9 +162,7 @@ class TokenMoECore(BatchedCore[TokenMoEState]):
         self.config = config
         self.weigh = weigh
         self.agents = config.sequences * sequences.length
-        # RMSNorm bounds its output: each entry by sqrt(H) times the gain.
-        gain = max(float(norm.get_parameter("weight").abs().max()) for norm in tail.norm_out)
-        bound = np.float32(gain * tail.hidden**0.5 * 1.01)
+        bound = np.float32(tail.largest_input * 1.01)
         self.observation_space: spaces.Box = spaces.Box(
             -bound, bound, (self.agents, tail.hidden), dtype=np.float32
         )

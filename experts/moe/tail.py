@@ -104,6 +104,12 @@ class Tail(nn.Module):
         return self.gate.shape[1]
 
     @property
+    def largest_input(self) -> float:
+        """Bound on the absolute inputs of the gates: RMSNorm's are at most sqrt(H) times its gain."""
+        gain = max(float(norm.get_parameter("weight").abs().max()) for norm in self.norm_out)
+        return gain * self.hidden**0.5
+
+    @property
     def hidden(self) -> int:
         """H, the hidden size."""
         return self.gate.shape[3]

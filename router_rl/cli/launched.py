@@ -1,4 +1,4 @@
-"""A command on several processes of `accelerate launch`: the first one writes and prints.
+"""A command on several processes of `torchrun`: the first one writes and prints.
 
 The others run the same command in a temporary folder, from a copy of the first one's files: they resume where
 it does. The folder is removed when the process ends.
@@ -37,7 +37,7 @@ def options_of_process(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name != "train" or options.get("env") != "token_moe":
         problem = "runs on several processes for train --env token_moe only"
-        raise InputError("command", name, problem, "start it without accelerate launch")
+        raise InputError("command", name, problem, "start it without torchrun")
     import torch
 
     from ..methods.token_moe.processes import processes

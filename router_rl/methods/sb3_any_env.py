@@ -26,7 +26,16 @@ from .agents.sb3_logger import without_log_folder
 from .hyperparameters import Hyperparameters
 from .method import Method, Run
 
-__all__ = ["AMORTIZED", "METHOD", "PPOHyperparameters", "PPOPolicy", "fit_amortized", "fit_case", "train_ppo"]
+__all__ = [
+    "AMORTIZED",
+    "METHOD",
+    "PPOHyperparameters",
+    "SB3Policy",
+    "first_seed",
+    "fit_amortized",
+    "fit_case",
+    "train_ppo",
+]
 
 _LANES = 64
 _VALIDATIONS = 8  # during training
@@ -54,7 +63,7 @@ class PPOHyperparameters(Hyperparameters):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PPOPolicy:
+class SB3Policy:
     """The greedy policy of a trained Stable-Baselines3 agent.
 
     Attributes:
@@ -75,16 +84,16 @@ class PPOPolicy:
         return torch.from_numpy(np.asarray(actions, dtype=np.int64))
 
 
-def fit_case(problem: Problem, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+def fit_case(problem: Problem, hyperparameters: PPOHyperparameters, run: Run) -> SB3Policy:
     """Train PPO on the only case of a problem."""
     case = problem.case
-    core = problem.core("train", case, lanes=_LANES, seed=_first_seed(run))
+    core = problem.core("train", case, lanes=_LANES, seed=first_seed(run))
     return _train(problem, core, hyperparameters, run)
 
 
-def fit_amortized(problem: Any, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+def fit_amortized(problem: Any, hyperparameters: PPOHyperparameters, run: Run) -> SB3Policy:
     """Train one PPO policy for all cases of a problem whose core samples a case for each episode."""
-    core = problem.core("train", None, lanes=_LANES, seed=_first_seed(run))
+    core = problem.core("train", None, lanes=_LANES, seed=first_seed(run))
     return _train(problem, core, hyperparameters, run)
 
 
@@ -93,7 +102,7 @@ def train_ppo(
     hyperparameters: PPOHyperparameters,
     seed: int,
     report: Callable[[int, Policy], None] = lambda done, policy: None,
-) -> PPOPolicy:
+) -> SB3Policy:
     """Train PPO on the lanes of a core.
 
     Args:
@@ -121,7 +130,7 @@ def train_ppo(
         device="cpu",
     )
     without_log_folder(agent)
-    policy = PPOPolicy(agent=agent, env=env)
+    policy = SB3Policy(agent=agent, env=env)
     in_rollout = hyperparameters.steps * core.lanes
     for done in range(in_rollout, max(hyperparameters.decisions, in_rollout) + 1, in_rollout):
         agent.learn(in_rollout, reset_num_timesteps=False)
@@ -130,7 +139,7 @@ def train_ppo(
     return policy
 
 
-def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> PPOPolicy:
+def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> SB3Policy:
     """Train, with validation in the middle case at regular intervals."""
     case = problem.cases[(len(problem.cases) - 1) // 2]
     total = hyperparameters.decisions
@@ -148,7 +157,8 @@ def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, ru
     return train_ppo(core, hyperparameters, run.seed, report)
 
 
-def _first_seed(run: Run) -> int:
+def first_seed(run: Run) -> int:
+    """Return the seed of the first lane in training, far from those of evaluations."""
     return 1_000_000 * (run.seed + 1)
 
 

@@ -21,12 +21,11 @@ from ..problems.problem import Problem
 from .agents.sb3_logger import without_log_folder
 from .hyperparameters import Hyperparameters
 from .method import Method, Run
-from .sb3_any_env import PPOPolicy
+from .sb3_any_env import SB3Policy, first_seed
 
 __all__ = ["METHOD", "DQNHyperparameters", "fit_dqn"]
 
 _REPORTS = 16  # during training
-_FIRST_SEED = 1_000_000  # of the training episodes, as for PPO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +56,9 @@ class DQNHyperparameters(Hyperparameters):
     discount: Fraction = 0.95
 
 
-def fit_dqn(problem: Problem, hyperparameters: DQNHyperparameters, run: Run) -> PPOPolicy:
+def fit_dqn(problem: Problem, hyperparameters: DQNHyperparameters, run: Run) -> SB3Policy:
     """Train DQN on the only case of a problem; returns the greedy policy."""
-    seed = _FIRST_SEED * (run.seed + 1)
-    core = problem.core("train", problem.case, lanes=hyperparameters.lanes, seed=seed)
+    core = problem.core("train", problem.case, lanes=hyperparameters.lanes, seed=first_seed(run))
     env = VecNormalize(SB3VecEnv(core), gamma=hyperparameters.discount)
     env.seed(run.seed)
     agent = DQN(
@@ -91,7 +89,7 @@ def fit_dqn(problem: Problem, hyperparameters: DQNHyperparameters, run: Run) -> 
 
     agent.learn(steps * hyperparameters.lanes, callback=report)
     env.training = False
-    return PPOPolicy(agent=agent, env=env)
+    return SB3Policy(agent=agent, env=env)
 
 
 METHOD = Method(

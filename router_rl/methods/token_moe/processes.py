@@ -133,7 +133,7 @@ ONE = Processes()
 
 
 def processes() -> Processes:
-    """Return the processes that `accelerate launch` or `torchrun` started; one without them.
+    """Return the processes that `torchrun` or `accelerate launch` started; one without them.
 
     Raises:
         InputError: accelerate is not installed.

@@ -206,6 +206,8 @@ def test_entropy_and_learning_rate_decay_and_observations_are_fixed_after_the_wa
     assert scales[2] == scales[-1] != scales[1]
     assert isinstance(policy.module, NetworkPolicy)
     assert policy.module.shift.equal(shifts[-1])
+    assert (policy.module.scale > 0.0).all()
+    assert not policy.module.scale.equal(torch.ones_like(policy.module.scale))
 
 
 def test_rewards_are_divided_by_the_deviation_of_the_returns() -> None:
