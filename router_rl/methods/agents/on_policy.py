@@ -10,7 +10,7 @@ import torch
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router
 from ..method import Run
-from ..training_loop import EarlyStopping, adamw, optimizer_state, restore_optimizer
+from ..training_loop import EarlyStopping, adamw, descend, optimizer_state, restore_optimizer
 from .expectation import RewardTable
 from .rollout import Trajectory, collect_rollout, rollout_core
 
@@ -60,9 +60,7 @@ class Update(NamedTuple):
 
     def ascend(self, value: torch.Tensor) -> None:
         """Take one gradient step that increases a scalar."""
-        self.optimizer.zero_grad(set_to_none=True)
-        (-value).backward()
-        self.optimizer.step()
+        descend(self.optimizer, -value)
 
 
 Ascent = Callable[[Update, Trajectory], None]

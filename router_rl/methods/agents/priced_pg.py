@@ -45,7 +45,7 @@ from ...problems.routing.router_measurement import RouterMeasurement, Rows, meas
 from ...routing import PricedScorer, Router
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
-from ..training_loop import EarlyStopping
+from ..training_loop import EarlyStopping, descend
 from .conditioned_pg import (
     concatenate_measurements,
     middle_objective,
@@ -255,9 +255,7 @@ def _train(
         probability = ((quality - cost) / hyperparameters.temperature).softmax(dim=-1)
         each = utility({"quality": data.quality[row], "compute": data.compute[row]}, {"compute": weight})
         expected = (probability * each).sum(dim=-1).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (-expected).backward()
-        optimizer.step()
+        descend(optimizer, -expected)
         if report is not None and step % hyperparameters.every == 0:
             report(step, log_alpha.detach().exp(), bias.detach())
     return log_alpha.detach().exp(), bias.detach()

@@ -13,7 +13,7 @@ from envs import Outcomes
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, Selection
 from ..method import Run
-from ..training_loop import EarlyStopping, Evaluator, adamw, optimizer_state, restore_optimizer
+from ..training_loop import EarlyStopping, Evaluator, adamw, descend, optimizer_state, restore_optimizer
 
 __all__ = ["GateLoss", "TrainingHyperparameters", "balance_loss", "train_gate"]
 
@@ -92,9 +92,7 @@ def train_gate(
         order = torch.randperm(outcomes.queries, generator=generator, device=problem.device)
         for rows in order.split(hyperparameters.batch):
             value = loss(router, outcomes, rows, generator)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
+            descend(optimizer, value)
             losses.append(value.detach() * len(rows))
             before, processed = processed, processed + len(rows)
             if before // period == processed // period:

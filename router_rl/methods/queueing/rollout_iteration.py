@@ -39,6 +39,7 @@ from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import QueueScorer, Router
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
+from ..training_loop import descend
 from .index_router import scorer_of
 from .index_rule import ALL_TERMS, tuned_index
 from .weight_search import IndexHyperparameters
@@ -194,9 +195,7 @@ def ascend(
             for rows in torch.randperm(len(x), generator=generator).split(hyperparameters.batch):
                 chance = ((rollouts.scores[rows] + x[rows] @ prices) / temperature).softmax(dim=-1)
                 loss = -(chance * advantage[rows]).sum(dim=-1).mean()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                descend(optimizer, loss)
     return prices.detach() * scale
 
 

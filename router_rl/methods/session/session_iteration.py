@@ -32,6 +32,7 @@ from ...problems.session.problem import SessionProblem
 from ...routing.policies.session_policy import INPUTS, SessionPolicy
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
+from ..training_loop import descend
 from .session_rules import exported_session, strongest_rule
 
 __all__ = [
@@ -240,10 +241,7 @@ def _descend(
             1.0 - epoch / hyperparameters.epochs
         )
         for rows in torch.randperm(turns, generator=generator).split(hyperparameters.batch):
-            value = loss(rows)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
+            descend(optimizer, loss(rows))
     network.requires_grad_(False)
 
 

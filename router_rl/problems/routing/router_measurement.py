@@ -195,13 +195,16 @@ def _route_at_once(
     router: Router, outcomes: Outcomes, objective: Objective, order: Tensor, state: StateOf
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    chunk = _CHUNK if router.rule.causal else len(order)
-    for rows in torch.arange(len(order), device=order.device).split(chunk):
+    chunk = _CHUNK if router.rule.causal else max(len(order), 1)
+    for first in range(0, max(len(order), 1), chunk):  # no rows are one part, too
+        features = outcomes.features[first : first + chunk]
+        rows = torch.arange(first, first + len(features), device=order.device)
         no_load = torch.zeros(len(rows), outcomes.experts, device=order.device)
-        features = outcomes.features[int(rows[0]) : int(rows[-1]) + 1]
         routing = router(features, state(rows, no_load))
         entropy = router.rule.entropy(routing.logits)
         parts.append((routing.experts, routing.weights, entropy, routing.fallback))
+    if len(parts) == 1:
+        return parts[0]
     experts, weights, entropy, fallback = (torch.cat(column) for column in zip(*parts, strict=True))
     return experts, weights, entropy, fallback
 

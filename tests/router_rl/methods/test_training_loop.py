@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import torch
+from torch import nn
 
 from experts import OutcomeTable
 from router_rl import Objective
-from router_rl.methods.training_loop import EarlyStopping, Snapshot
+from router_rl.methods.training_loop import EarlyStopping, Snapshot, adamw, descend
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import ConstantScorer, Hard, Router
 
@@ -73,3 +75,18 @@ def test_the_start_is_no_candidate(kinds: OutcomeTable) -> None:
     router = stopping.best(_always(task, 3))
     assert int(router(torch.zeros(1, 4)).experts) == 1
     assert seen[0].best > seen[1].best
+
+
+def test_a_step_is_that_of_backward_and_leaves_unused_weights_alone() -> None:
+    plain = nn.Linear(3, 2), nn.Linear(3, 1)  # the second has no part in the loss
+    ours = copy.deepcopy(plain)
+    data = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+    optimizers = [adamw([*a.parameters(), *b.parameters()], 0.1, 0.01) for a, b in (plain, ours)]
+    for x in data:
+        optimizers[0].zero_grad(set_to_none=True)
+        plain[0](x).square().mean().backward()
+        optimizers[0].step()
+        descend(optimizers[1], ours[0](x).square().mean())
+    torch.testing.assert_close(ours[0].state_dict(), plain[0].state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(ours[1].state_dict(), plain[1].state_dict(), rtol=0, atol=0)
+    assert not optimizers[1].state[ours[1].weight]

@@ -123,3 +123,15 @@ def test_fallback_rows_are_counted(kinds: OutcomeTable) -> None:
     found = measure(router, kinds, Objective(), 10.0)
     assert found.fallbacks == len(kinds)
     assert found.shares[router.fallback] == 1.0
+
+
+@pytest.mark.parametrize("rule", [Hard(), TopK(k=2)])
+def test_parts_of_the_rows_are_measured_as_all_at_once(rule, kinds, monkeypatch):
+    router, objective = _router(rule, observe_load=False), Objective(compute_weight=0.2)
+    whole = measure(router, kinds, objective, 2.0)
+    monkeypatch.setattr("router_rl.problems.routing.router_measurement._CHUNK", 7)
+    parts = measure(router, kinds, objective, 2.0)
+    assert len(kinds) % 7
+    np.testing.assert_array_equal(parts.share, whole.share)
+    np.testing.assert_allclose(parts.utility, whole.utility, atol=1e-6)
+    assert parts.entropy == pytest.approx(whole.entropy)
