@@ -13,6 +13,7 @@ from envs import Outcomes
 from ...problems.routing.problem import RoutingProblem
 from ...routing import Router, Selection
 from ..method import Run
+from ..row_order import row_order
 from ..training_loop import EarlyStopping, Evaluator, adamw, descend, optimizer_state, restore_optimizer
 
 __all__ = ["GateLoss", "TrainingHyperparameters", "balance_loss", "train_gate"]
@@ -84,12 +85,14 @@ def train_gate(
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
         stopping.load_state_dict(saved["stopping"])
+    columns = (outcomes.features, outcomes.quality, outcomes.compute)
+    row_bytes = 4 * sum(each.shape[1] for each in columns)
     period = run.validate_every or outcomes.queries
     processed, measured = epoch * outcomes.queries, epoch * outcomes.queries
     losses: list[Tensor] = []  # of the batches since the last validation, times their rows
     while epoch < hyperparameters.epochs:
         epoch += 1
-        order = torch.randperm(outcomes.queries, generator=generator, device=problem.device)
+        order = row_order(outcomes.queries, row_bytes, generator)
         for rows in order.split(hyperparameters.batch):
             value = loss(router, outcomes, rows, generator)
             descend(optimizer, value)
