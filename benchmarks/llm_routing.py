@@ -15,8 +15,7 @@ Then every method uses all four folds. Methods without early stopping (`priced_p
 `group_label`) are refitted on the four. Methods with early stopping are fitted four times, each of the four
 folds validating once, and the logits of the four routers are averaged. With `--embedding`, the features of
 every trained method include the vectors of a sentence encoder; the floors do not change. `warm_exact_pg`
-fits five folds of its own in every fit and would take longer than all others together; use
-`benchmarks/warm_start.py` for it.
+fits five folds of its own in every fit and would take longer than all others together.
 
 The floors are the baselines that one would try first: `group`, mean quality on the query's group; `text
 ridge`, a ridge regression on word TF-IDF; `ridge+group`, the mean of the two; each minus a compute weight

@@ -86,11 +86,11 @@ _SHORT = {"index": IndexHyperparameters(**_INDEX)}
 METHODS: dict[str, dict[str, Any] | None] = {
     "rollout_iteration": {
         **_SHORT,
-        "states": 512,
+        "states": 2_048,
         "horizon": 32,
         "experts": 4,
         "lanes": 128,
-        "validation_lanes": 64,
+        "validation_lanes": 192,
     },
     "router_ppo": {"decisions": 16_384, "lanes": 64, "steps": 32},
     "cross_entropy": {
@@ -102,6 +102,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
         "validation_lanes": 64,
     },
     "index_rule_late": _INDEX,
+    "index_rule_learned": _INDEX,
     "latency_tuned": _INDEX,
     "llmd_tuned": _INDEX,
     "litellm_tuned": _INDEX,

@@ -2,7 +2,7 @@
 
     python benchmarks/results.py
     python benchmarks/results.py --run true --data FOLDER
-    python benchmarks/results.py --run true --data FOLDER --only '[warm_start]'
+    python benchmarks/results.py --run true --data FOLDER --only '[rules]'
 
 `tables.yaml` holds each table's document, command, minutes on two idle cores, data files and their digest,
 and the epoch that it was measured in. A table is stale if its epoch is older than the file's, or if a data

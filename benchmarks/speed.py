@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py --out runs/speed
 
-Measures decisions per second and seconds to a reference utility, compared with Stable-Baselines3 on scalar
-environments and with a bare torch loop; then one epoch of `exact_pg` on tables of growing size. Writes
-`speed.json` and prints Markdown. Run it on an otherwise idle machine.
+Measures decisions per second, compared with Stable-Baselines3 on scalar environments and with a bare torch
+loop; then one epoch of `exact_pg` on tables of growing size. Writes `speed.json` and prints Markdown. Run it
+on an otherwise idle machine. `ppo_speed.py` measures times to equal utility.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(
         tables: names of embedded sources, or `synthetic`; null: digits and synthetic.
         threads: numbers of torch threads; null: 1 and 2.
         repeats: of every timing; null: 5.
-        limit: seconds that a learner may take to reach the reference; null: 120.
+        limit: seconds that a size of the table of growing sizes may take; null: 120.
         quick: measure for seconds only, to check that it runs.
     """
     given = {"tables": tables, "threads": threads, "repeats": repeats, "limit": limit}

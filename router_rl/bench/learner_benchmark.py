@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from experts import InputError, OutcomeTable, open_table
 
-from ..methods.method import Method, Run
-from ..methods.training_loop import Snapshot
 from ..problems.routing.problem import RoutingProblem
 from ..problems.routing.routing_options import ScorerConfig
 from .bare import bare_decisions_per_second
-from .goals import goals_of
-from .learner_clock import decisions_per_second, seconds_to_reach, spread
-from .learners import BASELINES, LEARNERS, Learner, routing_method
+from .learner_clock import decisions_per_second, spread
+from .learners import LEARNERS
 from .machine import machine, threads_restored
 from .scaling import measure_size
 from .synthetic import synthetic_table
 from .transitions import CORES, transitions_row
 
-__all__ = ["FULL", "QUICK", "Plan", "bench"]
+__all__ = ["FULL", "GOAL", "QUICK", "Plan", "bench"]
 
-SCHEMA_VERSION = 2
-_FRACTION = 0.98  # of the way from the best single expert to the tuned exact_pg
+SCHEMA_VERSION = 3
+GOAL = 0.9  # exact_pg over the bare loop, decisions per second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +34,8 @@ class Plan:
         tables: names of embedded sources, or `synthetic`.
         threads: numbers of torch threads; everything is measured with each.
         repeats: of every timing.
-        limit: seconds that a learner may take to reach the reference; a size of the scaling table gets at
-            least 60.
-        validate_every: decisions between two validation measurements, where the reference is to be reached.
-        n_trials: hyperparameter settings tried where something is tuned.
+        pairs: timings of exact_pg, each between two of the bare loop.
+        limit: seconds that a size of the scaling table may take.
         throughput_divisor: throughput is timed over this many times fewer decisions.
         queries: of the synthetic table.
         sizes: (queries, experts) of the scaling table.
@@ -52,9 +44,8 @@ class Plan:
     tables: tuple[str, ...] = ("digits", "synthetic")
     threads: tuple[int, ...] = (1, 2)
     repeats: int = 5
+    pairs: int = 15
     limit: float = 120.0
-    validate_every: int = 4_096
-    n_trials: int = 4
     throughput_divisor: int = 1
     queries: int = 20_000
     sizes: tuple[tuple[int, int], ...] = tuple(
@@ -62,7 +53,7 @@ class Plan:
     )
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "limit", "validate_every", "n_trials", "throughput_divisor", "queries"):
+        for name in ("repeats", "pairs", "limit", "throughput_divisor", "queries"):
             if getattr(self, name) <= 0:
                 raise InputError(name, getattr(self, name), "not positive", "use a number above 0")
         if not self.threads or min(self.threads) < 1:
@@ -74,9 +65,8 @@ QUICK = Plan(
     tables=("synthetic",),
     threads=(1,),
     repeats=1,
-    limit=0.2,
-    validate_every=1_024,
-    n_trials=1,
+    pairs=1,
+    limit=60.0,
     throughput_divisor=32,
     queries=2_000,
     sizes=((1_000, 4),),
@@ -95,7 +85,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
     Returns:
         the measurements, as they are written to JSON.
     """
-    parts = len(plan.tables) * len(plan.threads) * (2 + 2 * len(LEARNERS) * plan.repeats)
+    parts = len(plan.tables) * len(plan.threads) * (2 + len(LEARNERS) * plan.repeats)
     parts += len(CORES) + len(plan.sizes)
     done = 0
 
@@ -114,7 +104,7 @@ def bench(plan: Plan, progress: Progress = lambda done, total, what: None) -> di
             report(f"transitions of {env}")
     scaling: list[dict[str, Any]] = []
     for queries, experts in plan.sizes:
-        scaling.append(asdict(measure_size(queries, experts, limit=max(plan.limit, 60.0))))
+        scaling.append(asdict(measure_size(queries, experts, limit=plan.limit)))
         report(f"{queries} x {experts}")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -130,16 +120,10 @@ def _table(name: str, threads: int, plan: Plan, report: Callable[[str], None]) -
     torch.set_num_threads(threads)
     problem = _problem(name, plan)
     label = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
-    exact_pg, softmax_gate = routing_method("exact_pg"), routing_method("softmax_gate")
-    for learner in LEARNERS:  # warm-up: what loads at the first use is not timed
-        _reach(learner, problem, -math.inf, plan, seed=0)
-    _fit(exact_pg, exact_pg.configure({"epochs": 1}), problem)
-    best_single = _best_single(problem)
-    tuned = max(each.utility for each in _fits(exact_pg, problem, plan))
-    reference = best_single + _FRACTION * (tuned - best_single)
-    report(f"{label}: reference")
+    for learner in LEARNERS:  # what loads at the first use is not timed
+        decisions_per_second(learner, problem, learner.decisions // plan.throughput_divisor, seed=0)
+    report(f"{label}: loaded")
     throughput: dict[str, list[float]] = {name: [] for name in ("bare", *(each.name for each in LEARNERS))}
-    reach: dict[str, list[float]] = {learner.name: [] for learner in LEARNERS}
     # The learners take turns within each repeat, so that a disturbance does not hit the repeats of one only.
     for seed in range(plan.repeats):
         throughput["bare"].append(
@@ -149,14 +133,9 @@ def _table(name: str, threads: int, plan: Plan, report: Callable[[str], None]) -
             decisions = learner.decisions // plan.throughput_divisor
             throughput[learner.name].append(decisions_per_second(learner, problem, decisions, seed))
             report(f"{label}: throughput of {learner.name}")
-        for learner in LEARNERS:
-            reach[learner.name].append(_reach(learner, problem, reference, plan, seed))
-            report(f"{label}: {learner.name} to the reference")
-    gate = sum(each.seconds for each in _fits(softmax_gate, problem, plan))
-    warm_exact_pg = routing_method("warm_exact_pg")
-    warm = _fit(warm_exact_pg, warm_exact_pg.hyperparameters(), problem)
-    report(f"{label}: warm start")
-    measured: dict[str, Any] = {
+    ratio = spread([_over_bare(problem, plan, seed) for seed in range(plan.pairs)])
+    report(f"{label}: exact_pg and the bare loop")
+    return {
         "table": name,
         "threads": threads,
         "features": problem.new_router(0).features,
@@ -164,14 +143,18 @@ def _table(name: str, threads: int, plan: Plan, report: Callable[[str], None]) -
         "train": len(problem.train),
         "validation": len(problem.validation),
         "scorer": str(problem.scorer),
-        "best_single": best_single,
-        "tuned": tuned,
-        "reference": reference,
         "throughput": [{"learner": name, **asdict(spread(values))} for name, values in throughput.items()],
-        "time_to_reference": _reach_rows(reach, plan),
-        "sweep": {"gate_s": gate, "warm_to_best_s": warm.to_best, "warm_s": warm.seconds},
+        "exact_pg_over_bare": {**asdict(ratio), "goal": GOAL, "met": (ratio.median or 0.0) >= GOAL},
     }
-    return {**measured, "goals": [asdict(goal) for goal in goals_of(measured)]}
+
+
+def _over_bare(problem: RoutingProblem, plan: Plan, seed: int) -> float:
+    """Throughput of exact_pg over that of the bare loop, which is timed before and after it."""
+    (learner,) = (each for each in LEARNERS if each.name == "exact_pg")
+    decisions = 65_536 // plan.throughput_divisor
+    before = bare_decisions_per_second(problem, decisions, seed)
+    own = decisions_per_second(learner, problem, decisions, seed)
+    return 2.0 * own / (before + bare_decisions_per_second(problem, decisions, seed))
 
 
 def _problem(name: str, plan: Plan) -> RoutingProblem:
@@ -181,70 +164,3 @@ def _problem(name: str, plan: Plan) -> RoutingProblem:
 
 def _outcome_table(name: str, plan: Plan) -> OutcomeTable:
     return synthetic_table(plan.queries, 8) if name == "synthetic" else open_table(name)
-
-
-def _reach(learner: Learner, problem: RoutingProblem, reference: float, plan: Plan, seed: int) -> float:
-    return seconds_to_reach(
-        learner, problem, reference, validate_every=plan.validate_every, limit=plan.limit, seed=seed
-    )
-
-
-def _best_single(problem: RoutingProblem) -> float:
-    """Validation utility of the best single expert, without the load penalty."""
-    rows = problem.validation
-    quality = rows.quality.mean(axis=0, dtype=float)
-    compute = rows.cost.mean(axis=0, dtype=float) / problem.scale
-    return float(problem.objective.utility(quality, compute, np.zeros_like(compute)).max())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """The validation utility of one fit, its seconds, and the seconds to its best measurement."""
-
-    utility: float
-    seconds: float
-    to_best: float
-
-
-def _fits(method: Method, problem: RoutingProblem, plan: Plan) -> Iterable[_Fit]:
-    """One fit for each hyperparameter setting tried."""
-    return (_fit(method, each, problem) for each in method.candidates(plan.n_trials))
-
-
-def _fit(method: Method, hyperparameters: Any, problem: RoutingProblem) -> _Fit:
-    best, to_best = -math.inf, 0.0
-    start = time.perf_counter()
-
-    def callback(snapshot: Snapshot) -> None:
-        nonlocal best, to_best
-        if snapshot.best > best:
-            best, to_best = snapshot.best, time.perf_counter() - start
-
-    router = method.fit(problem, hyperparameters, Run(callback=callback))
-    seconds = time.perf_counter() - start
-    utility = problem.evaluate(router, "validation").utility.mean(dtype=float)
-    return _Fit(utility=float(utility), seconds=seconds, to_best=to_best)
-
-
-def _reach_rows(reach: dict[str, list[float]], plan: Plan) -> list[dict[str, Any]]:
-    """Seconds to the reference of each learner, and its speedup over the faster of the two baselines.
-
-    If no baseline reaches the reference, the speedup is a lower bound: the time limit over the learner's
-    seconds. If the learner does not reach it, the speedup is None.
-    """
-    medians = {name: spread(values).median for name, values in reach.items()}
-    reached = [seconds for name in BASELINES if (seconds := medians[name]) is not None]
-    baseline = min(reached, default=plan.limit)
-    rows: list[dict[str, Any]] = []
-    for name, values in reach.items():
-        own = medians[name]
-        rows.append(
-            {
-                "learner": name,
-                **asdict(spread(values)),
-                "reached": sum(math.isfinite(value) for value in values),
-                "speedup": None if own is None else baseline / own,
-                "at_least": not reached,
-            }
-        )
-    return rows

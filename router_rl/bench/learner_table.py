@@ -22,78 +22,46 @@ def bench_view(measured: Mapping[str, Any]) -> Group:
 
 
 def learner_tables(measured: Mapping[str, Any]) -> Iterator[TextTable]:
-    """The measurements of `bench` as tables: learners and goals, transitions, scaling.
+    """The measurements of `bench` as tables: learners, transitions, scaling.
 
     Args:
         measured: what `bench` returned.
     """
-    limit = measured["plan"]["limit"]
     for table in measured["tables"]:
-        yield _learners(table, limit, measured["plan"])
-        yield _goals(table)
+        yield _learners(table, measured["plan"])
     if measured["transitions"]:
         yield _transitions(measured["transitions"])
     if measured["scaling"]:
         yield _scaling(measured["scaling"])
 
 
-def _learners(table: Mapping[str, Any], limit: float, plan: Mapping[str, Any]) -> TextTable:
+def _learners(table: Mapping[str, Any], plan: Mapping[str, Any]) -> TextTable:
     throughput = {row["learner"]: row for row in table["throughput"]}
-    reach = {row["learner"]: row for row in table["time_to_reference"]}
     bare, sb3 = throughput["bare"]["median"], throughput["sb3_ppo"]["median"]
     rows: list[Sequence[str]] = []
     for name, row in throughput.items():
-        own = reach.get(name)
-        if own is None:
-            rest = ("", "", "")
-        else:
-            sign = "≥ " if own["at_least"] else ""
-            speedup = "" if own["speedup"] is None else f"{sign}{own['speedup']:.3g}"
-            quartiles = " to ".join(_seconds(value, limit) for value in own["quartiles"])
-            rest = (_seconds(own["median"], limit), quartiles, speedup)
+        low, high = row["quartiles"]
         rows.append(
             (
                 name,
                 f"{row['median'] / 1000:.3g}",
+                f"{low / 1000:.3g} to {high / 1000:.3g}",
                 f"{row['median'] / bare:.2g}",
                 f"{row['median'] / sb3:.3g}",
-                *rest,
             )
         )
     title = f"{table['table']}, {table['threads']} thread{'s' if table['threads'] > 1 else ''}"
+    ratio = table["exact_pg_over_bare"]
+    low, high = ratio["quartiles"]
     note = (
         f"{table['train']} training queries, {table['features']} features, {table['experts']} experts, "
-        f"scorer {table['scorer']}; median of {plan['repeats']} repeats. The reference is a validation "
-        f"utility of {table['reference']:.4f} (best single expert {table['best_single']:.4f}, tuned exact_pg "
-        f"{table['tuned']:.4f}); every method validates every {plan['validate_every']} decisions, and "
-        "validation is included in the time. The speedup is over the faster of the two SB3 PPOs on a "
-        f"DummyVecEnv. `>`: the time limit of {limit:g} s or the training budget ended first."
+        f"scorer {table['scorer']}; median of {plan['repeats']} repeats, each learner with its own "
+        f"validations. exact_pg in turns with the bare loop, {plan['pairs']} times: {ratio['median']:.2f} "
+        f"(quartiles {low:.2f} to {high:.2f}) of its throughput; target {ratio['goal']:g}, "
+        f"{'met' if ratio['met'] else 'not met'}."
     )
-    columns = (
-        "method",
-        "1,000 decisions/s",
-        "x bare loop",
-        "x SB3 PPO",
-        "s to reference",
-        "quartiles",
-        "speedup",
-    )
+    columns = ("method", "1,000 decisions/s", "quartiles", "x bare loop", "x SB3 PPO")
     return TextTable(title, columns, rows, note)
-
-
-def _goals(table: Mapping[str, Any]) -> TextTable:
-    rows: list[Sequence[str]] = []
-    for goal in table["goals"]:
-        ratio = "not measured" if goal["ratio"] is None else f"{goal['ratio']:.3g}"
-        rows.append(
-            (
-                goal["goal"],
-                f"≥ {goal['target']:g}",
-                ("≥ " if goal["at_least"] and goal["ratio"] is not None else "") + ratio,
-                "met" if goal["met"] else "not met",
-            )
-        )
-    return TextTable("Goals", ("ratio", "target", "measured", ""), rows)
 
 
 def _transitions(cores: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -142,7 +110,3 @@ def _scaling(sizes: Sequence[Mapping[str, Any]]) -> TextTable:
     )
     columns = ("queries", "experts", "s", "µs/query", "MiB", "x table size")
     return TextTable("One epoch by table size", columns, rows, note)
-
-
-def _seconds(value: float | None, limit: float) -> str:
-    return f"> {limit:g}" if value is None else f"{value:.3g}"

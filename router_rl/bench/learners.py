@@ -12,7 +12,7 @@ from ..methods.registry import find_method
 from ..problems.routing.problem import RoutingProblem
 from . import plain_ppo
 
-__all__ = ["BASELINES", "LEARNERS", "ON_DEVICE", "Learner", "routing_method"]
+__all__ = ["BASELINES", "LEARNERS", "Learner", "routing_method"]
 
 _UNLIMITED = 10**9
 
@@ -99,4 +99,3 @@ LEARNERS = (
     _by_epoch("softmax_gate", 262_144),
 )
 BASELINES = ("sb3_ppo", "sb3_ppo_large")
-ON_DEVICE = ("router_ppo", "reinforce", "exact_pg")

@@ -39,7 +39,7 @@ def bench(
         out: JSON file for the results; null: none.
         threads: numbers of torch threads, comma-separated; null: 1,2 for learners and 1 for a router.
         repeats: repetitions of each timing; null: 5 for learners and 31 for a router.
-        limit: maximum seconds for a learner to reach the reference utility; null: 120.
+        limit: maximum seconds for a size of the table of growing sizes; null: 120.
         quick: smoke test in seconds, without --threads, --repeats and --limit.
     """
     from experts.io.atomic import writable_file, write_json

@@ -100,6 +100,7 @@ METHODS = PluginRegistry(
         "queueing.latency_based": "router_rl.methods.queueing.server_rules:METHODS",
         "queueing.cost_based": "router_rl.methods.queueing.server_rules:METHODS",
         "queueing.latency_aware": "router_rl.methods.queueing.server_rules:METHODS",
+        "queueing.index_rule_learned": "router_rl.methods.queueing.index_rule:METHODS",
         "queueing.llmd_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.litellm_tuned": "router_rl.methods.queueing.server_search:METHODS",
         "queueing.predicted_latency": "router_rl.methods.queueing.server_search:METHODS",

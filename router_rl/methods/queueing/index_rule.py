@@ -12,18 +12,26 @@ import torch
 from torch import Tensor
 
 from ...problems.queueing.problem import QueueingProblem
+from ...problems.queueing.queue_measurement import measure_queues
 from ...routing import Router
 from ..method import Fit, Method, Run
 from .index_router import index_router, scorer_of, with_weights
+from .learned_latency import learned_router
+from .server_rules import needs_model_servers
 from .weight_search import IndexHyperparameters, candidate_utility, search_weights
 
-__all__ = ["ALL_TERMS", "METHODS", "fit_index", "tuned_index"]
+__all__ = ["ALL_TERMS", "METHODS", "fit_index", "strongest_index", "tuned_index"]
 
 ALL_TERMS = ("compute", "lateness", "first", "wait", "jobs", "pace")
 
 
 def tuned_index(
-    problem: QueueingProblem, hyperparameters: IndexHyperparameters, seed: int, terms: Sequence[str]
+    problem: QueueingProblem,
+    hyperparameters: IndexHyperparameters,
+    seed: int,
+    terms: Sequence[str],
+    *,
+    learned: bool = False,
 ) -> Router:
     """Return a copy of the tuned index, which is tuned once in this process.
 
@@ -31,13 +39,38 @@ def tuned_index(
         problem: with one case.
         hyperparameters: of the search.
         seed: of the search.
-        terms: as for `fit_index`.
+        terms, learned: as for `fit_index`.
     """
     # Without a budget `pace` is not searched, so the index is the same with and without it.
     paced = problem.config.budget is not None
     terms = tuple(name for name in terms if paced or name != "pace")
-    key = ("index", problem.case.values["load"], terms, hyperparameters, seed)
-    return copy.deepcopy(problem.cached(key, lambda: fit_index(problem, hyperparameters, seed, terms)))
+    key = ("index", problem.case.values["load"], terms, hyperparameters, seed, learned)
+    return copy.deepcopy(
+        problem.cached(key, lambda: fit_index(problem, hyperparameters, seed, terms, learned=learned))
+    )
+
+
+def strongest_index(
+    problem: QueueingProblem, hyperparameters: IndexHyperparameters, seed: int, lanes: int
+) -> Router:
+    """Return the tuned index of all terms; of model servers with learned times where validation is better.
+
+    Args:
+        problem: with one case.
+        hyperparameters: of the search.
+        seed: of the search.
+        lanes: number of validation episodes.
+    """
+    plain = tuned_index(problem, hyperparameters, seed, ALL_TERMS)
+    if problem.lengths is None:
+        return plain
+    learned = tuned_index(problem, hyperparameters, seed, ALL_TERMS, learned=True)
+
+    def utility(router: Router) -> float:
+        core = problem.core("validation", problem.case, lanes=lanes, seed=500_000)
+        return float(measure_queues(core, router).utility.mean())
+
+    return learned if utility(learned) > utility(plain) else plain
 
 
 def fit_index(
@@ -45,6 +78,8 @@ def fit_index(
     hyperparameters: IndexHyperparameters,
     seed: int = 0,
     terms: Sequence[str] = ALL_TERMS,
+    *,
+    learned: bool = False,
 ) -> Router:
     """Draw weights log-uniformly, search around the best, and keep the best on validation.
 
@@ -54,8 +89,9 @@ def fit_index(
         seed: of the candidates and of the training episodes.
         terms: whose weights are searched, `pace` only under a budget. The weight of quality is 1, and of
             terms that are not searched 0.
+        learned: correct the expected times of model servers by a network (`learned_router`).
     """
-    router = index_router(problem)
+    router = learned_router(problem, seed) if learned else index_router(problem)
     every = scorer_of(router).term_names
     known = every if problem.config.budget is not None else every[:-1]  # without a budget there is no pace
     if not problem.config.first_deadlines:
@@ -99,11 +135,11 @@ def _utility(
     return candidate_utility(problem, len(draws), actions, split, lanes=lanes, seed=seed)
 
 
-def _fit_of(terms: tuple[str, ...]) -> Fit:
+def _fit_of(terms: tuple[str, ...], *, learned: bool = False) -> Fit:
     """Return the fit of the index rule of some terms."""
 
     def fit(problem: QueueingProblem, hyperparameters: IndexHyperparameters, run: Run) -> Router:
-        return tuned_index(problem, hyperparameters, run.seed, terms)
+        return tuned_index(problem, hyperparameters, run.seed, terms, learned=learned)
 
     return fit
 
@@ -115,6 +151,14 @@ METHODS = (
         fit=_fit_of(("compute", "lateness", "first", "wait", "jobs")),
         hyperparameters=IndexHyperparameters,
         about="index_rule plus expected lateness and queue lengths",
+    ),
+    Method(
+        name="index_rule_learned",
+        family="baseline",
+        fit=_fit_of(("compute", "lateness", "first", "wait", "jobs"), learned=True),
+        hyperparameters=IndexHyperparameters,
+        about="index_rule_late with learned times of model servers",
+        refuses=needs_model_servers,
     ),
     Method(
         name="index_rule_paced",

@@ -24,7 +24,7 @@ from ...routing import Router
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from .index_router import scorer_of
-from .index_rule import ALL_TERMS, tuned_index
+from .index_rule import strongest_index
 from .weight_search import IndexHyperparameters, candidate_utility
 
 __all__ = ["METHOD", "PriceHyperparameters", "fit_prices"]
@@ -71,7 +71,7 @@ def fit_prices(problem: QueueingProblem, hyperparameters: PriceHyperparameters, 
         hyperparameters: of the search.
         run: seed and callback.
     """
-    router = tuned_index(problem, hyperparameters.index, run.seed, ALL_TERMS)
+    router = strongest_index(problem, hyperparameters.index, run.seed, hyperparameters.validation_lanes)
     scorer = scorer_of(router)
     generator = torch.Generator().manual_seed(run.seed)
 

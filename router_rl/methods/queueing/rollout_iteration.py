@@ -41,7 +41,7 @@ from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
 from ..training_loop import descend
 from .index_router import scorer_of
-from .index_rule import ALL_TERMS, tuned_index
+from .index_rule import strongest_index
 from .weight_search import IndexHyperparameters
 
 __all__ = ["METHOD", "RolloutHyperparameters", "Rollouts", "ascend", "fit_rollouts", "regress"]
@@ -115,10 +115,13 @@ def fit_rollouts(
         problem: with one case.
         hyperparameters: see the class.
         run: seed, callback and checkpoint; an interrupted fit resumes after its last iteration.
-        start: a router by index to start from, which is changed; the tuned index rule if None.
+        start: a router by index to start from, which is changed; if None the tuned index rule, of model
+            servers with or without learned times, whichever is better on validation.
     """
     run = run or Run()
-    router = start or tuned_index(problem, hyperparameters.index, run.seed, ALL_TERMS)
+    router = start or strongest_index(
+        problem, hyperparameters.index, run.seed, hyperparameters.validation_lanes
+    )
     scorer = scorer_of(router)
     scorer.prices.zero_()
     (of_index,) = _validate(problem, scorer, scorer.prices.unsqueeze(0), hyperparameters)

@@ -19,6 +19,7 @@ from ...problems.queueing.problem import QueueingProblem
 from ...routing import ServerScorer
 from ...routing.scorers.server_scorer import ServerParts
 from ..method import Method, NoHyperparameters, Run
+from .latency_samples import latency_samples
 from .server_rules import RULES, needs_model_servers, relative, server_scorer
 from .weight_search import IndexHyperparameters, candidate_utility, search_weights
 
@@ -27,7 +28,6 @@ __all__ = ["METHODS", "LatencyPredictor", "tuned_scores"]
 Scores = Callable[[ServerParts, ServerScorer], Sequence[Tensor]]
 """Scores [T, N] of a rule, each better when larger and about 1 in size."""
 
-_EPISODES = 32  # of the predictor
 _TREES = 40
 _MOST_TOKENS = 4_194_304.0  # of llm-d's token-load scorer
 
@@ -71,8 +71,7 @@ def tuned_scores(
 class LatencyPredictor:
     """Predicts the time to the first token and per further token of a request at each server.
 
-    Boosted trees on the state of the server, fitted to requests of training episodes that were sent to
-    random servers, or to the shortest expected finish, half each. The features are those of llm-d's
+    Boosted trees on the state of the server, fitted to `latency_samples`. The features are those of llm-d's
     predictor that the environment has.
 
     Args:
@@ -82,27 +81,15 @@ class LatencyPredictor:
 
     def __init__(self, problem: QueueingProblem, seed: int) -> None:
         self.scorer = server_scorer(problem)
-        core = problem.core("train", problem.case, lanes=_EPISODES, seed=90_000 + seed)
-        generator = torch.Generator().manual_seed(seed)
-        rows, chosen = [], []
-        for _ in range(core.config.window):
-            parts = self.scorer.server_parts(core.observation())
-            drawn = torch.randint(core.experts, (_EPISODES,), generator=generator)
-            soonest = RULES["least_finish"][0](parts, self.scorer).argmax(dim=-1)
-            action = torch.where(torch.arange(_EPISODES) % 2 == 0, drawn, soonest)
-            rows.append(self._features(parts)[torch.arange(_EPISODES), action])
-            chosen.append(action)
-            core.step(action)
-        x = torch.stack(rows, dim=1).flatten(0, 1).numpy()
-        expert = torch.stack(chosen, dim=1)
-        first, whole = core.first_tokens(), core.responses()
-        tokens = core.state.episodes.tokens[:, :-1, :, 1].gather(-1, expert.unsqueeze(-1)).squeeze(-1)
-        further = (whole - first) / (tokens - 1.0).clamp(min=1.0)
+        samples = latency_samples(problem, self.scorer, seed)
+        rows = self._features(self.scorer.server_parts(samples.observation))
+        x = rows[torch.arange(len(rows)), samples.expert].numpy()
+        further = (samples.whole_s - samples.first_s) / (samples.tokens - 1.0).clamp(min=1.0)
         self._models = [
             HistGradientBoostingRegressor(max_iter=_TREES, random_state=seed).fit(
-                x, np.log(target.flatten().numpy().clip(min=1e-4))
+                x, np.log(target.numpy().clip(min=1e-4))
             )
-            for target in (first, further)
+            for target in (samples.first_s, further)
         ]
 
     def predict(self, parts: ServerParts) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,13 @@ def _gate(problem: TokenMoEProblem, seed: int) -> LayerRouters:
 
 def _fit(learn: Learn) -> MethodFit:
     def fit(problem: TokenMoEProblem, hyperparameters: Any, run: Run) -> LayerPolicy:
-        training = Training(batch=problem.options.batch, checks=_CHECKS, seed=run.seed, report=run.report)
+        training = Training(
+            batch=problem.options.batch,
+            checks=_CHECKS,
+            seed=run.seed,
+            report=run.report,
+            checkpoint=run.checkpoint,
+        )
         start = _gate(problem, run.seed)
         routers = learn(problem.pool, start, training, hyperparameters, wrong_share(problem.pool)).routers
         return LayerPolicy(choose=routers.choose, routers=routers)

@@ -260,7 +260,9 @@ def train_gate(
         return score(serve(routers))
 
     validated = None if score is None else scored
-    return train(pool, start, training, loss, serve=serve, score=validated, after=move_bias), serve
+    moved = {"bias": bias}
+    fit = train(pool, start, training, loss, serve=serve, score=validated, after=move_bias, moved=moved)
+    return fit, serve
 
 
 def selection_biases(routers: LayerRouters) -> Tensor:

@@ -13,10 +13,8 @@ replay: Zheng et al. 2025, https://arxiv.org/abs/2507.18071, section 5.3.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -31,7 +29,7 @@ from ...routing import Hard
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import Routed, roll_out, softened
 from .processes import Processes, processes
-from .token_training import Fit, Training
+from .token_training import Fit, Training, take_steps
 
 __all__ = [
     "GrpoHyperparameters",
@@ -134,30 +132,23 @@ def train_grpo(
     Args:
         pool: frozen experts, and problems.
         start: routers to start from, and to stay near.
-        training: seed, number of validations and report; its other fields are not used.
+        training: seed, number of validations, report and checkpoint; its other fields are not used.
         settings: hyperparameters.
         score: validation score, lower is better.
     """
     soften = settings.soften if isinstance(start.rule, Hard) else 1.0
     routers, anchor = softened(start, soften), softened(start, soften)
-    optimizer = torch.optim.AdamW(routers.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(training.seed)
     draw = sampled(generator, settings.temperature) if settings.temperature else greedy
     weights = {"compute": settings.compute_weight, "load": settings.load_weight}
-    total = settings.iterations
-    checks = {round(total * (check + 1) / training.checks) for check in range(training.checks)}
-    curve = [score(routers)]
-    best, kept = curve[0], {k: v.clone() for k, v in routers.state_dict().items()}
-    seconds, begun = 0.0, time.perf_counter()
     several = processes()
     several.refuse("method.temperature", settings.temperature, (0.0,))
     several.refuse("method.load_weight", settings.load_weight, (0.0,))
     several.refuse("method.together", settings.together, (True,))
-    rows = _prompts(len(pool.parts["train"]), settings.prompts, total, generator)
-    for step in range(1, total + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
-        each = several.own(rows[step - 1]).repeat_interleave(settings.group)
+    rows = _prompts(len(pool.parts["train"]), settings.prompts, settings.iterations, generator)
+
+    def step(number: int, optimizer: torch.optim.Optimizer) -> str:
+        each = several.own(rows[number - 1]).repeat_interleave(settings.group)
         among = None if several.size == 1 else _own_generations(several, settings)
         made = roll_out(
             pool, routers, each, draw, generator, weights, together=settings.together, among=among
@@ -170,20 +161,10 @@ def train_grpo(
             loss.backward()
             several.sum_gradients(routers, several.weight(made.routed.tokens_run))
             optimizer.step()
-        if step in checks:
-            seconds += time.perf_counter() - begun
-            curve.append(score(routers))
-            if training.report is not None:
-                training.report(
-                    step,
-                    total,
-                    f"wrong on validation {curve[-1]:.3f}, right in training {made.right.mean():.3f}",
-                )
-            if curve[-1] < best:
-                best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
-            begun = time.perf_counter()
-    routers.load_state_dict(kept)
-    return Fit(routers=routers, validation=best, curve=curve, seconds=seconds)
+        return f"wrong on validation {{:.3f}}, right in training {made.right.mean():.3f}"
+
+    training = replace(training, learning_rate=settings.learning_rate)
+    return take_steps(routers, training, settings.iterations, step, score, generator)
 
 
 def replay_loss(

@@ -67,6 +67,10 @@ class Processes:
         torch.distributed.all_reduce(summed)
         return summed
 
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.total(torch.zeros(()))
+
     def row_mean(self, values: Tensor) -> Tensor:
         """Return the mean over the rows of all processes.
 

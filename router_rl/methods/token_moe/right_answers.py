@@ -26,6 +26,7 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_answers import prompts_of
+from ..checkpoint import Checkpoint
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import roll_out, softened
 from .backprop import GATES, Gate, dense_mix
@@ -150,6 +151,7 @@ def train_on_right_answers(
     """
     gate = GATES[settings.gate]
     training = replace(training, learning_rate=settings.learning_rate, epochs=settings.epochs)
+    training = replace(training, checkpoint=Checkpoint(None, {}))  # a round is not a whole fit
     fit = Fit(routers=softened(start, settings.soften), validation=score(start), curve=[], seconds=0.0)
     for number in range(settings.rounds):
         seed = training.seed * settings.rounds + number

@@ -55,6 +55,7 @@ def _fit(learn: Learn) -> Fit:
             learning_rate=hyperparameters.learning_rate,
             seed=run.seed,
             report=run.report,
+            checkpoint=run.checkpoint,
         )
         start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
         learned = learn(problem, start, training)

@@ -1,11 +1,11 @@
-"""Training loop of all layer-router methods, so that all see the same amount of text."""
+"""Training loop of all layer-router methods, so that all have the same schedule, validations and text."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,9 +14,14 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose, measure
+from ..checkpoint import Checkpoint
+from ..training_loop import optimizer_state, restore_optimizer
 from .processes import processes
 
-__all__ = ["Fit", "Training", "train"]
+__all__ = ["Fit", "Step", "Training", "take_steps", "train"]
+
+Step = Callable[[int, torch.optim.Optimizer], str]
+"""Takes a step, given its number from 1. Returns the message of a validation, with {} for its score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class Training:
         seed: random seed.
         checks: number of validations; the best routers are kept.
         report: is called with (step, steps, message) after each validation; None disables it.
+        checkpoint: stores the state of the fit, so that it can resume.
     """
 
     learning_rate: float = 3e-3
@@ -38,6 +44,7 @@ class Training:
     seed: int = 0
     checks: int = 4
     report: Callable[[int, int, str], None] | None = None
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, {}))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -66,8 +73,9 @@ def train(
     serve: Callable[[LayerRouters], Choose] | None = None,
     score: Callable[[LayerRouters], float] | None = None,
     after: Callable[[LayerRouters], None] | None = None,
+    moved: Mapping[str, Tensor] | None = None,
 ) -> Fit:
-    """Train a copy of some routers.
+    """Train a copy of some routers on the text.
 
     Args:
         pool: frozen experts and text.
@@ -78,32 +86,23 @@ def train(
         serve: maps routers to the choice in validation; `routers.choose` if None.
         score: validation score, lower is better; the mean loss if None.
         after: is called after each step, for updates without a gradient.
+        moved: tensors that `after` changes in place, by name.
     """
     routers = start.copy()
-    optimizer = torch.optim.AdamW(routers.parameters(), lr=training.learning_rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(training.seed)
-    sequences = pool.parts["train"]
+    sequences, several = pool.parts["train"], processes()
     batches = [
         rows
         for _ in range(training.epochs)
         for rows in torch.randperm(len(sequences), generator=generator).split(training.batch)
     ]
-    several = processes()
-    validations = {round(len(batches) * (check + 1) / training.checks) for check in range(training.checks)}
 
-    def validate() -> float:
-        if score is not None:
-            return score(routers)
+    def mean_loss(routers: LayerRouters) -> float:
         choose = routers.choose if serve is None else serve(routers)
         return float(measure(pool.tail, pool.parts["validation"], choose).loss.mean())
 
-    curve = [validate()]
-    best, kept = curve[0], {k: v.clone() for k, v in routers.state_dict().items()}
-    seconds, begun = 0.0, time.perf_counter()
-    for step, rows in enumerate(batches, 1):
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / len(batches)))
-        own = several.own(rows)
+    def step(number: int, optimizer: torch.optim.Optimizer) -> str:
+        own = several.own(batches[number - 1])
         value = loss(routers, own, generator)
         if value.requires_grad:  # a renormalised top-1 gate has no gradient at all
             optimizer.zero_grad()
@@ -112,13 +111,78 @@ def train(
             optimizer.step()
         if after is not None:
             after(routers)
-        if step in validations:
-            seconds += time.perf_counter() - begun
-            curve.append(validate())
+        return "validation loss {:.4f} nats per token"
+
+    score = mean_loss if score is None else score
+    return take_steps(routers, training, len(batches), step, score, generator, moved=moved)
+
+
+def take_steps(
+    routers: LayerRouters,
+    training: Training,
+    steps: int,
+    step: Step,
+    score: Callable[[LayerRouters], float],
+    generator: torch.Generator,
+    *,
+    moved: Mapping[str, Tensor] | None = None,
+) -> Fit:
+    """Train routers in place, and load their best weights on validation.
+
+    Args:
+        routers: to train.
+        training: learning rate, number of validations, report and checkpoint.
+        steps: number of steps.
+        step: takes one.
+        score: validation score, lower is better.
+        generator: the one that the steps draw from.
+        moved: tensors that the steps change in place besides the routers' weights, by name.
+    """
+    optimizer = torch.optim.AdamW(routers.parameters(), lr=training.learning_rate, weight_decay=0.0)
+    validations = {round(steps * (check + 1) / training.checks) for check in range(training.checks)}
+    several, moved = processes(), moved or {}
+    saved = training.checkpoint.load()
+    several.wait()  # until all have read it
+    if saved is None:
+        done, seconds, curve = 0, 0.0, [score(routers)]
+        best, kept = curve[0], _copy(routers)
+    else:
+        done, seconds, curve = saved["step"], saved["seconds"], saved["curve"]
+        best, kept = saved["best"], saved["kept"]
+        routers.load_state_dict(saved["routers"])
+        restore_optimizer(optimizer, saved["optimizer"])
+        generator.set_state(saved["generator"])
+        for name, tensor in moved.items():
+            tensor.copy_(saved["moved"][name])
+    for number in range(done + 1, steps + 1):
+        begun = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / steps))
+        message = step(number, optimizer)
+        seconds += time.perf_counter() - begun
+        if number in validations:
+            curve.append(score(routers))
             if training.report is not None:
-                training.report(step, len(batches), f"validation loss {curve[-1]:.4f} nats per token")
+                training.report(number, steps, message.format(curve[-1]))
             if curve[-1] < best:
-                best, kept = curve[-1], {k: v.clone() for k, v in routers.state_dict().items()}
-            begun = time.perf_counter()
+                best, kept = curve[-1], _copy(routers)
+        if training.checkpoint.due and several.rank == 0:
+            training.checkpoint.save(
+                {
+                    "step": number,
+                    "seconds": seconds,
+                    "curve": curve,
+                    "best": best,
+                    "kept": kept,
+                    "routers": routers.state_dict(),
+                    "optimizer": optimizer_state(optimizer),
+                    "generator": generator.get_state(),
+                    "moved": dict(moved),
+                }
+            )
     routers.load_state_dict(kept)
     return Fit(routers=routers, validation=best, curve=curve, seconds=seconds)
+
+
+def _copy(routers: LayerRouters) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in routers.state_dict().items()}

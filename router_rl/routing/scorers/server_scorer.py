@@ -16,7 +16,7 @@ share.
 The expected wait of an engine that is full (no seat free, or 95% of its cache in use) is the time in which it
 works off the requests that wait and one more; else the prefill of the tokens ahead. The expected wait of an
 API is the time until its fullest token bucket has room for a mean request. A token takes longer the more
-seats are taken, in proportion.
+seats are taken, in proportion. A learned `LatencyCorrection` can multiply the expected times.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
+from .latency_correction import LatencyCorrection
 from .queue_scorer import QueueParts, QueueScorer
 from .scorer import StandardisingScorer
 
-__all__ = ["SERVER_TERMS", "ServerConstants", "ServerParts", "ServerScorer"]
+__all__ = ["SERVER_TERMS", "Expected", "ServerConstants", "ServerParts", "ServerScorer"]
 
 SERVER_TERMS = ("quality", "compute", "lateness", "first", "wait", "jobs", "pace")
 _AHEAD, _SHORT = -1.0, 4.0  # clamps of the pace, as for queues
@@ -117,6 +118,7 @@ class ServerScorer(QueueScorer):
         inputs: D + 7 N + 8.
         experts: N.
         constants: of the experts' servers.
+        latency_hidden: width of the network that corrects expected times; 0: they are not corrected.
 
     Raises:
         RouterError: a constant is outside its range, or is not given for every expert.
@@ -127,7 +129,9 @@ class ServerScorer(QueueScorer):
     _table: Tensor
     prices_shape: ClassVar[tuple[int, int]] = (16, 7)
 
-    def __init__(self, inputs: int, experts: int, constants: ServerConstants) -> None:  # pyright: ignore[reportMissingSuperCall] (that of queues has other constants)
+    def __init__(  # pyright: ignore[reportMissingSuperCall] (that of queues has other constants)
+        self, inputs: int, experts: int, constants: ServerConstants, latency_hidden: int = 0
+    ) -> None:
         for each in fields(ServerConstants):
             values = getattr(constants, each.name)
             if each.name in _SHARED:
@@ -137,12 +141,16 @@ class ServerScorer(QueueScorer):
                 raise RouterError(f"ServerConstants.{each.name} must be {experts} numbers, one an expert")
         if not (constants.gap > 0.0 and constants.repair >= 0.0):
             raise RouterError("ServerConstants: gap must be above 0, and repair 0 or more")
+        if latency_hidden < 0:
+            raise RouterError(f"latency_hidden={latency_hidden} must be 0 or more")
         self.features = inputs - 7 * experts - 8
         StandardisingScorer.__init__(self, inputs, experts, self.features)
         self.server = constants
         self.register_buffer("weights", torch.zeros(len(self.term_names)))
         self.register_buffer("prices", torch.zeros(self.prices_shape[0] * self.prices_shape[1]))
         self.estimate = nn.Linear(self.features, 3 * experts)  # quality, compute, service seconds
+        self.latency_hidden = latency_hidden
+        self.latency = LatencyCorrection(experts, latency_hidden) if latency_hidden else None
         table = [
             getattr(constants, each.name) for each in fields(ServerConstants) if each.name not in _SHARED
         ]
@@ -154,25 +162,30 @@ class ServerScorer(QueueScorer):
     @classmethod
     def fields(cls) -> dict[str, Any]:
         """The types of the fields of `spec`: those of the shape and of the constants."""
-        return {"inputs": int, "experts": int, **get_type_hints(ServerConstants)}
+        return {"inputs": int, "experts": int, "latency_hidden": int, **get_type_hints(ServerConstants)}
 
     @classmethod
     def from_spec(cls, arguments: Mapping[str, Any]) -> ServerScorer:
         """Build an untrained scorer from the fields of `spec`; the constants stand beside the shape.
 
         Args:
-            arguments: `inputs`, `experts` and the fields of `ServerConstants`.
+            arguments: `inputs`, `experts`, `latency_hidden` if it is not 0, and the fields of
+                `ServerConstants`.
         """
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()
         }
-        shape = {name: values.pop(name) for name in ("inputs", "experts") if name in values}
+        own = ("inputs", "experts", "latency_hidden")
+        shape = {name: values.pop(name) for name in own if name in values}
         return cls(**shape, constants=ServerConstants(**values))
 
     def spec(self) -> dict[str, Any]:
         """The scorer's shape and the constants of its servers as JSON."""
         constants = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.server).items()}
-        return {"kind": self.kind, "inputs": self.inputs, "experts": self.experts, **constants}
+        shape = {"kind": self.kind, "inputs": self.inputs, "experts": self.experts}
+        if self.latency_hidden:
+            shape["latency_hidden"] = self.latency_hidden
+        return {**shape, **constants}
 
     def server_parts(self, x: Tensor) -> ServerParts:
         """Split inputs [T, D + 7 N + 8] by name."""
@@ -200,6 +213,36 @@ class ServerScorer(QueueScorer):
 
     def expected(self, parts: ServerParts) -> Expected:
         """What requests can expect of each server: wait, time to the first token, time to the last."""
+        plain = self.computed(parts)
+        if self.latency is None:
+            return plain
+        factor = self.latency(self.latency_quantities(parts)).exp()
+        first = self.least_first(plain) * factor[..., 0]
+        wait = (plain.wait + first - plain.first).clamp(min=0.0)
+        return Expected(wait, first, first + (plain.finish - plain.first) * factor[..., 1])
+
+    def least_first(self, expected: Expected) -> Tensor:
+        """The expected time to the first token [T, N] that is corrected: above 0."""
+        return expected.first.clamp(min=1e-3 * self.server.mean_service)
+
+    def latency_quantities(self, parts: ServerParts) -> Tensor:
+        """What a `LatencyCorrection` reads of each server, [T, N, 8]."""
+        _, _, seats, _, prompt, prompt_s, token_s, *_ = self._table
+        unit = self.server.mean_service
+        columns = (
+            (parts.queues.waiting / seats).log1p(),
+            (parts.queues.taken / seats).clamp(max=4.0),
+            parts.queues.down,
+            parts.used.clamp(-1.0, 4.0),
+            (parts.ahead * prompt_s / unit).log1p(),
+            (parts.recent_first / unit).log1p(),
+            (parts.recent_token / token_s).log1p(),
+            (parts.tokens / prompt).clamp(min=1e-3).log(),
+        )
+        return torch.stack(columns, dim=-1)
+
+    def computed(self, parts: ServerParts) -> Expected:
+        """The same from the constants alone, before any correction."""
         _, drain, seats, first, prompt, prompt_s, token_s, full_token_s, refill_s, need = self._table
         queues = parts.queues
         limited = refill_s > 0

@@ -7,13 +7,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from router_rl.bench.goals import goals_of
 from router_rl.bench.learner_benchmark import QUICK, bench
 from router_rl.bench.learner_clock import spread
 from router_rl.bench.learner_table import bench_view
 from router_rl.bench.learners import LEARNERS
-
-ROW = {"median": None, "quartiles": [None, None]}
 
 
 @pytest.mark.slow
@@ -26,9 +23,9 @@ def test_quick() -> None:
     names = [learner.name for learner in LEARNERS]
     assert [row["learner"] for row in table["throughput"]] == ["bare", *names]
     assert all(row["median"] > 0 for row in table["throughput"])
-    assert [row["learner"] for row in table["time_to_reference"]] == names
-    assert table["best_single"] < table["reference"] < table["tuned"]
-    assert [set(goal) for goal in table["goals"]] == [{"goal", "target", "ratio", "at_least", "met"}] * 4
+    ratio = table["exact_pg_over_bare"]
+    assert 0.1 < ratio["median"] < 10.0
+    assert ratio["met"] is (ratio["median"] >= ratio["goal"])
     (size,) = measured["scaling"]
     assert 0 < size["before_mib"] <= size["peak_mib"]
     assert {row["env"] for row in measured["transitions"]} >= {"routing", "cascade", "queueing", "caching"}
@@ -43,20 +40,3 @@ def test_a_repeat_beyond_the_limit_counts_as_the_longest() -> None:
     never = float("inf")
     assert spread([1.0, never, never]).median is None
     assert spread([5.0, 1.0, 2.0, 4.0, 3.0]).median == 3.0
-
-
-def test_goals_by_hand() -> None:
-    speedups = {"router_ppo": 100.0, "reinforce": None, "exact_pg": 99.0}
-    table = {
-        "throughput": [{"learner": "exact_pg", "median": 90.0}, {"learner": "bare", "median": 100.0}],
-        "time_to_reference": [
-            {"learner": name, **ROW, "speedup": ratio, "at_least": False} for name, ratio in speedups.items()
-        ],
-        "sweep": {"gate_s": 2.0, "warm_to_best_s": 4.0},
-    }
-    assert [(goal.ratio, goal.met) for goal in goals_of(table)] == [
-        (99.0, False),
-        (100.0, True),
-        (0.9, True),
-        (0.5, False),
-    ]

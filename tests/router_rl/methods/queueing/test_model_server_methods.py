@@ -14,7 +14,11 @@ from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import check_router
 from router_rl.exports import export
 from router_rl.methods.fit import check_method, fit
+from router_rl.methods.queueing import index_rule
 from router_rl.methods.queueing.index_router import index_router, with_weights
+from router_rl.methods.queueing.index_rule import strongest_index
+from router_rl.methods.queueing.latency_samples import latency_samples
+from router_rl.methods.queueing.learned_latency import learned_router
 from router_rl.methods.queueing.server_rules import METHODS, RULES, relative
 from router_rl.methods.queueing.weight_search import IndexHyperparameters
 from router_rl.methods.registry import find_method
@@ -25,7 +29,7 @@ from router_rl.routing.policies.live_queues import queue_constants
 
 KINDS = ("continuous", "api")
 FEW = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
-TUNED = ("index_rule_late", "llmd_tuned", "litellm_tuned", "latency_tuned")
+TUNED = ("index_rule_late", "index_rule_learned", "llmd_tuned", "litellm_tuned", "latency_tuned")
 
 
 def made(table, kind, **options):
@@ -160,19 +164,21 @@ def test_learners_play_and_keep_the_rule_where_nothing_is_better(problem):
     rollouts = {"index": few, "states": 64, "horizon": 16, "lanes": 8, "validation_lanes": 8, "epochs": 2}
     learned = fit("rollout_iteration", problem, hyperparameters=rollouts)
     rule = fit("rollout_iteration", problem, hyperparameters={**rollouts, "guard": 1e9})
-    index = fit("index_rule_late", problem, hyperparameters=FEW)
+    index = strongest_index(problem, few, 0, 8)
+    assert rule.scorer.latency_hidden == index.scorer.latency_hidden
     assert rule.scorer.weights.equal(index.scorer.weights)
     assert not rule.scorer.prices.any()
     assert np.isfinite(problem.evaluate(learned, "test").utility).all()
     short = {"index": few, "population": 8, "elite": 2, "generations": 4, "lanes": 2, "validation_lanes": 4}
     priced = fit("cross_entropy", problem, hyperparameters=short)
-    assert priced.scorer.weights.equal(index.scorer.weights)
+    assert priced.scorer.weights.equal(strongest_index(problem, few, 0, 4).scorer.weights)
     policy = fit("router_ppo", problem, hyperparameters={"decisions": 512, "lanes": 8, "steps": 16})
     assert np.isfinite(problem.evaluate(policy, "test").utility).all()
 
 
-def test_an_exported_policy_plays_as_trained(problem, tmp_path):
-    router = index_router(problem)
+@pytest.mark.parametrize("learned", [False, True])
+def test_an_exported_policy_plays_as_trained(problem, tmp_path, learned):
+    router = learned_router(problem, 0) if learned else index_router(problem)
     with_weights(router, {"quality": 1.0, "compute": 0.1, "lateness": 0.5, "first": 0.5, "wait": 0.1})
     generator = torch.Generator().manual_seed(0)
     router.scorer.prices.copy_(0.05 * torch.randn(router.scorer.prices.shape, generator=generator))
@@ -209,3 +215,55 @@ def test_a_measurement_counts_a_missed_request_once(problem):
     parts = measured.quality - 0.1 * measured.compute - 0.5 * measured.lateness
     np.testing.assert_allclose(measured.utility, parts, atol=1e-5)
     assert measured.missed.shape == measured.first_s.shape
+
+
+def test_an_untrained_correction_changes_nothing_and_a_trained_one_multiplies():
+    plain = ServerScorer(1 + 22, 2, constants())
+    corrected = ServerScorer(1 + 22, 2, constants(), latency_hidden=4)
+    corrected.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.rand(5, 23) + 0.5
+    before = plain.expected(plain.server_parts(x))
+    for ours, theirs in zip(corrected.expected(corrected.server_parts(x)), before, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        corrected.latency.last.bias.copy_(torch.tensor([2.0, 3.0]).log())
+    wait, first, finish = corrected.expected(corrected.server_parts(x))
+    torch.testing.assert_close(first, 2.0 * before.first)
+    torch.testing.assert_close(wait, before.wait + before.first)
+    torch.testing.assert_close(finish, first + 3.0 * (before.finish - before.first))
+    assert "latency_hidden" not in plain.spec()
+    assert (
+        ServerScorer.from_spec({k: v for k, v in corrected.spec().items() if k != "kind"}).latency_hidden == 4
+    )
+    with pytest.raises(RouterError, match="latency_hidden"):
+        ServerScorer(1 + 22, 2, constants(), latency_hidden=-1)
+
+
+def test_learned_times_are_nearer_to_those_of_other_episodes(problem):
+    plain, learned = index_router(problem).scorer, learned_router(problem, 0).scorer
+    other = latency_samples(problem, plain, 7)
+
+    @torch.no_grad()
+    def error(scorer):
+        found, rows = scorer.expected(scorer.server_parts(other.observation)), torch.arange(len(other.expert))
+        pairs = ((found.first, other.first_s), (found.finish, other.whole_s))
+        return [float((e[rows, other.expert].log() - took.log()).square().mean()) for e, took in pairs]
+
+    for ours, theirs in zip(error(learned), error(plain), strict=True):
+        assert ours < theirs
+    assert not any(each.requires_grad for each in learned.latency.parameters())
+    again = learned_router(problem, 0).scorer
+    assert all(a.equal(b) for a, b in zip(learned.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_learned_times_are_kept_where_validation_is_better(problem, monkeypatch, better):
+    good = {"quality": 1.0, "compute": 0.1, "lateness": 0.5, "first": 0.5, "wait": 0.1}
+    bad = {"quality": -1.0, "wait": -1.0}
+
+    def tuned(problem, hyperparameters, seed, terms, *, learned=False):
+        return with_weights(index_router(problem), good if learned is better else bad)
+
+    monkeypatch.setattr(index_rule, "tuned_index", tuned)
+    router = strongest_index(problem, IndexHyperparameters(**FEW), 0, 8)
+    assert router.scorer.weights[0] == 1.0
