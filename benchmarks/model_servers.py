@@ -92,7 +92,8 @@ METHODS: dict[str, dict[str, Any] | None] = {
         "lanes": 128,
         "validation_lanes": 192,
     },
-    "router_ppo": {"decisions": 16_384, "lanes": 64, "steps": 32},
+    "router_ppo": {"decisions": 200_000},
+    "reinforce": {"decisions": 200_000},
     "cross_entropy": {
         **_SHORT,
         "population": 32,

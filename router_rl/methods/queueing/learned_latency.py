@@ -64,6 +64,6 @@ def fit_latency(scorer: ServerScorer, samples: LatencySamples, seed: int) -> Non
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * (1.0 - step / _STEPS)
         batch = torch.randint(len(rows), (_BATCH,), generator=generator)
-        found = scorer.latency(quantities[batch])[torch.arange(len(batch)), samples.expert[batch]]
-        descend(optimizer, (found - target[batch]).square().mean())
+        factors = scorer.latency(quantities[batch])[torch.arange(len(batch)), samples.expert[batch]]
+        descend(optimizer, (factors - target[batch]).square().mean())
     scorer.requires_grad_(False)
