@@ -183,7 +183,7 @@ METHODS = (
         name="power_of_two",
         family="baseline",
         fit=_power_of_two,
-        about="the shorter queue of two drawn at random (Mitzenmacher 2001)",
+        about="the shorter of two random queues (Mitzenmacher 2001)",
     ),
     Method(
         name="round_robin",
