@@ -210,7 +210,7 @@ BOUNDS = (
     Bound(
         name="budget_mixture",
         measure=measure_mixture,
-        about="fixed compute weights within the mean budget: most of pacing",
+        about="fixed weights within the mean budget: most of pacing",
         refuses=_without_budget,
     ),
 )
