@@ -29,7 +29,7 @@ from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.routing import Hard, Selection, TopK
 
-__all__ = ["trained"]
+__all__ = ["start_of", "trained"]
 
 
 def start_of(pool: TokenPool, rule: Selection) -> LayerRouters:

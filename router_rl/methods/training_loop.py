@@ -182,8 +182,8 @@ def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Take one optimizer step along the gradient of a scalar loss.
 
-    The same as `zero_grad`, `backward` and `step`. Nothing is accumulated, which saves 6% of the step of a
-    small network.
+    The same as `zero_grad`, `backward` and `step`. Nothing is accumulated, which saves time with small
+    networks.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -145,13 +145,19 @@ def train_on_right_answers(
     Args:
         pool: frozen experts, and problems.
         start: routers to start from.
-        training: seed, batch, number of validations and report; learning rate and epochs are the settings'.
+        training: seed, batch, number of validations and report; learning rate and epochs are the settings', and
+            its checkpoint is not used.
         settings: hyperparameters.
         score: validation score, lower is better.
     """
     gate = GATES[settings.gate]
-    training = replace(training, learning_rate=settings.learning_rate, epochs=settings.epochs)
-    training = replace(training, checkpoint=Checkpoint(None, {}))  # a round is not a whole fit
+    no_checkpoint = Checkpoint(None, {})  # a round is not a whole fit
+    training = replace(
+        training,
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        checkpoint=no_checkpoint,
+    )
     fit = Fit(routers=softened(start, settings.soften), validation=score(start), curve=[], seconds=0.0)
     for number in range(settings.rounds):
         seed = training.seed * settings.rounds + number

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from trained_on_processes import start_of
 
 from experts.moe.answer_pool import answer_pool
 from experts.moe.token_pool import TokenPool
@@ -30,12 +31,7 @@ def _weight_score(routers: LayerRouters) -> float:
 
 
 def _start(pool: TokenPool, k: int) -> LayerRouters:
-    rule = Hard() if k == 1 else TopK(k=k)
-    made = LayerRouters(pool.tail.depth, pool.tail.hidden, rule, pool.tail.names)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-    return made
+    return start_of(pool, Hard() if k == 1 else TopK(k=k))
 
 
 def _gate(name: str, k: int) -> Callable[[TokenPool, Training], Fit]:
