@@ -145,8 +145,8 @@ def train_on_right_answers(
     Args:
         pool: frozen experts, and problems.
         start: routers to start from.
-        training: seed, batch, number of validations and report; learning rate and epochs are the settings', and
-            its checkpoint is not used.
+        training: seed, batch, number of validations and report; learning rate and epochs are the settings'.
+            Its checkpoint is not used.
         settings: hyperparameters.
         score: validation score, lower is better.
     """
