@@ -43,7 +43,7 @@ from mutation_sample import changes_what_runs, identifier, mutants_in, mutated
 from mutation_tests import CoveringTests, record
 from scipy.stats import binomtest
 
-__all__ = ["Score", "Verdict", "Worker", "main", "report"]
+__all__ = ["Score", "Verdict", "Worker", "main", "noticing", "report"]
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("router_rl/studies", "router_rl/problems", "router_rl/methods", "router_rl/routing/selection")
@@ -228,7 +228,7 @@ class _Session:
         self._listed = {item.job_id for item in results.work_items}
         self._lock = Lock()
         self._second = itertools.count(1)
-        self._checked: set[Path] = set()
+        self._passing: set[str] = set()
 
     def score(self, room: str, sample: int, seed: int) -> Score:
         """Return the results of the first viable mutants of a folder; those that have none run first."""
@@ -282,16 +282,13 @@ class _Session:
         assert changed is not None
         path = worker.tree / mutant.module_path
         module = ".".join(mutant.module_path.with_suffix("").parts)
-        if mutant.module_path not in self._checked:
-            word, output = worker.run(module, tests, limit)
-            if word != "survived":
-                raise RuntimeError(f"the tests of {module} do not pass without a mutant ({word}):\n{output}")
-            self._checked.add(mutant.module_path)
         try:
             self._write(path, changed)
             word, output = worker.run(module, tests, limit)
         finally:
             self._write(path, source)
+        if word == "killed":
+            self._confirm(worker, module, noticing(tests, output), limit)
         return WorkResult(
             worker_outcome=WorkerOutcome.NORMAL,
             output="timeout" if word == "timeout" else output,
@@ -299,12 +296,37 @@ class _Session:
             diff="\n".join(difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)),
         )
 
+    def _confirm(self, worker: Worker, module: str, tests: Sequence[str], limit: float) -> None:
+        """Check that the tests that failed pass without a mutant, each once in a session.
+
+        Raises:
+            RuntimeError: they do not.
+        """
+        if self._passing.issuperset(tests):
+            return
+        word, output = worker.run(module, tests, limit)
+        if word != "survived":
+            raise RuntimeError(f"{tests} do not pass without a mutant ({word}):\n{output}")
+        self._passing.update(tests)
+
     def _write(self, path: Path, text: str) -> None:
         """Write a source file with a time of its own: compiled files are compared by seconds and size."""
         path.write_text(text, encoding="utf-8")
         with self._lock:
             second = next(self._second)
         os.utime(path, (second, second))
+
+
+def noticing(tests: Sequence[str], output: str) -> Sequence[str]:
+    """Return the tests that failed by what pytest printed; all of them if it names none.
+
+    Args:
+        tests: node ids.
+        output: the end of what pytest printed.
+    """
+    lines = [line.partition(" ")[2] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    failed = [test for test in tests if any(line == test or line.startswith(f"{test} - ") for line in lines)]
+    return failed or tests
 
 
 def _place(mutant: MutationSpec) -> str:

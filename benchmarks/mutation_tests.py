@@ -2,7 +2,8 @@
 
 One run of the quick tests records which test runs which line (coverage.py's contexts) and how long each
 test takes. A line that runs only while its module is imported (a constant, a default, a decorator) is tested
-by the tests that run any function of that module.
+by `tests/test_defaults.py`, which compares the values that imports define, and by the tests that run any
+function of that module.
 
 The file that mirrors the source file (`tests/A/B/test_C.py` of `A/B/C.py`) comes first, then files by the
 steps between their folder and the mirror's; within one distance, shorter tests come first. Tests are taken
@@ -29,6 +30,7 @@ __all__ = ["SECONDS", "CoveringTests", "distance", "record"]
 SECONDS = 20.0
 """Seconds of tests of one mutant, without the mutant, after which no other test is taken."""
 
+_DEFAULTS = "tests/test_defaults.py::"
 _MOST = 200  # tests of one mutant
 _DURATION = re.compile(r"^([\d.]+)s (?:setup|call|teardown) +(\S.*)$", re.MULTILINE)
 _COVERAGE, _DURATIONS = "coverage.sqlite", "durations.txt"
@@ -56,9 +58,10 @@ class CoveringTests:
         """Return node ids for pytest, nearest first; [] if no test runs the mutant's line."""
         name = mutant.module_path.as_posix()
         contexts = self._lines(name)
-        lines = _lines_of((self._tree / name).read_text(encoding="utf-8"), mutant) or contexts
-        running = {test for line in lines for test in contexts.get(line, ())}
-        return self._nearest(running - {""}, mutant.module_path)
+        lines = _lines_of((self._tree / name).read_text(encoding="utf-8"), mutant)
+        running = {test for line in lines or contexts for test in contexts.get(line, ())} - {""}
+        first = [] if lines else [test for test in self._seconds if test.startswith(_DEFAULTS)]
+        return [*first, *self._nearest(running.difference(first), mutant.module_path)]
 
     def seconds(self, tests: Iterable[str]) -> float:
         """Return the seconds that tests take without a mutant."""

@@ -126,6 +126,7 @@ def recorded(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "2.00s setup    tests/router_rl/a/test_deep.py::test_slow[a b]",
         "0.01s call     tests/router_rl/a/test_deep.py::test_quick",
         "0.02s call     tests/router_rl/b/test_lazy.py::test_imports",
+        "0.10s call     tests/test_defaults.py::test_defaults",
     )
     (out / "durations.txt").write_text("\n".join(seconds))
     return lambda **limits: mutation_tests.CoveringTests(out, tree, **limits)
@@ -150,8 +151,14 @@ def test_tests_that_run_the_line_are_taken_nearest_first(recorded: Any) -> None:
 
 def test_a_line_of_the_import_is_tested_by_all_that_run_the_module(recorded: Any) -> None:
     found = recorded().of(at("router_rl/a/deep.py", "3\n"))  # a default of a dataclass
-    assert len(found) == 4
+    assert len(found) == 5
     assert "tests/router_rl/b/test_lazy.py::test_imports" in found  # not alone, though it imported the line
+
+
+def test_the_defaults_test_first_what_an_import_runs(recorded: Any) -> None:
+    defaults = "tests/test_defaults.py::test_defaults"
+    assert recorded().of(at("router_rl/a/deep.py", "3\n"))[0] == defaults
+    assert defaults not in recorded().of(at("router_rl/a/deep.py", "a + b"))
 
 
 def test_a_line_that_no_test_runs_has_none(recorded: Any, tree: Path) -> None:
@@ -230,6 +237,13 @@ def test_a_verdict_names_the_change_and_whether_time_ran_out(
     assert mutation._verdict(mutant, result) == expected
 
 
+def test_the_tests_that_notice_are_those_that_pytest_names() -> None:
+    tests = ["tests/a.py::test_x", "tests/a.py::test_x[1]", "tests/b.py::test[a b]", "tests/b.py::test[a"]
+    output = "1 passed\nFAILED tests/b.py::test[a b] - assert 1 == 2\nERROR tests/a.py::test_x\n1 failed"
+    assert mutation.noticing(tests, output) == ["tests/a.py::test_x", "tests/b.py::test[a b]"]
+    assert mutation.noticing(tests, "INTERNALERROR> KeyError\n") == tests
+
+
 class _Worker:
     """Tests of `lonely.py` that notice another operator but no other number; its import needs `<`."""
 
@@ -259,8 +273,8 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
         shutil.copytree(tree, out / name)
     tests = SimpleNamespace(of=lambda mutant: ["test_it"], seconds=lambda tests: 2.0 * len(tests))
 
-    def score(worker: _Worker, sample: int) -> Any:
-        with mutation.use_db(str(out / "session.sqlite"), mutation.WorkDB.Mode.create) as results:
+    def score(worker: _Worker, sample: int, session: str = "session") -> Any:
+        with mutation.use_db(str(out / f"{session}.sqlite"), mutation.WorkDB.Mode.create) as results:
             return mutation._Session(results, tests, [worker], 4.0).score("router_rl/b", sample, 0)
 
     cut = _Worker(out / "tree0", crash_at=3)
@@ -269,7 +283,7 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
     failing = _Worker(out / "tree0")
     failing.unmutated = "killed"
     with pytest.raises(RuntimeError, match="do not pass without a mutant"):
-        score(failing, 99)
+        score(failing, 99, "failing")
     rest = _Worker(out / "tree0")
     whole = score(rest, 99)
     assert set(rest.planted) & set(cut.planted) == {cut.planted[2]}  # the one that was cut off
