@@ -138,6 +138,8 @@ METHODS = PluginRegistry(
         "token_moe.joint": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.outcome_table": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.reinforce": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.router_ppo": "router_rl.methods.token_moe.token_learners:METHODS",
+        "token_moe.ppo": "router_rl.methods.token_moe.token_sb3:METHOD",
         "token_moe.grpo": "router_rl.methods.token_moe.answer_learners:METHODS",
         "token_moe.right_answers": "router_rl.methods.token_moe.answer_learners:METHODS",
         "token_moe.softmax_gate": "router_rl.methods.token_moe.token_learners:METHODS",

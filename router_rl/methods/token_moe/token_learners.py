@@ -19,6 +19,7 @@ from .backprop import GATES, Gate, gate_of_rule, joint, train_gate
 from .closed_form_start import closed_form_start
 from .counterfactual import OUTCOME_TABLE, train_counterfactual
 from .own_gates import needs_paths, own_gates
+from .token_ppo import TokenPPOHyperparameters, train_ppo
 from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from .token_training import Training
 
@@ -98,6 +99,11 @@ def _reinforce(problem: TokenMoEProblem, start: LayerRouters, training: Training
     return train_reinforce(problem.pool, start, training, TokenReinforceHyperparameters()).routers
 
 
+def _router_ppo(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
+    start = start.copy(problem.selections)
+    return train_ppo(problem.pool, start, training, TokenPPOHyperparameters()).routers
+
+
 METHODS = (
     Method(
         name="joint",
@@ -126,6 +132,14 @@ METHODS = (
         hyperparameters=LearningRate,
         space=_SPACE,
         about="REINFORCE on whole paths, leave-one-out baseline",
+    ),
+    Method(
+        name="router_ppo",
+        family="rl",
+        fit=_fit(_router_ppo),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about="PPO with a linear critic, one policy for all tokens",
     ),
     Method(
         name="softmax_gate",

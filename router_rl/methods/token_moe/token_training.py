@@ -18,7 +18,7 @@ from ..checkpoint import Checkpoint
 from ..training_loop import optimizer_state, restore_optimizer
 from .processes import processes
 
-__all__ = ["Fit", "Step", "Training", "take_steps", "train"]
+__all__ = ["Fit", "Step", "Training", "batches_of", "mean_loss", "take_steps", "train"]
 
 Step = Callable[[int, torch.optim.Optimizer], str]
 """Takes a step, given its number from 1. Returns the message of a validation, with {} for its score."""
@@ -88,18 +88,9 @@ def train(
         after: is called after each step, for updates without a gradient.
         moved: tensors that `after` changes in place, by name.
     """
-    routers = start.copy()
+    routers, several = start.copy(), processes()
     generator = torch.Generator().manual_seed(training.seed)
-    sequences, several = pool.parts["train"], processes()
-    batches = [
-        rows
-        for _ in range(training.epochs)
-        for rows in torch.randperm(len(sequences), generator=generator).split(training.batch)
-    ]
-
-    def mean_loss(routers: LayerRouters) -> float:
-        choose = routers.choose if serve is None else serve(routers)
-        return float(measure(pool.tail, pool.parts["validation"], choose).loss.mean())
+    batches = batches_of(pool, training, generator)
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> str:
         own = several.own(batches[number - 1])
@@ -113,8 +104,35 @@ def train(
             after(routers)
         return "validation loss {:.4f} nats per token"
 
-    score = mean_loss if score is None else score
+    score = mean_loss(pool, serve) if score is None else score
     return take_steps(routers, training, len(batches), step, score, generator, moved=moved)
+
+
+def batches_of(pool: TokenPool, training: Training, generator: torch.Generator) -> list[Tensor]:
+    """Return the training rows [B] int64 of each step, in a random order in each epoch."""
+    sequences = len(pool.parts["train"])
+    return [
+        rows
+        for _ in range(training.epochs)
+        for rows in torch.randperm(sequences, generator=generator).split(training.batch)
+    ]
+
+
+def mean_loss(
+    pool: TokenPool, serve: Callable[[LayerRouters], Choose] | None = None
+) -> Callable[[LayerRouters], float]:
+    """Return a score of routers: the mean loss on validation text, nats per token.
+
+    Args:
+        pool: frozen experts and text.
+        serve: maps routers to the choice; `routers.choose` if None.
+    """
+
+    def score(routers: LayerRouters) -> float:
+        choose = routers.choose if serve is None else serve(routers)
+        return float(measure(pool.tail, pool.parts["validation"], choose).loss.mean())
+
+    return score
 
 
 def take_steps(

@@ -17,6 +17,7 @@ from router_rl.methods.checkpoint import Checkpoint
 from router_rl.methods.token_moe.backprop import GATES, joint, train_gate
 from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
+from router_rl.methods.token_moe.token_ppo import TokenPPOHyperparameters, train_ppo
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from router_rl.methods.token_moe.token_training import Fit, Training, take_steps
 from router_rl.problems.token_moe.layer_routers import LayerRouters
@@ -55,6 +56,9 @@ LEARNERS: dict[str, Callable[[TokenPool, Training], Fit]] = {
     "reinforce": lambda pool, training: train_reinforce(
         pool, _start(pool, 1), training, TokenReinforceHyperparameters(), score=_weight_score
     ),
+    "router_ppo": lambda pool, training: train_ppo(
+        pool, _start(pool, 1), training, TokenPPOHyperparameters()
+    ),  # its critic is part of the state
     "grpo": _grpo,
 }
 
