@@ -11,8 +11,9 @@ longer than `--timeout-factor` times the unmutated run.
 Everything runs in copies of the committed tree below `--out`, so that the working tree does not change. A
 session begins with one run of the quick tests. It is in `session.sqlite`, in cosmic-ray's format: an
 interrupted run continues with the same command, and a larger `--sample` or another `--rooms` extends the
-same session. Another commit or seed needs another `--out`. Prints the score of each folder with its 95%
-confidence interval (Wilson), and the survivors.
+same session. Another commit or seed needs another `--out`. With `--again true` the survivors then run a
+second time, with slow tests and those that were written since (`mutation_again.py`). Prints the score of
+each folder with its 95% confidence interval (Wilson), and the survivors.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,7 +45,19 @@ from mutation_sample import changes_what_runs, identifier, mutants_in, mutated
 from mutation_tests import CoveringTests, record
 from scipy.stats import binomtest
 
-__all__ = ["Score", "Verdict", "Worker", "main", "noticing", "report"]
+__all__ = [
+    "Score",
+    "Session",
+    "Verdict",
+    "Worker",
+    "change_of",
+    "copies_of",
+    "git",
+    "main",
+    "noticing",
+    "report",
+    "session_in",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("router_rl/studies", "router_rl/problems", "router_rl/methods", "router_rl/routing/selection")
@@ -64,6 +78,7 @@ def main(
     rooms: Sequence[str] = ROOMS,
     jobs: int = 1,
     timeout_factor: float = 4.0,
+    again: bool = False,
 ) -> None:
     """Run the mutants that have no result yet, then print scores and survivors.
 
@@ -74,17 +89,25 @@ def main(
         rooms: folders to mutate.
         jobs: mutants at the same time, each in a copy of its own.
         timeout_factor: times the duration of the unmutated tests after which a mutant counts as killed.
+        again: run the survivors a second time, with slow tests and the tests that were committed since.
     """
     out = out.resolve()
-    commit = _prepared(out, seed, jobs)
+    commit = commit_of(out, seed)
+    copies_of(commit, out, jobs)
     record(out, out / "pristine", workers=jobs)
-    workers = [Worker(out / f"tree{job}") for job in range(jobs)]
-    tests = CoveringTests(out, out / "pristine")
-    with use_db(str(out / "session.sqlite"), WorkDB.Mode.create) as results:
-        session = _Session(results, tests, workers, timeout_factor)
-        scores = [session.score(room, sample, seed) for room in rooms]
-    for worker in workers:
-        worker.close()
+    with session_in(out, jobs, timeout_factor) as session:
+        found = {room: session.sample(room, sample, seed) for room in rooms}
+    if again:
+        from mutation_again import killed_again
+
+        everything = [one for each in found.values() for one in each]
+        second = killed_again(out, commit, everything, jobs, timeout_factor)
+    else:
+        second = set()
+    scores = [
+        Score(room=room, verdicts=[_verdict(mutant, result, second) for mutant, result in each])
+        for room, each in found.items()
+    ]
     print(report(scores, commit, sample, seed))
 
 
@@ -97,12 +120,14 @@ class Verdict:
         change: what was written and what the mutant has instead.
         killed: whether a test noticed.
         slow: whether it was killed by the time limit.
+        again: whether only a slow test noticed, or one that was written since.
     """
 
     place: str
     change: str
     killed: bool
     slow: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,16 +148,16 @@ def report(scores: Sequence[Score], commit: str, sample: int, seed: int) -> str:
     lines = [
         f"Commit {commit[:7]}, seed {seed}, {sample} viable mutants in each folder.",
         "",
-        "| folder | mutants | killed | of these by time | survived | killed, % (95% CI) |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| folder | mutants | killed | by time | by slow and new tests | survived | killed, % (95% CI) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     everything = [one for score in scores for one in score.verdicts]
     for score in (*scores, Score(room="all", verdicts=everything)):
         killed = sum(one.killed for one in score.verdicts)
-        slow, count = sum(one.slow for one in score.verdicts), len(score.verdicts)
-        lines.append(
-            f"| {score.room} | {count} | {killed} | {slow} | {count - killed} | {_percent(killed, count)} |"
-        )
+        slow, again = sum(one.slow for one in score.verdicts), sum(one.again for one in score.verdicts)
+        count = len(score.verdicts)
+        row = f"| {score.room} | {count} | {killed} | {slow} | {again} | {count - killed} |"
+        lines.append(f"{row} {_percent(killed, count)} |")
     lines += ["", "Survivors:", ""]
     survivors = [one for one in everything if not one.killed]
     return "\n".join([*lines, *(f"- `{one.place}`: {one.change}" for one in survivors)])
@@ -145,8 +170,8 @@ def _percent(killed: int, count: int) -> str:
     return f"{100 * killed / count:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def _prepared(out: Path, seed: int, jobs: int) -> str:
-    """Make the copies of the tree as they were committed when the session began; returns that commit.
+def commit_of(out: Path, seed: int) -> str:
+    """Return the commit that a session began with: HEAD for a new one.
 
     Raises:
         SystemExit: the session has another seed.
@@ -154,20 +179,46 @@ def _prepared(out: Path, seed: int, jobs: int) -> str:
     out.mkdir(parents=True, exist_ok=True)
     about = out / "session.json"
     if not about.exists():
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        about.write_text(json.dumps({"commit": head.stdout.strip(), "seed": seed}))
+        about.write_text(json.dumps({"commit": git("rev-parse", "HEAD").decode().strip(), "seed": seed}))
     session = json.loads(about.read_text())
     if session["seed"] != seed:
         sys.exit(f"{out} has a session with seed {session['seed']}: name another --out")
-    archive = subprocess.run(["git", "archive", session["commit"]], cwd=ROOT, capture_output=True, check=True)
+    return str(session["commit"])
+
+
+def copies_of(commit: str, out: Path, jobs: int) -> None:
+    """Make copies of a committed tree below a folder: `pristine`, and one for each job."""
+    archive = git("archive", commit)
     # A killed run leaves a mutant in its copy.
     for name in ("pristine", *(f"tree{job}" for job in range(jobs))):
         shutil.rmtree(out / name, ignore_errors=True)
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(out / name, filter="data")
-    return session["commit"]
+
+
+def git(*arguments: str) -> bytes:
+    """Return what git prints in the repository."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+@contextmanager
+def session_in(
+    out: Path, jobs: int, factor: float, kind: Callable[..., Session] | None = None
+) -> Generator[Session]:
+    """Open the session of a folder with its copies of the tree and its recorded tests.
+
+    Args:
+        out: folder of both.
+        jobs: mutants at the same time.
+        factor: time limit of a mutant, as a multiple of the unmutated run.
+        kind: of session; `Session` if None.
+    """
+    workers = [Worker(out / f"tree{job}") for job in range(jobs)]
+    tests = CoveringTests(out, out / "pristine")
+    with use_db(str(out / "session.sqlite"), WorkDB.Mode.create) as results:
+        yield (kind or Session)(results, tests, workers, factor)
+    for worker in workers:
+        worker.close()
 
 
 class Worker:
@@ -206,7 +257,7 @@ class Worker:
         return word, self._log.read_text(encoding="utf-8", errors="replace")[-_OUTPUT:]
 
 
-class _Session:
+class Session:
     """Runs mutants and keeps their results.
 
     Args:
@@ -230,16 +281,26 @@ class _Session:
         self._second = itertools.count(1)
         self._passing: set[str] = set()
 
-    def score(self, room: str, sample: int, seed: int) -> Score:
-        """Return the results of the first viable mutants of a folder; those that have none run first."""
+    def sample(self, room: str, sample: int, seed: int) -> list[tuple[MutationSpec, WorkResult]]:
+        """Return the first viable mutants of a folder with their results; those that have none run first."""
         plausible = self._plausible(room, seed)
-        verdicts: list[Verdict] = []
+        viable: list[tuple[MutationSpec, WorkResult]] = []
+        while batch := list(islice(plausible, sample - len(viable))):
+            results = self.results(batch)
+            viable += [one for one in results if one[1].test_outcome != TestOutcome.INCOMPETENT]
+        return viable
+
+    def results(self, mutants: Sequence[MutationSpec]) -> list[tuple[MutationSpec, WorkResult]]:
+        """Return mutants with their results; those that have none run first."""
         with ThreadPoolExecutor(max(self._free.qsize(), 1)) as pool:
-            while batch := list(islice(plausible, sample - len(verdicts))):
-                for mutant, result in zip(batch, pool.map(self._result, batch), strict=True):
-                    if result.test_outcome != TestOutcome.INCOMPETENT:
-                        verdicts.append(_verdict(mutant, result))
-        return Score(room=room, verdicts=verdicts)
+            return list(zip(mutants, pool.map(self._result, mutants), strict=True))
+
+    def planted(self, mutant: MutationSpec) -> tuple[str, str]:
+        """Return the source of a mutant's file, without and with it."""
+        source = self._source(mutant)
+        changed = mutated(source, mutant)
+        assert changed is not None
+        return source, changed
 
     def _plausible(self, room: str, seed: int) -> Iterator[MutationSpec]:
         """The mutants of a folder that compile and change what runs."""
@@ -277,9 +338,7 @@ class _Session:
         """Plant a mutant in a copy of the tree, run its tests and take it out again."""
         tests = self._tests.of(mutant)
         limit = _ALLOWANCE + self._factor * self._tests.seconds(tests)
-        source = self._source(mutant)
-        changed = mutated(source, mutant)
-        assert changed is not None
+        source, changed = self.planted(mutant)
         path = worker.tree / mutant.module_path
         module = ".".join(mutant.module_path.with_suffix("").parts)
         try:
@@ -333,16 +392,22 @@ def _place(mutant: MutationSpec) -> str:
     return f"{mutant.module_path.as_posix()}:{mutant.start_pos[0]}"
 
 
-def _verdict(mutant: MutationSpec, result: WorkResult) -> Verdict:
+def change_of(result: WorkResult) -> tuple[str, str]:
+    """Return the lines that a mutant replaces, and those that it puts there."""
     lines = (result.diff or "").splitlines()[2:]
-    before, after = (
-        " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in ("-", "+")
-    )
+    before, after = ("\n".join(line[1:] for line in lines if line.startswith(sign)) for sign in ("-", "+"))
+    return before, after
+
+
+def _verdict(mutant: MutationSpec, result: WorkResult, second: Container[str] = ()) -> Verdict:
+    before, after = (" ".join(map(str.strip, text.splitlines())) for text in change_of(result))
+    again = identifier(mutant) in second
     return Verdict(
         place=_place(mutant),
         change=f"`{before}` became `{after}`",
-        killed=result.test_outcome == TestOutcome.KILLED,
+        killed=again or result.test_outcome == TestOutcome.KILLED,
         slow=result.output == "timeout",
+        again=again,
     )
 
 

@@ -82,17 +82,24 @@ class CoveringTests:
         return {line: {each.rpartition("|")[0] for each in contexts} for line, contexts in found.items()}
 
 
-def record(out: Path, tree: Path, workers: int) -> None:
-    """Run the quick tests of a tree, and keep which test runs which line and how long each takes.
+def record(out: Path, tree: Path, workers: int, tests: Sequence[str] = ()) -> None:
+    """Run tests of a tree, and keep which test runs which line and how long each takes.
+
+    Args:
+        out: folder for what is kept; if it has it, nothing runs.
+        tree: root of the repository.
+        workers: processes.
+        tests: files and node ids; the quick tests if empty.
 
     Raises:
         SystemExit: a test fails.
     """
     if (out / _DURATIONS).exists():
         return
-    options = f"-n {workers} --dist worksteal --ignore=tests/faults -m 'not slow' -p no:cacheprovider"
+    options = f"-n {workers} --dist worksteal -p no:cacheprovider"
     measure = "--cov --cov-report= --cov-context=test --durations=0 -vv"
     command = [sys.executable, "-m", "pytest", *shlex.split(f"{options} {measure}")]
+    command += tests or ["--ignore=tests/faults", "-m", "not slow"]
     environment = f"COVERAGE_FILE={out / _COVERAGE}", f"PYTHONPATH={tree}"
     log = out / "tests.log"
     with log.open("w", encoding="utf-8") as output:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 mutation: Any = benchmark("mutation")
+mutation_again: Any = benchmark("mutation_again")
 mutation_sample: Any = benchmark("mutation_sample")
 mutation_tests: Any = benchmark("mutation_tests")
 
@@ -208,7 +209,7 @@ def test_a_worker_runs_the_recorded_tests(tmp_path: Path) -> None:
 def test_the_table_counts_and_lists_survivors() -> None:
     verdicts = [
         mutation.Verdict(place="a.py:1", change="`x` became `y`", killed=True),
-        mutation.Verdict(place="a.py:2", change="`x` became `z`", killed=True, slow=True),
+        mutation.Verdict(place="a.py:2", change="`x` became `z`", killed=True, slow=True, again=True),
         mutation.Verdict(place="a.py:3", change="`1` became `2`", killed=False),
     ]
     scores = [
@@ -217,8 +218,8 @@ def test_the_table_counts_and_lists_survivors() -> None:
     ]
     text = mutation.report(scores, "0123456789", 3, 7)
     assert "Commit 0123456, seed 7, 3 viable mutants in each folder." in text
-    assert "| one | 3 | 2 | 1 | 1 | 66.7 (20.8 to 93.9) |" in text
-    assert "| all | 4 | 3 | 1 | 1 | 75.0 (30.1 to 95.4) |" in text
+    assert "| one | 3 | 2 | 1 | 1 | 1 | 66.7 (20.8 to 93.9) |" in text
+    assert "| all | 4 | 3 | 1 | 1 | 1 | 75.0 (30.1 to 95.4) |" in text
     assert text.endswith("Survivors:\n\n- `a.py:3`: `1` became `2`")
 
 
@@ -275,7 +276,8 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
 
     def score(worker: _Worker, sample: int, session: str = "session") -> Any:
         with mutation.use_db(str(out / f"{session}.sqlite"), mutation.WorkDB.Mode.create) as results:
-            return mutation._Session(results, tests, [worker], 4.0).score("router_rl/b", sample, 0)
+            found = mutation.Session(results, tests, [worker], 4.0).sample("router_rl/b", sample, 0)
+        return [mutation._verdict(*one) for one in found]
 
     cut = _Worker(out / "tree0", crash_at=3)
     with pytest.raises(RuntimeError, match="goes down"):
@@ -292,12 +294,81 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
     assert again.planted == []
     assert (out / "tree0/router_rl/b/lonely.py").read_text() == source
     # Six places: four numbers, which survive; `+`, which is killed; `<`, without which the import fails.
-    assert [one.killed for one in whole.verdicts].count(True) == 1
-    assert len(whole.verdicts) == 5
-    (killed,) = (one.change for one in whole.verdicts if one.killed)
+    assert [one.killed for one in whole].count(True) == 1
+    assert len(whole) == 5
+    (killed,) = (one.change for one in whole if one.killed)
     assert killed.startswith("`thing = 1 + 2` became `thing = 1 ")
-    smaller = score(_Worker(out / "tree0"), 2)
-    assert list(smaller.verdicts) == list(whole.verdicts)[:2]
+    assert score(_Worker(out / "tree0"), 2) == whole[:2]
+
+
+def survivor(name: str, before: str, after: str) -> tuple[MutationSpec, Any]:
+    """Return a mutant of a one-line change that survived."""
+    diff = f"--- \n+++ \n@@ -1 +1 @@\n-{before}\n+{after}"
+    result = mutation.WorkResult(
+        worker_outcome="normal", output="", test_outcome=mutation.TestOutcome.SURVIVED, diff=diff
+    )
+    return MutationSpec(Path(name), "any", 0, (1, 8), (1, 9)), result
+
+
+def test_a_survivor_is_planted_where_its_line_is_today() -> None:
+    mutant, result = survivor("router_rl/b/lonely.py", "thing = 1 + 2", "thing = 1 - 2")
+    source = "other = 3\nthing = 1 + 2\nnothing = 1 + 2\n"
+    today, (before, after) = mutation_again.moved(mutant, result, source)
+    assert (today.start_pos, today.end_pos) == ((2, 8), (2, 9))
+    assert before == source
+    assert after == "other = 3\nthing = 1 - 2\nnothing = 1 + 2\n"
+    assert mutation_again.moved(mutant, result, source + "thing = 1 + 2\n") is None  # twice
+    assert mutation_again.moved(mutant, result, "thing = 1 + 3\n") is None
+
+
+@pytest.mark.slow
+def test_survivors_run_again_with_slow_tests_and_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutant that a new test notices is killed, one that a slow test notices too; another survives."""
+    root, out = tmp_path / "repository", tmp_path / "out"
+    head = "import pytest\nfrom router_rl.a.sums import {name}\n\n\n"
+    sums = "\n\n".join(
+        f"def {name}(a):\n    return a + {number}\n" for number, name in enumerate(("one", "two", "three"), 1)
+    )
+    first = {
+        "router_rl/__init__.py": "",
+        "router_rl/a/__init__.py": "",
+        "router_rl/a/sums.py": sums,
+        "tests/router_rl/a/test_slow.py": head.format(name="two")
+        + "@pytest.mark.slow\ndef test_two():\n    assert two(1) == 3\n",
+        "tests/router_rl/a/test_quick.py": head.format(name="three") + "def test_three():\n    three(1)\n",
+        "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\n",
+    }
+    commits = [
+        first,
+        {
+            "tests/router_rl/a/test_new.py": head.format(name="one")
+            + "def test_one():\n    assert one(1) == 2\n"
+        },
+    ]
+    monkeypatch.setattr(mutation, "ROOT", root)
+    root.mkdir()
+    mutation.git("init", "--quiet")
+    names = []
+    for files in commits:
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        mutation.git("add", "-A")
+        mutation.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "files")
+        names.append(mutation.git("rev-parse", "HEAD").decode().strip())
+    out.mkdir()
+    results = []
+    for number, line in enumerate((2, 6, 10)):
+        mutant, result = survivor(
+            "router_rl/a/sums.py", f"    return a + {number + 1}", f"    return a - {number + 1}"
+        )
+        place = {"start_pos": (line, 13), "end_pos": (line, 14), "occurrence": number}
+        results.append((mutation_again.evolve(mutant, **place), result))
+    killed = mutation_again.killed_again(out, names[0], results, 1, 4.0)
+    assert killed == {mutation_sample.identifier(mutant) for mutant, _ in results[:2]}
 
 
 def test_a_copy_that_imports_another_tree_is_refused(tmp_path: Path) -> None:

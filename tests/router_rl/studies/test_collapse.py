@@ -135,6 +135,14 @@ def test_an_early_collapse(settings: dict[str, float], said: str) -> None:
     assert said in reason(found)
 
 
+@pytest.mark.parametrize(("before", "early"), [(2, True), (3, False)])
+def test_a_collapse_is_early_within_a_quarter_of_the_validations(before: int, early: bool) -> None:
+    """Of eleven validations, numbered from 0, the third is the last early one."""
+    points = curve((0.3, 0.4), *[(0.7, 0.5)] * before, *[(0.7, 1.0)] * (11 - before))
+    reasons = diagnose(facts(shares=ALL_TO_A, curve=points), REFERENCE).reasons
+    assert any(each.startswith("early collapse") for each in reasons) is early
+
+
 def test_a_late_or_passing_collapse_is_not_early() -> None:
     for shares in ([0.5] * 8 + [1.0] * 3, [1.0] * 3 + [0.6] * 6 + [1.0] * 2):
         late = curve((0.3, 0.4), *[(0.7, share) for share in shares])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from router_rl import Objective, RoutingProblem, compare
 from router_rl.methods.method import Method
 from router_rl.methods.registry import find_method
 from router_rl.methods.training_loop import CurvePoint
+from router_rl.problems.measure import Measurement
 from router_rl.studies.query_groups import query_groups
+from router_rl.studies.query_section import query_section
 from router_rl.studies.results_schema import check_results
 from router_rl.studies.trial import Trial, run_trial
 from router_rl.studies.trial_figures import learning_curve
@@ -63,6 +66,13 @@ def test_the_schema_refuses_queries_of_other_experts(results: dict[str, Any]) ->
         queries = {**results["queries"], "rows": [first | wrong, *others]}
         with pytest.raises(ValueError, match=r"queries\.rows\[0\] is not of 4 experts"):
             check_results(results | {"queries": queries})
+
+
+def test_the_schema_refuses_facts_of_other_experts(results: dict[str, Any]) -> None:
+    for name in ("expert_quality", "expert_cost"):
+        facts = {**results["table_facts"], name: results["table_facts"][name][:3]}
+        with pytest.raises(ValueError, match=rf"table_facts\.{name} is not of 4 experts"):
+            check_results(results | {"table_facts": facts})
 
 
 def test_every_learned_method_has_a_curve_and_a_calibration(results: dict[str, Any]) -> None:
@@ -118,3 +128,26 @@ def test_a_table_without_groups_has_clusters_named_after_queries(prompted: Outco
         assert len(set(kinds[groups.labels == name])) == 1  # type: ignore[index]
     few = replace(table, features=np.zeros_like(table.features))
     assert query_groups(few).names == ["all"]
+
+
+def test_without_the_recommended_seed_the_first_router_is_shown(prompted: OutcomeTable) -> None:
+    problem = RoutingProblem(prompted, CASES[0])
+    entries = []
+    for seed, expert in ((0, 1), (1, 2)):
+        share = np.zeros((len(prompted.part("test")), 4), dtype=np.float32)
+        share[:, expert] = 1.0
+        parts = {name: np.zeros(len(share)) for name in ("quality", "compute")}
+        test = Measurement(utility=np.zeros(len(share)), parts=parts, share=share)
+        entries.append(SimpleNamespace(method="ridge", case=problem.case, seed=seed, test=test))
+    recommended = {"method": "ridge", "case": problem.case.label, "router": {"seed": 7}}
+    section = query_section({("ridge", problem.case.label): entries}, problem, recommended)  # type: ignore[dict-item]
+    assert section is not None
+    assert section["seed"] == 0
+    assert section["rows"][0]["experts"] == [1]
+    second = query_section(
+        {("ridge", problem.case.label): entries},  # type: ignore[dict-item]
+        problem,
+        recommended | {"router": {"seed": 1}},
+    )
+    assert second is not None
+    assert second["rows"][0]["experts"] == [2]

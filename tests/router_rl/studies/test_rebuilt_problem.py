@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,3 +38,15 @@ def test_has_the_digest_of_the_run(kinds: OutcomeTable, tmp_path: Path) -> None:
     other = replace(kinds, experts=(*kinds.experts[:-1], "other"))
     with pytest.raises(InputError, match="has other experts than the run"):
         rebuilt_problem(read_run(tmp_path / "run"), other)
+
+
+@pytest.mark.parametrize("missing", ["options", "cases"])
+def test_a_run_without_options_or_cases_is_refused(kinds: OutcomeTable, missing: str) -> None:
+    facts = {"problem": {"name": "routing", "options": {}}, "cases": [], "experts": list(kinds.experts)}
+    if missing == "cases":
+        del facts["cases"]
+    else:
+        facts["problem"] = {"name": "routing"}
+    run: Any = SimpleNamespace(facts=facts, folder=Path("runs/old"))
+    with pytest.raises(InputError, match="was written by version 1"):
+        rebuilt_problem(run, kinds)

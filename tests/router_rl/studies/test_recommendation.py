@@ -26,8 +26,6 @@ from router_rl.studies.operating_target import Candidate, Target, select
 from router_rl.studies.recommendation_text import sentence_of
 from router_rl.studies.savings import Singles, compared_with_expert, expected_regret, rows_to_settle
 
-pytestmark = pytest.mark.slow
-
 WEIGHTS = (0.1, 0.4)
 
 
@@ -53,6 +51,7 @@ def _mean(results: dict[str, Any], method: str, case: str, name: str) -> float:
     return next(row[name] for row in rows if (row["method"], row["case"]) == (method, case))
 
 
+@pytest.mark.slow
 def test_it_is_the_best_on_validation_in_money(results: dict[str, Any], priced: OutcomeTable) -> None:
     found = results["recommendation"]
     here = [row for row in results["summary"] if row["case"] == "compute weight 0.1"]
@@ -81,6 +80,7 @@ def test_it_is_the_best_on_validation_in_money(results: dict[str, Any], priced: 
     assert low <= single["cost_saved"]["share"] <= high
 
 
+@pytest.mark.slow
 def test_its_export_earns_what_is_reported_query_by_query(
     results: dict[str, Any], folder: Path, priced: OutcomeTable, tmp_path: Path
 ) -> None:
@@ -95,6 +95,7 @@ def test_its_export_earns_what_is_reported_query_by_query(
     assert earned.mean(dtype=np.float64) == pytest.approx(found["test"]["quality"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_its_folder_is_the_best_seed_on_validation(results: dict[str, Any]) -> None:
     found = results["recommendation"]
     rows = [
@@ -106,6 +107,7 @@ def test_its_folder_is_the_best_seed_on_validation(results: dict[str, Any]) -> N
     assert found["router"]["folder"] == best["router"]
 
 
+@pytest.mark.slow
 def test_a_target_selects_on_tuning_rows_over_all_weights(priced: OutcomeTable) -> None:
     problem = RoutingProblem(priced, [Objective(compute_weight=weight) for weight in WEIGHTS])
     found = compare(
@@ -131,6 +133,7 @@ def test_a_target_selects_on_tuning_rows_over_all_weights(priced: OutcomeTable) 
     assert "It satisfies a quality loss of at most 0.05 on the validation rows." in chosen["sentence"]
 
 
+@pytest.mark.slow
 def test_a_policy_for_all_weights_is_recommended_at_any_of_them(
     priced: OutcomeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ def test_a_policy_for_all_weights_is_recommended_at_any_of_them(
     assert earned == pytest.approx(chosen["router"]["test"]["quality"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_model_is_recommended_where_routing_does_not_pay(tmp_path: Path) -> None:
     """Experts are right at random: nothing can be learned."""
     rng = np.random.default_rng(0)
@@ -225,6 +229,8 @@ def test_targets_by_hand(target: Target, chosen: str | None) -> None:
         ({"save_at_least": "half"}, "is not a share"),
         ({"save_at_least": "150%"}, "is not a share"),
         ({"save_at_least": 50}, "is not a share"),
+        ({"save_at_least": -0.5}, "is not a share"),
+        ({"save_at_least": 1.0}, "is not a share"),
     ],
 )
 def test_limits_that_make_no_sense(limits: dict[str, Any], problem: str) -> None:
@@ -236,6 +242,24 @@ def test_a_budget_in_dollars_needs_costs_in_dollars(kinds: OutcomeTable) -> None
     flops = RoutingProblem(replace(kinds, cost_unit="flops"), Objective())
     with pytest.raises(InputError, match=r"budget_usd=1.0: the costs of the table are in flops"):
         compare(flops, ["softmax_gate"], target=Target(budget_usd=1.0))
+
+
+def test_a_limit_is_met_at_its_value() -> None:
+    assert Target(budget_usd=4.0).holds(0.1, 0.004, 0.9, 0.01)
+    assert not Target(budget_usd=4.0).holds(0.9, 0.0041, 0.9, 0.01)
+    assert Target(max_quality_loss=0.25).holds(0.5, 9.0, 0.75, 1.0)
+    assert not Target(max_quality_loss=0.25).holds(0.49, 0.0, 0.75, 1.0)
+    assert Target(save_at_least="75%").holds(0.0, 0.25, 0.9, 1.0)
+    assert not Target(save_at_least="75%").holds(1.0, 0.26, 0.9, 1.0)
+
+
+def test_without_a_target_the_middle_case_is_recommended() -> None:
+    """Of four cases the second."""
+    with toy_methods.installed():
+        table = toy_methods.disagreeing_table()
+        problem = RoutingProblem(table, [Objective(compute_weight=each) for each in (0.1, 0.2, 0.3, 0.4)])
+        found = compare(problem, ["toy_gate_one"], seeds=1, n_trials=1).results["recommendation"]
+    assert found["case"] == "compute weight 0.2"
 
 
 def test_a_saving_is_of_the_expert_s_cost() -> None:
@@ -250,6 +274,8 @@ def test_a_saving_is_of_the_expert_s_cost() -> None:
     found = compared_with_expert(np.array([[1.0, 1.0]]), np.array([[1.0, 3.0]]), singles, 1)
     assert found["cost_saved"]["share"] == 0.5
     assert found["quality_difference"]["mean"] == 0.0
+    dear = compared_with_expert(np.array([[1.0, 1.0]]), np.array([[6.0, 6.0]]), singles, 1)
+    assert dear["cost_saved"] == {"share": -0.5, "ci95": [-0.5, -0.5]}
 
 
 def test_regret_and_rows_by_hand() -> None:

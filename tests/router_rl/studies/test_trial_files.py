@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from toy_methods import ToyHyperparameters, disagreeing_table
 
 from experts import InputError
 from router_rl import Objective, RoutingProblem
-from router_rl.studies.trial import Trial, run_trial
+from router_rl.problems.problem import Case
+from router_rl.studies import trial_parcel
+from router_rl.studies.stored_trials import StoredTrial
+from router_rl.studies.trial import Trial, run_trial, trial_folder
 from router_rl.studies.trial_files import read_trial_files, write_trial_files
+from router_rl.studies.trial_fit import case_as_json
 
 LABELS = ("a", "b")
 
@@ -147,3 +152,45 @@ def test_a_damaged_trial_is_not_fitted_again(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trial="):
         run_trial(trial, problem, tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_the_measures_of_a_stored_trial_have_one_value_a_row(home: Path) -> None:
+    trial = StoredTrial(folder=home, digest="d", method="knn", seed=0, hyperparameters={}, cases=LABELS)
+    assert set(trial.measured("b")) == {"utility", "quality"}  # not the shares [T, N]
+    assert trial.is_of("knn", "a", None)
+    assert trial.is_of("knn", "a", "d")
+    assert not trial.is_of("knn", "a", "e")
+    assert not trial.is_of("knn", "c", None)
+
+
+def test_what_a_case_depends_on_has_the_set_fields_of_its_objective() -> None:
+    problem = RoutingProblem(disagreeing_table(), Objective(compute_weight=0.1))
+    kept = case_as_json(problem.case)
+    assert kept["values"] == {"compute_weight": 0.1, "load_weight": 0.0}
+    assert kept["objective"]["compute_weight"] == 0.1
+    assert None not in kept["objective"].values()
+    assert case_as_json(Case(label="all", values={}))["objective"] is None
+
+
+def test_the_file_that_marks_the_end_of_a_parcel_is_written_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    @contextmanager
+    def recorded(path: Path) -> Iterator[Path]:
+        written.append(path.name)
+        yield tmp_path / "temporary"
+
+    monkeypatch.setattr(trial_parcel, "replacing", recorded)
+    monkeypatch.setattr(trial_parcel, "read_trial", lambda *_, **__: None)
+    problem = RoutingProblem(disagreeing_table(), Objective(compute_weight=0.1))
+    with toy_methods.installed():
+        trial = Trial(
+            method="toy_gate_one", hyperparameters=ToyHyperparameters(), case=problem.case, seed=0, number=0
+        )
+        name = trial_folder(trial, problem, tmp_path, "d").name
+        files = dict.fromkeys(("zeta.bin", trial_parcel.TRIAL_FILE, "a.bin"), b"")
+        parcel = trial_parcel.TrialParcel(name=name, files=files, calls=[])
+        trial_parcel.store_parcel(parcel, trial, problem, tmp_path, digest="d")
+    assert written == ["a.bin", "zeta.bin", "trial.json"]

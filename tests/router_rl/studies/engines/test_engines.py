@@ -224,3 +224,17 @@ def test_a_cluster_that_is_not_there_is_an_error_at_once(
         opened_engine("ray", 3, 2),
     ):
         pass
+
+
+def test_one_job_or_one_task_runs_in_this_process() -> None:
+    """Such work need not be pickled."""
+    here = []
+
+    def work(shared: Any, number: int) -> int:
+        here.append(shared)
+        return number + 1
+
+    for jobs, tasks in ((2, {"a": (1,)}), (1, {"a": (1,), "b": (2,)})):
+        with local_engine("shared", jobs) as engine:
+            assert dict(engine.results(work, tasks)) == {key: first + 1 for key, (first,) in tasks.items()}
+    assert here == ["shared"] * 3

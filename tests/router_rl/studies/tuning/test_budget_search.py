@@ -84,6 +84,17 @@ def test_a_fit_that_fails_ends_its_trial_only(tmp_path: Path) -> None:
         results, _ = _swept(tmp_path / "some", ["toy_curve"], trials=6)
     assert results[0].trial.hyperparameters.skill >= 0.5
 
+    numbers = iter(range(99))
+
+    def fail_by_number(skill: float) -> None:
+        number = next(numbers)
+        if number in (1, 2):
+            raise ArithmeticError(f"failure {number}")
+
+    said = "toy_curve: 2 of 6 trials failed, the last because failure 2"
+    with tuning_toys.installed(fail_by_number), pytest.warns(UserWarning, match=said):
+        _swept(tmp_path / "numbered", ["toy_curve"], trials=6)
+
     def fail_always(skill: float) -> None:
         raise ArithmeticError("never a skill")
 
