@@ -30,6 +30,7 @@ def test_cpt_by_hand() -> None:
     assert cpt(weak, strong, score, 1.0) == pytest.approx(2 / 5)
     assert cpt(weak, strong, -score, 0.5) == pytest.approx(4 / 5)
     assert cpt(strong, weak, score, 0.5) is None
+    assert cpt(weak, strong, score, 0.0) == 0.0  # nothing to recover
 
 
 def test_a_random_order_needs_half_the_calls_for_half_the_gap() -> None:

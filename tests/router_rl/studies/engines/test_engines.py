@@ -13,7 +13,7 @@ from experts import InputError
 from router_rl import Jobs
 from router_rl.studies.engines import engine as seam
 from router_rl.studies.engines.local_engine import local_engine
-from router_rl.studies.engines.ray_engine import _RayEngine
+from router_rl.studies.engines.ray_engine import _is_missing_code, _RayEngine
 from router_rl.studies.engines.registry import opened_engine
 
 
@@ -238,3 +238,9 @@ def test_one_job_or_one_task_runs_in_this_process() -> None:
         with local_engine("shared", jobs) as engine:
             assert dict(engine.results(work, tasks)) == {key: first + 1 for key, (first,) in tasks.items()}
     assert here == ["shared"] * 3
+
+
+def test_a_worker_lacks_code_if_an_import_fails_there() -> None:
+    assert _is_missing_code(ImportError("cannot import name 'x'"))
+    assert _is_missing_code(RuntimeError("ModuleNotFoundError: No module named 'x'"))
+    assert not _is_missing_code(RuntimeError("out of memory"))

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
+from experts import InputError
+from router_rl import tune
 from router_rl.methods.training_loop import CurvePoint, Snapshot
-from router_rl.studies.tuning.seeded_sampler import new_pruner
+from router_rl.studies.tuning.optuna_extra import quiet_optuna
+from router_rl.studies.tuning.seeded_sampler import SeededSampler, new_pruner
+from router_rl.studies.tuning.study_storage import _reason
+from router_rl.studies.tuning.tune_options import PRUNERS, SAMPLERS
 from router_rl.studies.tuning.tuning_results import _importance
 from router_rl.studies.tuning.tuning_worker import _Reports
 
 
-@pytest.mark.parametrize("name", ["MedianPruner", "NopPruner", "PercentilePruner", "SuccessiveHalvingPruner"])
+@pytest.mark.parametrize("name", PRUNERS)
 def test_a_pruner_is_of_the_class_that_was_asked_for(name: str) -> None:
     assert type(new_pruner(name)).__name__ == name
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_is_of_the_class_that_was_asked_for(name: str) -> None:
+    with quiet_optuna():
+        assert type(SeededSampler(name, 0)._at(3)).__name__ == name
+
+
+def test_a_search_has_at_least_one_trial(tmp_path: Path) -> None:
+    problem: Any = None  # not read
+    with pytest.raises(InputError, match=r"n_trials=0: is below 1; use 1 or more"):
+        tune(problem, "ridge", tmp_path, n_trials=0)
+
+
+def test_the_reason_of_a_database_error_is_the_driver_s_on_one_line() -> None:
+    error: Any = RuntimeError("(driver) text [SQL: ...]")
+    assert _reason(error) == "(driver) text [SQL: ...]"
+    error.orig = ValueError("no   such\ntable")
+    assert _reason(error) == "no such table"
+    assert _reason(ValueError("x" * 300)) == "x" * 200
 
 
 def finished(values: list[float]) -> tuple[optuna.Study, list[Any]]:
