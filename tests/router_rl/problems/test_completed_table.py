@@ -126,6 +126,27 @@ def test_few_outcomes_and_constant_ones() -> None:
     assert (filled.cost[:, 2] == 3.0).all()
 
 
+def test_few_outcomes_tell_how_hard_a_query_is_by_hand() -> None:
+    """Too few for a regression: an outcome's residual is what it exceeds the mean of the expert's others."""
+    one, two = np.array([0.0, 1.0, 0.0, 0.7]), np.array([0.2, 0.8, 0.6, np.nan])
+    table = OutcomeTable(
+        experts=("a", "b"),
+        query_id=range(4),
+        features=np.ones((4, 1)),
+        quality=np.stack([one, two], axis=1),
+        cost=np.stack([np.ones(4), [1.0, 1.0, 1.0, np.nan]], axis=1),
+        split=["train"] * 4,
+    )
+    first = np.array([one[t] - np.delete(one, t).mean() for t in range(4)])
+    second = np.array([two[t] - np.delete(two[:3], t).mean() for t in range(3)])
+    deviations = [np.sqrt(np.mean(each**2)) for each in (first, second)]
+    correlation = np.mean(first[:3] * second) / np.prod(deviations)
+    assert 0.5 < correlation < 1.0
+    expected = two[:3].mean() + deviations[1] * correlation * first[3] / deviations[0]
+    assert 0.5 < expected < 0.75
+    assert completed(table).quality[3, 1] == pytest.approx(expected)
+
+
 def test_an_expert_without_training_outcomes_is_named() -> None:
     _, table = made()
     part = table.take(np.flatnonzero(np.isnan(table.quality[:, 2])))

@@ -49,3 +49,13 @@ def test_rows_without_a_prompt_do_not_stay_together() -> None:
     number = fold_numbers(_table(["", " "] * 20 + ["a"] * 4, rows=44), 4, seed=0)
     assert len(set(number[:40].tolist())) == 4
     assert len(set(number[40:].tolist())) == 1
+
+
+def test_two_prompts_are_two_folds() -> None:
+    number = fold_numbers(_table(["a", "b"] * 6), 5, seed=0)
+    assert len(set(number[::2].tolist())) == len(set(number[1::2].tolist())) == 1
+    assert number[0] != number[1]
+
+
+def test_rows_of_one_prompt_are_divided_all_the_same() -> None:
+    assert len(set(fold_numbers(_table(["a"] * 12), 5, seed=0).tolist())) == 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
-from router_rl.problems.outcome_model import cross_fitted, predicted
+from router_rl.problems.outcome_model import cross_fitted, fit_ridge, predicted
 
 
 @pytest.mark.parametrize("size", [12, 60])
@@ -21,6 +21,16 @@ def test_is_ridge_with_the_penalty_of_least_error(size: int) -> None:
     ours = predicted(x, np.zeros(size, dtype=int), y, 1, at)[:, 0]
     expected = theirs.predict((at - x.mean(axis=0)) / deviation).clip(y.min(axis=0), y.max(axis=0))
     np.testing.assert_allclose(ours, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(("signal", "penalty"), [(1.0, 1.0), (0.4, 10.0), (0.15, 100.0), (0.0, 1_000.0)])
+def test_the_weaker_the_signal_the_larger_the_penalty(signal: float, penalty: float) -> None:
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(60, 5)), 2.0 * rng.normal(size=60)
+    y = signal * x.sum(axis=1) + noise
+    theirs = RidgeCV(alphas=(1.0, 10.0, 100.0, 1_000.0)).fit(x, y)
+    assert theirs.alpha_ == penalty
+    np.testing.assert_allclose(fit_ridge(x, y[:, None]).weight[:, 0], theirs.coef_, atol=1e-10)
 
 
 def test_experts_asked_seldom_or_never() -> None:

@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import Ridge
 
 from experts import InputError, OutcomeTable
 from router_rl import Objective, export, fit
+from router_rl.problems import prompt_features
+from router_rl.problems.cross_fitting import folds_of
 from router_rl.problems.prompt_features import FeatureConfig, featurised, with_features
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import RouterError, load
@@ -115,6 +119,37 @@ def test_group_means_by_hand() -> None:
     expected = [(1 + 5 * mean) / 7, (1 + 5 * mean) / 7, (1 + 5 * mean) / 6, mean]
     assert made[:, 2].tolist() == pytest.approx(expected)
     np.testing.assert_allclose(made[:, :2], [[1, 0], [1, 0], [0, 1], [2 / 3, 1 / 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("signal", "penalty"), [(2.0, 1.0), (1.0, 3.0), (0.6, 10.0), (0.2, 30.0)])
+def test_the_weaker_the_words_the_larger_the_penalty(signal: float, penalty: float) -> None:
+    rng = np.random.default_rng(0)
+    x = csr_matrix(rng.normal(size=(60, 6)) * (rng.random((60, 6)) < 0.5))
+    quality = signal * (x @ rng.normal(size=(6, 2))) + 2.0 * rng.normal(size=(60, 2))
+    folds = folds_of(np.arange(60) % 5)
+    weight, offset, _, _ = prompt_features._cross_fit_quality(x, quality, folds)
+    expected = Ridge(alpha=penalty).fit(x.toarray(), quality)
+    np.testing.assert_allclose(weight.T, expected.coef_, atol=2e-3)
+    np.testing.assert_allclose(offset, expected.intercept_, atol=2e-3)
+
+
+def test_few_training_rows_are_predicted_by_their_mean(prompts: OutcomeTable) -> None:
+    few = prompts.take(np.r_[np.flatnonzero(prompts.split == "train")[:8], [4, 5]])
+    table, text, out_of_fold = with_features(few, FeatureConfig(dimensions=2))
+    assert text is not None
+    assert table.features is not None
+    assert out_of_fold is not None
+    mean = few.quality[:8].mean(axis=0)
+    (columns,) = text.out_of_fold
+    np.testing.assert_allclose(table.features[:, columns], np.tile(mean, (10, 1)), atol=1e-6)
+    np.testing.assert_allclose(out_of_fold.without, np.tile(mean, (5, 8, 1)), atol=1e-6)
+
+
+def test_topics_are_fewer_than_training_rows(prompts: OutcomeTable) -> None:
+    few = prompts.take(np.r_[np.flatnonzero(prompts.split == "train")[:8], [4, 5]])
+    table, _, _ = with_features(few, FeatureConfig(min_df=1, out_of_fold=False, length=False))
+    assert table.features is not None
+    assert table.features.shape == (10, 7)
 
 
 def test_a_table_with_features_keeps_them(prompts: OutcomeTable) -> None:

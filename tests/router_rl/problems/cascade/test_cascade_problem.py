@@ -86,6 +86,22 @@ def test_the_share_divides_a_query_among_the_experts_it_asked(problem):
     np.testing.assert_allclose(measured.share.sum(axis=1), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "without", "believed"),
+    [
+        (None, (), False),  # answers have confidences of their own
+        (False, (), False),
+        (True, (), True),
+        (True, ("probabilities", "label"), False),  # no answers are known
+    ],
+)
+def test_agreement_moves_beliefs_where_answers_are_known_and_it_is_asked_for(chosen, without, believed):
+    table = replace(made_cascade(), **dict.fromkeys(without))
+    problem = CascadeProblem(table, Objective(), agreement_beliefs=chosen)
+    assert problem.agreement_beliefs is believed
+    assert ("answer" in problem.inputs) is believed
+
+
 def test_an_episode_without_an_answer_earns_nothing_and_is_counted(problem):
     silent = ActionPolicy(actions=lambda observation: torch.full((len(observation),), 4))
     measured = problem.evaluate(silent, "validation", problem.cases[0])

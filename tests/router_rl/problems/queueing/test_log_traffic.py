@@ -132,6 +132,21 @@ def test_outages_by_hand() -> None:
     assert logged_outages(ends_down).mean_repair_s == 40.0
 
 
+def test_the_time_of_several_outages_is_divided_among_them() -> None:
+    # slow is down from 10 to 30, and from 50 to 90; it is watched for 100 s.
+    log = make_log(
+        8,
+        action=[0] * 8,
+        at=[0.0, 10.0, 20.0, 30.0, 50.0, 60.0, 90.0, 100.0],
+        status=["ok", "failed", "failed", "ok", "failed", "failed", "ok", "ok"],
+    )
+    found = logged_outages(log)
+    assert found.outages == 2
+    assert found.mean_repair_s == pytest.approx((20.0 + 40.0) / 2)
+    assert found.mean_up_s == pytest.approx((10.0 + 20.0 + 10.0) / 2)
+    assert found.lone == 0.0
+
+
 def test_a_log_alone_makes_a_problem() -> None:
     log = make_log()
     problem = QueueingProblem.of_log(log, options=options(**FEW))

@@ -41,6 +41,12 @@ def test_the_load_is_observed_where_it_is_charged(kinds: OutcomeTable) -> None:
     assert not RoutingProblem(kinds, Objective(load_weight=0.1), Hard(), observe_load=False).observe_load
 
 
+def test_a_log_is_compared_with_bandits_besides(kinds: OutcomeTable) -> None:
+    assert RoutingProblem(kinds).included == RoutingProblem.always
+    logged = RoutingProblem(kinds, feedback="bandit")
+    assert logged.included == (*RoutingProblem.always, "linucb", "thompson")
+
+
 def test_the_seed_decides_the_weights_and_nothing_else_does(kinds: OutcomeTable) -> None:
     task = RoutingProblem(kinds, Objective(), Hard())
     torch.manual_seed(1)

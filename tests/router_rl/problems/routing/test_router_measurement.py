@@ -12,10 +12,10 @@ from router_rl import Objective, fit
 from router_rl.problems.load import drops
 from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.problems.routing.router_measurement import charges, measure
-from router_rl.routing import Hard, LinearScorer, Router, RouterError, StateInput, TopK
+from router_rl.routing import ExpertChoice, Hard, LinearScorer, Router, RouterError, StateInput, TopK
 
 
-def _router(rule: Hard | TopK, *, observe_load: bool, seed: int = 0) -> Router:
+def _router(rule: Hard | TopK | ExpertChoice, *, observe_load: bool, seed: int = 0) -> Router:
     state = (StateInput("load", 4, "counts / W"),) if observe_load else ()
     scorer = LinearScorer(4 + 4 * observe_load, 4)
     with torch.no_grad():
@@ -135,3 +135,14 @@ def test_parts_of_the_rows_are_measured_as_all_at_once(rule, kinds, monkeypatch)
     np.testing.assert_array_equal(parts.share, whole.share)
     np.testing.assert_allclose(parts.utility, whole.utility, atol=1e-6)
     assert parts.entropy == pytest.approx(whole.entropy)
+
+
+def test_experts_choose_among_all_rows_at_once(kinds: OutcomeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within parts of 7 rows, every expert would have its best two of each part."""
+    monkeypatch.setattr("router_rl.problems.routing.router_measurement._CHUNK", 7)
+    router = _router(ExpertChoice(k=4), observe_load=False)
+    found = measure(router, kinds, Objective(), 2.0).share > 0
+    with torch.inference_mode():
+        expected = router(torch.tensor(kinds.features)).experts.numpy()
+    for row, chosen in enumerate(expected):
+        assert sorted(np.flatnonzero(found[row])) == sorted(chosen[chosen < 4])

@@ -42,6 +42,11 @@ def test_the_cases_are_compute_weights(problem):
     assert SessionProblem(topics(), prices=(1, 2, 3, 4)).describe().facts["cost_unit"] == "usd"
 
 
+def test_a_training_run_has_the_first_compute_weight_of_a_comparison():
+    assert SessionProblem.compared_weights == (0.05, 0.2)
+    assert SessionProblem.trained_weights == (0.05,)
+
+
 def test_staying_has_no_switch_and_the_unit_is_its_cost(problem):
     case = problem.cases[1]
     stays = problem.evaluate(ActionPolicy(actions=first_expert), "test", case).means()
