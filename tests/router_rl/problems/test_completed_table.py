@@ -147,6 +147,27 @@ def test_few_outcomes_tell_how_hard_a_query_is_by_hand() -> None:
     assert completed(table).quality[3, 1] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("known", "regressed"), [(9, False), (10, True)])
+def test_ten_outcomes_are_enough_for_a_regression(known: int, regressed: bool) -> None:
+    """The other expert is always the same, so it tells nothing."""
+    x = np.linspace(-1.0, 1.0, known + 2)[np.random.default_rng(0).permutation(known + 2)]
+    values = np.stack([np.full(known + 2, 0.5), 0.5 + 0.4 * x], axis=1)
+    values[known:, 1] = np.nan
+    table = OutcomeTable(
+        experts=("a", "b"),
+        query_id=range(known + 2),
+        features=x[:, None],
+        quality=values,
+        cost=np.where(np.isnan(values), np.nan, 1.0),
+        split=["train"] * (known + 2),
+    )
+    found = completed(table).quality[known:, 1]
+    mean = values[:known, 1].mean()
+    assert (found == pytest.approx([mean, mean])) is not regressed
+    if regressed:
+        assert np.sign(found - mean).tolist() == np.sign(x[known:] - x[:known].mean()).tolist()
+
+
 def test_an_expert_without_training_outcomes_is_named() -> None:
     _, table = made()
     part = table.take(np.flatnonzero(np.isnan(table.quality[:, 2])))

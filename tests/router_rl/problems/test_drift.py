@@ -53,6 +53,14 @@ def test_equal_maxima_have_no_tail() -> None:
     assert _threshold(np.ones(1000), 0.001) == 1.0
 
 
+def test_the_tail_beyond_the_simulated_streams_is_exponential() -> None:
+    """10 of 1000 maxima are above the 99% quantile, by 5.49 on average; 0.4% are 2.5 times rarer."""
+    expected = 989.01 + 5.49 * np.log(2.5)
+    assert _threshold(np.arange(1000.0), 0.004) == pytest.approx(expected)
+    assert _threshold(np.arange(1000.0), 0.01) == pytest.approx(989.01)
+    assert _threshold(np.arange(1000.0), 0.25) == pytest.approx(749.25)
+
+
 def test_false_alarms_are_rare() -> None:
     alarms = sum(bool(monitor(_router(), _table(), _log(seed, 150), false_alarms=0.1)) for seed in range(16))
     assert alarms <= 5

@@ -75,6 +75,7 @@ def test_devices() -> None:
     ("placement", "message"),
     [
         ([0, 1], r"placement=\[0, 1\]: 2 devices for 3 experts; give one each"),
+        ([0, 1, 3], "3 experts are on at most 3 devices"),
         ([0, 1, 10**20], "3 experts are on at most 3 devices; number devices from 0 without a gap"),
         ([0, -1, 1], r"placement=\[0, -1, 1\]: a device is negative; number devices from 0"),
         ([0, 2, 2], "device 1 has no expert; number devices from 0 without a gap"),
@@ -96,3 +97,9 @@ def test_the_report() -> None:
     assert found["devices"]["shares"] == [1.0]
     assert (found["devices"]["cv"], found["devices"]["max_over_mean"]) == (0.0, 1.0)
     assert "devices" not in load_report(share, 0.25, 4)
+
+
+def test_the_ratio_of_tiles_is_used_over_ideal() -> None:
+    share = np.eye(2, dtype=np.float32)[np.repeat([0, 1], [129, 255])]
+    found = load_report(share, 0.0, 384)
+    assert found["tiles"] == {"rows": 128, "used": 4, "ideal": 3, "ratio": pytest.approx(4 / 3)}

@@ -152,6 +152,15 @@ def test_topics_are_fewer_than_training_rows(prompts: OutcomeTable) -> None:
     assert table.features.shape == (10, 7)
 
 
+def test_without_predictions_the_group_is_its_one_hot_alone(prompts: OutcomeTable) -> None:
+    config = FeatureConfig(text="none", length=False, group=True, out_of_fold=False)
+    table, _, out_of_fold = with_features(prompts, config)
+    assert out_of_fold is None
+    np.testing.assert_array_equal(
+        table.features, np.stack([prompts.group == "german", prompts.group == "maths"], 1)
+    )
+
+
 def test_a_table_with_features_keeps_them(prompts: OutcomeTable) -> None:
     own = replace(prompts, features=np.ones((120, 3), dtype=np.float32))
     table, text, out_of_fold = with_features(own)

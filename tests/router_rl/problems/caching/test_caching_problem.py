@@ -117,6 +117,16 @@ def test_the_beliefs_go_with_the_problem_into_another_process(problem):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_policys_prices_are_the_compute_weight_times_the_mean_compute():
+    table = topics()
+    dear = replace(table, cost=table.cost * np.array([1.0, 2.0, 4.0, 8.0], dtype=np.float32))
+    problem = CachingProblem(dear, Objective(compute_weight=0.4), **OPTIONS)
+    policy = problem.policy(problem.cases[0])
+    assert policy.price.tolist() == pytest.approx([0.05, 0.1, 0.2, 0.4])  # a unit is the dearest expert
+    assert (policy.answer == 0.0).all()
+    assert (policy.keep == 0.0).all()
+
+
 def test_a_table_of_prompts_gets_features():
     """Version 1 refused such a table: `has no features`."""
     problem = CachingProblem(prompt_cascade(), **OPTIONS)
