@@ -1,9 +1,9 @@
 """The second run of survivors: do slow tests notice them, or tests that were written since the session began?
 
-The first run has the quick tests of the session's commit. This one has, of today's commit, the slow tests of
-the mutated folders and the test files that changed. A mutant is planted in place of the lines that it
-changed; if they are not there any more, or several times, it stays a survivor. The results are a session of
-their own below the first one's folder.
+The first run has the quick tests of the session's commit. This one has, of today's commit, the slow tests in
+the folders that mirror those of the survivors, and the test files that changed. A mutant is planted in place
+of the lines that it changed; if these are not there any more, or several times, it stays a survivor. The
+results are a session of their own below the first one's folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve
@@ -44,8 +44,8 @@ def killed_again(
     tree = folder / "pristine"
     changed = git("diff", "--name-only", "--diff-filter=d", commit, head, "--", "tests").decode().split()
     files = [name for name in changed if Path(name).name.startswith("test_") and name.endswith(".py")]
-    rooms = sorted({"/".join(mutant.module_path.parts[:2]) for mutant, _ in survivors})
-    slow = [test for test in _slow_tests(tree, rooms) if test.partition("::")[0] not in files]
+    folders = {Path("tests") / mutant.module_path.parent for mutant, _ in survivors}
+    slow = [test for test in _slow_tests(tree, folders) if test.partition("::")[0] not in files]
     record(folder, tree, workers=jobs, tests=[*files, *slow])
     there: list[MutationSpec] = []
     sources: dict[str, tuple[str, str]] = {}
@@ -111,10 +111,12 @@ def moved(
     return evolve(mutant, **place), (source, source[:at] + after + source[at + len(before) :])
 
 
-def _slow_tests(tree: Path, rooms: Sequence[str]) -> list[str]:
-    """Node ids of the slow tests of some folders."""
-    folders = [f"tests/{room}" for room in rooms if (tree / "tests" / room).is_dir()]
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", "slow", *folders]
+def _slow_tests(tree: Path, folders: Collection[Path]) -> list[str]:
+    """Node ids of the slow tests in the files of some folders, without those of their subfolders."""
+    names = [str(folder) for folder in sorted(folders) if (tree / folder).is_dir()]
+    options = ["--collect-only", "-n", "0", "-m", "slow", "-o", "addopts=-q --import-mode=importlib"]
+    command = [sys.executable, "-m", "pytest", *options, *names]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    tests = [line for line in done.stdout.splitlines() if "::" in line]
+    return [test for test in tests if Path(test.partition("::")[0]).parent in folders]

@@ -33,7 +33,7 @@ SECONDS = 20.0
 _DEFAULTS = "tests/test_defaults.py::"
 _MOST = 200  # tests of one mutant
 _DURATION = re.compile(r"^([\d.]+)s (?:setup|call|teardown) +(\S.*)$", re.MULTILINE)
-_COVERAGE, _DURATIONS = "coverage.sqlite", "durations.txt"
+_COVERAGE, _DURATIONS, _FAILED = "coverage.sqlite", "durations.txt", "failed.txt"
 
 
 class CoveringTests:
@@ -52,6 +52,8 @@ class CoveringTests:
         self._seconds: dict[str, float] = defaultdict(float)
         for took, test in _DURATION.findall((out / _DURATIONS).read_text(encoding="utf-8")):
             self._seconds[test] += float(took)
+        failed = out / _FAILED
+        self._failed = failed.read_text(encoding="utf-8").splitlines() if failed.exists() else []
         self._lines = cache(self._read_lines)
 
     def of(self, mutant: MutationSpec) -> list[str]:
@@ -61,7 +63,8 @@ class CoveringTests:
         lines = _lines_of((self._tree / name).read_text(encoding="utf-8"), mutant)
         running = {test for line in lines or contexts for test in contexts.get(line, ())} - {""}
         first = [] if lines else [test for test in self._seconds if test.startswith(_DEFAULTS)]
-        return [*first, *self._nearest(running.difference(first), mutant.module_path)]
+        tests = [*first, *self._nearest(running.difference(first), mutant.module_path)]
+        return [test for test in tests if not any(line.startswith(test) for line in self._failed)]
 
     def seconds(self, tests: Iterable[str]) -> float:
         """Return the seconds that tests take without a mutant."""
@@ -89,10 +92,10 @@ def record(out: Path, tree: Path, workers: int, tests: Sequence[str] = ()) -> No
         out: folder for what is kept; if it has it, nothing runs.
         tree: root of the repository.
         workers: processes.
-        tests: files and node ids; the quick tests if empty.
+        tests: files and node ids, of which those that fail are left out; the quick tests if empty.
 
     Raises:
-        SystemExit: a test fails.
+        SystemExit: a quick test fails.
     """
     if (out / _DURATIONS).exists():
         return
@@ -104,10 +107,13 @@ def record(out: Path, tree: Path, workers: int, tests: Sequence[str] = ()) -> No
     log = out / "tests.log"
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(["env", "-C", str(tree), *environment, *command], stdout=output, check=False)
-    if done.returncode:
+    if done.returncode and not tests:
         sys.exit(f"the tests fail without a mutant: see {log}")
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if _DURATION.match(line)]
-    (out / _DURATIONS).write_text("\n".join(lines), encoding="utf-8")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    failed = [line.partition(" ")[2] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    (out / _FAILED).write_text("\n".join(failed), encoding="utf-8")
+    durations = [line for line in lines if _DURATION.match(line)]
+    (out / _DURATIONS).write_text("\n".join(durations), encoding="utf-8")
 
 
 def distance(test: str, source: Path) -> int:

@@ -130,7 +130,13 @@ def recorded(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "0.10s call     tests/test_defaults.py::test_defaults",
     )
     (out / "durations.txt").write_text("\n".join(seconds))
-    return lambda **limits: mutation_tests.CoveringTests(out, tree, **limits)
+
+    def covering(**limits: float) -> Any:
+        found = mutation_tests.CoveringTests(out, tree, **limits)
+        found.out = out
+        return found
+
+    return covering
 
 
 def at(name: str, text: str) -> MutationSpec:
@@ -160,6 +166,14 @@ def test_the_defaults_test_first_what_an_import_runs(recorded: Any) -> None:
     defaults = "tests/test_defaults.py::test_defaults"
     assert recorded().of(at("router_rl/a/deep.py", "3\n"))[0] == defaults
     assert defaults not in recorded().of(at("router_rl/a/deep.py", "a + b"))
+
+
+def test_a_test_that_fails_without_a_mutant_is_left_out(recorded: Any) -> None:
+    out = recorded().out
+    (out / "failed.txt").write_text("tests/router_rl/a/test_deep.py::test_slow[a b] - assert 1 == 2")
+    deep = "tests/router_rl/a/test_deep.py::"
+    found = recorded().of(at("router_rl/a/deep.py", "a + b"))
+    assert found == [f"{deep}test_quick", "tests/router_rl/b/test_far.py::test_sum"]
 
 
 def test_a_line_that_no_test_runs_has_none(recorded: Any, tree: Path) -> None:
