@@ -161,6 +161,8 @@ def test_the_measures_of_a_stored_trial_have_one_value_a_row(home: Path) -> None
     assert trial.is_of("knn", "a", "d")
     assert not trial.is_of("knn", "a", "e")
     assert not trial.is_of("knn", "c", None)
+    assert not trial.is_of("best_single", "a", None)
+    assert not trial.is_of("ridge", "a", None)
 
 
 def test_what_a_case_depends_on_has_the_set_fields_of_its_objective() -> None:
