@@ -194,3 +194,20 @@ def test_static_load_is_charged(kinds: OutcomeTable) -> None:
 def test_the_entropy_bonus_lowers_the_loss(kinds: OutcomeTable) -> None:
     (without, p), (bonus, _) = (_loss(kinds, entropy=entropy) for entropy in (0.0, 0.5))
     torch.testing.assert_close(bonus - without, 0.5 * (p * p.log()).sum(dim=-1).mean())
+
+
+def test_the_gate_of_the_start_is_trained_at_the_geometric_mean_of_the_range(
+    kinds: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[float] = []
+
+    def gate(problem: RoutingProblem, settings: Any, run: Run) -> Router:
+        trained.append(problem.objective.compute_weight)
+        assert settings.own_compute == 2.0
+        return problem.new_router(run.seed)
+
+    monkeypatch.setattr(conditioned_pg.softmax_gate, "fit", gate)
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.3), Hard())
+    settings = ConditionedPGHyperparameters(gate_compute=2.0)
+    conditioned_pg._start(problem, settings, Run(), {"compute_weight": (0.02, 0.5)})
+    assert trained == [pytest.approx(0.1)]

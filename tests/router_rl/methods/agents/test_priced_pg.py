@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from envs.reward import utility
 from experts import InputError, OutcomeTable
 from router_rl import Objective, ScorerConfig, fit
+from router_rl.methods.agents import priced_pg
+from router_rl.methods.agents.priced_pg import PricedPGHyperparameters
 from router_rl.problems.prompt_features import FeatureConfig
 from router_rl.problems.routing.folding import for_objective
 from router_rl.problems.routing.problem import RoutingProblem
@@ -163,3 +168,95 @@ def test_mistakes_are_named() -> None:
             RoutingProblem(_table(100), Objective()),
             hyperparameters={"lowest": 2.0, "highest": 1.0},
         )
+
+
+@pytest.mark.parametrize(
+    ("best", "name"),
+    [
+        ((0.0, 0.0, 1.0, 0.0, 0.0), "out-of-fold prediction 3 of 3"),
+        ((1.0, 0.0, 0.0, 0.0, 0.0), "out-of-fold prediction 1 of 3"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), "the best single expert"),
+        ((0.0, 0.0, 0.0, 1.0, 0.0), "ridge regression 1"),
+        ((0.0, 0.0, 0.0, 0.0, 1.0), "ridge regression 2"),
+        ((0.5, 0.0, 0.5, 0.0, 0.0), "the mean of the first and the last out-of-fold predictions"),
+        ((1 / 3, 1 / 3, 1 / 3, 0.0, 0.0), "the mean of the out-of-fold predictions"),
+        ((0.1, 0.2, 0.3, 0.2, 0.2), "the stacked regressions"),
+    ],
+)
+def test_it_starts_from_the_weights_that_earn_most_on_rows_held_out(
+    best: tuple[float, ...], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three out-of-fold predictions and two regressions; a row earns less the further a start is from best."""
+    regressions = SimpleNamespace(
+        n_out_of_fold=3, out_of_fold=torch.zeros(6, 2, 5), mean=torch.zeros(2, dtype=torch.float64)
+    )
+    data: Any = SimpleNamespace(quality_regressions=regressions, quality=None, mean=torch.ones(2))
+    stacked = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2], dtype=torch.float64)
+    monkeypatch.setattr(priced_pg, "stacking_weights", lambda *_: stacked)
+
+    def evaluation(rows: list[int]) -> Any:
+        def utility(alpha: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
+            assert not bias.any()
+            distance = float((alpha - torch.tensor(best, dtype=torch.float64)).abs().sum())
+            return np.array(rows) - distance
+
+        return SimpleNamespace(data=data, rows=np.array(rows), utility=utility)
+
+    found, start, utility = priced_pg._best_start([evaluation([0, 2, 4]), evaluation([1, 3, 5])], 6, 1.0)
+    assert found == name
+    torch.testing.assert_close(start(data), torch.tensor(best, dtype=torch.float64))
+    np.testing.assert_allclose(utility, np.arange(6), atol=1e-9)
+
+
+def _unlearned(rows: int = 400) -> Any:
+    """Data of two experts that are alike, and one regression that predicts nothing."""
+    regressions = SimpleNamespace(
+        out_of_fold=torch.zeros(rows, 2, 1, dtype=torch.float64), mean=torch.zeros(2, dtype=torch.float64)
+    )
+    ones = torch.ones(rows, 2, dtype=torch.float64)
+    return SimpleNamespace(
+        quality_regressions=regressions,
+        cost_regression=SimpleNamespace(out_of_fold=ones),
+        mean=torch.ones(2, dtype=torch.float64),
+        quality=ones,
+        compute=ones,
+    )
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_each_experts_compute_is_multiplied_by_up_to_the_spread(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def record(parts: Any, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(weights["compute"].expand(-1, 2))
+        return utility(parts, weights)
+
+    monkeypatch.setattr(priced_pg, "utility", record)
+    settings = PricedPGHyperparameters(spread=spread, steps=4, batch=500)
+    weights = torch.tensor([0.1, 0.1], dtype=torch.float64)
+    priced_pg._train(_unlearned(), weights, torch.ones(1, dtype=torch.float64), settings, seed=0)
+    exponent = (torch.cat(seen) / 0.1).log() / np.log(4.0)
+    if spread == 1.0:
+        torch.testing.assert_close(exponent, torch.zeros_like(exponent))
+        return
+    assert -1.0 <= float(exponent.min()) < -0.98
+    assert 0.98 < float(exponent.max()) <= 1.0
+    assert float(exponent.mean()) == pytest.approx(0.0, abs=0.05)
+    assert abs(float(torch.corrcoef(exponent.T)[0, 1])) < 0.1  # each expert has a factor of its own
+
+
+def test_training_reports_after_every_so_many_steps() -> None:
+    reported: list[int] = []
+    settings = PricedPGHyperparameters(steps=10, every=3, batch=8)
+    weights = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    priced_pg._train(
+        _unlearned(),
+        weights,
+        torch.ones(1, dtype=torch.float64),
+        settings,
+        seed=0,
+        report=lambda step, *_: reported.append(step),
+    )
+    assert reported == [3, 6, 9]

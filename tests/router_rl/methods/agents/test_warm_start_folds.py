@@ -115,3 +115,21 @@ def test_kills_warm_starts_of_every_seed_with_seed_0(
     monkeypatch.setattr(warm_start, "ascend", record_ascent)
     warm_start._out_of_fold(problem, QUICK, Run(seed=7))
     assert seeds == [7, 7] * QUICK.folds
+
+
+@pytest.mark.parametrize(("enough", "by_folds"), [(ROWS - 1, False), (ROWS, False), (ROWS + 1, True)])
+def test_many_validation_rows_take_the_place_of_folds(
+    enough: int, by_folds: bool, problem: RoutingProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[set[int]] = []
+
+    def difference(_: Router, __: Router, ___: RoutingProblem, rows: OutcomeTable, seed: int) -> np.ndarray:
+        judged.append(set(rows.query_id))
+        return np.ones(len(rows))
+
+    monkeypatch.setattr(warm_start, "_difference", difference)
+    monkeypatch.setattr(warm_start, "_ENOUGH_ROWS", enough)
+    warm_start.fit(problem, QUICK, Run())
+    assert len(problem.validation) == ROWS
+    assert (len(judged) == QUICK.folds) is by_folds
+    assert (judged == [set(problem.validation.query_id)]) is not by_folds

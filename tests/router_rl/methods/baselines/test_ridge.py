@@ -7,8 +7,18 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from router_rl.methods.baselines.ridge import lifted_weights, solve_ridge, solve_ridges
-from router_rl.routing import Hierarchical, Soft, TopK
+from experts import OutcomeTable
+from router_rl import Objective
+from router_rl.methods.baselines import ridge
+from router_rl.methods.baselines.ridge import (
+    RidgeHyperparameters,
+    lifted_weights,
+    solve_ridge,
+    solve_ridges,
+)
+from router_rl.methods.method import Run
+from router_rl.problems.routing.problem import RoutingProblem
+from router_rl.routing import Hard, Hierarchical, Soft, TopK
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 0.1, 10.0])
@@ -66,3 +76,15 @@ def test_lifted_weights() -> None:
     error = fitted[:, 0] - (x @ weight.T + bias).amax(dim=1)
     assert float(error.mean()) == pytest.approx(0.0, abs=1e-9)
     assert float((x.T @ error).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("part", [50, 1_000])
+def test_a_table_summed_in_parts_has_the_router_of_the_whole(
+    kinds: OutcomeTable, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.05), Hard())
+    whole = ridge.fit(problem, RidgeHyperparameters(), Run())
+    monkeypatch.setattr(ridge, "_AT_ONCE", 100)
+    monkeypatch.setattr(ridge, "_PART", part)
+    in_parts = ridge.fit(problem, RidgeHyperparameters(), Run())
+    torch.testing.assert_close(in_parts.state_dict(), whole.state_dict(), atol=1e-6, rtol=1e-5)

@@ -24,6 +24,8 @@ def test_the_stability_is_the_mass_of_the_beta_above_a_half():
     assert found[3, 0] == pytest.approx(0.9375)
     assert found[1, 1] == pytest.approx(0.5)
     assert found[2, 1] == pytest.approx(0.6875)
+    assert found.shape == (4, 4)
+    torch.testing.assert_close(found + found.T, torch.ones_like(found))  # one of the two is ahead
 
 
 def by_hand(data, tuned):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy.optimize import linprog
 
 from router_rl import Objective, QueueingProblem
 from router_rl.methods.fit import fit
+from router_rl.methods.queueing import budget_bounds
 from router_rl.methods.queueing.budget_bounds import dual_mixture, dual_prices
+from router_rl.methods.queueing.index_router import index_router, with_weights
 from router_rl.methods.registry import find_method
 from router_rl.problems.problem import ActionPolicy
 from router_rl.problems.queueing.queue_measurement import measure_queues
@@ -108,10 +111,40 @@ def test_the_mixture_is_its_linear_program(seed):
     assert found.share @ earned - dearest * over == pytest.approx(found.value, abs=1e-7)
 
 
+def test_the_mixture_is_the_least_dual_value_of_what_fixed_weights_earn(table, monkeypatch):
+    problem = problem_of(
+        table, window=40, overspend_weight=3.0, replicas=(50, 50, 50), deadlines=(90.0, 100.0)
+    )
+    tuned = {"quality": 1.0, "compute": 7.0, "lateness": 0.5, "wait": 0.1, "pace": 2.0}
+    rule = with_weights(index_router(problem), tuned)
+    monkeypatch.setattr(budget_bounds, "tuned_index", lambda *_: rule)
+    monkeypatch.setattr(budget_bounds, "_WEIGHTS", (0.0, 3.2))
+    found = find_method("queueing", "budget_mixture").measure(problem, problem.case, "test")
+
+    fixed = [with_weights(copy.deepcopy(rule), {**tuned, "compute": w, "pace": 0.0}) for w in (0.0, 3.2)]
+    measured = [problem.evaluate(each, "test") for each in fixed]
+    compute = np.array([each.parts["compute"].mean() for each in measured])
+    earned = np.array([(each.utility + 3.0 * each.parts["overspend"]).mean() for each in measured])
+    assert compute[1] < 0.4 < compute[0]  # the budget is between the two
+    price = (earned[0] - earned[1]) / (compute[0] - compute[1])
+    assert 0.0 < price < 3.0
+    share = (0.4 - compute[1]) / (compute[0] - compute[1])
+    mixed = np.array([share, 1.0 - share])
+    assert found.utility.mean() == pytest.approx(mixed @ earned, abs=1e-9)
+    assert found.parts["compute"].mean() == pytest.approx(0.4)
+    for name in ("quality", "missed", "lateness", "overspend"):
+        expected = mixed @ [each.parts[name].mean() for each in measured]
+        assert found.parts[name].mean() == pytest.approx(expected)
+    for name in ("p50_s", "p95_s", "p99_s"):
+        assert found.facts[name] == pytest.approx(mixed @ [each.facts[name] for each in measured])
+    np.testing.assert_allclose(
+        found.share, share * measured[0].share + (1 - share) * measured[1].share, atol=1e-6
+    )
+
+
 @pytest.mark.slow
 def test_no_fixed_compute_weight_exceeds_the_mixture(table, monkeypatch):
-    from router_rl.methods.queueing import budget_bounds
-    from router_rl.methods.queueing.index_router import scorer_of, with_weights
+    from router_rl.methods.queueing.index_router import scorer_of
     from router_rl.methods.queueing.index_rule import ALL_TERMS, tuned_index
     from router_rl.methods.queueing.weight_search import IndexHyperparameters
 

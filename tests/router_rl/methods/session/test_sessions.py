@@ -16,7 +16,7 @@ from experts import OutcomeTable
 from router_rl import Objective, SessionProblem, compare
 from router_rl.methods.fit import fit
 from router_rl.methods.method import Run
-from router_rl.methods.session import session_candidates, session_planner
+from router_rl.methods.session import session_candidates, session_iteration, session_planner
 from router_rl.methods.session.session_candidates import Candidate, candidate_utilities
 from router_rl.methods.session.session_iteration import (
     Forks,
@@ -212,6 +212,36 @@ def test_policy_iteration_is_no_worse_than_its_rule_on_validation_and_resumes(pr
     assert len(snapshots) == 1
     rule = problem.evaluate(strongest_rule(problem), "validation").means()["utility"]
     assert problem.evaluate(policy, "validation").means()["utility"] >= rule - 0.02
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "guard", "replaced"),
+    [(0.05, 0.01, 2.0, True), (0.05, 0.3, 2.0, False), (0.05, 0.3, 1.0, True), (-0.05, 0.01, 0.0, False)],
+)
+def test_a_policy_replaces_the_rule_if_it_is_better_by_the_guard(
+    problem, monkeypatch, mean, deviation, guard, replaced
+):
+    """64 episodes, so a standard error is an eighth of the deviation."""
+    gain = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(32)
+    of_rule = torch.full((64,), 0.5, dtype=torch.float64)
+    seen = [of_rule, of_rule + mean + deviation * gain / gain.std(), of_rule - 1.0]
+
+    def improve(policy, *_):
+        policy.network[-1].bias.data += 1.0
+
+    monkeypatch.setattr(session_iteration, "strongest_rule", lambda problem: problem.policy(problem.case))
+    monkeypatch.setattr(session_iteration, "fork_turns", lambda *_: Forks(*torch.zeros(3, 1)))
+    monkeypatch.setattr(session_iteration, "_standardise", lambda *_: None)
+    monkeypatch.setattr(session_iteration, "_validate", lambda *_: seen.pop(0))
+    for name in ("regress_network", "ascend_network"):
+        monkeypatch.setattr(session_iteration, name, improve)
+    few = SessionIterationHyperparameters(iterations=1, hidden=4, guard=guard)
+    snapshots = []
+    policy = fit_session(problem, few, Run(callback=snapshots.append))
+    assert not seen
+    assert float(policy.module.network[-1].bias.detach()) == (1.0 if replaced else 0.0)
+    (snapshot,) = snapshots
+    assert snapshot.validation.means()["utility"] == pytest.approx(0.5 + mean if replaced else 0.5)
 
 
 def four_turns(folder: Path) -> SessionProblem:

@@ -83,6 +83,31 @@ def test_one_process_changes_nothing() -> None:
     ONE.check(1, 1)
 
 
+def test_means_deviations_and_shares_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process has three rows; its sums are added to those of the first."""
+    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    own, other = values[:2], values[2:]
+
+    def added(*parts: Any) -> None:
+        left = list(parts)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda sum_: sum_.add_(left.pop(0)))
+
+    two = Processes(0, 2)
+    added(other.sum(dim=0), float(len(other)))
+    torch.testing.assert_close(two.row_mean(own), values.mean(dim=0))
+    mean = values.double().mean()
+    added(float(other.numel()), other.double().sum(), (other.double() - mean).square().sum())
+    torch.testing.assert_close(two.std(own), values.std())
+    added(3.0)
+    assert two.weight(2) == pytest.approx(2 / 5)
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad, layer.bias.grad = torch.ones(2, 3), torch.tensor([1.0, 2.0])
+    added(torch.arange(8.0))
+    two.sum_gradients(layer, 0.25)
+    torch.testing.assert_close(layer.weight.grad, 0.25 + torch.arange(6.0).reshape(2, 3))
+    torch.testing.assert_close(layer.bias.grad, torch.tensor([6.25, 7.5]))
+
+
 def test_what_several_processes_cannot_do_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"method\.temperature=1\.0: cannot be trained on 2 processes"):
         Processes(0, 2).refuse("method.temperature", 1.0, (0.0,))
