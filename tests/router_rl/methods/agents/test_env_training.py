@@ -27,8 +27,6 @@ from router_rl.problems.problem import ActionPolicy
 from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.routing.policies.network_policy import NetworkPolicy
 
-pytestmark = pytest.mark.slow
-
 METHODS = ("router_ppo", "reinforce")
 QUICK: dict[str, dict[str, Any]] = {  # on tiny instances; four seeds of four reach the optimum
     "router_ppo": {
@@ -63,6 +61,7 @@ def one_server_queue() -> QueueingProblem:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_solves_a_cascade(method: str) -> None:
     """The optimum is 0.65; the best single expert earns 0.5."""
@@ -71,6 +70,7 @@ def test_it_solves_a_cascade(method: str) -> None:
     assert problem.evaluate(policy, "test").means()["utility"] == pytest.approx(0.65, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_learns_how_long_a_queue_to_join(method: str) -> None:
     """Its utility is that of the best limit on the queue, far above either expert alone."""
@@ -90,6 +90,7 @@ def test_it_learns_how_long_a_queue_to_join(method: str) -> None:
     assert problem.evaluate(policy, "test").means()["utility"] > best - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_loads_an_expert_that_pays_off_later(method: str, tmp_path: Path) -> None:
     """A load costs more than the answer earns at once, so a policy without foresight earns half as much."""
@@ -114,6 +115,7 @@ def test_one_fit_serves_all_cases_of_a_cascade_and_one_case_of_the_others() -> N
         assert not find_method("queueing", method).amortizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_one_policy_obeys_the_compute_weight_it_observes(method: str) -> None:
     weights = (0.02, 1.5)
@@ -127,6 +129,7 @@ def test_one_policy_obeys_the_compute_weight_it_observes(method: str) -> None:
     assert expensive["compute"] == pytest.approx(0.2, abs=1e-6)  # the cheap one alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "stop_after"), [("router_ppo", 1), ("reinforce", 3)])
 def test_a_stopped_run_ends_as_an_unstopped_one(method: str, stop_after: int, tmp_path: Path) -> None:
     """The first one is stopped while the observations are measured, the second one later."""

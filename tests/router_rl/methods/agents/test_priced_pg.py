@@ -186,7 +186,7 @@ def test_mistakes_are_named() -> None:
 def test_it_starts_from_the_weights_that_earn_most_on_rows_held_out(
     best: tuple[float, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three out-of-fold predictions and two regressions; a row earns less the further a start is from best."""
+    """Three out-of-fold predictions, two regressions: rows earn less the further a start is from the best."""
     regressions = SimpleNamespace(
         n_out_of_fold=3, out_of_fold=torch.zeros(6, 2, 5), mean=torch.zeros(2, dtype=torch.float64)
     )
@@ -260,3 +260,13 @@ def test_training_reports_after_every_so_many_steps() -> None:
         report=lambda step, *_: reported.append(step),
     )
     assert reported == [3, 6, 9]
+
+
+def test_training_raises_the_expected_utility() -> None:
+    """The second expert is better everywhere by .5 and as expensive as the first."""
+    data = _unlearned()
+    data.quality = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(400, -1)
+    settings = PricedPGHyperparameters(steps=20, batch=64)
+    weights = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    _, bias = priced_pg._train(data, weights, torch.ones(1, dtype=torch.float64), settings, seed=0)
+    assert float(bias[1] - bias[0]) > 0.01

@@ -105,6 +105,24 @@ def test_kills_a_search_that_ignores_the_seed(
     assert not used[0] & used[1]
 
 
+@pytest.mark.parametrize("streams", [3, 6])
+def test_kills_generations_that_share_request_streams(
+    problem: CachingProblem, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    used: list[int] = []
+
+    def record(problem: CachingProblem, split: str, *rest: Any, streams: int, seed: int) -> torch.Tensor:
+        if split == "train":
+            used.extend(range(seed, seed + streams))
+        return torch.arange(float(len(rest[1].answer)))
+
+    monkeypatch.setattr(cache_search, "utilities", record)
+    monkeypatch.setattr(candidates, "utilities", record)
+    settings = SearchHyperparameters(population=4, elite=2, generations=12, streams=streams)
+    search(problem, settings, seed=0, start=problem.policy(problem.case))
+    assert len(used) == len(set(used)) == 12 * streams
+
+
 def test_kills_pinned_experts_chosen_on_test_rows(problem: CachingProblem) -> None:
     """Training rows ask the first and the third expert only, other rows the second and the fourth."""
     before = dict(problem.chance)

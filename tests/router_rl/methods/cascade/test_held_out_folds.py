@@ -130,3 +130,26 @@ def test_kills_rivals_tuned_on_test_rows(name: str) -> None:
         policy.start(core)
         actions.append(policy.act(observation))
     assert actions[0].equal(actions[1])
+
+
+def test_the_policy_returned_has_no_gradients(data: CascadeData) -> None:
+    policy, _ = _fitted(data)
+    assert not policy.training
+    assert not any(weight.requires_grad for weight in policy.parameters())
+
+
+def test_progress_counts_the_steps_of_all_members(data: CascadeData) -> None:
+    told: list[tuple[int, int]] = []
+    fit_cascade(
+        data,
+        3,
+        WEIGHTS,
+        replace(EPOCHS, steps=3, members=3),
+        lambda left: LossWeights(1.0, left),
+        seed=0,
+        report=lambda done, total, message, measured: told.append((done, total)),
+    )
+    done = [each for each, _ in told]
+    assert done == sorted(done)
+    assert {3, 6, 9} <= set(done) <= set(range(1, 10))
+    assert {total for _, total in told} == {9}

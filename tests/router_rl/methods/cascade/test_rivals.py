@@ -101,6 +101,26 @@ def test_rivals_solve_the_case_solved_by_hand(solved, name):
     np.testing.assert_allclose(measured.shares, [0.75, 0.25], atol=1e-6)  # half ask the expensive one too
 
 
+def test_automix_counts_the_states_of_each_group_and_two_rows_of_all(data, monkeypatch):
+    """The state of a query says which experts are right on it."""
+    found = []
+
+    def record(share, likelihood, worth, price, limit, **_):
+        found.append(share)
+        return {(): np.zeros(1, dtype=np.int64)}
+
+    monkeypatch.setattr(automix, "_solve", record)
+    policy = automix.fit_automix(data, 0.1, max_experts=3, groups=3, bins=4, seed=0)
+    chance = data.fitted.prior.sigmoid()
+    group = (chance.unsqueeze(1) - policy.centres).square().sum(dim=-1).argmin(dim=-1).numpy()
+    right = [tuple(row) for row in (data.quality >= 0.5).tolist()]
+    for number, share in enumerate(found):
+        rows = [row for row in range(len(right)) if group[row] == number]
+        for state, part in zip(sorted(set(right)), share, strict=True):
+            count = sum(right[row] == state for row in rows) + 2.0 * right.count(state) / len(right)
+            assert part == pytest.approx(count / (len(rows) + 2.0))
+
+
 def test_automix_is_not_solved_for_too_many_experts(data):
     many = dataclasses.replace(
         data, table=dataclasses.replace(data.table, outcomes=_widened(data.table.outcomes))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from envs import Outcomes
+from experts import OutcomeTable
+from router_rl import Objective
+from router_rl.methods.gates import straight_through_gate
 from router_rl.methods.gates.mixture import expected_loss
-from router_rl.methods.gates.straight_through_gate import straight_through
+from router_rl.methods.gates.straight_through_gate import StraightThroughGateHyperparameters, straight_through
+from router_rl.methods.method import Run
+from router_rl.problems.routing.problem import RoutingProblem
 from router_rl.routing import AdaptiveK, ExpertChoice, Hard, Hierarchical, Selection, TopK
 
 
@@ -49,3 +55,19 @@ def test_every_rule(rule: Selection) -> None:
     (found,) = torch.autograd.grad((mixing * downstream).sum(), logits)
     (dense,) = torch.autograd.grad((rule.probabilities(logits) * downstream).sum(), logits)
     torch.testing.assert_close(found, dense)
+
+
+def test_compute_is_charged_at_the_gates_own_weight(
+    kinds: OutcomeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = RoutingProblem(kinds, Objective(compute_weight=0.4), Hard())
+    outcomes, rows, router = problem.outcomes(), torch.arange(9), problem.new_router(0)
+    found: list[Tensor] = []
+
+    def watch(problem: RoutingProblem, _: Any, run: Run, loss: Any) -> None:
+        found.append(loss(router, outcomes, rows, torch.Generator()).detach())
+
+    monkeypatch.setattr(straight_through_gate, "train_gate", watch)
+    straight_through_gate.fit(problem, StraightThroughGateHyperparameters(own_compute=2.0), Run())
+    mixing = straight_through(Hard(), router.logits(outcomes.features[rows])[0])
+    torch.testing.assert_close(found[0], expected_loss(mixing, outcomes, rows, 0.8).detach())

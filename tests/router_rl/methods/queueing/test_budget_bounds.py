@@ -75,6 +75,8 @@ def test_the_relaxation_is_exact_where_nothing_waits_and_one_expert_is_enough(ta
         np.testing.assert_allclose(bound.parts[name], getattr(played, name), atol=1e-6)
     np.testing.assert_allclose(bound.parts["missed"], played.missed.mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(bound.share, played.share, atol=1e-6)
+    for name, level in (("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99)):
+        assert bound.facts[name] == pytest.approx(np.quantile(played.response_s, level))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -124,11 +124,14 @@ def test_rules_by_hand():
     assert chosen("vllm_balancer", waiting=[1, 0], taken=[0, 3]) == 1
     assert chosen("vllm_balancer", waiting=[1, 0], taken=[0, 5]) == 0
     assert chosen("least_busy", waiting=[1, 0], taken=[0, 3]) == 0
+    assert chosen("least_busy", waiting=[2, 3], taken=[3, 1]) == 1
     assert chosen("llmd", waiting=[0, 1], used=[0.9, 0.1]) == 0
     assert chosen("llmd", waiting=[1, 1], used=[0.9, 0.1]) == 1
     assert chosen("usage_based", used=[1.1, 0.9]) == 1
+    assert chosen("usage_based", used=[1.0, 1.2]) == 0
     assert chosen("latency_based", first=[1, 2]) == 0
     assert chosen("latency_aware", first=[1, 1.2], token=[2, 1]) == 1
+    assert chosen("latency_aware", first=[1, 1.2], token=[0.015, 0.01]) == 1
     scorer.estimate.bias.data[2:4] = torch.tensor([1.0, 2.0])
     assert chosen("cost_based") == 0
     assert chosen("cost_based", used=[1.0, 0.5]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ TARGET = torch.tensor([0.1, -0.2, 0.0, 0.3, -0.1])
 
 @pytest.fixture
 def search(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Tensor, list[Call]]]:
-    """Return a function that searches for prices near `TARGET`, and returns the result and all evaluations."""
+    """Return a function that searches for `TARGET`, and returns the result and all evaluations."""
 
     def run(
         seed: int = 0, utility: Callable[[Tensor, str], Tensor] | None = None, **values: Any
@@ -92,7 +93,7 @@ def test_a_generation_moves_to_the_best_draws(search: Callable[..., tuple[Tensor
     """With a pace of 1, the next mean is that of the best draws, and the first draw is the mean."""
     _, calls = search(pace=1.0, population=6, elite=2, generations=3)
     assert not calls[0].prices[0].any()
-    for call, following in zip(calls[:2], calls[1:3], strict=True):
+    for call, following in itertools.pairwise(calls[:3]):
         distance = (call.prices - TARGET).square().sum(dim=-1)
         best = call.prices[distance.argsort()[:2]]
         torch.testing.assert_close(following.prices[0], best.mean(dim=0))

@@ -14,7 +14,7 @@ from torch import Tensor
 from envs.traces import Arrivals
 from experts import OutcomeTable
 from experts.llm.server_options import ContinuousOptions
-from router_rl.methods.method import Run
+from router_rl.methods.method import NoHyperparameters, Run
 from router_rl.methods.queueing import server_search
 from router_rl.methods.queueing.weight_search import IndexHyperparameters
 from router_rl.methods.registry import find_method
@@ -77,10 +77,11 @@ def scores_of(
 
 def row(first_deadline: float = 0.5) -> Tensor:
     """One feature, three queues, then three servers: a request of value 2 and a deadline of 3 seconds."""
-    queues = [[5.0, 1.0, 3.0], [2.0, 0.0, 4.0], [0.0, 1.0, 0.0]]
+    queues = [*(5.0, 1.0, 3.0), *(2.0, 0.0, 4.0), *(0.0, 1.0, 0.0)]
     shared = [3.0, 2.0, 1.0, 1.0, 0.0, 0.0]
-    servers = [[0.5, 1.2, 0.2], [0.0, 0.0, 2_097_152.0], [0.1, 0.2, 0.3], [0.02, 0.01, 0.04]]
-    return torch.tensor([[0.0, *sum(queues, []), *shared, *sum(servers, []), 200.0, first_deadline]])
+    loads = [*(0.5, 1.2, 0.2), *(0.0, 0.0, 2_097_152.0)]
+    recent = [*(0.1, 0.2, 0.3), *(0.02, 0.01, 0.04)]
+    return torch.tensor([[0.0, *queues, *shared, *loads, *recent, 200.0, first_deadline]])
 
 
 @pytest.mark.parametrize("first_deadline", [0.5, 0.0])
@@ -132,3 +133,23 @@ def test_the_scores_of_litellm_by_hand(
         [0.0, -1.0, 0.0],
     ]
     torch.testing.assert_close(torch.cat(found), torch.tensor(expected))
+
+
+def test_the_predicted_latency_counts_the_first_token_four_times(
+    problem: QueueingProblem, scorer: ServerScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to the others, the first token is 1, 0.5 and 0, further ones 0, 0.4 and 1."""
+
+    class Predictor:
+        def __init__(self, *_: Any) -> None:
+            self.scorer = scorer
+
+        def predict(self, parts: Any) -> tuple[Tensor, Tensor]:
+            return torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, further, 1.0]])
+
+    monkeypatch.setattr(server_search, "LatencyPredictor", Predictor)
+    policy = find_method("queueing", "predicted_latency").fit(problem, NoHyperparameters(), Run())
+    further = 2.2
+    assert policy.actions(row()).tolist() == [0]  # 0.8, 0.48 and 0.2
+    further = 1.0
+    assert policy.actions(row()).tolist() == [0]  # 0.8, 0.6 and 0.2

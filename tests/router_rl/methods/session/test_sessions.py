@@ -110,6 +110,17 @@ def test_a_tuned_rule_is_the_best_of_its_grid_where_it_was_tuned(problem):
     assert len(utility.unique()) > 1
 
 
+def test_the_utility_of_a_candidate_is_the_mean_reward_of_a_turn(problem):
+    for expert in (0, 3):
+        (found,) = candidate_utilities(problem, "train", [Candidate(expert=expert)], streams=6, seed=5)
+        core, total = problem.core("train", problem.case, lanes=6, seed=5, group=1), 0.0
+        for _ in range(32):
+            step = core.step(torch.full((6,), expert))
+            total += float(step.reward.sum())
+            core.clear(step.terminated)
+        assert float(found) == pytest.approx(total / (6 * 32), abs=1e-6)
+
+
 @pytest.mark.slow
 def test_the_strongest_rule_has_the_highest_validation_utility(problem):
     best = problem.evaluate(strongest_rule(problem), "validation").means()["utility"]

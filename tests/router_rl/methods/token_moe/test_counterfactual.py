@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 import torch
 
-from router_rl.methods.token_moe.counterfactual import expected_loss
+from experts.moe.token_pool import TokenPool
+from router_rl.methods.token_moe import counterfactual
+from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, expected_loss, train_counterfactual
+from router_rl.methods.token_moe.token_training import Training
+from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.routing import Hard
 
 
@@ -29,3 +35,20 @@ def test_a_descent_of_the_entropy_bonus_makes_the_policy_less_certain() -> None:
     expected_loss(Hard(), z, torch.zeros(1, 2), 1.0).backward()
     assert z.grad is not None
     assert z.grad[0, 0] > 0 > z.grad[0, 1]  # descent lowers the larger logit
+
+
+def test_a_step_on_the_outcome_table_trains_every_layer(
+    micro_pool: TokenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = micro_pool.tail
+    routers = LayerRouters(tail.depth, tail.hidden, Hard(), tail.names)
+    moved: list[bool] = []
+
+    def watch(pool: TokenPool, start: LayerRouters, training: Training, loss: Any, **_: Any) -> None:
+        value = loss(start, torch.arange(3), torch.Generator().manual_seed(0))
+        gradients = torch.autograd.grad(value, [each.weight for each in start.scorers], allow_unused=True)
+        moved.extend(each is not None and bool(each.any()) for each in gradients)
+
+    monkeypatch.setattr(counterfactual, "train", watch)
+    train_counterfactual(micro_pool, routers, Training(), OUTCOME_TABLE)
+    assert moved == [True] * tail.depth

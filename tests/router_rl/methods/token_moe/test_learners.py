@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from envs.layer_load import LoadRule
 from envs.token_moe import TokenMoEConfig
 from router_rl.methods.token_moe import token_bounds as bounds
+from router_rl.methods.token_moe import token_ridge
 from router_rl.methods.token_moe.backprop import (
     GATES,
     dense_mix,
@@ -87,6 +88,24 @@ def test_ridge_is_the_one_of_scikit_learn(micro_pool):
     scale = ours.std() / theirs.std()
     assert scale == pytest.approx(round(scale), abs=1e-3)  # the calibration multiplies by a power of two
     np.testing.assert_allclose(ours, theirs * scale, atol=2e-3)
+
+
+@pytest.mark.parametrize("target", ["label", "loss"])
+def test_ridge_multiplies_the_logits_by_the_power_of_two_of_highest_likelihood(
+    micro_pool, target, monkeypatch
+):
+    tail, s, settings = micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(target=target)
+    scaled = fit_ridge(tail, s, settings)
+    monkeypatch.setattr(token_ridge, "_SCALES", (1.0,))
+    plain = fit_ridge(tail, s, settings)
+    x = tail.attend(0, s.states(torch.arange(len(s))))[1]
+    z, best = plain.logits(0, x).detach().double(), token_ridge.best_experts(s, settings).unsqueeze(-1)
+    scales = [2.0**power for power in range(8)]
+    likelihood = [float((z * scale).log_softmax(dim=-1).gather(-1, best).sum()) for scale in scales]
+    expected = scales[int(np.argmax(likelihood))]
+    assert expected > 1.0
+    torch.testing.assert_close(scaled.scorers[0].weight, expected * plain.scorers[0].weight)
+    torch.testing.assert_close(scaled.scorers[0].bias, expected * plain.scorers[0].bias)
 
 
 def test_pairs_are_the_routers_without_their_standardisation(micro_pool, start):

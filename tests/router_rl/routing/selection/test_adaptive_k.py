@@ -123,3 +123,29 @@ def test_k_is_checked(k: int, message: str) -> None:
 def test_log_of_an_impossible_draw_is_minus_infinity() -> None:
     logits = AdaptiveK(k=2).mask(LOGITS[None], torch.tensor([True, False, True]))
     assert float(AdaptiveK(k=2).log_prob(logits, torch.tensor([[1, NOBODY]]))) == -math.inf
+
+
+def test_every_expert_may_work() -> None:
+    AdaptiveK(k=3).check(3)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_entropy_is_that_of_each_draw_after_the_greedy_ones(k: int) -> None:
+    """The experts rank 2, 0, 1; a later draw counts as often as nobody was not drawn before it."""
+    strength = LOGITS.double().exp()
+    expected, reached = 0.0, 1.0
+    for draw, pool in enumerate([[0, 1, 2], [0, 1, NOBODY], [1, NOBODY]][:k]):
+        p = strength[pool] / strength[pool].sum()
+        expected -= reached * float((p * p.log()).sum())
+        reached *= 1.0 - (float(p[-1]) if draw else 0.0)
+    assert float(AdaptiveK(k=k).entropy(LOGITS[None])[0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_lifting_gives_nobody_the_value_of_all_together() -> None:
+    values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    greedy = AdaptiveK(k=2).lift(values, temperature=0.0)
+    torch.testing.assert_close(greedy, torch.cat([values, values.amax(dim=-1, keepdim=True)], dim=-1))
+    lifted = AdaptiveK(k=2).lift(values, temperature=0.5)
+    together = 0.5 * (values / 0.5).exp().sum(dim=-1).log()
+    torch.testing.assert_close(lifted[..., :3], values)
+    torch.testing.assert_close(lifted[..., 3], together)

@@ -66,3 +66,19 @@ def test_there_is_no_policy_and_no_export(tmp_path: Path) -> None:
         ExpertChoice(k=2).check(3)
     with pytest.raises(RouterError, match="capacity=0"):
         ExpertChoice(k=2, capacity=0)
+
+
+def test_one_to_all_experts_take_a_query() -> None:
+    assert list(ExpertChoice(k=3).sizes(3)) == [1, 2, 3]
+
+
+def test_the_mixture_has_the_weights_of_the_experts_that_took_the_query() -> None:
+    rule = ExpertChoice(k=3, capacity=2.0)
+    logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    experts, weights = rule.select(logits)
+    mixing = rule.mixing(logits)
+    assert mixing.shape == (8, 3)
+    for row in range(8):
+        given = dict(zip(experts[row].tolist(), weights[row].tolist(), strict=True))
+        expected = [given.get(expert, 0.0) for expert in range(3)]
+        assert mixing[row].tolist() == pytest.approx(expected)

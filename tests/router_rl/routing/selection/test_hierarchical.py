@@ -118,3 +118,12 @@ def test_spec_round_trip() -> None:
 def test_a_tree_that_does_not_fit(tree: object, message: str) -> None:
     with pytest.raises(RouterError, match=message):
         Hierarchical(tree=tree).check(3)  # type: ignore[arg-type]
+
+
+def test_a_batch_of_sequences_is_the_sequences_one_by_one() -> None:
+    logits = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    action = RULE.sample(logits)
+    for function in (RULE.log_prob, RULE.weigh):
+        found = function(logits, action)
+        torch.testing.assert_close(found, torch.stack([function(logits[n], action[n]) for n in range(2)]))
+    torch.testing.assert_close(RULE.entropy(logits), torch.stack([RULE.entropy(each) for each in logits]))

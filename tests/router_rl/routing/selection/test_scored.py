@@ -165,3 +165,13 @@ def test_spec_round_trip(rule: ScoredTopK) -> None:
 def test_settings_are_checked(settings: dict[str, object], problem: str) -> None:
     with pytest.raises(RouterError, match=problem):
         ScoredTopK(**settings).check(4)  # type: ignore[arg-type]
+
+
+def test_the_margin_of_the_groups_is_the_worst_kept_one_minus_the_best_other_one() -> None:
+    # Scores 1/2, 3/4 | 9/10, 4/5 | 1/4, 1/10, judged by the sum of two: 5/4, 17/10 and 7/20.
+    logits = torch.tensor([[1.0, 3.0, 9.0, 4.0, 1 / 3, 1 / 9]]).log()
+    for kept, expected in ((1, 1.7 - 1.25), (2, 1.25 - 0.35), (3, INF)):
+        rule = ScoredTopK(k=2, groups=3, kept=kept)
+        torch.testing.assert_close(rule.group_margin(logits), torch.tensor([expected]))
+    tied = ScoredTopK(k=1, groups=3, kept=1).group_margin(torch.ones(2, 6))
+    assert tied.tolist() == [0.0, 0.0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from router_rl.routing import RouterError, TopK
-from router_rl.routing.selection.topk import largest
+from router_rl.routing.selection.topk import _keys, largest
 
 # Probabilities 1/8, 2/8, 5/8.
 LOGITS = torch.tensor([[1.0, 2.0, 5.0]]).log()
@@ -133,3 +133,16 @@ def test_neighbouring_scores_are_no_tie_however_many_there_are():
         assert compiled(scores, 3).tolist() == largest(scores, 3).tolist() == [[n - 1, 0, 1]]
         assert compiled(-scores, n)[0, -1] == n - 1
         assert compiled(-scores, 1)[0, 0] == 7
+
+
+@pytest.mark.parametrize("n", [1, 5, 12, 130])
+def test_keys_rank_as_the_scores_do_and_equal_scores_by_increasing_id(n):
+    generator = torch.Generator().manual_seed(n)
+    values = torch.tensor(AWKWARD)
+    scores = values[torch.randint(len(values), (200, n), generator=generator)]
+    assert _keys(scores).sort(dim=-1, descending=True).indices.equal(by_sorting(scores, n))
+
+
+def test_the_largest_of_sequences_are_those_of_each_row():
+    scores = torch.randint(-1, 2, (4, 6, 5), generator=torch.Generator().manual_seed(0)).double()
+    assert largest(scores, 3).equal(torch.stack([by_sorting(each, 3) for each in scores]))
