@@ -124,7 +124,7 @@ def test_rules_by_hand():
     assert chosen("vllm_balancer", waiting=[1, 0], taken=[0, 3]) == 1
     assert chosen("vllm_balancer", waiting=[1, 0], taken=[0, 5]) == 0
     assert chosen("least_busy", waiting=[1, 0], taken=[0, 3]) == 0
-    assert chosen("least_busy", waiting=[2, 3], taken=[3, 1]) == 1
+    assert chosen("least_busy", waiting=[4, 1], taken=[2, 3]) == 1
     assert chosen("llmd", waiting=[0, 1], used=[0.9, 0.1]) == 0
     assert chosen("llmd", waiting=[1, 1], used=[0.9, 0.1]) == 1
     assert chosen("usage_based", used=[1.1, 0.9]) == 1

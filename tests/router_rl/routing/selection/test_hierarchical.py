@@ -107,12 +107,15 @@ def test_spec_round_trip() -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (("root", (0, 1, 1)), "leaves"),
+        (("root", (0, 1, 1)), r"leaves \[0, 1, 1\] but there are 3 experts; give each of 0 to 2 once"),
         (("root", (0, 1)), "leaves"),
         (0, "one expert"),
         (("root", ()), "neither"),
         (("root", (0, "c")), "neither"),
         (["root"], "neither"),
+        (("root", (0, 1, 2), (0, 1, 2)), "neither"),
+        ((0, (0, 1, 2)), "neither"),
+        (True, "neither"),
     ],
 )
 def test_a_tree_that_does_not_fit(tree: object, message: str) -> None:

@@ -146,3 +146,20 @@ def test_keys_rank_as_the_scores_do_and_equal_scores_by_increasing_id(n):
 def test_the_largest_of_sequences_are_those_of_each_row():
     scores = torch.randint(-1, 2, (4, 6, 5), generator=torch.Generator().manual_seed(0)).double()
     assert largest(scores, 3).equal(torch.stack([by_sorting(each, 3) for each in scores]))
+
+
+@pytest.mark.parametrize("n", [2**15, 2**15 + 1, 2**17])
+def test_where_no_value_may_be_looked_at_a_tie_still_goes_to_the_lowest_id(n, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    scores = torch.ones(1, n)
+    scores[0, -1] = 1.0 + 2**-23
+    scores[0, 0] = 1.0 - 2**-24  # below a score of 1 at any place
+    assert largest(scores, 3).tolist() == [[n - 1, 1, 2]]
+    assert largest(scores, n)[0, -1] == 0
+
+
+def test_the_mixture_of_sequences_has_the_weights_of_the_chosen():
+    logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    mixing = TopK(k=2).mixing(logits)
+    kept = logits.masked_fill(logits < logits.topk(2).values[..., 1:], -math.inf)
+    torch.testing.assert_close(mixing, kept.softmax(dim=-1))
