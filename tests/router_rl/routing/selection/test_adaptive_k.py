@@ -145,7 +145,19 @@ def test_lifting_gives_nobody_the_value_of_all_together() -> None:
     values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     greedy = AdaptiveK(k=2).lift(values, temperature=0.0)
     torch.testing.assert_close(greedy, torch.cat([values, values.amax(dim=-1, keepdim=True)], dim=-1))
-    lifted = AdaptiveK(k=2).lift(values, temperature=0.5)
-    together = 0.5 * (values / 0.5).exp().sum(dim=-1).log()
-    torch.testing.assert_close(lifted[..., :3], values)
-    torch.testing.assert_close(lifted[..., 3], together)
+    for temperature in (0.5, 1.0):
+        lifted = AdaptiveK(k=2).lift(values, temperature=temperature)
+        together = temperature * (values / temperature).exp().sum(dim=-1).log()
+        torch.testing.assert_close(lifted[..., :3], values)
+        torch.testing.assert_close(lifted[..., 3], together)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_batch_of_sequences_is_the_sequences_one_by_one(k: int) -> None:
+    rule = AdaptiveK(k=k)
+    logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    action = rule.sample(logits)
+    torch.testing.assert_close(rule.entropy(logits), torch.stack([rule.entropy(each) for each in logits]))
+    for function in (rule.log_prob, rule.weigh):
+        found = function(logits, action)
+        torch.testing.assert_close(found, torch.stack([function(logits[n], action[n]) for n in range(2)]))

@@ -82,3 +82,17 @@ def test_the_mixture_has_the_weights_of_the_experts_that_took_the_query() -> Non
         given = dict(zip(experts[row].tolist(), weights[row].tolist(), strict=True))
         expected = [given.get(expert, 0.0) for expert in range(3)]
         assert mixing[row].tolist() == pytest.approx(expected)
+
+
+def test_an_expert_that_took_a_query_stands_before_one_that_did_not_however_small_its_share() -> None:
+    """The shares of the second and the third expert in the first query are 0 in float32."""
+    logits = torch.tensor([[0.0, -200.0, -200.0], [0.0, 0.0, -300.0], [0.0, -300.0, -300.0]])
+    assert ExpertChoice(k=3).select(logits).experts.tolist() == [[0, 2, 3], [1, 3, 3], [0, 3, 3]]
+
+
+def test_a_random_router_chooses_by_noisy_logits() -> None:
+    logits, noise = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
+    rule = ExpertChoice(k=3)
+    action = rule.sample(logits, noise)
+    torch.testing.assert_close(action, logits + noise)
+    assert rule.choice(logits, action).experts.equal(rule.select(logits + noise).experts)

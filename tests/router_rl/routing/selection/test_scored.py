@@ -175,3 +175,7 @@ def test_the_margin_of_the_groups_is_the_worst_kept_one_minus_the_best_other_one
         torch.testing.assert_close(rule.group_margin(logits), torch.tensor([expected]))
     tied = ScoredTopK(k=1, groups=3, kept=1).group_margin(torch.ones(2, 6))
     assert tied.tolist() == [0.0, 0.0]
+    sequences = logits.repeat(10, 1).reshape(2, 5, 6)
+    for kept in (1, 3):
+        rule = ScoredTopK(k=2, groups=3, kept=kept)
+        assert rule.group_margin(sequences).equal(rule.group_margin(logits).expand(2, 5))

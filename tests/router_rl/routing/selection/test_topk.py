@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from router_rl.routing import RouterError, TopK
+from router_rl.routing.selection import topk
 from router_rl.routing.selection.topk import _keys, largest
 
 # Probabilities 1/8, 2/8, 5/8.
@@ -163,3 +164,24 @@ def test_the_mixture_of_sequences_has_the_weights_of_the_chosen():
     mixing = TopK(k=2).mixing(logits)
     kept = logits.masked_fill(logits < logits.topk(2).values[..., 1:], -math.inf)
     torch.testing.assert_close(mixing, kept.softmax(dim=-1))
+
+
+@pytest.mark.parametrize(("experts", "enumerated"), [(4, True), (5, False)])
+def test_entropy_is_exact_up_to_the_limit_of_prefixes_and_follows_the_best_beyond(
+    experts, enumerated, monkeypatch
+):
+    """The first two of three draws have 16 or 25 prefixes."""
+    monkeypatch.setattr(topk, "_EXACT_PREFIXES", 16)
+    logits = torch.randn(2, 3, experts, generator=torch.Generator().manual_seed(0))
+    found = TopK(k=3).entropy(logits)
+    draws = torch.tensor(list(itertools.permutations(range(experts), 3)))
+    for place in itertools.product(range(2), range(3)):
+        row = logits[place]
+        log_p = TopK(k=3).log_prob(row.expand(len(draws), -1), draws).double()
+        exact = -float((log_p.exp() * log_p).sum())
+        greedy, left = 0.0, row.sort(descending=True).values.double()
+        for draw in range(3):
+            p = left[draw:].softmax(dim=0)
+            greedy -= float((p * p.log()).sum())
+        assert abs(exact - greedy) > 1e-3
+        assert float(found[place]) == pytest.approx(exact if enumerated else greedy, abs=1e-5)
