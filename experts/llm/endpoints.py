@@ -78,6 +78,8 @@ class Endpoint:
         requests_per_minute: rate limit, kept by evenly spaced requests; None: no limit.
         tokens_per_minute: rate limit of prompt tokens (4 characters per token) plus `max_tokens`; None: no
             limit.
+        input_per_minute: rate limit of prompt tokens, for `serve` with a router of APIs; None: no limit.
+        output_per_minute: rate limit of answer tokens, for `serve` with a router of APIs; None: no limit.
         replicas: requests that the server works on at once, for `serve`: further ones wait there. None: as a
             queue router was trained.
         samples: answers that `collect` asks for, for cascades that ask again: the further ones are columns
@@ -100,6 +102,8 @@ class Endpoint:
     price: Price | None = None
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    input_per_minute: float | None = None
+    output_per_minute: float | None = None
     replicas: int | None = None
     samples: int = 1
     max_tokens: int | None = None
@@ -121,7 +125,8 @@ class Endpoint:
         if self.samples > 1 and not self.is_random:
             fix = "write options: {temperature: 0.7}"
             raise self._wrong("samples", "are equal answers without a temperature above 0", fix)
-        for part in ("requests_per_minute", "tokens_per_minute", "replicas", "max_tokens", "timeout"):
+        rates = ("requests_per_minute", "tokens_per_minute", "input_per_minute", "output_per_minute")
+        for part in (*rates, "replicas", "max_tokens", "timeout"):
             self._check_number(part, 1e-9, "use a number above 0")
 
     @property

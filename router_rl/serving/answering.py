@@ -22,11 +22,10 @@ from .decider import Decider, Decision
 from .log_row import LogRows
 from .log_writer import LogWriter
 from .rate_limits import OverLimitError, RateLimits
+from .served_apis import Call
 from .upstream import Upstream, tokens_of
 
 __all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
-
-_MIN_REMAINING = 0.1  # of its deadline: what a request has left at least when another expert is called
 
 
 class NoAnswerError(RuntimeError):
@@ -141,7 +140,7 @@ class Answering:
             attempt.waits = self._decider.is_full(model)
             try:
                 with ExitStack() as in_flight:  # closed when the answer ends, also on an error
-                    in_flight.enter_context(self._decider.queues.request(model))
+                    attempt.call = in_flight.enter_context(self._decider.queues.request(model))
                     answers = {name: each.whole for name, each in asked.items() if each.whole is not None}
                     sent = self._called.request(expert, request, answers)
                     started = await self._call(attempt, request, sent, in_flight)
@@ -164,16 +163,13 @@ class Answering:
         self, request: ChatRequest, failed: dict[str, str], asked: dict[str, Started], elapsed_s: float
     ) -> Decision:
         """Decide on a request that arrived `elapsed_s` seconds ago."""
-        deadline_s = request.deadline_s
-        if deadline_s is not None:
-            deadline_s = max(deadline_s - elapsed_s, _MIN_REMAINING * deadline_s)
         return self._decider.decide(
             request.prompt,
             request.group,
             failed,
             session=request.session,
             messages=request.messages,
-            deadline_s=deadline_s,
+            deadlines=request.deadlines.after(elapsed_s),
             answers={name: self._read_answer(name, each) for name, each in asked.items()},
             arrived=not failed and not asked,
         )
@@ -230,10 +226,17 @@ class Answering:
         return Started(decision=attempt.id, expert=expert, chunks=stream)
 
     async def _wait_for_rate_limit(self, attempt: _Attempt, model: str, sent: ChatRequest) -> None:
-        """Wait until the rate limits of the model list allow a request."""
-        wait_s, another_s = self._limits.take(model, sent)
-        if another_s > 0.0:
-            self._decider.limited(attempt.expert, another_s)
+        """Wait until a router's token buckets, else the rate limits of the model list, allow a request."""
+        queues, tokens = self._decider.queues, self._limits.tokens(model, sent)
+        wait_s = queues.wait_s(self._decider.live.router, model, tokens)
+        if wait_s is None:
+            wait_s, another_s = self._limits.take(model, sent)
+            if another_s > 0.0:
+                self._decider.limited(attempt.expert, another_s)
+        else:
+            self._limits.check(model, wait_s)
+        if attempt.call is not None:
+            queues.sent(attempt.call, tokens, wait_s)
         if wait_s > 0.0:
             attempt.waits = True
             await asyncio.sleep(wait_s)
@@ -323,6 +326,8 @@ class Answering:
         self._counters.ended(attempt.expert, status, seconds, usd, None if attempt.further else tokens)
         if status == "ok" and attempt.decision is not None and not attempt.waits:
             self._decider.measured(attempt.decision, seconds)
+        if status == "ok" and attempt.call is not None and tokens is not None:
+            self._decider.queues.answered(attempt.call, tokens, seconds, attempt.first_s)
         return {
             "id": attempt.id,
             "status": status,
@@ -350,6 +355,7 @@ class _Attempt:
         tokens: prompt and answer tokens of a complete answer.
         further: another expert has answered the request already, for a cascade policy.
         is_logged: its row is in the log, or being written: the end is an update.
+        call: the record of the request in flight.
     """
 
     id: str
@@ -362,6 +368,7 @@ class _Attempt:
     tokens: tuple[int, int] | None = None
     further: bool = False
     is_logged: bool = False
+    call: Call | None = None
 
 
 def _has_content(chunk: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from experts.io.progress import say
 
 from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
-from .chat_request import BadRequestError, ChatRequest, deadline_of, last_prompt, read_outcome
+from .chat_request import BadRequestError, ChatRequest, deadlines_of, last_prompt, read_outcome
 from .deployments import follow
 from .guard import Guard
 from .live_page import live_page
@@ -159,7 +159,7 @@ async def _route(server: Server, http: Request) -> Response:
             group,
             session=session,
             messages=[] if "prompt" in fields else cast("list[dict[str, Any]]", fields["messages"]),
-            deadline_s=deadline_of(fields),
+            deadlines=deadlines_of(fields),
         )
     except BadRequestError as error:
         return _error(400, str(error), "invalid_request_error", error.parameter)

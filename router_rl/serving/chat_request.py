@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 __all__ = [
     "AUTO",
     "CHARACTERS_PER_TOKEN",
+    "NO_DEADLINES",
     "BadRequestError",
     "ChatRequest",
-    "deadline_of",
+    "Deadlines",
+    "deadlines_of",
+    "estimated_tokens",
     "last_prompt",
     "read_outcome",
     "text_length",
@@ -19,6 +22,7 @@ __all__ = [
 
 AUTO = "auto"  # the model name with which the router chooses
 CHARACTERS_PER_TOKEN = 4  # for estimates of tokens before a model counts them
+_MIN_REMAINING = 0.1  # of its deadline: what a request has left at least when another expert is called
 
 
 class BadRequestError(ValueError):
@@ -34,6 +38,26 @@ class BadRequestError(ValueError):
         self.parameter = parameter
 
 
+class Deadlines(NamedTuple):
+    """Seconds from now until a request is late; None where the request does not say.
+
+    Attributes:
+        last: until the whole answer is late.
+        first: until the first token is late.
+    """
+
+    last: float | None = None
+    first: float | None = None
+
+    def after(self, seconds: float) -> Deadlines:
+        """Return what is left of the deadlines after some seconds, at least a tenth of each."""
+        left = [None if each is None else max(each - seconds, _MIN_REMAINING * each) for each in self]
+        return Deadlines(*left)
+
+
+NO_DEADLINES = Deadlines()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     """A chat completion.
@@ -46,7 +70,7 @@ class ChatRequest:
         wants_usage: whether a streamed answer ends with its token counts.
         group: task or subject of the prompt, from the field `group` of `metadata`.
         session: name of the conversation, from the field `session` of `metadata`.
-        deadline_s: seconds until the request is late, from the field `deadline_s` of `metadata`.
+        deadlines: when the request is late, from `deadline_s` and `first_deadline_s` of `metadata`.
         rest: all other fields, such as `tools` or `temperature`.
     """
 
@@ -57,7 +81,7 @@ class ChatRequest:
     wants_usage: bool = False
     group: str | None = None
     session: str | None = None
-    deadline_s: float | None = None
+    deadlines: Deadlines = NO_DEADLINES
     rest: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
@@ -94,7 +118,7 @@ class ChatRequest:
             wants_usage=cast("dict[str, Any]", options).get("include_usage") is True,
             group=_text(cast("dict[str, Any]", metadata), "group"),
             session=_text(cast("dict[str, Any]", metadata), "session"),
-            deadline_s=deadline_of(cast("dict[str, Any]", metadata)),
+            deadlines=deadlines_of(cast("dict[str, Any]", metadata)),
             rest=fields,
         )
 
@@ -141,26 +165,26 @@ def text_length(message: Mapping[str, Any]) -> int:
     return sum(len(text) for text in texts if isinstance(text, str))
 
 
-def deadline_of(metadata: Mapping[str, Any]) -> float | None:
-    """Return the deadline of a request in seconds from now; None if its metadata has none.
+def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> float:
+    """Return the estimated tokens of messages, 4 characters per token.
 
     Args:
-        metadata: metadata of the request; `deadline_s` is a number or its string (OpenAI's clients send
-            strings).
+        messages: of a request.
+    """
+    return sum(map(text_length, messages)) / CHARACTERS_PER_TOKEN
+
+
+def deadlines_of(metadata: Mapping[str, Any]) -> Deadlines:
+    """Return the deadlines of a request.
+
+    Args:
+        metadata: metadata of the request; `deadline_s` and `first_deadline_s` are numbers or their strings
+            (OpenAI's clients send strings).
 
     Raises:
-        BadRequestError: `deadline_s` is not a number above 0.
+        BadRequestError: one of them is not a number above 0.
     """
-    value = metadata.get("deadline_s")
-    if value is None:
-        return None
-    try:
-        seconds = float(value) if isinstance(value, str | int | float) else 0.0
-    except (ValueError, OverflowError):
-        seconds = 0.0
-    if isinstance(value, bool) or not 0.0 < seconds < float("inf"):
-        raise BadRequestError("metadata.deadline_s", "is not a number of seconds above 0")
-    return seconds
+    return Deadlines(_seconds(metadata, "deadline_s"), _seconds(metadata, "first_deadline_s"))
 
 
 def read_outcome(body: dict[str, Any]) -> tuple[str, float]:
@@ -204,3 +228,17 @@ def _text(metadata: Mapping[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise BadRequestError(f"metadata.{name}", "is not a string")
     return value
+
+
+def _seconds(metadata: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of seconds above 0; None if the metadata has none."""
+    value = metadata.get(name)
+    if value is None:
+        return None
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else 0.0
+    except (ValueError, OverflowError):
+        seconds = 0.0
+    if isinstance(value, bool) or not 0.0 < seconds < float("inf"):
+        raise BadRequestError(f"metadata.{name}", "is not a number of seconds above 0")
+    return seconds

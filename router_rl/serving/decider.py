@@ -21,13 +21,13 @@ from ..routing.policies.cascade_router import cascade_policy_of, cascade_state
 from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
 from .called_models import calls_of
-from .chat_request import CHARACTERS_PER_TOKEN
+from .chat_request import CHARACTERS_PER_TOKEN, NO_DEADLINES, Deadlines, estimated_tokens
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
 from .live_routers import Live, check_cascades, check_live
 from .loaded_router import LoadedRouter, Ranking
 from .served_conversations import Message, ServedConversations
-from .served_queues import ServedQueues, waiting_and_taken
+from .served_queues import ServedQueues
 from .sessions import Sessions, sticky_choice
 from .thompson_propensities import thompson_propensities
 
@@ -134,6 +134,7 @@ class Decider:
             InputError: as for `check_live`.
         """
         check_live(live, self._live.router.experts, self._prices, counts=self._counts_queues)
+        self.queues.check(live.routers)
         check_cascades(live, self._compute_weight, explores=bool(self._explore or self.sessions.bonus))
 
     def replace(self, live: Live) -> None:
@@ -157,7 +158,7 @@ class Decider:
         *,
         session: str | None = None,
         messages: Sequence[Message] = (),
-        deadline_s: float | None = None,
+        deadlines: Deadlines = NO_DEADLINES,
         answers: Mapping[str, str | float | None] | None = None,
         arrived: bool = False,
     ) -> Decision:
@@ -169,7 +170,7 @@ class Decider:
             failed: experts that failed on this request.
             session: name of the conversation.
             messages: the whole prompt, which session policies read; empty: the prompt is the only message.
-            deadline_s: seconds until the request is late; None: the default deadline.
+            deadlines: when the request is late.
             answers: what was read of the answers to this request so far, by expert, for a cascade policy; the
                 verdict in [0, 1] of a verifier.
             arrived: count the request as an arrival.
@@ -196,13 +197,16 @@ class Decider:
         digests = [each.digest for each in routers]
         masks = [self.breaker.mask({*failed, *waiting}, each.router) for each in routers]
         adapted = [self.queues.adapted(each) for each in routers]
+        turn = messages or [{"role": "user", "content": prompt}]
         rankings: list[Ranking] = []
         states: list[Tensor | None] = []
         for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
-            state = None if queues is None else self.queues.state(queues, excluded, deadline_s)
+            state = None if queues is None else self.queues.state(queues, excluded, deadlines.last)
+            apis = self.queues.apis(loaded)
+            if apis is not None:
+                state = self.queues.api_state(apis, excluded, deadlines, estimated_tokens(turn))
             conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
             if conversation is not None:
-                turn = messages or [{"role": "user", "content": prompt}]
                 state = self.conversations.state(conversation, session, turn)
             if cascade is not None:
                 state = cascade_state(cascade, answers or {}, self._compute_weight or 0.0, mask)
@@ -306,15 +310,15 @@ class Decider:
     def queue_status(self) -> dict[str, dict[str, Any]]:
         """Return the queue of each model by name, as JSON.
 
-        `in_flight`: requests without an answer yet. `waiting`: those beyond the model's replicas; null if
-        the replicas are unknown. `excluded`: the reason why the model is not chosen; null if it may be.
+        `in_flight`: requests without an answer yet. `waiting`: those beyond the model's replicas, or those
+        that wait for its rate limits if the router reads APIs; null if neither is known. `excluded`: the
+        reason why the model is not chosen; null if it may be.
         """
         reader = self._reader()
         excluded = {self._model(name): reason for name, reason in self.breaker.excluded().items()}
         status: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys(map(self._model, self._prices)):
-            replicas, count = self.queues.replicas(reader, name), self.queues.in_flight(name)
-            waiting = None if replicas is None else waiting_and_taken(count, replicas)[0]
+            count, waiting = self.queues.in_flight(name), self.queues.waiting(reader, name)
             status[name] = {"in_flight": count, "waiting": waiting, "excluded": excluded.get(name)}
         return status
 
@@ -326,9 +330,10 @@ class Decider:
         return [name for name, call in self._calls.items() if call.model == self._model(expert)]
 
     def _reader(self) -> LoadedRouter:
-        """Return the first router that reads queues, or the live one."""
-        live = self._live
-        return next((each for each in live.routers if self.queues.adapted(each) is not None), live.router)
+        """Return the first router that reads queues or APIs, or the live one."""
+        live, queues = self._live, self.queues
+        reads = (each for each in live.routers if queues.adapted(each) or queues.apis(each))
+        return next(reads, live.router)
 
     def _sticky(
         self, ranking: Ranking, names: Sequence[str], allowed: Sequence[bool], session: str | None

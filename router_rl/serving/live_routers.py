@@ -9,6 +9,7 @@ from experts import InputError
 
 from ..routing.policies.cascade_router import cascade_policy_of
 from ..routing.policies.live_queues import queue_constants
+from ..routing.policies.live_servers import server_constants
 from ..routing.policies.session_router import session_policy_of
 from .loaded_router import LoadedRouter
 
@@ -56,7 +57,7 @@ def check_live(live: Live, experts: Sequence[str], known: Collection[str], *, co
             fix = "add it to the model list, under its name in the table"
             problem = f"has the expert {missing[0]}, which is not in the model list"
             raise InputError(field, str(each.folder), problem, fix)
-        if not counts and queue_constants(each.router) is not None:
+        if not counts and (queue_constants(each.router) or server_constants(each.router)) is not None:
             problem = "reads queues, but requests in flight are not counted here"
             raise InputError(field, str(each.folder), problem, "use `serve`, or a router without queues")
         if not counts and session_policy_of(each.router) is not None:

@@ -22,6 +22,7 @@ from ..routing.policies.cascade_router import (
     reads_features,
 )
 from ..routing.policies.live_queues import queue_constants
+from ..routing.policies.live_servers import limits_apis, server_constants
 from ..routing.policies.session_policy import SessionPolicy
 from ..routing.policies.session_router import session_router
 from ..routing.storage import stored_text_digest
@@ -81,10 +82,17 @@ class LoadedRouter:
         except RouterError as error:
             raise InputError(field, str(folder), str(error), "give a folder that `export` wrote") from error
         router = _as_router(loaded, field, folder)
-        constants = queue_constants(router)
+        servers = server_constants(router)
+        constants = queue_constants(router) or servers
         if constants is not None and constants.budget:
             problem = "was trained with a budget per episode, but served requests have no episodes"
             raise InputError(field, str(folder), problem, "train it without --problem.budget")
+        if servers is not None and not limits_apis(servers):
+            problem = (
+                "was trained on engines (--problem.servers continuous), whose caches `serve` cannot read"
+            )
+            fix = "train it with --problem.servers queue or api"
+            raise InputError(field, str(folder), problem, fix)
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
         if beyond and constants is None and router is loaded:
             problem = f"needs {', '.join(beyond)}, which a request does not have"

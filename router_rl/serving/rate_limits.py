@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from experts.llm.endpoints import Endpoint
 
-from .chat_request import CHARACTERS_PER_TOKEN, ChatRequest, text_length
+from .chat_request import ChatRequest, estimated_tokens
+from .served_apis import RequestTokens
 
 __all__ = ["OverLimitError", "RateLimits"]
 
@@ -49,21 +50,48 @@ class RateLimits:
         Raises:
             OverLimitError: the wait is longer than the model's `timeout`; nothing is reserved.
         """
-        now, endpoint = self._clock(), self._endpoints[expert]
+        now, tokens = self._clock(), self.tokens(expert, request)
         used = [
             (windows[expert], amount)
-            for windows, amount in ((self._requests, 1.0), (self._tokens, _tokens(endpoint, request)))
+            for windows, amount in (
+                (self._requests, 1.0),
+                (self._tokens, tokens.prompt + (tokens.most or 0.0)),
+            )
             if expert in windows
         ]
         if not used:
             return 0.0, 0.0
         at = max(window.earliest(now, amount) for window, amount in used)
-        if at - now > endpoint.timeout:
-            raise OverLimitError(f"the rate limit of the model list is reached for {at - now:.0f} s")
+        self.check(expert, at - now)
         for window, amount in used:
             window.add(at, amount)
         another = max(window.earliest(now, amount) for window, amount in used)
         return at - now, another - now
+
+    def check(self, expert: str, wait_s: float) -> None:
+        """Check that a model's `timeout` allows a request to wait.
+
+        Args:
+            expert: name of the model.
+            wait_s: seconds until the request may be sent.
+
+        Raises:
+            OverLimitError: the wait is longer than the model's `timeout`.
+        """
+        if wait_s > self._endpoints[expert].timeout:
+            raise OverLimitError(f"the rate limit of the model list is reached for {wait_s:.0f} s")
+
+    def tokens(self, expert: str, request: ChatRequest) -> RequestTokens:
+        """Return the tokens of a request and its maximum answer, estimated as in `collect`.
+
+        Args:
+            expert: name of the model.
+            request: the request.
+        """
+        requested = request.rest.get("max_completion_tokens") or request.rest.get("max_tokens")
+        limits = [requested, self._endpoints[expert].max_tokens]
+        most = min((limit for limit in limits if isinstance(limit, int)), default=None)
+        return RequestTokens(estimated_tokens(request.messages), most=most)
 
 
 class _Window:
@@ -102,11 +130,3 @@ def _windows(endpoints: Sequence[Endpoint], field: str) -> dict[str, _Window]:
     """Return the windows of the models with a limit; a limit below 1 per minute becomes 1 per longer time."""
     limits = {each.name: getattr(each, field) for each in endpoints if getattr(each, field) is not None}
     return {name: _Window(max(limit, 1.0), _MINUTE * max(1.0, 1.0 / limit)) for name, limit in limits.items()}
-
-
-def _tokens(endpoint: Endpoint, request: ChatRequest) -> float:
-    """Return the tokens of a request plus its maximum answer, estimated as in `collect`."""
-    characters = sum(map(text_length, request.messages))
-    requested = request.rest.get("max_completion_tokens") or request.rest.get("max_tokens")
-    limits = [limit for limit in (requested, endpoint.max_tokens) if isinstance(limit, int)]
-    return characters / CHARACTERS_PER_TOKEN + (min(limits) if limits else 0)

@@ -30,6 +30,8 @@ class ServeOptions(CheckedOptions):
         explore_extra_usd: maximum expected extra cost of an explored request, US dollars; null: no limit.
         deadline_s: seconds until a request is late, which queue routers read; `metadata.deadline_s` of a
             request overrides it; null: 2 mean service times.
+        first_deadline_s: seconds until the first token is late, which routers of APIs read;
+            `metadata.first_deadline_s` of a request overrides it; null: the first token has no deadline.
         sticky: bonus for the score of the model that answered the same session last (`metadata.session`), so
             that its prompt cache is used; in the unit of the router's scores; 0: sessions are not sticky.
         sticky_s: lifetime of a prompt cache after its last use, seconds.
@@ -60,6 +62,7 @@ class ServeOptions(CheckedOptions):
     explore_temperature: Positive | None = None
     explore_extra_usd: NonNegative | None = None
     deadline_s: Positive | None = None
+    first_deadline_s: Positive | None = None
     sticky: NonNegative = 0.0
     sticky_s: Positive = 300.0
     online: Literal["linucb", "thompson"] | None = None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from experts import InputError
+
 from ..routing.policies.live_queues import ArrivalGaps, queue_constants, queue_state
+from ..routing.policies.live_servers import server_constants, server_state
 from .adapted_router import AdaptedRouter
+from .chat_request import Deadlines
 from .loaded_router import LoadedRouter
+from .served_apis import ApiLimits, Call, RequestTokens, ServedApis
 
 __all__ = ["ServedQueues", "waiting_and_taken"]
 
@@ -36,13 +41,17 @@ def waiting_and_taken(in_flight: int, replicas: int, batch: int = 1) -> tuple[in
 
 
 class ServedQueues:
-    """Counts requests in flight and arrivals, and computes a queue router's state; thread-safe.
+    """Records requests in flight and arrivals, and computes the state of routers of queues and of APIs.
+
+    It is thread-safe.
 
     Args:
         replicas: number of requests that a model processes concurrently, by name; for models that are not
             listed, the number from the router's training.
         deadline_s: seconds until a request is late; None: 2 mean service times of the router.
         clock: a monotonic clock, in seconds.
+        limits: rate limits of the models, by name, for routers of APIs.
+        first_deadline_s: seconds until the first token of a request is late; None: it has no deadline.
     """
 
     def __init__(
@@ -50,37 +59,136 @@ class ServedQueues:
         replicas: Mapping[str, int] | None = None,
         deadline_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        limits: Mapping[str, ApiLimits] | None = None,
+        first_deadline_s: float | None = None,
     ) -> None:
-        self._replicas = dict(replicas or {})
-        self._deadline_s, self._clock = deadline_s, clock
-        self._in_flight: Counter[str] = Counter()
+        self._replicas, self._limits = dict(replicas or {}), dict(limits or {})
+        self._deadline_s, self._first_deadline_s, self._clock = deadline_s, first_deadline_s, clock
+        self._calls: defaultdict[str, set[Call]] = defaultdict(set)
         self._gaps = ArrivalGaps()
         self._adapted: WeakKeyDictionary[LoadedRouter, AdaptedRouter] = WeakKeyDictionary()
+        self._apis: WeakKeyDictionary[LoadedRouter, ServedApis] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def arrived(self) -> None:
         """Record the arrival of a request, before its decision."""
         with self._lock:
             self._gaps.arrived(self._clock())
+            for each in self._apis.values():
+                each.arrived()
 
     @contextmanager
-    def request(self, expert: str) -> Generator[None, None, None]:
-        """Count a request as in flight until the context ends.
+    def request(self, expert: str) -> Generator[Call, None, None]:
+        """Count a request as in flight until the context ends; yields the record of it.
 
         Args:
             expert: name of the model that the request is sent to.
         """
         with self._lock:
-            self._in_flight[expert] += 1
+            now = self._clock()
+            call = Call(expert, now, now)
+            self._calls[expert].add(call)
         try:
-            yield
+            yield call
         finally:
             with self._lock:
-                self._in_flight[expert] -= 1
+                self._calls[expert].discard(call)
+                now = self._clock()
+                for each in self._apis.values() if call.begins > now else ():
+                    each.gave_up(call, now)
+
+    def wait_s(self, loaded: LoadedRouter, expert: str, tokens: RequestTokens) -> float | None:
+        """Return the seconds until a router's token buckets have room; None if it is no router of APIs.
+
+        Args:
+            loaded: the live router.
+            expert: name of the model.
+            tokens: of the request.
+        """
+        apis = self.apis(loaded)
+        if apis is None:
+            return None
+        with self._lock:
+            return apis.wait_s(expert, tokens, self._clock())
+
+    def sent(self, call: Call, tokens: RequestTokens, wait_s: float) -> None:
+        """Take from the token buckets what a request needs.
+
+        Args:
+            call: the request in flight.
+            tokens: of the request.
+            wait_s: seconds from now until it is sent to its model.
+        """
+        with self._lock:
+            now = self._clock()
+            call.tokens, call.begins = tokens, now + wait_s
+            for each in self._apis.values():
+                each.sent(call, now)
+
+    def answered(
+        self, call: Call, tokens: tuple[float, float], seconds: float, first_s: float | None
+    ) -> None:
+        """Record the times and the tokens of an answer.
+
+        Args:
+            call: the request.
+            tokens: of its prompt and its answer.
+            seconds: from its arrival to the whole answer.
+            first_s: from its arrival to the first token; None for an answer that was not streamed.
+        """
+        with self._lock:
+            for each in self._apis.values():
+                each.answered(call, tokens, seconds, first_s, self._clock())
 
     def in_flight(self, expert: str) -> int:
         """Return the number of requests that were sent to a model and have no answer yet."""
-        return self._in_flight[expert]
+        with self._lock:
+            return len(self._calls[expert])
+
+    def waiting(self, loaded: LoadedRouter, expert: str) -> int | None:
+        """Return the number of requests that wait at a model, or for its limits; None if it is unknown.
+
+        Args:
+            loaded: the live router.
+            expert: name of the model.
+        """
+        if self.apis(loaded) is not None:
+            with self._lock:
+                return self._waiting(expert, self._clock())
+        replicas = self.replicas(loaded, expert)
+        return None if replicas is None else waiting_and_taken(self.in_flight(expert), replicas)[0]
+
+    def check(self, routers: Iterable[LoadedRouter]) -> None:
+        """Check the rate limits of the models of routers of APIs, and begin to record their buckets.
+
+        Args:
+            routers: those that serve.
+
+        Raises:
+            InputError: a model has no rate limit.
+        """
+        for loaded in routers:
+            for name in () if server_constants(loaded.router) is None else loaded.experts:
+                if not any(self._limits.get(name, ())):
+                    problem = "is missing, but the router was trained on rate-limited APIs"
+                    fix = "give the limits of its training, also input_per_minute and output_per_minute"
+                    raise InputError(f"models.{name}.requests_per_minute", None, problem, fix)
+            self.apis(loaded)
+
+    def apis(self, loaded: LoadedRouter) -> ServedApis | None:
+        """Return the APIs as a router of APIs reads them; None for any other router.
+
+        Args:
+            loaded: the router.
+        """
+        constants = server_constants(loaded.router)
+        if constants is None:
+            return None
+        with self._lock:
+            if loaded not in self._apis:
+                self._apis[loaded] = ServedApis(loaded, constants, self._limits, self._clock())
+            return self._apis[loaded]
 
     def adapted(self, loaded: LoadedRouter) -> AdaptedRouter | None:
         """Return a queue router adapted to these queues; None if the router does not read queues.
@@ -121,7 +229,7 @@ class ServedQueues:
         experts = adapted.current.experts
         with self._lock:
             queues = [
-                waiting_and_taken(self._in_flight[name], replicas, adapted.batch)
+                waiting_and_taken(len(self._calls[name]), replicas, adapted.batch)
                 for name, replicas in zip(experts, adapted.replicas, strict=True)
             ]
             gaps = self._gaps.means(adapted.constants.gap)
@@ -134,27 +242,65 @@ class ServedQueues:
             gaps=gaps,
         )
 
-    def deadline_s(self, adapted: AdaptedRouter) -> float:
+    def api_state(
+        self, apis: ServedApis, down: Collection[str], deadlines: Deadlines, tokens: float
+    ) -> Tensor:
+        """Return the current state for a router of APIs, [1, 7 N + 8] float32.
+
+        Args:
+            apis: the APIs as the router reads them.
+            down: names of the experts that are down.
+            deadlines: of the request; None where the default applies.
+            tokens: of the request's prompt.
+        """
+        with self._lock:
+            now, names = self._clock(), apis.experts
+            waiting = [self._waiting(name, now) for name in names]
+            queues = queue_state(
+                names,
+                waiting=waiting,
+                taken=[len(self._calls[name]) - count for name, count in zip(names, waiting, strict=True)],
+                down=[name in down for name in names],
+                deadline_s=deadlines.last or self.deadline_s(apis),
+                gaps=self._gaps.means(apis.constants.gap),
+            )
+            first, token = apis.recent()
+            return server_state(
+                names,
+                queues,
+                used=apis.used(now),
+                recent_first=first,
+                recent_token=token,
+                tokens=tokens,
+                first_deadline_s=deadlines.first or self._first_deadline_s,
+            )
+
+    def deadline_s(self, reader: AdaptedRouter | ServedApis) -> float:
         """Return the default deadline: seconds until a request is late.
 
         Args:
-            adapted: the router.
+            reader: the router, or the APIs as it reads them.
         """
-        return self._deadline_s or _DEADLINE * adapted.constants.mean_service
+        return self._deadline_s or _DEADLINE * reader.constants.mean_service
 
     def arrivals(self, loaded: LoadedRouter) -> dict[str, Any] | None:
-        """Return arrival rate, deadline and slowdowns as JSON; None if the router does not read queues.
+        """Return arrival rate, deadline and slowdowns as JSON; None if the router reads no queues or APIs.
 
         Args:
             loaded: the live router.
         """
-        adapted = self.adapted(loaded)
-        if adapted is None:
+        reader = self.adapted(loaded) or self.apis(loaded)
+        if reader is None:
             return None
         with self._lock:
-            _, slow = self._gaps.means(adapted.constants.gap)
+            _, slow = self._gaps.means(reader.constants.gap)
+            slowdown = reader.slowdown
         return {
             "per_second": 1.0 / max(slow, 1e-9),
-            "deadline_s": self.deadline_s(adapted),
-            "slowdown": dict(zip(loaded.experts, adapted.slowdown, strict=True)),
+            "deadline_s": self.deadline_s(reader),
+            "slowdown": dict(zip(loaded.experts, slowdown, strict=True)),
         }
+
+    def _waiting(self, expert: str, now: float) -> int:
+        """Return the number of requests that wait for the limits of a model."""
+        return sum(call.begins > now for call in self._calls[expert])

@@ -29,6 +29,7 @@ from .log_store import LogStore
 from .log_writer import LogWriter
 from .rate_limits import RateLimits
 from .serve_options import ServeOptions
+from .served_apis import ApiLimits
 from .served_queues import ServedQueues
 from .sessions import Sessions
 from .shadow_estimate import shadow_estimate
@@ -70,6 +71,8 @@ class Server:
             queues=ServedQueues(
                 {each.name: each.replicas for each in called.endpoints if each.replicas},
                 options.deadline_s,
+                limits={each.name: ApiLimits.of(each) for each in called.endpoints},
+                first_deadline_s=options.first_deadline_s,
             ),
             sessions=Sessions(options.sticky, options.sticky_s),
             compute_weight=options.compute_weight,

@@ -21,7 +21,7 @@ from experts.table.prices import Price
 from router_rl import QueueingProblem
 from router_rl.routing import LiveQueues, load_router
 from router_rl.routing.policies.live_queues import adapted_queues, predicted_service
-from router_rl.serving.chat_request import ChatRequest
+from router_rl.serving.chat_request import ChatRequest, Deadlines
 from router_rl.serving.decider import Decider
 from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
@@ -83,7 +83,9 @@ def test_the_decider_reads_what_live_queues_do(queue_router: Path) -> None:
             counts = [decider.queues.in_flight(name) for name in ("small", "large")]
             if step == 30:
                 decider.breaker.failed("large")
-            decision = decider.decide(prompt, arrived=True, deadline_s=1.5 if step % 5 == 0 else None)
+            decision = decider.decide(
+                prompt, arrived=True, deadlines=Deadlines(1.5 if step % 5 == 0 else None)
+            )
             expected = reference.route(
                 loaded.router.text([prompt])[0],
                 clock.now,

@@ -26,6 +26,7 @@ from router_rl.problems.queueing.problem import QueueingProblem
 from router_rl.problems.queueing.queue_measurement import measure_queues
 from router_rl.routing import RouterError, ServerConstants, ServerScorer, load, server_state_inputs
 from router_rl.routing.policies.live_queues import queue_constants
+from router_rl.routing.policies.live_servers import limits_apis, server_constants
 
 KINDS = ("continuous", "api")
 FEW = {"candidates": 8, "lanes": 2, "validation_lanes": 4}
@@ -199,7 +200,8 @@ def test_an_exported_policy_plays_as_trained(problem, tmp_path, learned):
         seen |= set(routed.tolist())
         core.step(routed)
     assert len(seen) > 1
-    assert queue_constants(loaded) is None  # `serve` has no such state, and refuses the router
+    assert queue_constants(loaded) is None
+    assert limits_apis(server_constants(loaded)) == (problem.config.servers == "api")  # what `serve` takes
 
 
 def test_prices_of_zero_leave_the_index_unchanged(problem):
