@@ -19,7 +19,10 @@ from experts import OutcomeTable
 from router_rl import Objective, RoutingProblem, compare
 from router_rl.studies.operating_target import Target
 
-LEFT_OUT = ("created", "versions", "seconds", "fit_seconds", "fit_seconds_mean", "digest", "folder")
+LEFT_OUT = (
+    *("created", "versions", "commit", "command", "digest", "folder"),
+    *("seconds", "fit_seconds", "fit_seconds_mean"),
+)
 METHODS = ["toy_gate_one", "toy_warm"]
 WEIGHTS = (0.05, 0.1, 0.4)
 
