@@ -3,7 +3,8 @@
 The first run has the quick tests of the session's commit. This one has, of today's commit, the slow tests in
 the folders that mirror those of the survivors, and the test files that changed. A mutant is planted in place
 of the lines that it changed; if these are not there any more, or several times, it stays a survivor. The
-results are a session of their own below the first one's folder.
+results are a session of their own below the first one's folder. At a later commit, what still survives runs
+again, with the test files that changed since the last such session.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve
-from cosmic_ray.work_db import WorkDB
+from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 from mutation import Session, Worker, change_of, copies_of, git, session_in
 from mutation_sample import identifier
@@ -36,15 +37,23 @@ def killed_again(
         jobs: mutants at the same time.
         factor: time limit of a mutant, as a multiple of the unmutated run.
     """
-    survivors = [each for each in results if each[1].test_outcome == TestOutcome.SURVIVED]
     head = git("rev-parse", "HEAD").decode().strip()
     folder = out / f"again-{head[:7]}"
+    earlier = sorted(set(out.glob("again-*")) - {folder}, key=lambda path: path.stat().st_ctime)
+    done = {job for path in earlier for job in _killed_in(path)}
+    survivors = [
+        (mutant, result)
+        for mutant, result in results
+        if result.test_outcome == TestOutcome.SURVIVED and identifier(mutant) not in done
+    ]
+    if earlier:
+        commit = git("rev-parse", earlier[-1].name.removeprefix("again-")).decode().strip()
     folder.mkdir(exist_ok=True)
     copies_of(head, folder, jobs)
     tree = folder / "pristine"
     changed = git("diff", "--name-only", "--diff-filter=d", commit, head, "--", "tests").decode().split()
     files = [name for name in changed if Path(name).name.startswith("test_") and name.endswith(".py")]
-    folders = {Path("tests") / mutant.module_path.parent for mutant, _ in survivors}
+    folders = set() if earlier else {Path("tests") / mutant.module_path.parent for mutant, _ in survivors}
     slow = [test for test in _slow_tests(tree, folders) if test.partition("::")[0] not in files]
     record(folder, tree, workers=jobs, tests=[*files, *slow])
     there: list[MutationSpec] = []
@@ -61,7 +70,14 @@ def killed_again(
 
     with session_in(folder, jobs, factor, kind) as session:
         found = session.results(there)
-    return {identifier(mutant) for mutant, result in found if result.test_outcome == TestOutcome.KILLED}
+    return done | {identifier(one) for one, result in found if result.test_outcome == TestOutcome.KILLED}
+
+
+def _killed_in(folder: Path) -> list[str]:
+    """Identifiers of the mutants that a session of a folder killed."""
+    with use_db(str(folder / "session.sqlite"), WorkDB.Mode.create) as results:
+        pairs = list(results.completed_work_items)
+    return [item.job_id for item, result in pairs if result.test_outcome == TestOutcome.KILLED]
 
 
 class Again(Session):
@@ -114,6 +130,8 @@ def moved(
 def _slow_tests(tree: Path, folders: Collection[Path]) -> list[str]:
     """Node ids of the slow tests in the files of some folders, without those of their subfolders."""
     names = [str(folder) for folder in sorted(folders) if (tree / folder).is_dir()]
+    if not names:
+        return []
     options = ["--collect-only", "-n", "0", "-m", "slow", "-o", "addopts=-q --import-mode=importlib"]
     command = [sys.executable, "-m", "pytest", *options, *names]
     environment = {**os.environ, "PYTHONPATH": str(tree)}

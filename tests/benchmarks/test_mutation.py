@@ -354,25 +354,24 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
         "tests/router_rl/a/test_quick.py": head.format(name="three") + "def test_three():\n    three(1)\n",
         "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\n",
     }
-    commits = [
-        first,
-        {
-            "tests/router_rl/a/test_new.py": head.format(name="one")
-            + "def test_one():\n    assert one(1) == 2\n"
-        },
-    ]
     monkeypatch.setattr(mutation, "ROOT", root)
     root.mkdir()
     mutation.git("init", "--quiet")
-    names = []
-    for files in commits:
+
+    def commit(files: dict[str, str]) -> str:
         for name, text in files.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         mutation.git("add", "-A")
         mutation.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "files")
-        names.append(mutation.git("rev-parse", "HEAD").decode().strip())
+        return mutation.git("rev-parse", "HEAD").decode().strip()
+
+    def test_of(name: str, value: int) -> str:
+        return head.format(name=name) + f"def test_{name}():\n    assert {name}(1) == {value}\n"
+
+    began = commit(first)
+    commit({"tests/router_rl/a/test_new.py": test_of("one", 2)})
     out.mkdir()
     results = []
     for number, line in enumerate((2, 6, 10)):
@@ -381,8 +380,11 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
         )
         place = {"start_pos": (line, 13), "end_pos": (line, 14), "occurrence": number}
         results.append((mutation_again.evolve(mutant, **place), result))
-    killed = mutation_again.killed_again(out, names[0], results, 1, 4.0)
+    killed = mutation_again.killed_again(out, began, results, 1, 4.0)
     assert killed == {mutation_sample.identifier(mutant) for mutant, _ in results[:2]}
+    commit({"tests/router_rl/a/test_newer.py": test_of("three", 4)})
+    killed = mutation_again.killed_again(out, began, results, 1, 4.0)
+    assert killed == {mutation_sample.identifier(mutant) for mutant, _ in results}
 
 
 def test_a_copy_that_imports_another_tree_is_refused(tmp_path: Path) -> None:

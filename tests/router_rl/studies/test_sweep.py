@@ -98,3 +98,10 @@ def test_kills_every_seed_0(tmp_path: Path) -> None:
     assert [seed for _, _, seed in FITS] == [0, 1, 2, 3]
     utility = [each.cases[0].test.means()["utility"] for each in results]
     assert utility == pytest.approx([value - 0.1 for value in toy_methods.SKILL["test"][:4]])
+
+
+def test_trials_of_this_machine_run_in_the_engine_not_in_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sweep, "_in_threads", lambda *_: pytest.fail("a thread was asked"))
+    assert _experts(_sweep(["toy_gate_one"], tmp_path), "toy_gate_one") == [1]
