@@ -163,7 +163,7 @@ def _as_router(loaded: Any, field: str, folder: Path) -> Router:
         try:
             return network_router(loaded)
         except RouterError as error:
-            fix = "train again with `train --env queueing`"
+            fix = "train again with `train --env queueing`, into a new folder"
             raise InputError(field, str(folder), str(error), fix) from error
     if isinstance(loaded, CascadePolicy):
         reads = reads_confidences(loaded)

@@ -18,6 +18,8 @@ from experts import InputError
 from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import QueueingProblem, export, fit
 from router_rl.methods.agents.env_training import new_policy
+from router_rl.methods.method import Method
+from router_rl.methods.registry import find_method
 from router_rl.problems.problem import ActionPolicy
 from router_rl.routing import LiveQueues, QueueConstants, RouterError, ServerConstants, load
 from router_rl.routing.policies.network_policy import NetworkPolicy
@@ -26,6 +28,7 @@ from router_rl.serving.decider import Decider
 from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
 from router_rl.serving.served_queues import ServedQueues
+from router_rl.studies.trial_fit import Trial, fitted_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning")
 
@@ -210,6 +213,18 @@ def test_each_load_has_its_own_mean_gap() -> None:
     policy = network(problem.at(problem.cases[0]))
     problem.finish(ActionPolicy(actions=policy.act, module=policy))
     assert policy.constants is None  # of which load?
+
+
+def test_a_comparison_sets_the_constants_of_each_load(tmp_path: Path) -> None:
+    problem = queue_problem(loads=(0.5, 1.0), window=8)
+    method = find_method("queueing", "reinforce")
+    assert isinstance(method, Method)
+    few = method.configure({"decisions": 64, "lanes": 4, "steps": 8, "hidden": 8})
+    for case in problem.cases:
+        trial = Trial(method="reinforce", hyperparameters=few, case=case, seed=0)
+        with fitted_trial(trial, problem, tmp_path / case.label, {}) as fitted:
+            assert fitted.policy.module.constants == problem.at(case).constants()
+            assert fitted.policy.module.text is problem.text
 
 
 def test_an_old_file_loads_and_is_not_served(tmp_path: Path) -> None:
