@@ -23,6 +23,8 @@ from ..routing.policies.cascade_router import (
 )
 from ..routing.policies.live_queues import queue_constants
 from ..routing.policies.live_servers import limits_apis, server_constants
+from ..routing.policies.network_policy import NetworkPolicy
+from ..routing.policies.network_router import network_router
 from ..routing.policies.session_policy import SessionPolicy
 from ..routing.policies.session_router import session_router
 from ..routing.storage import stored_text_digest
@@ -57,7 +59,7 @@ class LoadedRouter:
         digest: digest of the router's files, `sha256:<hex>`.
         pipeline: digest of its text pipeline, which computes features of prompts, `sha256:<hex>`; empty for a
             cascade policy that reads answers alone.
-        router: the router; for a session or cascade policy, the router that is made of it.
+        router: the router; for a session, cascade or network policy, the router that is made of it.
     """
 
     folder: Path
@@ -157,6 +159,12 @@ def _as_router(loaded: Any, field: str, folder: Path) -> Router:
     """
     if isinstance(loaded, SessionPolicy):
         return session_router(loaded)
+    if isinstance(loaded, NetworkPolicy):
+        try:
+            return network_router(loaded)
+        except RouterError as error:
+            fix = "train again with `train --env queueing`, into a new folder"
+            raise InputError(field, str(folder), str(error), fix) from error
     if isinstance(loaded, CascadePolicy):
         reads = reads_confidences(loaded)
         if any(call_of(name, loaded.experts).verifies is None for name in reads):
@@ -166,5 +174,7 @@ def _as_router(loaded: Any, field: str, folder: Path) -> Router:
         return cascade_router(loaded)
     if not isinstance(loaded, Router):
         problem = f"holds a {getattr(loaded, 'kind', type(loaded).__name__)} policy"
-        raise InputError(field, str(folder), problem, "serve a router, or a policy of sessions or cascades")
+        raise InputError(
+            field, str(folder), problem, "serve a router, or a policy of queues, sessions or cascades"
+        )
     return loaded

@@ -16,6 +16,7 @@ from experts import InputError
 
 from ..routing.policies.live_queues import ArrivalGaps, queue_constants, queue_state
 from ..routing.policies.live_servers import server_constants, server_state
+from ..routing.policies.network_scorer import network_policy_of
 from .adapted_router import AdaptedRouter
 from .chat_request import Deadlines
 from .loaded_router import LoadedRouter
@@ -160,15 +161,17 @@ class ServedQueues:
         return None if replicas is None else waiting_and_taken(self.in_flight(expert), replicas)[0]
 
     def check(self, routers: Iterable[LoadedRouter]) -> None:
-        """Check the rate limits of the models of routers of APIs, and begin to record their buckets.
+        """Check what the model list says against the training of the routers; begin to record buckets.
 
         Args:
             routers: those that serve.
 
         Raises:
-            InputError: a model has no rate limit.
+            InputError: a model of a router of APIs has no rate limit, or one of a network policy has other
+                replicas than in the training.
         """
         for loaded in routers:
+            self._check_replicas(loaded)
             for name in () if server_constants(loaded.router) is None else loaded.experts:
                 if not any(self._limits.get(name, ())):
                     problem = "is missing, but the router was trained on rate-limited APIs"
@@ -300,6 +303,18 @@ class ServedQueues:
             "deadline_s": self.deadline_s(reader),
             "slowdown": dict(zip(loaded.experts, slowdown, strict=True)),
         }
+
+    def _check_replicas(self, loaded: LoadedRouter) -> None:
+        """Check that the models of a network policy have the replicas of its training; it cannot adapt."""
+        constants = queue_constants(loaded.router)
+        if constants is None or network_policy_of(loaded.router) is None:
+            return
+        for name, trained in zip(loaded.experts, constants.replicas, strict=True):
+            listed = self._replicas.get(name, trained)
+            if listed != trained:
+                problem = f"is not the {trained} of the training, and a network policy cannot adapt"
+                fix = "leave it out, or train with --problem.replicas"
+                raise InputError(f"models.{name}.replicas", listed, problem, fix)
 
     def _waiting(self, expert: str, now: float) -> int:
         """Return the number of requests that wait for the limits of a model."""

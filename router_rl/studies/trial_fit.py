@@ -132,7 +132,7 @@ def fitted_trial(
         log = _Log([each for each in (tracking, callback) if each is not None])
         run = Run(seed=trial.seed, callback=log, checkpoint=checkpoint)
         began = time.perf_counter()
-        policy = problem.finish(fit_method(method, part, trial.hyperparameters, run))
+        policy = part.finish(fit_method(method, part, trial.hyperparameters, run))
         seconds = time.perf_counter() - began
         yield TrialFit(
             policy=policy,

@@ -19,7 +19,6 @@ from ...routing import (
     QueueConstants,
     QueueScorer,
     Router,
-    ServerConstants,
     ServerScorer,
     queue_state_inputs,
     server_state_inputs,
@@ -84,41 +83,10 @@ def _fitted(problem: QueueingProblem) -> Router:
 
 def _scorer(problem: QueueingProblem, features: int) -> QueueScorer:
     """Return an untrained scorer with the constants of the problem's queues, or of its model servers."""
-    config, units = problem.config, problem.units
-    experts = len(problem.experts)
-    gap, repair = config.gap(units.batch_service), config.mean_repair * units.mean_service
-    if problem.lengths is None:
-        queues = QueueConstants(
-            service=tuple(units.service),
-            batch_service=tuple(units.batch_service),
-            replicas=tuple(config.replicas_of(experts).tolist()),
-            gap=gap,
-            repair=repair,
-            batch=config.batch,
-            batch_slope=config.batch_slope,
-            budget=config.budget or 0.0,
-        )
-        return QueueScorer(features + 3 * experts + 6, experts, queues)
-    means, none = problem.lengths.means(), tuple(0.0 for _ in units.servers)
-    refill = tuple(config.api.of(experts)["burst_s"]) if config.servers == "api" else none
-    # A mean request needs the share of the bucket that refills in the time of a request at capacity.
-    need = tuple(pace / each for pace, each in zip(units.batch_service, refill, strict=True) if each) or none
-    servers = ServerConstants(
-        service=tuple(units.service),
-        drain=tuple(units.batch_service),
-        seats=tuple(each.seats for each in units.servers),
-        first=tuple(each.first for each in units.servers),
-        prompt=tuple(means[:, 0].tolist()),
-        prompt_s=tuple(each.prompt for each in units.servers),
-        token_s=tuple(each.token for each in units.servers),
-        full_token_s=tuple(each.token_full for each in units.servers),
-        refill_s=refill,
-        need=need,
-        gap=gap,
-        repair=repair,
-        budget=config.budget or 0.0,
-    )
-    return ServerScorer(features + 7 * experts + 8, experts, servers)
+    constants, experts = problem.constants(), len(problem.experts)
+    if isinstance(constants, QueueConstants):
+        return QueueScorer(features + 3 * experts + 6, experts, constants)
+    return ServerScorer(features + 7 * experts + 8, experts, constants)
 
 
 def _predictions(problem: QueueingProblem, scorer: QueueScorer) -> tuple[Tensor, Tensor]:

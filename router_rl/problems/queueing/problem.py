@@ -12,7 +12,8 @@ from envs.traces import ARRIVALS, Arrivals, open_arrivals, split_arrivals
 from experts import DecisionLog, InputError, OutcomeTable
 from experts.table.splitting import SPLITS
 
-from ...routing import Router
+from ...routing import QueueConstants, Router, ServerConstants
+from ...routing.policies.network_policy import NetworkPolicy
 from ..data_digest import digest_of, table_digest
 from ..log_table import estimated_table, logged_text
 from ..measure import Measurement
@@ -26,6 +27,7 @@ from ..table_facts import table_facts
 from ..tuning_rows import with_tuning_rows
 from .logged_latency import latency_notes, logged_latencies, table_latencies
 from .logged_traffic import logged_arrivals, logged_outages, traffic_notes
+from .measured_constants import measured_constants
 from .queue_measurement import measure_queues
 from .queueing_options import QueueingOptions, errors_name_options
 from .timeline_data import queue_timeline
@@ -160,6 +162,21 @@ class QueueingProblem(Problem):
         return self.cached(
             "routing", lambda: RoutingProblem(self.table, self.objective, out_of_fold=self.out_of_fold)
         )
+
+    def constants(self) -> QueueConstants | ServerConstants:
+        """Return the constants of the experts' queues or servers in the only case, for policies."""
+        return measured_constants(self.config, self.units, self.lengths)
+
+    def finish(self, policy: Any) -> Any:
+        """Return a fitted policy, complete for saving: a network policy gets the constants of its queues.
+
+        Args:
+            policy: a router, or a policy whose `module` is exported, of the only case.
+        """
+        module = getattr(policy, "module", None)
+        if isinstance(module, NetworkPolicy) and len(self.cases) == 1:
+            module.constants = self.constants()
+        return super().finish(policy)
 
     def digest(self) -> str:
         """Return a digest of the outcomes, the traces, the compute weight and the options."""

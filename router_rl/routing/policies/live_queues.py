@@ -10,6 +10,7 @@ from torch import Tensor
 from ..router import Router, Routing, StateInput
 from ..router_error import RouterError
 from ..scorers.queue_scorer import QueueConstants, QueueScorer
+from .network_scorer import NetworkScorer, network_policy_of
 
 __all__ = [
     "ArrivalGaps",
@@ -55,7 +56,9 @@ def server_state_inputs(experts: Sequence[str]) -> tuple[StateInput, ...]:
 
 
 def queue_constants(router: Router) -> QueueConstants | None:
-    """Return the constants of a queue router's scorer; None for a router that reads no queues."""
+    """Return the constants of a queue router; None for a router that reads no queues."""
+    if isinstance(router.scorer, NetworkScorer):
+        return router.scorer.queues
     return router.scorer.constants if type(router.scorer) is QueueScorer else None  # not of model servers
 
 
@@ -91,6 +94,8 @@ def queue_state(
 def adapted_queues(router: Router, replicas: Sequence[int], slowdown: Sequence[float]) -> Router:
     """Return the same policy for experts with other replicas or of other speeds; nothing is trained.
 
+    The router of a network policy is returned as it is: its weights hold the speeds of its training.
+
     Args:
         router: one that reads queues.
         replicas: [N], requests that each expert works on at once (batches count as one).
@@ -99,7 +104,11 @@ def adapted_queues(router: Router, replicas: Sequence[int], slowdown: Sequence[f
     Raises:
         RouterError: the router reads no queues.
     """
-    scorer = _queue_scorer(router).adapted(replicas, slowdown)
+    _constants(router)
+    if network_policy_of(router) is not None:
+        return router
+    assert isinstance(router.scorer, QueueScorer)
+    scorer = router.scorer.adapted(replicas, slowdown)
     adapted = Router(
         scorer,
         router.rule,
@@ -117,6 +126,8 @@ def adapted_queues(router: Router, replicas: Sequence[int], slowdown: Sequence[f
 def predicted_service(router: Router, features: Tensor) -> Tensor:
     """Return the seconds that each expert is predicted to work on each request, [T, N] float32.
 
+    For a network policy they are the mean seconds of the training.
+
     Args:
         router: one that reads queues.
         features: [T, D] float.
@@ -124,7 +135,10 @@ def predicted_service(router: Router, features: Tensor) -> Tensor:
     Raises:
         RouterError: the router reads no queues.
     """
-    return _queue_scorer(router).service(features)
+    constants = _constants(router)
+    if isinstance(router.scorer, QueueScorer):
+        return router.scorer.service(features)
+    return torch.tensor(constants.service).expand(len(features), -1)
 
 
 class ArrivalGaps:
@@ -178,7 +192,7 @@ class LiveQueues:
     """
 
     def __init__(self, router: Router, budget: float | None = None, requests: int = 0) -> None:
-        self._first_gap = _queue_scorer(router).constants.gap
+        self._first_gap = _constants(router).gap
         if budget is not None and requests < 1:
             raise RouterError(f"requests={requests!r}: a budget is for a number of requests; use 1 or more")
         self.router = router
@@ -259,8 +273,9 @@ class LiveQueues:
             self._left -= compute
 
 
-def _queue_scorer(router: Router) -> QueueScorer:
-    """Return the scorer of a router that reads queues."""
-    if queue_constants(router) is None or not isinstance(router.scorer, QueueScorer):
+def _constants(router: Router) -> QueueConstants:
+    """Return the constants of a router that reads queues."""
+    constants = queue_constants(router)
+    if constants is None:
         raise RouterError("this router was not trained on queues; train one with `train --env queueing`")
-    return router.scorer
+    return constants

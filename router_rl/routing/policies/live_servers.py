@@ -15,6 +15,7 @@ from torch import Tensor
 from ..router import Router
 from ..router_error import RouterError
 from ..scorers.server_scorer import ServerConstants, ServerScorer
+from .network_scorer import NetworkScorer
 
 __all__ = [
     "BUCKETS",
@@ -54,6 +55,8 @@ class Buckets(NamedTuple):
 
 def server_constants(router: Router) -> ServerConstants | None:
     """Return the constants of a router of model servers; None for any other router."""
+    if isinstance(router.scorer, NetworkScorer):
+        return router.scorer.servers
     return router.scorer.server if type(router.scorer) is ServerScorer else None
 
 

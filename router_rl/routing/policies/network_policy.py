@@ -13,19 +13,26 @@ Legend: T observations of O numbers, N experts, D features, k parts of an action
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..router_error import RouterError
+from ..scorers.queue_scorer import QueueConstants
+from ..scorers.server_scorer import ServerConstants
 from ..text import TextFeatures
 
 __all__ = ["NetworkPolicy", "NetworkStep"]
 
 _FAR = 10.0  # standardised inputs are clipped to this many standard deviations
 _INVALID = -1e9  # logit of an invalid action
+_CONSTANTS: dict[str, type[QueueConstants] | type[ServerConstants]] = {
+    "queues": QueueConstants,
+    "servers": ServerConstants,
+}
 
 
 class NetworkStep(NamedTuple):
@@ -40,14 +47,21 @@ class NetworkStep(NamedTuple):
     fallback: Tensor
 
 
-class NetworkSpec(TypedDict):
-    """What `NetworkPolicy.spec` returns."""
+class _NetworkSizes(TypedDict):
+    """Fields of every network policy."""
 
     experts: list[str]
     features: int
     observation_size: int
     choices: list[int]
     hidden: list[int]
+
+
+class NetworkSpec(_NetworkSizes, total=False):
+    """What `NetworkPolicy.spec` returns; `queues` or `servers` for a policy of the queueing problem."""
+
+    queues: QueueConstants
+    servers: ServerConstants
 
 
 class NetworkPolicy(nn.Module):
@@ -65,6 +79,8 @@ class NetworkPolicy(nn.Module):
         valid_columns: [O, sum A_i] bool, the columns of an observation that make each action valid; an action
             is valid if one of its columns is positive. With no entry at all, every action is valid.
         text: makes the features of prompts; None where the policy was trained on a table's own features.
+        constants: of the queues or servers that the policy was trained on, which serving needs; None for
+            other problems, and in files of earlier releases.
 
     Raises:
         RouterError: a size is not positive, or there are more features than observed numbers.
@@ -93,6 +109,7 @@ class NetworkPolicy(nn.Module):
         self.choices = tuple(int(size) for size in choices)
         self.hidden = tuple(int(size) for size in hidden)
         self.text: TextFeatures | None = None
+        self.constants: QueueConstants | ServerConstants | None = None
         widths = (observation_size, *self.hidden, sum(self.choices))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.register_buffer("shift", torch.zeros(observation_size))
@@ -159,10 +176,34 @@ class NetworkPolicy(nn.Module):
             "observation_size": self.observation_size,
             "choices": list(self.choices),
             "hidden": list(self.hidden),
+            **_constants_as_json(self.constants),
         }
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> NetworkPolicy:
-        """Return an untrained policy from its JSON form."""
+        """Return an untrained policy from its JSON form.
+
+        Raises:
+            RouterError: the sizes do not fit each other, or a constant is outside its range.
+        """
         sizes = (spec["features"], spec["observation_size"], spec["choices"], spec["hidden"])
-        return cls(spec["experts"], *sizes)
+        policy = cls(spec["experts"], *sizes)
+        for name, made in _CONSTANTS.items():
+            if name in spec:
+                policy.constants = made(**_with_tuples(spec[name]))
+                policy.constants.check(len(policy.experts))
+        return policy
+
+
+def _constants_as_json(constants: QueueConstants | ServerConstants | None) -> dict[str, Any]:
+    """Return the field of the constants in `spec`, if there are any."""
+    return {
+        name: {field: list(v) if isinstance(v, tuple) else v for field, v in asdict(constants).items()}
+        for name, made in _CONSTANTS.items()
+        if constants is not None and type(constants) is made
+    }
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return constants with tuples in place of JSON's lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -77,6 +77,22 @@ class QueueConstants:
         pairs = zip(self.replicas, self.batch_service, strict=True)
         return self.batch * sum(count / seconds for count, seconds in pairs)
 
+    def check(self, experts: int) -> None:
+        """Check the constants.
+
+        Args:
+            experts: N.
+
+        Raises:
+            RouterError: a constant is outside its range, or is not given for every expert.
+        """
+        for name in _PER_EXPERT:
+            values = getattr(self, name)
+            if len(values) != experts or not all(value > 0 for value in values):
+                raise RouterError(f"QueueConstants.{name} must be {experts} numbers above 0, one an expert")
+        if not (self.batch >= 1 and self.gap > 0.0 and self.repair >= 0.0):
+            raise RouterError("QueueConstants: batch must be 1 or more, gap above 0, and repair 0 or more")
+
 
 class QueueParts(NamedTuple):
     """A queue scorer's inputs by name.
@@ -122,12 +138,7 @@ class QueueScorer(StandardisingScorer):
     _servers: Tensor
 
     def __init__(self, inputs: int, experts: int, constants: QueueConstants) -> None:
-        for name in _PER_EXPERT:
-            values = getattr(constants, name)
-            if len(values) != experts or not all(value > 0 for value in values):
-                raise RouterError(f"QueueConstants.{name} must be {experts} numbers above 0, one an expert")
-        if not (constants.batch >= 1 and constants.gap > 0.0 and constants.repair >= 0.0):
-            raise RouterError("QueueConstants: batch must be 1 or more, gap above 0, and repair 0 or more")
+        constants.check(experts)
         super().__init__(inputs, experts, inputs - 3 * experts - 6)
         self.features = inputs - 3 * experts - 6
         self.constants = constants

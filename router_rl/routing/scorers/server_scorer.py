@@ -80,6 +80,25 @@ class ServerConstants:
         """Mean of `service` over the experts, in seconds."""
         return sum(self.service) / len(self.service)
 
+    def check(self, experts: int) -> None:
+        """Check the constants.
+
+        Args:
+            experts: N.
+
+        Raises:
+            RouterError: a constant is outside its range, or is not given for every expert.
+        """
+        for each in fields(self):
+            values = getattr(self, each.name)
+            if each.name in _SHARED:
+                continue
+            least = 0.0 if each.name in ("refill_s", "need", "first", "prompt_s") else 1e-12
+            if len(values) != experts or not all(value >= least for value in values):
+                raise RouterError(f"ServerConstants.{each.name} must be {experts} numbers, one an expert")
+        if not (self.gap > 0.0 and self.repair >= 0.0):
+            raise RouterError("ServerConstants: gap must be above 0, and repair 0 or more")
+
 
 class ServerParts(NamedTuple):
     """A server scorer's inputs by name.
@@ -132,15 +151,7 @@ class ServerScorer(QueueScorer):
     def __init__(  # pyright: ignore[reportMissingSuperCall] (that of queues has other constants)
         self, inputs: int, experts: int, constants: ServerConstants, latency_hidden: int = 0
     ) -> None:
-        for each in fields(ServerConstants):
-            values = getattr(constants, each.name)
-            if each.name in _SHARED:
-                continue
-            least = 0.0 if each.name in ("refill_s", "need", "first", "prompt_s") else 1e-12
-            if len(values) != experts or not all(value >= least for value in values):
-                raise RouterError(f"ServerConstants.{each.name} must be {experts} numbers, one an expert")
-        if not (constants.gap > 0.0 and constants.repair >= 0.0):
-            raise RouterError("ServerConstants: gap must be above 0, and repair 0 or more")
+        constants.check(experts)
         if latency_hidden < 0:
             raise RouterError(f"latency_hidden={latency_hidden} must be 0 or more")
         self.features = inputs - 7 * experts - 8

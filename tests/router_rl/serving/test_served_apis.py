@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fault_server import FaultServer
-from two_models import queue_router_of, sums
+from served_replay import NAMES, PRICES, SETTINGS, STILL, Clock, Replay, api_problem
+from two_models import queue_router_of
 
-from envs.queueing import QueueingCore
-from envs.traces import Arrivals
 from experts import InputError
-from experts.llm.endpoints import Endpoint, read_models
+from experts.llm.endpoints import read_models
 from experts.llm.server_options import ApiOptions, ContinuousOptions
-from experts.table.prices import Price
 from router_rl import QueueingProblem, export
 from router_rl.methods.queueing.index_router import index_router, scorer_of, with_weights
 from router_rl.methods.queueing.learned_latency import learned_router
-from router_rl.routing import CircuitBreaker, Router, RouterError
+from router_rl.routing import Router, RouterError
 from router_rl.routing.policies.live_servers import (
     full_buckets,
     seconds_until_room,
@@ -39,52 +35,13 @@ from router_rl.serving.chat_request import Deadlines
 from router_rl.serving.decider import Decider
 from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
-from router_rl.serving.served_apis import ApiLimits, Call, RequestTokens
+from router_rl.serving.served_apis import ApiLimits, RequestTokens
 from router_rl.serving.served_queues import ServedQueues
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning")
 
 PLUS = "What is 3 plus 4?"
-NAMES = ("small", "large")
-PRICES = {"small": Price(input=0.1, output=0.4), "large": Price(input=2.0, output=8.0)}
 WEIGHTS = {"quality": 1.0, "compute": 0.1, "lateness": 0.5, "first": 0.5, "wait": 0.2, "jobs": 0.02}
-TIGHT = {
-    "requests_per_minute": (20.0, 28.0),
-    "input_per_minute": (9_000.0, 12_000.0),
-    "output_per_minute": (1_000.0, 1_500.0),
-    "burst_s": (20.0, 15.0),
-    "failure_rate": 0.0,
-}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "usual": {"failure_rate": 0.0},
-    "tight": TIGHT,
-    "requests_alone": {**TIGHT, "input_per_minute": 0.0, "output_per_minute": 0.0},
-    "stragglers": {**TIGHT, "straggler_rate": (0.3, 0.1)},
-    "failures": {**TIGHT, "failure_rate": (0.2, 0.1)},
-    "large_requests": {**TIGHT, "input_per_minute": 3_000.0, "burst_s": 5.0},
-    "outages": {**TIGHT, "burst_s": 60.0},
-}
-STILL = [4, 5, *range(6, 12), 20, 21]  # down, deadline, value, gaps, budget, tokens, first deadline
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def api_problem(servers: str = "api", **options: Any) -> QueueingProblem:
-    """Return a problem of two models with prompts, whose trace has the lengths of prompts and answers."""
-    rng = np.random.default_rng(0)
-    tokens = np.stack([rng.integers(20, 600, 400), rng.integers(2, 90, 400)], axis=1).astype(float)
-    trace = Arrivals(name="made", arrival_s=rng.exponential(1.0, 400).cumsum(), tokens=tokens)
-    settings: dict[str, Any] = {"loads": 1.6, "window": 80, "episodes": 4, "values": (1.0, 1.0)}
-    deadlines: dict[str, Any] = {"deadlines": (1.0, 3.0), "first_deadlines": (0.3, 0.8)}
-    return QueueingProblem(sums(), servers=servers, trace=trace, **{**settings, **deadlines, **options})
 
 
 def exported(router: Router, problem: QueueingProblem, folder: Path) -> LoadedRouter:
@@ -95,89 +52,6 @@ def exported(router: Router, problem: QueueingProblem, folder: Path) -> LoadedRo
     prices.copy_(0.02 * torch.randn(prices.shape, generator=generator))
     export(problem.finish(router), folder, rows=problem)
     return LoadedRouter.of(folder)
-
-
-def limits_of(problem: QueueingProblem) -> dict[str, ApiLimits]:
-    """Return the limits of the training, as a model list would declare them."""
-    options = problem.config.api.of(len(problem.experts))
-    names = ("requests_per_minute", "input_per_minute", "output_per_minute")
-    limits: dict[str, ApiLimits] = {}
-    for at, expert in enumerate(problem.experts):
-        own: dict[str, Any] = {name: options[name][at] or None for name in names}
-        limits[expert] = ApiLimits.of(Endpoint(name=expert, model="openai/x", **own))
-    return limits
-
-
-class Replay:
-    """Plays an episode of the environment by the decisions of a served router, which gets the same events."""
-
-    def __init__(self, problem: QueueingProblem, loaded: LoadedRouter, core: QueueingCore) -> None:
-        self.problem, self.loaded, self.core, self.clock = problem, loaded, core, Clock()
-        self.began = self.clock.now
-        self.queues = ServedQueues(limits=limits_of(problem), clock=self.clock)
-        self.decider = Decider(Live(loaded), PRICES, queues=self.queues)
-        self.decider.breaker = CircuitBreaker(loaded.router, clock=self.clock)
-        self.states: list[torch.Tensor] = []
-        built = self.queues.api_state
-        self.queues.api_state = lambda *a: self.states.append(built(*a)) or self.states[-1]  # type: ignore
-        self.flying: list[tuple[float, Call, ExitStack, tuple[Any, ...]]] = []
-        self.outages = [
-            (float(fails), float(returns), name)
-            for at, name in enumerate(loaded.experts)
-            for fails, returns in zip(*(part[0, at] for part in core.state.episodes.outages[:2]), strict=True)
-        ]
-
-    def step(self) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """Return the observation, the served state and the served decision; move both on by a request."""
-        state, episodes = self.core.state, self.core.state.episodes
-        at, now = int(state.step[0]), float(self.core.now[0])
-        observation = self.core.observation()
-        for event in sorted(each for each in self.flying if each[0] <= now):
-            self.flying.remove(event)
-            end, call, context, answer = event
-            self.clock.now = self.began + end
-            self.queues.answered(call, *answer)
-            context.close()
-        self.clock.now = self.began + now
-        for fails, returns, name in self.outages:
-            if fails <= now < returns:
-                self.decider.limited(name, returns - now)
-        prompts = self.problem.table.part("test").prompt
-        assert prompts is not None
-        prompt = str(prompts[int(episodes.row[0, at])])
-        tokens = episodes.tokens[0, at]
-        system = "x" * (round(4 * float(tokens[0, 0])) - len(prompt))  # estimated tokens: characters / 4
-        decision = self.decider.decide(
-            prompt,
-            messages=[{"role": "system", "content": system}, {"role": "user", "content": prompt}],
-            deadlines=Deadlines(float(episodes.deadline[0, at]), float(episodes.first_deadline[0, at])),
-            arrived=True,
-        )
-        expert = self.loaded.experts.index(decision.expert)
-        if at < self.core.config.window:
-            self._send(at, now, decision.expert, expert)
-        return observation, self.states[-1], decision.expert
-
-    def _send(self, at: int, now: float, name: str, expert: int) -> None:
-        """Send the request in both; a call that fails in the environment is one that ends at once."""
-        episodes = self.core.state.episodes
-        tokens, luck = (part[0, at, expert].tolist() for part in (episodes.tokens, episodes.luck))
-        rate = self.problem.config.api.of(len(NAMES))["failure_rate"][expert]
-        fails = 0
-        while luck[0] <= rate ** (fails + 1):
-            fails += 1
-        sent = RequestTokens(*tokens)
-        for _ in range(fails):
-            with self.queues.request(name) as call:
-                self.queues.sent(call, sent, 0.0)
-        context = ExitStack()
-        call = context.enter_context(self.queues.request(name))
-        wait_s = self.queues.wait_s(self.loaded, name, sent)
-        assert wait_s is not None
-        self.queues.sent(call, sent, wait_s)
-        self.core.step(torch.tensor([expert]))
-        first, finish = (float(part[0, at]) for part in (self.core.state.first, self.core.state.finish))
-        self.flying.append((finish, call, context, (tuple(tokens), finish - now, first - now)))
 
 
 @pytest.mark.slow
@@ -198,8 +72,8 @@ def test_a_served_router_reads_and_decides_as_in_the_environment(
     replay = Replay(problem, loaded, problem.core("test", problem.case, lanes=1, seed=3))
     features, chosen, parts = loaded.router.features, [], []
     for _ in range(problem.config.window + 1):
-        observation, state, expert = replay.step()
-        seen = observation[:, features:]
+        observation, served, expert = replay.step()
+        state, seen = served[:, features:], observation[:, features:]
         if outages:
             torch.testing.assert_close(state[:, STILL], seen[:, STILL], rtol=1e-5, atol=1e-5)
             with torch.inference_mode():
