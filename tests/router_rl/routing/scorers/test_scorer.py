@@ -168,7 +168,9 @@ def test_no_file_but_a_scorers_own_asks_which_class_it_is() -> None:
         if re.search(r"isinstance\([^)]*Scorer", path.read_text(encoding="utf-8"))
     }
     assert places == {
-        "routing/policies/live_queues.py",  # maintains the state of a QueueScorer
+        "routing/policies/live_queues.py",  # maintains the state of a QueueScorer, or of a network of queues
+        "routing/policies/live_servers.py",  # the same of a ServerScorer
+        "routing/policies/network_scorer.py",
         "routing/policies/cascade_router.py",  # each asks for the scorer of its own file
         "routing/policies/session_router.py",
     }
