@@ -42,7 +42,7 @@ import jsonargparse
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 from mutation_sample import changes_what_runs, identifier, mutants_in, mutated
-from mutation_tests import CoveringTests, record
+from mutation_tests import CoveringTests, failed_of, record
 from scipy.stats import binomtest
 
 __all__ = [
@@ -383,9 +383,7 @@ def noticing(tests: Sequence[str], output: str) -> Sequence[str]:
         tests: node ids.
         output: the end of what pytest printed.
     """
-    lines = [line.partition(" ")[2] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    failed = [test for test in tests if any(line == test or line.startswith(f"{test} - ") for line in lines)]
-    return failed or tests
+    return failed_of(tests, output.splitlines()) or tests
 
 
 def _place(mutant: MutationSpec) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from cosmic_ray.work_item import MutationSpec
 from coverage import CoverageData
 
-__all__ = ["SECONDS", "CoveringTests", "distance", "record"]
+__all__ = ["SECONDS", "CoveringTests", "distance", "failed_of", "record"]
 
 SECONDS = 20.0
 """Seconds of tests of one mutant, without the mutant, after which no other test is taken."""
@@ -64,7 +64,8 @@ class CoveringTests:
         running = {test for line in lines or contexts for test in contexts.get(line, ())} - {""}
         first = [] if lines else [test for test in self._seconds if test.startswith(_DEFAULTS)]
         tests = [*first, *self._nearest(running.difference(first), mutant.module_path)]
-        return [test for test in tests if not any(line.startswith(test) for line in self._failed)]
+        failed = failed_of(tests, self._failed)
+        return [test for test in tests if test not in failed]
 
     def seconds(self, tests: Iterable[str]) -> float:
         """Return the seconds that tests take without a mutant."""
@@ -110,10 +111,26 @@ def record(out: Path, tree: Path, workers: int, tests: Sequence[str] = ()) -> No
     if done.returncode and not tests:
         sys.exit(f"the tests fail without a mutant: see {log}")
     lines = log.read_text(encoding="utf-8").splitlines()
-    failed = [line.partition(" ")[2] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    for line in failed:
+        print(f"left out, because it fails without a mutant: {line}", file=sys.stderr)
     (out / _FAILED).write_text("\n".join(failed), encoding="utf-8")
     durations = [line for line in lines if _DURATION.match(line)]
     (out / _DURATIONS).write_text("\n".join(durations), encoding="utf-8")
+
+
+def failed_of(tests: Sequence[str], lines: Iterable[str]) -> list[str]:
+    """Return the tests that the lines of pytest's summary name as failed.
+
+    Args:
+        tests: node ids.
+        lines: that pytest printed.
+
+    >>> failed_of(["a.py::test_x", "a.py::test_x_y"], ["FAILED a.py::test_x_y - assert 1 == 2"])
+    ['a.py::test_x_y']
+    """
+    named = [line.partition(" ")[2] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return [test for test in tests if any(line == test or line.startswith(f"{test} - ") for line in named)]
 
 
 def distance(test: str, source: Path) -> int:

@@ -35,6 +35,7 @@ __all__ = [
     "fit_amortized",
     "fit_case",
     "train_ppo",
+    "train_validated",
 ]
 
 _LANES = 64
@@ -88,13 +89,13 @@ def fit_case(problem: Problem, hyperparameters: PPOHyperparameters, run: Run) ->
     """Train PPO on the only case of a problem."""
     case = problem.case
     core = problem.core("train", case, lanes=_LANES, seed=first_seed(run))
-    return _train(problem, core, hyperparameters, run)
+    return train_validated(problem, core, hyperparameters, run)
 
 
 def fit_amortized(problem: Any, hyperparameters: PPOHyperparameters, run: Run) -> SB3Policy:
     """Train one PPO policy for all cases of a problem whose core samples a case for each episode."""
     core = problem.core("train", None, lanes=_LANES, seed=first_seed(run))
-    return _train(problem, core, hyperparameters, run)
+    return train_validated(problem, core, hyperparameters, run)
 
 
 def train_ppo(
@@ -139,8 +140,22 @@ def train_ppo(
     return policy
 
 
-def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, run: Run) -> SB3Policy:
-    """Train, with validation in the middle case at regular intervals."""
+def train_validated(
+    problem: Problem,
+    core: Core,
+    hyperparameters: PPOHyperparameters,
+    run: Run,
+    evaluated: Callable[[Policy], Any] = lambda policy: policy,
+) -> SB3Policy:
+    """Train PPO, with validation in the middle case at regular intervals.
+
+    Args:
+        problem: evaluates the policy.
+        core: the environment.
+        hyperparameters: of PPO.
+        run: seed and callback.
+        evaluated: maps the policy to the one that the problem evaluates.
+    """
     case = problem.cases[(len(problem.cases) - 1) // 2]
     total = hyperparameters.decisions
     interval = max(1, total // _VALIDATIONS)
@@ -151,7 +166,7 @@ def _train(problem: Problem, core: Core, hyperparameters: PPOHyperparameters, ru
         validation = None
         if run.callback is not None and done // interval > measured:
             measured = done // interval
-            validation = problem.evaluate(policy, "validation", case)
+            validation = problem.evaluate(evaluated(policy), "validation", case)
         run.report(min(done, total), total, "decisions", validation)
 
     return train_ppo(core, hyperparameters, run.seed, report)

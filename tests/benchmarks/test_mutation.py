@@ -170,7 +170,7 @@ def test_the_defaults_test_first_what_an_import_runs(recorded: Any) -> None:
 
 def test_a_test_that_fails_without_a_mutant_is_left_out(recorded: Any) -> None:
     out = recorded().out
-    (out / "failed.txt").write_text("tests/router_rl/a/test_deep.py::test_slow[a b] - assert 1 == 2")
+    (out / "failed.txt").write_text("FAILED tests/router_rl/a/test_deep.py::test_slow[a b] - assert 1 == 2")
     deep = "tests/router_rl/a/test_deep.py::"
     found = recorded().of(at("router_rl/a/deep.py", "a + b"))
     assert found == [f"{deep}test_quick", "tests/router_rl/b/test_far.py::test_sum"]
@@ -367,11 +367,11 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
         mutation.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "files")
         return mutation.git("rev-parse", "HEAD").decode().strip()
 
-    def test_of(name: str, value: int) -> str:
+    def asserting(name: str, value: int) -> str:
         return head.format(name=name) + f"def test_{name}():\n    assert {name}(1) == {value}\n"
 
     began = commit(first)
-    commit({"tests/router_rl/a/test_new.py": test_of("one", 2)})
+    commit({"tests/router_rl/a/test_new.py": asserting("one", 2)})
     out.mkdir()
     results = []
     for number, line in enumerate((2, 6, 10)):
@@ -382,7 +382,7 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
         results.append((mutation_again.evolve(mutant, **place), result))
     killed = mutation_again.killed_again(out, began, results, 1, 4.0)
     assert killed == {mutation_sample.identifier(mutant) for mutant, _ in results[:2]}
-    commit({"tests/router_rl/a/test_newer.py": test_of("three", 4)})
+    commit({"tests/router_rl/a/test_newer.py": asserting("three", 4)})
     killed = mutation_again.killed_again(out, began, results, 1, 4.0)
     assert killed == {mutation_sample.identifier(mutant) for mutant, _ in results}
 

@@ -6,6 +6,7 @@ network grows with the sequence: it is for short sequences. `router_ppo` shares 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 from ...problems.problem import Policy
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...routing import Hard
-from ..method import Method, Run
+from ..method import Run
 from ..sb3_any_env import METHOD as ANY
-from ..sb3_any_env import PPOHyperparameters, first_seed, train_ppo
+from ..sb3_any_env import PPOHyperparameters, first_seed, train_validated
 
 __all__ = ["LONGEST", "METHOD", "fit"]
 
@@ -24,7 +25,6 @@ LONGEST = 32
 """The most tokens of a sequence."""
 
 _LANES = 64
-_VALIDATIONS = 4
 
 
 def fit(problem: TokenMoEProblem, hyperparameters: PPOHyperparameters, run: Run) -> LayerPolicy:
@@ -36,18 +36,7 @@ def fit(problem: TokenMoEProblem, hyperparameters: PPOHyperparameters, run: Run)
         run: seed and callback.
     """
     core = problem.core("train", problem.case, lanes=_LANES, seed=first_seed(run))
-    total = hyperparameters.decisions
-    measured = 0
-
-    def report(done: int, policy: Policy) -> None:
-        nonlocal measured
-        validation = None
-        if run.callback is not None and done * _VALIDATIONS // total > measured:
-            measured = done * _VALIDATIONS // total
-            validation = problem.evaluate(_of_sequences(policy), "validation")
-        run.report(min(done, total), total, "decisions", validation)
-
-    return _of_sequences(train_ppo(core, hyperparameters, run.seed, report))
+    return _of_sequences(train_validated(problem, core, hyperparameters, run, _of_sequences))
 
 
 def _of_sequences(policy: Policy) -> LayerPolicy:
@@ -71,12 +60,4 @@ def _refuses(problem: Any) -> str | None:
     return None
 
 
-METHOD = Method(
-    name="ppo",
-    family="rl",
-    fit=fit,
-    hyperparameters=PPOHyperparameters,
-    space=ANY.space,
-    refuses=_refuses,
-    about="PPO (Stable-Baselines3) on whole short sequences",
-)
+METHOD = replace(ANY, fit=fit, refuses=_refuses, about="PPO (Stable-Baselines3) on whole short sequences")
