@@ -18,8 +18,8 @@ from pathlib import Path
 from attrs import evolve
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
-from mutation import Session, Worker, change_of, copies_of, git, session_in
 from mutation_sample import identifier
+from mutation_session import Session, Worker, change_of, copies_of, git, session_in
 from mutation_tests import CoveringTests, record
 
 __all__ = ["Again", "killed_again", "moved"]

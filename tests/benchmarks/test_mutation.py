@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 mutation: Any = benchmark("mutation")
 mutation_again: Any = benchmark("mutation_again")
 mutation_sample: Any = benchmark("mutation_sample")
+mutation_session: Any = benchmark("mutation_session")
 mutation_tests: Any = benchmark("mutation_tests")
 
 SOURCE = '''"""A module."""
@@ -201,7 +202,7 @@ def test_a_worker_runs_the_recorded_tests(tmp_path: Path) -> None:
     line = MutationSpec(Path("router_rl/loop.py"), "any", 0, (4, 8), (4, 17))
     tests = mutation_tests.CoveringTests(out, tree).of(line)
     assert tests == ["tests/router_rl/test_loop.py::test_total"]
-    worker, path = mutation.Worker(tree), tree / "router_rl/loop.py"
+    worker, path = mutation_session.Worker(tree), tree / "router_rl/loop.py"
     source = path.read_text()
     words = []
     for number, (changed, limit) in enumerate(
@@ -246,7 +247,9 @@ def test_a_verdict_names_the_change_and_whether_time_ran_out(
 ) -> None:
     mutant = mutation_sample.mutants_in(tree, "router_rl/b", 0)[0]
     diff = "--- \n+++ \n@@ -1 +1 @@\n-thing = 1 + 2\n+thing = 1 - 2"
-    result = mutation.WorkResult(worker_outcome="normal", output=output, test_outcome=outcome, diff=diff)
+    result = mutation_session.WorkResult(
+        worker_outcome="normal", output=output, test_outcome=outcome, diff=diff
+    )
     change = "`thing = 1 + 2` became `thing = 1 - 2`"
     expected = mutation.Verdict(place="router_rl/b/lonely.py:1", change=change, killed=killed, slow=slow)
     assert mutation._verdict(mutant, result) == expected
@@ -255,8 +258,8 @@ def test_a_verdict_names_the_change_and_whether_time_ran_out(
 def test_the_tests_that_notice_are_those_that_pytest_names() -> None:
     tests = ["tests/a.py::test_x", "tests/a.py::test_x[1]", "tests/b.py::test[a b]", "tests/b.py::test[a"]
     output = "1 passed\nFAILED tests/b.py::test[a b] - assert 1 == 2\nERROR tests/a.py::test_x\n1 failed"
-    assert mutation.noticing(tests, output) == ["tests/a.py::test_x", "tests/b.py::test[a b]"]
-    assert mutation.noticing(tests, "INTERNALERROR> KeyError\n") == tests
+    assert mutation_session.noticing(tests, output) == ["tests/a.py::test_x", "tests/b.py::test[a b]"]
+    assert mutation_session.noticing(tests, "INTERNALERROR> KeyError\n") == tests
 
 
 class _Worker:
@@ -289,8 +292,10 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
     tests = SimpleNamespace(of=lambda mutant: ["test_it"], seconds=lambda tests: 2.0 * len(tests))
 
     def score(worker: _Worker, sample: int, session: str = "session") -> Any:
-        with mutation.use_db(str(out / f"{session}.sqlite"), mutation.WorkDB.Mode.create) as results:
-            found = mutation.Session(results, tests, [worker], 4.0).sample("router_rl/b", sample, 0)
+        with mutation_session.use_db(
+            str(out / f"{session}.sqlite"), mutation_session.WorkDB.Mode.create
+        ) as results:
+            found = mutation_session.Session(results, tests, [worker], 4.0).sample("router_rl/b", sample, 0)
         return [mutation._verdict(*one) for one in found]
 
     cut = _Worker(out / "tree0", crash_at=3)
@@ -318,8 +323,8 @@ def test_a_run_continues_where_it_was_cut_off(tree: Path, tmp_path_factory: pyte
 def survivor(name: str, before: str, after: str) -> tuple[MutationSpec, Any]:
     """Return a mutant of a one-line change that survived."""
     diff = f"--- \n+++ \n@@ -1 +1 @@\n-{before}\n+{after}"
-    result = mutation.WorkResult(
-        worker_outcome="normal", output="", test_outcome=mutation.TestOutcome.SURVIVED, diff=diff
+    result = mutation_session.WorkResult(
+        worker_outcome="normal", output="", test_outcome=mutation_session.TestOutcome.SURVIVED, diff=diff
     )
     return MutationSpec(Path(name), "any", 0, (1, 8), (1, 9)), result
 
@@ -354,18 +359,18 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
         "tests/router_rl/a/test_quick.py": head.format(name="three") + "def test_three():\n    three(1)\n",
         "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow']\n",
     }
-    monkeypatch.setattr(mutation, "ROOT", root)
+    monkeypatch.setattr(mutation_session, "ROOT", root)
     root.mkdir()
-    mutation.git("init", "--quiet")
+    mutation_session.git("init", "--quiet")
 
     def commit(files: dict[str, str]) -> str:
         for name, text in files.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        mutation.git("add", "-A")
-        mutation.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "files")
-        return mutation.git("rev-parse", "HEAD").decode().strip()
+        mutation_session.git("add", "-A")
+        mutation_session.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "files")
+        return mutation_session.git("rev-parse", "HEAD").decode().strip()
 
     def asserting(name: str, value: int) -> str:
         return head.format(name=name) + f"def test_{name}():\n    assert {name}(1) == {value}\n"
@@ -390,4 +395,4 @@ def test_survivors_run_again_with_slow_tests_and_new_ones(
 def test_a_copy_that_imports_another_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tree0").mkdir()
     with pytest.raises(SystemExit, match="does not import its own router_rl"):
-        mutation.Worker(tmp_path / "tree0")
+        mutation_session.Worker(tmp_path / "tree0")
