@@ -27,6 +27,7 @@ from experts import OutcomeTable
 from experts.io.atomic import replacing, write_json
 from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import Objective, QueueingProblem, fit
+from router_rl.methods.queueing.price_search import PriceHyperparameters
 from router_rl.methods.queueing.weight_search import IndexHyperparameters
 from router_rl.methods.registry import find_method
 from router_rl.problems.feature_config import FeatureConfig
@@ -83,6 +84,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 _INDEX = {"candidates": 16, "lanes": 6, "validation_lanes": 48}
 _SHORT = {"index": IndexHyperparameters(**_INDEX)}
+_PRICES: dict[str, Any] = {
+    **_SHORT,
+    "population": 32,
+    "elite": 8,
+    "generations": 8,
+    "lanes": 6,
+    "validation_lanes": 64,
+}
 METHODS: dict[str, dict[str, Any] | None] = {
     "rollout_iteration": {
         **_SHORT,
@@ -94,14 +103,8 @@ METHODS: dict[str, dict[str, Any] | None] = {
     },
     "router_ppo": {"decisions": 200_000},
     "reinforce": {"decisions": 200_000},
-    "cross_entropy": {
-        **_SHORT,
-        "population": 32,
-        "elite": 8,
-        "generations": 8,
-        "lanes": 6,
-        "validation_lanes": 64,
-    },
+    "residual_ppo": {"decisions": 200_000, "rule": PriceHyperparameters(**_PRICES)},
+    "cross_entropy": _PRICES,
     "index_rule_late": _INDEX,
     "index_rule_learned": _INDEX,
     "latency_tuned": _INDEX,

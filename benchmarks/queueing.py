@@ -91,7 +91,6 @@ def main(
         episodes: of 256 requests each, on validation and on test.
     """
     err = Console(stderr=True)
-    overview: list[str] = []
     out.mkdir(parents=True, exist_ok=True)
     _mooncake(data, out)
     for table, name in STUDY:
@@ -115,35 +114,6 @@ def main(
                 progress=progress,
             ).results
         print(markdown(found, label), flush=True)
-        overview += _overview(found, label)
-    print("\n".join(_HEAD + overview))
-
-
-_HEAD = [
-    "### Overview",
-    "",
-    "| scenario | load | index_rule_late | rollout_iteration | difference | 95% CI | missed | p95_s | is |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|---|",
-]
-
-
-def _overview(found: dict[str, Any], label: str) -> list[str]:
-    """One line for each load: the learned policy compared with the rule that it starts from."""
-    lines: list[str] = []
-    for case in found["cases"]:
-        rows = {row["method"]: row for row in found["summary"] if row["case"] == case["label"]}
-        own, rule = rows["rollout_iteration"], rows["index_rule_late"]
-        gap = own["paired_difference_to_rival"]
-        low, high = gap["ci95"]
-        verdict = "better" if low > 0 else "worse" if high < 0 else "no significant difference"
-        lines.append(
-            f"| {label} | {case['values']['load']:g} "
-            f"| {rule['utility_mean']:.4f} | {own['utility_mean']:.4f} "
-            f"| {gap['mean']:+.4f} | {low:+.4f} to {high:+.4f} "
-            f"| {rule['missed_mean']:.3f} → {own['missed_mean']:.3f} "
-            f"| {rule['p95_s_mean']:.3g} → {own['p95_s_mean']:.3g} | {verdict} |"
-        )
-    return lines
 
 
 def outcome_table(name: str, data: Path, out: Path) -> Path:

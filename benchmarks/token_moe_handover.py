@@ -1,12 +1,11 @@
 """Hand trained routers over to stock transformers: what the missing bias costs, and a check that it is exact.
 
     python benchmarks/token_moe_handover.py --out runs/token_moe/handover
-    python benchmarks/token_moe_handover.py --pool runs/token_moe/pool --out runs/token_moe/handover-smollm2
 
-The first runs on the tiny pool of the package, the second on one made by `token_moe_pool.py`. Stock gates
-have no bias. Routers are trained with and without bias, from the same closed-form start, on the same text,
-each with a learning rate chosen on validation with seed 0. Those without are written into a mixture that
-transformers then loads. Prints Markdown.
+Runs on the tiny pool of the package. Stock gates have no bias. Routers are trained with and without bias,
+from the same closed-form start, on the same text, each with a learning rate chosen with seed 0 on tuning
+text, which no fit validates on. Those without are written into a mixture that transformers then loads. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 import jsonargparse
 import numpy as np
 import torch
-from token_moe_methods import RATES
 
 from experts.io.atomic import write_json
 from experts.moe.huggingface import transformers_library
@@ -31,12 +29,14 @@ from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ri
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.statistics import interval, paired_difference
 from router_rl.problems.token_moe.layer_routers import LayerRouters
+from router_rl.problems.token_moe.problem import with_tuning_part
 from router_rl.problems.token_moe.token_measurement import measure
+
+RATES = (3e-2, 1e-2, 3e-3)  # learning rates tried, in this order
 
 
 def main(
     out: Path = Path("runs/token_moe/handover"),
-    pool: Path | None = None,
     seeds: int = 5,
     epochs: int = 4,
     prompts: int = 16,
@@ -46,14 +46,13 @@ def main(
 
     Args:
         out: folder for results.json and the mixture of the first seed.
-        pool: folder of a pool; the tiny one if None.
         seeds: of the policy gradient on the outcome table.
         epochs: of its training, over the training text.
         prompts: sequences whose losses are compared, and that our forward and `generate` continue greedily.
         written: tokens generated for each.
     """
     torch.set_num_threads(1)
-    known = tiny_pool() if pool is None else _open(pool)
+    known = with_tuning_part(tiny_pool())
     test = known.parts["test"]
     ridge = fit_ridge(known.tail, known.parts["train"], RidgeHyperparameters())
     plain, distillation = foldable(known, ridge)
@@ -65,8 +64,11 @@ def main(
         training = Training(learning_rate=rate, epochs=epochs, seed=seed, checks=2)
         return train_counterfactual(known, start, training, OUTCOME_TABLE)
 
+    def tuning_loss(routers: LayerRouters) -> float:
+        return float(measure(known.tail, known.parts["tuning"], routers.choose).loss.mean())
+
     def best_rate(start: LayerRouters) -> float:
-        return min(RATES, key=lambda rate: learn(start, rate, 0).validation)
+        return min(RATES, key=lambda rate: tuning_loss(learn(start, rate, 0).routers))
 
     rates = best_rate(ridge), best_rate(plain)
     with_bias, without, imitated, agreement = [], [], [], []
@@ -216,12 +218,6 @@ def _markdown(pool: TokenPool, seeds: int, rows: Sequence[Sequence[Any]], exact:
         counts = f"{found['parameters']:,} | {found['active_parameters']:,}"
         lines.append(f"| DeepSeek form, {name} | {found['loss']:.4f} | {counts} |")
     return "\n".join(lines)
-
-
-def _open(folder: Path) -> TokenPool:
-    from token_moe_pool import open_pool  # beside this file
-
-    return open_pool(folder, "float32")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..io.errors import InputError
@@ -30,9 +31,10 @@ def donor_pool(
     texts: Path | str | PromptTexts,
     sizes: TextSizes,
     *,
+    dtype: torch.dtype = torch.float32,
     keep: Path | None = None,
 ) -> tuple[TokenPool, tuple[str, ...]]:
-    """Open the donors and measure the text under each; weights are held in float32.
+    """Open the donors and measure the text under each.
 
     Args:
         base: the common ancestor's folder, a Llama, Mistral, Qwen2 or Qwen3 model with its tokenizer.
@@ -40,12 +42,13 @@ def donor_pool(
         texts: a folder of `*.jsonl` files with a document a line, a JSON string or an object with `text`; or
             prompts whose answers are scored.
         sizes: how much text is used.
+        dtype: of the matrix products with frozen weights.
         keep: folder for the measurements; a later call with the same experts and texts reads them.
 
     Returns:
-        The pool, and the texts' names in the order of the ids in `Sequences.domain`. If every expert has a
-        text of its own name, or every prompt's group is an expert, those come first and the pool's domains
-        are the experts; otherwise it has none.
+        The pool, and the texts' names in the order of the ids in `Sequences.domain`. The pool's domains are
+        the experts up to the first that has no text of its own name, or all if every prompt's group is an
+        expert; their texts come first.
 
     Raises:
         InputError: the models or texts do not fit; names the option, the value and the fix.
@@ -58,10 +61,11 @@ def donor_pool(
     if len(ffns) < len(donors):
         names = [donor.name for donor in donors]
         raise InputError("problem.experts", names, "two folders have the same name", "rename one")
-    tail = model.tail(ffns)
+    tail = model.tail(ffns, dtype)
 
     def measured(tokens: np.ndarray, domain: np.ndarray, part: str) -> Sequences:
-        return measure_sequences(model, tail, tokens, domain, doing=f"{part} text under every expert")
+        doing = f"{part} text under every expert"
+        return measure_sequences(model, tail, tokens, domain, dtype=dtype, doing=doing)
 
     text = routed_text(texts, tuple(ffns), load_tokenizer(base), sizes, tail, measured, keep=keep)
     mean = average(list(ffns.values()))
@@ -69,8 +73,8 @@ def donor_pool(
         name=model.name,
         base=model,
         tail=tail,
-        average=model.tail({"average": mean, "same": mean}),
-        domains=tuple(ffns) if text.alike else (),
+        average=model.tail({"average": mean, "same": mean}, dtype),
+        domains=text.domains,
         tree=("experts", tuple(range(len(ffns)))),
         parts=text.parts,
         problems=text.problems,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ class RoutedText:
     Attributes:
         parts: `train`, `validation` and `test` sequences.
         names: of the texts or tasks, in the order of the ids in `Sequences.domain`.
-        alike: whether they begin with the names of the experts.
+        domains: the experts that have a text or tasks of their own name; the names begin with them.
         problems: how prompts are answered; None for plain text.
     """
 
     parts: Mapping[str, Sequences]
     names: tuple[str, ...]
-    alike: bool
+    domains: tuple[str, ...]
     problems: Problems | None = None
 
 
@@ -107,11 +108,11 @@ def routed_text(
         return _prompts(texts, experts, tokenizer, sizes, tail, measure, keep)
     documents = read_documents(texts)
     # The texts of experts come first, in the experts' order, so that domain e is expert e's.
-    alike = bool(experts) and all(name in documents for name in experts)
-    named = [*experts, *(name for name in documents if name not in experts)] if alike else list(documents)
+    domains = tuple(takewhile(documents.__contains__, experts))
+    named = [*domains, *(name for name in documents if name not in domains)]
     of_text = {name: documents[name] for name in named}
     parts = measured_parts(of_text, tokenizer, sizes, tail, measure, keep=keep)
-    return RoutedText(parts=parts, names=tuple(named), alike=alike)
+    return RoutedText(parts=parts, names=tuple(named), domains=domains)
 
 
 def _prompts(
@@ -151,7 +152,8 @@ def _prompts(
         parts[part] = replace(measured, prompt=lengths)
     verify = _verifier(texts, asked, tokenizer, end, pad)
     problems = Problems(answer=answer, verify=verify, end=end, pad=pad)
-    return RoutedText(parts=parts, names=names, alike=alike, problems=problems)
+    domains = names if alike else ()
+    return RoutedText(parts=parts, names=names, domains=domains, problems=problems)
 
 
 def _split(texts: PromptTexts, sizes: TextSizes) -> dict[str, list[int]]:

@@ -47,6 +47,9 @@ _TERMS: dict[str, Term] = {
     "waited": Term("waited", "waited", "share of the requests that wait for an expert to be loaded."),
     "loaded_gb": Term("loaded (GB)", "GB", "gigabytes copied to GPU memory per request."),
     "perplexity": Term("perplexity", "perplex.", "exp of the mean loss per token.", 2),
+    "gain_kept": Term(
+        "gain kept", "kept", "share of the matching experts' gain over the base, on text of one domain.", 3
+    ),
     "experts_run": Term("experts run", "experts", "experts run per token and layer.", 2),
 }
 _PARTS = {"_s": " (s)", "_gb": " (GB)"}  # units at the end of a name

@@ -23,6 +23,7 @@ from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size,
 
 from ...problems.problem import ActionPolicy, Case, Problem
 from ...routing.policies.network_policy import NetworkPolicy
+from ...routing.scorers.scorer import Scorer
 from ..hyperparameters import Hyperparameters
 from ..method import Fit, Run
 from ..training_loop import adamw, optimizer_state, restore_optimizer
@@ -37,6 +38,7 @@ __all__ = [
     "EnvAscent",
     "EnvHyperparameters",
     "EnvUpdate",
+    "Rule",
     "batch_of",
     "env_fit",
     "learn_env",
@@ -110,6 +112,18 @@ SPACE = {"discount": (0.9, 0.95, 0.99), "entropy": (0.0, 0.01, 0.03), "weight_de
 SHORT_SPACE = {**SPACE, "discount": (0.99, 1.0)}  # of short episodes
 
 
+class Rule(NamedTuple):
+    """A rule that a policy starts from.
+
+    Attributes:
+        scorer: of observations; it is frozen.
+        inverse_temperature: scale of its logits.
+    """
+
+    scorer: Scorer
+    inverse_temperature: float
+
+
 class Batch(NamedTuple):
     """M decisions of a rollout.
 
@@ -178,7 +192,12 @@ def new_policy(problem: Problem, core: Core, hidden: int, seed: int) -> NetworkP
 
 
 def learn_env(
-    problem: Problem, case: Case | None, hyperparameters: EnvHyperparameters, run: Run, ascent: EnvAscent
+    problem: Problem,
+    case: Case | None,
+    hyperparameters: EnvHyperparameters,
+    run: Run,
+    ascent: EnvAscent,
+    rule: Rule | None = None,
 ) -> ActionPolicy:
     """Alternate between acting in the environment and updating the policy.
 
@@ -188,6 +207,7 @@ def learn_env(
         hyperparameters: lanes, number of decisions and the optimizer's options.
         run: seed, callback and checkpoint.
         ascent: updates policy and critic from one rollout.
+        rule: the policy starts as this rule and learns a correction; None: from random weights.
 
     Returns:
         the policy with the best mean validation utility over the problem's cases, and its module.
@@ -195,8 +215,10 @@ def learn_env(
     total, lanes, steps = hyperparameters.decisions, hyperparameters.lanes, hyperparameters.steps
     core: Core = cast(Any, problem).core("train", case, lanes=lanes, seed=1_000_000 * (run.seed + 1))
     policy = new_policy(problem, core, hyperparameters.hidden, run.seed)
+    if rule is not None:
+        policy.follow(*rule)
     critic = _critic(policy.observation_size, hyperparameters.hidden, run.seed).to(core.device)
-    weights = [*policy.parameters(), *critic.parameters()]
+    weights = [each for each in (*policy.parameters(), *critic.parameters()) if each.requires_grad]
     optimizer = adamw(weights, hyperparameters.learning_rate, hyperparameters.weight_decay)
     generator = torch.Generator(device=core.device).manual_seed(run.seed)
     moments, returns = (RunningMoments.of(size, core.device) for size in (policy.observation_size, 1))
@@ -213,6 +235,8 @@ def learn_env(
         moments, returns = RunningMoments(**saved["moments"]), RunningMoments(**saved["returns"])
         best.load_state_dict(saved["best"])
         core.load_state_dict(saved["core"])
+    elif rule is not None:
+        best.update(policy, 0, total, {})
     while played < total:
         rollout = collect(policy, core, steps, generator)
         left = 1.0 - played / total

@@ -10,16 +10,13 @@ from experts.moe.decoding import greedy
 from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 
-from ...problems.measure import Measurement
-from ...problems.problem import Case
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from ...problems.token_moe.token_answers import RouteOf, answer, answer_by_row, prompts_of
 from ...problems.token_moe.token_measurement import Choose
-from ..method import Bound
 from .answer_rollouts import routed
 
-__all__ = ["LABEL", "answers_by_label", "best_of", "constant", "needs_answers", "needs_text", "right_single"]
+__all__ = ["answers_by_label", "best_of", "constant", "needs_answers", "needs_text", "right_single"]
 
 
 _VERIFIER = "needs problems with a verifier: problem.prompts=FILE, or problem.pool=answers"
@@ -126,21 +123,3 @@ def _by_label(sequences: Sequences) -> RouteOf:
         return choose
 
     return of
-
-
-def _needs_labels(problem: TokenMoEProblem) -> str | None:
-    if problem.pool.problems and not problem.pool.domains:
-        return "needs problems whose groups are names of experts"
-    return needs_answers(problem)
-
-
-def _measure(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
-    return Measurement(utility=answers_by_label(problem.pool, split), parts={})
-
-
-LABEL = Bound(
-    name="label",
-    measure=_measure,
-    refuses=_needs_labels,
-    about="the expert of each problem's own task",
-)

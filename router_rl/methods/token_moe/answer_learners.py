@@ -18,7 +18,7 @@ from .closed_form_start import closed_form_start
 from .grpo import GrpoHyperparameters, train_grpo
 from .own_gates import own_gates
 from .right_answers import RightAnswersHyperparameters, train_on_right_answers
-from .token_learners import gate_of
+from .token_gates import gate_of
 from .token_training import Fit, Training
 
 __all__ = ["METHODS", "wrong_share"]

@@ -29,7 +29,7 @@ from .counterfactual import expected_loss
 from .processes import processes
 from .token_training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "top_p", "train_gate"]
+__all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "train_gate"]
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ class Gate:
         scaled: whether a single expert is scaled by its score, as in Switch.
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         shares: maps logits [..., N] to the probabilities P [..., N] of the auxiliary loss; rows sum to 1.
-        bias_speed: update speed gamma of DeepSeek-V3's selection bias; 0 for none.
+        bias_speed: update speed gamma of DeepSeek-V3's selection bias, of sigmoid scores; 0 for none.
         sparse: whether only the selected experts run in training.
         policy: coefficient of the expected loss by the outcome table, averaged over layers; 0 for none.
         entropy: entropy bonus of the policy, nats per nat.
@@ -149,26 +149,6 @@ def sigmoid_shares(z: Tensor) -> Tensor:
     return s / s.sum(dim=-1, keepdim=True)
 
 
-def top_p(threshold: float) -> Mixes:
-    """Return a gate with the top two experts, or the top one if its probability exceeds a threshold.
-
-    The number of experts is adaptive but not learned: Huang et al. 2024, section 3.1,
-    https://arxiv.org/abs/2403.07652.
-
-    Args:
-        threshold: probability above which one expert is used.
-    """
-
-    def mixes(z: Tensor, bias: Tensor) -> Tensor:
-        p = z.softmax(dim=-1)
-        both = torch.zeros_like(p).scatter(-1, largest(z.detach(), 2), 1.0) * p
-        single = p.amax(dim=-1, keepdim=True).detach() > threshold
-        kept = torch.where(single, _one_hot(z) * p, both)
-        return kept / kept.sum(dim=-1, keepdim=True)
-
-    return mixes
-
-
 def gate_of_rule(rule: TopK | ScoredTopK | UnnormalisedTopK) -> Gate:
     """Return the gate that mixes as a selection rule weights.
 
@@ -222,7 +202,8 @@ def train_gate(
         score: validation score of a choice at inference, lower is better; the mean loss if None.
 
     Returns:
-        the fit, and a function from its routers to the choice at inference.
+        the fit, and a function from its routers to the choice at inference. Routers of a gate with a
+        selection bias have it in their rules.
     """
     tail, sequences = pool.tail, pool.parts["train"]
     several, bias = processes(), selection_biases(start)
@@ -262,6 +243,9 @@ def train_gate(
     validated = None if score is None else scored
     moved = {"bias": bias}
     fit = train(pool, start, training, loss, serve=serve, score=validated, after=move_bias, moved=moved)
+    if gate.bias_speed:
+        rules = [ScoredTopK(k=gate.k, score="sigmoid", bias=tuple(row)) for row in bias.tolist()]
+        fit = replace(fit, routers=fit.routers.copy(rules))
     return fit, serve
 
 

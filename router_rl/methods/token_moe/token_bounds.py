@@ -19,7 +19,7 @@ from ...problems.problem import Case
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound, Fit, Method, NoHyperparameters, Run
-from .answer_bounds import constant, needs_text, right_single
+from .answer_bounds import answers_by_label, constant, needs_text, right_single
 from .closed_form_start import closed_form_start
 from .own_gates import needs_paths
 
@@ -143,6 +143,21 @@ def _fit_uniform(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, r
     return LayerPolicy(choose=uniform(problem.pool))
 
 
+def _needs_labels(problem: TokenMoEProblem) -> str | None:
+    if problem.pool.problems:
+        return None if problem.pool.domains else "needs problems whose groups are names of experts"
+    if problem.pool.gates is not None:
+        return needs_paths(problem)
+    alike = set(problem.texts) <= set(problem.pool.domains)
+    return None if alike else "needs a text of each expert's name, and no others"
+
+
+def _measure_label(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
+    if problem.pool.problems:
+        return Measurement(utility=answers_by_label(problem.pool, split), parts={})
+    return problem.evaluate(LayerPolicy(known=lambda part: label(problem.pool, part)), split, case)
+
+
 def _measure_oracle(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:
     return problem.evaluate(LayerPolicy(known=lambda part: hindsight(problem.pool, part)), split, case)
 
@@ -178,6 +193,12 @@ METHODS = (
         about="the expert that is best on validation, for every token",
     ),
     Method(name="random", family="baseline", fit=_fit_random, about="a uniformly random expert"),
+    Bound(
+        name="label",
+        measure=_measure_label,
+        refuses=_needs_labels,
+        about="the expert of each token's own text, or of each problem's own task",
+    ),
     Bound(
         name="oracle",
         measure=_measure_oracle,

@@ -154,7 +154,8 @@ def take_steps(
         step: takes one.
         score: validation score, lower is better.
         generator: the one that the steps draw from.
-        moved: tensors that the steps change in place besides the routers' weights, by name.
+        moved: tensors that the steps change in place besides the routers' weights, by name; in the end they
+            are those of the best weights too.
     """
     optimizer = torch.optim.AdamW(routers.parameters(), lr=training.learning_rate, weight_decay=0.0)
     validations = {round(steps * (check + 1) / training.checks) for check in range(training.checks)}
@@ -163,10 +164,10 @@ def take_steps(
     several.wait()  # until all have read it
     if saved is None:
         done, seconds, curve = 0, 0.0, [score(routers)]
-        best, kept = curve[0], _copy(routers)
+        best, kept, kept_moved = curve[0], _copied(routers.state_dict()), _copied(moved)
     else:
         done, seconds, curve = saved["step"], saved["seconds"], saved["curve"]
-        best, kept = saved["best"], saved["kept"]
+        best, kept, kept_moved = saved["best"], saved["kept"], saved["kept_moved"]
         routers.load_state_dict(saved["routers"])
         restore_optimizer(optimizer, saved["optimizer"])
         generator.set_state(saved["generator"])
@@ -183,7 +184,7 @@ def take_steps(
             if training.report is not None:
                 training.report(number, steps, message.format(curve[-1]))
             if curve[-1] < best:
-                best, kept = curve[-1], _copy(routers)
+                best, kept, kept_moved = curve[-1], _copied(routers.state_dict()), _copied(moved)
         if training.checkpoint.due and several.rank == 0:
             training.checkpoint.save(
                 {
@@ -192,6 +193,7 @@ def take_steps(
                     "curve": curve,
                     "best": best,
                     "kept": kept,
+                    "kept_moved": kept_moved,
                     "routers": routers.state_dict(),
                     "optimizer": optimizer_state(optimizer),
                     "generator": generator.get_state(),
@@ -199,8 +201,10 @@ def take_steps(
                 }
             )
     routers.load_state_dict(kept)
+    for name, tensor in moved.items():
+        tensor.copy_(kept_moved[name])
     return Fit(routers=routers, validation=best, curve=curve, seconds=seconds)
 
 
-def _copy(routers: LayerRouters) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in routers.state_dict().items()}
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tensors.items()}

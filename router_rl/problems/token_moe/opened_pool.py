@@ -7,6 +7,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
 from experts import InputError
 from experts.llm import read_questions, scorer_named
 from experts.moe.answer_pool import answer_pool
@@ -45,11 +47,13 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
     keep = None if options.keep is None else Path(options.keep)
     if options.pool != "tiny":
         _check_packaged(options)
+        _check_precision(options)
         counts = (-(-getattr(options, name) // len(TASKS)) for name in ("train", "validation", "test"))
         pool = answer_pool(*counts)
         return pool, pool.domains
     if options.model is not None:
         _check_model(options)
+        _check_precision(options)
         return mixture_pool(options.model, _text(options), sizes, keep=keep)
     given = {"base": options.base, "experts": options.experts, "texts": options.texts or options.prompts}
     missing = [name for name, value in given.items() if not value]
@@ -58,10 +62,12 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
         fix = "give base, experts, and texts or prompts; or none of them"
         raise InputError(f"problem.{name}", given[name], "is missing", fix)
     if options.base is None:
+        _check_precision(options)
         pool = tiny_pool(*sizes.of("train", _TINY_DOMAINS), sizes.length)
         return pool, pool.domains
     folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
-    return donor_pool(options.base, folders, _text(options), sizes, keep=keep)
+    dtype = getattr(torch, options.dtype)
+    return donor_pool(options.base, folders, _text(options), sizes, dtype=dtype, keep=keep)
 
 
 def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
@@ -109,6 +115,13 @@ def _check_packaged(options: TokenMoEOptions) -> None:
         if value:
             problem = "has no effect on the packaged pool of problem.pool"
             raise InputError(f"problem.{name}", value, problem, "leave one of them out")
+
+
+def _check_precision(options: TokenMoEOptions) -> None:
+    """Raise InputError for another precision than that of packaged pools and of mixtures."""
+    if options.dtype != "float32":
+        problem = "is for problem.base and problem.experts; other models run in float32"
+        raise InputError("problem.dtype", options.dtype, problem, "leave it out")
 
 
 def _check_model(options: TokenMoEOptions) -> None:

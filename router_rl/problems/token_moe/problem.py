@@ -138,7 +138,9 @@ class TokenMoEProblem(Problem):
         if self.pool.problems:
             first = "best_single" if self.pool.gates is None else "own_gates"
             return (first, "random", "label") if self.pool.domains else (first, "random")
-        return self.always if self.pool.gates is None else ("own_gates", "random", "uniform")
+        if self.pool.gates is not None:
+            return ("own_gates", "random", "uniform")
+        return (*self.always, "label") if set(self.texts) <= set(self.pool.domains) else self.always
 
     def digest(self) -> str:
         """Return a digest of the text, every expert's losses on it, and the options."""
@@ -151,6 +153,8 @@ class TokenMoEProblem(Problem):
         options = options_as_json(self.options)
         for name in ("pool", "model", "base", "experts", "texts", "keep", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
+        if options["dtype"] == "float32":  # digests from before this option stay as they are
+            del options["dtype"]
         if options.pop("prompts") is None:  # digests from before there were prompts stay as they are
             del options["scorer"], options["answer_tokens"]
         elif self.pool.problems is not None:
@@ -198,7 +202,7 @@ class TokenMoEProblem(Problem):
         }
         if part.mixed.any():
             by_text["loss/mixed"] = float(loss[part.mixed].mean())
-        perplexity = {"perplexity": float(np.exp(loss.mean()))}
+        perplexity = {"perplexity": float(np.exp(loss.mean())), **_gain_kept(self.pool, part, loss)}
         return Measurement(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
 
     def _answered(self, policy: LayerPolicy, part: Sequences) -> Measurement:
@@ -275,6 +279,22 @@ def with_tuning_part(pool: TokenPool) -> TokenPool:
         raise InputError("problem.validation", len(part), reason, "use 2 or more")
     halves = [part.take(slice(start, None, 2)) for start in (0, 1)]
     return replace(pool, parts={**pool.parts, "validation": halves[0], "tuning": halves[1]})
+
+
+def _gain_kept(pool: TokenPool, part: Sequences, loss: np.ndarray) -> dict[str, float]:
+    """Return the share of the matching experts' gain over the base that a policy has, as `gain_kept`.
+
+    Args:
+        pool: with domains; without any, the result is empty.
+        part: of its text; only sequences of one domain count.
+        loss: [S] float32, of each sequence under the policy, nats per token.
+    """
+    rows = np.flatnonzero(~part.mixed & (part.domain[:, 0] < len(pool.domains)))
+    if not rows.size:
+        return {}
+    base, own = part.dense_loss[rows].mean(), loss[rows].mean()
+    matching = part.path_loss[rows, part.domain[rows, 0]].mean()
+    return {"gain_kept": float((base - own) / (base - matching))} if base > matching else {}
 
 
 def _case(count: int) -> Case:

@@ -26,6 +26,7 @@ __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
 
 ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent", "later", "gain")
 KEEP_INPUTS = ("recent", "often", "worth", "reload", "later")
+_NEVER = -1e9
 _DECAY = 0.95  # of the counts of use, per request, as in the environment
 
 
@@ -157,11 +158,27 @@ class CachingPolicy(nn.Module):
     def actions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actions [T, 2] int64 of the environment, and which rows took the fallback [T] bool."""
         finite = observation.abs().amax(dim=-1) < float("inf")
-        sizes = [self.features, *[len(self.experts)] * 5]
-        parts = observation.nan_to_num(0.0, 0.0, 0.0).split(sizes, dim=-1)
-        features, resident, wait, host, recent, often = parts
-        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
+        chance, later, *state = self._parts(observation.nan_to_num(0.0, 0.0, 0.0))
+        resident, wait, host, recent, often = state
         return self.choose(chance, later, resident, wait, host, recent, often), ~finite
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the scores [T, 2 N] float32 of finite observations: of each answer, and of each victim.
+
+        The largest of each answers or is evicted. An expert that never answers has -1e9 as an answer, and one
+        that is not resident as a victim: evicting the expert that answers has no effect.
+        """
+        parts = self._parts(observation)
+        score, kept = self._scores(parts, self.answer, self.keep)
+        score = score.masked_fill(~self.allowed, _NEVER)
+        return torch.cat([score, (-kept).masked_fill(parts[2] == 0, _NEVER)], dim=-1)
+
+    def _parts(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """Return the arguments of `choose` for observations [T, D + 5 N]."""
+        sizes = [self.features, *[len(self.experts)] * 5]
+        features, *state = observation.split(sizes, dim=-1)
+        chance, later = (one.prior(features).sigmoid() for one in (self.beliefs, self.later))
+        return (chance, later, *state)
 
     def choose(
         self,
@@ -181,21 +198,27 @@ class CachingPolicy(nn.Module):
             resident, wait, host, recent, often: [T, N] float32, as the environment returns them.
             weights: [T, 8] and [T, 5], in place of the policy's own.
         """
-        answer, keep = (self.answer, self.keep) if weights is None else weights
+        own = (self.answer, self.keep) if weights is None else weights
+        score, kept = self._scores((chance, later, resident, wait, host, recent, often), *own)
+        score = score.masked_fill(~self.allowed, -torch.inf)
+        answers = _first(score == score.amax(dim=-1, keepdim=True))
+        there = resident > 0
+        there = there & (torch.arange(resident.shape[-1], device=resident.device) != answers.unsqueeze(-1))
+        kept = kept.masked_fill(~there, torch.inf)
+        return torch.stack([answers, _first(kept == kept.amin(dim=-1, keepdim=True))], dim=-1)
+
+    def _scores(self, parts: tuple[Tensor, ...], answer: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score of each answer and of keeping each expert, [T, N] each; see `choose`."""
+        chance, later, resident, wait, host, recent, often = parts
         worth, later, absent = chance - self.price, later - self.price, 1.0 - resident
         at_hand = later.masked_fill(resident == 0, -torch.inf).amax(dim=-1, keepdim=True)
         gain = (later - at_hand).clamp(min=0.0, max=1.0) * absent  # at most 1 where no expert is resident
         known = (worth, wait, resident, recent, often, worth * absent, later, gain)
         of_answer = torch.stack(known, dim=-1)
         score = (of_answer * answer.unsqueeze(-2)).sum(dim=-1)
-        score = score.masked_fill(~self.allowed, -torch.inf)
-        answers = _first(score == score.amax(dim=-1, keepdim=True))
         again = self.reload[0] + self.reload[1] * (1.0 - host)
         kept = (torch.stack([recent, often, worth, again, later], dim=-1) * keep.unsqueeze(-2)).sum(dim=-1)
-        there = resident > 0
-        there = there & (torch.arange(resident.shape[-1], device=resident.device) != answers.unsqueeze(-1))
-        kept = kept.masked_fill(~there, torch.inf)
-        return torch.stack([answers, _first(kept == kept.amin(dim=-1, keepdim=True))], dim=-1)
+        return score, kept
 
     def spec(self) -> dict[str, Any]:
         """Return the policy without its weights, as JSON."""

@@ -22,13 +22,18 @@ from torch import Tensor, nn
 
 from ..router_error import RouterError
 from ..scorers.queue_scorer import QueueConstants
+from ..scorers.registry import scorer_from_spec
 from ..scorers.server_scorer import ServerConstants
+from ..strict_json import check_type
 from ..text import TextFeatures
+from .caching_policy import CachingPolicy
+from .session_policy import SessionPolicy
 
 __all__ = ["NetworkPolicy", "NetworkStep"]
 
 _FAR = 10.0  # standardised inputs are clipped to this many standard deviations
 _INVALID = -1e9  # logit of an invalid action
+_RULES: dict[str, Any] = {"caching": CachingPolicy, "session": SessionPolicy}  # beside the scorers
 _CONSTANTS: dict[str, type[QueueConstants] | type[ServerConstants]] = {
     "queues": QueueConstants,
     "servers": ServerConstants,
@@ -58,10 +63,17 @@ class _NetworkSizes(TypedDict):
 
 
 class NetworkSpec(_NetworkSizes, total=False):
-    """What `NetworkPolicy.spec` returns; `queues` or `servers` for a policy of the queueing problem."""
+    """What `NetworkPolicy.spec` returns.
+
+    Attributes:
+        queues, servers: one of them for a policy of the queueing problem.
+        rule, inverse_temperature: for a policy that corrects a rule.
+    """
 
     queues: QueueConstants
     servers: ServerConstants
+    rule: dict[str, Any]
+    inverse_temperature: float
 
 
 class NetworkPolicy(nn.Module):
@@ -81,6 +93,9 @@ class NetworkPolicy(nn.Module):
         text: makes the features of prompts; None where the policy was trained on a table's own features.
         constants: of the queues or servers that the policy was trained on, which serving needs; None for
             other problems, and in files of earlier releases.
+        rule: frozen module from observations [T, O] to scores [T, sum A_i], which are added to the network's
+            logits, times `inverse_temperature`: a scorer, or the policy of a rule; None for a network alone.
+        inverse_temperature: scale of the rule's scores.
 
     Raises:
         RouterError: a size is not positive, or there are more features than observed numbers.
@@ -110,6 +125,8 @@ class NetworkPolicy(nn.Module):
         self.hidden = tuple(int(size) for size in hidden)
         self.text: TextFeatures | None = None
         self.constants: QueueConstants | ServerConstants | None = None
+        self.rule: nn.Module | None = None
+        self.inverse_temperature = 1.0
         widths = (observation_size, *self.hidden, sum(self.choices))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.register_buffer("shift", torch.zeros(observation_size))
@@ -121,6 +138,31 @@ class NetworkPolicy(nn.Module):
     def observation_size(self) -> int:
         """O, the width of an observation."""
         return int(self.shift.shape[0])
+
+    def follow(self, rule: nn.Module, inverse_temperature: float) -> None:
+        """Add the scores of a rule, and make the network's logits 0: the policy acts as the rule does.
+
+        Args:
+            rule: see the attribute; it is frozen.
+            inverse_temperature: scale of its scores, above 0.
+
+        Raises:
+            RouterError: the rule reads other observations.
+        """
+        inputs = getattr(rule, "observation_size", None) or getattr(rule, "inputs", None)
+        if inputs != self.observation_size or not inverse_temperature > 0.0:
+            raise RouterError(
+                f"a rule of {inputs} inputs and inverse temperature {inverse_temperature:g} does not fit a "
+                f"network policy of {self.observation_size} inputs"
+            )
+        self.rule, self.inverse_temperature = rule.requires_grad_(False), float(inverse_temperature)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the network's logits are not all 0, so that they can change what a rule chooses."""
+        return any(bool(parameter.any()) for parameter in self.layers[-1].parameters())
 
     def observe(self, features: Tensor, state: Tensor) -> Tensor:
         """Return observations [T, O] float32 of features [T, D] and the rest of the observation [T, O - D].
@@ -157,6 +199,8 @@ class NetworkPolicy(nn.Module):
         for layer in hidden:
             x = layer(x).tanh()
         logits = cast(Tensor, last(x))
+        if self.rule is not None:
+            logits = logits + self.inverse_temperature * self.rule(observation)
         return logits.masked_fill(~self.valid(observation), _INVALID)
 
     def standardised(self, observation: Tensor) -> Tensor:
@@ -177,6 +221,17 @@ class NetworkPolicy(nn.Module):
             "choices": list(self.choices),
             "hidden": list(self.hidden),
             **_constants_as_json(self.constants),
+            **self._rule_as_json(),
+        }
+
+    def _rule_as_json(self) -> dict[str, Any]:
+        """Return the fields of the rule in `spec`, if there is one."""
+        rule: Any = self.rule
+        if rule is None:
+            return {}
+        return {
+            "rule": {"kind": rule.kind, **rule.spec()},
+            "inverse_temperature": self.inverse_temperature,
         }
 
     @classmethod
@@ -188,11 +243,26 @@ class NetworkPolicy(nn.Module):
         """
         sizes = (spec["features"], spec["observation_size"], spec["choices"], spec["hidden"])
         policy = cls(spec["experts"], *sizes)
+        if "rule" in spec:
+            policy.follow(_rule_from_spec(spec["rule"]), spec.get("inverse_temperature", 1.0))
         for name, made in _CONSTANTS.items():
             if name in spec:
                 policy.constants = made(**_with_tuples(spec[name]))
                 policy.constants.check(len(policy.experts))
         return policy
+
+
+def _rule_from_spec(spec: Mapping[str, Any]) -> nn.Module:
+    """Return the untrained rule of its JSON form."""
+    kind, fields = spec.get("kind"), {name: value for name, value in spec.items() if name != "kind"}
+    if kind not in _RULES:
+        return scorer_from_spec(dict(spec))
+    try:
+        check_type(fields, _RULES[kind].Spec, "rule")
+    except ValueError as error:
+        raise RouterError(str(error)) from error
+    rule: nn.Module = _RULES[kind].from_spec(fields)
+    return rule
 
 
 def _constants_as_json(constants: QueueConstants | ServerConstants | None) -> dict[str, Any]:

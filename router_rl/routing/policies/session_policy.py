@@ -198,6 +198,10 @@ class SessionPolicy(nn.Module):
         best = (score == score.amax(dim=-1, keepdim=True)).float().argmax(dim=-1)
         return SessionStep(best, ~finite)
 
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the scores [T, N] float32 of observations [T, D + 5 N + 4]; the largest answers."""
+        return self.observed_scores(observation)
+
     def observed_scores(self, observation: Tensor) -> Tensor:
         """Return the scores [T, N] float32 of finite observations [T, D + 5 N + 4]."""
         features, state = observation[:, : self.features], observation[:, self.features :]

@@ -19,6 +19,7 @@ from experts.llm.server_options import ApiOptions, ContinuousOptions
 from router_rl import QueueingProblem, export, fit
 from router_rl.methods.agents.env_training import new_policy
 from router_rl.methods.method import Method
+from router_rl.methods.queueing.index_router import index_router, scorer_of, with_weights
 from router_rl.methods.registry import find_method
 from router_rl.problems.problem import ActionPolicy
 from router_rl.routing import LiveQueues, QueueConstants, RouterError, ServerConstants, load
@@ -297,3 +298,31 @@ def test_it_is_served(serve: Callable[..., Any], tmp_path: Path) -> None:
         assert status["queues"]["small"] == {"in_flight": 0, "waiting": 0, "excluded": None}
         rows = running.rows()
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize("servers", ["queue", "api"])
+def test_a_policy_that_corrects_a_rule_decides_as_in_the_environment(tmp_path: Path, servers: str) -> None:
+    """The rule alone, the network alone and both together decide differently, and serving does as both."""
+    problem = queue_problem(loads=1.2) if servers == "queue" else api_problem()
+    policy = network(problem)
+    last = cast(nn.Linear, policy.layers[-1])
+    correction = last.weight.clone(), last.bias.clone()
+    rule = scorer_of(with_weights(index_router(problem), {"quality": 1.0, "wait": 0.3}))
+    policy.follow(rule, 2.0)
+    with torch.no_grad():
+        last.weight.copy_(correction[0])
+        last.bias.copy_(correction[1])
+    export(problem.finish(ActionPolicy(actions=policy.act, module=policy)).module, tmp_path / "policy")
+    core = problem.core("test", problem.case, lanes=1, seed=3)
+    replay = Replay(problem, LoadedRouter.of(tmp_path / "policy"), core)
+    read = []
+    for _ in range(40):
+        observation, served, expert = replay.step()
+        torch.testing.assert_close(served, observation, rtol=1e-5, atol=1e-5)
+        assert expert == NAMES[int(policy.act(observation)[0])]
+        read.append(observation)
+    seen = torch.cat(read)
+    both, of_rule = policy.act(seen), rule(seen).argmax(dim=-1)
+    policy.rule = None
+    assert not both.equal(of_rule)
+    assert not both.equal(policy.act(seen))

@@ -18,7 +18,6 @@ from router_rl.methods.token_moe.backprop import (
     dense_mix,
     selected,
     sparse_mix,
-    top_p,
     train_gate,
 )
 from router_rl.methods.token_moe.balance import balanced_routers
@@ -358,14 +357,6 @@ def test_with_nobody_the_best_expert_stays_the_best(micro_pool):
     assert (experts < 3).all()
     assert routers.with_no_expert(2, bias=1e6).choose(1, x)[0][:, 1].eq(3).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(5))
-
-
-def test_top_p_runs_one_expert_where_it_is_sure():
-    z = torch.tensor([[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]])
-    weights = top_p(0.6)(z, torch.zeros(3))
-    assert (weights > 0).sum(dim=1).tolist() == [1, 2]
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
-    torch.testing.assert_close(weights[1, :2], z[1, :2].softmax(dim=0))
 
 
 def test_a_soft_mixture_is_counted_by_the_experts_it_will_be_served_by() -> None:

@@ -19,7 +19,7 @@ from router_rl.exports.transformers import read_layer_routers
 from router_rl.methods.token_moe.backprop import selection_biases, sparse_mix
 from router_rl.methods.token_moe.handover import routers_of
 from router_rl.methods.token_moe.own_gates import own_gates
-from router_rl.methods.token_moe.token_learners import gate_of
+from router_rl.methods.token_moe.token_gates import gate_of
 from router_rl.routing import RouterError
 from router_rl.studies.runs import train_run
 

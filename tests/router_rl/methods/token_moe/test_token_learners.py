@@ -21,7 +21,7 @@ from experts.moe.token_pool import TokenPool
 from router_rl import Objective, TokenMoEProblem, compare
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
-from router_rl.methods.token_moe.token_learners import gate_of
+from router_rl.methods.token_moe.token_gates import gate_of
 from router_rl.routing.selection.topk import scattered
 from router_rl.studies.runs import train_run
 
@@ -134,6 +134,28 @@ def test_texts_of_other_names_have_no_expert(folders: Path, tmp_path: Path) -> N
     assert not pool.parts["train"].mixed.any()
 
 
+def test_an_expert_without_a_text_comes_after_the_domains(folders: Path, tmp_path: Path) -> None:
+    """The domains are the experts up to the first without a text; other texts have no expert."""
+    for name in ("one", "five"):
+        (tmp_path / f"{name}.jsonl").write_text((folders / "texts" / f"{name}.jsonl").read_text())
+    donors = [folders / name for name in STEPS]
+    pool, names = donor_pool(folders / "base", donors, tmp_path, TextSizes(**SIZES))
+    assert (names, pool.domains) == (("one", "five"), ("one",))
+    part = pool.parts["train"]
+    own = part.path_loss[(part.domain[:, 0] == 0) & ~part.mixed]
+    assert own.mean(axis=(0, 2)).argmin() == 0
+
+
+def test_weights_can_be_multiplied_in_bfloat16(folders: Path) -> None:
+    """Losses differ by the rounding alone, and so does the digest."""
+    full, half = (TokenMoEProblem(**options(folders, dtype=name)) for name in ("float32", "bfloat16"))
+    assert [problem.pool.tail.dtype for problem in (full, half)] == [torch.float32, torch.bfloat16]
+    exact, rounded = (problem.pool.parts["test"].path_loss for problem in (full, half))
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
+    assert not np.array_equal(rounded, exact)
+    assert full.digest() != half.digest()
+
+
 @pytest.mark.slow
 def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
     names = ["joint", "outcome_table", "reinforce", "softmax_gate", "straight_through", "ridge", "uniform"]
@@ -166,11 +188,12 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
         ({"score": "relu", "experts_per_token": 2}, r"problem\.score.*known: sigmoid, softmax"),
         ({"mixed": 1.0}, "mixed"),
         ({"train": 0}, "train"),
+        ({"base": None, "experts": (), "texts": None, "dtype": "bfloat16"}, r"problem\.dtype.*float32"),
         ({"experts": ["one"]}, "experts"),
     ],
 )
 def test_mistakes_are_named(folders: Path, given: dict[str, Any], match: str) -> None:
-    if "experts" in given:
+    if given.get("experts"):
         given = {"experts": [str(folders / name) for name in given["experts"]]}
     with pytest.raises(InputError, match=match):
         TokenMoEProblem(**{**options(folders), **given})

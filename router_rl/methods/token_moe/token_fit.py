@@ -1,0 +1,65 @@
+"""What the trained methods of token-level routing share: the start, the hyperparameter, and the text.
+
+The start is a closed form on the text, without labels, or the gates of an existing mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from experts.io.value_range import Positive
+
+from ...problems.token_moe.layer_routers import LayerRouters
+from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
+from ..hyperparameters import Hyperparameters
+from ..method import Fit, Run
+from .closed_form_start import closed_form_start
+from .own_gates import own_gates
+from .token_training import Training
+
+__all__ = ["SPACE", "Learn", "LearningRate", "fit_of"]
+
+SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
+"""Search space of every trained method."""
+
+Learn = Callable[[TokenMoEProblem, LayerRouters, Training], LayerRouters]
+"""Trains a copy of some routers; those that it returns have the selection rules that they are served with."""
+
+_CHECKS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate(Hyperparameters):
+    """The hyperparameter of every token-level method.
+
+    Attributes:
+        learning_rate: initial learning rate of AdamW; decays to zero (cosine).
+    """
+
+    learning_rate: Positive = 1e-2
+
+
+def fit_of(learn: Learn) -> Fit:
+    """Return a method's fit.
+
+    Args:
+        learn: trains routers.
+    """
+
+    def fit(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> LayerPolicy:
+        options = problem.options
+        training = Training(
+            epochs=options.epochs,
+            batch=options.batch,
+            checks=_CHECKS,
+            learning_rate=hyperparameters.learning_rate,
+            seed=run.seed,
+            report=run.report,
+            checkpoint=run.checkpoint,
+        )
+        start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
+        routers = learn(problem, start, training)
+        return LayerPolicy(choose=routers.choose, routers=routers)
+
+    return fit
