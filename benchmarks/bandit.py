@@ -30,7 +30,7 @@ from router_rl import Jobs, Objective
 from router_rl.methods.fit import learnable
 from router_rl.problems.logged_feedback import LogConfig
 from router_rl.problems.routing.problem import RoutingProblem
-from router_rl.problems.statistics import interval
+from router_rl.problems.statistics import interval, paired_difference
 from router_rl.reports.terminal import progress_of
 from router_rl.routing import Hard
 from router_rl.studies.trial import Trial, TrialResult
@@ -106,6 +106,23 @@ def logs(method: str, feedback: str) -> list[LogConfig | None]:
     return [LogConfig(clip=clip) for clip in clips]
 
 
+def rows_of(study: Study, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each method, with the paired difference to the rival under bandit feedback.
+
+    The rival is the method without RL that has the highest validation utility there.
+    """
+    rows = [row(study, method) for method in methods]
+    others = [found for found in rows if found["family"] != "rl"]
+    rival = max(others, key=lambda found: found["validation"], default=rows[0])
+    under_bandit = rival["by_query"]
+    for found in rows:
+        gap = paired_difference(found["by_query"], under_bandit)
+        found["minus_rival"] = {"rival": rival["method"], **asdict(gap)}
+    for found in rows:
+        del found["by_query"]
+    return rows
+
+
 def row(study: Study, method: str) -> dict[str, Any]:
     """Utility under both feedbacks, and what is lost, with paired intervals over queries and seeds."""
     utility: dict[str, np.ndarray] = {}
@@ -113,6 +130,7 @@ def row(study: Study, method: str) -> dict[str, Any]:
     for feedback in ("full", "bandit"):
         fits = study.fits(method, feedback)
         utility[feedback] = np.stack([result.cases[0].test.utility for result in fits])
+        validation = float(np.mean([result.validation_utility for result in fits]))
         chosen[feedback] = {
             "hyperparameters": asdict(fits[0].trial.hyperparameters),
             "trials": [str(result.folder) for result in fits],
@@ -123,6 +141,8 @@ def row(study: Study, method: str) -> dict[str, Any]:
         "family": learnable(method, study.problem(None)).family,
         **{name: asdict(interval(value)) for name, value in values.items()},
         "chosen": chosen,
+        "validation": validation,  # under bandit feedback
+        "by_query": utility["bandit"],
     }
 
 
@@ -136,14 +156,18 @@ def markdown(name: str, study: Study, rows: Sequence[dict[str, Any]]) -> str:
         f"test rows, mean of {study.seeds} seed(s) with 95% CI; {study.n_trials} trials, under bandit "
         "feedback each with every clip.",
         "",
-        "| method | family | full | bandit | lost |",
-        "|---|---|---|---|---|",
+        f"| method | family | full | bandit | lost | bandit, minus {rows[0]['minus_rival']['rival']} |",
+        "|---|---|---|---|---|---|",
     ]
     for found in sorted(rows, key=lambda found: -found["bandit"]["mean"]):
         columns = [
             f"{value['mean']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
             for value in (found[column] for column in ("full", "bandit", "lost"))
         ]
+        gap = found["minus_rival"]
+        columns.append(f"{gap['mean']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})")
+        if found["method"] == gap["rival"]:
+            columns[-1] = "rival"
         lines.append(f"| {found['method']} | {found['family']} | {' | '.join(columns)} |")
     return "\n".join([*lines, ""])
 
@@ -202,7 +226,7 @@ def main(
                 jobs=Jobs(jobs, engine),
                 on_trial=on_trial,
             )
-            results[name] = [row(study, method) for method in methods]
+            results[name] = rows_of(study, methods)
         write_json(out / "bandit.json", results)
         print(markdown(name, study, results[name]), flush=True)
 
