@@ -74,5 +74,5 @@ def residual_ppo(
         fit=fit,
         hyperparameters=hyperparameters,
         space={**PPO.space, "inverse_temperature": (10.0, 30.0, 100.0)},
-        about=f"PPO on a correction of {rule} (Silver et al. 2018)",
+        about=f"PPO that corrects {rule} (Silver et al. 2018)",
     )

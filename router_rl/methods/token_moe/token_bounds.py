@@ -197,7 +197,7 @@ METHODS = (
         name="label",
         measure=_measure_label,
         refuses=_needs_labels,
-        about="the expert of each token's own text, or of each problem's own task",
+        about="the expert of each token's own text or problem's task",
     ),
     Bound(
         name="oracle",

@@ -83,7 +83,7 @@ METHODS = (
         hyperparameters=LearningRate,
         space=SPACE,
         refuses=_needs_one_expert,
-        about="one expert scaled by its probability, load loss (Fedus et al. 2021)",
+        about="one expert, scaled by its probability (Fedus et al. 2021)",
     ),
     Method(
         name="deepseek_v3_gate",
@@ -92,6 +92,6 @@ METHODS = (
         hyperparameters=LearningRate,
         space=SPACE,
         refuses=_needs_two_experts,
-        about="two experts by sigmoid and a bias that balances load (DeepSeek-V3)",
+        about="two experts by sigmoid, a bias that balances (DeepSeek-V3)",
     ),
 )
