@@ -46,6 +46,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "shares": [0.3, 0.7],
     },
     "plain": {"arrivals": CONV, "loads": [0.5, 0.8, 0.95]},
+    "high_load": {"arrivals": CONV, "loads": [0.95]},
     "failures": {"arrivals": CONV, "loads": [0.8], "mean_up": 60.0, "mean_repair": 15.0},
     "bursts": {"arrivals": CODE, "loads": [0.5], "lateness_weight": 0.05, "miss_weight": 0.5},
     "budget": {"arrivals": CONV, "loads": [0.6], "compute_weight": 0.0, "budget": 0.1},
