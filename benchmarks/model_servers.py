@@ -103,6 +103,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
     },
     "router_ppo": {"decisions": 200_000},
     "reinforce": {"decisions": 200_000},
+    "ppo": {"decisions": 200_000},
     "residual_ppo": {"decisions": 200_000, "rule": PriceHyperparameters(**_PRICES)},
     "cross_entropy": _PRICES,
     "index_rule_late": _INDEX,
