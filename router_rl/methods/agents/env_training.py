@@ -23,7 +23,6 @@ from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size,
 
 from ...problems.problem import ActionPolicy, Case, Problem
 from ...routing.policies.network_policy import NetworkPolicy
-from ...routing.scorers.scorer import Scorer
 from ..hyperparameters import Hyperparameters
 from ..method import Fit, Run
 from ..training_loop import adamw, optimizer_state, restore_optimizer
@@ -116,11 +115,11 @@ class Rule(NamedTuple):
     """A rule that a policy starts from.
 
     Attributes:
-        scorer: of observations; it is frozen.
-        inverse_temperature: scale of its logits.
+        scores: maps observations [T, O] to scores of all actions [T, sum A_i]; it is frozen.
+        inverse_temperature: scale of the scores.
     """
 
-    scorer: Scorer
+    scores: nn.Module
     inverse_temperature: float
 
 
