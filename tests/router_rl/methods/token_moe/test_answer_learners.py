@@ -47,11 +47,14 @@ def test_references_of_losses_are_refused_and_text_has_no_verifier(problem: Toke
         assert refuses is not None
         assert refuses(problem) is not None
     text = TokenMoEProblem(length=10, train=8, validation=4, test=4)
-    for name in ("grpo", "right_answers", "label"):
+    for name in ("grpo", "right_answers"):
         refuses = find_method("token_moe", name).refuses
         assert refuses is not None
         assert refuses(problem) is None
         assert "problem.pool=answers" in str(refuses(text))
+    label = find_method("token_moe", "label").refuses
+    assert label is not None
+    assert label(problem) is label(text) is None  # tasks and texts have experts of their names
     assert set(problem.included) == {"best_single", "random", "label"}
     with pytest.raises(InputError, match="grpo"):
         fit("grpo", text)
