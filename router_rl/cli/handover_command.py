@@ -45,6 +45,9 @@ def handover(
         from ..exports.transformers import write_adapter_router
 
         folders = [Path(each) for each in names_in("adapters", adapters)]
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError("adapters", str(folder), "is not a folder", "give folders of LoRA adapters")
         return write_adapter_router(routers, model, folders, out).to_json()
     from ..exports.transformers import distil as distilled
     from ..exports.transformers import host_of_folder, write_patch

@@ -98,9 +98,6 @@ def write_adapter_router(
         RouterError: the selection rule is unknown, or needs more than a token's own state.
     """
     check_replaceable(Path(out))
-    for folder in adapters:
-        if not Path(folder).is_dir():
-            raise InputError("adapters", str(folder), "is not a folder", "give folders of LoRA adapters")
     ancestor = open_base(base)
     opened = {
         Path(folder).name: AdaptedWeights(Path(folder), _files(ancestor), "adapters") for folder in adapters

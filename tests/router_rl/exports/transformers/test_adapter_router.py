@@ -148,11 +148,10 @@ def test_mistakes_are_named(home: Path, dense: Callable[..., Any], tmp_path: Pat
     routers(Hard(), tmp_path)
     with pytest.raises(InputError, match=r"adapters=.*the routers' are code, german, prose"):
         write_adapter_router(path, base, folders[:2], tmp_path / "out")
-    with pytest.raises(InputError, match=r"adapters=.*none'.* is not a folder"):  # before the base is read
-        write_adapter_router(path, tmp_path / "no-base", [tmp_path / "none"], tmp_path / "out")
-    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"adapters=.*adapter_config\.json.*cannot be read"):
-        write_adapter_router(path, base, [tmp_path / "empty"], tmp_path / "out")
+        write_adapter_router(path, base, [tmp_path / "none"], tmp_path / "out")
+    with pytest.raises(InputError, match=r"adapters=.*none'.* is not a folder"):  # before the base is read
+        handover(routers=path, model=tmp_path / "no", out=tmp_path / "out", adapters=str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"distil=.*no effect with adapters"):
         handover(routers=path, model=base, out=tmp_path / "out", adapters="a,b", distil=tmp_path / "d")
     with pytest.raises(InputError, match=r"temperature=.*no effect with adapters"):
