@@ -87,7 +87,7 @@ def main(
         data: folder of the tables and traces.
         out: folder for reports and JSON.
         only: scenarios such as llmdrift/batching; all if empty.
-        methods: see `train_router.py list`; must include the two of the overview; all if empty.
+        methods: see `train_router.py list`; all if empty.
         seeds: training seeds for each method.
         episodes: of 256 requests each, on validation and on test.
     """

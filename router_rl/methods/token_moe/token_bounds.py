@@ -31,7 +31,6 @@ __all__ = [
     "hindsight",
     "label",
     "random_choice",
-    "sequence_label",
     "uniform",
 ]
 
@@ -58,13 +57,6 @@ def label(pool: TokenPool, part: str) -> np.ndarray:
             hidden = pool.tail(s.states(rows), lambda layer, x, labelled=labelled: labelled)
             losses.append(pool.tail.loss(hidden, s.targets(rows)).numpy())
     return np.concatenate(losses)
-
-
-def sequence_label(pool: TokenPool, part: str) -> np.ndarray:
-    """Return the losses with the expert of each sequence's most frequent domain; ties go to the first one."""
-    s = pool.parts[part]
-    most = np.array([_most_common(row) for row in s.domain])
-    return s.path_loss[np.arange(len(s)), most]
 
 
 def hindsight(pool: TokenPool, part: str) -> np.ndarray:
@@ -105,12 +97,6 @@ def random_choice(pool: TokenPool, seed: int) -> Choose:
     return choose
 
 
-def _most_common(row: np.ndarray) -> int:
-    counts = np.bincount(row)
-    tied = set(np.flatnonzero(counts == counts.max()).tolist())
-    return int(next(value for value in row if int(value) in tied))
-
-
 def _known(loss: Callable[[TokenPool, str], np.ndarray]) -> Fit:
     """Return the fit of a path whose losses are already measured."""
 
@@ -144,12 +130,11 @@ def _fit_uniform(problem: TokenMoEProblem, hyperparameters: NoHyperparameters, r
 
 
 def _needs_labels(problem: TokenMoEProblem) -> str | None:
+    if problem.labelled:
+        return None
     if problem.pool.problems:
-        return None if problem.pool.domains else "needs problems whose groups are names of experts"
-    if problem.pool.gates is not None:
-        return needs_paths(problem)
-    alike = set(problem.texts) <= set(problem.pool.domains)
-    return None if alike else "needs a text of each expert's name, and no others"
+        return "needs problems whose groups are names of experts"
+    return needs_paths(problem) or "needs texts whose names are those of experts"
 
 
 def _measure_label(problem: TokenMoEProblem, case: Case, split: str) -> Measurement:

@@ -13,15 +13,14 @@ from experts.io.value_range import Positive
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ..hyperparameters import Hyperparameters
-from ..method import Fit, Run
+from ..method import Family, Fit, Method, Refuses, Run
 from .closed_form_start import closed_form_start
 from .own_gates import own_gates
 from .token_training import Training
 
-__all__ = ["SPACE", "Learn", "LearningRate", "fit_of"]
+__all__ = ["Learn", "LearningRate", "trained"]
 
-SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
-"""Search space of every trained method."""
+_SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
 
 Learn = Callable[[TokenMoEProblem, LayerRouters, Training], LayerRouters]
 """Trains a copy of some routers; those that it returns have the selection rules that they are served with."""
@@ -40,12 +39,34 @@ class LearningRate(Hyperparameters):
     learning_rate: Positive = 1e-2
 
 
-def fit_of(learn: Learn) -> Fit:
-    """Return a method's fit.
+def trained(
+    name: str,
+    family: Family,
+    learn: Learn,
+    about: str,
+    *,
+    full_information: bool = False,
+    refuses: Refuses | None = None,
+) -> Method:
+    """Return a trained method; all have the same hyperparameter and search space.
 
     Args:
+        name, family, about, full_information, refuses: as in `Method`.
         learn: trains routers.
     """
+    return Method(
+        name=name,
+        family=family,
+        fit=_fit_of(learn),
+        hyperparameters=LearningRate,
+        space=_SPACE,
+        about=about,
+        full_information=full_information,
+        refuses=refuses,
+    )
+
+
+def _fit_of(learn: Learn) -> Fit:
 
     def fit(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> LayerPolicy:
         options = problem.options

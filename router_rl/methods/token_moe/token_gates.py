@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from ...routing import ScoredTopK, TopK, UnnormalisedTopK
-from ..method import Method
 from .backprop import GATES, Gate, gate_of_rule, train_gate
-from .token_fit import SPACE, LearningRate, fit_of
+from .token_fit import trained
 from .token_training import Training
 
 __all__ = ["METHODS", "gate_of"]
@@ -44,14 +45,6 @@ def _deepseek_v3(problem: TokenMoEProblem, start: LayerRouters, training: Traini
     return train_gate(problem.pool, start, GATES["deepseek_v3_top2"], training)[0].routers
 
 
-def _needs_one_expert(problem: TokenMoEProblem) -> str | None:
-    return _needs(1, problem)
-
-
-def _needs_two_experts(problem: TokenMoEProblem) -> str | None:
-    return _needs(2, problem)
-
-
 def _needs(count: int, problem: TokenMoEProblem) -> str | None:
     if problem.pool.gates is not None:
         return "has a selection rule of its own, and problem.model keeps that of its gates"
@@ -60,38 +53,22 @@ def _needs(count: int, problem: TokenMoEProblem) -> str | None:
 
 
 METHODS = (
-    Method(
-        name="softmax_gate",
-        family="gate",
-        fit=fit_of(_softmax),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        about="backpropagation through all experts, or the two best",
+    trained("softmax_gate", "gate", _softmax, "backpropagation through all experts, or the two best"),
+    trained(
+        "straight_through", "gate", _straight_through, "sparse selection, dense gradient (Bengio et al. 2013)"
     ),
-    Method(
-        name="straight_through",
-        family="gate",
-        fit=fit_of(_straight_through),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        about="sparse selection, dense gradient (Bengio et al. 2013)",
+    trained(
+        "switch_gate",
+        "gate",
+        _switch,
+        "one expert, scaled by its probability (Fedus et al. 2021)",
+        refuses=partial(_needs, 1),
     ),
-    Method(
-        name="switch_gate",
-        family="gate",
-        fit=fit_of(_switch),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        refuses=_needs_one_expert,
-        about="one expert, scaled by its probability (Fedus et al. 2021)",
-    ),
-    Method(
-        name="deepseek_v3_gate",
-        family="gate",
-        fit=fit_of(_deepseek_v3),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        refuses=_needs_two_experts,
-        about="two experts by sigmoid, a bias that balances (DeepSeek-V3)",
+    trained(
+        "deepseek_v3_gate",
+        "gate",
+        _deepseek_v3,
+        "two experts by sigmoid, a bias that balances (DeepSeek-V3)",
+        refuses=partial(_needs, 2),
     ),
 )

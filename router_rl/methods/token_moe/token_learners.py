@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
-from ..method import Method
 from .backprop import joint, train_gate
 from .counterfactual import OUTCOME_TABLE, train_counterfactual
 from .own_gates import needs_paths
-from .token_fit import SPACE, LearningRate, fit_of
+from .token_fit import trained
 from .token_gates import gate_of
 from .token_ppo import TokenPPOHyperparameters, train_ppo
 from .token_reinforce import TokenReinforceHyperparameters, train_reinforce
@@ -38,40 +37,22 @@ def _router_ppo(problem: TokenMoEProblem, start: LayerRouters, training: Trainin
 
 
 METHODS = (
-    Method(
-        name="joint",
-        family="rl",
+    trained(
+        "joint",
+        "rl",
+        _joint,
+        "outcome-table policy gradient plus the mixture loss",
         full_information=True,
-        fit=fit_of(_joint),
-        hyperparameters=LearningRate,
-        space=SPACE,
         refuses=needs_paths,
-        about="outcome-table policy gradient plus the mixture loss",
     ),
-    Method(
-        name="outcome_table",
-        family="rl",
+    trained(
+        "outcome_table",
+        "rl",
+        _outcome_table,
+        "exact policy gradient on measured losses of expert paths",
         full_information=True,
-        fit=fit_of(_outcome_table),
-        hyperparameters=LearningRate,
-        space=SPACE,
         refuses=needs_paths,
-        about="exact policy gradient on measured losses of expert paths",
     ),
-    Method(
-        name="reinforce",
-        family="rl",
-        fit=fit_of(_reinforce),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        about="REINFORCE on whole paths, leave-one-out baseline",
-    ),
-    Method(
-        name="router_ppo",
-        family="rl",
-        fit=fit_of(_router_ppo),
-        hyperparameters=LearningRate,
-        space=SPACE,
-        about="PPO with a linear critic, one policy for all tokens",
-    ),
+    trained("reinforce", "rl", _reinforce, "REINFORCE on whole paths, leave-one-out baseline"),
+    trained("router_ppo", "rl", _router_ppo, "PPO with a linear critic, one policy for all tokens"),
 )

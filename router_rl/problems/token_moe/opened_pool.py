@@ -42,18 +42,17 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
         InputError: an option is missing, two do not go together, or models and texts do not fit.
     """
     _check_text(options)
+    _check_precision(options)
     names = ("length", "train", "validation", "test", "mixed")
     sizes = TextSizes(**{name: getattr(options, name) for name in names})
     keep = None if options.keep is None else Path(options.keep)
     if options.pool != "tiny":
         _check_packaged(options)
-        _check_precision(options)
         counts = (-(-getattr(options, name) // len(TASKS)) for name in ("train", "validation", "test"))
         pool = answer_pool(*counts)
         return pool, pool.domains
     if options.model is not None:
         _check_model(options)
-        _check_precision(options)
         return mixture_pool(options.model, _text(options), sizes, keep=keep)
     given = {"base": options.base, "experts": options.experts, "texts": options.texts or options.prompts}
     missing = [name for name, value in given.items() if not value]
@@ -62,7 +61,6 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
         fix = "give base, experts, and texts or prompts; or none of them"
         raise InputError(f"problem.{name}", given[name], "is missing", fix)
     if options.base is None:
-        _check_precision(options)
         pool = tiny_pool(*sizes.of("train", _TINY_DOMAINS), sizes.length)
         return pool, pool.domains
     folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
@@ -118,8 +116,8 @@ def _check_packaged(options: TokenMoEOptions) -> None:
 
 
 def _check_precision(options: TokenMoEOptions) -> None:
-    """Raise InputError for another precision than that of packaged pools and of mixtures."""
-    if options.dtype != "float32":
+    """Raise InputError for another precision than float32 without a base, whose weights can have one."""
+    if options.base is None and options.dtype != "float32":
         problem = "is for problem.base and problem.experts; other models run in float32"
         raise InputError("problem.dtype", options.dtype, problem, "leave it out")
 

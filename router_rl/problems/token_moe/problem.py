@@ -133,14 +133,19 @@ class TokenMoEProblem(Problem):
         return tuple(replace(rule, bias=tuple(bias)) for bias in gates.bias.tolist())
 
     @property
+    def labelled(self) -> bool:
+        """Whether every text, or every prompt's task, has an expert of its name."""
+        return set(self.texts) <= set(self.pool.domains)
+
+    @property
     def included(self) -> tuple[str, ...]:
         """Names of methods that every comparison includes."""
         if self.pool.problems:
             first = "best_single" if self.pool.gates is None else "own_gates"
-            return (first, "random", "label") if self.pool.domains else (first, "random")
+            return (first, "random", "label") if self.labelled else (first, "random")
         if self.pool.gates is not None:
             return ("own_gates", "random", "uniform")
-        return (*self.always, "label") if set(self.texts) <= set(self.pool.domains) else self.always
+        return (*self.always, "label") if self.labelled else self.always
 
     def digest(self) -> str:
         """Return a digest of the text, every expert's losses on it, and the options."""

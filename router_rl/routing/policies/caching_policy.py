@@ -26,7 +26,7 @@ __all__ = ["ANSWER_INPUTS", "KEEP_INPUTS", "CachingPolicy", "CachingStep"]
 
 ANSWER_INPUTS = ("worth", "wait", "resident", "recent", "often", "worth if absent", "later", "gain")
 KEEP_INPUTS = ("recent", "often", "worth", "reload", "later")
-_NEVER = -1e9
+_NEVER = -1e9  # score of an action that is never taken
 _DECAY = 0.95  # of the counts of use, per request, as in the environment
 
 

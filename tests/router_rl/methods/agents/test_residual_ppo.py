@@ -172,7 +172,7 @@ def test_a_rule_of_other_observations_is_refused(tmp_path: Path) -> None:
         NetworkPolicy.from_spec({**spec, "rule": {"kind": "oracle"}})
 
 
-def test_it_has_the_search_space_of_ppo_and_needs_no_forks() -> None:
+def test_it_is_rl_from_rewards_with_the_search_space_of_ppo() -> None:
     for name in PROBLEMS:
         method = find_method(name, "residual_ppo")
         assert method.family == "rl"
@@ -180,7 +180,7 @@ def test_it_has_the_search_space_of_ppo_and_needs_no_forks() -> None:
         assert set(find_method(name, "router_ppo").space) < set(method.space)
 
 
-def test_caching_is_a_problem_of_two_parts(tmp_path: Path) -> None:
+def test_an_expert_that_never_answers_has_the_lowest_score(tmp_path: Path) -> None:
     problem = caches(tmp_path)
     assert isinstance(problem, CachingProblem)
     rule = problem.policy(problem.case)

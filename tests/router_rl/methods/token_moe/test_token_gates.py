@@ -126,4 +126,4 @@ def test_texts_without_an_expert_have_no_label(
     assert "label" not in problem.included
     refuses = find_method("token_moe", "label").refuses
     assert refuses is not None
-    assert "each expert's name" in str(refuses(problem))
+    assert "names are those of experts" in str(refuses(problem))
