@@ -8,6 +8,9 @@ of prompts and answers are those of the traces; servers are simulated, with publ
 half of an Azure trace trains, the next eighth validates, the eighth after it selects the strongest rival, the
 last quarter tests; queries differ too. Each fitted policy is also tested on the last quarter of the Mooncake
 trace, on which nothing is fitted or selected. Prints Markdown; an interrupted run resumes.
+
+`trace_mooncake_synthetic.parquet` is sealed (docs/benchmarks/sealed.md): with `--open_sealed true` it takes the
+place of Azure's trace.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import jsonargparse
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from queueing import zeroeval
+from queueing import SEALED, zeroeval
 
 from envs.traces import open_arrivals
 from experts import OutcomeTable
@@ -126,6 +129,7 @@ def main(
     seeds: int = 5,
     episodes: int = 64,
     window: int = 128,
+    open_sealed: bool = False,
 ) -> None:
     """Fit and test every method in every scenario.
 
@@ -137,6 +141,7 @@ def main(
         seeds: training seeds for each method.
         episodes: of `window` requests each, on validation and on test.
         window: requests of an episode, which begins with idle servers.
+        open_sealed: the arrivals of the sealed trace; note it in docs/benchmarks/sealed.md.
     """
     out.mkdir(parents=True, exist_ok=True)
     table = zeroeval(data, POOL)
@@ -144,14 +149,15 @@ def main(
     _mooncake(data, mooncake)
     overview: list[str] = []
     for name in only or tuple(SCENARIOS):
-        problem, other = _problems(table, data, mooncake, SCENARIOS[name], episodes, window)
+        scenario = {**SCENARIOS[name], **({"arrivals": SEALED} if open_sealed else {})}
+        problem, other = _problems(table, data, mooncake, scenario, episodes, window)
         results: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
         for seed in range(seeds):
             for method in methods:
                 if seed == 0 or method in _SEEDED:
-                    path = out / name / f"{method}_{seed}.json"
+                    path = out / (f"{name}_sealed" if open_sealed else name) / f"{method}_{seed}.json"
                     results[method].append(_result(problem, other, method, seed, path))
-        overview += _print(name, results, seeds)
+        overview += _print(name, results, seeds, "sealed" if open_sealed else "Azure")
     print("\n".join([*_HEAD, *overview]))
 
 
@@ -204,8 +210,8 @@ _HEAD = [
 ]
 
 
-def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int) -> list[str]:
-    """Print the tables of a scenario, and return its lines of the overview."""
+def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int, source: str) -> list[str]:
+    """Print the tables of a scenario, and return its lines of the overview; `source` is the trace it trains on."""
 
     def utility(method: str, split: str) -> np.ndarray:
         rows = np.array([each[split]["utility"] for each in results[method]])
@@ -215,7 +221,7 @@ def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int) -> l
     rivals = [method for method in results if family[method] != "rl"]
     strongest = max(rivals, key=lambda method: utility(method, "tuning").mean())
     lines: list[str] = []
-    for split, trace in (("test", "Azure"), ("mooncake", "Mooncake")):
+    for split, trace in (("test", source), ("mooncake", "Mooncake")):
         print(f"### {name}, {trace}\n")
         print(
             f"| method | family | utility | 95% CI | minus {strongest} | 95% CI | quality | compute "

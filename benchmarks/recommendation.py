@@ -35,7 +35,7 @@ TABLES = (
     "llmrouter_pool9",
 )
 WEIGHTS = (0.02, 0.1, 0.4)
-METHODS = ("softmax_gate", "exact_pg", "priced_pg")
+METHODS = ("softmax_gate", "exact_pg", "priced_pg", "router_ppo", "reinforce", "ppo")
 
 
 def main(
