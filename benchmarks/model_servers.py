@@ -9,8 +9,8 @@ half of an Azure trace trains, the next eighth validates, the eighth after it se
 last quarter tests; queries differ too. Each fitted policy is also tested on the last quarter of the Mooncake
 trace, on which nothing is fitted or selected. Prints Markdown; an interrupted run resumes.
 
-`trace_mooncake_synthetic.parquet` is sealed (docs/benchmarks/sealed.md): with `--open_sealed true` it takes the
-place of Azure's trace.
+`trace_mooncake_synthetic.parquet` is sealed (docs/benchmarks/sealed.md): with `--open_sealed true` it takes
+the place of Azure's trace.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ _HEAD = [
 
 
 def _print(name: str, results: dict[str, list[dict[str, Any]]], seeds: int, source: str) -> list[str]:
-    """Print the tables of a scenario, and return its lines of the overview; `source` is the trace it trains on."""
+    """Print the tables of a scenario that trains on the trace `source`; return its lines of the overview."""
 
     def utility(method: str, split: str) -> np.ndarray:
         rows = np.array([each[split]["utility"] for each in results[method]])

@@ -8,8 +8,8 @@ Service times are measured latencies (llmdrift: of the calls, with a timeout of 
 experts, on this machine) or tokens at 50 a second (zeroeval, six of its models). Prints Markdown and writes
 one folder for each scenario; an interrupted run resumes.
 
-`trace_mooncake_synthetic.parquet` is sealed (docs/benchmarks/sealed.md): with `--open_sealed true` it takes the
-place of Azure's conversation trace, so methods train on its first half and are tested on its last quarter.
+`trace_mooncake_synthetic.parquet` is sealed (docs/benchmarks/sealed.md): with `--open_sealed true` it takes
+the place of Azure's conversation trace: methods train on its first half and are tested on its last quarter.
 """
 
 from __future__ import annotations
