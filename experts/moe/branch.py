@@ -8,14 +8,16 @@ output is computed once and experts can be mixed layer by layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..io.errors import InputError
+from .expert_ffn import PARTS
 from .frozen_base import Base
+from .segments import mean
 from .tail import Tail
 
 __all__ = ["BranchRecipe", "average", "branch"]
@@ -93,7 +95,7 @@ def branch(
     return [{part: weight.detach() for part, weight in layer.items()} for layer in learned]
 
 
-def average(experts: list[list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
+def average(experts: Sequence[Sequence[Mapping[str, Tensor]]]) -> list[dict[str, Tensor]]:
     """Return the uniform mean of several experts' weights, a strong baseline of the size of one expert.
 
     Args:
@@ -106,8 +108,8 @@ def average(experts: list[list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
         Model soups, Wortsman et al. 2022, https://arxiv.org/abs/2203.05482.
     """
     return [
-        {part: torch.stack([layer[part] for layer in layers]).mean(dim=0) for part in layers[0]}
-        for layers in zip(*experts, strict=True)
+        {part: mean(states[layer][part] for states in experts) for part in PARTS}
+        for layer in range(len(experts[0]))
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,12 @@ from torch import Tensor
 from ..io.errors import InputError
 from .branch import average
 from .donors import Donor, feed_forward, open_base, open_donor, survey
+from .expert_ffn import PARTS
 from .frozen_base import load_base, load_tokenizer
 from .prompt_parts import PromptTexts, routed_text
-from .segments import FFN
 from .sequences import Sequences, measure_sequences
 from .text_parts import TextSizes
-from .token_pool import Ffns, TokenPool
+from .token_pool import TokenPool
 
 __all__ = ["donor_pool"]
 
@@ -33,6 +34,7 @@ def donor_pool(
     *,
     dtype: torch.dtype = torch.float32,
     keep: Path | None = None,
+    offload: bool = False,
 ) -> tuple[TokenPool, tuple[str, ...]]:
     """Open the donors and measure the text under each.
 
@@ -44,6 +46,7 @@ def donor_pool(
         sizes: how much text is used.
         dtype: of the matrix products with frozen weights.
         keep: folder for the measurements; a later call with the same experts and texts reads them.
+        offload: keep the experts' weights in files in `keep`, from which they are read while an expert runs.
 
     Returns:
         The pool, and the texts' names in the order of the ids in `Sequences.domain`. The pool's domains are
@@ -57,11 +60,12 @@ def donor_pool(
     donors = [open_donor(ancestor, folder) for folder in experts]
     layers = _routed(ancestor, donors)
     model = load_base(base, len(layers))
-    ffns: Ffns = {donor.name: [_ffn(donor, layer) for layer in layers] for donor in donors}
+    ffns = {donor.name: _DonorFfns(donor, layers) for donor in donors}
     if len(ffns) < len(donors):
         names = [donor.name for donor in donors]
         raise InputError("problem.experts", names, "two folders have the same name", "rename one")
-    tail = model.tail(ffns, dtype)
+    assert keep is not None or not offload
+    tail = model.tail(ffns, dtype, keep / "experts" if keep is not None and offload else None)
 
     def measured(tokens: np.ndarray, domain: np.ndarray, part: str) -> Sequences:
         doing = f"{part} text under every expert"
@@ -98,7 +102,15 @@ def _routed(base: Donor, donors: Sequence[Donor]) -> range:
     return last
 
 
-def _ffn(donor: Donor, layer: int) -> dict[str, Tensor]:
-    """A donor's feed-forward network as a tail takes it."""
-    names = zip(FFN._fields, feed_forward(layer), strict=True)
-    return {f"{part}_proj": donor.tensor(name).float() for part, name in names}
+class _DonorFfns(Sequence[dict[str, Tensor]]):
+    """A donor's feed-forward networks in the routed layers, each read when it is asked for."""
+
+    def __init__(self, donor: Donor, layers: range) -> None:
+        self._donor, self._layers = donor, layers
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, layer: Any) -> Any:
+        names = zip(PARTS, feed_forward(self._layers[layer]), strict=True)
+        return {part: self._donor.tensor(name).float() for part, name in names}

@@ -93,20 +93,25 @@ class Base:
         return hidden.float()
 
     def tail(
-        self, experts: Mapping[str, Sequence[Mapping[str, Tensor]]], dtype: torch.dtype = torch.float32
+        self,
+        experts: Mapping[str, Sequence[Mapping[str, Tensor]]],
+        dtype: torch.dtype = torch.float32,
+        offload: Path | None = None,
     ) -> Tail:
         """Return a copy of the last layers with experts.
 
         Args:
             experts: name -> one FFN state per layer, as `Tail` takes them.
             dtype: of the matrix products.
+            offload: folder for the experts' weights; None: they stay in memory.
         """
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         routed = self.inner.layers[self.below :]
         layers = copy.deepcopy(routed, {id(layer.mlp): layer.mlp for layer in routed})  # without the FFNs
         shared = [copy.deepcopy(module) for layer in routed if (module := shared_experts(layer)) is not None]
         norm, rotary = copy.deepcopy(self.inner.norm), copy.deepcopy(self.inner.rotary_emb)
-        return Tail(layers, norm, head.weight, rotary, experts, shared=shared, dtype=dtype)
+        parts = (layers, norm, head.weight, rotary, experts)
+        return Tail(*parts, shared=shared, dtype=dtype, offload=offload)
 
 
 def load_base(folder: Path | str, depth: int) -> Base:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..io.errors import InputError
 from ..io.progress import track
+from .expert_ffn import PARTS
 from .frozen_base import Base, load_base, load_tokenizer
 from .huggingface import read_configuration
 from .layout import Layout, layout_of
@@ -28,7 +29,6 @@ from .token_pool import Ffns, OwnGates, TokenPool
 __all__ = ["mixture_pool"]
 
 _FIELD = "problem.model"
-_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _BATCH = 16
 
 
@@ -116,7 +116,7 @@ def _experts(config: Any, layout: Layout, files: Checkpoint, layers: Sequence[in
         missing = [name for name in names if name not in files]
         if missing:
             raise InputError(_FIELD, str(files.folder), f"has no tensor {missing[0]}", "copy the whole model")
-        parts = {part: files.tensor(name).float() for part, name in zip(_PROJECTIONS, names, strict=True)}
+        parts = {part: files.tensor(name).float() for part, name in zip(PARTS, names, strict=True)}
         return {**parts, "down_proj": parts["down_proj"] * scale}
 
     return {f"expert_{expert}": [ffn(layer, expert) for layer in layers] for expert in range(count)}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..io.errors import InputError
+from .expert_ffn import PARTS, ExpertFFN
 from .padding import attention_mask, positions
 
 __all__ = ["Choose", "Tail", "ffn_weights"]
@@ -31,7 +33,6 @@ __all__ = ["Choose", "Tail", "ffn_weights"]
 Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 _LOGITS = 2**26  # maximum number of logits in memory
-_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
 class Tail(nn.Module):
@@ -46,14 +47,16 @@ class Tail(nn.Module):
         experts: name -> one state per layer, `{"gate_proj": [I, H], "up_proj": [I, H], "down_proj": [H, I]}`.
         shared: one module per layer, from [..., H] to [..., H]; empty if there are no shared experts.
         dtype: of the frozen matrix products; the residual stream is float32.
+        offload: folder for the experts' weights, one file per layer and expert, from which they are read
+            while an expert runs; None: they stay in memory.
+
+    Attributes:
+        ffns: the experts of each layer.
 
     Raises:
         InputError: there are fewer than two experts, or an expert lacks an FFN of a layer.
     """
 
-    gate: Tensor
-    up: Tensor
-    down: Tensor
     head: Tensor
 
     def __init__(
@@ -66,6 +69,7 @@ class Tail(nn.Module):
         *,
         shared: Sequence[nn.Module] = (),
         dtype: torch.dtype = torch.float32,
+        offload: Path | None = None,
     ) -> None:
         super().__init__()
         if len(experts) < 2:
@@ -84,14 +88,29 @@ class Tail(nn.Module):
         self.norm = norm.float()
         self.rotary = rotary
         self.register_buffer("head", head.detach().to(dtype))
-        for name, part in zip(("gate", "up", "down"), _PARTS, strict=True):
-            stacked = [
-                torch.stack([states[k][part] for states in experts.values()]) for k in range(len(layers))
-            ]
-            self.register_buffer(
-                name, torch.stack(stacked).detach().to(dtype)
-            )  # [L, N, I, H] or [L, N, H, I]
+
+        def ffn(layer: int, name: str) -> ExpertFFN:
+            made = ExpertFFN(experts[name][layer], dtype)
+            if offload is not None:
+                made.offload(offload / str(layer) / f"{name}.safetensors")
+            return made
+
+        rows = ([ffn(layer, name) for name in self.names] for layer in range(len(layers)))
+        self.ffns = nn.ModuleList(nn.ModuleList(row) for row in rows)
         self.eval().requires_grad_(False)
+
+    def ffn(self, layer: int, expert: int) -> ExpertFFN:
+        """Return the network of one expert in one layer.
+
+        Args:
+            layer: 0 to L - 1.
+            expert: 0 to N - 1.
+        """
+        of_layer = self.ffns[layer]
+        assert isinstance(of_layer, nn.ModuleList)
+        ffn = of_layer[expert]
+        assert isinstance(ffn, ExpertFFN)
+        return ffn
 
     @property
     def depth(self) -> int:
@@ -101,7 +120,7 @@ class Tail(nn.Module):
     @property
     def experts(self) -> int:
         """N, the number of experts."""
-        return self.gate.shape[1]
+        return len(self.names)
 
     @property
     def largest_input(self) -> float:
@@ -112,12 +131,12 @@ class Tail(nn.Module):
     @property
     def hidden(self) -> int:
         """H, the hidden size."""
-        return self.gate.shape[3]
+        return self.head.shape[1]
 
     @property
     def flops(self) -> float:
         """FLOPs of one expert on one token at one layer; a multiply-add counts as 2."""
-        return 2.0 * 3.0 * self.gate.shape[2] * self.gate.shape[3]
+        return 2.0 * 3.0 * self.ffn(0, 0).width * self.hidden
 
     def attend(
         self, layer: int, hidden: Tensor, cache: Any = None, first: int = 0, start: Tensor | None = None
@@ -175,9 +194,7 @@ class Tail(nn.Module):
         Returns:
             [..., H] float32.
         """
-        x = x.to(self.dtype)
-        opened = F.silu(F.linear(x, self.gate[layer, expert])) * F.linear(x, self.up[layer, expert])
-        return F.linear(opened, self.down[layer, expert]).float()
+        return self.ffn(layer, expert)(x.to(self.dtype)).float()
 
     def mix(self, layer: int, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Return `sum_j w_j E_{e_j}(x)`; only the selected experts run.
@@ -270,10 +287,19 @@ class Tail(nn.Module):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the experts' names and all weights, equal for bit-identical frozen parts."""
         digest = hashlib.sha256("\0".join(self.names).encode())
-        for name, tensor in sorted(self.state_dict().items()):
+
+        def add(name: str, tensor: Tensor) -> None:
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(raw.numpy().tobytes())
+
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith("ffns."):
+                add(name, tensor)
+        for layer in range(self.depth):
+            for expert in range(self.experts):
+                for part, weight in self.ffn(layer, expert).weights().items():
+                    add(f"{layer}.{expert}.{part}", weight)
         return digest.hexdigest()
 
 
@@ -289,7 +315,7 @@ def ffn_weights(layer: nn.Module) -> dict[str, Tensor]:
     ffn = _part(layer, "mlp")
     state = {name.removesuffix(".weight"): tensor.detach() for name, tensor in ffn.state_dict().items()}
     act = getattr(ffn, "act_fn", None)
-    if set(state) != set(_PARTS) or not (act is None or "silu" in type(act).__name__.lower()):
+    if set(state) != set(PARTS) or not (act is None or "silu" in type(act).__name__.lower()):
         raise InputError(
             "base", sorted(state), "its FFNs are not SwiGLU", "use a Llama, Mistral or Qwen model"
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..io.atomic import replacing
 from ..io.errors import InputError
+from .expert_ffn import PARTS
 from .frozen_base import Base
 from .sequences import Sequences
 from .tail import Tail
@@ -25,8 +26,6 @@ from .tail import Tail
 __all__ = ["GENERAL", "Ffns", "OwnGates", "Problems", "TokenPool", "read_ffns", "write_ffns"]
 
 GENERAL = "general"  # the name of the expert that is the base's own FFN
-
-_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 Ffns = dict[str, list[dict[str, Tensor]]]
 
@@ -164,14 +163,14 @@ def read_ffns(path: Path | str, names: Sequence[str] | None = None) -> Ffns:
         raise InputError("experts", unknown, f"{path} holds {', '.join(stored)}", "train them first")
     ffns: Ffns = {}
     for name in wanted:
-        depth = sum(key.rsplit(".", 2)[0] == name for key in state) // len(_PARTS)
-        needed = [f"{name}.{layer}.{part}" for layer in range(depth) for part in _PARTS]
+        depth = sum(key.rsplit(".", 2)[0] == name for key in state) // len(PARTS)
+        needed = [f"{name}.{layer}.{part}" for layer in range(depth) for part in PARTS]
         missing = [key for key in needed if key not in state]
         if missing or not all(bool(state[key].isfinite().all()) for key in needed):
             problem = f"{path} lacks {missing[0]}" if missing else f"{path} holds weights that are not finite"
             raise InputError("experts", name, problem, "train the experts again")
         ffns[name] = [
-            {part: state[f"{name}.{layer}.{part}"].to(torch.float32) for part in _PARTS}
+            {part: state[f"{name}.{layer}.{part}"].to(torch.float32) for part in PARTS}
             for layer in range(depth)
         ]
     return ffns

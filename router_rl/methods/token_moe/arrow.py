@@ -34,8 +34,8 @@ def arrow_directions(pool: TokenPool) -> Tensor:
     for layer, dense in enumerate(base):
         own = torch.cat([dense["gate_proj"], dense["up_proj"]]).float()
         for expert in range(tail.experts):
-            both = torch.cat([tail.gate[layer, expert], tail.up[layer, expert]]).float()
-            change = both - own
+            weights = tail.ffn(layer, expert).weights()
+            change = torch.cat([weights["gate_proj"], weights["up_proj"]]).float() - own
             if bool(change.any()):
                 directions[layer, expert] = torch.linalg.svd(change, full_matrices=False).Vh[0]
     return directions

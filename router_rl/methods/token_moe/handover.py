@@ -137,10 +137,7 @@ def hand_over(
             f"with {needed} (problem.score {_SCORES[form]}), or hand them over in the {other} form"
         )
     experts = {
-        name: [
-            {f"{part}_proj": getattr(tail, part)[layer, expert] for part in ("gate", "up", "down")}
-            for layer in range(tail.depth)
-        ]
+        name: [tail.ffn(layer, expert).weights() for layer in range(tail.depth)]
         for expert, name in enumerate(tail.names)
     }
     target = Path(out).absolute()

@@ -42,7 +42,7 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
         InputError: an option is missing, two do not go together, or models and texts do not fit.
     """
     _check_text(options)
-    _check_precision(options)
+    _check_weights(options)
     names = ("length", "train", "validation", "test", "mixed")
     sizes = TextSizes(**{name: getattr(options, name) for name in names})
     keep = None if options.keep is None else Path(options.keep)
@@ -65,7 +65,8 @@ def open_pool(options: TokenMoEOptions) -> tuple[TokenPool, tuple[str, ...]]:
         return pool, pool.domains
     folders = options.experts.split(",") if isinstance(options.experts, str) else options.experts
     dtype = getattr(torch, options.dtype)
-    return donor_pool(options.base, folders, _text(options), sizes, dtype=dtype, keep=keep)
+    given_text, offload = _text(options), options.offload
+    return donor_pool(options.base, folders, given_text, sizes, dtype=dtype, keep=keep, offload=offload)
 
 
 def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, ...]:
@@ -115,11 +116,16 @@ def _check_packaged(options: TokenMoEOptions) -> None:
             raise InputError(f"problem.{name}", value, problem, "leave one of them out")
 
 
-def _check_precision(options: TokenMoEOptions) -> None:
-    """Raise InputError for another precision than float32 without a base, whose weights can have one."""
-    if options.base is None and options.dtype != "float32":
-        problem = "is for problem.base and problem.experts; other models run in float32"
-        raise InputError("problem.dtype", options.dtype, problem, "leave it out")
+def _check_weights(options: TokenMoEOptions) -> None:
+    """Raise InputError for a precision or a place that the weights of the models cannot have."""
+    for name, default in (("dtype", "float32"), ("offload", False)):
+        value = getattr(options, name)
+        if value != default and options.base is None:
+            problem = "is for problem.base and problem.experts; other models run in float32 and in memory"
+            raise InputError(f"problem.{name}", value, problem, "leave it out")
+    if options.offload and options.keep is None:
+        problem = "needs a folder for the weights"
+        raise InputError("problem.offload", True, problem, "give problem.keep, a folder")
 
 
 def _check_model(options: TokenMoEOptions) -> None:

@@ -156,7 +156,7 @@ class TokenMoEProblem(Problem):
                 np.asarray(each) for each in (part.tokens, part.domain, part.dense_loss, part.path_loss)
             ]
         options = options_as_json(self.options)
-        for name in ("pool", "model", "base", "experts", "texts", "keep", "experts_per_token"):
+        for name in ("pool", "model", "base", "experts", "texts", "keep", "offload", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
         if options["dtype"] == "float32":  # digests from before this option stay as they are
             del options["dtype"]

@@ -36,6 +36,8 @@ class TokenMoEOptions(CheckedOptions):
         dtype: of the matrix products with the weights of base and experts; bfloat16 is several times faster
             on processors that have it.
         keep: folder that caches the measured outcomes for the next run; null: none.
+        offload: keep the experts' weights in files in `keep`, from which they are read while an expert runs;
+            for experts that do not fit into memory together.
         experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
         score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
             a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form; a model has its own.
@@ -60,6 +62,7 @@ class TokenMoEOptions(CheckedOptions):
     answer_tokens: Count | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     keep: str | None = None
+    offload: bool = False
     experts_per_token: tuple[_PerToken, ...] | _PerToken = (1,)
     score: Literal["softmax", "sigmoid"] = "softmax"
     length: Size = 128

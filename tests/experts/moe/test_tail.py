@@ -89,7 +89,7 @@ def test_the_fingerprint_sees_any_change(base, ffns):
     tail = base.tail(ffns)
     before = tail.fingerprint()
     assert base.tail(ffns).fingerprint() == before
-    tail.gate[0, 0, 0, 0] += 1e-3
+    tail.ffn(0, 0).gate_proj[0, 0] += 1e-3
     assert tail.fingerprint() != before
 
 
@@ -105,3 +105,34 @@ def test_mistakes_are_told(base, ffns):
     with pytest.raises(InputError, match="use a Llama, Mistral or Qwen model"):
         Base(torch.nn.Linear(2, 2), 1, "linear")
     assert isinstance(base.tail(ffns), Tail)
+
+
+def test_experts_on_disk_give_the_same_outputs_gradients_and_fingerprint(base, ffns, tmp_path):
+    here, there = base.tail(ffns), base.tail(ffns, offload=tmp_path)
+    assert all(buffer.is_meta for buffer in there.ffns.buffers())
+    assert len(list(tmp_path.rglob("*.safetensors"))) == here.depth * here.experts
+    assert there.fingerprint() == here.fingerprint()
+    hidden = base.trunk(TOKENS)
+    for choose in (always(2), always(0, 1)):
+        results = []
+        for tail in (here, there):
+            states = hidden.clone().requires_grad_()
+            loss = tail.loss(tail(states, choose), TOKENS.roll(-1, 1)).mean()
+            loss.backward()
+            results.append((loss.detach(), states.grad))
+        for ours, theirs in zip(*results, strict=True):
+            assert ours.equal(theirs)
+    assert all(buffer.is_meta for buffer in there.ffns.buffers())  # nothing stays in memory
+
+
+def test_new_experts_are_written_over_old_ones(base, ffns, tmp_path):
+    base.tail({"a": ffns["one"], "b": ffns["two"]}, offload=tmp_path)
+    again = base.tail({"a": ffns["two"], "b": ffns["three"]}, offload=tmp_path)
+    assert again.fingerprint() == base.tail({"a": ffns["two"], "b": ffns["three"]}).fingerprint()
+
+
+def test_bfloat16_experts_stay_bfloat16_on_disk(base, ffns, tmp_path):
+    hidden = base.trunk(TOKENS)
+    here, there = (base.tail(ffns, torch.bfloat16, offload) for offload in (None, tmp_path))
+    assert here(hidden, always(2)).equal(there(hidden, always(2)))
+    assert there.ffn(0, 0).weights()["gate_proj"].dtype == torch.bfloat16

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from experts.moe.expert_ffn import PARTS
 from experts.moe.frozen_base import Base
 from experts.moe.tail import Tail
 from experts.moe.token_pool import TokenPool
@@ -27,18 +28,16 @@ def wide_pool(micro_pool: TokenPool) -> TokenPool:
         for expert, name in enumerate(micro_pool.domains)
     }
     for layer in wide.model.layers:
-        for part in ("gate", "up", "down"):
-            linear = getattr(layer.mlp, f"{part}_proj")
+        for part in PARTS:
+            linear = getattr(layer.mlp, part)
             linear.weight = torch.nn.Parameter(_padded(linear.weight, part), requires_grad=False)
     roomy = Base(wide, 2, "wide")
     return replace(micro_pool, base=roomy, tail=roomy.tail(grown))
 
 
 def _padded(weight: torch.Tensor, part: str) -> torch.Tensor:
-    return torch.nn.functional.pad(weight, (0, 12) if part == "down" else (0, 0, 0, 12))
+    return torch.nn.functional.pad(weight, (0, 12) if part == "down_proj" else (0, 0, 0, 12))
 
 
 def _grown(tail: Tail, layer: int, expert: int) -> dict[str, torch.Tensor]:
-    return {
-        f"{part}_proj": _padded(getattr(tail, part)[layer, expert], part) for part in ("gate", "up", "down")
-    }
+    return {part: _padded(weight, part) for part, weight in tail.ffn(layer, expert).weights().items()}

@@ -18,7 +18,7 @@ from experts.moe.donor_folders import write_donors
 from experts.moe.donor_pool import donor_pool
 from experts.moe.text_parts import TextSizes, read_documents
 from experts.moe.token_pool import TokenPool
-from router_rl import Objective, TokenMoEProblem, compare
+from router_rl import Objective, TokenMoEProblem, compare, fit
 from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
 from router_rl.methods.token_moe.token_gates import gate_of
@@ -40,10 +40,7 @@ def folders(wide_pool: TokenPool, tmp_path_factory: pytest.TempPathFactory) -> P
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tail = wide_pool.tail
     experts = {
-        name: [
-            {f"{part}_proj": getattr(tail, part)[layer, expert] for part in ("gate", "up", "down")}
-            for layer in range(tail.depth)
-        ]
+        name: [tail.ffn(layer, expert).weights() for layer in range(tail.depth)]
         for expert, name in enumerate(STEPS)
     }
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
@@ -189,6 +186,8 @@ def test_a_comparison_is_whole(folders: Path, tmp_path: Path) -> None:
         ({"mixed": 1.0}, "mixed"),
         ({"train": 0}, "train"),
         ({"base": None, "experts": (), "texts": None, "dtype": "bfloat16"}, r"problem\.dtype.*float32"),
+        ({"base": None, "experts": (), "texts": None, "offload": True}, r"problem\.offload.*in memory"),
+        ({"offload": True}, r"problem\.offload.*needs a folder.*problem\.keep"),
         ({"experts": ["one"]}, "experts"),
     ],
 )
@@ -197,6 +196,18 @@ def test_mistakes_are_named(folders: Path, given: dict[str, Any], match: str) ->
         given = {"experts": [str(folders / name) for name in given["experts"]]}
     with pytest.raises(InputError, match=match):
         TokenMoEProblem(**{**options(folders), **given})
+
+
+def test_experts_on_disk_train_the_same_router(folders: Path, tmp_path: Path) -> None:
+    plain = TokenMoEProblem(**options(folders))
+    offloaded = TokenMoEProblem(**options(folders), keep=str(tmp_path), offload=True)
+    assert offloaded.digest() == plain.digest()
+    assert sum(buffer.numel() for buffer in offloaded.pool.tail.ffns.buffers() if not buffer.is_meta) == 0
+    policies = [fit("softmax_gate", problem, seed=0) for problem in (plain, offloaded)]
+    ours, theirs = (problem.evaluate(policies[0], "test") for problem in (plain, offloaded))
+    assert np.array_equal(ours.utility, theirs.utility)
+    for one, other in zip(*(policy.module.parameters() for policy in policies), strict=True):
+        assert one.equal(other)
 
 
 def test_a_table_and_an_objective_are_refused() -> None:
