@@ -23,8 +23,8 @@ from experts.moe.huggingface import transformers_library
 from experts.moe.model_costs import model_costs
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
-from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
 from router_rl.methods.token_moe.handover import foldable, hand_over
+from router_rl.methods.token_moe.outcome_table import train_outcome_table
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.statistics import interval, paired_difference
@@ -62,7 +62,7 @@ def main(
 
     def learn(start: LayerRouters, rate: float, seed: int) -> Fit:
         training = Training(learning_rate=rate, epochs=epochs, seed=seed, checks=2)
-        return train_counterfactual(known, start, training, OUTCOME_TABLE)
+        return train_outcome_table(known, start, training)
 
     def tuning_loss(routers: LayerRouters) -> float:
         return float(measure(known.tail, known.parts["tuning"], routers.choose).loss.mean())

@@ -35,7 +35,7 @@ from experts.moe.token_pool import TokenPool
 from router_rl.bench.child_process import in_child, status_mib
 from router_rl.bench.table_layout import TextTable
 from router_rl.methods.token_moe.backprop import GATES, train_gate
-from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
+from router_rl.methods.token_moe.outcome_table import train_outcome_table
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
@@ -49,7 +49,7 @@ LEARNERS: dict[str, tuple[int, Learn]] = {
     "soft_gate": (1, lambda *fit: train_gate(fit[0], fit[1], GATES["soft_gate"], fit[2])[0]),
     "mixtral_top2": (2, lambda *fit: train_gate(fit[0], fit[1], GATES["mixtral_top2"], fit[2])[0]),
     "reinforce": (1, lambda *fit: train_reinforce(*fit, TokenReinforceHyperparameters())),
-    "outcome_table": (1, lambda *fit: train_counterfactual(*fit, OUTCOME_TABLE)),
+    "outcome_table": (1, lambda *fit: train_outcome_table(*fit)),
 }
 
 

@@ -12,7 +12,7 @@ from .inputs_note import inputs_note
 from .results_table import Column, Reference, by_case, capitalised, columns_of, difference_of, references_of
 from .table_format import best_of, family_name, footnote, marked, signed
 
-__all__ = ["markdown", "table_rows"]
+__all__ = ["about_sentence", "markdown", "table_rows"]
 
 
 def markdown(results: dict[str, Any], title: str) -> str:
@@ -29,7 +29,7 @@ def markdown(results: dict[str, Any], title: str) -> str:
     if recommendation:
         lines += [markdown_text(recommendation["sentence"]), ""]
     inputs = inputs_note(results)
-    about = [_about(results), *([f"Inputs of a call: {inputs}."] if inputs else [])]
+    about = [about_sentence(results), *([f"Inputs of a call: {inputs}."] if inputs else [])]
     lines += [*map(markdown_text, about), ""]
     for label, rows in by_case(results):
         lines += [f"{markdown_text(capitalised(label))}:", "", *table_rows(rows, results), ""]
@@ -63,8 +63,12 @@ def table_rows(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> list[
     return lines
 
 
-def _about(results: dict[str, Any]) -> str:
-    """What was compared, in one sentence."""
+def about_sentence(results: dict[str, Any]) -> str:
+    """What was compared, in one sentence.
+
+    Args:
+        results: the content of `results.json`.
+    """
     problem, facts = results["problem"], results.get("table_facts")
     seeds, trials = len(results["seeds"]), results["n_trials"]
     parts: list[str] = []

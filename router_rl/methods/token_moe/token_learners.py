@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from .backprop import joint, train_gate
-from .counterfactual import OUTCOME_TABLE, train_counterfactual
+from .outcome_table import train_outcome_table
 from .own_gates import needs_paths
 from .token_fit import trained
 from .token_gates import gate_of
@@ -22,7 +22,7 @@ def _joint(problem: TokenMoEProblem, start: LayerRouters, training: Training) ->
 
 
 def _outcome_table(problem: TokenMoEProblem, start: LayerRouters, training: Training) -> LayerRouters:
-    routers = train_counterfactual(problem.pool, start, training, OUTCOME_TABLE).routers
+    routers = train_outcome_table(problem.pool, start, training).routers
     return routers.copy(problem.selections)
 
 

@@ -1,8 +1,8 @@
 """Closed-form routers: ridge regression of expert scores on the gate's input, layer by layer.
 
-Targets are the one-hot domain label or, without labels, the losses along each expert's path, averaged over
-neighbouring tokens; experts are frozen, so these losses are measured once. Inputs are collected along the
-target's route, then along the router's. All other methods start from these routers.
+Targets are the losses along each expert's path, averaged over neighbouring tokens; experts are frozen, so
+these losses are measured once. Inputs are collected along the target's route, then along the router's. All
+other methods start from these routers.
 
 Source: DUME (2026) and Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from experts.moe.tail import Tail
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...routing import Hard, LinearScorer, Selection
 
-__all__ = ["RidgeHyperparameters", "best_experts", "fit_ridge"]
+__all__ = ["RidgeHyperparameters", "fit_ridge", "smoothed"]
 
 Visit = Callable[[int, Tensor, Tensor], None]
 
@@ -35,13 +35,11 @@ class RidgeHyperparameters:
     """Hyperparameters of the closed form.
 
     Attributes:
-        target: `label`: the domain; `loss`: the losses along the experts' paths, without labels.
         penalty: L2 penalty on the weights of standardised inputs, relative to the number of tokens.
-        window: tokens to each side whose losses are averaged (`loss` only).
+        window: tokens to each side whose losses are averaged.
         sweeps: times that inputs are collected: first along the target's route, then along the router's.
     """
 
-    target: Literal["label", "loss"] = "loss"
     penalty: float = 1e-3
     window: int = 16
     sweeps: int = 2
@@ -69,12 +67,10 @@ def fit_ridge(
             best expert.
     """
     rule = Hard() if rule is None else rule
-    best = best_experts(sequences, settings)
-    target = torch.nn.functional.one_hot(best, tail.experts).double()
-    if settings.target == "loss":
-        target = -torch.from_numpy(smoothed(sequences.path_loss, settings.window)).double().movedim(1, -1)
-        target = target - target.mean(dim=-1, keepdim=True)
-    target = rule.lift(target, temperature=0.0)
+    losses = smoothed(sequences.path_loss, settings.window)
+    best = torch.from_numpy(losses.argmin(axis=1))
+    target = -torch.from_numpy(losses).double().movedim(1, -1)
+    target = rule.lift(target - target.mean(dim=-1, keepdim=True), temperature=0.0)
     routers = LayerRouters(tail.depth, tail.hidden, rule, tail.names)
     for sweep in range(settings.sweeps):
         sums = [_Sums(tail.hidden, target.shape[-1]) for _ in range(tail.depth)]
@@ -102,13 +98,6 @@ def fit_ridge(
             linear.weight.mul_(_SCALES[number])
             linear.bias.mul_(_SCALES[number])
     return routers
-
-
-def best_experts(sequences: Sequences, settings: RidgeHyperparameters) -> Tensor:
-    """Return the target expert of each token, [S, T] int64: the domain's, or that of lowest smoothed loss."""
-    if settings.target == "label":
-        return torch.from_numpy(np.array(sequences.domain, dtype=np.int64))
-    return torch.from_numpy(smoothed(sequences.path_loss, settings.window).argmin(axis=1))
 
 
 def smoothed(loss: np.ndarray, window: int) -> np.ndarray:

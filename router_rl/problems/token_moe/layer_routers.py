@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from experts.io.atomic import replacing
 
-from ...routing import AdaptiveK, LinearScorer, RouterError, Selection
+from ...routing import LinearScorer, RouterError, Selection
 
 __all__ = ["LayerRouters"]
 
@@ -76,26 +76,6 @@ class LayerRouters(nn.Module):
             needed = first.outputs(len(self.experts))
             if needed != given:
                 raise RouterError(f"{first.name} selection needs {needed} logits, the routers have {given}")
-        return other
-
-    def with_no_expert(self, k: int, bias: float = 0.0) -> LayerRouters:
-        """Return the same routers under `AdaptiveK(k)`; the logit of "no expert" starts as a constant.
-
-        Args:
-            k: maximum number of experts per token.
-            bias: initial logit of "no expert".
-        """
-        rule = AdaptiveK(k=k)
-        first = cast(LinearScorer, self.scorers[0])
-        other = LayerRouters(len(self.scorers), first.inputs, rule, self.experts)
-        with torch.no_grad():
-            for mine, theirs in zip(self.scorers, other.scorers, strict=True):
-                old, new = cast(LinearScorer, mine), cast(LinearScorer, theirs)
-                new.shift.copy_(old.shift)
-                new.scale.copy_(old.scale)
-                new.weight[:-1] = old.weight
-                new.bias[:-1] = old.bias
-                new.bias[-1] = bias
         return other
 
     def save(self, folder: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from envs.layer_load import LoadRule
 from envs.token_moe import TokenMoEConfig
 from router_rl.methods.token_moe import token_bounds as bounds
 from router_rl.methods.token_moe import token_ridge
@@ -21,11 +20,7 @@ from router_rl.methods.token_moe.backprop import (
     train_gate,
 )
 from router_rl.methods.token_moe.balance import balanced_routers
-from router_rl.methods.token_moe.counterfactual import (
-    CounterfactualHyperparameters,
-    counterfactual_losses,
-    train_counterfactual,
-)
+from router_rl.methods.token_moe.outcome_table import train_outcome_table
 from router_rl.methods.token_moe.token_reinforce import (
     TokenReinforceHyperparameters,
     later_tokens,
@@ -34,7 +29,7 @@ from router_rl.methods.token_moe.token_reinforce import (
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
-from router_rl.problems.token_moe.token_measurement import flips, measure
+from router_rl.problems.token_moe.token_measurement import measure
 from router_rl.routing import AdaptiveK, Hard, Hierarchical, RouterError, Soft, TopK
 
 TREE = ("all", (0, ("larger", (1, 2))))
@@ -66,22 +61,20 @@ def test_the_pool_is_worth_routing(micro_pool):
     assert oracle_loss(micro_pool, "test") < s.path_loss.mean(axis=(0, 2)).min() - 0.3
 
 
-@pytest.mark.parametrize("target", ["label", "loss"])
-def test_ridge_finds_the_domains(micro_pool, target):
-    routers = fit_ridge(
-        micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(target=target, penalty=1e-2)
-    )
-    found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
-    assert found.loss.mean() < micro_pool.parts["train"].path_loss.mean(axis=(0, 2)).min()
-    assert found.recovery(micro_pool.parts["train"].domain) > 0.6
+def test_ridge_finds_the_domains(micro_pool):
+    tail, s = micro_pool.tail, micro_pool.parts["train"]
+    found = measure(tail, s, fit_ridge(tail, s, RidgeHyperparameters(penalty=1e-2)).choose)
+    assert found.loss.mean() < s.path_loss.mean(axis=(0, 2)).min()
+    assert (found.experts[..., 0] == s.domain).mean() > 0.6
 
 
 def test_ridge_is_the_one_of_scikit_learn(micro_pool):
     tail, s = micro_pool.tail, micro_pool.parts["train"]
-    routers = fit_ridge(tail, s, RidgeHyperparameters(target="label", penalty=0.1, sweeps=1))
+    routers = fit_ridge(tail, s, RidgeHyperparameters(penalty=0.1, window=2, sweeps=1))
     x = tail.attend(0, s.states(torch.arange(len(s))))[1].reshape(-1, tail.hidden).double()
     standard = (x - x.mean(0)) / x.std(0, unbiased=False)
-    y = torch.nn.functional.one_hot(torch.from_numpy(s.domain.flatten()), 3).double()
+    y = -torch.from_numpy(token_ridge.smoothed(s.path_loss, 2)).movedim(1, -1).reshape(-1, 3)
+    y = y - y.mean(dim=-1, keepdim=True)
     theirs = Ridge(alpha=0.1 * len(x)).fit(standard.numpy(), y.numpy()).predict(standard.numpy())
     ours = routers.logits(0, x.float()).detach().numpy()
     scale = ours.std() / theirs.std()
@@ -89,16 +82,14 @@ def test_ridge_is_the_one_of_scikit_learn(micro_pool):
     np.testing.assert_allclose(ours, theirs * scale, atol=2e-3)
 
 
-@pytest.mark.parametrize("target", ["label", "loss"])
-def test_ridge_multiplies_the_logits_by_the_power_of_two_of_highest_likelihood(
-    micro_pool, target, monkeypatch
-):
-    tail, s, settings = micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(target=target)
+def test_ridge_multiplies_the_logits_by_the_power_of_two_of_highest_likelihood(micro_pool, monkeypatch):
+    tail, s, settings = micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters()
     scaled = fit_ridge(tail, s, settings)
     monkeypatch.setattr(token_ridge, "_SCALES", (1.0,))
     plain = fit_ridge(tail, s, settings)
     x = tail.attend(0, s.states(torch.arange(len(s))))[1]
-    z, best = plain.logits(0, x).detach().double(), token_ridge.best_experts(s, settings).unsqueeze(-1)
+    best = torch.from_numpy(token_ridge.smoothed(s.path_loss, settings.window).argmin(axis=1)).unsqueeze(-1)
+    z = plain.logits(0, x).detach().double()
     scales = [2.0**power for power in range(8)]
     likelihood = [float((z * scale).log_softmax(dim=-1).gather(-1, best).sum()) for scale in scales]
     expected = scales[int(np.argmax(likelihood))]
@@ -193,63 +184,20 @@ def test_a_renormalised_gate_stays_where_it_starts(micro_pool, start):
     assert max(float(s.weight.detach().abs().max()) for s in fit.routers.scorers) == 0.0
 
 
-@pytest.mark.parametrize("credit", ["path", "local"])
-def test_counterfactual_losses_are_those_of_the_walks(micro_pool, credit):
-    tail, s = micro_pool.tail, micro_pool.parts["train"]
-    routers = fit_ridge(tail, s, RidgeHyperparameters())
-    rows = torch.arange(2)
-    hidden, targets = s.states(rows), s.targets(rows)
-    hidden, x = tail.attend(0, hidden)
-    fast = counterfactual_losses(tail, routers, 0, hidden, x, targets, credit)
-    for expert in range(3):
-        if credit == "local":
-            slow = tail.loss(hidden + tail.run(0, expert, x), targets)
-        else:
-
-            def choose(layer, x, expert=expert):
-                if layer == 0:
-                    return torch.full((*x.shape[:-1], 1), expert), torch.ones(*x.shape[:-1], 1)
-                return routers.choose(layer, x)
-
-            slow = tail.loss(tail(s.states(rows), choose), targets)
-        torch.testing.assert_close(fast[..., expert], slow, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("credit", ["path", "table"])
-def test_counterfactual_credit_learns(micro_pool, start, credit):
-    settings = CounterfactualHyperparameters(credit=credit, layers=1 if credit == "path" else 0)
-    fit = train_counterfactual(micro_pool, start, TRAINING, settings)
+def test_the_outcome_table_teaches(micro_pool, start):
+    fit = train_outcome_table(micro_pool, start, TRAINING)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, start.choose) - 0.1
 
 
 def test_the_outcome_table_teaches_a_tree(micro_pool):
     routers = LayerRouters(2, micro_pool.tail.hidden, Hierarchical(tree=TREE), micro_pool.tail.names)
-    settings = CounterfactualHyperparameters(credit="table", layers=0)
-    fit = train_counterfactual(micro_pool, routers, TRAINING, settings)
+    fit = train_outcome_table(micro_pool, routers, TRAINING)
     assert loss_of(micro_pool, fit.routers.choose) < loss_of(micro_pool, routers.choose) - 0.1
 
 
 def test_the_outcome_table_is_of_one_expert_a_token(micro_pool, start):
     with pytest.raises(RouterError, match="topk selects 2 experts"):
-        train_counterfactual(micro_pool, start.copy(TopK(k=2)), TRAINING, CounterfactualHyperparameters())
-
-
-@pytest.mark.parametrize("kind", ["share", "tiles"])
-def test_the_exact_gradient_pays_for_load(micro_pool, kind):
-    def load(routers):
-        found = measure(micro_pool.tail, micro_pool.parts["train"], routers.choose)
-        return found.load_cv() if kind == "share" else found.tiles(3, 16)
-
-    start = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters(penalty=1e-2))
-    with torch.no_grad():  # crowd one expert, or leave a few tokens to each
-        for scorer in start.scorers:
-            scorer.bias[0] += 4.0 if kind == "share" else 0.5
-    rule = LoadRule(kind, tile=16)
-    settings = CounterfactualHyperparameters(
-        credit="table", layers=0, load_weight=3.0, load=rule, entropy=1e-3
-    )
-    fit = train_counterfactual(micro_pool, start, TRAINING, settings, score=load)
-    assert load(fit.routers) < load(start) - 0.05
+        train_outcome_table(micro_pool, start.copy(TopK(k=2)), TRAINING)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +230,7 @@ def test_learners_repeat_themselves(micro_pool, start):
     few = Training(epochs=2, batch=3, checks=1)
     for learn in (
         lambda: train_reinforce(micro_pool, start, few, TokenReinforceHyperparameters()),
-        lambda: train_counterfactual(micro_pool, start, few, CounterfactualHyperparameters(credit="local")),
+        lambda: train_outcome_table(micro_pool, start, few),
     ):
         one, two = learn(), learn()
         torch.testing.assert_close(one.routers.state_dict(), two.routers.state_dict(), rtol=0, atol=0)
@@ -305,11 +253,6 @@ def test_measures(micro_pool):
     np.testing.assert_allclose(found.loss, s.path_loss[:, 0], atol=1e-5)
     assert found.compute == 1.0
     assert found.load_cv() == pytest.approx(2**0.5)
-    assert found.tiles(batch=2, tile=16) == 1.0
-    assert found.recovery(s.domain) == pytest.approx((s.domain == 0).mean())
-    routers = fit_ridge(tail, s, RidgeHyperparameters())
-    assert flips(tail, s, routers.choose, lambda x: x) == 0.0
-    assert flips(tail, s, routers.choose, lambda x: -x) > 0.3
 
 
 def test_the_bounds_are_in_order(micro_pool):
@@ -340,18 +283,6 @@ def test_a_bias_evens_out_the_load(micro_pool):
     assert measure(micro_pool.tail, micro_pool.parts["train"], same.choose).load_cv() == pytest.approx(
         before, abs=0.15
     )
-
-
-def test_with_nobody_the_best_expert_stays_the_best(micro_pool):
-    routers = fit_ridge(micro_pool.tail, micro_pool.parts["train"], RidgeHyperparameters())
-    adaptive = routers.with_no_expert(2, bias=-1e6)
-    x = torch.randn(5, micro_pool.tail.hidden)
-    torch.testing.assert_close(adaptive.logits(1, x)[..., :-1], routers.logits(1, x))
-    experts, weights = adaptive.choose(1, x)
-    assert experts[:, 0].equal(routers.choose(1, x)[0][:, 0])
-    assert (experts < 3).all()
-    assert routers.with_no_expert(2, bias=1e6).choose(1, x)[0][:, 1].eq(3).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(5))
 
 
 def test_a_soft_mixture_is_counted_by_the_experts_it_will_be_served_by() -> None:

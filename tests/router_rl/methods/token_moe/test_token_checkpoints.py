@@ -15,8 +15,8 @@ from experts.moe.answer_pool import answer_pool
 from experts.moe.token_pool import TokenPool
 from router_rl.methods.checkpoint import Checkpoint
 from router_rl.methods.token_moe.backprop import GATES, joint, train_gate
-from router_rl.methods.token_moe.counterfactual import OUTCOME_TABLE, train_counterfactual
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
+from router_rl.methods.token_moe.outcome_table import train_outcome_table
 from router_rl.methods.token_moe.token_ppo import TokenPPOHyperparameters, train_ppo
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from router_rl.methods.token_moe.token_training import Fit, Training, take_steps
@@ -50,8 +50,8 @@ def _grpo(pool: TokenPool, training: Training) -> Fit:
 LEARNERS: dict[str, Callable[[TokenPool, Training], Fit]] = {
     "joint": _gate("joint", 1),
     "deepseek_v3_top2": _gate("deepseek_v3_top2", 2),  # its bias is part of the state
-    "outcome_table": lambda pool, training: train_counterfactual(
-        pool, _start(pool, 1), training, OUTCOME_TABLE, score=_weight_score
+    "outcome_table": lambda pool, training: train_outcome_table(
+        pool, _start(pool, 1), training, score=_weight_score
     ),
     "reinforce": lambda pool, training: train_reinforce(
         pool, _start(pool, 1), training, TokenReinforceHyperparameters(), score=_weight_score

@@ -1,0 +1,85 @@
+"""One compact Markdown table of a finished comparison: a row a method, a column a case.
+
+    python benchmarks/overview.py runs/cascade/digits-without-query-features [MORE FOLDERS]
+
+A cell is the utility, and in brackets its paired difference to the case's rival with the 95% CI. Prints what
+`results.json` of each folder has; the report of the same folder has every column.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from experts.io.escaping import markdown_text
+from experts.io.json_file import read_json
+from router_rl.reports.markdown import about_sentence
+from router_rl.reports.results_table import Reference, by_case, capitalised, difference_of, references_of
+from router_rl.reports.table_format import MARKS, family_name, footnote, marked, outcome_of, signed
+
+
+def main(folders: list[str]) -> None:
+    """Print the tables, each under its folder's name.
+
+    Args:
+        folders: of comparisons.
+    """
+    for folder in folders:
+        path = Path(folder) / "results.json"
+        results = read_json("folder", path, dict[str, Any], fix="give the folder of a comparison")
+        print("\n".join([f"### {Path(folder).name}", "", *overview(results), ""]))
+
+
+def overview(results: dict[str, Any]) -> list[str]:
+    """Lines of the table, with what was compared above and the verdict below it.
+
+    Args:
+        results: the content of `results.json`.
+    """
+    reference, cases = references_of(results)[0], list(by_case(results))
+    cells: dict[str, dict[str, str]] = {}
+    first: dict[str, dict[str, Any]] = {}
+    for label, rows in cases:
+        for row in rows:
+            first.setdefault(row["method"], row)
+            cells.setdefault(row["method"], {})[label] = _cell(row, reference)
+    labels = [label for label, _ in cases]
+    lines = [markdown_text(about_sentence(results)), ""]
+    lines += [
+        f"| method | family | {' | '.join(map(capitalised, labels))} |",
+        "|---|---|" + "---|" * len(labels),
+    ]
+    for method, row in first.items():
+        family = family_name(row["family"], bool(row.get("full_information")))
+        own = [cells[method].get(label, "") for label in labels]
+        lines.append(f"| {' | '.join([markdown_text(marked(row)), family, *own])} |")
+    note = footnote(results["summary"])
+    lines += [
+        "",
+        "In brackets: minus the case's rival, the best other method on tuning rows; ▲ ▼ where the 95% CI "
+        "excludes 0.",
+        *([markdown_text(note)] if note else []),
+        "",
+    ]
+    return lines + [
+        f"- {markdown_text(sentence)}" for sentence in results["verdict"] if " over " not in sentence
+    ]
+
+
+def _cell(row: dict[str, Any], reference: Reference) -> str:
+    """The utility, and its difference to the rival."""
+    utility = f"{row['utility_mean']:.4f}"
+    if reference.holds(row):
+        return f"{utility} (rival)"
+    difference = difference_of(row, reference)
+    if difference is None:
+        return utility
+    outcome = outcome_of(difference["ci95"])
+    mark = "" if outcome == "same" else f" {MARKS[outcome]}"
+    interval = " to ".join(map(signed, difference["ci95"]))
+    return f"{utility} ({signed(difference['mean'])}, {interval}){mark}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
