@@ -118,10 +118,9 @@ def held_out_logits(
     """
     if method.leave_one_out is not None:
         return method.leave_one_out(router)
-    if problem.out_of_fold is None:
-        folds = held_out(problem.train, _FOLDS, seed)
-    else:
-        folds = problem.out_of_fold.folds
+    folds = [] if problem.out_of_fold is None else problem.out_of_fold.folds
+    if len(folds) < 2:  # a part of a table with two folds has one
+        problem, folds = problem.replaced(out_of_fold=None), held_out(problem.train, _FOLDS, seed)
     logits = torch.zeros(len(problem.train), router.scorer.experts, device=problem.device)
     for (part, away), (_, rows) in zip(problem.folds(folds), folds, strict=True):
         fitted = fit_method(method, part, hyperparameters, Run(seed=seed))

@@ -109,6 +109,17 @@ def test_out_of_fold_features_bring_their_own_folds(
     assert asked == [0, 1, 2]
 
 
+def test_a_rule_starts_where_out_of_fold_features_have_two_folds(task: RoutingProblem) -> None:
+    """With one of them held out, the rule's own logits need other folds."""
+    rows = len(task.train)
+    without = np.zeros((2, rows, 1), dtype=np.float32)
+    out_of_fold = OutOfFold(columns=((1,),), fold=np.arange(rows) % 2, without=without)
+    settings = WarmExactPGHyperparameters(start="best_single", epochs=1)
+    run = Run()
+    warm_start.fit(task.replaced(out_of_fold=out_of_fold), settings, run)
+    assert "best_single" in run.messages[-1]
+
+
 def test_an_unknown_gate_is_refused(task: RoutingProblem) -> None:
     with pytest.raises(InputError, match="did you mean 'softmax_gate'"):
         warm_start.fit(task, WarmExactPGHyperparameters(start="softmax_gat"), Run())
