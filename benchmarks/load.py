@@ -42,6 +42,11 @@ COMPUTE_WEIGHT = 0.02
 EQUAL = 0.005  # quality within this of the best unbalanced router counts as equal
 SELF_BALANCING = ("deepseek_v3_gate",)
 SHOWN = ("quality", "compute", "load_cv", "max_over_mean", "drops")
+METHOD = "exact_pg"  # the RL method whose load weight is varied
+BALANCES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # coefficients of the gates' auxiliary loss
+LOAD_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the RL objective
+BIASES = (0.0, 0.25, 0.5, 0.75, 1.0)  # strengths of the bias controller
+STRENGTHS = 2 * len(BALANCES) + len(LOAD_WEIGHTS) + 2 + len(SELF_BALANCING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,28 +208,20 @@ def markdown(points: Sequence[Point], seeds: int, n_trials: int) -> str:
 def main(
     out: Path = Path("runs/load"),
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
-    method: str = "exact_pg",
     seeds: int = 3,
     n_trials: int = 4,
     jobs: int = 1,
     engine: str = "local",
-    balances: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    load_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
-    biases: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
 ) -> None:
     """Measure every way of balancing on every table.
 
     Args:
         out: folder for finished trials and JSON.
         tables: embedded sources or Parquet paths.
-        method: the RL method whose load weight is varied.
         seeds: training seeds for each strength.
         n_trials: hyperparameter settings tried for each strength, chosen on validation.
         jobs: processes.
         engine: local, or ray for a Ray cluster, see docs/scale.md.
-        balances: coefficients of the gates' auxiliary loss; 0 among them.
-        load_weights: of the RL objective; 0 among them.
-        biases: strengths of the bias controller.
     """
     err = Console(stderr=True)
     points: list[Point] = []
@@ -234,7 +231,7 @@ def main(
         except InputError as error:
             err.print(f"{name}: not run: {error}")
             continue
-        total = (2 * len(balances) + len(load_weights) + 2 + len(SELF_BALANCING)) * (n_trials + seeds - 1)
+        total = STRENGTHS * (n_trials + seeds - 1)
         done = 0
         with progress_of(f"fits of {name}", err) as progress:
 
@@ -254,14 +251,12 @@ def main(
                 jobs=Jobs(jobs, engine),
                 on_trial=on_trial,
             )
-            if learnable(method, study.problem(0.0)).family != "rl":
-                raise InputError("method", method, "has no load term", "use a method of family rl")
             found = [
-                *auxiliary(study, "softmax_gate", balances),
-                *auxiliary(study, "switch_gate", balances),
-                *controlled(study, "softmax_gate", biases, balance=0.0),
-                *controlled(study, method, biases),
-                *load_term(study, method, load_weights),
+                *auxiliary(study, "softmax_gate", BALANCES),
+                *auxiliary(study, "switch_gate", BALANCES),
+                *controlled(study, "softmax_gate", BIASES, balance=0.0),
+                *controlled(study, METHOD, BIASES),
+                *load_term(study, METHOD, LOAD_WEIGHTS),
                 *(point for gate in SELF_BALANCING for point in as_trained(study, gate)),
             ]
         points += found

@@ -1,16 +1,17 @@
 """One compact Markdown table of a finished comparison: a row a method, a column a case.
 
-    python benchmarks/overview.py runs/cascade/digits-without-query-features [MORE FOLDERS]
+    python benchmarks/overview.py runs/rules
 
 A cell is the utility, and in brackets its paired difference to the case's rival with the 95% CI. Prints what
-`results.json` of each folder has; the report of the same folder has every column.
+`results.json` of the folder has; the report beside it has every column.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
+
+import jsonargparse
 
 from experts.io.escaping import markdown_text
 from experts.io.json_file import read_json
@@ -19,16 +20,14 @@ from router_rl.reports.results_table import Reference, by_case, capitalised, dif
 from router_rl.reports.table_format import MARKS, family_name, footnote, marked, outcome_of, signed
 
 
-def main(folders: list[str]) -> None:
-    """Print the tables, each under its folder's name.
+def main(folder: Path) -> None:
+    """Print the table.
 
     Args:
-        folders: of comparisons.
+        folder: of the comparison.
     """
-    for folder in folders:
-        path = Path(folder) / "results.json"
-        results = read_json("folder", path, dict[str, Any], fix="give the folder of a comparison")
-        print("\n".join([f"### {Path(folder).name}", "", *overview(results), ""]))
+    results = read_json("folder", folder / "results.json", dict[str, Any], fix="give a comparison's folder")
+    print("\n".join([f"### {folder.name}", "", *overview(results)]))
 
 
 def overview(results: dict[str, Any]) -> list[str]:
@@ -54,17 +53,14 @@ def overview(results: dict[str, Any]) -> list[str]:
         family = family_name(row["family"], bool(row.get("full_information")))
         own = [cells[method].get(label, "") for label in labels]
         lines.append(f"| {' | '.join([markdown_text(marked(row)), family, *own])} |")
+    named = len(set(reference.methods.values())) == 1
+    rival = (
+        f"{reference.name}, the rival" if named else "the case's rival, the best other method on tuning rows"
+    )
+    lines += ["", f"In brackets: minus {rival}; ▲ ▼ where the 95% CI excludes 0."]
     note = footnote(results["summary"])
-    lines += [
-        "",
-        "In brackets: minus the case's rival, the best other method on tuning rows; ▲ ▼ where the 95% CI "
-        "excludes 0.",
-        *([markdown_text(note)] if note else []),
-        "",
-    ]
-    return lines + [
-        f"- {markdown_text(sentence)}" for sentence in results["verdict"] if " over " not in sentence
-    ]
+    lines += [*([markdown_text(note)] if note else []), ""]
+    return lines + [f"- {markdown_text(sentence)}" for sentence in results["verdict"]]
 
 
 def _cell(row: dict[str, Any], reference: Reference) -> str:
@@ -82,4 +78,4 @@ def _cell(row: dict[str, Any], reference: Reference) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    jsonargparse.auto_cli(main)

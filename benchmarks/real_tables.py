@@ -18,12 +18,12 @@ from typing import Any
 
 import jsonargparse
 import numpy as np
+from overview import overview
 from rich.console import Console
 
 from experts import InputError, OutcomeTable
 from experts.io.atomic import write_json
 from router_rl import Jobs, Objective, RoutingProblem, compare
-from router_rl.reports.markdown import markdown
 from router_rl.reports.terminal import progress_of
 
 TABLES = (
@@ -82,7 +82,7 @@ def main(
                 jobs=Jobs(jobs, engine),
                 progress=progress,
             ).results
-        print(markdown(found[name], name), flush=True)
+        print("\n".join([f"### {name}", "", *overview(found[name]), ""]), flush=True)
     write_json(out / "real_tables.json", found)
 
 

@@ -24,7 +24,7 @@ from experts.moe.model_costs import model_costs
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 from router_rl.methods.token_moe.handover import foldable, hand_over
-from router_rl.methods.token_moe.outcome_table import train_outcome_table
+from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.statistics import interval, paired_difference

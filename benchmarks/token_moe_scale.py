@@ -35,7 +35,7 @@ from experts.moe.token_pool import TokenPool
 from router_rl.bench.child_process import in_child, status_mib
 from router_rl.bench.table_layout import TextTable
 from router_rl.methods.token_moe.backprop import GATES, train_gate
-from router_rl.methods.token_moe.outcome_table import train_outcome_table
+from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters

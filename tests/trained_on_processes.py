@@ -21,10 +21,11 @@ from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 from router_rl.methods.token_moe.backprop import GATES, joint, train_gate
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
-from router_rl.methods.token_moe.outcome_table import train_outcome_table
+from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.processes import processes
 from router_rl.methods.token_moe.right_answers import RightAnswersHyperparameters, train_on_right_answers
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
+from router_rl.methods.token_moe.token_remoe import dense_stage, train_remoe
 from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.routing import Hard, Selection, TopK
@@ -63,6 +64,7 @@ def trained() -> dict[str, Tensor]:
         "deepseek_v3_top2": gate("deepseek_v3_top2", two),  # with a bias that follows the load
         "joint": train_gate(text, hard, joint(GATES["soft_gate"]), training, score=falling())[0],
         "outcome_table": train_outcome_table(text, hard, training, score=falling()),
+        "remoe_gate": train_remoe(text, dense_stage(text, hard), 1, training, score=falling()),
         "reinforce": train_reinforce(text, hard, training, reinforce, score=falling()),
         "grpo": train_grpo(answers, asked, training, grpo, falling()),
         "right_answers": train_on_right_answers(answers, asked, training, right, falling()),

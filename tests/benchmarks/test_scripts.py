@@ -74,9 +74,9 @@ def test_an_option_of_version_1_is_found() -> None:
 
 
 def test_commands_over_several_lines_are_read_whole() -> None:
-    first = "    python benchmarks/cascade.py --seeds 1 \\\n        --weights '[0.1]'\n"
+    first = "    python benchmarks/cascade.py --seeds 1 \\\n        --tables '[digits]'\n"
     text = f"{first}    python benchmarks/em.py\n"
     assert commands_of(text) == [
-        ("cascade", ["--seeds", "1", "--weights", "[0.1]"]),
+        ("cascade", ["--seeds", "1", "--tables", "[digits]"]),
         ("em", []),
     ]

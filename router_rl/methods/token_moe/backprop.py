@@ -25,7 +25,7 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
 from ...routing import Hard, ScoredTopK, TopK, UnnormalisedTopK
 from ...routing.selection.topk import largest, scattered
-from .outcome_table import expected_loss
+from .path_outcomes import expected_loss
 from .processes import processes
 from .token_training import Fit, Training, train
 

@@ -18,9 +18,9 @@ from .closed_form_start import closed_form_start
 from .own_gates import own_gates
 from .token_training import Training
 
-__all__ = ["Learn", "LearningRate", "trained"]
+__all__ = ["SPACE", "Learn", "LearningRate", "trained", "training_of"]
 
-_SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
+SPACE = {"learning_rate": (1e-2, 3e-2, 3e-3, 1e-1)}
 
 Learn = Callable[[TokenMoEProblem, LayerRouters, Training], LayerRouters]
 """Trains a copy of some routers; those that it returns have the selection rules that they are served with."""
@@ -59,7 +59,7 @@ def trained(
         family=family,
         fit=_fit_of(learn),
         hyperparameters=LearningRate,
-        space=_SPACE,
+        space=SPACE,
         about=about,
         full_information=full_information,
         refuses=refuses,
@@ -69,18 +69,27 @@ def trained(
 def _fit_of(learn: Learn) -> Fit:
 
     def fit(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> LayerPolicy:
-        options = problem.options
-        training = Training(
-            epochs=options.epochs,
-            batch=options.batch,
-            checks=_CHECKS,
-            learning_rate=hyperparameters.learning_rate,
-            seed=run.seed,
-            report=run.report,
-            checkpoint=run.checkpoint,
-        )
         start = closed_form_start(problem) if problem.pool.gates is None else own_gates(problem)
-        routers = learn(problem, start, training)
+        routers = learn(problem, start, training_of(problem, hyperparameters, run))
         return LayerPolicy(choose=routers.choose, routers=routers)
 
     return fit
+
+
+def training_of(problem: TokenMoEProblem, hyperparameters: LearningRate, run: Run) -> Training:
+    """Return the options of the training loop that all trained methods share.
+
+    Args:
+        problem: has the epochs and the batch size.
+        hyperparameters: has the learning rate.
+        run: has the seed, the progress callback and the checkpoint.
+    """
+    return Training(
+        epochs=problem.options.epochs,
+        batch=problem.options.batch,
+        checks=_CHECKS,
+        learning_rate=hyperparameters.learning_rate,
+        seed=run.seed,
+        report=run.report,
+        checkpoint=run.checkpoint,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from .backprop import joint, train_gate
-from .outcome_table import train_outcome_table
 from .own_gates import needs_paths
+from .path_outcomes import train_outcome_table
 from .token_fit import trained
 from .token_gates import gate_of
 from .token_ppo import TokenPPOHyperparameters, train_ppo

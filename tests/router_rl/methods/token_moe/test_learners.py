@@ -20,7 +20,7 @@ from router_rl.methods.token_moe.backprop import (
     train_gate,
 )
 from router_rl.methods.token_moe.balance import balanced_routers
-from router_rl.methods.token_moe.outcome_table import train_outcome_table
+from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.token_reinforce import (
     TokenReinforceHyperparameters,
     later_tokens,

@@ -16,9 +16,10 @@ from experts.moe.token_pool import TokenPool
 from router_rl.methods.checkpoint import Checkpoint
 from router_rl.methods.token_moe.backprop import GATES, joint, train_gate
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
-from router_rl.methods.token_moe.outcome_table import train_outcome_table
+from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.token_ppo import TokenPPOHyperparameters, train_ppo
 from router_rl.methods.token_moe.token_reinforce import TokenReinforceHyperparameters, train_reinforce
+from router_rl.methods.token_moe.token_remoe import dense_stage, train_remoe
 from router_rl.methods.token_moe.token_training import Fit, Training, take_steps
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.routing import Hard, TopK
@@ -53,6 +54,9 @@ LEARNERS: dict[str, Callable[[TokenPool, Training], Fit]] = {
     "outcome_table": lambda pool, training: train_outcome_table(
         pool, _start(pool, 1), training, score=_weight_score
     ),
+    "remoe_gate": lambda pool, training: train_remoe(
+        pool, dense_stage(pool, _start(pool, 1)), 1, training
+    ),  # its penalty is part of the state
     "reinforce": lambda pool, training: train_reinforce(
         pool, _start(pool, 1), training, TokenReinforceHyperparameters(), score=_weight_score
     ),

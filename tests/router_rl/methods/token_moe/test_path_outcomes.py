@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from experts.moe.token_pool import TokenPool
-from router_rl.methods.token_moe import outcome_table
-from router_rl.methods.token_moe.outcome_table import expected_loss, train_outcome_table
+from router_rl.methods.token_moe import path_outcomes
+from router_rl.methods.token_moe.path_outcomes import expected_loss, train_outcome_table
 from router_rl.methods.token_moe.token_training import Training
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.routing import Hard
@@ -49,6 +49,6 @@ def test_a_step_on_the_outcome_table_trains_every_layer(
         gradients = torch.autograd.grad(value, [each.weight for each in start.scorers], allow_unused=True)
         moved.extend(each is not None and bool(each.any()) for each in gradients)
 
-    monkeypatch.setattr(outcome_table, "train", watch)
+    monkeypatch.setattr(path_outcomes, "train", watch)
     train_outcome_table(micro_pool, routers, Training())
     assert moved == [True] * tail.depth
