@@ -176,7 +176,8 @@ def main(
     out: Path = Path("runs/bandit"),
     tables: tuple[str, ...] = ("digits", "fashion-mnist"),
     methods: tuple[str, ...] = (
-        *("exact_pg", "warm_exact_pg", "router_ppo", "softmax_gate", "ridge", "linucb", "thompson"),
+        *("exact_pg", "warm_exact_pg", "router_ppo", "reinforce", "ppo"),
+        *("softmax_gate", "ridge", "linucb", "thompson"),
         *("random", "best_single"),
     ),
     compute_weight: float = 0.1,
