@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from two_models import sums
 
+from envs.continuous_servers import ContinuousServers
 from envs.queueing import QueueingCore
 from envs.traces import Arrivals
 from experts.llm.endpoints import Endpoint
@@ -18,10 +19,12 @@ from router_rl import QueueingProblem
 from router_rl.routing import CircuitBreaker
 from router_rl.serving.chat_request import Deadlines
 from router_rl.serving.decider import Decider
+from router_rl.serving.engine_metrics import EngineLoad
 from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
-from router_rl.serving.served_apis import ApiLimits, Call, RequestTokens
+from router_rl.serving.served_apis import ApiLimits
 from router_rl.serving.served_queues import ServedQueues
+from router_rl.serving.served_servers import Call, RequestTokens
 
 __all__ = ["NAMES", "PRICES", "SETTINGS", "STILL", "Clock", "Replay", "api_problem", "limits_of"]
 
@@ -83,13 +86,14 @@ class Replay:
     def __init__(self, problem: QueueingProblem, loaded: LoadedRouter, core: QueueingCore) -> None:
         self.problem, self.loaded, self.core, self.clock = problem, loaded, core, Clock()
         self.began = self.clock.now
-        self.queues = ServedQueues(limits=limits_of(problem), clock=self.clock)
+        self.queues = ServedQueues(limits=limits_of(problem), metrics=NAMES, clock=self.clock)
         self.decider = Decider(Live(loaded), PRICES, queues=self.queues)
         self.decider.breaker = CircuitBreaker(loaded.router, clock=self.clock)
         self.states: list[torch.Tensor] = []
-        for name in ("state", "api_state"):
+        for name in ("state", "server_state"):
             setattr(self.queues, name, self._recorded(getattr(self.queues, name)))
         self.flying: list[tuple[float, Call, ExitStack, tuple[Any, ...] | None]] = []
+        self.open: dict[int, tuple[Call, ExitStack, tuple[Any, ...], float]] = {}  # at engines
         self.outages = [
             (float(fails), float(returns), name)
             for at, name in enumerate(loaded.experts)
@@ -104,13 +108,7 @@ class Replay:
         state, episodes = self.core.state, self.core.state.episodes
         at, now = int(state.step[0]), float(self.core.now[0])
         observation = self.core.observation()
-        for event in sorted(each for each in self.flying if each[0] <= now):
-            self.flying.remove(event)
-            end, call, context, answer = event
-            self.clock.now = self.began + end
-            if answer is not None:
-                self.queues.answered(call, *answer)
-            context.close()
+        self._end(now)
         self.clock.now = self.began + now
         for fails, returns, name in self.outages:
             if fails <= now < returns:
@@ -127,9 +125,62 @@ class Replay:
         if at < self.core.config.window:
             expert = self.loaded.experts.index(decision.expert)
             send = self._send_to_queue if self.problem.lengths is None else self._send
+            if self.problem.config.servers == "continuous":
+                send = self._send_to_engine
             send(at, now, decision.expert, expert)
         served = torch.cat([torch.from_numpy(decision.features)[None], self.states[-1]], dim=-1)
         return observation, served, decision.expert
+
+    def _end(self, now: float) -> None:
+        """Tell the served queues what happened until now."""
+        if self.problem.config.servers == "continuous":
+            self._run_engines(now)
+            return
+        for event in sorted(each for each in self.flying if each[0] <= now):
+            self.flying.remove(event)
+            end, call, context, answer = event
+            self.clock.now = self.began + end
+            if answer is not None:
+                self.queues.answered(call, *answer)
+            context.close()
+
+    def _run_engines(self, now: float) -> None:
+        """Give the tokens that came in the environment, also in its steps in progress, and the loads."""
+        state = self.core.state
+        events: list[tuple[float, int, bool]] = []
+        for at in self.open:
+            first, finish = float(state.first[0, at]), float(state.finish[0, at])
+            if first == first and self.open[at][0].first is None:
+                events.append((first, at, False))
+            if finish == finish:
+                events.append((finish, at, True))
+        for time, at, ends in sorted(events):
+            call, context, tokens, arrived = self.open[at]
+            self.clock.now = self.began + time
+            if ends:
+                first = float(state.first[0, at])
+                self.queues.answered(call, tokens, time - arrived, first - arrived)
+                context.close()
+                del self.open[at]
+            else:
+                self.queues.began(call)
+        self.clock.now = self.began + now
+        servers = self.core.servers
+        assert isinstance(servers, ContinuousServers)
+        waiting, running = (each[0].tolist() for each in servers.counts(state))
+        used = (state.servers.engine.used[0] / servers.room).tolist()
+        for name, *load in zip(NAMES, running, waiting, used, strict=True):
+            self.queues.reported(name, EngineLoad(*load), self.clock.now)
+
+    def _send_to_engine(self, at: int, now: float, name: str, expert: int) -> None:
+        """Send the request in both, to an engine that streams."""
+        context = ExitStack()
+        call = context.enter_context(self.queues.request(name))
+        tokens = tuple(self.core.state.episodes.tokens[0, at, expert].tolist())
+        assert self.queues.wait_s(self.loaded, name, RequestTokens(*tokens)) is None
+        self.queues.sent(call, RequestTokens(*tokens), 0.0, streamed=True)
+        self.core.step(torch.tensor([expert]))
+        self.open[at] = call, context, tokens, now
 
     def _recorded(self, built: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """Return a function of the queues whose states are kept."""

@@ -82,6 +82,7 @@ class Endpoint:
         output_per_minute: rate limit of answer tokens, for `serve` with a router of APIs; None: no limit.
         replicas: requests that the server works on at once, for `serve`: further ones wait there. None: as a
             queue router was trained.
+        metrics: address of the engine's Prometheus metrics, for `serve` with a router of engines.
         samples: answers that `collect` asks for, for cascades that ask again: the further ones are columns
             `name#2` and so on. More than 1 need `temperature` above 0.
         max_tokens: maximum tokens of an answer.
@@ -105,6 +106,7 @@ class Endpoint:
     input_per_minute: float | None = None
     output_per_minute: float | None = None
     replicas: int | None = None
+    metrics: str | None = None
     samples: int = 1
     max_tokens: int | None = None
     timeout: float = 60.0
@@ -161,9 +163,11 @@ class Endpoint:
             raise self._wrong(part, "is out of range", fix)
 
     def _check_server(self) -> None:
-        base, variable = self.api_base, self.api_key_env
-        if base is not None and (not base.startswith(("http://", "https://")) or not base.isprintable()):
-            raise self._wrong("api_base", "is not an address", "write http://localhost:8000/v1")
+        for part, example in (("api_base", "v1"), ("metrics", "metrics")):
+            address: str | None = getattr(self, part)
+            if address is not None and not _is_address(address):
+                raise self._wrong(part, "is not an address", f"write http://localhost:8000/{example}")
+        variable = self.api_key_env
         if variable is not None and (not variable.strip() or not variable.isprintable() or "=" in variable):
             problem = "is not the name of an environment variable"
             raise self._wrong("api_key_env", problem, "write a name such as LARGE_KEY")
@@ -181,6 +185,10 @@ class Endpoint:
 
     def _wrong(self, part: str, problem: str, fix: str) -> InputError:
         return InputError(f"models.{self.name}.{part}", getattr(self, part), problem, fix)
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(("http://", "https://")) and text.isprintable()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,7 +325,7 @@ def _endpoint(where: str, entry: object) -> Endpoint:
         needed = item.default is MISSING and item.default_factory is MISSING
         if needed and item.name not in values:
             raise InputError(f"{where}.{item.name}", None, "is missing", "add it")
-    texts = {"name", "model", "api_base", "api_key_env"}
+    texts = {"name", "model", "api_base", "api_key_env", "metrics"}
     for part in texts & set(values):
         if values[part] is not None and not isinstance(values[part], str):
             raise InputError(f"{where}.{part}", values[part], "is not text", "put it in quotes")

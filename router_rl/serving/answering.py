@@ -22,7 +22,7 @@ from .decider import Decider, Decision
 from .log_row import LogRows
 from .log_writer import LogWriter
 from .rate_limits import OverLimitError, RateLimits
-from .served_apis import Call
+from .served_servers import Call
 from .upstream import Upstream, tokens_of
 
 __all__ = ["Answering", "NoAnswerError", "RefusedError", "Started"]
@@ -196,9 +196,10 @@ class Answering:
         """
         expert = attempt.expert
         model = self._called.call(expert).model
-        await self._wait_for_rate_limit(attempt, model, sent)
         cascades = attempt.decision is not None and attempt.decision.cascades
-        if not request.stream or cascades:
+        streams = request.stream and not cascades
+        await self._wait_for_rate_limit(attempt, model, sent, streams)
+        if not streams:
             answer = await self._upstream.answer(model, sent)
             tokens = self._count_tokens(attempt, sent, answer, text_of(answer))
             self._decider.succeeded(expert, request.session, request.messages)
@@ -219,13 +220,17 @@ class Answering:
             if not any(map(tokens_of, first)):  # an empty answer has a token count
                 raise ValueError("the stream has no content")
         attempt.first_s = time.perf_counter() - attempt.began
+        if attempt.call is not None:
+            self._decider.queues.began(attempt.call)
         self._decider.succeeded(expert, request.session, request.messages)
         await self._writer.is_stored(stored)
         stream = self._stream(attempt, request, first, chunks, in_flight.pop_all())
         await anext(stream)  # start the generator, so that closing it runs its `finally`
         return Started(decision=attempt.id, expert=expert, chunks=stream)
 
-    async def _wait_for_rate_limit(self, attempt: _Attempt, model: str, sent: ChatRequest) -> None:
+    async def _wait_for_rate_limit(
+        self, attempt: _Attempt, model: str, sent: ChatRequest, streams: bool
+    ) -> None:
         """Wait until a router's token buckets, else the rate limits of the model list, allow a request."""
         queues, tokens = self._decider.queues, self._limits.tokens(model, sent)
         wait_s = queues.wait_s(self._decider.live.router, model, tokens)
@@ -236,7 +241,7 @@ class Answering:
         else:
             self._limits.check(model, wait_s)
         if attempt.call is not None:
-            queues.sent(attempt.call, tokens, wait_s)
+            queues.sent(attempt.call, tokens, wait_s, streamed=streams)
         if wait_s > 0.0:
             attempt.waits = True
             await asyncio.sleep(wait_s)

@@ -22,6 +22,7 @@ from ..routing import RouterError
 from .answering import NoAnswerError, RefusedError, Started
 from .chat_request import BadRequestError, ChatRequest, deadlines_of, last_prompt, read_outcome
 from .deployments import follow
+from .engine_metrics import watch_engines
 from .guard import Guard
 from .live_page import live_page
 from .server import Server
@@ -46,11 +47,13 @@ def create_app(server: Server) -> FastAPI:
         gc.freeze()
         ending = asyncio.Event()
         watcher = asyncio.create_task(_watch(server, ending))
+        engines = asyncio.create_task(watch_engines(server.metrics, server.decider.queues.reported))
         try:
             yield
         finally:
             gc.unfreeze()
             ending.set()
+            engines.cancel()
             await asyncio.wait([watcher], timeout=_SHUTDOWN_S)  # its thread uses a connection to the log
             await server.upstream.close()
             await run_in_threadpool(server.close)

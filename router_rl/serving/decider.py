@@ -202,9 +202,9 @@ class Decider:
         states: list[Tensor | None] = []
         for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
             state = None if queues is None else self.queues.state(queues, excluded, deadlines.last)
-            apis = self.queues.apis(loaded)
-            if apis is not None:
-                state = self.queues.api_state(apis, excluded, deadlines, estimated_tokens(turn))
+            servers = self.queues.servers(loaded)
+            if servers is not None:
+                state = self.queues.server_state(servers, excluded, deadlines, estimated_tokens(turn))
             conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
             if conversation is not None:
                 state = self.conversations.state(conversation, session, turn)
@@ -330,9 +330,9 @@ class Decider:
         return [name for name, call in self._calls.items() if call.model == self._model(expert)]
 
     def _reader(self) -> LoadedRouter:
-        """Return the first router that reads queues or APIs, or the live one."""
+        """Return the first router that reads queues or servers, or the live one."""
         live, queues = self._live, self.queues
-        reads = (each for each in live.routers if queues.adapted(each) or queues.apis(each))
+        reads = (each for each in live.routers if queues.adapted(each) or queues.servers(each))
         return next(reads, live.router)
 
     def _sticky(

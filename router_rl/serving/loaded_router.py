@@ -22,7 +22,7 @@ from ..routing.policies.cascade_router import (
     reads_features,
 )
 from ..routing.policies.live_queues import queue_constants
-from ..routing.policies.live_servers import limits_apis, server_constants
+from ..routing.policies.live_servers import server_constants
 from ..routing.policies.network_policy import NetworkPolicy
 from ..routing.policies.network_router import network_router
 from ..routing.policies.session_policy import SessionPolicy
@@ -89,12 +89,6 @@ class LoadedRouter:
         if constants is not None and constants.budget:
             problem = "was trained with a budget per episode, but served requests have no episodes"
             raise InputError(field, str(folder), problem, "train it without --problem.budget")
-        if servers is not None and not limits_apis(servers):
-            problem = (
-                "was trained on engines (--problem.servers continuous), whose caches `serve` cannot read"
-            )
-            fix = "train it with --problem.servers queue or api"
-            raise InputError(field, str(folder), problem, fix)
         beyond = [name for name in router.inputs if name not in ("prompt", "group")]
         if beyond and constants is None and router is loaded:
             problem = f"needs {', '.join(beyond)}, which a request does not have"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from experts.llm.endpoints import Endpoint
 
 from .chat_request import ChatRequest, estimated_tokens
-from .served_apis import RequestTokens
+from .served_servers import RequestTokens
 
 __all__ = ["OverLimitError", "RateLimits"]
 

@@ -30,7 +30,7 @@ class ServeOptions(CheckedOptions):
         explore_extra_usd: maximum expected extra cost of an explored request, US dollars; null: no limit.
         deadline_s: seconds until a request is late, which queue routers read; `metadata.deadline_s` of a
             request overrides it; null: 2 mean service times.
-        first_deadline_s: seconds until the first token is late, which routers of APIs read;
+        first_deadline_s: seconds until the first token is late, which routers of APIs and engines read;
             `metadata.first_deadline_s` of a request overrides it; null: the first token has no deadline.
         sticky: bonus for the score of the model that answered the same session last (`metadata.session`), so
             that its prompt cache is used; in the unit of the router's scores; 0: sessions are not sticky.

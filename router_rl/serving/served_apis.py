@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from experts.llm.endpoints import Endpoint
@@ -12,7 +11,6 @@ from ..routing.policies.live_servers import (
     Buckets,
     full_buckets,
     seconds_until_room,
-    times_of_answer,
     updated_means,
     used_share,
     usual_answer,
@@ -20,8 +18,9 @@ from ..routing.policies.live_servers import (
 )
 from ..routing.scorers.server_scorer import ServerConstants
 from .loaded_router import LoadedRouter
+from .served_servers import Call, RequestTokens, ServedServers, ServersNow
 
-__all__ = ["ApiLimits", "Call", "RequestTokens", "ServedApis"]
+__all__ = ["ApiLimits", "ServedApis"]
 
 
 class ApiLimits(NamedTuple):
@@ -46,38 +45,7 @@ class ApiLimits(NamedTuple):
         return cls(endpoint.requests_per_minute, *tokens)
 
 
-class RequestTokens(NamedTuple):
-    """Tokens of a request before it is answered.
-
-    Attributes:
-        prompt: tokens of the prompt.
-        answer: tokens of the answer; None: those of a usual answer in the training.
-        most: maximum tokens of the answer; None: no maximum.
-    """
-
-    prompt: float
-    answer: float | None = None
-    most: float | None = None
-
-
-@dataclass(eq=False)
-class Call:
-    """A request in flight.
-
-    Attributes:
-        expert: name of the model.
-        arrived: when it was routed to the model, seconds on the clock of the queues.
-        begins: when it is sent to the model; later than now while it waits for a rate limit.
-        tokens: its tokens as they were estimated; None: it took nothing from the buckets.
-    """
-
-    expert: str
-    arrived: float
-    begins: float
-    tokens: RequestTokens | None = None
-
-
-class ServedApis:
+class ServedApis(ServedServers):
     """Token buckets and recent times of the APIs, for one router.
 
     Args:
@@ -90,14 +58,11 @@ class ServedApis:
     def __init__(
         self, loaded: LoadedRouter, constants: ServerConstants, limits: Mapping[str, ApiLimits], now: float
     ) -> None:
-        self.experts = loaded.experts
-        self.constants = constants
+        super().__init__(loaded, constants)
         self._buckets: dict[str, Buckets] = {
             name: full_buckets(limits.get(name, ApiLimits()), burst_s, now)
             for name, burst_s in zip(loaded.experts, constants.refill_s, strict=True)
         }
-        pairs = zip(constants.first, constants.token_s, strict=True)
-        self._means: dict[str, tuple[float, ...]] = dict(zip(loaded.experts, pairs, strict=True))
         self._finished: dict[str, list[tuple[float, float]]] = {name: [] for name in loaded.experts}
 
     def arrived(self) -> None:
@@ -155,42 +120,33 @@ class ServedApis:
         name = call.expert
         if name not in self._buckets:
             return
-        expert = self.experts.index(name)
         if call.tokens is not None:
             taken, true = self._need(name, call.tokens), self._need(name, RequestTokens(*tokens))
             more = [needed - had for needed, had in zip(true, taken, strict=True)]
             self._buckets[name] = with_taken(self._buckets[name], more, now)
-        waited = call.begins - call.arrived
         if first_s is None:
-            usual = self.constants.first[expert], self.constants.token_s[expert]
-            first, token = times_of_answer(max(seconds - waited, 0.0), tokens[1], *usual)
-            first += waited
+            first, token = self.split_times(call, tokens[1], seconds)
         else:
             first, token = first_s, self._means[name][1]  # one token shows no time of a further one
             if tokens[1] > 1:
                 token = max(seconds - first_s, 0.0) / (tokens[1] - 1.0)
         self._finished[name].append((first, token))
 
-    def used(self, now: float) -> list[float]:
-        """Return the used share of each expert's fullest limit, [N].
+    def now(self, calls: Mapping[str, Collection[Call]], now: float) -> ServersNow:
+        """Return the requests that wait for a limit and the others, and the used share of the fullest limit.
 
         Args:
+            calls: the requests in flight, by expert.
             now: seconds on the clock of the queues.
         """
-        return [used_share(self._buckets[name], now) for name in self.experts]
-
-    def recent(self) -> tuple[list[float], list[float]]:
-        """Return the running means of the seconds to the first token, and per further token, [N] each."""
-        means = [self._means[name] for name in self.experts]
-        return [first for first, _ in means], [token for _, token in means]
-
-    @property
-    def slowdown(self) -> list[float]:
-        """The running mean of the seconds per further token of each expert over those of training, [N]."""
-        return [
-            self._means[name][1] / usual
-            for name, usual in zip(self.experts, self.constants.token_s, strict=True)
-        ]
+        waiting = [sum(call.begins > now for call in calls.get(name, ())) for name in self.experts]
+        everyone = [len(calls.get(name, ())) for name in self.experts]
+        return ServersNow(
+            waiting=[float(count) for count in waiting],
+            taken=[float(total - count) for total, count in zip(everyone, waiting, strict=True)],
+            used=[used_share(self._buckets[name], now) for name in self.experts],
+            ahead=[0.0] * len(everyone),  # an API has no queue of prompts
+        )
 
     def _need(self, expert: str, tokens: RequestTokens) -> tuple[float, ...]:
         """Return what a request takes from each bucket."""

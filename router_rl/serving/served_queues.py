@@ -1,4 +1,4 @@
-"""Queues of the models in this server: requests in flight, arrivals, and the state for queue routers."""
+"""Queues of the models: requests in flight, arrivals, and the state for routers of queues and servers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from torch import Tensor
 from experts import InputError
 
 from ..routing.policies.live_queues import ArrivalGaps, queue_constants, queue_state
-from ..routing.policies.live_servers import server_constants, server_state
+from ..routing.policies.live_servers import limits_apis, server_constants, server_state
 from ..routing.policies.network_scorer import network_policy_of
 from .adapted_router import AdaptedRouter
 from .chat_request import Deadlines
+from .engine_metrics import EngineLoad
 from .loaded_router import LoadedRouter
-from .served_apis import ApiLimits, Call, RequestTokens, ServedApis
+from .served_apis import ApiLimits, ServedApis
+from .served_engines import ServedEngines
+from .served_servers import Call, RequestTokens, ServedServers
 
 __all__ = ["ServedQueues", "waiting_and_taken"]
 
@@ -42,7 +45,7 @@ def waiting_and_taken(in_flight: int, replicas: int, batch: int = 1) -> tuple[in
 
 
 class ServedQueues:
-    """Records requests in flight and arrivals, and computes the state of routers of queues and of APIs.
+    """Records requests in flight and arrivals, and computes the state of routers of queues and servers.
 
     It is thread-safe.
 
@@ -52,6 +55,7 @@ class ServedQueues:
         deadline_s: seconds until a request is late; None: 2 mean service times of the router.
         clock: a monotonic clock, in seconds.
         limits: rate limits of the models, by name, for routers of APIs.
+        metrics: names of the models whose engines report their load, for routers of engines.
         first_deadline_s: seconds until the first token of a request is late; None: it has no deadline.
     """
 
@@ -62,21 +66,24 @@ class ServedQueues:
         clock: Callable[[], float] = time.monotonic,
         *,
         limits: Mapping[str, ApiLimits] | None = None,
+        metrics: Collection[str] = (),
         first_deadline_s: float | None = None,
     ) -> None:
         self._replicas, self._limits = dict(replicas or {}), dict(limits or {})
+        self._metrics = frozenset(metrics)
         self._deadline_s, self._first_deadline_s, self._clock = deadline_s, first_deadline_s, clock
         self._calls: defaultdict[str, set[Call]] = defaultdict(set)
         self._gaps = ArrivalGaps()
         self._adapted: WeakKeyDictionary[LoadedRouter, AdaptedRouter] = WeakKeyDictionary()
-        self._apis: WeakKeyDictionary[LoadedRouter, ServedApis] = WeakKeyDictionary()
+        self._servers: WeakKeyDictionary[LoadedRouter, ServedServers] = WeakKeyDictionary()
+        self._loads: dict[str, tuple[EngineLoad, float]] = {}
         self._lock = threading.Lock()
 
     def arrived(self) -> None:
         """Record the arrival of a request, before its decision."""
         with self._lock:
             self._gaps.arrived(self._clock())
-            for each in self._apis.values():
+            for each in self._servers.values():
                 each.arrived()
 
     @contextmanager
@@ -96,36 +103,48 @@ class ServedQueues:
             with self._lock:
                 self._calls[expert].discard(call)
                 now = self._clock()
-                for each in self._apis.values() if call.begins > now else ():
+                for each in self._servers.values() if call.begins > now else ():
                     each.gave_up(call, now)
 
     def wait_s(self, loaded: LoadedRouter, expert: str, tokens: RequestTokens) -> float | None:
-        """Return the seconds until a router's token buckets have room; None if it is no router of APIs.
+        """Return the seconds until a router's token buckets have room; None if it has none.
 
         Args:
             loaded: the live router.
             expert: name of the model.
             tokens: of the request.
         """
-        apis = self.apis(loaded)
-        if apis is None:
+        servers = self.servers(loaded)
+        if servers is None:
             return None
         with self._lock:
-            return apis.wait_s(expert, tokens, self._clock())
+            return servers.wait_s(expert, tokens, self._clock())
 
-    def sent(self, call: Call, tokens: RequestTokens, wait_s: float) -> None:
-        """Take from the token buckets what a request needs.
+    def sent(self, call: Call, tokens: RequestTokens, wait_s: float, *, streamed: bool = False) -> None:
+        """Record the tokens of a request, and take from the token buckets what it needs.
 
         Args:
             call: the request in flight.
             tokens: of the request.
             wait_s: seconds from now until it is sent to its model.
+            streamed: whether its first token is seen.
         """
         with self._lock:
             now = self._clock()
-            call.tokens, call.begins = tokens, now + wait_s
-            for each in self._apis.values():
+            call.tokens, call.begins, call.streamed = tokens, now + wait_s, streamed
+            for each in self._servers.values():
                 each.sent(call, now)
+
+    def began(self, call: Call) -> None:
+        """Record the first token of a streamed answer.
+
+        Args:
+            call: the request.
+        """
+        with self._lock:
+            call.first = self._clock()
+            for each in self._servers.values():
+                each.began(call)
 
     def answered(
         self, call: Call, tokens: tuple[float, float], seconds: float, first_s: float | None
@@ -139,8 +158,19 @@ class ServedQueues:
             first_s: from its arrival to the first token; None for an answer that was not streamed.
         """
         with self._lock:
-            for each in self._apis.values():
+            for each in self._servers.values():
                 each.answered(call, tokens, seconds, first_s, self._clock())
+
+    def reported(self, expert: str, load: EngineLoad, asked: float) -> None:
+        """Record the load that an engine reports.
+
+        Args:
+            expert: name of the model.
+            load: of its engine.
+            asked: when it was asked for it, on the clock of the queues.
+        """
+        with self._lock:
+            self._loads[expert] = load, asked
 
     def in_flight(self, expert: str) -> int:
         """Return the number of requests that were sent to a model and have no answer yet."""
@@ -154,9 +184,13 @@ class ServedQueues:
             loaded: the live router.
             expert: name of the model.
         """
-        if self.apis(loaded) is not None:
+        servers = self.servers(loaded)
+        if servers is not None:
+            if expert not in servers.experts:
+                return None
             with self._lock:
-                return self._waiting(expert, self._clock())
+                waiting = servers.now(self._calls, self._clock()).waiting
+            return round(waiting[servers.experts.index(expert)])
         replicas = self.replicas(loaded, expert)
         return None if replicas is None else waiting_and_taken(self.in_flight(expert), replicas)[0]
 
@@ -167,20 +201,16 @@ class ServedQueues:
             routers: those that serve.
 
         Raises:
-            InputError: a model of a router of APIs has no rate limit, or one of a network policy has other
-                replicas than in the training.
+            InputError: a model of a router of APIs has no rate limit, one of a router of engines no metrics,
+                or one of a network policy has other replicas than in the training.
         """
         for loaded in routers:
             self._check_replicas(loaded)
-            for name in () if server_constants(loaded.router) is None else loaded.experts:
-                if not any(self._limits.get(name, ())):
-                    problem = "is missing, but the router was trained on rate-limited APIs"
-                    fix = "give the limits of its training, also input_per_minute and output_per_minute"
-                    raise InputError(f"models.{name}.requests_per_minute", None, problem, fix)
-            self.apis(loaded)
+            self._check_servers(loaded)
+            self.servers(loaded)
 
-    def apis(self, loaded: LoadedRouter) -> ServedApis | None:
-        """Return the APIs as a router of APIs reads them; None for any other router.
+    def servers(self, loaded: LoadedRouter) -> ServedServers | None:
+        """Return the servers as a router of model servers reads them; None for any other router.
 
         Args:
             loaded: the router.
@@ -189,9 +219,13 @@ class ServedQueues:
         if constants is None:
             return None
         with self._lock:
-            if loaded not in self._apis:
-                self._apis[loaded] = ServedApis(loaded, constants, self._limits, self._clock())
-            return self._apis[loaded]
+            if loaded not in self._servers:
+                if limits_apis(constants):
+                    servers = ServedApis(loaded, constants, self._limits, self._clock())
+                else:
+                    servers = ServedEngines(loaded, constants, self._loads)
+                self._servers[loaded] = servers
+            return self._servers[loaded]
 
     def adapted(self, loaded: LoadedRouter) -> AdaptedRouter | None:
         """Return a queue router adapted to these queues; None if the router does not read queues.
@@ -245,54 +279,54 @@ class ServedQueues:
             gaps=gaps,
         )
 
-    def api_state(
-        self, apis: ServedApis, down: Collection[str], deadlines: Deadlines, tokens: float
+    def server_state(
+        self, servers: ServedServers, down: Collection[str], deadlines: Deadlines, tokens: float
     ) -> Tensor:
-        """Return the current state for a router of APIs, [1, 7 N + 8] float32.
+        """Return the current state for a router of model servers, [1, 7 N + 8] float32.
 
         Args:
-            apis: the APIs as the router reads them.
+            servers: the servers as the router reads them.
             down: names of the experts that are down.
             deadlines: of the request; None where the default applies.
             tokens: of the request's prompt.
         """
         with self._lock:
-            now, names = self._clock(), apis.experts
-            waiting = [self._waiting(name, now) for name in names]
+            current, names = servers.now(self._calls, self._clock()), servers.experts
             queues = queue_state(
                 names,
-                waiting=waiting,
-                taken=[len(self._calls[name]) - count for name, count in zip(names, waiting, strict=True)],
+                waiting=current.waiting,
+                taken=current.taken,
                 down=[name in down for name in names],
-                deadline_s=deadlines.last or self.deadline_s(apis),
-                gaps=self._gaps.means(apis.constants.gap),
+                deadline_s=deadlines.last or self.deadline_s(servers),
+                gaps=self._gaps.means(servers.constants.gap),
             )
-            first, token = apis.recent()
+            first, token = servers.recent()
             return server_state(
                 names,
                 queues,
-                used=apis.used(now),
+                used=current.used,
+                ahead=current.ahead,
                 recent_first=first,
                 recent_token=token,
                 tokens=tokens,
                 first_deadline_s=deadlines.first or self._first_deadline_s,
             )
 
-    def deadline_s(self, reader: AdaptedRouter | ServedApis) -> float:
+    def deadline_s(self, reader: AdaptedRouter | ServedServers) -> float:
         """Return the default deadline: seconds until a request is late.
 
         Args:
-            reader: the router, or the APIs as it reads them.
+            reader: the router, or the servers as it reads them.
         """
         return self._deadline_s or _DEADLINE * reader.constants.mean_service
 
     def arrivals(self, loaded: LoadedRouter) -> dict[str, Any] | None:
-        """Return arrival rate, deadline and slowdowns as JSON; None if the router reads no queues or APIs.
+        """Return arrival rate, deadline and slowdowns as JSON; None if the router reads no queues.
 
         Args:
             loaded: the live router.
         """
-        reader = self.adapted(loaded) or self.apis(loaded)
+        reader = self.adapted(loaded) or self.servers(loaded)
         if reader is None:
             return None
         with self._lock:
@@ -316,6 +350,16 @@ class ServedQueues:
                 fix = "leave it out, or train with --problem.replicas"
                 raise InputError(f"models.{name}.replicas", listed, problem, fix)
 
-    def _waiting(self, expert: str, now: float) -> int:
-        """Return the number of requests that wait for the limits of a model."""
-        return sum(call.begins > now for call in self._calls[expert])
+    def _check_servers(self, loaded: LoadedRouter) -> None:
+        """Check that the models of a router of APIs have limits, and those of one of engines metrics."""
+        constants = server_constants(loaded.router)
+        for name in () if constants is None else loaded.experts:
+            assert constants is not None
+            if limits_apis(constants) and not any(self._limits.get(name, ())):
+                problem = "is missing, but the router was trained on rate-limited APIs"
+                fix = "give the limits of its training, also input_per_minute and output_per_minute"
+                raise InputError(f"models.{name}.requests_per_minute", None, problem, fix)
+            if not limits_apis(constants) and name not in self._metrics:
+                problem = "is missing, but the router was trained on engines (--problem.servers continuous)"
+                fix = "give the address of its Prometheus metrics, such as http://localhost:8000/metrics"
+                raise InputError(f"models.{name}.metrics", None, problem, fix)

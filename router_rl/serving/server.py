@@ -60,6 +60,7 @@ class Server:
         loaded = LoadedRouter.of(router)
         called = CalledModels(listed, loaded)
         self.prices = called.models
+        self.metrics = {each.name: each.metrics for each in called.endpoints if each.metrics is not None}
         shadow = None if options.shadow is None else LoadedRouter.of(options.shadow, "shadow")
         self.rows = LogRows(hash_key(options.hash_key_env), prompts=options.log_prompts)
         self.decider = Decider(
@@ -72,6 +73,7 @@ class Server:
                 {each.name: each.replicas for each in called.endpoints if each.replicas},
                 options.deadline_s,
                 limits={each.name: ApiLimits.of(each) for each in called.endpoints},
+                metrics=self.metrics,
                 first_deadline_s=options.first_deadline_s,
             ),
             sessions=Sessions(options.sticky, options.sticky_s),

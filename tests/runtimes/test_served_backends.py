@@ -1,4 +1,4 @@
-"""`serve` with a queue router in front of two real servers: queues form, one is killed and comes back."""
+"""`serve` in front of two real servers: queues form, their load is read, one is killed and comes back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import httpx
 import pytest
 import uvicorn
 from runtimes.chat_backend import ChatBackend, write_chat_model
+from served_replay import api_problem
 from two_models import queue_router_of, sums
 
+from experts.llm.server_options import ContinuousOptions
 from router_rl import QueueingProblem
 from router_rl.serving.app import create_app
 from router_rl.serving.serve_options import ServeOptions
+from router_rl.serving.served_engines import ServedEngines
+from router_rl.serving.served_servers import ServersNow
 from router_rl.serving.server import Server
 
 # LiteLLM reads streams with a name that Pydantic has deprecated.
@@ -32,13 +36,15 @@ TOKENS = 250
 TOGETHER = 6
 
 
-@pytest.fixture
-def backends(runtime: Callable[[str], Any], tmp_path: Path) -> Iterator[dict[str, ChatBackend]]:
+@pytest.fixture(scope="module")
+def backends(
+    runtime: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, ChatBackend]]:
     """Return two running servers of vLLM by name."""
-    python = runtime("vllm").python
-    model = write_chat_model(tmp_path / "model")
+    python, folder = runtime("vllm").python, tmp_path_factory.mktemp("backends")
+    model = write_chat_model(folder / "model")
     both = {
-        name: ChatBackend(python, model, name, tmp_path / f"{name}.log", core)
+        name: ChatBackend(python, model, name, folder / f"{name}.log", core)
         for core, name in enumerate(("small", "large"))
     }
     try:
@@ -53,16 +59,18 @@ def backends(runtime: Callable[[str], Any], tmp_path: Path) -> Iterator[dict[str
 
 
 @contextmanager
-def _served(backends: dict[str, ChatBackend], folder: Path) -> Iterator[tuple[Server, httpx.Client]]:
+def _served(
+    backends: dict[str, ChatBackend], problem: QueueingProblem, folder: Path
+) -> Iterator[tuple[Server, httpx.Client]]:
     """Serve a router that wants `small` for sums, and the other model where a request waits there."""
-    problem = QueueingProblem(sums(latency_s=(1.0, 1.0)), loads=(0.5,), window=40, episodes=2)
     router = queue_router_of(problem, folder / "router", quality=1.0, wait=2.0)
     models = folder / "models.yaml"
     models.write_text(
         "models:\n"
         + "".join(
             f"  - {{name: {name}, model: openai/{name}, api_base: {each.url}, price: {{output: 1}}, "
-            f"replicas: 1, max_tokens: {TOKENS}, timeout: 60, "
+            f"metrics: {each.url.removesuffix('/v1')}/metrics, replicas: 1, timeout: 60, "
+            f"max_tokens: {TOKENS}, "
             "options: {temperature: 0, extra_body: {ignore_eos: true}}}\n"
             for name, each in backends.items()
         )
@@ -121,8 +129,35 @@ def _most_in_flight(http: httpx.Client, requests: _Requests) -> dict[str, tuple[
     return most
 
 
+def test_a_router_of_engines_reads_the_load_of_vllm(backends: dict[str, ChatBackend], tmp_path: Path) -> None:
+    """The engines have one seat each, so all but two requests wait, and the caches hold the others."""
+    problem = api_problem("continuous", continuous=ContinuousOptions(max_seqs=1), loads=0.5, window=40)
+    with _served(backends, problem, tmp_path) as (server, http):
+        engines = server.decider.queues.servers(server.decider.live.router)
+        assert isinstance(engines, ServedEngines)
+        loads: list[ServersNow] = []
+        requests = _Requests(http)
+        while requests.open:
+            loads.append(engines.now({}, time.monotonic()))  # what the servers report, without our own calls
+            time.sleep(0.02)
+        assert requests.statuses == {200: TOGETHER}
+        assert requests.answered["large"] >= 1, "the policy sends requests to the other model"
+        for at in range(2):
+            assert {each.taken[at] for each in loads} >= {0.0, 1.0}
+            assert 0.0 < max(each.used[at] for each in loads) < 1.0
+        waiting = max(sum(each.waiting) for each in loads)
+        assert 1.0 <= waiting <= TOGETHER - 1
+        recent = engines.recent()
+        assert all(first != usual for first, usual in zip(recent[0], engines.constants.first, strict=True))
+        deadline = time.monotonic() + 10
+        while any(engines.now({}, time.monotonic()).taken):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 def test_queues_form_and_a_killed_server_comes_back(backends: dict[str, ChatBackend], tmp_path: Path) -> None:
-    with _served(backends, tmp_path) as (server, http):
+    problem = QueueingProblem(sums(latency_s=(1.0, 1.0)), loads=(0.5,), window=40, episodes=2)
+    with _served(backends, problem, tmp_path) as (server, http):
         alone = _Requests(http, 1)
         alone.join()
         assert (alone.answered, alone.statuses) == ({"small": 1}, {200: 1})

@@ -1,7 +1,8 @@
-"""The state of a router of rate-limited APIs, maintained while serving: token buckets and recent times.
+"""The state of a router of model servers, maintained while serving: token buckets and recent times.
 
-The functions compute what `RouterRL/Queueing-v0` computes with `servers="api"`. An API has one bucket for
-each limit: requests, prompt tokens, answer tokens, and tokens of both. The environment has the first three.
+The functions compute what `RouterRL/Queueing-v0` computes with `servers="api"` or `"continuous"`. An API has
+one bucket for each limit: requests, prompt tokens, answer tokens, and tokens of both. The environment has the
+first three.
 """
 
 from __future__ import annotations
@@ -160,17 +161,19 @@ def server_state(
     queues: Tensor,
     *,
     used: Sequence[float],
+    ahead: Sequence[float],
     recent_first: Sequence[float],
     recent_token: Sequence[float],
     tokens: float,
     first_deadline_s: float | None = None,
 ) -> Tensor:
-    """Return the second input of a router of APIs, [1, 7 N + 8] float32; `server_state_inputs` has its parts.
+    """Return the second input of a router of model servers, [1, 7 N + 8] float32, as `server_state_inputs`.
 
     Args:
         experts: names of the N experts.
         queues: [1, 3 N + 6] float32, `queue_state`; `taken` are the requests at work.
-        used: [N] used share of each API's fullest limit.
+        used: [N] used share of each KV cache, or of each API's fullest limit.
+        ahead: [N] tokens of prompts that each server has not computed yet; 0 for APIs.
         recent_first, recent_token: [N] running means of the seconds to the first token, and per further one.
         tokens: of the request's prompt.
         first_deadline_s: seconds until the first token is late; None for no deadline.
@@ -178,10 +181,10 @@ def server_state(
     Raises:
         RouterError: a sequence does not have one number per expert.
     """
-    for name, given in (("used", used), ("recent_first", recent_first), ("recent_token", recent_token)):
+    each = {"used": used, "ahead": ahead, "recent_first": recent_first, "recent_token": recent_token}
+    for name, given in each.items():
         if len(given) != len(experts):
             raise RouterError(f"{name} has {len(given)} numbers; give one for each of {', '.join(experts)}")
-    ahead = [0.0 for _ in experts]  # an API has no queue of prompts
     numbers = [*used, *ahead, *recent_first, *recent_token, tokens, first_deadline_s or 0.0]
     return torch.cat([queues, torch.tensor([numbers], dtype=torch.float64).float()], dim=-1)
 

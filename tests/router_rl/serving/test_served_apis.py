@@ -15,7 +15,7 @@ from two_models import queue_router_of
 
 from experts import InputError
 from experts.llm.endpoints import read_models
-from experts.llm.server_options import ApiOptions, ContinuousOptions
+from experts.llm.server_options import ApiOptions
 from router_rl import QueueingProblem, export
 from router_rl.methods.queueing.index_router import index_router, scorer_of, with_weights
 from router_rl.methods.queueing.learned_latency import learned_router
@@ -35,8 +35,9 @@ from router_rl.serving.chat_request import Deadlines
 from router_rl.serving.decider import Decider
 from router_rl.serving.live_routers import Live
 from router_rl.serving.loaded_router import LoadedRouter
-from router_rl.serving.served_apis import ApiLimits, RequestTokens
+from router_rl.serving.served_apis import ApiLimits
 from router_rl.serving.served_queues import ServedQueues
+from router_rl.serving.served_servers import RequestTokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the:DeprecationWarning")
 
@@ -126,9 +127,10 @@ def test_times_by_hand() -> None:
 
 
 def test_a_state_names_what_is_wrong() -> None:
-    parts: dict[str, Any] = {"used": [0.0, 0.0], "recent_first": [0.1, 0.1], "recent_token": [0.1, 0.1]}
+    parts: dict[str, Any] = {"used": [0.0, 0.0], "ahead": [3.0, 0.0]}
+    parts |= {"recent_first": [0.1, 0.1], "recent_token": [0.1, 0.1]}
     state = server_state(NAMES, torch.zeros(1, 12), **parts, tokens=7.0)
-    assert state[0, 12:].tolist() == pytest.approx([0, 0, 0, 0, 0.1, 0.1, 0.1, 0.1, 7.0, 0.0])
+    assert state[0, 12:].tolist() == pytest.approx([0, 0, 3, 0, 0.1, 0.1, 0.1, 0.1, 7.0, 0.0])
     for name in parts:
         wrong: dict[str, Any] = {**parts, name: [0.0]}
         with pytest.raises(RouterError, match=f"{name} has 1 numbers; give one for each of small, large"):
@@ -160,16 +162,16 @@ def served(folder: Path, **limits: float | None) -> tuple[Decider, ServedQueues,
 
 def test_an_answer_corrects_its_tokens_and_updates_the_times(api_folder: Path) -> None:
     decider, queues, clock = served(api_folder, prompt=6_000.0, both=12_000.0, answer=None)
-    apis = queues.apis(decider.live.router)
+    apis = queues.servers(decider.live.router)
     assert apis is not None
     usual = usual_answer(apis.constants, 0)
     assert 40 < usual < 50  # the mean of the trace
     with queues.request("small") as call:
         queues.sent(call, RequestTokens(50.0), 0.0)
-        assert apis.used(clock.now) == pytest.approx([max(0.5, (50 + usual) / 200), 0.0])
+        assert apis.now({}, clock.now).used == pytest.approx([max(0.5, (50 + usual) / 200), 0.0])
         clock.now += 0.1
         queues.answered(call, (30, 10), seconds=2.0, first_s=0.2)
-    assert apis.used(clock.now) == pytest.approx([0.2, 0.0])  # 30 of 100, less the refill of 0.1 s
+    assert apis.now({}, clock.now).used == pytest.approx([0.2, 0.0])  # 30 of 100, less the refill of 0.1 s
     before = apis.recent()
     assert [each[0] for each in before] == [apis.constants.first[0], apis.constants.token_s[0]]
     queues.arrived()
@@ -189,28 +191,28 @@ def test_an_answer_corrects_its_tokens_and_updates_the_times(api_folder: Path) -
 
 def test_a_request_that_ends_before_it_is_sent_gives_back_what_it_took(api_folder: Path) -> None:
     decider, queues, clock = served(api_folder, requests=120.0)
-    apis = queues.apis(decider.live.router)
+    apis = queues.servers(decider.live.router)
     assert apis is not None
     for wait_s, used in ((0.0, 0.5), (0.5, 0.5)):  # of the first, which was sent
         with queues.request("small") as call:
             queues.sent(call, RequestTokens(5.0), wait_s)
             assert queues.waiting(decider.live.router, "small") == (wait_s > 0)
-        assert apis.used(clock.now) == pytest.approx([used, 0.0])
+        assert apis.now({}, clock.now).used == pytest.approx([used, 0.0])
     with queues.request("other") as call:
         queues.sent(call, RequestTokens(5.0), 1.0)
-    assert apis.used(clock.now) == pytest.approx([0.5, 0.0])
+    assert apis.now({}, clock.now).used == pytest.approx([0.5, 0.0])
 
 
 def test_models_of_the_list_that_the_router_does_not_have_change_nothing(api_folder: Path) -> None:
     decider, queues, clock = served(api_folder, requests=60.0)
-    apis = queues.apis(decider.live.router)
+    apis = queues.servers(decider.live.router)
     assert apis is not None
     with queues.request("other") as call:
         assert queues.wait_s(decider.live.router, "other", RequestTokens(5.0)) == 0.0
         queues.sent(call, RequestTokens(5.0), 0.0)
         queues.answered(call, (5, 5), 1.0, None)
     queues.arrived()
-    assert apis.used(clock.now) == [0.0, 0.0]
+    assert apis.now({}, clock.now).used == [0.0, 0.0]
     assert apis.recent()[0] == list(apis.constants.first)
 
 
@@ -223,25 +225,19 @@ def test_the_default_deadlines_are_read(api_folder: Path) -> None:
         ((7.0, 0.7), (7.0, 0.7)),
     ):
         queues = ServedQueues(None, given[0], limits={}, first_deadline_s=given[1])
-        apis = queues.apis(loaded)
+        apis = queues.servers(loaded)
         assert apis is not None
-        state = queues.api_state(apis, ["large"], Deadlines(), 9.0)[0]
+        state = queues.server_state(apis, ["large"], Deadlines(), 9.0)[0]
         assert state[[6, 21]].tolist() == pytest.approx(expected)
         assert state[4:6].tolist() == [0.0, 1.0]
-        state = queues.api_state(apis, (), Deadlines(3.0, 0.3), 9.0)[0]
+        state = queues.server_state(apis, (), Deadlines(3.0, 0.3), 9.0)[0]
         assert state[[6, 20, 21]].tolist() == pytest.approx([3.0, 9.0, 0.3])
 
 
 def test_what_cannot_be_served_is_named(tmp_path: Path, api_folder: Path) -> None:
-    engines = api_problem("continuous", continuous=ContinuousOptions(max_seqs=4))
-    budget = api_problem(budget=0.5)
-    for name, problem, words in (
-        ("engines", engines, r"trained on engines.*caches `serve` cannot read.*servers queue or api"),
-        ("budget", budget, r"was trained with a budget.*train it without --problem\.budget"),
-    ):
-        folder = queue_router_of(problem, tmp_path / name, quality=1.0)
-        with pytest.raises(InputError, match=words):
-            LoadedRouter.of(folder)
+    folder = queue_router_of(api_problem(budget=0.5), tmp_path / "budget", quality=1.0)
+    with pytest.raises(InputError, match=r"was trained with a budget.*train it without --problem\.budget"):
+        LoadedRouter.of(folder)
     live = Live(LoadedRouter.of(api_folder))
     one = {"small": ApiLimits(requests=60.0), "large": ApiLimits()}
     with pytest.raises(InputError, match=r"models\.large\.requests_per_minute.*trained on rate-limited APIs"):
@@ -256,10 +252,10 @@ def test_a_reached_limit_sends_requests_to_the_other_model(
     """Two requests empty the bucket of `small`; nothing is masked, the router reads the bucket."""
     with serve(api_folder, explore=0.2) as running:
         decider = running.server.decider
-        apis = decider.queues.apis(decider.live.router)
+        apis = decider.queues.servers(decider.live.router)
         running.chat(PLUS, model="small")
         running.chat(PLUS, model="small", stream=True)
-        assert max(apis.used(decider.queues._clock())) > 0.5
+        assert max(apis.now({}, decider.queues._clock()).used) > 0.5
         got = running.http.post("/v1/route", json={"prompt": PLUS}).json()
         assert [each["excluded"] for each in got["experts"]] == [None, None]
         assert got["expert"] == "large"
