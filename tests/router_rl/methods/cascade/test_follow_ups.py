@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from environment_tables import made_cascade
 
 from experts import OutcomeTable
 from experts.table.follow_ups import verified
-from router_rl import Objective
+from router_rl import Objective, compare, export
 from router_rl.exports.policy_files import write_policy
 from router_rl.methods.cascade.cascade_oracle import measure_oracle
 from router_rl.methods.cascade.cascade_training import ExactPGHyperparameters, fit_exact_pg
@@ -166,3 +167,15 @@ def test_a_follow_up_of_nothing_is_refused():
     spec = CascadePolicy(["a", "b", "a#2"], 2, 2, [0.1, 1.0, 0.1], beliefs, after=[-1, -1, 0]).spec()
     assert spec["after"] == [-1, -1, 0]
     assert CascadePolicy.from_spec(spec).after == (-1, -1, 0)
+
+
+def test_a_comparison_has_routers_of_the_query_too(tmp_path: Path) -> None:
+    """They route among first answers, also where their export is checked on rows with follow-ups."""
+    problem = problem_of(followed())
+    results = compare(problem, ["knn"], seeds=1, n_trials=1, out=tmp_path / "out").results
+    assert {"knn", "best_single"} <= {row["method"] for row in results["rows"]}
+    router = fit("knn", problem.at(problem.cases[0]))
+    assert router.experts == ("a", "d")
+    export(router, tmp_path / "router", rows=followed())
+    with pytest.raises(RouterError, match="but the table has"):
+        export(router, tmp_path / "router", rows=made_cascade())
