@@ -1,11 +1,13 @@
-"""A budget over time: how far the paced rule is from two bounds.
+"""A budget over time: how far the paced rule is from two bounds, and whether a learned policy is better.
 
     python benchmarks/budget_bounds.py FOLDER
 
 FOLDER holds `llmdrift_math.parquet` and `trace_azure2023_conv.parquet`. The scenario is `firm_budget` of
 `benchmarks/queueing.py`, at several budgets: a unit of compute above the budget costs 10. `budget_relaxation`
 knows outcomes and lets no request wait; `budget_mixture` is the best mixture of the rule at fixed compute
-weights that keeps to the budget on average over all episodes. Prints Markdown.
+weights that keeps to the budget on average over all episodes. `cross_entropy` searches the prices of the
+rule's index, which read the budget that is left, and `residual_ppo` corrects the rule that it finds. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from router_rl.problems.statistics import interval, paired_difference
 def main(
     data: Path,
     budgets: tuple[float, ...] = (0.06, 0.1, 0.2),
+    methods: tuple[str, ...] = ("cross_entropy", "residual_ppo"),
     seeds: int = 5,
     episodes: int = 96,
 ) -> None:
@@ -36,7 +39,8 @@ def main(
     Args:
         data: folder of the table and the trace.
         budgets: mean compute per request of an episode.
-        seeds: of the search for the rule's weights.
+        methods: compared with the paced rule.
+        seeds: of the search for the rule's weights, and of the methods.
         episodes: of 256 requests each.
     """
     torch.set_num_threads(1)
@@ -49,6 +53,7 @@ def main(
         "| mixture minus paced | 95% CI | budget_relaxation |"
     )
     print("|---:|---:|---|---:|---:|---:|---:|---|---:|")
+    compared: list[str] = []
     for budget in budgets:
         options: dict[str, Any] = {**scenario, "budget": budget, "episodes": episodes, "window": 256}
         problem = QueueingProblem(rows, Objective(compute_weight=0.0), **options)
@@ -68,6 +73,16 @@ def main(
             f"| {gap.low:+.4f} to {gap.high:+.4f} | {relaxed:.4f} |",
             flush=True,
         )
+        for method in methods:
+            policies = [fit(method, problem, seed=seed) for seed in range(seeds)]
+            earned = np.array([problem.evaluate(policy, "test").utility for policy in policies])
+            gap = paired_difference(earned, np.array(paced))
+            compared.append(
+                f"| {budget:g} | {method} | {earned.mean():.4f} | {gap.mean:+.4f} "
+                f"| {gap.low:+.4f} to {gap.high:+.4f} |"
+            )
+    print("\n| budget | method | utility | minus index_rule_paced | 95% CI |\n|---:|---|---:|---:|---|")
+    print("\n".join(compared))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from router_rl import CascadeProblem, Objective, compare
 from router_rl.reports.terminal import progress_of
 
 WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4)
+SUFFIXES = ("", "follow-ups", "length-ranks", "sealed")
 METHODS = (
     *("exact_pg", "router_ppo", "reinforce", "ppo"),
-    *("thresholds", "cascade_routing", "adaptive_consistency", "automix", "lookahead"),
+    *("thresholds", "cascade_routing", "adaptive_consistency", "automix", "lookahead", "kernel"),
 )
 
 
@@ -80,8 +81,15 @@ def main(
 
 
 def _table(name: str, data: Path | None) -> OutcomeTable:
-    """Return a table by its name and suffix."""
+    """Return a table by its name and suffix.
+
+    Raises:
+        InputError: the suffix is unknown.
+    """
     name, _, suffix = name.partition("+")
+    if suffix not in SUFFIXES:
+        known = ", ".join(f"{name}+{each}" for each in SUFFIXES if each)
+        raise InputError("tables", f"{name}+{suffix}", "is unknown", f"use {name}, {known}")
     if suffix == "follow-ups":
         return with_follow_ups(name)
     if data is None:

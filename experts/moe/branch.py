@@ -107,10 +107,11 @@ def average(experts: Sequence[Sequence[Mapping[str, Tensor]]]) -> list[dict[str,
     Source:
         Model soups, Wortsman et al. 2022, https://arxiv.org/abs/2203.05482.
     """
-    return [
-        {part: mean(states[layer][part] for states in experts) for part in PARTS}
-        for layer in range(len(experts[0]))
-    ]
+    layers: list[dict[str, Tensor]] = []
+    for layer in range(len(experts[0])):
+        ffns = [states[layer] for states in experts]  # once each: they may be read from a file
+        layers.append({part: mean(ffn[part] for ffn in ffns) for part in PARTS})
+    return layers
 
 
 def _schedule(done: float) -> float:

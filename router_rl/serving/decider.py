@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,26 @@ class Decision:
     def propensity(self) -> float:
         """Probability of the chosen expert."""
         return self.propensities[self.expert]
+
+
+class _Asked(NamedTuple):
+    """A request, as `Decider.decide` gets it."""
+
+    prompt: str
+    group: str | None
+    session: str | None
+    turn: Sequence[Message]
+    deadlines: Deadlines
+    answers: Mapping[str, str | float | None]
+
+
+class _Read(NamedTuple):
+    """What a router makes of a request: its ranking, the experts that it may choose, and what it read."""
+
+    ranking: Ranking
+    allowed: list[bool]
+    state: Tensor | None
+    adapted: AdaptedRouter | None
 
 
 class Decider:
@@ -180,81 +200,86 @@ class Decider:
         """
         if arrived:
             self.queues.arrived()
+        turn = messages or [{"role": "user", "content": prompt}]
+        asked = _Asked(prompt, group, session, turn, deadlines, answers or {})
         live = self._live
-        names, routers = live.router.experts, live.routers
-        # Nothing can follow what was not answered.
-        waiting = [
-            name
-            for name, call in self._calls.items()
-            if (call.sample > 1 or call.verifies is not None) and not answers
-        ]
+        names = live.router.experts
+        barred = {*failed, *self._waiting(asked)}
         excluded = {
-            **dict.fromkeys(waiting, "follows an answer"),
+            **dict.fromkeys(self._waiting(asked), "follows an answer"),
             **self.breaker.excluded(),
             **dict.fromkeys(failed, "failed on this request"),
         }
-        expected = [self._expected_usd(name, prompt) for name in names]
-        digests = [each.digest for each in routers]
-        masks = [self.breaker.mask({*failed, *waiting}, each.router) for each in routers]
-        adapted = [self.queues.adapted(each) for each in routers]
-        turn = messages or [{"role": "user", "content": prompt}]
-        rankings: list[Ranking] = []
-        states: list[Tensor | None] = []
-        for loaded, queues, mask in zip(routers, adapted, masks, strict=True):
-            state = None if queues is None else self.queues.state(queues, excluded, deadlines.last)
-            servers = self.queues.servers(loaded)
-            if servers is not None:
-                state = self.queues.server_state(servers, excluded, deadlines, estimated_tokens(turn))
-            conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
-            if conversation is not None:
-                state = self.conversations.state(conversation, session, turn)
-            if cascade is not None:
-                state = cascade_state(cascade, answers or {}, self._compute_weight or 0.0, mask)
-            current = loaded if queues is None else queues.current
-            rankings.append(current.rank(prompt, group, mask, state))
-            states.append(state)
+        read = [self._read(each, asked, barred, excluded) for each in live.routers]
+        digests = [each.digest for each in live.routers]
         if self.learner is not None:
-            learned = self.learner.ranked(live.router, rankings[0])
-            digests[0] += "" if learned is rankings[0] else f"+{self.learner.name}"
-            rankings[0] = learned
-        allowed: list[list[bool]] = [mask.tolist() for mask in masks]
-        rankings = [
-            self._sticky(ranking, names, may, session) for ranking, may in zip(rankings, allowed, strict=True)
-        ]
-        acting = list(zip(rankings, allowed, strict=True))[: 1 if live.canary is None else 2]
-        per_router = [self._propensities(ranking, may, expected) for ranking, may in acting]
-        probabilities, by = per_router[0], 0
-        if live.canary is not None:
-            probabilities = mixed(per_router[0], per_router[1], live.fraction)
+            learned = self.learner.ranked(live.router, read[0].ranking)
+            digests[0] += "" if learned is read[0].ranking else f"+{self.learner.name}"
+            read[0] = read[0]._replace(ranking=learned)
+        read = [each._replace(ranking=self._sticky(each, names, session)) for each in read]
+        expected = [self._expected_usd(name, prompt) for name in names]
+        own = self._propensities(read[0], expected)
+        others = own if live.canary is None else self._propensities(read[1], expected)
+        probabilities = own if live.canary is None else mixed(own, others, live.fraction)
         with self._lock:
-            if live.canary is not None and self._random.random() < live.fraction:
-                by = 1
-            chosen = self._draw(per_router[by])
-        cascade, returns = cascade_policy_of(live.router.router), None
-        if cascade is not None and answers and states[0] is not None:
-            returns = _returned(cascade, rankings[0].features, states[0])
+            by = int(live.canary is not None and self._random.random() < live.fraction)
+            chosen = self._draw((own, others)[by])
+        cascade = cascade_policy_of(live.router.router)
         return Decision(
             expert=names[chosen],
             router=digests[by],
             propensities=dict(zip(names, map(float, probabilities), strict=True)),
-            scores=dict(zip(names, map(float, rankings[by].scores), strict=True)),
+            scores=dict(zip(names, map(float, read[by].ranking.scores), strict=True)),
             expected_usd=dict(zip(names, expected, strict=True)),
             excluded={
                 name: excluded.get(name, "not allowed by the router")
-                for name, is_allowed in zip(names, allowed[by], strict=True)
+                for name, is_allowed in zip(names, read[by].allowed, strict=True)
                 if not is_allowed
             },
-            features=rankings[0].features,
+            features=read[0].ranking.features,
             pipeline=live.router.pipeline,
-            shadow=None if live.shadow is None else (live.shadow.digest, names[rankings[-1].best]),
+            shadow=None if live.shadow is None else (live.shadow.digest, names[read[-1].ranking.best]),
             predicted=tuple(
-                (queues, queues.predicted(torch.from_numpy(ranking.features), chosen))
-                for queues, ranking in zip(adapted, rankings, strict=True)
-                if queues is not None
+                (each.adapted, each.adapted.predicted(torch.from_numpy(each.ranking.features), chosen))
+                for each in read
+                if each.adapted is not None
             ),
             cascades=cascade is not None,
-            returns=returns,
+            returns=None if cascade is None or not answers else _returned(cascade, read[0]),
         )
+
+    def _waiting(self, asked: _Asked) -> list[str]:
+        """Return the experts that follow an answer, if nothing is answered yet."""
+        follow = (name for name, call in self._calls.items() if call.sample > 1 or call.verifies is not None)
+        return [] if asked.answers else list(follow)
+
+    def _read(
+        self, loaded: LoadedRouter, asked: _Asked, barred: Collection[str], excluded: Collection[str]
+    ) -> _Read:
+        """Return what a router makes of a request.
+
+        Args:
+            loaded: the router.
+            asked: the request.
+            barred: experts that cannot answer it.
+            excluded: experts that are not chosen, those that back off included.
+        """
+        mask = self.breaker.mask(set(barred), loaded.router)
+        adapted, servers = self.queues.adapted(loaded), self.queues.servers(loaded)
+        conversation, cascade = session_policy_of(loaded.router), cascade_policy_of(loaded.router)
+        state: Tensor | None = None
+        if adapted is not None:
+            state = self.queues.state(adapted, excluded, asked.deadlines.last)
+        elif servers is not None:
+            tokens = estimated_tokens(asked.turn)
+            state = self.queues.server_state(servers, excluded, asked.deadlines, tokens)
+        elif conversation is not None:
+            state = self.conversations.state(conversation, asked.session, asked.turn)
+        elif cascade is not None:
+            state = cascade_state(cascade, asked.answers, self._compute_weight or 0.0, mask)
+        current = loaded if adapted is None else adapted.current
+        ranking = current.rank(asked.prompt, asked.group, mask, state)
+        return _Read(ranking, mask.tolist(), state, adapted)
 
     def answered(self, expert: str, tokens_out: int) -> None:
         """Record the length of an expert's answer, for expected costs.
@@ -335,24 +360,21 @@ class Decider:
         reads = (each for each in live.routers if queues.adapted(each) or queues.servers(each))
         return next(reads, live.router)
 
-    def _sticky(
-        self, ranking: Ranking, names: Sequence[str], allowed: Sequence[bool], session: str | None
-    ) -> Ranking:
+    def _sticky(self, read: _Read, names: Sequence[str], session: str | None) -> Ranking:
         """Return the ranking with the bonus for the expert that has the session's prompt cache."""
-        holder = self.sessions.holder(session)
+        ranking, holder = read.ranking, self.sessions.holder(session)
         cached = names.index(holder) if holder in names else None
-        best = sticky_choice(ranking.best, ranking.scores.tolist(), allowed, cached, self.sessions.bonus)
+        best = sticky_choice(ranking.best, ranking.scores.tolist(), read.allowed, cached, self.sessions.bonus)
         if cached is None or ranking.deviation is None:
             return ranking._replace(best=best)
         scores = ranking.scores.copy()  # Thompson sampling draws with the bonus
         scores[cached] += self.sessions.bonus
         return ranking._replace(best=best, scores=scores)
 
-    def _propensities(
-        self, ranking: Ranking, allowed: Sequence[bool], expected: Sequence[float]
-    ) -> np.ndarray:
+    def _propensities(self, read: _Read, expected: Sequence[float]) -> np.ndarray:
+        ranking = read.ranking
         cheap = affordable(expected, ranking.best, self._extra_usd)
-        may = [is_allowed and is_cheap for is_allowed, is_cheap in zip(allowed, cheap, strict=True)]
+        may = [is_allowed and is_cheap for is_allowed, is_cheap in zip(read.allowed, cheap, strict=True)]
         if self._temperature is None:
             explored = epsilon_greedy_propensities(ranking.best, may, 1.0)
         else:
@@ -372,8 +394,10 @@ class Decider:
         return cost_of(self._prices[expert], tokens_in, round(self._tokens_out[expert]))
 
 
-def _returned(policy: CascadePolicy, features: np.ndarray, state: Tensor) -> str | None:
+def _returned(policy: CascadePolicy, read: _Read) -> str | None:
     """Return the expert whose answer a cascade policy returns; None if it asks another one."""
+    assert read.state is not None
     with torch.inference_mode():
-        step = policy.decide(torch.cat([torch.from_numpy(features).unsqueeze(0), state], dim=-1))
+        features = torch.from_numpy(read.ranking.features).unsqueeze(0)
+        step = policy.decide(torch.cat([features, read.state], dim=-1))
     return None if step.answer[0] < 0 else policy.experts[int(step.answer[0])]
