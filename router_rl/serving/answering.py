@@ -18,7 +18,8 @@ from .answer_chunks import as_chunks
 from .called_models import CalledModels, NoVerdictError, text_of
 from .chat_request import AUTO, BadRequestError, ChatRequest
 from .counters import Counters
-from .decider import Decider, Decision
+from .decider import Decider
+from .decision import Decision
 from .log_row import LogRows
 from .log_writer import LogWriter
 from .rate_limits import OverLimitError, RateLimits

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from experts.llm.spending import cost_of
 from experts.table.prices import Price
 
-from .decider import Decision
+from .decision import Decision
 
 __all__ = ["Counters"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..routing.policies.session_router import session_policy_of
 from .adapted_router import AdaptedRouter
 from .called_models import calls_of
 from .chat_request import CHARACTERS_PER_TOKEN, NO_DEADLINES, Deadlines, estimated_tokens
+from .decision import Decision
 from .exploration import affordable, epsilon_greedy_propensities, mixed, softmax_propensities
 from .learner import Learner
 from .live_routers import Live, check_cascades, check_live
@@ -31,48 +31,10 @@ from .served_queues import ServedQueues
 from .sessions import Sessions, sticky_choice
 from .thompson_propensities import thompson_propensities
 
-__all__ = ["Decider", "Decision"]
+__all__ = ["Decider"]
 
 _TOKENS_OUT = 256.0  # expected answer tokens of an expert that has not answered yet
 _DISCOUNT = 0.99  # of the running mean of answer tokens, per answer
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Decision:
-    """The choice of an expert for a request, and what it was based on.
-
-    Attributes:
-        expert: name of the expert.
-        router: digest of the router (the canary's, if it decided), and `+linucb` or `+thompson` if it learns.
-        propensities: probability of each expert, by name; sums to 1.
-        scores: logit of each expert, by name.
-        expected_usd: expected cost of each expert, by name, US dollars.
-        excluded: reason for each expert that could not be chosen, by name.
-        features: [D] float32, the live router's features of the prompt.
-        pipeline: digest of the text pipeline that computed the features.
-        shadow: digest of the shadow router and its choice; None without one.
-        predicted: seconds that each queue router predicts for the chosen expert's answer.
-        cascades: whether a cascade policy decided, which decides again after the answer.
-        returns: the expert whose answer the cascade policy returns; None: it asks `expert`.
-    """
-
-    expert: str
-    router: str
-    propensities: dict[str, float]
-    scores: dict[str, float]
-    expected_usd: dict[str, float]
-    excluded: dict[str, str]
-    features: np.ndarray
-    pipeline: str
-    shadow: tuple[str, str] | None
-    predicted: tuple[tuple[AdaptedRouter, float], ...] = ()
-    cascades: bool = False
-    returns: str | None = None
-
-    @property
-    def propensity(self) -> float:
-        """Probability of the chosen expert."""
-        return self.propensities[self.expert]
 
 
 class _Asked(NamedTuple):

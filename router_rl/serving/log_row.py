@@ -13,7 +13,7 @@ from typing import Any
 from experts import InputError
 
 from .chat_request import ChatRequest
-from .decider import Decision
+from .decision import Decision
 from .log_tables import DECISIONS
 
 __all__ = ["LogRows", "hash_key", "of_one_pipeline"]
