@@ -118,6 +118,12 @@ METHODS: dict[str, dict[str, Any] | None] = {
     **dict.fromkeys(("least_finish", "vllm_balancer", "llmd", "least_busy", "usage_based")),
     **dict.fromkeys(("latency_based", "latency_aware", "cost_based", "random", "best_single")),
 }
+# The learners on device charge a request on an engine when it is sent, which simulates the engines to the end
+# after each step. So they have more lanes and shorter rollouts there: as many decisions in less time.
+_WIDE: dict[str, Any] = {"lanes": 128, "steps": 16}
+ON_ENGINES = {
+    name: {**(METHODS[name] or {}), **_WIDE} for name in ("router_ppo", "reinforce", "residual_ppo")
+}
 _SEEDED = ("predicted_latency", "random", *(name for name, values in METHODS.items() if values))
 
 
@@ -187,7 +193,8 @@ def _result(
     """The utilities and means of a fitted method, from its file if it was fitted before."""
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    policy = fit(method, problem, seed=seed, hyperparameters=METHODS.get(method))
+    engines = ON_ENGINES if problem.config.servers == "continuous" else {}
+    policy = fit(method, problem, seed=seed, hyperparameters=engines.get(method, METHODS.get(method)))
     measured = {
         "tuning": problem.evaluate(policy, "tuning"),
         "test": problem.evaluate(policy, "test"),

@@ -105,6 +105,10 @@ class BatchedCore(ABC, Generic[State]):
         self.lanes = lanes
         self.group = group
 
+    def immediate(self) -> BatchedCore[State]:
+        """Return this core, whose rewards are from here on not delayed where the environment can do so."""
+        return self
+
     @abstractmethod
     def step(self, actions: Tensor) -> Step:
         """Apply one action in every lane."""

@@ -49,6 +49,7 @@ Legend: B lanes, N experts, D features, C replicas, W requests of an episode.
   requests, and no reward is delayed.
 - Model servers add the lateness of the first token over its deadline, and `missed` counts a request once.
   APIs pay when a request is sent, engines when the tokens come; the last step pays for all that is left.
+  With `core.immediate()`, engines pay when a request is sent, too.
 - `overspend`: compute that the request adds above the episode's budget.
 
 `info` holds these and `share` [N], 1 for the expert.
@@ -157,12 +158,31 @@ class QueueingCore(BatchedCore[QueueState]):
         self.action_space: ActionSpace = spaces.Discrete(self.experts)
         self._lane = torch.arange(lanes, device=self.device)
         self._rates = torch.tensor([_FAST, _SLOW], dtype=torch.float64, device=self.device)
+        self._pending: Tensor | None = None  # [B] float64: `settle`, where rewards are immediate
         self.state = self._initial_state(self._lane_seeds(seed))
+
+    def immediate(self) -> QueueingCore:
+        """Charge every request when it is sent for what it adds to all requests' costs if no other follows.
+
+        So do queues and APIs always. Engines, which pay when the tokens come, then simulate their work to the
+        end after every step: the rewards of an episode have the same sum, and steps take longer.
+
+        Source: potential-based shaping, Ng et al. 1999, with minus `settle` as the potential.
+        """
+        if self.config.servers == "continuous":
+            self._pending = self.settle()
+        return self
 
     @property
     def now(self) -> Tensor:
         """Arrival time of the current request, [B] float64 seconds."""
         return at(self.state.episodes.arrival, request_place(self.state, self.state.step))
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start an episode in every lane; see `BatchedCore.reset`."""
+        if self._pending is not None:
+            self._pending.zero_()
+        return super().reset(seed)
 
     def clear(self, finished: Tensor) -> None:
         """Start a new episode, with empty queues, where `finished` [B] bool is True."""
@@ -172,6 +192,8 @@ class QueueingCore(BatchedCore[QueueState]):
         first = self._begin(state.seed[finished], state.episode[finished] + 1)
         for old, new in zip(flat(state), flat(first), strict=True):
             old[finished] = new
+        if self._pending is not None:
+            self._pending[finished] = 0.0
 
     def fork(self, lane: Tensor) -> QueueingCore:
         """Return a core whose lanes are copies of lanes [M] int64, to simulate ahead; lanes may repeat."""
@@ -179,6 +201,7 @@ class QueueingCore(BatchedCore[QueueState]):
         fork.lanes = len(lane)
         fork._lane = torch.arange(len(lane), device=self.device)
         fork.state = mapped(self.state, lambda value: value[lane])
+        fork._pending = None if self._pending is None else self._pending[lane]
         return fork
 
     def step(self, actions: Tensor) -> Step:
@@ -198,6 +221,9 @@ class QueueingCore(BatchedCore[QueueState]):
             "overspend": overspend,
         }
         reward = utility({"quality": value * quality, **costs}, self._cost_weights)
+        if self._pending is not None:
+            before, self._pending = self._pending, self.settle()
+            reward = reward + before - self._pending
         share = torch.zeros(self.lanes * self.experts, device=self.device)
         share[self._lane * self.experts + actions] = 1.0
         parts = {name: part.float() for name, part in {"quality": quality, **costs}.items()}
@@ -252,6 +278,7 @@ class QueueingCore(BatchedCore[QueueState]):
         """Continue from a saved state."""
         for index, value in enumerate(flat(self.state)):
             value.copy_(state[str(index)])
+        self._pending = None if self._pending is None else self.settle()
 
     def _overspend(self, compute: Tensor) -> Tensor:
         """Return the compute that the request adds above the episode's budget, [B]."""

@@ -212,7 +212,9 @@ def learn_env(
         the policy with the best mean validation utility over the problem's cases, and its module.
     """
     total, lanes, steps = hyperparameters.decisions, hyperparameters.lanes, hyperparameters.steps
-    core: Core = cast(Any, problem).core("train", case, lanes=lanes, seed=1_000_000 * (run.seed + 1))
+    core: Core = (
+        cast(Any, problem).core("train", case, lanes=lanes, seed=1_000_000 * (run.seed + 1)).immediate()
+    )
     policy = new_policy(problem, core, hyperparameters.hidden, run.seed)
     if rule is not None:
         policy.follow(*rule)
