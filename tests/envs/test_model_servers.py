@@ -88,6 +88,60 @@ def test_what_a_fork_settles_is_what_it_pays_if_nothing_follows(make_table, kind
         torch.testing.assert_close(paid, others, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"mean_up": 6.0, "mean_repair": 2.0}])
+@pytest.mark.parametrize("kind", ["queue", *KINDS])
+def test_immediate_rewards_have_the_same_sum(make_table, kind, options):
+    """Over two episodes; at an engine, a request pays at once for what it adds if no other follows."""
+    settings = {"first_deadlines": (), **options} if kind == "queue" else options
+    core, other = built(make_table, kind, **settings), built(make_table, kind, **settings)
+    assert other.immediate() is other
+    differ = 0
+    for _ in range(2):
+        sums = torch.zeros(2, core.lanes, dtype=torch.float64)
+        for action in actions(core, 30):
+            before = core.settle()
+            step, now = core.step(action), other.step(action)
+            expected = step.reward.double() + before - core.settle()
+            torch.testing.assert_close(now.reward.double(), expected, rtol=1e-5, atol=1e-5)
+            for name, part in step.parts.items():
+                assert now.parts[name].equal(part)
+            sums += torch.stack([step.reward, now.reward])
+            differ += int((step.reward != now.reward).sum())
+        torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-4)
+        for each in (core, other):
+            each.clear(step.terminated)
+    assert (differ > 0) == (kind == "continuous")
+
+
+def test_an_immediate_core_forks_resets_and_resumes(make_table):
+    def made():
+        return built(make_table, "continuous").immediate()
+
+    core, chosen = made(), actions(made(), 30)
+    for action in chosen[:12]:
+        core.step(action)
+    fork, other = core.fork(torch.tensor([2, 0])), made()
+    other.load_state_dict({name: value.clone() for name, value in core.state_dict().items()})
+    reward = core.step(chosen[12]).reward
+    torch.testing.assert_close(other.step(chosen[12]).reward, reward)
+    torch.testing.assert_close(fork.step(chosen[12][[2, 0]]).reward, reward[[2, 0]])
+    fresh = made()
+    for again in (lambda each: each.reset(seed=0), lambda each: each.reset()):
+        again(core)
+        again(fresh)  # of another history
+        for action in chosen[:5]:
+            torch.testing.assert_close(core.step(action).reward, fresh.step(action).reward)
+    for action in chosen[5:20]:
+        core.step(action)
+    core.clear(torch.tensor([True, False, True]))  # in the middle of an episode
+    plain = built(make_table, "continuous")
+    plain.load_state_dict({name: value.clone() for name, value in core.state_dict().items()})
+    before = plain.settle()
+    assert (before > 0).tolist() == [False, True, False]
+    expected = plain.step(chosen[20]).reward.double() + before - plain.settle()
+    torch.testing.assert_close(core.step(chosen[20]).reward.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_episodes_begin_idle_and_stay_in_the_observation_space(make_table, kind):
     core = built(make_table, kind)

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from environment_tables import made_cascade, solved_cascade, two_topic_cache
+from served_replay import api_problem
 
 from experts import OutcomeTable
+from experts.llm.server_options import ContinuousOptions
 from router_rl import Objective, fit
+from router_rl.methods.agents import env_training
 from router_rl.methods.agents.env_ppo import EnvPPOHyperparameters, ppo_ascent
 from router_rl.methods.agents.env_reinforce import EnvReinforceHyperparameters, reinforce_ascent
 from router_rl.methods.agents.env_rollout import EnvRollout, collect, evaluate_actions
@@ -20,6 +23,7 @@ from router_rl.methods.agents.env_training import EnvUpdate, batch_of, learn_env
 from router_rl.methods.agents.running_moments import RunningMoments
 from router_rl.methods.checkpoint import Checkpoint
 from router_rl.methods.method import Run
+from router_rl.methods.queueing.price_search import PriceHyperparameters
 from router_rl.methods.registry import find_method
 from router_rl.methods.training_loop import Snapshot
 from router_rl.problems.cascade.problem import CascadeProblem
@@ -338,3 +342,23 @@ def test_rewards_are_scaled_before_the_critic_sees_them(
     update, rollout, _ = setting
     batch = batch_of(update._replace(reward_scale=10.0), rollout, discount=0.9, trace=0.9)
     torch.testing.assert_close(batch.returns, 10.0 * ADVANTAGE)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "residual_ppo"])
+def test_training_has_rewards_that_are_not_delayed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines pay when the tokens come, long after the decision; the training core charges at once."""
+    problem = api_problem("continuous", continuous=ContinuousOptions(max_seqs=4), window=16)
+    collected: list[bool] = []
+
+    def seen(policy: NetworkPolicy, core: Any, *more: Any) -> EnvRollout:
+        collected.append(core._pending is not None)
+        return collect(policy, core, *more)
+
+    monkeypatch.setattr(env_training, "collect", seen)
+    few: dict[str, Any] = {"decisions": 64, "lanes": 4, "steps": 8}
+    if name == "residual_ppo":
+        few["rule"] = PriceHyperparameters(population=4, elite=2, generations=1, lanes=2, validation_lanes=2)
+    fit(name, problem, hyperparameters=few)
+    assert collected
+    assert all(collected)
+    assert problem.core("train", problem.case, lanes=1, seed=0)._pending is None
