@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from envs import Core
+from envs import BatchedCore, Core
 from envs.adapters import MaskableCore
 from experts.io.value_range import Count, Fraction, NonNegative, Positive, Size, Width
 
@@ -212,9 +212,8 @@ def learn_env(
         the policy with the best mean validation utility over the problem's cases, and its module.
     """
     total, lanes, steps = hyperparameters.decisions, hyperparameters.lanes, hyperparameters.steps
-    core: Core = (
-        cast(Any, problem).core("train", case, lanes=lanes, seed=1_000_000 * (run.seed + 1)).immediate()
-    )
+    core: Core = cast(Any, problem).core("train", case, lanes=lanes, seed=1_000_000 * (run.seed + 1))
+    core = core.immediate() if isinstance(core, BatchedCore) else core
     policy = new_policy(problem, core, hyperparameters.hidden, run.seed)
     if rule is not None:
         policy.follow(*rule)
