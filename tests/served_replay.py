@@ -163,7 +163,7 @@ class Replay:
                 context.close()
                 del self.open[at]
             else:
-                self.queues.began(call)
+                self.queues.first_token(call)
         self.clock.now = self.began + now
         servers = self.core.servers
         assert isinstance(servers, ContinuousServers)

@@ -222,7 +222,7 @@ class Answering:
                 raise ValueError("the stream has no content")
         attempt.first_s = time.perf_counter() - attempt.began
         if attempt.call is not None:
-            self._decider.queues.began(attempt.call)
+            self._decider.queues.first_token(attempt.call)
         self._decider.succeeded(expert, request.session, request.messages)
         await self._writer.is_stored(stored)
         stream = self._stream(attempt, request, first, chunks, in_flight.pop_all())

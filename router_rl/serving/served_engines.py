@@ -53,7 +53,7 @@ class ServedEngines(ServedServers):
             ahead=[ahead for _, ahead in rows],
         )
 
-    def began(self, call: Call) -> None:
+    def first_token(self, call: Call) -> None:
         """Update the running mean of the seconds to the first token.
 
         Args:

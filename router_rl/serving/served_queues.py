@@ -135,7 +135,7 @@ class ServedQueues:
             for each in self._servers.values():
                 each.sent(call, now)
 
-    def began(self, call: Call) -> None:
+    def first_token(self, call: Call) -> None:
         """Record the first token of a streamed answer.
 
         Args:
@@ -144,7 +144,7 @@ class ServedQueues:
         with self._lock:
             call.first = self._clock()
             for each in self._servers.values():
-                each.began(call)
+                each.first_token(call)
 
     def answered(
         self, call: Call, tokens: tuple[float, float], seconds: float, first_s: float | None

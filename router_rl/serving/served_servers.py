@@ -114,7 +114,7 @@ class ServedServers:
     def gave_up(self, call: Call, now: float) -> None:
         """Record that a request ended before it was sent."""
 
-    def began(self, call: Call) -> None:
+    def first_token(self, call: Call) -> None:
         """Record the first token of a streamed answer, at `call.first`."""
 
     def recent(self) -> tuple[list[float], list[float]]:

@@ -178,7 +178,7 @@ def test_first_tokens_and_times(engine_folder: Path) -> None:
         queues.sent(call, RequestTokens(50.0), 0.0, streamed=True)
         clock.now += 10.0
         assert engines.now(queues._calls, clock.now).ahead == [50.0, 0.0]
-        queues.began(call)
+        queues.first_token(call)
         assert engines.now(queues._calls, clock.now).ahead == [0.0, 0.0]
         assert engines.recent()[0][0] == pytest.approx(first + (10.0 - first) / 8)
         clock.now += 3.0
@@ -194,7 +194,7 @@ def test_first_tokens_and_times(engine_folder: Path) -> None:
     before = engines.recent()
     with queues.request("other") as call:
         queues.sent(call, RequestTokens(50.0), 0.0, streamed=True)
-        queues.began(call)
+        queues.first_token(call)
         queues.answered(call, (50, 7), seconds=1.0, first_s=0.5)
     assert engines.recent() == before
     assert engines.slowdown[1] == 1.0
