@@ -12,7 +12,6 @@ from torch import Tensor
 from experts import InputError, OutcomeTable
 from experts.io.atomic import write_json
 from experts.io.owned_folder import check_replaceable, replacing_folder
-from experts.table.follow_ups import without_follow_ups
 
 from ..problems.prompt_features import featurised
 from ..routing import POLICIES, Policy, Router, RouterError, load
@@ -275,9 +274,7 @@ def _rows_of(rows: OutcomeTable | HasParityRows | None) -> OutcomeTable | None:
 
 
 def _checked_rows(router: Router, table: OutcomeTable) -> _Rows:
-    """Evenly spaced rows of a table that has the router's experts and features, and perhaps follow-ups."""
-    if tuple(table.experts) != router.experts:
-        table = without_follow_ups(table)
+    """Evenly spaced rows of a table that has the router's experts and features."""
     with_features = table
     if table.features is None and router.text is not None:
         with_features = featurised(table, router.text)

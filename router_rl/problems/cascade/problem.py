@@ -233,8 +233,8 @@ class CascadeProblem(Problem):
         )
 
     def parity_rows(self) -> OutcomeTable:
-        """Return the validation rows."""
-        return self.table.part("validation")
+        """Return the validation rows of first answers, among which routers of the query select."""
+        return without_follow_ups(self.table.part("validation"))
 
     def _policy(self, policy: Policy | Router) -> Policy:
         if not isinstance(policy, Router):

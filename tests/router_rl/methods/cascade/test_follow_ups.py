@@ -170,12 +170,12 @@ def test_a_follow_up_of_nothing_is_refused():
 
 
 def test_a_comparison_has_routers_of_the_query_too(tmp_path: Path) -> None:
-    """They route among first answers, also where their export is checked on rows with follow-ups."""
+    """They route among first answers, on which their exports are checked."""
     problem = problem_of(followed())
     results = compare(problem, ["knn"], seeds=1, n_trials=1, out=tmp_path / "out").results
     assert {"knn", "best_single"} <= {row["method"] for row in results["rows"]}
     router = fit("knn", problem.at(problem.cases[0]))
     assert router.experts == ("a", "d")
-    export(router, tmp_path / "router", rows=followed())
+    export(router, tmp_path / "router", rows=problem)
     with pytest.raises(RouterError, match="but the table has"):
         export(router, tmp_path / "router", rows=made_cascade())
