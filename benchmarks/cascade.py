@@ -88,8 +88,10 @@ def _table(name: str, data: Path | None) -> OutcomeTable:
     """
     name, _, suffix = name.partition("+")
     if suffix not in SUFFIXES:
-        known = ", ".join(f"{name}+{each}" for each in SUFFIXES if each)
-        raise InputError("tables", f"{name}+{suffix}", "is unknown", f"use {name}, {known}")
+        known = ", ".join(f"+{each}" for each in SUFFIXES if each)
+        raise InputError(
+            "tables", f"{name}+{suffix}", "has an unknown suffix", f"use none, or one of {known}"
+        )
     if suffix == "follow-ups":
         return with_follow_ups(name)
     if data is None:

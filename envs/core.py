@@ -106,7 +106,7 @@ class BatchedCore(ABC, Generic[State]):
         self.group = group
 
     def immediate(self) -> BatchedCore[State]:
-        """Return this core, whose rewards are from here on not delayed where the environment can do so."""
+        """Return this core; later rewards come with the decisions that cause them, if it supports that."""
         return self
 
     @abstractmethod

@@ -164,10 +164,11 @@ class QueueingCore(BatchedCore[QueueState]):
     def immediate(self) -> QueueingCore:
         """Charge every request when it is sent for what it adds to all requests' costs if no other follows.
 
-        So do queues and APIs always. Engines, which pay when the tokens come, then simulate their work to the
-        end after every step: the rewards of an episode have the same sum, and steps take longer.
+        Queues and APIs always do so. Engines pay when the tokens come; with immediate rewards they simulate
+        their work to the end after every step, which takes longer. An episode's rewards have the same sum.
 
-        Source: potential-based shaping, Ng et al. 1999, with minus `settle` as the potential.
+        Source: potential-based shaping, Ng, Harada and Russell 1999 (ICML), theorem 1, with minus `settle` as
+        the potential and without a discount.
         """
         if self.config.servers == "continuous":
             self._pending = self.settle()

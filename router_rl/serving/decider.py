@@ -166,9 +166,10 @@ class Decider:
         asked = _Asked(prompt, group, session, turn, deadlines, answers or {})
         live = self._live
         names = live.router.experts
-        barred = {*failed, *self._waiting(asked)}
+        waiting = self._waiting(asked)
+        barred = {*failed, *waiting}
         excluded = {
-            **dict.fromkeys(self._waiting(asked), "follows an answer"),
+            **dict.fromkeys(waiting, "follows an answer"),
             **self.breaker.excluded(),
             **dict.fromkeys(failed, "failed on this request"),
         }

@@ -15,7 +15,7 @@ from experts.io.progress import say
 
 __all__ = ["EngineLoad", "engine_load", "watch_engines"]
 
-PERIOD_S = 0.1
+_PERIOD_S = 0.1
 _TIMEOUT_S = 1.0
 
 # By engine: requests that run, requests that wait, used share of the KV cache.
@@ -101,4 +101,4 @@ async def _watch(
                 say(f"models.{name}.metrics: is read again")
             fails = False
             seen(name, load, asked)
-        await asyncio.sleep(max(0.0, PERIOD_S - (time.monotonic() - asked)))
+        await asyncio.sleep(max(0.0, _PERIOD_S - (time.monotonic() - asked)))

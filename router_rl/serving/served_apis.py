@@ -110,12 +110,7 @@ class ServedApis(ServedServers):
     ) -> None:
         """Record the times of an answer, and correct what its request took by its true number of tokens.
 
-        Args:
-            call: the request.
-            tokens: of its prompt and its answer.
-            seconds: from its arrival to the whole answer.
-            first_s: from its arrival to the first token; None for an answer that was not streamed.
-            now: seconds on the clock of the queues.
+        See `ServedServers.answered`.
         """
         name = call.expert
         if name not in self._buckets:
@@ -135,9 +130,7 @@ class ServedApis(ServedServers):
     def now(self, calls: Mapping[str, Collection[Call]], now: float) -> ServersNow:
         """Return the requests that wait for a limit and the others, and the used share of the fullest limit.
 
-        Args:
-            calls: the requests in flight, by expert.
-            now: seconds on the clock of the queues.
+        See `ServedServers.now`.
         """
         waiting = [sum(call.begins > now for call in calls.get(name, ())) for name in self.experts]
         everyone = [len(calls.get(name, ())) for name in self.experts]

@@ -40,9 +40,7 @@ class ServedEngines(ServedServers):
     def now(self, calls: Mapping[str, Collection[Call]], now: float) -> ServersNow:
         """Return the load of each engine, and the prompt tokens of requests without a first token.
 
-        Args:
-            calls: the requests in flight, by expert.
-            now: seconds on the clock of the queues.
+        See `ServedServers.now`.
         """
         rows = [self._row(name, calls.get(name, ()), now) for name in self.experts]
         loads = [load for load, _ in rows]
@@ -54,11 +52,7 @@ class ServedEngines(ServedServers):
         )
 
     def first_token(self, call: Call) -> None:
-        """Update the running mean of the seconds to the first token.
-
-        Args:
-            call: the request, whose first token came at `call.first`.
-        """
+        """Update the running mean of the seconds to the first token; see `ServedServers.first_token`."""
         if call.expert in self._means and call.first is not None:
             first, token = self._means[call.expert]
             self._means[call.expert] = updated_means((first, token), [(call.first - call.arrived, token)])
@@ -68,12 +62,7 @@ class ServedEngines(ServedServers):
     ) -> None:
         """Update the running mean of the seconds per further token, and of the first if it was not seen.
 
-        Args:
-            call: the request.
-            tokens: of its prompt and its answer.
-            seconds: from its arrival to the whole answer.
-            first_s: from its arrival to the first token; None for an answer that was not streamed.
-            now: seconds on the clock of the queues.
+        See `ServedServers.answered`.
         """
         if call.expert not in self._means:
             return
@@ -88,8 +77,11 @@ class ServedEngines(ServedServers):
     def _row(self, name: str, calls: Collection[Call], now: float) -> tuple[EngineLoad, float]:
         """Return the load of an engine, and its prompt tokens that are not computed yet."""
         first_s = self._means[name][0]
-        prefilled = {each for each in calls if _has_first(each, now, first_s)}
-        ahead = sum(each.tokens.prompt for each in calls if each not in prefilled and each.tokens is not None)
+        ahead = sum(
+            each.tokens.prompt
+            for each in calls
+            if each.tokens is not None and not _has_first(each, now, first_s)
+        )
         seats = self.constants.seats[self.experts.index(name)]
         held = sum(each.begins > now for each in calls)  # by the rate limits of the model list
         load, asked = self._loads.get(name, (None, now))

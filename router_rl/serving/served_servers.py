@@ -1,7 +1,9 @@
 """Model servers as one router reads them: what rate-limited APIs and engines have in common."""
 
+# ruff: noqa: B027 (servers override the events that change them)
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,7 +66,7 @@ class ServersNow(NamedTuple):
     ahead: list[float]
 
 
-class ServedServers:
+class ServedServers(ABC):
     """Model servers and their recent times, for one router. `now` is in seconds on the clock of the queues.
 
     Args:
@@ -78,6 +80,7 @@ class ServedServers:
         pairs = zip(constants.first, constants.token_s, strict=True)
         self._means: dict[str, tuple[float, ...]] = dict(zip(loaded.experts, pairs, strict=True))
 
+    @abstractmethod
     def now(self, calls: Mapping[str, Collection[Call]], now: float) -> ServersNow:
         """Return what the router reads of the servers.
 
@@ -85,8 +88,8 @@ class ServedServers:
             calls: the requests in flight, by expert; an expert without any can be missing.
             now: the time.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(
         self, call: Call, tokens: tuple[float, float], seconds: float, first_s: float | None, now: float
     ) -> None:
@@ -99,7 +102,6 @@ class ServedServers:
             first_s: from its arrival to the first token; None for an answer that was not streamed.
             now: the time.
         """
-        raise NotImplementedError
 
     def arrived(self) -> None:
         """Record the arrival of a request."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from benchmark_scripts import benchmark
 
-from experts import OutcomeTable
+from experts import InputError, OutcomeTable
 from experts.table.answer_numbers import answer_numbers
 
 cascade_tables = benchmark("cascade_tables")
@@ -55,3 +55,8 @@ def test_length_ranks_are_among_the_training_answers() -> None:
     assert table.confidence[0, 0] == pytest.approx(0.5 / 41)
     assert table.confidence[39, 0] == pytest.approx(39.5 / 41)
     assert table.confidence[59, 0] == pytest.approx(40.5 / 41)
+
+
+def test_an_unknown_suffix_is_named() -> None:
+    with pytest.raises(InputError, match=r"digits\+follow.*unknown suffix.*\+follow-ups, \+length-ranks"):
+        benchmark("cascade")._table("digits+follow", None)

@@ -256,11 +256,22 @@ class Metrics:
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    made = Metrics(VLLM)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+def make_metrics() -> Iterator[Callable[[str], Metrics]]:
+    made: list[Metrics] = []
+
+    def make(text: str) -> Metrics:
+        made.append(Metrics(text))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.server.shutdown()
+        each.server.server_close()
+
+
+@pytest.fixture
+def metrics(make_metrics: Callable[[str], Metrics]) -> Metrics:
+    return make_metrics(VLLM)
 
 
 def test_an_engine_that_cannot_be_read_is_said_once(
@@ -300,10 +311,14 @@ def test_models_without_metrics_are_named(tmp_path: Path, engine_folder: Path) -
 
 
 def test_a_full_engine_sends_requests_to_the_other_model(
-    serve: Callable[..., Any], engine_folder: Path, models: Path, metrics: Metrics
+    serve: Callable[..., Any], engine_folder: Path, models: Path, make_metrics: Callable[[str], Metrics]
 ) -> None:
-    models.write_text(models.read_text().replace("{name:", f"{{metrics: '{metrics.address}', name:"))
-    metrics.text = SGLANG.replace("5.0", "0.0").replace("6.0", "0.0").replace("0.75", "0.0")
+    idle = SGLANG.replace("5.0", "0.0").replace("6.0", "0.0").replace("0.75", "0.0")
+    metrics, other = make_metrics(idle), make_metrics(idle)
+    text = models.read_text()
+    for name, each in (("small", metrics), ("large", other)):
+        text = text.replace(f"{{name: {name}", f"{{metrics: '{each.address}', name: {name}")
+    models.write_text(text)
     with serve(engine_folder) as running:
         decider = running.server.decider
         engines = decider.queues.servers(decider.live.router)
@@ -314,9 +329,9 @@ def test_a_full_engine_sends_requests_to_the_other_model(
         assert engines.recent()[0][0] != usual
         assert running.chat(PLUS).headers["x-router-rl-expert"] == "small"
         assert [(call.streamed, call.first is not None) for call in calls] == [(True, True), (False, False)]
-        decider.queues.reported("large", EngineLoad(0.0, 0.0, 0.0), time.monotonic() + 60.0)
         metrics.text = SGLANG
         deadline = time.monotonic() + 10.0
         while running.http.get("/v1/status").json()["queues"]["small"]["waiting"] != 6:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert running.chat(PLUS).headers["x-router-rl-expert"] == "large"
