@@ -25,6 +25,7 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
 from ...routing import Hard, ScoredTopK, TopK, UnnormalisedTopK
 from ...routing.selection.topk import largest, scattered
+from .expert_mixtures import dense_mix, sparse_mix, straight_through_mix
 from .path_outcomes import expected_loss
 from .processes import processes
 from .token_training import Fit, Training, train
@@ -33,6 +34,7 @@ __all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "trai
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
+Mix = Callable[[Tail, int, Tensor, Tensor], Tensor]
 
 
 def softmax_shares(z: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ class Gate:
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         shares: maps logits [..., N] to the probabilities P [..., N] of the auxiliary loss; rows sum to 1.
         bias_speed: update speed gamma of DeepSeek-V3's selection bias, of sigmoid scores; 0 for none.
-        sparse: whether only the selected experts run in training.
+        mix: maps the frozen layers, the layer number, gate inputs and weights to the mixture in training.
         policy: coefficient of the expected loss by the outcome table, averaged over layers; 0 for none.
         entropy: entropy bonus of the policy, nats per nat.
     """
@@ -63,7 +65,7 @@ class Gate:
     balance: float = 0.0
     shares: Callable[[Tensor], Tensor] = softmax_shares
     bias_speed: float = 0.0
-    sparse: bool = False
+    mix: Mix = dense_mix
     policy: float = 0.0
     entropy: float = 3e-2
 
@@ -156,23 +158,23 @@ def gate_of_rule(rule: TopK | ScoredTopK | UnnormalisedTopK) -> Gate:
         rule: without a selection bias.
     """
     if isinstance(rule, TopK):
-        return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, sparse=True)
+        return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, mix=sparse_mix)
     shares = sigmoid_shares if rule.score == "sigmoid" else softmax_shares
     if isinstance(rule, ScoredTopK) and rule.k == 1:
-        return Gate(mixes=straight_through_of(rule), shares=shares)
+        return Gate(mixes=straight_through_of(rule), shares=shares, mix=straight_through_mix)
     return Gate(
-        mixes=scored(rule), k=rule.k, scaled=not rule.normalised, balance=0.02, shares=shares, sparse=True
+        mixes=scored(rule), k=rule.k, scaled=not rule.normalised, balance=0.02, shares=shares, mix=sparse_mix
     )
 
 
 GATES: dict[str, Gate] = {
     "soft_gate": Gate(mixes=soft),
-    "straight_through": Gate(mixes=straight_through),
-    "switch": Gate(mixes=switch, scaled=True, balance=0.01, sparse=True),
-    "renormalised_top1": Gate(mixes=renormalised, sparse=True),
+    "straight_through": Gate(mixes=straight_through, mix=straight_through_mix),
+    "switch": Gate(mixes=switch, scaled=True, balance=0.01, mix=sparse_mix),
+    "renormalised_top1": Gate(mixes=renormalised, mix=sparse_mix),
     "mixtral_top2": gate_of_rule(TopK(k=2)),
     "sigmoid_top2": gate_of_rule(ScoredTopK(k=2, score="sigmoid")),
-    "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, sparse=True),
+    "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, mix=sparse_mix),
 }
 
 
@@ -224,7 +226,7 @@ def train_gate(
                 extra = extra + balance(gate.shares(z).flatten(0, -2), load)
             if gate.policy:
                 expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
-            hidden = hidden + (sparse_mix if gate.sparse else dense_mix)(tail, layer, x, dense)
+            hidden = hidden + gate.mix(tail, layer, x, dense)
         mixed = tail.loss(hidden, sequences.targets(rows)).mean()
         return mixed + (gate.balance * extra + gate.policy * expected) / tail.depth
 
@@ -278,19 +280,6 @@ def served(routers: LayerRouters, gate: Gate, bias: Tensor) -> Choose:
             return torch.where(weights > 0, experts, dense.shape[-1]), weights
 
     return choose
-
-
-def dense_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
-    """Return `sum_e w_e E_e(x)`, running every expert."""
-    return (tail.outputs(layer, x) * weights.unsqueeze(-1)).sum(dim=-2)
-
-
-def sparse_mix(tail: Tail, layer: int, x: Tensor, weights: Tensor) -> Tensor:
-    """Return `sum_e w_e E_e(x)`, running only experts with nonzero weight."""
-    k = int((weights > 0).sum(dim=-1).max())
-    experts = largest(weights.detach(), k)
-    top = weights.gather(-1, experts)
-    return tail.mix(layer, x, torch.where(top > 0, experts, tail.experts), top)
 
 
 def balance(p: Tensor, load: Tensor) -> Tensor:

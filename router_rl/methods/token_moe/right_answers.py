@@ -29,7 +29,7 @@ from ...problems.token_moe.token_answers import prompts_of
 from ..checkpoint import Checkpoint
 from ..hyperparameters import Hyperparameters
 from .answer_rollouts import roll_out, softened
-from .backprop import GATES, Gate, dense_mix
+from .backprop import GATES, Gate
 from .token_training import Fit, Training, train
 
 __all__ = ["RightAnswersHyperparameters", "answer_loss", "right_answers", "train_on_right_answers"]
@@ -128,7 +128,7 @@ def answer_loss(
     tail, none = pool.tail, torch.zeros(pool.tail.experts)
     for layer in range(tail.depth):
         hidden, x = tail.attend(layer, hidden)
-        hidden = hidden + dense_mix(tail, layer, x, gate.mixes(routers.logits(layer, x), none))
+        hidden = hidden + gate.mix(tail, layer, x, gate.mixes(routers.logits(layer, x), none))
     answers = targets >= 0
     return tail.loss(hidden[answers], targets[answers]).mean()
 

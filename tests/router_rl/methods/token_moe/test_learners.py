@@ -14,12 +14,11 @@ from router_rl.methods.token_moe import token_bounds as bounds
 from router_rl.methods.token_moe import token_ridge
 from router_rl.methods.token_moe.backprop import (
     GATES,
-    dense_mix,
     selected,
-    sparse_mix,
     train_gate,
 )
 from router_rl.methods.token_moe.balance import balanced_routers
+from router_rl.methods.token_moe.expert_mixtures import dense_mix, sparse_mix, straight_through_mix
 from router_rl.methods.token_moe.path_outcomes import train_outcome_table
 from router_rl.methods.token_moe.token_reinforce import (
     TokenReinforceHyperparameters,
@@ -130,10 +129,24 @@ def test_sparse_and_dense_mixtures_are_one(micro_pool):
                 (out.detach(), torch.autograd.grad(out.square().sum(), logits, retain_graph=True)[0])
             )
         torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
-        if gate.sparse:  # a dense gradient also asks those that were not chosen
+        if gate.mix is sparse_mix:  # a dense gradient also asks those that were not chosen
             torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
         if name == "renormalised_top1":
             assert found[0][1].abs().max() < 1e-3
+
+
+def test_a_straight_through_mixture_has_the_dense_gradients(micro_pool):
+    tail, x = micro_pool.tail, torch.randn(5, 4, micro_pool.tail.hidden)
+    logits = torch.randn(5, 4, 3)
+    logits[0, 0] = 0.0  # a tie
+    found = []
+    for mix in (dense_mix, straight_through_mix):
+        inputs, z = x.clone().requires_grad_(), logits.clone().requires_grad_()
+        out = mix(tail, 1, inputs, GATES["straight_through"].mixes(z, torch.zeros(3)))
+        found.append((out.detach(), *torch.autograd.grad(out.square().sum(), (inputs, z))))
+    for dense, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, dense, atol=1e-4, rtol=1e-4)
+        assert dense.abs().max() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from router_rl.cli.handover_command import handover
 from router_rl.cli.patch_command import patch
 from router_rl.exports import export
 from router_rl.exports.transformers import read_layer_routers
-from router_rl.methods.token_moe.backprop import selection_biases, sparse_mix
+from router_rl.methods.token_moe.backprop import selection_biases
+from router_rl.methods.token_moe.expert_mixtures import sparse_mix
 from router_rl.methods.token_moe.handover import routers_of
 from router_rl.methods.token_moe.own_gates import own_gates
 from router_rl.methods.token_moe.token_gates import gate_of
