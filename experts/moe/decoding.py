@@ -55,6 +55,7 @@ def generate(
     choose: Choose,
     draw: Draw = greedy,
     end: int | None = None,
+    copies: int = 1,
 ) -> Tensor:
     """Return the answers that the routed experts generate.
 
@@ -68,14 +69,19 @@ def generate(
         draw: selects the next token.
         end: the token that ends an answer; it is repeated after it, and the last passes are left out when
             every answer has ended. None: no answer ends early.
+        copies: how many neighbours have the same prompt each; the trunk reads it once for all of them.
 
     Returns:
         [S, A] int64.
     """
     cache: Any = transformers_library().DynamicCache()
     (tokens, start), first, answers = prompts, 0, []
+    states = base.trunk(tokens[::copies], tail.dtype, cache, start=None if start is None else start[::copies])
+    if copies > 1:
+        states = states.repeat_interleave(copies, dim=0)
+        cache.batch_repeat_interleave(copies)
     while True:
-        hidden = tail(base.trunk(tokens, cache=cache, first=first, start=start), choose, cache, first, start)
+        hidden = tail(states, choose, cache, first, start)
         drawn, first = draw(tail.logits(hidden[:, -1])).unsqueeze(-1), first + tokens.shape[1]
         if end is not None and answers:
             drawn = torch.where(tokens == end, end, drawn)
@@ -85,3 +91,4 @@ def generate(
             answers += [tokens] * (count - len(answers))
         if len(answers) == count:
             return torch.cat(answers, dim=1)
+        states = base.trunk(tokens, tail.dtype, cache, first, start)

@@ -6,6 +6,7 @@ token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -79,6 +80,7 @@ def routed(
     *,
     together: bool = False,
     among: Tensor | None = None,
+    copies: int = 1,
 ) -> Routed:
     """Generate answers and keep their routes.
 
@@ -92,6 +94,7 @@ def routed(
             together; each choice alone has the same probabilities.
         among: [M] bool, with several processes: which of the M generations of all of them are these R. The
             noise of all is drawn; only for `together`.
+        copies: how many neighbours have the same prompt each.
     """
     assert among is None or together
     problems = pool.problems
@@ -122,7 +125,7 @@ def routed(
         chosen[layer].append(choice.experts)
         return choice.experts, choice.weights
 
-    tokens = generate(pool.base, pool.tail, prompts, problems.answer, choose, draw, problems.end)
+    tokens = generate(pool.base, pool.tail, prompts, problems.answer, choose, draw, problems.end, copies)
     x, action, experts = (
         torch.stack([torch.cat(each, dim=1) for each in layers]) for layers in (inputs, actions, chosen)
     )
@@ -148,7 +151,7 @@ def roll_out(
     Args:
         pool: of problems.
         routers: the policy; its rule samples the routes.
-        rows: [R] int64, training sequences; a row may be there several times.
+        rows: [R] int64, training sequences; a row may be there several times, cheaply if they are neighbours.
         draw: selects the next token.
         generator: of the routes.
         weights: reward per unit of `compute`, the experts per token and layer, and of `load`, the penalty
@@ -159,7 +162,8 @@ def roll_out(
     sequences, total = pool.parts["train"], pool.tail.experts
     assert pool.problems is not None
     prompts = prompts_of(pool, sequences, rows)
-    made = routed(pool, routers, prompts, draw, generator, together=together, among=among)
+    copies = math.gcd(*rows.unique_consecutive(return_counts=True)[1].tolist())
+    made = routed(pool, routers, prompts, draw, generator, together=together, among=among, copies=copies)
     right = pool.problems.verify(prompts.tokens, made.tokens)
     depth, size = made.experts.shape[0], made.experts.shape[:-1]
     lane = made.experts.reshape(depth, -1, made.experts.shape[-1])  # a layer's tokens are one lane

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -86,6 +88,39 @@ def test_padding_changes_no_answer(base: Base, tail: Tail, k: int) -> None:
     without = generate(base, tail, Prompts(padded), COUNT, choose)
     assert not torch.equal(without[[0, 1, 4]], alone[[0, 1, 4]])  # padding that is seen changes answers
     assert torch.equal(without[2:4], alone[2:4])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_trunk_reads_repeated_prompts_once(
+    base: Base,
+    ffns: dict[str, list[dict[str, Tensor]]],
+    dtype: torch.dtype,
+    padded: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three generations of each prompt, with routes of their own, are what they are without `copies`."""
+    tail, read = base.tail(ffns, dtype), list[tuple[int, ...]]()
+    tokens = torch.randint(23, (4, 5), generator=torch.Generator().manual_seed(3)).repeat_interleave(3, dim=0)
+    start = torch.tensor([0, 3, 1, 0]).repeat_interleave(3) if padded else None
+    shift = torch.randn(12, 1, tail.experts, generator=torch.Generator().manual_seed(4))
+
+    def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        experts = (x[..., : tail.experts] + shift).argmax(dim=-1, keepdim=True)
+        return experts, torch.ones(experts.shape)
+
+    wanted = generate(base, tail, Prompts(tokens, start), COUNT, choose)
+    trunk = Base.trunk
+
+    def watched(self: Base, tokens: Tensor, *others: Any, **named: Any) -> Tensor:
+        read.append(tuple(tokens.shape))
+        return trunk(self, tokens, *others, **named)
+
+    monkeypatch.setattr(Base, "trunk", watched)
+    made = generate(base, tail, Prompts(tokens, start), COUNT, choose, copies=3)
+    assert read == [(4, 5)] + [(12, 1)] * (COUNT - 1)
+    assert torch.equal(made, wanted)
+    assert not torch.equal(made[::3], made[1::3])
 
 
 def test_padded_inputs_of_the_gates_are_those_of_each_prompt(base: Base, tail: Tail) -> None:

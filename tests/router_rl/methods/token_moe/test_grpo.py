@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from experts.moe.decoding import generate, greedy
+from experts.moe.frozen_base import Base
 from experts.moe.padding import Prompts
 from experts.moe.token_pool import Problems, TokenPool
 from router_rl.methods.token_moe.answer_bounds import constant
@@ -157,6 +159,26 @@ def test_the_reward_is_right_answers_minus_weighted_compute_and_load(pool: Token
         share = torch.bincount(layer, minlength=3) / len(layer)
         loads.append(3 * float(share.square().sum()) - 1)
     assert float(made(load=2.0).mean()) == pytest.approx(-2.0 * sum(loads) / len(loads), abs=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "read"), [([2, 2, 2, 0, 0, 0, 0, 0, 0], 3), ([1, 0, 1, 1], 4)])
+def test_neighbours_of_one_prompt_share_its_pass_through_the_trunk(
+    pool: TokenPool, monkeypatch: pytest.MonkeyPatch, rows: list[int], read: int
+) -> None:
+    routers, first, trunk = routers_of(pool, 1), list[int](), Base.trunk
+
+    def watched(self: Base, tokens: Tensor, *others: Any, **named: Any) -> Tensor:
+        first.append(len(tokens))
+        return trunk(self, tokens, *others, **named)
+
+    monkeypatch.setattr(Base, "trunk", watched)
+    each = torch.tensor(rows, dtype=torch.int64)
+    made = roll_out(pool, routers, each, greedy, torch.Generator().manual_seed(0), {})
+    assert first[0] == read
+    prompts, generator = prompts_of(pool, pool.parts["train"], each), torch.Generator().manual_seed(0)
+    wanted = routed(pool, routers, prompts, greedy, generator)
+    torch.testing.assert_close(made.routed.x, wanted.x)
+    assert torch.equal(made.routed.experts, wanted.experts)
 
 
 def test_only_the_routers_learn_and_they_answer_more_right(pool: TokenPool) -> None:
