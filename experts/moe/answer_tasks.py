@@ -30,6 +30,8 @@ __all__ = [
     "common_mistake",
     "problem_text",
     "right_answer",
+    "score",
+    "text_of",
     "text_rows",
     "verify",
 ]
@@ -118,14 +120,21 @@ def text_rows(task: str, first: int, count: int, mistaken: float = MISTAKEN) -> 
     Returns:
         [count, PROMPT + ANSWER] int64.
     """
-    rows: list[list[int]] = []
-    for number in range(first, first + count):
-        prompt, digits = problem_text(task, number)
-        wrong = random.Random(f"answer/{task}/{number}").random() < mistaken
-        rows.append(
-            list((prompt + (common_mistake if wrong else right_answer)(task, digits)).encode("ascii"))
-        )
-    return np.array(rows, dtype=np.int64)
+    texts = ("".join(text_of(task, number, mistaken)) for number in range(first, first + count))
+    return np.array([list(text.encode("ascii")) for text in texts], dtype=np.int64)
+
+
+def text_of(task: str, number: int, mistaken: float = MISTAKEN) -> tuple[str, str]:
+    """Return a prompt and the answer that the text has.
+
+    Args:
+        task: a name in `TASKS`.
+        number: of the problem.
+        mistaken: probability of the common mistake; 0: the answer is right.
+    """
+    prompt, digits = problem_text(task, number)
+    wrong = random.Random(f"answer/{task}/{number}").random() < mistaken
+    return prompt, (common_mistake if wrong else right_answer)(task, digits)
 
 
 def verify(prompts: Tensor, answers: Tensor) -> Tensor:
@@ -135,12 +144,28 @@ def verify(prompts: Tensor, answers: Tensor) -> Tensor:
         prompts: [B, PROMPT] int64.
         answers: [B, ANSWER] int64.
     """
-    right: list[list[int]] = []
-    for prompt in prompts.tolist():
-        text = bytes(prompt).decode("ascii")
-        task = next(_TASK_OF[word] for word in text.split() if word in _TASK_OF)
-        right.append(list(right_answer(task, text[-ANSWER - 1 : -1]).encode("ascii")))
+    right = [list(_right(bytes(prompt).decode("ascii")).encode("ascii")) for prompt in prompts.tolist()]
     return (answers == torch.tensor(right).reshape(answers.shape)).all(dim=1).float()
+
+
+def score(prompt: str, reference: str | None, answer: str) -> float:
+    """Return 1 for the right answer, else 0; a scorer for `problem.scorer`.
+
+    Args:
+        prompt: of a problem.
+        reference: not used: the text's answer may be mistaken.
+        answer: that was generated.
+
+    >>> score("please mirror the row 7391=", "1397", " 1937")
+    1.0
+    """
+    return float(answer.strip() == _right(prompt))
+
+
+def _right(prompt: str) -> str:
+    """The right answer to a prompt, whose words say the task."""
+    task = next(_TASK_OF[word] for word in prompt.split() if word in _TASK_OF)
+    return right_answer(task, prompt[-ANSWER - 1 : -1])
 
 
 def _sums(digits: str) -> list[int]:

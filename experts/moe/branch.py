@@ -62,7 +62,7 @@ def branch(
     Args:
         base: the ancestor.
         hidden: [S, T, H] float32, trunk states of the domain's training text.
-        targets: [S, T] int64, the next tokens.
+        targets: [S, T] int64, the next tokens; negative ones have no loss, as a prompt's in fine-tuning.
         recipe: hyperparameters.
         dtype: of the matrix products; weights and their updates are float32.
         on_step: a callback with the loss of every step, in nats per token.
@@ -127,4 +127,5 @@ def _loss(tail: Tail, learned: list[dict[str, Tensor]], hidden: Tensor, targets:
         opened = functional.silu(functional.linear(x, ffn["gate_proj"]))
         opened = opened * functional.linear(x, ffn["up_proj"])
         hidden = hidden + functional.linear(opened, ffn["down_proj"]).float()
-    return tail.loss(hidden, targets).mean()
+    counted = targets >= 0
+    return tail.loss(hidden[counted], targets[counted]).mean()

@@ -16,7 +16,7 @@ from .answer_bounds import needs_answers
 from .backprop import train_gate
 from .closed_form_start import closed_form_start
 from .grpo import GrpoHyperparameters, train_grpo
-from .own_gates import own_gates
+from .own_gates import needs_flat, own_gates
 from .right_answers import RightAnswersHyperparameters, train_on_right_answers
 from .token_gates import gate_of
 from .token_training import Fit, Training
@@ -68,6 +68,10 @@ def _fit(learn: Learn) -> MethodFit:
     return fit
 
 
+def _refuses(problem: TokenMoEProblem) -> str | None:
+    return needs_answers(problem) or needs_flat(problem)
+
+
 METHODS = (
     Method(
         name="grpo",
@@ -75,7 +79,7 @@ METHODS = (
         fit=_fit(train_grpo),
         hyperparameters=GrpoHyperparameters,
         space={"learning_rate": (1e-1, 3e-2, 3e-1), "kl": (1e-1, 3e-2)},
-        refuses=needs_answers,
+        refuses=_refuses,
         about="group-relative policy gradient on verified answers",
     ),
     Method(
@@ -84,7 +88,7 @@ METHODS = (
         fit=_fit(train_on_right_answers),
         hyperparameters=RightAnswersHyperparameters,
         space={"learning_rate": (1e-2, 3e-2, 3e-3), "gate": ("straight_through", "soft_gate")},
-        refuses=needs_answers,
+        refuses=_refuses,
         about="a gate tuned on its own right answers",
     ),
 )

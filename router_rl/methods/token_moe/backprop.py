@@ -23,14 +23,14 @@ from experts.moe.token_pool import TokenPool
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.token_measurement import Choose
-from ...routing import Hard, ScoredTopK, TopK, UnnormalisedTopK
+from ...routing import Hard, Hierarchical, ScoredTopK, TopK, UnnormalisedTopK
 from ...routing.selection.topk import largest, scattered
 from .expert_mixtures import dense_mix, sparse_mix, straight_through_mix
 from .path_outcomes import expected_loss
 from .processes import processes
 from .token_training import Fit, Training, train
 
-__all__ = ["GATES", "Gate", "gate_of_rule", "joint", "selected", "served", "train_gate"]
+__all__ = ["GATES", "Gate", "gate_of_rule", "gate_of_tree", "joint", "selected", "served", "train_gate"]
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
@@ -167,6 +167,17 @@ def gate_of_rule(rule: TopK | ScoredTopK | UnnormalisedTopK) -> Gate:
     )
 
 
+def gate_of_tree(rule: Hierarchical) -> Gate:
+    """Return the hierarchical mixture of experts: each is weighted by the product along its path.
+
+    Source: Jordan and Jacobs 1994, eq. 5-8, https://doi.org/10.1162/neco.1994.6.2.181.
+
+    Args:
+        rule: with the tree.
+    """
+    return Gate(mixes=lambda z, bias: rule.probabilities(z), shares=rule.probabilities)
+
+
 GATES: dict[str, Gate] = {
     "soft_gate": Gate(mixes=soft),
     "straight_through": Gate(mixes=straight_through, mix=straight_through_mix),
@@ -209,6 +220,8 @@ def train_gate(
     """
     tail, sequences = pool.tail, pool.parts["train"]
     several, bias = processes(), selection_biases(start)
+    tree = isinstance(start.rule, Hierarchical)
+    policy = start.rule if tree else Hard()
     loads = torch.zeros(tail.depth, tail.experts)
 
     def loss(routers: LayerRouters, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -225,7 +238,7 @@ def train_gate(
             if gate.balance:
                 extra = extra + balance(gate.shares(z).flatten(0, -2), load)
             if gate.policy:
-                expected = expected + expected_loss(Hard(), z, outcomes, gate.entropy)
+                expected = expected + expected_loss(policy, z, outcomes, gate.entropy)
             hidden = hidden + gate.mix(tail, layer, x, dense)
         mixed = tail.loss(hidden, sequences.targets(rows)).mean()
         return mixed + (gate.balance * extra + gate.policy * expected) / tail.depth
@@ -233,10 +246,10 @@ def train_gate(
     def move_bias(routers: LayerRouters) -> None:
         bias.sub_(gate.bias_speed * (loads - 1.0 / tail.experts).sign())
 
-    fixed = bool(bias.any())  # of a mixture's own rules, which the routers have
+    own = tree or bool(bias.any())  # routers select by their own rules, a mixture's or a tree's
 
     def serve(routers: LayerRouters) -> Choose:
-        return routers.choose if fixed else served(routers, gate, bias)
+        return routers.choose if own else served(routers, gate, bias)
 
     def scored(routers: LayerRouters) -> float:
         assert score is not None

@@ -1,4 +1,4 @@
-"""Closed-form warm start of every token-level method: routers without bias."""
+"""Closed-form warm start of every token-level method; without biases, unless the selection is a tree's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _RIDGES = [
 def closed_form_start(problem: TokenMoEProblem) -> LayerRouters:
     """Return the best ridge routers on validation, distilled into routers without bias, as stock gates are.
 
+    Stock gates have no trees, so routers of hierarchical selection keep their biases.
+
     Args:
         problem: the problem; the result is cached for all methods of this process.
     """
@@ -27,8 +29,10 @@ def closed_form_start(problem: TokenMoEProblem) -> LayerRouters:
         return float(measure(pool.tail, pool.parts["validation"], routers.choose).loss.mean())
 
     def make() -> LayerRouters:
-        fits = [fit_ridge(pool.tail, pool.parts["train"], each) for each in _RIDGES]
-        return foldable(pool, min(fits, key=loss))[0]
+        rule = problem.selection if problem.tree is not None else None
+        fits = [fit_ridge(pool.tail, pool.parts["train"], each, rule) for each in _RIDGES]
+        best = min(fits, key=loss)
+        return foldable(pool, best)[0] if rule is None else best
 
     start: LayerRouters = problem.cached("closed_form_start", make)
     return start

@@ -6,8 +6,9 @@ from functools import partial
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
-from ...routing import ScoredTopK, TopK, UnnormalisedTopK
-from .backprop import GATES, Gate, gate_of_rule, train_gate
+from ...routing import Hierarchical, ScoredTopK, TopK, UnnormalisedTopK
+from .backprop import GATES, Gate, gate_of_rule, gate_of_tree, train_gate
+from .own_gates import needs_flat
 from .token_fit import trained
 from .token_training import Training
 
@@ -21,6 +22,8 @@ def gate_of(problem: TokenMoEProblem) -> Gate:
         problem: the problem, at one case.
     """
     rule = problem.selection
+    if isinstance(rule, Hierarchical):
+        return gate_of_tree(rule)
     if isinstance(rule, ScoredTopK | UnnormalisedTopK) or (isinstance(rule, TopK) and rule.k > 1):
         return gate_of_rule(rule)
     return GATES["soft_gate"]
@@ -49,13 +52,19 @@ def _needs(count: int, problem: TokenMoEProblem) -> str | None:
     if problem.pool.gates is not None:
         return "has a selection rule of its own, and problem.model keeps that of its gates"
     own = problem.experts_per_token
-    return None if own == count else f"selects {count} of the experts per token, not {own}"
+    if own != count:
+        return f"selects {count} of the experts per token, not {own}"
+    return needs_flat(problem)
 
 
 METHODS = (
     trained("softmax_gate", "gate", _softmax, "backpropagation through all experts, or the two best"),
     trained(
-        "straight_through", "gate", _straight_through, "sparse selection, dense gradient (Bengio et al. 2013)"
+        "straight_through",
+        "gate",
+        _straight_through,
+        "sparse selection, dense gradient (Bengio et al. 2013)",
+        refuses=needs_flat,
     ),
     trained(
         "switch_gate",

@@ -20,9 +20,11 @@ from experts.moe.text_parts import TextSizes
 from experts.moe.tiny import tiny_pool
 from experts.moe.token_pool import TokenPool
 
+from ...routing.selection.hierarchical import Tree
+from ..selection_rules import named_tree
 from .token_moe_options import TokenMoEOptions
 
-__all__ = ["experts_per_token", "open_pool", "scorer_digest"]
+__all__ = ["experts_per_token", "open_pool", "scorer_digest", "tree_of"]
 
 _TINY_DOMAINS = 6
 _OF_PROMPTS = ("scorer", "answer_tokens")
@@ -93,6 +95,36 @@ def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, .
         reason = "has no effect with one expert per token, whose weight is 1"
         raise InputError("problem.score", options.score, reason, "leave it out: both forms take such routers")
     return counts
+
+
+def tree_of(options: TokenMoEOptions, pool: TokenPool) -> Tree | None:
+    """Return the tree of hierarchical selection, or None for the best experts.
+
+    Args:
+        options: of the problem.
+        pool: the opened pool.
+
+    Raises:
+        InputError: there is no tree, it does not fit the experts, or another option does not go with it.
+    """
+    if options.select != "hierarchical":
+        if options.tree is not None:
+            fix = "leave it out, or give problem.select hierarchical"
+            raise InputError("problem.tree", options.tree, "select topk does not use it", fix)
+        return None
+    if pool.gates is not None:
+        reason = "is for experts of problem.base; problem.model has selection rules of its own"
+        raise InputError("problem.select", options.select, reason, "leave it out")
+    if options.experts_per_token not in (1, (1,)):
+        reason = "selects one expert per token"
+        raise InputError("problem.select", options.select, reason, "use experts_per_token 1, or select topk")
+    if options.tree is not None:
+        return named_tree(options.tree, pool.tail.names)
+    if all(isinstance(child, int) for child in pool.tree[1]):
+        fix = "write {branch: [expert, ...], ...}"
+        raise InputError("problem.tree", None, "is missing: these experts have no tree", fix)
+    tree: Tree = pool.tree
+    return tree
 
 
 def scorer_digest(name: str) -> str:

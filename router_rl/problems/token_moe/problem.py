@@ -14,14 +14,14 @@ from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 from experts.table.splitting import SPLITS
 
-from ...routing import Hard, ScoredTopK, Selection, TopK, UnnormalisedTopK
+from ...routing import Hard, Hierarchical, ScoredTopK, Selection, TopK, UnnormalisedTopK
 from ..data_digest import digest_of
 from ..measure import Measurement
 from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
-from .opened_pool import experts_per_token, open_pool, scorer_digest
+from .opened_pool import experts_per_token, open_pool, scorer_digest, tree_of
 from .token_answers import answer
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
@@ -66,6 +66,7 @@ class TokenMoEProblem(Problem):
     Attributes:
         pool: frozen experts and text.
         texts: names of the texts.
+        tree: of hierarchical selection; None for the best experts.
 
     Raises:
         InputError: an option is missing or out of range, or the models and texts do not fit each other.
@@ -98,6 +99,7 @@ class TokenMoEProblem(Problem):
         self.options: TokenMoEOptions = with_changes(options or TokenMoEOptions(), changes)
         pool, self.texts = open_pool(self.options)
         self.pool = with_tuning_part(pool)
+        self.tree = tree_of(self.options, pool)
         self.cases = tuple(_case(count) for count in experts_per_token(self.options, self.pool))
 
     @property
@@ -114,6 +116,8 @@ class TokenMoEProblem(Problem):
     def selection(self) -> Selection:
         """Selection rule of the only case, without the selection biases that layers of a model may have."""
         count, gates = self.experts_per_token, self.pool.gates
+        if self.tree is not None:
+            return Hierarchical(tree=self.tree)
         score = self.options.score if gates is None else gates.score
         if gates is not None and not gates.normalised:
             return UnnormalisedTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
@@ -158,6 +162,10 @@ class TokenMoEProblem(Problem):
         options = options_as_json(self.options)
         for name in ("pool", "model", "base", "experts", "texts", "keep", "offload", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
+        if options["select"] == "topk":  # digests from before there were trees stay as they are
+            del options["select"], options["tree"]
+        else:
+            options["tree"] = self.selection.spec()["tree"]
         if options["dtype"] == "float32":  # digests from before this option stay as they are
             del options["dtype"]
         if options.pop("prompts") is None:  # digests from before there were prompts stay as they are

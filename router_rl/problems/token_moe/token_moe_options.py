@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from experts.io.checked_options import CheckedOptions
 from experts.io.value_range import Count, Fraction, Range, Size
@@ -39,6 +39,9 @@ class TokenMoEOptions(CheckedOptions):
         offload: keep the experts' weights in files in `keep`, from which they are read while an expert runs;
             for experts that do not fit into memory together.
         experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
+        select: `topk`, the best experts; `hierarchical`, one expert, one level of a tree after the other.
+        tree: tree of hierarchical selection, such as {"language": ["french"], "coding": ["c", "python"]};
+            null: that of the packaged pool.
         score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
             a mixture in Mixtral's form, `sigmoid` for one in DeepSeek's form; a model has its own.
         length: tokens per sequence; for prompts the maximum, answer included.
@@ -64,6 +67,8 @@ class TokenMoEOptions(CheckedOptions):
     keep: str | None = None
     offload: bool = False
     experts_per_token: tuple[_PerToken, ...] | _PerToken = (1,)
+    select: Literal["topk", "hierarchical"] = "topk"
+    tree: dict[str, Any] | None = None
     score: Literal["softmax", "sigmoid"] = "softmax"
     length: Size = 128
     train: Size = 192

@@ -15,6 +15,8 @@ from experts.moe.answer_tasks import (
     common_mistake,
     problem_text,
     right_answer,
+    score,
+    text_of,
     text_rows,
     verify,
 )
@@ -29,6 +31,16 @@ def test_the_verifier_accepts_right_answers_only(task: str) -> None:
     same = (right == wrong).all(dim=1)  # a mistake that happens to be right
     assert torch.equal(verify(prompts, wrong[:, PROMPT:]), same.float())
     assert 0.02 < float(same.float().mean()) < 0.35
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_scorer_agrees_with_the_verifier(task: str) -> None:
+    for number in range(200):
+        prompt, answer = text_of(task, number)
+        row = torch.from_numpy(text_rows(task, number, 1))
+        assert score(prompt, answer, f" {answer}\n") == float(verify(row[:, :PROMPT], row[:, PROMPT:]))
+        assert score(prompt, "9999", text_of(task, number, 0.0)[1]) == 1.0
+        assert score(prompt, "", "") == score(prompt, "12", answer[:3]) == 0.0
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -131,6 +131,20 @@ def test_a_branch_learns_its_text_and_leaves_the_base_alone(base):
     assert all(torch.equal(p, before[name]) for name, p in base.model.named_parameters())
 
 
+def test_a_branch_learns_from_counted_targets_alone(base):
+    """What a negative target stands for has no effect, and the loss is a mean over the others."""
+    tokens = torch.arange(40).reshape(4, 10) % 5
+    hidden, targets = base.trunk(tokens[:, :-1]), tokens[:, 1:].clone()
+    targets[:, :6] = -100
+    losses: list[float] = []
+    masked = branch(base, hidden, targets, BranchRecipe(batch=4), on_step=losses.append)
+    tail = base.tail({"dense": base.dense(), "same": base.dense()})
+    loss = tail.loss(tail.along(hidden, 0), tokens[:, 1:])
+    assert losses[0] == pytest.approx(float(loss[:, 6:].mean()), abs=1e-5)
+    whole = branch(base, hidden, tokens[:, 1:], BranchRecipe(batch=4))
+    assert not torch.equal(masked[0]["up_proj"], whole[0]["up_proj"])
+
+
 def test_ffns_come_back_and_average(ffns, tmp_path):
     write_ffns(tmp_path / "ffns.safetensors", ffns, seconds=1.0)
     found = read_ffns(tmp_path / "ffns.safetensors", ["two", "one"])
