@@ -5,15 +5,15 @@
 
 The pool is `problem.pool=answers`: three tasks, an expert for each, and the base's own FFN. The second
 command stops before any router is trained by reward: it prints how much room the pool has. Every method has
-three trials, chosen by right answers on validation with seed 0, then as many seeds as asked. Prints
-Markdown; finished fits are kept, and an interrupted run resumes.
+as many trials, drawn at random from its space (`SPACES`); the one with most right answers on validation with
+seed 0 is trained with all seeds. Prints Markdown; finished fits are kept, and an interrupted run resumes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,9 @@ from typing import Any
 
 import jsonargparse
 import numpy as np
+import optuna
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from experts.io.atomic import write_json
 from experts.io.progress import say
@@ -36,18 +38,41 @@ from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
 from router_rl.methods.token_moe.right_answers import RightAnswersHyperparameters, train_on_right_answers
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
 from router_rl.methods.token_moe.token_training import Training
+from router_rl.problems.data_digest import digest_of
 from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_answers import answer
 from router_rl.problems.token_moe.token_measurement import Choose, measure
 
-RATES = (3e-2, 1e-2, 3e-3)  # learning rates of gates, of the language-model loss and of right answers
-GRPO_RATES = (1e-1, 3e-2, 3e-1)
+Space = Mapping[str, BaseDistribution]
+GATE_SPACE: Space = {
+    "learning_rate": FloatDistribution(1e-3, 1e-1, log=True),
+    "epochs": CategoricalDistribution((2, 4, 8)),
+}
+_EXPLORATION: Space = {
+    "group": CategoricalDistribution((8, 16, 24)),
+    "together": CategoricalDistribution((True, False)),
+    "soften": CategoricalDistribution((1.0, 2.0, 4.0)),
+}
+SPACES: dict[str, Space] = {
+    "grpo": {
+        "learning_rate": FloatDistribution(1e-2, 1.0, log=True),
+        "kl": CategoricalDistribution((0.0, 0.01, 0.03, 0.1, 0.3)),
+        **_EXPLORATION,
+    },
+    "right_answers": {
+        "learning_rate": FloatDistribution(1e-3, 1e-1, log=True),
+        "gate": CategoricalDistribution(("straight_through", "soft_gate")),
+        "rounds": CategoricalDistribution((2, 3, 4)),
+        **_EXPLORATION,
+    },
+}
 RIDGES = [RidgeHyperparameters(penalty=p, window=w) for p in (1e-3, 1e-2, 1e-1) for w in (4, 16)]
 LOSS_GATES: dict[str, Gate] = {
     **{name: GATES[name] for name in ("soft_gate", "straight_through")},
     "joint": joint(GATES["soft_gate"]),
 }
+Settings = Mapping[str, Any]
 CHECKS = 4  # checkpoints of every fit; the best one by right answers on validation is kept
 
 
@@ -59,17 +84,20 @@ class Sizes:
         train: problems to train routers on.
         validation: problems that choose hyperparameters and checkpoints.
         test: problems that are reported.
-        epochs: of the gates, over the training text.
         iterations: of GRPO.
+        trials: settings of every method, drawn at random.
         seeds: of every trained method.
     """
 
     train: int = 128
     validation: int = 100
     test: int = 300
-    epochs: int = 4
     iterations: int = 120
+    trials: int = 12
     seeds: int = 5
+
+
+Learner = Callable[["Study", Settings, int], LayerRouters]
 
 
 class Study:
@@ -96,9 +124,9 @@ class Study:
             key=lambda each: float(measure(pool.tail, pool.parts["validation"], each.choose).loss.mean()),
         )
 
-    def loss_gate(self, pool: TokenPool, name: str, rate: float, seed: int) -> LayerRouters:
+    def loss_gate(self, pool: TokenPool, name: str, settings: Settings, seed: int) -> LayerRouters:
         """A gate trained on the loss of a pool's text; its checkpoint is chosen by right answers."""
-        training = Training(learning_rate=rate, epochs=self.sizes.epochs, checks=CHECKS, seed=seed)
+        training = Training(**settings, checks=CHECKS, seed=seed)
 
         def score(choose: Choose) -> float:
             return 1.0 - float(answer(self.pool, self.pool.parts["validation"], choose).right.mean())
@@ -108,7 +136,7 @@ class Study:
     def _gate(self, seed: int) -> LayerRouters:
         """The best gate of the loss with a seed, where the methods that learn from answers start."""
         best = best_gate(self)
-        return self.loss_gate(self.pool, best, chosen(self, best)["rate"], seed)
+        return self.loss_gate(self.pool, best, chosen(self, best)["settings"], seed)
 
 
 def main(out: Path = Path("runs/token_moe/answers"), room: bool = False, sizes: Sizes = Sizes()) -> None:
@@ -126,19 +154,19 @@ def main(out: Path = Path("runs/token_moe/answers"), room: bool = False, sizes: 
         print_methods(study)
 
 
-def trained(study: Study, name: str, rate: float, seed: int) -> dict[str, Any]:
+def trained(study: Study, name: str, settings: Settings, seed: int) -> dict[str, Any]:
     """Train a method once and measure it on the test part, unless that is done already."""
-    path = study.folder / f"{name}-{rate:g}-{seed}.json"
+    path = study.folder / f"{name}-{digest_of(dict(settings))[:12]}-{seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     begun = time.perf_counter()
-    routers = LEARNERS[name](study, rate, seed)
+    routers = LEARNERS[name](study, settings, seed)
     seconds = time.perf_counter() - begun
     test = study.pool.parts["test"]
     found = answer(study.pool, test, routers.choose)
     result = {
         "name": name,
-        "rate": rate,
+        "settings": dict(settings),
         "seed": seed,
         "seconds": seconds,
         "validation": 1.0 - study.score(routers),
@@ -148,20 +176,35 @@ def trained(study: Study, name: str, rate: float, seed: int) -> dict[str, Any]:
         "general": float(found.share[:, -1].mean()),
     }
     write_json(path, result)
-    say(f"{name}, rate {rate:g}, seed {seed}: {found.right.mean():.3f} right, {seconds:.0f} s")
+    say(f"{name}, {in_words(settings)}, seed {seed}: {found.right.mean():.3f} right, {seconds:.0f} s")
     return result
+
+
+def drawn(name: str, count: int) -> list[dict[str, Any]]:
+    """Random settings of a method, the same in every run."""
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    draws = optuna.create_study(sampler=sampler)
+    return [draws.ask(SPACES.get(name, GATE_SPACE)).params for _ in range(count)]
+
+
+def in_words(settings: Settings) -> str:
+    """Settings in a line."""
+    return ", ".join(
+        f"{key} {value:.3g}" if key == "learning_rate" else f"{key} {value}"
+        for key, value in settings.items()
+    )
 
 
 def chosen(study: Study, name: str) -> dict[str, Any]:
     """The trial of a method with most right answers on validation, with seed 0; ties go to the first."""
-    rates = GRPO_RATES if name == "grpo" else RATES
-    return max((trained(study, name, rate, 0) for rate in rates), key=lambda each: each["validation"])
+    trials = (trained(study, name, settings, 0) for settings in drawn(name, study.sizes.trials))
+    return max(trials, key=lambda each: each["validation"])
 
 
 def seeds_of(study: Study, name: str) -> list[dict[str, Any]]:
     """The chosen trial of a method, with every seed."""
-    rate = chosen(study, name)["rate"]
-    return [trained(study, name, rate, seed) for seed in range(study.sizes.seeds)]
+    settings = chosen(study, name)["settings"]
+    return [trained(study, name, settings, seed) for seed in range(study.sizes.seeds)]
 
 
 def best_gate(study: Study) -> str:
@@ -169,9 +212,9 @@ def best_gate(study: Study) -> str:
     return max(LOSS_GATES, key=lambda name: chosen(study, name)["validation"])
 
 
-def right_text(study: Study, rate: float, seed: int) -> LayerRouters:
+def right_text(study: Study, settings: Settings, seed: int) -> LayerRouters:
     """The soft gate on text without mistakes, which the other methods do not have."""
-    return study.loss_gate(right_pool(study), "soft_gate", rate, seed)
+    return study.loss_gate(right_pool(study), "soft_gate", settings, seed)
 
 
 @cache
@@ -187,24 +230,23 @@ def right_pool(study: Study) -> TokenPool:
     return replace(pool, parts=parts)
 
 
-def _grpo(study: Study, rate: float, seed: int) -> LayerRouters:
-    settings = GrpoHyperparameters(learning_rate=rate, iterations=study.sizes.iterations)
-    return train_grpo(
-        study.pool, study.gate(seed), Training(seed=seed, checks=CHECKS), settings, study.score
-    ).routers
-
-
-def _right_answers(study: Study, rate: float, seed: int) -> LayerRouters:
-    settings = RightAnswersHyperparameters(learning_rate=rate)
+def _grpo(study: Study, settings: Settings, seed: int) -> LayerRouters:
+    given = GrpoHyperparameters(**settings, iterations=study.sizes.iterations)
     training = Training(seed=seed, checks=CHECKS)
-    return train_on_right_answers(study.pool, study.gate(seed), training, settings, study.score).routers
+    return train_grpo(study.pool, study.gate(seed), training, given, study.score).routers
 
 
-def _loss_gate(name: str) -> Callable[[Study, float, int], LayerRouters]:
-    return lambda study, rate, seed: study.loss_gate(study.pool, name, rate, seed)
+def _right_answers(study: Study, settings: Settings, seed: int) -> LayerRouters:
+    given = RightAnswersHyperparameters(**settings)
+    training = Training(seed=seed, checks=CHECKS)
+    return train_on_right_answers(study.pool, study.gate(seed), training, given, study.score).routers
 
 
-LEARNERS: dict[str, Callable[[Study, float, int], LayerRouters]] = {
+def _loss_gate(name: str) -> Learner:
+    return lambda study, settings, seed: study.loss_gate(study.pool, name, settings, seed)
+
+
+LEARNERS: dict[str, Learner] = {
     **{name: _loss_gate(name) for name in LOSS_GATES},
     "right_text": right_text,
     "right_answers": _right_answers,
@@ -301,14 +343,14 @@ def print_methods(study: Study) -> None:
             if name != rival:
                 pairs = zip(by_task(study, right), by_task(study, rows[rival][0]), strict=True)
                 row(name, *(shown(paired_difference(one, two), "+") for one, two in pairs))
-    print("\n| router | learning rate | fit s | loss of the text | general's share | load CV |")
-    row("---", *["---:"] * 5)
+    print()
+    head("router", "fit s", "loss of the text", "general's share", "load CV", "settings")
     for name in ("grpo", "right_answers", gate, "right_text"):
         found = seeds_of(study, name)
         means = [
             float(np.mean([each[key] for each in found])) for key in ("seconds", "loss", "general", "load_cv")
         ]
-        row(name, f"{found[0]['rate']:g}", f"{means[0]:.0f}", *(f"{mean:.2f}" for mean in means[1:]))
+        row(name, f"{means[0]:.0f}", *(f"{mean:.2f}" for mean in means[1:]), in_words(found[0]["settings"]))
 
 
 if __name__ == "__main__":
