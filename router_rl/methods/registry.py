@@ -149,6 +149,7 @@ METHODS = PluginRegistry(
         "token_moe.straight_through": "router_rl.methods.token_moe.token_gates:METHODS",
         "token_moe.switch_gate": "router_rl.methods.token_moe.token_gates:METHODS",
         "token_moe.deepseek_v3_gate": "router_rl.methods.token_moe.token_gates:METHODS",
+        "token_moe.threshold_gate": "router_rl.methods.token_moe.threshold_gate:METHOD",
         "token_moe.remoe_gate": "router_rl.methods.token_moe.token_remoe:METHOD",
         "token_moe.arrow": "router_rl.methods.token_moe.arrow:METHOD",
         "token_moe.phatgoose": "router_rl.methods.token_moe.phatgoose:METHOD",

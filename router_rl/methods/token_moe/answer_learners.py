@@ -16,7 +16,8 @@ from .answer_bounds import needs_answers
 from .backprop import train_gate
 from .closed_form_start import closed_form_start
 from .grpo import GrpoHyperparameters, train_grpo
-from .own_gates import needs_flat, own_gates
+from .own_gates import own_gates
+from .refusals import needs_topk
 from .right_answers import RightAnswersHyperparameters, train_on_right_answers
 from .token_gates import gate_of
 from .token_training import Fit, Training
@@ -69,7 +70,7 @@ def _fit(learn: Learn) -> MethodFit:
 
 
 def _refuses(problem: TokenMoEProblem) -> str | None:
-    return needs_answers(problem) or needs_flat(problem)
+    return needs_answers(problem) or needs_topk(problem)
 
 
 METHODS = (

@@ -18,7 +18,7 @@ from experts.moe.token_pool import TokenPool
 from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...routing.selection.topk import largest
 from ..method import Method, NoHyperparameters, Run
-from .own_gates import needs_flat_paths
+from .refusals import needs_topk_paths
 
 __all__ = ["METHOD", "arrow_directions"]
 
@@ -57,6 +57,6 @@ METHOD = Method(
     name="arrow",
     family="gate",
     fit=_fit,
-    refuses=needs_flat_paths,
+    refuses=needs_topk_paths,
     about="direction in which each expert changed most, untrained",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from ...problems.token_moe.token_measurement import measure
+from ...routing import AdaptiveK, Hierarchical, Selection
 from .handover import foldable
 from .token_ridge import RidgeHyperparameters, fit_ridge
 
@@ -15,24 +16,26 @@ _RIDGES = [
 ]
 
 
-def closed_form_start(problem: TokenMoEProblem) -> LayerRouters:
+def closed_form_start(problem: TokenMoEProblem, rule: Selection | None = None) -> LayerRouters:
     """Return the best ridge routers on validation, distilled into routers without bias, as stock gates are.
 
-    Stock gates have no trees, so routers of hierarchical selection keep their biases.
+    Stock gates have no trees and no null expert, so routers of hierarchical and adaptive selection keep their
+    biases.
 
     Args:
         problem: the problem; the result is cached for all methods of this process.
+        rule: selection rule; the problem's if None.
     """
-    pool = problem.pool
+    pool, rule = problem.pool, problem.selection if rule is None else rule
+    lifted = rule if isinstance(rule, Hierarchical | AdaptiveK) else None
 
     def loss(routers: LayerRouters) -> float:
         return float(measure(pool.tail, pool.parts["validation"], routers.choose).loss.mean())
 
     def make() -> LayerRouters:
-        rule = problem.selection if problem.tree is not None else None
-        fits = [fit_ridge(pool.tail, pool.parts["train"], each, rule) for each in _RIDGES]
+        fits = [fit_ridge(pool.tail, pool.parts["train"], each, lifted) for each in _RIDGES]
         best = min(fits, key=loss)
-        return foldable(pool, best)[0] if rule is None else best
+        return foldable(pool, best)[0] if lifted is None else best
 
-    start: LayerRouters = problem.cached("closed_form_start", make)
+    start: LayerRouters = problem.cached(("closed_form_start", lifted), make)
     return start

@@ -11,7 +11,7 @@ from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...routing import LinearScorer
 from ..method import Method, NoHyperparameters, Run
 
-__all__ = ["METHOD", "needs_flat", "needs_flat_paths", "needs_paths", "own_gates"]
+__all__ = ["METHOD", "own_gates"]
 
 
 def own_gates(problem: TokenMoEProblem) -> LayerRouters:
@@ -29,35 +29,6 @@ def own_gates(problem: TokenMoEProblem) -> LayerRouters:
     for scorer in routers.scorers:
         cast(LinearScorer, scorer).bias.requires_grad_(False)
     return routers
-
-
-def needs_paths(problem: TokenMoEProblem) -> str | None:
-    """Return why a method that reads the losses along each expert's path cannot be used, or None.
-
-    Args:
-        problem: the problem.
-    """
-    if problem.pool.gates is None:
-        return None
-    return "needs experts with a common ancestor, not those of problem.model, which work together"
-
-
-def needs_flat(problem: TokenMoEProblem) -> str | None:
-    """Return why a method that selects among all experts at once cannot be used, or None.
-
-    Args:
-        problem: the problem.
-    """
-    return None if problem.tree is None else "selects among all experts at once, not in a tree"
-
-
-def needs_flat_paths(problem: TokenMoEProblem) -> str | None:
-    """Return why a method that needs both cannot be used, or None.
-
-    Args:
-        problem: the problem.
-    """
-    return needs_paths(problem) or needs_flat(problem)
 
 
 def _needs_gates(problem: TokenMoEProblem) -> str | None:

@@ -27,7 +27,7 @@ from ...problems.token_moe.problem import LayerPolicy, TokenMoEProblem
 from ...routing.selection.topk import largest
 from ..hyperparameters import Hyperparameters
 from ..method import Method, Run
-from .own_gates import needs_flat_paths
+from .refusals import needs_topk_paths
 
 __all__ = ["METHOD", "PhatgooseHyperparameters", "gate_vectors", "phatgoose_scores"]
 
@@ -103,7 +103,7 @@ def _ffn(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 def _refuses(problem: TokenMoEProblem) -> str | None:
     without = None if problem.pool.domains else "needs experts that have text of their own"
-    return needs_flat_paths(problem) or without
+    return needs_topk_paths(problem) or without
 
 
 def _fit(problem: TokenMoEProblem, hyperparameters: PhatgooseHyperparameters, run: Run) -> LayerPolicy:

@@ -21,7 +21,7 @@ from ...problems.token_moe.token_measurement import Choose
 from ..method import Bound, Fit, Method, NoHyperparameters, Run
 from .answer_bounds import answers_by_label, constant, needs_text, right_single
 from .closed_form_start import closed_form_start
-from .own_gates import needs_paths
+from .refusals import needs_paths
 
 __all__ = [
     "METHODS",

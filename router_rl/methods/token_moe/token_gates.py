@@ -8,7 +8,7 @@ from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
 from ...routing import Hierarchical, ScoredTopK, TopK, UnnormalisedTopK
 from .backprop import GATES, Gate, gate_of_rule, gate_of_tree, train_gate
-from .own_gates import needs_flat
+from .refusals import needs_fixed, needs_topk
 from .token_fit import trained
 from .token_training import Training
 
@@ -54,17 +54,23 @@ def _needs(count: int, problem: TokenMoEProblem) -> str | None:
     own = problem.experts_per_token
     if own != count:
         return f"selects {count} of the experts per token, not {own}"
-    return needs_flat(problem)
+    return needs_topk(problem)
 
 
 METHODS = (
-    trained("softmax_gate", "gate", _softmax, "backpropagation through all experts, or the two best"),
+    trained(
+        "softmax_gate",
+        "gate",
+        _softmax,
+        "backpropagation through all experts, or the two best",
+        refuses=needs_fixed,
+    ),
     trained(
         "straight_through",
         "gate",
         _straight_through,
         "sparse selection, dense gradient (Bengio et al. 2013)",
-        refuses=needs_flat,
+        refuses=needs_topk,
     ),
     trained(
         "switch_gate",

@@ -11,6 +11,7 @@ eq. 16, https://arxiv.org/abs/1506.02438. An episode is as long as the mixture i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,7 +68,12 @@ class TokenRollout(NamedTuple):
 
 
 def train_ppo(
-    pool: TokenPool, start: LayerRouters, training: Training, settings: TokenPPOHyperparameters
+    pool: TokenPool,
+    start: LayerRouters,
+    training: Training,
+    settings: TokenPPOHyperparameters,
+    config: TokenMoEConfig | None = None,
+    score: Callable[[LayerRouters], float] | None = None,
 ) -> Fit:
     """Train routers by PPO.
 
@@ -76,6 +82,8 @@ def train_ppo(
         start: routers to start from; their rule samples the actions.
         training: options of the training loop; a step is one update.
         settings: hyperparameters.
+        config: reward and action of the environment; `k` experts of each token and no price if None.
+        score: validation score, lower is better; the mean loss if None.
 
     Raises:
         InputError: training runs on several processes.
@@ -83,7 +91,7 @@ def train_ppo(
     processes().refuse("method", "router_ppo", ("reinforce",))
     routers, generator = start.copy(), torch.Generator().manual_seed(training.seed)
     batches = batches_of(pool, training, generator)
-    config = TokenMoEConfig(k=start.rule.k)
+    config = config or TokenMoEConfig(k=start.rule.k)
     weight = torch.zeros(pool.tail.depth, pool.tail.hidden + 1)  # of the critic
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> str:
@@ -98,7 +106,7 @@ def train_ppo(
         weight.copy_(fitted_values(rollout.x, returns))
         return "validation loss {:.4f} nats per token"
 
-    score = mean_loss(pool)
+    score = score or mean_loss(pool)
     return take_steps(routers, training, len(batches), step, score, generator, moved={"critic": weight})
 
 

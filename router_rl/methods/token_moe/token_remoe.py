@@ -27,8 +27,8 @@ from ..gates.remoe_gate import adapted
 from ..method import Method, Run
 from .backprop import sparse_mix
 from .closed_form_start import closed_form_start
-from .own_gates import needs_flat_paths
 from .processes import processes
+from .refusals import needs_topk_paths
 from .token_fit import SPACE, LearningRate, training_of
 from .token_training import Fit, Training, train
 
@@ -147,5 +147,5 @@ METHOD = Method(
     hyperparameters=LearningRate,
     space=SPACE,
     about="ReLU weights, adaptive L1 penalty (Wang et al. 2025)",
-    refuses=needs_flat_paths,
+    refuses=needs_topk_paths,
 )

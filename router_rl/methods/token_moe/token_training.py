@@ -119,18 +119,20 @@ def batches_of(pool: TokenPool, training: Training, generator: torch.Generator) 
 
 
 def mean_loss(
-    pool: TokenPool, serve: Callable[[LayerRouters], Choose] | None = None
+    pool: TokenPool, serve: Callable[[LayerRouters], Choose] | None = None, price: float = 0.0
 ) -> Callable[[LayerRouters], float]:
-    """Return a score of routers: the mean loss on validation text, nats per token.
+    """Return a score of routers: the mean loss on validation text, plus the price, nats per token.
 
     Args:
         pool: frozen experts and text.
         serve: maps routers to the choice; `routers.choose` if None.
+        price: of each expert beyond the first, nats per token.
     """
 
     def score(routers: LayerRouters) -> float:
         choose = routers.choose if serve is None else serve(routers)
-        return float(measure(pool.tail, pool.parts["validation"], choose).loss.mean())
+        measured = measure(pool.tail, pool.parts["validation"], choose)
+        return float(measured.loss.mean()) + price * (measured.compute - 1.0)
 
     return score
 

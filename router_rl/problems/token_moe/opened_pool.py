@@ -24,7 +24,7 @@ from ...routing.selection.hierarchical import Tree
 from ..selection_rules import named_tree
 from .token_moe_options import TokenMoEOptions
 
-__all__ = ["experts_per_token", "open_pool", "scorer_digest", "tree_of"]
+__all__ = ["check_selection", "experts_per_token", "open_pool", "scorer_digest", "tree_of"]
 
 _TINY_DOMAINS = 6
 _OF_PROMPTS = ("scorer", "answer_tokens")
@@ -97,6 +97,36 @@ def experts_per_token(options: TokenMoEOptions, pool: TokenPool) -> tuple[int, .
     return counts
 
 
+def check_selection(options: TokenMoEOptions, pool: TokenPool) -> None:
+    """Check that the options of the selection rule go together.
+
+    Args:
+        options: of the problem.
+        pool: the opened pool.
+
+    Raises:
+        InputError: they do not.
+    """
+    count = {"hierarchical": 1, "adaptive_k": 2}.get(options.select)
+    for name, rule in (("tree", "hierarchical"), ("expert_price", "adaptive_k")):
+        value = getattr(options, name)
+        if value and options.select != rule:
+            problem, fix = f"select {options.select} does not use it", f"leave it out, or select {rule}"
+            raise InputError(f"problem.{name}", value, problem, fix)
+    if count is None:
+        return
+    if pool.gates is not None:
+        reason = "is for experts of problem.base; problem.model has selection rules of its own"
+        raise InputError("problem.select", options.select, reason, "leave it out")
+    if options.experts_per_token not in (count, (count,)):
+        reason = f"{options.select} selects {'one expert' if count == 1 else 'at most two experts'} per token"
+        fix = f"use {count}, or select topk"
+        raise InputError("problem.experts_per_token", options.experts_per_token, reason, fix)
+    if options.select == "adaptive_k" and (options.score != "softmax" or pool.problems is not None):
+        reason = "is for text, and experts that are weighted by softmax"
+        raise InputError("problem.select", options.select, reason, "select topk")
+
+
 def tree_of(options: TokenMoEOptions, pool: TokenPool) -> Tree | None:
     """Return the tree of hierarchical selection, or None for the best experts.
 
@@ -105,19 +135,10 @@ def tree_of(options: TokenMoEOptions, pool: TokenPool) -> Tree | None:
         pool: the opened pool.
 
     Raises:
-        InputError: there is no tree, it does not fit the experts, or another option does not go with it.
+        InputError: there is no tree, or it does not fit the experts.
     """
     if options.select != "hierarchical":
-        if options.tree is not None:
-            fix = "leave it out, or give problem.select hierarchical"
-            raise InputError("problem.tree", options.tree, "select topk does not use it", fix)
         return None
-    if pool.gates is not None:
-        reason = "is for experts of problem.base; problem.model has selection rules of its own"
-        raise InputError("problem.select", options.select, reason, "leave it out")
-    if options.experts_per_token not in (1, (1,)):
-        reason = "selects one expert per token"
-        raise InputError("problem.select", options.select, reason, "use experts_per_token 1, or select topk")
     if options.tree is not None:
         return named_tree(options.tree, pool.tail.names)
     if all(isinstance(child, int) for child in pool.tree[1]):

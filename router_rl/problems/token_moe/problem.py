@@ -14,14 +14,14 @@ from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 from experts.table.splitting import SPLITS
 
-from ...routing import Hard, Hierarchical, ScoredTopK, Selection, TopK, UnnormalisedTopK
+from ...routing import AdaptiveK, Hard, Hierarchical, ScoredTopK, Selection, TopK, UnnormalisedTopK
 from ..data_digest import digest_of
 from ..measure import Measurement
 from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
-from .opened_pool import experts_per_token, open_pool, scorer_digest, tree_of
+from .opened_pool import check_selection, experts_per_token, open_pool, scorer_digest, tree_of
 from .token_answers import answer
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
@@ -99,6 +99,7 @@ class TokenMoEProblem(Problem):
         self.options: TokenMoEOptions = with_changes(options or TokenMoEOptions(), changes)
         pool, self.texts = open_pool(self.options)
         self.pool = with_tuning_part(pool)
+        check_selection(self.options, pool)
         self.tree = tree_of(self.options, pool)
         self.cases = tuple(_case(count) for count in experts_per_token(self.options, self.pool))
 
@@ -118,6 +119,8 @@ class TokenMoEProblem(Problem):
         count, gates = self.experts_per_token, self.pool.gates
         if self.tree is not None:
             return Hierarchical(tree=self.tree)
+        if self.options.select == "adaptive_k":
+            return AdaptiveK(k=count)
         score = self.options.score if gates is None else gates.score
         if gates is not None and not gates.normalised:
             return UnnormalisedTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
@@ -163,9 +166,9 @@ class TokenMoEProblem(Problem):
         for name in ("pool", "model", "base", "experts", "texts", "keep", "offload", "experts_per_token"):
             options.pop(name)  # the digest has their content, the case the last
         if options["select"] == "topk":  # digests from before there were trees stay as they are
-            del options["select"], options["tree"]
+            del options["select"], options["tree"], options["expert_price"]
         else:
-            options["tree"] = self.selection.spec()["tree"]
+            options["tree"] = self.tree
         if options["dtype"] == "float32":  # digests from before this option stay as they are
             del options["dtype"]
         if options.pop("prompts") is None:  # digests from before there were prompts stay as they are
@@ -178,13 +181,23 @@ class TokenMoEProblem(Problem):
 
     def core(self, split: str, case: Case, *, lanes: int, seed: int) -> TokenMoECore:
         """Return the environment on the sequences of a split; an episode is one forward pass."""
-        config = TokenMoEConfig(k=int(case.values["experts_per_token"]))
-        return TokenMoECore(self.pool.tail, self.pool.parts[split], config, lanes, seed)
+        return TokenMoECore(self.pool.tail, self.pool.parts[split], self.config(case), lanes, seed)
+
+    def config(self, case: Case) -> TokenMoEConfig:
+        """Return the reward and action of the environment."""
+        adaptive = self.options.select == "adaptive_k"
+        return TokenMoEConfig(
+            k=int(case.values["experts_per_token"]),
+            choose="some" if adaptive else "experts",
+            compute_weight=self.options.expert_price,
+        )
 
     def evaluate(
         self, policy: LayerPolicy | LayerRouters, split: str, case: Case | None = None, *, seed: int = 0
     ) -> Measurement:
         """Evaluate a policy: minus the mean loss of each sequence in nats per token, or its right answers.
+
+        With adaptive_k, the price of the experts beyond the first is subtracted.
 
         Args:
             policy: a policy, or the routers of all layers.
@@ -199,6 +212,7 @@ class TokenMoEProblem(Problem):
             return self._answered(policy, part)
         facts: dict[str, float] = {}
         share: np.ndarray | None = None
+        more: np.ndarray | float = 0.0  # experts beyond the first
         if policy.known is not None:
             loss = policy.known(split).mean(axis=1)
         else:
@@ -206,7 +220,7 @@ class TokenMoEProblem(Problem):
             measured = measure(self.pool.tail, part, policy.choose)
             loss = measured.loss.mean(axis=1)
             facts = {"load_cv": measured.load_cv(), "experts_run": measured.compute}
-            share = measured.sequence_shares()
+            share, more = measured.sequence_shares(), measured.runs() - 1.0
         pure = ~part.mixed
         by_text = {
             f"loss/{name}": float(loss[pure & (part.domain[:, 0] == d)].mean())
@@ -216,7 +230,8 @@ class TokenMoEProblem(Problem):
         if part.mixed.any():
             by_text["loss/mixed"] = float(loss[part.mixed].mean())
         perplexity = {"perplexity": float(np.exp(loss.mean())), **_gain_kept(self.pool, part, loss)}
-        return Measurement(utility=-loss, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
+        utility = (-loss - self.options.expert_price * more).astype(np.float32)
+        return Measurement(utility=utility, parts={}, facts={**perplexity, **facts, **by_text}, share=share)
 
     def _answered(self, policy: LayerPolicy, part: Sequences) -> Measurement:
         """Right answers of each sequence; the loss of the whole text is a fact."""

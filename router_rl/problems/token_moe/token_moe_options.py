@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from experts.io.checked_options import CheckedOptions
-from experts.io.value_range import Count, Fraction, Range, Size
+from experts.io.value_range import Count, Fraction, NonNegative, Range, Size
 
 __all__ = ["TokenMoEOptions"]
 
@@ -39,7 +39,10 @@ class TokenMoEOptions(CheckedOptions):
         offload: keep the experts' weights in files in `keep`, from which they are read while an expert runs;
             for experts that do not fit into memory together.
         experts_per_token: 1, 2 or [1, 2], one case each; a model has its own number.
-        select: `topk`, the best experts; `hierarchical`, one expert, one level of a tree after the other.
+        select: `topk`, the best experts; `hierarchical`, one expert, one level of a tree after the other;
+            `adaptive_k`, one expert or more, at most `experts_per_token`.
+        expert_price: of each expert of adaptive_k beyond the first, in nats per token; the utility is minus
+            the loss minus this price.
         tree: tree of hierarchical selection, such as {"language": ["french"], "coding": ["c", "python"]};
             null: that of the packaged pool.
         score: weights two experts by the softmax or the sigmoid of their logits, renormalized: `softmax` for
@@ -67,7 +70,8 @@ class TokenMoEOptions(CheckedOptions):
     keep: str | None = None
     offload: bool = False
     experts_per_token: tuple[_PerToken, ...] | _PerToken = (1,)
-    select: Literal["topk", "hierarchical"] = "topk"
+    select: Literal["topk", "hierarchical", "adaptive_k"] = "topk"
+    expert_price: NonNegative = 0.0
     tree: dict[str, Any] | None = None
     score: Literal["softmax", "sigmoid"] = "softmax"
     length: Size = 128
