@@ -79,7 +79,7 @@ METHODS = (
         family="rl",
         fit=_fit(train_grpo),
         hyperparameters=GrpoHyperparameters,
-        space={"learning_rate": (1e-1, 3e-2, 3e-1), "kl": (1e-1, 3e-2)},
+        space={"learning_rate": (1e-1, 3e-2, 1e-2, 3e-1), "kl": (1e-1, 3e-2)},
         refuses=_refuses,
         about="group-relative policy gradient on verified answers",
     ),

@@ -252,10 +252,11 @@ class TokenMoEProblem(Problem):
             return ()
         part = self.pool.parts["test"]
         selected = measure(self.pool.tail, part, policy.routers.choose).experts  # [L, S, T, k]
+        texts = [d for d in range(len(self.texts)) if (part.domain == d).any()]  # an expert may have none
         shares = [
             [
                 [float((layer[part.domain == d] == e).mean()) for e in range(self.pool.tail.experts)]
-                for d in range(len(self.texts))
+                for d in texts
             ]
             for layer in selected
         ]
@@ -267,7 +268,7 @@ class TokenMoEProblem(Problem):
                 note="Share of a text's tokens that each expert takes in each layer.",
                 data={
                     "experts": list(self.pool.tail.names),
-                    "texts": list(self.texts),
+                    "texts": [self.texts[d] for d in texts],
                     "layers": [below + layer for layer in range(len(shares))],
                     "shares": shares,
                 },
