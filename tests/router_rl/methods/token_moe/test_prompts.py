@@ -97,6 +97,21 @@ def test_utility_is_the_score_by_group(problem: TokenMoEProblem) -> None:
     assert bound.measure(problem, problem.case, "test").utility.mean() > 0.8
 
 
+def test_an_expert_may_have_no_prompts(home: Path, tmp_path: Path) -> None:
+    """As a general expert has none: it is an expert like the others, and figures leave it out."""
+    rows = [json.loads(line) for line in (home / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    some = tmp_path / "some.jsonl"
+    some.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows if row["group"] != "sums"), encoding="utf-8"
+    )
+    found = problem_of(home, prompts=str(some), test=12)
+    routers = random_routers(found)
+    (figure,) = found.figures(LayerPolicy(choose=routers.choose, routers=routers), found.case)
+    assert figure.data["texts"] == ["reverse", "sort"]
+    np.testing.assert_allclose(np.sum(figure.data["shares"], axis=-1), 1.0)
+    assert all(np.isfinite(list(found.evaluate(LayerPolicy(choose=routers.choose), "test").facts.values())))
+
+
 def test_a_padded_token_has_no_part_in_reward_and_loss(problem: TokenMoEProblem) -> None:
     """What is measured of a batch is the mean of its prompts, each alone, weighted by their tokens."""
     pool, routers = problem.pool, random_routers(problem)
