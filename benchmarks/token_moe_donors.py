@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def main(
         write_documents(out / "texts" / f"{domain}.jsonl", left)
 
 
-def write_documents(path: Path, documents: list[str]) -> None:
-    """Write a document a line, each a JSON string."""
+def write_documents(path: Path, documents: Sequence[Any]) -> None:
+    """Write a document a line, each as JSON."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
 

@@ -12,7 +12,6 @@ Finished experts are kept: an interrupted run resumes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,10 +21,10 @@ from typing import Any
 import jsonargparse
 import numpy as np
 import torch
-from token_moe_donors import check_same
+from token_moe_donors import check_same, write_documents
 from torch import Tensor
 
-from experts.io.atomic import replacing, write_json
+from experts.io.atomic import write_json
 from experts.io.progress import say
 from experts.moe.answer_pool import FIRST
 from experts.moe.answer_tasks import MISTAKEN, text_of
@@ -60,7 +59,8 @@ def main(
         dtype: of the frozen matrix products: float32 or bfloat16.
     """
     torch.set_num_threads(1)
-    settings = {"tasks": tasks, "layers": layers, "problems": problems, "recipe": asdict(recipe)}
+    settings = {"base": str(base), "tasks": tasks, "layers": layers, "problems": problems}
+    settings["recipe"] = asdict(recipe)
     check_same(out / "donors.json", settings)
     write_json(out / "donors.json", settings)
     tokenizer, model, numbers = load_tokenizer(base), load_base(base, layers), getattr(torch, dtype)
@@ -103,9 +103,7 @@ def training_text(
         rows.append([*prompt, *answer])
         prompts.append(0 if name == GENERAL else len(prompt) - 1)
     longest = max(map(len, rows))  # padding behind a text changes nothing before it
-    tokens = torch.tensor(
-        [row + [0] * (longest - len(row)) for row in rows]
-    )  # padding changes nothing before
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     place, length = torch.arange(longest - 1), torch.tensor([[len(row)] for row in rows])
     counted = (place >= torch.tensor(prompts).unsqueeze(1)) & (place < length - 1)
     hidden = torch.cat([model.trunk(part[:, :-1], dtype) for part in tokens.split(64)])
@@ -133,8 +131,7 @@ def write_prompts(path: Path, tasks: Sequence[str], counts: tuple[int, int, int]
         for task in tasks
         for prompt, answer in (text_of(task, first + number, mistaken),)
     ]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    write_documents(path, rows)
     say(f"{len(rows)} prompts: {path}")
 
 

@@ -34,7 +34,7 @@ __all__ = ["GATES", "Gate", "gate_of_rule", "gate_of_tree", "joint", "selected",
 
 
 Mixes = Callable[[Tensor, Tensor], Tensor]
-Mix = Callable[[Tail, int, Tensor, Tensor], Tensor]
+Mixture = Callable[[Tail, int, Tensor, Tensor], Tensor]
 
 
 def softmax_shares(z: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Gate:
         balance: coefficient of the auxiliary loss `N sum f_e P_e`.
         shares: maps logits [..., N] to the probabilities P [..., N] of the auxiliary loss; rows sum to 1.
         bias_speed: update speed gamma of DeepSeek-V3's selection bias, of sigmoid scores; 0 for none.
-        mix: maps the frozen layers, the layer number, gate inputs and weights to the mixture in training.
+        mixture: maps the frozen layers, the layer number, gate inputs and weights to the mixture in training.
         policy: coefficient of the expected loss by the outcome table, averaged over layers; 0 for none.
         entropy: entropy bonus of the policy, nats per nat.
     """
@@ -65,7 +65,7 @@ class Gate:
     balance: float = 0.0
     shares: Callable[[Tensor], Tensor] = softmax_shares
     bias_speed: float = 0.0
-    mix: Mix = dense_mix
+    mixture: Mixture = dense_mix
     policy: float = 0.0
     entropy: float = 3e-2
 
@@ -158,12 +158,17 @@ def gate_of_rule(rule: TopK | ScoredTopK | UnnormalisedTopK) -> Gate:
         rule: without a selection bias.
     """
     if isinstance(rule, TopK):
-        return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, mix=sparse_mix)
+        return Gate(mixes=mixtral(rule.k), k=rule.k, balance=0.02, mixture=sparse_mix)
     shares = sigmoid_shares if rule.score == "sigmoid" else softmax_shares
     if isinstance(rule, ScoredTopK) and rule.k == 1:
-        return Gate(mixes=straight_through_of(rule), shares=shares, mix=straight_through_mix)
+        return Gate(mixes=straight_through_of(rule), shares=shares, mixture=straight_through_mix)
     return Gate(
-        mixes=scored(rule), k=rule.k, scaled=not rule.normalised, balance=0.02, shares=shares, mix=sparse_mix
+        mixes=scored(rule),
+        k=rule.k,
+        scaled=not rule.normalised,
+        balance=0.02,
+        shares=shares,
+        mixture=sparse_mix,
     )
 
 
@@ -180,12 +185,12 @@ def gate_of_tree(rule: Hierarchical) -> Gate:
 
 GATES: dict[str, Gate] = {
     "soft_gate": Gate(mixes=soft),
-    "straight_through": Gate(mixes=straight_through, mix=straight_through_mix),
-    "switch": Gate(mixes=switch, scaled=True, balance=0.01, mix=sparse_mix),
-    "renormalised_top1": Gate(mixes=renormalised, mix=sparse_mix),
+    "straight_through": Gate(mixes=straight_through, mixture=straight_through_mix),
+    "switch": Gate(mixes=switch, scaled=True, balance=0.01, mixture=sparse_mix),
+    "renormalised_top1": Gate(mixes=renormalised, mixture=sparse_mix),
     "mixtral_top2": gate_of_rule(TopK(k=2)),
     "sigmoid_top2": gate_of_rule(ScoredTopK(k=2, score="sigmoid")),
-    "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, mix=sparse_mix),
+    "deepseek_v3_top2": Gate(mixes=deepseek_v3, k=2, bias_speed=1e-3, mixture=sparse_mix),
 }
 
 
@@ -239,7 +244,7 @@ def train_gate(
                 extra = extra + balance(gate.shares(z).flatten(0, -2), load)
             if gate.policy:
                 expected = expected + expected_loss(policy, z, outcomes, gate.entropy)
-            hidden = hidden + gate.mix(tail, layer, x, dense)
+            hidden = hidden + gate.mixture(tail, layer, x, dense)
         mixed = tail.loss(hidden, sequences.targets(rows)).mean()
         return mixed + (gate.balance * extra + gate.policy * expected) / tail.depth
 

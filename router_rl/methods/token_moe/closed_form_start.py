@@ -1,13 +1,13 @@
-"""Closed-form warm start of every token-level method; without biases, unless the selection is a tree's."""
+"""Closed-form warm start of every token-level method; without biases where stock gates have none."""
 
 from __future__ import annotations
 
 from ...problems.token_moe.layer_routers import LayerRouters
 from ...problems.token_moe.problem import TokenMoEProblem
-from ...problems.token_moe.token_measurement import measure
 from ...routing import AdaptiveK, Hierarchical, Selection
 from .handover import foldable
 from .token_ridge import RidgeHyperparameters, fit_ridge
+from .token_training import mean_loss
 
 __all__ = ["closed_form_start"]
 
@@ -29,12 +29,9 @@ def closed_form_start(problem: TokenMoEProblem, rule: Selection | None = None) -
     pool, rule = problem.pool, problem.selection if rule is None else rule
     lifted = rule if isinstance(rule, Hierarchical | AdaptiveK) else None
 
-    def loss(routers: LayerRouters) -> float:
-        return float(measure(pool.tail, pool.parts["validation"], routers.choose).loss.mean())
-
     def make() -> LayerRouters:
         fits = [fit_ridge(pool.tail, pool.parts["train"], each, lifted) for each in _RIDGES]
-        best = min(fits, key=loss)
+        best = min(fits, key=mean_loss(pool))
         return foldable(pool, best)[0] if lifted is None else best
 
     start: LayerRouters = problem.cached(("closed_form_start", lifted), make)

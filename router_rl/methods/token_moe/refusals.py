@@ -25,7 +25,7 @@ def needs_topk(problem: TokenMoEProblem) -> str | None:
         problem: the problem.
     """
     rule = problem.options.select
-    return None if rule == "topk" else f"selects the best experts, not by {rule}"
+    return None if rule == "topk" else f"selects the best experts, not by {rule} selection"
 
 
 def needs_fixed(problem: TokenMoEProblem) -> str | None:

@@ -128,7 +128,7 @@ def answer_loss(
     tail, none = pool.tail, torch.zeros(pool.tail.experts)
     for layer in range(tail.depth):
         hidden, x = tail.attend(layer, hidden)
-        hidden = hidden + gate.mix(tail, layer, x, gate.mixes(routers.logits(layer, x), none))
+        hidden = hidden + gate.mixture(tail, layer, x, gate.mixes(routers.logits(layer, x), none))
     answers = targets >= 0
     return tail.loss(hidden[answers], targets[answers]).mean()
 

@@ -25,8 +25,8 @@ from ...routing import LinearScorer
 from ...routing.selection.topk import largest
 from ..gates.remoe_gate import adapted
 from ..method import Method, Run
-from .backprop import sparse_mix
 from .closed_form_start import closed_form_start
+from .expert_mixtures import sparse_mix
 from .processes import processes
 from .refusals import needs_topk_paths
 from .token_fit import SPACE, LearningRate, training_of

@@ -101,7 +101,8 @@ class TokenMoEProblem(Problem):
         self.pool = with_tuning_part(pool)
         check_selection(self.options, pool)
         self.tree = tree_of(self.options, pool)
-        self.cases = tuple(_case(count) for count in experts_per_token(self.options, self.pool))
+        most = self.options.select == "adaptive_k"
+        self.cases = tuple(_case(count, most=most) for count in experts_per_token(self.options, self.pool))
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -275,6 +276,12 @@ class TokenMoEProblem(Problem):
             ),
         )
 
+    def _utility(self) -> str:
+        if self.pool.problems:
+            return "right answers"
+        price = " and the price of further experts" if self.options.expert_price else ""
+        return f"minus the loss{price} in nats per token"
+
     def describe(self) -> ProblemCard:
         """Return the description for reports and `list`."""
         return ProblemCard(
@@ -289,7 +296,7 @@ class TokenMoEProblem(Problem):
                 "tokens": {name: int(self.pool.parts[name].dense_loss.size) for name in SPLITS},
                 "layers": self.pool.tail.depth,
             },
-            utility="right answers" if self.pool.problems else "minus the loss in nats per token",
+            utility=self._utility(),
         )
 
 
@@ -326,6 +333,8 @@ def _gain_kept(pool: TokenPool, part: Sequences, loss: np.ndarray) -> dict[str, 
     return {"gain_kept": float((base - own) / (base - matching))} if base > matching else {}
 
 
-def _case(count: int) -> Case:
+def _case(count: int, *, most: bool) -> Case:
+    """The case of a number of experts per token, which is the largest one if `most`."""
     label = _LABELS.get(count, f"{count} experts per token")
+    label = f"at most {label}" if most else label
     return Case(label=label, values={"experts_per_token": count})

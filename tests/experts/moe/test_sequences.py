@@ -132,7 +132,7 @@ def test_a_branch_learns_its_text_and_leaves_the_base_alone(base):
 
 
 def test_a_branch_learns_from_counted_targets_alone(base):
-    """What a negative target stands for has no effect, and the loss is a mean over the others."""
+    """The loss is a mean over them, and training with all targets gives another expert."""
     tokens = torch.arange(40).reshape(4, 10) % 5
     hidden, targets = base.trunk(tokens[:, :-1]), tokens[:, 1:].clone()
     targets[:, :6] = -100

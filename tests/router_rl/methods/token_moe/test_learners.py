@@ -129,7 +129,7 @@ def test_sparse_and_dense_mixtures_are_one(micro_pool):
                 (out.detach(), torch.autograd.grad(out.square().sum(), logits, retain_graph=True)[0])
             )
         torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
-        if gate.mix is sparse_mix:  # a dense gradient also asks those that were not chosen
+        if gate.mixture is sparse_mix:  # a dense gradient also asks those that were not chosen
             torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
         if name == "renormalised_top1":
             assert found[0][1].abs().max() < 1e-3
