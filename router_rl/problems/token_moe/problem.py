@@ -14,17 +14,18 @@ from experts.moe.sequences import Sequences
 from experts.moe.token_pool import TokenPool
 from experts.table.splitting import SPLITS
 
-from ...routing import AdaptiveK, Hard, Hierarchical, ScoredTopK, Selection, TopK, UnnormalisedTopK
+from ...routing import Selection
 from ..data_digest import digest_of
 from ..measure import Measurement
 from ..objective import Objective
 from ..options import options_as_json, with_changes
 from ..problem import Case, FigureData, Problem, ProblemCard
 from .layer_routers import LayerRouters
-from .opened_pool import check_selection, experts_per_token, open_pool, scorer_digest, tree_of
+from .opened_pool import open_pool, scorer_digest
 from .token_answers import answer
 from .token_measurement import Choose, measure
 from .token_moe_options import TokenMoEOptions
+from .token_selection import check_selection, experts_per_token, selection_of, selections_of, tree_of
 
 __all__ = ["LayerPolicy", "TokenMoEOptions", "TokenMoEProblem"]
 
@@ -117,28 +118,12 @@ class TokenMoEProblem(Problem):
     @property
     def selection(self) -> Selection:
         """Selection rule of the only case, without the selection biases that layers of a model may have."""
-        count, gates = self.experts_per_token, self.pool.gates
-        if self.tree is not None:
-            return Hierarchical(tree=self.tree)
-        if self.options.select == "adaptive_k":
-            return AdaptiveK(k=count)
-        score = self.options.score if gates is None else gates.score
-        if gates is not None and not gates.normalised:
-            return UnnormalisedTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
-        if gates is not None and (gates.groups > 1 or gates.bias is not None):
-            return ScoredTopK(k=count, score=score, groups=gates.groups, kept=gates.kept)
-        if count == 1:
-            return Hard()
-        return TopK(k=count) if score == "softmax" else ScoredTopK(k=count, score="sigmoid")
+        return selection_of(self.options, self.pool, self.experts_per_token)
 
     @property
     def selections(self) -> tuple[Selection, ...]:
         """Selection rule of each layer: the best expert, or the best ones weighted by their scores."""
-        rule, gates = self.selection, self.pool.gates
-        if gates is None or gates.bias is None:
-            return (rule,) * self.pool.tail.depth
-        assert isinstance(rule, ScoredTopK | UnnormalisedTopK)
-        return tuple(replace(rule, bias=tuple(bias)) for bias in gates.bias.tolist())
+        return selections_of(self.selection, self.pool)
 
     @property
     def labelled(self) -> bool:
