@@ -144,6 +144,7 @@ METHODS = PluginRegistry(
         "token_moe.router_ppo": "router_rl.methods.token_moe.token_learners:METHODS",
         "token_moe.ppo": "router_rl.methods.token_moe.token_sb3:METHOD",
         "token_moe.grpo": "router_rl.methods.token_moe.answer_learners:METHODS",
+        "token_moe.warm_grpo": "router_rl.methods.token_moe.warm_grpo:METHOD",
         "token_moe.right_answers": "router_rl.methods.token_moe.answer_learners:METHODS",
         "token_moe.softmax_gate": "router_rl.methods.token_moe.token_gates:METHODS",
         "token_moe.straight_through": "router_rl.methods.token_moe.token_gates:METHODS",

@@ -22,7 +22,7 @@ from .right_answers import RightAnswersHyperparameters, train_on_right_answers
 from .token_gates import gate_of
 from .token_training import Fit, Training
 
-__all__ = ["METHODS", "wrong_share"]
+__all__ = ["METHODS", "answer_training", "refuses_answers", "wrong_share"]
 
 _CHECKS = 4
 
@@ -55,21 +55,35 @@ def _gate(problem: TokenMoEProblem, seed: int) -> LayerRouters:
 
 def _fit(learn: Learn) -> MethodFit:
     def fit(problem: TokenMoEProblem, hyperparameters: Any, run: Run) -> LayerPolicy:
-        training = Training(
-            batch=problem.options.batch,
-            checks=_CHECKS,
-            seed=run.seed,
-            report=run.report,
-            checkpoint=run.checkpoint,
-        )
-        start = _gate(problem, run.seed)
-        routers = learn(problem.pool, start, training, hyperparameters, wrong_share(problem.pool)).routers
+        start, score = _gate(problem, run.seed), wrong_share(problem.pool)
+        routers = learn(problem.pool, start, answer_training(problem, run), hyperparameters, score).routers
         return LayerPolicy(choose=routers.choose, routers=routers)
 
     return fit
 
 
-def _refuses(problem: TokenMoEProblem) -> str | None:
+def answer_training(problem: TokenMoEProblem, run: Run) -> Training:
+    """Return the options of the training loop of methods that learn from right answers.
+
+    Args:
+        problem: has the batch size.
+        run: has the seed, the progress callback and the checkpoint.
+    """
+    return Training(
+        batch=problem.options.batch,
+        checks=_CHECKS,
+        seed=run.seed,
+        report=run.report,
+        checkpoint=run.checkpoint,
+    )
+
+
+def refuses_answers(problem: TokenMoEProblem) -> str | None:
+    """Return why a method that learns from right answers cannot be used, or None.
+
+    Args:
+        problem: the problem.
+    """
     return needs_answers(problem) or needs_topk(problem)
 
 
@@ -80,7 +94,7 @@ METHODS = (
         fit=_fit(train_grpo),
         hyperparameters=GrpoHyperparameters,
         space={"learning_rate": (1e-1, 3e-2, 1e-2, 3e-1), "kl": (1e-1, 3e-2)},
-        refuses=_refuses,
+        refuses=refuses_answers,
         about="group-relative policy gradient on verified answers",
     ),
     Method(
@@ -89,7 +103,7 @@ METHODS = (
         fit=_fit(train_on_right_answers),
         hyperparameters=RightAnswersHyperparameters,
         space={"learning_rate": (1e-2, 3e-2, 3e-3), "gate": ("straight_through", "soft_gate")},
-        refuses=_refuses,
+        refuses=refuses_answers,
         about="a gate tuned on its own right answers",
     ),
 )
