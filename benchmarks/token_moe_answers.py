@@ -196,7 +196,7 @@ def drawn(name: str, count: int) -> list[dict[str, Any]]:
     """Random settings of a method, the same in every run."""
     sampler = optuna.samplers.RandomSampler(seed=0)
     draws = optuna.create_study(sampler=sampler)
-    return [draws.ask(SPACES.get(name, GATE_SPACE)).params for _ in range(count)]
+    return [draws.ask(dict(SPACES.get(name, GATE_SPACE))).params for _ in range(count)]
 
 
 def in_words(settings: Settings) -> str:

@@ -47,7 +47,7 @@ def test_references_of_losses_are_refused_and_text_has_no_verifier(problem: Toke
         assert refuses is not None
         assert refuses(problem) is not None
     text = TokenMoEProblem(length=10, train=8, validation=4, test=4)
-    for name in ("grpo", "right_answers"):
+    for name in ("grpo", "warm_grpo", "right_answers"):
         refuses = find_method("token_moe", name).refuses
         assert refuses is not None
         assert refuses(problem) is None
