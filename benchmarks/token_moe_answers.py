@@ -58,6 +58,8 @@ SPACES: dict[str, Space] = {
     "grpo": {
         "learning_rate": FloatDistribution(1e-2, 1.0, log=True),
         "kl": CategoricalDistribution((0.0, 0.01, 0.03, 0.1, 0.3)),
+        "iterations": CategoricalDistribution((120, 240, 480)),
+        "updates": CategoricalDistribution((2, 4)),
         **_EXPLORATION,
     },
     "right_answers": {
@@ -89,7 +91,6 @@ class Sizes:
         train: problems to train routers on.
         validation: problems that choose hyperparameters and checkpoints.
         test: problems that are reported.
-        iterations: of GRPO.
         trials: settings of every method, drawn at random.
         seeds: of every trained method.
     """
@@ -97,7 +98,6 @@ class Sizes:
     train: int = 128
     validation: int = 100
     test: int = 300
-    iterations: int = 120
     trials: int = 12
     seeds: int = 5
 
@@ -243,13 +243,13 @@ def right_pool(study: Study) -> TokenPool:
 
 
 def _grpo(study: Study, settings: Settings, seed: int) -> LayerRouters:
-    given = GrpoHyperparameters(**settings, iterations=study.sizes.iterations)
+    given = GrpoHyperparameters(**settings)
     training = Training(seed=seed, checks=CHECKS)
     return train_grpo(study.pool, study.gate(seed), training, given, study.score).routers
 
 
 def _warm_grpo(study: Study, settings: Settings, seed: int) -> LayerRouters:
-    given = GrpoHyperparameters(**settings, iterations=study.sizes.iterations)
+    given = GrpoHyperparameters(**settings)
     training = Training(seed=seed, checks=CHECKS)
     return train_grpo(study.pool, study.tuned(seed), training, given, study.score).routers
 
