@@ -43,6 +43,7 @@ from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.problems.token_moe.layer_routers import LayerRouters
 from router_rl.problems.token_moe.token_answers import answer
 from router_rl.problems.token_moe.token_measurement import Choose, measure
+from router_rl.studies.tuning.optuna_extra import quiet_optuna
 
 Space = Mapping[str, BaseDistribution]
 GATE_SPACE: Space = {
@@ -194,9 +195,9 @@ def trained(study: Study, name: str, settings: Settings, seed: int) -> dict[str,
 
 def drawn(name: str, count: int) -> list[dict[str, Any]]:
     """Random settings of a method, the same in every run."""
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    draws = optuna.create_study(sampler=sampler)
-    return [draws.ask(dict(SPACES.get(name, GATE_SPACE))).params for _ in range(count)]
+    with quiet_optuna():
+        draws = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return [draws.ask(dict(SPACES.get(name, GATE_SPACE))).params for _ in range(count)]
 
 
 def in_words(settings: Settings) -> str:
