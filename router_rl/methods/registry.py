@@ -158,6 +158,7 @@ METHODS = PluginRegistry(
         "token_moe.ridge": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.uniform": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.average": "router_rl.methods.token_moe.token_bounds:METHODS",
+        "token_moe.layer_oracle": "router_rl.methods.token_moe.layer_hindsight:METHOD",
         "token_moe.dense": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.best_single": "router_rl.methods.token_moe.token_bounds:METHODS",
         "token_moe.random": "router_rl.methods.token_moe.token_bounds:METHODS",
