@@ -13,9 +13,9 @@ from router_rl.methods.registry import find_method
 from router_rl.methods.token_moe.layer_hindsight import layer_hindsight
 
 
-def full_pass(pool: TokenPool, row: int, route: Tensor) -> Tensor:
+def full_pass(pool: TokenPool, part: str, row: int, route: Tensor) -> Tensor:
     """The losses [T] of one sequence with a route [L, T]."""
-    sequences, rows = pool.parts["test"], torch.tensor([row])
+    sequences, rows = pool.parts[part], torch.tensor([row])
 
     def choose(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         return route[layer].reshape(1, -1, 1), torch.ones(1, x.shape[1], 1)
@@ -25,33 +25,33 @@ def full_pass(pool: TokenPool, row: int, route: Tensor) -> Tensor:
         return pool.tail.loss(hidden, sequences.targets(rows))[0]
 
 
-def slow_twin(pool: TokenPool, row: int) -> tuple[Tensor, Tensor]:
+def slow_twin(pool: TokenPool, part: str, row: int) -> tuple[Tensor, Tensor]:
     """The losses [T] of the first route and of the last."""
-    path = torch.from_numpy(pool.parts["test"].path_loss[row])  # [N, T]
-    route = path.argmin(dim=0).repeat(pool.tail.depth, 1)
-    begun = loss = full_pass(pool, row, route)
+    route = torch.from_numpy(pool.parts[part].path_loss[row]).argmin(dim=0).repeat(pool.tail.depth, 1)
+    begun = loss = full_pass(pool, part, row, route)
     for layer in range(pool.tail.depth):
+        tried = []
+        for expert in range(pool.tail.experts):
+            candidate = route.clone()
+            candidate[layer] = expert
+            tried.append(full_pass(pool, part, row, candidate).tolist())
         new = route.clone()
-        for token in range(path.shape[1]):
-            tried = []
-            for expert in range(pool.tail.experts):
-                candidate = route.clone()
-                candidate[layer] = expert
-                tried.append(full_pass(pool, row, candidate)[token])
-            new[layer, token] = int(torch.stack(tried).argmin())
-        if full_pass(pool, row, new).mean() < loss.mean():
-            route, loss = new, full_pass(pool, row, new)
+        for token in range(len(loss)):
+            new[layer, token] = min(range(pool.tail.experts), key=lambda expert: tried[expert][token])
+        if full_pass(pool, part, row, new).mean() < loss.mean():
+            route, loss = new, full_pass(pool, part, row, new)
     return begun, loss
 
 
 def test_it_equals_the_slow_twin_and_is_never_worse_than_the_best_path(micro_pool: TokenPool) -> None:
-    found = layer_hindsight(micro_pool, "test", batch=3)
     better = 0
-    for row in range(4):
-        begun, loss = slow_twin(micro_pool, row)
-        np.testing.assert_allclose(found[row], loss.numpy(), atol=2e-4)
-        assert found[row].mean() <= begun.mean() + 1e-5
-        better += int(found[row].mean() < begun.mean() - 1e-4)
+    for part in ("train", "validation", "test"):
+        found = layer_hindsight(micro_pool, part, batch=4)
+        for row in range(len(found)):
+            begun, loss = slow_twin(micro_pool, part, row)
+            np.testing.assert_allclose(found[row], loss.numpy(), atol=2e-4)
+            assert found[row].mean() <= begun.mean() + 1e-5
+            better += int(found[row].mean() < begun.mean() - 1e-4)
     assert better  # routes that change between layers are found
 
 
