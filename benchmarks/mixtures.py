@@ -16,7 +16,7 @@ import train_router
 from experts import InputError
 from experts.moe.answer_folders import write_answer_folders
 
-METHODS = "grpo,warm_grpo,right_answers,straight_through,softmax_gate"
+METHODS = "grpo,right_answers,straight_through,softmax_gate"
 SIZES = {"train": 384, "validation": 300, "test": 600}
 
 

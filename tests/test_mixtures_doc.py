@@ -13,7 +13,6 @@ from code_blocks import Reader, blocks_of
 from safetensors.torch import load_file, save_file
 
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters
-from router_rl.methods.token_moe.warm_grpo import WarmGrpoHyperparameters
 
 PAGE = "docs/mixtures.md"
 _FEW = "--problem.train 96 --problem.validation 48"
@@ -46,9 +45,8 @@ def test_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # `compare` takes no hyperparameters: the defaults themselves are smaller here.
-    for hyperparameters in (GrpoHyperparameters, WarmGrpoHyperparameters):
-        monkeypatch.setitem(hyperparameters.__init__.__kwdefaults__, "iterations", 8)
+    # `compare` takes no hyperparameters: the default itself is smaller here.
+    monkeypatch.setitem(GrpoHyperparameters.__init__.__kwdefaults__, "iterations", 8)
     begun = time.process_time()
     reader = Reader(BUDGETS, {"assemble": _write_adapters})
     for block in blocks_of(PAGE):
@@ -69,7 +67,7 @@ def test_the_page(
     assert share == pytest.approx(adapted["utility"], abs=2e-3)
     results = json.loads(Path("runs/compare/results.json").read_text(encoding="utf-8"))
     found = {row["method"]: row["utility_mean"] for row in results["summary"]}
-    learned = {"grpo", "warm_grpo", "right_answers", "straight_through", "softmax_gate"}
+    learned = {"grpo", "right_answers", "straight_through", "softmax_gate"}
     assert set(found) == {*learned, "label", "best_single", "random"}
     assert found["label"] >= max(found.values())
     assert found["best_single"] + 0.1 < trained["utility"] < found["label"]
