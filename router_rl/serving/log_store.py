@@ -88,7 +88,10 @@ class LogStore:
         except NoSuchTableError as error:
             self._engine.dispose()
             raise InputError("log", self.name, "has no table of decisions", _FIX_OPEN) from error
-        except SQLAlchemyError as error:
+        except (
+            SQLAlchemyError,
+            UnicodeDecodeError,
+        ) as error:  # SQLite quotes a damaged schema in its message
             raise InputError("log", self.name, f"cannot be opened ({_reason(error)})", _FIX_OPEN) from error
         except ImportError as error:
             fix = "pip install 'router-rl[serve]'"
@@ -255,7 +258,7 @@ def opened_log(url: str) -> Generator[LogStore, None, None]:
     store = LogStore(url, create=False)
     try:
         yield store
-    except (SQLAlchemyError, JSONDecodeError) as error:
+    except (SQLAlchemyError, JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("log", store.name, f"cannot be used ({_reason(error)})", _FIX_OPEN) from error
     finally:
         store.close()

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from experts import InputError
 from router_rl.serving import log_store, log_writer
+from router_rl.serving.log_store import LogStore, opened_log
 
 PLUS = "What is 3 plus 4?"
 
@@ -98,3 +100,14 @@ def test_a_disk_that_is_full(serve: Callable[..., Any], small_disk: Path) -> Non
         filler.unlink()
         _drained(running, expected)
         assert running.server.writer.lost == 0
+
+
+@pytest.mark.parametrize("change", [(b"CREATE TABLE", b"CREATE \xcaABLE"), (b"NOT NULL", b"NOT \xcaULL")])
+def test_a_schema_that_is_no_text_is_an_error_of_the_log(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    path = tmp_path / "decisions.db"
+    LogStore(f"sqlite:///{path}").close()
+    whole = path.read_bytes()
+    assert change[0] in whole
+    path.write_bytes(whole.replace(*change))
+    with pytest.raises(InputError, match="cannot be opened"), opened_log(f"sqlite:///{path}"):
+        pass
