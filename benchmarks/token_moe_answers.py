@@ -37,7 +37,7 @@ from router_rl.methods.token_moe.backprop import GATES, Gate, joint, train_gate
 from router_rl.methods.token_moe.grpo import GrpoHyperparameters, train_grpo
 from router_rl.methods.token_moe.right_answers import RightAnswersHyperparameters, train_on_right_answers
 from router_rl.methods.token_moe.token_ridge import RidgeHyperparameters, fit_ridge
-from router_rl.methods.token_moe.token_training import Training
+from router_rl.methods.token_moe.token_training import Fit, Training
 from router_rl.problems.data_digest import digest_of
 from router_rl.problems.statistics import Interval, interval, paired_difference
 from router_rl.problems.token_moe.layer_routers import LayerRouters
@@ -243,41 +243,29 @@ def right_pool(study: Study) -> TokenPool:
     return replace(pool, parts=parts)
 
 
-def _grpo(study: Study, settings: Settings, seed: int) -> LayerRouters:
-    given = GrpoHyperparameters(**settings)
-    training = Training(seed=seed, checks=CHECKS)
-    return train_grpo(study.pool, study.gate(seed), training, given, study.score).routers
-
-
-def _warm_grpo(study: Study, settings: Settings, seed: int) -> LayerRouters:
-    given = GrpoHyperparameters(**settings)
-    training = Training(seed=seed, checks=CHECKS)
-    return train_grpo(study.pool, study.tuned(seed), training, given, study.score).routers
-
-
-def _right_answers(study: Study, settings: Settings, seed: int) -> LayerRouters:
-    given = RightAnswersHyperparameters(**settings)
-    training = Training(seed=seed, checks=CHECKS)
-    return train_on_right_answers(study.pool, study.gate(seed), training, given, study.score).routers
-
-
 def _loss_gate(name: str) -> Learner:
     return lambda study, settings, seed: study.loss_gate(study.pool, name, settings, seed)
 
 
-LEARNERS: dict[str, Learner] = {
-    **{name: _loss_gate(name) for name in LOSS_GATES},
-    "right_text": right_text,
-    "right_answers": _right_answers,
-    "grpo": _grpo,
-    "warm_grpo": _warm_grpo,
-}
+def _from_answers(name: str, learn: Callable[..., Fit], hyperparameters: type) -> Learner:
+    def learner(study: Study, settings: Settings, seed: int) -> LayerRouters:
+        start, training = STARTS[name](study)(seed), Training(seed=seed, checks=CHECKS)
+        return learn(study.pool, start, training, hyperparameters(**settings), study.score).routers
+
+    return learner
 
 
 STARTS: dict[str, Callable[[Study], Callable[[int], LayerRouters]]] = {
     "grpo": lambda study: study.gate,
     "right_answers": lambda study: study.gate,
     "warm_grpo": lambda study: study.tuned,
+}
+LEARNERS: dict[str, Learner] = {
+    **{name: _loss_gate(name) for name in LOSS_GATES},
+    "right_text": right_text,
+    "right_answers": _from_answers("right_answers", train_on_right_answers, RightAnswersHyperparameters),
+    "grpo": _from_answers("grpo", train_grpo, GrpoHyperparameters),
+    "warm_grpo": _from_answers("warm_grpo", train_grpo, GrpoHyperparameters),
 }
 
 

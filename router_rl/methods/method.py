@@ -183,6 +183,24 @@ class Method:
                 )
         return self.hyperparameters(**values)
 
+    def start_values(self, given: Any) -> Any:
+        """Return the hyperparameters with which another method's start is fitted.
+
+        Args:
+            given: `start_hyperparameters`: an instance, a mapping of a command line or a file, or None for
+                the defaults.
+
+        Raises:
+            InputError: a hyperparameter is unknown, or they are another method's.
+        """
+        values = given or self.hyperparameters()
+        if isinstance(values, Mapping):
+            values = self.configure({str(key): value for key, value in values.items()})
+        if not isinstance(values, self.hyperparameters):
+            reason = f"are not hyperparameters of {self.name}"
+            raise InputError("method.start_hyperparameters", values, reason, "give a mapping of them")
+        return values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:

@@ -88,10 +88,7 @@ class LogStore:
         except NoSuchTableError as error:
             self._engine.dispose()
             raise InputError("log", self.name, "has no table of decisions", _FIX_OPEN) from error
-        except (
-            SQLAlchemyError,
-            UnicodeDecodeError,
-        ) as error:  # SQLite quotes a damaged schema in its message
+        except (SQLAlchemyError, UnicodeDecodeError) as error:  # SQLite's message quotes a damaged schema
             raise InputError("log", self.name, f"cannot be opened ({_reason(error)})", _FIX_OPEN) from error
         except ImportError as error:
             fix = "pip install 'router-rl[serve]'"
@@ -258,7 +255,7 @@ def opened_log(url: str) -> Generator[LogStore, None, None]:
     store = LogStore(url, create=False)
     try:
         yield store
-    except (SQLAlchemyError, JSONDecodeError, UnicodeDecodeError) as error:
+    except (SQLAlchemyError, JSONDecodeError) as error:
         raise InputError("log", store.name, f"cannot be used ({_reason(error)})", _FIX_OPEN) from error
     finally:
         store.close()

@@ -12,7 +12,6 @@ errors above 0, the start is returned.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,12 +163,7 @@ def _start_and_policy(
     if (reason := method.refusal(problem)) is not None:
         raise InputError("method.start", name, reason, "use another start")
     method.require(problem.rule)
-    values = hyperparameters.start_hyperparameters or method.hyperparameters()
-    if isinstance(values, Mapping):  # of a command line or a file
-        values = method.configure({str(key): value for key, value in values.items()})
-    if not isinstance(values, method.hyperparameters):
-        reason = f"are not hyperparameters of {name}"
-        raise InputError("method.start_hyperparameters", values, reason, "give a mapping of them")
+    values = method.start_values(hyperparameters.start_hyperparameters)
     # Fitted within the budget, if there is one: from far above it the controller would overshoot.
     start = fit_method(method, problem, values, Run(seed=run.seed))
     if method.family == "baseline":

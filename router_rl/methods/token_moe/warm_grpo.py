@@ -11,11 +11,9 @@ Source: DeepSeek-AI 2025, https://arxiv.org/abs/2501.12948, section 2.3 (a cold 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
-from experts import InputError
 from experts.io.value_range import NonNegative, Positive, Range
 
 from ...problems.token_moe.layer_routers import LayerRouters
@@ -81,12 +79,7 @@ def _start(problem: TokenMoEProblem, hyperparameters: WarmGrpoHyperparameters, s
     name = hyperparameters.start
     method = find_method("token_moe", name)
     assert isinstance(method, Method)
-    values = hyperparameters.start_hyperparameters or method.hyperparameters()
-    if isinstance(values, Mapping):  # of a command line or a file
-        values = method.configure({str(key): value for key, value in values.items()})
-    if not isinstance(values, method.hyperparameters):
-        reason, fix = f"are not hyperparameters of {name}", "give a mapping of them"
-        raise InputError("method.start_hyperparameters", values, reason, fix)
+    values = method.start_values(hyperparameters.start_hyperparameters)
 
     def make() -> LayerRouters:
         policy: LayerPolicy = method.fit(problem, values, Run(seed=seed))
